@@ -1,0 +1,243 @@
+/*
+ * hak_lua_state.c - heaps and states: made, switched, closed, asked.
+ */
+#include <errno.h>
+#include <lauxlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "hak_lua_heap.h"
+#include "msg.h"
+
+#if LUA_VERSION_NUM != 504
+#error "this adapter is for Lua 5.4 (lua_newstate has other arguments in 5.5)"
+#endif
+
+/* ---- heaps -------------------------------------------------------------- */
+
+hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
+{
+    hak_heap_config core = {.size = sizeof(core)};
+    struct hak_lua_heap *lua;
+    struct hak_heap *heap;
+
+    if (config != NULL && (config->size != sizeof(*config) ||
+                           config->lanes > HAK_LUA_LANES_TINY)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    core.name = config != NULL ? config->name : NULL;
+    heap = hak_heap_new(&core);
+    if (heap == NULL) {
+        return NULL;
+    }
+    lua = hak_heap_extra(heap);
+    lua->base = hak_range.base;
+    lua->size = hak_range.size;
+    lua->fallback = hak_lua_system_alloc;
+    hak_lua_heap_limit(lua, config != NULL ? config->limit : 0);
+    return lua;
+}
+
+void hak_lua_heap_end(struct hak_lua_heap *lua)
+{
+    hak_heap_delete(hak_lua_core(lua));
+}
+
+void hak_lua_heap_delete(hak_lua_heap *lua)
+{
+    if (lua == NULL) {
+        return;
+    }
+    if (lua->live != 0) {
+        hak_warn("Lua heap \"%s\": %zu bytes were still in use when it was "
+                 "deleted; was its state closed?",
+                 hak_lua_core(lua)->name, lua->live);
+    }
+    hak_lua_heap_end(lua);
+}
+
+size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
+{
+    size_t before = lua->limit == SIZE_MAX ? 0 : lua->limit;
+
+    lua->limit = limit == 0 ? SIZE_MAX : limit;
+    lua->gate = hak_min(lua->peak, lua->limit);
+    return before;
+}
+
+size_t hak_lua_heap_trim(hak_lua_heap *lua)
+{
+    return hak_heap_trim(hak_lua_core(lua));
+}
+
+/* Lua's tag 4 (string) .. 10 (prototype), or one that is no object's. */
+static unsigned type_of_tag(unsigned tag)
+{
+    bool object = tag >= LUA_TSTRING && tag < LUA_TSTRING + HAK_LUA_TYPES - 1;
+
+    return object ? tag - LUA_TSTRING + HAK_LUA_STRING : HAK_LUA_OTHER;
+}
+
+int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
+{
+    struct hak_heap_counts counts;
+
+    if (stats->size != sizeof(*stats)) {
+        errno = EINVAL;
+        return -1;
+    }
+    memset(stats, 0, sizeof(*stats));
+    stats->size = sizeof(*stats);
+    hak_heap_count(hak_lua_core(lua), &counts);
+    stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
+    stats->live_bytes = lua->live;
+    stats->peak_bytes = lua->peak;
+    stats->tiny = counts.allocs + counts.frees;
+    stats->fallback_large = lua->fallback_large;
+    stats->fallback_memory = lua->fallback_memory;
+    stats->foreign = lua->foreign;
+    stats->refused = lua->refused;
+    stats->calls = stats->tiny + stats->fallback_large +
+                   stats->fallback_memory + stats->foreign;
+    stats->slabs = hak_lua_core(lua)->tiny.nslabs;
+    for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {
+        stats->type_count[type_of_tag(tag)] += lua->types[tag].count;
+        stats->type_bytes[type_of_tag(tag)] += lua->types[tag].bytes;
+    }
+    return 0;
+}
+
+/* ---- states ------------------------------------------------------------- */
+
+/* An error outside any protected call: say it, then Lua aborts. */
+static int panic(lua_State *L)
+{
+    const char *text = lua_tostring(L, -1);
+
+    fprintf(stderr, "PANIC: unprotected error in call to Lua API (%s)\n",
+            text != NULL ? text : "error object is not a string");
+    fflush(stderr);
+    return 0;
+}
+
+/*
+ * warn() as luaL_newstate sets it up: off, "@on" and "@off" switch it, and a
+ * message in pieces (`more`) is one line. The userdata is the state; what is
+ * on and whether a line is open is kept by which function is installed.
+ */
+static void warn_off(void *ud, const char *text, int more);
+static void warn_on(void *ud, const char *text, int more);
+static void warn_more(void *ud, const char *text, int more);
+
+/* Obeys a control message; false: it is a message to print. */
+static bool warn_control(lua_State *L, const char *text, int more)
+{
+    if (more || text[0] != '@') {
+        return false;
+    }
+    if (strcmp(text, "@on") == 0) {
+        lua_setwarnf(L, warn_on, L);
+    } else if (strcmp(text, "@off") == 0) {
+        lua_setwarnf(L, warn_off, L);
+    }
+    return true;
+}
+
+static void warn_off(void *ud, const char *text, int more)
+{
+    warn_control(ud, text, more);
+}
+
+static void warn_more(void *ud, const char *text, int more)
+{
+    fprintf(stderr, "%s%s", text, more ? "" : "\n");
+    fflush(stderr);
+    lua_setwarnf(ud, more ? warn_more : warn_on, ud);
+}
+
+static void warn_on(void *ud, const char *text, int more)
+{
+    if (!warn_control(ud, text, more)) {
+        fprintf(stderr, "Lua warning: ");
+        warn_more(ud, text, more);
+    }
+}
+
+lua_State *hak_lua_newstate(const hak_lua_config *config)
+{
+    struct hak_lua_heap *lua = hak_lua_heap_new(config);
+    lua_State *L;
+
+    if (lua == NULL) {
+        return NULL;
+    }
+    L = lua_newstate(hak_lua_alloc, lua);
+    if (L == NULL) {
+        hak_lua_heap_delete(lua);
+        return NULL;
+    }
+    lua_atpanic(L, panic);
+    lua_setwarnf(L, warn_off, L);
+    return L;
+}
+
+hak_lua_heap *hak_lua_heap_of(lua_State *L)
+{
+    void *ud;
+
+    return lua_getallocf(L, &ud) == hak_lua_alloc ? ud : NULL;
+}
+
+/* The start of the block that holds the main thread. */
+static void *main_block(lua_State *L)
+{
+    void *block;
+
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+    block = lua_getextraspace(lua_tothread(L, -1));
+    lua_pop(L, 1);
+    return block;
+}
+
+hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
+{
+    struct hak_lua_heap *lua = hak_lua_heap_of(L);
+
+    if (lua != NULL) {
+        return lua;
+    }
+    if (!lua_checkstack(L, 1)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    lua = hak_lua_heap_new(config);
+    if (lua == NULL) {
+        return NULL;
+    }
+    lua->fallback = lua_getallocf(L, &lua->fallback_ud);
+    lua->main_block = main_block(L);
+    if (lua->fallback == hak_lua_alloc) {
+        lua->size = 0; /* its old blocks are in the range as well */
+    }
+    lua->live = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 +
+                (size_t)lua_gc(L, LUA_GCCOUNTB);
+    lua->peak = lua->live;
+    lua->gate = hak_min(lua->peak, lua->limit);
+    lua_setallocf(L, hak_lua_alloc, lua);
+    return lua;
+}
+
+void hak_lua_close(lua_State *L)
+{
+    struct hak_lua_heap *lua = hak_lua_heap_of(L);
+    bool ends_itself = lua != NULL && lua->main_block != NULL;
+
+    if (lua != NULL) {
+        hak_tiny_hold(&hak_lua_core(lua)->tiny);
+    }
+    lua_close(L);
+    if (!ends_itself) {
+        hak_lua_heap_delete(lua);
+    }
+}

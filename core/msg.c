@@ -1,0 +1,59 @@
+/*
+ * msg.c - one-line messages to standard error, without allocating.
+ *
+ * vsnprintf does not allocate for the conversions used here (%s %p %zu %d).
+ */
+#include "msg.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { LINE_MAX_BYTES = 512 };
+
+static void put_line(const char *prefix, const char *format, va_list args)
+{
+    char line[LINE_MAX_BYTES];
+    int saved = errno;
+    int head = snprintf(line, sizeof(line) - 1, "%s", prefix);
+    int body = vsnprintf(line + head, sizeof(line) - 1 - (size_t)head, format,
+                         args);
+    size_t length = (size_t)head + (body > 0 ? (size_t)body : 0);
+
+    length = hak_min(length, sizeof(line) - 2);
+    line[length++] = '\n';
+    /* Nothing can be done about a standard error that takes no bytes. */
+    ssize_t ignored = write(STDERR_FILENO, line, length);
+    (void)ignored;
+    errno = saved;
+}
+
+void hak_msg_raw(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    put_line("", format, args);
+    va_end(args);
+}
+
+void hak_warn(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    put_line("hakmem: ", format, args);
+    va_end(args);
+}
+
+void hak_fatal(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    put_line("hakmem: fatal: ", format, args);
+    va_end(args);
+    abort();
+}

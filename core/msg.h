@@ -1,0 +1,20 @@
+/*
+ * msg.h - one-line messages to standard error, without allocating.
+ *
+ * Layer 0. Every message is one line "hakmem: ..." written by one write(2).
+ */
+#ifndef HAK_MSG_H
+#define HAK_MSG_H
+
+#include "base.h"
+
+/* Writes the text as it is, with no prefix, and a newline. */
+void hak_msg_raw(const char *format, ...) HAK_PRINTF(1, 2);
+
+/* Writes "hakmem: " and the text. The program goes on. */
+HAK_COLD void hak_warn(const char *format, ...) HAK_PRINTF(1, 2);
+
+/* Writes "hakmem: fatal: " and the text, then aborts. */
+HAK_COLD _Noreturn void hak_fatal(const char *format, ...) HAK_PRINTF(1, 2);
+
+#endif /* HAK_MSG_H */

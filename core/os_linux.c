@@ -1,0 +1,149 @@
+/*
+ * os_linux.c - the operating system layer for Linux.
+ */
+#include "os.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+/* Values of the kernel's interface that older libc headers lack. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+#ifdef HAK_TESTING
+static atomic_uint test_calls;
+static atomic_uint test_refuse_at;
+static atomic_bool test_forever;
+
+void hak_os_test_refuse(unsigned n, bool forever)
+{
+    atomic_store(&test_calls, 0);
+    atomic_store(&test_refuse_at, n);
+    atomic_store(&test_forever, forever);
+}
+
+unsigned hak_os_test_calls(void)
+{
+    return atomic_load(&test_calls);
+}
+
+static bool refused(void)
+{
+    unsigned call = atomic_fetch_add(&test_calls, 1) + 1;
+    unsigned at = atomic_load(&test_refuse_at);
+
+    return at != 0 && (call == at || (call > at && atomic_load(&test_forever)));
+}
+#else
+static bool refused(void)
+{
+    return false;
+}
+#endif
+
+static void *map(size_t size, int protection)
+{
+    void *addr;
+
+    if (refused()) {
+        return NULL;
+    }
+    addr = mmap(NULL, size, protection,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return addr == MAP_FAILED ? NULL : addr;
+}
+
+void *hak_os_reserve(size_t size, size_t align)
+{
+    char *addr = map(size + align, PROT_NONE);
+    size_t head;
+
+    if (addr == NULL) {
+        return NULL;
+    }
+    head = hak_round_up((uintptr_t)addr, align) - (uintptr_t)addr;
+    if (head > 0) {
+        munmap(addr, head);
+    }
+    if (align > head) {
+        munmap(addr + head + size, align - head);
+    }
+    return addr + head;
+}
+
+bool hak_os_commit(void *addr, size_t size)
+{
+    return !refused() && mprotect(addr, size, PROT_READ | PROT_WRITE) == 0;
+}
+
+void hak_os_want_huge(void *addr, size_t size)
+{
+    (void)madvise(addr, size, MADV_HUGEPAGE);
+}
+
+bool hak_os_populate(void *addr, size_t size)
+{
+    static atomic_bool cannot;
+    int saved = errno;
+    bool ok = true;
+
+    if (refused()) {
+        return false;
+    }
+    if (atomic_load_explicit(&cannot, memory_order_relaxed)) {
+        return true;
+    }
+    if (madvise(addr, size, MADV_POPULATE_WRITE) != 0) {
+        if (errno == ENOMEM) {
+            ok = false;
+        } else if (errno == EINVAL || errno == ENOSYS) {
+            atomic_store_explicit(&cannot, true, memory_order_relaxed);
+        }
+    }
+    errno = saved;
+    return ok;
+}
+
+bool hak_os_purge(void *addr, size_t size)
+{
+    int saved = errno;
+    bool ok = madvise(addr, size, MADV_DONTNEED) == 0;
+
+    errno = saved;
+    return ok;
+}
+
+void *hak_os_map(size_t size)
+{
+    return map(size, PROT_READ | PROT_WRITE);
+}
+
+void hak_os_unmap(void *addr, size_t size)
+{
+    (void)munmap(addr, size);
+}
+
+void hak_os_name(void *addr, size_t size, const char *name)
+{
+    int saved = errno;
+
+    (void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, addr, size, name);
+    errno = saved;
+}
+
+size_t hak_os_address_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return SIZE_MAX;
+    }
+    return (size_t)limit.rlim_cur;
+}

@@ -1,0 +1,61 @@
+/*
+ * system.h - the system allocator behind the core, for what no lane serves.
+ *
+ * Layer 4. A registry knows every block that came this way, so that any
+ * pointer at all can be asked about without reading what it points to. It is
+ * one table under one lock: this is the road for what the lanes refuse.
+ *
+ * Adapters do not come here: they have their runtime's own fallback.
+ */
+#ifndef HAK_SYSTEM_H
+#define HAK_SYSTEM_H
+
+#include "base.h"
+
+struct hak_heap;
+
+/* Why a request went to the system: the fallback_* figures. */
+enum hak_reason {
+    HAK_REASON_LARGE,
+    HAK_REASON_ALIGNED,
+    HAK_REASON_MEMORY,
+    HAK_REASON_EXITED,
+    HAK_REASONS
+};
+
+/*
+ * Allocates `size` bytes aligned to `alignment` (16 or more) for `owner` (a
+ * heap made by hand, or NULL). NULL: out of memory, errno ENOMEM.
+ */
+void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
+                       enum hak_reason reason);
+
+/*
+ * Frees p if it is in the registry, and tells whose it was and its size.
+ * False: it is not.
+ */
+bool hak_system_free(void *p, struct hak_heap **owner, size_t *size);
+
+/* Whether p is in the registry; fills *owner and *size if it is. */
+bool hak_system_find(const void *p, struct hak_heap **owner, size_t *size);
+
+/*
+ * Resizes p, which is in the registry, keeping 16-byte alignment. NULL: out
+ * of memory, p is untouched.
+ */
+void *hak_system_resize(void *p, size_t size);
+
+/* Frees every block of a heap. */
+void hak_system_free_owner(struct hak_heap *owner);
+
+struct hak_system_figures {
+    uint64_t fallback[HAK_REASONS];
+    uint64_t live, live_bytes;
+};
+void hak_system_figures(struct hak_system_figures *figures);
+
+/* Around fork: take the lock, drop it. */
+void hak_system_fork_prepare(void);
+void hak_system_fork_done(void);
+
+#endif /* HAK_SYSTEM_H */

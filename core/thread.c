@@ -1,0 +1,195 @@
+/*
+ * thread.c - thread heaps: first use, exit, adoption, fork.
+ */
+#include "thread.h"
+
+#include "msg.h"
+
+/* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
+#define NO_HEAP_TAG 0xffffff00u
+
+const struct hak_heap hak_heap_none = {.tiny = {.tag = NO_HEAP_TAG}};
+const struct hak_heap hak_heap_exited = {.tiny = {.tag = NO_HEAP_TAG}};
+
+__thread struct hak_heap *hak_self __attribute__((tls_model("initial-exec"))) =
+    (struct hak_heap *)&hak_heap_none;
+
+static hak_lock lock = HAK_LOCK_INIT;
+
+/* Under `lock`. */
+static uint32_t parked; /* first parked heap's id */
+
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool usable; /* the key exists: after `once` */
+
+/* ---- a thread ends ------------------------------------------------------ */
+
+static void send_all(struct hak_heap *heap)
+{
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        hak_heap_sent(hak_remote_send(&heap->tiny, i));
+    }
+}
+
+/* Caller holds `lock`. */
+static void park_locked(struct hak_heap *heap)
+{
+    atomic_store(&heap->state, HAK_HEAP_PARKED);
+    /* What was sent before others could see that we are gone. */
+    hak_tiny_trim(&heap->tiny);
+    heap->parked_next = parked;
+    parked = heap->tiny.id;
+}
+
+static void thread_exit(void *arg)
+{
+    struct hak_heap *heap = arg;
+
+    hak_self = (struct hak_heap *)&hak_heap_exited;
+    send_all(heap);
+    hak_lock_take(&lock);
+    park_locked(heap);
+    hak_lock_drop(&lock);
+}
+
+void hak_heap_sent(uint32_t id)
+{
+    struct hak_heap *heap;
+
+    if (id == 0) {
+        return;
+    }
+    heap = hak_range_heap(id);
+    if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
+        return;
+    }
+    hak_lock_take(&lock);
+    if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
+        hak_tiny_trim(&heap->tiny);
+    }
+    hak_lock_drop(&lock);
+}
+
+/* ---- fork --------------------------------------------------------------- */
+
+static void fork_prepare(void)
+{
+    hak_lock_take(&lock);
+    hak_range_fork_prepare();
+    hak_system_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+    hak_system_fork_done();
+    hak_range_fork_done();
+    hak_lock_drop(&lock);
+}
+
+/*
+ * The other threads do not exist here: their heaps are parked for adoption,
+ * but for one that was caught in a slow path, whose lists may be half done.
+ */
+static void fork_child(void)
+{
+    uint32_t count;
+
+    hak_system_fork_done();
+    hak_range_fork_done();
+    count = hak_range_heap_count();
+    for (uint32_t id = 1; id <= count; id++) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        if (heap == hak_self || atomic_load(&heap->state) != HAK_HEAP_OWNED) {
+            continue;
+        }
+        if (atomic_load(&heap->tiny.busy)) {
+            atomic_store(&heap->state, HAK_HEAP_LOST);
+        } else {
+            park_locked(heap);
+        }
+    }
+    hak_lock_drop(&lock);
+}
+
+/* ---- a thread's first use ----------------------------------------------- */
+
+static void init_once(void)
+{
+    usable = pthread_key_create(&key, thread_exit) == 0 &&
+             pthread_atfork(fork_prepare, fork_parent, fork_child) == 0;
+    if (!usable) {
+        hak_warn("no thread key is left (PTHREAD_KEYS_MAX): "
+                 "all requests go to the system allocator");
+    }
+}
+
+static struct hak_heap *adopt(void)
+{
+    struct hak_heap *heap = NULL;
+
+    hak_lock_take(&lock);
+    if (parked != 0) {
+        heap = hak_range_heap(parked);
+        parked = heap->parked_next;
+        atomic_store(&heap->state, HAK_HEAP_OWNED);
+    }
+    hak_lock_drop(&lock);
+    return heap;
+}
+
+struct hak_heap *hak_thread_heap(enum hak_reason *reason)
+{
+    struct hak_heap *heap = hak_self;
+
+    if (hak_thread_has_heap()) {
+        return heap;
+    }
+    if (heap == &hak_heap_exited) {
+        *reason = HAK_REASON_EXITED;
+        return NULL;
+    }
+    *reason = HAK_REASON_MEMORY;
+    pthread_once(&once, init_once);
+    if (!usable || !hak_range_init()) {
+        return NULL;
+    }
+    heap = adopt();
+    if (heap == NULL) {
+        heap = hak_heap_create(HAK_HEAP_OWNED);
+    }
+    if (heap == NULL) {
+        return NULL;
+    }
+    hak_self = heap;
+    if (pthread_setspecific(key, heap) != 0) {
+        thread_exit(heap);
+        hak_self = (struct hak_heap *)&hak_heap_none;
+        return NULL;
+    }
+    return heap;
+}
+
+void *hak_thread_refill(unsigned class, enum hak_reason *reason)
+{
+    struct hak_heap *heap = hak_thread_heap(reason);
+
+    return heap != NULL ? hak_tiny_alloc(&heap->tiny, class) : NULL;
+}
+
+void hak_thread_trim(void)
+{
+    if (hak_thread_has_heap()) {
+        send_all(hak_self);
+        hak_tiny_trim(&hak_self->tiny);
+    }
+    hak_lock_take(&lock);
+    for (uint32_t id = parked; id != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        hak_tiny_trim(&heap->tiny);
+        id = heap->parked_next;
+    }
+    hak_lock_drop(&lock);
+}

@@ -1,0 +1,51 @@
+/*
+ * thread.h - each thread's heap: found, made, parked, adopted.
+ *
+ * Layer 5. `hak_self` is never NULL: before a thread's first allocation it is
+ * hak_heap_none, an empty heap whose tag matches no slab, so that the hot
+ * path needs no "is there a heap" test of its own; after the thread's last
+ * destructor it is hak_heap_exited, and late requests go to the system.
+ */
+#ifndef HAK_THREAD_H
+#define HAK_THREAD_H
+
+#include "heap.h"
+
+extern HAK_HIDDEN __thread struct hak_heap *hak_self
+    __attribute__((tls_model("initial-exec")));
+extern HAK_HIDDEN const struct hak_heap hak_heap_none;
+extern HAK_HIDDEN const struct hak_heap hak_heap_exited;
+
+/* Whether the thread has a heap (now). */
+HAK_INLINE bool hak_thread_has_heap(void)
+{
+    return hak_self != &hak_heap_none && hak_self != &hak_heap_exited;
+}
+
+/*
+ * The calling thread's heap, adopted or made if it has none. NULL: out of
+ * memory, no range, or the thread is ending (*reason says which).
+ */
+struct hak_heap *hak_thread_heap(enum hak_reason *reason);
+
+/* What is left to do when the thread's bin is empty. NULL as above. */
+HAK_NOINLINE void *hak_thread_refill(unsigned class, enum hak_reason *reason);
+
+/* A block of the calling thread's heap. NULL as above; *reason only then. */
+HAK_INLINE void *hak_thread_alloc(unsigned class, enum hak_reason *reason)
+{
+    void *p = hak_bin_pop(&hak_self->tiny.bins[class]);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_thread_refill(class, reason);
+}
+
+/*
+ * To be called when something was sent to heap `id` (0: nothing): if its
+ * thread has ended the blocks are taken in for it and its empty slabs freed.
+ */
+void hak_heap_sent(uint32_t id);
+
+/* Sends the thread's outboxes, trims its heap and all parked ones. */
+void hak_thread_trim(void);
+
+#endif /* HAK_THREAD_H */

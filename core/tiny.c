@@ -1,0 +1,407 @@
+/*
+ * tiny.c - the Tiny lane's slow half: refill, flush, slabs.
+ *
+ * Every function is called by the one thread that uses the heap.
+ */
+#include "tiny.h"
+
+#include <string.h>
+
+#include "msg.h"
+#include "options.h"
+
+/*
+ * A bin may keep BUDGET_LEAST bytes, or 1/2^BUDGET_SHIFT of the heap's slabs
+ * if that is more, and once again as much in its spare list. Measured: fixed
+ * small budgets lose the batch and wave cases, none keeps memory from going
+ * back.
+ */
+#define BUDGET_LEAST (16 * HAK_KIB)
+#define BUDGET_SHIFT 6
+#define BUDGET_BLOCKS 8
+
+/*
+ * Bytes carved at a time: doubling, so that a short-lived heap dirties few
+ * cache lines and a growing one is refilled seldom.
+ */
+#define CARVE_FIRST 512
+#define CARVE_MOST (8 * HAK_KIB)
+
+static int32_t budget(const struct hak_tiny *tiny, unsigned class)
+{
+    size_t bytes = (tiny->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
+    size_t blocks = hak_max(bytes, BUDGET_LEAST) / hak_tiny_size[class];
+
+    return (int32_t)hak_max(blocks, BUDGET_BLOCKS);
+}
+
+void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
+{
+    memset(tiny, 0, sizeof(*tiny));
+    tiny->id = id;
+    tiny->tag = id << HAK_TAG_CLASS_BITS;
+    tiny->direct = direct;
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        tiny->bins[c].magic = hak_tiny_magic[c];
+        tiny->bins[c].room = budget(tiny, c);
+        tiny->shelves[c].cap = tiny->bins[c].room;
+        tiny->shelves[c].step = CARVE_FIRST;
+    }
+}
+
+/* ---- lists of slabs ----------------------------------------------------- */
+
+static void open_link(struct hak_shelf *shelf, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    slab->open_prev = HAK_NO_SLAB;
+    slab->open_next = shelf->open;
+    if (shelf->open != HAK_NO_SLAB) {
+        hak_range_slab(shelf->open)->open_prev = number;
+    }
+    shelf->open = number;
+}
+
+static void open_unlink(struct hak_shelf *shelf, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    if (slab->open_prev != HAK_NO_SLAB) {
+        hak_range_slab(slab->open_prev)->open_next = slab->open_next;
+    } else {
+        shelf->open = slab->open_next;
+    }
+    if (slab->open_next != HAK_NO_SLAB) {
+        hak_range_slab(slab->open_next)->open_prev = slab->open_prev;
+    }
+}
+
+static void all_link(struct hak_tiny *tiny, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    slab->all_prev = HAK_NO_SLAB;
+    slab->all_next = tiny->all;
+    if (tiny->all != HAK_NO_SLAB) {
+        hak_range_slab(tiny->all)->all_prev = number;
+    }
+    tiny->all = number;
+    tiny->nslabs++;
+}
+
+static void all_unlink(struct hak_tiny *tiny, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    if (slab->all_prev != HAK_NO_SLAB) {
+        hak_range_slab(slab->all_prev)->all_next = slab->all_next;
+    } else {
+        tiny->all = slab->all_next;
+    }
+    if (slab->all_next != HAK_NO_SLAB) {
+        hak_range_slab(slab->all_next)->all_prev = slab->all_prev;
+    }
+    tiny->nslabs--;
+}
+
+/* ---- slabs come and go -------------------------------------------------- */
+
+static void trace_slab(unsigned class)
+{
+    if (HAK_UNLIKELY(hak_option(HAK_OPT_trace) != 0)) {
+        hak_msg_raw("[SP_INTERNAL_ALLOC] class_idx=%u block=%u",
+                    hak_tiny_band(class), (unsigned)hak_tiny_size[class]);
+    }
+}
+
+/* Takes a slab from the shared pool as the class's fresh one. */
+static bool slab_take(struct hak_tiny *tiny, unsigned class)
+{
+    uint32_t number = hak_range_slab_take();
+    struct hak_slab *slab;
+
+    if (number == HAK_NO_SLAB) {
+        return false;
+    }
+    slab = hak_range_slab(number);
+    slab->free = NULL;
+    slab->nfree = 0;
+    slab->carved = 0;
+    slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
+    slab->block = hak_tiny_size[class];
+    slab->class = (uint8_t)class;
+    all_link(tiny, number);
+    tiny->shelves[class].fresh = number;
+    hak_range_set_tag(number, tiny->tag | class);
+    trace_slab(class);
+    return true;
+}
+
+/* Gives back a slab of which no block is in use. */
+static void slab_give(struct hak_tiny *tiny, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_shelf *shelf = &tiny->shelves[slab->class];
+
+    if (slab->nfree > 0) {
+        open_unlink(shelf, number);
+    }
+    if (shelf->fresh == number) {
+        shelf->fresh = HAK_NO_SLAB;
+    }
+    all_unlink(tiny, number);
+    hak_range_slab_give(number);
+}
+
+/* Takes one block back into its slab. */
+static void slab_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    uint32_t number = (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_shelf *shelf = &tiny->shelves[slab->class];
+
+    block->next = slab->free;
+    slab->free = block;
+    shelf->taken--;
+    if (slab->nfree++ == 0) {
+        open_link(shelf, number);
+    }
+    if (slab->nfree == slab->carved && shelf->fresh != number &&
+        (slab->open_next != HAK_NO_SLAB || slab->open_prev != HAK_NO_SLAB)) {
+        slab_give(tiny, number);
+    }
+}
+
+void hak_tiny_release(struct hak_tiny *tiny)
+{
+    uint32_t all = tiny->all;
+
+    tiny->all = HAK_NO_SLAB;
+    tiny->nslabs = 0;
+    if (all != HAK_NO_SLAB) {
+        hak_range_slabs_give(all);
+    }
+}
+
+/* ---- refill ------------------------------------------------------------- */
+
+/* Puts a list of `count` blocks into an empty head. */
+static void head_set(struct hak_tiny *tiny, unsigned class,
+                     struct hak_block *list, uint32_t count)
+{
+    int32_t cap = budget(tiny, class);
+
+    /*
+     * At least half the budget stays open for pushes: a bin that was just
+     * filled to the brim would overflow at once and be refilled in turn.
+     */
+    tiny->bins[class].head = list;
+    tiny->bins[class].room =
+        cap - (int32_t)count < cap / 2 ? cap / 2 : cap - (int32_t)count;
+    tiny->shelves[class].cap = tiny->bins[class].room + (int32_t)count;
+}
+
+/* The whole free list of the first open slab. */
+static void take_open(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+    uint32_t number = shelf->open;
+    struct hak_slab *slab = hak_range_slab(number);
+
+    open_unlink(shelf, number);
+    head_set(tiny, class, slab->free, slab->nfree);
+    shelf->taken += slab->nfree;
+    slab->free = NULL;
+    slab->nfree = 0;
+}
+
+/* Links `count` new blocks of a slab, in order of address. */
+static struct hak_block *link_new(uint32_t number, size_t from, size_t size,
+                                  uint32_t count)
+{
+    char *start = hak_range_slab_start(number) + from * size;
+    char *at = start;
+
+    for (uint32_t i = 1; i < count; i++) {
+        ((struct hak_block *)(void *)at)->next =
+            (struct hak_block *)(void *)(at + size);
+        at += size;
+    }
+    ((struct hak_block *)(void *)at)->next = NULL;
+    return (struct hak_block *)(void *)start;
+}
+
+/* New blocks from the fresh slab, or from a slab taken for it. */
+static bool carve(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+    size_t size = hak_tiny_size[class];
+    struct hak_slab *slab;
+    uint32_t count;
+
+    if (shelf->fresh == HAK_NO_SLAB && !slab_take(tiny, class)) {
+        return false;
+    }
+    slab = hak_range_slab(shelf->fresh);
+    count = (uint32_t)hak_max(shelf->step / size, 1);
+    count = (uint32_t)hak_min(count, slab->capacity - slab->carved);
+    if (!hak_range_slab_ready(shelf->fresh, (slab->carved + count) * size,
+                              shelf->filled > 0)) {
+        return false;
+    }
+    head_set(tiny, class,
+             link_new(shelf->fresh, slab->carved, size, count), count);
+    slab->carved += count;
+    shelf->taken += count;
+    shelf->step = (uint32_t)hak_min(shelf->step * 2, CARVE_MOST);
+    if (slab->carved == slab->capacity) {
+        shelf->fresh = HAK_NO_SLAB;
+        shelf->filled++;
+    }
+    return true;
+}
+
+static bool fill(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_bin *bin = &tiny->bins[class];
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    if (bin->spare != NULL) {
+        struct hak_block *list = bin->spare;
+
+        bin->spare = NULL;
+        head_set(tiny, class, list, shelf->spare_count);
+        shelf->spare_count = 0;
+        return true;
+    }
+    hak_tiny_collect(tiny);
+    if (shelf->open != HAK_NO_SLAB) {
+        take_open(tiny, class);
+        return true;
+    }
+    return carve(tiny, class);
+}
+
+void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
+{
+    void *p = NULL;
+
+    hak_tiny_busy(tiny, true);
+    tiny->refills++;
+    if (HAK_LIKELY(fill(tiny, class))) {
+        p = hak_bin_pop(&tiny->bins[class]);
+    }
+    hak_tiny_busy(tiny, false);
+    return p;
+}
+
+/* ---- flush -------------------------------------------------------------- */
+
+static void flush(struct hak_tiny *tiny, struct hak_block *list)
+{
+    while (list != NULL) {
+        struct hak_block *next = list->next;
+
+        slab_put(tiny, list);
+        list = next;
+    }
+}
+
+/*
+ * All but the block just pushed become the spare list; what was the spare
+ * list goes back to the slabs.
+ */
+void hak_tiny_overflow(struct hak_tiny *tiny, struct hak_bin *bin)
+{
+    unsigned class = (unsigned)(bin - tiny->bins);
+    struct hak_shelf *shelf = &tiny->shelves[class];
+    struct hak_block *last = bin->head;
+    struct hak_block *cold = bin->spare;
+
+    hak_tiny_busy(tiny, true);
+    tiny->flushes++;
+    bin->spare = last->next;
+    shelf->spare_count = (uint32_t)(shelf->cap - bin->room - 1);
+    last->next = NULL;
+    head_set(tiny, class, last, 1);
+    flush(tiny, cold);
+    hak_tiny_busy(tiny, false);
+}
+
+void hak_tiny_collect(struct hak_tiny *tiny)
+{
+    struct hak_block *list;
+
+    if (HAK_LIKELY(atomic_load_explicit(&tiny->inbox, memory_order_relaxed) ==
+                   NULL)) {
+        return;
+    }
+    list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
+    while (list != NULL) {
+        struct hak_block *next = list->next;
+
+        tiny->remote_frees++;
+        tiny->remote_bytes +=
+            hak_tiny_size[HAK_TAG_CLASS(hak_range_tag(hak_range_offset(list)))];
+        slab_put(tiny, list);
+        list = next;
+    }
+}
+
+/* Gives back the slabs of a class of which no block is in use. */
+static void trim_class(struct hak_tiny *tiny, unsigned class)
+{
+    uint32_t number = tiny->shelves[class].open;
+
+    while (number != HAK_NO_SLAB) {
+        struct hak_slab *slab = hak_range_slab(number);
+        uint32_t next = slab->open_next;
+
+        if (slab->nfree == slab->carved) {
+            slab_give(tiny, number);
+        }
+        number = next;
+    }
+    number = tiny->shelves[class].fresh;
+    if (number != HAK_NO_SLAB && hak_range_slab(number)->carved == 0) {
+        slab_give(tiny, number);
+    }
+}
+
+void hak_tiny_trim(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    hak_tiny_collect(tiny);
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        struct hak_bin *bin = &tiny->bins[c];
+        struct hak_block *head = bin->head;
+        struct hak_block *spare = bin->spare;
+
+        bin->spare = NULL;
+        tiny->shelves[c].spare_count = 0;
+        head_set(tiny, c, NULL, 0);
+        flush(tiny, head);
+        flush(tiny, spare);
+        trim_class(tiny, c);
+    }
+    hak_tiny_busy(tiny, false);
+}
+
+void hak_tiny_hold(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        tiny->bins[c].room += INT32_MAX / 2;
+        tiny->shelves[c].cap += INT32_MAX / 2;
+    }
+}
+
+HAK_RACY_READER uint64_t hak_tiny_live(const struct hak_tiny *tiny,
+                                       unsigned class)
+{
+    const struct hak_shelf *shelf = &tiny->shelves[class];
+    int64_t live = shelf->taken - (shelf->cap - tiny->bins[class].room) -
+                   shelf->spare_count;
+
+    return live > 0 ? (uint64_t)live : 0; /* a racing reader may see less */
+}

@@ -1,0 +1,167 @@
+/*
+ * tiny.h - the Tiny lane: requests of at most 1024 B.
+ *
+ * Layer 4. The hot path is inline here, the rest is tiny.c (refill, flush,
+ * slabs) and remote.c (blocks of other heaps). Nothing reads thread-local
+ * state: every function takes the state it works on, which one thread at a
+ * time uses.
+ *
+ * A block's life: carved from a slab into a bin, popped by an allocation,
+ * pushed by a free, and when the bin has too many, flushed to its slab.
+ *
+ *     slab --carve, or its whole free list--> spare, head --pop--> user
+ *     slab <--flush, when spare is taken----- spare <- head <-push--'
+ *
+ * Invariants, for each class c of a heap:
+ *   - head holds cap - room blocks, spare holds spare_count; taken =
+ *     head + spare + what users and other threads' outboxes have;
+ *   - a slab is in the open list exactly if nfree > 0;
+ *   - nfree <= carved <= capacity; carved < capacity at most for `fresh`;
+ *   - every slab is in the `all` list, and its tag is the heap's tag | c;
+ *   - a slab with nfree == carved stays only as `fresh` or when it was the
+ *     class's only open slab.
+ */
+#ifndef HAK_TINY_H
+#define HAK_TINY_H
+
+#include "base.h"
+#include "range.h"
+#include "tiny_class.h"
+
+/* The hot half of a class: two to a cache line. */
+struct hak_bin {
+    struct hak_block *head; /* free blocks, last in first out */
+    int32_t room;           /* pushes that still fit; may be negative */
+    uint32_t magic;         /* const: hak_tiny_magic */
+    uint64_t frees;         /* pushes by the owner, ever */
+    struct hak_block *spare; /* the colder half, or NULL */
+};
+
+/* The cold half of a class. */
+struct hak_shelf {
+    int64_t taken;        /* blocks out of slabs, see above */
+    uint32_t open;        /* first slab with free blocks */
+    uint32_t fresh;       /* the slab being carved, or HAK_NO_SLAB */
+    int32_t cap;          /* head's count is cap - room */
+    uint32_t spare_count; /* spare's count */
+    uint32_t step;        /* bytes to carve next */
+    uint32_t filled;      /* slabs that were carved to their end */
+};
+
+/* Blocks of one other heap, on their way back to it. */
+struct hak_outbox {
+    uint32_t id; /* the owner's heap id; 0: unused */
+    uint32_t count;
+    struct hak_block *head;
+    struct hak_block *tail;
+};
+
+#define HAK_OUTBOXES 4
+
+struct hak_tiny {
+    struct hak_bin bins[HAK_TINY_CLASSES];
+    /* const after init */
+    uint32_t tag; /* id << 8 */
+    uint32_t id;
+    bool direct; /* frees by others are sent at once, never held back */
+    /* any thread */
+    _Atomic(bool) busy; /* in a slow path: not to be adopted after a fork */
+    _Atomic(struct hak_block *) inbox; /* blocks that others freed */
+    /* owner */
+    uint32_t all; /* first of all slabs */
+    uint32_t nslabs;
+    uint64_t refills, flushes;
+    uint64_t remote_frees; /* blocks that came through the inbox */
+    uint64_t remote_bytes;
+    struct hak_outbox outbox[HAK_OUTBOXES];
+    struct hak_shelf shelves[HAK_TINY_CLASSES];
+};
+
+/* Makes the state of heap `id` (at least 1). */
+void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
+
+/* Gives every slab back, whatever is still in use. O(slabs). */
+void hak_tiny_release(struct hak_tiny *tiny);
+
+/* Fills the class's bin and pops a block. NULL: out of memory. */
+HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
+
+/* Makes room in a bin of `tiny` whose room a push has brought below 0. */
+HAK_NOINLINE void hak_tiny_overflow(struct hak_tiny *tiny,
+                                    struct hak_bin *bin);
+
+/* Takes what other threads freed back into the slabs. */
+void hak_tiny_collect(struct hak_tiny *tiny);
+
+/* Empties the bins into the slabs and gives back every slab not in use. */
+void hak_tiny_trim(struct hak_tiny *tiny);
+
+/*
+ * From here on blocks stay in the bins: for a heap that is about to be
+ * released whole.
+ */
+void hak_tiny_hold(struct hak_tiny *tiny);
+
+/* Blocks of a class in the hands of users (or on their way back). */
+uint64_t hak_tiny_live(const struct hak_tiny *tiny, unsigned class);
+
+/*
+ * Marks the slow paths. A fork in another thread may copy a heap at any
+ * instruction: outside these marks its lists are whole.
+ */
+HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
+{
+    atomic_store_explicit(&tiny->busy, on, memory_order_release);
+}
+
+/* Pops a block, or NULL if the bin is empty. */
+HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
+{
+    struct hak_block *block = bin->head;
+
+    if (HAK_LIKELY(block != NULL)) {
+        bin->head = block->next;
+        bin->room++;
+    }
+    return block;
+}
+
+/* Pushes a block; false: the bin is over its room and must be relieved. */
+HAK_INLINE bool hak_bin_push(struct hak_bin *bin, void *p)
+{
+    struct hak_block *block = p;
+
+    block->next = bin->head;
+    bin->head = block;
+    bin->frees++;
+    return --bin->room >= 0;
+}
+
+HAK_INLINE void *hak_tiny_alloc(struct hak_tiny *tiny, unsigned class)
+{
+    void *p = hak_bin_pop(&tiny->bins[class]);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_tiny_refill(tiny, class);
+}
+
+HAK_INLINE void hak_tiny_free(struct hak_tiny *tiny, unsigned class, void *p)
+{
+    struct hak_bin *bin = &tiny->bins[class];
+
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_tiny_overflow(tiny, bin);
+    }
+}
+
+/*
+ * remote.c: frees p, a block of the heap that `tag` names, from a thread
+ * whose own state is `self` (NULL: it has none). Blocks collect per owner and
+ * are sent in batches. Returns the id of a heap that has been sent something,
+ * or 0: its owner may be gone, see hak_heap_sent.
+ */
+uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag);
+
+/* Sends outbox i of self; the id of the heap it went to, or 0. */
+uint32_t hak_remote_send(struct hak_tiny *self, unsigned i);
+
+#endif /* HAK_TINY_H */

@@ -1,0 +1,188 @@
+/*
+ * hakmem.h - the public interface of HAKMEM, documented here and only here.
+ *
+ * HAKMEM serves small requests (at most HAK_TINY_MAX bytes) from its Tiny
+ * lane; larger ones go to the system allocator until the other lanes exist.
+ * Every function may be called from any thread unless it says otherwise.
+ *
+ * Sizes are in bytes. A pointer returned for a request of more than 8 bytes
+ * is 16-byte aligned, for 8 bytes or fewer 8-byte aligned.
+ *
+ * Out of memory is NULL with errno set to ENOMEM, never an abort. Misuse
+ * that can be seen (a free of something that is no block) writes one line
+ * naming the pointer and the reason to standard error, then aborts.
+ */
+#ifndef HAKMEM_H
+#define HAKMEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define HAK_API __attribute__((visibility("default")))
+#define HAK_ATTR_MALLOC __attribute__((malloc, warn_unused_result))
+#define HAK_ATTR_SIZE(...) __attribute__((alloc_size(__VA_ARGS__)))
+#else
+#define HAK_API
+#define HAK_ATTR_MALLOC
+#define HAK_ATTR_SIZE(...)
+#endif
+
+/* The largest request, in bytes, that the Tiny lane serves. */
+#define HAK_TINY_MAX 1024
+
+/* ---- the calling thread's heap ---------------------------------------- */
+
+/*
+ * Returns `size` bytes, uninitialised; the caller owns them until hak_free.
+ * hak_malloc(0) returns a distinct pointer that must be freed.
+ * Errors: NULL and ENOMEM (also for a size above PTRDIFF_MAX).
+ */
+HAK_API void *hak_malloc(size_t size) HAK_ATTR_MALLOC HAK_ATTR_SIZE(1);
+
+/*
+ * Returns count * size bytes, all zero. Errors: NULL and ENOMEM, also when
+ * the product overflows.
+ */
+HAK_API void *hak_calloc(size_t count, size_t size)
+    HAK_ATTR_MALLOC HAK_ATTR_SIZE(1, 2);
+
+/*
+ * Gives a block back; any thread may free any block. NULL does nothing and
+ * errno is kept. Fatal: a pointer that no hak_* function returned, the middle
+ * of a block, an address in the range that was never given out.
+ */
+HAK_API void hak_free(void *ptr);
+
+/*
+ * As hak_free, for a caller who knows the size it asked for. Fatal as well:
+ * a size that the block could not have been asked for with.
+ */
+HAK_API void hak_free_sized(void *ptr, size_t size);
+
+/*
+ * Resizes a block, keeping its first min(old, new) bytes; the pointer may
+ * change, the old one is then freed. ptr NULL is hak_malloc(size). size 0
+ * keeps a block of the smallest size (it does not free).
+ * Errors: NULL and ENOMEM; the old block is then untouched.
+ */
+HAK_API void *hak_realloc(void *ptr, size_t size) HAK_ATTR_SIZE(2);
+
+/*
+ * Returns `size` bytes aligned to `alignment`, a power of two. To be freed
+ * with hak_free. Errors: NULL with EINVAL (not a power of two) or ENOMEM.
+ */
+HAK_API void *hak_aligned_alloc(size_t alignment, size_t size)
+    HAK_ATTR_MALLOC HAK_ATTR_SIZE(2);
+
+/*
+ * The bytes that may be used behind ptr, at least what was asked for; 0 for
+ * NULL. Fatal as in hak_free.
+ */
+HAK_API size_t hak_usable_size(const void *ptr);
+
+/*
+ * True if ptr points into HAKMEM's address range: one subtraction and one
+ * comparison, no memory is read, so any value is safe. Blocks that HAKMEM had
+ * to take from the system allocator are outside the range.
+ */
+HAK_API bool hak_owns(const void *ptr);
+
+/* ---- heaps made by hand ------------------------------------------------ */
+
+/*
+ * A heap made by hand is used by one thread at a time: the caller's own lock
+ * or ownership rule decides which. It needs no thread-local state and no
+ * atomics, and deleting it frees all it gave out at once.
+ */
+typedef struct hak_heap hak_heap;
+
+typedef struct hak_heap_config {
+    size_t size;      /* sizeof(hak_heap_config), for later versions */
+    size_t limit;     /* bytes the heap may hold in live blocks, 0: none */
+    const char *name; /* at most 31 bytes are kept, for reports; or NULL */
+} hak_heap_config;
+
+/*
+ * Makes a heap. config may be NULL: no limit, no name. The caller owns it
+ * and ends it with hak_heap_delete. Errors: NULL with ENOMEM, or EINVAL when
+ * config->size is not one this version knows.
+ */
+HAK_API hak_heap *hak_heap_new(const hak_heap_config *config);
+
+/*
+ * Frees every block the heap gave out and the heap itself, in time that
+ * grows with its slabs, not its blocks. NULL does nothing. No thread may
+ * use or free a block of it, nor be about to, from here on.
+ */
+HAK_API void hak_heap_delete(hak_heap *heap);
+
+/*
+ * As hak_malloc, hak_realloc and hak_free, on the given heap. A request over
+ * the heap's limit returns NULL with ENOMEM. hak_heap_free and _realloc are
+ * fatal for a block of another heap. hak_free, from any thread, takes blocks
+ * of a heap too; the heap gets them back at its next refill.
+ */
+HAK_API void *hak_heap_malloc(hak_heap *heap, size_t size)
+    HAK_ATTR_MALLOC HAK_ATTR_SIZE(2);
+HAK_API void *hak_heap_realloc(hak_heap *heap, void *ptr, size_t size)
+    HAK_ATTR_SIZE(3);
+HAK_API void hak_heap_free(hak_heap *heap, void *ptr);
+
+/* Bytes in live blocks of the heap, rounded up to whole blocks. */
+HAK_API size_t hak_heap_live(const hak_heap *heap);
+
+/* ---- memory back, figures, version ------------------------------------- */
+
+/*
+ * Gives idle memory back to the operating system now: the calling thread's
+ * free blocks, those of heaps whose threads have ended, and every slab that
+ * nobody uses. Returns the bytes given back. Other threads' heaps and heaps
+ * made by hand keep their own free blocks.
+ */
+HAK_API size_t hak_trim(void);
+
+/* The same for one heap made by hand (and every slab that nobody uses). */
+HAK_API size_t hak_heap_trim(hak_heap *heap);
+
+/*
+ * The figures of the whole process. Set size to sizeof(hak_stats_t) before
+ * the call; at most that many bytes are written, size and version first.
+ * Figures of running threads are read without stopping them and may be a
+ * moment old; each is a whole value.
+ */
+typedef struct hak_stats_t {
+    size_t size;      /* bytes of this struct that are filled */
+    uint32_t version; /* HAK_STATS_VERSION of the library */
+    uint32_t reserved;
+#define HAK_STAT(name, unit, help) uint64_t name; /* help */
+#include "hakmem_stats.def"
+#undef HAK_STAT
+} hak_stats_t;
+
+#define HAK_STATS_VERSION 1
+
+/* Fills *stats. Returns 0, or -1 with EINVAL if stats->size is too small. */
+HAK_API int hak_stats(hak_stats_t *stats);
+
+/*
+ * The same as readable text, a line a figure, or as one JSON object. Works
+ * like snprintf: returns the length of the whole text without its final NUL,
+ * writes at most len bytes including it; buf may be NULL if len is 0.
+ */
+HAK_API size_t hak_stats_text(char *buf, size_t len);
+HAK_API size_t hak_stats_json(char *buf, size_t len);
+
+/* "MAJOR.MINOR.PATCH", a constant string. */
+HAK_API const char *hak_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* HAKMEM_H */
