@@ -21,6 +21,14 @@
 #define HAK_COLD __attribute__((noinline, cold))
 #define HAK_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
+#if defined(__SANITIZE_THREAD__)
+#define HAK_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define HAK_TSAN 1
+#endif
+#endif
+
 /*
  * Statistics are counted by the owning thread without atomics and read by
  * others at any time. Every counter is an aligned word that the machine

@@ -20,6 +20,10 @@ _Static_assert(HAK_SUPER_SLABS == 32, "a superslab's slabs fill a mask");
 /* Descriptors and heap slots are committed in steps of this many bytes. */
 #define META_STEP (64 * HAK_KIB)
 
+/* The ladder below huge pages: 16 KB a call in a class's first slabs. */
+#define LADDER_STEP (16 * HAK_KIB)
+#define LADDER_SLABS 8
+
 /* A slot a heap has left holds the id of the next free one. */
 struct free_slot {
     uint32_t next;
@@ -246,7 +250,16 @@ uint32_t hak_range_slab_take(void)
     return number;
 }
 
-bool hak_range_slab_ready(uint32_t number, size_t need, bool eager)
+/* How many bytes more to make resident in a slab that has `have`. */
+static size_t ladder_step(size_t have, uint32_t before)
+{
+    if (before == 0) {
+        return have;
+    }
+    return before < LADDER_SLABS ? LADDER_STEP : HAK_SLAB_SIZE;
+}
+
+bool hak_range_slab_ready(uint32_t number, size_t need, uint32_t before)
 {
     struct hak_slab *slab = hak_range_slab(number);
     size_t have = slab->populated;
@@ -255,8 +268,8 @@ bool hak_range_slab_ready(uint32_t number, size_t need, bool eager)
     if (HAK_LIKELY(need <= have)) {
         return true;
     }
-    want = eager ? HAK_SLAB_SIZE : hak_max(hak_round_up(need, HAK_PAGE),
-                                           2 * have);
+    want = hak_max(hak_round_up(need, HAK_PAGE),
+                   have + ladder_step(have, before));
     want = hak_min(want, HAK_SLAB_SIZE);
     /* A fault is the cheapest way to get a single page. */
     if (want - have > HAK_PAGE &&

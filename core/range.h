@@ -73,7 +73,7 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
  * Hence plain words, which compilers fold into their instructions; the thread
  * sanitizer gets to see atomics.
  */
-#ifdef __SANITIZE_THREAD__
+#ifdef HAK_TSAN
 #define HAK_SET_ONCE(type) _Atomic(type)
 #else
 #define HAK_SET_ONCE(type) type
@@ -143,12 +143,13 @@ uint32_t hak_range_slab_take(void);
 
 /*
  * Makes the first `need` bytes of a slab in use usable, by the ladder: the
- * first page of a class's first slab is left to its fault, then each call
- * doubles what is resident; with `eager` the whole slab is populated at once.
- * (From `huge_from` bytes in use on, slabs come populated: super_add.)
- * Called by the slab's owner. False: out of memory.
+ * first slabs of a class double what is resident with each call, from a page
+ * that is left to its fault, later ones (`before` slabs of the class have been
+ * filled) go by 16 KB, then by the whole slab. From `huge_from` bytes in use
+ * on, slabs come populated: super_add. Called by the slab's owner. False: out
+ * of memory.
  */
-bool hak_range_slab_ready(uint32_t number, size_t need, bool eager);
+bool hak_range_slab_ready(uint32_t number, size_t need, uint32_t before);
 
 /* Gives a slab back; its tag becomes 0. */
 void hak_range_slab_give(uint32_t number);

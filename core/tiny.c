@@ -17,7 +17,7 @@
  * back.
  */
 #define BUDGET_LEAST (16 * HAK_KIB)
-#define BUDGET_SHIFT 6
+#define BUDGET_SHIFT 4
 #define BUDGET_BLOCKS 8
 
 /*
@@ -247,7 +247,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     count = (uint32_t)hak_max(shelf->step / size, 1);
     count = (uint32_t)hak_min(count, slab->capacity - slab->carved);
     if (!hak_range_slab_ready(shelf->fresh, (slab->carved + count) * size,
-                              shelf->filled > 0)) {
+                              shelf->filled)) {
         return false;
     }
     head_set(tiny, class,

@@ -18,6 +18,10 @@
 #include "base.h"
 
 #define HAK_TINY_MAX_SIZE ((size_t)1024)
+/* Classes are steps of 8 B up to 128 B: class c has blocks of 8 * (c + 1). */
+#define HAK_TINY_STEP 8
+#define HAK_TINY_STEP_MAX 128
+
 #define HAK_TINY_CLASSES 40
 #define HAK_TINY_INDEXES (1024 / 8 + 1)
 

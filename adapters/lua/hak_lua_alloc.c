@@ -28,43 +28,73 @@ HAK_INLINE unsigned class_for(size_t size)
     return hak_tiny_class_8[hak_tiny_index(size)];
 }
 
-/* Whether ptr is a Tiny block of this heap, of the class that osize names. */
-HAK_INLINE bool is_ours(const struct hak_lua_heap *lua, const void *ptr,
-                        size_t osize)
+/*
+ * The bin for a size of 1 to 128 B, where classes are steps of 8, without a
+ * table: bin (size - 1) / 8 of 32 bytes each.
+ */
+HAK_INLINE struct hak_bin *bin_step(struct hak_lua_heap *lua, size_t size)
 {
-    return HAK_LIKELY((uintptr_t)ptr - lua->base < lua->size) && route(osize);
+    char *bins = (char *)hak_lua_core(lua)->tiny.bins;
+
+    return (struct hak_bin *)(void *)(bins + ((size - 1) & ~(size_t)7) *
+                                                 (sizeof(struct hak_bin) / 8));
+}
+
+/* The bin for a size, or NULL if the size is not ours. */
+HAK_INLINE struct hak_bin *bin_for(struct hak_lua_heap *lua, size_t size)
+{
+    if (HAK_LIKELY(size - 1 < HAK_TINY_STEP_MAX)) {
+        return bin_step(lua, size);
+    }
+    return route(size) ? &hak_lua_core(lua)->tiny.bins[class_for(size)] : NULL;
+}
+
+/*
+ * Whether ptr is in the range; it is then a Tiny block of this heap, in the
+ * bin that osize names (but for lua->size 0, when nobody is).
+ */
+HAK_INLINE bool in_range(const struct hak_lua_heap *lua, const void *ptr)
+{
+    return HAK_LIKELY((uintptr_t)ptr - lua->base < lua->size);
+}
+
+/* Copies n bytes, up to 128, as whole words: blocks are multiples of 8. */
+HAK_INLINE void copy_words(void *to, const void *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        memcpy((char *)to + i, (const char *)from + i, 8);
+    }
 }
 
 HAK_INLINE void count_type(struct hak_lua_heap *lua, size_t tag, size_t size)
 {
-    struct hak_lua_type *type = &lua->types[tag < HAK_LUA_TAGS ? tag : 0];
-
-    type->count++;
-    type->bytes += size;
+    lua->type_count[tag % HAK_LUA_TAGS]++;
+    lua->type_bytes[tag % HAK_LUA_TAGS] += size;
 }
 
 /* ---- slow paths of a state on its own heap ------------------------------ */
 
-/* Lets `live` rise above the gate: a new peak, or refused by the limit. */
-HAK_INLINE bool admit(struct hak_lua_heap *lua, size_t live)
+/*
+ * Takes `more` bytes from the headroom, raising the gate if need be. False:
+ * the limit refuses, nothing is taken.
+ */
+static bool admit(struct hak_lua_heap *lua, size_t more)
 {
-    if (HAK_LIKELY(live <= lua->gate)) {
-        return true;
-    }
-    if (live > lua->limit) {
+    size_t live = hak_lua_live(lua) + more;
+
+    if (more > PTRDIFF_MAX || live > lua->limit) {
         lua->refused++;
         return false;
     }
+    lua->headroom -= (int64_t)more;
     if (live > lua->peak) {
-        lua->peak = lua->gate = live;
+        lua->peak = live;
+        hak_lua_set_gate(lua);
     }
     return true;
 }
 
-/*
- * A block of the fallback's: new (ptr NULL), resized or freed. `live` is not
- * touched.
- */
+/* A block of the fallback's: new (ptr NULL) or resized; not accounted. */
 static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
                            size_t nsize)
 {
@@ -85,22 +115,38 @@ HAK_INLINE void *tiny_new(struct hak_lua_heap *lua, size_t size)
     return hak_tiny_alloc(&hak_lua_core(lua)->tiny, class_for(size));
 }
 
-/* An object the hot path does not serve: large, or Tiny is out of memory. */
+/*
+ * What the hot path leaves: a large object, one that raises the peak or meets
+ * the limit, an empty bin.
+ */
 static HAK_NOINLINE void *new_slow(struct hak_lua_heap *lua, size_t tag,
                                    size_t nsize)
 {
-    size_t live = lua->live + nsize;
-    void *p;
+    void *p = NULL;
 
-    if (live < nsize || !admit(lua, live)) {
+    if (!admit(lua, nsize)) {
         return NULL;
     }
-    p = from_fallback(lua, NULL, tag, nsize);
-    if (p != NULL) {
-        lua->live = live;
+    if (route(nsize)) {
+        p = tiny_new(lua, nsize);
+    }
+    if (HAK_UNLIKELY(p == NULL)) {
+        p = from_fallback(lua, NULL, tag, nsize);
+    }
+    if (HAK_LIKELY(p != NULL)) {
         count_type(lua, tag, nsize);
+    } else {
+        lua->headroom += (int64_t)nsize;
     }
     return p;
+}
+
+/* The same after the hot path took nsize from the headroom. */
+static HAK_NOINLINE void *new_again(struct hak_lua_heap *lua, size_t tag,
+                                    size_t nsize)
+{
+    lua->headroom += (int64_t)nsize;
+    return new_slow(lua, tag, nsize);
 }
 
 /*
@@ -119,30 +165,46 @@ static unsigned class_by_tag(const struct hak_lua_heap *lua, const void *ptr)
     return class < HAK_TINY_CLASSES ? class : HAK_TINY_CLASSES;
 }
 
-static HAK_NOINLINE void free_slow(struct hak_lua_heap *lua, void *ptr,
-                                   size_t osize)
+/* Always NULL, as the other ends of hak_lua_alloc's way through a free. */
+static HAK_NOINLINE void *free_slow(struct hak_lua_heap *lua, void *ptr,
+                                    size_t osize)
 {
     unsigned class = class_by_tag(lua, ptr);
 
     if (class < HAK_TINY_CLASSES) {
         hak_tiny_free(&hak_lua_core(lua)->tiny, class, ptr);
-        return;
+        return NULL;
     }
     lua->foreign++;
     lua->fallback(lua->fallback_ud, ptr, osize, 0);
     if (ptr == lua->main_block) {
         hak_lua_heap_end(lua);
     }
+    return NULL;
 }
 
-/* Frees without accounting. */
-HAK_INLINE void free_block(struct hak_lua_heap *lua, void *ptr, size_t osize)
+static HAK_NOINLINE void *overflow(struct hak_tiny *tiny, struct hak_bin *bin)
 {
-    if (HAK_LIKELY(is_ours(lua, ptr, osize))) {
-        hak_tiny_free(&hak_lua_core(lua)->tiny, class_for(osize), ptr);
-    } else {
-        free_slow(lua, ptr, osize);
+    hak_tiny_overflow(tiny, bin);
+    return NULL;
+}
+
+/* Frees without accounting; returns NULL. */
+HAK_INLINE void *free_block(struct hak_lua_heap *lua, void *ptr, size_t osize)
+{
+    struct hak_bin *bin;
+
+    if (HAK_UNLIKELY(!in_range(lua, ptr))) {
+        return free_slow(lua, ptr, osize);
     }
+    bin = bin_for(lua, osize);
+    if (HAK_UNLIKELY(bin == NULL)) {
+        return free_slow(lua, ptr, osize);
+    }
+    if (HAK_UNLIKELY(!hak_bin_push(bin, ptr))) {
+        return overflow(&hak_lua_core(lua)->tiny, bin);
+    }
+    return NULL;
 }
 
 /*
@@ -185,11 +247,10 @@ static void *resize_foreign(struct hak_lua_heap *lua, void *ptr, size_t osize,
 static HAK_NOINLINE void *resize_slow(struct hak_lua_heap *lua, void *ptr,
                                       size_t osize, size_t nsize)
 {
-    size_t live = lua->live - osize + nsize;
     unsigned class = class_by_tag(lua, ptr);
     void *p;
 
-    if (nsize > osize && (nsize > PTRDIFF_MAX || !admit(lua, live))) {
+    if (nsize > osize && !admit(lua, nsize - osize)) {
         return NULL;
     }
     if (class == HAK_TINY_CLASSES) {
@@ -199,8 +260,10 @@ static HAK_NOINLINE void *resize_slow(struct hak_lua_heap *lua, void *ptr,
     } else {
         p = move(lua, ptr, osize, nsize);
     }
-    if (p != NULL) {
-        lua->live = live;
+    if (p == NULL) {
+        lua->headroom += (int64_t)(nsize - osize);
+    } else if (nsize < osize) {
+        lua->headroom += (int64_t)(osize - nsize);
     }
     return p;
 }
@@ -218,7 +281,7 @@ void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
     return realloc(ptr, nsize);
 }
 
-static void *thread_new(size_t nsize)
+static HAK_NOINLINE void *thread_new(size_t nsize)
 {
     enum hak_reason reason;
     void *p = route(nsize) ? hak_thread_alloc(class_for(nsize), &reason) : NULL;
@@ -226,7 +289,7 @@ static void *thread_new(size_t nsize)
     return p != NULL ? p : malloc(nsize);
 }
 
-static void *thread_resize(void *ptr, size_t osize, size_t nsize)
+static HAK_NOINLINE void *thread_resize(void *ptr, size_t osize, size_t nsize)
 {
     void *p;
 
@@ -246,13 +309,9 @@ static void *thread_resize(void *ptr, size_t osize, size_t nsize)
     return p;
 }
 
-/* The state may be in any thread by now: frees go by the slab's tag. */
-static HAK_NOINLINE void *thread_alloc(void *ptr, size_t osize, size_t nsize)
+/* The state may be in any thread by now: a free goes by the slab's tag. */
+static HAK_NOINLINE void *thread_free(void *ptr)
 {
-    if (nsize != 0) {
-        return ptr == NULL ? thread_new(nsize)
-                           : thread_resize(ptr, osize, nsize);
-    }
     if (hak_range_owns(ptr)) {
         hak_free(ptr);
     } else {
@@ -263,57 +322,86 @@ static HAK_NOINLINE void *thread_alloc(void *ptr, size_t osize, size_t nsize)
 
 /* ---- the hot paths ------------------------------------------------------ */
 
+/*
+ * Sizes are never 0 here. Slow ends are tail calls, so that the hot ways need
+ * no stack frame.
+ */
+
 HAK_INLINE void *object_new(struct hak_lua_heap *lua, size_t tag, size_t nsize)
 {
-    size_t live = lua->live + nsize;
+    struct hak_bin *bin = bin_for(lua, nsize);
     void *p;
 
-    if (HAK_UNLIKELY(!route(nsize))) {
+    if (HAK_UNLIKELY(bin == NULL)) {
         return new_slow(lua, tag, nsize);
     }
-    if (HAK_UNLIKELY(!admit(lua, live))) {
-        return NULL;
+    lua->headroom -= (int64_t)nsize;
+    if (HAK_UNLIKELY(lua->headroom < 0)) {
+        return new_again(lua, tag, nsize);
     }
-    p = tiny_new(lua, nsize);
+    p = hak_bin_pop(bin);
     if (HAK_UNLIKELY(p == NULL)) {
-        return new_slow(lua, tag, nsize);
+        return new_again(lua, tag, nsize);
     }
-    lua->live = live;
     count_type(lua, tag, nsize);
+    return p;
+}
+
+HAK_INLINE void *object_free(struct hak_lua_heap *lua, void *ptr, size_t osize)
+{
+    lua->headroom += (int64_t)osize;
+    return free_block(lua, ptr, osize);
+}
+
+/* Both sizes are up to 128 B and the block is ours: bin to bin, or nothing. */
+static HAK_NOINLINE void *resize_step(struct hak_lua_heap *lua, void *ptr,
+                                      size_t osize, size_t nsize)
+{
+    struct hak_bin *from = bin_step(lua, osize);
+    struct hak_bin *to = bin_step(lua, nsize);
+    int64_t headroom = lua->headroom + (int64_t)osize - (int64_t)nsize;
+    void *p = ptr;
+
+    if (HAK_UNLIKELY(headroom < 0)) {
+        return resize_slow(lua, ptr, osize, nsize);
+    }
+    if (from != to) {
+        p = hak_bin_pop(to);
+        if (HAK_UNLIKELY(p == NULL)) {
+            return resize_slow(lua, ptr, osize, nsize);
+        }
+        copy_words(p, ptr, hak_min(osize, nsize));
+        if (HAK_UNLIKELY(!hak_bin_push(from, ptr))) {
+            hak_tiny_overflow(&hak_lua_core(lua)->tiny, from);
+        }
+    }
+    lua->headroom = headroom;
     return p;
 }
 
 HAK_INLINE void *object_resize(struct hak_lua_heap *lua, void *ptr,
                                size_t osize, size_t nsize)
 {
-    size_t live = lua->live - osize + nsize;
-
-    if (is_ours(lua, ptr, osize) && route(nsize) &&
-        class_for(osize) == class_for(nsize) &&
-        HAK_LIKELY(live <= lua->gate)) {
-        lua->live = live;
-        return ptr;
+    if (HAK_LIKELY(((osize - 1) | (nsize - 1)) < HAK_TINY_STEP_MAX) &&
+        in_range(lua, ptr)) {
+        return resize_step(lua, ptr, osize, nsize);
     }
     return resize_slow(lua, ptr, osize, nsize);
 }
 
 void *hak_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 {
-    struct hak_lua_heap *lua = ud;
-
-    if (nsize == 0 && ptr == NULL) {
-        return NULL;
-    }
-    if (HAK_UNLIKELY(lua == NULL)) {
-        return thread_alloc(ptr, osize, nsize);
-    }
     if (nsize == 0) {
-        lua->live -= osize;
-        free_block(lua, ptr, osize);
-        return NULL;
+        if (ptr == NULL) {
+            return NULL;
+        }
+        return HAK_LIKELY(ud != NULL) ? object_free(ud, ptr, osize)
+                                      : thread_free(ptr);
     }
     if (ptr == NULL) {
-        return object_new(lua, osize, nsize);
+        return HAK_LIKELY(ud != NULL) ? object_new(ud, osize, nsize)
+                                      : thread_new(nsize);
     }
-    return object_resize(lua, ptr, osize, nsize);
+    return HAK_LIKELY(ud != NULL) ? object_resize(ud, ptr, osize, nsize)
+                                  : thread_resize(ptr, osize, nsize);
 }

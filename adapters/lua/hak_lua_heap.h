@@ -4,8 +4,11 @@
  * It lies in the rest of a core heap's page, so that one pointer, the ud that
  * Lua hands us, leads to both without a load. One thread at a time uses it.
  *
- * Accounting, in bytes that Lua asked for:
- *   live <= gate, or the slow path is taken; gate = min(peak, limit).
+ * Accounting, in bytes that Lua asked for: what is live is gate - headroom,
+ * and gate = min(peak, limit). An allocation takes its size from headroom,
+ * one instruction whose sign says that the peak rises or the limit is met;
+ * the slow path then puts it back and looks. Between calls headroom >= 0,
+ * unless the limit was set below what is live.
  */
 #ifndef HAK_LUA_HEAP_H
 #define HAK_LUA_HEAP_H
@@ -14,12 +17,8 @@
 
 #include "heap.h"
 
-/* Lua's tags (LUA_TSTRING 4 .. LUA_TPROTO 10) fit; the rest counts as 0. */
+/* Lua's tags (LUA_TSTRING 4 .. LUA_TPROTO 10) fit; a power of two. */
 #define HAK_LUA_TAGS 16
-
-struct hak_lua_type {
-    uint64_t count, bytes;
-};
 
 struct hak_lua_heap {
     /*
@@ -29,7 +28,7 @@ struct hak_lua_heap {
      */
     uintptr_t base;
     size_t size;
-    size_t live;
+    int64_t headroom;
     size_t gate;
     size_t peak;
     size_t limit; /* SIZE_MAX: none */
@@ -38,7 +37,8 @@ struct hak_lua_heap {
     void *fallback_ud;
     void *main_block; /* switched states: its free is the state's end */
     uint64_t fallback_large, fallback_memory, foreign, refused;
-    struct hak_lua_type types[HAK_LUA_TAGS];
+    uint64_t type_count[HAK_LUA_TAGS];
+    uint64_t type_bytes[HAK_LUA_TAGS];
 };
 
 _Static_assert(sizeof(struct hak_lua_heap) <= HAK_HEAP_EXTRA,
@@ -47,6 +47,20 @@ _Static_assert(sizeof(struct hak_lua_heap) <= HAK_HEAP_EXTRA,
 HAK_INLINE struct hak_heap *hak_lua_core(const struct hak_lua_heap *lua)
 {
     return (struct hak_heap *)((char *)lua - HAK_HEAP_EXTRA_AT);
+}
+
+HAK_INLINE size_t hak_lua_live(const struct hak_lua_heap *lua)
+{
+    return lua->gate - (size_t)lua->headroom;
+}
+
+/* Moves the gate to min(peak, limit), what is live staying the same. */
+HAK_INLINE void hak_lua_set_gate(struct hak_lua_heap *lua)
+{
+    size_t live = hak_lua_live(lua);
+
+    lua->gate = hak_min(lua->peak, lua->limit);
+    lua->headroom = (int64_t)(lua->gate - live);
 }
 
 /* The system's realloc and free as a lua_Alloc. */

@@ -49,10 +49,10 @@ void hak_lua_heap_delete(hak_lua_heap *lua)
     if (lua == NULL) {
         return;
     }
-    if (lua->live != 0) {
+    if (hak_lua_live(lua) != 0) {
         hak_warn("Lua heap \"%s\": %zu bytes were still in use when it was "
                  "deleted; was its state closed?",
-                 hak_lua_core(lua)->name, lua->live);
+                 hak_lua_core(lua)->name, hak_lua_live(lua));
     }
     hak_lua_heap_end(lua);
 }
@@ -62,7 +62,7 @@ size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
     size_t before = lua->limit == SIZE_MAX ? 0 : lua->limit;
 
     lua->limit = limit == 0 ? SIZE_MAX : limit;
-    lua->gate = hak_min(lua->peak, lua->limit);
+    hak_lua_set_gate(lua);
     return before;
 }
 
@@ -91,7 +91,7 @@ int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
     stats->size = sizeof(*stats);
     hak_heap_count(hak_lua_core(lua), &counts);
     stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
-    stats->live_bytes = lua->live;
+    stats->live_bytes = hak_lua_live(lua);
     stats->peak_bytes = lua->peak;
     stats->tiny = counts.allocs + counts.frees;
     stats->fallback_large = lua->fallback_large;
@@ -102,8 +102,8 @@ int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
                    stats->fallback_memory + stats->foreign;
     stats->slabs = hak_lua_core(lua)->tiny.nslabs;
     for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {
-        stats->type_count[type_of_tag(tag)] += lua->types[tag].count;
-        stats->type_bytes[type_of_tag(tag)] += lua->types[tag].bytes;
+        stats->type_count[type_of_tag(tag)] += lua->type_count[tag];
+        stats->type_bytes[type_of_tag(tag)] += lua->type_bytes[tag];
     }
     return 0;
 }
@@ -220,10 +220,11 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
     if (lua->fallback == hak_lua_alloc) {
         lua->size = 0; /* its old blocks are in the range as well */
     }
-    lua->live = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 +
+    /* Counts what the state already has, with nothing left under the gate. */
+    lua->peak = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 +
                 (size_t)lua_gc(L, LUA_GCCOUNTB);
-    lua->peak = lua->live;
-    lua->gate = hak_min(lua->peak, lua->limit);
+    lua->headroom -= (int64_t)lua->peak;
+    hak_lua_set_gate(lua);
     lua_setallocf(L, hak_lua_alloc, lua);
     return lua;
 }
