@@ -5,21 +5,23 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 
 #include "msg.h"
 
-enum option_type { BOOL, SIZE };
+enum option_type { BOOL, SIZE, WORD };
 
 struct option {
     enum option_type type;
     const char *env;
     size_t initial, least, most;
+    const char *words; /* WORD: the valid ones, a space between */
 };
 
 static const struct option table[HAK_OPTIONS] = {
-#define HAK_OPTION(type, name, env, initial, least, most, help)               \
-    {type, env, initial, least, most},
+#define HAK_OPTION(type, name, env, initial, least, most, words, help)        \
+    {type, env, initial, least, most, words},
 #include "options.def"
 #undef HAK_OPTION
 };
@@ -75,6 +77,48 @@ static bool parse_size(const char *text, size_t *value)
     return *end == '\0' && (*value >> shift) == number;
 }
 
+/* The place of text among `words`, or -1. */
+static long find_word(const char *words, const char *text)
+{
+    size_t length = strlen(text);
+
+    for (long i = 0; *words != '\0'; i++) {
+        size_t word = strcspn(words, " ");
+
+        if (word == length && strncasecmp(words, text, word) == 0) {
+            return i;
+        }
+        words += word + strspn(words + word, " ");
+    }
+    return -1;
+}
+
+/* The i-th of `words`; *length is its length. */
+static const char *nth_word(const char *words, size_t i, int *length)
+{
+    while (i-- > 0) {
+        words += strcspn(words, " ") + 1;
+    }
+    *length = (int)strcspn(words, " ");
+    return words;
+}
+
+static void read_word(const struct option *option, const char *text,
+                      size_t *value)
+{
+    long place = find_word(option->words, text);
+    const char *initial;
+    int length;
+
+    if (place >= 0) {
+        *value = (size_t)place;
+        return;
+    }
+    initial = nth_word(option->words, option->initial, &length);
+    hak_warn("%s=%s: not one of %s; using %.*s", option->env, text,
+             option->words, length, initial);
+}
+
 static void read_option(const struct option *option, size_t *value)
 {
     const char *text = secure_getenv(option->env);
@@ -92,6 +136,8 @@ static void read_option(const struct option *option, size_t *value)
                      "using %zu",
                      option->env, text, option->initial);
         }
+    } else if (option->type == WORD) {
+        read_word(option, text, value);
     } else if (!parse_size(text, &parsed)) {
         hak_warn("%s=%s: not a size in bytes (a number, then K, M or G); "
                  "using %zu",

@@ -16,8 +16,11 @@
 #define HAK_RANGE_DEFAULT (64 * HAK_GIB)
 #endif
 
+/* Values of HAK_OPT_huge, in the order of its words. */
+enum hak_huge { HAK_HUGE_AUTO, HAK_HUGE_ALWAYS, HAK_HUGE_NEVER };
+
 enum hak_option {
-#define HAK_OPTION(type, name, env, initial, least, most, help) HAK_OPT_##name,
+#define HAK_OPTION(type, name, ...) HAK_OPT_##name,
 #include "options.def"
 #undef HAK_OPTION
     HAK_OPTIONS

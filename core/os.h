@@ -41,6 +41,9 @@ void hak_os_unmap(void *addr, size_t size);
 /* Names a mapping in /proc/PID/smaps where the kernel can (5.17). */
 void hak_os_name(void *addr, size_t size, const char *name);
 
+/* Nanoseconds of a clock that only goes forward. */
+uint64_t hak_os_clock(void);
+
 /* The most address space this process may have, in bytes; SIZE_MAX: all. */
 size_t hak_os_address_limit(void);
 

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 
 /* Values of the kernel's interface that older libc headers lack. */
 #ifndef MADV_POPULATE_WRITE
@@ -136,6 +137,14 @@ void hak_os_name(void *addr, size_t size, const char *name)
 
     (void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, addr, size, name);
     errno = saved;
+}
+
+uint64_t hak_os_clock(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 size_t hak_os_address_limit(void)

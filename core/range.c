@@ -24,6 +24,19 @@ _Static_assert(HAK_SUPER_SLABS == 32, "a superslab's slabs fill a mask");
 #define LADDER_STEP (16 * HAK_KIB)
 #define LADDER_SLABS 8
 
+/*
+ * Its top: from this much resident memory a superslab may come as one huge
+ * page, populated at once. That costs 1/4 to 1/8 of populating small pages
+ * where the machine has a huge page ready, but where it must first be put
+ * together (compaction, a hypervisor that backs memory at first touch) it was
+ * measured at 6 times as much. So both are timed: a huge page that costs more
+ * than its small ones makes us pass up the next HUGE_SKIP superslabs, then
+ * twice as many, and so on.
+ */
+#define HUGE_FROM (8 * HAK_MIB)
+#define HUGE_SKIP 4
+#define HUGE_SKIP_MOST 1024
+
 /* A slot a heap has left holds the id of the next free one. */
 struct free_slot {
     uint32_t next;
@@ -47,8 +60,14 @@ static uint32_t heap_count;  /* heap slots ever taken */
 static uint32_t heap_free;   /* first free slot, 0: none */
 static struct hak_range_figures figures;
 
+static uint32_t huge_pass; /* superslabs to pass up */
+static uint32_t huge_skip; /* how many at the next dear one */
+
 /* Any thread: bytes resident, as far as we made them so. */
 static _Atomic(size_t) populated;
+
+/* Any thread: what the last populated small pages cost, ns per superslab. */
+static _Atomic(uint64_t) small_cost;
 
 /* ---- the reservation ---------------------------------------------------- */
 
@@ -182,16 +201,43 @@ static bool commit_descriptors(uint32_t super)
     return true;
 }
 
-/*
- * The top of the ladder: from `huge_from` bytes in use a superslab comes as
- * one huge page, populated at once. A refusal leaves plain pages.
- */
+/* Whether the next superslab should come as a huge page. */
+static bool huge_wanted(void)
+{
+    size_t mode = hak_option(HAK_OPT_huge);
+
+    if (mode == HAK_HUGE_NEVER || atomic_load(&populated) < HUGE_FROM) {
+        return false;
+    }
+    if (mode == HAK_HUGE_AUTO && huge_pass > 0) {
+        huge_pass--;
+        return false;
+    }
+    return true;
+}
+
+/* Learns from what a huge page cost. */
+static void huge_learn(uint64_t cost)
+{
+    if (cost <= atomic_load(&small_cost)) {
+        huge_skip = 0;
+        return;
+    }
+    huge_skip = huge_skip == 0 ? HUGE_SKIP : 2 * huge_skip;
+    huge_skip = (uint32_t)hak_min(huge_skip, HUGE_SKIP_MOST);
+    huge_pass = huge_skip;
+}
+
+/* Populates a superslab as a huge page. A refusal leaves plain pages. */
 static void populate_huge(uint32_t i, char *start)
 {
+    uint64_t began = hak_os_clock();
+
     hak_os_want_huge(start, HAK_SUPER_SIZE);
     if (!hak_os_populate(start, HAK_SUPER_SIZE)) {
         return;
     }
+    huge_learn(hak_os_clock() - began);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
         hak_range_slab(i * HAK_SUPER_SLABS + n)->populated = HAK_SLAB_SIZE;
     }
@@ -213,7 +259,7 @@ static bool super_add(void)
     supers[i].free = ~(uint32_t)0;
     super_count++;
     figures.committed += HAK_SUPER_SIZE;
-    if (figures.slabs_used * HAK_SLAB_SIZE >= hak_option(HAK_OPT_huge_from)) {
+    if (huge_wanted()) {
         populate_huge(i, start);
     }
     super_changed(i);
@@ -259,6 +305,20 @@ static size_t ladder_step(size_t have, uint32_t before)
     return before < LADDER_SLABS ? LADDER_STEP : HAK_SLAB_SIZE;
 }
 
+/* Populates, and keeps in mind what it cost. */
+static bool populate_small(char *start, size_t size)
+{
+    uint64_t began = hak_os_clock();
+
+    if (!hak_os_populate(start, size)) {
+        return false;
+    }
+    atomic_store_explicit(&small_cost,
+                          (hak_os_clock() - began) * HAK_SUPER_SIZE / size,
+                          memory_order_relaxed);
+    return true;
+}
+
 bool hak_range_slab_ready(uint32_t number, size_t need, uint32_t before)
 {
     struct hak_slab *slab = hak_range_slab(number);
@@ -273,7 +333,7 @@ bool hak_range_slab_ready(uint32_t number, size_t need, uint32_t before)
     want = hak_min(want, HAK_SLAB_SIZE);
     /* A fault is the cheapest way to get a single page. */
     if (want - have > HAK_PAGE &&
-        !hak_os_populate(hak_range_slab_start(number) + have, want - have)) {
+        !populate_small(hak_range_slab_start(number) + have, want - have)) {
         return false;
     }
     slab->populated = (uint32_t)want;

@@ -145,8 +145,8 @@ uint32_t hak_range_slab_take(void);
  * Makes the first `need` bytes of a slab in use usable, by the ladder: the
  * first slabs of a class double what is resident with each call, from a page
  * that is left to its fault, later ones (`before` slabs of the class have been
- * filled) go by 16 KB, then by the whole slab. From `huge_from` bytes in use
- * on, slabs come populated: super_add. Called by the slab's owner. False: out
+ * filled) go by 16 KB, then by the whole slab. Above 8 MB slabs may come
+ * populated, as huge pages: super_add. Called by the slab's owner. False: out
  * of memory.
  */
 bool hak_range_slab_ready(uint32_t number, size_t need, uint32_t before);
