@@ -30,7 +30,9 @@
 static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 {
     size_t bytes = (tiny->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
-    size_t blocks = hak_max(bytes, BUDGET_LEAST) / hak_tiny_size[class];
+    /* bytes / block size, by multiplication: this runs for every new heap. */
+    size_t blocks =
+        hak_max(bytes, BUDGET_LEAST) * hak_tiny_magic[class] >> 32;
 
     return (int32_t)hak_max(blocks, BUDGET_BLOCKS);
 }

@@ -150,6 +150,30 @@ static HAK_NOINLINE void *new_again(struct hak_lua_heap *lua, size_t tag,
 }
 
 /*
+ * The hot path took nsize from the headroom and has overdrawn it: a new peak,
+ * which is every allocation of a state that grows, or the limit.
+ */
+static HAK_NOINLINE void *new_peak(struct hak_lua_heap *lua, size_t tag,
+                                   size_t nsize)
+{
+    size_t live = hak_lua_live(lua);
+    void *p;
+
+    if (HAK_UNLIKELY(live > lua->limit)) {
+        return new_again(lua, tag, nsize);
+    }
+    /* Below the limit the gate is the peak: see hak_lua_heap.h. */
+    lua->peak = lua->gate = live;
+    lua->headroom = 0;
+    p = hak_bin_pop(bin_for(lua, nsize));
+    if (HAK_UNLIKELY(p == NULL)) {
+        return new_again(lua, tag, nsize);
+    }
+    count_type(lua, tag, nsize);
+    return p;
+}
+
+/*
  * The heap's own class of a block that the hot path did not take for ours,
  * or HAK_TINY_CLASSES if it is not of this heap.
  */
@@ -337,7 +361,7 @@ HAK_INLINE void *object_new(struct hak_lua_heap *lua, size_t tag, size_t nsize)
     }
     lua->headroom -= (int64_t)nsize;
     if (HAK_UNLIKELY(lua->headroom < 0)) {
-        return new_again(lua, tag, nsize);
+        return new_peak(lua, tag, nsize);
     }
     p = hak_bin_pop(bin);
     if (HAK_UNLIKELY(p == NULL)) {
