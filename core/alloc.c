@@ -132,8 +132,8 @@ static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller)
         return;
     }
     if (asked != 0 && asked > size_of(p, caller)) {
-        hak_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
-                  asked, size_of(p, caller));
+        hak_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p, asked,
+                  size_of(p, caller));
     }
     if (!hak_range_owns(p)) {
         hak_lane_free_system(p, caller);
@@ -201,7 +201,7 @@ static unsigned aligned_class(size_t alignment, size_t size)
     unsigned class = hak_tiny_class_16[hak_tiny_index(size)];
 
     while (class < HAK_TINY_CLASSES && hak_tiny_size[class] % alignment != 0) {
-        class++;
+        class += 1;
     }
     return class;
 }

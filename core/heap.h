@@ -36,8 +36,8 @@ struct hak_heap {
     /* under the heaps' lock */
     uint32_t parked_next; /* id, 0: last */
     /* the user of a heap made by hand */
-    size_t live; /* bytes in Tiny blocks, less those freed by others */
-    size_t gate; /* `live` may rise to this: the limit less system_bytes */
+    size_t live;  /* bytes in Tiny blocks, less those freed by others */
+    size_t gate;  /* `live` may rise to this: the limit less system_bytes */
     size_t limit; /* SIZE_MAX: none */
     uint64_t limit_refused;
     char name[HAK_HEAP_NAME];

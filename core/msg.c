@@ -18,8 +18,8 @@ static void put_line(const char *prefix, const char *format, va_list args)
     char line[LINE_MAX_BYTES];
     int saved = errno;
     int head = snprintf(line, sizeof(line) - 1, "%s", prefix);
-    int body = vsnprintf(line + head, sizeof(line) - 1 - (size_t)head, format,
-                         args);
+    int body =
+        vsnprintf(line + head, sizeof(line) - 1 - (size_t)head, format, args);
     size_t length = (size_t)head + (body > 0 ? (size_t)body : 0);
 
     length = hak_min(length, sizeof(line) - 2);

@@ -20,7 +20,7 @@ struct option {
 };
 
 static const struct option table[HAK_OPTIONS] = {
-#define HAK_OPTION(type, name, env, initial, least, most, words, help)        \
+#define HAK_OPTION(type, name, env, initial, least, most, words, help)         \
     {type, env, initial, least, most, words},
 #include "options.def"
 #undef HAK_OPTION
@@ -31,8 +31,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static bool parse_bool(const char *text, size_t *value)
 {
-    static const char *const words[] = {"0",   "1",  "off",   "on",
-                                        "no",  "yes", "false", "true"};
+    static const char *const words[] = {"0",  "1",   "off",   "on",
+                                        "no", "yes", "false", "true"};
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (strcasecmp(text, words[i]) == 0) {
@@ -143,9 +143,8 @@ static void read_option(const struct option *option, size_t *value)
                  "using %zu",
                  option->env, text, option->initial);
     } else if (parsed < option->least || parsed > option->most) {
-        hak_warn("%s=%s: must be from %zu to %zu bytes; using %zu",
-                 option->env, text, option->least, option->most,
-                 option->initial);
+        hak_warn("%s=%s: must be from %zu to %zu bytes; using %zu", option->env,
+                 text, option->least, option->most, option->initial);
     } else {
         *value = parsed;
     }

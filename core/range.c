@@ -82,8 +82,7 @@ static void plan(struct layout *layout, size_t size)
     size_t super_total = size / HAK_SUPER_SIZE;
     size_t heap_total = hak_min(size / 32 / HAK_HEAP_SLOT, HAK_HEAP_ID_MAX);
 
-    layout->supers =
-        hak_round_up(super_total * sizeof(struct super), HAK_PAGE);
+    layout->supers = hak_round_up(super_total * sizeof(struct super), HAK_PAGE);
     layout->map = hak_round_up(super_total / 8 + sizeof(uint64_t), HAK_PAGE);
     layout->slabs =
         hak_round_up(slab_total * sizeof(struct hak_slab), META_STEP);
@@ -100,11 +99,12 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     supers = (struct super *)(void *)start;
     warm_map = (uint64_t *)(void *)(start + layout->supers);
     free_map = (uint64_t *)(void *)((char *)warm_map + layout->map);
-    hak_range.slabs = (struct hak_slab *)(void *)((char *)free_map + layout->map);
+    hak_range.slabs =
+        (struct hak_slab *)(void *)((char *)free_map + layout->map);
     hak_range.heap_slots = (char *)hak_range.slabs + layout->slabs;
     super_limit = (uint32_t)(size / HAK_SUPER_SIZE);
-    super_count = (uint32_t)(hak_round_up(layout->tags, HAK_SUPER_SIZE) /
-                             HAK_SUPER_SIZE);
+    super_count =
+        (uint32_t)(hak_round_up(layout->tags, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
     slab_meta = (size_t)super_count * HAK_SUPER_SLABS *
                 sizeof(struct hak_slab) / META_STEP * META_STEP;
     heap_limit = (uint32_t)(layout->heaps / HAK_HEAP_SLOT);
@@ -328,8 +328,8 @@ bool hak_range_slab_ready(uint32_t number, size_t need, uint32_t before)
     if (HAK_LIKELY(need <= have)) {
         return true;
     }
-    want = hak_max(hak_round_up(need, HAK_PAGE),
-                   have + ladder_step(have, before));
+    want =
+        hak_max(hak_round_up(need, HAK_PAGE), have + ladder_step(have, before));
     want = hak_min(want, HAK_SLAB_SIZE);
     /* A fault is the cheapest way to get a single page. */
     if (want - have > HAK_PAGE &&
@@ -402,8 +402,8 @@ static size_t purge_super(uint32_t i)
     while (warm != 0) {
         uint32_t first = (uint32_t)__builtin_ctz(warm);
         uint32_t rest = ~(warm >> first);
-        uint32_t count = rest == 0 ? HAK_SUPER_SLABS
-                                   : (uint32_t)__builtin_ctz(rest);
+        uint32_t count =
+            rest == 0 ? HAK_SUPER_SLABS : (uint32_t)__builtin_ctz(rest);
         uint64_t run = (((uint64_t)1 << count) - 1) << first;
 
         bytes += purge_run(i, first, count);

@@ -120,8 +120,7 @@ HAK_INLINE uint32_t hak_range_tag(size_t offset)
 
 HAK_INLINE void hak_range_set_tag(uint32_t number, uint32_t tag)
 {
-    atomic_store_explicit(&hak_range_tags()[number], tag,
-                          memory_order_relaxed);
+    atomic_store_explicit(&hak_range_tags()[number], tag, memory_order_relaxed);
 }
 
 HAK_INLINE struct hak_slab *hak_range_slab(uint32_t number)

@@ -98,7 +98,8 @@ struct figure {
 };
 
 static const struct figure figures[] = {
-#define HAK_STAT(name, unit, help) {#name, unit, help, offsetof(hak_stats_t, name)},
+#define HAK_STAT(name, unit, help)                                             \
+    {#name, unit, help, offsetof(hak_stats_t, name)},
 #include <hakmem_stats.def>
 #undef HAK_STAT
 };
@@ -139,8 +140,8 @@ size_t hak_stats_text(char *buf, size_t len)
 
     hak_stats(&stats);
     for (size_t i = 0; i < FIGURES; i++) {
-        add(&text, "%-18s %15llu %-5s  %s\n", figures[i].name,
-            value(&stats, i), figures[i].unit, figures[i].help);
+        add(&text, "%-18s %15llu %-5s  %s\n", figures[i].name, value(&stats, i),
+            figures[i].unit, figures[i].help);
     }
     return text.used;
 }

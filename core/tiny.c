@@ -31,8 +31,7 @@ static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 {
     size_t bytes = (tiny->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
     /* bytes / block size, by multiplication: this runs for every new heap. */
-    size_t blocks =
-        hak_max(bytes, BUDGET_LEAST) * hak_tiny_magic[class] >> 32;
+    size_t blocks = hak_max(bytes, BUDGET_LEAST) * hak_tiny_magic[class] >> 32;
 
     return (int32_t)hak_max(blocks, BUDGET_BLOCKS);
 }
@@ -132,7 +131,7 @@ static bool slab_take(struct hak_tiny *tiny, unsigned class)
     slab->carved = 0;
     slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
     slab->block = hak_tiny_size[class];
-    slab->class = (uint8_t)class;
+    slab->class = (uint8_t) class;
     all_link(tiny, number);
     tiny->shelves[class].fresh = number;
     hak_range_set_tag(number, tiny->tag | class);
@@ -252,8 +251,8 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
                               shelf->filled)) {
         return false;
     }
-    head_set(tiny, class,
-             link_new(shelf->fresh, slab->carved, size, count), count);
+    head_set(tiny, class, link_new(shelf->fresh, slab->carved, size, count),
+             count);
     slab->carved += count;
     shelf->taken += count;
     shelf->step = (uint32_t)hak_min(shelf->step * 2, CARVE_MOST);

@@ -30,10 +30,10 @@
 
 /* The hot half of a class: two to a cache line. */
 struct hak_bin {
-    struct hak_block *head; /* free blocks, last in first out */
-    int32_t room;           /* pushes that still fit; may be negative */
-    uint32_t magic;         /* const: hak_tiny_magic */
-    uint64_t frees;         /* pushes by the owner, ever */
+    struct hak_block *head;  /* free blocks, last in first out */
+    int32_t room;            /* pushes that still fit; may be negative */
+    uint32_t magic;          /* const: hak_tiny_magic */
+    uint64_t frees;          /* pushes by the owner, ever */
     struct hak_block *spare; /* the colder half, or NULL */
 };
 
@@ -87,8 +87,7 @@ void hak_tiny_release(struct hak_tiny *tiny);
 HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
 
 /* Makes room in a bin of `tiny` whose room a push has brought below 0. */
-HAK_NOINLINE void hak_tiny_overflow(struct hak_tiny *tiny,
-                                    struct hak_bin *bin);
+HAK_NOINLINE void hak_tiny_overflow(struct hak_tiny *tiny, struct hak_bin *bin);
 
 /* Takes what other threads freed back into the slabs. */
 void hak_tiny_collect(struct hak_tiny *tiny);

@@ -121,8 +121,7 @@ HAK_API hak_lua_heap *hak_lua_switch(lua_State *L,
 HAK_API hak_lua_heap *hak_lua_heap_of(lua_State *L);
 
 /* Fills *stats. Returns 0, or -1 with EINVAL if stats->size is wrong. */
-HAK_API int hak_lua_heap_stats(const hak_lua_heap *heap,
-                               hak_lua_stats *stats);
+HAK_API int hak_lua_heap_stats(const hak_lua_heap *heap, hak_lua_stats *stats);
 
 /*
  * Sets the limit in bytes (0: none); returns the one before. A limit below

@@ -184,8 +184,7 @@ static unsigned class_by_tag(const struct hak_lua_heap *lua, const void *ptr)
     if (!hak_range_owns(ptr)) {
         return HAK_TINY_CLASSES;
     }
-    class = hak_range_tag(hak_range_offset(ptr)) ^
-            hak_lua_core(lua)->tiny.tag;
+    class = hak_range_tag(hak_range_offset(ptr)) ^ hak_lua_core(lua)->tiny.tag;
     return class < HAK_TINY_CLASSES ? class : HAK_TINY_CLASSES;
 }
 
@@ -321,7 +320,8 @@ static HAK_NOINLINE void *thread_resize(void *ptr, size_t osize, size_t nsize)
         return realloc(ptr, nsize);
     }
     if (route(nsize) &&
-        class_for(nsize) == HAK_TAG_CLASS(hak_range_tag(hak_range_offset(ptr)))) {
+        class_for(nsize) ==
+            HAK_TAG_CLASS(hak_range_tag(hak_range_offset(ptr)))) {
         return ptr;
     }
     p = thread_new(nsize);

@@ -25,8 +25,8 @@ static void set_number(lua_State *L, const char *key, uint64_t value)
 static void push_types(lua_State *L, const hak_lua_stats *stats)
 {
     static const char *const names[HAK_LUA_TYPES] = {
-        "other",  "string",  "table", "function", "userdata",
-        "thread", "upvalue", "prototype"};
+        "other",    "string", "table",   "function",
+        "userdata", "thread", "upvalue", "prototype"};
 
     lua_createtable(L, 0, HAK_LUA_TYPES);
     for (int i = 0; i < HAK_LUA_TYPES; i++) {
@@ -89,8 +89,10 @@ int luaopen_hakmem(lua_State *L)
     hak_lua_heap *heap = hak_lua_switch(L, NULL);
 
     if (heap == NULL) {
-        return luaL_error(L, "hakmem: no heap could be made (%s); the state "
-                             "keeps its allocator", strerror(errno));
+        return luaL_error(L,
+                          "hakmem: no heap could be made (%s); the state "
+                          "keeps its allocator",
+                          strerror(errno));
     }
     luaL_newlibtable(L, functions);
     lua_pushlightuserdata(L, heap);

@@ -221,8 +221,8 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
         lua->size = 0; /* its old blocks are in the range as well */
     }
     /* Counts what the state already has, with nothing left under the gate. */
-    lua->peak = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 +
-                (size_t)lua_gc(L, LUA_GCCOUNTB);
+    lua->peak =
+        (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (size_t)lua_gc(L, LUA_GCCOUNTB);
     lua->headroom -= (int64_t)lua->peak;
     hak_lua_set_gate(lua);
     lua_setallocf(L, hak_lua_alloc, lua);

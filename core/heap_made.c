@@ -1,0 +1,223 @@
+/*
+ * heap_made.c - heaps made by hand: the public hak_heap_* functions.
+ *
+ * Layer 6. One thread at a time uses such a heap; what other threads freed of
+ * it comes in through the inbox.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "heap.h"
+#include "lane.h"
+#include "msg.h"
+
+hak_heap *hak_heap_new(const hak_heap_config *config)
+{
+    struct hak_heap *heap;
+
+    if (config != NULL && config->size != sizeof(*config)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    heap = hak_heap_create(HAK_HEAP_MADE);
+    if (heap == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (config != NULL) {
+        if (config->limit != 0) {
+            heap->limit = heap->gate = config->limit;
+        }
+        snprintf(heap->name, sizeof(heap->name), "%s",
+                 config->name != NULL ? config->name : "");
+    }
+    return heap;
+}
+
+void hak_heap_delete(hak_heap *heap)
+{
+    if (heap == NULL) {
+        return;
+    }
+    if (atomic_load(&heap->system_bytes) != 0) {
+        hak_system_free_owner(heap);
+    }
+    hak_heap_destroy(heap);
+}
+
+/* Bytes in live blocks, without what other threads freed. */
+static size_t live_bytes(const struct hak_heap *heap)
+{
+    return heap->live - heap->tiny.remote_bytes +
+           atomic_load_explicit(&heap->system_bytes, memory_order_relaxed);
+}
+
+size_t hak_heap_live(const hak_heap *heap)
+{
+    return live_bytes(heap);
+}
+
+/* Brings `live` and `gate` up to date with what others freed. */
+static void settle(struct hak_heap *heap)
+{
+    size_t system;
+
+    hak_tiny_collect(&heap->tiny);
+    heap->live -= heap->tiny.remote_bytes;
+    heap->tiny.remote_bytes = 0;
+    system = atomic_load_explicit(&heap->system_bytes, memory_order_relaxed);
+    if (heap->limit != SIZE_MAX) {
+        heap->gate = heap->limit > system ? heap->limit - system : 0;
+    }
+}
+
+/* Whether `size` more bytes fit under the limit; counts a refusal. */
+static HAK_NOINLINE bool admit_slow(struct hak_heap *heap, size_t size)
+{
+    settle(heap);
+    if (heap->live <= heap->gate && size <= heap->gate - heap->live) {
+        return true;
+    }
+    heap->limit_refused++;
+    return false;
+}
+
+static bool admit(struct hak_heap *heap, size_t size)
+{
+    return HAK_LIKELY(heap->live + size <= heap->gate) ||
+           admit_slow(heap, size);
+}
+
+/* From the system, for this heap. */
+static void *heap_system(struct hak_heap *heap, size_t size,
+                         enum hak_reason reason)
+{
+    void *p = NULL;
+
+    if (size <= PTRDIFF_MAX && admit_slow(heap, size)) {
+        p = hak_system_alloc(16, size, heap, reason);
+    }
+    if (p == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    atomic_fetch_add(&heap->system_bytes, size);
+    settle(heap);
+    return p;
+}
+
+void *hak_heap_malloc(hak_heap *heap, size_t size)
+{
+    unsigned class;
+    void *p;
+
+    if (HAK_UNLIKELY(size > HAK_TINY_MAX_SIZE)) {
+        return heap_system(heap, size, HAK_REASON_LARGE);
+    }
+    class = hak_tiny_class_16[hak_tiny_index(size)];
+    if (HAK_UNLIKELY(!admit(heap, hak_tiny_size[class]))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = hak_tiny_alloc(&heap->tiny, class);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return heap_system(heap, size, HAK_REASON_MEMORY);
+    }
+    heap->live += hak_tiny_size[class];
+    return p;
+}
+
+/* Frees a block of the system's; fatal if it is not one of this heap's. */
+static HAK_NOINLINE void free_system(struct hak_heap *heap, void *p)
+{
+    struct hak_heap *owner;
+    size_t size;
+
+    if (p == NULL) {
+        return;
+    }
+    if (!hak_system_find(p, &owner, &size)) {
+        hak_fatal("hak_heap_free(%p): not a block of HAKMEM", p);
+    }
+    if (owner != heap) {
+        hak_fatal("hak_heap_free(%p): a block of another heap", p);
+    }
+    hak_lane_free_system(p, "hak_heap_free");
+}
+
+/* The class of p, which is in the range; fatal if it is no block of heap's. */
+static unsigned class_of(struct hak_heap *heap, void *p, const char *caller)
+{
+    size_t offset = hak_range_offset(p);
+    uint32_t class = hak_range_tag(offset) ^ heap->tiny.tag;
+
+    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES)) {
+        hak_lane_check(p, caller);
+        hak_fatal("%s(%p): a block of another heap", caller, p);
+    }
+    if (HAK_UNLIKELY(!hak_tiny_is_start(offset, hak_tiny_magic[class]))) {
+        hak_lane_check(p, caller);
+    }
+    return class;
+}
+
+void hak_heap_free(hak_heap *heap, void *p)
+{
+    unsigned class;
+
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        free_system(heap, p);
+        return;
+    }
+    class = class_of(heap, p, "hak_heap_free");
+    heap->live -= hak_tiny_size[class];
+    hak_tiny_free(&heap->tiny, class, p);
+}
+
+/* The usable size of p, a block of this heap. */
+static size_t size_of(struct hak_heap *heap, void *p)
+{
+    struct hak_heap *owner;
+    size_t size;
+
+    if (hak_range_owns(p)) {
+        return hak_tiny_size[class_of(heap, p, "hak_heap_realloc")];
+    }
+    if (!hak_system_find(p, &owner, &size)) {
+        hak_fatal("hak_heap_realloc(%p): not a block of HAKMEM", p);
+    }
+    if (owner != heap) {
+        hak_fatal("hak_heap_realloc(%p): a block of another heap", p);
+    }
+    return size;
+}
+
+void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
+{
+    size_t old;
+    void *moved;
+
+    if (p == NULL) {
+        return hak_heap_malloc(heap, size);
+    }
+    old = size_of(heap, p);
+    if (size <= HAK_TINY_MAX_SIZE && old <= HAK_TINY_MAX_SIZE &&
+        old == hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]]) {
+        return p;
+    }
+    moved = hak_heap_malloc(heap, size);
+    if (moved == NULL) {
+        return size <= old ? p : NULL; /* a shrink never fails */
+    }
+    memcpy(moved, p, hak_min(old, size));
+    hak_heap_free(heap, p);
+    return moved;
+}
+
+size_t hak_heap_trim(hak_heap *heap)
+{
+    hak_tiny_trim(&heap->tiny);
+    settle(heap);
+    return hak_range_purge();
+}
