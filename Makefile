@@ -1,0 +1,276 @@
+# HAKMEM's build. `make help` lists the targets.
+#
+#   VARIANT  release (default), debug, asan, ubsan, tsan or valgrind
+#   BUILD    where everything goes; default build/VARIANT
+#   CC       the compiler, gcc or clang
+#   WERROR   1: warnings are errors
+#   V        1: show the commands
+#
+# What is built:
+#   $(BUILD)/libhakmem.a        the core, include/hakmem.h
+#   $(BUILD)/libhakmem_lua.a    the core and the Lua adapter
+#   $(BUILD)/lua/hakmem.so      the Lua module: LUA_CPATH=$(BUILD)/lua/?.so
+#   $(BUILD)/bench/NAME, $(BUILD)/tests/unit/NAME, $(BUILD)/tests/lua/NAME
+
+VARIANT ?= release
+BUILD ?= build/$(VARIANT)
+WERROR ?= 0
+V ?= 0
+PYTHON ?= python3
+CLANG_FORMAT ?= clang-format
+
+# make's own default for CC is cc, which a bare Debian may lack.
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+# Keep the objects of programs that are linked by a pattern rule.
+.SECONDARY:
+
+ifeq ($(V),1)
+Q :=
+SAY := @:
+else
+Q := @
+SAY := @printf '  %-5s %s\n'
+endif
+
+# ---- flags ------------------------------------------------------------------
+
+VARIANT_release := -O2
+VARIANT_debug := -O0 -DHAK_DEBUG=1
+VARIANT_asan := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1 -fno-omit-frame-pointer \
+    -fsanitize=address -fno-sanitize-recover=all
+VARIANT_ubsan := -O1 -DHAK_DEBUG=1 -fsanitize=undefined \
+    -fno-sanitize-recover=all
+VARIANT_tsan := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1 -fsanitize=thread \
+    -fno-sanitize-recover=all
+VARIANT_valgrind := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1
+
+VARIANTS := release debug asan ubsan tsan valgrind
+ifeq ($(filter $(VARIANT),$(VARIANTS)),)
+$(error VARIANT=$(VARIANT) is unknown; use one of: $(VARIANTS))
+endif
+
+LUA_CFLAGS ?= $(shell pkg-config --cflags lua5.4 2>/dev/null || \
+    echo -I/usr/include/lua5.4)
+LUA_LIBS ?= $(shell pkg-config --libs lua5.4 2>/dev/null || echo -llua5.4)
+LUA_CFLAGS := $(LUA_CFLAGS)
+LUA_LIBS := $(LUA_LIBS)
+
+VERSION := $(shell cat VERSION)
+
+FLAGS := -std=gnu11 -D_GNU_SOURCE= -g -fPIC -fvisibility=hidden \
+    -ftls-model=initial-exec -Wall -Wextra -Wpedantic \
+    $(if $(filter 1,$(WERROR)),-Werror) -pthread -Iinclude -Icore \
+    -DHAK_VERSION_STRING='"$(VERSION)"' $(VARIANT_$(VARIANT))
+
+# CFLAGS and LDFLAGS are the user's and come last.
+COMPILE = $(CC) $(FLAGS) $(CFLAGS) -MMD -MP
+LINK = $(CC) -pthread $(filter -fsanitize=%,$(FLAGS)) $(LDFLAGS)
+
+# Everything compiled depends on this file, which changes when a flag does.
+STAMP := $(BUILD)/flags
+FLAGS_NOW := $(strip $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) $(LUA_CFLAGS) $(LUA_LIBS))
+ifneq ($(file <$(STAMP)),$(FLAGS_NOW))
+$(STAMP): force
+endif
+$(STAMP):
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(FLAGS_NOW))' >$@
+
+# ---- what is made of what ---------------------------------------------------
+
+CORE := $(wildcard core/*.c)
+LUA := $(wildcard adapters/lua/*.c)
+
+# A program per file in tests/unit (the core, white box) and in tests/lua;
+# tests/support is linked into all of them.
+TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/lua/*.c))
+SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
+
+# One source, a program per allocator; `none` is the loop by itself.
+MIXED := hakmem system mimalloc jemalloc tcmalloc none
+BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
+BENCH_LUA := $(BUILD)/bench/bench_lua
+
+# ---- libraries --------------------------------------------------------------
+
+all: lib lua ## build the libraries and the Lua module
+	@:
+
+lib: $(BUILD)/libhakmem.a $(BUILD)/libhakmem_lua.a ## build the libraries
+	@:
+
+lua: $(BUILD)/lua/hakmem.so ## build the Lua module
+	@:
+
+$(BUILD)/libhakmem.a: $(CORE:%.c=$(BUILD)/obj/%.o)
+$(BUILD)/libhakmem_lua.a: $(CORE:%.c=$(BUILD)/obj/%.o) \
+    $(LUA:%.c=$(BUILD)/obj/%.o)
+
+# The same two for the tests: compiled with HAK_TESTING, hooks included.
+$(BUILD)/libhakmem_testing.a: $(CORE:%.c=$(BUILD)/testing/%.o)
+$(BUILD)/libhakmem_lua_testing.a: $(CORE:%.c=$(BUILD)/testing/%.o) \
+    $(LUA:%.c=$(BUILD)/testing/%.o)
+
+$(BUILD)/%.a:
+	$(SAY) AR $@
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+
+$(BUILD)/obj/adapters/lua/%.o $(BUILD)/testing/adapters/lua/%.o \
+    $(BUILD)/testing/tests/lua/%.o $(BUILD)/obj/bench/%.o: \
+    FLAGS += $(LUA_CFLAGS)
+
+$(BUILD)/obj/%.o: %.c $(STAMP)
+	$(SAY) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -c $< -o $@
+
+$(BUILD)/testing/%.o: %.c $(STAMP)
+	$(SAY) CC "$< (testing)"
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -DHAK_TESTING=1 -c $< -o $@
+
+# Lua unloads its C libraries before it frees its last objects, hence
+# nodelete. liblua is not linked: the program that loads the module has it.
+$(BUILD)/lua/hakmem.so: $(CORE:%.c=$(BUILD)/obj/%.o) \
+    $(LUA:%.c=$(BUILD)/obj/%.o) adapters/lua/module.map
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
+	    -Wl,--exclude-libs,ALL -Wl,--version-script=adapters/lua/module.map
+
+# ---- tests ------------------------------------------------------------------
+
+# clang's -Wpedantic finds fault with Criterion's assertions.
+$(BUILD)/testing/tests/%.o: FLAGS += -Itests -Itests/support \
+    $(if $(findstring clang,$(CC)),-Wno-gnu-zero-variadic-macro-arguments)
+
+$(filter $(BUILD)/tests/unit/%,$(TESTS)): $(BUILD)/tests/%: \
+    $(BUILD)/testing/tests/%.o $(SUPPORT) \
+    $(BUILD)/libhakmem_testing.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -lcriterion -lm -ldl
+
+$(filter $(BUILD)/tests/lua/%,$(TESTS)): $(BUILD)/tests/%: \
+    $(BUILD)/testing/tests/%.o $(SUPPORT) \
+    $(BUILD)/libhakmem_lua_testing.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -lcriterion $(LUA_LIBS) -lm -ldl
+
+test: ## install what is missing, build, run every test
+	@.ci/install-deps test
+	@$(MAKE) check
+
+check: lib lua $(TESTS) ## run the tests of VARIANT, installing nothing
+	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
+
+# A BUILD given by hand gets a directory beside it for every variant.
+check-asan check-ubsan check-tsan check-valgrind: check-%: ## the same in that variant
+	@$(MAKE) check VARIANT=$* \
+	    BUILD=$(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$*
+
+# ---- demo and benchmarks ----------------------------------------------------
+
+demo: ## install what is missing, run Lua programs on HAKMEM and stock Lua
+	@.ci/install-deps demo
+	@$(MAKE) lib lua $(BENCH_LUA)
+	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py --quick
+
+bench: ## random_mixed beside four other allocators: time, memory, faults
+	@.ci/install-deps bench
+	@$(MAKE) $(BENCHES)
+	@$(PYTHON) bench/bench.py --build $(BUILD)
+
+bench-lua: ## Lua programs on HAKMEM, stock Lua and mimalloc, in full
+	@.ci/install-deps bench
+	@$(MAKE) lib lua $(BENCH_LUA)
+	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py
+
+bench-insn: ## instructions per operation (callgrind), loop subtracted
+	@.ci/install-deps bench
+	@$(MAKE) $(BENCHES)
+	@$(PYTHON) bench/insn.py --build $(BUILD)
+
+MIXED_hakmem := -DBENCH_HEADER='<hakmem.h>' -DBENCH_MALLOC=hak_malloc \
+    -DBENCH_FREE=hak_free
+MIXED_system := -DBENCH_HEADER='<stdlib.h>' -DBENCH_MALLOC=malloc \
+    -DBENCH_FREE=free
+MIXED_mimalloc := -DBENCH_HEADER='<mimalloc.h>' -DBENCH_MALLOC=mi_malloc \
+    -DBENCH_FREE=mi_free
+MIXED_jemalloc := $(MIXED_system)
+MIXED_tcmalloc := -DBENCH_HEADER='<gperftools/tcmalloc.h>' \
+    -DBENCH_MALLOC=tc_malloc -DBENCH_FREE=tc_free
+MIXED_none :=
+
+MIXED_LIBS_mimalloc := -lmimalloc
+MIXED_LIBS_jemalloc := -Wl,--no-as-needed -ljemalloc
+MIXED_LIBS_tcmalloc := -ltcmalloc_minimal
+
+# -fno-plt: the peers are shared libraries; a call of theirs shall not pay
+# for a detour that ours, linked statically, does not take.
+$(BENCHES): $(BUILD)/bench/bench_random_mixed_%: bench/random_mixed.c \
+    $(STAMP) $(BUILD)/libhakmem.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -fno-builtin -fno-plt $(MIXED_$*) -MF $@.d -MT $@ \
+	    -DBENCH_NAME='"$*"' $< -o $@ $(LDFLAGS) $(BUILD)/libhakmem.a \
+	    $(MIXED_LIBS_$*)
+
+# Not position independent: bench_lua fixes Lua's hash seed that way.
+$(BENCH_LUA:$(BUILD)/bench/%=$(BUILD)/obj/bench/%.o): FLAGS += -fno-pic -fno-pie
+$(BENCH_LUA): $(BUILD)/obj/bench/bench_lua.o $(BUILD)/libhakmem_lua.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -no-pie -o $@ $^ $(LUA_LIBS) -lm -ldl
+
+# ---- upkeep -----------------------------------------------------------------
+
+LINTS := layers size symbols format words shell
+
+lint: lint-deps ## all lints; lint-NAME for one of them
+	@$(MAKE) -k $(LINTS:%=lint-%)
+
+lint-deps:
+	@.ci/install-deps lint
+
+$(LINTS:%=lint-%): lint-%: lint-deps
+	@.ci/lint-$* && echo "lint-$*: ok"
+
+lint-symbols: lib lua
+lint-symbols: export BUILD_DIR = $(BUILD)
+lint-format format: export CLANG_FORMAT := $(CLANG_FORMAT)
+
+format: ## rewrite the C files in the project's style
+	@.ci/install-deps lint
+	@.ci/lint-format --apply
+
+install-deps: ## install every package any target needs
+	@.ci/install-deps demo test bench lint ci
+
+clean: ## remove what was built
+	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))
+
+help: ## list the targets
+	@echo "make [TARGET] [VARIANT=$(subst $() ,|,$(VARIANTS))]" \
+	    "[CC=gcc|clang] [WERROR=1] [V=1]"
+	@sed -n 's/^\([a-z][a-z -]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+	    while IFS='|' read -r names text; do \
+	        for name in $$names; do \
+	            printf '  %-15s %s\n' "$$name" "$$text"; \
+	        done; \
+	    done
+
+.PHONY: all lib lua test check check-asan check-ubsan check-tsan \
+    check-valgrind demo bench bench-lua bench-insn lint lint-deps \
+    $(LINTS:%=lint-%) format install-deps clean help force
+
+ifneq ($(wildcard $(BUILD)),)
+-include $(shell find $(BUILD) -name '*.d')
+endif
