@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Runs Criterion test programs and sums up what they say.
+
+    tests/run.py --build DIR [--variant NAME] [--limit SECONDS] PROGRAM...
+
+Every program's summary is printed, with what was skipped; what it said too if
+it failed. The last line is "N passed, N failed". The exit status is 1 if
+anything failed, if a program ran no test at all, or if there was no program.
+
+What the variants need, with Debian's Criterion 2.4.1 (a process per test):
+
+valgrind  It must follow the children (--trace-children). A test's process
+          that fails only at its end (the exit status valgrind sets) counts as
+          passed with Criterion, hence a log per process, read here. --jobs
+          must not be given.
+asan, tsan, ubsan
+          The same holds of a report made at exit (a thread not joined):
+          log_path, read here. Leaks are not looked for: what only blocks of
+          ours refer to would seem lost, and tests that fork leave Criterion's
+          own; the figure system_live tells of ours. A test that asks for SIZE_MAX needs
+          allocator_may_return_null. The thread sanitizer also needs
+          tests/support/criterion_tsan.c, and no address randomisation where
+          the kernel's is wider than it copes with (setarch -R).
+
+The programs see: HAKMEM_BUILD (the build directory), HAKMEM_TEST_DIR (where
+the Lua scripts are), HAKMEM_TEST_SCALE (valgrind: 20; see lua_test.h),
+LUA_CPATH (the Lua module); every other HAKMEM_* of the caller's is removed
+unless its name begins with HAKMEM_TEST_. They run in the top directory.
+"""
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SUMMARY = re.compile(r"Tested: (\d+) \| Passing: (\d+) \| Failing: (\d+)"
+                     r" \| Crashing: (\d+)")
+SKIPPED = re.compile(r"^\[SKIP\] (.*)$", re.M)
+# In a log of valgrind or a sanitizer: something was found.
+REPORT = re.compile(r"^SUMMARY: |runtime error: "
+                    r"|ERROR SUMMARY: [1-9][\d,]* errors?", re.M)
+
+SANITIZERS = {
+    "asan": ("ASAN_OPTIONS", "allocator_may_return_null=1:detect_leaks=0"),
+    "ubsan": ("UBSAN_OPTIONS", "print_stacktrace=1"),
+    "tsan": ("TSAN_OPTIONS", "allocator_may_return_null=1:halt_on_error=1:"
+             "die_after_fork=0:second_deadlock_stack=1"),
+}
+
+
+def environment(build, variant, logs):
+    """What the programs shall see."""
+    env = {name: value for name, value in os.environ.items()
+           if not name.startswith("HAKMEM_")
+           or name.startswith("HAKMEM_TEST_")}
+    env["HAKMEM_BUILD"] = str(build)
+    env["LUA_CPATH"] = f"{build}/lua/?.so"
+    env.setdefault("HAKMEM_TEST_DIR", str(ROOT / "tests" / "lua"))
+    if variant == "valgrind":
+        env.setdefault("HAKMEM_TEST_SCALE", "20")
+    if variant in SANITIZERS:
+        name, options = SANITIZERS[variant]
+        parts = [options, f"log_path={logs}/log", env.get(name, "")]
+        env[name] = ":".join(filter(None, parts))
+    return env
+
+
+def prefix(variant, logs):
+    """The command that a program is run by."""
+    if variant == "valgrind":
+        return ["valgrind", "--trace-children=yes", "--error-exitcode=99",
+                "--leak-check=no", "--num-callers=20",
+                f"--log-file={logs}/log.%p.%n"]
+    if variant == "tsan" and shutil.which("setarch"):
+        command = ["setarch", "-R"]
+        if subprocess.run([*command, "true"], check=False,
+                          stderr=subprocess.DEVNULL).returncode == 0:
+            return command
+    return []
+
+
+def descendants(pid):
+    """Every process below pid, which may be in groups of their own."""
+    parents = {}
+    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        below = parents.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def run(command, env, limit, output):
+    """The exit status, or None when the time was up."""
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=output,
+                          stderr=subprocess.STDOUT,
+                          stdin=subprocess.DEVNULL) as process:
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                for pid in [*descendants(process.pid), process.pid]:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+
+
+def reports(logs):
+    """What valgrind or a sanitizer found, as one text."""
+    texts = [path.read_text(errors="replace")
+             for path in sorted(pathlib.Path(logs).iterdir())]
+    return "".join(text for text in texts if REPORT.search(text))
+
+
+def show(text):
+    """Prints a failed program's output, indented, without what passed."""
+    for line in text.splitlines():
+        if not line.startswith(("[RUN ]", "[PASS]", "[SKIP]")):
+            print("    " + line)
+
+
+def run_program(program, build, variant, limit):
+    """Runs one program; returns (passed, failed)."""
+    name = os.path.relpath(program, build / "tests")
+    command = [str(pathlib.Path(program).resolve()), "--color=never",
+               "--verbose"]
+    if variant != "valgrind":
+        command.append(f"--jobs={min(4, os.cpu_count() or 1)}")
+    with tempfile.TemporaryDirectory() as logs, \
+            tempfile.TemporaryFile("w+", errors="replace") as output:
+        start = time.monotonic()
+        status = run(prefix(variant, logs) + command,
+                     environment(build, variant, logs), limit, output)
+        spent = time.monotonic() - start
+        output.seek(0)
+        text = output.read()
+        found = reports(logs)
+
+    summary = None
+    for summary in SUMMARY.finditer(text):
+        pass
+    tested, passed = (int(summary[1]), int(summary[2])) if summary else (0, 0)
+    failed = tested - passed
+    said = summary[0] if summary else "no summary"
+    why = ""
+    if status is None:
+        why = f"stopped after {limit} s"
+    elif not summary:
+        why = f"ended with status {status}, without a summary"
+    elif tested == 0:
+        why = "no test ran"
+    elif status != 0 and failed == 0:
+        why = f"ended with status {status} after its tests"
+    elif found and failed == 0:
+        why = "the checker found something, see below"
+    if why:
+        failed += 1
+    print(f"{name:<20} {said}  ({spent:.1f} s)"
+          + (f"  FAILED: {why}" if why else ""), flush=True)
+    for skipped in SKIPPED.findall(text):
+        print(f"    skipped: {skipped}")
+    if failed:
+        show(text)
+        show(found)
+    return passed, failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description="run Criterion programs")
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    parser.add_argument("--variant", default="release")
+    parser.add_argument("--limit", type=float, default=300,
+                        help="seconds for each program (valgrind: twice that)")
+    parser.add_argument("programs", nargs="*")
+    args = parser.parse_args()
+    if args.variant == "valgrind":
+        args.limit *= 2
+    if args.variant == "valgrind" and not shutil.which("valgrind"):
+        sys.exit("tests/run.py: valgrind is not installed; run 'make"
+                 " install-deps'")
+
+    passed = failed = 0
+    for program in args.programs:
+        good, bad = run_program(program, args.build.resolve(), args.variant,
+                                args.limit)
+        passed += good
+        failed += bad
+    if not args.programs:
+        print("tests/run.py: there is no test program", file=sys.stderr)
+        failed = 1
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

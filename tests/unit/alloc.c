@@ -1,0 +1,598 @@
+/*
+ * alloc.c - tests of hak_malloc, hak_free and their kin.
+ */
+#include "lane.h"
+#include "thread.h"
+#include "tiny_check.h"
+#include "unit.h"
+
+TestSuite(alloc, .timeout = 120);
+
+/* ---- sizes and lanes -------------------------------------------------------- */
+
+Test(alloc, every_size_is_usable_aligned_and_in_its_lane)
+{
+    static char *blocks[3000];
+
+    for (size_t size = 0; size < 3000; size++) {
+        blocks[size] = hak_malloc(size);
+        cr_assert_not_null(blocks[size]);
+        cr_assert_eq((uintptr_t)blocks[size] % (size > 8 ? 16 : 8), 0);
+        cr_assert_eq(hak_owns(blocks[size]), size <= HAK_TINY_MAX);
+        cr_assert_geq(hak_usable_size(blocks[size]), size);
+        memset(blocks[size], 0xee, hak_usable_size(blocks[size]));
+        unit_fill(blocks[size], size, (unsigned)size);
+    }
+    tiny_check(&hak_self->tiny);
+    for (size_t size = 0; size < 3000; size++) {
+        cr_assert(unit_filled(blocks[size], size, (unsigned)size));
+        hak_free(blocks[size]);
+    }
+    tiny_check(&hak_self->tiny);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+Test(alloc, lanes_meet_at_1024_without_a_gap)
+{
+    char *tiny_1 = hak_malloc(1023);
+    char *tiny_2 = hak_malloc(1024);
+    char *large = hak_malloc(1025);
+    hak_stats_t stats = unit_stats();
+
+    cr_assert_eq(HAK_LANE_POOL_MIN, HAK_LANE_TINY_MAX + 1);
+    cr_assert_eq(HAK_LANE_TINY_MAX, 1024);
+    cr_assert(hak_owns(tiny_1) && hak_owns(tiny_2) && !hak_owns(large));
+    cr_assert_eq(hak_usable_size(tiny_1), 1024);
+    cr_assert_eq(hak_usable_size(tiny_2), 1024);
+    cr_assert_geq(hak_usable_size(large), 1025);
+    cr_assert_eq(stats.tiny_allocs, 2);
+    cr_assert_eq(stats.fallback_large, 1);
+    cr_assert_eq(stats.system_live, 1);
+    cr_assert_eq(stats.system_live_bytes, 1025);
+    hak_free(tiny_1);
+    hak_free(tiny_2);
+    hak_free(large);
+}
+
+Test(alloc, size_0_is_a_distinct_block)
+{
+    void *p = hak_malloc(unit_size(0));
+    void *q = hak_malloc(unit_size(0));
+
+    cr_assert(p != NULL && q != NULL && p != q);
+    hak_free(p);
+    hak_free(q);
+    p = hak_calloc(unit_size(0), 5);
+    cr_assert_not_null(p);
+    hak_free_sized(p, 0);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+}
+
+Test(alloc, wild_sizes_are_null_and_enomem)
+{
+    static const size_t wild[] = {SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2 + 1,
+                                  (size_t)PTRDIFF_MAX + 1, PTRDIFF_MAX};
+    char *p = hak_malloc(50);
+    char *q = hak_malloc(5000);
+
+    unit_fill(p, 50, 1);
+    unit_fill(q, 5000, 2);
+    for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); i++) {
+        size_t size = unit_size(wild[i]);
+
+        errno = 0;
+        cr_assert_null(hak_malloc(size));
+        cr_assert_eq(errno, ENOMEM);
+        errno = 0;
+        cr_assert_null(hak_realloc(NULL, size));
+        cr_assert_eq(errno, ENOMEM);
+        errno = 0;
+        cr_assert_null(hak_realloc(p, size));
+        cr_assert_eq(errno, ENOMEM);
+        errno = 0;
+        cr_assert_null(hak_realloc(q, size));
+        cr_assert_eq(errno, ENOMEM);
+        errno = 0;
+        cr_assert_null(hak_calloc(1, size));
+        cr_assert_eq(errno, ENOMEM);
+        errno = 0;
+        cr_assert_null(hak_aligned_alloc(64, size));
+        cr_assert_eq(errno, ENOMEM);
+    }
+    cr_assert(unit_filled(p, 50, 1));
+    cr_assert(unit_filled(q, 5000, 2));
+    hak_free(p);
+    hak_free(q);
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+/* ---- calloc --------------------------------------------------------------------- */
+
+Test(alloc, calloc_overflow_is_null_and_enomem)
+{
+    static const size_t pairs[][2] = {
+        {SIZE_MAX, 2},
+        {2, SIZE_MAX},
+        {SIZE_MAX, SIZE_MAX},
+        {(size_t)1 << 32, (size_t)1 << 32},
+        {SIZE_MAX / 16 + 2, 16}, /* 16 in what is left */
+        {((size_t)1 << 32) + 1, (size_t)1 << 32},
+    };
+
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        errno = 0;
+        cr_assert_null(hak_calloc(unit_size(pairs[i][0]),
+                                  unit_size(pairs[i][1])));
+        cr_assert_eq(errno, ENOMEM);
+    }
+    cr_assert_eq(unit_stats().tiny_allocs, 0);
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+static bool all_zero(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+Test(alloc, calloc_zeroes_used_blocks)
+{
+    for (size_t size = 0; size < 5000; size += 1 + size / 10) {
+        char *p[20];
+
+        for (int i = 0; i < 20; i++) {
+            p[i] = hak_malloc(size);
+            memset(p[i], 0xff, hak_usable_size(p[i]));
+        }
+        for (int i = 0; i < 20; i++) {
+            hak_free(p[i]);
+        }
+        for (int i = 0; i < 20; i++) {
+            p[i] = i % 2 != 0 ? hak_calloc(size, 1) : hak_calloc(1, size);
+            cr_assert(all_zero(p[i], size), "size %zu", size);
+        }
+        for (int i = 0; i < 20; i++) {
+            hak_free(p[i]);
+        }
+    }
+}
+
+/* ---- realloc -------------------------------------------------------------------- */
+
+Test(alloc, realloc_keeps_contents_over_all_transitions)
+{
+    static const size_t sizes[] = {
+        0,    1,    7,    8,    9,    15,   16,   17,   24,    32,     33,
+        64,   100,  128,  129,  144,  256,  257,  511,  512,   513,    768,
+        1000, 1023, 1024, 1025, 1026, 2000, 4096, 5000, 65536, 100000, 1000000};
+    size_t count = sizeof(sizes) / sizeof(sizes[0]);
+
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < count; k++) {
+            char *p = hak_realloc(NULL, sizes[i]);
+
+            unit_fill(p, sizes[i], 3);
+            p = hak_realloc(p, sizes[k]);
+            cr_assert_not_null(p);
+            cr_assert(unit_filled(p, hak_min(sizes[i], sizes[k]), 3),
+                      "%zu to %zu", sizes[i], sizes[k]);
+            cr_assert_geq(hak_usable_size(p), sizes[k]);
+            cr_assert_eq(hak_owns(p), sizes[k] <= 1024);
+            unit_fill(p, sizes[k], 4);
+            hak_free(p);
+        }
+    }
+    tiny_check(&hak_self->tiny);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().system_live, 0);
+    cr_assert_eq(unit_stats().system_live_bytes, 0);
+}
+
+Test(alloc, realloc_within_a_block_does_not_move)
+{
+    char *p = hak_malloc(200);
+
+    for (size_t size = 193; size <= 208; size++) {
+        cr_assert_eq(hak_realloc(p, size), p);
+    }
+    cr_assert_neq(hak_realloc(p, 209), p);
+}
+
+Test(alloc, realloc_to_0_keeps_a_small_block)
+{
+    char *p = hak_realloc(hak_malloc(500), unit_size(0));
+
+    cr_assert_not_null(p);
+    cr_assert_eq(hak_usable_size(p), 8);
+    hak_free(p);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+}
+
+static void *realloc_there(void *arg)
+{
+    char **p = arg;
+
+    *p = hak_realloc(*p, 700);
+    NEED(*p != NULL && unit_filled(*p, 300, 8));
+    unit_fill(*p, 700, 8);
+    return NULL;
+}
+
+Test(alloc, realloc_takes_blocks_of_other_threads)
+{
+    for (int i = 0; i < 100; i++) {
+        char *p = hak_malloc(300);
+
+        unit_fill(p, 300, 8);
+        unit_in_thread(realloc_there, &p);
+        p = hak_realloc(p, 2000);
+        cr_assert(unit_filled(p, 700, 8));
+        hak_free(p);
+    }
+    hak_trim();
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+/* ---- aligned_alloc ----------------------------------------------------------------- */
+
+Test(alloc, aligned_alloc_is_aligned_for_all_powers_and_sizes)
+{
+    static const size_t sizes[] = {0,    1,    8,    9,    16,   31,   48,
+                                   100,  128,  129,  500,  512,  1000, 1023,
+                                   1024, 1025, 4000, 4096, 70000};
+    size_t count = sizeof(sizes) / sizeof(sizes[0]);
+
+    for (size_t align = 1; align <= HAK_MIB; align *= 2) {
+        for (size_t i = 0; i < count; i++) {
+            char *p[3];
+
+            for (int k = 0; k < 3; k++) {
+                p[k] = hak_aligned_alloc(align, sizes[i]);
+                cr_assert_not_null(p[k]);
+                cr_assert_eq((uintptr_t)p[k] % align, 0, "%zu, %zu", align,
+                             sizes[i]);
+                cr_assert_geq(hak_usable_size(p[k]), sizes[i]);
+                cr_assert_eq(hak_owns(p[k]), align <= 1024 && sizes[i] <= 1024);
+                unit_fill(p[k], sizes[i], (unsigned)k);
+            }
+            p[0] = hak_realloc(p[0], sizes[i] + 40);
+            cr_assert(unit_filled(p[0], sizes[i], 0));
+            for (int k = 0; k < 3; k++) {
+                cr_assert(unit_filled(p[k], sizes[i], (unsigned)k));
+                k == 1 ? hak_free_sized(p[k], sizes[i]) : hak_free(p[k]);
+            }
+        }
+    }
+    tiny_check(&hak_self->tiny);
+    cr_assert_eq(unit_stats().system_live, 0);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_gt(unit_stats().fallback_aligned, 0);
+}
+
+Test(alloc, aligned_alloc_refuses_what_is_no_power_of_two)
+{
+    static const size_t wrong[] = {0, 3, 5, 6, 7, 12, 24, 1000, 4097, SIZE_MAX};
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        errno = 0;
+        cr_assert_null(hak_aligned_alloc(unit_size(wrong[i]), 100));
+        cr_assert_eq(errno, EINVAL);
+    }
+    if (!UNIT_WATCHED) { /* the address sanitizer takes it for its own bug */
+        errno = 0;
+        cr_assert_null(hak_aligned_alloc((size_t)1 << 63, 100));
+        cr_assert_eq(errno, ENOMEM);
+    }
+}
+
+/* ---- frees ------------------------------------------------------------------------- */
+
+Test(alloc, free_of_null_does_nothing_and_keeps_errno)
+{
+    errno = 4321;
+    hak_free(NULL);
+    hak_free_sized(NULL, 0);
+    hak_free_sized(NULL, 100);
+    cr_assert_eq(errno, 4321);
+    cr_assert_eq(hak_usable_size(NULL), 0);
+}
+
+Test(alloc, free_sized_takes_every_size_that_was_asked_for)
+{
+    for (size_t size = 0; size < 1200; size++) {
+        hak_free_sized(hak_malloc(size), size);
+        hak_free_sized(hak_calloc(1, size), size);
+        hak_free_sized(hak_realloc(hak_malloc(77), size), size);
+    }
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+/* ---- wrong pointers ------------------------------------------------------------------ */
+
+struct call {
+    void *p;
+    size_t size;
+};
+
+static void call_free(void *arg)
+{
+    hak_free(((struct call *)arg)->p);
+}
+
+static void call_free_sized(void *arg)
+{
+    hak_free_sized(((struct call *)arg)->p, ((struct call *)arg)->size);
+}
+
+static void call_realloc(void *arg)
+{
+    NEED(hak_realloc(((struct call *)arg)->p, 77) == arg);
+}
+
+static void call_usable_size(void *arg)
+{
+    NEED(hak_usable_size(((struct call *)arg)->p) == 77);
+}
+
+/* All that take a block must name themselves, p and the reason, and abort. */
+static void expect_fatal(void *p, const char *reason)
+{
+    static const struct {
+        const char *name;
+        void (*run)(void *);
+    } calls[] = {
+        {"hak_free", call_free},
+        {"hak_free_sized", call_free_sized},
+        {"hak_realloc", call_realloc},
+        {"hak_usable_size", call_usable_size},
+    };
+    struct call call = {unit_pointer(p), 4};
+
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        unit_expect_fatal(calls[i].run, &call, "hakmem: fatal: %s(%p): %s\n",
+                          calls[i].name, p, reason);
+    }
+}
+
+Test(alloc, foreign_pointers_are_fatal)
+{
+    static int in_data;
+    int on_stack;
+    char *block = hak_malloc(1); /* makes the range */
+    char *large = hak_malloc(5000);
+    char *of_libc = malloc(100);
+
+    expect_fatal(&on_stack, "not a block of HAKMEM");
+    expect_fatal(&in_data, "not a block of HAKMEM");
+    expect_fatal(of_libc, "not a block of HAKMEM");
+    expect_fatal(large + 16, "not a block of HAKMEM");
+    expect_fatal((void *)(uintptr_t)1, "not a block of HAKMEM");
+    expect_fatal((void *)UINTPTR_MAX, "not a block of HAKMEM");
+    expect_fatal(hak_range_slab_start(0) - 1, "not a block of HAKMEM");
+    expect_fatal(hak_range_slab_start(0) + hak_range.size,
+                 "not a block of HAKMEM");
+    hak_free(large);
+    expect_fatal(large, "not a block of HAKMEM");
+    free(of_libc);
+    hak_free(block);
+}
+
+Test(alloc, foreign_pointers_are_fatal_before_the_first_allocation)
+{
+    int on_stack;
+
+    expect_fatal(&on_stack, "not a block of HAKMEM");
+}
+
+Test(alloc, the_middle_of_a_block_is_fatal)
+{
+    for (size_t size = 16; size <= 1024; size += 144) {
+        char *p = hak_malloc(size);
+        size_t block = hak_usable_size(p);
+        char reason[60];
+
+        snprintf(reason, sizeof(reason), "the middle of a block of %zu bytes",
+                 block);
+        expect_fatal(p + 1, reason);
+        expect_fatal(p + 8, reason);
+        expect_fatal(p + block - 1, reason);
+        hak_free(p);
+    }
+}
+
+Test(alloc, an_address_never_given_out_is_fatal)
+{
+    char *p = hak_malloc(100);
+    uint32_t own = tiny_number(p);
+
+    expect_fatal(hak_range_slab_start(own + 1),
+                 "an address that was never given out");
+    expect_fatal(hak_range_slab_start(own + 1) + 8,
+                 "an address that was never given out");
+    expect_fatal(hak_range_slab_start(0) + hak_range.size - 1,
+                 "an address that was never given out");
+    expect_fatal(hak_range_slab_start(0),
+                 "an address that was never given out");
+    hak_free(p);
+    hak_trim();
+    expect_fatal(p, "an address that was never given out");
+}
+
+static void *get_there(void *arg)
+{
+    *(void **)arg = hak_malloc(100);
+    return NULL;
+}
+
+Test(alloc, the_middle_of_another_thread_s_block_is_fatal)
+{
+    char *p;
+
+    hak_free(hak_malloc(1));
+    unit_in_thread(get_there, &p);
+    expect_fatal(p + 16, "the middle of a block of 112 bytes");
+    hak_free(p);
+}
+
+Test(alloc, a_size_the_block_does_not_have_is_fatal)
+{
+    static const size_t sizes[] = {1, 8, 100, 1024, 5000};
+    char *there;
+
+    unit_in_thread(get_there, &there);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct call call = {hak_malloc(sizes[i]), 0};
+        size_t usable = hak_usable_size(call.p);
+
+        call.size = usable + 1;
+        unit_expect_fatal(call_free_sized, &call,
+                          "hakmem: fatal: hak_free_sized(%p, %zu): the block "
+                          "has only %zu bytes\n",
+                          call.p, call.size, usable);
+        call.size = SIZE_MAX;
+        unit_expect_fatal(call_free_sized, &call,
+                          "hakmem: fatal: hak_free_sized(%p, %zu): the block "
+                          "has only %zu bytes\n",
+                          call.p, call.size, usable);
+        call.size = usable;
+        unit_expect_said(call_free_sized, &call, "");
+    }
+    unit_expect_fatal(call_free_sized, &((struct call){there, 113}),
+                      "hakmem: fatal: hak_free_sized(%p, 113): the block has "
+                      "only 112 bytes\n",
+                      (void *)there);
+}
+
+/* ---- trim ------------------------------------------------------------------------------ */
+
+Test(alloc, trim_gives_a_peak_back)
+{
+    size_t count = unit_scale(100, 10) * HAK_MIB / 512;
+    char **blocks = malloc(count * sizeof(*blocks));
+    size_t before, peak, given;
+
+    memset(blocks, 0, count * sizeof(*blocks));
+    hak_free(hak_malloc(1));
+    before = unit_rss();
+    for (size_t i = 0; i < count; i++) {
+        blocks[i] = hak_malloc(512);
+        memset(blocks[i], 1, 512);
+    }
+    peak = unit_rss();
+    cr_assert(UNIT_WATCHED || peak - before >= count * 512);
+    cr_assert_leq(unit_stats().populated_bytes, count * 512 + 3 * HAK_MIB);
+    for (size_t i = 0; i < count; i++) {
+        hak_free(blocks[i]);
+    }
+    given = hak_trim();
+    cr_assert_geq(given, count * 512);
+    cr_assert_eq(unit_stats().purged_bytes, given);
+    cr_assert_eq(unit_stats().slabs, 0);
+    cr_assert_eq(unit_stats().populated_bytes, 0);
+    cr_assert(UNIT_WATCHED || unit_rss() < before + 2 * HAK_MIB, "%zu, %zu",
+              before, unit_rss());
+    cr_assert_eq(hak_trim(), 0);
+    /* And the memory may be used again. */
+    for (size_t i = 0; i < count; i++) {
+        blocks[i] = hak_calloc(1, 512);
+        cr_assert(all_zero(blocks[i], 512));
+        blocks[i][511] = 1;
+    }
+    free(blocks);
+}
+
+Test(alloc, trim_leaves_blocks_in_use_alone)
+{
+    static char *blocks[20000];
+
+    for (size_t i = 0; i < 20000; i++) {
+        blocks[i] = hak_malloc(i % 1024);
+        unit_fill(blocks[i], i % 1024, (unsigned)i);
+    }
+    for (size_t i = 0; i < 20000; i++) {
+        if (i % 7 != 0) {
+            hak_free(blocks[i]);
+        }
+    }
+    hak_trim();
+    hak_trim();
+    tiny_check(&hak_self->tiny);
+    for (size_t i = 0; i < 20000; i += 7) {
+        cr_assert(unit_filled(blocks[i], i % 1024, (unsigned)i));
+        hak_free(blocks[i]);
+    }
+    hak_trim();
+    cr_assert_eq(unit_stats().slabs, 0);
+}
+
+Test(alloc, trim_works_before_the_first_allocation)
+{
+    cr_assert_eq(hak_trim(), 0);
+    cr_assert_eq(unit_stats().heaps, 0);
+}
+
+/* ---- version ---------------------------------------------------------------------------- */
+
+Test(alloc, version_is_three_numbers)
+{
+    int major, minor, patch, end = 0;
+
+    cr_assert_eq(sscanf(hak_version(), "%d.%d.%d%n", &major, &minor, &patch,
+                        &end),
+                 3);
+    cr_assert_eq(hak_version()[end], '\0');
+}
+
+/* ---- random use ---------------------------------------------------------------------------- */
+
+Test(alloc, random_use_keeps_contents_and_invariants)
+{
+    enum { HELD = 3000 };
+    static struct {
+        char *p;
+        size_t size;
+    } held[HELD];
+    struct unit_random random = {21};
+
+    hak_free(hak_malloc(1));
+    for (size_t i = 0; i < unit_scale(400000, 30000); i++) {
+        size_t k = unit_below(&random, HELD);
+        size_t size = unit_below(&random, i % 20 == 0 ? 5000 : 600);
+        size_t what = unit_below(&random, 10);
+
+        if (held[k].p != NULL) {
+            cr_assert(unit_filled(held[k].p, held[k].size, (unsigned)k));
+        }
+        if (what < 3) {
+            char *p = hak_realloc(held[k].p, size);
+
+            cr_assert(held[k].p == NULL ||
+                      unit_filled(p, hak_min(size, held[k].size), (unsigned)k));
+            held[k].p = p;
+        } else {
+            what < 6 ? hak_free_sized(held[k].p, held[k].size)
+                     : hak_free(held[k].p);
+            held[k].p =
+                what < 9 ? hak_malloc(size) : hak_aligned_alloc(64, size);
+        }
+        cr_assert_not_null(held[k].p);
+        held[k].size = size;
+        unit_fill(held[k].p, size, (unsigned)k);
+        if (i % 20000 == 0) {
+            tiny_check(&hak_self->tiny);
+        }
+    }
+    for (size_t k = 0; k < HELD; k++) {
+        hak_free(held[k].p);
+    }
+    tiny_check(&hak_self->tiny);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().system_live, 0);
+}

@@ -1,0 +1,135 @@
+/*
+ * heap.c - tests of heaps' slots, their beginning and end, what they count.
+ */
+#include "heap.h"
+
+#include "os.h"
+#include "thread.h"
+#include "tiny_check.h"
+#include "unit.h"
+
+TestSuite(heap, .timeout = 60);
+
+Test(heap, create_gives_an_empty_heap_in_its_slot)
+{
+    struct hak_heap *heap = hak_heap_create(HAK_HEAP_OWNED);
+    struct hak_heap *made = hak_heap_create(HAK_HEAP_MADE);
+
+    cr_assert_eq(heap, hak_range_heap(heap->tiny.id));
+    cr_assert_eq(made, hak_range_heap(made->tiny.id));
+    cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_OWNED);
+    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_MADE);
+    cr_assert_not(heap->tiny.direct);
+    cr_assert(made->tiny.direct, "frees by others are sent at once");
+    cr_assert_eq(heap->limit, SIZE_MAX);
+    cr_assert_eq(heap->gate, SIZE_MAX);
+    tiny_check(&heap->tiny);
+    tiny_check(&made->tiny);
+    hak_heap_destroy(heap);
+    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_MADE);
+    hak_heap_destroy(made);
+}
+
+Test(heap, a_refused_slot_is_null)
+{
+    cr_assert(hak_range_init());
+    hak_os_test_refuse(1, false);
+    cr_assert_null(hak_heap_create(HAK_HEAP_MADE));
+    cr_assert_eq(unit_stats().heaps, 0);
+    cr_assert_not_null(hak_heap_create(HAK_HEAP_MADE));
+    cr_assert_eq(unit_stats().heaps, 1);
+}
+
+/* What a heap had counted stays in the sums when it ends. */
+Test(heap, counts_outlive_the_heap)
+{
+    struct hak_heap *heap = hak_heap_create(HAK_HEAP_MADE);
+    struct hak_heap_counts counts;
+    hak_stats_t stats;
+    uint64_t refills;
+    void *p[10];
+
+    for (unsigned i = 0; i < 10; i++) {
+        p[i] = hak_tiny_alloc(&heap->tiny, i);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        hak_tiny_free(&heap->tiny, i, p[i]);
+    }
+    hak_free(p[4]);
+    hak_tiny_collect(&heap->tiny);
+    hak_heap_count(heap, &counts);
+    cr_assert_eq(counts.allocs, 10);
+    cr_assert_eq(counts.frees, 5);
+    cr_assert_eq(counts.live_bytes, 48 + 56 + 64 + 72 + 80);
+    stats = unit_stats();
+    cr_assert_eq(stats.tiny_allocs, 10);
+    cr_assert_eq(stats.tiny_frees, 5);
+    cr_assert_eq(stats.remote_frees, 1);
+    refills = stats.refills;
+    hak_heap_destroy(heap);
+    stats = unit_stats();
+    cr_assert_eq(stats.tiny_allocs, 10);
+    cr_assert_eq(stats.tiny_frees, 10);
+    cr_assert_eq(stats.tiny_live_bytes, 0);
+    cr_assert_eq(stats.remote_frees, 1);
+    cr_assert_eq(stats.refills, refills);
+    cr_assert_eq(stats.slabs, 0);
+    cr_assert_eq(stats.heaps, 0);
+}
+
+Test(heap, the_rest_of_the_page_is_the_maker_s_and_zero)
+{
+    for (int round = 0; round < 3; round++) {
+        hak_heap *heap = hak_heap_new(NULL);
+        unsigned char *extra = hak_heap_extra(heap);
+
+        cr_assert_geq(HAK_HEAP_EXTRA, 512);
+        cr_assert_eq((uintptr_t)(extra + HAK_HEAP_EXTRA),
+                     (uintptr_t)heap + HAK_HEAP_SLOT);
+        for (size_t i = 0; i < HAK_HEAP_EXTRA; i++) {
+            cr_assert_eq(extra[i], 0);
+        }
+        memset(extra, 0xff, HAK_HEAP_EXTRA);
+        hak_free(hak_heap_malloc(heap, 100));
+        hak_heap_delete(heap);
+    }
+}
+
+Test(heap, a_slot_is_used_again)
+{
+    hak_heap *one = hak_heap_new(NULL);
+    hak_heap *two = hak_heap_new(NULL);
+
+    cr_assert_neq(one->tiny.id, two->tiny.id);
+    hak_heap_delete(one);
+    cr_assert_eq(hak_heap_new(NULL), one);
+    hak_heap_delete(one);
+    hak_heap_delete(two);
+    cr_assert_eq(unit_stats().heaps, 0);
+}
+
+Test(heap, many_heaps_live_at_once_and_stay_apart)
+{
+    enum { HEAPS = 500 };
+    static hak_heap *heaps[HEAPS];
+    static char *blocks[HEAPS][4];
+
+    for (unsigned i = 0; i < HEAPS; i++) {
+        heaps[i] = hak_heap_new(NULL);
+        for (unsigned k = 0; k < 4; k++) {
+            blocks[i][k] = hak_heap_malloc(heaps[i], 40);
+            unit_fill(blocks[i][k], 40, i * 4 + k);
+        }
+    }
+    for (unsigned i = 0; i < HEAPS; i += 2) {
+        hak_heap_delete(heaps[i]);
+    }
+    for (unsigned i = 1; i < HEAPS; i += 2) {
+        for (unsigned k = 0; k < 4; k++) {
+            cr_assert(unit_filled(blocks[i][k], 40, i * 4 + k));
+        }
+        tiny_check(&heaps[i]->tiny);
+        hak_heap_delete(heaps[i]);
+    }
+    cr_assert_eq(unit_stats().slabs, 0);
+}

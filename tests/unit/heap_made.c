@@ -1,0 +1,521 @@
+/*
+ * heap_made.c - tests of heaps made by hand: limit, deletion, blocks of
+ * others.
+ */
+#include "heap.h"
+
+#include "thread.h"
+#include "tiny_check.h"
+#include "unit.h"
+
+TestSuite(heap_made, .timeout = 120);
+
+static hak_heap *limited(size_t limit)
+{
+    hak_heap_config config = {.size = sizeof(config), .limit = limit};
+    hak_heap *heap = hak_heap_new(&config);
+
+    cr_assert_not_null(heap);
+    return heap;
+}
+
+/* ---- making -------------------------------------------------------------------- */
+
+Test(heap_made, config_may_be_null)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+
+    cr_assert_not_null(heap);
+    cr_assert_eq(hak_heap_live(heap), 0);
+    cr_assert_eq(heap->limit, SIZE_MAX);
+    cr_assert_str_eq(heap->name, "");
+    hak_heap_delete(heap);
+    hak_heap_delete(NULL);
+}
+
+Test(heap_made, a_config_of_another_size_is_einval)
+{
+    hak_heap_config config = {.size = 0};
+    static const size_t wrong[] = {
+        0, 1, sizeof(config) - 1, sizeof(config) + 8, SIZE_MAX,
+    };
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        config.size = wrong[i];
+        errno = 0;
+        cr_assert_null(hak_heap_new(&config));
+        cr_assert_eq(errno, EINVAL);
+    }
+    cr_assert_eq(unit_stats().heaps, 0);
+}
+
+Test(heap_made, at_most_31_bytes_of_a_name_are_kept)
+{
+    hak_heap_config config = {.size = sizeof(config)};
+    hak_heap *heap;
+
+    config.name = "0123456789012345678901234567890123456789";
+    heap = hak_heap_new(&config);
+    cr_assert_str_eq(heap->name, "0123456789012345678901234567890");
+    hak_heap_delete(heap);
+    config.name = "short";
+    heap = hak_heap_new(&config);
+    cr_assert_str_eq(heap->name, "short");
+    hak_heap_delete(heap);
+    config.name = NULL;
+    heap = hak_heap_new(&config);
+    cr_assert_str_eq(heap->name, "");
+    hak_heap_delete(heap);
+}
+
+/* ---- blocks ---------------------------------------------------------------------- */
+
+Test(heap_made, every_size_fits_aligned_and_distinct)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+    static char *blocks[2100];
+    size_t live = 0;
+
+    for (size_t size = 0; size < 2100; size++) {
+        blocks[size] = hak_heap_malloc(heap, size);
+        cr_assert_not_null(blocks[size]);
+        cr_assert_eq((uintptr_t)blocks[size] % (size > 8 ? 16 : 8), 0);
+        cr_assert_eq(hak_owns(blocks[size]), size <= 1024);
+        cr_assert_geq(hak_usable_size(blocks[size]), size);
+        live += hak_usable_size(blocks[size]);
+        cr_assert_eq(hak_heap_live(heap), live);
+        unit_fill(blocks[size], size, (unsigned)size);
+    }
+    tiny_check(&heap->tiny);
+    for (size_t size = 0; size < 2100; size++) {
+        cr_assert(unit_filled(blocks[size], size, (unsigned)size));
+        live -= hak_usable_size(blocks[size]);
+        hak_heap_free(heap, blocks[size]);
+        cr_assert_eq(hak_heap_live(heap), live);
+    }
+    hak_heap_free(heap, NULL);
+    cr_assert_eq(live, 0);
+    tiny_check(&heap->tiny);
+    hak_heap_delete(heap);
+}
+
+Test(heap_made, realloc_keeps_contents_over_all_transitions)
+{
+    static const size_t sizes[] = {0,    1,    8,    9,    16,
+                                   24,   128,  129,  512,  1000,
+                                   1023, 1024, 1025, 2000, 100000};
+    hak_heap *heap = hak_heap_new(NULL);
+    size_t count = sizeof(sizes) / sizeof(sizes[0]);
+
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < count; k++) {
+            char *p = hak_heap_realloc(heap, NULL, sizes[i]);
+
+            unit_fill(p, sizes[i], 3);
+            p = hak_heap_realloc(heap, p, sizes[k]);
+            cr_assert_not_null(p);
+            cr_assert(unit_filled(p, hak_min(sizes[i], sizes[k]), 3));
+            cr_assert_geq(hak_usable_size(p), sizes[k]);
+            cr_assert_eq(hak_heap_live(heap), hak_usable_size(p));
+            hak_heap_free(heap, p);
+            cr_assert_eq(hak_heap_live(heap), 0);
+        }
+    }
+    tiny_check(&heap->tiny);
+    cr_assert_eq(unit_stats().system_live, 0);
+    hak_heap_delete(heap);
+}
+
+Test(heap_made, realloc_within_a_block_does_not_move)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+    char *p = hak_heap_malloc(heap, 100);
+
+    for (size_t size = 97; size <= 112; size++) {
+        cr_assert_eq(hak_heap_realloc(heap, p, size), p);
+    }
+    hak_heap_delete(heap);
+}
+
+Test(heap_made, too_large_is_null_and_enomem)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+    char *p = hak_heap_malloc(heap, 10);
+
+    unit_fill(p, 10, 1);
+    errno = 0;
+    cr_assert_null(hak_heap_malloc(heap, unit_size(SIZE_MAX)));
+    cr_assert_eq(errno, ENOMEM);
+    errno = 0;
+    cr_assert_null(hak_heap_malloc(heap, unit_size((size_t)PTRDIFF_MAX + 1)));
+    cr_assert_eq(errno, ENOMEM);
+    errno = 0;
+    cr_assert_null(hak_heap_realloc(heap, p, unit_size(SIZE_MAX)));
+    cr_assert_eq(errno, ENOMEM);
+    cr_assert(unit_filled(p, 10, 1));
+    cr_assert_eq(hak_heap_live(heap), 16);
+    hak_heap_delete(heap);
+}
+
+/* ---- the limit --------------------------------------------------------------------- */
+
+Test(heap_made, the_limit_is_exact_for_every_class)
+{
+    for (size_t size = 1; size <= 1024; size += 61) {
+        size_t block = hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]];
+        hak_heap *heap = limited(10 * block);
+        uint64_t refused = unit_stats().limit_refused;
+        void *last = NULL;
+
+        for (int i = 0; i < 10; i++) {
+            last = hak_heap_malloc(heap, size);
+            cr_assert_not_null(last);
+        }
+        cr_assert_eq(hak_heap_live(heap), 10 * block);
+        errno = 0;
+        cr_assert_null(hak_heap_malloc(heap, 1));
+        cr_assert_eq(errno, ENOMEM);
+        cr_assert_null(hak_heap_malloc(heap, size));
+        cr_assert_eq(unit_stats().limit_refused, refused + 2);
+        hak_heap_free(heap, last);
+        cr_assert_not_null(hak_heap_malloc(heap, size));
+        cr_assert_null(hak_heap_malloc(heap, size));
+        tiny_check(&heap->tiny);
+        hak_heap_delete(heap);
+        cr_assert_eq(unit_stats().limit_refused, refused + 3);
+    }
+}
+
+Test(heap_made, one_byte_under_a_block_refuses_it)
+{
+    hak_heap *heap = limited(79);
+
+    cr_assert_null(hak_heap_malloc(heap, 80));
+    cr_assert_null(hak_heap_malloc(heap, 65));
+    cr_assert_not_null(hak_heap_malloc(heap, 64));
+    cr_assert_null(hak_heap_malloc(heap, 9));
+    cr_assert_not_null(hak_heap_malloc(heap, 8));
+    cr_assert_eq(hak_heap_live(heap), 72);
+    cr_assert_null(hak_heap_malloc(heap, 0));
+    hak_heap_delete(heap);
+}
+
+Test(heap_made, the_limit_counts_the_system_s_blocks_too)
+{
+    hak_heap *heap = limited(10000);
+    char *large = hak_heap_malloc(heap, 6000);
+    char *small;
+
+    cr_assert_not_null(large);
+    cr_assert_eq(hak_heap_live(heap), 6000);
+    cr_assert_null(hak_heap_malloc(heap, 4001));
+    cr_assert_eq(unit_stats().system_live, 1);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_not_null(hak_heap_malloc(heap, 1024));
+    }
+    small = hak_heap_malloc(heap, 896);
+    cr_assert_not_null(small);
+    cr_assert_eq(hak_heap_live(heap), 9968);
+    cr_assert_null(hak_heap_malloc(heap, 33));
+    cr_assert_not_null(hak_heap_malloc(heap, 32));
+    hak_heap_free(heap, large);
+    cr_assert_eq(hak_heap_live(heap), 4000);
+    cr_assert_null(hak_heap_malloc(heap, 6001));
+    cr_assert_not_null(hak_heap_malloc(heap, 6000));
+    cr_assert_null(hak_heap_malloc(heap, 1));
+    hak_heap_free(heap, small);
+    cr_assert_not_null(hak_heap_malloc(heap, 800));
+    hak_heap_delete(heap);
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+Test(heap_made, a_refused_realloc_leaves_the_block_and_a_shrink_never_fails)
+{
+    hak_heap *heap = limited(2100);
+    char *p = hak_heap_malloc(heap, 2000);
+    char *q = hak_heap_malloc(heap, 96);
+
+    unit_fill(p, 2000, 1);
+    unit_fill(q, 96, 2);
+    errno = 0;
+    cr_assert_null(hak_heap_realloc(heap, q, 200));
+    cr_assert_eq(errno, ENOMEM);
+    cr_assert(unit_filled(q, 96, 2));
+    p = hak_heap_realloc(heap, p, 1500);
+    cr_assert_not_null(p);
+    p = hak_heap_realloc(heap, p, 100);
+    cr_assert_not_null(p);
+    q = hak_heap_realloc(heap, q, 10);
+    cr_assert_not_null(q);
+    cr_assert(unit_filled(p, 100, 1));
+    cr_assert(unit_filled(q, 10, 2));
+    hak_heap_free(heap, p);
+    hak_heap_free(heap, q);
+    cr_assert_eq(hak_heap_live(heap), 0);
+    hak_heap_delete(heap);
+}
+
+static void *free_all(void *arg)
+{
+    void **blocks = arg;
+
+    for (size_t i = 0; blocks[i] != NULL; i++) {
+        hak_free(blocks[i]);
+    }
+    return NULL;
+}
+
+/* Frees by others make room again as soon as it is needed. */
+Test(heap_made, frees_by_others_settle_the_account)
+{
+    hak_heap *heap = limited(100 * 64 + 3000);
+    void *blocks[102] = {NULL};
+
+    for (int round = 0; round < 5; round++) {
+        for (size_t i = 0; i < 100; i++) {
+            blocks[i] = hak_heap_malloc(heap, 64);
+            cr_assert_not_null(blocks[i], "round %d, block %zu", round, i);
+        }
+        blocks[100] = hak_heap_malloc(heap, 3000);
+        cr_assert_not_null(blocks[100]);
+        cr_assert_eq(hak_heap_live(heap), 100 * 64 + 3000);
+        cr_assert_null(hak_heap_malloc(heap, 1));
+        round % 2 != 0 ? (void)free_all(blocks)
+                       : unit_in_thread(free_all, blocks);
+        cr_assert_eq(unit_stats().system_live, 0);
+    }
+    hak_heap_trim(heap);
+    cr_assert_eq(hak_heap_live(heap), 0);
+    tiny_check(&heap->tiny);
+    hak_heap_delete(heap);
+}
+
+/* hak_realloc takes any block; the heap's account must stay right. */
+Test(heap_made, hak_realloc_of_a_heap_s_block_keeps_its_account)
+{
+    static const size_t from[] = {100, 2000};
+    static const size_t to[] = {50, 600, 1500, 50000};
+
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t k = 0; k < 4; k++) {
+            hak_heap *heap = hak_heap_new(NULL);
+            char *p = hak_heap_malloc(heap, from[i]);
+
+            unit_fill(p, from[i], 6);
+            p = hak_realloc(p, to[k]);
+            cr_assert_not_null(p);
+            cr_assert(unit_filled(p, hak_min(from[i], to[k]), 6));
+            cr_assert_leq(hak_heap_live(heap), 50000);
+            hak_free(p);
+            hak_heap_trim(heap);
+            cr_assert_eq(hak_heap_live(heap), 0, "%zu to %zu: %zu", from[i],
+                         to[k], hak_heap_live(heap));
+            hak_heap_delete(heap);
+        }
+    }
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+/* ---- trim and delete -------------------------------------------------------------------- */
+
+Test(heap_made, trim_gives_idle_slabs_back)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+    static void *blocks[5000];
+    char *kept = hak_heap_malloc(heap, 500);
+
+    unit_fill(kept, 500, 7);
+    for (size_t i = 0; i < 5000; i++) {
+        blocks[i] = hak_heap_malloc(heap, 500);
+        memset(blocks[i], 1, 500);
+    }
+    for (size_t i = 0; i < 5000; i++) {
+        hak_heap_free(heap, blocks[i]);
+    }
+    cr_assert_gt(hak_heap_trim(heap), 2000000);
+    cr_assert_eq(unit_stats().slabs, 1);
+    cr_assert(unit_filled(kept, 500, 7));
+    hak_heap_delete(heap);
+    cr_assert_eq(unit_stats().slabs, 0);
+}
+
+Test(heap_made, delete_frees_everything_at_once)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+    hak_heap *other = hak_heap_new(NULL);
+    char *kept = hak_heap_malloc(other, 3000);
+    char *kept_small = hak_heap_malloc(other, 30);
+    hak_stats_t stats;
+
+    unit_fill(kept, 3000, 1);
+    unit_fill(kept_small, 30, 2);
+    for (size_t i = 0; i < 20000; i++) {
+        cr_assert_not_null(hak_heap_malloc(heap, i % 1024));
+        cr_assert(i % 100 != 0 || hak_heap_malloc(heap, 2000 + i) != NULL);
+    }
+    cr_assert_eq(unit_stats().system_live, 201);
+    hak_heap_delete(heap);
+    stats = unit_stats();
+    cr_assert_eq(stats.slabs, 1);
+    cr_assert_eq(stats.system_live, 1);
+    cr_assert_eq(stats.system_live_bytes, 3000);
+    cr_assert_eq(stats.heaps, 1);
+    cr_assert_eq(stats.tiny_live_bytes, 32);
+    cr_assert_eq(stats.tiny_allocs, 20001);
+    cr_assert_eq(stats.tiny_frees, 20000);
+    cr_assert(unit_filled(kept, 3000, 1));
+    cr_assert(unit_filled(kept_small, 30, 2));
+    hak_heap_delete(other);
+    cr_assert_eq(unit_stats().slabs, 0);
+}
+
+Test(heap_made, ten_thousand_heaps_leave_memory_flat)
+{
+    size_t rounds = unit_scale(10000, 2000);
+    size_t before = 0;
+    hak_stats_t stats;
+
+    for (size_t i = 0; i < rounds; i++) {
+        hak_heap *heap = hak_heap_new(NULL);
+
+        for (size_t size = 1; size <= 1024; size += 33) {
+            memset(hak_heap_malloc(heap, size), 1, size);
+        }
+        cr_assert_not_null(hak_heap_malloc(heap, 5000));
+        hak_heap_delete(heap);
+        if (i == rounds / 10) {
+            before = unit_rss();
+        }
+    }
+    stats = unit_stats();
+    cr_assert_eq(stats.heaps, 0);
+    cr_assert_eq(stats.slabs, 0);
+    cr_assert_eq(stats.system_live, 0);
+    cr_assert_eq(stats.tiny_allocs, rounds * 32);
+    cr_assert_eq(stats.tiny_frees, rounds * 32);
+    cr_assert_leq(stats.committed_bytes, 4 * HAK_MIB);
+    cr_assert_leq(hak_range_heap_count(), 1);
+    if (!UNIT_WATCHED) {
+        cr_assert_lt(unit_rss(), before + 256 * 1024);
+    }
+}
+
+/* ---- wrong blocks -------------------------------------------------------------------------- */
+
+static hak_heap *victim;
+
+static void free_in_victim(void *p)
+{
+    hak_heap_free(victim, p);
+}
+
+static void realloc_in_victim(void *p)
+{
+    hak_heap_realloc(victim, p, 77);
+}
+
+static void expect_both_fatal(void *p, const char *reason)
+{
+    unit_expect_fatal(free_in_victim, p,
+                      "hakmem: fatal: hak_heap_free(%p): %s\n", p, reason);
+    unit_expect_fatal(realloc_in_victim, p,
+                      "hakmem: fatal: hak_heap_realloc(%p): %s\n", p, reason);
+}
+
+Test(heap_made, wrong_blocks_are_fatal_and_named)
+{
+    hak_heap *other = hak_heap_new(NULL);
+    char *mine;
+    int on_stack;
+
+    victim = hak_heap_new(NULL);
+    mine = hak_heap_malloc(victim, 100);
+    expect_both_fatal(hak_heap_malloc(other, 100), "a block of another heap");
+    expect_both_fatal(hak_heap_malloc(other, 5000), "a block of another heap");
+    expect_both_fatal(hak_malloc(100), "a block of another heap");
+    expect_both_fatal(hak_malloc(5000), "a block of another heap");
+    expect_both_fatal(mine + 8, "the middle of a block of 112 bytes");
+    expect_both_fatal(mine + 1, "the middle of a block of 112 bytes");
+    expect_both_fatal((char *)hak_heap_malloc(other, 50) + 32,
+                      "the middle of a block of 64 bytes");
+    expect_both_fatal((char *)hak_heap_malloc(victim, 5000) + 16,
+                      "not a block of HAKMEM");
+    expect_both_fatal(&on_stack, "not a block of HAKMEM");
+    expect_both_fatal((void *)UINTPTR_MAX, "not a block of HAKMEM");
+    expect_both_fatal(hak_range_slab_start(unit_first_slab() + 1000),
+                      "an address that was never given out");
+    expect_both_fatal(hak_range_slab_start(0) + hak_range.size - 16,
+                      "an address that was never given out");
+    expect_both_fatal(hak_range_slab_start(0),
+                      "an address that was never given out");
+    unit_fill(mine, 100, 1);
+    hak_heap_free(victim, mine);
+}
+
+/* A block may be freed with hak_free by any thread, in any order. */
+Test(heap_made, hak_free_takes_blocks_of_a_heap)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+
+    for (int i = 0; i < 1000; i++) {
+        hak_free(hak_heap_malloc(heap, (size_t)i * 3));
+    }
+    for (int i = 0; i < 1000; i++) {
+        hak_free_sized(hak_heap_malloc(heap, (size_t)i * 3), (size_t)i * 3);
+    }
+    hak_heap_trim(heap);
+    cr_assert_eq(hak_heap_live(heap), 0);
+    cr_assert_eq(unit_stats().slabs, 0);
+    hak_heap_delete(heap);
+}
+
+/* ---- random use --------------------------------------------------------------------------------- */
+
+Test(heap_made, random_use_keeps_contents_account_and_limit)
+{
+    enum { HELD = 2000 };
+    static struct {
+        char *p;
+        size_t size, usable;
+    } held[HELD];
+    hak_heap *heap = limited(600000);
+    struct unit_random random = {11};
+    size_t live = 0, refused = 0;
+
+    for (size_t i = 0; i < unit_scale(300000, 30000); i++) {
+        size_t k = unit_below(&random, HELD);
+        size_t size = unit_below(&random, i % 50 == 0 ? 9000 : 1025);
+        char *p;
+
+        if (held[k].p != NULL) {
+            cr_assert(unit_filled(held[k].p, held[k].size, (unsigned)k));
+        }
+        if (held[k].p != NULL && i % 3 != 0) {
+            hak_heap_free(heap, held[k].p);
+            live -= held[k].usable;
+            held[k].p = NULL;
+            continue;
+        }
+        p = hak_heap_realloc(heap, held[k].p, size);
+        if (p == NULL) {
+            cr_assert_gt(live + size + held[k].size, 600000 - 128);
+            refused++;
+            continue;
+        }
+        cr_assert(held[k].p == NULL ||
+                  unit_filled(p, hak_min(size, held[k].size), (unsigned)k));
+        live -= held[k].p != NULL ? held[k].usable : 0;
+        held[k].p = p;
+        held[k].size = size;
+        held[k].usable = hak_usable_size(p);
+        live += held[k].usable;
+        unit_fill(p, size, (unsigned)k);
+        cr_assert_eq(hak_heap_live(heap), live);
+        cr_assert_leq(live, 600000);
+    }
+    tiny_check(&heap->tiny);
+    cr_assert_gt(refused, 0);
+    cr_assert_geq(unit_stats().limit_refused, refused);
+    hak_heap_delete(heap);
+    cr_assert_eq(unit_stats().system_live, 0);
+}

@@ -1,0 +1,161 @@
+/*
+ * os.c - tests of the operating system layer (core/os_linux.c).
+ */
+#include "os.h"
+
+#include "unit.h"
+
+TestSuite(os, .timeout = 60);
+
+static void touch(void *arg)
+{
+    *(volatile char *)arg = 1;
+}
+
+static bool faults(void *p)
+{
+    struct unit_child child;
+
+    unit_child(&child, touch, p);
+    return child.status != 0;
+}
+
+Test(os, reserve_is_aligned_and_has_no_access)
+{
+    for (size_t align = HAK_PAGE; align <= 64 * HAK_MIB; align *= 4) {
+        char *p = hak_os_reserve(4 * HAK_MIB, align);
+
+        cr_assert_not_null(p);
+        cr_assert_eq((uintptr_t)p % align, 0);
+        cr_assert(faults(p));
+        cr_assert(faults(p + 4 * HAK_MIB - 1));
+        hak_os_unmap(p, 4 * HAK_MIB);
+    }
+}
+
+Test(os, reserve_gives_the_rest_back)
+{
+    char *p = hak_os_reserve(HAK_MIB, 16 * HAK_MIB);
+    unsigned char map[1];
+
+    cr_assert_not_null(p);
+    cr_assert_eq(mincore(p, HAK_PAGE, map), 0);
+    cr_assert_eq(mincore(p + HAK_MIB - HAK_PAGE, HAK_PAGE, map), 0);
+    hak_os_unmap(p, HAK_MIB);
+    cr_assert_eq(mincore(p, HAK_PAGE, map), -1);
+}
+
+Test(os, reserve_refuses_what_nobody_has)
+{
+    cr_assert_null(hak_os_reserve((size_t)1 << 50, HAK_PAGE));
+    cr_assert_null(hak_os_map((size_t)1 << 50));
+}
+
+Test(os, commit_makes_pages_usable_and_zero)
+{
+    char *p = hak_os_reserve(HAK_MIB, HAK_PAGE);
+
+    cr_assert(hak_os_commit(p + HAK_PAGE, 2 * HAK_PAGE));
+    for (size_t i = 0; i < 2 * HAK_PAGE; i++) {
+        cr_assert_eq(p[HAK_PAGE + i], 0);
+    }
+    memset(p + HAK_PAGE, 1, 2 * HAK_PAGE);
+    cr_assert(faults(p));
+    cr_assert(faults(p + 3 * HAK_PAGE));
+    cr_assert_not(hak_os_commit(NULL, HAK_PAGE));
+}
+
+Test(os, populate_makes_pages_resident_and_purge_drops_them)
+{
+    char *p = hak_os_map(16 * HAK_PAGE);
+
+    cr_assert_not_null(p);
+    cr_assert_eq(unit_resident(p, 16 * HAK_PAGE), 0);
+    errno = 55;
+    cr_assert(hak_os_populate(p, 8 * HAK_PAGE));
+    cr_assert_eq(errno, 55);
+    if (unit_resident(p, 8 * HAK_PAGE) == 0) {
+        cr_skip("this kernel has no MADV_POPULATE_WRITE");
+    }
+    cr_assert_eq(unit_resident(p, 16 * HAK_PAGE), 8);
+    memset(p, 7, 8 * HAK_PAGE);
+    cr_assert(hak_os_purge(p, 4 * HAK_PAGE));
+    cr_assert_eq(unit_resident(p, 16 * HAK_PAGE), 4);
+    cr_assert_eq(p[0], 0);
+    cr_assert_eq(p[4 * HAK_PAGE - 1], 0);
+    cr_assert_eq(p[4 * HAK_PAGE], 7);
+}
+
+Test(os, purge_tells_a_refusal_and_keeps_errno)
+{
+    errno = 56;
+    cr_assert_not(hak_os_purge((void *)(uintptr_t)HAK_PAGE, HAK_PAGE));
+    cr_assert_eq(errno, 56);
+}
+
+Test(os, wishes_have_no_effect_on_contents)
+{
+    char *p = hak_os_map(4 * HAK_MIB);
+
+    memset(p, 3, 4 * HAK_MIB);
+    hak_os_want_huge(p, 4 * HAK_MIB);
+    errno = 57;
+    hak_os_name(p, 4 * HAK_MIB, "hakmem test");
+    cr_assert_eq(errno, 57);
+    for (size_t i = 0; i < 4 * HAK_MIB; i += 1000) {
+        cr_assert_eq(p[i], 3);
+    }
+    hak_os_unmap(p, 4 * HAK_MIB);
+}
+
+static void limited(void *arg)
+{
+    struct rlimit limit = {3 * HAK_GIB, RLIM_INFINITY};
+
+    (void)arg;
+    NEED(hak_os_address_limit() == SIZE_MAX);
+    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
+    NEED(hak_os_address_limit() == 3 * HAK_GIB);
+    NEED(hak_os_reserve(4 * HAK_GIB, HAK_PAGE) == NULL);
+}
+
+Test(os, address_limit_is_the_process_s)
+{
+    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
+    unit_expect_said(limited, NULL, "");
+}
+
+/* One call of each kind that can be refused; a bit for each that was. */
+static unsigned refusals(char *p)
+{
+    void *q;
+    unsigned refused = 0;
+
+    refused |= (q = hak_os_map(HAK_PAGE)) == NULL ? 1 : 0;
+    hak_os_unmap(q != NULL ? q : p, q != NULL ? HAK_PAGE : 0);
+    refused |= hak_os_commit(p, HAK_PAGE) ? 0 : 2;
+    refused |= hak_os_populate(p, HAK_PAGE) ? 0 : 4;
+    refused |= (q = hak_os_reserve(HAK_PAGE, HAK_PAGE)) == NULL ? 8 : 0;
+    hak_os_unmap(q != NULL ? q : p, q != NULL ? HAK_PAGE : 0);
+    return refused;
+}
+
+Test(os, the_nth_call_is_refused)
+{
+    char *p = hak_os_map(4 * HAK_PAGE);
+
+    hak_os_test_refuse(0, false);
+    cr_assert_eq(refusals(p), 0);
+    cr_assert_eq(hak_os_test_calls(), 4);
+    for (unsigned n = 1; n <= 4; n++) {
+        hak_os_test_refuse(n, false);
+        cr_assert_eq(refusals(p), 1u << (n - 1));
+        cr_assert_eq(refusals(p), 0);
+        cr_assert_eq(hak_os_test_calls(), 8);
+        hak_os_test_refuse(n, true);
+        cr_assert_eq(refusals(p), 15u & ~((1u << (n - 1)) - 1));
+        cr_assert_eq(refusals(p), 15);
+    }
+    hak_os_test_refuse(0, true);
+    cr_assert_eq(refusals(p), 0);
+}

@@ -1,0 +1,343 @@
+/*
+ * stats.c - tests of the figures: struct, text, JSON, and that they add up.
+ */
+#include "thread.h"
+#include "unit.h"
+
+TestSuite(stats, .timeout = 60);
+
+static const char *const names[] = {
+#define HAK_STAT(name, unit, help) #name,
+#include <hakmem_stats.def>
+#undef HAK_STAT
+};
+
+static const char *const units[] = {
+#define HAK_STAT(name, unit, help) unit,
+#include <hakmem_stats.def>
+#undef HAK_STAT
+};
+
+#define NAMES (sizeof(names) / sizeof(names[0]))
+
+/* ---- the struct --------------------------------------------------------------- */
+
+Test(stats, a_full_struct_is_filled)
+{
+    hak_stats_t stats;
+
+    hak_free(hak_malloc(100));
+    memset(&stats, 0xaa, sizeof(stats));
+    stats.size = sizeof(stats);
+    cr_assert_eq(hak_stats(&stats), 0);
+    cr_assert_eq(stats.size, sizeof(stats));
+    cr_assert_eq(stats.version, HAK_STATS_VERSION);
+    cr_assert_eq(stats.tiny_allocs, 1);
+    cr_assert_eq(stats.tiny_frees, 1);
+    cr_assert_eq(stats.range_bytes, hak_range.size);
+    cr_assert_eq(stats.purged_bytes, 0);
+}
+
+Test(stats, no_more_bytes_are_written_than_the_caller_has)
+{
+    union {
+        hak_stats_t stats;
+        unsigned char bytes[sizeof(hak_stats_t) + 16];
+    } some, all;
+
+    hak_free(hak_malloc(100));
+    memset(&all, 0x55, sizeof(all));
+    all.stats.size = sizeof(all); /* a later version's struct */
+    cr_assert_eq(hak_stats(&all.stats), 0);
+    cr_assert_eq(all.stats.size, sizeof(hak_stats_t));
+    cr_assert_eq(all.bytes[sizeof(hak_stats_t)], 0x55);
+    for (size_t size = 12; size < sizeof(hak_stats_t); size++) {
+        memset(&some, 0x55, sizeof(some));
+        some.stats.size = size;
+        cr_assert_eq(hak_stats(&some.stats), 0);
+        cr_assert_eq(some.stats.size, size);
+        cr_assert_eq(some.stats.version, HAK_STATS_VERSION);
+        cr_assert_eq(memcmp(some.bytes + 8, all.bytes + 8, size - 8), 0);
+        for (size_t i = size; i < sizeof(some); i++) {
+            cr_assert_eq(some.bytes[i], 0x55);
+        }
+    }
+}
+
+Test(stats, too_small_a_struct_is_einval)
+{
+    hak_stats_t stats;
+
+    for (size_t size = 0; size < 12; size++) {
+        memset(&stats, 0x55, sizeof(stats));
+        stats.size = size;
+        errno = 0;
+        cr_assert_eq(hak_stats(&stats), -1);
+        cr_assert_eq(errno, EINVAL);
+        cr_assert_eq(stats.size, size);
+        cr_assert_eq(stats.version, 0x55555555);
+    }
+}
+
+Test(stats, asking_allocates_nothing)
+{
+    cr_assert_eq(unit_stats().tiny_allocs, 0);
+    hak_stats_json(NULL, 0);
+    hak_stats_text(NULL, 0);
+    cr_assert_eq(unit_stats().heaps, 0);
+    cr_assert_eq(unit_stats().range_bytes, 0);
+}
+
+/* ---- what is counted ------------------------------------------------------------- */
+
+Test(stats, each_call_is_counted_where_it_belongs)
+{
+    void *p[10];
+    hak_stats_t stats;
+
+    for (int i = 0; i < 10; i++) {
+        p[i] = hak_malloc(100);
+    }
+    hak_free(p[0]);
+    p[0] = hak_malloc(2000);
+    p[1] = hak_realloc(p[1], 3000);
+    p[2] = hak_realloc(p[2], 110);
+    hak_free(hak_aligned_alloc(2048, 100));
+    hak_free(hak_aligned_alloc(2048, 10000));
+    stats = unit_stats();
+    cr_assert_eq(stats.tiny_allocs, 10);
+    cr_assert_eq(stats.tiny_frees, 2);
+    cr_assert_eq(stats.tiny_live_bytes, 8 * 112);
+    cr_assert_eq(stats.fallback_large, 3);
+    cr_assert_eq(stats.fallback_aligned, 1);
+    cr_assert_eq(stats.fallback_memory, 0);
+    cr_assert_eq(stats.fallback_exited, 0);
+    cr_assert_eq(stats.system_live, 2);
+    cr_assert_eq(stats.system_live_bytes, 5000);
+    cr_assert_eq(stats.heaps, 1);
+    cr_assert_eq(stats.heaps_parked, 0);
+    cr_assert_eq(stats.slabs, 1);
+    cr_assert_eq(stats.flushes, 0);
+    cr_assert_geq(stats.refills, 2);
+    cr_assert_eq(stats.committed_bytes, HAK_SUPER_SIZE);
+    cr_assert_gt(stats.populated_bytes, 0);
+    cr_assert_leq(stats.populated_bytes, HAK_SLAB_SIZE);
+}
+
+Test(stats, flushes_and_refills_are_counted)
+{
+    static void *p[5000];
+
+    for (int i = 0; i < 5000; i++) {
+        p[i] = hak_malloc(1000);
+    }
+    cr_assert_geq(unit_stats().refills, 100);
+    cr_assert_eq(unit_stats().flushes, 0);
+    for (int i = 0; i < 5000; i++) {
+        hak_free(p[i]);
+    }
+    cr_assert_geq(unit_stats().flushes, 5);
+}
+
+/* ---- allocs - frees == live ---------------------------------------------------------- */
+
+enum { THREADS = 4, KEPT = 50 };
+
+static void *keep_some(void *arg)
+{
+    void **kept = arg;
+    struct unit_random random = {(uintptr_t)arg};
+
+    for (size_t i = 0; i < unit_scale(100000, 5000); i++) {
+        size_t k = unit_below(&random, KEPT);
+
+        hak_free(kept[k]);
+        kept[k] = hak_malloc(1 + unit_below(&random, 1024));
+    }
+    return NULL;
+}
+
+/* Blocks and bytes that a test still holds must be what the figures say. */
+static void expect_held(size_t blocks, size_t bytes)
+{
+    hak_stats_t stats = unit_stats();
+
+    cr_assert_eq(stats.tiny_allocs - stats.tiny_frees, blocks);
+    cr_assert_eq(stats.tiny_live_bytes, bytes);
+}
+
+Test(stats, allocs_less_frees_are_what_is_held)
+{
+    static void *kept[THREADS][KEPT];
+    pthread_t threads[THREADS];
+    size_t blocks = 0, bytes = 0;
+    hak_heap *heap = hak_heap_new(NULL);
+
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = unit_start(keep_some, kept[i]);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        unit_join(threads[i]);
+        for (int k = 0; k < KEPT; k++) {
+            blocks += kept[i][k] != NULL;
+            bytes += hak_usable_size(kept[i][k]);
+        }
+    }
+    expect_held(blocks, bytes);
+    for (int i = 0; i < 100; i++) {
+        cr_assert_not_null(hak_heap_malloc(heap, 64));
+    }
+    expect_held(blocks + 100, bytes + 6400);
+    hak_heap_delete(heap);
+    expect_held(blocks, bytes);
+    for (int i = 0; i < THREADS; i++) {
+        for (int k = 0; k < KEPT; k++) {
+            hak_free(kept[i][k]);
+        }
+    }
+    hak_trim();
+    expect_held(0, 0);
+}
+
+/* Figures are read while threads run: never nonsense. */
+static atomic_bool stop;
+
+static void *run(void *arg)
+{
+    void *p[100] = {NULL};
+    struct unit_random random = {(uintptr_t)arg};
+
+    while (!atomic_load(&stop)) {
+        size_t k = unit_below(&random, 100);
+
+        hak_free(p[k]);
+        p[k] = hak_malloc(unit_below(&random, 1024));
+    }
+    for (size_t k = 0; k < 100; k++) {
+        hak_free(p[k]);
+    }
+    return NULL;
+}
+
+Test(stats, figures_of_running_threads_make_sense)
+{
+    pthread_t threads[3];
+    uint64_t before = 0;
+
+    for (uintptr_t i = 0; i < 3; i++) {
+        threads[i] = unit_start(run, (void *)(i + 1));
+    }
+    for (size_t i = 0; i < unit_scale(20000, 500); i++) {
+        hak_stats_t stats = unit_stats();
+
+        cr_assert_leq(stats.tiny_live_bytes, 3 * 101 * 1024 + 4096);
+        cr_assert_leq(stats.heaps, 3);
+        cr_assert_leq(stats.slabs, 400);
+        cr_assert_geq(stats.tiny_frees + 400, before);
+        before = stats.tiny_frees;
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < 3; i++) {
+        unit_join(threads[i]);
+    }
+}
+
+/* ---- text and JSON ---------------------------------------------------------------------- */
+
+/* The value of field i, whatever its name. */
+static uint64_t field(const hak_stats_t *stats, size_t i)
+{
+    uint64_t value;
+
+    memcpy(&value,
+           (const char *)stats + offsetof(hak_stats_t, tiny_allocs) + i * 8, 8);
+    return value;
+}
+
+static void make_figures(void)
+{
+    for (int i = 0; i < 1000; i++) {
+        cr_assert_not_null(hak_malloc((size_t)i * 2));
+    }
+    hak_trim();
+}
+
+Test(stats, json_has_every_figure_under_its_name)
+{
+    static char text[8192];
+    char expected[8192];
+    size_t length, at;
+    hak_stats_t stats;
+
+    make_figures();
+    stats = unit_stats();
+    length = hak_stats_json(text, sizeof(text));
+    cr_assert_eq(length, strlen(text));
+    at = (size_t)sprintf(expected, "{\"version\":%d", HAK_STATS_VERSION);
+    for (size_t i = 0; i < NAMES; i++) {
+        at += (size_t)sprintf(expected + at, ",\"%s\":%llu", names[i],
+                              (unsigned long long)field(&stats, i));
+    }
+    strcpy(expected + at, "}");
+    cr_assert_str_eq(text, expected);
+}
+
+Test(stats, text_has_a_line_for_every_figure)
+{
+    static char text[8192];
+    char *line = text;
+    hak_stats_t stats;
+
+    make_figures();
+    stats = unit_stats();
+    cr_assert_eq(hak_stats_text(text, sizeof(text)), strlen(text));
+    for (size_t i = 0; i < NAMES; i++) {
+        char name[64], unit[16];
+        unsigned long long value;
+        int end = 0;
+
+        cr_assert_eq(sscanf(line, "%63s %llu %15s %n", name, &value, unit,
+                            &end),
+                     3);
+        cr_assert_str_eq(name, names[i]);
+        cr_assert_eq(value, field(&stats, i));
+        cr_assert_str_eq(unit, units[i]);
+        cr_assert_gt(strcspn(line + end, "\n"), 10, "a help text");
+        line = strchr(line, '\n') + 1;
+    }
+    cr_assert_eq(*line, '\0');
+}
+
+/* As snprintf: the length of the whole text, a NUL in what there is. */
+static void check_as_snprintf(size_t (*print)(char *, size_t))
+{
+    static char whole[8192], part[8192 + 16];
+    size_t length = print(whole, sizeof(whole));
+
+    cr_assert_eq(print(NULL, 0), length);
+    for (size_t room = 0; room <= length + 5; room++) {
+        size_t copied = room > length ? length : room - 1;
+
+        memset(part, 0x55, sizeof(part));
+        cr_assert_eq(print(part, room), length);
+        if (room > 0) {
+            cr_assert_eq(memcmp(part, whole, copied), 0);
+            cr_assert_eq(part[copied], '\0', "room %zu", room);
+        }
+        for (size_t i = room; i < sizeof(part); i++) {
+            cr_assert_eq(part[i], 0x55, "room %zu, byte %zu", room, i);
+        }
+    }
+}
+
+Test(stats, text_works_like_snprintf)
+{
+    make_figures();
+    check_as_snprintf(hak_stats_text);
+}
+
+Test(stats, json_works_like_snprintf)
+{
+    make_figures();
+    check_as_snprintf(hak_stats_json);
+}

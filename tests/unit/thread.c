@@ -1,0 +1,702 @@
+/*
+ * thread.c - tests of thread heaps: first use, exit, adoption, late requests,
+ * fork.
+ */
+#include "thread.h"
+
+#include <time.h>
+
+#include "os.h"
+#include "tiny_check.h"
+#include "unit.h"
+
+TestSuite(thread, .timeout = 180);
+
+/* ---- first use ---------------------------------------------------------------- */
+
+Test(thread, a_thread_has_no_heap_before_its_first_request)
+{
+    cr_assert_not(hak_thread_has_heap());
+    cr_assert_eq(hak_self, &hak_heap_none);
+    hak_free(NULL);
+    cr_assert_not(hak_thread_has_heap());
+    hak_free(hak_malloc(1));
+    cr_assert(hak_thread_has_heap());
+    cr_assert_eq(hak_self->tiny.id, 1);
+    cr_assert_eq(unit_stats().heaps, 1);
+    tiny_check(&hak_self->tiny);
+}
+
+/* The constant empty heaps match no slab's tag and are never written. */
+Test(thread, the_constant_heaps_match_no_tag)
+{
+    const struct hak_heap *constant[] = {&hak_heap_none, &hak_heap_exited};
+
+    for (int i = 0; i < 2; i++) {
+        uint32_t tag = constant[i]->tiny.tag;
+
+        cr_assert_geq(tag ^ 0, HAK_TINY_CLASSES);
+        cr_assert_geq(tag ^ (HAK_HEAP_ID_MAX << 8 | 39), HAK_TINY_CLASSES);
+        cr_assert_gt(HAK_TAG_HEAP(tag), HAK_HEAP_ID_MAX);
+        for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+            cr_assert_null(constant[i]->tiny.bins[c].head);
+        }
+    }
+}
+
+/* ---- exit and adoption ------------------------------------------------------------ */
+
+static void *use_heap(void *arg)
+{
+    char *blocks[300];
+
+    for (size_t i = 0; i < 300; i++) {
+        blocks[i] = hak_malloc(i * 5 % 1100);
+        NEED(blocks[i] != NULL);
+    }
+    for (size_t i = 0; i < 300; i++) {
+        hak_free(blocks[i]);
+    }
+    *(uint32_t *)arg = hak_self->tiny.id;
+    return NULL;
+}
+
+Test(thread, a_thousand_threads_in_turn_share_one_heap)
+{
+    uint32_t id = 0;
+    hak_stats_t stats;
+
+    hak_free(hak_malloc(1));
+    for (size_t i = 0; i < unit_scale(1000, 100); i++) {
+        unit_in_thread(use_heap, &id);
+        cr_assert_eq(id, 2);
+    }
+    stats = unit_stats();
+    cr_assert_eq(stats.heaps, 1);
+    cr_assert_eq(stats.heaps_parked, 1);
+    cr_assert_eq(hak_range_heap_count(), 2);
+    cr_assert_eq(stats.tiny_live_bytes, 0);
+    cr_assert_leq(stats.slabs, 1, "only the main thread's may stay");
+    cr_assert_eq(stats.system_live, 0);
+}
+
+static pthread_barrier_t barrier;
+
+static void *use_together(void *arg)
+{
+    void *p = hak_malloc(100);
+
+    *(uint32_t *)arg = hak_self->tiny.id;
+    pthread_barrier_wait(&barrier);
+    hak_free(p);
+    return NULL;
+}
+
+/* Heaps are as many as threads that ran at once, however often. */
+Test(thread, heaps_are_bounded_by_the_threads_at_once)
+{
+    enum { AT_ONCE = 16 };
+    uint32_t ids[AT_ONCE];
+    pthread_t threads[AT_ONCE];
+
+    pthread_barrier_init(&barrier, NULL, AT_ONCE);
+    for (size_t round = 0; round < unit_scale(60, 5); round++) {
+        for (int i = 0; i < AT_ONCE; i++) {
+            threads[i] = unit_start(use_together, &ids[i]);
+        }
+        for (int i = 0; i < AT_ONCE; i++) {
+            unit_join(threads[i]);
+            for (int k = 0; k < i; k++) {
+                cr_assert_neq(ids[i], ids[k]);
+            }
+        }
+        cr_assert_eq(hak_range_heap_count(), AT_ONCE);
+        cr_assert_eq(unit_stats().heaps, 0);
+        cr_assert_eq(unit_stats().heaps_parked, AT_ONCE);
+        cr_assert_eq(unit_stats().slabs, 0);
+    }
+}
+
+enum { LEFT = 5000 };
+
+static void *leave_blocks(void *arg)
+{
+    char **blocks = arg;
+
+    for (unsigned i = 0; i < LEFT; i++) {
+        blocks[i] = hak_malloc(200);
+        NEED(blocks[i] != NULL);
+        unit_fill(blocks[i], 200, i);
+    }
+    return NULL;
+}
+
+Test(thread, blocks_outlive_their_thread_and_are_given_back)
+{
+    static char *blocks[LEFT];
+    uint64_t slabs, before;
+
+    hak_free(hak_malloc(1));
+    unit_in_thread(leave_blocks, blocks);
+    cr_assert_eq(unit_stats().heaps_parked, 1);
+    slabs = before = unit_stats().slabs;
+    cr_assert_geq(slabs, LEFT * 208 / 65536);
+    for (unsigned i = 0; i < LEFT; i++) {
+        cr_assert(unit_filled(blocks[i], 200, i));
+        hak_free(blocks[i]);
+        if (i % 1000 == 999) {
+            cr_assert_lt(unit_stats().slabs, slabs);
+            slabs = unit_stats().slabs;
+        }
+    }
+    cr_assert_leq(slabs, 4);
+    cr_assert_geq(before, 15);
+    hak_trim();
+    cr_assert_eq(unit_stats().slabs, 0);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().remote_frees, LEFT);
+}
+
+static void *adopt_and_free(void *arg)
+{
+    char **blocks = arg;
+
+    hak_free(hak_malloc(1)); /* adopts the heap that has the blocks */
+    for (unsigned i = 0; i < LEFT; i++) {
+        NEED(unit_filled(blocks[i], 200, i));
+        hak_free(blocks[i]);
+    }
+    tiny_check(&hak_self->tiny);
+    return NULL;
+}
+
+Test(thread, who_adopts_a_heap_owns_its_blocks)
+{
+    static char *blocks[LEFT];
+
+    hak_free(hak_malloc(1));
+    unit_in_thread(leave_blocks, blocks);
+    unit_in_thread(adopt_and_free, blocks);
+    cr_assert_eq(unit_stats().remote_frees, 0);
+    cr_assert_leq(unit_stats().slabs, 1);
+    cr_assert_eq(hak_range_heap_count(), 2);
+}
+
+/* A thread that ends sends what its outboxes hold. */
+static void *free_few(void *arg)
+{
+    void **blocks = arg;
+
+    hak_free(hak_malloc(1));
+    for (int i = 0; i < 10; i++) {
+        hak_free(blocks[i]);
+    }
+    NEED(atomic_load(&((struct hak_heap *)hak_range_heap(1))->tiny.inbox) ==
+         NULL);
+    return NULL;
+}
+
+Test(thread, outboxes_are_sent_at_exit)
+{
+    void *blocks[10];
+
+    for (int i = 0; i < 10; i++) {
+        blocks[i] = hak_malloc(100);
+    }
+    unit_in_thread(free_few, blocks);
+    cr_assert_not_null(atomic_load(&hak_self->tiny.inbox));
+    hak_tiny_collect(&hak_self->tiny);
+    cr_assert_eq(hak_self->tiny.remote_frees, 10);
+    tiny_check(&hak_self->tiny);
+}
+
+/* The same for a running thread, by hak_trim. */
+static void *free_few_and_trim(void *arg)
+{
+    void **blocks = arg;
+
+    hak_free(hak_malloc(1));
+    for (int i = 0; i < 10; i++) {
+        hak_free(blocks[i]);
+    }
+    hak_trim();
+    NEED(atomic_load(&((struct hak_heap *)hak_range_heap(1))->tiny.inbox) !=
+         NULL);
+    return NULL;
+}
+
+Test(thread, outboxes_are_sent_by_trim)
+{
+    void *blocks[10];
+
+    for (int i = 0; i < 10; i++) {
+        blocks[i] = hak_malloc(100);
+    }
+    unit_in_thread(free_few_and_trim, blocks);
+    hak_tiny_collect(&hak_self->tiny);
+    cr_assert_eq(hak_self->tiny.remote_frees, 10);
+}
+
+/* Threads come and go while others free what the gone ones left. */
+enum { MAIL = 4096 };
+static _Atomic(void *) mail[MAIL];
+
+static void *swap_mail(void *arg)
+{
+    struct unit_random random = {(uintptr_t)arg};
+
+    for (size_t i = 0; i < 3000; i++) {
+        size_t size = 1 + unit_below(&random, 1024);
+        char *p = hak_malloc(size);
+
+        NEED(p != NULL);
+        memset(p, (int)size, size);
+        hak_free(atomic_exchange(&mail[unit_below(&random, MAIL)], p));
+    }
+    return NULL;
+}
+
+Test(thread, nothing_is_lost_when_threads_come_and_go)
+{
+    enum { AT_ONCE = 6 };
+    hak_stats_t stats;
+
+    hak_free(hak_malloc(1));
+    for (uintptr_t round = 0; round < unit_scale(60, 5); round++) {
+        pthread_t threads[AT_ONCE];
+
+        for (uintptr_t i = 0; i < AT_ONCE; i++) {
+            threads[i] =
+                unit_start(swap_mail, (void *)(round * AT_ONCE + i + 1));
+        }
+        for (int i = 0; i < AT_ONCE; i++) {
+            unit_join(threads[i]);
+        }
+    }
+    for (size_t i = 0; i < MAIL; i++) {
+        hak_free(atomic_load(&mail[i]));
+    }
+    hak_trim();
+    stats = unit_stats();
+    cr_assert_eq(stats.tiny_live_bytes, 0);
+    cr_assert_eq(stats.tiny_allocs, stats.tiny_frees);
+    cr_assert_eq(stats.slabs, 0);
+    cr_assert_leq(hak_range_heap_count(), AT_ONCE + 1);
+    for (uint32_t id = 1; id <= hak_range_heap_count(); id++) {
+        tiny_check(hak_range_heap(id));
+    }
+}
+
+/* ---- late requests -------------------------------------------------------------------- */
+
+static pthread_key_t late_key;
+static char *late_blocks[4];
+
+/* Runs after the heap's own destructor: its key is the later one. */
+static void late(void *arg)
+{
+    void *of_main = arg;
+
+    NEED(hak_self == &hak_heap_exited);
+    late_blocks[0] = hak_malloc(40);
+    late_blocks[1] = hak_calloc(10, 10);
+    late_blocks[2] = hak_realloc(hak_malloc(500), 800);
+    late_blocks[3] = hak_malloc(5000);
+    for (int i = 0; i < 4; i++) {
+        NEED(late_blocks[i] != NULL && !hak_owns(late_blocks[i]));
+        memset(late_blocks[i], i, 40);
+    }
+    hak_free(hak_malloc(10));
+    hak_free(of_main);
+    hak_free(NULL);
+    NEED(hak_usable_size(late_blocks[0]) >= 40);
+    hak_trim();
+}
+
+static void *end_with_late_requests(void *arg)
+{
+    NEED(pthread_setspecific(late_key, arg) == 0);
+    hak_free(hak_malloc(1));
+    return NULL;
+}
+
+Test(thread, late_requests_are_served_by_the_system)
+{
+    hak_stats_t stats;
+
+    hak_free(hak_malloc(1)); /* makes the core's key first */
+    cr_assert_eq(pthread_key_create(&late_key, late), 0);
+    unit_in_thread(end_with_late_requests, hak_malloc(70));
+    stats = unit_stats();
+    cr_assert_eq(stats.fallback_exited, 5);
+    cr_assert_eq(stats.fallback_large, 1);
+    cr_assert_eq(stats.system_live, 4);
+    cr_assert_eq(stats.heaps_parked, 1);
+    for (int i = 0; i < 4; i++) {
+        cr_assert_eq(late_blocks[i][39], i == 1 ? 1 : i);
+        hak_free(late_blocks[i]);
+    }
+    hak_trim();
+    stats = unit_stats();
+    cr_assert_eq(stats.system_live, 0);
+    cr_assert_eq(stats.tiny_live_bytes, 0);
+}
+
+static void *end_with_early_requests(void *arg)
+{
+    NEED(pthread_setspecific(late_key, hak_malloc(10)) == 0);
+    return arg;
+}
+
+static void free_late(void *p)
+{
+    hak_free(p);
+}
+
+/* What a destructor frees after the heap is parked goes back to it. */
+Test(thread, late_frees_reach_the_parked_heap)
+{
+    hak_free(hak_malloc(1));
+    cr_assert_eq(pthread_key_create(&late_key, free_late), 0);
+    for (int i = 0; i < 50; i++) {
+        unit_in_thread(end_with_early_requests, NULL);
+    }
+    hak_trim();
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().slabs, 0);
+    cr_assert_eq(unit_stats().fallback_exited, 0);
+}
+
+/* ---- no key ------------------------------------------------------------------------------ */
+
+static void use_without_key(void *arg)
+{
+    pthread_key_t key;
+    void *p;
+
+    (void)arg;
+    while (pthread_key_create(&key, NULL) == 0) {
+    }
+    for (int i = 0; i < 2; i++) {
+        p = hak_malloc(100);
+        NEED(p != NULL && !hak_owns(p));
+        hak_free(p);
+    }
+    NEED(unit_stats().fallback_memory == 2);
+}
+
+Test(thread, without_a_key_all_goes_to_the_system_said_once)
+{
+    unit_expect_said(use_without_key, NULL,
+                     "hakmem: no thread key is left (PTHREAD_KEYS_MAX): all "
+                     "requests go to the system allocator\n");
+}
+
+/* ---- fork ----------------------------------------------------------------------------------- */
+
+enum { SHARED = 2000 };
+
+static char *shared[SHARED]; /* allocated by threads that run on */
+static atomic_bool stop;
+
+static void *run_hard(void *arg)
+{
+    struct unit_random random = {(uintptr_t)arg};
+    char *mine[200] = {NULL};
+
+    for (size_t i = ((uintptr_t)arg - 1) * SHARED / 4;
+         i < (uintptr_t)arg * SHARED / 4; i++) {
+        shared[i] = hak_malloc(i % 1024 + 1);
+        unit_fill(shared[i], i % 1024 + 1, (unsigned)i);
+    }
+    pthread_barrier_wait(&barrier);
+    while (!atomic_load(&stop)) {
+        size_t k = unit_below(&random, 200);
+        hak_heap *heap;
+
+        hak_free(mine[k]);
+        mine[k] = hak_malloc(unit_below(&random, 1500));
+        NEED(mine[k] != NULL);
+        hak_free(atomic_exchange(&mail[unit_below(&random, MAIL)],
+                                 hak_malloc(unit_below(&random, 300))));
+        if (k == 0) {
+            heap = hak_heap_new(NULL);
+            NEED(hak_heap_malloc(heap, 50) != NULL);
+            hak_heap_delete(heap);
+            hak_trim();
+        }
+    }
+    for (size_t k = 0; k < 200; k++) {
+        hak_free(mine[k]);
+    }
+    return NULL;
+}
+
+/* Everything a child may do with what it got and with its own. */
+static void use_in_child(void)
+{
+    static char *mine[3000];
+    uint32_t count = hak_range_heap_count();
+
+    for (size_t i = 0; i < SHARED; i++) {
+        NEED(unit_filled(shared[i], i % 1024 + 1, (unsigned)i));
+        hak_free(shared[i]);
+    }
+    for (size_t i = 0; i < 3000; i++) {
+        mine[i] = hak_malloc(i % 1100);
+        NEED(mine[i] != NULL);
+        unit_fill(mine[i], i % 1100, (unsigned)i);
+    }
+    for (size_t i = 0; i < 3000; i++) {
+        NEED(unit_filled(mine[i], i % 1100, (unsigned)i));
+        hak_free(mine[i]);
+    }
+    hak_heap_delete(hak_heap_new(NULL));
+    hak_trim();
+    NEED(unit_stats().heaps >= 1);
+    NEED(hak_range_heap_count() <= count + 1);
+    tiny_check(&hak_self->tiny);
+    for (uint32_t id = 1; id <= count; id++) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
+            tiny_check(&heap->tiny);
+        }
+    }
+}
+
+static void fork_again(void *arg)
+{
+    pid_t pid;
+    int status;
+
+    (void)arg;
+    use_in_child();
+    pid = fork();
+    NEED(pid >= 0);
+    if (pid == 0) {
+        hak_free(hak_malloc(100));
+        hak_trim();
+        NEED(unit_stats().heaps >= 1);
+        _exit(0);
+    }
+    NEED(waitpid(pid, &status, 0) == pid && status == 0);
+    hak_free(hak_malloc(100));
+}
+
+Test(thread, fork_while_other_threads_run_hard)
+{
+    pthread_t threads[4];
+
+    hak_free(hak_malloc(1));
+    pthread_barrier_init(&barrier, NULL, 5);
+    for (uintptr_t i = 0; i < 4; i++) {
+        threads[i] = unit_start(run_hard, (void *)(i + 1));
+    }
+    pthread_barrier_wait(&barrier);
+    for (size_t i = 0; i < unit_scale(50, 5); i++) {
+        unit_expect_ok(fork_again, NULL);
+        hak_free(hak_malloc(i * 30));
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < 4; i++) {
+        unit_join(threads[i]);
+    }
+    for (size_t i = 0; i < SHARED; i++) {
+        cr_assert(unit_filled(shared[i], i % 1024 + 1, (unsigned)i));
+        hak_free(shared[i]);
+    }
+    for (size_t i = 0; i < MAIL; i++) {
+        hak_free(atomic_load(&mail[i]));
+    }
+    hak_trim();
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().system_live, 0);
+}
+
+/* In a child the heaps of threads that are not there are adopted. */
+static void *sleep_with_blocks(void *arg)
+{
+    for (size_t i = 0; i < 100; i++) {
+        shared[i] = hak_malloc(64);
+    }
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    return arg;
+}
+
+static void expect_parked(void *arg)
+{
+    (void)arg;
+    NEED(unit_stats().heaps == 1 && unit_stats().heaps_parked == 1);
+    for (size_t i = 0; i < 100; i++) {
+        hak_free(shared[i]);
+    }
+    hak_trim();
+    NEED(unit_stats().tiny_live_bytes == 0 && unit_stats().slabs == 0);
+}
+
+static void expect_lost(void *arg)
+{
+    struct hak_heap *heap = hak_range_heap(2);
+
+    (void)arg;
+    NEED(atomic_load(&heap->state) == HAK_HEAP_LOST);
+    NEED(unit_stats().heaps_parked == 0);
+    for (size_t i = 0; i < 100; i++) {
+        hak_free(shared[i]); /* must not touch the lists */
+    }
+    hak_trim();
+    NEED(heap->tiny.remote_frees == 0);
+    NEED(atomic_load(&heap->tiny.inbox) != NULL);
+}
+
+Test(thread, fork_parks_the_heaps_of_other_threads)
+{
+    pthread_t thread;
+    struct hak_heap *heap;
+
+    hak_free(hak_malloc(1));
+    pthread_barrier_init(&barrier, NULL, 2);
+    thread = unit_start(sleep_with_blocks, NULL);
+    pthread_barrier_wait(&barrier);
+    unit_expect_ok(expect_parked, NULL);
+    heap = hak_range_heap(2);
+    cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_OWNED);
+    hak_tiny_busy(&heap->tiny, true); /* as if caught in a slow path */
+    unit_expect_ok(expect_lost, NULL);
+    hak_tiny_busy(&heap->tiny, false);
+    cr_assert_eq(unit_stats().heaps_parked, 0);
+    pthread_barrier_wait(&barrier);
+    unit_join(thread);
+    cr_assert_eq(unit_stats().heaps_parked, 1);
+}
+
+/*
+ * A fork must wait for the range's lock, also in a program that uses nothing
+ * but heaps made by hand, or the child finds it taken for ever.
+ */
+static void *hold_the_range(void *arg)
+{
+    struct timespec time = {0, 300000000};
+
+    hak_range_fork_prepare();
+    pthread_barrier_wait(&barrier);
+    nanosleep(&time, NULL);
+    hak_range_fork_done();
+    return arg;
+}
+
+static void make_a_heap(void *arg)
+{
+    hak_heap *heap;
+
+    (void)arg;
+    alarm(5);
+    heap = hak_heap_new(NULL);
+    NEED(heap != NULL && hak_heap_malloc(heap, 100) != NULL);
+    hak_heap_delete(heap);
+}
+
+static void fork_under_the_lock(void)
+{
+    pthread_t thread;
+
+    pthread_barrier_init(&barrier, NULL, 2);
+    thread = unit_start(hold_the_range, NULL);
+    pthread_barrier_wait(&barrier);
+    unit_expect_ok(make_a_heap, NULL);
+    unit_join(thread);
+}
+
+Test(thread, fork_waits_for_the_locks)
+{
+    hak_free(hak_malloc(1));
+    fork_under_the_lock();
+}
+
+Test(thread, fork_waits_for_the_locks_with_heaps_made_by_hand_alone)
+{
+    hak_heap_delete(hak_heap_new(NULL));
+    fork_under_the_lock();
+}
+
+static void free_large(void *arg)
+{
+    alarm(5);
+    hak_free(arg);
+    hak_free(hak_malloc(4000));
+}
+
+static void *churn_large(void *arg)
+{
+    while (!atomic_load(&stop)) {
+        hak_free(hak_malloc(4000));
+    }
+    return arg;
+}
+
+Test(thread, fork_waits_for_the_locks_with_large_blocks_alone)
+{
+    void *p = hak_malloc(5000);
+    pthread_t threads[2];
+
+    for (int i = 0; i < 2; i++) {
+        threads[i] = unit_start(churn_large, NULL);
+    }
+    for (size_t i = 0; i < unit_scale(100, 20); i++) {
+        unit_expect_ok(free_large, p);
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < 2; i++) {
+        unit_join(threads[i]);
+    }
+    hak_free(p);
+}
+
+/* Blocks in the outbox of a thread are not sent twice by parent and child. */
+static void *fill_outbox(void *arg)
+{
+    hak_free(hak_malloc(1));
+    for (size_t i = 0; i < 30; i++) {
+        hak_free(shared[i]);
+    }
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    return arg;
+}
+
+static void *adopt(void *arg)
+{
+    hak_free(hak_malloc(1));
+    NEED(hak_self->tiny.id == 2);
+    return arg;
+}
+
+static void adopt_outbox(void *arg)
+{
+    (void)arg;
+    unit_in_thread(adopt, NULL);
+    NEED(unit_stats().heaps_parked == 1);
+    hak_trim();
+    NEED(hak_self->tiny.remote_frees == 30);
+    tiny_check(&hak_self->tiny);
+}
+
+Test(thread, an_adopted_outbox_reaches_its_owner_in_the_child)
+{
+    pthread_t thread;
+
+    for (size_t i = 0; i < 30; i++) {
+        shared[i] = hak_malloc(64);
+    }
+    pthread_barrier_init(&barrier, NULL, 2);
+    thread = unit_start(fill_outbox, NULL);
+    pthread_barrier_wait(&barrier);
+    unit_expect_ok(adopt_outbox, NULL);
+    pthread_barrier_wait(&barrier);
+    unit_join(thread);
+    hak_trim();
+    cr_assert_eq(hak_self->tiny.remote_frees, 30);
+    tiny_check(&hak_self->tiny);
+}

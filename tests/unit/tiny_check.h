@@ -1,0 +1,209 @@
+/*
+ * tiny_check.h - walks a Tiny state and verifies what core/tiny.h promises.
+ *
+ * Used by the tests that work on a heap's lists. Call it from the thread that
+ * uses the heap while nobody sends it blocks. The first broken promise ends
+ * the process with a line naming it.
+ */
+#ifndef TINY_CHECK_H
+#define TINY_CHECK_H
+
+#include "unit.h"
+#include "tiny.h"
+
+/* A bit for every 8 bytes of every slab: block seen in some list. */
+struct tiny_marks {
+    uint8_t *bits;
+    size_t slabs;
+};
+
+UNIT uint32_t tiny_number(const void *p)
+{
+    return (uint32_t)(hak_range_offset(p) >> HAK_SLAB_SHIFT);
+}
+
+/* p must be a carved block of the class, seen for the first time. */
+UNIT void tiny_mark(struct tiny_marks *marks, const struct hak_tiny *tiny,
+                    unsigned class, const void *p)
+{
+    size_t offset = hak_range_offset(p);
+    size_t bit = offset / 8;
+    const struct hak_slab *slab;
+
+    NEED(hak_range_owns(p));
+    NEED(tiny_number(p) < marks->slabs);
+    NEED(hak_range_tag(offset) == (tiny->tag | class));
+    NEED((offset & 0xffff) % hak_tiny_size[class] == 0);
+    slab = hak_range_slab(tiny_number(p));
+    NEED((offset & 0xffff) / hak_tiny_size[class] < slab->carved);
+    NEED((marks->bits[bit / 8] >> (bit % 8) & 1) == 0);
+    marks->bits[bit / 8] |= (uint8_t)(1 << bit % 8);
+}
+
+UNIT size_t tiny_mark_list(struct tiny_marks *marks,
+                           const struct hak_tiny *tiny, unsigned class,
+                           const struct hak_block *list)
+{
+    size_t count = 0;
+
+    for (; list != NULL; list = list->next) {
+        tiny_mark(marks, tiny, class, list);
+        count++;
+    }
+    return count;
+}
+
+/* What the slabs of one class come to. */
+struct tiny_sums {
+    size_t slabs, open, carved, nfree, idle;
+};
+
+/* One slab: its own fields and its free list. */
+UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
+                          uint32_t number, struct tiny_sums *sums)
+{
+    const struct hak_slab *slab = hak_range_slab(number);
+    unsigned class = slab->class;
+    bool fresh = tiny->shelves[class].fresh == number;
+
+    NEED(class < HAK_TINY_CLASSES);
+    NEED(slab->block == hak_tiny_size[class]);
+    NEED(slab->capacity == HAK_SLAB_SIZE / slab->block);
+    NEED(slab->nfree <= slab->carved && slab->carved <= slab->capacity);
+    NEED(slab->carved == slab->capacity || fresh);
+    NEED((size_t)slab->carved * slab->block <= slab->populated);
+    NEED(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+         (tiny->tag | class));
+    for (const struct hak_block *p = slab->free; p != NULL; p = p->next) {
+        NEED(tiny_number(p) == number);
+    }
+    NEED(tiny_mark_list(marks, tiny, class, slab->free) == slab->nfree);
+    sums[class].slabs++;
+    sums[class].open += slab->nfree > 0;
+    sums[class].carved += slab->carved;
+    sums[class].nfree += slab->nfree;
+    sums[class].idle += slab->nfree == slab->carved && !fresh;
+}
+
+/* The list of all slabs, links in both directions. */
+UNIT void tiny_check_all(struct tiny_marks *marks, const struct hak_tiny *tiny,
+                         struct tiny_sums *sums)
+{
+    uint32_t before = HAK_NO_SLAB;
+    size_t count = 0;
+
+    for (uint32_t n = tiny->all; n != HAK_NO_SLAB;) {
+        NEED(n < marks->slabs);
+        NEED(hak_range_slab(n)->all_prev == before);
+        tiny_check_slab(marks, tiny, n, sums);
+        NEED(++count <= tiny->nslabs);
+        before = n;
+        n = hak_range_slab(n)->all_next;
+    }
+    NEED(count == tiny->nslabs);
+}
+
+/* The open list of a class: exactly the slabs with free blocks. */
+UNIT void tiny_check_open(const struct hak_tiny *tiny, unsigned class,
+                          size_t open)
+{
+    uint32_t before = HAK_NO_SLAB;
+    size_t count = 0;
+
+    for (uint32_t n = tiny->shelves[class].open; n != HAK_NO_SLAB;) {
+        const struct hak_slab *slab = hak_range_slab(n);
+
+        NEED(slab->class == class && slab->nfree > 0);
+        NEED(slab->open_prev == before);
+        NEED(++count <= open);
+        before = n;
+        n = slab->open_next;
+    }
+    NEED(count == open);
+}
+
+UNIT void tiny_check_class(struct tiny_marks *marks,
+                           const struct hak_tiny *tiny, unsigned class,
+                           const struct tiny_sums *sums)
+{
+    const struct hak_bin *bin = &tiny->bins[class];
+    const struct hak_shelf *shelf = &tiny->shelves[class];
+    size_t head = tiny_mark_list(marks, tiny, class, bin->head);
+    size_t spare = tiny_mark_list(marks, tiny, class, bin->spare);
+
+    NEED(bin->magic == hak_tiny_magic[class]);
+    NEED(bin->room >= 0);
+    NEED((int64_t)head == (int64_t)shelf->cap - bin->room);
+    NEED(spare == shelf->spare_count);
+    NEED(shelf->taken >= 0);
+    NEED((size_t)shelf->taken == sums->carved - sums->nfree);
+    NEED((size_t)shelf->taken >= head + spare);
+    NEED(hak_tiny_live(tiny, class) == (size_t)shelf->taken - head - spare);
+    NEED(shelf->filled >= sums->slabs - (shelf->fresh != HAK_NO_SLAB));
+    NEED(shelf->step >= 512 && shelf->step <= 8192 && hak_is_pow2(shelf->step));
+    NEED(sums->idle <= 1);
+    if (shelf->fresh != HAK_NO_SLAB) {
+        const struct hak_slab *slab = hak_range_slab(shelf->fresh);
+
+        NEED(slab->class == class && slab->carved < slab->capacity);
+        NEED(hak_range_tag((size_t)shelf->fresh << HAK_SLAB_SHIFT) ==
+             (tiny->tag | class));
+    }
+    tiny_check_open(tiny, class, sums->open);
+}
+
+/* No slab outside the heap's list may carry its tag. */
+UNIT void tiny_check_tags(const struct hak_tiny *tiny, size_t slabs)
+{
+    size_t count = 0;
+
+    for (size_t n = 0; n < slabs; n++) {
+        count += HAK_TAG_HEAP(hak_range_tag(n << HAK_SLAB_SHIFT)) == tiny->id;
+    }
+    NEED(count == tiny->nslabs);
+}
+
+UNIT void tiny_check(const struct hak_tiny *tiny)
+{
+    struct tiny_sums sums[HAK_TINY_CLASSES] = {{0}};
+    struct hak_range_figures figures;
+    struct tiny_marks marks;
+
+    hak_range_figures(&figures);
+    marks.slabs = unit_first_slab() + figures.committed / HAK_SLAB_SIZE;
+    marks.bits = calloc(marks.slabs + 1, HAK_SLAB_SIZE / 64);
+    NEED(marks.bits != NULL);
+    NEED(!atomic_load(&tiny->busy));
+    tiny_check_all(&marks, tiny, sums);
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        tiny_check_class(&marks, tiny, c, &sums[c]);
+    }
+    tiny_check_tags(tiny, marks.slabs);
+    free(marks.bits);
+}
+
+/* ---- Tiny states without a heap around them ------------------------------ */
+
+/*
+ * A Tiny state in a heap slot of its own (so that others find it by its id),
+ * not marked as a thread's or as made by hand.
+ */
+UNIT struct hak_tiny *tiny_new(bool direct)
+{
+    struct hak_tiny *tiny;
+    uint32_t id;
+
+    NEED(hak_range_init());
+    tiny = hak_range_heap_take(&id);
+    NEED(tiny != NULL);
+    hak_tiny_init(tiny, id, direct);
+    return tiny;
+}
+
+UNIT void tiny_delete(struct hak_tiny *tiny)
+{
+    hak_tiny_release(tiny);
+    hak_range_heap_give(tiny->id);
+}
+
+#endif /* TINY_CHECK_H */
