@@ -1,0 +1,226 @@
+/*
+ * random_mixed.c - blocks of random sizes in random slots, one allocator.
+ *
+ *     bench_random_mixed_NAME OPS SLOTS SEED [mixed|replace]
+ *
+ * mixed (default): each operation picks a slot; a full one is freed, an empty
+ * one gets a block of 16 + (r & 0x3FF) bytes, first and last byte written.
+ * replace: each operation frees what the slot holds and allocates anew.
+ *
+ * The Makefile builds it once per allocator: BENCH_HEADER, BENCH_MALLOC and
+ * BENCH_FREE name it, BENCH_NAME is for messages. Without them it is the twin
+ * "none": the same loop with calls of empty functions, to be taken off.
+ * bench.py and insn.py run it and read its last two lines:
+ *
+ *     Peak = N KB, minor faults = N
+ *     Throughput = N ops/s
+ */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#ifdef BENCH_MALLOC
+#include BENCH_HEADER
+#else
+static char none_block[16 + 0x400];
+
+/* Real calls, as an allocator's are; the assembler text hides the result. */
+static __attribute__((noinline)) void *none_malloc(size_t size)
+{
+    void *block = none_block;
+
+    __asm__ volatile("" : "+r"(block) : "r"(size));
+    return block;
+}
+
+static __attribute__((noinline)) void none_free(void *block)
+{
+    __asm__ volatile("" : : "r"(block));
+}
+
+#define BENCH_MALLOC none_malloc
+#define BENCH_FREE none_free
+#endif
+
+struct run {
+    uint64_t ops;
+    uint64_t slots;
+    uint64_t seed;
+    bool replace;
+};
+
+static _Noreturn void usage(const char *what)
+{
+    fprintf(stderr,
+            "bench_random_mixed_%s: %s; usage: OPS SLOTS SEED [mixed|replace], "
+            "OPS from 1, SLOTS from 1 to %u\n",
+            BENCH_NAME, what, UINT32_MAX);
+    exit(2);
+}
+
+/* A whole number from least to most, or the end with a message. */
+static uint64_t number(const char *text, uint64_t least, uint64_t most,
+                       const char *what)
+{
+    char *end;
+    uint64_t value = strtoull(text, &end, 10);
+    size_t digits = strspn(text, "0123456789");
+
+    if (digits == 0 || digits > 18 || *end != '\0' || value < least ||
+        value > most)
+        usage(what);
+    return value;
+}
+
+static struct run arguments(int argc, char **argv)
+{
+    struct run run;
+
+    if (argc < 4 || argc > 5)
+        usage("three or four arguments, please");
+    run.ops = number(argv[1], 1, UINT64_MAX, "OPS is wrong");
+    run.slots = number(argv[2], 1, UINT32_MAX, "SLOTS is wrong");
+    run.seed = number(argv[3], 0, UINT64_MAX, "SEED is wrong");
+    run.replace = argc == 5 && strcmp(argv[4], "replace") == 0;
+    if (argc == 5 && !run.replace && strcmp(argv[4], "mixed") != 0)
+        usage("the mode is mixed or replace");
+    return run;
+}
+
+/* xorshift64; the state is never 0. */
+static inline uint64_t next(uint64_t *state)
+{
+    uint64_t x = *state;
+
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return *state = x;
+}
+
+/* One step of splitmix64, so that neighbouring seeds have nothing in common. */
+static uint64_t first_state(uint64_t seed)
+{
+    uint64_t x = seed + UINT64_C(0x9E3779B97F4A7C15);
+
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    x ^= x >> 31;
+    return x != 0 ? x : 1;
+}
+
+static inline void *new_block(uint64_t r)
+{
+    size_t size = 16 + (r & 0x3FF);
+    volatile char *block = BENCH_MALLOC(size);
+
+    if (block == NULL) {
+        fprintf(stderr, "bench_random_mixed_%s: out of memory\n", BENCH_NAME);
+        exit(1);
+    }
+    block[0] = (char)r;
+    block[size - 1] = (char)r;
+    return (void *)block;
+}
+
+static void run_mixed(const struct run *run, void **slots)
+{
+    uint64_t state = first_state(run->seed);
+
+    for (uint64_t i = 0; i < run->ops; i++) {
+        uint64_t r = next(&state);
+        void **slot = &slots[((r >> 32) * run->slots) >> 32];
+
+        if (*slot != NULL) {
+            BENCH_FREE(*slot);
+            *slot = NULL;
+        } else {
+            *slot = new_block(r);
+        }
+    }
+}
+
+static void run_replace(const struct run *run, void **slots)
+{
+    uint64_t state = first_state(run->seed);
+
+    for (uint64_t i = 0; i < run->ops; i++) {
+        uint64_t r = next(&state);
+        void **slot = &slots[((r >> 32) * run->slots) >> 32];
+
+        BENCH_FREE(*slot);
+        *slot = new_block(r);
+    }
+}
+
+/*
+ * The largest resident size so far, in KB. Not ru_maxrss: that begins with
+ * the size of the program that started this one.
+ */
+static long peak_kb(void)
+{
+    char line[128];
+    long peak = -1;
+    FILE *file = fopen("/proc/self/status", "r");
+
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "VmHWM: %ld", &peak) == 1)
+            break;
+    }
+    if (file != NULL)
+        fclose(file);
+    return peak;
+}
+
+static long minor_faults(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+int main(int argc, char **argv)
+{
+    struct run run = arguments(argc, argv);
+    /* No allocator's memory, and touched before the clock starts. */
+    void **slots =
+        mmap(NULL, run.slots * sizeof(*slots), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    long faults;
+    double start, spent;
+
+    if (slots == MAP_FAILED) {
+        fprintf(stderr, "bench_random_mixed_%s: no memory for the slots\n",
+                BENCH_NAME);
+        return 1;
+    }
+    faults = minor_faults();
+    start = seconds();
+    if (run.replace)
+        run_replace(&run, slots);
+    else
+        run_mixed(&run, slots);
+    spent = seconds() - start;
+    faults = minor_faults() - faults;
+
+    for (uint64_t i = 0; i < run.slots; i++)
+        BENCH_FREE(slots[i]);
+    printf("Peak = %ld KB, minor faults = %ld\n", peak_kb(), faults);
+    printf("Throughput = %.0f ops/s\n", (double)run.ops / spent);
+    return 0;
+}
