@@ -82,15 +82,19 @@ static HAK_NOINLINE void *malloc_slow(size_t size)
 
 void hak_lane_check(const void *p, const char *caller)
 {
-    size_t offset = hak_range_offset(p);
-    uint32_t tag = hak_range_tag(offset);
+    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    unsigned class;
 
     if (HAK_TAG_HEAP(tag) == 0) {
         hak_fatal("%s(%p): an address that was never given out", caller, p);
     }
-    if (!hak_tiny_is_start(offset, hak_tiny_magic[HAK_TAG_CLASS(tag)])) {
+    class = hak_tiny_class_of(p, tag);
+    if (class >= HAK_TINY_CLASSES) {
+        hak_fatal("%s(%p): an address that was never given out", caller, p);
+    }
+    if (!hak_tiny_is_block(p, tag, class)) {
         hak_fatal("%s(%p): the middle of a block of %u bytes", caller, p,
-                  (unsigned)hak_tiny_size[HAK_TAG_CLASS(tag)]);
+                  (unsigned)hak_tiny_size[class]);
     }
 }
 
@@ -115,7 +119,8 @@ static size_t size_of(const void *p, const char *caller)
 
     if (hak_range_owns(p)) {
         hak_lane_check(p, caller);
-        return hak_tiny_size[HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p)))];
+        return hak_tiny_size[hak_tiny_class_of(
+            p, hak_range_tag(hak_range_offset(p)))];
     }
     if (!hak_system_find(p, &owner, &size)) {
         hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
@@ -167,6 +172,21 @@ static bool fits_as_is(size_t usable, size_t size)
            usable == hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]];
 }
 
+/* Resizes a block of the system's; its heap, if it has one, is told. */
+static void *resize_system(void *p, size_t size)
+{
+    struct hak_heap *owner = NULL;
+    size_t old = 0;
+    void *moved;
+
+    hak_system_find(p, &owner, &old);
+    moved = hak_system_resize(p, size);
+    if (moved != NULL && owner != NULL) {
+        atomic_fetch_add(&owner->system_bytes, size - old);
+    }
+    return moved;
+}
+
 void *hak_realloc(void *p, size_t size)
 {
     size_t old;
@@ -184,7 +204,7 @@ void *hak_realloc(void *p, size_t size)
         return NULL;
     }
     if (size > HAK_LANE_TINY_MAX && !hak_range_owns(p)) {
-        return hak_system_resize(p, size);
+        return resize_system(p, size);
     }
     moved = hak_malloc(size);
     if (moved == NULL) {
@@ -206,6 +226,17 @@ static unsigned aligned_class(size_t alignment, size_t size)
     return class;
 }
 
+/* A power of two up to 1024 always divides the largest class. */
+static void *aligned_small(size_t alignment, size_t size)
+{
+    enum hak_reason reason = HAK_REASON_MEMORY;
+    void *p = hak_thread_alloc(aligned_class(alignment, size), &reason);
+
+    return p != NULL
+               ? p
+               : hak_system_alloc(hak_max(alignment, 16), size, NULL, reason);
+}
+
 void *hak_aligned_alloc(size_t alignment, size_t size)
 {
     if (!hak_is_pow2(alignment)) {
@@ -221,8 +252,7 @@ void *hak_aligned_alloc(size_t alignment, size_t size)
                                 size > HAK_LANE_TINY_MAX ? HAK_REASON_LARGE
                                                          : HAK_REASON_ALIGNED);
     }
-    /* A power of two up to 1024 always divides the largest class. */
-    return hak_malloc(hak_tiny_size[aligned_class(alignment, size)]);
+    return aligned_small(alignment, size);
 }
 
 size_t hak_usable_size(const void *p)

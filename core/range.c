@@ -290,6 +290,9 @@ uint32_t hak_range_slab_take(void)
 {
     uint32_t number;
 
+    if (hak_range.size == 0) {
+        return HAK_NO_SLAB;
+    }
     hak_lock_take(&lock);
     number = take_locked();
     hak_lock_drop(&lock);

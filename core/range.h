@@ -42,6 +42,7 @@
  * HAK_TINY_CLASSES are Tiny's; the other lanes get the rest.
  */
 #define HAK_TAG_CLASS_BITS 8
+#define HAK_TAG_PACKED 0xffu /* a starter slab: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
 #define HAK_TAG_HEAP(tag) ((tag) >> HAK_TAG_CLASS_BITS)
 #define HAK_HEAP_ID_MAX 0xfffffeu

@@ -115,10 +115,21 @@ static void fork_child(void)
 
 /* ---- a thread's first use ----------------------------------------------- */
 
+/*
+ * When the program or library is loaded: locks are taken around fork even if
+ * no thread has a heap, only heaps made by hand or large blocks.
+ */
+__attribute__((constructor)) static void watch_forks(void)
+{
+    if (pthread_atfork(fork_prepare, fork_parent, fork_child) != 0) {
+        hak_warn("pthread_atfork failed: a fork while another thread "
+                 "allocates may leave the child waiting");
+    }
+}
+
 static void init_once(void)
 {
-    usable = pthread_key_create(&key, thread_exit) == 0 &&
-             pthread_atfork(fork_prepare, fork_parent, fork_child) == 0;
+    usable = pthread_key_create(&key, thread_exit) == 0;
     if (!usable) {
         hak_warn("no thread key is left (PTHREAD_KEYS_MAX): "
                  "all requests go to the system allocator");

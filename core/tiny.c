@@ -26,6 +26,7 @@
  */
 #define CARVE_FIRST 512
 #define CARVE_MOST (8 * HAK_KIB)
+#define CARVE_PACKED_MOST HAK_KIB
 
 static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 {
@@ -116,14 +117,17 @@ static void trace_slab(unsigned class)
     }
 }
 
-/* Takes a slab from the shared pool as the class's fresh one. */
-static bool slab_take(struct hak_tiny *tiny, unsigned class)
+/*
+ * Takes a slab from the shared pool, for blocks of `class` or as the starter
+ * slab: `kind` is what the tag says, the class or HAK_TAG_PACKED.
+ */
+static uint32_t slab_take(struct hak_tiny *tiny, unsigned class, unsigned kind)
 {
     uint32_t number = hak_range_slab_take();
     struct hak_slab *slab;
 
     if (number == HAK_NO_SLAB) {
-        return false;
+        return HAK_NO_SLAB;
     }
     slab = hak_range_slab(number);
     slab->free = NULL;
@@ -131,12 +135,11 @@ static bool slab_take(struct hak_tiny *tiny, unsigned class)
     slab->carved = 0;
     slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
     slab->block = hak_tiny_size[class];
-    slab->class = (uint8_t) class;
+    slab->class = (uint8_t)kind;
     all_link(tiny, number);
-    tiny->shelves[class].fresh = number;
-    hak_range_set_tag(number, tiny->tag | class);
+    hak_range_set_tag(number, tiny->tag | kind);
     trace_slab(class);
-    return true;
+    return number;
 }
 
 /* Gives back a slab of which no block is in use. */
@@ -155,13 +158,67 @@ static void slab_give(struct hak_tiny *tiny, uint32_t number)
     hak_range_slab_give(number);
 }
 
+/* The unit of the starter slab at this distance from the range's base. */
+static size_t unit_at(size_t offset)
+{
+    return (offset & (HAK_SLAB_SIZE - 1)) / HAK_STARTER_UNIT;
+}
+
+unsigned hak_tiny_class_of(const void *p, uint32_t tag)
+{
+    const struct hak_tiny *owner;
+
+    if (HAK_TAG_CLASS(tag) != HAK_TAG_PACKED) {
+        return HAK_TAG_CLASS(tag);
+    }
+    owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    return owner->starter_class[unit_at(hak_range_offset(p))] &
+           ~HAK_STARTER_RUN;
+}
+
+bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
+{
+    size_t offset = hak_range_offset(p) & (HAK_SLAB_SIZE - 1);
+    const struct hak_tiny *owner;
+    size_t unit;
+
+    if (class >= HAK_TINY_CLASSES) {
+        return false;
+    }
+    if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
+        owner = hak_range_heap(HAK_TAG_HEAP(tag));
+        for (unit = unit_at(offset);
+             (owner->starter_class[unit] & HAK_STARTER_RUN) == 0; unit--) {
+        }
+        offset -= unit * HAK_STARTER_UNIT;
+    }
+    return hak_tiny_is_start(offset, hak_tiny_magic[class]);
+}
+
+/* Takes one block of the starter slab back. */
+static void loose_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    unsigned class = hak_tiny_class_of(block, tiny->tag | HAK_TAG_PACKED);
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    block->next = shelf->loose;
+    shelf->loose = block;
+    shelf->nloose++;
+    shelf->taken--;
+}
+
 /* Takes one block back into its slab. */
 static void slab_put(struct hak_tiny *tiny, struct hak_block *block)
 {
     uint32_t number = (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
     struct hak_slab *slab = hak_range_slab(number);
-    struct hak_shelf *shelf = &tiny->shelves[slab->class];
+    struct hak_shelf *shelf;
 
+    if (HAK_UNLIKELY(slab->class == HAK_TAG_PACKED)) {
+        loose_put(tiny, block);
+        return;
+    }
+    shelf = &tiny->shelves[slab->class];
     block->next = slab->free;
     slab->free = block;
     shelf->taken--;
@@ -217,11 +274,9 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
     slab->nfree = 0;
 }
 
-/* Links `count` new blocks of a slab, in order of address. */
-static struct hak_block *link_new(uint32_t number, size_t from, size_t size,
-                                  uint32_t count)
+/* Links `count` new blocks from `start` on, in order of address. */
+static struct hak_block *link_new(char *start, size_t size, uint32_t count)
 {
-    char *start = hak_range_slab_start(number) + from * size;
     char *at = start;
 
     for (uint32_t i = 1; i < count; i++) {
@@ -240,8 +295,12 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     size_t size = hak_tiny_size[class];
     struct hak_slab *slab;
     uint32_t count;
+    char *start;
 
-    if (shelf->fresh == HAK_NO_SLAB && !slab_take(tiny, class)) {
+    if (shelf->fresh == HAK_NO_SLAB) {
+        shelf->fresh = slab_take(tiny, class, class);
+    }
+    if (shelf->fresh == HAK_NO_SLAB) {
         return false;
     }
     slab = hak_range_slab(shelf->fresh);
@@ -251,16 +310,68 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
                               shelf->filled)) {
         return false;
     }
-    head_set(tiny, class, link_new(shelf->fresh, slab->carved, size, count),
-             count);
+    start = hak_range_slab_start(shelf->fresh) + slab->carved * size;
+    head_set(tiny, class, link_new(start, size, count), count);
     slab->carved += count;
     shelf->taken += count;
-    shelf->step = (uint32_t)hak_min(shelf->step * 2, CARVE_MOST);
+    shelf->step = (uint16_t)hak_min(shelf->step * 2u, CARVE_MOST);
     if (slab->carved == slab->capacity) {
         shelf->fresh = HAK_NO_SLAB;
-        shelf->filled++;
+        shelf->filled += shelf->filled < UINT16_MAX;
     }
     return true;
+}
+
+/* The starter slab, ready for `units` more units; false if it can't be. */
+static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
+{
+    size_t end = tiny->starter_used + units;
+
+    if (tiny->starter == HAK_NO_SLAB) {
+        tiny->starter = slab_take(tiny, class, HAK_TAG_PACKED);
+        memset(tiny->starter_class, 0xff, sizeof(tiny->starter_class));
+    }
+    return tiny->starter != HAK_NO_SLAB && end <= HAK_STARTER_UNITS &&
+           hak_range_slab_ready(tiny->starter, end * HAK_STARTER_UNIT, 1);
+}
+
+/*
+ * A run of new blocks from the starter slab. False: it is full, or out of
+ * memory; from then on the heap takes slabs of one class.
+ */
+static bool carve_packed(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+    size_t size = hak_tiny_size[class];
+    size_t bytes = hak_max(shelf->step, hak_round_up(size, HAK_STARTER_UNIT));
+    size_t units = bytes / HAK_STARTER_UNIT;
+    uint32_t count = (uint32_t)(bytes / size);
+    uint32_t used = tiny->starter_used;
+    char *start;
+
+    if (!starter_ready(tiny, class, units)) {
+        tiny->packed = false;
+        return false;
+    }
+    memset(&tiny->starter_class[used], (int)class, units);
+    tiny->starter_class[used] |= HAK_STARTER_RUN;
+    tiny->starter_used += (uint32_t)units;
+    start = hak_range_slab_start(tiny->starter) + used * HAK_STARTER_UNIT;
+    head_set(tiny, class, link_new(start, size, count), count);
+    shelf->taken += count;
+    shelf->step = (uint16_t)hak_min(2 * bytes, CARVE_PACKED_MOST);
+    return true;
+}
+
+/* What was flushed of the starter slab. */
+static void take_loose(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    head_set(tiny, class, shelf->loose, shelf->nloose);
+    shelf->taken += shelf->nloose;
+    shelf->loose = NULL;
+    shelf->nloose = 0;
 }
 
 static bool fill(struct hak_tiny *tiny, unsigned class)
@@ -277,6 +388,13 @@ static bool fill(struct hak_tiny *tiny, unsigned class)
         return true;
     }
     hak_tiny_collect(tiny);
+    if (shelf->loose != NULL) {
+        take_loose(tiny, class);
+        return true;
+    }
+    if (tiny->packed && carve_packed(tiny, class)) {
+        return true;
+    }
     if (shelf->open != HAK_NO_SLAB) {
         take_open(tiny, class);
         return true;
@@ -343,8 +461,8 @@ void hak_tiny_collect(struct hak_tiny *tiny)
         struct hak_block *next = list->next;
 
         tiny->remote_frees++;
-        tiny->remote_bytes +=
-            hak_tiny_size[HAK_TAG_CLASS(hak_range_tag(hak_range_offset(list)))];
+        tiny->remote_bytes += hak_tiny_size[hak_tiny_class_of(
+            list, hak_range_tag(hak_range_offset(list)))];
         slab_put(tiny, list);
         list = next;
     }

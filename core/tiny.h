@@ -12,12 +12,21 @@
  *     slab --carve, or its whole free list--> spare, head --pop--> user
  *     slab <--flush, when spare is taken----- spare <- head <-push--'
  *
+ * A heap may start packed: its first blocks, of all classes, come from one
+ * starter slab, where each run of 512 B units holds blocks of one class. A
+ * small heap then fits on a few pages instead of a page for each class. The
+ * starter slab's tag says HAK_TAG_PACKED instead of a class, so that only
+ * sized frees (Lua's) find the bin at once; what is flushed of it waits in the
+ * class's `loose` list, and the slab stays until the heap ends.
+ *
  * Invariants, for each class c of a heap:
  *   - head holds cap - room blocks, spare holds spare_count; taken =
  *     head + spare + what users and other threads' outboxes have;
  *   - a slab is in the open list exactly if nfree > 0;
  *   - nfree <= carved <= capacity; carved < capacity at most for `fresh`;
- *   - every slab is in the `all` list, and its tag is the heap's tag | c;
+ *   - loose holds nloose blocks, all of the starter slab;
+ *   - every slab is in the `all` list, and its tag is the heap's tag | c, or
+ *     | HAK_TAG_PACKED for the starter, whose counts are not used;
  *   - a slab with nfree == carved stays only as `fresh` or when it was the
  *     class's only open slab.
  */
@@ -39,14 +48,21 @@ struct hak_bin {
 
 /* The cold half of a class. */
 struct hak_shelf {
-    int64_t taken;        /* blocks out of slabs, see above */
-    uint32_t open;        /* first slab with free blocks */
-    uint32_t fresh;       /* the slab being carved, or HAK_NO_SLAB */
-    int32_t cap;          /* head's count is cap - room */
-    uint32_t spare_count; /* spare's count */
-    uint32_t step;        /* bytes to carve next */
-    uint32_t filled;      /* slabs that were carved to their end */
+    int64_t taken;           /* blocks out of slabs, see above */
+    uint32_t open;           /* first slab with free blocks */
+    uint32_t fresh;          /* the slab being carved, or HAK_NO_SLAB */
+    int32_t cap;             /* head's count is cap - room */
+    uint32_t spare_count;    /* spare's count */
+    uint16_t step;           /* bytes to carve next */
+    uint16_t filled;         /* slabs carved to their end, at most UINT16_MAX */
+    uint32_t nloose;         /* loose's count */
+    struct hak_block *loose; /* free blocks of the starter slab */
 };
+
+/* The starter slab's runs are made of units of this many bytes. */
+#define HAK_STARTER_UNIT 512
+#define HAK_STARTER_UNITS (HAK_SLAB_SIZE / HAK_STARTER_UNIT)
+#define HAK_STARTER_RUN 0x80u
 
 /* Blocks of one other heap, on their way back to it. */
 struct hak_outbox {
@@ -75,6 +91,11 @@ struct hak_tiny {
     uint64_t remote_bytes;
     struct hak_outbox outbox[HAK_OUTBOXES];
     struct hak_shelf shelves[HAK_TINY_CLASSES];
+    bool packed;           /* start packed: set before the first use */
+    uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
+    uint32_t starter_used; /* units carved of it */
+    /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first */
+    uint8_t starter_class[HAK_STARTER_UNITS];
 };
 
 /* Makes the state of heap `id` (at least 1). */
@@ -112,6 +133,15 @@ HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
 {
     atomic_store_explicit(&tiny->busy, on, memory_order_release);
 }
+
+/*
+ * The class of p, an address in a slab that carries `tag`; one that does not
+ * exist (HAK_TINY_CLASSES or more) in a starter slab's unused part.
+ */
+unsigned hak_tiny_class_of(const void *p, uint32_t tag);
+
+/* Whether p, of the class that hak_tiny_class_of told, is a block's start. */
+bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class);
 
 /* Pops a block, or NULL if the bin is empty. */
 HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)

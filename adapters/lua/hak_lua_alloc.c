@@ -74,24 +74,26 @@ HAK_INLINE void count_type(struct hak_lua_heap *lua, size_t tag, size_t size)
 
 /* ---- slow paths of a state on its own heap ------------------------------ */
 
-/*
- * Takes `more` bytes from the headroom, raising the gate if need be. False:
- * the limit refuses, nothing is taken.
- */
+/* Whether the limit lets `more` bytes in; counts a refusal. */
 static bool admit(struct hak_lua_heap *lua, size_t more)
+{
+    if (more <= PTRDIFF_MAX && hak_lua_live(lua) + more <= lua->limit) {
+        return true;
+    }
+    lua->refused++;
+    return false;
+}
+
+/* Takes `more` bytes from the headroom, raising the peak if need be. */
+static void take(struct hak_lua_heap *lua, size_t more)
 {
     size_t live = hak_lua_live(lua) + more;
 
-    if (more > PTRDIFF_MAX || live > lua->limit) {
-        lua->refused++;
-        return false;
-    }
     lua->headroom -= (int64_t)more;
     if (live > lua->peak) {
         lua->peak = live;
         hak_lua_set_gate(lua);
     }
-    return true;
 }
 
 /* A block of the fallback's: new (ptr NULL) or resized; not accounted. */
@@ -134,9 +136,8 @@ static HAK_NOINLINE void *new_slow(struct hak_lua_heap *lua, size_t tag,
         p = from_fallback(lua, NULL, tag, nsize);
     }
     if (HAK_LIKELY(p != NULL)) {
+        take(lua, nsize);
         count_type(lua, tag, nsize);
-    } else {
-        lua->headroom += (int64_t)nsize;
     }
     return p;
 }
@@ -162,13 +163,13 @@ static HAK_NOINLINE void *new_peak(struct hak_lua_heap *lua, size_t tag,
     if (HAK_UNLIKELY(live > lua->limit)) {
         return new_again(lua, tag, nsize);
     }
-    /* Below the limit the gate is the peak: see hak_lua_heap.h. */
-    lua->peak = lua->gate = live;
-    lua->headroom = 0;
     p = hak_bin_pop(bin_for(lua, nsize));
     if (HAK_UNLIKELY(p == NULL)) {
         return new_again(lua, tag, nsize);
     }
+    /* Below the limit the gate is the peak: see hak_lua_heap.h. */
+    lua->peak = lua->gate = live;
+    lua->headroom = 0;
     count_type(lua, tag, nsize);
     return p;
 }
@@ -179,13 +180,15 @@ static HAK_NOINLINE void *new_peak(struct hak_lua_heap *lua, size_t tag,
  */
 static unsigned class_by_tag(const struct hak_lua_heap *lua, const void *ptr)
 {
-    uint32_t class;
+    uint32_t tag;
 
     if (!hak_range_owns(ptr)) {
         return HAK_TINY_CLASSES;
     }
-    class = hak_range_tag(hak_range_offset(ptr)) ^ hak_lua_core(lua)->tiny.tag;
-    return class < HAK_TINY_CLASSES ? class : HAK_TINY_CLASSES;
+    tag = hak_range_tag(hak_range_offset(ptr));
+    return HAK_TAG_HEAP(tag) == hak_lua_core(lua)->tiny.id
+               ? hak_tiny_class_of(ptr, tag)
+               : HAK_TINY_CLASSES;
 }
 
 /* Always NULL, as the other ends of hak_lua_alloc's way through a free. */
@@ -283,9 +286,9 @@ static HAK_NOINLINE void *resize_slow(struct hak_lua_heap *lua, void *ptr,
     } else {
         p = move(lua, ptr, osize, nsize);
     }
-    if (p == NULL) {
-        lua->headroom += (int64_t)(nsize - osize);
-    } else if (nsize < osize) {
+    if (p != NULL && nsize > osize) {
+        take(lua, nsize - osize);
+    } else if (p != NULL) {
         lua->headroom += (int64_t)(osize - nsize);
     }
     return p;
@@ -321,7 +324,7 @@ static HAK_NOINLINE void *thread_resize(void *ptr, size_t osize, size_t nsize)
     }
     if (route(nsize) &&
         class_for(nsize) ==
-            HAK_TAG_CLASS(hak_range_tag(hak_range_offset(ptr)))) {
+            hak_tiny_class_of(ptr, hak_range_tag(hak_range_offset(ptr)))) {
         return ptr;
     }
     p = thread_new(nsize);

@@ -31,6 +31,7 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
     if (heap == NULL) {
         return NULL;
     }
+    heap->tiny.packed = true; /* most states are small, and many */
     lua = hak_heap_extra(heap);
     lua->base = hak_range.base;
     lua->size = hak_range.size;
@@ -217,7 +218,7 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
     }
     lua->fallback = lua_getallocf(L, &lua->fallback_ud);
     lua->main_block = main_block(L);
-    if (lua->fallback == hak_lua_alloc) {
+    if (hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX))) {
         lua->size = 0; /* its old blocks are in the range as well */
     }
     /* Counts what the state already has, with nothing left under the gate. */
