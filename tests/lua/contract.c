@@ -566,25 +566,57 @@ static size_t fill_up(void *ud, void **kept, size_t most, size_t size)
     return count;
 }
 
+/* Takes what malloc still has, down to the smallest; a list to give back. */
+static void *drain(void)
+{
+    void **list = NULL;
+    for (size_t size = 1 << 16; size >= sizeof *list; size /= 2)
+        for (void **next; (next = malloc(size)); list = next)
+            *next = list;
+    return list;
+}
+
+static void undrain(void *list)
+{
+    while (list) {
+        void *next = *(void **)list;
+        free(list);
+        list = next;
+    }
+}
+
+/* Shrinks all, each to another size, and frees them. */
+static void shrink_all(void *ud, void **kept, size_t count, size_t size)
+{
+    for (size_t i = 0; i < count; i++)
+        fill(kept[i], size, (unsigned)i);
+    for (size_t i = 0; i < count; i++) {
+        size_t less = 1 + i * 37 % (size < 1500 ? size : 1500);
+        kept[i] = hak_lua_alloc(ud, kept[i], size, less);
+        cr_assert(kept[i], "shrink from %zu to %zu bytes failed", size, less);
+    }
+    for (size_t i = 0; i < count; i++) {
+        size_t less = 1 + i * 37 % (size < 1500 ? size : 1500);
+        cr_assert(filled(kept[i], less, (unsigned)i), "from %zu to %zu", size,
+                  less);
+        hak_lua_alloc(ud, kept[i], less, 0);
+    }
+}
+
 static void without_memory(void *ud)
 {
     enum { MOST = 100000 };
     static void *kept[MOST], *small[MOST];
+    size_t smalls = fill_up(ud, small, 5000, 1000);
+    cr_assert_eq(smalls, (size_t)5000);
     size_t count = fill_up(ud, kept, MOST, 20000);
     cr_assert_lt(count, (size_t)MOST, "memory never ran out");
-    size_t smalls = fill_up(ud, small, MOST, 1000);
+    smalls += fill_up(ud, small + smalls, MOST - smalls, 1000);
     cr_assert_lt(smalls, (size_t)MOST, "memory never ran out");
-    for (size_t i = 0; i < count; i++) {
-        size_t size = 1 + i * 37 % 1500;
-        fill(kept[i], 20000, 4);
-        kept[i] = hak_lua_alloc(ud, kept[i], 20000, size);
-        cr_assert(kept[i], "shrink to %zu bytes failed", size);
-        cr_assert(filled(kept[i], size, 4));
-    }
-    for (size_t i = 0; i < count; i++)
-        hak_lua_alloc(ud, kept[i], 1 + i * 37 % 1500, 0);
-    for (size_t i = 0; i < smalls; i++)
-        hak_lua_alloc(ud, small[i], 1000, 0);
+    void *rest = drain();
+    shrink_all(ud, small, smalls, 1000);
+    shrink_all(ud, kept, count, 20000);
+    undrain(rest);
     void *again = hak_lua_alloc(ud, NULL, 0, 1000);
     cr_assert(again, "no memory after all was freed");
     hak_lua_alloc(ud, again, 1000, 0);

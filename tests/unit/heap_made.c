@@ -290,6 +290,29 @@ Test(heap_made, frees_by_others_settle_the_account)
     hak_heap_delete(heap);
 }
 
+/* Collected by a refill, before the account is settled. */
+Test(heap_made, live_is_right_while_frees_by_others_come_in)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+    void *blocks[64];
+    size_t count = 64;
+
+    for (size_t i = 0; i < 64; i++) {
+        blocks[i] = hak_heap_malloc(heap, 1024);
+    }
+    for (size_t i = 0; i < 30; i++) {
+        hak_free(blocks[i]);
+    }
+    while (heap->tiny.remote_frees == 0) {
+        cr_assert_eq(hak_heap_live(heap), count * 1024);
+        cr_assert_not_null(hak_heap_malloc(heap, 1024));
+        count++;
+    }
+    cr_assert_eq(heap->tiny.remote_frees, 30);
+    cr_assert_eq(hak_heap_live(heap), (count - 30) * 1024);
+    hak_heap_delete(heap);
+}
+
 /* hak_realloc takes any block; the heap's account must stay right. */
 Test(heap_made, hak_realloc_of_a_heap_s_block_keeps_its_account)
 {

@@ -7,17 +7,25 @@
 
 TestSuite(os, .timeout = 60);
 
-static void touch(void *arg)
+/* Whether a read or a write of p would fault, as the kernel's table says. */
+static bool faults(const void *p)
 {
-    *(volatile char *)arg = 1;
-}
+    FILE *file = fopen("/proc/self/maps", "r");
+    bool usable = false;
+    char line[512];
 
-static bool faults(void *p)
-{
-    struct unit_child child;
+    cr_assert_not_null(file);
+    while (fgets(line, sizeof(line), file) != NULL) {
+        unsigned long from, to;
+        char access[5];
 
-    unit_child(&child, touch, p);
-    return child.status != 0;
+        if (sscanf(line, "%lx-%lx %4s", &from, &to, access) == 3 &&
+            (uintptr_t)p >= from && (uintptr_t)p < to) {
+            usable = access[0] == 'r' && access[1] == 'w';
+        }
+    }
+    fclose(file);
+    return !usable;
 }
 
 Test(os, reserve_is_aligned_and_has_no_access)
@@ -60,6 +68,7 @@ Test(os, commit_makes_pages_usable_and_zero)
         cr_assert_eq(p[HAK_PAGE + i], 0);
     }
     memset(p + HAK_PAGE, 1, 2 * HAK_PAGE);
+    cr_assert_not(faults(p + HAK_PAGE));
     cr_assert(faults(p));
     cr_assert(faults(p + 3 * HAK_PAGE));
     cr_assert_not(hak_os_commit(NULL, HAK_PAGE));

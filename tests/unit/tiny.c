@@ -380,6 +380,41 @@ Test(tiny, an_idle_slab_is_given_back_unless_it_is_the_only_open_one)
     tiny_delete(tiny);
 }
 
+/* Else a program that frees and allocates at a slab's end takes and gives. */
+Test(tiny, the_only_open_slab_stays_when_it_is_idle)
+{
+    struct hak_tiny *tiny = tiny_new(false);
+    unsigned c = class_of(1024);
+    void *blocks[128];
+    struct hak_slab *first;
+    size_t freed = 0;
+
+    for (size_t i = 0; i < 128; i++) {
+        blocks[i] = hak_tiny_alloc(tiny, c);
+    }
+    first = slab_of(blocks[0]);
+    hak_tiny_trim(tiny);
+    cr_assert_eq(64 % tiny->bins[c].room, 0, "flushes end with the slab");
+    while (freed < 128 && first->nfree < 64) {
+        hak_tiny_free(tiny, c, blocks[freed++]);
+    }
+    cr_assert_eq(first->nfree, 64);
+    cr_assert_lt(freed, 128);
+    cr_assert_eq(tiny->nslabs, 2);
+    cr_assert_eq(tiny->shelves[c].open, tiny_number(blocks[0]));
+    tiny_check(tiny);
+    /* As soon as it is not the only one, the next idle slab goes. */
+    while (freed < 128) {
+        hak_tiny_free(tiny, c, blocks[freed++]);
+    }
+    for (size_t i = 0; i < 128; i++) {
+        blocks[i] = hak_tiny_alloc(tiny, c);
+    }
+    cr_assert_leq(tiny->nslabs, 2);
+    tiny_check(tiny);
+    tiny_delete(tiny);
+}
+
 Test(tiny, one_block_in_use_keeps_its_slab_and_only_that)
 {
     struct hak_tiny *tiny = tiny_new(false);
