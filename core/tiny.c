@@ -343,10 +343,12 @@ static bool carve_packed(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     size_t size = hak_tiny_size[class];
-    size_t bytes = hak_max(shelf->step, hak_round_up(size, HAK_STARTER_UNIT));
+    uint32_t used = tiny->starter_used;
+    size_t least = hak_round_up(size, HAK_STARTER_UNIT);
+    size_t left = (HAK_STARTER_UNITS - used) * HAK_STARTER_UNIT;
+    size_t bytes = hak_max(hak_min(shelf->step, left), least);
     size_t units = bytes / HAK_STARTER_UNIT;
     uint32_t count = (uint32_t)(bytes / size);
-    uint32_t used = tiny->starter_used;
     char *start;
 
     if (!starter_ready(tiny, class, units)) {
@@ -357,8 +359,8 @@ static bool carve_packed(struct hak_tiny *tiny, unsigned class)
     tiny->starter_class[used] |= HAK_STARTER_RUN;
     tiny->starter_used += (uint32_t)units;
     start = hak_range_slab_start(tiny->starter) + used * HAK_STARTER_UNIT;
-    head_set(tiny, class, link_new(start, size, count), count);
     shelf->taken += count;
+    head_set(tiny, class, link_new(start, size, count), count);
     shelf->step = (uint16_t)hak_min(2 * bytes, CARVE_PACKED_MOST);
     return true;
 }
