@@ -89,7 +89,7 @@ void hak_lane_check(const void *p, const char *caller)
         hak_fatal("%s(%p): an address that was never given out", caller, p);
     }
     class = hak_tiny_class_of(p, tag);
-    if (class >= HAK_TINY_CLASSES) {
+    if (!hak_tiny_is_carved(p, tag, class)) {
         hak_fatal("%s(%p): an address that was never given out", caller, p);
     }
     if (!hak_tiny_is_block(p, tag, class)) {

@@ -7,7 +7,7 @@
 #include "options.h"
 #include "os.h"
 
-struct hak_range hak_range;
+struct hak_range hak_range = {.base = HAK_NO_BASE};
 
 /* Both masks have a bit for each slab of the superslab. */
 struct super {

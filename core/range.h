@@ -69,8 +69,9 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 
 /*
  * The part that hot paths read; set once, by hak_range_init. A thread that
- * reads base or size before it has taken part in an allocation may see them
+ * reads base and size before it has taken part in an allocation may see either
  * unset: every pointer is then foreign, which is the truth for what it has.
+ * (No base is half the address space away: from there no size reaches back.)
  * Hence plain words, which compilers fold into their instructions; the thread
  * sanitizer gets to see atomics.
  */
@@ -79,6 +80,8 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 #else
 #define HAK_SET_ONCE(type) type
 #endif
+
+#define HAK_NO_BASE ((uintptr_t)1 << 63)
 
 struct hak_range {
     HAK_SET_ONCE(uintptr_t) base;

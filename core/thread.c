@@ -28,7 +28,12 @@ static bool usable; /* the key exists: after `once` */
 static void send_all(struct hak_heap *heap)
 {
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        hak_heap_sent(hak_remote_send(&heap->tiny, i));
+        uint32_t sent;
+
+        hak_tiny_busy(&heap->tiny, true);
+        sent = hak_remote_send(&heap->tiny, i);
+        hak_tiny_busy(&heap->tiny, false);
+        hak_heap_sent(sent);
     }
 }
 

@@ -17,6 +17,7 @@
  * back.
  */
 #define BUDGET_LEAST (16 * HAK_KIB)
+#define BUDGET_MOST HAK_GIB
 #define BUDGET_SHIFT 4
 #define BUDGET_BLOCKS 8
 
@@ -30,9 +31,10 @@
 
 static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 {
-    size_t bytes = (tiny->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
+    size_t share = (tiny->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
+    size_t bytes = hak_min(hak_max(share, BUDGET_LEAST), BUDGET_MOST);
     /* bytes / block size, by multiplication: this runs for every new heap. */
-    size_t blocks = hak_max(bytes, BUDGET_LEAST) * hak_tiny_magic[class] >> 32;
+    size_t blocks = bytes * hak_tiny_magic[class] >> 32;
 
     return (int32_t)hak_max(blocks, BUDGET_BLOCKS);
 }
@@ -176,15 +178,28 @@ unsigned hak_tiny_class_of(const void *p, uint32_t tag)
            ~HAK_STARTER_RUN;
 }
 
+/* Its owner may be carving: only an address never given out can be misjudged. */
+static HAK_RACY_READER bool was_carved(size_t offset, unsigned class)
+{
+    const struct hak_slab *slab =
+        hak_range_slab((uint32_t)(offset >> HAK_SLAB_SHIFT));
+    const volatile uint32_t *carved = &slab->carved;
+
+    return (offset & (HAK_SLAB_SIZE - 1)) / hak_tiny_size[class] < *carved;
+}
+
+bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
+{
+    return class < HAK_TINY_CLASSES && (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED ||
+                                        was_carved(hak_range_offset(p), class));
+}
+
 bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
 {
     size_t offset = hak_range_offset(p) & (HAK_SLAB_SIZE - 1);
     const struct hak_tiny *owner;
     size_t unit;
 
-    if (class >= HAK_TINY_CLASSES) {
-        return false;
-    }
     if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
         owner = hak_range_heap(HAK_TAG_HEAP(tag));
         for (unit = unit_at(offset);
@@ -454,7 +469,8 @@ void hak_tiny_collect(struct hak_tiny *tiny)
 {
     struct hak_block *list;
 
-    if (HAK_LIKELY(atomic_load_explicit(&tiny->inbox, memory_order_relaxed) ==
+    /* seq_cst: who parks a heap first says so, then looks here for the last. */
+    if (HAK_LIKELY(atomic_load_explicit(&tiny->inbox, memory_order_seq_cst) ==
                    NULL)) {
         return;
     }

@@ -127,11 +127,15 @@ uint64_t hak_tiny_live(const struct hak_tiny *tiny, unsigned class);
 
 /*
  * Marks the slow paths. A fork in another thread may copy a heap at any
- * instruction: outside these marks its lists are whole.
+ * instruction: outside these marks its lists are whole. The mark is written
+ * before the lists are touched and taken off after.
  */
 HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
 {
     atomic_store_explicit(&tiny->busy, on, memory_order_release);
+#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
+    atomic_thread_fence(memory_order_release);
+#endif
 }
 
 /*
@@ -140,7 +144,10 @@ HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
  */
 unsigned hak_tiny_class_of(const void *p, uint32_t tag);
 
-/* Whether p, of the class that hak_tiny_class_of told, is a block's start. */
+/* Whether p, of the class that hak_tiny_class_of told, was ever given out. */
+bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
+
+/* Whether p, which was, is the start of a block. */
 bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class);
 
 /* Pops a block, or NULL if the bin is empty. */

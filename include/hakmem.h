@@ -60,8 +60,8 @@ HAK_API void *hak_calloc(size_t count, size_t size)
 HAK_API void hak_free(void *ptr);
 
 /*
- * As hak_free, for a caller who knows the size it asked for. Fatal as well:
- * a size that the block could not have been asked for with.
+ * As hak_free, for a caller who knows the size it asked for. Fatal as well: a
+ * size that is larger than the block.
  */
 HAK_API void hak_free_sized(void *ptr, size_t size);
 

@@ -596,3 +596,21 @@ Test(alloc, random_use_keeps_contents_and_invariants)
     cr_assert_eq(unit_stats().tiny_live_bytes, 0);
     cr_assert_eq(unit_stats().system_live, 0);
 }
+
+static void usable_child(void *p)
+{
+    hak_usable_size(p);
+}
+
+/* The uncarved part of a slab in use: seen wherever the slab is looked at. */
+Test(alloc, the_part_of_a_slab_not_yet_given_out_is_fatal)
+{
+    char *p = hak_malloc(64);
+    char *end = (char *)(((uintptr_t)p | (HAK_SLAB_SIZE - 1)) + 1) - 64;
+
+    unit_expect_fatal(usable_child, end,
+                      "hakmem: fatal: hak_usable_size(%p): an address that was "
+                      "never given out\n",
+                      (void *)end);
+    hak_free(p);
+}

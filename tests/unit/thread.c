@@ -685,6 +685,7 @@ static void adopt_outbox(void *arg)
 
 Test(thread, an_adopted_outbox_reaches_its_owner_in_the_child)
 {
+    UNIT_SKIP_IF_GCC_TSAN();
     pthread_t thread;
 
     for (size_t i = 0; i < 30; i++) {

@@ -59,6 +59,23 @@ __tsan_default_options(void)
 }
 
 /* The address space that watched programs need is beyond any limit of ours. */
+#ifdef __SANITIZE_THREAD__
+#define UNIT_GCC_TSAN 1
+#else
+#define UNIT_GCC_TSAN 0
+#endif
+
+/*
+ * gcc 12's thread sanitizer takes a thread that a forked child starts for one
+ * of the parent's ("dup thread"); clang's does not.
+ */
+#define UNIT_SKIP_IF_GCC_TSAN()                                                \
+    do {                                                                       \
+        if (UNIT_GCC_TSAN) {                                                   \
+            cr_skip("gcc's tsan knows no threads of a child");                 \
+        }                                                                      \
+    } while (0)
+
 #define UNIT_SKIP_IF_WATCHED(why)                                              \
     do {                                                                       \
         if (UNIT_WATCHED) {                                                    \
