@@ -93,7 +93,8 @@ HAK_API hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config);
 /*
  * Ends a heap after lua_close of its state. If blocks are still live, says so
  * in one line on standard error (a leak report); all Tiny blocks are released
- * slab by slab, larger live ones are lost. NULL does nothing.
+ * slab by slab, larger live ones are lost. NULL does nothing. Not for the
+ * heap of a switched state, which ends itself (hak_lua_switch).
  */
 HAK_API void hak_lua_heap_delete(hak_lua_heap *heap);
 
