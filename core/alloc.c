@@ -119,8 +119,7 @@ static size_t size_of(const void *p, const char *caller)
 
     if (hak_range_owns(p)) {
         hak_lane_check(p, caller);
-        return hak_tiny_size[hak_tiny_class_of(
-            p, hak_range_tag(hak_range_offset(p)))];
+        return hak_tiny_size[hak_tiny_class_at(p)];
     }
     if (!hak_system_find(p, &owner, &size)) {
         hak_fatal("%s(%p): not a block of HAKMEM", caller, p);

@@ -128,22 +128,28 @@ void *hak_heap_malloc(hak_heap *heap, size_t size)
     return p;
 }
 
-/* Frees a block of the system's; fatal if it is not one of this heap's. */
-static HAK_NOINLINE void free_system(struct hak_heap *heap, void *p)
+/* The size of p, outside the range; fatal if it is no block of heap's. */
+static size_t system_size(struct hak_heap *heap, const void *p,
+                          const char *caller)
 {
     struct hak_heap *owner;
     size_t size;
 
-    if (p == NULL) {
-        return;
-    }
     if (!hak_system_find(p, &owner, &size)) {
-        hak_fatal("hak_heap_free(%p): not a block of HAKMEM", p);
+        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
     }
     if (owner != heap) {
-        hak_fatal("hak_heap_free(%p): a block of another heap", p);
+        hak_fatal("%s(%p): a block of another heap", caller, p);
     }
-    hak_lane_free_system(p, "hak_heap_free");
+    return size;
+}
+
+static HAK_NOINLINE void free_system(struct hak_heap *heap, void *p)
+{
+    if (p != NULL) {
+        system_size(heap, p, "hak_heap_free");
+        hak_lane_free_system(p, "hak_heap_free");
+    }
 }
 
 /* The class of p, which is in the range; fatal if it is no block of heap's. */
@@ -178,19 +184,10 @@ void hak_heap_free(hak_heap *heap, void *p)
 /* The usable size of p, a block of this heap. */
 static size_t size_of(struct hak_heap *heap, void *p)
 {
-    struct hak_heap *owner;
-    size_t size;
-
     if (hak_range_owns(p)) {
         return hak_tiny_size[class_of(heap, p, "hak_heap_realloc")];
     }
-    if (!hak_system_find(p, &owner, &size)) {
-        hak_fatal("hak_heap_realloc(%p): not a block of HAKMEM", p);
-    }
-    if (owner != heap) {
-        hak_fatal("hak_heap_realloc(%p): a block of another heap", p);
-    }
-    return size;
+    return system_size(heap, p, "hak_heap_realloc");
 }
 
 void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)

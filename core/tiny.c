@@ -479,8 +479,7 @@ void hak_tiny_collect(struct hak_tiny *tiny)
         struct hak_block *next = list->next;
 
         tiny->remote_frees++;
-        tiny->remote_bytes += hak_tiny_size[hak_tiny_class_of(
-            list, hak_range_tag(hak_range_offset(list)))];
+        tiny->remote_bytes += hak_tiny_size[hak_tiny_class_at(list)];
         slab_put(tiny, list);
         list = next;
     }

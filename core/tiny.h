@@ -144,6 +144,12 @@ HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
  */
 unsigned hak_tiny_class_of(const void *p, uint32_t tag);
 
+/* The class of the block p. */
+HAK_INLINE unsigned hak_tiny_class_at(const void *p)
+{
+    return hak_tiny_class_of(p, hak_range_tag(hak_range_offset(p)));
+}
+
 /* Whether p, of the class that hak_tiny_class_of told, was ever given out. */
 bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
 

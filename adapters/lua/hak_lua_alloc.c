@@ -322,9 +322,7 @@ static HAK_NOINLINE void *thread_resize(void *ptr, size_t osize, size_t nsize)
     if (!hak_range_owns(ptr)) {
         return realloc(ptr, nsize);
     }
-    if (route(nsize) &&
-        class_for(nsize) ==
-            hak_tiny_class_of(ptr, hak_range_tag(hak_range_offset(ptr)))) {
+    if (route(nsize) && class_for(nsize) == hak_tiny_class_at(ptr)) {
         return ptr;
     }
     p = thread_new(nsize);
