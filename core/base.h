@@ -71,7 +71,8 @@ HAK_INLINE size_t hak_max(size_t a, size_t b)
 
 /*
  * Locks, in the order in which they may be taken (fork takes them all so):
- * heaps (thread.c), range (range.c), system (system.c).
+ * heaps (thread.c), ace (ace.c), huge (huge.c), range (supers.c), system
+ * (system.c).
  */
 typedef pthread_mutex_t hak_lock;
 

@@ -21,40 +21,66 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
     }
     hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_MADE);
     memset((char *)heap + sizeof(heap->tiny), 0,
-           HAK_HEAP_SLOT - sizeof(heap->tiny));
+           HAK_PAGE - sizeof(heap->tiny));
     heap->limit = heap->gate = SIZE_MAX;
     atomic_store(&heap->state, state);
     return heap;
 }
 
+void hak_heap_collect(struct hak_heap *heap)
+{
+    hak_tiny_trim(&heap->tiny);
+    if (hak_heap_pool(heap)->tag != 0) {
+        hak_pool_trim(hak_heap_pool(heap));
+    }
+}
+
 HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
                                     struct hak_heap_counts *counts)
 {
-    counts->allocs = counts->frees = heap->tiny.remote_frees;
-    counts->live_bytes = 0;
+    const struct hak_pool *pool = hak_heap_pool(heap);
+
+    memset(counts, 0, sizeof(*counts));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         uint64_t live = hak_tiny_live(&heap->tiny, c);
+        uint64_t pops = heap->tiny.bins[c].pops;
 
-        counts->frees += heap->tiny.bins[c].frees;
-        counts->allocs += heap->tiny.bins[c].frees + live;
-        counts->live_bytes += live * hak_tiny_size[c];
+        counts->tiny.allocs += pops;
+        counts->tiny.frees += pops > live ? pops - live : 0;
+        counts->tiny.live_bytes += live * hak_tiny_size[c];
     }
+    counts->pool.allocs = pool->allocs;
+    counts->pool.frees = pool->frees + pool->remote_frees;
+    counts->pool.live_bytes = pool->live_bytes;
+    counts->remote_frees = heap->tiny.remote_frees + pool->remote_frees;
+}
+
+/* Keeps in mind what a heap has counted. */
+static void remember(const struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    atomic_fetch_add(&hak_heap_past.allocs, counts.tiny.allocs);
+    atomic_fetch_add(&hak_heap_past.pool_allocs, counts.pool.allocs);
+    atomic_fetch_add(&hak_heap_past.remote_frees, counts.remote_frees);
+    atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
+    atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
+    atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
 }
 
 void hak_heap_destroy(struct hak_heap *heap)
 {
+    struct hak_pool *pool = hak_heap_pool(heap);
     uint32_t id = heap->tiny.id;
-    struct hak_heap_counts counts;
 
-    hak_heap_count(heap, &counts);
-    atomic_fetch_add(&hak_heap_past.allocs, counts.allocs);
-    atomic_fetch_add(&hak_heap_past.frees, counts.allocs);
-    atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
-    atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
-    atomic_fetch_add(&hak_heap_past.remote_frees, heap->tiny.remote_frees);
-    atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
+    remember(heap);
     atomic_store(&heap->state, HAK_HEAP_FREE);
     hak_tiny_release(&heap->tiny);
+    if (pool->tag != 0) {
+        hak_pool_release(pool);
+        memset(pool, 0, sizeof(*pool));
+    }
     if (id != 0) {
         hak_range_heap_give(id);
     } else {

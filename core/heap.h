@@ -1,9 +1,10 @@
 /*
  * heap.h - heaps: the Tiny state, and what a heap made by hand adds to it.
  *
- * Layer 5. A heap lives in a slot of one page (range.h), found from its id by
- * arithmetic; what the struct leaves of the page is its maker's (an adapter
- * keeps its own state there: hak_heap_extra).
+ * Layer 5. A heap lives in a slot of two pages (range.h), found from its id by
+ * arithmetic; what the struct leaves of the first page is its maker's (an
+ * adapter keeps its own state there: hak_heap_extra), the second one holds the
+ * Pool lane's state and is not touched before that is used.
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
  *     free --new---> made (by hand) ----delete--> free
@@ -15,6 +16,7 @@
 #include <hakmem.h>
 
 #include "base.h"
+#include "pool.h"
 #include "system.h"
 #include "tiny.h"
 
@@ -32,28 +34,51 @@ struct hak_heap {
     struct hak_tiny tiny; /* first: a heap's id leads here */
     /* any thread */
     _Atomic(uint32_t) state;
-    _Atomic(size_t) system_bytes; /* in the system's blocks (made by hand) */
+    /* in blocks of ACE, Huge and the system (made by hand) */
+    _Atomic(size_t) other_bytes;
     /* under the heaps' lock */
     uint32_t parked_next; /* id, 0: last */
     /* the user of a heap made by hand */
-    size_t live;  /* bytes in Tiny blocks, less those freed by others */
-    size_t gate;  /* `live` may rise to this: the limit less system_bytes */
+    size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
+    size_t gate;  /* `live` may rise to this: the limit less other_bytes */
     size_t limit; /* SIZE_MAX: none */
     uint64_t limit_refused;
     char name[HAK_HEAP_NAME];
 };
 
 #define HAK_HEAP_EXTRA_AT ((sizeof(struct hak_heap) + 63) & ~(size_t)63)
-#define HAK_HEAP_EXTRA (HAK_HEAP_SLOT - HAK_HEAP_EXTRA_AT)
+#define HAK_HEAP_EXTRA (HAK_PAGE - HAK_HEAP_EXTRA_AT)
 
-_Static_assert(sizeof(struct hak_heap) <= HAK_HEAP_SLOT - 512,
-               "a heap leaves its maker 512 bytes of the slot");
+_Static_assert(sizeof(struct hak_heap) <= HAK_PAGE - 384,
+               "a heap leaves its maker 384 bytes of its first page");
+_Static_assert(sizeof(struct hak_pool) <= HAK_HEAP_SLOT - HAK_PAGE,
+               "Pool's state has the second page");
 
 /* The rest of the heap's page, HAK_HEAP_EXTRA bytes, zeroed by hak_heap_new. */
 HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
 {
     return (char *)heap + HAK_HEAP_EXTRA_AT;
 }
+
+/* The Pool lane's state; all zero until it is used. */
+HAK_INLINE struct hak_pool *hak_heap_pool(const struct hak_heap *heap)
+{
+    return (struct hak_pool *)(void *)((char *)heap + HAK_PAGE);
+}
+
+/* The same, usable. The heap has an id. */
+HAK_INLINE struct hak_pool *hak_heap_use_pool(struct hak_heap *heap)
+{
+    struct hak_pool *pool = hak_heap_pool(heap);
+
+    if (HAK_UNLIKELY(pool->tag == 0)) {
+        hak_pool_init(pool, heap->tiny.id);
+    }
+    return pool;
+}
+
+/* Empties the bins, takes in what others freed, gives back idle slabs. */
+void hak_heap_collect(struct hak_heap *heap);
 
 /*
  * Takes a slot for a heap. Without a range the heap is a page of its own with
@@ -66,13 +91,15 @@ void hak_heap_destroy(struct hak_heap *heap);
 
 /* Sums of what heaps had counted when they were destroyed, for stats. */
 struct hak_heap_past {
-    _Atomic(uint64_t) allocs, frees, refills, flushes, remote_frees, refused;
+    _Atomic(uint64_t) allocs, refills, flushes, remote_frees, refused;
+    _Atomic(uint64_t) pool_allocs;
 };
 extern struct hak_heap_past hak_heap_past;
 
 /* What one heap has counted. */
 struct hak_heap_counts {
-    uint64_t allocs, frees, live_bytes;
+    struct hak_lane_figures tiny, pool; /* without peaks */
+    uint64_t remote_frees;
 };
 void hak_heap_count(const struct hak_heap *heap,
                     struct hak_heap_counts *counts);

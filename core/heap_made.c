@@ -40,7 +40,8 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
-    if (atomic_load(&heap->system_bytes) != 0) {
+    if (atomic_load(&heap->other_bytes) != 0) {
+        hak_large_free_owner(heap);
         hak_system_free_owner(heap);
     }
     hak_heap_destroy(heap);
@@ -49,8 +50,9 @@ void hak_heap_delete(hak_heap *heap)
 /* Bytes in live blocks, without what other threads freed. */
 static size_t live_bytes(const struct hak_heap *heap)
 {
-    return heap->live - heap->tiny.remote_bytes +
-           atomic_load_explicit(&heap->system_bytes, memory_order_relaxed);
+    return heap->live - heap->tiny.remote_bytes -
+           hak_heap_pool(heap)->remote_bytes +
+           atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
 }
 
 size_t hak_heap_live(const hak_heap *heap)
@@ -61,14 +63,20 @@ size_t hak_heap_live(const hak_heap *heap)
 /* Brings `live` and `gate` up to date with what others freed. */
 static void settle(struct hak_heap *heap)
 {
-    size_t system;
+    struct hak_pool *pool = hak_heap_pool(heap);
+    size_t other;
 
     hak_tiny_collect(&heap->tiny);
     heap->live -= heap->tiny.remote_bytes;
     heap->tiny.remote_bytes = 0;
-    system = atomic_load_explicit(&heap->system_bytes, memory_order_relaxed);
+    if (pool->tag != 0) {
+        hak_pool_collect(pool);
+        heap->live -= pool->remote_bytes;
+        pool->remote_bytes = 0;
+    }
+    other = atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
     if (heap->limit != SIZE_MAX) {
-        heap->gate = heap->limit > system ? heap->limit - system : 0;
+        heap->gate = heap->limit > other ? heap->limit - other : 0;
     }
 }
 
@@ -102,8 +110,32 @@ static void *heap_system(struct hak_heap *heap, size_t size,
         errno = ENOMEM;
         return NULL;
     }
-    atomic_fetch_add(&heap->system_bytes, size);
+    atomic_fetch_add(&heap->other_bytes, size);
     settle(heap);
+    return p;
+}
+
+/* From the lanes above Tiny, or the system. */
+static HAK_NOINLINE void *heap_large(struct hak_heap *heap, size_t size)
+{
+    enum hak_reason reason = HAK_REASON_MEMORY;
+    size_t bytes = hak_large_bytes(size);
+    bool zero;
+    void *p;
+
+    if (HAK_UNLIKELY(!admit(heap, bytes))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = hak_large_alloc(heap, 16, size, &zero, &reason);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return heap_system(heap, size, reason);
+    }
+    if (size <= HAK_LANE_POOL_MAX) {
+        heap->live += bytes;
+    } else {
+        settle(heap);
+    }
     return p;
 }
 
@@ -113,7 +145,7 @@ void *hak_heap_malloc(hak_heap *heap, size_t size)
     void *p;
 
     if (HAK_UNLIKELY(size > HAK_TINY_MAX_SIZE)) {
-        return heap_system(heap, size, HAK_REASON_LARGE);
+        return heap_large(heap, size);
     }
     class = hak_tiny_class_16[hak_tiny_index(size)];
     if (HAK_UNLIKELY(!admit(heap, hak_tiny_size[class]))) {
@@ -152,7 +184,41 @@ static HAK_NOINLINE void free_system(struct hak_heap *heap, void *p)
     }
 }
 
-/* The class of p, which is in the range; fatal if it is no block of heap's. */
+/* The size of p, of a lane above Tiny; fatal if it is no block of heap's. */
+static size_t large_size(struct hak_heap *heap, const void *p,
+                         const char *caller)
+{
+    uint32_t owner;
+    size_t size = hak_large_find(p, &owner);
+
+    if (size == 0) {
+        hak_lane_misuse(p, caller);
+    }
+    if (owner != heap->tiny.id) {
+        hak_fatal("%s(%p): a block of another heap", caller, p);
+    }
+    return size;
+}
+
+static HAK_NOINLINE void free_large(struct hak_heap *heap, void *p)
+{
+    size_t size = large_size(heap, p, "hak_heap_free");
+
+    if (size <= HAK_LANE_POOL_MAX) {
+        heap->live -= size;
+    }
+    hak_large_free(heap, p);
+    if (size > HAK_LANE_POOL_MAX) {
+        settle(heap);
+    }
+}
+
+static bool is_large(const void *p)
+{
+    return hak_tag_is_large(hak_range_tag(hak_range_offset(p)));
+}
+
+/* The class of p, in a Tiny slab; fatal if it is no block of heap's. */
 static unsigned class_of(struct hak_heap *heap, void *p, const char *caller)
 {
     size_t offset = hak_range_offset(p);
@@ -176,6 +242,10 @@ void hak_heap_free(hak_heap *heap, void *p)
         free_system(heap, p);
         return;
     }
+    if (HAK_UNLIKELY(is_large(p))) {
+        free_large(heap, p);
+        return;
+    }
     class = class_of(heap, p, "hak_heap_free");
     heap->live -= hak_tiny_size[class];
     hak_tiny_free(&heap->tiny, class, p);
@@ -184,24 +254,46 @@ void hak_heap_free(hak_heap *heap, void *p)
 /* The usable size of p, a block of this heap. */
 static size_t size_of(struct hak_heap *heap, void *p)
 {
-    if (hak_range_owns(p)) {
-        return hak_tiny_size[class_of(heap, p, "hak_heap_realloc")];
+    if (!hak_range_owns(p)) {
+        return system_size(heap, p, "hak_heap_realloc");
     }
-    return system_size(heap, p, "hak_heap_realloc");
+    if (is_large(p)) {
+        return large_size(heap, p, "hak_heap_realloc");
+    }
+    return hak_tiny_size[class_of(heap, p, "hak_heap_realloc")];
+}
+
+/* Resizes a block of ACE's or Huge's without copying, or NULL. */
+static void *resize_large(struct hak_heap *heap, void *p, size_t old,
+                          size_t size)
+{
+    void *moved = NULL;
+
+    if (size <= old || admit(heap, size - old)) {
+        moved = hak_large_resize(p, size);
+    }
+    settle(heap);
+    return moved;
 }
 
 void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
 {
-    size_t old;
     void *moved;
+    size_t old;
 
     if (p == NULL) {
         return hak_heap_malloc(heap, size);
     }
     old = size_of(heap, p);
-    if (size <= HAK_TINY_MAX_SIZE && old <= HAK_TINY_MAX_SIZE &&
-        old == hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]]) {
+    if (hak_fits_as_is(old, size) && hak_range_owns(p)) {
         return p;
+    }
+    if (old > HAK_LANE_POOL_MAX && size > HAK_LANE_POOL_MAX &&
+        hak_range_owns(p)) {
+        moved = resize_large(heap, p, old, size);
+        if (moved != NULL) {
+            return moved;
+        }
     }
     moved = hak_heap_malloc(heap, size);
     if (moved == NULL) {
@@ -214,7 +306,7 @@ void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
 
 size_t hak_heap_trim(hak_heap *heap)
 {
-    hak_tiny_trim(&heap->tiny);
+    hak_heap_collect(heap);
     settle(heap);
-    return hak_range_purge();
+    return hak_ace_trim() + hak_range_purge();
 }

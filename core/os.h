@@ -44,6 +44,16 @@ void hak_os_name(void *addr, size_t size, const char *name);
 /* Nanoseconds of a clock that only goes forward. */
 uint64_t hak_os_clock(void);
 
+/*
+ * Moves the pages of `size` bytes at `from` to `to`, leaving zeroed, usable
+ * memory behind; nothing is copied. `to` may be reserved or committed. False:
+ * the kernel can't (before 5.7), both sides are as they were.
+ */
+bool hak_os_move(void *from, void *to, size_t size);
+
+/* Milliseconds of a clock that only goes forward, wraps around and is cheap. */
+uint32_t hak_os_tick(void);
+
 /* The most address space this process may have, in bytes; SIZE_MAX: all. */
 size_t hak_os_address_limit(void);
 

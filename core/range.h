@@ -10,17 +10,16 @@
  * to its distance and from there to its tag; their own slabs are never given
  * out and their tags stay 0.
  * A superslab is 2 MB, the unit of commit and of huge pages; a slab is 64 KB
- * of it. A slab is free or belongs to one heap. What is known about a slab
- * stands in arrays indexed by its number, (p - base) / 64 KB, never in it.
+ * of it. A slab is free or belongs to one lane, which may take several side by
+ * side in one superslab (a span) or whole superslabs side by side. What is
+ * known about a slab stands in arrays indexed by its number,
+ * (p - base) / 64 KB, never in it.
  *
- * Invariants:
- *   - tag == 0 exactly for a slab that no heap has;
- *   - a bit of supers[i].free is set for a free slab, and of .warm for a free
- *     slab that has resident pages (warm is a subset of free);
- *   - slabs[n].populated bytes from a slab's start have been touched.
- * `lock` guards supers, the maps, the number of superslabs and the descriptors
- * of free slabs. The descriptor of a slab in use is its heap's, and the tag is
- * written by the owner: any thread may read it.
+ * Slabs and single superslabs are taken from the low end of the range, runs of
+ * superslabs from its high end, so that they seldom stand in each other's way.
+ *
+ * range.c has the reservation, the tags and the heap slots; supers.c who has
+ * which slab; purge.c gives memory back to the system after a while.
  */
 #ifndef HAK_RANGE_H
 #define HAK_RANGE_H
@@ -32,40 +31,79 @@
 #define HAK_SUPER_SHIFT 21
 #define HAK_SUPER_SIZE ((size_t)1 << HAK_SUPER_SHIFT)
 #define HAK_SUPER_SLABS (HAK_SUPER_SIZE / HAK_SLAB_SIZE)
-#define HAK_HEAP_SLOT HAK_PAGE
+#define HAK_HEAP_SLOT (2 * HAK_PAGE)
 
 /* Slab number 0 holds tags and is never given out: 0 ends lists of slabs. */
 #define HAK_NO_SLAB 0u
 
+/* Superslab 0 holds tags too. */
+#define HAK_NO_SUPER 0u
+
+/* Who has a slab; the order is that of the figures. */
+enum hak_lane {
+    HAK_LANE_TINY,
+    HAK_LANE_POOL,
+    HAK_LANE_ACE,
+    HAK_LANE_HUGE,
+    HAK_LANES
+};
+
 /*
- * A tag: heap id << 8 | class. Ids begin at 1. Class bytes below
- * HAK_TINY_CLASSES are Tiny's; the other lanes get the rest.
+ * A tag: heap id << 8 | class byte. Ids begin at 1. The class bytes are the
+ * lanes': Tiny's classes, then Pool's; a superslab that ACE has cut into runs
+ * and the first slab of a Huge block belong to no heap but to HAK_ID_SHARED.
+ * 0 is the tag of a free slab, and of the rest of a Huge block.
  */
 #define HAK_TAG_CLASS_BITS 8
+#define HAK_TAG_POOL 0x40u   /* the first of Pool's class bytes */
+#define HAK_TAG_ACE 0xf0u    /* in the hands of ace.c */
+#define HAK_TAG_HUGE 0xf1u   /* in the hands of huge.c */
 #define HAK_TAG_PACKED 0xffu /* a starter slab: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
 #define HAK_TAG_HEAP(tag) ((tag) >> HAK_TAG_CLASS_BITS)
-#define HAK_HEAP_ID_MAX 0xfffffeu
+#define HAK_HEAP_ID_MAX 0xfffffdu
+#define HAK_ID_SHARED 0xfffffeu
+#define HAK_TAG_SHARED(class) (HAK_ID_SHARED << HAK_TAG_CLASS_BITS | (class))
 
-/* The descriptor of a slab; one cache line. */
+/*
+ * The descriptor of a slab; one cache line. A span is described by its first
+ * slab; of the others only `first` and `populated` mean something. ACE and
+ * Huge lay structs of their own over the descriptors of a superslab they have.
+ */
 struct hak_slab {
     /* owner thread */
-    struct hak_block *free; /* blocks given back to the slab */
-    uint32_t nfree;         /* how many those are */
-    uint32_t carved;        /* blocks that were ever handed to the bin */
-    uint32_t capacity;      /* blocks that fit */
-    uint32_t open_next;     /* slabs of the class with nfree > 0 */
+    union {
+        struct { /* Tiny */
+            struct hak_block *free; /* blocks given back to the slab */
+            uint32_t nfree;         /* how many those are */
+            uint32_t carved;        /* blocks that were ever handed out */
+            uint32_t capacity;      /* blocks that fit */
+        };
+        struct { /* Pool: a bit for each block of the span */
+            uint64_t bits;  /* free blocks */
+            uint64_t ready; /* blocks that were ever handed out or free */
+        };
+    };
+    uint32_t open_next; /* slabs of the class with something free */
     uint32_t open_prev;
-    uint32_t all_next; /* every slab of the heap */
+    uint32_t all_next; /* every slab or span of the heap's lane */
     uint32_t all_prev;
-    /* under the range's lock while free, then the owner thread */
+    /* any thread */
+    _Atomic(uint64_t) remote; /* Pool: blocks that other threads freed */
+    uint32_t inbox_next;      /* Pool: see pool.h */
+    /* under the lock of supers.c while free, then the owner thread */
     uint32_t populated; /* bytes from the start that have been touched */
-    uint16_t block;     /* block size in bytes */
-    uint8_t class;
-    uint8_t unused[21];
+    /* constant while in use */
+    uint32_t block; /* block size in bytes */
+    uint8_t class;  /* the tag's class byte */
+    uint8_t slabs;  /* how many make up the span */
+    uint8_t back;   /* how many slabs before this one the span begins */
 };
 
 _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
+
+/* What a superslab's descriptors offer to a lane that has it whole. */
+#define HAK_SUPER_META (HAK_SUPER_SLABS * sizeof(struct hak_slab))
 
 /*
  * The part that hot paths read; set once, by hak_range_init. A thread that
@@ -137,35 +175,184 @@ HAK_INLINE char *hak_range_slab_start(uint32_t number)
     return (char *)hak_range.base + ((size_t)number << HAK_SLAB_SHIFT);
 }
 
-/*
- * Takes a free slab, one with resident pages first, the lowest address first,
- * committing a superslab if none is free. Only `populated` of its descriptor
- * is set. HAK_NO_SLAB: out of memory.
- */
-uint32_t hak_range_slab_take(void);
+/* The number of the slab that p, in the range, lies in. */
+HAK_INLINE uint32_t hak_range_number(const void *p)
+{
+    return (uint32_t)(hak_range_offset(p) >> HAK_SLAB_SHIFT);
+}
+
+HAK_INLINE char *hak_range_super_start(uint32_t super)
+{
+    return hak_range_slab_start(super * (uint32_t)HAK_SUPER_SLABS);
+}
+
+/* The descriptors of a superslab that a lane has whole: HAK_SUPER_META bytes */
+HAK_INLINE void *hak_range_super_meta(uint32_t super)
+{
+    return hak_range_slab(super * (uint32_t)HAK_SUPER_SLABS);
+}
+
+/* ---- slabs: supers.c ---------------------------------------------------- */
+
+#define HAK_SPAN_MOST 8 /* slabs in a span */
 
 /*
- * Makes the first `need` bytes of a slab in use usable, by the ladder: the
- * first slabs of a class double what is resident with each call, from a page
- * that is left to its fault, later ones (`before` slabs of the class have been
- * filled) go by 16 KB, then by the whole slab. Above 8 MB slabs may come
- * populated, as huge pages: super_add. Called by the slab's owner. False: out
- * of memory.
+ * Takes `count` free slabs side by side, resident ones first, then the lowest
+ * address, committing a superslab if need be. Above 8 MB slabs may come
+ * populated, as huge pages. Of the descriptors only `populated` is set.
+ * HAK_NO_SLAB: out of memory.
  */
-bool hak_range_slab_ready(uint32_t number, size_t need, uint32_t before);
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane);
 
-/* Gives a slab back; its tag becomes 0. */
-void hak_range_slab_give(uint32_t number);
+/*
+ * Makes the first `need` bytes of a span of `slabs` slabs usable, and `step`
+ * bytes beyond what is resident if that is more, all with one call to the
+ * system; a step of 0, or a single page, is left to page faults. Called by
+ * the owner. False: out of memory.
+ */
+bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step);
 
-/* Gives back a list of slabs linked by all_next. */
-void hak_range_slabs_give(uint32_t first);
+/* Bytes from the start of a span that have been made resident. */
+size_t hak_range_resident(uint32_t number, uint32_t slabs);
+
+/* Gives a span back; its tags become 0. */
+void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane);
+
+/* Gives back a list of spans linked by all_next, each `slabs` long. */
+void hak_range_list_give(uint32_t first, enum hak_lane lane);
+
+/* The size of the process as far as slabs go: bytes made resident. */
+size_t hak_range_populated(void);
+
+/* ---- lists of slabs of one heap ------------------------------------------ */
+
+/* Puts a slab at the front of the list *first of open slabs. */
+HAK_INLINE void hak_slab_open(uint32_t *first, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    slab->open_prev = HAK_NO_SLAB;
+    slab->open_next = *first;
+    if (*first != HAK_NO_SLAB) {
+        hak_range_slab(*first)->open_prev = number;
+    }
+    *first = number;
+}
+
+HAK_INLINE void hak_slab_close(uint32_t *first, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    if (slab->open_prev != HAK_NO_SLAB) {
+        hak_range_slab(slab->open_prev)->open_next = slab->open_next;
+    } else {
+        *first = slab->open_next;
+    }
+    if (slab->open_next != HAK_NO_SLAB) {
+        hak_range_slab(slab->open_next)->open_prev = slab->open_prev;
+    }
+}
+
+/* The same for the list of all slabs of a heap's lane. */
+HAK_INLINE void hak_slab_join(uint32_t *first, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    slab->all_prev = HAK_NO_SLAB;
+    slab->all_next = *first;
+    if (*first != HAK_NO_SLAB) {
+        hak_range_slab(*first)->all_prev = number;
+    }
+    *first = number;
+}
+
+HAK_INLINE void hak_slab_leave(uint32_t *first, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    if (slab->all_prev != HAK_NO_SLAB) {
+        hak_range_slab(slab->all_prev)->all_next = slab->all_next;
+    } else {
+        *first = slab->all_next;
+    }
+    if (slab->all_next != HAK_NO_SLAB) {
+        hak_range_slab(slab->all_next)->all_prev = slab->all_prev;
+    }
+}
+
+/* ---- whole superslabs: supers.c ------------------------------------------ */
+
+/* A bit for each slab of a superslab. */
+#define HAK_ALL_SLABS UINT32_MAX
+
+/*
+ * Takes one superslab, the lowest free one. *warm: a bit for each of its slabs
+ * that may have contents; the others are zero. HAK_NO_SUPER: out of memory.
+ */
+uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm);
+
+/*
+ * Takes `count` superslabs side by side, the first one's address a multiple of
+ * `align` times their size (a power of two). *zero: all of it is zero.
+ */
+uint32_t hak_range_supers_take(uint32_t count, uint32_t align,
+                               enum hak_lane lane, bool *zero);
+
+/* Adds the next `more` superslabs to `count` that are taken, if all are free. */
+bool hak_range_supers_grow(uint32_t first, uint32_t count, uint32_t more,
+                           enum hak_lane lane, bool *zero);
+
+/* Gives superslabs back; `warm` as above holds for each of them. */
+void hak_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
+                           uint32_t warm);
+
+/*
+ * The first of the superslabs that were taken together with `super`, or
+ * HAK_NO_SUPER if it is not taken whole.
+ */
+uint32_t hak_range_super_head(uint32_t super);
+
+/* Whole superslabs that are free and have resident pages, in bytes. */
+size_t hak_range_spare(void);
+
+/* ---- memory back: purge.c ------------------------------------------------ */
+
+/*
+ * The time, in milliseconds of hak_os_tick, when free memory has been idle
+ * for long enough to be given back; 0 when there is none.
+ */
+extern HAK_HIDDEN _Atomic(uint32_t) hak_range_due;
+
+/* Whether free memory is waiting to go back. */
+HAK_INLINE bool hak_range_waiting(void)
+{
+    return atomic_load_explicit(&hak_range_due, memory_order_relaxed) != 0;
+}
+
+/* Whether `now` is at or after the time `due`. */
+HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
+{
+    return (int32_t)(now - due) >= 0;
+}
+
+/*
+ * Gives back what has been free for HAKMEM_PURGE_DELAY, a few MB at the most;
+ * called on slow paths, `now` being hak_os_tick().
+ */
+void hak_range_tick(uint32_t now);
+
+/* Counts bytes that a lane has given back by itself. */
+void hak_range_purged(size_t bytes);
 
 /* Drops the pages of every free slab; returns the bytes. */
 size_t hak_range_purge(void);
 
+/* ---- heap slots, figures, fork: range.c ---------------------------------- */
+
 /*
  * Memory for a heap, HAK_HEAP_SLOT bytes, page-aligned; *id is its number.
- * A reused slot keeps its old contents. NULL: out of memory or of slots.
+ * A reused slot keeps its old contents, a new one is zero. NULL: out of
+ * memory or of slots.
  */
 void *hak_range_heap_take(uint32_t *id);
 void hak_range_heap_give(uint32_t id);
@@ -179,9 +366,18 @@ HAK_INLINE void *hak_range_heap(uint32_t id)
 /* How many heap slots were ever taken: their ids are 1 to this. */
 uint32_t hak_range_heap_count(void);
 
+/* What a lane counts. */
+struct hak_lane_figures {
+    uint64_t allocs, frees, live_bytes;
+    uint64_t peak_bytes; /* ACE, Huge: of live bytes */
+};
+
 /* Figures for stats. */
 struct hak_range_figures {
     size_t committed, populated, purged, slabs_used;
+    uint64_t purges;
+    size_t held[HAK_LANES]; /* bytes of slabs and superslabs */
+    size_t held_peak[HAK_LANES];
 };
 void hak_range_figures(struct hak_range_figures *figures);
 

@@ -17,12 +17,12 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
     struct hak_heap_counts counts;
 
     hak_heap_count(heap, &counts);
-    stats->tiny_allocs += counts.allocs;
-    stats->tiny_frees += counts.frees;
-    stats->tiny_live_bytes += counts.live_bytes;
+    stats->tiny_allocs += counts.tiny.allocs;
+    stats->tiny_frees += counts.tiny.frees;
+    stats->tiny_live_bytes += counts.tiny.live_bytes;
     stats->refills += heap->tiny.refills;
     stats->flushes += heap->tiny.flushes;
-    stats->remote_frees += heap->tiny.remote_frees;
+    stats->remote_frees += counts.remote_frees;
     stats->limit_refused += heap->limit_refused;
 }
 
@@ -46,7 +46,7 @@ static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
 static void add_past(hak_stats_t *stats)
 {
     stats->tiny_allocs += atomic_load(&hak_heap_past.allocs);
-    stats->tiny_frees += atomic_load(&hak_heap_past.frees);
+    stats->tiny_frees += atomic_load(&hak_heap_past.allocs);
     stats->refills += atomic_load(&hak_heap_past.refills);
     stats->flushes += atomic_load(&hak_heap_past.flushes);
     stats->remote_frees += atomic_load(&hak_heap_past.remote_frees);

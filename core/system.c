@@ -28,6 +28,9 @@ static struct entry *entries;
 static size_t mask; /* number of entries - 1, a power of two - 1 */
 static struct hak_system_figures figures;
 
+/* Any thread: what hak_system_count has counted. */
+static _Atomic(uint64_t) counted[HAK_REASONS];
+
 /* ---- the registry ------------------------------------------------------- */
 
 static size_t home(uintptr_t p)
@@ -225,6 +228,15 @@ void hak_system_figures(struct hak_system_figures *out)
     hak_lock_take(&lock);
     *out = figures;
     hak_lock_drop(&lock);
+    for (int i = 0; i < HAK_REASONS; i++) {
+        out->fallback[i] +=
+            atomic_load_explicit(&counted[i], memory_order_relaxed);
+    }
+}
+
+void hak_system_count(enum hak_reason reason)
+{
+    atomic_fetch_add_explicit(&counted[reason], 1, memory_order_relaxed);
 }
 
 void hak_system_fork_prepare(void)

@@ -20,6 +20,9 @@ enum hak_reason {
     HAK_REASON_ALIGNED,
     HAK_REASON_MEMORY,
     HAK_REASON_EXITED,
+    HAK_REASON_INIT,      /* the libc names: before options can be read */
+    HAK_REASON_RECURSION, /* ...: a request made by our own slow path */
+    HAK_REASON_FORCED,    /* ...: HAKMEM_FORCE_LIBC_ALLOC */
     HAK_REASONS
 };
 
@@ -47,6 +50,9 @@ void *hak_system_resize(void *p, size_t size);
 
 /* Frees every block of a heap. */
 void hak_system_free_owner(struct hak_heap *owner);
+
+/* Counts a request that went to the system without the registry. */
+void hak_system_count(enum hak_reason reason);
 
 struct hak_system_figures {
     uint64_t fallback[HAK_REASONS];

@@ -3,6 +3,8 @@
  */
 #include "thread.h"
 
+#include "ace.h"
+#include "huge.h"
 #include "msg.h"
 
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
@@ -42,7 +44,7 @@ static void park_locked(struct hak_heap *heap)
 {
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
-    hak_tiny_trim(&heap->tiny);
+    hak_heap_collect(heap);
     heap->parked_next = parked;
     parked = heap->tiny.id;
 }
@@ -71,7 +73,7 @@ void hak_heap_sent(uint32_t id)
     }
     hak_lock_take(&lock);
     if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
-        hak_tiny_trim(&heap->tiny);
+        hak_heap_collect(heap);
     }
     hak_lock_drop(&lock);
 }
@@ -81,14 +83,24 @@ void hak_heap_sent(uint32_t id)
 static void fork_prepare(void)
 {
     hak_lock_take(&lock);
+    hak_ace_fork_prepare();
+    hak_huge_fork_prepare();
     hak_range_fork_prepare();
     hak_system_fork_prepare();
 }
 
-static void fork_parent(void)
+/* All but `lock`. */
+static void fork_done(void)
 {
     hak_system_fork_done();
     hak_range_fork_done();
+    hak_huge_fork_done();
+    hak_ace_fork_done();
+}
+
+static void fork_parent(void)
+{
+    fork_done();
     hak_lock_drop(&lock);
 }
 
@@ -100,8 +112,7 @@ static void fork_child(void)
 {
     uint32_t count;
 
-    hak_system_fork_done();
-    hak_range_fork_done();
+    fork_done();
     count = hak_range_heap_count();
     for (uint32_t id = 1; id <= count; id++) {
         struct hak_heap *heap = hak_range_heap(id);
@@ -109,9 +120,11 @@ static void fork_child(void)
         if (heap == hak_self || atomic_load(&heap->state) != HAK_HEAP_OWNED) {
             continue;
         }
-        if (atomic_load(&heap->tiny.busy)) {
+        if (atomic_load(&heap->tiny.busy) ||
+            atomic_load(&hak_heap_pool(heap)->busy)) {
             atomic_store(&heap->state, HAK_HEAP_LOST);
         } else {
+            hak_pool_repair(hak_heap_pool(heap));
             park_locked(heap);
         }
     }
@@ -198,13 +211,13 @@ void hak_thread_trim(void)
 {
     if (hak_thread_has_heap()) {
         send_all(hak_self);
-        hak_tiny_trim(&hak_self->tiny);
+        hak_heap_collect(hak_self);
     }
     hak_lock_take(&lock);
     for (uint32_t id = parked; id != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
-        hak_tiny_trim(&heap->tiny);
+        hak_heap_collect(heap);
         id = heap->parked_next;
     }
     hak_lock_drop(&lock);

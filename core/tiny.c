@@ -9,6 +9,7 @@
 
 #include "msg.h"
 #include "options.h"
+#include "os.h"
 
 /*
  * A bin may keep BUDGET_LEAST bytes, or 1/2^BUDGET_SHIFT of the heap's slabs
@@ -29,6 +30,19 @@
 #define CARVE_MOST (8 * HAK_KIB)
 #define CARVE_PACKED_MOST HAK_KIB
 
+/* The ladder below huge pages: 16 KB a call in a class's first slabs. */
+#define LADDER_STEP (16 * HAK_KIB)
+#define LADDER_SLABS 8
+
+/*
+ * While free memory waits to go back, a bin is looked at every ALERT_PUSHES
+ * pushes, so that its time does not pass unnoticed; and every half
+ * HAKMEM_PURGE_DELAY the spare lists and heads of more than IDLE_MOST bytes go
+ * back to the slabs.
+ */
+#define ALERT_PUSHES 32
+#define IDLE_MOST (64 * HAK_KIB)
+
 static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 {
     size_t share = (tiny->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
@@ -39,6 +53,30 @@ static int32_t budget(const struct hak_tiny *tiny, unsigned class)
     return (int32_t)hak_max(blocks, BUDGET_BLOCKS);
 }
 
+/* The next look at a bin comes after so many pushes. */
+static void grant(struct hak_tiny *tiny, unsigned class, int32_t pushes)
+{
+    if (tiny->alert) {
+        pushes = (int32_t)hak_min((size_t)pushes, ALERT_PUSHES);
+    }
+    tiny->bins[class].left = tiny->shelves[class].grant = pushes;
+}
+
+/* Counts the pushes since the last look in. */
+static void settle(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    shelf->base += shelf->grant - tiny->bins[class].left;
+    shelf->grant = tiny->bins[class].left;
+}
+
+/* How many blocks head holds, after settle. */
+static int64_t head_count(const struct hak_tiny *tiny, unsigned class)
+{
+    return tiny->shelves[class].base - (int64_t)tiny->bins[class].pops;
+}
+
 void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
 {
     memset(tiny, 0, sizeof(*tiny));
@@ -47,66 +85,9 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->direct = direct;
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = hak_tiny_magic[c];
-        tiny->bins[c].room = budget(tiny, c);
-        tiny->shelves[c].cap = tiny->bins[c].room;
+        grant(tiny, c, budget(tiny, c));
         tiny->shelves[c].step = CARVE_FIRST;
     }
-}
-
-/* ---- lists of slabs ----------------------------------------------------- */
-
-static void open_link(struct hak_shelf *shelf, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    slab->open_prev = HAK_NO_SLAB;
-    slab->open_next = shelf->open;
-    if (shelf->open != HAK_NO_SLAB) {
-        hak_range_slab(shelf->open)->open_prev = number;
-    }
-    shelf->open = number;
-}
-
-static void open_unlink(struct hak_shelf *shelf, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    if (slab->open_prev != HAK_NO_SLAB) {
-        hak_range_slab(slab->open_prev)->open_next = slab->open_next;
-    } else {
-        shelf->open = slab->open_next;
-    }
-    if (slab->open_next != HAK_NO_SLAB) {
-        hak_range_slab(slab->open_next)->open_prev = slab->open_prev;
-    }
-}
-
-static void all_link(struct hak_tiny *tiny, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    slab->all_prev = HAK_NO_SLAB;
-    slab->all_next = tiny->all;
-    if (tiny->all != HAK_NO_SLAB) {
-        hak_range_slab(tiny->all)->all_prev = number;
-    }
-    tiny->all = number;
-    tiny->nslabs++;
-}
-
-static void all_unlink(struct hak_tiny *tiny, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    if (slab->all_prev != HAK_NO_SLAB) {
-        hak_range_slab(slab->all_prev)->all_next = slab->all_next;
-    } else {
-        tiny->all = slab->all_next;
-    }
-    if (slab->all_next != HAK_NO_SLAB) {
-        hak_range_slab(slab->all_next)->all_prev = slab->all_prev;
-    }
-    tiny->nslabs--;
 }
 
 /* ---- slabs come and go -------------------------------------------------- */
@@ -125,7 +106,7 @@ static void trace_slab(unsigned class)
  */
 static uint32_t slab_take(struct hak_tiny *tiny, unsigned class, unsigned kind)
 {
-    uint32_t number = hak_range_slab_take();
+    uint32_t number = hak_range_slabs_take(1, HAK_LANE_TINY);
     struct hak_slab *slab;
 
     if (number == HAK_NO_SLAB) {
@@ -138,7 +119,10 @@ static uint32_t slab_take(struct hak_tiny *tiny, unsigned class, unsigned kind)
     slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
     slab->block = hak_tiny_size[class];
     slab->class = (uint8_t)kind;
-    all_link(tiny, number);
+    slab->slabs = 1;
+    slab->back = 0;
+    hak_slab_join(&tiny->all, number);
+    tiny->nslabs++;
     hak_range_set_tag(number, tiny->tag | kind);
     trace_slab(class);
     return number;
@@ -151,13 +135,14 @@ static void slab_give(struct hak_tiny *tiny, uint32_t number)
     struct hak_shelf *shelf = &tiny->shelves[slab->class];
 
     if (slab->nfree > 0) {
-        open_unlink(shelf, number);
+        hak_slab_close(&shelf->open, number);
     }
     if (shelf->fresh == number) {
         shelf->fresh = HAK_NO_SLAB;
     }
-    all_unlink(tiny, number);
-    hak_range_slab_give(number);
+    hak_slab_leave(&tiny->all, number);
+    tiny->nslabs--;
+    hak_range_slabs_give(number, 1, HAK_LANE_TINY);
 }
 
 /* The unit of the starter slab at this distance from the range's base. */
@@ -238,7 +223,7 @@ static void slab_put(struct hak_tiny *tiny, struct hak_block *block)
     slab->free = block;
     shelf->taken--;
     if (slab->nfree++ == 0) {
-        open_link(shelf, number);
+        hak_slab_open(&shelf->open, number);
     }
     if (slab->nfree == slab->carved && shelf->fresh != number &&
         (slab->open_next != HAK_NO_SLAB || slab->open_prev != HAK_NO_SLAB)) {
@@ -253,7 +238,7 @@ void hak_tiny_release(struct hak_tiny *tiny)
     tiny->all = HAK_NO_SLAB;
     tiny->nslabs = 0;
     if (all != HAK_NO_SLAB) {
-        hak_range_slabs_give(all);
+        hak_range_list_give(all, HAK_LANE_TINY);
     }
 }
 
@@ -270,9 +255,9 @@ static void head_set(struct hak_tiny *tiny, unsigned class,
      * filled to the brim would overflow at once and be refilled in turn.
      */
     tiny->bins[class].head = list;
-    tiny->bins[class].room =
-        cap - (int32_t)count < cap / 2 ? cap / 2 : cap - (int32_t)count;
-    tiny->shelves[class].cap = tiny->bins[class].room + (int32_t)count;
+    tiny->shelves[class].base = (int64_t)tiny->bins[class].pops + count;
+    grant(tiny, class, (int32_t)hak_max((size_t)cap / 2,
+                                        cap - hak_min(count, (size_t)cap)));
 }
 
 /* The whole free list of the first open slab. */
@@ -282,7 +267,7 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
     uint32_t number = shelf->open;
     struct hak_slab *slab = hak_range_slab(number);
 
-    open_unlink(shelf, number);
+    hak_slab_close(&shelf->open, number);
     head_set(tiny, class, slab->free, slab->nfree);
     shelf->taken += slab->nfree;
     slab->free = NULL;
@@ -303,6 +288,20 @@ static struct hak_block *link_new(char *start, size_t size, uint32_t count)
     return (struct hak_block *)(void *)start;
 }
 
+/*
+ * How many bytes more to make resident in a slab that has `have`: the first
+ * slabs of a class (`before` have been filled) double what they have with each
+ * call, from a page that is left to its fault, later ones go by 16 KB, then by
+ * the whole slab.
+ */
+static size_t ladder_step(size_t have, uint32_t before)
+{
+    if (before == 0) {
+        return have;
+    }
+    return before < LADDER_SLABS ? LADDER_STEP : HAK_SLAB_SIZE;
+}
+
 /* New blocks from the fresh slab, or from a slab taken for it. */
 static bool carve(struct hak_tiny *tiny, unsigned class)
 {
@@ -321,8 +320,8 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     slab = hak_range_slab(shelf->fresh);
     count = (uint32_t)hak_max(shelf->step / size, 1);
     count = (uint32_t)hak_min(count, slab->capacity - slab->carved);
-    if (!hak_range_slab_ready(shelf->fresh, (slab->carved + count) * size,
-                              shelf->filled)) {
+    if (!hak_range_ready(shelf->fresh, 1, (slab->carved + count) * size,
+                         ladder_step(slab->populated, shelf->filled))) {
         return false;
     }
     start = hak_range_slab_start(shelf->fresh) + slab->carved * size;
@@ -347,7 +346,8 @@ static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
         memset(tiny->starter_class, 0xff, sizeof(tiny->starter_class));
     }
     return tiny->starter != HAK_NO_SLAB && end <= HAK_STARTER_UNITS &&
-           hak_range_slab_ready(tiny->starter, end * HAK_STARTER_UNIT, 1);
+           hak_range_ready(tiny->starter, 1, end * HAK_STARTER_UNIT,
+                           LADDER_STEP);
 }
 
 /*
@@ -391,6 +391,8 @@ static void take_loose(struct hak_tiny *tiny, unsigned class)
     shelf->nloose = 0;
 }
 
+static void heed(struct hak_tiny *tiny);
+
 static bool fill(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_bin *bin = &tiny->bins[class];
@@ -428,6 +430,7 @@ void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
     if (HAK_LIKELY(fill(tiny, class))) {
         p = hak_bin_pop(&tiny->bins[class]);
     }
+    heed(tiny);
     hak_tiny_busy(tiny, false);
     return p;
 }
@@ -444,25 +447,102 @@ static void flush(struct hak_tiny *tiny, struct hak_block *list)
     }
 }
 
+/* All of a bin goes back to the slabs. */
+static void bin_empty(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_block *head = tiny->bins[class].head;
+    struct hak_block *spare = tiny->bins[class].spare;
+
+    tiny->bins[class].spare = NULL;
+    tiny->shelves[class].spare_count = 0;
+    head_set(tiny, class, NULL, 0);
+    flush(tiny, head);
+    flush(tiny, spare);
+}
+
 /*
  * All but the block just pushed become the spare list; what was the spare
  * list goes back to the slabs.
  */
-void hak_tiny_overflow(struct hak_tiny *tiny, struct hak_bin *bin)
+static void spill(struct hak_tiny *tiny, unsigned class)
 {
-    unsigned class = (unsigned)(bin - tiny->bins);
-    struct hak_shelf *shelf = &tiny->shelves[class];
+    struct hak_bin *bin = &tiny->bins[class];
     struct hak_block *last = bin->head;
     struct hak_block *cold = bin->spare;
 
-    hak_tiny_busy(tiny, true);
     tiny->flushes++;
     bin->spare = last->next;
-    shelf->spare_count = (uint32_t)(shelf->cap - bin->room - 1);
+    tiny->shelves[class].spare_count = (uint32_t)(head_count(tiny, class) - 1);
     last->next = NULL;
     head_set(tiny, class, last, 1);
     flush(tiny, cold);
+}
+
+void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
+{
+    unsigned class = (unsigned)(bin - tiny->bins);
+    int32_t cap = budget(tiny, class);
+    int64_t count;
+
+    hak_tiny_busy(tiny, true);
+    settle(tiny, class);
+    count = head_count(tiny, class);
+    if (count >= cap) {
+        spill(tiny, class);
+    } else {
+        grant(tiny, class,
+              (int32_t)hak_max((size_t)cap / 2, (size_t)(cap - count)));
+    }
+    heed(tiny);
     hak_tiny_busy(tiny, false);
+}
+
+/* ---- memory on its way back ---------------------------------------------- */
+
+/* Bins that hold much are relieved of what nobody seems to need. */
+static void relieve(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        struct hak_block *spare = tiny->bins[c].spare;
+
+        settle(tiny, c);
+        if ((size_t)head_count(tiny, c) * hak_tiny_size[c] > IDLE_MOST) {
+            bin_empty(tiny, c);
+        } else if (spare != NULL) {
+            tiny->bins[c].spare = NULL;
+            tiny->shelves[c].spare_count = 0;
+            flush(tiny, spare);
+        }
+    }
+}
+
+static void heed_slow(struct hak_tiny *tiny)
+{
+    uint32_t now = hak_os_tick();
+    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
+
+    if (!tiny->alert) {
+        tiny->alert = true;
+        tiny->idle_at = now + delay / 2;
+        for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+            settle(tiny, c);
+            grant(tiny, c, hak_max(tiny->bins[c].left, 0));
+        }
+    } else if (hak_tick_reached(now, tiny->idle_at)) {
+        tiny->idle_at = now + delay / 2;
+        relieve(tiny);
+    }
+    hak_range_tick(now);
+}
+
+/* On every slow path: what has been idle for long goes back. */
+static void heed(struct hak_tiny *tiny)
+{
+    if (HAK_UNLIKELY(hak_range_waiting())) {
+        heed_slow(tiny);
+    } else {
+        tiny->alert = false;
+    }
 }
 
 void hak_tiny_collect(struct hak_tiny *tiny)
@@ -510,15 +590,7 @@ void hak_tiny_trim(struct hak_tiny *tiny)
     hak_tiny_busy(tiny, true);
     hak_tiny_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        struct hak_bin *bin = &tiny->bins[c];
-        struct hak_block *head = bin->head;
-        struct hak_block *spare = bin->spare;
-
-        bin->spare = NULL;
-        tiny->shelves[c].spare_count = 0;
-        head_set(tiny, c, NULL, 0);
-        flush(tiny, head);
-        flush(tiny, spare);
+        bin_empty(tiny, c);
         trim_class(tiny, c);
     }
     hak_tiny_busy(tiny, false);
@@ -527,8 +599,8 @@ void hak_tiny_trim(struct hak_tiny *tiny)
 void hak_tiny_hold(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        tiny->bins[c].room += INT32_MAX / 2;
-        tiny->shelves[c].cap += INT32_MAX / 2;
+        tiny->bins[c].left += INT32_MAX / 2;
+        tiny->shelves[c].grant += INT32_MAX / 2;
     }
 }
 
@@ -536,8 +608,10 @@ HAK_RACY_READER uint64_t hak_tiny_live(const struct hak_tiny *tiny,
                                        unsigned class)
 {
     const struct hak_shelf *shelf = &tiny->shelves[class];
-    int64_t live = shelf->taken - (shelf->cap - tiny->bins[class].room) -
-                   shelf->spare_count;
+    const struct hak_bin *bin = &tiny->bins[class];
+    int64_t head =
+        shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops;
+    int64_t live = shelf->taken - head - shelf->spare_count;
 
     return live > 0 ? (uint64_t)live : 0; /* a racing reader may see less */
 }

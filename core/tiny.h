@@ -20,8 +20,10 @@
  * class's `loose` list, and the slab stays until the heap ends.
  *
  * Invariants, for each class c of a heap:
- *   - head holds cap - room blocks, spare holds spare_count; taken =
- *     head + spare + what users and other threads' outboxes have;
+ *   - head holds base + (grant - left) - pops blocks: what it held when it was
+ *     last looked at, pushes since, less what was popped; spare holds
+ *     spare_count; taken = head + spare + what users and other threads'
+ *     outboxes have;
  *   - a slab is in the open list exactly if nfree > 0;
  *   - nfree <= carved <= capacity; carved < capacity at most for `fresh`;
  *   - loose holds nloose blocks, all of the starter slab;
@@ -37,21 +39,27 @@
 #include "range.h"
 #include "tiny_class.h"
 
-/* The hot half of a class: two to a cache line. */
+/*
+ * The hot half of a class: two to a cache line. Pushes are counted down from
+ * a grant, so that every bin is looked at once in a while (hak_tiny_look),
+ * however the program pops and pushes: it is then relieved if it holds too
+ * much, and idle memory goes its way.
+ */
 struct hak_bin {
     struct hak_block *head;  /* free blocks, last in first out */
-    int32_t room;            /* pushes that still fit; may be negative */
+    int32_t left;            /* pushes until the next look, less 1 */
     uint32_t magic;          /* const: hak_tiny_magic */
-    uint64_t frees;          /* pushes by the owner, ever */
+    uint64_t pops;           /* blocks given out, ever */
     struct hak_block *spare; /* the colder half, or NULL */
 };
 
 /* The cold half of a class. */
 struct hak_shelf {
     int64_t taken;           /* blocks out of slabs, see above */
+    int64_t base;            /* see above */
     uint32_t open;           /* first slab with free blocks */
     uint32_t fresh;          /* the slab being carved, or HAK_NO_SLAB */
-    int32_t cap;             /* head's count is cap - room */
+    int32_t grant;           /* what `left` was set to */
     uint32_t spare_count;    /* spare's count */
     uint16_t step;           /* bytes to carve next */
     uint16_t filled;         /* slabs carved to their end, at most UINT16_MAX */
@@ -86,6 +94,8 @@ struct hak_tiny {
     /* owner */
     uint32_t all; /* first of all slabs */
     uint32_t nslabs;
+    uint32_t idle_at; /* when bins are next relieved of idle blocks */
+    bool alert;       /* free memory waits to go back: look often */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
@@ -107,8 +117,8 @@ void hak_tiny_release(struct hak_tiny *tiny);
 /* Fills the class's bin and pops a block. NULL: out of memory. */
 HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
 
-/* Makes room in a bin of `tiny` whose room a push has brought below 0. */
-HAK_NOINLINE void hak_tiny_overflow(struct hak_tiny *tiny, struct hak_bin *bin);
+/* Looks at a bin of `tiny` whose `left` a push has brought below 0. */
+HAK_NOINLINE void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 
 /* Takes what other threads freed back into the slabs. */
 void hak_tiny_collect(struct hak_tiny *tiny);
@@ -122,7 +132,10 @@ void hak_tiny_trim(struct hak_tiny *tiny);
  */
 void hak_tiny_hold(struct hak_tiny *tiny);
 
-/* Blocks of a class in the hands of users (or on their way back). */
+/*
+ * Blocks of a class in the hands of users (or on their way back): what was
+ * popped and not freed. Any thread may ask; it may then be a moment old.
+ */
 uint64_t hak_tiny_live(const struct hak_tiny *tiny, unsigned class);
 
 /*
@@ -163,20 +176,19 @@ HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
 
     if (HAK_LIKELY(block != NULL)) {
         bin->head = block->next;
-        bin->room++;
+        bin->pops++;
     }
     return block;
 }
 
-/* Pushes a block; false: the bin is over its room and must be relieved. */
+/* Pushes a block; false: it is time for hak_tiny_look. */
 HAK_INLINE bool hak_bin_push(struct hak_bin *bin, void *p)
 {
     struct hak_block *block = p;
 
     block->next = bin->head;
     bin->head = block;
-    bin->frees++;
-    return --bin->room >= 0;
+    return --bin->left >= 0;
 }
 
 HAK_INLINE void *hak_tiny_alloc(struct hak_tiny *tiny, unsigned class)
@@ -191,7 +203,7 @@ HAK_INLINE void hak_tiny_free(struct hak_tiny *tiny, unsigned class, void *p)
     struct hak_bin *bin = &tiny->bins[class];
 
     if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
-        hak_tiny_overflow(tiny, bin);
+        hak_tiny_look(tiny, bin);
     }
 }
 

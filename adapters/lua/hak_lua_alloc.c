@@ -211,7 +211,7 @@ static HAK_NOINLINE void *free_slow(struct hak_lua_heap *lua, void *ptr,
 
 static HAK_NOINLINE void *overflow(struct hak_tiny *tiny, struct hak_bin *bin)
 {
-    hak_tiny_overflow(tiny, bin);
+    hak_tiny_look(tiny, bin);
     return NULL;
 }
 
@@ -397,7 +397,7 @@ static HAK_NOINLINE void *resize_step(struct hak_lua_heap *lua, void *ptr,
         }
         copy_words(p, ptr, hak_min(osize, nsize));
         if (HAK_UNLIKELY(!hak_bin_push(from, ptr))) {
-            hak_tiny_overflow(&hak_lua_core(lua)->tiny, from);
+            hak_tiny_look(&hak_lua_core(lua)->tiny, from);
         }
     }
     lua->headroom = headroom;

@@ -94,7 +94,7 @@ int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
     stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
     stats->live_bytes = hak_lua_live(lua);
     stats->peak_bytes = lua->peak;
-    stats->tiny = counts.allocs + counts.frees;
+    stats->tiny = counts.tiny.allocs + counts.tiny.frees;
     stats->fallback_large = lua->fallback_large;
     stats->fallback_memory = lua->fallback_memory;
     stats->foreign = lua->foreign;

@@ -1,0 +1,304 @@
+/*
+ * huge.c - the Huge lane.
+ */
+#include "huge.h"
+
+#include <string.h>
+
+#include "options.h"
+#include "os.h"
+
+/* Blocks above KEEP_BLOCK, and what would make more than KEEP_ALL bytes of
+ * free superslabs with contents, go back to the system when they are freed. */
+#define KEEP_BLOCK (32 * HAK_MIB)
+#define KEEP_ALL (64 * HAK_MIB)
+
+/* Over the descriptors of a block's first superslab. */
+struct huge {
+    size_t size;
+    uint32_t supers;
+    uint32_t owner;
+    uint32_t next, prev; /* first superslabs of other blocks */
+};
+
+_Static_assert(sizeof(struct huge) <= HAK_SUPER_META,
+               "it lies over the superslab's descriptors");
+
+static hak_lock lock = HAK_LOCK_INIT;
+
+/* Under `lock`. */
+static uint32_t blocks; /* first of all */
+static struct hak_lane_figures figures;
+
+static struct huge *huge_at(uint32_t super)
+{
+    return hak_range_super_meta(super);
+}
+
+static void set_tag(uint32_t super, uint32_t tag)
+{
+    hak_range_set_tag(super * (uint32_t)HAK_SUPER_SLABS, tag);
+}
+
+static uint32_t supers_for(size_t size)
+{
+    return (uint32_t)(hak_round_up(size, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
+}
+
+/* The first superslab of the block p, or HAK_NO_SUPER. */
+static uint32_t super_of(const void *p)
+{
+    size_t offset = hak_range_offset(p);
+
+    if (offset % HAK_SUPER_SIZE != 0 ||
+        hak_range_tag(offset) != HAK_TAG_SHARED(HAK_TAG_HUGE)) {
+        return HAK_NO_SUPER;
+    }
+    return (uint32_t)(offset / HAK_SUPER_SIZE);
+}
+
+/* ---- the list; caller holds the lock ----------------------------------------- */
+
+static void list_add(uint32_t super)
+{
+    struct huge *huge = huge_at(super);
+
+    huge->prev = HAK_NO_SUPER;
+    huge->next = blocks;
+    if (blocks != HAK_NO_SUPER) {
+        huge_at(blocks)->prev = super;
+    }
+    blocks = super;
+    set_tag(super, HAK_TAG_SHARED(HAK_TAG_HUGE));
+    figures.live_bytes += huge->size;
+    figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
+}
+
+static void list_drop(uint32_t super)
+{
+    struct huge *huge = huge_at(super);
+
+    if (huge->prev != HAK_NO_SUPER) {
+        huge_at(huge->prev)->next = huge->next;
+    } else {
+        blocks = huge->next;
+    }
+    if (huge->next != HAK_NO_SUPER) {
+        huge_at(huge->next)->prev = huge->prev;
+    }
+    set_tag(super, 0);
+    figures.live_bytes -= huge->size;
+}
+
+/* ---- allocating and freeing --------------------------------------------------- */
+
+static void want_huge_pages(uint32_t super, uint32_t count)
+{
+    if (hak_option(HAK_OPT_huge) == HAK_HUGE_ALWAYS) {
+        hak_os_want_huge(hak_range_super_start(super), count * HAK_SUPER_SIZE);
+    }
+}
+
+/* Superslabs for `size` bytes, or HAK_NO_SUPER. */
+static uint32_t take(size_t size, size_t align, bool *zero)
+{
+    uint32_t first;
+
+    if (size > hak_range.size || align > hak_range.size) {
+        return HAK_NO_SUPER;
+    }
+    first = hak_range_supers_take(
+        supers_for(size), (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
+        HAK_LANE_HUGE, zero);
+    if (first != HAK_NO_SUPER) {
+        want_huge_pages(first, supers_for(size));
+    }
+    return first;
+}
+
+/* Gives superslabs that hold contents back, now or after the delay. */
+static void give(uint32_t first, uint32_t count)
+{
+    size_t bytes = count * HAK_SUPER_SIZE;
+    bool keep = bytes <= KEEP_BLOCK && bytes + hak_range_spare() <= KEEP_ALL;
+
+    if (!keep && hak_os_purge(hak_range_super_start(first), bytes)) {
+        hak_range_purged(bytes);
+        hak_range_supers_give(first, count, HAK_LANE_HUGE, 0);
+        return;
+    }
+    hak_range_supers_give(first, count, HAK_LANE_HUGE, HAK_ALL_SLABS);
+}
+
+void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
+{
+    uint32_t first = take(size, align, zero);
+    struct huge *huge;
+
+    if (first == HAK_NO_SUPER) {
+        return NULL;
+    }
+    huge = huge_at(first);
+    huge->size = hak_round_up(size, HAK_PAGE);
+    huge->supers = supers_for(size);
+    huge->owner = owner;
+    hak_lock_take(&lock);
+    figures.allocs++;
+    list_add(first);
+    hak_lock_drop(&lock);
+    return hak_range_super_start(first);
+}
+
+bool hak_huge_free(void *p, struct hak_huge_block *block)
+{
+    uint32_t first, count = 0;
+
+    hak_lock_take(&lock);
+    first = super_of(p);
+    if (first != HAK_NO_SUPER) {
+        block->size = huge_at(first)->size;
+        block->owner = huge_at(first)->owner;
+        count = huge_at(first)->supers;
+        figures.frees++;
+        list_drop(first);
+    }
+    hak_lock_drop(&lock);
+    if (first != HAK_NO_SUPER) {
+        give(first, count);
+    }
+    return first != HAK_NO_SUPER;
+}
+
+bool hak_huge_find(const void *p, struct hak_huge_block *block)
+{
+    uint32_t first;
+
+    hak_lock_take(&lock);
+    first = super_of(p);
+    if (first != HAK_NO_SUPER) {
+        block->size = huge_at(first)->size;
+        block->owner = huge_at(first)->owner;
+    }
+    hak_lock_drop(&lock);
+    return first != HAK_NO_SUPER;
+}
+
+void hak_huge_free_owner(uint32_t owner)
+{
+    struct hak_huge_block block;
+    uint32_t super;
+
+    do {
+        hak_lock_take(&lock);
+        for (super = blocks;
+             super != HAK_NO_SUPER && huge_at(super)->owner != owner;
+             super = huge_at(super)->next) {
+        }
+        hak_lock_drop(&lock);
+    } while (super != HAK_NO_SUPER &&
+             hak_huge_free(hak_range_super_start(super), &block));
+}
+
+/* ---- resizing ------------------------------------------------------------------- */
+
+static void set_size(uint32_t super, size_t size, uint32_t supers)
+{
+    struct huge *huge = huge_at(super);
+
+    hak_lock_take(&lock);
+    figures.live_bytes += size - huge->size;
+    figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
+    huge->size = size;
+    huge->supers = supers;
+    hak_lock_drop(&lock);
+}
+
+/*
+ * Moves the contents of `count` superslabs; a bit for each slab of those left
+ * behind that may not be zero.
+ */
+static uint32_t move_pages(uint32_t from, uint32_t to, uint32_t count)
+{
+    char *source = hak_range_super_start(from);
+    char *target = hak_range_super_start(to);
+
+    uint32_t warm = 0;
+
+    if (hak_os_move(source, target, count * HAK_SUPER_SIZE)) {
+        return warm;
+    }
+    /* One by one: the kernel moves one mapping at a time. */
+    for (size_t at = 0; at < count * HAK_SUPER_SIZE; at += HAK_SUPER_SIZE) {
+        if (!hak_os_move(source + at, target + at, HAK_SUPER_SIZE)) {
+            memcpy(target + at, source + at, HAK_SUPER_SIZE);
+            warm = hak_os_purge(source + at, HAK_SUPER_SIZE) ? warm
+                                                             : HAK_ALL_SLABS;
+        }
+    }
+    return warm;
+}
+
+/* A new place for the block `old`, `size` bytes long. */
+static void *move(uint32_t old, size_t size)
+{
+    uint32_t count = huge_at(old)->supers;
+    bool zero;
+    uint32_t first = take(size, 1, &zero);
+    uint32_t warm;
+
+    if (first == HAK_NO_SUPER) {
+        return NULL;
+    }
+    warm = move_pages(old, first, count);
+    hak_lock_take(&lock);
+    list_drop(old);
+    huge_at(first)->owner = huge_at(old)->owner;
+    huge_at(first)->size = size;
+    huge_at(first)->supers = supers_for(size);
+    list_add(first);
+    hak_lock_drop(&lock);
+    hak_range_supers_give(old, count, HAK_LANE_HUGE, warm);
+    return hak_range_super_start(first);
+}
+
+void *hak_huge_resize(void *p, size_t size)
+{
+    uint32_t super = (uint32_t)(hak_range_offset(p) / HAK_SUPER_SIZE);
+    uint32_t have = huge_at(super)->supers;
+    uint32_t need;
+    bool zero;
+
+    if (size > hak_range.size) {
+        return NULL;
+    }
+    need = supers_for(size);
+    size = hak_round_up(size, HAK_PAGE);
+    if (need > have && !hak_range_supers_grow(super, have, need - have,
+                                              HAK_LANE_HUGE, &zero)) {
+        return move(super, size);
+    }
+    set_size(super, size, need);
+    if (need < have) {
+        give(super + need, have - need);
+    }
+    return p;
+}
+
+/* ---- figures and fork --------------------------------------------------------------- */
+
+void hak_huge_figures(struct hak_lane_figures *out)
+{
+    hak_lock_take(&lock);
+    *out = figures;
+    hak_lock_drop(&lock);
+}
+
+void hak_huge_fork_prepare(void)
+{
+    hak_lock_take(&lock);
+}
+
+void hak_huge_fork_done(void)
+{
+    hak_lock_drop(&lock);
+}

@@ -1,0 +1,200 @@
+/*
+ * large.c - the lanes above Tiny, on a given heap.
+ *
+ * Which lane has a block says its slab's tag; see range.h.
+ */
+#include "lane.h"
+#include "thread.h"
+
+/* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
+static unsigned pool_class(size_t alignment, size_t size)
+{
+    unsigned class = hak_pool_class_of(hak_max(size, HAK_LANE_POOL_MIN));
+
+    while (class < HAK_POOL_CLASSES &&
+           hak_pool_classes[class].block % alignment != 0) {
+        class += 1;
+    }
+    return class;
+}
+
+/* Whose ACE and Huge blocks are: a heap's made by hand, or the threads'. */
+static uint32_t owner_of(const struct hak_heap *heap)
+{
+    return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
+}
+
+/* A heap made by hand keeps account of blocks it finds by their owner only. */
+static void *owned(struct hak_heap *heap, void *p, size_t bytes)
+{
+    if (p != NULL && heap->tiny.direct) {
+        atomic_fetch_add_explicit(&heap->other_bytes, bytes,
+                                  memory_order_relaxed);
+    }
+    return p;
+}
+
+void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                      bool *zero, enum hak_reason *reason)
+{
+    unsigned class = HAK_POOL_CLASSES;
+    size_t bytes = hak_round_up(size, HAK_PAGE);
+
+    *zero = false;
+    *reason = HAK_REASON_MEMORY;
+    if (HAK_UNLIKELY(size > PTRDIFF_MAX || heap->tiny.id == 0)) {
+        *reason = HAK_REASON_LARGE;
+        return NULL;
+    }
+    if (size <= HAK_LANE_POOL_MAX) {
+        class = pool_class(alignment, size);
+    }
+    if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
+        return hak_pool_alloc(hak_heap_use_pool(heap), class);
+    }
+    hak_lane_tick();
+    if (size <= HAK_LANE_ACE_MAX && alignment <= HAK_SUPER_SIZE) {
+        bytes = hak_max(bytes, HAK_ACE_LEAST * HAK_PAGE);
+        return owned(heap,
+                     hak_ace_alloc(bytes / HAK_PAGE,
+                                   hak_max(alignment, HAK_PAGE),
+                                   owner_of(heap), zero),
+                     bytes);
+    }
+    if (bytes > hak_range.size) {
+        *reason = HAK_REASON_LARGE;
+    }
+    return owned(heap, hak_huge_alloc(size, alignment, owner_of(heap), zero),
+                 hak_max(bytes, HAK_PAGE));
+}
+
+/* The account of the heap made by hand that an ACE or Huge block was of. */
+static void disown(uint32_t owner, size_t bytes)
+{
+    if (owner != HAK_ID_SHARED) {
+        struct hak_heap *heap = hak_range_heap(owner);
+
+        atomic_fetch_sub_explicit(&heap->other_bytes, bytes,
+                                  memory_order_relaxed);
+    }
+}
+
+static bool ace_free(void *p)
+{
+    struct hak_ace_run run;
+
+    if (!hak_ace_free(p, &run)) {
+        return false;
+    }
+    disown(run.owner, run.bytes);
+    return true;
+}
+
+static bool huge_free(void *p)
+{
+    struct hak_huge_block block;
+
+    if (!hak_huge_free(p, &block)) {
+        return false;
+    }
+    disown(block.owner, block.size);
+    return true;
+}
+
+/* A block of Pool's that is not this thread's. */
+static bool pool_remote_free(uint32_t id, void *p)
+{
+    struct hak_heap *owner = hak_range_heap(id);
+    bool told;
+
+    if (!hak_pool_remote_free(hak_heap_pool(owner), p, &told)) {
+        return false;
+    }
+    if (told) {
+        hak_heap_sent(id);
+    }
+    return true;
+}
+
+bool hak_large_free(struct hak_heap *heap, void *p)
+{
+    uint32_t tag = hak_range_tag(hak_range_offset(p));
+
+    switch (HAK_TAG_CLASS(tag)) {
+    case HAK_TAG_ACE: return ace_free(p);
+    case HAK_TAG_HUGE: return huge_free(p);
+    default: break;
+    }
+    if (heap != NULL && HAK_TAG_HEAP(tag) == heap->tiny.id) {
+        return hak_pool_free(hak_heap_pool(heap), p);
+    }
+    return pool_remote_free(HAK_TAG_HEAP(tag), p);
+}
+
+size_t hak_large_find(const void *p, uint32_t *owner)
+{
+    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    struct hak_huge_block block = {0, 0};
+    struct hak_ace_run run = {0, 0};
+
+    switch (HAK_TAG_CLASS(tag)) {
+    case HAK_TAG_ACE:
+        hak_ace_find(p, &run);
+        *owner = run.owner;
+        return run.bytes;
+    case HAK_TAG_HUGE:
+        hak_huge_find(p, &block);
+        *owner = block.owner;
+        return block.size;
+    default:
+        *owner = HAK_TAG_HEAP(tag);
+        return hak_pool_state(p) == HAK_POOL_USED ? hak_pool_size(p) : 0;
+    }
+}
+
+/* Tells an ACE or Huge block's owner of its new size. */
+static void resized(const void *p, size_t before)
+{
+    uint32_t owner;
+    size_t now = hak_large_find(p, &owner);
+
+    disown(owner, before - now);
+}
+
+void *hak_large_resize(void *p, size_t size)
+{
+    uint32_t owner;
+    size_t before = hak_large_find(p, &owner);
+    size_t bytes = hak_round_up(size, HAK_PAGE);
+
+    switch (HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p)))) {
+    case HAK_TAG_ACE:
+        if (size <= HAK_LANE_POOL_MAX || size > HAK_LANE_ACE_MAX ||
+            !hak_ace_resize(p, bytes / HAK_PAGE)) {
+            return NULL;
+        }
+        break;
+    case HAK_TAG_HUGE:
+        p = size < HAK_LANE_HUGE_MIN ? NULL : hak_huge_resize(p, size);
+        if (p == NULL) {
+            return NULL;
+        }
+        break;
+    default:
+        return size > HAK_LANE_TINY_MAX && size <= HAK_LANE_POOL_MAX &&
+                       hak_pool_classes[hak_pool_class_of(size)].block == before
+                   ? p
+                   : NULL;
+    }
+    resized(p, before);
+    return p;
+}
+
+void hak_large_free_owner(struct hak_heap *heap)
+{
+    if (heap->tiny.id != 0 &&
+        atomic_load_explicit(&heap->other_bytes, memory_order_relaxed) != 0) {
+        hak_ace_free_owner(heap->tiny.id);
+        hak_huge_free_owner(heap->tiny.id);
+    }
+}

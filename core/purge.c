@@ -1,0 +1,171 @@
+/*
+ * purge.c - free memory goes back to the system after a while.
+ *
+ * Each superslab with warm free slabs carries the time when the last of them
+ * came back (its stamp). HAKMEM_PURGE_DELAY later its warm slabs are purged,
+ * neighbours together; runs shorter than RUN_LEAST wait LONG_WAIT times as
+ * long, since a call to the system costs as much for 16 KB as for 256. A
+ * superslab whose slabs come and go all the time keeps them. Nothing is
+ * purged on a free: hak_range_tick does it, from slow paths, PORTION at a
+ * time.
+ */
+#include "msg.h"
+#include "options.h"
+#include "os.h"
+#include "supers.h"
+
+#define RUN_LEAST 4 /* slabs: 256 KB */
+#define LONG_WAIT 8
+#define PORTION 16 /* superslabs a tick */
+#define PAUSE 10   /* ms to the next portion */
+
+_Atomic(uint32_t) hak_range_due;
+
+/* A time that is not 0, which says "never". */
+static uint32_t some_time(uint32_t at)
+{
+    return at != 0 ? at : 1;
+}
+
+static uint32_t delay(void)
+{
+    return (uint32_t)hak_option(HAK_OPT_purge_delay);
+}
+
+void hak_purge_wanted(uint32_t i)
+{
+    uint32_t now = hak_os_tick();
+
+    hak_supers.at[i].stamp = now;
+    if (!hak_range_waiting()) {
+        atomic_store_explicit(&hak_range_due, some_time(now + delay()),
+                              memory_order_relaxed);
+    }
+}
+
+/* Purges slabs first..first+count-1 of superslab i, all of them warm. */
+static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
+{
+    uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + first;
+    struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (!hak_os_purge(hak_range_slab_start(number), count * HAK_SLAB_SIZE)) {
+        return 0;
+    }
+    for (uint32_t n = number; n < number + count; n++) {
+        bytes += super->described ? hak_range_slab(n)->populated
+                                  : (uint32_t)HAK_SLAB_SIZE;
+        if (super->described) {
+            hak_range_slab(n)->populated = 0;
+        }
+        super->warm &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
+    }
+    hak_supers.figures.purges++;
+    return bytes;
+}
+
+/*
+ * Purges the warm slabs of superslab i in runs as long as possible, of
+ * `least` slabs or more. Caller holds the lock.
+ */
+static size_t purge_super(uint32_t i, uint32_t least)
+{
+    uint32_t warm = hak_supers.at[i].warm;
+    size_t bytes = 0;
+
+    while (warm != 0) {
+        uint32_t first = (uint32_t)__builtin_ctz(warm);
+        uint32_t rest = ~(warm >> first);
+        uint32_t count =
+            rest == 0 ? HAK_SUPER_SLABS : (uint32_t)__builtin_ctz(rest);
+
+        count = (uint32_t)hak_min(count, HAK_SUPER_SLABS - first);
+        if (count >= least) {
+            bytes += purge_run(i, first, count);
+        }
+        warm &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
+    }
+    hak_super_changed(i);
+    hak_supers.figures.purged += bytes;
+    atomic_fetch_sub(&hak_supers_populated, bytes);
+    return bytes;
+}
+
+/* Purges what is old of superslab i; when to look at it again. */
+static uint32_t purge_old(uint32_t i, uint32_t now)
+{
+    struct hak_super *super = &hak_supers.at[i];
+    uint32_t soon = super->stamp + delay();
+    uint32_t late = super->stamp + LONG_WAIT * delay();
+
+    if (!hak_tick_reached(now, soon)) {
+        return soon;
+    }
+    if (!hak_tick_reached(now, late)) {
+        purge_super(i, RUN_LEAST);
+        return late;
+    }
+    purge_super(i, 1);
+    if (super->warm != 0) { /* refused: pages are locked, say */
+        super->stamp = now;
+    }
+    return super->stamp + delay() + 1;
+}
+
+void hak_range_tick(uint32_t now)
+{
+    uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+    uint32_t next = 0;
+    uint32_t done = 0;
+    size_t before;
+
+    if (due == 0 || !hak_tick_reached(now, due)) {
+        return;
+    }
+    hak_lock_take(&hak_supers.lock);
+    for (uint32_t i = hak_map_next(hak_supers.warm_map, 0, hak_supers.limit);
+         i < hak_supers.limit;
+         i = hak_map_next(hak_supers.warm_map, i + 1, hak_supers.limit)) {
+        uint32_t again;
+
+        if (done == PORTION) {
+            next = some_time(now + PAUSE);
+            break;
+        }
+        before = hak_supers.figures.purges;
+        again = purge_old(i, now);
+        done += hak_supers.figures.purges != before;
+        if (hak_supers.at[i].warm != 0 &&
+            (next == 0 || hak_tick_reached(next, again))) {
+            next = some_time(again);
+        }
+    }
+    atomic_store_explicit(&hak_range_due, next, memory_order_relaxed);
+    hak_lock_drop(&hak_supers.lock);
+}
+
+void hak_range_purged(size_t bytes)
+{
+    if (bytes > 0) {
+        hak_lock_take(&hak_supers.lock);
+        hak_supers.figures.purges++;
+        hak_supers.figures.purged += bytes;
+        hak_lock_drop(&hak_supers.lock);
+    }
+}
+
+size_t hak_range_purge(void)
+{
+    size_t bytes = 0;
+
+    hak_lock_take(&hak_supers.lock);
+    for (uint32_t i = hak_map_next(hak_supers.warm_map, 0, hak_supers.limit);
+         i < hak_supers.limit;
+         i = hak_map_next(hak_supers.warm_map, i + 1, hak_supers.limit)) {
+        bytes += purge_super(i, 1);
+    }
+    atomic_store_explicit(&hak_range_due, 0, memory_order_relaxed);
+    hak_lock_drop(&hak_supers.lock);
+    return bytes;
+}

@@ -1,0 +1,420 @@
+/*
+ * supers.c - who has which slab and superslab, and the page-fault ladder.
+ */
+#include "supers.h"
+
+#include "options.h"
+#include "os.h"
+
+struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT};
+
+_Atomic(size_t) hak_supers_populated;
+
+/*
+ * The ladder's top: from this much resident memory a superslab may come as one
+ * huge page, populated at once. That costs 1/4 to 1/8 of populating small
+ * pages where the machine has a huge page ready, but where it must first be
+ * put together (compaction, a hypervisor that backs memory at first touch) it
+ * was measured at 6 times as much. So both are timed: a huge page that costs
+ * more than its small ones makes us pass up the next HUGE_SKIP superslabs,
+ * then twice as many, and so on.
+ */
+#define HUGE_FROM (8 * HAK_MIB)
+#define HUGE_SKIP 4
+#define HUGE_SKIP_MOST 1024
+
+/* Under the lock. */
+static uint32_t huge_pass; /* superslabs to pass up */
+static uint32_t huge_skip; /* how many at the next dear one */
+
+/* Any thread: what the last populated small pages cost, ns per superslab. */
+static _Atomic(uint64_t) small_cost;
+
+/* ---- maps ---------------------------------------------------------------- */
+
+uint32_t hak_map_next(const uint64_t *map, uint32_t from, uint32_t limit)
+{
+    uint32_t word = from / 64;
+    uint64_t bits;
+
+    if (from >= limit) {
+        return limit;
+    }
+    bits = map[word] & (UINT64_MAX << (from % 64));
+    while (bits == 0) {
+        if (++word * 64 >= limit) {
+            return limit;
+        }
+        bits = map[word];
+    }
+    return (uint32_t)hak_min(word * 64 + (uint32_t)__builtin_ctzll(bits),
+                             limit);
+}
+
+void hak_super_changed(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    bool spare = hak_map_get(hak_supers.warm_map, i) &&
+                 !hak_map_get(hak_supers.held_map, i);
+
+    hak_map_set(hak_supers.warm_map, i, super->warm != 0);
+    hak_map_set(hak_supers.part_map, i,
+                super->used != 0 && super->used != HAK_ALL_SLABS);
+    hak_map_set(hak_supers.held_map, i, super->used != 0);
+    hak_supers.spare -= spare;
+    hak_supers.spare += super->warm != 0 && super->used == 0;
+}
+
+void hak_super_may_start(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+
+    for (unsigned n = 1; n <= HAK_SPAN_MOST; n++) {
+        hak_supers.part_start[n] =
+            (uint32_t)hak_min(hak_supers.part_start[n], i);
+        if (super->warm != 0) {
+            hak_supers.warm_start[n] =
+                (uint32_t)hak_min(hak_supers.warm_start[n], i);
+        }
+    }
+    if (super->used == 0) {
+        hak_supers.low = (uint32_t)hak_min(hak_supers.low, i);
+    }
+}
+
+void hak_super_account(enum hak_lane lane, int64_t bytes)
+{
+    struct hak_range_figures *figures = &hak_supers.figures;
+
+    figures->held[lane] += (size_t)bytes;
+    figures->held_peak[lane] =
+        hak_max(figures->held_peak[lane], figures->held[lane]);
+}
+
+/* ---- a superslab becomes usable ------------------------------------------ */
+
+bool hak_super_commit_meta(uint32_t i)
+{
+    uint32_t step = (uint32_t)((size_t)i * HAK_SUPER_META / HAK_META_STEP);
+
+    if (hak_map_get(hak_supers.meta_map, step)) {
+        return true;
+    }
+    if (!hak_os_commit((char *)hak_range.slabs + step * HAK_META_STEP,
+                       HAK_META_STEP)) {
+        return false;
+    }
+    hak_map_set(hak_supers.meta_map, step, true);
+    return true;
+}
+
+bool hak_super_commit(uint32_t i, uint32_t count)
+{
+    for (uint32_t n = i; n < i + count; n++) {
+        if (!hak_super_commit_meta(n)) {
+            return false;
+        }
+    }
+    for (uint32_t n = i; n < i + count;) {
+        uint32_t from = n;
+
+        while (n < i + count && hak_supers.at[n].state == HAK_SUPER_FRESH) {
+            n++;
+        }
+        if (n > from) {
+            char *start = hak_range_super_start(from);
+            size_t size = (n - from) * HAK_SUPER_SIZE;
+
+            if (!hak_os_commit(start, size)) {
+                return false;
+            }
+            hak_os_name(start, size, "hakmem");
+            hak_supers.figures.committed += size;
+            for (; from < n; from++) {
+                hak_supers.at[from].state = HAK_SUPER_COMMITTED;
+                hak_supers.at[from].described = true; /* they are all 0 */
+            }
+        }
+        n++;
+    }
+    return true;
+}
+
+/* Whether the next superslab should come as a huge page. */
+static bool huge_wanted(void)
+{
+    size_t mode = hak_option(HAK_OPT_huge);
+
+    if (mode == HAK_HUGE_NEVER ||
+        atomic_load(&hak_supers_populated) < HUGE_FROM) {
+        return false;
+    }
+    if (mode == HAK_HUGE_AUTO && huge_pass > 0) {
+        huge_pass--;
+        return false;
+    }
+    return true;
+}
+
+/* Learns from what a huge page cost. */
+static void huge_learn(uint64_t cost)
+{
+    if (cost <= atomic_load(&small_cost)) {
+        huge_skip = 0;
+        return;
+    }
+    huge_skip = huge_skip == 0 ? HUGE_SKIP : 2 * huge_skip;
+    huge_skip = (uint32_t)hak_min(huge_skip, HUGE_SKIP_MOST);
+    huge_pass = huge_skip;
+}
+
+/* Makes `populated` of the descriptors of superslab i true. */
+static void describe(uint32_t i)
+{
+    struct hak_super *super = &hak_supers.at[i];
+
+    if (super->described) {
+        return;
+    }
+    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
+        hak_range_slab(i * HAK_SUPER_SLABS + n)->populated =
+            (super->warm >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
+    }
+    super->described = true;
+}
+
+size_t hak_super_resident(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (!super->described) {
+        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    }
+    for (uint32_t n = 0; super->warm != 0 && n < HAK_SUPER_SLABS; n++) {
+        bytes += hak_range_slab(i * HAK_SUPER_SLABS + n)->populated;
+    }
+    return bytes;
+}
+
+/* Populates a superslab as a huge page. A refusal leaves plain pages. */
+static void populate_huge(uint32_t i)
+{
+    char *start = hak_range_super_start(i);
+    uint64_t began = hak_os_clock();
+
+    hak_os_want_huge(start, HAK_SUPER_SIZE);
+    if (!hak_os_populate(start, HAK_SUPER_SIZE)) {
+        return;
+    }
+    huge_learn(hak_os_clock() - began);
+    hak_supers.at[i].warm = HAK_ALL_SLABS;
+    hak_supers.at[i].described = false;
+    atomic_fetch_add(&hak_supers_populated, HAK_SUPER_SIZE);
+}
+
+/* ---- slabs --------------------------------------------------------------- */
+
+/* The places in a superslab where `count` free slabs begin. */
+static uint32_t runs(uint32_t i, uint32_t count)
+{
+    uint32_t free = ~hak_supers.at[i].used;
+    uint32_t places = free;
+
+    for (uint32_t n = 1; n < count; n++) {
+        places &= free >> n;
+    }
+    return places;
+}
+
+/*
+ * The lowest superslab of a map with `count` free slabs side by side, of which
+ * the first is warm if `warm`; `limit` if there is none.
+ */
+static uint32_t find(const uint64_t *map, uint32_t *start, uint32_t count,
+                     bool warm)
+{
+    uint32_t i = hak_map_next(map, start[count], hak_supers.limit);
+
+    while (i < hak_supers.limit &&
+           (runs(i, count) & (warm ? hak_supers.at[i].warm : UINT32_MAX)) ==
+               0) {
+        i = hak_map_next(map, i + 1, hak_supers.limit);
+    }
+    start[count] = i;
+    return i;
+}
+
+uint32_t hak_super_find_whole(void)
+{
+    uint32_t i = hak_supers.low;
+
+    while (i < hak_supers.limit && hak_supers.at[i].used != 0) {
+        i++;
+    }
+    hak_supers.low = i;
+    return i;
+}
+
+/* A cold superslab for slabs, or `limit`. */
+static uint32_t open_whole(void)
+{
+    uint32_t i = hak_super_find_whole();
+
+    if (i == hak_supers.limit || !hak_super_commit(i, 1)) {
+        return hak_supers.limit;
+    }
+    if (huge_wanted()) {
+        populate_huge(i);
+    }
+    return i;
+}
+
+static uint32_t take_locked(uint32_t count)
+{
+    uint32_t i = find(hak_supers.warm_map, hak_supers.warm_start, count, true);
+    struct hak_super *super;
+    uint32_t places, bit;
+    bool whole;
+
+    if (i == hak_supers.limit) {
+        i = find(hak_supers.part_map, hak_supers.part_start, count, false);
+    }
+    if (i == hak_supers.limit) {
+        i = open_whole();
+    }
+    if (i == hak_supers.limit) {
+        return HAK_NO_SLAB;
+    }
+    describe(i);
+    super = &hak_supers.at[i];
+    whole = super->used == 0;
+    places = runs(i, count);
+    places = (places & super->warm) != 0 ? places & super->warm : places;
+    bit = (uint32_t)__builtin_ctz(places);
+    super->used |= (((uint32_t)1 << count) - 1) << bit;
+    super->warm &= ~super->used;
+    hak_super_changed(i);
+    if (whole) {
+        hak_super_may_start(i); /* what is left of it */
+    }
+    hak_supers.figures.slabs_used += count;
+    return i * (uint32_t)HAK_SUPER_SLABS + bit;
+}
+
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane)
+{
+    uint32_t number;
+
+    if (hak_range.size == 0) {
+        return HAK_NO_SLAB;
+    }
+    hak_lock_take(&hak_supers.lock);
+    number = take_locked(count);
+    if (number != HAK_NO_SLAB) {
+        hak_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
+    }
+    hak_lock_drop(&hak_supers.lock);
+    return number;
+}
+
+static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
+{
+    uint32_t i = number / HAK_SUPER_SLABS;
+    struct hak_super *super = &hak_supers.at[i];
+
+    for (uint32_t n = number; n < number + count; n++) {
+        uint32_t bit = (uint32_t)1 << (n % HAK_SUPER_SLABS);
+
+        hak_range_set_tag(n, 0);
+        super->used &= ~bit;
+        if (hak_range_slab(n)->populated > 0) {
+            super->warm |= bit;
+        }
+    }
+    hak_super_changed(i);
+    hak_super_may_start(i);
+    if (super->warm != 0) {
+        hak_purge_wanted(i);
+    }
+    hak_supers.figures.slabs_used -= count;
+    hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
+}
+
+void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
+{
+    hak_lock_take(&hak_supers.lock);
+    give_locked(number, count, lane);
+    hak_lock_drop(&hak_supers.lock);
+}
+
+void hak_range_list_give(uint32_t first, enum hak_lane lane)
+{
+    hak_lock_take(&hak_supers.lock);
+    while (first != HAK_NO_SLAB) {
+        uint32_t next = hak_range_slab(first)->all_next;
+
+        give_locked(first, hak_range_slab(first)->slabs, lane);
+        first = next;
+    }
+    hak_lock_drop(&hak_supers.lock);
+}
+
+/* ---- the ladder below huge pages ------------------------------------------ */
+
+/* Populates, and keeps in mind what it cost. */
+static bool populate_small(char *start, size_t size)
+{
+    uint64_t began = hak_os_clock();
+
+    if (!hak_os_populate(start, size)) {
+        return false;
+    }
+    atomic_store_explicit(&small_cost,
+                          (hak_os_clock() - began) * HAK_SUPER_SIZE / size,
+                          memory_order_relaxed);
+    return true;
+}
+
+size_t hak_range_resident(uint32_t number, uint32_t slabs)
+{
+    size_t have = 0;
+
+    for (uint32_t n = number; n < number + slabs; n++) {
+        have += hak_range_slab(n)->populated;
+        if (hak_range_slab(n)->populated < HAK_SLAB_SIZE) {
+            break;
+        }
+    }
+    return have;
+}
+
+bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
+{
+    size_t have = hak_range_resident(number, slabs);
+    size_t want;
+
+    if (HAK_LIKELY(need <= have)) {
+        return true;
+    }
+    want = hak_max(hak_round_up(need, HAK_PAGE), have + step);
+    want = hak_min(want, slabs * HAK_SLAB_SIZE);
+    /* A fault is the cheapest way to get a single page. */
+    if (step > 0 && want - have > HAK_PAGE &&
+        !populate_small(hak_range_slab_start(number) + have, want - have)) {
+        return false;
+    }
+    for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
+         at += HAK_SLAB_SIZE) {
+        hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->populated =
+            (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
+    }
+    atomic_fetch_add_explicit(&hak_supers_populated, want - have,
+                              memory_order_relaxed);
+    return true;
+}
+
+size_t hak_range_populated(void)
+{
+    return atomic_load_explicit(&hak_supers_populated, memory_order_relaxed);
+}
