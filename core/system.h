@@ -14,8 +14,14 @@
 
 struct hak_heap;
 
-/* Why a request went to the system: the fallback_* figures. */
+/*
+ * Why a request went to the system: the fallback_* figures. The first three
+ * are the libc names' own (stats.h), the others are counted here.
+ */
 enum hak_reason {
+    HAK_REASON_INIT,
+    HAK_REASON_RECURSION,
+    HAK_REASON_FORCED,
     HAK_REASON_LARGE,
     HAK_REASON_ALIGNED,
     HAK_REASON_MEMORY,
