@@ -230,9 +230,23 @@ $(BENCH_LUA): $(BUILD)/obj/bench/bench_lua.o $(BUILD)/libhakmem_lua.a
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -no-pie -o $@ $^ $(LUA_LIBS) -lm -ldl
 
+# ---- man pages --------------------------------------------------------------
+
+# Made of the headers' comments and the .def tables; docs/PAGE.in is the rest.
+PAGES := $(patsubst docs/%.in,%,$(wildcard docs/*.in))
+
+docs: $(PAGES:%=$(BUILD)/man/%) ## make the man pages: man -l build/release/man/hakmem.7
+	@:
+
+$(BUILD)/man/%: docs/%.in docs/make-man.py VERSION core/base.h core/options.h \
+    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def)
+	$(SAY) MAN $@
+	@mkdir -p $(@D)
+	$(Q)$(PYTHON) docs/make-man.py $* >$@
+
 # ---- upkeep -----------------------------------------------------------------
 
-LINTS := layers size symbols format words shell
+LINTS := layers size symbols format words shell docs
 
 lint: lint-deps ## all lints; lint-NAME for one of them
 	@$(MAKE) -k $(LINTS:%=lint-%)
@@ -268,7 +282,7 @@ help: ## list the targets
 	    done
 
 .PHONY: all lib lua test check check-asan check-ubsan check-tsan \
-    check-valgrind demo bench bench-lua bench-insn lint lint-deps \
+    check-valgrind demo bench bench-lua bench-insn docs lint lint-deps \
     $(LINTS:%=lint-%) format install-deps clean help force
 
 ifneq ($(wildcard $(BUILD)),)
