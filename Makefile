@@ -5,6 +5,9 @@
 #   CC       the compiler, gcc or clang
 #   WERROR   1: warnings are errors
 #   V        1: show the commands
+#   PREFIX   where `make install` installs, default /usr/local; LIBDIR,
+#            INCLUDEDIR, MANDIR, LUADIR, PKGCONFIGDIR: parts of it elsewhere;
+#            DESTDIR: a directory put before all of them
 #
 # What is built:
 #   $(BUILD)/libhakmem.a        the core, include/hakmem.h
@@ -230,9 +233,73 @@ $(BENCH_LUA): $(BUILD)/obj/bench/bench_lua.o $(BUILD)/libhakmem_lua.a
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -no-pie -o $@ $^ $(LUA_LIBS) -lm -ldl
 
+# ---- man pages --------------------------------------------------------------
+
+# Made of the headers' comments and the .def tables; docs/PAGE.in is the rest.
+PAGES := $(patsubst docs/%.in,%,$(wildcard docs/*.in))
+
+docs: $(PAGES:%=$(BUILD)/man/%) ## make the man pages: man -l build/release/man/hakmem.7
+	@:
+
+$(BUILD)/man/%: docs/%.in docs/make-man.py VERSION core/base.h core/options.h \
+    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def)
+	$(SAY) MAN $@
+	@mkdir -p $(@D)
+	$(Q)$(PYTHON) docs/make-man.py $* >$@
+
+# ---- install ----------------------------------------------------------------
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+LUADIR ?= $(LIBDIR)/lua/5.4
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+
+HEADERS := hakmem.h hakmem_lua.h hakmem_stats.def
+LIBS := libhakmem.a libhakmem_lua.a
+# The shared library, linked with -Wl,-soname,libhakmem.so.$(VERSION_MAJOR).
+SHARED :=
+VERSION_MAJOR := $(firstword $(subst ., ,$(VERSION)))
+
+# A page for each function, which leads to the page that has it.
+LINKS = $(shell $(PYTHON) docs/make-man.py --links | sed 's/ .*//')
+INSTALLED = $(HEADERS:%=$(INCLUDEDIR)/%) $(LIBS:%=$(LIBDIR)/%) \
+    $(foreach lib,$(SHARED),$(LIBDIR)/$(lib) $(LIBDIR)/$(lib).$(VERSION_MAJOR) \
+        $(LIBDIR)/$(lib).$(VERSION)) \
+    $(LUADIR)/hakmem.so $(PKGCONFIGDIR)/hakmem.pc \
+    $(foreach page,$(PAGES) $(LINKS),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page))
+
+install: lib lua docs $(SHARED:%=$(BUILD)/%) ## install below PREFIX (DESTDIR before it)
+	$(SAY) INST '$(DESTDIR)$(PREFIX)'
+	$(Q)for dir in $(sort $(dir $(INSTALLED))); do \
+	    install -d '$(DESTDIR)'"$$dir" || exit 1; done
+	$(Q)install -m 644 $(HEADERS:%=include/%) '$(DESTDIR)$(INCLUDEDIR)'
+	$(Q)install -m 644 $(LIBS:%=$(BUILD)/%) '$(DESTDIR)$(LIBDIR)'
+	$(Q)set -e; cd '$(DESTDIR)$(LIBDIR)'; for lib in $(SHARED); do \
+	    install -m 755 '$(abspath $(BUILD))'/"$$lib" "$$lib.$(VERSION)"; \
+	    ln -sf "$$lib.$(VERSION)" "$$lib.$(VERSION_MAJOR)"; \
+	    ln -sf "$$lib.$(VERSION_MAJOR)" "$$lib"; done
+	$(Q)install -m 755 $(BUILD)/lua/hakmem.so '$(DESTDIR)$(LUADIR)'
+	$(Q)sed -e 1d -e 's,@PREFIX@,$(PREFIX),' -e 's,@LIBDIR@,$(LIBDIR),' \
+	    -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' -e 's,@VERSION@,$(VERSION),' \
+	    hakmem.pc.in >'$(DESTDIR)$(PKGCONFIGDIR)/hakmem.pc'
+	$(Q)for page in $(PAGES); do install -m 644 $(BUILD)/man/$$page \
+	    '$(DESTDIR)$(MANDIR)'/man$${page##*.} || exit 1; done
+	$(Q)$(PYTHON) docs/make-man.py --links | while read -r name page; do \
+	    echo ".so man3/$$page" >'$(DESTDIR)$(MANDIR)/man3/'$$name || exit 1; done
+
+uninstall: ## remove what install put there, with the same variables
+	$(SAY) RM '$(DESTDIR)$(PREFIX)'
+	$(Q)rm -f $(INSTALLED:%='$(DESTDIR)'%)
+
+check-install: lib lua docs $(SHARED:%=$(BUILD)/%) ## test install and uninstall in a directory of their own
+	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
+	    LIBS='$(LIBS)' SHARED='$(SHARED)' tests/install.sh
+
 # ---- upkeep -----------------------------------------------------------------
 
-LINTS := layers size symbols format words shell
+LINTS := layers size symbols format words shell docs
 
 lint: lint-deps ## all lints; lint-NAME for one of them
 	@$(MAKE) -k $(LINTS:%=lint-%)
@@ -268,8 +335,8 @@ help: ## list the targets
 	    done
 
 .PHONY: all lib lua test check check-asan check-ubsan check-tsan \
-    check-valgrind demo bench bench-lua bench-insn lint lint-deps \
-    $(LINTS:%=lint-%) format install-deps clean help force
+    check-valgrind demo bench bench-lua bench-insn docs install uninstall \
+    check-install lint lint-deps $(LINTS:%=lint-%) format install-deps clean help force
 
 ifneq ($(wildcard $(BUILD)),)
 -include $(shell find $(BUILD) -name '*.d')

@@ -13,10 +13,25 @@
 
 enum { LINE_MAX_BYTES = 512 };
 
+void hak_msg_write(int fd, const char *text, size_t length)
+{
+    int saved = errno;
+
+    while (length > 0) {
+        ssize_t n = write(fd, text, length);
+
+        if (n == 0 || (n < 0 && errno != EINTR)) {
+            break; /* nothing can be done about it */
+        }
+        text += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+    errno = saved;
+}
+
 static void put_line(const char *prefix, const char *format, va_list args)
 {
     char line[LINE_MAX_BYTES];
-    int saved = errno;
     int head = snprintf(line, sizeof(line) - 1, "%s", prefix);
     int body =
         vsnprintf(line + head, sizeof(line) - 1 - (size_t)head, format, args);
@@ -24,10 +39,7 @@ static void put_line(const char *prefix, const char *format, va_list args)
 
     length = hak_min(length, sizeof(line) - 2);
     line[length++] = '\n';
-    /* Nothing can be done about a standard error that takes no bytes. */
-    ssize_t ignored = write(STDERR_FILENO, line, length);
-    (void)ignored;
-    errno = saved;
+    hak_msg_write(STDERR_FILENO, line, length);
 }
 
 void hak_msg_raw(const char *format, ...)

@@ -14,6 +14,12 @@ void hak_msg_raw(const char *format, ...) HAK_PRINTF(1, 2);
 /* Writes "hakmem: " and the text. The program goes on. */
 HAK_COLD void hak_warn(const char *format, ...) HAK_PRINTF(1, 2);
 
+/*
+ * Writes a text of any length as it is, to any descriptor, in as many calls as
+ * it takes. What can't be written is lost. errno is kept.
+ */
+void hak_msg_write(int fd, const char *text, size_t length);
+
 /* Writes "hakmem: fatal: " and the text, then aborts. */
 HAK_COLD _Noreturn void hak_fatal(const char *format, ...) HAK_PRINTF(1, 2);
 

@@ -7,27 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "msg.h"
 
-enum option_type { BOOL, SIZE, WORD };
-
-struct option {
-    enum option_type type;
-    const char *env;
-    size_t initial, least, most;
-    const char *words; /* WORD: the valid ones, a space between */
-};
-
-static const struct option table[HAK_OPTIONS] = {
-#define HAK_OPTION(type, name, env, initial, least, most, words, help)         \
-    {type, env, initial, least, most, words},
+static const struct hak_option_row rows[HAK_OPTIONS] = {
+#define HAK_OPTION HAK_OPTION_ROW
 #include "options.def"
 #undef HAK_OPTION
 };
 
 static size_t values[HAK_OPTIONS];
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct hak_options core = {rows, HAK_OPTIONS, values,
+                                  HAK_OPTIONS_UNREAD};
+
+/* ---- one value ---------------------------------------------------------- */
 
 static bool parse_bool(const char *text, size_t *value)
 {
@@ -43,19 +37,35 @@ static bool parse_bool(const char *text, size_t *value)
     return false;
 }
 
-/* A decimal number with an optional K, M, G (and an optional B or iB). */
-static bool parse_size(const char *text, size_t *value)
+/* Decimal digits; *end is what follows them. */
+static bool parse_digits(const char *text, size_t *value, char **end)
 {
-    char *end;
     unsigned long long number;
-    int shift = 0;
 
     if (*text < '0' || *text > '9') {
         return false;
     }
     errno = 0;
-    number = strtoull(text, &end, 10);
-    if (errno != 0) {
+    number = strtoull(text, end, 10);
+    *value = (size_t)number;
+    return errno == 0;
+}
+
+static bool parse_int(const char *text, size_t *value)
+{
+    char *end;
+
+    return parse_digits(text, value, &end) && *end == '\0';
+}
+
+/* A decimal number with an optional K, M, G (and an optional B or iB). */
+static bool parse_size(const char *text, size_t *value)
+{
+    char *end;
+    size_t number;
+    int shift = 0;
+
+    if (!parse_digits(text, &number, &end)) {
         return false;
     }
     switch (*end) {
@@ -73,24 +83,26 @@ static bool parse_size(const char *text, size_t *value)
             end = "";
         }
     }
-    *value = (size_t)number << shift;
+    *value = number << shift;
     return *end == '\0' && (*value >> shift) == number;
 }
 
-/* The place of text among `words`, or -1. */
-static long find_word(const char *words, const char *text)
+/* The place of text among `words`; a WORD may begin as a BOOL does. */
+static bool parse_word(const char *words, const char *text, size_t *value)
 {
+    const char *word = words;
     size_t length = strlen(text);
 
-    for (long i = 0; *words != '\0'; i++) {
-        size_t word = strcspn(words, " ");
+    for (size_t i = 0; *word != '\0'; i++) {
+        size_t n = strcspn(word, " ");
 
-        if (word == length && strncasecmp(words, text, word) == 0) {
-            return i;
+        if (n == length && strncasecmp(word, text, n) == 0) {
+            *value = i;
+            return true;
         }
-        words += word + strspn(words + word, " ");
+        word += n + strspn(word + n, " ");
     }
-    return -1;
+    return strncmp(words, "0 1 ", 4) == 0 && parse_bool(text, value);
 }
 
 /* The i-th of `words`; *length is its length. */
@@ -103,73 +115,127 @@ static const char *nth_word(const char *words, size_t i, int *length)
     return words;
 }
 
-static void read_word(const struct option *option, const char *text,
-                      size_t *value)
+static bool parse(const struct hak_option_row *row, const char *text,
+                  size_t *value)
 {
-    long place = find_word(option->words, text);
+    switch (row->type) {
+    case HAK_OPTION_BOOL: return parse_bool(text, value);
+    case HAK_OPTION_INT: return parse_int(text, value);
+    case HAK_OPTION_SIZE: return parse_size(text, value);
+    default: return parse_word(row->words, text, value);
+    }
+}
+
+/* Why the text is no value of that option, and what is used instead. */
+static HAK_COLD void complain(const struct hak_option_row *row,
+                              const char *text, bool parsed)
+{
+    bool size = row->type == HAK_OPTION_SIZE;
     const char *initial;
     int length;
 
-    if (place >= 0) {
-        *value = (size_t)place;
-        return;
-    }
-    initial = nth_word(option->words, option->initial, &length);
-    hak_warn("%s=%s: not one of %s; using %.*s", option->env, text,
-             option->words, length, initial);
-}
-
-static void read_option(const struct option *option, size_t *value)
-{
-    const char *text = secure_getenv(option->env);
-    size_t parsed;
-
-    *value = option->initial;
-    if (text == NULL || *text == '\0') {
-        return;
-    }
-    if (option->type == BOOL) {
-        if (parse_bool(text, &parsed)) {
-            *value = parsed;
-        } else {
-            hak_warn("%s=%s: not one of 0 1 off on no yes false true; "
-                     "using %zu",
-                     option->env, text, option->initial);
-        }
-    } else if (option->type == WORD) {
-        read_word(option, text, value);
-    } else if (!parse_size(text, &parsed)) {
+    if (parsed) {
+        hak_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env, text,
+                 row->least, row->most, size ? "bytes" : row->words,
+                 row->initial);
+    } else if (row->type == HAK_OPTION_WORD) {
+        initial = nth_word(row->words, row->initial, &length);
+        hak_warn("%s=%s: not one of %s; using %.*s", row->env, text, row->words,
+                 length, initial);
+    } else if (row->type == HAK_OPTION_BOOL) {
+        hak_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
+                 row->env, text, row->initial);
+    } else if (size) {
         hak_warn("%s=%s: not a size in bytes (a number, then K, M or G); "
                  "using %zu",
-                 option->env, text, option->initial);
-    } else if (parsed < option->least || parsed > option->most) {
-        hak_warn("%s=%s: must be from %zu to %zu bytes; using %zu", option->env,
-                 text, option->least, option->most, option->initial);
+                 row->env, text, row->initial);
     } else {
-        *value = parsed;
+        hak_warn("%s=%s: not a whole number (of %s); using %zu", row->env, text,
+                 row->words, row->initial);
     }
 }
 
-static void read_all(void)
+static size_t read_row(const struct hak_option_row *row, bool aloud)
 {
+    const char *text = secure_getenv(row->env);
+    size_t value;
+    bool parsed;
+
+    if (text == NULL || *text == '\0') {
+        return row->initial;
+    }
+    parsed = parse(row, text, &value);
+    if (parsed && value >= row->least && value <= row->most) {
+        return value;
+    }
+    if (aloud) {
+        complain(row, text, parsed);
+    }
+    return row->initial;
+}
+
+/* ---- a table ------------------------------------------------------------ */
+
+/*
+ * The first call reads the table. Who asks meanwhile (another thread, a
+ * signal's handler, the child of a fork in that moment) can't wait for it and
+ * reads the one row for itself, silently.
+ */
+static HAK_COLD size_t get_unread(struct hak_options *options, size_t which)
+{
+    unsigned state = HAK_OPTIONS_UNREAD;
+    size_t value;
     int saved = errno;
 
-    for (int i = 0; i < HAK_OPTIONS; i++) {
-        read_option(&table[i], &values[i]);
+    if (environ == NULL) {
+        return options->rows[which].initial;
+    }
+    if (atomic_compare_exchange_strong(&options->state, &state,
+                                       HAK_OPTIONS_READING)) {
+        for (size_t i = 0; i < options->count; i++) {
+            options->values[i] = read_row(&options->rows[i], true);
+        }
+        atomic_store_explicit(&options->state, HAK_OPTIONS_READ,
+                              memory_order_release);
+        value = options->values[which];
+    } else {
+        value = read_row(&options->rows[which], false);
     }
     errno = saved;
+    return value;
+}
+
+size_t hak_options_get(struct hak_options *options, size_t which)
+{
+    if (HAK_LIKELY(atomic_load_explicit(&options->state,
+                                        memory_order_acquire) ==
+                   HAK_OPTIONS_READ)) {
+        return options->values[which];
+    }
+    return get_unread(options, which);
 }
 
 size_t hak_option(enum hak_option option)
 {
-    pthread_once(&once, read_all);
-    return values[option];
+    return hak_options_get(&core, option);
+}
+
+bool hak_options_ready(void)
+{
+    hak_options_get(&core, 0);
+    return atomic_load(&core.state) != HAK_OPTIONS_UNREAD;
+}
+
+/* The program ends, or the library is unloaded. */
+__attribute__((destructor)) static void show_stats(void)
+{
+    hak_stats_report(STDERR_FILENO);
 }
 
 #ifdef HAK_TESTING
 void hak_option_test_reload(void)
 {
-    pthread_once(&once, read_all);
-    read_all();
+    atomic_store(&core.state, HAK_OPTIONS_UNREAD);
+    hak_option(0);
 }
 #endif

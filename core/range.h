@@ -366,10 +366,11 @@ HAK_INLINE void *hak_range_heap(uint32_t id)
 /* How many heap slots were ever taken: their ids are 1 to this. */
 uint32_t hak_range_heap_count(void);
 
-/* What a lane counts. */
+/* What a lane counts, in the order of its figures in hakmem_stats.def. */
 struct hak_lane_figures {
     uint64_t allocs, frees, live_bytes;
-    uint64_t peak_bytes; /* ACE, Huge: of live bytes */
+    uint64_t peak_bytes; /* of live bytes; Tiny, Pool: of held bytes */
+    uint64_t held_bytes;
 };
 
 /* Figures for stats. */

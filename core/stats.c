@@ -1,14 +1,93 @@
 /*
- * stats.c - the figures of the process: summed, as text, as JSON.
+ * stats.c - the figures of the process, summed.
  *
- * Layer 7. The table of figures is include/hakmem_stats.def.
+ * Layer 7. The table of figures is include/hakmem_stats.def; stats_text.c
+ * puts them into words.
  */
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "ace.h"
+#include "huge.h"
 #include "thread.h"
+
+/* ---- the lanes ---------------------------------------------------------- */
+
+/* A lane's figures stand in hak_stats_t as they do in hak_lane_figures. */
+#define LANE_AT(lane) offsetof(hak_stats_t, lane##_allocs)
+#define LANE_FITS(lane)                                                        \
+    _Static_assert(offsetof(hak_stats_t, lane##_held_bytes) - LANE_AT(lane) == \
+                       offsetof(struct hak_lane_figures, held_bytes),          \
+                   "five figures a lane, in this order")
+LANE_FITS(tiny);
+LANE_FITS(pool);
+LANE_FITS(ace);
+LANE_FITS(huge);
+
+/* Adds what a heap has counted to the figures of Tiny and Pool. */
+static void add_counts(struct hak_lane_figures *lanes,
+                       const struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    lanes[HAK_LANE_TINY].allocs += counts.tiny.allocs;
+    lanes[HAK_LANE_TINY].frees += counts.tiny.frees;
+    lanes[HAK_LANE_TINY].live_bytes += counts.tiny.live_bytes;
+    lanes[HAK_LANE_POOL].allocs += counts.pool.allocs;
+    lanes[HAK_LANE_POOL].frees += counts.pool.frees;
+    lanes[HAK_LANE_POOL].live_bytes += counts.pool.live_bytes;
+}
+
+/* Adds what heaps that are no more had counted. */
+static void add_past_counts(struct hak_lane_figures *lanes)
+{
+    uint64_t tiny = atomic_load(&hak_heap_past.allocs);
+    uint64_t pool = atomic_load(&hak_heap_past.pool_allocs);
+
+    lanes[HAK_LANE_TINY].allocs += tiny;
+    lanes[HAK_LANE_TINY].frees += tiny;
+    lanes[HAK_LANE_POOL].allocs += pool;
+    lanes[HAK_LANE_POOL].frees += pool;
+}
+
+static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
+{
+    uint32_t count = hak_range_heap_count();
+    struct hak_range_figures range;
+
+    for (uint32_t id = 1; id <= count; id++) {
+        const struct hak_heap *heap = hak_range_heap(id);
+
+        if (atomic_load(&heap->state) != HAK_HEAP_FREE) {
+            add_counts(lanes, heap);
+        }
+    }
+    add_past_counts(lanes);
+    hak_ace_figures(&lanes[HAK_LANE_ACE]);
+    hak_huge_figures(&lanes[HAK_LANE_HUGE]);
+    hak_range_figures(&range);
+    for (int i = 0; i < HAK_LANES; i++) {
+        lanes[i].held_bytes = range.held[i];
+        if (i == HAK_LANE_TINY || i == HAK_LANE_POOL) {
+            lanes[i].peak_bytes = range.held_peak[i];
+        }
+    }
+}
+
+static void add_lanes(hak_stats_t *stats)
+{
+    static const size_t at[HAK_LANES] = {LANE_AT(tiny), LANE_AT(pool),
+                                         LANE_AT(ace), LANE_AT(huge)};
+    struct hak_lane_figures lanes[HAK_LANES] = {{0}};
+
+    lane_figures(lanes);
+    for (size_t i = 0; i < HAK_LANES; i++) {
+        memcpy((char *)stats + at[i], &lanes[i], sizeof(lanes[i]));
+    }
+}
+
+/* ---- the rest ----------------------------------------------------------- */
 
 /* Adds what one heap has counted. */
 static HAK_RACY_READER void add_heap(hak_stats_t *stats,
@@ -17,9 +96,6 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
     struct hak_heap_counts counts;
 
     hak_heap_count(heap, &counts);
-    stats->tiny_allocs += counts.tiny.allocs;
-    stats->tiny_frees += counts.tiny.frees;
-    stats->tiny_live_bytes += counts.tiny.live_bytes;
     stats->refills += heap->tiny.refills;
     stats->flushes += heap->tiny.flushes;
     stats->remote_frees += counts.remote_frees;
@@ -45,32 +121,45 @@ static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
 
 static void add_past(hak_stats_t *stats)
 {
-    stats->tiny_allocs += atomic_load(&hak_heap_past.allocs);
-    stats->tiny_frees += atomic_load(&hak_heap_past.allocs);
     stats->refills += atomic_load(&hak_heap_past.refills);
     stats->flushes += atomic_load(&hak_heap_past.flushes);
     stats->remote_frees += atomic_load(&hak_heap_past.remote_frees);
     stats->limit_refused += atomic_load(&hak_heap_past.refused);
 }
 
-static void add_layers(hak_stats_t *stats)
+static void add_fallbacks(hak_stats_t *stats)
 {
     struct hak_system_figures system;
-    struct hak_range_figures range;
+    uint64_t *const figures[HAK_REASONS] = {
+        [HAK_REASON_INIT] = &stats->fallback_init,
+        [HAK_REASON_RECURSION] = &stats->fallback_recursion,
+        [HAK_REASON_FORCED] = &stats->fallback_forced,
+        [HAK_REASON_LARGE] = &stats->fallback_large,
+        [HAK_REASON_ALIGNED] = &stats->fallback_aligned,
+        [HAK_REASON_MEMORY] = &stats->fallback_memory,
+        [HAK_REASON_EXITED] = &stats->fallback_exited,
+    };
 
     hak_system_figures(&system);
-    stats->fallback_large = system.fallback[HAK_REASON_LARGE];
-    stats->fallback_aligned = system.fallback[HAK_REASON_ALIGNED];
-    stats->fallback_memory = system.fallback[HAK_REASON_MEMORY];
-    stats->fallback_exited = system.fallback[HAK_REASON_EXITED];
+    for (int i = 0; i < HAK_REASONS; i++) {
+        *figures[i] = system.fallback[i];
+    }
+    stats->foreign_frees = system.foreign;
     stats->system_live = system.live;
     stats->system_live_bytes = system.live_bytes;
+}
+
+static void add_range(hak_stats_t *stats)
+{
+    struct hak_range_figures range;
+
     hak_range_figures(&range);
     stats->slabs = range.slabs_used;
     stats->range_bytes = hak_range.size;
     stats->committed_bytes = range.committed;
     stats->populated_bytes = range.populated;
     stats->purged_bytes = range.purged;
+    stats->purges = range.purges;
 }
 
 int hak_stats(hak_stats_t *stats)
@@ -82,80 +171,12 @@ int hak_stats(hak_stats_t *stats)
         errno = EINVAL;
         return -1;
     }
+    add_lanes(&all);
     add_heaps(&all);
     add_past(&all);
-    add_layers(&all);
+    add_fallbacks(&all);
+    add_range(&all);
     all.size = size;
     memcpy(stats, &all, size);
     return 0;
-}
-
-/* ---- text --------------------------------------------------------------- */
-
-struct figure {
-    const char *name, *unit, *help;
-    size_t at;
-};
-
-static const struct figure figures[] = {
-#define HAK_STAT(name, unit, help)                                             \
-    {#name, unit, help, offsetof(hak_stats_t, name)},
-#include <hakmem_stats.def>
-#undef HAK_STAT
-};
-
-#define FIGURES (sizeof(figures) / sizeof(figures[0]))
-
-/* A text that grows behind the end of its buffer without being written. */
-struct text {
-    char *buf;
-    size_t len, used;
-};
-
-static HAK_PRINTF(2, 3) void add(struct text *text, const char *format, ...)
-{
-    bool room = text->used < text->len;
-    va_list args;
-    int n;
-
-    va_start(args, format);
-    n = vsnprintf(room ? text->buf + text->used : NULL,
-                  room ? text->len - text->used : 0, format, args);
-    va_end(args);
-    text->used += n > 0 ? (size_t)n : 0;
-}
-
-static unsigned long long value(const hak_stats_t *stats, size_t i)
-{
-    uint64_t value;
-
-    memcpy(&value, (const char *)stats + figures[i].at, sizeof(value));
-    return value;
-}
-
-size_t hak_stats_text(char *buf, size_t len)
-{
-    struct text text = {buf, len, 0};
-    hak_stats_t stats = {.size = sizeof(stats)};
-
-    hak_stats(&stats);
-    for (size_t i = 0; i < FIGURES; i++) {
-        add(&text, "%-18s %15llu %-5s  %s\n", figures[i].name, value(&stats, i),
-            figures[i].unit, figures[i].help);
-    }
-    return text.used;
-}
-
-size_t hak_stats_json(char *buf, size_t len)
-{
-    struct text text = {buf, len, 0};
-    hak_stats_t stats = {.size = sizeof(stats)};
-
-    hak_stats(&stats);
-    add(&text, "{\"version\":%u", (unsigned)stats.version);
-    for (size_t i = 0; i < FIGURES; i++) {
-        add(&text, ",\"%s\":%llu", figures[i].name, value(&stats, i));
-    }
-    add(&text, "}");
-    return text.used;
 }

@@ -30,6 +30,7 @@ static struct hak_system_figures figures;
 
 /* Any thread: what hak_system_count has counted. */
 static _Atomic(uint64_t) counted[HAK_REASONS];
+static _Atomic(uint64_t) foreign;
 
 /* ---- the registry ------------------------------------------------------- */
 
@@ -228,10 +229,16 @@ void hak_system_figures(struct hak_system_figures *out)
     hak_lock_take(&lock);
     *out = figures;
     hak_lock_drop(&lock);
+    out->foreign = atomic_load_explicit(&foreign, memory_order_relaxed);
     for (int i = 0; i < HAK_REASONS; i++) {
         out->fallback[i] +=
             atomic_load_explicit(&counted[i], memory_order_relaxed);
     }
+}
+
+void hak_system_count_foreign(void)
+{
+    atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
 }
 
 void hak_system_count(enum hak_reason reason)

@@ -16,13 +16,13 @@ struct hak_heap;
 
 /* Why a request went to the system: the fallback_* figures. */
 enum hak_reason {
+    HAK_REASON_INIT,      /* the libc names: before options can be read */
+    HAK_REASON_RECURSION, /* ...: a request made by our own slow path */
+    HAK_REASON_FORCED,    /* ...: HAKMEM_FORCE_LIBC_ALLOC */
     HAK_REASON_LARGE,
     HAK_REASON_ALIGNED,
     HAK_REASON_MEMORY,
     HAK_REASON_EXITED,
-    HAK_REASON_INIT,      /* the libc names: before options can be read */
-    HAK_REASON_RECURSION, /* ...: a request made by our own slow path */
-    HAK_REASON_FORCED,    /* ...: HAKMEM_FORCE_LIBC_ALLOC */
     HAK_REASONS
 };
 
@@ -54,9 +54,13 @@ void hak_system_free_owner(struct hak_heap *owner);
 /* Counts a request that went to the system without the registry. */
 void hak_system_count(enum hak_reason reason);
 
+/* Counts a block of another allocator's that was handed on to it. */
+void hak_system_count_foreign(void);
+
 struct hak_system_figures {
     uint64_t fallback[HAK_REASONS];
     uint64_t live, live_bytes;
+    uint64_t foreign;
 };
 void hak_system_figures(struct hak_system_figures *figures);
 

@@ -160,7 +160,7 @@ typedef struct hak_stats_t {
     size_t size;      /* bytes of this struct that are filled */
     uint32_t version; /* HAK_STATS_VERSION of the library */
     uint32_t reserved;
-#define HAK_STAT(name, unit, help) uint64_t name; /* help */
+#define HAK_STAT(name, kind, unit, help) uint64_t name; /* help */
 #include "hakmem_stats.def"
 #undef HAK_STAT
 } hak_stats_t;
@@ -171,12 +171,15 @@ typedef struct hak_stats_t {
 HAK_API int hak_stats(hak_stats_t *stats);
 
 /*
- * The same as readable text, a line a figure, or as one JSON object. Works
- * like snprintf: returns the length of the whole text without its final NUL,
- * writes at most len bytes including it; buf may be NULL if len is 0.
+ * The same as text: a line a figure, a table for people (its form may change),
+ * one JSON object, or what Prometheus reads. Works like snprintf: returns the
+ * length of the whole text without its final NUL, writes at most len bytes
+ * including it; buf may be NULL if len is 0. Nothing is allocated.
  */
 HAK_API size_t hak_stats_text(char *buf, size_t len);
+HAK_API size_t hak_stats_table(char *buf, size_t len);
 HAK_API size_t hak_stats_json(char *buf, size_t len);
+HAK_API size_t hak_stats_prometheus(char *buf, size_t len);
 
 /* "MAJOR.MINOR.PATCH", a constant string. */
 HAK_API const char *hak_version(void);

@@ -4,6 +4,7 @@
 #include "msg.h"
 
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include "unit.h"
 
@@ -83,4 +84,76 @@ Test(msg, errno_is_kept_even_if_nothing_can_be_written)
     hak_warn("lost");
     cr_assert_eq(errno, 1234);
     dup2(saved, STDERR_FILENO);
+}
+
+/* ---- long texts ---------------------------------------------------------- */
+
+enum { LONG = 1 << 20 };
+static char long_text[LONG];
+
+static void wake(int signal)
+{
+    (void)signal;
+}
+
+/* Reads all there is, slowly, and checks it. */
+static void *read_slowly(void *arg)
+{
+    int fd = *(int *)arg;
+    char part[4096];
+    size_t at = 0;
+
+    for (ssize_t n; (n = read(fd, part, sizeof(part))) != 0;) {
+        NEED(n > 0 || errno == EINTR);
+        NEED(n < 0 || memcmp(part, long_text + at, (size_t)n) == 0);
+        at += n > 0 ? (size_t)n : 0;
+        usleep(100);
+    }
+    NEED(at == LONG);
+    return NULL;
+}
+
+/* A timer cuts the writes to a full pipe short, or off. */
+static void write_long(void *arg)
+{
+    struct sigaction action = {.sa_handler = wake}; /* no SA_RESTART */
+    struct itimerval each = {{0, 300}, {0, 300}};
+    struct itimerval never = {{0, 0}, {0, 0}};
+    pthread_t reader;
+    sigset_t alarms;
+    int ends[2];
+
+    (void)arg;
+    unit_fill(long_text, LONG, 5);
+    NEED(pipe(ends) == 0);
+    sigaction(SIGALRM, &action, NULL);
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &alarms, NULL);
+    reader = unit_start(read_slowly, &ends[0]);
+    pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
+    NEED(setitimer(ITIMER_REAL, &each, NULL) == 0);
+    errno = 77;
+    hak_msg_write(ends[1], long_text, LONG);
+    NEED(errno == 77);
+    setitimer(ITIMER_REAL, &never, NULL);
+    close(ends[1]);
+    unit_join(reader);
+}
+
+Test(msg, a_long_text_is_written_to_its_end)
+{
+    UNIT_SKIP_IF_GCC_TSAN();
+    unit_expect_said(write_long, NULL, "");
+}
+
+static void write_nowhere(void *arg)
+{
+    (void)arg;
+    hak_msg_write(-1, "lost", 4);
+}
+
+Test(msg, a_text_that_nobody_takes_is_lost)
+{
+    unit_expect_said(write_nowhere, NULL, "");
 }

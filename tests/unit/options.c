@@ -7,11 +7,31 @@
 
 TestSuite(options, .timeout = 60);
 
+/* Counts what the C library is asked for; watched programs have their own. */
+static _Atomic(size_t) mallocs;
+
+#if !UNIT_WATCHED
+void *__libc_malloc(size_t size);
+void *malloc(size_t size);
+
+__attribute__((visibility("default"))) void *malloc(size_t size)
+{
+    mallocs++;
+    return __libc_malloc(size);
+}
+#endif
+
 Test(options, defaults)
 {
     cr_assert_eq(hak_option(HAK_OPT_range), HAK_RANGE_DEFAULT);
     cr_assert_eq(hak_option(HAK_OPT_huge), HAK_HUGE_AUTO);
     cr_assert_eq(hak_option(HAK_OPT_trace), 0);
+    cr_assert_eq(hak_option(HAK_OPT_purge_delay), 1000);
+    cr_assert_eq(hak_option(HAK_OPT_show_stats), HAK_SHOW_NOT);
+    cr_assert_eq(hak_option(HAK_OPT_force_libc_alloc), 0);
+    cr_assert_eq(hak_option(HAK_OPT_bench_fast_mode), 0);
+    cr_assert_eq(hak_option(HAK_OPT_wrap_diag), 0);
+    cr_assert_eq((int)HAK_OPTIONS, 8, "a new option: test its default here");
 }
 
 /* One setting and the value that must come of it. */
@@ -34,6 +54,8 @@ static void read_setting(void *arg)
 #define RANGE HAK_OPT_range, "HAKMEM_RANGE"
 #define HUGE HAK_OPT_huge, "HAKMEM_HUGE"
 #define TRACE HAK_OPT_trace, "HAKMEM_TRACE"
+#define DELAY HAK_OPT_purge_delay, "HAKMEM_PURGE_DELAY"
+#define SHOW HAK_OPT_show_stats, "HAKMEM_SHOW_STATS"
 
 Test(options, right_values_are_taken_silently)
 {
@@ -65,6 +87,19 @@ Test(options, right_values_are_taken_silently)
         {HUGE, "always", HAK_HUGE_ALWAYS},
         {HUGE, "never", HAK_HUGE_NEVER},
         {HUGE, "NEVER", HAK_HUGE_NEVER},
+        {DELAY, "", 1000},
+        {DELAY, "0", 0},
+        {DELAY, "0250", 250},
+        {DELAY, "3600000", 3600000},
+        {SHOW, "0", HAK_SHOW_NOT},
+        {SHOW, "1", HAK_SHOW_TABLE},
+        {SHOW, "off", HAK_SHOW_NOT},
+        {SHOW, "Yes", HAK_SHOW_TABLE},
+        {SHOW, "json", HAK_SHOW_JSON},
+        {SHOW, "prometheus", HAK_SHOW_PROM},
+        {HAK_OPT_force_libc_alloc, "HAKMEM_FORCE_LIBC_ALLOC", "1", 1},
+        {HAK_OPT_bench_fast_mode, "HAKMEM_BENCH_FAST_MODE", "1", 1},
+        {HAK_OPT_wrap_diag, "HAKMEM_WRAP_DIAG", "1", 1},
     };
 
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
@@ -135,6 +170,60 @@ Test(options, a_size_out_of_bounds_is_one_line_and_the_default)
                    HAK_RANGE_DEFAULT);
 }
 
+Test(options, a_wild_number_is_one_line_and_the_default)
+{
+    static const char *const texts[] = {"soon", "-1",   "+1", " 1", "1 ",
+                                        "1s",   "10ms", "1K", "1.5"};
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        expect_warning(DELAY, texts[i], "not a whole number (of milliseconds)",
+                       1000);
+    }
+    expect_warning(DELAY, "99999999999999999999",
+                   "not a whole number (of milliseconds)", 1000);
+    expect_warning(DELAY, "3600001", "must be from 0 to 3600000 milliseconds",
+                   1000);
+}
+
+/* Every word of every table is its place, and there are no others. */
+Test(options, the_bounds_of_a_word_are_its_words)
+{
+    static const struct hak_option_row rows[] = {
+#define HAK_OPTION HAK_OPTION_ROW
+#include "options.def"
+#undef HAK_OPTION
+    };
+
+    for (size_t i = 0; i < HAK_OPTIONS; i++) {
+        char words[200], *rest = words;
+        size_t value = 0;
+
+        cr_assert_leq(rows[i].initial, rows[i].most);
+        cr_assert_geq(rows[i].initial, rows[i].least);
+        if (rows[i].type != HAK_OPTION_WORD) {
+            continue;
+        }
+        snprintf(words, sizeof(words), "%s", rows[i].words);
+        for (char *word; (word = strsep(&rest, " ")) != NULL; value++) {
+            struct setting setting = {(enum hak_option)i, rows[i].env, word,
+                                      value};
+
+            unit_expect_said(read_setting, &setting, "");
+        }
+        cr_assert_eq(value, rows[i].most + 1);
+        cr_assert_eq(rows[i].least, 0);
+    }
+}
+
+Test(options, a_word_that_is_no_bool_takes_none)
+{
+    struct setting setting = {SHOW, "2", HAK_SHOW_NOT};
+
+    unit_expect_said(read_setting, &setting,
+                     "hakmem: HAKMEM_SHOW_STATS=2: not one of 0 1 json "
+                     "prometheus; using 0\n");
+}
+
 Test(options, a_wild_word_is_one_line_and_the_default)
 {
     static const char *const texts[] = {"aut", "autos", "auto always", " never",
@@ -174,7 +263,7 @@ static void read_two(void *arg)
 {
     (void)arg;
     hak_option(HAK_OPT_range);
-    setenv("HAKMEM_RANGE", "-", 1);
+    setenv("HAKMEM_RANGE", "1X", 1);
     setenv("HAKMEM_TRACE", "-", 1);
     errno = 77;
     hak_option_test_reload();
@@ -188,6 +277,152 @@ Test(options, each_wild_value_has_a_line_and_errno_is_kept)
 
     unit_child(&child, read_two, NULL);
     cr_assert_eq(child.status, 0, "%s", child.said);
-    cr_assert(strstr(child.said, "HAKMEM_RANGE=-: not a size") != NULL);
+    cr_assert(strstr(child.said, "HAKMEM_RANGE=1X: not a size") != NULL);
     cr_assert(strstr(child.said, "HAKMEM_TRACE=-: not one of") != NULL);
+}
+
+/* ---- before the environment is there ------------------------------------ */
+
+static void ask_early(void *arg)
+{
+    char **there = environ;
+
+    (void)arg;
+    setenv("HAKMEM_PURGE_DELAY", "7", 1);
+    setenv("HAKMEM_HUGE", "wild", 1);
+    there = environ;
+    environ = NULL;
+    NEED(!hak_options_ready());
+    NEED(hak_option(HAK_OPT_purge_delay) == 1000);
+    NEED(!hak_options_ready());
+    environ = there;
+    NEED(hak_option(HAK_OPT_purge_delay) == 7);
+    NEED(hak_options_ready());
+    environ = NULL;
+    NEED(hak_option(HAK_OPT_purge_delay) == 7);
+    NEED(hak_options_ready());
+}
+
+Test(options, what_is_asked_too_early_is_the_default_for_now)
+{
+    unit_expect_said(ask_early, NULL,
+                     "hakmem: HAKMEM_HUGE=wild: not one of auto always never; "
+                     "using auto\n");
+}
+
+static void ask_if_ready(void *arg)
+{
+    (void)arg;
+    NEED(hak_options_ready()); /* the first question of all */
+}
+
+Test(options, with_an_environment_they_are_ready)
+{
+    unit_expect_said(ask_if_ready, NULL, "");
+}
+
+static void read_watched(void *arg)
+{
+    size_t before;
+
+    (void)arg;
+    setenv("HAKMEM_RANGE", "2G", 1);
+    setenv("HAKMEM_TRACE", "wild", 1);
+    before = mallocs;
+    NEED(hak_option(HAK_OPT_range) == 2 * HAK_GIB);
+    NEED(mallocs == before);
+    free(unit_pointer(malloc(1)));
+    NEED(mallocs == before + 1);
+}
+
+Test(options, reading_allocates_nothing)
+{
+    UNIT_SKIP_IF_WATCHED("malloc is the checker's");
+    unit_expect_ok(read_watched, NULL);
+}
+
+/* ---- a table of one's own ------------------------------------------------ */
+
+enum { OWN_LANES, OWN_DELAY, OWN_ROWS };
+
+static const struct hak_option_row own_rows[] = {
+    HAK_OPTION_ROW(WORD, lanes, "HAKMEM_OWN_LANES", 1, 0, 2, "none some all",
+                   "a test's")
+        HAK_OPTION_ROW(INT, delay, "HAKMEM_OWN_DELAY", 5, 1, 9, "days", "too")};
+static size_t own_values[OWN_ROWS];
+static struct hak_options own = {own_rows, OWN_ROWS, own_values,
+                                 HAK_OPTIONS_UNREAD};
+
+static void read_own(void *arg)
+{
+    (void)arg;
+    setenv("HAKMEM_OWN_LANES", "all", 1);
+    setenv("HAKMEM_OWN_DELAY", "0", 1);
+    NEED(hak_options_get(&own, OWN_LANES) == 2);
+    setenv("HAKMEM_OWN_LANES", "none", 1);
+    NEED(hak_options_get(&own, OWN_LANES) == 2);
+    NEED(hak_options_get(&own, OWN_DELAY) == 5);
+}
+
+Test(options, an_adapter_reads_a_table_of_its_own)
+{
+    unit_expect_said(read_own, NULL,
+                     "hakmem: HAKMEM_OWN_DELAY=0: must be from 1 to 9 days; "
+                     "using 5\n");
+}
+
+/* As a signal's handler or a forked child meets a table half read. */
+static void read_half_read(void *arg)
+{
+    (void)arg;
+    setenv("HAKMEM_OWN_LANES", "all", 1);
+    setenv("HAKMEM_OWN_DELAY", "wild", 1);
+    atomic_store(&own.state, HAK_OPTIONS_READING);
+    NEED(hak_options_get(&own, OWN_LANES) == 2);
+    NEED(hak_options_get(&own, OWN_DELAY) == 5);
+    NEED(atomic_load(&own.state) == HAK_OPTIONS_READING);
+}
+
+Test(options, nobody_waits_for_a_table_that_is_being_read)
+{
+    unit_expect_said(read_half_read, NULL, "");
+}
+
+/* ---- threads ------------------------------------------------------------- */
+
+static pthread_barrier_t all_there;
+
+static void *ask(void *arg)
+{
+    (void)arg;
+    pthread_barrier_wait(&all_there);
+    NEED(hak_options_get(&own, OWN_LANES) == 2);
+    NEED(hak_options_get(&own, OWN_DELAY) == 5);
+    return NULL;
+}
+
+static void read_by_many(void *arg)
+{
+    pthread_t threads[8];
+
+    (void)arg;
+    setenv("HAKMEM_OWN_LANES", "all", 1);
+    setenv("HAKMEM_OWN_DELAY", "wild", 1);
+    pthread_barrier_init(&all_there, NULL, 8);
+    for (int i = 0; i < 8; i++) {
+        threads[i] = unit_start(ask, NULL);
+    }
+    for (int i = 0; i < 8; i++) {
+        unit_join(threads[i]);
+    }
+}
+
+Test(options, threads_that_ask_at_once_hear_one_line)
+{
+    UNIT_SKIP_IF_GCC_TSAN();
+    for (int i = 0; i < 50; i++) {
+        unit_expect_said(read_by_many, NULL,
+                         "hakmem: HAKMEM_OWN_DELAY=wild: not a whole number "
+                         "(of days); using 5\n");
+    }
 }

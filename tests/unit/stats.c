@@ -1,19 +1,34 @@
 /*
- * stats.c - tests of the figures: struct, text, JSON, and that they add up.
+ * stats.c - tests of the figures: struct and texts, and that they add up.
  */
+#include "stats.h"
+
+#include "options.h"
 #include "thread.h"
 #include "unit.h"
 
 TestSuite(stats, .timeout = 60);
 
 static const char *const names[] = {
-#define HAK_STAT(name, unit, help) #name,
+#define HAK_STAT(name, kind, unit, help) #name,
 #include <hakmem_stats.def>
 #undef HAK_STAT
 };
 
 static const char *const units[] = {
-#define HAK_STAT(name, unit, help) unit,
+#define HAK_STAT(name, kind, unit, help) unit,
+#include <hakmem_stats.def>
+#undef HAK_STAT
+};
+
+static const char *const kinds[] = {
+#define HAK_STAT(name, kind, unit, help) #kind,
+#include <hakmem_stats.def>
+#undef HAK_STAT
+};
+
+static const char *const helps[] = {
+#define HAK_STAT(name, kind, unit, help) help,
 #include <hakmem_stats.def>
 #undef HAK_STAT
 };
@@ -84,6 +99,8 @@ Test(stats, asking_allocates_nothing)
     cr_assert_eq(unit_stats().tiny_allocs, 0);
     hak_stats_json(NULL, 0);
     hak_stats_text(NULL, 0);
+    hak_stats_table(NULL, 0);
+    hak_stats_prometheus(NULL, 0);
     cr_assert_eq(unit_stats().heaps, 0);
     cr_assert_eq(unit_stats().range_bytes, 0);
 }
@@ -108,6 +125,8 @@ Test(stats, each_call_is_counted_where_it_belongs)
     cr_assert_eq(stats.tiny_allocs, 10);
     cr_assert_eq(stats.tiny_frees, 2);
     cr_assert_eq(stats.tiny_live_bytes, 8 * 112);
+    cr_assert_geq(stats.tiny_peak_bytes, 8 * 112);
+    cr_assert_eq(stats.tiny_held_bytes, HAK_SLAB_SIZE);
     cr_assert_eq(stats.fallback_large, 3);
     cr_assert_eq(stats.fallback_aligned, 1);
     cr_assert_eq(stats.fallback_memory, 0);
@@ -137,6 +156,45 @@ Test(stats, flushes_and_refills_are_counted)
         hak_free(p[i]);
     }
     cr_assert_geq(unit_stats().flushes, 5);
+}
+
+Test(stats, the_peak_stays_when_blocks_go)
+{
+    static void *p[1000];
+    uint64_t peak;
+
+    for (int i = 0; i < 1000; i++) {
+        p[i] = hak_malloc(1000);
+    }
+    peak = unit_stats().tiny_peak_bytes;
+    cr_assert_geq(peak, 1000 * 1024);
+    for (int i = 0; i < 1000; i++) {
+        hak_free(p[i]);
+    }
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().tiny_peak_bytes, peak);
+}
+
+Test(stats, what_the_libc_names_hand_on_is_added)
+{
+    hak_stats_t stats;
+
+    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
+    for (int n = 0; n < 3; n++) {
+        hak_count_fallback(HAK_REASON_INIT);
+        hak_count_fallback(HAK_REASON_LARGE);
+        hak_count_foreign();
+    }
+    hak_count_fallback(HAK_REASON_RECURSION);
+    hak_count_fallback(HAK_REASON_FORCED);
+    hak_count_fallback(HAK_REASON_FORCED);
+    stats = unit_stats();
+    cr_assert_eq(stats.fallback_init, 3);
+    cr_assert_eq(stats.fallback_recursion, 1);
+    cr_assert_eq(stats.fallback_forced, 2);
+    cr_assert_eq(stats.fallback_large, 4);
+    cr_assert_eq(stats.fallback_aligned, 0);
+    cr_assert_eq(stats.foreign_frees, 3);
 }
 
 /* ---- allocs - frees == live ---------------------------------------------------------- */
@@ -242,7 +300,7 @@ Test(stats, figures_of_running_threads_make_sense)
     }
 }
 
-/* ---- text and JSON ---------------------------------------------------------------------- */
+/* ---- texts ---------------------------------------------------------------------- */
 
 /* The value of field i, whatever its name. */
 static uint64_t field(const hak_stats_t *stats, size_t i)
@@ -308,10 +366,55 @@ Test(stats, text_has_a_line_for_every_figure)
     cr_assert_eq(*line, '\0');
 }
 
+Test(stats, prometheus_has_help_type_and_value_of_every_figure)
+{
+    static char text[16384], expected[16384];
+    size_t at = 0;
+    hak_stats_t stats;
+
+    make_figures();
+    stats = unit_stats();
+    cr_assert_eq(hak_stats_prometheus(text, sizeof(text)), strlen(text));
+    for (size_t i = 0; i < NAMES; i++) {
+        bool total = strcmp(kinds[i], "counter") == 0;
+        char name[64];
+
+        cr_assert(total || strcmp(kinds[i], "gauge") == 0);
+        sprintf(name, "hakmem_%s%s", names[i], total ? "_total" : "");
+        at += (size_t)sprintf(expected + at,
+                              "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", name,
+                              helps[i], name, kinds[i], name,
+                              (unsigned long long)field(&stats, i));
+    }
+    cr_assert_str_eq(text, expected);
+}
+
+/* A counter never falls, whatever is freed, ended, given back or refused. */
+Test(stats, counters_never_fall)
+{
+    hak_stats_t before = unit_stats(), after;
+
+    for (int round = 0; round < 20; round++) {
+        hak_heap *heap = hak_heap_new(NULL);
+
+        make_figures();
+        cr_assert_not_null(hak_heap_malloc(heap, 100));
+        hak_heap_delete(heap);
+        hak_free(hak_malloc(5000));
+        after = unit_stats();
+        for (size_t i = 0; i < NAMES; i++) {
+            cr_assert(strcmp(kinds[i], "counter") != 0 ||
+                          field(&after, i) >= field(&before, i),
+                      "%s fell", names[i]);
+        }
+        before = after;
+    }
+}
+
 /* As snprintf: the length of the whole text, a NUL in what there is. */
 static void check_as_snprintf(size_t (*print)(char *, size_t))
 {
-    static char whole[8192], part[8192 + 16];
+    static char whole[16384], part[16384 + 16];
     size_t length = print(whole, sizeof(whole));
 
     cr_assert_eq(print(NULL, 0), length);
@@ -340,4 +443,178 @@ Test(stats, json_works_like_snprintf)
 {
     make_figures();
     check_as_snprintf(hak_stats_json);
+}
+
+Test(stats, table_and_prometheus_work_like_snprintf)
+{
+    make_figures();
+    check_as_snprintf(hak_stats_table);
+    check_as_snprintf(hak_stats_prometheus);
+}
+
+/* ---- the table for people ------------------------------------------------ */
+
+/* The line that begins with `head`, or a failure; ends before its newline. */
+static void line_of(const char *head, char line[200])
+{
+    static char text[16384];
+    const char *at = text;
+
+    hak_stats_table(text, sizeof(text));
+    while (at != NULL && strncmp(at, head, strlen(head)) != 0) {
+        at = strchr(at, '\n');
+        at += at != NULL;
+    }
+    cr_assert_not_null(at, "no line begins with '%s' in\n%s", head, text);
+    snprintf(line, 200, "%.*s", (int)strcspn(at, "\n"), at);
+}
+
+Test(stats, the_table_has_a_line_for_each_lane)
+{
+    static const char *const lanes[] = {"tiny ", "pool ", "ace ", "huge "};
+    char line[200], name[16], size[4][8];
+    unsigned long long calls, frees;
+    int end = 0;
+
+    hak_free(hak_malloc(100));
+    cr_assert_not_null(hak_malloc(1024));
+    for (int i = 0; i < 4; i++) {
+        line_of(lanes[i], line);
+        cr_assert_eq(sscanf(line, "%15s %llu %llu %7s %*s %7s %*s %7s %7s",
+                            name, &calls, &frees, size[0], size[1], size[2],
+                            size[3]),
+                     7, "%s", line);
+        cr_assert_leq(strlen(line), 80);
+    }
+    line_of("tiny ", line);
+    sscanf(line, "tiny 2 1 1.%*s KB 1.%*s KB 128.0 KB%n", &end);
+    cr_assert_eq((size_t)end, strlen(line), "%s", line);
+}
+
+/* What stands in the table for n blocks and for so many bytes. */
+static void expect_words(const char *head, const char *words)
+{
+    char line[200];
+
+    line_of(head, line);
+    cr_assert(strstr(line, words) != NULL, "'%s' is not in: %s", words, line);
+}
+
+Test(stats, sizes_and_numbers_are_for_people)
+{
+    static const struct {
+        size_t size;
+        const char *words;
+    } sizes[] = {
+        {1, " 1 B;"},
+        {1023, " 1023 B;"},
+        {1024, " 1.0 KB;"},
+        {1536, " 1.5 KB;"},
+        {(1 << 20) - 1, " 1023.9 KB;"},
+        {1 << 20, " 1.0 MB;"},
+        {(1 << 20) * 7 / 4, " 1.7 MB;"},
+    };
+
+    expect_words("system ", "0 blocks live, 0 B;");
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        void *p = hak_system_alloc(16, sizes[i].size, NULL, HAK_REASON_LARGE);
+
+        expect_words("system ", "   1 blocks live,");
+        expect_words("system ", sizes[i].words);
+        hak_free(p);
+    }
+    atomic_store(&hak_handed_on.foreign_frees, 999);
+    expect_words("others ", " 999 foreign");
+    atomic_store(&hak_handed_on.foreign_frees, 1000);
+    expect_words("others ", " 1,000 foreign");
+    atomic_store(&hak_handed_on.foreign_frees, 1234567);
+    expect_words("others ", " 1,234,567 foreign");
+    atomic_store(&hak_handed_on.foreign_frees, UINT64_MAX);
+    expect_words("others ", " 18,446,744,073,709,551,615 foreign");
+}
+
+Test(stats, the_table_tells_why_requests_were_handed_on)
+{
+    for (int reason = 0; reason < HAK_REASONS; reason++) {
+        atomic_store(&hak_handed_on.fallback[reason],
+                     (uint64_t)reason * 1000 + 1);
+    }
+    expect_words("         init",
+                 "init 1, recursion 1,001, forced 2,001, large 3,001, "
+                 "aligned 4,001, memory 5,001, exited 6,001");
+}
+
+/* ---- HAKMEM_SHOW_STATS ---------------------------------------------------- */
+
+/* Ends as a program does; `text` is HAKMEM_SHOW_STATS. */
+static void end_showing(void *text)
+{
+    setenv("HAKMEM_SHOW_STATS", text, 1);
+    hak_option_test_reload();
+    hak_free(hak_malloc(100));
+    exit(0);
+}
+
+static struct unit_child child;
+
+static size_t count(const char *text, const char *part)
+{
+    size_t n = 0;
+
+    for (; (text = strstr(text, part)) != NULL; text++) {
+        n++;
+    }
+    return n;
+}
+
+Test(stats, a_program_that_is_asked_to_shows_a_table_as_it_ends)
+{
+    unit_child(&child, end_showing, (void *)"1");
+    cr_assert_eq(child.status, 0);
+    cr_assert_eq(strncmp(child.said, "HAKMEM " HAK_VERSION_STRING ": ", 14), 0,
+                 "%s", child.said);
+    cr_assert_eq(count(child.said, "HAKMEM"), 1);
+    cr_assert_eq(count(child.said, "\ntiny "), 1);
+    cr_assert_eq(count(child.said, " refused by a limit\n"), 1);
+}
+
+Test(stats, a_program_that_is_asked_to_shows_json_or_prometheus)
+{
+    unit_child(&child, end_showing, (void *)"json");
+    cr_assert_eq(count(child.said, "{\"version\":1,\"tiny_allocs\":1,"), 1);
+    cr_assert_str_eq(strchr(child.said, '}'), "}\n");
+    unit_child(&child, end_showing, (void *)"prometheus");
+    cr_assert_eq(count(child.said, "\nhakmem_"), NAMES, "%s", child.said);
+    cr_assert_eq(child.said[strlen(child.said) - 1], '\n');
+}
+
+Test(stats, a_program_that_is_not_asked_shows_nothing)
+{
+    unit_expect_said(end_showing, (void *)"0", "");
+}
+
+/* By hand, then as it ends; and a child, by hand, likewise. */
+static void show_often(void *arg)
+{
+    pid_t pid;
+
+    (void)arg;
+    setenv("HAKMEM_SHOW_STATS", "1", 1);
+    hak_option_test_reload();
+    errno = 77;
+    hak_stats_report(STDERR_FILENO);
+    NEED(errno == 77);
+    hak_stats_report(STDERR_FILENO);
+    pid = fork();
+    if (pid != 0) {
+        NEED(waitpid(pid, NULL, 0) == pid);
+    }
+    hak_stats_report(STDERR_FILENO);
+    exit(0);
+}
+
+Test(stats, a_process_shows_its_figures_once_and_a_forked_child_its_own)
+{
+    unit_child(&child, show_often, NULL);
+    cr_assert_eq(count(child.said, "HAKMEM"), 2, "%s", child.said);
 }

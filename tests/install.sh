@@ -1,0 +1,181 @@
+#!/bin/sh
+# install.sh - tests `make install` and `make uninstall`: what is there, that
+# programs can be built with it and run, that nothing stays behind.
+#
+# Run by `make check-install`, which passes MAKE, BUILD, CC, LUA_LIBS and the
+# lists of what is built: LIBS (archives), SHARED (the shared library or
+# nothing).
+set -u
+cd "$(dirname "$0")/.." || exit 1
+: "${MAKE:=make}" "${BUILD:=build/release}" "${CC:=gcc}" "${LIBS:?}"
+: "${LUA_LIBS:=-llua5.4}" "${SHARED=}"
+
+passed=0
+failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+version=$(cat VERSION)
+major=${version%%.*}
+stage=$dir/stage
+prefix=/opt/hakmem
+top=$stage$prefix
+
+# check WHAT COMMAND...: one check; what a failed one said is shown.
+check() {
+    what=$1
+    shift
+    if "$@" >"$dir/said" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $what"
+        sed 's/^/    /' "$dir/said"
+    fi
+}
+
+# Make's targets, into the stage unless a variable says otherwise.
+run_make() {
+    "$MAKE" BUILD="$BUILD" CC="$CC" PREFIX="$prefix" DESTDIR="$stage" "$@"
+}
+
+same() {
+    [ "$1" = "$2" ] || {
+        echo "'$1' is not '$2'"
+        return 1
+    }
+}
+
+# Every file below $1, sorted, from there on.
+files_of() {
+    (cd "$1" && find . ! -type d | sort)
+}
+
+expected() {
+    for header in hakmem.h hakmem_lua.h hakmem_stats.def; do
+        echo "./include/$header"
+    done
+    for library in $LIBS; do
+        echo "./lib/$library"
+    done
+    for library in $SHARED; do
+        printf './lib/%s\n' "$library" "$library.$major" "$library.$version"
+    done
+    echo ./lib/lua/5.4/hakmem.so
+    echo ./lib/pkgconfig/hakmem.pc
+    for page in hakmem.3 hakmem_lua.3 hakmem.7 hak_malloc.3 hak_lua_alloc.3; do
+        echo "./share/man/man${page##*.}/$page"
+    done
+}
+
+cat >"$dir/program.c" <<'END'
+#include <hakmem.h>
+#include <stdio.h>
+#include <string.h>
+
+int main(void)
+{
+    hak_stats_t stats = {.size = sizeof(stats)};
+    char *text = hak_malloc(100);
+
+    if (text == NULL || !hak_owns(text) || hak_stats(&stats) != 0 ||
+        stats.tiny_allocs == 0) {
+        return 1;
+    }
+    strcpy(text, hak_version());
+    puts(text);
+    hak_free(text);
+    return 0;
+}
+END
+
+cat >"$dir/host.c" <<'END'
+#include <hakmem_lua.h>
+#include <lauxlib.h>
+#include <lualib.h>
+
+int main(void)
+{
+    lua_State *L = hak_lua_newstate(NULL);
+    int bad;
+
+    if (L == NULL) {
+        return 1;
+    }
+    luaL_openlibs(L);
+    bad = luaL_dostring(L, "print(#string.rep('x', 5000))");
+    hak_lua_close(L);
+    return bad;
+}
+END
+
+# As pkg-config tells it, where the package is not where it says it is.
+pkg() {
+    PKG_CONFIG_LIBDIR=$top/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage \
+        pkg-config "$@"
+}
+
+# compile OUT SOURCE WORDS...: as a strict user would.
+compile() {
+    out=$1
+    source=$2
+    shift 2
+    # shellcheck disable=SC2068,SC2086  # words of pkg-config
+    "$CC" -std=c11 -Wall -Wextra -Wpedantic -Werror -o "$dir/$out" \
+        "$dir/$source" $@
+}
+
+# says TEXT COMMAND...: what it prints, with our libraries to be found.
+says() {
+    text=$1
+    shift
+    same "$(LD_LIBRARY_PATH=$top/lib "$@" 2>&1)" "$text"
+}
+
+check 'install' run_make install
+for file in $(expected); do
+    check "$file is installed" test -s "$top/$file"
+done
+check 'the version of the package' same "$(pkg --modversion hakmem)" "$version"
+check 'a program is built with pkg-config' \
+    compile program program.c "$(pkg --cflags --libs hakmem)"
+check 'it runs' says "$version" "$dir/program"
+check 'a program is built with the archive' compile static program.c \
+    "$(pkg --cflags hakmem) $top/lib/libhakmem.a -pthread"
+check 'it runs' says "$version" "$dir/static"
+check 'a host of Lua is built' compile host host.c \
+    "$(pkg --cflags hakmem) $(pkg-config --cflags lua5.4)" \
+    "-L$top/lib -lhakmem_lua $LUA_LIBS -lm -ldl -pthread"
+check 'it runs' says 5000 "$dir/host"
+check 'lua5.4 finds the module' env LUA_CPATH="$top/lib/lua/5.4/?.so" \
+    lua5.4 -e "assert(require('hakmem').version == '$version')"
+if [ -n "$SHARED" ]; then
+    name=$(readelf -d "$top/lib/$SHARED" |
+        sed -n 's/.*SONAME.*\[\(.*\)\].*/\1/p')
+    check 'the name in the shared library' same "$name" "$SHARED.$major"
+    check 'the program needs the shared library' \
+        sh -c "readelf -d '$dir/program' | grep -q 'NEEDED.*$name'"
+    check 'preloaded it serves malloc' sh -c \
+        "LD_PRELOAD='$top/lib/$SHARED' HAKMEM_SHOW_STATS=1 \
+            ls / 2>&1 >/dev/null | grep -q '^tiny  *[1-9]'"
+fi
+
+# Again over it, then away; what others put there stays.
+check 'install over an installation' run_make install
+echo mine >"$top/include/mine.h"
+check 'uninstall' run_make uninstall
+check 'only what is not ours stays' same "$(files_of "$stage")" \
+    ".$prefix/include/mine.h"
+check 'uninstall where nothing is' run_make uninstall
+
+# Straight into a prefix, with no stage; directories of one's own.
+check 'install without DESTDIR' run_make DESTDIR= PREFIX="$dir/direct" \
+    LIBDIR="$dir/direct/lib64" install
+check 'LIBDIR is obeyed' test -s "$dir/direct/lib64/pkgconfig/hakmem.pc"
+check 'the package knows it' same "$(PKG_CONFIG_LIBDIR=$dir/direct/lib64/pkgconfig \
+    pkg-config --variable=libdir hakmem)" "$dir/direct/lib64"
+check 'uninstall it' run_make DESTDIR= PREFIX="$dir/direct" \
+    LIBDIR="$dir/direct/lib64" uninstall
+check 'nothing stays' same "$(files_of "$dir/direct")" ''
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
