@@ -98,6 +98,8 @@ SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 # One source, a program per allocator; `none` is the loop by itself.
 MIXED := hakmem system mimalloc jemalloc tcmalloc none
 BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
+# One program for every allocator that is preloaded.
+BENCH_MALLOC := $(BUILD)/bench/bench_malloc
 BENCH_LUA := $(BUILD)/bench/bench_lua
 
 # ---- libraries --------------------------------------------------------------
@@ -186,10 +188,11 @@ demo: ## install what is missing, run Lua programs on HAKMEM and stock Lua
 	@$(MAKE) lib lua $(BENCH_LUA)
 	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py --quick
 
-bench: ## random_mixed beside four other allocators: time, memory, faults
+# BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'.
+bench: ## malloc beside four other allocators: time, memory, faults, a picture
 	@.ci/install-deps bench
-	@$(MAKE) $(BENCHES)
-	@$(PYTHON) bench/bench.py --build $(BUILD)
+	@$(MAKE) lib $(BENCHES) $(BENCH_MALLOC)
+	@$(PYTHON) bench/bench.py --build $(BUILD) $(BENCH_ARGS)
 
 bench-lua: ## Lua programs on HAKMEM, stock Lua and mimalloc, in full
 	@.ci/install-deps bench
@@ -225,6 +228,16 @@ $(BENCHES): $(BUILD)/bench/bench_random_mixed_%: bench/random_mixed.c \
 	$(Q)$(COMPILE) -fno-builtin -fno-plt $(MIXED_$*) -MF $@.d -MT $@ \
 	    -DBENCH_NAME='"$*"' $< -o $@ $(LDFLAGS) $(BUILD)/libhakmem.a \
 	    $(MIXED_LIBS_$*)
+
+# Calls of malloc and free stay calls.
+BENCH_MALLOC_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o, \
+    $(wildcard bench/bench_malloc*.c))
+$(BENCH_MALLOC_OBJECTS): FLAGS += -fno-plt -fno-builtin-malloc \
+    -fno-builtin-free -fno-builtin-calloc -fno-builtin-realloc
+$(BENCH_MALLOC): $(BENCH_MALLOC_OBJECTS)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -ldl
 
 # Not position independent: bench_lua fixes Lua's hash seed that way.
 $(BENCH_LUA:$(BUILD)/bench/%=$(BUILD)/obj/bench/%.o): FLAGS += -fno-pic -fno-pie

@@ -15,15 +15,7 @@
  *     Peak = N KB, minor faults = N
  *     Throughput = N ops/s
  */
-#include <inttypes.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <time.h>
+#include "bench.h"
 
 #ifdef BENCH_MALLOC
 #include BENCH_HEADER
@@ -68,12 +60,9 @@ static _Noreturn void usage(const char *what)
 static uint64_t number(const char *text, uint64_t least, uint64_t most,
                        const char *what)
 {
-    char *end;
-    uint64_t value = strtoull(text, &end, 10);
-    size_t digits = strspn(text, "0123456789");
+    uint64_t value;
 
-    if (digits == 0 || digits > 18 || *end != '\0' || value < least ||
-        value > most)
+    if (!bench_number(text, least, most, &value))
         usage(what);
     return value;
 }
@@ -93,28 +82,6 @@ static struct run arguments(int argc, char **argv)
     return run;
 }
 
-/* xorshift64; the state is never 0. */
-static inline uint64_t next(uint64_t *state)
-{
-    uint64_t x = *state;
-
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    return *state = x;
-}
-
-/* One step of splitmix64, so that neighbouring seeds have nothing in common. */
-static uint64_t first_state(uint64_t seed)
-{
-    uint64_t x = seed + UINT64_C(0x9E3779B97F4A7C15);
-
-    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
-    x ^= x >> 31;
-    return x != 0 ? x : 1;
-}
-
 static inline void *new_block(uint64_t r)
 {
     size_t size = 16 + (r & 0x3FF);
@@ -131,11 +98,11 @@ static inline void *new_block(uint64_t r)
 
 static void run_mixed(const struct run *run, void **slots)
 {
-    uint64_t state = first_state(run->seed);
+    uint64_t state = bench_first_state(run->seed);
 
     for (uint64_t i = 0; i < run->ops; i++) {
-        uint64_t r = next(&state);
-        void **slot = &slots[((r >> 32) * run->slots) >> 32];
+        uint64_t r = bench_next(&state);
+        void **slot = &slots[bench_upper(r, run->slots)];
 
         if (*slot != NULL) {
             BENCH_FREE(*slot);
@@ -148,79 +115,41 @@ static void run_mixed(const struct run *run, void **slots)
 
 static void run_replace(const struct run *run, void **slots)
 {
-    uint64_t state = first_state(run->seed);
+    uint64_t state = bench_first_state(run->seed);
 
     for (uint64_t i = 0; i < run->ops; i++) {
-        uint64_t r = next(&state);
-        void **slot = &slots[((r >> 32) * run->slots) >> 32];
+        uint64_t r = bench_next(&state);
+        void **slot = &slots[bench_upper(r, run->slots)];
 
         BENCH_FREE(*slot);
         *slot = new_block(r);
     }
 }
 
-/*
- * The largest resident size so far, in KB. Not ru_maxrss: that begins with
- * the size of the program that started this one.
- */
-static long peak_kb(void)
-{
-    char line[128];
-    long peak = -1;
-    FILE *file = fopen("/proc/self/status", "r");
-
-    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
-        if (sscanf(line, "VmHWM: %ld", &peak) == 1)
-            break;
-    }
-    if (file != NULL)
-        fclose(file);
-    return peak;
-}
-
-static long minor_faults(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return usage.ru_minflt;
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 int main(int argc, char **argv)
 {
     struct run run = arguments(argc, argv);
-    /* No allocator's memory, and touched before the clock starts. */
-    void **slots =
-        mmap(NULL, run.slots * sizeof(*slots), PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void **slots = bench_array(run.slots * sizeof(*slots));
     long faults;
     double start, spent;
 
-    if (slots == MAP_FAILED) {
+    if (slots == NULL) {
         fprintf(stderr, "bench_random_mixed_%s: no memory for the slots\n",
                 BENCH_NAME);
         return 1;
     }
-    faults = minor_faults();
-    start = seconds();
+    faults = bench_faults(RUSAGE_SELF);
+    start = bench_seconds();
     if (run.replace)
         run_replace(&run, slots);
     else
         run_mixed(&run, slots);
-    spent = seconds() - start;
-    faults = minor_faults() - faults;
+    spent = bench_seconds() - start;
+    faults = bench_faults(RUSAGE_SELF) - faults;
 
     for (uint64_t i = 0; i < run.slots; i++)
         BENCH_FREE(slots[i]);
-    printf("Peak = %ld KB, minor faults = %ld\n", peak_kb(), faults);
+    printf("Peak = %ld KB, minor faults = %ld\n", bench_peak_kb(), faults);
     printf("Throughput = %.0f ops/s\n", (double)run.ops / spent);
     return 0;
 }

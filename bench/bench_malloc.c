@@ -1,0 +1,151 @@
+/*
+ * bench_malloc.c - the benchmark of malloc, free, calloc and realloc, a row a
+ * run, on the allocator the process has: LD_PRELOAD chooses it.
+ *
+ *     bench_malloc ROW [DIVISOR]   runs a row, its work divided by DIVISOR
+ *     bench_malloc list            prints "NAME THREADS" for every row
+ *     bench_malloc who             prints the library that malloc comes from
+ *     bench_malloc start           what the row cold measures, once
+ *
+ * The work of a row is fixed: its operations, sizes and seeds are the table
+ * below. An operation is one block allocated and freed, but for the realloc
+ * rows (one growth) and cold (one process). A run ends with the line
+ *
+ *     ops=N ns_per_op=X peak_kb=N minor_faults=N
+ *
+ * bench.py runs it for every allocator. Here: the table, the meter, arguments.
+ */
+#include "bench_malloc.h"
+#include <dlfcn.h>
+
+#define TINY 16, 1024
+#define POOL 1025, 52 * KB
+#define ACE 52 * KB + 1, 2 * MB - 1
+#define HUGE 2 * MB, 16 * MB
+
+static const struct row rows[] = {
+    {"hot-16", run_hot, 1, LIFO, 40000000, 1, 16, 16},
+    {"hot-64", run_hot, 1, LIFO, 40000000, 1, 64, 64},
+    {"hot-256", run_hot, 1, LIFO, 40000000, 1, 256, 256},
+    {"hot-1024", run_hot, 1, LIFO, 40000000, 1, 1024, 1024},
+    {"hot-4096", run_hot, 1, LIFO, 20000000, 1, 4096, 4096},
+    {"hot-32768", run_hot, 1, LIFO, 20000000, 1, 32768, 32768},
+    {"hot-262144", run_hot, 1, LIFO, 2000000, 1, 262144, 262144},
+    {"batch-lifo", run_batch, 1, LIFO, 20000000, 1000, 16, 1040},
+    {"batch-fifo", run_batch, 1, FIFO, 20000000, 1000, 16, 1040},
+    {"batch-random", run_batch, 1, RANDOM, 20000000, 1000, 16, 1040},
+    {"batch-lifo-8k", run_batch, 1, LIFO, 10000000, 1000, KB, 8 * KB},
+    {"batch-fifo-8k", run_batch, 1, FIFO, 10000000, 1000, KB, 8 * KB},
+    {"batch-random-8k", run_batch, 1, RANDOM, 10000000, 1000, KB, 8 * KB},
+    {"tiny-256", run_mixed, 1, LIFO, 20000000, 256, TINY},
+    {"tiny-4096", run_mixed, 1, LIFO, 20000000, 4096, TINY},
+    {"tiny-200000", run_mixed, 1, LIFO, 5000000, 200000, TINY},
+    {"pool-1024", run_mixed, 1, LIFO, 8000000, 1024, POOL},
+    {"ace-64", run_mixed, 1, LIFO, 1000000, 64, ACE},
+    {"huge-8", run_mixed, 1, LIFO, 200000, 8, HUGE},
+    {"wave", run_batch, 1, FIFO, 15000000, 5000000, 16, 128},
+    {"calloc", run_calloc, 1, LIFO, 500000, 512, 16, 4 * MB},
+    {"realloc-64k", run_realloc, 1, LIFO, 2000000, 256, 16, 64 * KB},
+    {"realloc-64m", run_realloc, 1, LIFO, 200, 3, 16, 64 * MB},
+    {"queue", run_queue, 2, FIFO, 5000000, 4096, 16, 512},
+    {"queue-8k", run_queue, 2, FIFO, 5000000, 1024, KB, 8 * KB},
+    {"mixed-2-threads", run_mixed_threads, 2, LIFO, 40000000, 4096, TINY},
+    {"server", run_server, 2, LIFO, 20000000, 4096, 16, 1000},
+    {"cold", run_cold, 1, LIFO, 300, 1000, 16, 256},
+};
+
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+static struct {
+    const char *name;
+    double seconds;
+    long faults;
+} meter;
+
+/* run_cold's work is that of its children. */
+static long all_faults(void)
+{
+    return bench_faults(RUSAGE_SELF) + bench_faults(RUSAGE_CHILDREN);
+}
+
+void meter_begin(void)
+{
+    meter.faults = all_faults();
+    meter.seconds = bench_seconds();
+}
+
+void meter_end(void)
+{
+    meter.seconds = bench_seconds() - meter.seconds;
+    meter.faults = all_faults() - meter.faults;
+}
+
+_Noreturn void fail(const char *what)
+{
+    fprintf(stderr, "bench_malloc: %s: %s\n",
+            meter.name != NULL ? meter.name : "start", what);
+    exit(1);
+}
+
+static _Noreturn void usage(const char *what)
+{
+    fprintf(stderr,
+            "bench_malloc: %s; usage: bench_malloc ROW [DIVISOR], DIVISOR "
+            "from 1 to 1000; 'bench_malloc list' prints the rows\n",
+            what);
+    exit(2);
+}
+
+static void list(void)
+{
+    for (size_t i = 0; i < ROWS; i++)
+        printf("%s %u\n", rows[i].name, rows[i].threads);
+}
+
+static void who(void)
+{
+    Dl_info info;
+    void *found = dlsym(RTLD_DEFAULT, "malloc");
+
+    if (found == NULL || dladdr(found, &info) == 0)
+        fail("nobody knows where malloc comes from");
+    puts(info.dli_fname);
+}
+
+static const struct row *row_named(const char *name)
+{
+    for (size_t i = 0; i < ROWS; i++) {
+        if (strcmp(rows[i].name, name) == 0)
+            return &rows[i];
+    }
+    usage("there is no such row");
+}
+
+static void run(struct row row, uint64_t divisor)
+{
+    row.ops /= divisor;
+    meter.name = row.name;
+    row.run(&row);
+    printf("ops=%llu ns_per_op=%.4f peak_kb=%ld minor_faults=%ld\n",
+           (unsigned long long)row.ops, meter.seconds * 1e9 / (double)row.ops,
+           bench_peak_kb(), meter.faults);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t divisor = 1;
+
+    if (argc < 2 || argc > 3)
+        usage("one or two arguments, please");
+    if (argc == 3 && !bench_number(argv[2], 1, 1000, &divisor))
+        usage("DIVISOR is wrong");
+    if (strcmp(argv[1], "list") == 0)
+        list();
+    else if (strcmp(argv[1], "who") == 0)
+        who();
+    else if (strcmp(argv[1], "start") == 0)
+        run_start(row_named("cold"));
+    else
+        run(*row_named(argv[1]), divisor);
+    return 0;
+}
