@@ -1,38 +1,88 @@
 #!/usr/bin/env python3
-"""random_mixed on every allocator, interleaved; prints medians of ratios.
+"""Every benchmark row on every allocator, side by side.
 
-    bench/bench.py [--build DIR] [--rounds N] [--scale X]
+    bench/bench.py [--build DIR] [--rows REGEX] [--rounds N] [--quick]
 
-A round runs every allocator once per setting, in an order that rotates from
-round to round; ratios are taken within a round and the median of the rounds
-is printed, so that a slow minute of the machine hits both sides. The last row
-of each table is HAKMEM beside a second run of itself: what it is off from
-1.00 is noise. All runs are pinned to one processor. Every single run goes to
-DIR/bench/random_mixed.csv.
+The rows are those of bench_malloc, run under LD_PRELOAD, and random_mixed's,
+linked to each allocator. A round runs every row once on every allocator, in
+an order that rotates from round to round. Ratios are taken within a round
+and the median of the rounds is printed, so that a slow minute of the machine
+hits both sides. "again" is HAKMEM a second time: what it is off from 1.00 is
+noise. Rows of one thread are pinned to one processor. Prints tables, means
+and the rows where HAKMEM is behind; writes every run to DIR/bench/bench.csv
+and a picture to DIR/bench/bench.svg.
 """
 import argparse
-import csv
+import dataclasses
 import os
 import pathlib
 import platform
 import re
 import shlex
-import statistics
 import subprocess
 import sys
+import time
+
+import bench_report
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PEERS = ["system", "mimalloc", "jemalloc", "tcmalloc"]
-AGAIN = "hakmem again"
 SEED = 42
 MODES = ["mixed", "replace"]
-# slots: operations a run
+# random_mixed, slots: operations a run
 SETTINGS = {256: 20_000_000, 4096: 20_000_000, 200_000: 10_000_000}
+QUICK = 5  # --quick divides the work by this
+SECONDS_MAX = 120  # a run that takes longer has failed
 
+REPORT = re.compile(r"^ops=\d+ ns_per_op=([\d.]+) peak_kb=(\d+)"
+                    r" minor_faults=(\d+)$", re.M)
 PEAK = re.compile(r"^Peak = (\d+) KB, minor faults = (\d+)$", re.M)
 THROUGHPUT = re.compile(r"^Throughput = (\d+) ops/s$", re.M)
-COLUMNS = ["slots", "mode", "round", "allocator", "ops", "seed", "ns_per_op",
-           "peak_kb", "minor_faults"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocator:
+    """How a program gets it: a library to preload, a name it is linked by.
+
+    An empty library is glibc itself; None: it has no runs of that kind.
+    """
+    name: str
+    preload: str | None
+    linked: str | None
+
+
+PEERS = [Allocator("glibc", "", "system"),
+         Allocator("mimalloc", "libmimalloc.so.2", "mimalloc"),
+         Allocator("jemalloc", "libjemalloc.so.2", "jemalloc"),
+         Allocator("tcmalloc", "libtcmalloc_minimal.so.4", "tcmalloc")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of bench_malloc or, with slots, of random_mixed."""
+    name: str
+    threads: int = 1
+    slots: int = 0
+    mode: str = ""
+
+    def command(self, build, allocator, divisor):
+        """(command, library to preload), or None if it does not exist."""
+        if self.slots:
+            return None if allocator.linked is None else (
+                [program(build, allocator.linked),
+                 str(SETTINGS[self.slots] // divisor), str(self.slots),
+                 str(SEED), self.mode], "")
+        return None if allocator.preload is None else (
+            [str(build / "bench" / "bench_malloc"), self.name,
+             str(divisor)], allocator.preload)
+
+    def figures(self, output):
+        """What a run printed: ns, peak, faults. None: not the lines."""
+        if not self.slots:
+            found = REPORT.search(output)
+            return found and (float(found[1]), int(found[2]), int(found[3]))
+        peak, speed = PEAK.search(output), THROUGHPUT.search(output)
+        return peak and speed and (1e9 / int(speed[1]), int(peak[1]),
+                                   int(peak[2]))
 
 
 def machine():
@@ -61,119 +111,176 @@ def commit():
         return "unknown"
 
 
-def pin():
-    """Runs this process and its children on the last processor it may use."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
 def program(build, allocator):
-    """The program of one allocator."""
-    return build / "bench" / f"bench_random_mixed_{allocator.split()[0]}"
+    """random_mixed, linked to one allocator."""
+    return str(build / "bench" / f"bench_random_mixed_{allocator}")
 
 
-def run(build, allocator, ops, slots, mode):
-    """One run: (nanoseconds per operation, peak KB, minor faults)."""
-    command = [str(program(build, allocator)), str(ops), str(slots),
-               str(SEED), mode]
+def environment(preload):
+    """Ours without what steers an allocator."""
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(("HAKMEM_", "MIMALLOC_", "MALLOC_",
-                                   "TCMALLOC_", "LD_PRELOAD"))}
-    done = subprocess.run(command, env=env, check=False, text=True,
-                          stdout=subprocess.PIPE)
-    peak = PEAK.search(done.stdout)
-    throughput = THROUGHPUT.search(done.stdout)
-    if done.returncode or not peak or not throughput:
-        sys.exit(f"bench.py: '{shlex.join(command)}' failed (status"
-                 f" {done.returncode}); run it by hand to see why")
-    return 1e9 / int(throughput[1]), int(peak[1]), int(peak[2])
+                                   "TCMALLOC_", "GLIBC_TUNABLES",
+                                   "LD_PRELOAD"))}
+    if preload:
+        env["LD_PRELOAD"] = preload
+    return env
 
 
-def measure(args):
-    """All runs, as rows in the order of COLUMNS."""
-    allocators = ["hakmem", *PEERS, AGAIN]
+def bench_malloc(build, what, preload=""):
+    """What bench_malloc prints when asked for `what`."""
+    command = [str(build / "bench" / "bench_malloc"), what]
+    try:
+        return subprocess.run(command, env=environment(preload), check=True,
+                              capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"bench.py: '{shlex.join(command)}' failed"
+                 f" (LD_PRELOAD={preload}): {error}; run 'make bench'")
+
+
+def all_rows(build):
+    """The rows of bench_malloc, then random_mixed's."""
     rows = []
-    for turn in range(args.rounds):
-        for slots, ops in SETTINGS.items():
-            ops = max(1, int(ops * args.scale))
-            for mode in MODES:
-                for at in range(len(allocators)):
-                    name = allocators[(at + turn) % len(allocators)]
-                    figures = run(args.build, name, ops, slots, mode)
-                    rows.append([slots, mode, turn, name, ops, SEED, *figures])
-        if sys.stderr.isatty():
-            print(f"\rround {turn + 1} of {args.rounds}", end="",
-                  file=sys.stderr)
-    if sys.stderr.isatty():
-        print("\r" + " " * 24 + "\r", end="", file=sys.stderr)
+    for line in bench_malloc(build, "list").splitlines():
+        name, threads = line.split()
+        rows.append(Row(name, int(threads)))
+    for slots in SETTINGS:
+        for mode in MODES:
+            rows.append(Row(f"random-{mode}-{slots}", 1, slots, mode))
     return rows
 
 
-def column(rows, slots, mode, name, figure):
-    """One figure of an allocator in a setting, a value a round."""
-    at = COLUMNS.index(figure)
-    return [row[at] for row in rows if row[:2] == [slots, mode]
-            and row[3] == name]
+def check_preload(build, allocator):
+    """Ends the program unless malloc comes from where it should."""
+    if allocator.preload:
+        found = bench_malloc(build, "who", allocator.preload).strip()
+        wanted = os.path.basename(allocator.preload)
+        if os.path.basename(found) != wanted:
+            sys.exit(f"bench.py: {allocator.preload} was preloaded, but"
+                     f" malloc comes from {found}; run 'make install-deps',"
+                     " or build the library anew")
 
 
-def print_table(rows, slots, mode):
-    """Times, memory and faults of every allocator in one setting."""
-    def figures(name, figure):
-        return column(rows, slots, mode, name, figure)
-
-    print(f"\n{slots} slots, {mode}")
-    print(f"  {'':<13}{'ns/op':>8}{'hakmem/it':>11}{'from..to':>14}"
-          f"{'peak KB':>10}{'faults':>9}")
-    ours = figures("hakmem", "ns_per_op")
-    for name in ["hakmem", *PEERS, AGAIN]:
-        times = figures(name, "ns_per_op")
-        ratios = [a / b for a, b in zip(ours, times)]
-        ratio = f"{statistics.median(ratios):.2f}"
-        spread = f"{min(ratios):.2f}..{max(ratios):.2f}"
-        if name == "hakmem":
-            ratio = spread = ""
-        print(f"  {name:<13}{statistics.median(times):>8.2f}{ratio:>11}"
-              f"{spread:>14}"
-              f"{statistics.median(figures(name, 'peak_kb')):>10.0f}"
-              f"{statistics.median(figures(name, 'minor_faults')):>9.0f}")
+def allocators(args):
+    """Whom to run: ours, the peers, ours again, ours hardened."""
+    ours = args.ours or args.build / "libhakmem.so"
+    preload = str(ours.resolve()) if ours.exists() else None
+    if preload is None:
+        print(f"there is no {ours}: rows of bench_malloc run without hakmem")
+    found = [Allocator("hakmem", preload, "hakmem"), *PEERS,
+             Allocator("again", preload, "hakmem")]
+    hardened = args.hardened or args.build.with_name(
+        args.build.name + "-hardened") / "libhakmem.so"
+    if hardened.exists():
+        found.append(Allocator("hardened", str(hardened.resolve()), None))
+    else:
+        print(f"there is no {hardened}: no hardened hakmem")
+    for allocator in found:
+        check_preload(args.build, allocator)
+    return found
 
 
-def write_csv(path, rows, head):
-    """Every run, under comment lines that say where and how."""
-    with path.open("w", newline="") as file:
-        for line in head:
-            file.write(f"# {line}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+def pin(processors, threads):
+    """Runs what is started from now on on one processor, or on all."""
+    os.sched_setaffinity(0, {max(processors)} if threads == 1 else processors)
+
+
+def run(row, command, preload):
+    """One run: (ns, peak, faults), or why there is none."""
+    try:
+        done = subprocess.run(command, env=environment(preload), check=False,
+                              capture_output=True, text=True,
+                              timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        return f"took more than {SECONDS_MAX} s"
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return f"status {done.returncode}, {last}"
+    return row.figures(done.stdout) or "did not print its figures"
+
+
+def measure(args, rows, whom):
+    """All runs, and a line for each that failed."""
+    runs, failed = [], []
+    processors = os.sched_getaffinity(0)
+    for turn in range(args.rounds):
+        began = time.monotonic()
         for row in rows:
-            writer.writerow([*row[:6], f"{row[6]:.4f}", *row[7:]])
+            pin(processors, row.threads)
+            for at in range(len(whom)):
+                allocator = whom[(at + turn) % len(whom)]
+                given = row.command(args.build, allocator, args.divisor)
+                if given is None:
+                    continue
+                figures = run(row, *given)
+                by_hand = f"LD_PRELOAD={given[1]} {shlex.join(given[0])}"
+                if isinstance(figures, str):
+                    failed.append(
+                        f"{row.name} on {allocator.name}: {figures}; by hand:"
+                        f" {by_hand}")
+                    continue
+                runs.append(bench_report.Run(
+                    row.name, turn, allocator.name, *figures,
+                    by_hand))
+        print(f"round {turn + 1} of {args.rounds}:"
+              f" {time.monotonic() - began:.0f} s", file=sys.stderr)
+    os.sched_setaffinity(0, processors)
+    return runs, failed
 
 
-def main():
-    parser = argparse.ArgumentParser(description="random_mixed, side by side")
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(description="malloc, side by side")
     parser.add_argument("--build", type=pathlib.Path,
                         default=ROOT / "build" / "release")
-    parser.add_argument("--rounds", type=int, default=7,
-                        help="at least 5; default 7")
-    parser.add_argument("--scale", type=float, default=1.0,
-                        help="multiplies the operations of a run")
+    parser.add_argument("--rows", type=re.compile, default=re.compile(""),
+                        metavar="REGEX", help="only rows whose name matches")
+    parser.add_argument("--rounds", type=int, default=5,
+                        help="at least 5; default 5")
+    parser.add_argument("--quick", dest="divisor", action="store_const",
+                        const=QUICK, default=1,
+                        help=f"a {QUICK}th of the work; more noise")
+    parser.add_argument("--ours", type=pathlib.Path, metavar="FILE",
+                        help="the library in HAKMEM's place; default"
+                        " BUILD/libhakmem.so")
+    parser.add_argument("--hardened", type=pathlib.Path, metavar="FILE",
+                        help="its hardened build; default"
+                        " BUILD-hardened/libhakmem.so")
     args = parser.parse_args()
     if args.rounds < 5:
         parser.error("--rounds must be 5 or more, or medians mean little")
-    for name in ["hakmem", *PEERS]:
-        if not program(args.build, name).exists():
+    args.build = args.build.resolve()
+    for name in [peer.linked for peer in PEERS] + ["hakmem"]:
+        if not os.path.exists(program(args.build, name)):
             sys.exit(f"bench.py: no {program(args.build, name)}; run"
                      " 'make bench'")
-    pin()
+    return args
+
+
+def main():
+    args = arguments()
     head = [f"machine: {machine()}", f"commit: {commit()}",
             f"command: {shlex.join(sys.argv)}"]
     print("\n".join(head), flush=True)
-    rows = measure(args)
-    for slots in SETTINGS:
-        for mode in MODES:
-            print_table(rows, slots, mode)
-    path = args.build / "bench" / "random_mixed.csv"
-    write_csv(path, rows, head)
-    print(f"\nmedians of {args.rounds} rounds; every run: {path}")
+    known = all_rows(args.build)
+    rows = [row for row in known if args.rows.search(row.name)]
+    if not rows:
+        sys.exit(f"bench.py: no row matches '{args.rows.pattern}'; there are "
+                 + " ".join(row.name for row in known))
+    whom = allocators(args)
+    runs, failed = measure(args, rows, whom)
+    report = bench_report.Report(
+        runs, [row.name for row in rows if not row.slots],
+        [row.name for row in rows if row.slots],
+        [peer.name for peer in PEERS])
+    report.print_all()
+    directory = args.build / "bench"
+    bench_report.write_csv(directory / "bench.csv", runs, head)
+    report.draw(directory / "bench.svg", head)
+    print(f"\nmedians of {args.rounds} rounds; every run:"
+          f" {directory / 'bench.csv'}")
+    if failed:
+        sys.exit("\nfailed:\n  " + "\n  ".join(failed))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ loop, the same bytes written, calls of two functions that do nothing (three
 instructions a pair). Prints a table and writes DIR/bench/insn.csv.
 """
 import argparse
+import os
 import pathlib
 import re
 import subprocess
@@ -24,7 +25,7 @@ def count(args, allocator, ops, mode):
     """Instructions of one whole run."""
     command = ["valgrind", "--tool=callgrind",
                "--callgrind-out-file=/dev/null",
-               str(bench.program(args.build, allocator)), str(ops),
+               bench.program(args.build, allocator), str(ops),
                str(args.slots), str(bench.SEED), mode]
     try:
         done = subprocess.run(command, check=False, text=True,
@@ -56,7 +57,7 @@ def main():
     if args.ops < 1 or args.slots < 1:
         parser.error("--ops and --slots must be 1 or more")
     for name in [*ALLOCATORS, "none"]:
-        if not bench.program(args.build, name).exists():
+        if not os.path.exists(bench.program(args.build, name)):
             sys.exit(f"insn.py: no {bench.program(args.build, name)}; run"
                      " 'make bench-insn'")
 
