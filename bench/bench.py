@@ -200,8 +200,11 @@ def run(row, command, preload):
 
 
 def measure(args, rows, whom):
-    """All runs, and a line for each that failed."""
-    runs, failed = [], []
+    """All runs, and why a row failed on an allocator.
+
+    What failed once is not run again, and its runs are left out.
+    """
+    runs, failed = [], {}
     processors = os.sched_getaffinity(0)
     for turn in range(args.rounds):
         began = time.monotonic()
@@ -210,12 +213,12 @@ def measure(args, rows, whom):
             for at in range(len(whom)):
                 allocator = whom[(at + turn) % len(whom)]
                 given = row.command(args.build, allocator, args.divisor)
-                if given is None:
+                if given is None or (row.name, allocator.name) in failed:
                     continue
                 figures = run(row, *given)
                 by_hand = f"LD_PRELOAD={given[1]} {shlex.join(given[0])}"
                 if isinstance(figures, str):
-                    failed.append(
+                    failed[row.name, allocator.name] = (
                         f"{row.name} on {allocator.name}: {figures}; by hand:"
                         f" {by_hand}")
                     continue
@@ -225,7 +228,16 @@ def measure(args, rows, whom):
         print(f"round {turn + 1} of {args.rounds}:"
               f" {time.monotonic() - began:.0f} s", file=sys.stderr)
     os.sched_setaffinity(0, processors)
-    return runs, failed
+    return [run for run in runs
+            if (run.row, run.allocator) not in failed], failed
+
+
+def pattern(text):
+    """A regular expression of the command line."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"'{text}': {error}") from error
 
 
 def arguments():
@@ -233,7 +245,7 @@ def arguments():
     parser = argparse.ArgumentParser(description="malloc, side by side")
     parser.add_argument("--build", type=pathlib.Path,
                         default=ROOT / "build" / "release")
-    parser.add_argument("--rows", type=re.compile, default=re.compile(""),
+    parser.add_argument("--rows", type=pattern, default=re.compile(""),
                         metavar="REGEX", help="only rows whose name matches")
     parser.add_argument("--rounds", type=int, default=5,
                         help="at least 5; default 5")
@@ -280,7 +292,7 @@ def main():
     print(f"\nmedians of {args.rounds} rounds; every run:"
           f" {directory / 'bench.csv'}")
     if failed:
-        sys.exit("\nfailed:\n  " + "\n  ".join(failed))
+        sys.exit("\nfailed:\n  " + "\n  ".join(failed.values()))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ class Report:
     def print_times(self):
         """Times, and ours to each peer's."""
         self.table("nanoseconds per operation", self.figures("ns_per_op"))
+        if not any(self.to_best(row) for row in self.rows + self.others):
+            return
         columns = {name: lambda row, name=name:
                    text(self.ratio(row, "hakmem", name))
                    for name in self.peers}
@@ -150,10 +152,12 @@ class Report:
 
     def print_means(self):
         """Geometric means over the rows of bench_malloc; who is behind."""
-        if not any(self.to_best(row) for row in self.rows):
+        ran = sum(self.to_best(row) is not None for row in self.rows)
+        if not ran:
             return
-        print(f"\ngeometric means of the {len(self.rows)} rows of"
-              " bench_malloc")
+        print(f"\ngeometric means of {ran} rows of bench_malloc"
+              + (f"; {len(self.rows) - ran} more have no figures of hakmem"
+                 if ran < len(self.rows) else ""))
         for name in self.peers:
             print(f"  time to {name + chr(39) + 's':<22}"
                   + text(self.mean(lambda row, name=name:
@@ -183,7 +187,7 @@ class Report:
         self.print_memory()
         self.print_means()
 
-    # ---- the picture ---------------------------------------------------------
+    # ---- the picture --------------------------------------------------------
 
     def block(self, name, bars, ratio):
         """A gnuplot data block: a line per row, its bars' ratios."""
