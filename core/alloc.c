@@ -180,8 +180,12 @@ static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
 static HAK_NOINLINE void *malloc_slow(size_t size)
 {
     enum hak_reason reason;
-    void *p = hak_lane_alloc(HAK_LANE_ALIGN, size, false, &reason);
+    void *p = hak_hot_pool_malloc(size);
 
+    if (HAK_LIKELY(p != NULL)) {
+        return p;
+    }
+    p = hak_lane_alloc(HAK_LANE_ALIGN, size, false, &reason);
     return HAK_LIKELY(p != NULL) ? p : from_system(HAK_LANE_ALIGN, size, reason);
 }
 
@@ -216,7 +220,7 @@ static size_t size_of(const void *p, const char *caller)
 /* NULL, a larger block, another heap's, the system's, or none at all. */
 static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller)
 {
-    if (p == NULL) {
+    if (p == NULL || (asked == 0 && hak_hot_pool_free(p))) {
         return;
     }
     if (asked != 0 && asked > size_of(p, caller)) {

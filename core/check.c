@@ -48,7 +48,8 @@ static void check_tiny(const void *p, uint32_t tag, const char *caller)
 static void check_pool(const void *p, const char *caller)
 {
     switch (hak_pool_state(p)) {
-    case HAK_POOL_MIDDLE: fatal(p, caller, MIDDLE, hak_pool_size(p)); break;
+    case HAK_POOL_MIDDLE: fatal(p, caller, MIDDLE, hak_pool_classes[hak_pool_class_at(p)].block);
+        break;
     case HAK_POOL_NEVER: fatal(p, caller, NEVER, 0); break;
     case HAK_POOL_FREE: fatal(p, caller, "a block that is free", 0); break;
     case HAK_POOL_USED: break;

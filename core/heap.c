@@ -27,18 +27,29 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
     return heap;
 }
 
+struct hak_pool *hak_heap_use_pool(struct hak_heap *heap)
+{
+    if (heap->pool == NULL) {
+        struct hak_pool *pool = (void *)((char *)heap + HAK_PAGE);
+
+        hak_pool_init(pool, heap->tiny.id);
+        heap->pool = pool;
+    }
+    return heap->pool;
+}
+
 void hak_heap_collect(struct hak_heap *heap)
 {
     hak_tiny_trim(&heap->tiny);
-    if (hak_heap_pool(heap)->tag != 0) {
-        hak_pool_trim(hak_heap_pool(heap));
+    if (heap->pool != NULL) {
+        hak_pool_trim(heap->pool);
     }
 }
 
 HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
                                     struct hak_heap_counts *counts)
 {
-    const struct hak_pool *pool = hak_heap_pool(heap);
+    const struct hak_pool *pool = heap->pool;
 
     memset(counts, 0, sizeof(*counts));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
@@ -49,10 +60,16 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->tiny.frees += pops > live ? pops - live : 0;
         counts->tiny.live_bytes += live * hak_tiny_size[c];
     }
-    counts->pool.allocs = pool->allocs;
-    counts->pool.frees = pool->frees + pool->remote_frees;
-    counts->pool.live_bytes = pool->live_bytes;
-    counts->remote_frees = heap->tiny.remote_frees + pool->remote_frees;
+    counts->remote_frees = heap->tiny.remote_frees;
+    for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
+        uint64_t live = hak_pool_live(pool, c);
+        uint64_t pops = pool->bins[c].pops;
+
+        counts->pool.allocs += pops;
+        counts->pool.frees += pops > live ? pops - live : 0;
+        counts->pool.live_bytes += live * hak_pool_classes[c].block;
+    }
+    counts->remote_frees += pool != NULL ? pool->remote_frees : 0;
 }
 
 /* Keeps in mind what a heap has counted. */
@@ -71,15 +88,14 @@ static void remember(const struct hak_heap *heap)
 
 void hak_heap_destroy(struct hak_heap *heap)
 {
-    struct hak_pool *pool = hak_heap_pool(heap);
     uint32_t id = heap->tiny.id;
 
     remember(heap);
     atomic_store(&heap->state, HAK_HEAP_FREE);
     hak_tiny_release(&heap->tiny);
-    if (pool->tag != 0) {
-        hak_pool_release(pool);
-        memset(pool, 0, sizeof(*pool));
+    if (heap->pool != NULL) {
+        hak_pool_release(heap->pool);
+        heap->pool = NULL;
     }
     if (id != 0) {
         hak_range_heap_give(id);

@@ -1,10 +1,10 @@
 /*
  * heap.h - heaps: the Tiny state, and what a heap made by hand adds to it.
  *
- * Layer 5. A heap lives in a slot of two pages (range.h), found from its id by
- * arithmetic; what the struct leaves of the first page is its maker's (an
- * adapter keeps its own state there: hak_heap_extra), the second one holds the
- * Pool lane's state and is not touched before that is used.
+ * Layer 5. A heap lives in a slot of eight pages (range.h), found from its id
+ * by arithmetic; what the struct leaves of the first page is its maker's (an
+ * adapter keeps its own state there: hak_heap_extra), the others hold the Pool
+ * lane's state and are not touched before that is used.
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
  *     free --new---> made (by hand) ----delete--> free
@@ -43,6 +43,7 @@ struct hak_heap {
     size_t gate;  /* `live` may rise to this: the limit less other_bytes */
     size_t limit; /* SIZE_MAX: none */
     uint64_t limit_refused;
+    struct hak_pool *pool; /* in the slot, or NULL: not used yet */
     char name[HAK_HEAP_NAME];
 };
 
@@ -51,8 +52,9 @@ struct hak_heap {
 
 _Static_assert(sizeof(struct hak_heap) <= HAK_PAGE - 384,
                "a heap leaves its maker 384 bytes of its first page");
-_Static_assert(sizeof(struct hak_pool) <= HAK_HEAP_SLOT - HAK_PAGE,
-               "Pool's state has the second page");
+_Static_assert(offsetof(struct hak_pool, stacks) <= HAK_PAGE &&
+                   sizeof(struct hak_pool) <= HAK_HEAP_SLOT - HAK_PAGE,
+               "Pool's state has the second page, its stacks the rest");
 
 /* The rest of the heap's page, HAK_HEAP_EXTRA bytes, zeroed by hak_heap_new. */
 HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
@@ -60,22 +62,8 @@ HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
     return (char *)heap + HAK_HEAP_EXTRA_AT;
 }
 
-/* The Pool lane's state; all zero until it is used. */
-HAK_INLINE struct hak_pool *hak_heap_pool(const struct hak_heap *heap)
-{
-    return (struct hak_pool *)(void *)((char *)heap + HAK_PAGE);
-}
-
-/* The same, usable. The heap has an id. */
-HAK_INLINE struct hak_pool *hak_heap_use_pool(struct hak_heap *heap)
-{
-    struct hak_pool *pool = hak_heap_pool(heap);
-
-    if (HAK_UNLIKELY(pool->tag == 0)) {
-        hak_pool_init(pool, heap->tiny.id);
-    }
-    return pool;
-}
+/* Makes the Pool lane's state of a heap that has an id usable. */
+struct hak_pool *hak_heap_use_pool(struct hak_heap *heap);
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
 void hak_heap_collect(struct hak_heap *heap);

@@ -51,7 +51,7 @@ void hak_heap_delete(hak_heap *heap)
 static size_t live_bytes(const struct hak_heap *heap)
 {
     return heap->live - heap->tiny.remote_bytes -
-           hak_heap_pool(heap)->remote_bytes +
+           (heap->pool != NULL ? heap->pool->remote_bytes : 0) +
            atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
 }
 
@@ -63,13 +63,13 @@ size_t hak_heap_live(const hak_heap *heap)
 /* Brings `live` and `gate` up to date with what others freed. */
 static void settle(struct hak_heap *heap)
 {
-    struct hak_pool *pool = hak_heap_pool(heap);
+    struct hak_pool *pool = heap->pool;
     size_t other;
 
     hak_tiny_collect(&heap->tiny);
     heap->live -= heap->tiny.remote_bytes;
     heap->tiny.remote_bytes = 0;
-    if (pool->tag != 0) {
+    if (pool != NULL) {
         hak_pool_collect(pool);
         heap->live -= pool->remote_bytes;
         pool->remote_bytes = 0;

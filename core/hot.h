@@ -43,4 +43,37 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
     return true;
 }
 
+/*
+ * A Pool block, or NULL: another size, no heap or no use of Pool yet, out of
+ * memory. For the caller's slow path.
+ */
+HAK_INLINE void *hak_hot_pool_malloc(size_t size)
+{
+    struct hak_pool *pool = hak_self->pool;
+
+    if (size - HAK_LANE_POOL_MIN > HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN ||
+        HAK_UNLIKELY(pool == NULL)) {
+        return NULL;
+    }
+    return hak_pool_alloc(pool, hak_pool_class_of(size));
+}
+
+/* Frees a Pool block of the thread's own heap; false: as hak_hot_free. */
+HAK_INLINE bool hak_hot_pool_free(void *p)
+{
+    struct hak_heap *heap = hak_self;
+    size_t offset = hak_range_offset(p);
+    uint32_t class;
+
+    if (HAK_UNLIKELY(offset >= hak_range.size)) {
+        return false;
+    }
+    class = (hak_range_tag(offset) ^ heap->tiny.tag) - HAK_TAG_POOL;
+    if (class >= HAK_POOL_CLASSES || !hak_pool_is_start(p, class)) {
+        return false;
+    }
+    hak_pool_free(heap->pool, class, p);
+    return true;
+}
+
 #endif /* HAK_HOT_H */

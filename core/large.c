@@ -101,13 +101,25 @@ static bool huge_free(void *p)
     return true;
 }
 
+/* A block of Pool's that is this heap's. */
+static bool pool_free(struct hak_heap *heap, void *p)
+{
+    unsigned class = hak_pool_class_at(p);
+
+    if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
+        return false;
+    }
+    hak_pool_free(heap->pool, class, p);
+    return true;
+}
+
 /* A block of Pool's that is not this thread's. */
 static bool pool_remote_free(uint32_t id, void *p)
 {
     struct hak_heap *owner = hak_range_heap(id);
     bool told;
 
-    if (!hak_pool_remote_free(hak_heap_pool(owner), p, &told)) {
+    if (!hak_pool_remote_free(owner->pool, p, &told)) {
         return false;
     }
     if (told) {
@@ -126,7 +138,7 @@ bool hak_large_free(struct hak_heap *heap, void *p)
     default: break;
     }
     if (heap != NULL && HAK_TAG_HEAP(tag) == heap->tiny.id) {
-        return hak_pool_free(hak_heap_pool(heap), p);
+        return pool_free(heap, p);
     }
     return pool_remote_free(HAK_TAG_HEAP(tag), p);
 }
@@ -148,7 +160,9 @@ size_t hak_large_find(const void *p, uint32_t *owner)
         return block.size;
     default:
         *owner = HAK_TAG_HEAP(tag);
-        return hak_pool_state(p) == HAK_POOL_USED ? hak_pool_size(p) : 0;
+        return hak_pool_is_start(p, hak_pool_class_at(p))
+                   ? hak_pool_classes[hak_pool_class_at(p)].block
+                   : 0;
     }
 }
 

@@ -32,6 +32,9 @@ bool hak_os_populate(void *addr, size_t size);
 /* Drops the contents of committed pages: zero, not resident. False: refused. */
 bool hak_os_purge(void *addr, size_t size);
 
+/* How many bytes of committed pages are resident, at most 128 pages asked. */
+size_t hak_os_resident(void *addr, size_t size);
+
 /* Maps zeroed, usable memory. NULL: out of memory. */
 void *hak_os_map(size_t size);
 

@@ -124,6 +124,21 @@ bool hak_os_purge(void *addr, size_t size)
     return ok;
 }
 
+size_t hak_os_resident(void *addr, size_t size)
+{
+    unsigned char pages[128];
+    int saved = errno;
+    size_t count = 0;
+
+    if (mincore(addr, hak_min(size, sizeof(pages) * HAK_PAGE), pages) == 0) {
+        for (size_t i = 0; i < size / HAK_PAGE && i < sizeof(pages); i++) {
+            count += pages[i] & 1;
+        }
+    }
+    errno = saved;
+    return count * HAK_PAGE;
+}
+
 void *hak_os_map(size_t size)
 {
     return map(size, PROT_READ | PROT_WRITE);

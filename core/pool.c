@@ -1,5 +1,5 @@
 /*
- * pool.c - the Pool lane.
+ * pool.c - the Pool lane's slow half: refill, flush, spans.
  *
  * Every function but hak_pool_remote_free and the questions about a pointer
  * is called by the one thread that uses the heap.
@@ -8,22 +8,71 @@
 
 #include <string.h>
 
+#include "msg.h"
+#include "options.h"
 #include "os.h"
 
 /*
- * The page-fault ladder. A class's first span is left to page faults while
- * the process is small: its pages become resident as their blocks are used.
- * From LADDER_FROM bytes on it is populated ahead in small steps, and in
- * larger ones when the class has used up a span.
+ * A bin may keep BUDGET_LEAST bytes, or 1/2^BUDGET_SHIFT of the pool's slabs
+ * if that is more, in BLOCKS_LEAST blocks or more; a refill takes at most
+ * REFILL_MOST of a span.
+ */
+#define BUDGET_LEAST (64 * HAK_KIB)
+#define BUDGET_SHIFT 4
+#define BLOCKS_LEAST 8
+#define REFILL_MOST 16
+
+/*
+ * The page-fault ladder. A span is left to page faults while the process is
+ * small or its users may not write to all of what they ask for: that is
+ * measured, on the last span that was used up (probe). Blocks of SMALL bytes
+ * or fewer, which are written to throughout as a rule, are taken to be.
  */
 #define LADDER_FROM HAK_MIB
 #define LADDER_FIRST (16 * HAK_KIB)
 #define LADDER_MORE HAK_SLAB_SIZE
+#define SMALL HAK_PAGE
+
+/* As in tiny.c: how often bins are looked at while memory waits to go back. */
+#define ALERT_PUSHES 16
+
+/* The most blocks that a bin of the class may hold. */
+static int32_t budget(const struct hak_pool *pool, unsigned class)
+{
+    size_t share = (pool->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
+    size_t bytes = hak_max(share, BUDGET_LEAST);
+    size_t blocks = bytes / hak_pool_classes[class].block;
+
+    return (int32_t)hak_min(hak_max(blocks, BLOCKS_LEAST), HAK_POOL_STACK - 1);
+}
+
+/* Blocks in the bin. */
+static int32_t count(const struct hak_pool *pool, unsigned class)
+{
+    return (int32_t)(pool->bins[class].top - &pool->stacks[class][1]);
+}
+
+/* The next look at a bin comes when it is full, or sooner. */
+static void grant(struct hak_pool *pool, unsigned class)
+{
+    struct hak_pool_bin *bin = &pool->bins[class];
+    int32_t pushes = budget(pool, class) - count(pool, class);
+
+    if (pool->alert && pushes > ALERT_PUSHES) {
+        pushes = ALERT_PUSHES;
+    }
+    bin->left = bin->grant = pushes > 1 ? pushes - 1 : 0;
+}
 
 void hak_pool_init(struct hak_pool *pool, uint32_t id)
 {
-    memset(pool, 0, sizeof(*pool));
+    memset(pool, 0, offsetof(struct hak_pool, stacks));
     pool->tag = id << HAK_TAG_CLASS_BITS | HAK_TAG_POOL;
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        pool->stacks[c][0] = NULL;
+        pool->bins[c].top = &pool->stacks[c][1];
+        grant(pool, c);
+    }
 }
 
 void hak_pool_release(struct hak_pool *pool)
@@ -59,16 +108,11 @@ static unsigned class_of(const struct hak_slab *span)
     return span->class - HAK_TAG_POOL;
 }
 
-/* All blocks of the span. */
-static uint64_t all_bits(const struct hak_slab *span)
+/* Whether all of a span's blocks are taken, and it belongs in no list. */
+static bool is_full(const struct hak_slab *span)
 {
-    return first_bits(hak_pool_classes[class_of(span)].count);
-}
-
-/* The number of the span that slab `number` is part of. */
-static uint32_t span_of(uint32_t number)
-{
-    return number - hak_range_slab(number)->back;
+    return span->bits == 0 &&
+           span->ready == first_bits(hak_pool_classes[class_of(span)].count);
 }
 
 /* A new span, open, with no block ready. */
@@ -85,63 +129,77 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     span->bits = span->ready = 0;
     atomic_store_explicit(&span->remote, 0, memory_order_relaxed);
     span->block = hak_pool_classes[class].block;
+    span->class = (uint8_t)(HAK_TAG_POOL + class);
     span->slabs = slabs;
     for (uint8_t i = 0; i < slabs; i++) {
-        hak_range_slab(number + i)->back = i;
-        hak_range_slab(number + i)->class = (uint8_t)(HAK_TAG_POOL + class);
+        hak_range_set_back(number + i, i);
         hak_range_set_tag(number + i, pool->tag + class);
     }
-    busy(pool, true);
     hak_slab_join(&pool->all, number);
-    hak_slab_open(&pool->open[class], number);
+    hak_slab_open(&pool->shelves[class].open, number);
     pool->nslabs += slabs;
-    busy(pool, false);
     return number;
 }
 
-/* Gives back a span of which no block is in use. */
+/* Gives back a span of which no block is taken. */
 static void span_give(struct hak_pool *pool, uint32_t number)
 {
     struct hak_slab *span = hak_range_slab(number);
+    struct hak_pool_shelf *shelf = &pool->shelves[class_of(span)];
 
-    busy(pool, true);
-    hak_slab_close(&pool->open[class_of(span)], number);
+    hak_slab_close(&shelf->open, number);
     hak_slab_leave(&pool->all, number);
     pool->nslabs -= span->slabs;
-    busy(pool, false);
+    if (shelf->last == number) {
+        shelf->last = HAK_NO_SLAB;
+    }
     hak_range_slabs_give(number, span->slabs, HAK_LANE_POOL);
 }
 
-/* Whether a span with this many free and ready blocks belongs in no list. */
-static bool is_full(const struct hak_slab *span)
-{
-    return span->bits == 0 && span->ready == all_bits(span);
-}
+/* ---- refill ----------------------------------------------------------------- */
 
-/* ---- allocating ----------------------------------------------------------- */
+/* Looks whether the last span that was used up has been written to. */
+static void probe(struct hak_pool_shelf *shelf)
+{
+    const struct hak_slab *span;
+    size_t used, resident;
+
+    if (shelf->last == HAK_NO_SLAB || shelf->use == HAK_POOL_WHOLE) {
+        return;
+    }
+    span = hak_range_slab(shelf->last);
+    used = (size_t)__builtin_popcountll(span->ready) * span->block;
+    resident = hak_os_resident(hak_range_slab_start(shelf->last),
+                               hak_round_up(used, HAK_PAGE));
+    shelf->use =
+        resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
+}
 
 /* How many bytes more to make resident in a span; 0: leave it to faults. */
 static size_t ladder_step(const struct hak_pool *pool, unsigned class)
 {
+    size_t block = hak_pool_classes[class].block;
+
     if (hak_range_populated() < LADDER_FROM) {
         return 0;
     }
-    return pool->filled[class] == 0 ? LADDER_FIRST : LADDER_MORE;
+    if (pool->shelves[class].use == HAK_POOL_WHOLE) {
+        return LADDER_MORE;
+    }
+    return block <= SMALL ? LADDER_FIRST : 0;
 }
 
 /*
  * Makes more blocks of a span ready: all of them if its pages are left to
  * faults, else as many as the next step of the ladder brings.
  */
-static bool span_ready(struct hak_pool *pool, struct hak_slab *span,
-                       uint32_t number)
+static bool span_ready(struct hak_pool *pool, uint32_t number)
 {
+    struct hak_slab *span = hak_range_slab(number);
     unsigned class = class_of(span);
     size_t step = ladder_step(pool, class);
     uint32_t have = (uint32_t)__builtin_popcountll(span->ready);
-    uint32_t all = hak_pool_classes[class].count;
-    uint32_t more = all - have;
-    uint64_t fresh;
+    uint32_t more = hak_pool_classes[class].count - have;
 
     if (step > 0) {
         more = (uint32_t)hak_min(more, hak_max(step / span->block, 1));
@@ -150,113 +208,136 @@ static bool span_ready(struct hak_pool *pool, struct hak_slab *span,
                          step)) {
         return false;
     }
-    fresh = first_bits(have + more) & ~span->ready;
-    span->ready |= fresh;
-    span->bits |= fresh;
-    if (have + more == all && pool->filled[class] < UINT8_MAX) {
-        pool->filled[class]++;
+    span->bits |= first_bits(have + more) & ~span->ready;
+    span->ready = first_bits(have + more);
+    return true;
+}
+
+/* The first open span, with a free block. HAK_NO_SLAB: out of memory. */
+static uint32_t open_ready(struct hak_pool *pool, unsigned class)
+{
+    struct hak_pool_shelf *shelf = &pool->shelves[class];
+    uint32_t number;
+
+    hak_pool_collect(pool);
+    number = shelf->open;
+    if (number == HAK_NO_SLAB) {
+        probe(shelf);
+        number = span_take(pool, class);
+    }
+    if (number == HAK_NO_SLAB ||
+        (hak_range_slab(number)->bits == 0 && !span_ready(pool, number))) {
+        return HAK_NO_SLAB;
+    }
+    return number;
+}
+
+/* Moves blocks of the first open span into the empty bin. */
+static bool fill(struct hak_pool *pool, unsigned class)
+{
+    uint32_t number = open_ready(pool, class);
+    struct hak_pool_shelf *shelf = &pool->shelves[class];
+    struct hak_slab *span = hak_range_slab(number);
+    int32_t most = (int32_t)hak_min((size_t)budget(pool, class), REFILL_MOST);
+    void *blocks[REFILL_MOST];
+    int32_t n = 0;
+
+    if (number == HAK_NO_SLAB) {
+        return false;
+    }
+    for (; n < most && span->bits != 0; n++) {
+        unsigned index = (unsigned)__builtin_ctzll(span->bits);
+
+        blocks[n] = hak_range_slab_start(number) + (size_t)index * span->block;
+        span->bits &= span->bits - 1;
+    }
+    shelf->taken += n;
+    /* The lowest address is popped first. */
+    while (n > 0) {
+        *pool->bins[class].top++ = blocks[--n];
+    }
+    if (is_full(span)) {
+        hak_slab_close(&shelf->open, number);
+        shelf->last = number;
     }
     return true;
 }
 
-/* Sees to it that the first open span has a free block. */
-static bool open_ready(struct hak_pool *pool, unsigned class)
-{
-    uint32_t number;
+static void heed(struct hak_pool *pool);
 
-    hak_pool_collect(pool);
-    number = pool->open[class];
-    if (number == HAK_NO_SLAB) {
-        number = span_take(pool, class);
-    }
-    return number != HAK_NO_SLAB &&
-           (hak_range_slab(number)->bits != 0 ||
-            span_ready(pool, hak_range_slab(number), number));
-}
-
-static HAK_NOINLINE void *alloc_slow(struct hak_pool *pool, unsigned class)
+void *hak_pool_refill(struct hak_pool *pool, unsigned class)
 {
-    if (hak_range_waiting()) {
-        hak_range_tick(hak_os_tick());
-    }
-    return open_ready(pool, class) ? hak_pool_alloc(pool, class) : NULL;
-}
+    void *p = NULL;
 
-/* p was the last free block of the first open span. */
-static HAK_NOINLINE void *close_full(struct hak_pool *pool, unsigned class,
-                                     void *p)
-{
     busy(pool, true);
-    hak_slab_close(&pool->open[class], pool->open[class]);
+    /* Blocks of this class may be on their way in the inbox. */
+    if (HAK_LIKELY(fill(pool, class))) {
+        p = *--pool->bins[class].top;
+        pool->bins[class].pops++;
+        grant(pool, class);
+    }
+    heed(pool);
     busy(pool, false);
     return p;
 }
 
-void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
-{
-    uint32_t number = pool->open[class];
-    struct hak_slab *span = hak_range_slab(number);
-    uint64_t bits = span->bits; /* slab 0 has a descriptor too, without bits */
-    void *p;
-
-    if (HAK_UNLIKELY(bits == 0)) {
-        return alloc_slow(pool, class);
-    }
-    p = hak_range_slab_start(number) +
-        (size_t)(unsigned)__builtin_ctzll(bits) * span->block;
-    bits &= bits - 1;
-    span->bits = bits;
-    pool->allocs++;
-    pool->live_bytes += span->block;
-    if (HAK_UNLIKELY(bits == 0) && span->ready == all_bits(span)) {
-        return close_full(pool, class, p);
-    }
-    return p;
-}
-
-/* ---- freeing --------------------------------------------------------------- */
+/* ---- flush ------------------------------------------------------------------- */
 
 /* `bits` of a span are free again. */
 static void put(struct hak_pool *pool, uint32_t number, uint64_t bits)
 {
     struct hak_slab *span = hak_range_slab(number);
-    uint32_t *open = &pool->open[class_of(span)];
+    struct hak_pool_shelf *shelf = &pool->shelves[class_of(span)];
 
     if (is_full(span)) {
-        busy(pool, true);
-        hak_slab_open(open, number);
-        busy(pool, false);
+        hak_slab_open(&shelf->open, number);
     }
     span->bits |= bits;
+    shelf->taken -= __builtin_popcountll(bits);
     if (span->bits == span->ready &&
         (span->open_next != HAK_NO_SLAB || span->open_prev != HAK_NO_SLAB)) {
         span_give(pool, number);
     }
 }
 
-/* The bit of the block p; 0: none begins there. */
+/* The bit of the block p. */
 static uint64_t bit_of(const void *p, uint32_t number, unsigned class)
 {
     size_t offset = (size_t)((const char *)p - hak_range_slab_start(number));
-    uint32_t index = hak_pool_index(offset, class);
 
-    return index < 64 ? (uint64_t)1 << index : 0;
+    return (uint64_t)1 << hak_pool_index(offset, class);
 }
 
-bool hak_pool_free(struct hak_pool *pool, void *p)
+/* The n blocks that have been in the bin for longest go back to their spans. */
+static void flush(struct hak_pool *pool, unsigned class, int32_t n)
 {
-    uint32_t number = span_of(hak_range_number(p));
-    struct hak_slab *span = hak_range_slab(number);
-    uint64_t bit = bit_of(p, number, class_of(span));
+    void **stack = &pool->stacks[class][1];
 
-    if (HAK_UNLIKELY((bit & span->ready & ~span->bits) == 0)) {
-        return false;
+    for (int32_t i = 0; i < n; i++) {
+        uint32_t number = hak_pool_span(stack[i]);
+        uint64_t bit = bit_of(stack[i], number, class);
+
+        if (HAK_UNLIKELY((hak_range_slab(number)->bits & bit) != 0)) {
+            hak_fatal("free(%p): a block that is free already", stack[i]);
+        }
+        put(pool, number, bit);
     }
-    pool->frees++;
-    pool->live_bytes -= span->block;
-    put(pool, number, bit);
-    return true;
+    memmove(stack, stack + n, (size_t)(count(pool, class) - n) * sizeof(*stack));
+    pool->bins[class].top -= n;
 }
+
+void hak_pool_look(struct hak_pool *pool, unsigned class)
+{
+    busy(pool, true);
+    if (count(pool, class) >= budget(pool, class) - 1) {
+        flush(pool, class, (count(pool, class) + 1) / 2);
+    }
+    grant(pool, class);
+    heed(pool);
+    busy(pool, false);
+}
+
+/* ---- blocks that other threads free --------------------------------------------- */
 
 /* Puts a span into the owner's inbox. */
 static void tell(struct hak_pool *owner, uint32_t number)
@@ -274,15 +355,16 @@ static void tell(struct hak_pool *owner, uint32_t number)
 
 bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
 {
-    uint32_t number = span_of(hak_range_number(p));
+    unsigned class = hak_pool_class_at(p);
+    uint32_t number = hak_pool_span(p);
     struct hak_slab *span = hak_range_slab(number);
-    uint64_t bit = bit_of(p, number, class_of(span));
-    uint64_t old;
+    uint64_t bit, old;
 
     *told = false;
-    if (bit == 0) {
+    if (!hak_pool_is_start(p, class)) {
         return false;
     }
+    bit = bit_of(p, number, class);
     old = atomic_fetch_or_explicit(&span->remote, bit, memory_order_acq_rel);
     if ((old & bit) != 0) {
         return false;
@@ -311,21 +393,33 @@ void hak_pool_collect(struct hak_pool *pool)
         /* From here on the span may be put into the inbox again. */
         uint64_t bits =
             atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel);
-        uint64_t count = (uint64_t)__builtin_popcountll(bits);
+        uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
-        pool->remote_frees += count;
-        pool->remote_bytes += count * span->block;
-        pool->live_bytes -= count * span->block;
+        pool->remote_frees += n;
+        pool->remote_bytes += n * span->block;
         put(pool, number, bits);
         number = next;
     }
 }
 
+/* ---- memory back ------------------------------------------------------------------ */
+
+/* Empties the bins; gives back the spans that this leaves without a block. */
+static void empty(struct hak_pool *pool)
+{
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        flush(pool, c, count(pool, c));
+        grant(pool, c);
+    }
+}
+
 void hak_pool_trim(struct hak_pool *pool)
 {
+    busy(pool, true);
     hak_pool_collect(pool);
+    empty(pool);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        uint32_t number = pool->open[c];
+        uint32_t number = pool->shelves[c].open;
 
         while (number != HAK_NO_SLAB) {
             uint32_t next = hak_range_slab(number)->open_next;
@@ -336,41 +430,59 @@ void hak_pool_trim(struct hak_pool *pool)
             number = next;
         }
     }
+    busy(pool, false);
 }
 
-void hak_pool_repair(struct hak_pool *pool)
+static void heed_slow(struct hak_pool *pool)
 {
-    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        uint32_t number = pool->open[c];
+    uint32_t now = hak_os_tick();
+    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
 
-        while (number != HAK_NO_SLAB) {
-            uint32_t next = hak_range_slab(number)->open_next;
-
-            if (is_full(hak_range_slab(number))) {
-                hak_slab_close(&pool->open[c], number);
-            }
-            number = next;
+    if (!pool->alert) {
+        pool->alert = true;
+        pool->idle_at = now + delay / 2;
+        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+            grant(pool, c);
         }
+    } else if (hak_tick_reached(now, pool->idle_at)) {
+        pool->idle_at = now + delay / 2;
+        empty(pool);
+    }
+    hak_range_tick(now);
+}
+
+/* On every slow path: what has been idle for long goes back. */
+static void heed(struct hak_pool *pool)
+{
+    if (HAK_UNLIKELY(hak_range_waiting())) {
+        heed_slow(pool);
+    } else {
+        pool->alert = false;
     }
 }
 
-/* ---- questions about a pointer --------------------------------------------- */
+/* ---- questions ---------------------------------------------------------------------- */
 
-size_t hak_pool_size(const void *p)
+HAK_RACY_READER uint64_t hak_pool_live(const struct hak_pool *pool,
+                                       unsigned class)
 {
-    return hak_range_slab(span_of(hak_range_number(p)))->block;
+    int64_t live = pool->shelves[class].taken - count(pool, class);
+
+    return live > 0 ? (uint64_t)live : 0;
 }
 
 /* Its owner may be at work: only a pointer never given out is misjudged. */
 HAK_RACY_READER enum hak_pool_state hak_pool_state(const void *p)
 {
-    uint32_t number = span_of(hak_range_number(p));
+    unsigned class = hak_pool_class_at(p);
+    uint32_t number = hak_pool_span(p);
     const struct hak_slab *span = hak_range_slab(number);
-    uint64_t bit = bit_of(p, number, class_of(span));
+    uint64_t bit;
 
-    if (bit == 0) {
+    if (!hak_pool_is_start(p, class)) {
         return HAK_POOL_MIDDLE;
     }
+    bit = bit_of(p, number, class);
     if ((bit & *(const volatile uint64_t *)&span->ready) == 0) {
         return HAK_POOL_NEVER;
     }

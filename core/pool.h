@@ -1,13 +1,13 @@
 /*
  * pool.h - the Pool lane: requests of 1025 B to 52 KB.
  *
- * Layer 4. Blocks of one class in spans of slabs; which of a span's blocks are
- * free says a word of bits in its descriptor, so that a free block's memory is
- * never written to: a link in it would make a page resident that its user may
- * never have touched. There are no bins: taking the lowest bit and setting a
- * bit is all there is.
+ * Layer 4. Blocks of one class lie in spans of slabs. The heap's bin of the
+ * class is a stack of pointers to free blocks; below it, a word of bits in the
+ * span's descriptor says which of its blocks are free. Nothing is ever written
+ * to a free block: a link in it would make a page resident that its user may
+ * never have touched.
  *
- *     span --lowest bit of the first open span--> user --bit set--> span
+ *     span --bits cleared--> bin --pop--> user --push--> bin --bits set--> span
  *     span with all bits set --unless it is the class's only open one--> range
  *
  * A block that another thread frees sets its bit in the span's `remote` word;
@@ -16,9 +16,11 @@
  * exchange, however many they are, and nothing is held back by the sender.
  *
  * Invariants, for each class of a heap:
- *   - bits is a subset of ready; a block is free, in use, or in remote;
- *   - a span is in the open list exactly if bits != 0 or ready has not got
- *     all of the span's blocks (but see hak_pool_repair);
+ *   - the stack begins with a NULL; taken = blocks in the bin, in use and in
+ *     remote words;
+ *   - bits is a subset of ready, the blocks that were ever in the bin;
+ *   - a span is in the open list exactly if bits != 0 or ready lacks some of
+ *     the span's blocks;
  *   - a span is in the inbox, or about to be, exactly if remote != 0.
  * The owner works on all but remote, inbox_next and the inbox.
  */
@@ -29,19 +31,40 @@
 #include "pool_class.h"
 #include "range.h"
 
+/* Blocks that a bin may hold, and its bottom. */
+#define HAK_POOL_STACK 64
+
+struct hak_pool_bin {
+    void **top;    /* the first free place of the stack */
+    int32_t left;  /* pushes until the next look, less 1: see tiny.h */
+    int32_t grant; /* what `left` was set to */
+    uint64_t pops; /* blocks given out, ever */
+};
+
+/* Whether the users of a class write to all of what they ask for. */
+enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_WHOLE, HAK_POOL_PARTS };
+
+struct hak_pool_shelf {
+    int64_t taken;
+    uint32_t open; /* first span with free blocks */
+    uint32_t last; /* the last span all of whose blocks were taken; a hint */
+    uint8_t use;   /* enum hak_pool_use */
+};
+
 struct hak_pool {
-    uint32_t open[HAK_POOL_CLASSES]; /* first span with free blocks */
-    uint32_t all;                    /* first of all spans */
+    struct hak_pool_bin bins[HAK_POOL_CLASSES];
+    struct hak_pool_shelf shelves[HAK_POOL_CLASSES];
+    uint32_t tag; /* id << 8 | HAK_TAG_POOL */
+    uint32_t all; /* first of all spans */
     uint32_t nslabs;
-    uint8_t filled[HAK_POOL_CLASSES]; /* spans ever used up, at most 255 */
+    uint32_t idle_at; /* when bins are next emptied */
+    bool alert;       /* free memory waits to go back: look often */
+    uint64_t remote_frees;
+    uint64_t remote_bytes; /* freed by others since it was last set to 0 */
     /* any thread */
     _Atomic(uint32_t) inbox; /* spans with remote frees */
     _Atomic(bool) busy;      /* in a slow path, see hak_tiny_busy */
-    /* owner */
-    uint32_t tag; /* id << 8 | HAK_TAG_POOL, or 0: never used */
-    uint64_t allocs, frees, remote_frees;
-    uint64_t live_bytes;   /* of blocks in use or in remote words */
-    uint64_t remote_bytes; /* freed by others since it was last set to 0 */
+    void *stacks[HAK_POOL_CLASSES][HAK_POOL_STACK];
 };
 
 /* Makes the state of heap `id` usable. */
@@ -50,43 +73,84 @@ void hak_pool_init(struct hak_pool *pool, uint32_t id);
 /* Gives every span back, whatever is still in use. O(spans). */
 void hak_pool_release(struct hak_pool *pool);
 
-/* A block of the class. NULL: out of memory. */
-void *hak_pool_alloc(struct hak_pool *pool, unsigned class);
+/* Fills the class's bin and pops a block. NULL: out of memory. */
+HAK_NOINLINE void *hak_pool_refill(struct hak_pool *pool, unsigned class);
+
+/* Looks at a bin whose `left` a push has brought below 0. */
+HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
 
 /*
- * Frees p, an address in a slab of this pool. False: it is not the start of a
- * block, or the block is free already.
- */
-bool hak_pool_free(struct hak_pool *pool, void *p);
-
-/*
- * The same from another thread than the owner's. Whether the owner was told
- * of a first free block of the span: see hak_heap_sent.
+ * Frees p, an address in a slab of another thread's pool. False: no block
+ * begins there, or it is on its way back already. *told: a heap was told of
+ * the first free block of a span, see hak_heap_sent.
  */
 bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told);
 
 /* Takes in what other threads freed. */
 void hak_pool_collect(struct hak_pool *pool);
 
-/* Collects and gives back every span of which no block is in use. */
+/* Collects, empties the bins and gives back every span without a block in use.
+ */
 void hak_pool_trim(struct hak_pool *pool);
 
-/*
- * In a forked child, on the heap of a thread that is not there: takes full
- * spans out of the open lists, which the hot paths may have been about to do.
- */
-void hak_pool_repair(struct hak_pool *pool);
+/* Blocks of a class in use; any thread may ask, see hak_tiny_live. */
+uint64_t hak_pool_live(const struct hak_pool *pool, unsigned class);
 
-/* Bytes of the block p, an address in one of Pool's slabs. */
-size_t hak_pool_size(const void *p);
-
-/* What p is, an address in one of Pool's slabs. */
+/* What p is, an address in one of Pool's slabs, as far as can be told. */
 enum hak_pool_state {
-    HAK_POOL_USED, /* a block in use, or freed by another thread just now */
-    HAK_POOL_FREE,
+    HAK_POOL_USED,   /* a block in use or in a bin */
+    HAK_POOL_FREE,   /* a block that is free in its span */
     HAK_POOL_MIDDLE, /* of a block */
     HAK_POOL_NEVER   /* given out */
 };
 enum hak_pool_state hak_pool_state(const void *p);
+
+/* The class of p's block; p is an address in one of Pool's slabs. */
+HAK_INLINE unsigned hak_pool_class_at(const void *p)
+{
+    return HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p))) - HAK_TAG_POOL;
+}
+
+/* The number of the span that p lies in. */
+HAK_INLINE uint32_t hak_pool_span(const void *p)
+{
+    uint32_t number = hak_range_number(p);
+
+    return number - hak_range_back(number);
+}
+
+/* Whether p, in a slab of this class, is the start of a block. */
+HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
+{
+    size_t offset =
+        (size_t)((const char *)p - hak_range_slab_start(hak_pool_span(p)));
+
+    return hak_pool_index(offset, class) < hak_pool_classes[class].count;
+}
+
+HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
+{
+    struct hak_pool_bin *bin = &pool->bins[class];
+    void **top = bin->top - 1;
+    void *p = *top;
+
+    if (HAK_UNLIKELY(p == NULL)) {
+        return hak_pool_refill(pool, class);
+    }
+    bin->top = top;
+    bin->pops++;
+    return p;
+}
+
+/* Frees p, a block of the pool's own. */
+HAK_INLINE void hak_pool_free(struct hak_pool *pool, unsigned class, void *p)
+{
+    struct hak_pool_bin *bin = &pool->bins[class];
+
+    *bin->top++ = p;
+    if (HAK_UNLIKELY(--bin->left < 0)) {
+        hak_pool_look(pool, class);
+    }
+}
 
 #endif /* HAK_POOL_H */

@@ -28,7 +28,7 @@ static uint32_t heap_free;  /* first free slot, 0: none */
 
 /* Sizes of the parts for a range of `size` bytes. */
 struct layout {
-    size_t supers, map, slabs, heaps, before_base, tags;
+    size_t supers, map, backs, start, slabs, heaps, before_base, tags;
 };
 
 #define MAPS 4
@@ -37,7 +37,7 @@ static void plan(struct layout *layout, size_t size)
 {
     size_t slab_total = size / HAK_SLAB_SIZE;
     size_t super_total = size / HAK_SUPER_SIZE;
-    size_t heap_total = hak_min(size / 32 / HAK_HEAP_SLOT, HAK_HEAP_ID_MAX);
+    size_t heap_total = hak_min(size / 8 / HAK_HEAP_SLOT, HAK_HEAP_ID_MAX);
 
     layout->supers =
         hak_round_up(super_total * sizeof(struct hak_super), HAK_PAGE);
@@ -45,11 +45,10 @@ static void plan(struct layout *layout, size_t size)
     layout->slabs =
         hak_round_up(slab_total * sizeof(struct hak_slab), HAK_META_STEP);
     layout->heaps = hak_round_up(heap_total * HAK_HEAP_SLOT, HAK_META_STEP);
-    layout->before_base =
-        hak_round_up(hak_round_up(layout->supers + MAPS * layout->map,
-                                  HAK_META_STEP) +
-                         layout->slabs + layout->heaps,
-                     HAK_SUPER_SIZE);
+    layout->backs = layout->supers + MAPS * layout->map;
+    layout->start = hak_round_up(layout->backs + slab_total, HAK_META_STEP);
+    layout->before_base = hak_round_up(
+        layout->start + layout->slabs + layout->heaps, HAK_SUPER_SIZE);
     layout->tags = hak_round_up(slab_total * sizeof(uint32_t), HAK_PAGE);
 }
 
@@ -77,11 +76,8 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
         hak_supers.at[i].used = HAK_ALL_SLABS;
         hak_map_set(hak_supers.held_map, i, true);
     }
-    hak_range.slabs =
-        (struct hak_slab *)(void *)(start +
-                                    hak_round_up(layout->supers +
-                                                     MAPS * layout->map,
-                                                 HAK_META_STEP));
+    hak_range.backs = (uint8_t *)start + layout->backs;
+    hak_range.slabs = (struct hak_slab *)(void *)(start + layout->start);
     hak_range.heap_slots = (char *)hak_range.slabs + layout->slabs;
     heap_limit = (uint32_t)(layout->heaps / HAK_HEAP_SLOT);
     hak_range.base = (uintptr_t)start + layout->before_base;
@@ -99,8 +95,7 @@ static bool reserve(size_t size)
     if (start == NULL) {
         return false;
     }
-    if (!hak_os_commit(start, hak_round_up(layout.supers + MAPS * layout.map,
-                                           HAK_PAGE)) ||
+    if (!hak_os_commit(start, layout.start) ||
         !hak_os_commit(start + layout.before_base, layout.tags)) {
         hak_os_unmap(start, layout.before_base + size);
         return false;

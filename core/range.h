@@ -3,8 +3,8 @@
  *
  * Layer 3. The range is reserved at first use and never given back:
  *
- *     | supers | maps | slabs' descriptors | heap slots | tags | superslabs |
- *     '------------- outside the range proper ----------'-- base ...     --'
+ *     | supers | maps | backs | descriptors | heap slots | tags | superslabs |
+ *     '-------------- outside the range proper ----------'-- base ...     --'
  *
  * The tags stand at the base itself, so that one pointer leads from an address
  * to its distance and from there to its tag; their own slabs are never given
@@ -31,7 +31,7 @@
 #define HAK_SUPER_SHIFT 21
 #define HAK_SUPER_SIZE ((size_t)1 << HAK_SUPER_SHIFT)
 #define HAK_SUPER_SLABS (HAK_SUPER_SIZE / HAK_SLAB_SIZE)
-#define HAK_HEAP_SLOT (2 * HAK_PAGE)
+#define HAK_HEAP_SLOT (8 * HAK_PAGE)
 
 /* Slab number 0 holds tags and is never given out: 0 ends lists of slabs. */
 #define HAK_NO_SLAB 0u
@@ -67,7 +67,7 @@ enum hak_lane {
 
 /*
  * The descriptor of a slab; one cache line. A span is described by its first
- * slab; of the others only `first` and `populated` mean something. ACE and
+ * slab; of the others only `populated` means something. ACE and
  * Huge lay structs of their own over the descriptors of a superslab they have.
  */
 struct hak_slab {
@@ -81,7 +81,7 @@ struct hak_slab {
         };
         struct { /* Pool: a bit for each block of the span */
             uint64_t bits;  /* free blocks */
-            uint64_t ready; /* blocks that were ever handed out or free */
+            uint64_t ready; /* blocks that were ever free */
         };
     };
     uint32_t open_next; /* slabs of the class with something free */
@@ -97,7 +97,6 @@ struct hak_slab {
     uint32_t block; /* block size in bytes */
     uint8_t class;  /* the tag's class byte */
     uint8_t slabs;  /* how many make up the span */
-    uint8_t back;   /* how many slabs before this one the span begins */
 };
 
 _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
@@ -126,6 +125,7 @@ struct hak_range {
     HAK_SET_ONCE(size_t) size; /* 0: no range (yet, or at all) */
     struct hak_slab *slabs;
     char *heap_slots;
+    uint8_t *backs; /* of a span's slabs: how many stand before it */
 };
 
 extern HAK_HIDDEN struct hak_range hak_range;
@@ -173,6 +173,16 @@ HAK_INLINE struct hak_slab *hak_range_slab(uint32_t number)
 HAK_INLINE char *hak_range_slab_start(uint32_t number)
 {
     return (char *)hak_range.base + ((size_t)number << HAK_SLAB_SHIFT);
+}
+
+HAK_INLINE uint32_t hak_range_back(uint32_t number)
+{
+    return hak_range.backs[number];
+}
+
+HAK_INLINE void hak_range_set_back(uint32_t number, uint8_t back)
+{
+    hak_range.backs[number] = back;
 }
 
 /* The number of the slab that p, in the range, lies in. */

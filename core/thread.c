@@ -121,10 +121,9 @@ static void fork_child(void)
             continue;
         }
         if (atomic_load(&heap->tiny.busy) ||
-            atomic_load(&hak_heap_pool(heap)->busy)) {
+            (heap->pool != NULL && atomic_load(&heap->pool->busy))) {
             atomic_store(&heap->state, HAK_HEAP_LOST);
         } else {
-            hak_pool_repair(hak_heap_pool(heap));
             park_locked(heap);
         }
     }

@@ -120,7 +120,6 @@ static uint32_t slab_take(struct hak_tiny *tiny, unsigned class, unsigned kind)
     slab->block = hak_tiny_size[class];
     slab->class = (uint8_t)kind;
     slab->slabs = 1;
-    slab->back = 0;
     hak_slab_join(&tiny->all, number);
     tiny->nslabs++;
     hak_range_set_tag(number, tiny->tag | kind);
