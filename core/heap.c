@@ -20,8 +20,7 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
         return NULL;
     }
     hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_MADE);
-    memset((char *)heap + sizeof(heap->tiny), 0,
-           HAK_PAGE - sizeof(heap->tiny));
+    memset((char *)heap + sizeof(heap->tiny), 0, HAK_PAGE - sizeof(heap->tiny));
     heap->limit = heap->gate = SIZE_MAX;
     atomic_store(&heap->state, state);
     return heap;
@@ -46,6 +45,35 @@ void hak_heap_collect(struct hak_heap *heap)
     }
 }
 
+/* Whether two readings of a running thread's words are of one moment. */
+static bool near(uint64_t a, uint64_t b)
+{
+    return a - b + 16 <= 32;
+}
+
+/*
+ * What was popped of a class and what is live. Several words tell it: a reader
+ * that is interrupted between two of them, or meets the owner in a slow path,
+ * would take thousands of blocks for live, or freed, that are not. It tries
+ * again until it has seen the same twice; not for ever, as the owner may have
+ * been interrupted in there as well.
+ */
+static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
+                                        uint64_t *pops, uint64_t *live)
+{
+    const volatile uint64_t *now = &tiny->bins[c].pops;
+    bool busy;
+
+    for (int tries = 0; tries < 1000; tries++) {
+        *pops = *now;
+        *live = hak_tiny_live(tiny, c);
+        busy = atomic_load(&tiny->busy);
+        if (!busy && near(hak_tiny_live(tiny, c), *live) && near(*now, *pops)) {
+            break;
+        }
+    }
+}
+
 HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
                                     struct hak_heap_counts *counts)
 {
@@ -53,9 +81,9 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
 
     memset(counts, 0, sizeof(*counts));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        uint64_t live = hak_tiny_live(&heap->tiny, c);
-        uint64_t pops = heap->tiny.bins[c].pops;
+        uint64_t live, pops;
 
+        count_class(&heap->tiny, c, &pops, &live);
         counts->tiny.allocs += pops;
         counts->tiny.frees += pops > live ? pops - live : 0;
         counts->tiny.live_bytes += live * hak_tiny_size[c];

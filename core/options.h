@@ -5,8 +5,8 @@
  * bounds is reported in one line and the default is used.
  *
  * Any thread may ask at any time, a signal's handler and a forked child too:
- * nothing is allocated and nobody waits. Under LD_PRELOAD blocks are asked for
- * before the C library has its environment; until then an option is its
+ * nothing is allocated and nobody waits. A preloaded library may be asked for
+ * blocks before the C library has its environment; until then an option is its
  * default, and is looked up again at the next question.
  */
 #ifndef HAK_OPTIONS_H

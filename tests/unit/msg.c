@@ -88,7 +88,9 @@ Test(msg, errno_is_kept_even_if_nothing_can_be_written)
 
 /* ---- long texts ---------------------------------------------------------- */
 
-enum { LONG = 1 << 20 };
+/* What is watched is slow: signals one on the other would be all it does. */
+enum { LONG = 1 << 20, PAUSE = UNIT_WATCHED ? 1000 : 100 };
+enum { EACH = UNIT_WATCHED ? 30000 : 300 };
 static char long_text[LONG];
 
 static void wake(int signal)
@@ -107,7 +109,7 @@ static void *read_slowly(void *arg)
         NEED(n > 0 || errno == EINTR);
         NEED(n < 0 || memcmp(part, long_text + at, (size_t)n) == 0);
         at += n > 0 ? (size_t)n : 0;
-        usleep(100);
+        usleep(PAUSE);
     }
     NEED(at == LONG);
     return NULL;
@@ -117,7 +119,7 @@ static void *read_slowly(void *arg)
 static void write_long(void *arg)
 {
     struct sigaction action = {.sa_handler = wake}; /* no SA_RESTART */
-    struct itimerval each = {{0, 300}, {0, 300}};
+    struct itimerval each = {{0, EACH}, {0, EACH}};
     struct itimerval never = {{0, 0}, {0, 0}};
     pthread_t reader;
     sigset_t alarms;

@@ -420,7 +420,7 @@ static void read_by_many(void *arg)
 Test(options, threads_that_ask_at_once_hear_one_line)
 {
     UNIT_SKIP_IF_GCC_TSAN();
-    for (int i = 0; i < 50; i++) {
+    for (size_t i = 0; i < unit_scale(50, 3); i++) {
         unit_expect_said(read_by_many, NULL,
                          "hakmem: HAKMEM_OWN_DELAY=wild: not a whole number "
                          "(of days); using 5\n");
