@@ -17,9 +17,9 @@
  * if that is more, in BLOCKS_LEAST blocks or more; a refill takes at most
  * REFILL_MOST of a span.
  */
-#define BUDGET_LEAST (64 * HAK_KIB)
-#define BUDGET_SHIFT 4
-#define BLOCKS_LEAST 8
+#define BUDGET_LEAST (256 * HAK_KIB)
+#define BUDGET_SHIFT 5
+#define BLOCKS_LEAST 4
 #define REFILL_MOST 16
 
 /*
@@ -119,7 +119,8 @@ static bool is_full(const struct hak_slab *span)
 static uint32_t span_take(struct hak_pool *pool, unsigned class)
 {
     uint8_t slabs = hak_pool_classes[class].slabs;
-    uint32_t number = hak_range_slabs_take(slabs, HAK_LANE_POOL);
+    uint32_t number = hak_range_slabs_take(
+        slabs, HAK_LANE_POOL, pool->shelves[class].use == HAK_POOL_WHOLE);
     struct hak_slab *span;
 
     if (number == HAK_NO_SLAB) {
@@ -283,8 +284,9 @@ void *hak_pool_refill(struct hak_pool *pool, unsigned class)
 
 /* ---- flush ------------------------------------------------------------------- */
 
-/* `bits` of a span are free again. */
-static void put(struct hak_pool *pool, uint32_t number, uint64_t bits)
+/* n blocks of a span, those of `bits`, are free again. */
+static void put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                int64_t n)
 {
     struct hak_slab *span = hak_range_slab(number);
     struct hak_pool_shelf *shelf = &pool->shelves[class_of(span)];
@@ -293,7 +295,7 @@ static void put(struct hak_pool *pool, uint32_t number, uint64_t bits)
         hak_slab_open(&shelf->open, number);
     }
     span->bits |= bits;
-    shelf->taken -= __builtin_popcountll(bits);
+    shelf->taken -= n;
     if (span->bits == span->ready &&
         (span->open_next != HAK_NO_SLAB || span->open_prev != HAK_NO_SLAB)) {
         span_give(pool, number);
@@ -320,7 +322,7 @@ static void flush(struct hak_pool *pool, unsigned class, int32_t n)
         if (HAK_UNLIKELY((hak_range_slab(number)->bits & bit) != 0)) {
             hak_fatal("free(%p): a block that is free already", stack[i]);
         }
-        put(pool, number, bit);
+        put(pool, number, bit, 1);
     }
     memmove(stack, stack + n, (size_t)(count(pool, class) - n) * sizeof(*stack));
     pool->bins[class].top -= n;
@@ -397,7 +399,7 @@ void hak_pool_collect(struct hak_pool *pool)
 
         pool->remote_frees += n;
         pool->remote_bytes += n * span->block;
-        put(pool, number, bits);
+        put(pool, number, bits, (int64_t)n);
         number = next;
     }
 }

@@ -208,11 +208,12 @@ HAK_INLINE void *hak_range_super_meta(uint32_t super)
 
 /*
  * Takes `count` free slabs side by side, resident ones first, then the lowest
- * address, committing a superslab if need be. Above 8 MB slabs may come
- * populated, as huge pages. Of the descriptors only `populated` is set.
- * HAK_NO_SLAB: out of memory.
+ * address, committing a superslab if need be. `whole`: what is taken will be
+ * written to throughout, so that above 8 MB it may come populated, as a huge
+ * page. Of the descriptors only `populated` is set. HAK_NO_SLAB: out of
+ * memory.
  */
-uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane);
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, bool whole);
 
 /*
  * Makes the first `need` bytes of a span of `slabs` slabs usable, and `step`

@@ -256,53 +256,53 @@ uint32_t hak_super_find_whole(void)
     return i;
 }
 
-/* A cold superslab for slabs, or `limit`. */
-static uint32_t open_whole(void)
+/* A cold superslab for slabs, populated if it may be; or `limit`. */
+static uint32_t open_whole(bool populate)
 {
     uint32_t i = hak_super_find_whole();
 
     if (i == hak_supers.limit || !hak_super_commit(i, 1)) {
         return hak_supers.limit;
     }
-    if (huge_wanted()) {
+    if (populate && huge_wanted()) {
         populate_huge(i);
     }
     return i;
 }
 
-static uint32_t take_locked(uint32_t count)
+static uint32_t take_locked(uint32_t count, bool whole)
 {
     uint32_t i = find(hak_supers.warm_map, hak_supers.warm_start, count, true);
     struct hak_super *super;
     uint32_t places, bit;
-    bool whole;
+    bool first;
 
     if (i == hak_supers.limit) {
         i = find(hak_supers.part_map, hak_supers.part_start, count, false);
     }
     if (i == hak_supers.limit) {
-        i = open_whole();
+        i = open_whole(whole);
     }
     if (i == hak_supers.limit) {
         return HAK_NO_SLAB;
     }
     describe(i);
     super = &hak_supers.at[i];
-    whole = super->used == 0;
+    first = super->used == 0;
     places = runs(i, count);
     places = (places & super->warm) != 0 ? places & super->warm : places;
     bit = (uint32_t)__builtin_ctz(places);
     super->used |= (((uint32_t)1 << count) - 1) << bit;
     super->warm &= ~super->used;
     hak_super_changed(i);
-    if (whole) {
+    if (first) {
         hak_super_may_start(i); /* what is left of it */
     }
     hak_supers.figures.slabs_used += count;
     return i * (uint32_t)HAK_SUPER_SLABS + bit;
 }
 
-uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane)
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, bool whole)
 {
     uint32_t number;
 
@@ -310,7 +310,7 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane)
         return HAK_NO_SLAB;
     }
     hak_lock_take(&hak_supers.lock);
-    number = take_locked(count);
+    number = take_locked(count, whole);
     if (number != HAK_NO_SLAB) {
         hak_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
     }

@@ -106,7 +106,7 @@ static void trace_slab(unsigned class)
  */
 static uint32_t slab_take(struct hak_tiny *tiny, unsigned class, unsigned kind)
 {
-    uint32_t number = hak_range_slabs_take(1, HAK_LANE_TINY);
+    uint32_t number = hak_range_slabs_take(1, HAK_LANE_TINY, true);
     struct hak_slab *slab;
 
     if (number == HAK_NO_SLAB) {
