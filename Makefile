@@ -10,7 +10,9 @@
 #            DESTDIR: a directory put before all of them
 #
 # What is built:
-#   $(BUILD)/libhakmem.a        the core, include/hakmem.h
+#   $(BUILD)/libhakmem.so       malloc and its kin: to preload, or -lhakmem
+#   $(BUILD)/libhakmem.a        the same for static linking
+#   $(BUILD)/libhakmem_core.a   the core alone, hak_* names: include/hakmem.h
 #   $(BUILD)/libhakmem_lua.a    the core and the Lua adapter
 #   $(BUILD)/lua/hakmem.so      the Lua module: LUA_CPATH=$(BUILD)/lua/?.so
 #   $(BUILD)/bench/NAME, $(BUILD)/tests/unit/NAME, $(BUILD)/tests/lua/NAME
@@ -87,8 +89,14 @@ $(STAMP):
 
 # ---- what is made of what ---------------------------------------------------
 
-CORE := $(wildcard core/*.c)
+# libc_real.c is for the libraries in which malloc is ours, libc_plain.c for
+# the others.
+WRAP := $(wildcard core/wrap*.c) core/libc_real.c
+CORE := $(filter-out $(WRAP),$(wildcard core/*.c))
 LUA := $(wildcard adapters/lua/*.c)
+
+# The address and thread sanitizers are a malloc themselves.
+SHARED := $(if $(filter asan tsan,$(VARIANT)),,$(BUILD)/libhakmem.so)
 
 # A program per file in tests/unit (the core, white box) and in tests/lua;
 # tests/support is linked into all of them.
@@ -105,13 +113,14 @@ BENCH_LUA := $(BUILD)/bench/bench_lua
 all: lib lua ## build the libraries and the Lua module
 	@:
 
-lib: $(BUILD)/libhakmem.a $(BUILD)/libhakmem_lua.a ## build the libraries
+lib: $(SHARED) $(BUILD)/libhakmem.a $(BUILD)/libhakmem_core.a \
+    $(BUILD)/libhakmem_lua.a ## build the libraries
 	@:
 
 lua: $(BUILD)/lua/hakmem.so ## build the Lua module
 	@:
 
-$(BUILD)/libhakmem.a: $(CORE:%.c=$(BUILD)/obj/%.o)
+$(BUILD)/libhakmem_core.a: $(CORE:%.c=$(BUILD)/obj/%.o)
 $(BUILD)/libhakmem_lua.a: $(CORE:%.c=$(BUILD)/obj/%.o) \
     $(LUA:%.c=$(BUILD)/obj/%.o)
 
@@ -146,6 +155,39 @@ $(BUILD)/lua/hakmem.so: $(CORE:%.c=$(BUILD)/obj/%.o) \
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
 	    -Wl,--exclude-libs,ALL -Wl,--version-script=adapters/lua/module.map
+
+# ---- libhakmem.so, libhakmem.a ----------------------------------------------
+
+# gcc shall not make a calloc of what our calloc does, nor may it take an
+# exception that a new-handler throws for impossible.
+$(WRAP:%.c=$(BUILD)/obj/%.o): FLAGS += -fexceptions -fno-builtin-malloc \
+    -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free
+
+WRAPPED := $(filter-out core/libc_plain.c,$(CORE)) $(WRAP)
+SONAME := libhakmem.so.0
+
+# -Bsymbolic: our own calls stay here, even in a program that has another copy
+# of the core in it. nodelete: threads end in it when it would be gone.
+$(BUILD)/libhakmem.so: $(WRAPPED:%.c=$(BUILD)/obj/%.o)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -o $@ $(filter %.o,$^) \
+	    -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,now -Wl,-z,defs -Wl,--as-needed
+	$(Q)ln -sf $(@F) $(BUILD)/$(SONAME)
+
+# One member holds all names of C, so that a program gets all of them or none.
+$(BUILD)/obj/wrap_c.o: $(patsubst %.c,$(BUILD)/obj/%.o,core/libc_real.c \
+    $(filter-out core/wrap_new.c core/wrap_nothrow.c,$(WRAP)))
+	$(SAY) LINK $@
+	$(Q)$(LD) -r -o $@ $(sort $^)
+
+$(BUILD)/obj/static/wrap_new.o: core/wrap_new.c $(STAMP)
+	$(SAY) CC "$< (static)"
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -fexceptions -DHAK_STATIC_NEW=1 -c $< -o $@
+
+$(BUILD)/libhakmem.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
+    $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out core/libc_plain.c,$(CORE)))
 
 # ---- tests ------------------------------------------------------------------
 
@@ -219,11 +261,11 @@ MIXED_LIBS_tcmalloc := -ltcmalloc_minimal
 # -fno-plt: the peers are shared libraries; a call of theirs shall not pay
 # for a detour that ours, linked statically, does not take.
 $(BENCHES): $(BUILD)/bench/bench_random_mixed_%: bench/random_mixed.c \
-    $(STAMP) $(BUILD)/libhakmem.a
+    $(STAMP) $(BUILD)/libhakmem_core.a
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -fno-builtin -fno-plt $(MIXED_$*) -MF $@.d -MT $@ \
-	    -DBENCH_NAME='"$*"' $< -o $@ $(LDFLAGS) $(BUILD)/libhakmem.a \
+	    -DBENCH_NAME='"$*"' $< -o $@ $(LDFLAGS) $(BUILD)/libhakmem_core.a \
 	    $(MIXED_LIBS_$*)
 
 # Not position independent: bench_lua fixes Lua's hash seed that way.

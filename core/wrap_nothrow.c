@@ -1,0 +1,105 @@
+/*
+ * wrap_nothrow.c - operator new and delete with std::nothrow.
+ *
+ * Only in libhakmem.so. When there is no memory the C++ library's own form is
+ * asked: it tries again through our throwing new and catches what a
+ * new-handler throws, which C can't.
+ */
+#include "wrap_new.h"
+
+/* ---- new ---------------------------------------------------------------- */
+
+static HAK_NOINLINE void *new_slow(size_t size, const void *nothrow,
+                                   const void *caller)
+{
+    void *p = hak_wrap_alloc(16, size, false);
+    void *(*next)(size_t, const void *);
+
+    if (HAK_LIKELY(p != NULL)) {
+        return p;
+    }
+    next = (void *(*)(size_t, const void *))hak_wrap_next_new(
+        "_ZnwmRKSt9nothrow_t", (hak_function *)_ZnwmRKSt9nothrow_t, caller);
+    return next != NULL ? next(size, nothrow) : NULL;
+}
+
+HAK_INLINE void *new_plain(size_t size, const void *nothrow, const void *caller)
+{
+    void *p = hak_hot_malloc(size);
+
+    return HAK_LIKELY(p != NULL) ? p : new_slow(size, nothrow, caller);
+}
+
+static HAK_NOINLINE void *new_aligned(size_t size, size_t alignment,
+                                      const void *nothrow, const void *caller)
+{
+    void *p = hak_wrap_aligned_new(size, alignment);
+    void *(*next)(size_t, size_t, const void *);
+
+    if (HAK_LIKELY(p != NULL)) {
+        return p;
+    }
+    next = (void *(*)(size_t, size_t, const void *))hak_wrap_next_new(
+        "_ZnwmSt11align_val_tRKSt9nothrow_t",
+        (hak_function *)_ZnwmSt11align_val_tRKSt9nothrow_t, caller);
+    return next != NULL ? next(size, alignment, nothrow) : NULL;
+}
+
+void *_ZnwmRKSt9nothrow_t(size_t size, const void *nothrow)
+{
+    return new_plain(size, nothrow, __builtin_return_address(0));
+}
+
+void *_ZnamRKSt9nothrow_t(size_t size, const void *nothrow)
+{
+    return new_plain(size, nothrow, __builtin_return_address(0));
+}
+
+void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
+                                         const void *nothrow)
+{
+    return new_aligned(size, alignment, nothrow, __builtin_return_address(0));
+}
+
+void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
+                                         const void *nothrow)
+{
+    return new_aligned(size, alignment, nothrow, __builtin_return_address(0));
+}
+
+/* ---- delete ------------------------------------------------------------- */
+
+HAK_INLINE void delete_any(void *p)
+{
+    if (HAK_UNLIKELY(!hak_hot_free(p))) {
+        hak_wrap_free(p);
+    }
+}
+
+void _ZdlPvRKSt9nothrow_t(void *p, const void *nothrow)
+{
+    (void)nothrow;
+    delete_any(p);
+}
+
+void _ZdaPvRKSt9nothrow_t(void *p, const void *nothrow)
+{
+    (void)nothrow;
+    delete_any(p);
+}
+
+void _ZdlPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
+                                         const void *nothrow)
+{
+    (void)alignment;
+    (void)nothrow;
+    delete_any(p);
+}
+
+void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
+                                         const void *nothrow)
+{
+    (void)alignment;
+    (void)nothrow;
+    delete_any(p);
+}
