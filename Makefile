@@ -28,6 +28,10 @@ CLANG_FORMAT ?= clang-format
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+# C++ is for tests alone.
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),clang++,g++)
+endif
 
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := all
@@ -209,11 +213,13 @@ $(filter $(BUILD)/tests/lua/%,$(TESTS)): $(BUILD)/tests/%: \
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -o $@ $^ -lcriterion $(LUA_LIBS) -lm -ldl
 
+include tests/wrap/programs.mk
+
 test: ## install what is missing, build, run every test
 	@.ci/install-deps test
 	@$(MAKE) check
 
-check: lib lua $(TESTS) ## run the tests of VARIANT, installing nothing
+check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 # A BUILD given by hand gets a directory beside it for every variant.

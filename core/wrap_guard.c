@@ -4,6 +4,7 @@
  * Obeys HAKMEM_FORCE_LIBC_ALLOC, HAKMEM_BENCH_FAST_MODE, HAKMEM_WRAP_DIAG.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "msg.h"
@@ -53,17 +54,20 @@ static HAK_COLD void start_diag(void)
 __attribute__((destructor)) static void say_counts(void)
 {
     struct hak_system_figures figures;
+    char line[400];
+    size_t used = 0;
 
     if (!atomic_load(&diag)) {
         return;
     }
     hak_system_figures(&figures);
-    for (int i = 0; i < HAK_REASONS; i++) {
-        hak_msg_raw("[wrap] exit: %s %llu", names[i],
-                    (unsigned long long)figures.fallback[i]);
+    for (int i = 0; i < HAK_REASONS && used < sizeof(line); i++) {
+        used +=
+            (size_t)snprintf(line + used, sizeof(line) - used, "%s %llu, ",
+                             names[i], (unsigned long long)figures.fallback[i]);
     }
-    hak_msg_raw("[wrap] exit: libc blocks freed or resized %llu",
-                (unsigned long long)atomic_load(&foreign));
+    hak_msg_raw("[wrap] exit: libc malloc: %slibc blocks freed or resized %llu",
+                line, (unsigned long long)atomic_load(&foreign));
 }
 
 void hak_wrap_saw_foreign(void)

@@ -17,134 +17,118 @@
 #define WEAK __attribute__((weak))
 
 /* std::get_new_handler, std::__throw_bad_alloc. */
-WEAK void (*_ZSt15get_new_handlerv(void))(void);
 #ifdef HAK_STATIC_NEW
-/* Whoever takes this file from libhakmem.a is C++ and has it. */
+/* Whoever takes this file from libhakmem.a is C++ and has both. */
+void (*_ZSt15get_new_handlerv(void))(void);
 _Noreturn void _ZSt17__throw_bad_allocv(void);
-#define THROW_IS_LINKED 1
-#else
-WEAK _Noreturn void _ZSt17__throw_bad_allocv(void);
-#define THROW_IS_LINKED (&_ZSt17__throw_bad_allocv != NULL)
-#endif
+#define CXX_IS_LINKED true
 
-/* Weak as in libc_real.c. */
-extern __typeof__(dlsym) dlsym WEAK;
-extern __typeof__(dladdr) dladdr WEAK;
-extern __typeof__(dlopen) dlopen WEAK;
+hak_function *hak_wrap_next_new(const char *name, hak_function *self)
+{
+    (void)name;
+    (void)self;
+    return NULL;
+}
+#else
+WEAK void (*_ZSt15get_new_handlerv(void))(void);
+WEAK _Noreturn void _ZSt17__throw_bad_allocv(void);
+#define CXX_IS_LINKED                                                          \
+    (_ZSt15get_new_handlerv != NULL && _ZSt17__throw_bad_allocv != NULL)
 
 /*
- * A library that was opened with its own C++ library beside it, out of our
- * sight (Python's modules are): asked through the object that called.
+ * A C++ library may be out of our sight: a module that was opened for itself
+ * (Python's are) has it beside itself.
  */
-static hak_function *from_caller(const char *name, const void *caller)
+static hak_function *from_hidden(const char *name)
 {
-    Dl_info info;
-    void *handle;
+    static const char *const libraries[] = {"libstdc++.so.6", "libc++.so.1"};
+    void *found = NULL;
 
-    if (dlsym == NULL || dladdr == NULL || dlopen == NULL ||
-        dladdr(caller, &info) == 0) {
-        return NULL;
+    for (int i = 0; i < 2 && found == NULL; i++) {
+        void *library = dlopen(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
+
+        found = library != NULL ? dlsym(library, name) : NULL;
     }
-    handle = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
-    return __extension__(hak_function *)(handle != NULL ? dlsym(handle, name)
-                                                        : NULL);
+    return __extension__(hak_function *) found;
 }
 
-hak_function *hak_wrap_next_new(const char *name, hak_function *self,
-                                const void *caller)
+hak_function *hak_wrap_next_new(const char *name, hak_function *self)
 {
     hak_function *next = hak_libc_next(name);
 
     if (next == NULL || next == self) {
-        next = from_caller(name, caller);
+        next = from_hidden(name);
     }
     return next != self ? next : NULL;
 }
+#endif
 
 /* ---- new ---------------------------------------------------------------- */
 
-/* What C++ asks for, as far as the C++ library is linked with us. */
+/* What C++ asks for, with the C++ library that is linked with us. */
 static void *try_again(size_t alignment, size_t size)
 {
-    for (;;) {
-        void (*handler)(void) =
-            _ZSt15get_new_handlerv != NULL ? _ZSt15get_new_handlerv() : NULL;
-        void *p;
+    void *p;
 
-        if (handler == NULL && THROW_IS_LINKED) {
-            _ZSt17__throw_bad_allocv();
-        }
+    if (!CXX_IS_LINKED) {
+        hak_fatal("operator new(%zu): out of memory, and there is no C++ "
+                  "library to throw std::bad_alloc",
+                  size);
+    }
+    do {
+        void (*handler)(void) = _ZSt15get_new_handlerv();
+
         if (handler == NULL) {
-            hak_fatal("operator new(%zu): out of memory, and there is no C++ "
-                      "library to throw std::bad_alloc",
-                      size);
+            _ZSt17__throw_bad_allocv();
         }
         handler();
         p = hak_wrap_alloc(alignment, size, false);
-        if (p != NULL) {
-            return p;
-        }
-    }
+    } while (p == NULL);
+    return p;
 }
 
-static HAK_COLD void *new_failed(size_t size, const void *caller)
-{
-    void *(*next)(size_t) =
-        (void *(*)(size_t))hak_wrap_next_new("_Znwm", (hak_function *)_Znwm,
-                                             caller);
-
-    return next != NULL ? next(size) : try_again(16, size);
-}
-
-static HAK_COLD void *aligned_failed(size_t size, size_t alignment,
-                                     const void *caller)
-{
-    void *(*next)(size_t, size_t) = (void *(*)(size_t, size_t))
-        hak_wrap_next_new("_ZnwmSt11align_val_t",
-                          (hak_function *)_ZnwmSt11align_val_t, caller);
-
-    return next != NULL ? next(size, alignment) : try_again(alignment, size);
-}
-
-static HAK_NOINLINE void *new_slow(size_t size, const void *caller)
+static HAK_NOINLINE void *new_slow(size_t size)
 {
     void *p = hak_wrap_alloc(16, size, false);
+    void *(*next)(size_t);
 
-    return HAK_LIKELY(p != NULL) ? p : new_failed(size, caller);
-}
-
-HAK_INLINE void *new_plain(size_t size, const void *caller)
-{
-    void *p = hak_hot_malloc(size);
-
-    return HAK_LIKELY(p != NULL) ? p : new_slow(size, caller);
-}
-
-HAK_INLINE void *new_aligned(size_t size, size_t alignment, const void *caller)
-{
-    void *p = hak_wrap_aligned_new(size, alignment);
-
-    return HAK_LIKELY(p != NULL) ? p : aligned_failed(size, alignment, caller);
+    if (HAK_LIKELY(p != NULL)) {
+        return p;
+    }
+    next = (void *(*)(size_t))hak_wrap_next_new("_Znwm", (hak_function *)_Znwm);
+    return next != NULL ? next(size) : try_again(16, size);
 }
 
 void *_Znwm(size_t size)
 {
-    return new_plain(size, __builtin_return_address(0));
+    void *p = hak_hot_malloc(size);
+
+    return HAK_LIKELY(p != NULL) ? p : new_slow(size);
 }
 
 void *_Znam(size_t size)
 {
-    return new_plain(size, __builtin_return_address(0));
+    void *p = hak_hot_malloc(size);
+
+    return HAK_LIKELY(p != NULL) ? p : new_slow(size);
 }
 
 void *_ZnwmSt11align_val_t(size_t size, size_t alignment)
 {
-    return new_aligned(size, alignment, __builtin_return_address(0));
+    void *p = hak_wrap_aligned_new(size, alignment);
+    void *(*next)(size_t, size_t);
+
+    if (HAK_LIKELY(p != NULL)) {
+        return p;
+    }
+    next = (void *(*)(size_t, size_t))hak_wrap_next_new(
+        "_ZnwmSt11align_val_t", (hak_function *)_ZnwmSt11align_val_t);
+    return next != NULL ? next(size, alignment) : try_again(alignment, size);
 }
 
 void *_ZnamSt11align_val_t(size_t size, size_t alignment)
 {
-    return new_aligned(size, alignment, __builtin_return_address(0));
+    return _ZnwmSt11align_val_t(size, alignment);
 }
 
 /* ---- delete ------------------------------------------------------------- */

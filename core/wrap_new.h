@@ -38,11 +38,10 @@ HAK_API void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
                                                  const void *nothrow);
 
 /*
- * The definition of an operator that would serve the code at `caller` if ours,
- * `self`, were not there. NULL: there is none, or it can't be found.
+ * The C++ library's definition of an operator, which would serve if ours,
+ * `self`, were not there. NULL: none is found.
  */
-hak_function *hak_wrap_next_new(const char *name, hak_function *self,
-                                const void *caller);
+hak_function *hak_wrap_next_new(const char *name, hak_function *self);
 
 /* A block for the aligned forms; NULL: no memory, or not a power of two. */
 HAK_INLINE void *hak_wrap_aligned_new(size_t size, size_t alignment)

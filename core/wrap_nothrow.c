@@ -9,8 +9,7 @@
 
 /* ---- new ---------------------------------------------------------------- */
 
-static HAK_NOINLINE void *new_slow(size_t size, const void *nothrow,
-                                   const void *caller)
+static HAK_NOINLINE void *new_slow(size_t size, const void *nothrow)
 {
     void *p = hak_wrap_alloc(16, size, false);
     void *(*next)(size_t, const void *);
@@ -19,19 +18,26 @@ static HAK_NOINLINE void *new_slow(size_t size, const void *nothrow,
         return p;
     }
     next = (void *(*)(size_t, const void *))hak_wrap_next_new(
-        "_ZnwmRKSt9nothrow_t", (hak_function *)_ZnwmRKSt9nothrow_t, caller);
+        "_ZnwmRKSt9nothrow_t", (hak_function *)_ZnwmRKSt9nothrow_t);
     return next != NULL ? next(size, nothrow) : NULL;
 }
 
-HAK_INLINE void *new_plain(size_t size, const void *nothrow, const void *caller)
+void *_ZnwmRKSt9nothrow_t(size_t size, const void *nothrow)
 {
     void *p = hak_hot_malloc(size);
 
-    return HAK_LIKELY(p != NULL) ? p : new_slow(size, nothrow, caller);
+    return HAK_LIKELY(p != NULL) ? p : new_slow(size, nothrow);
 }
 
-static HAK_NOINLINE void *new_aligned(size_t size, size_t alignment,
-                                      const void *nothrow, const void *caller)
+void *_ZnamRKSt9nothrow_t(size_t size, const void *nothrow)
+{
+    void *p = hak_hot_malloc(size);
+
+    return HAK_LIKELY(p != NULL) ? p : new_slow(size, nothrow);
+}
+
+void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
+                                         const void *nothrow)
 {
     void *p = hak_wrap_aligned_new(size, alignment);
     void *(*next)(size_t, size_t, const void *);
@@ -39,32 +45,16 @@ static HAK_NOINLINE void *new_aligned(size_t size, size_t alignment,
     if (HAK_LIKELY(p != NULL)) {
         return p;
     }
-    next = (void *(*)(size_t, size_t, const void *))hak_wrap_next_new(
-        "_ZnwmSt11align_val_tRKSt9nothrow_t",
-        (hak_function *)_ZnwmSt11align_val_tRKSt9nothrow_t, caller);
+    next = (void *(*)(size_t, size_t, const void *))
+        hak_wrap_next_new("_ZnwmSt11align_val_tRKSt9nothrow_t",
+                          (hak_function *)_ZnwmSt11align_val_tRKSt9nothrow_t);
     return next != NULL ? next(size, alignment, nothrow) : NULL;
-}
-
-void *_ZnwmRKSt9nothrow_t(size_t size, const void *nothrow)
-{
-    return new_plain(size, nothrow, __builtin_return_address(0));
-}
-
-void *_ZnamRKSt9nothrow_t(size_t size, const void *nothrow)
-{
-    return new_plain(size, nothrow, __builtin_return_address(0));
-}
-
-void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
-                                         const void *nothrow)
-{
-    return new_aligned(size, alignment, nothrow, __builtin_return_address(0));
 }
 
 void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
                                          const void *nothrow)
 {
-    return new_aligned(size, alignment, nothrow, __builtin_return_address(0));
+    return _ZnwmSt11align_val_tRKSt9nothrow_t(size, alignment, nothrow);
 }
 
 /* ---- delete ------------------------------------------------------------- */

@@ -1,0 +1,86 @@
+# What tests/wrap needs: its Criterion programs, and the small programs they
+# run. Included by the Makefile.
+#
+#   programs/plain/NAME    knows nothing of HAKMEM: run with it preloaded
+#   programs/shared/NAME   linked with -lhakmem
+#   programs/archive/NAME  linked with libhakmem.a, all else shared
+#   programs/static/NAME   linked with libhakmem.a and nothing shared
+#
+# Not for the address and thread sanitizers and valgrind, which are allocators
+# themselves (a test runs a program under valgrind by itself).
+
+ifneq ($(filter release debug ubsan,$(VARIANT)),)
+
+PROGRAMS := tests/wrap/programs
+
+WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
+WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
+    $(addprefix plain/,behaviour owns forks forks_atfork opens opens_cxx cxx \
+        early libearly.so libatfork.so libopened.so libcxx.so) \
+    $(addprefix shared/,behaviour before cxx) \
+    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret) \
+    $(addprefix static/,behaviour cxx))
+
+TESTS += $(WRAP_TESTS)
+
+$(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $< -lcriterion
+
+HOW_plain :=
+HOW_shared := -L$(BUILD) -lhakmem -Wl,-rpath,$(abspath $(BUILD))
+HOW_archive := -rdynamic -Wl,-u,hak_owns $(BUILD)/libhakmem.a
+HOW_static := -DPROGRAM_STATIC -static $(BUILD)/libhakmem.a
+
+PROGRAM_FLAGS := -g -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_GNU_SOURCE \
+    -Iinclude $(if $(filter 1,$(WERROR)),-Werror)
+PROGRAM_C := $(CC) -std=gnu11 $(PROGRAM_FLAGS) $(CFLAGS)
+PROGRAM_CXX := $(CXX) -std=c++17 $(PROGRAM_FLAGS) $(CXXFLAGS)
+
+# $(1): plain, shared, archive or static. What a target's LIBS names comes last.
+define program_rules
+$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP)
+	$$(SAY) CC $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_C) -o $$@ $$< $(HOW_$(1)) $$(LIBS)
+
+$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP)
+	$$(SAY) CXX $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(LIBS)
+
+$(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.c $(PROGRAMS)/program.h $(STAMP)
+	$$(SAY) CC $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_C) -shared -o $$@ $$< $$(LIBS)
+
+$(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.cc $(STAMP)
+	$$(SAY) CXX $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_CXX) -shared -o $$@ $$< $$(LIBS)
+
+endef
+$(foreach how,plain shared archive static,$(eval $(call program_rules,$(how))))
+
+$(filter %/shared/%,$(WRAP_PROGRAMS)): $(BUILD)/libhakmem.so
+$(filter %/archive/% %/static/%,$(WRAP_PROGRAMS)): $(BUILD)/libhakmem.a
+
+# Libraries that lie beside the program that uses them.
+BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
+$(BUILD)/$(PROGRAMS)/plain/libearly.so: LIBS := -Wl,-z,initfirst
+$(BUILD)/$(PROGRAMS)/plain/early: LIBS = $(BESIDE) -learly
+$(BUILD)/$(PROGRAMS)/plain/early: $(BUILD)/$(PROGRAMS)/plain/libearly.so
+
+# The same sources once more, linked otherwise.
+$(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
+    $(BUILD)/$(PROGRAMS)/plain/libatfork.so
+	$(SAY) CC $@
+	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(BESIDE) -latfork
+
+$(BUILD)/$(PROGRAMS)/archive/cxx_static_runtime: $(PROGRAMS)/cxx.cc
+	$(SAY) CXX $@
+	@mkdir -p $(@D)
+	$(Q)$(PROGRAM_CXX) -static-libstdc++ -static-libgcc -o $@ $< $(HOW_archive)
+
+endif
