@@ -22,7 +22,7 @@ static void libc_blocks(void)
         p = realloc(p, 2 * size + 10);
         NEED(p != NULL && filled(p, size, 6));
         p = realloc(p, size / 2 + 1);
-        NEED(p != NULL && filled(p, size / 2, 6));
+        NEED(p != NULL && filled_of(p, size / 2, size, 6));
         errno = 77;
         free(p);
         NEED(realloc(q, hide(0)) == NULL);

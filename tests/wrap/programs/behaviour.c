@@ -91,9 +91,9 @@ static void say_alignment(void)
 
 static void calloc_is_zero(size_t size)
 {
-    void *p = malloc(hide(size));
+    unsigned char *p = malloc(hide(size));
 
-    fill(p, size, 9);
+    memset(p, 9, size);
     free(p);
     for (int i = 0; i < 3; i++) {
         unsigned char *q = calloc(1, hide(size));
@@ -103,7 +103,7 @@ static void calloc_is_zero(size_t size)
             dirty += q[k] != 0;
         }
         NEED(dirty == 0);
-        fill(q, size, 5);
+        memset(q, 5, size);
         free(q);
     }
 }
@@ -158,7 +158,7 @@ static void say_realloc(void)
                        errno);
                 continue;
             }
-            NEED(q != NULL && errno == KEPT && filled(q, same, 7));
+            NEED(q != NULL && errno == KEPT && filled_of(q, same, from, 7));
             NEED((uintptr_t)q % 16 == 0 && malloc_usable_size(q) >= to);
             fill(q, to, 8);
             free(q);
