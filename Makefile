@@ -71,6 +71,7 @@ LUA_CFLAGS := $(LUA_CFLAGS)
 LUA_LIBS := $(LUA_LIBS)
 
 VERSION := $(shell cat VERSION)
+VERSION_MAJOR := $(firstword $(subst ., ,$(VERSION)))
 
 FLAGS := -std=gnu11 -D_GNU_SOURCE= -g -fPIC -fvisibility=hidden \
     -ftls-model=initial-exec -Wall -Wextra -Wpedantic \
@@ -100,7 +101,7 @@ CORE := $(filter-out $(WRAP),$(wildcard core/*.c))
 LUA := $(wildcard adapters/lua/*.c)
 
 # The address and thread sanitizers are a malloc themselves.
-SHARED := $(if $(filter asan tsan,$(VARIANT)),,$(BUILD)/libhakmem.so)
+SHARED := $(if $(filter asan tsan,$(VARIANT)),,libhakmem.so)
 
 # A program per file in tests/unit (the core, white box) and in tests/lua;
 # tests/support is linked into all of them.
@@ -117,7 +118,7 @@ BENCH_LUA := $(BUILD)/bench/bench_lua
 all: lib lua ## build the libraries and the Lua module
 	@:
 
-lib: $(SHARED) $(BUILD)/libhakmem.a $(BUILD)/libhakmem_core.a \
+lib: $(SHARED:%=$(BUILD)/%) $(BUILD)/libhakmem.a $(BUILD)/libhakmem_core.a \
     $(BUILD)/libhakmem_lua.a ## build the libraries
 	@:
 
@@ -168,7 +169,7 @@ $(WRAP:%.c=$(BUILD)/obj/%.o): FLAGS += -fexceptions -fno-builtin-malloc \
     -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free
 
 WRAPPED := $(filter-out core/libc_plain.c,$(CORE)) $(WRAP)
-SONAME := libhakmem.so.0
+SONAME := libhakmem.so.$(VERSION_MAJOR)
 
 # -Bsymbolic: our own calls stay here, even in a program that has another copy
 # of the core in it. nodelete: threads end in it when it would be gone.
@@ -305,10 +306,7 @@ LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 
 HEADERS := hakmem.h hakmem_lua.h hakmem_stats.def
-LIBS := libhakmem.a libhakmem_lua.a
-# The shared library, linked with -Wl,-soname,libhakmem.so.$(VERSION_MAJOR).
-SHARED :=
-VERSION_MAJOR := $(firstword $(subst ., ,$(VERSION)))
+LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
 
 # A page for each function, which leads to the page that has it.
 LINKS = $(shell $(PYTHON) docs/make-man.py --links | sed 's/ .*//')

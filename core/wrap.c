@@ -56,11 +56,11 @@ static void free_foreign(void *p)
     struct hak_heap *owner;
     size_t size;
 
-    hak_wrap_saw_foreign();
+    hak_system_count_foreign();
     if (!hak_system_may_know(p) || !hak_system_free(p, &owner, &size)) {
         hak_libc_free(p);
     } else if (owner != NULL) {
-        atomic_fetch_sub(&owner->system_bytes, size);
+        atomic_fetch_sub(&owner->other_bytes, size);
     }
     errno = saved;
 }
@@ -86,13 +86,13 @@ static void *realloc_foreign(void *p, size_t size)
     size_t old;
     void *moved;
 
-    hak_wrap_saw_foreign();
+    hak_system_count_foreign();
     if (!hak_system_may_know(p) || !hak_system_find(p, &owner, &old)) {
         return hak_libc_realloc(p, size);
     }
     moved = hak_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        atomic_fetch_add(&owner->system_bytes, size - old);
+        atomic_fetch_add(&owner->other_bytes, size - old);
     }
     return moved;
 }
@@ -113,7 +113,7 @@ static void *realloc_own(void *p, size_t size)
     if (HAK_LIKELY(moved != NULL)) {
         return moved;
     }
-    moved = hak_wrap_fallback(16, size, false, reason);
+    moved = hak_wrap_fallback(HAK_LANE_ALIGN, size, false, reason);
     if (moved != NULL) {
         memcpy(moved, p, hak_min(hak_lane_usable(p, "realloc"), size));
         hak_wrap_free(p);
@@ -127,12 +127,13 @@ void *malloc(size_t size)
 {
     void *p = hak_hot_malloc(size);
 
-    return HAK_LIKELY(p != NULL) ? p : hak_wrap_alloc(16, size, false);
+    return HAK_LIKELY(p != NULL) ? p
+                                 : hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
 }
 
 void free(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p))) {
+    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
         hak_wrap_free(p);
     }
 }
@@ -153,7 +154,7 @@ void *calloc(size_t count, size_t size)
     }
     p = hak_hot_malloc(bytes);
     return HAK_LIKELY(p != NULL) ? memset(p, 0, bytes)
-                                 : hak_wrap_alloc(16, bytes, true);
+                                 : hak_wrap_alloc(HAK_LANE_ALIGN, bytes, true);
 }
 
 void *realloc(void *p, size_t size)

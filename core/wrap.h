@@ -69,7 +69,7 @@ HAK_INLINE void hak_wrap_leave(void)
 
 /*
  * The slow way: `size` bytes, zeros if asked for, aligned to a power of two,
- * at least 16. NULL: errno is ENOMEM.
+ * at least HAK_LANE_ALIGN. NULL: errno is ENOMEM.
  */
 HAK_NOINLINE void *hak_wrap_alloc(size_t alignment, size_t size, bool zero);
 
@@ -82,8 +82,5 @@ HAK_NOINLINE void hak_wrap_free(void *p);
 
 /* Frees p, a block of ours, when the fork is over. */
 void hak_wrap_defer(void *p);
-
-/* A block of the C library's was freed or resized: counted if asked for. */
-void hak_wrap_saw_foreign(void);
 
 #endif /* HAK_WRAP_H */

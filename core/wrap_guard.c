@@ -30,7 +30,6 @@ static const char *const names[HAK_REASONS] = {
 
 static atomic_bool diag;
 static atomic_bool said[HAK_REASONS];
-static _Atomic(uint64_t) foreign;
 
 static void say_once(enum hak_reason reason)
 {
@@ -43,7 +42,6 @@ static HAK_COLD void start_diag(void)
 {
     struct hak_system_figures figures;
 
-    hak_msg_keep();
     atomic_store(&diag, true);
     hak_system_figures(&figures);
     if (figures.fallback[HAK_REASON_INIT] != 0) {
@@ -67,14 +65,7 @@ __attribute__((destructor)) static void say_counts(void)
                              names[i], (unsigned long long)figures.fallback[i]);
     }
     hak_msg_raw("[wrap] exit: libc malloc: %slibc blocks freed or resized %llu",
-                line, (unsigned long long)atomic_load(&foreign));
-}
-
-void hak_wrap_saw_foreign(void)
-{
-    if (atomic_load_explicit(&diag, memory_order_relaxed)) {
-        atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
-    }
+                line, (unsigned long long)figures.foreign);
 }
 
 void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
@@ -94,6 +85,9 @@ void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
 
 static int state_wanted(void)
 {
+    if (hak_option(HAK_OPT_wrap_diag) || hak_option(HAK_OPT_show_stats)) {
+        hak_msg_keep();
+    }
     if (hak_option(HAK_OPT_wrap_diag)) {
         start_diag();
     }
@@ -182,7 +176,7 @@ static bool is_open(enum hak_reason *reason)
     int state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
 
     /* Before the C library's own start there is no environment to read. */
-    if (state == HAK_WRAP_COLD && environ != NULL) {
+    if (state == HAK_WRAP_COLD && hak_options_ready()) {
         start();
         state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
     }

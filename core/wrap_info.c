@@ -21,25 +21,37 @@ int malloc_trim(size_t pad)
     return (next != NULL && next(pad) != 0) || ours;
 }
 
-/* arena: from the system; uordblks: in use; fordblks: the rest of it. */
+/*
+ * arena: held by the lanes up to ACE, of which uordblks is in use and fordblks
+ * is not; hblks and hblkhd: blocks of the Huge lane, and their bytes.
+ */
+static void add_ours(struct mallinfo2 *info)
+{
+    hak_stats_t stats = {.size = sizeof(stats)};
+    size_t held, live;
+
+    hak_stats(&stats);
+    held = stats.tiny_held_bytes + stats.pool_held_bytes + stats.ace_held_bytes;
+    live = stats.tiny_live_bytes + stats.pool_live_bytes + stats.ace_live_bytes;
+    /* Counted one after the other while other threads go on. */
+    held = hak_max(held, live);
+    info->arena += held;
+    info->uordblks += live;
+    info->fordblks += held - live;
+    info->hblks += stats.huge_allocs - stats.huge_frees;
+    info->hblkhd += stats.huge_live_bytes;
+}
+
 struct mallinfo2 mallinfo2(void)
 {
     struct mallinfo2 (*next)(void) =
         (struct mallinfo2(*)(void))hak_libc_next("mallinfo2");
     struct mallinfo2 info = {0};
-    hak_stats_t stats = {.size = sizeof(stats)};
-    size_t live;
 
     if (next != NULL) {
         info = next();
     }
-    hak_stats(&stats);
-    live = stats.tiny_live_bytes;
-    info.arena += stats.populated_bytes;
-    info.uordblks += live;
-    if (stats.populated_bytes > live) {
-        info.fordblks += stats.populated_bytes - live;
-    }
+    add_ours(&info);
     return info;
 }
 
@@ -66,10 +78,9 @@ void malloc_stats(void)
 {
     void (*next)(void) = (void (*)(void))hak_libc_next("malloc_stats");
     char text[8192];
-    size_t length = hak_min(hak_stats_text(text, sizeof(text)), sizeof(text));
-    ssize_t ignored = write(hak_msg_fd(), text, length);
+    size_t length = hak_stats_table(text, sizeof(text));
 
-    (void)ignored;
+    hak_msg_write(STDERR_FILENO, text, hak_min(length, sizeof(text) - 1));
     if (next != NULL) {
         next();
     }

@@ -89,14 +89,14 @@ static void *try_again(size_t alignment, size_t size)
 
 static HAK_NOINLINE void *new_slow(size_t size)
 {
-    void *p = hak_wrap_alloc(16, size, false);
+    void *p = hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
     void *(*next)(size_t);
 
     if (HAK_LIKELY(p != NULL)) {
         return p;
     }
     next = (void *(*)(size_t))hak_wrap_next_new("_Znwm", (hak_function *)_Znwm);
-    return next != NULL ? next(size) : try_again(16, size);
+    return next != NULL ? next(size) : try_again(HAK_LANE_ALIGN, size);
 }
 
 void *_Znwm(size_t size)
@@ -135,7 +135,7 @@ void *_ZnamSt11align_val_t(size_t size, size_t alignment)
 
 HAK_INLINE void delete_any(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p))) {
+    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
         hak_wrap_free(p);
     }
 }

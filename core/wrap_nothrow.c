@@ -11,7 +11,7 @@
 
 static HAK_NOINLINE void *new_slow(size_t size, const void *nothrow)
 {
-    void *p = hak_wrap_alloc(16, size, false);
+    void *p = hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
     void *(*next)(size_t, const void *);
 
     if (HAK_LIKELY(p != NULL)) {
@@ -61,7 +61,7 @@ void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
 
 HAK_INLINE void delete_any(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p))) {
+    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
         hak_wrap_free(p);
     }
 }

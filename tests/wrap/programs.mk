@@ -38,27 +38,27 @@ PROGRAM_FLAGS := -g -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_GNU_SOURCE 
 PROGRAM_C := $(CC) -std=gnu11 $(PROGRAM_FLAGS) $(CFLAGS)
 PROGRAM_CXX := $(CXX) -std=c++17 $(PROGRAM_FLAGS) $(CXXFLAGS)
 
-# $(1): plain, shared, archive or static. What a target's LIBS names comes last.
+# $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last.
 define program_rules
 $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP)
 	$$(SAY) CC $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_C) -o $$@ $$< $(HOW_$(1)) $$(LIBS)
+	$$(Q)$(PROGRAM_C) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
 
 $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP)
 	$$(SAY) CXX $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(LIBS)
+	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
 
 $(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.c $(PROGRAMS)/program.h $(STAMP)
 	$$(SAY) CC $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_C) -shared -o $$@ $$< $$(LIBS)
+	$$(Q)$(PROGRAM_C) -shared -o $$@ $$< $$(PROGRAM_LIBS)
 
 $(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.cc $(STAMP)
 	$$(SAY) CXX $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_CXX) -shared -o $$@ $$< $$(LIBS)
+	$$(Q)$(PROGRAM_CXX) -shared -o $$@ $$< $$(PROGRAM_LIBS)
 
 endef
 $(foreach how,plain shared archive static,$(eval $(call program_rules,$(how))))
@@ -68,8 +68,8 @@ $(filter %/archive/% %/static/%,$(WRAP_PROGRAMS)): $(BUILD)/libhakmem.a
 
 # Libraries that lie beside the program that uses them.
 BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
-$(BUILD)/$(PROGRAMS)/plain/libearly.so: LIBS := -Wl,-z,initfirst
-$(BUILD)/$(PROGRAMS)/plain/early: LIBS = $(BESIDE) -learly
+$(BUILD)/$(PROGRAMS)/plain/libearly.so: PROGRAM_LIBS := -Wl,-z,initfirst
+$(BUILD)/$(PROGRAMS)/plain/early: PROGRAM_LIBS = $(BESIDE) -learly
 $(BUILD)/$(PROGRAMS)/plain/early: $(BUILD)/$(PROGRAMS)/plain/libearly.so
 
 # The same sources once more, linked otherwise.
