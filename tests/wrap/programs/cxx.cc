@@ -200,10 +200,9 @@ int main(int argc, char **argv)
     void *r = ::operator new (hide(100), std::align_val_t{128});
 
     printf("owned: %d %d %d\n", owned(p), owned(q), owned(r));
-    free(p); /* who made it can be told */
+    ::operator delete(p);
     ::operator delete[](q);
     ::operator delete (r, std::align_val_t{128});
-    ::operator delete(malloc(hide(50)));
     for (size_t n = 0; n < 5000; n = n * 2 + 1) {
         plain_forms(hide(n));
         for (size_t alignment = 1; alignment <= 65536; alignment *= 2) {
