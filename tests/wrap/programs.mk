@@ -32,6 +32,9 @@ HOW_plain :=
 HOW_shared := -L$(BUILD) -lhakmem -Wl,-rpath,$(abspath $(BUILD))
 HOW_archive := -rdynamic -Wl,-u,hak_owns $(BUILD)/libhakmem.a
 HOW_static := -DPROGRAM_STATIC -static $(BUILD)/libhakmem.a
+NEEDS_shared := $(BUILD)/libhakmem.so
+NEEDS_archive := $(BUILD)/libhakmem.a
+NEEDS_static := $(BUILD)/libhakmem.a
 
 PROGRAM_FLAGS := -g -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_GNU_SOURCE \
     -Iinclude $(if $(filter 1,$(WERROR)),-Werror)
@@ -40,12 +43,13 @@ PROGRAM_CXX := $(CXX) -std=c++17 $(PROGRAM_FLAGS) $(CXXFLAGS)
 
 # $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last.
 define program_rules
-$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP)
+$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP) \
+    $(NEEDS_$(1))
 	$$(SAY) CC $$@
 	@mkdir -p $$(@D)
 	$$(Q)$(PROGRAM_C) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
 
-$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP)
+$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP) $(NEEDS_$(1))
 	$$(SAY) CXX $$@
 	@mkdir -p $$(@D)
 	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
@@ -63,9 +67,6 @@ $(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.cc $(STAMP)
 endef
 $(foreach how,plain shared archive static,$(eval $(call program_rules,$(how))))
 
-$(filter %/shared/%,$(WRAP_PROGRAMS)): $(BUILD)/libhakmem.so
-$(filter %/archive/% %/static/%,$(WRAP_PROGRAMS)): $(BUILD)/libhakmem.a
-
 # Libraries that lie beside the program that uses them.
 BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
 $(BUILD)/$(PROGRAMS)/plain/libearly.so: PROGRAM_LIBS := -Wl,-z,initfirst
@@ -74,11 +75,12 @@ $(BUILD)/$(PROGRAMS)/plain/early: $(BUILD)/$(PROGRAMS)/plain/libearly.so
 
 # The same sources once more, linked otherwise.
 $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
-    $(BUILD)/$(PROGRAMS)/plain/libatfork.so
+    $(PROGRAMS)/program.h $(STAMP) $(BUILD)/$(PROGRAMS)/plain/libatfork.so
 	$(SAY) CC $@
 	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(BESIDE) -latfork
 
-$(BUILD)/$(PROGRAMS)/archive/cxx_static_runtime: $(PROGRAMS)/cxx.cc
+$(BUILD)/$(PROGRAMS)/archive/cxx_static_runtime: $(PROGRAMS)/cxx.cc \
+    $(STAMP) $(NEEDS_archive)
 	$(SAY) CXX $@
 	@mkdir -p $(@D)
 	$(Q)$(PROGRAM_CXX) -static-libstdc++ -static-libgcc -o $@ $< $(HOW_archive)
