@@ -6,6 +6,8 @@
 #   programs/archive/NAME  linked with libhakmem.a, all else shared
 #   programs/static/NAME   linked with libhakmem.a and nothing shared
 #
+# The undefined-behaviour sanitizer's library is in C++, needs other libraries
+# and knows no static C++ programs: WRAP_SANITIZED leaves those tests out.
 # Not for the address and thread sanitizers and valgrind, which are allocators
 # themselves (a test runs a program under valgrind by itself).
 
@@ -19,7 +21,10 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
         early libearly.so libatfork.so libopened.so libcxx.so) \
     $(addprefix shared/,behaviour before cxx) \
     $(addprefix archive/,behaviour before cxx cxx_static_runtime secret) \
-    $(addprefix static/,behaviour cxx))
+    $(addprefix static/,behaviour $(if $(filter ubsan,$(VARIANT)),,cxx)))
+
+$(BUILD)/testing/tests/wrap/%.o: \
+    FLAGS += $(if $(filter ubsan,$(VARIANT)),-DWRAP_SANITIZED=1)
 
 TESTS += $(WRAP_TESTS)
 
@@ -30,8 +35,10 @@ $(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o
 
 HOW_plain :=
 HOW_shared := -L$(BUILD) -lhakmem -Wl,-rpath,$(abspath $(BUILD))
-HOW_archive := -rdynamic -Wl,-u,hak_owns $(BUILD)/libhakmem.a
-HOW_static := -DPROGRAM_STATIC -static $(BUILD)/libhakmem.a
+HOW_archive := -rdynamic -Wl,-u,hak_owns $(BUILD)/libhakmem.a \
+    $(filter -fsanitize=%,$(FLAGS))
+HOW_static := -DPROGRAM_STATIC -static $(BUILD)/libhakmem.a \
+    $(filter -fsanitize=%,$(FLAGS))
 NEEDS_shared := $(BUILD)/libhakmem.so
 NEEDS_archive := $(BUILD)/libhakmem.a
 NEEDS_static := $(BUILD)/libhakmem.a

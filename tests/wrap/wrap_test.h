@@ -22,6 +22,10 @@
 
 #include <criterion/criterion.h>
 
+#ifndef WRAP_SANITIZED
+#define WRAP_SANITIZED 0
+#endif
+
 #define WRAP __attribute__((unused)) static
 
 #define WRAP_MOST 8 /* variables, or words of a command */
