@@ -73,7 +73,10 @@ LUA_LIBS := $(LUA_LIBS)
 VERSION := $(shell cat VERSION)
 VERSION_MAJOR := $(firstword $(subst ., ,$(VERSION)))
 
-FLAGS := -std=gnu11 -D_GNU_SOURCE= -g -fPIC -fvisibility=hidden \
+# Debian's valgrind can't read the debug information that clang 14 writes.
+DEBUG_INFO := $(if $(findstring clang,$(CC)),-gdwarf-4,-g)
+
+FLAGS := -std=gnu11 -D_GNU_SOURCE= $(DEBUG_INFO) -fPIC -fvisibility=hidden \
     -ftls-model=initial-exec -Wall -Wextra -Wpedantic \
     $(if $(filter 1,$(WERROR)),-Werror) -pthread -Iinclude -Icore \
     -DHAK_VERSION_STRING='"$(VERSION)"' $(VARIANT_$(VARIANT))

@@ -43,10 +43,10 @@ NEEDS_shared := $(BUILD)/libhakmem.so
 NEEDS_archive := $(BUILD)/libhakmem.a
 NEEDS_static := $(BUILD)/libhakmem.a
 
-PROGRAM_FLAGS := -g -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_GNU_SOURCE \
+PROGRAM_FLAGS := $(DEBUG_INFO) -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_GNU_SOURCE \
     -Iinclude $(if $(filter 1,$(WERROR)),-Werror)
 PROGRAM_C := $(CC) -std=gnu11 $(PROGRAM_FLAGS) $(CFLAGS)
-PROGRAM_CXX := $(CXX) -std=c++17 $(PROGRAM_FLAGS) $(CXXFLAGS)
+PROGRAM_CXX := $(CXX) -std=c++17 -fsized-deallocation $(PROGRAM_FLAGS) $(CXXFLAGS)
 
 # $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last.
 define program_rules

@@ -12,10 +12,12 @@ static void throw_it()
 extern "C" int cxx_test(void)
 {
     volatile size_t too_much = (size_t)1 << 62;
+    void *volatile got;
     int caught = 0;
 
     try {
-        caught += ::operator new(too_much) == nullptr;
+        got = ::operator new(too_much);
+        caught += got == nullptr;
     } catch (const std::bad_alloc &) {
         caught += 10;
     }
