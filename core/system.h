@@ -63,8 +63,8 @@ extern HAK_HIDDEN _Atomic(size_t) hak_system_entries;
 /* Whether p may be in the registry: false is certain. */
 HAK_INLINE bool hak_system_may_know(const void *p)
 {
-    return p != NULL && atomic_load_explicit(&hak_system_entries,
-                                             memory_order_relaxed) != 0;
+    return p != NULL &&
+           atomic_load_explicit(&hak_system_entries, memory_order_relaxed) != 0;
 }
 
 struct hak_system_figures {
