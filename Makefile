@@ -10,7 +10,9 @@
 #            DESTDIR: a directory put before all of them
 #
 # What is built:
-#   $(BUILD)/libhakmem.a        the core, include/hakmem.h
+#   $(BUILD)/libhakmem.so       malloc and its kin: to preload, or -lhakmem
+#   $(BUILD)/libhakmem.a        the same for static linking
+#   $(BUILD)/libhakmem_core.a   the core alone, hak_* names: include/hakmem.h
 #   $(BUILD)/libhakmem_lua.a    the core and the Lua adapter
 #   $(BUILD)/lua/hakmem.so      the Lua module: LUA_CPATH=$(BUILD)/lua/?.so
 #   $(BUILD)/bench/NAME, $(BUILD)/tests/unit/NAME, $(BUILD)/tests/lua/NAME
@@ -25,6 +27,10 @@ CLANG_FORMAT ?= clang-format
 # make's own default for CC is cc, which a bare Debian may lack.
 ifeq ($(origin CC),default)
 CC := gcc
+endif
+# C++ is for tests alone.
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),clang++,g++)
 endif
 
 MAKEFLAGS += --no-print-directory --no-builtin-rules
@@ -65,8 +71,12 @@ LUA_CFLAGS := $(LUA_CFLAGS)
 LUA_LIBS := $(LUA_LIBS)
 
 VERSION := $(shell cat VERSION)
+VERSION_MAJOR := $(firstword $(subst ., ,$(VERSION)))
 
-FLAGS := -std=gnu11 -D_GNU_SOURCE= -g -fPIC -fvisibility=hidden \
+# Debian's valgrind can't read the debug information that clang 14 writes.
+DEBUG_INFO := $(if $(findstring clang,$(CC)),-gdwarf-4,-g)
+
+FLAGS := -std=gnu11 -D_GNU_SOURCE= $(DEBUG_INFO) -fPIC -fvisibility=hidden \
     -ftls-model=initial-exec -Wall -Wextra -Wpedantic \
     $(if $(filter 1,$(WERROR)),-Werror) -pthread -Iinclude -Icore \
     -DHAK_VERSION_STRING='"$(VERSION)"' $(VARIANT_$(VARIANT))
@@ -87,8 +97,14 @@ $(STAMP):
 
 # ---- what is made of what ---------------------------------------------------
 
-CORE := $(wildcard core/*.c)
+# libc_real.c is for the libraries in which malloc is ours, libc_plain.c for
+# the others.
+WRAP := $(wildcard core/wrap*.c) core/libc_real.c
+CORE := $(filter-out $(WRAP),$(wildcard core/*.c))
 LUA := $(wildcard adapters/lua/*.c)
+
+# The address and thread sanitizers are a malloc themselves.
+SHARED := $(if $(filter asan tsan,$(VARIANT)),,libhakmem.so)
 
 # A program per file in tests/unit (the core, white box) and in tests/lua;
 # tests/support is linked into all of them.
@@ -107,13 +123,14 @@ BENCH_LUA := $(BUILD)/bench/bench_lua
 all: lib lua ## build the libraries and the Lua module
 	@:
 
-lib: $(BUILD)/libhakmem.a $(BUILD)/libhakmem_lua.a ## build the libraries
+lib: $(SHARED:%=$(BUILD)/%) $(BUILD)/libhakmem.a $(BUILD)/libhakmem_core.a \
+    $(BUILD)/libhakmem_lua.a ## build the libraries
 	@:
 
 lua: $(BUILD)/lua/hakmem.so ## build the Lua module
 	@:
 
-$(BUILD)/libhakmem.a: $(CORE:%.c=$(BUILD)/obj/%.o)
+$(BUILD)/libhakmem_core.a: $(CORE:%.c=$(BUILD)/obj/%.o)
 $(BUILD)/libhakmem_lua.a: $(CORE:%.c=$(BUILD)/obj/%.o) \
     $(LUA:%.c=$(BUILD)/obj/%.o)
 
@@ -149,6 +166,39 @@ $(BUILD)/lua/hakmem.so: $(CORE:%.c=$(BUILD)/obj/%.o) \
 	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
 	    -Wl,--exclude-libs,ALL -Wl,--version-script=adapters/lua/module.map
 
+# ---- libhakmem.so, libhakmem.a ----------------------------------------------
+
+# gcc shall not make a calloc of what our calloc does, nor may it take an
+# exception that a new-handler throws for impossible.
+$(WRAP:%.c=$(BUILD)/obj/%.o): FLAGS += -fexceptions -fno-builtin-malloc \
+    -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free
+
+WRAPPED := $(filter-out core/libc_plain.c,$(CORE)) $(WRAP)
+SONAME := libhakmem.so.$(VERSION_MAJOR)
+
+# -Bsymbolic: our own calls stay here, even in a program that has another copy
+# of the core in it. nodelete: threads end in it when it would be gone.
+$(BUILD)/libhakmem.so: $(WRAPPED:%.c=$(BUILD)/obj/%.o)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -o $@ $(filter %.o,$^) \
+	    -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,now -Wl,-z,defs -Wl,--as-needed
+	$(Q)ln -sf $(@F) $(BUILD)/$(SONAME)
+
+# One member holds all names of C, so that a program gets all of them or none.
+$(BUILD)/obj/wrap_c.o: $(patsubst %.c,$(BUILD)/obj/%.o,core/libc_real.c \
+    $(filter-out core/wrap_new.c core/wrap_nothrow.c,$(WRAP)))
+	$(SAY) LINK $@
+	$(Q)$(LD) -r -o $@ $(sort $^)
+
+$(BUILD)/obj/static/wrap_new.o: core/wrap_new.c $(STAMP)
+	$(SAY) CC "$< (static)"
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -fexceptions -DHAK_STATIC_NEW=1 -c $< -o $@
+
+$(BUILD)/libhakmem.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
+    $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out core/libc_plain.c,$(CORE)))
+
 # ---- tests ------------------------------------------------------------------
 
 # clang's -Wpedantic finds fault with Criterion's assertions.
@@ -169,11 +219,13 @@ $(filter $(BUILD)/tests/lua/%,$(TESTS)): $(BUILD)/tests/%: \
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -o $@ $^ -lcriterion $(LUA_LIBS) -lm -ldl
 
+include tests/wrap/programs.mk
+
 test: ## install what is missing, build, run every test
 	@.ci/install-deps test
 	@$(MAKE) check
 
-check: lib lua $(TESTS) ## run the tests of VARIANT, installing nothing
+check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 # A BUILD given by hand gets a directory beside it for every variant.
@@ -222,11 +274,11 @@ MIXED_LIBS_tcmalloc := -ltcmalloc_minimal
 # -fno-plt: the peers are shared libraries; a call of theirs shall not pay
 # for a detour that ours, linked statically, does not take.
 $(BENCHES): $(BUILD)/bench/bench_random_mixed_%: bench/random_mixed.c \
-    $(STAMP) $(BUILD)/libhakmem.a
+    $(STAMP) $(BUILD)/libhakmem_core.a
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -fno-builtin -fno-plt $(MIXED_$*) -MF $@.d -MT $@ \
-	    -DBENCH_NAME='"$*"' $< -o $@ $(LDFLAGS) $(BUILD)/libhakmem.a \
+	    -DBENCH_NAME='"$*"' $< -o $@ $(LDFLAGS) $(BUILD)/libhakmem_core.a \
 	    $(MIXED_LIBS_$*)
 
 # Calls of malloc and free stay calls.
@@ -270,10 +322,7 @@ LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 
 HEADERS := hakmem.h hakmem_lua.h hakmem_stats.def
-LIBS := libhakmem.a libhakmem_lua.a
-# The shared library, linked with -Wl,-soname,libhakmem.so.$(VERSION_MAJOR).
-SHARED :=
-VERSION_MAJOR := $(firstword $(subst ., ,$(VERSION)))
+LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
 
 # A page for each function, which leads to the page that has it.
 LINKS = $(shell $(PYTHON) docs/make-man.py --links | sed 's/ .*//')

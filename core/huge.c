@@ -132,9 +132,11 @@ static void give(uint32_t first, uint32_t count)
 
 void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
 {
-    uint32_t first = take(size, align, zero);
     struct huge *huge;
+    uint32_t first;
 
+    size = hak_max(size, 1);
+    first = take(size, align, zero);
     if (first == HAK_NO_SUPER) {
         return NULL;
     }

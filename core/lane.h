@@ -35,8 +35,8 @@ _Static_assert(HAK_LANE_HUGE_MIN == HAK_LANE_ACE_MAX + 1, "no gap");
 _Static_assert(HAK_ACE_LEAST * HAK_PAGE - HAK_LANE_ACE_MIN < HAK_PAGE,
                "less than a page of ACE's smallest run is waste");
 
-/* The alignment that every block has; above 8 B it is 16. */
-#define HAK_LANE_ALIGN ((size_t)8)
+/* The alignment that every block has. */
+#define HAK_LANE_ALIGN ((size_t)16)
 
 /*
  * `size` bytes aligned to `alignment` (a power of two), all zero if `zero`. NULL: *reason says why; errno is as

@@ -6,12 +6,49 @@
 #include "msg.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 512 };
+enum { LINE_MAX_BYTES = 512, KEPT_FROM = 100 };
+
+/* Set by hak_msg_keep; -1: nothing is kept. */
+static int kept = -1;
+static struct stat kept_file;
+
+void hak_msg_keep(void)
+{
+    int saved = errno;
+
+    /* A number that programs do not count on being the next. */
+    if (kept < 0 && fstat(STDERR_FILENO, &kept_file) == 0) {
+        kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, KEPT_FROM);
+    }
+    errno = saved;
+}
+
+static bool is_kept_file(int fd)
+{
+    struct stat file;
+
+    return fstat(fd, &file) == 0 && file.st_dev == kept_file.st_dev &&
+           file.st_ino == kept_file.st_ino;
+}
+
+int hak_msg_fd(void)
+{
+    int saved = errno;
+    int fd = STDERR_FILENO;
+
+    if (kept >= 0 && !is_kept_file(fd)) {
+        fd = is_kept_file(kept) ? kept : -1;
+    }
+    errno = saved;
+    return fd;
+}
 
 void hak_msg_write(int fd, const char *text, size_t length)
 {
@@ -39,7 +76,7 @@ static void put_line(const char *prefix, const char *format, va_list args)
 
     length = hak_min(length, sizeof(line) - 2);
     line[length++] = '\n';
-    hak_msg_write(STDERR_FILENO, line, length);
+    hak_msg_write(hak_msg_fd(), line, length);
 }
 
 void hak_msg_raw(const char *format, ...)

@@ -23,4 +23,14 @@ void hak_msg_write(int fd, const char *text, size_t length);
 /* Writes "hakmem: fatal: " and the text, then aborts. */
 HAK_COLD _Noreturn void hak_fatal(const char *format, ...) HAK_PRINTF(1, 2);
 
+/*
+ * Keeps standard error for messages at the program's end: many programs close
+ * it before (what they then open may get its number), and are not to be
+ * written into.
+ */
+void hak_msg_keep(void);
+
+/* Where to write to: standard error, what was kept of it, or -1. */
+int hak_msg_fd(void);
+
 #endif /* HAK_MSG_H */

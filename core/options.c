@@ -229,7 +229,7 @@ bool hak_options_ready(void)
 /* The program ends, or the library is unloaded. */
 __attribute__((destructor)) static void show_stats(void)
 {
-    hak_stats_report(STDERR_FILENO);
+    hak_stats_report(hak_msg_fd());
 }
 
 #ifdef HAK_TESTING

@@ -8,9 +8,8 @@
 #include "system.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "libc.h"
 #include "os.h"
 
 struct entry {
@@ -31,6 +30,8 @@ static struct hak_system_figures figures;
 /* Any thread: what hak_system_count has counted. */
 static _Atomic(uint64_t) counted[HAK_REASONS];
 static _Atomic(uint64_t) foreign;
+
+_Atomic(size_t) hak_system_entries;
 
 /* ---- the registry ------------------------------------------------------- */
 
@@ -98,6 +99,8 @@ static void add(void *p, size_t size, struct hak_heap *owner)
     entry->owner = owner;
     figures.live++;
     figures.live_bytes += size;
+    atomic_store_explicit(&hak_system_entries, figures.live,
+                          memory_order_relaxed);
 }
 
 /* Frees an entry and closes the gap it leaves. */
@@ -108,6 +111,8 @@ static void erase(struct entry *entry)
 
     figures.live--;
     figures.live_bytes -= entry->size;
+    atomic_store_explicit(&hak_system_entries, figures.live,
+                          memory_order_relaxed);
     for (;;) {
         i = (i + 1) & mask;
         if (entries[i].p == 0) {
@@ -126,12 +131,8 @@ static void erase(struct entry *entry)
 
 static void *system_aligned(size_t alignment, size_t size)
 {
-    void *p = NULL;
-
-    if (alignment <= 16) {
-        return malloc(size);
-    }
-    return posix_memalign(&p, alignment, size) == 0 ? p : NULL;
+    return alignment <= 16 ? hak_libc_malloc(size)
+                           : hak_libc_memalign(alignment, size);
 }
 
 void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
@@ -169,7 +170,7 @@ bool hak_system_free(void *p, struct hak_heap **owner, size_t *size)
     if (entry == NULL) {
         return false;
     }
-    free(p);
+    hak_libc_free(p);
     return true;
 }
 
@@ -195,7 +196,7 @@ void *hak_system_resize(void *p, size_t size)
 
     hak_lock_take(&lock);
     entry = find(p);
-    moved = realloc(p, size);
+    moved = hak_libc_realloc(p, size);
     if (moved != NULL) {
         owner = entry->owner;
         erase(entry);
@@ -213,7 +214,7 @@ void hak_system_free_owner(struct hak_heap *owner)
     hak_lock_take(&lock);
     for (size_t i = 0; entries != NULL && i <= mask;) {
         if (entries[i].p != 0 && entries[i].owner == owner) {
-            free((void *)entries[i].p);
+            hak_libc_free((void *)entries[i].p);
             erase(&entries[i]); /* another entry may now stand at i */
         } else {
             i++;

@@ -57,6 +57,16 @@ void hak_system_count(enum hak_reason reason);
 /* Counts a block of another allocator's that was handed on to it. */
 void hak_system_count_foreign(void);
 
+/* How many blocks the registry has; any thread may read it. */
+extern HAK_HIDDEN _Atomic(size_t) hak_system_entries;
+
+/* Whether p may be in the registry: false is certain. */
+HAK_INLINE bool hak_system_may_know(const void *p)
+{
+    return p != NULL &&
+           atomic_load_explicit(&hak_system_entries, memory_order_relaxed) != 0;
+}
+
 struct hak_system_figures {
     uint64_t fallback[HAK_REASONS];
     uint64_t live, live_bytes;

@@ -24,6 +24,7 @@ static uint32_t parked; /* first parked heap's id */
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool usable; /* the key exists: after `once` */
+static atomic_bool closed;
 
 /* ---- a thread ends ------------------------------------------------------ */
 
@@ -153,6 +154,11 @@ static void init_once(void)
     }
 }
 
+void hak_thread_close(void)
+{
+    atomic_store(&closed, true);
+}
+
 static struct hak_heap *adopt(void)
 {
     struct hak_heap *heap = NULL;
@@ -176,6 +182,10 @@ struct hak_heap *hak_thread_heap(enum hak_reason *reason)
     }
     if (heap == &hak_heap_exited) {
         *reason = HAK_REASON_EXITED;
+        return NULL;
+    }
+    if (atomic_load_explicit(&closed, memory_order_relaxed)) {
+        *reason = HAK_REASON_FORCED;
         return NULL;
     }
     *reason = HAK_REASON_MEMORY;

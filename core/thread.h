@@ -28,6 +28,9 @@ HAK_INLINE bool hak_thread_has_heap(void)
  */
 struct hak_heap *hak_thread_heap(enum hak_reason *reason);
 
+/* From here on no thread gets a heap: reason forced. Before the first one. */
+void hak_thread_close(void);
+
 /* What is left to do when the thread's bin is empty. NULL as above. */
 HAK_NOINLINE void *hak_thread_refill(unsigned class, enum hak_reason *reason);
 

@@ -6,8 +6,8 @@
  * tables lead from a size to a class:
  *   - hak_tiny_class_8 uses every class: a Lua heap's 24 B stay 24. Sizes
  *     that are multiples of 16 get blocks that are multiples of 16.
- *   - hak_tiny_class_16 uses class 0 and the multiples of 16, for malloc:
- *     16-aligned above 8 B, at most 15 B of waste up to 128 B.
+ *   - hak_tiny_class_16 uses the multiples of 16, for malloc: 16-aligned for
+ *     every size, as glibc promises, at most 15 B of waste up to 128 B.
  * Slabs begin at 64 KB boundaries, so a block is as aligned as its size.
  *
  * The band (0..7) is the class of the earlier HAKMEM: 8, 16, 32 .. 1024.

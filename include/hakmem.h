@@ -5,8 +5,7 @@
  * lane; larger ones go to the system allocator until the other lanes exist.
  * Every function may be called from any thread unless it says otherwise.
  *
- * Sizes are in bytes. A pointer returned for a request of more than 8 bytes
- * is 16-byte aligned, for 8 bytes or fewer 8-byte aligned.
+ * Sizes are in bytes. Every pointer returned is 16-byte aligned.
  *
  * Out of memory is NULL with errno set to ENOMEM, never an abort. Misuse
  * that can be seen (a free of something that is no block) writes one line

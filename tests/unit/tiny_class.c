@@ -46,12 +46,11 @@ Test(tiny_class, table_of_8_has_the_smallest_block_for_every_size)
     }
 }
 
-/* The smallest block of 8 or of a multiple of 16 bytes. */
+/* The smallest block of a multiple of 16 bytes. */
 static size_t block_16(size_t size)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        if (hak_tiny_size[c] >= size &&
-            (c == 0 || hak_tiny_size[c] % 16 == 0)) {
+        if (hak_tiny_size[c] >= size && hak_tiny_size[c] % 16 == 0) {
             return hak_tiny_size[c];
         }
     }
@@ -65,9 +64,7 @@ Test(tiny_class, table_of_16_has_the_smallest_aligned_block_for_every_size)
 
         cr_assert_lt(class, HAK_TINY_CLASSES);
         cr_assert_eq(hak_tiny_size[class], block_16(size), "size %zu", size);
-        if (size > 8) {
-            cr_assert_eq(hak_tiny_size[class] % 16, 0, "size %zu", size);
-        }
+        cr_assert_eq(hak_tiny_size[class] % 16, 0, "size %zu", size);
         if (size > 0) {
             check_waste(size, hak_tiny_size[class], 15);
         }

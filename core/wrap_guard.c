@@ -1,0 +1,201 @@
+/*
+ * wrap_guard.c - the guards of the libc names, and who fell through them.
+ *
+ * Obeys HAKMEM_FORCE_LIBC_ALLOC, HAKMEM_BENCH_FAST_MODE, HAKMEM_WRAP_DIAG.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "msg.h"
+#include "options.h"
+#include "wrap.h"
+
+_Atomic(int) hak_wrap_state = HAK_WRAP_COLD;
+
+__thread unsigned hak_wrap_flags __attribute__((tls_model("initial-exec")));
+
+/* In a fork: the thread's heap, and blocks to be freed when it is over. */
+static __thread struct hak_heap *aside;
+static __thread struct hak_block *deferred;
+
+/* ---- HAKMEM_WRAP_DIAG --------------------------------------------------- */
+
+static const char *const names[HAK_REASONS] = {
+    [HAK_REASON_LARGE] = "large",   [HAK_REASON_ALIGNED] = "aligned",
+    [HAK_REASON_MEMORY] = "memory", [HAK_REASON_EXITED] = "exited",
+    [HAK_REASON_INIT] = "init",     [HAK_REASON_RECURSION] = "recursion",
+    [HAK_REASON_FORCED] = "forced",
+};
+
+static atomic_bool diag;
+static atomic_bool said[HAK_REASONS];
+
+static void say_once(enum hak_reason reason)
+{
+    if (!atomic_exchange(&said[reason], true)) {
+        hak_msg_raw("[wrap] libc malloc: %s", names[reason]);
+    }
+}
+
+static HAK_COLD void start_diag(void)
+{
+    struct hak_system_figures figures;
+
+    atomic_store(&diag, true);
+    hak_system_figures(&figures);
+    if (figures.fallback[HAK_REASON_INIT] != 0) {
+        say_once(HAK_REASON_INIT);
+    }
+}
+
+__attribute__((destructor)) static void say_counts(void)
+{
+    struct hak_system_figures figures;
+    char line[400];
+    size_t used = 0;
+
+    if (!atomic_load(&diag)) {
+        return;
+    }
+    hak_system_figures(&figures);
+    for (int i = 0; i < HAK_REASONS && used < sizeof(line); i++) {
+        used +=
+            (size_t)snprintf(line + used, sizeof(line) - used, "%s %llu, ",
+                             names[i], (unsigned long long)figures.fallback[i]);
+    }
+    hak_msg_raw("[wrap] exit: libc malloc: %slibc blocks freed or resized %llu",
+                line, (unsigned long long)figures.foreign);
+}
+
+void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
+                        enum hak_reason reason)
+{
+    hak_system_count(reason);
+    if (atomic_load_explicit(&diag, memory_order_relaxed)) {
+        say_once(reason);
+    }
+    if (alignment > 16) {
+        return hak_libc_memalign(alignment, size);
+    }
+    return zero ? hak_libc_zalloc(size) : hak_libc_malloc(size);
+}
+
+/* ---- the init barrier --------------------------------------------------- */
+
+static int state_wanted(void)
+{
+    if (hak_option(HAK_OPT_wrap_diag) || hak_option(HAK_OPT_show_stats)) {
+        hak_msg_keep();
+    }
+    if (hak_option(HAK_OPT_wrap_diag)) {
+        start_diag();
+    }
+    if (hak_option(HAK_OPT_force_libc_alloc)) {
+        hak_thread_close();
+        return HAK_WRAP_FORCED;
+    }
+    if (!hak_range_init()) {
+        return HAK_WRAP_NO_RANGE;
+    }
+    return hak_option(HAK_OPT_bench_fast_mode) ? HAK_WRAP_FAST : HAK_WRAP_OPEN;
+}
+
+/* The first to come reads the options; whoever comes meanwhile won't wait. */
+static void start(void)
+{
+    int cold = HAK_WRAP_COLD;
+    int saved = errno;
+
+    if (atomic_compare_exchange_strong(&hak_wrap_state, &cold,
+                                       HAK_WRAP_STARTING)) {
+        atomic_store_explicit(&hak_wrap_state, state_wanted(),
+                              memory_order_release);
+    }
+    errno = saved;
+}
+
+/* ---- a fork ------------------------------------------------------------- */
+
+/*
+ * A fork's handlers may allocate, and those that run while the core's locks
+ * are held must not wait for them. Between these two the thread has no heap
+ * that the hot way could find and is kept off the lanes. Registered before the
+ * core's handlers (thread.c), hence run after them and undone before.
+ */
+static void fork_begins(void)
+{
+    aside = hak_self;
+    if (hak_thread_has_heap()) {
+        hak_self = (struct hak_heap *)&hak_heap_none;
+    }
+    hak_wrap_flags |= HAK_WRAP_FORKING;
+}
+
+static void fork_ends(void)
+{
+    hak_self = aside;
+    hak_wrap_flags &= ~HAK_WRAP_FORKING;
+}
+
+void hak_wrap_defer(void *p)
+{
+    struct hak_block *block = p;
+
+    block->next = deferred;
+    deferred = block;
+    hak_wrap_flags |= HAK_WRAP_DEFERRED;
+}
+
+static void free_deferred(void)
+{
+    hak_wrap_flags &= ~HAK_WRAP_DEFERRED;
+    while (deferred != NULL) {
+        struct hak_block *block = deferred;
+
+        deferred = block->next;
+        hak_lane_free(block, "free");
+    }
+}
+
+/* Before other constructors of ours: see fork_begins. */
+__attribute__((constructor(101))) static void load(void)
+{
+    if (pthread_atfork(fork_begins, fork_ends, fork_ends) != 0) {
+        hak_warn("pthread_atfork failed: a fork's handlers that allocate may "
+                 "wait for ever");
+    }
+    start();
+}
+
+/* ---- the guards --------------------------------------------------------- */
+
+/* Whether the state lets anyone through. */
+static bool is_open(enum hak_reason *reason)
+{
+    int state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+
+    /* Before the C library's own start there is no environment to read. */
+    if (state == HAK_WRAP_COLD && hak_options_ready()) {
+        start();
+        state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+    }
+    *reason = state == HAK_WRAP_FORCED     ? HAK_REASON_FORCED
+              : state == HAK_WRAP_NO_RANGE ? HAK_REASON_MEMORY
+                                           : HAK_REASON_INIT;
+    return state >= HAK_WRAP_OPEN;
+}
+
+bool hak_wrap_enter_slow(enum hak_reason *reason)
+{
+    if (!is_open(reason)) {
+        return false;
+    }
+    if ((hak_wrap_flags & (HAK_WRAP_INSIDE | HAK_WRAP_FORKING)) != 0) {
+        *reason = HAK_REASON_RECURSION;
+        return false;
+    }
+    hak_wrap_flags |= HAK_WRAP_INSIDE;
+    free_deferred();
+    return true;
+}

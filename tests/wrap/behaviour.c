@@ -1,0 +1,121 @@
+/*
+ * behaviour.c - malloc and its kin, and C++'s operators, do what glibc's do,
+ * however the library got into the program.
+ */
+#include "wrap_test.h"
+
+TestSuite(behaviour, .timeout = 300);
+
+static const struct wrap_how alone, preloaded = {.preload = true};
+
+/* Every line that a program says must be the one that it says on glibc. */
+static void expect_same(const struct wrap_how *how, const char *program)
+{
+    struct wrap_said glibc, ours;
+    char *left = NULL, *right = NULL;
+    size_t lines = 0;
+
+    wrap_run(&glibc, &alone, wrap_program("plain/behaviour"));
+    wrap_run(&ours, how, wrap_program(program));
+    for (char *a = strtok_r(glibc.out, "\n", &left),
+              *b = strtok_r(ours.out, "\n", &right);
+         a != NULL || b != NULL;
+         a = strtok_r(NULL, "\n", &left), b = strtok_r(NULL, "\n", &right)) {
+        cr_assert(a != NULL && b != NULL && strcmp(a, b) == 0,
+                  "glibc: %s, we: %s", a != NULL ? a : "nothing",
+                  b != NULL ? b : "nothing");
+        lines++;
+    }
+    cr_assert_gt(lines, 1900);
+    wrap_done(&glibc);
+    wrap_done(&ours);
+}
+
+Test(behaviour, preloaded)
+{
+    expect_same(&preloaded, "plain/behaviour");
+}
+
+Test(behaviour, linked_with_the_shared_library)
+{
+    expect_same(&alone, "shared/behaviour");
+}
+
+Test(behaviour, linked_with_the_archive)
+{
+    expect_same(&alone, "archive/behaviour");
+}
+
+Test(behaviour, linked_without_any_shared_library)
+{
+    expect_same(&alone, "static/behaviour");
+}
+
+Test(behaviour, all_to_the_c_library)
+{
+    static const struct wrap_how forced = {
+        .preload = true, .env = {"HAKMEM_FORCE_LIBC_ALLOC=1"}};
+
+    expect_same(&forced, "plain/behaviour");
+}
+
+Test(behaviour, without_guards_for_small_sizes)
+{
+    static const struct wrap_how fast = {.preload = true,
+                                         .env = {"HAKMEM_BENCH_FAST_MODE=1"}};
+
+    expect_same(&fast, "plain/behaviour");
+}
+
+/* ---- C++ ---------------------------------------------------------------- */
+
+Test(behaviour, cxx_preloaded)
+{
+    wrap_expect(&alone, "owned: 0 0 0\nwell\n", "", wrap_program("plain/cxx"));
+    wrap_expect(&preloaded, "owned: 1 1 1\nwell\n", "",
+                wrap_program("plain/cxx"));
+}
+
+Test(behaviour, cxx_linked)
+{
+    static const char *const programs[] = {"shared/cxx", "archive/cxx",
+                                           "archive/cxx_static_runtime",
+                                           "static/cxx"};
+
+    for (int i = 0; i < (WRAP_SANITIZED ? 3 : 4); i++) {
+        wrap_expect(&alone, "owned: 1 1 1\nwell\n", "",
+                    wrap_program(programs[i]));
+    }
+}
+
+/* The C++ library, asked for what to do without memory, is hard to find. */
+Test(behaviour, cxx_in_a_library_that_was_opened_for_itself)
+{
+    if (WRAP_SANITIZED) {
+        cr_skip("the sanitizer brings the C++ library in sight");
+    }
+    wrap_expect(&alone, "caught: 11\n", "", wrap_program("plain/opens_cxx"),
+                wrap_program("plain/libcxx.so"));
+    wrap_expect(&preloaded, "caught: 11\n", "", wrap_program("plain/opens_cxx"),
+                wrap_program("plain/libcxx.so"));
+}
+
+/* No C program shall load a C++ library for our sake. */
+Test(behaviour, the_library_needs_the_c_library_alone)
+{
+    struct wrap_said said;
+    int needed = 0;
+
+    if (WRAP_SANITIZED) {
+        cr_skip("the sanitizer needs more libraries");
+    }
+    wrap_run(&said, &alone, "readelf", "-d", wrap_path("libhakmem.so"));
+    for (char *at = said.out; (at = strstr(at, "(NEEDED)")) != NULL; at++) {
+        needed++;
+    }
+    cr_assert_eq(needed, 1);
+    cr_assert_not_null(strstr(said.out, "[libc.so.6]"));
+    cr_assert_not_null(strstr(said.out, "soname: [libhakmem.so.0]"));
+    cr_assert_not_null(strstr(said.out, "NODELETE"));
+    wrap_done(&said);
+}

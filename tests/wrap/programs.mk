@@ -1,0 +1,95 @@
+# What tests/wrap needs: its Criterion programs, and the small programs they
+# run. Included by the Makefile.
+#
+#   programs/plain/NAME    knows nothing of HAKMEM: run with it preloaded
+#   programs/shared/NAME   linked with -lhakmem
+#   programs/archive/NAME  linked with libhakmem.a, all else shared
+#   programs/static/NAME   linked with libhakmem.a and nothing shared
+#
+# The undefined-behaviour sanitizer's library is in C++, needs other libraries
+# and knows no static C++ programs: WRAP_SANITIZED leaves those tests out.
+# Not for the address and thread sanitizers and valgrind, which are allocators
+# themselves (a test runs a program under valgrind by itself).
+
+ifneq ($(filter release debug ubsan,$(VARIANT)),)
+
+PROGRAMS := tests/wrap/programs
+
+WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
+WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
+    $(addprefix plain/,behaviour owns misuse forks forks_atfork opens opens_cxx cxx \
+        early libearly.so libatfork.so libopened.so libcxx.so) \
+    $(addprefix shared/,behaviour before cxx) \
+    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret) \
+    $(addprefix static/,behaviour $(if $(filter ubsan,$(VARIANT)),,cxx)))
+
+$(BUILD)/testing/tests/wrap/%.o: \
+    FLAGS += $(if $(filter ubsan,$(VARIANT)),-DWRAP_SANITIZED=1)
+
+TESTS += $(WRAP_TESTS)
+
+$(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $< -lcriterion
+
+HOW_plain :=
+HOW_shared := -L$(BUILD) -lhakmem -Wl,-rpath,$(abspath $(BUILD))
+HOW_archive := -rdynamic -Wl,-u,hak_owns $(BUILD)/libhakmem.a \
+    $(filter -fsanitize=%,$(FLAGS))
+HOW_static := -DPROGRAM_STATIC -static $(BUILD)/libhakmem.a \
+    $(filter -fsanitize=%,$(FLAGS))
+NEEDS_shared := $(BUILD)/libhakmem.so
+NEEDS_archive := $(BUILD)/libhakmem.a
+NEEDS_static := $(BUILD)/libhakmem.a
+
+PROGRAM_FLAGS := $(DEBUG_INFO) -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_GNU_SOURCE \
+    -Iinclude $(if $(filter 1,$(WERROR)),-Werror)
+PROGRAM_C := $(CC) -std=gnu11 $(PROGRAM_FLAGS) $(CFLAGS)
+PROGRAM_CXX := $(CXX) -std=c++17 -fsized-deallocation $(PROGRAM_FLAGS) $(CXXFLAGS)
+
+# $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last.
+define program_rules
+$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP) \
+    $(NEEDS_$(1))
+	$$(SAY) CC $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_C) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
+
+$(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP) $(NEEDS_$(1))
+	$$(SAY) CXX $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
+
+$(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.c $(PROGRAMS)/program.h $(STAMP)
+	$$(SAY) CC $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_C) -shared -o $$@ $$< $$(PROGRAM_LIBS)
+
+$(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.cc $(STAMP)
+	$$(SAY) CXX $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_CXX) -shared -o $$@ $$< $$(PROGRAM_LIBS)
+
+endef
+$(foreach how,plain shared archive static,$(eval $(call program_rules,$(how))))
+
+# Libraries that lie beside the program that uses them.
+BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
+$(BUILD)/$(PROGRAMS)/plain/libearly.so: PROGRAM_LIBS := -Wl,-z,initfirst
+$(BUILD)/$(PROGRAMS)/plain/early: PROGRAM_LIBS = $(BESIDE) -learly
+$(BUILD)/$(PROGRAMS)/plain/early: $(BUILD)/$(PROGRAMS)/plain/libearly.so
+
+# The same sources once more, linked otherwise.
+$(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
+    $(PROGRAMS)/program.h $(STAMP) $(BUILD)/$(PROGRAMS)/plain/libatfork.so
+	$(SAY) CC $@
+	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(BESIDE) -latfork
+
+$(BUILD)/$(PROGRAMS)/archive/cxx_static_runtime: $(PROGRAMS)/cxx.cc \
+    $(STAMP) $(NEEDS_archive)
+	$(SAY) CXX $@
+	@mkdir -p $(@D)
+	$(Q)$(PROGRAM_CXX) -static-libstdc++ -static-libgcc -o $@ $< $(HOW_archive)
+
+endif
