@@ -135,8 +135,8 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
 
     NEED(bin->magic == hak_tiny_magic[class]);
     NEED(bin->left >= 0 && bin->left <= shelf->grant);
-    NEED((int64_t)head == shelf->base + (shelf->grant - bin->left) -
-                              (int64_t)bin->pops);
+    NEED((int64_t)head ==
+         shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
     NEED(shelf->loose == NULL && shelf->nloose == 0);
     NEED(spare == shelf->spare_count);
     NEED(shelf->taken >= 0);

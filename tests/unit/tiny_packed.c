@@ -51,8 +51,8 @@ static void check(const hak_heap *heap)
         size_t head = count(bin->head, c);
 
         NEED(bin->left >= 0 && bin->left <= shelf->grant);
-        NEED((int64_t)head == shelf->base + (shelf->grant - bin->left) -
-                                  (int64_t)bin->pops);
+        NEED((int64_t)head ==
+             shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
         NEED(count(bin->spare, c) == shelf->spare_count);
         NEED(count(shelf->loose, c) == shelf->nloose);
         NEED((size_t)shelf->taken >= head + shelf->spare_count);
