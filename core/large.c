@@ -43,7 +43,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     *zero = false;
     *reason = HAK_REASON_MEMORY;
     if (HAK_UNLIKELY(size > PTRDIFF_MAX || heap->tiny.id == 0)) {
-        *reason = HAK_REASON_LARGE;
+        *reason = size > PTRDIFF_MAX ? HAK_REASON_LARGE : HAK_REASON_MEMORY;
         return NULL;
     }
     if (size <= HAK_LANE_POOL_MAX) {
@@ -63,9 +63,12 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     }
     if (bytes > hak_range.size) {
         *reason = HAK_REASON_LARGE;
+    } else if (alignment > hak_range.size) {
+        *reason = HAK_REASON_ALIGNED;
     }
-    return owned(heap, hak_huge_alloc(size, alignment, owner_of(heap), zero),
-                 hak_max(bytes, HAK_PAGE));
+    bytes = hak_max(bytes, HAK_PAGE);
+    return owned(heap, hak_huge_alloc(bytes, alignment, owner_of(heap), zero),
+                 bytes);
 }
 
 /* The account of the heap made by hand that an ACE or Huge block was of. */

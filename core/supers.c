@@ -392,6 +392,7 @@ size_t hak_range_resident(uint32_t number, uint32_t slabs)
 bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
 {
     size_t have = hak_range_resident(number, slabs);
+    size_t more = 0;
     size_t want;
 
     if (HAK_LIKELY(need <= have)) {
@@ -404,12 +405,19 @@ bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
         !populate_small(hak_range_slab_start(number) + have, want - have)) {
         return false;
     }
+    /* A slab behind the first gap may have been resident already. */
     for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
          at += HAK_SLAB_SIZE) {
-        hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->populated =
-            (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
+        uint32_t *populated =
+            &hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->populated;
+        uint32_t now = (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
+
+        if (now > *populated) {
+            more += now - *populated;
+            *populated = now;
+        }
     }
-    atomic_fetch_add_explicit(&hak_supers_populated, want - have,
+    atomic_fetch_add_explicit(&hak_supers_populated, more,
                               memory_order_relaxed);
     return true;
 }

@@ -196,7 +196,7 @@ void *hak_system_resize(void *p, size_t size)
 
     hak_lock_take(&lock);
     entry = find(p);
-    moved = hak_libc_realloc(p, size);
+    moved = hak_libc_realloc(p, size != 0 ? size : 1); /* 0 would free it */
     if (moved != NULL) {
         owner = entry->owner;
         erase(entry);

@@ -47,31 +47,52 @@ Test(heap, counts_outlive_the_heap)
     struct hak_heap_counts counts;
     hak_stats_t stats;
     uint64_t refills;
-    void *p[10];
+    void *p[10], *q[6];
 
     for (unsigned i = 0; i < 10; i++) {
         p[i] = hak_tiny_alloc(&heap->tiny, i);
     }
+    for (unsigned i = 0; i < 6; i++) {
+        q[i] = hak_pool_alloc(hak_heap_use_pool(heap), i);
+    }
     for (unsigned i = 0; i < 4; i++) {
         hak_tiny_free(&heap->tiny, i, p[i]);
     }
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert(hak_pool_free(hak_heap_pool(heap), q[i]));
+    }
     hak_free(p[4]);
+    hak_free(q[2]);
     hak_tiny_collect(&heap->tiny);
+    hak_pool_collect(hak_heap_pool(heap));
     hak_heap_count(heap, &counts);
-    cr_assert_eq(counts.allocs, 10);
-    cr_assert_eq(counts.frees, 5);
-    cr_assert_eq(counts.live_bytes, 48 + 56 + 64 + 72 + 80);
+    cr_assert_eq(counts.tiny.allocs, 10);
+    cr_assert_eq(counts.tiny.frees, 5);
+    cr_assert_eq(counts.tiny.live_bytes, 48 + 56 + 64 + 72 + 80);
+    cr_assert_eq(counts.pool.allocs, 6);
+    cr_assert_eq(counts.pool.frees, 3);
+    cr_assert_eq(counts.pool.live_bytes, 1536 + 1664 + 1792);
+    cr_assert_eq(counts.remote_frees, 2);
     stats = unit_stats();
     cr_assert_eq(stats.tiny_allocs, 10);
     cr_assert_eq(stats.tiny_frees, 5);
-    cr_assert_eq(stats.remote_frees, 1);
+    cr_assert_eq(stats.tiny_live_bytes, 48 + 56 + 64 + 72 + 80);
+    cr_assert_eq(stats.pool_allocs, 6);
+    cr_assert_eq(stats.pool_frees, 3);
+    cr_assert_eq(stats.pool_live_bytes, 1536 + 1664 + 1792);
+    cr_assert_eq(stats.remote_frees, 2);
     refills = stats.refills;
     hak_heap_destroy(heap);
     stats = unit_stats();
     cr_assert_eq(stats.tiny_allocs, 10);
     cr_assert_eq(stats.tiny_frees, 10);
     cr_assert_eq(stats.tiny_live_bytes, 0);
-    cr_assert_eq(stats.remote_frees, 1);
+    cr_assert_eq(stats.pool_allocs, 6);
+    cr_assert_eq(stats.pool_frees, 6);
+    cr_assert_eq(stats.pool_live_bytes, 0);
+    cr_assert_eq(stats.tiny_held_bytes, 0);
+    cr_assert_eq(stats.pool_held_bytes, 0);
+    cr_assert_eq(stats.remote_frees, 2);
     cr_assert_eq(stats.refills, refills);
     cr_assert_eq(stats.slabs, 0);
     cr_assert_eq(stats.heaps, 0);
@@ -83,14 +104,22 @@ Test(heap, the_rest_of_the_page_is_the_maker_s_and_zero)
         hak_heap *heap = hak_heap_new(NULL);
         unsigned char *extra = hak_heap_extra(heap);
 
-        cr_assert_geq(HAK_HEAP_EXTRA, 512);
+        cr_assert_geq(HAK_HEAP_EXTRA, 384);
+        cr_assert_eq((uintptr_t)extra % 64, 0);
         cr_assert_eq((uintptr_t)(extra + HAK_HEAP_EXTRA),
-                     (uintptr_t)heap + HAK_HEAP_SLOT);
+                     (uintptr_t)heap + HAK_PAGE);
+        cr_assert_eq((uintptr_t)hak_heap_pool(heap),
+                     (uintptr_t)heap + HAK_PAGE);
         for (size_t i = 0; i < HAK_HEAP_EXTRA; i++) {
             cr_assert_eq(extra[i], 0);
         }
+        cr_assert_eq(hak_heap_pool(heap)->tag, 0, "Pool was not used yet");
         memset(extra, 0xff, HAK_HEAP_EXTRA);
         hak_free(hak_heap_malloc(heap, 100));
+        hak_free(hak_heap_malloc(heap, 2000));
+        for (size_t i = 0; i < HAK_HEAP_EXTRA; i++) {
+            cr_assert_eq(extra[i], 0xff);
+        }
         hak_heap_delete(heap);
     }
 }

@@ -9,6 +9,7 @@
 #define TINY_CHECK_H
 
 #include "unit.h"
+#include "pool_class.h"
 #include "tiny.h"
 
 /* A bit for every 8 bytes of every slab: block seen in some list. */
@@ -68,6 +69,7 @@ UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
 
     NEED(class < HAK_TINY_CLASSES);
     NEED(slab->block == hak_tiny_size[class]);
+    NEED(slab->slabs == 1 && slab->back == 0);
     NEED(slab->capacity == HAK_SLAB_SIZE / slab->block);
     NEED(slab->nfree <= slab->carved && slab->carved <= slab->capacity);
     NEED(slab->carved == slab->capacity || fresh);
@@ -132,8 +134,10 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
     size_t spare = tiny_mark_list(marks, tiny, class, bin->spare);
 
     NEED(bin->magic == hak_tiny_magic[class]);
-    NEED(bin->room >= 0);
-    NEED((int64_t)head == (int64_t)shelf->cap - bin->room);
+    NEED(bin->left >= 0 && bin->left <= shelf->grant);
+    NEED((int64_t)head ==
+         shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
+    NEED(shelf->loose == NULL && shelf->nloose == 0);
     NEED(spare == shelf->spare_count);
     NEED(shelf->taken >= 0);
     NEED((size_t)shelf->taken == sums->carved - sums->nfree);
@@ -152,13 +156,22 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
     tiny_check_open(tiny, class, sums->open);
 }
 
-/* No slab outside the heap's list may carry its tag. */
+/*
+ * No slab outside the heap's list may carry its tag; what else is the heap's
+ * must be a slab of Pool's.
+ */
 UNIT void tiny_check_tags(const struct hak_tiny *tiny, size_t slabs)
 {
     size_t count = 0;
 
     for (size_t n = 0; n < slabs; n++) {
-        count += HAK_TAG_HEAP(hak_range_tag(n << HAK_SLAB_SHIFT)) == tiny->id;
+        uint32_t tag = hak_range_tag(n << HAK_SLAB_SHIFT);
+
+        if (HAK_TAG_HEAP(tag) == tiny->id) {
+            count += HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES;
+            NEED(HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES ||
+                 HAK_TAG_CLASS(tag) - HAK_TAG_POOL < HAK_POOL_CLASSES);
+        }
     }
     NEED(count == tiny->nslabs);
 }

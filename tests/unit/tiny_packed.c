@@ -47,11 +47,17 @@ static void check(const hak_heap *heap)
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         const struct hak_shelf *shelf = &tiny->shelves[c];
+        const struct hak_bin *bin = &tiny->bins[c];
+        size_t head = count(bin->head, c);
 
-        NEED((int64_t)count(tiny->bins[c].head, c) ==
-             (int64_t)shelf->cap - tiny->bins[c].room);
-        NEED(count(tiny->bins[c].spare, c) == shelf->spare_count);
+        NEED(bin->left >= 0 && bin->left <= shelf->grant);
+        NEED((int64_t)head ==
+             shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
+        NEED(count(bin->spare, c) == shelf->spare_count);
         NEED(count(shelf->loose, c) == shelf->nloose);
+        NEED((size_t)shelf->taken >= head + shelf->spare_count);
+        NEED(hak_tiny_live(tiny, c) ==
+             (size_t)shelf->taken - head - shelf->spare_count);
     }
     NEED(tiny->starter_used <= HAK_STARTER_UNITS);
 }

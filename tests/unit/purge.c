@@ -1,0 +1,122 @@
+/*
+ * purge.c - tests of hak_range_purge: what it drops at once, and what not.
+ */
+#include "os.h"
+#include "range_check.h"
+#include "unit.h"
+
+TestSuite(purge, .timeout = 120);
+
+Test(purge, drops_warm_slabs_and_only_those)
+{
+    size_t warm = 0;
+
+    cr_assert(hak_range_init());
+    for (uint32_t i = 1; i <= 90; i++) {
+        size_t need = i % 3 == 0 ? 20000 : 60000;
+
+        cr_assert_eq(take(), i);
+        cr_assert(ready(i, need, need));
+        memset(start(i), (int)i, 20000);
+    }
+    cr_assert_eq(hak_range_purge(), 0);
+    cr_assert_eq(figures_now().purges, 0);
+    for (uint32_t i = 1; i <= 90; i++) {
+        /* Single slabs, pairs, runs over a superslab's bound, a whole one. */
+        if (i % 7 < 2 || (i > 28 && i < 36) || i > 64) {
+            warm += slab(i)->populated;
+            give(i);
+        }
+    }
+    range_check();
+    cr_assert_eq(hak_range_purge(), warm);
+    cr_assert_eq(hak_range_purge(), 0);
+    cr_assert_eq(figures_now().purged, warm);
+    range_check();
+    for (uint32_t i = 1; i <= 90; i++) {
+        bool free = i % 7 < 2 || (i > 28 && i < 36) || i > 64;
+
+        cr_assert_eq(start(i)[19999], free ? 0 : (char)i);
+        cr_assert_eq(slab(i)->populated == 0, free);
+    }
+    cr_assert_eq(take(), 1);
+}
+
+Test(purge, a_superslab_all_warm_is_one_run)
+{
+    cr_assert(hak_range_init());
+    for (uint32_t i = 1; i <= 2 * HAK_SUPER_SLABS; i++) {
+        cr_assert_eq(take(), i);
+        cr_assert(ready(i, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
+        start(i)[65535] = 1;
+    }
+    for (uint32_t i = HAK_SUPER_SLABS + 1; i <= 2 * HAK_SUPER_SLABS; i++) {
+        give(i);
+    }
+    cr_assert_eq(hak_range_purge(), HAK_SUPER_SIZE);
+    cr_assert_eq(figures_now().purges, 1);
+    for (uint32_t i = 1; i <= 2 * HAK_SUPER_SLABS; i++) {
+        cr_assert_eq(start(i)[65535], i <= HAK_SUPER_SLABS);
+    }
+    range_check();
+}
+
+Test(purge, neighbours_go_together)
+{
+    cr_assert(hak_range_init());
+    for (uint32_t i = 1; i <= HAK_SUPER_SLABS; i++) {
+        cr_assert_eq(take(), i);
+        cr_assert(ready(i, 5000, 0));
+    }
+    for (uint32_t i = 1; i <= HAK_SUPER_SLABS; i++) {
+        if (i == 1 || (i >= 5 && i < 9) || i >= 30) {
+            give(i);
+        }
+    }
+    cr_assert_eq(hak_range_purge(), 8 * 2 * HAK_PAGE);
+    cr_assert_eq(figures_now().purges, 3);
+    range_check();
+}
+
+Test(purge, makes_pages_not_resident)
+{
+    uint32_t i;
+
+    cr_assert(hak_range_init());
+    i = take_one();
+    cr_assert(ready(i, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
+    memset(start(i), 1, HAK_SLAB_SIZE);
+    cr_assert_eq(unit_resident(start(i), HAK_SLAB_SIZE), 16);
+    give(i);
+    cr_assert_eq(unit_resident(start(i), HAK_SLAB_SIZE), 16);
+    cr_assert(hak_range_waiting());
+    cr_assert_eq(hak_range_purge(), HAK_SLAB_SIZE);
+    cr_assert_not(hak_range_waiting());
+    cr_assert_eq(unit_resident(start(i), HAK_SLAB_SIZE), 0);
+    cr_assert_eq(figures_now().populated, 0);
+}
+
+/* Pages that are locked stay, and stay warm. */
+Test(purge, what_the_system_refuses_stays_warm)
+{
+    uint32_t i;
+
+    cr_assert(hak_range_init());
+    i = take_one();
+    cr_assert(ready(i, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
+    memset(start(i), 5, HAK_SLAB_SIZE);
+    if (mlock(start(i), HAK_PAGE) != 0) {
+        cr_skip("no page may be locked here");
+    }
+    give(i);
+    cr_assert_eq(hak_range_purge(), 0);
+    cr_assert_eq(figures_now().purged, 0);
+    cr_assert_eq(figures_now().populated, HAK_SLAB_SIZE);
+    range_check();
+    cr_assert_eq(take(), i);
+    cr_assert_eq(start(i)[0], 5);
+    munlock(start(i), HAK_PAGE);
+    give(i);
+    cr_assert_eq(hak_range_purge(), HAK_SLAB_SIZE);
+    range_check();
+}
