@@ -21,12 +21,11 @@ struct model model;
 /* More heaps of ended threads than ever ran at once are heaps lost. */
 #define PARKED_MOST 8
 
-void model_begin(const char *input)
+void model_begin(void)
 {
     model.count = 0;
     model.bytes = 0;
     model.seeds = 0;
-    model.input = input;
     model.operation = "begin";
     model.step = 0;
     memset(model.heaps, 0, sizeof(model.heaps));
@@ -43,8 +42,8 @@ void model_fail(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    fprintf(stderr, "fuzz: %s, operation %zu (%s): %s\n", model.input,
-            model.step, model.operation, text);
+    fprintf(stderr, "fuzz: operation %zu (%s): %s\n", model.step,
+            model.operation, text);
     fflush(stderr);
     abort();
 }

@@ -51,17 +51,16 @@ struct model {
     struct model_heap heaps[MODEL_HEAPS];
     uint64_t seeds; /* blocks added so far */
     /* for messages */
-    const char *input;
     const char *operation;
     size_t step;
 };
 
 extern struct model model;
 
-/* Empties the model; `input` names what is run, for messages. */
-void model_begin(const char *input);
+/* Empties the model. */
+void model_begin(void);
 
-/* Says in one line what is wrong, and where in the input; aborts. */
+/* Says in one line what is wrong, and at which operation; aborts. */
 _Noreturn __attribute__((format(printf, 1, 2))) void
 model_fail(const char *format, ...);
 

@@ -839,17 +839,12 @@ static void run_input(void)
     model_check_end();
 }
 
-void fuzz_run(const uint8_t *data, size_t size, const char *name)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     script.at = data;
     script.end = data + size;
     script.cost = 0;
-    model_begin(name);
+    model_begin();
     run_input();
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    fuzz_run(data, size, "this input");
     return 0;
 }

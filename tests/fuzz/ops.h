@@ -10,11 +10,8 @@
 /*
  * Runs the operations that `data` stands for, from a state in which nothing
  * is allocated to another such. A contradiction ends the program with one
- * line; `name` is what it calls the input.
+ * line. Returns 0. libFuzzer knows it by this name.
  */
-void fuzz_run(const uint8_t *data, size_t size, const char *name);
-
-/* The same for libFuzzer. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #endif /* FUZZ_OPS_H */
