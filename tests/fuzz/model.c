@@ -373,7 +373,7 @@ static void read_figures(struct figure figures[FIGURES])
     if (hak_stats(&stats) != 0) {
         model_fail("hak_stats fails");
     }
-#define HAK_STAT(name, kind, unit, help)                                             \
+#define HAK_STAT(name, kind, unit, help)                                       \
     figures[n++] = (struct figure){#name, stats.name};
 #include <hakmem_stats.def>
 #undef HAK_STAT
