@@ -64,8 +64,9 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     if (bytes > hak_range.size) {
         *reason = HAK_REASON_LARGE;
     }
-    return owned(heap, hak_huge_alloc(size, alignment, owner_of(heap), zero),
-                 hak_max(bytes, HAK_PAGE));
+    bytes = hak_max(bytes, HAK_PAGE); /* of no bytes, but aligned */
+    return owned(heap, hak_huge_alloc(bytes, alignment, owner_of(heap), zero),
+                 bytes);
 }
 
 /* The account of the heap made by hand that an ACE or Huge block was of. */
