@@ -195,7 +195,7 @@ void *hak_system_resize(void *p, size_t size)
 
     hak_lock_take(&lock);
     entry = find(p);
-    moved = realloc(p, size);
+    moved = realloc(p, hak_max(size, 1)); /* of 0 bytes it would free */
     if (moved != NULL) {
         owner = entry->owner;
         erase(entry);
