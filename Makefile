@@ -59,7 +59,12 @@ VARIANT_tsan := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1 -fsanitize=thread \
     -fno-sanitize-recover=all
 VARIANT_valgrind := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1
 
-VARIANTS := release debug asan ubsan tsan valgrind
+# What `make fuzz` builds: the release and the asan variant as libFuzzer needs
+# them, with clang.
+VARIANT_fuzz := $(VARIANT_release) -fsanitize=fuzzer-no-link
+VARIANT_fuzzasan := $(VARIANT_asan) -fsanitize=fuzzer-no-link
+
+VARIANTS := release debug asan ubsan tsan valgrind fuzz fuzzasan
 ifeq ($(filter $(VARIANT),$(VARIANTS)),)
 $(error VARIANT=$(VARIANT) is unknown; use one of: $(VARIANTS))
 endif
@@ -221,6 +226,46 @@ $(filter $(BUILD)/tests/lua/%,$(TESTS)): $(BUILD)/tests/%: \
 
 include tests/wrap/programs.mk
 
+# ---- fuzzing ----------------------------------------------------------------
+
+# The corpus as a test: the library as it is shipped, no libFuzzer.
+REPLAY := $(BUILD)/tests/fuzz/replay
+TESTS += $(REPLAY)
+$(REPLAY): $(patsubst %,$(BUILD)/testing/tests/fuzz/%.o,replay ops model) \
+    $(SUPPORT) $(BUILD)/libhakmem_core.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -lcriterion -lm -ldl
+
+# With VARIANT=fuzz or fuzzasan.
+FUZZER := $(BUILD)/fuzz/ops
+$(FUZZER): $(patsubst %,$(BUILD)/obj/tests/fuzz/%.o,ops model) \
+    $(BUILD)/libhakmem_core.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^
+
+# What is looked for are new paths in the core, and operations that lead there.
+$(BUILD)/obj/tests/fuzz/model.o: FLAGS += \
+    $(if $(filter fuzz%,$(VARIANT)),-fno-sanitize=fuzzer-no-link)
+
+FUZZ_SECONDS ?= 600
+FUZZ_CORPUS := tests/fuzz/corpus
+FUZZ_OPTIONS := -timeout=60 -rss_limit_mb=2048 -detect_leaks=0 \
+    -max_len=2048 -len_control=10 -print_final_stats=1
+
+.PHONY: fuzz fuzz-run
+fuzz: ## fuzz for FUZZ_SECONDS each: the release and the asan build (clang)
+	@.ci/install-deps fuzz
+	@$(MAKE) fuzz-run VARIANT=fuzz CC=clang BUILD=$(call BESIDE,fuzz)
+	@$(MAKE) fuzz-run VARIANT=fuzzasan CC=clang BUILD=$(call BESIDE,fuzzasan)
+
+# New inputs go to the first directory, those that fail to $(BUILD)/fuzz.
+fuzz-run: $(FUZZER)
+	@mkdir -p $(BUILD)/fuzz/corpus
+	$(FUZZER) $(FUZZ_OPTIONS) -max_total_time=$(FUZZ_SECONDS) \
+	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus $(FUZZ_CORPUS)
+
 test: ## install what is missing, build, run every test
 	@.ci/install-deps test
 	@$(MAKE) check
@@ -229,9 +274,10 @@ check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 # A BUILD given by hand gets a directory beside it for every variant.
+BESIDE = $(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$1
+
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## the same in that variant
-	@$(MAKE) check VARIANT=$* \
-	    BUILD=$(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$*
+	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)
 
 # ---- demo and benchmarks ----------------------------------------------------
 
@@ -381,7 +427,7 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test bench lint ci
+	@.ci/install-deps demo test fuzz bench lint ci
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))

@@ -436,6 +436,20 @@ bool hak_ace_resize(void *p, size_t pages)
     return done;
 }
 
+/*
+ * Where the next run or hole begins after `page`, which may have been freed and
+ * have joined holes; behind the superslab if that was given back.
+ */
+static uint32_t after(uint32_t page)
+{
+    uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
+
+    return HAK_TAG_CLASS(hak_range_tag((size_t)slab << HAK_SLAB_SHIFT)) ==
+                   HAK_TAG_ACE
+               ? page + length(page)
+               : page + (uint32_t)HAK_ACE_PAGES;
+}
+
 void hak_ace_free_owner(uint32_t owner)
 {
     hak_lock_take(&lock);
@@ -447,13 +461,11 @@ void hak_ace_free_owner(uint32_t owner)
         while (HAK_TAG_CLASS(hak_range_tag((size_t)first << HAK_SLAB_SHIFT)) ==
                    HAK_TAG_ACE &&
                page < end) {
-            uint32_t next = page + length(page);
-
             if (!is_hole(page) &&
                 hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
                 free_locked(page);
             }
-            page = next;
+            page = after(page);
         }
     }
     hak_lock_drop(&lock);
