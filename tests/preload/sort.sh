@@ -3,6 +3,9 @@
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$ROOT/tests/preload/lib.sh"
 
+# sort closes standard error before the report at exit: the loader must tell.
+[ -z "$LIBRARY" ] || EVIDENCE=LD_DEBUG=bindings
+
 awk 'BEGIN {
     for (x = i = 1; i <= 250000; i++) {
         x = (x * 48271) % 2147483647
