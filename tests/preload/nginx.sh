@@ -47,7 +47,8 @@ master=$(cat nginx.pid)
 
 load() { # PATH REQUESTS OPTION...
     ab -q "${@:3}" -n "$2" -c 20 -H 'Accept-Encoding: gzip' "$site/$1" >ab.log
-    expect "complete ($1)" "$(awk '/^Complete requests/ { print $3 }' ab.log)" "$2"
+    expect "complete ($1)" \
+        "$(awk '/^Complete requests/ { print $3 }' ab.log)" "$2"
     expect "failed ($1)" "$(awk '/^Failed requests/ { print $3 }' ab.log)" 0
     ! grep Non-2xx ab.log || die "$1: answers that are no success"
 }

@@ -18,6 +18,7 @@ import concurrent.futures
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ ROOT = HERE.parent.parent
 # Long waits first; two of the jobs that run at a time mostly sleep.
 FIRST = ["python3", "redis", "node"]
 JOBS = 3
+RUNNING = {}  # of each run: its session and its directory
 
 
 def evidence(library):
@@ -69,6 +71,22 @@ def left_over(session, work):
     return found
 
 
+def kill(pids):
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def stop(*_):
+    """A signal has come: the runs have sessions of their own to be ended."""
+    for session, work in list(RUNNING.items()):
+        kill(left_over(session, work))
+        shutil.rmtree(work, ignore_errors=True)
+    os._exit(1)
+
+
 def free_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -90,7 +108,7 @@ def environment(args, work, library):
 
 
 def run(name, args, library):
-    """One run of a check: (seconds, output, what is wrong or "")."""
+    """One run of a check: (seconds, output, log, what is wrong or "")."""
     start = time.monotonic()
     wrong = []
     with tempfile.TemporaryDirectory(prefix=f"hakmem-{name}-") as top, \
@@ -101,18 +119,17 @@ def run(name, args, library):
                 ["bash", HERE / f"{name}.sh"], cwd=work, stdout=output,
                 stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 env=environment(args, work, library)) as process:
+            RUNNING[process.pid] = top
             try:
                 if process.wait(args.limit):
                     wrong.append(f"ended with status {process.returncode}")
             except subprocess.TimeoutExpired:
                 wrong.append(f"stopped after {args.limit:.0f} s")
-            for pid in left_over(process.pid, top):
-                if not wrong:
-                    wrong.append(f"left process {pid} behind")
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            left = left_over(process.pid, top)
+            if left and not wrong:
+                wrong.append(f"left process {left[0]} behind")
+            kill(left)
+            del RUNNING[process.pid]
         if library and not wrong:
             names = unserved(work / "reports", library)
             if names:
@@ -121,12 +138,11 @@ def run(name, args, library):
         output.seek(0)
         log.seek(0)
         text, errors = output.read(), log.read()
-        if wrong:
-            for path in sorted((work / "reports").glob("[!.]*")):
-                if not path.suffix:  # not what the loader wrote
-                    errors += f"{path.name}: {path.read_text('utf8', 'replace')}"
-            wrong += [f"  {line}" for line in errors.splitlines()[-40:]]
-    return time.monotonic() - start, text, "\n  ".join(wrong)
+        for path in sorted((work / "reports").iterdir()):
+            said = path.read_text(errors="replace")
+            if said and not path.suffix:  # what the loader wrote has one
+                errors += f"{path.name}: {said}\n"
+    return time.monotonic() - start, text, errors, "\n  ".join(wrong)
 
 
 def difference(plain, served):
@@ -156,27 +172,33 @@ def main():
     args.library = pathlib.Path(os.path.abspath(args.library))
     if not args.library.is_file():
         sys.exit(f"run.py: there is no {args.library}; 'make' builds it")
-    known = sorted(path.stem for path in HERE.glob("*.sh") if path.stem != "lib")
+    known = sorted(path.stem for path in HERE.glob("*.sh")
+                   if path.stem != "lib")
     for name in args.names:
         if name not in known:
             sys.exit(f"run.py: no check '{name}'; there are {', '.join(known)}")
 
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     names = sorted(args.names or known, key=lambda name: name not in FIRST)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         runs = {name: [pool.submit(run, name, args, library)
                        for library in (args.library, None)] for name in names}
         for name in names:
-            (with_time, with_text, with_wrong), (time_, text, wrong) = (
+            (with_time, with_text, log, with_wrong), plain = (
                 job.result() for job in runs[name])
-            said = (f"without the library: {wrong}" if wrong else
-                    with_wrong or difference(text, with_text))
+            time_, text, plain_log, wrong = plain
+            said = with_wrong or difference(text, with_text)
+            if wrong:
+                said, log = f"without the library: {wrong}", plain_log
             print(f"{name:<10} {'FAILED' if said else 'ok    '} "
                   f"({time_:.1f} s without, {with_time:.1f} s with)",
                   flush=True)
             if said:
                 failed += 1
-                print(f"  {said}", flush=True)
+                print(f"  {said}", *log.splitlines()[-40:], sep="\n    ",
+                      flush=True)
     print(f"{len(names) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
