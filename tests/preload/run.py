@@ -71,18 +71,24 @@ def left_over(session, work):
     return found
 
 
-def kill(pids):
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+def kill_left_over(session, work):
+    """Until there is none: one may have forked meanwhile. The first found."""
+    found = left = left_over(session, work)
+    while left:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.05)
+        left = left_over(session, work)
+    return found
 
 
 def stop(*_):
     """A signal has come: the runs have sessions of their own to be ended."""
     for session, work in list(RUNNING.items()):
-        kill(left_over(session, work))
+        kill_left_over(session, work)
         shutil.rmtree(work, ignore_errors=True)
     os._exit(1)
 
@@ -125,10 +131,9 @@ def run(name, args, library):
                     wrong.append(f"ended with status {process.returncode}")
             except subprocess.TimeoutExpired:
                 wrong.append(f"stopped after {args.limit:.0f} s")
-            left = left_over(process.pid, top)
+            left = kill_left_over(process.pid, top)
             if left and not wrong:
                 wrong.append(f"left process {left[0]} behind")
-            kill(left)
             del RUNNING[process.pid]
         if library and not wrong:
             names = unserved(work / "reports", library)
