@@ -279,6 +279,27 @@ BESIDE = $(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$1
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)
 
+# ---- programs under LD_PRELOAD ----------------------------------------------
+
+# Another library than ours: PRELOAD_LIB=FILE, to try a check or a peer. One
+# check alone: PRELOAD_CHECKS=git.
+PRELOAD_LIB ?= $(BUILD)/libhakmem.so
+PRELOAD_CHECKS ?=
+PRELOAD_THREADS := $(BUILD)/tests/preload/threads
+
+.PHONY: check-preload
+check-preload: ## Debian programs on libhakmem.so, outputs as without it
+	@.ci/install-deps preload
+	@$(MAKE) $(filter $(BUILD)/%,$(PRELOAD_LIB)) $(PRELOAD_THREADS)
+	@$(PYTHON) tests/preload/run.py --build $(BUILD) \
+	    --library $(PRELOAD_LIB) $(PRELOAD_CHECKS)
+
+$(PRELOAD_THREADS): tests/preload/threads.cc $(STAMP)
+	$(SAY) CXX $@
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 -O2 -g -pthread -Wall -Wextra -Wpedantic \
+	    $(if $(filter 1,$(WERROR)),-Werror) -o $@ $<
+
 # ---- demo and benchmarks ----------------------------------------------------
 
 demo: ## install what is missing, run Lua programs on HAKMEM and stock Lua
@@ -427,7 +448,7 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test fuzz bench lint ci
+	@.ci/install-deps demo test fuzz bench lint ci preload
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))

@@ -1,0 +1,45 @@
+#!/bin/bash
+# lib.sh - what the checks of tests/preload share; run.py sets the variables.
+#
+#   LIBRARY   the library to load, empty in the run without it
+#   EVIDENCE  a variable's setting that makes a served process say so
+#   REPORTS   a directory for what the commands say on standard error
+set -euo pipefail
+
+# under COMMAND...: runs a command under the library, or without it; what it
+# says on standard error goes to a file of its own in REPORTS, $AS or a new one.
+under() {
+    local report
+    if [ -n "${AS:-}" ]; then
+        report=$REPORTS/$AS
+    else
+        report=$(mktemp "$REPORTS/${1##*/}-XXXXXX")
+    fi
+    if [ -z "$LIBRARY" ]; then
+        "$@" 2>"$report"
+    else
+        env LD_PRELOAD="$LIBRARY" LD_DEBUG_OUTPUT="$report" "$EVIDENCE" "$@" \
+            2>"$report"
+    fi
+}
+
+die() {
+    echo "$*" >&2
+    exit 1
+}
+
+# expect WHAT IS WANTED: two texts must be equal.
+expect() {
+    [ "$2" = "$3" ] || die "$1 is '$2', but must be '$3'"
+}
+
+# until_true SECONDS WHAT COMMAND...: waits until a command succeeds.
+until_true() {
+    local tries=$(($1 * 20)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || die "waited in vain until $what"
+        sleep 0.05
+    done
+}
