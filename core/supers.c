@@ -392,6 +392,7 @@ size_t hak_range_resident(uint32_t number, uint32_t slabs)
 bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
 {
     size_t have = hak_range_resident(number, slabs);
+    size_t added = 0;
     size_t want;
 
     if (HAK_LIKELY(need <= have)) {
@@ -406,10 +407,16 @@ bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
     }
     for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
          at += HAK_SLAB_SIZE) {
-        hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->populated =
-            (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
+        struct hak_slab *slab =
+            hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE));
+        uint32_t now = (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
+
+        if (now > slab->populated) { /* a later slab may have come warm */
+            added += now - slab->populated;
+            slab->populated = now;
+        }
     }
-    atomic_fetch_add_explicit(&hak_supers_populated, want - have,
+    atomic_fetch_add_explicit(&hak_supers_populated, added,
                               memory_order_relaxed);
     return true;
 }
