@@ -447,10 +447,12 @@ void hak_ace_free_owner(uint32_t owner)
         while (HAK_TAG_CLASS(hak_range_tag((size_t)first << HAK_SLAB_SHIFT)) ==
                    HAK_TAG_ACE &&
                page < end) {
+            struct hak_ace_super *meta = hak_ace_super(page);
             uint32_t next = page + length(page);
 
-            if (!is_hole(page) &&
-                hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
+            /* The hole that began here may just have joined one before it. */
+            if (get(meta->starts, hak_ace_at(page)) && !is_hole(page) &&
+                meta->owner[hak_ace_at(page) / 8] == owner) {
                 free_locked(page);
             }
             page = next;
