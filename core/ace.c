@@ -119,6 +119,15 @@ static uint32_t delay(void)
     return (uint32_t)hak_option(HAK_OPT_purge_delay);
 }
 
+/* Sees to it that holes are looked at when their time has come. */
+static void want_tick(uint32_t now)
+{
+    if (atomic_load_explicit(&hak_ace_due, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&hak_ace_due, some_time(now + delay()),
+                              memory_order_relaxed);
+    }
+}
+
 /* The pages from `page` on are a hole now. */
 static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
 {
@@ -160,6 +169,7 @@ static bool super_add(void)
 {
     uint32_t warm;
     uint32_t super = hak_range_super_take(HAK_LANE_ACE, &warm);
+    uint32_t now = hak_os_tick();
     struct hak_ace_super *meta;
 
     if (super == HAK_NO_SUPER) {
@@ -177,7 +187,10 @@ static bool super_add(void)
         }
     }
     set_tags(super, HAK_TAG_SHARED(HAK_TAG_ACE));
-    hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, hak_os_tick());
+    hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, now);
+    if (warm != 0) { /* what is not used of it shall not stay so */
+        want_tick(now);
+    }
     return true;
 }
 
@@ -269,8 +282,7 @@ static uint32_t run_at(const void *p)
 
     if (offset % HAK_PAGE != 0 ||
         HAK_TAG_CLASS(hak_range_tag(offset)) != HAK_TAG_ACE ||
-        !get(hak_ace_super(page)->starts, hak_ace_at(page)) ||
-        is_hole(page)) {
+        !get(hak_ace_super(page)->starts, hak_ace_at(page)) || is_hole(page)) {
         return 0;
     }
     return page;
@@ -311,15 +323,6 @@ void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
                      (uint32_t)(align / HAK_PAGE), owner, zero);
     hak_lock_drop(&lock);
     return p;
-}
-
-/* Sees to it that holes are looked at when their time has come. */
-static void want_tick(uint32_t now)
-{
-    if (atomic_load_explicit(&hak_ace_due, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&hak_ace_due, some_time(now + delay()),
-                              memory_order_relaxed);
-    }
 }
 
 static void free_locked(uint32_t page)
