@@ -3,9 +3,17 @@
  */
 #include "ace_tree.h"
 
+/*
+ * A hash that is a permutation, so no two pages have the same. One odd factor
+ * alone will not do: holes at equal distances, which programs do leave, then
+ * have priorities that rise and fall with their addresses, and the treap
+ * becomes a list.
+ */
 static uint32_t priority(uint32_t page)
 {
-    return page * UINT32_C(0x9e3779b1); /* odd: no two pages have the same */
+    page *= UINT32_C(0x9e3779b1);
+    page = (page ^ page >> 16) * UINT32_C(0x85ebca6b);
+    return page ^ page >> 15;
 }
 
 static bool less(uint32_t a, uint32_t b)

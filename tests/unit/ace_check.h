@@ -1,0 +1,101 @@
+/*
+ * ace_check.h - compiles the ACE lane in, walks it and verifies what
+ * core/ace.h promises; for tests/unit/ace*.c.
+ *
+ * Call it while no other thread uses the lane. The first broken promise ends
+ * the process with a line naming it.
+ */
+#ifndef ACE_CHECK_H
+#define ACE_CHECK_H
+
+#include "../../core/ace.c"
+
+#include "unit.h"
+
+struct ace_sums {
+    size_t supers, runs, holes, spares;
+    size_t run_pages, hole_pages;
+};
+
+/* A superslab of ACE's: runs and holes from end to end. */
+UNIT void ace_check_super(uint32_t super, struct ace_sums *sums)
+{
+    uint32_t begin = super * (uint32_t)HAK_ACE_PAGES;
+    struct hak_ace_super *meta = hak_ace_super(begin);
+    bool hole_before = false;
+
+    NEED(get(meta->starts, 0));
+    for (unsigned w = 0; w < HAK_ACE_WORDS; w++) {
+        NEED((meta->holes[w] & ~meta->starts[w]) == 0);
+    }
+    for (uint32_t at = 0; at < HAK_ACE_PAGES;) {
+        uint32_t pages = length(begin + at);
+
+        if (is_hole(begin + at)) {
+            NEED(!hole_before);
+            NEED(hak_ace_hole(begin + at)->pages == pages);
+            sums->holes++;
+            sums->hole_pages += pages;
+            sums->spares += pages == HAK_ACE_PAGES;
+        } else {
+            NEED(pages >= HAK_ACE_LEAST);
+            sums->runs++;
+            sums->run_pages += pages;
+        }
+        hole_before = is_hole(begin + at);
+        at += pages;
+        NEED(at <= HAK_ACE_PAGES);
+    }
+    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
+        NEED(hak_range_tag((size_t)(super * HAK_SUPER_SLABS + n)
+                           << HAK_SLAB_SHIFT) == HAK_TAG_SHARED(HAK_TAG_ACE));
+    }
+    sums->supers++;
+}
+
+/* The treap has every hole once: as many, in order, and each is one. */
+UNIT void ace_check_tree(uint32_t page, uint32_t *before, size_t *seen)
+{
+    while (page != 0) {
+        const struct hak_hole *hole = hak_ace_hole(page);
+
+        ace_check_tree(hole->left, before, seen);
+        NEED(is_hole(page));
+        NEED(*before == 0 || hak_ace_hole(*before)->pages < hole->pages ||
+             (hak_ace_hole(*before)->pages == hole->pages && *before < page));
+        *before = page;
+        ++*seen;
+        page = hole->right;
+    }
+}
+
+UNIT struct ace_sums ace_check(void)
+{
+    uint32_t limit = (uint32_t)(hak_range.size / HAK_SUPER_SIZE);
+    struct ace_sums sums = {0};
+    struct hak_range_figures range;
+    uint32_t before = 0;
+    size_t seen = 0;
+
+    hak_range_figures(&range);
+    for (uint32_t super = 0; super < limit && sums.supers * HAK_SUPER_SIZE <
+                                                  range.held[HAK_LANE_ACE];
+         super++) {
+        size_t offset = (size_t)super * HAK_SUPER_SIZE;
+
+        if (HAK_TAG_CLASS(hak_range_tag(offset)) == HAK_TAG_ACE) {
+            NEED(super < top);
+            ace_check_super(super, &sums);
+        }
+    }
+    NEED(sums.supers * HAK_SUPER_SIZE == range.held[HAK_LANE_ACE]);
+    ace_check_tree(root, &before, &seen);
+    NEED(seen == sums.holes);
+    NEED(sums.spares == spares && spares <= SPARE_MOST);
+    NEED(figures.live_bytes == sums.run_pages * HAK_PAGE);
+    NEED(figures.allocs - figures.frees == sums.runs);
+    NEED(figures.peak_bytes >= figures.live_bytes);
+    return sums;
+}
+
+#endif /* ACE_CHECK_H */

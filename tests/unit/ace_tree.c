@@ -1,0 +1,194 @@
+/*
+ * ace_tree.c - tests of the treap of ACE's holes: order, heap, best fit,
+ * depth. It is compiled in here: the tests know its order and priorities.
+ */
+#include "../../core/ace_tree.c"
+
+#include "unit.h"
+
+TestSuite(ace_tree, .timeout = 120);
+
+enum { SUPERS = 128, MOST = SUPERS * HAK_ACE_PAGES / 16 };
+
+static uint32_t root;
+static uint32_t first;       /* the first of SUPERS superslabs */
+static uint32_t pages[MOST]; /* the holes that are in the treap */
+static size_t count;
+
+static void start(void)
+{
+    uint32_t warm;
+
+    NEED(hak_range_init());
+    first = hak_range_super_take(HAK_LANE_ACE, &warm);
+    for (uint32_t i = 1; i < SUPERS; i++) {
+        NEED(hak_range_super_take(HAK_LANE_ACE, &warm) == first + i);
+    }
+    root = 0;
+    count = 0;
+}
+
+/* The page at this place, counted from the first superslab's. */
+static uint32_t page_at(size_t place)
+{
+    return first * (uint32_t)HAK_ACE_PAGES + (uint32_t)place;
+}
+
+static void insert(uint32_t page, uint32_t length)
+{
+    /* What a run that was here before left behind. */
+    hak_ace_hole(page)->left = hak_ace_hole(page)->right = UINT32_MAX;
+    hak_ace_hole(page)->pages = length;
+    hak_hole_insert(&root, page);
+    pages[count++] = page;
+}
+
+static void drop(size_t i)
+{
+    hak_hole_remove(&root, pages[i]);
+    pages[i] = pages[--count];
+}
+
+/* Walks the treap below `page`; returns its depth. */
+static size_t walk(uint32_t page, uint32_t *before, size_t *seen)
+{
+    struct hak_hole *hole;
+    size_t left, right;
+
+    if (page == 0) {
+        return 0;
+    }
+    hole = hak_ace_hole(page);
+    NEED(hole->left == 0 || priority(hole->left) < priority(page));
+    NEED(hole->right == 0 || priority(hole->right) < priority(page));
+    left = walk(hole->left, before, seen);
+    NEED(*before == 0 || less(*before, page));
+    NEED(!less(page, page));
+    *before = page;
+    NEED(++*seen <= count);
+    right = walk(hole->right, before, seen);
+    return 1 + hak_max(left, right);
+}
+
+/* All is in order; the depth. */
+static size_t check(void)
+{
+    uint32_t before = 0;
+    size_t seen = 0;
+    size_t depth = walk(root, &before, &seen);
+
+    NEED(seen == count);
+    return depth;
+}
+
+/* What hak_hole_best should find. */
+static uint32_t best(uint32_t length)
+{
+    uint32_t found = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        uint32_t has = hak_ace_hole(pages[i])->pages;
+
+        if (has >= length &&
+            (found == 0 || has < hak_ace_hole(found)->pages ||
+             (has == hak_ace_hole(found)->pages && pages[i] < found))) {
+            found = pages[i];
+        }
+    }
+    return found;
+}
+
+static void check_best(void)
+{
+    for (uint32_t length = 1; length <= HAK_ACE_PAGES; length += 7) {
+        NEED(hak_hole_best(root, length) == best(length));
+    }
+}
+
+Test(ace_tree, an_empty_treap_has_nothing)
+{
+    start();
+    cr_assert_eq(hak_hole_best(root, 1), 0);
+    insert(page_at(100), 20);
+    cr_assert_eq(hak_hole_best(root, 20), page_at(100));
+    cr_assert_eq(hak_hole_best(root, 21), 0);
+    drop(0);
+    cr_assert_eq(root, 0);
+}
+
+Test(ace_tree, of_equal_holes_the_lowest_is_found)
+{
+    static const size_t places[] = {5 * 512, 512, 9 * 512,
+                                    3 * 512, 64,  7 * 512};
+    static const size_t order[] = {64, 512, 3 * 512, 5 * 512, 7 * 512, 9 * 512};
+
+    start();
+    for (size_t i = 0; i < 6; i++) {
+        insert(page_at(places[i]), 30);
+    }
+    insert(page_at(0), 31); /* lower, but larger */
+    for (size_t i = 0; i < 6; i++) {
+        uint32_t found = hak_hole_best(root, 25);
+
+        cr_assert_eq(found, page_at(order[i]));
+        hak_hole_remove(&root, found);
+    }
+    cr_assert_eq(hak_hole_best(root, 25), page_at(0));
+}
+
+Test(ace_tree, random_insertions_and_removals)
+{
+    struct unit_random random = {1};
+    static bool used[MOST];
+
+    start();
+    for (size_t i = 0; i < unit_scale(20000, 2000); i++) {
+        size_t place = unit_below(&random, i % 4000 < 2000 ? 200 : MOST);
+
+        if (used[place]) {
+            for (size_t k = 0; k < count; k++) {
+                if (pages[k] == page_at(place * 16)) {
+                    drop(k);
+                    break;
+                }
+            }
+        } else {
+            insert(page_at(place * 16), 1 + (uint32_t)unit_below(&random, 512));
+        }
+        used[place] = !used[place];
+        if (i % 50 == 0) {
+            check();
+            check_best();
+        }
+    }
+    while (count > 0) {
+        drop(unit_below(&random, count));
+        if (count % 64 == 0) {
+            check();
+        }
+    }
+    cr_assert_eq(root, 0);
+}
+
+/*
+ * Holes of one length at equal distances, as a program leaves that frees every
+ * second block: the treap stays flat, in whichever order they come.
+ */
+Test(ace_tree, regular_patterns_do_not_make_it_deep)
+{
+    for (size_t stride = 16; stride <= 512; stride += 1) {
+        size_t total = SUPERS * HAK_ACE_PAGES / stride;
+
+        if (stride == 16) {
+            start();
+        }
+        root = 0;
+        count = 0;
+        for (size_t i = 0; i < total; i++) {
+            insert(page_at(i * stride), 15);
+        }
+        cr_assert_leq(check(), 45, "stride %zu: depth %zu of %zu", stride,
+                      check(), total);
+        cr_assert_eq(hak_hole_best(root, 15), page_at(0));
+    }
+}

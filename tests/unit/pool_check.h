@@ -1,0 +1,168 @@
+/*
+ * pool_check.h - walks a Pool state and verifies what core/pool.h promises.
+ *
+ * Call it from the thread that uses the pool while nobody frees its blocks.
+ * The first broken promise ends the process with a line naming it.
+ */
+#ifndef POOL_CHECK_H
+#define POOL_CHECK_H
+
+#include "heap.h"
+#include "pool.h"
+#include "unit.h"
+
+/* What the spans come to. */
+struct pool_sums {
+    size_t spans, slabs, open, idle;
+    size_t used_bytes; /* of blocks in use or in remote words */
+    size_t in_class[HAK_POOL_CLASSES];
+    size_t open_in_class[HAK_POOL_CLASSES];
+    size_t remote; /* spans with remote frees */
+};
+
+UNIT uint64_t pool_all_bits(unsigned class)
+{
+    unsigned count = hak_pool_classes[class].count;
+
+    return count == 64 ? UINT64_MAX : ((uint64_t)1 << count) - 1;
+}
+
+/* One span's own fields, and the tags of its slabs. */
+UNIT void pool_check_span(const struct hak_pool *pool, uint32_t number,
+                          struct pool_sums *sums)
+{
+    const struct hak_slab *span = hak_range_slab(number);
+    unsigned class = span->class - HAK_TAG_POOL;
+    uint64_t remote, used;
+
+    NEED(class < HAK_POOL_CLASSES);
+    NEED(span->block == hak_pool_classes[class].block);
+    NEED(span->slabs == hak_pool_classes[class].slabs);
+    NEED((span->bits & ~span->ready) == 0);
+    NEED((span->ready & ~pool_all_bits(class)) == 0);
+    NEED((span->ready & (span->ready + 1)) == 0); /* from the first one on */
+    remote = atomic_load(&((struct hak_slab *)(uintptr_t)span)->remote);
+    used = span->ready & ~span->bits;
+    NEED((remote & ~used) == 0);
+    /* What is ready has been made resident, or left to faults. */
+    NEED((size_t)__builtin_popcountll(span->ready) * span->block <=
+         hak_range_resident(number, span->slabs));
+    for (uint32_t i = 0; i < span->slabs; i++) {
+        NEED(hak_range_slab(number + i)->back == i);
+        NEED(hak_range_slab(number + i)->class == span->class);
+        NEED(hak_range_slab(number + i)->populated <= HAK_SLAB_SIZE);
+        NEED(hak_range_tag((size_t)(number + i) << HAK_SLAB_SHIFT) ==
+             pool->tag + class);
+    }
+    sums->spans++;
+    sums->slabs += span->slabs;
+    sums->in_class[class]++;
+    sums->open_in_class[class] +=
+        span->bits != 0 || span->ready != pool_all_bits(class);
+    sums->idle += span->bits == span->ready;
+    sums->remote += remote != 0;
+    sums->used_bytes += (size_t)__builtin_popcountll(used) * span->block;
+}
+
+UNIT void pool_check_open(const struct hak_pool *pool, unsigned class,
+                          size_t open)
+{
+    uint32_t before = HAK_NO_SLAB;
+    size_t count = 0, idle = 0;
+
+    for (uint32_t n = pool->open[class]; n != HAK_NO_SLAB;) {
+        const struct hak_slab *span = hak_range_slab(n);
+
+        NEED(span->class == HAK_TAG_POOL + class);
+        NEED(span->open_prev == before);
+        NEED(span->bits != 0 || span->ready != pool_all_bits(class));
+        NEED(++count <= open);
+        idle += span->bits == span->ready;
+        before = n;
+        n = span->open_next;
+    }
+    NEED(count == open);
+    NEED(idle <= 1); /* the others have been given back */
+}
+
+/* The inbox: each of its spans has remote frees, each that has is there. */
+UNIT void pool_check_inbox(const struct hak_pool *pool, size_t remote)
+{
+    struct hak_pool *mine = (struct hak_pool *)(uintptr_t)pool;
+    size_t count = 0;
+
+    for (uint32_t n = atomic_load(&mine->inbox); n != HAK_NO_SLAB;
+         n = hak_range_slab(n)->inbox_next) {
+        NEED(hak_range_slab(n)->back == 0);
+        NEED(atomic_load(&hak_range_slab(n)->remote) != 0);
+        NEED(++count <= remote);
+    }
+    NEED(count == remote);
+}
+
+/* No slab outside the pool's list may carry its tag. */
+UNIT void pool_check_tags(const struct hak_pool *pool)
+{
+    uint32_t id = HAK_TAG_HEAP(pool->tag);
+    size_t count = 0;
+
+    for (size_t n = 0; n < hak_range.size / HAK_SLAB_SIZE; n++) {
+        uint32_t tag = hak_range_tag(n << HAK_SLAB_SHIFT);
+
+        count += HAK_TAG_HEAP(tag) == id &&
+                 HAK_TAG_CLASS(tag) >= HAK_TAG_POOL &&
+                 HAK_TAG_CLASS(tag) < HAK_TAG_POOL + HAK_POOL_CLASSES;
+    }
+    NEED(count == pool->nslabs);
+}
+
+/* All but the tags, which is slow; the sums. */
+UNIT struct pool_sums pool_check_quick(const struct hak_pool *pool)
+{
+    struct pool_sums sums = {0};
+    uint32_t before = HAK_NO_SLAB;
+
+    NEED(!atomic_load(&((struct hak_pool *)(uintptr_t)pool)->busy));
+    for (uint32_t n = pool->all; n != HAK_NO_SLAB;) {
+        NEED(hak_range_slab(n)->all_prev == before);
+        pool_check_span(pool, n, &sums);
+        NEED(sums.slabs <= pool->nslabs);
+        before = n;
+        n = hak_range_slab(n)->all_next;
+    }
+    NEED(sums.slabs == pool->nslabs);
+    NEED(sums.used_bytes == pool->live_bytes);
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        NEED(pool->filled[c] >=
+                 hak_min(sums.in_class[c] > 0 ? sums.in_class[c] - 1 : 0,
+                         UINT8_MAX) ||
+             sums.open_in_class[c] > 1);
+        pool_check_open(pool, c, sums.open_in_class[c]);
+    }
+    pool_check_inbox(pool, sums.remote);
+    return sums;
+}
+
+UNIT struct pool_sums pool_check(const struct hak_pool *pool)
+{
+    pool_check_tags(pool);
+    return pool_check_quick(pool);
+}
+
+/* ---- Pool states without a thread around them ----------------------------- */
+
+/* The Pool state of a heap slot of its own; hak_range_heap(id) leads there. */
+UNIT struct hak_pool *pool_new(uint32_t *id)
+{
+    struct hak_heap *heap;
+
+    NEED(hak_range_init());
+    heap = hak_range_heap_take(id);
+    NEED(heap != NULL);
+    hak_tiny_init(&heap->tiny, *id, false);
+    atomic_store(&heap->state, HAK_HEAP_OWNED);
+    hak_pool_init(hak_heap_pool(heap), *id);
+    return hak_heap_pool(heap);
+}
+
+#endif /* POOL_CHECK_H */
