@@ -3,9 +3,7 @@
  */
 #include "ace.h"
 
-#include <string.h>
-
-#include "ace_tree.h"
+#include "ace_bits.h"
 #include "options.h"
 #include "os.h"
 
@@ -30,88 +28,11 @@ static uint32_t spares; /* holes that fill a superslab */
 static uint32_t top;    /* no superslab from here on was ever the lane's */
 static struct hak_lane_figures figures;
 
-/* ---- bits ------------------------------------------------------------------ */
-
-static void set_range(uint64_t *map, uint32_t from, uint32_t count, bool on)
-{
-    for (uint32_t i = from; i < from + count;) {
-        uint32_t n = (uint32_t)hak_min(64 - i % 64, from + count - i);
-        uint64_t bits = (n == 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1)
-                        << (i % 64);
-
-        map[i / 64] = on ? map[i / 64] | bits : map[i / 64] & ~bits;
-        i += n;
-    }
-}
-
-static bool any_in_range(const uint64_t *map, uint32_t from, uint32_t count)
-{
-    for (uint32_t i = from; i < from + count;) {
-        uint32_t n = (uint32_t)hak_min(64 - i % 64, from + count - i);
-        uint64_t bits = (n == 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1)
-                        << (i % 64);
-
-        if ((map[i / 64] & bits) != 0) {
-            return true;
-        }
-        i += n;
-    }
-    return false;
-}
-
-static bool get(const uint64_t *map, uint32_t i)
-{
-    return (map[i / 64] >> (i % 64) & 1) != 0;
-}
-
-/* The first set bit after `from`, or HAK_ACE_PAGES. */
-static uint32_t next_bit(const uint64_t *map, uint32_t from)
-{
-    uint32_t i = from + 1;
-    uint64_t bits;
-
-    if (i >= HAK_ACE_PAGES) {
-        return HAK_ACE_PAGES;
-    }
-    bits = map[i / 64] & (UINT64_MAX << (i % 64));
-    for (i /= 64; bits == 0;) {
-        if (++i == HAK_ACE_WORDS) {
-            return HAK_ACE_PAGES;
-        }
-        bits = map[i];
-    }
-    return i * 64 + (uint32_t)__builtin_ctzll(bits);
-}
-
-/* The last set bit before `from`; there is one. */
-static uint32_t bit_before(const uint64_t *map, uint32_t from)
-{
-    uint32_t i = (from - 1) / 64;
-    uint64_t bits = map[i] & (UINT64_MAX >> (63 - (from - 1) % 64));
-
-    while (bits == 0) {
-        bits = map[--i];
-    }
-    return i * 64 + 63 - (uint32_t)__builtin_clzll(bits);
-}
-
 /* ---- holes ------------------------------------------------------------------ */
 
 static char *address(uint32_t page)
 {
     return (char *)hak_range.base + (size_t)page * HAK_PAGE;
-}
-
-static uint32_t length(uint32_t page)
-{
-    return next_bit(hak_ace_super(page)->starts, hak_ace_at(page)) -
-           hak_ace_at(page);
-}
-
-/* A time that is not 0, which says "never". */
-static uint32_t some_time(uint32_t at)
-{
-    return at != 0 ? at : 1;
 }
 
 static uint32_t delay(void)
@@ -125,8 +46,8 @@ static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
     struct hak_ace_super *super = hak_ace_super(page);
     struct hak_hole *hole = hak_ace_hole(page);
 
-    set_range(super->starts, hak_ace_at(page), 1, true);
-    set_range(super->holes, hak_ace_at(page), 1, true);
+    hak_bits_set(super->starts, hak_ace_at(page), 1, true);
+    hak_bits_set(super->holes, hak_ace_at(page), 1, true);
     hole->pages = pages;
     hole->stamp = stamp;
     hak_hole_insert(&root, page);
@@ -137,13 +58,13 @@ static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
 static void hole_drop(uint32_t page)
 {
     hak_hole_remove(&root, page);
-    set_range(hak_ace_super(page)->holes, hak_ace_at(page), 1, false);
+    hak_bits_set(hak_ace_super(page)->holes, hak_ace_at(page), 1, false);
     spares -= hak_ace_hole(page)->pages == HAK_ACE_PAGES;
 }
 
 static bool is_hole(uint32_t page)
 {
-    return get(hak_ace_super(page)->holes, hak_ace_at(page));
+    return hak_bits_get(hak_ace_super(page)->holes, hak_ace_at(page));
 }
 
 static void set_tags(uint32_t super, uint32_t tag)
@@ -167,12 +88,12 @@ static bool super_add(void)
     }
     top = (uint32_t)hak_max(top, super + 1);
     meta = hak_range_super_meta(super);
-    memset(meta->starts, 0, sizeof(meta->starts));
-    memset(meta->holes, 0, sizeof(meta->holes));
-    memset(meta->dirty, 0, sizeof(meta->dirty));
+    hak_bits_set(meta->starts, 0, HAK_ACE_PAGES, false);
+    hak_bits_set(meta->holes, 0, HAK_ACE_PAGES, false);
+    hak_bits_set(meta->dirty, 0, HAK_ACE_PAGES, false);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
         if ((warm >> n & 1) != 0) {
-            set_range(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
+            hak_bits_set(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
                       HAK_SLAB_SIZE / HAK_PAGE, true);
         }
     }
@@ -189,7 +110,7 @@ static void super_give(uint32_t page)
 
     hole_drop(page);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        if (any_in_range(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
+        if (hak_bits_any(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
                          HAK_SLAB_SIZE / HAK_PAGE)) {
             warm |= (uint32_t)1 << n;
         }
@@ -207,7 +128,7 @@ static bool cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
     struct hak_ace_super *super = hak_ace_super(page);
     uint32_t end = hole + hak_ace_hole(hole)->pages;
     uint32_t stamp = hak_ace_hole(hole)->stamp;
-    bool zero = !any_in_range(super->dirty, hak_ace_at(page), pages);
+    bool zero = !hak_bits_any(super->dirty, hak_ace_at(page), pages);
 
     hole_drop(hole);
     if (page > hole) {
@@ -216,8 +137,8 @@ static bool cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
     if (page + pages < end) {
         hole_add(page + pages, end - page - pages, stamp);
     }
-    set_range(super->starts, hak_ace_at(page), 1, true);
-    set_range(super->dirty, hak_ace_at(page), pages, true);
+    hak_bits_set(super->starts, hak_ace_at(page), 1, true);
+    hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
     super->owner[hak_ace_at(page) / 8] = owner;
     return zero;
 }
@@ -235,15 +156,15 @@ static void join(uint32_t page, uint32_t pages, uint32_t now)
     if (at + pages < HAK_ACE_PAGES && is_hole(next)) {
         hole_drop(next);
         pages += hak_ace_hole(next)->pages;
-        set_range(super->starts, hak_ace_at(next), 1, false);
+        hak_bits_set(super->starts, hak_ace_at(next), 1, false);
     }
     if (at > 0) {
-        uint32_t before = page - at + bit_before(super->starts, at);
+        uint32_t before = page - at + hak_bits_before(super->starts, at);
 
         if (is_hole(before)) {
             hole_drop(before);
             pages += page - before;
-            set_range(super->starts, at, 1, false);
+            hak_bits_set(super->starts, at, 1, false);
             page = before;
         }
     }
@@ -261,24 +182,9 @@ static void count_bytes(int64_t pages)
     figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
 }
 
-/* The page at which p's run begins, or 0 if p is not its start. Lock held. */
-static uint32_t run_at(const void *p)
-{
-    size_t offset = hak_range_offset(p);
-    uint32_t page = (uint32_t)(offset / HAK_PAGE);
-
-    if (offset % HAK_PAGE != 0 ||
-        HAK_TAG_CLASS(hak_range_tag(offset)) != HAK_TAG_ACE ||
-        !get(hak_ace_super(page)->starts, hak_ace_at(page)) ||
-        is_hole(page)) {
-        return 0;
-    }
-    return page;
-}
-
 static void describe(uint32_t page, struct hak_ace_run *run)
 {
-    run->bytes = length(page) * HAK_PAGE;
+    run->bytes = hak_ace_length(page) * HAK_PAGE;
     run->owner = hak_ace_super(page)->owner[hak_ace_at(page) / 8];
 }
 
@@ -317,14 +223,14 @@ void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
 static void want_tick(uint32_t now)
 {
     if (atomic_load_explicit(&hak_ace_due, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&hak_ace_due, some_time(now + delay()),
+        atomic_store_explicit(&hak_ace_due, hak_some_time(now + delay()),
                               memory_order_relaxed);
     }
 }
 
 static void free_locked(uint32_t page)
 {
-    uint32_t pages = length(page);
+    uint32_t pages = hak_ace_length(page);
     uint32_t now = hak_os_tick();
 
     figures.frees++;
@@ -338,7 +244,7 @@ bool hak_ace_free(void *p, struct hak_ace_run *run)
     uint32_t page;
 
     hak_lock_take(&lock);
-    page = run_at(p);
+    page = hak_ace_run_at(p);
     if (page != 0) {
         describe(page, run);
         free_locked(page);
@@ -349,14 +255,11 @@ bool hak_ace_free(void *p, struct hak_ace_run *run)
 
 bool hak_ace_find(const void *p, struct hak_ace_run *run)
 {
-    uint32_t page;
+    uint32_t page = hak_ace_run_at(p);
 
-    hak_lock_take(&lock);
-    page = run_at(p);
     if (page != 0) {
         describe(page, run);
     }
-    hak_lock_drop(&lock);
     return page != 0;
 }
 
@@ -367,7 +270,7 @@ bool hak_ace_around(const void *p, struct hak_ace_run *run)
     bool in_run;
 
     hak_lock_take(&lock);
-    page = page - at + bit_before(hak_ace_super(page)->starts, at + 1);
+    page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
     in_run = !is_hole(page);
     if (in_run) {
         describe(page, run);
@@ -381,7 +284,7 @@ static void shrink(uint32_t page, uint32_t old, uint32_t pages)
 {
     uint32_t now = hak_os_tick();
 
-    set_range(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1, true);
+    hak_bits_set(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1, true);
     join(page + pages, old - pages, now);
     want_tick(now);
 }
@@ -402,8 +305,8 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
         return false;
     }
     hole_drop(hole);
-    set_range(super->starts, hak_ace_at(hole), 1, false);
-    set_range(super->dirty, hak_ace_at(page), pages, true);
+    hak_bits_set(super->starts, hak_ace_at(hole), 1, false);
+    hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
     if (room > pages) {
         hole_add(page + pages, room - pages, stamp);
     }
@@ -412,7 +315,7 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
 
 static bool resize_locked(uint32_t page, uint32_t pages)
 {
-    uint32_t old = length(page);
+    uint32_t old = hak_ace_length(page);
 
     if (pages < old) {
         shrink(page, old, pages);
@@ -429,7 +332,7 @@ bool hak_ace_resize(void *p, size_t pages)
     bool done;
 
     hak_lock_take(&lock);
-    page = run_at(p);
+    page = hak_ace_run_at(p);
     done = page != 0 &&
            resize_locked(page, (uint32_t)hak_max(pages, HAK_ACE_LEAST));
     hak_lock_drop(&lock);
@@ -446,7 +349,7 @@ static uint32_t after(uint32_t page)
 
     return HAK_TAG_CLASS(hak_range_tag((size_t)slab << HAK_SLAB_SHIFT)) ==
                    HAK_TAG_ACE
-               ? page + length(page)
+               ? page + hak_ace_length(page)
                : page + (uint32_t)HAK_ACE_PAGES;
 }
 
@@ -480,11 +383,11 @@ static size_t purge_hole(uint32_t page)
     uint32_t pages = hak_ace_hole(page)->pages;
     uint32_t at = hak_ace_at(page);
 
-    if (!any_in_range(super->dirty, at, pages) ||
+    if (!hak_bits_any(super->dirty, at, pages) ||
         !hak_os_purge(address(page), pages * HAK_PAGE)) {
         return 0;
     }
-    set_range(super->dirty, at, pages, false);
+    hak_bits_set(super->dirty, at, pages, false);
     return pages * HAK_PAGE;
 }
 
@@ -492,7 +395,7 @@ static size_t purge_hole(uint32_t page)
 static bool hole_old(const struct hak_hole *hole, uint32_t now, uint32_t *next)
 {
     uint32_t wait = delay() * (hole->pages >= PURGE_LEAST ? 1 : LONG_WAIT);
-    uint32_t at = some_time(hole->stamp + wait);
+    uint32_t at = hak_some_time(hole->stamp + wait);
 
     if (hak_tick_reached(now, at)) {
         return true;
@@ -512,7 +415,7 @@ static size_t purge_tree(uint32_t page, uint32_t now, uint32_t *next)
         struct hak_hole *hole = hak_ace_hole(page);
 
         bytes += purge_tree(hole->left, now, next);
-        if (any_in_range(hak_ace_super(page)->dirty, hak_ace_at(page),
+        if (hak_bits_any(hak_ace_super(page)->dirty, hak_ace_at(page),
                          hole->pages) &&
             (next == NULL || hole_old(hole, now, next))) {
             bytes += purge_hole(page);

@@ -16,6 +16,10 @@
  *     start / 8 is a place of its own for what is kept about each;
  *   - dirty has a bit for each page that may have contents.
  * The holes of all superslabs are in one treap, ordered by size, then address.
+ *
+ * In front of it every heap has a cache of runs it has freed, a place for each
+ * length modulo HAK_ACE_CACHE: a program that frees and allocates blocks of
+ * one size takes no lock. A run in a cache is in use as far as the lane knows.
  */
 #ifndef HAK_ACE_H
 #define HAK_ACE_H
@@ -33,6 +37,47 @@
  */
 void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero);
 
+#define HAK_ACE_CACHE 16
+#define HAK_ACE_CACHE_BYTES (4 * HAK_MIB) /* at most, together */
+
+/* One thread at a time uses it. */
+struct hak_ace_cache {
+    void *run[HAK_ACE_CACHE];
+    uint32_t pages[HAK_ACE_CACHE]; /* 0: no run */
+    uint32_t held;                 /* pages in all */
+    uint32_t count;                /* runs */
+    uint32_t idle_at;              /* when it is next emptied; 0: not known */
+    uint64_t takes;                /* runs given out, ever */
+};
+
+/* A run of the cache, or NULL. */
+HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
+{
+    uint32_t i = pages % HAK_ACE_CACHE;
+
+    if (cache->pages[i] != pages) {
+        return NULL;
+    }
+    cache->pages[i] = 0;
+    cache->held -= pages;
+    cache->count--;
+    cache->takes++;
+    return cache->run[i];
+}
+
+/*
+ * Puts p, a run of the heap that `owner` names, into the cache; what was in
+ * its place is freed. Its bytes, or 0: it is no such run, or too long for the
+ * cache, and was not put there.
+ */
+size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner);
+
+/* Frees the runs in the cache. */
+void hak_ace_cache_empty(struct hak_ace_cache *cache);
+
+/* The same, when a while has passed since the last time. */
+void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now);
+
 /* The run that begins at p, an address in a superslab of ACE's. */
 struct hak_ace_run {
     size_t bytes;
@@ -42,7 +87,7 @@ struct hak_ace_run {
 /* Frees p and tells what it was. False: no run begins there. */
 bool hak_ace_free(void *p, struct hak_ace_run *run);
 
-/* Tells about p. False: no run begins there. */
+/* Tells about p, a run that the caller has. False: no run begins there. */
 bool hak_ace_find(const void *p, struct hak_ace_run *run);
 
 /* Tells about the run that p lies in. False: p lies in a hole. */

@@ -22,9 +22,9 @@ struct hak_hole {
 };
 
 struct hak_ace_super {
-    uint64_t starts[HAK_ACE_WORDS];
-    uint64_t holes[HAK_ACE_WORDS];
-    uint64_t dirty[HAK_ACE_WORDS];
+    _Atomic(uint64_t) starts[HAK_ACE_WORDS];
+    _Atomic(uint64_t) holes[HAK_ACE_WORDS];
+    _Atomic(uint64_t) dirty[HAK_ACE_WORDS];
     struct hak_hole hole[HAK_ACE_PLACES];
     uint32_t owner[HAK_ACE_PLACES]; /* of runs */
 };

@@ -37,18 +37,24 @@ void hak_free_sized(void *p, size_t size)
 
 /* ---- the lanes ------------------------------------------------------------- */
 
-void hak_lane_tick(void)
+static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
 {
-    uint32_t now;
+    uint32_t now = hak_os_tick();
 
-    if (HAK_LIKELY(!hak_range_waiting() &&
-                   atomic_load_explicit(&hak_ace_due, memory_order_relaxed) ==
-                       0)) {
-        return;
+    if (heap != NULL && heap->runs != NULL) {
+        hak_ace_cache_tick(heap->runs, now);
     }
-    now = hak_os_tick();
     hak_ace_tick(now);
     hak_range_tick(now);
+}
+
+void hak_heap_tick(struct hak_heap *heap)
+{
+    if (HAK_UNLIKELY(hak_range_waiting() ||
+                     atomic_load_explicit(&hak_ace_due, memory_order_relaxed) !=
+                         0)) {
+        tick_slow(heap);
+    }
 }
 
 /* The smallest class of blocks that are a multiple of `alignment`, or none. */
@@ -74,7 +80,7 @@ void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
                              ? hak_tiny_class_16[hak_tiny_index(size)]
                              : aligned_class(alignment, size);
 
-        hak_lane_tick();
+        hak_heap_tick(hak_thread_has_heap() ? hak_self : NULL);
         *reason = HAK_REASON_MEMORY;
         p = hak_thread_alloc(class, reason);
     } else {
@@ -95,7 +101,6 @@ void hak_lane_free(void *p, const char *caller)
         if (HAK_UNLIKELY(!hak_large_free(heap, p))) {
             hak_lane_misuse(p, caller);
         }
-        hak_lane_tick();
         return;
     }
     hak_lane_check(p, caller);

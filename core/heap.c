@@ -26,21 +26,23 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
     return heap;
 }
 
-struct hak_pool *hak_heap_use_pool(struct hak_heap *heap)
+void hak_heap_use_large(struct hak_heap *heap)
 {
-    if (heap->pool == NULL) {
-        struct hak_pool *pool = (void *)((char *)heap + HAK_PAGE);
+    struct hak_heap_large *large = (void *)((char *)heap + HAK_PAGE);
 
-        hak_pool_init(pool, heap->tiny.id);
-        heap->pool = pool;
+    if (heap->pool == NULL) {
+        memset(&large->runs, 0, sizeof(large->runs));
+        hak_pool_init(&large->pool, heap->tiny.id);
+        heap->pool = &large->pool;
+        heap->runs = &large->runs;
     }
-    return heap->pool;
 }
 
 void hak_heap_collect(struct hak_heap *heap)
 {
     hak_tiny_trim(&heap->tiny);
     if (heap->pool != NULL) {
+        hak_ace_cache_empty(heap->runs);
         hak_pool_trim(heap->pool);
     }
 }
@@ -97,7 +99,12 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->pool.frees += pops > live ? pops - live : 0;
         counts->pool.live_bytes += live * hak_pool_classes[c].block;
     }
-    counts->remote_frees += pool != NULL ? pool->remote_frees : 0;
+    if (pool != NULL) {
+        counts->remote_frees += pool->remote_frees;
+        counts->runs_taken = heap->runs->takes;
+        counts->runs_held = heap->runs->count;
+        counts->runs_bytes = heap->runs->held * HAK_PAGE;
+    }
 }
 
 /* Keeps in mind what a heap has counted. */
@@ -108,6 +115,7 @@ static void remember(const struct hak_heap *heap)
     hak_heap_count(heap, &counts);
     atomic_fetch_add(&hak_heap_past.allocs, counts.tiny.allocs);
     atomic_fetch_add(&hak_heap_past.pool_allocs, counts.pool.allocs);
+    atomic_fetch_add(&hak_heap_past.runs_taken, counts.runs_taken);
     atomic_fetch_add(&hak_heap_past.remote_frees, counts.remote_frees);
     atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
@@ -122,8 +130,10 @@ void hak_heap_destroy(struct hak_heap *heap)
     atomic_store(&heap->state, HAK_HEAP_FREE);
     hak_tiny_release(&heap->tiny);
     if (heap->pool != NULL) {
+        hak_ace_cache_empty(heap->runs);
         hak_pool_release(heap->pool);
         heap->pool = NULL;
+        heap->runs = NULL;
     }
     if (id != 0) {
         hak_range_heap_give(id);

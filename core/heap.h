@@ -3,8 +3,8 @@
  *
  * Layer 5. A heap lives in a slot of eight pages (range.h), found from its id
  * by arithmetic; what the struct leaves of the first page is its maker's (an
- * adapter keeps its own state there: hak_heap_extra), the others hold the Pool
- * lane's state and are not touched before that is used.
+ * adapter keeps its own state there: hak_heap_extra), the others hold the
+ * state of the larger lanes and are not touched before those are used.
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
  *     free --new---> made (by hand) ----delete--> free
@@ -15,6 +15,7 @@
 
 #include <hakmem.h>
 
+#include "ace.h"
 #include "base.h"
 #include "pool.h"
 #include "system.h"
@@ -44,6 +45,7 @@ struct hak_heap {
     size_t limit; /* SIZE_MAX: none */
     uint64_t limit_refused;
     struct hak_pool *pool; /* in the slot, or NULL: not used yet */
+    struct hak_ace_cache *runs; /* the same */
     char name[HAK_HEAP_NAME];
 };
 
@@ -52,9 +54,6 @@ struct hak_heap {
 
 _Static_assert(sizeof(struct hak_heap) <= HAK_PAGE - 384,
                "a heap leaves its maker 384 bytes of its first page");
-_Static_assert(offsetof(struct hak_pool, stacks) <= HAK_PAGE &&
-                   sizeof(struct hak_pool) <= HAK_HEAP_SLOT - HAK_PAGE,
-               "Pool's state has the second page, its stacks the rest");
 
 /* The rest of the heap's page, HAK_HEAP_EXTRA bytes, zeroed by hak_heap_new. */
 HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
@@ -62,8 +61,24 @@ HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
     return (char *)heap + HAK_HEAP_EXTRA_AT;
 }
 
-/* Makes the Pool lane's state of a heap that has an id usable. */
-struct hak_pool *hak_heap_use_pool(struct hak_heap *heap);
+/* Behind a heap's first page, all zero until it is used. */
+struct hak_heap_large {
+    struct hak_ace_cache runs;
+    struct hak_pool pool;
+};
+
+_Static_assert(offsetof(struct hak_heap_large, pool.stacks) <= HAK_PAGE &&
+                   sizeof(struct hak_heap_large) <= HAK_HEAP_SLOT - HAK_PAGE,
+               "it has the second page, the stacks have the rest");
+
+/* Makes `pool` and `runs` of a heap that has an id usable. */
+void hak_heap_use_large(struct hak_heap *heap);
+
+/* Whose ACE and Huge blocks are: the heap's, made by hand, or all threads'. */
+HAK_INLINE uint32_t hak_heap_owner(const struct hak_heap *heap)
+{
+    return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
+}
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
 void hak_heap_collect(struct hak_heap *heap);
@@ -80,13 +95,14 @@ void hak_heap_destroy(struct hak_heap *heap);
 /* Sums of what heaps had counted when they were destroyed, for stats. */
 struct hak_heap_past {
     _Atomic(uint64_t) allocs, refills, flushes, remote_frees, refused;
-    _Atomic(uint64_t) pool_allocs;
+    _Atomic(uint64_t) pool_allocs, runs_taken;
 };
 extern struct hak_heap_past hak_heap_past;
 
 /* What one heap has counted. */
 struct hak_heap_counts {
     struct hak_lane_figures tiny, pool; /* without peaks */
+    uint64_t runs_taken, runs_held, runs_bytes; /* of the cache of ACE runs */
     uint64_t remote_frees;
 };
 void hak_heap_count(const struct hak_heap *heap,

@@ -32,7 +32,10 @@ _Static_assert(HAK_LANE_TINY_MAX == HAK_TINY_MAX, "the public bound");
 _Static_assert(HAK_LANE_POOL_MIN == HAK_LANE_TINY_MAX + 1, "no gap");
 _Static_assert(HAK_LANE_ACE_MIN == HAK_LANE_POOL_MAX + 1, "no gap");
 _Static_assert(HAK_LANE_HUGE_MIN == HAK_LANE_ACE_MAX + 1, "no gap");
-_Static_assert(HAK_ACE_LEAST * HAK_PAGE - HAK_LANE_ACE_MIN < HAK_PAGE,
+/* The bytes of ACE's smallest run. */
+#define HAK_LANE_ACE_LEAST (HAK_ACE_LEAST * HAK_PAGE)
+
+_Static_assert(HAK_LANE_ACE_LEAST - HAK_LANE_ACE_MIN < HAK_PAGE,
                "less than a page of ACE's smallest run is waste");
 
 /* The alignment that every block has. */
@@ -67,8 +70,11 @@ void hak_lane_check(const void *p, const char *caller);
 /* Ends the program: p, in the range, could not be taken for a block in use. */
 void hak_lane_misuse(const void *p, const char *caller);
 
-/* Gives back what has been idle for long; called on slow paths. */
-void hak_lane_tick(void);
+/*
+ * Gives back what has been idle for long, the cache of `heap` (NULL: none)
+ * included; called on slow paths.
+ */
+void hak_heap_tick(struct hak_heap *heap);
 
 /* ---- sizes above Tiny, on a given heap: large.c -------------------------- */
 

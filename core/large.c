@@ -18,12 +18,6 @@ static unsigned pool_class(size_t alignment, size_t size)
     return class;
 }
 
-/* Whose ACE and Huge blocks are: a heap's made by hand, or the threads'. */
-static uint32_t owner_of(const struct hak_heap *heap)
-{
-    return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
-}
-
 /* A heap made by hand keeps account of blocks it finds by their owner only. */
 static void *owned(struct hak_heap *heap, void *p, size_t bytes)
 {
@@ -34,11 +28,44 @@ static void *owned(struct hak_heap *heap, void *p, size_t bytes)
     return p;
 }
 
+static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                       bool *zero)
+{
+    size_t bytes = hak_max(hak_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
+    void *p = NULL;
+
+    if (alignment <= HAK_PAGE) {
+        p = hak_ace_cache_take(heap->runs, pages);
+    }
+    if (p == NULL) {
+        hak_heap_tick(heap);
+        p = hak_ace_alloc(pages, hak_max(alignment, HAK_PAGE),
+                          hak_heap_owner(heap), zero);
+    }
+    return owned(heap, p, bytes);
+}
+
+static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                        bool *zero, enum hak_reason *reason)
+{
+    size_t bytes = hak_max(hak_round_up(size, HAK_PAGE), HAK_PAGE);
+
+    if (bytes > hak_range.size) {
+        *reason = HAK_REASON_LARGE;
+    } else if (alignment > hak_range.size) {
+        *reason = HAK_REASON_ALIGNED;
+    }
+    hak_heap_tick(heap);
+    return owned(heap,
+                 hak_huge_alloc(bytes, alignment, hak_heap_owner(heap), zero),
+                 bytes);
+}
+
 void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
                       bool *zero, enum hak_reason *reason)
 {
     unsigned class = HAK_POOL_CLASSES;
-    size_t bytes = hak_round_up(size, HAK_PAGE);
 
     *zero = false;
     *reason = HAK_REASON_MEMORY;
@@ -46,29 +73,17 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         *reason = size > PTRDIFF_MAX ? HAK_REASON_LARGE : HAK_REASON_MEMORY;
         return NULL;
     }
+    hak_heap_use_large(heap);
     if (size <= HAK_LANE_POOL_MAX) {
         class = pool_class(alignment, size);
     }
     if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
-        return hak_pool_alloc(hak_heap_use_pool(heap), class);
+        return hak_pool_alloc(heap->pool, class);
     }
-    hak_lane_tick();
     if (size <= HAK_LANE_ACE_MAX && alignment <= HAK_SUPER_SIZE) {
-        bytes = hak_max(bytes, HAK_ACE_LEAST * HAK_PAGE);
-        return owned(heap,
-                     hak_ace_alloc(bytes / HAK_PAGE,
-                                   hak_max(alignment, HAK_PAGE),
-                                   owner_of(heap), zero),
-                     bytes);
+        return ace_alloc(heap, alignment, size, zero);
     }
-    if (bytes > hak_range.size) {
-        *reason = HAK_REASON_LARGE;
-    } else if (alignment > hak_range.size) {
-        *reason = HAK_REASON_ALIGNED;
-    }
-    bytes = hak_max(bytes, HAK_PAGE);
-    return owned(heap, hak_huge_alloc(bytes, alignment, owner_of(heap), zero),
-                 bytes);
+    return huge_alloc(heap, alignment, size, zero, reason);
 }
 
 /* The account of the heap made by hand that an ACE or Huge block was of. */
@@ -82,10 +97,18 @@ static void disown(uint32_t owner, size_t bytes)
     }
 }
 
-static bool ace_free(void *p)
+static bool ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
+    if (heap != NULL && heap->runs != NULL) {
+        size_t bytes = hak_ace_cache_put(heap->runs, p, hak_heap_owner(heap));
+
+        if (bytes != 0) {
+            disown(hak_heap_owner(heap), bytes);
+            return true;
+        }
+    }
     if (!hak_ace_free(p, &run)) {
         return false;
     }
@@ -136,7 +159,7 @@ bool hak_large_free(struct hak_heap *heap, void *p)
     uint32_t tag = hak_range_tag(hak_range_offset(p));
 
     switch (HAK_TAG_CLASS(tag)) {
-    case HAK_TAG_ACE: return ace_free(p);
+    case HAK_TAG_ACE: return ace_free(heap, p);
     case HAK_TAG_HUGE: return huge_free(p);
     default: break;
     }
@@ -209,6 +232,9 @@ void *hak_large_resize(void *p, size_t size)
 
 void hak_large_free_owner(struct hak_heap *heap)
 {
+    if (heap->runs != NULL) {
+        hak_ace_cache_empty(heap->runs);
+    }
     if (heap->tiny.id != 0 &&
         atomic_load_explicit(&heap->other_bytes, memory_order_relaxed) != 0) {
         hak_ace_free_owner(heap->tiny.id);

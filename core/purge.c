@@ -21,12 +21,6 @@
 
 _Atomic(uint32_t) hak_range_due;
 
-/* A time that is not 0, which says "never". */
-static uint32_t some_time(uint32_t at)
-{
-    return at != 0 ? at : 1;
-}
-
 static uint32_t delay(void)
 {
     return (uint32_t)hak_option(HAK_OPT_purge_delay);
@@ -38,7 +32,7 @@ void hak_purge_wanted(uint32_t i)
 
     hak_supers.at[i].stamp = now;
     if (!hak_range_waiting()) {
-        atomic_store_explicit(&hak_range_due, some_time(now + delay()),
+        atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
                               memory_order_relaxed);
     }
 }
@@ -130,7 +124,7 @@ void hak_range_tick(uint32_t now)
         uint32_t again;
 
         if (done == PORTION) {
-            next = some_time(now + PAUSE);
+            next = hak_some_time(now + PAUSE);
             break;
         }
         before = hak_supers.figures.purges;
@@ -138,7 +132,7 @@ void hak_range_tick(uint32_t now)
         done += hak_supers.figures.purges != before;
         if (hak_supers.at[i].warm != 0 &&
             (next == 0 || hak_tick_reached(next, again))) {
-            next = some_time(again);
+            next = hak_some_time(again);
         }
     }
     atomic_store_explicit(&hak_range_due, next, memory_order_relaxed);

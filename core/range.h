@@ -340,6 +340,12 @@ HAK_INLINE bool hak_range_waiting(void)
     return atomic_load_explicit(&hak_range_due, memory_order_relaxed) != 0;
 }
 
+/* A time that is not 0, which says "never". */
+HAK_INLINE uint32_t hak_some_time(uint32_t at)
+{
+    return at != 0 ? at : 1;
+}
+
 /* Whether `now` is at or after the time `due`. */
 HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
 {

@@ -37,6 +37,10 @@ static void add_counts(struct hak_lane_figures *lanes,
     lanes[HAK_LANE_POOL].allocs += counts.pool.allocs;
     lanes[HAK_LANE_POOL].frees += counts.pool.frees;
     lanes[HAK_LANE_POOL].live_bytes += counts.pool.live_bytes;
+    /* To the lane the runs in a cache are in use. */
+    lanes[HAK_LANE_ACE].allocs += counts.runs_taken;
+    lanes[HAK_LANE_ACE].frees += counts.runs_taken + counts.runs_held;
+    lanes[HAK_LANE_ACE].live_bytes -= counts.runs_bytes;
 }
 
 /* Adds what heaps that are no more had counted. */
@@ -44,11 +48,14 @@ static void add_past_counts(struct hak_lane_figures *lanes)
 {
     uint64_t tiny = atomic_load(&hak_heap_past.allocs);
     uint64_t pool = atomic_load(&hak_heap_past.pool_allocs);
+    uint64_t runs = atomic_load(&hak_heap_past.runs_taken);
 
     lanes[HAK_LANE_TINY].allocs += tiny;
     lanes[HAK_LANE_TINY].frees += tiny;
     lanes[HAK_LANE_POOL].allocs += pool;
     lanes[HAK_LANE_POOL].frees += pool;
+    lanes[HAK_LANE_ACE].allocs += runs;
+    lanes[HAK_LANE_ACE].frees += runs;
 }
 
 static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
@@ -56,6 +63,8 @@ static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
     uint32_t count = hak_range_heap_count();
     struct hak_range_figures range;
 
+    hak_ace_figures(&lanes[HAK_LANE_ACE]);
+    hak_huge_figures(&lanes[HAK_LANE_HUGE]);
     for (uint32_t id = 1; id <= count; id++) {
         const struct hak_heap *heap = hak_range_heap(id);
 
@@ -64,8 +73,6 @@ static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
         }
     }
     add_past_counts(lanes);
-    hak_ace_figures(&lanes[HAK_LANE_ACE]);
-    hak_huge_figures(&lanes[HAK_LANE_HUGE]);
     hak_range_figures(&range);
     for (int i = 0; i < HAK_LANES; i++) {
         lanes[i].held_bytes = range.held[i];

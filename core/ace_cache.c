@@ -1,0 +1,73 @@
+/*
+ * ace_cache.c - a heap's cache of ACE runs.
+ *
+ * What is asked about a run is asked without the lane's lock: its owner has
+ * it. See ace_bits.h.
+ */
+#include "ace_bits.h"
+#include "msg.h"
+#include "options.h"
+
+/* A longer run is worth the lock. */
+#define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
+
+static void drop(struct hak_ace_cache *cache, uint32_t i)
+{
+    struct hak_ace_run run;
+
+    if (cache->pages[i] != 0) {
+        cache->held -= cache->pages[i];
+        cache->count--;
+        cache->pages[i] = 0;
+        hak_ace_free(cache->run[i], &run);
+    }
+}
+
+size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
+{
+    uint32_t page = hak_ace_run_at(p);
+    uint32_t pages, i;
+
+    if (page == 0 ||
+        hak_ace_super(page)->owner[hak_ace_at(page) / 8] != owner) {
+        return 0;
+    }
+    pages = hak_ace_length(page);
+    i = pages % HAK_ACE_CACHE;
+    if (cache->pages[i] != 0) {
+        if (HAK_UNLIKELY(cache->run[i] == p)) {
+            hak_fatal("free(%p): a block that is free already", p);
+        }
+        drop(cache, i);
+    }
+    if (pages > RUN_MOST ||
+        (cache->held + pages) * HAK_PAGE > HAK_ACE_CACHE_BYTES) {
+        return 0;
+    }
+    cache->run[i] = p;
+    cache->pages[i] = pages;
+    cache->held += pages;
+    cache->count++;
+    return pages * HAK_PAGE;
+}
+
+void hak_ace_cache_empty(struct hak_ace_cache *cache)
+{
+    for (uint32_t i = 0; i < HAK_ACE_CACHE; i++) {
+        drop(cache, i);
+    }
+}
+
+void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now)
+{
+    if (cache->held == 0) {
+        return;
+    }
+    if (cache->idle_at == 0) {
+        cache->idle_at = hak_some_time(
+            now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2);
+    } else if (hak_tick_reached(now, cache->idle_at)) {
+        cache->idle_at = 0;
+        hak_ace_cache_empty(cache);
+    }
+}
