@@ -23,7 +23,7 @@ _Atomic(uint32_t) hak_ace_due;
 static hak_lock lock = HAK_LOCK_INIT;
 
 /* Under `lock`. */
-static uint32_t root;   /* the treap of holes */
+static struct hak_holes holes;
 static uint32_t spares; /* holes that fill a superslab */
 static uint32_t top;    /* no superslab from here on was ever the lane's */
 static struct hak_lane_figures figures;
@@ -50,14 +50,14 @@ static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
     hak_bits_set(super->holes, hak_ace_at(page), 1, true);
     hole->pages = pages;
     hole->stamp = stamp;
-    hak_hole_insert(&root, page);
+    hak_hole_insert(&holes, page);
     spares += pages == HAK_ACE_PAGES;
 }
 
 /* The hole is none any more; its start is still one. */
 static void hole_drop(uint32_t page)
 {
-    hak_hole_remove(&root, page);
+    hak_hole_remove(&holes, page);
     hak_bits_set(hak_ace_super(page)->holes, hak_ace_at(page), 1, false);
     spares -= hak_ace_hole(page)->pages == HAK_ACE_PAGES;
 }
@@ -192,14 +192,14 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
                           bool *zero)
 {
     uint32_t room = pages + align - 1;
-    uint32_t hole = hak_hole_best(root, hak_min(room, HAK_ACE_PAGES));
+    uint32_t hole = hak_hole_best(&holes, hak_min(room, HAK_ACE_PAGES));
     uint32_t page;
 
     if (hole == 0) {
         if (!super_add()) {
             return NULL;
         }
-        hole = hak_hole_best(root, HAK_ACE_PAGES);
+        hole = hak_hole_best(&holes, HAK_ACE_PAGES);
     }
     page = (hole + align - 1) & ~(align - 1);
     *zero = cut(hole, page, pages, owner);
@@ -425,6 +425,17 @@ static size_t purge_tree(uint32_t page, uint32_t now, uint32_t *next)
     return bytes;
 }
 
+static size_t purge_all(uint32_t now, uint32_t *next)
+{
+    size_t bytes = 0;
+
+    for (uint32_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
+        bytes += purge_tree(holes.roots[pages], now, next);
+    }
+    hak_range_purged(bytes);
+    return bytes;
+}
+
 void hak_ace_tick(uint32_t now)
 {
     uint32_t due = atomic_load_explicit(&hak_ace_due, memory_order_relaxed);
@@ -434,7 +445,7 @@ void hak_ace_tick(uint32_t now)
         return;
     }
     hak_lock_take(&lock);
-    hak_range_purged(purge_tree(root, now, &next));
+    purge_all(now, &next);
     atomic_store_explicit(&hak_ace_due, next, memory_order_relaxed);
     hak_lock_drop(&lock);
 }
@@ -444,10 +455,9 @@ size_t hak_ace_trim(void)
     size_t bytes;
 
     hak_lock_take(&lock);
-    bytes = purge_tree(root, 0, NULL);
-    hak_range_purged(bytes);
+    bytes = purge_all(0, NULL);
     while (spares > 0) {
-        super_give(hak_hole_best(root, HAK_ACE_PAGES));
+        super_give(hak_hole_best(&holes, HAK_ACE_PAGES));
     }
     atomic_store_explicit(&hak_ace_due, 0, memory_order_relaxed);
     hak_lock_drop(&lock);

@@ -15,7 +15,7 @@
  *     pages, so two runs (or two holes) begin more than 8 pages apart and
  *     start / 8 is a place of its own for what is kept about each;
  *   - dirty has a bit for each page that may have contents.
- * The holes of all superslabs are in one treap, ordered by size, then address.
+ * The holes of all superslabs are in treaps by address, one for each length.
  *
  * In front of it every heap has a cache of runs it has freed, a place for each
  * length modulo HAK_ACE_CACHE: a program that frees and allocates blocks of

@@ -1,5 +1,5 @@
 /*
- * ace_tree.c - the treap of ACE's holes.
+ * ace_tree.c - the treaps of ACE's holes.
  */
 #include "ace_tree.h"
 
@@ -16,30 +16,24 @@ static uint32_t priority(uint32_t page)
     return page ^ page >> 15;
 }
 
-static bool less(uint32_t a, uint32_t b)
+void hak_hole_insert(struct hak_holes *holes, uint32_t page)
 {
-    uint32_t a_pages = hak_ace_hole(a)->pages;
-    uint32_t b_pages = hak_ace_hole(b)->pages;
-
-    return a_pages != b_pages ? a_pages < b_pages : a < b;
-}
-
-void hak_hole_insert(uint32_t *root, uint32_t page)
-{
-    uint32_t *link = root;
+    uint32_t pages = hak_ace_hole(page)->pages;
+    uint32_t *link = &holes->roots[pages];
     uint32_t *left = &hak_ace_hole(page)->left;
     uint32_t *right = &hak_ace_hole(page)->right;
     uint32_t rest;
 
+    holes->some[pages / 64] |= (uint64_t)1 << (pages % 64);
     while (*link != 0 && priority(*link) > priority(page)) {
-        link = less(page, *link) ? &hak_ace_hole(*link)->left
+        link = page < *link ? &hak_ace_hole(*link)->left
                                  : &hak_ace_hole(*link)->right;
     }
     /* What hangs here is split into what is less and what is not. */
     rest = *link;
     *link = page;
     while (rest != 0) {
-        if (less(rest, page)) {
+        if (rest < page) {
             *left = rest;
             left = &hak_ace_hole(rest)->right;
             rest = *left;
@@ -52,15 +46,16 @@ void hak_hole_insert(uint32_t *root, uint32_t page)
     *left = *right = 0;
 }
 
-void hak_hole_remove(uint32_t *root, uint32_t page)
+void hak_hole_remove(struct hak_holes *holes, uint32_t page)
 {
+    uint32_t pages = hak_ace_hole(page)->pages;
     uint32_t left = hak_ace_hole(page)->left;
     uint32_t right = hak_ace_hole(page)->right;
-    uint32_t *link = root;
+    uint32_t *link = &holes->roots[pages];
 
     while (*link != page) {
-        link = less(page, *link) ? &hak_ace_hole(*link)->left
-                                 : &hak_ace_hole(*link)->right;
+        link = page < *link ? &hak_ace_hole(*link)->left
+                            : &hak_ace_hole(*link)->right;
     }
     while (left != 0 && right != 0) {
         if (priority(left) > priority(right)) {
@@ -74,21 +69,25 @@ void hak_hole_remove(uint32_t *root, uint32_t page)
         }
     }
     *link = left != 0 ? left : right;
+    if (holes->roots[pages] == 0) {
+        holes->some[pages / 64] &= ~((uint64_t)1 << (pages % 64));
+    }
 }
 
-uint32_t hak_hole_best(uint32_t root, uint32_t pages)
+uint32_t hak_hole_best(const struct hak_holes *holes, uint32_t pages)
 {
-    uint32_t best = 0;
+    uint64_t bits = holes->some[pages / 64] & (UINT64_MAX << (pages % 64));
+    uint32_t page;
 
-    while (root != 0) {
-        struct hak_hole *hole = hak_ace_hole(root);
-
-        if (hole->pages >= pages) {
-            best = root;
-            root = hole->left;
-        } else {
-            root = hole->right;
+    for (pages /= 64; bits == 0;) {
+        if (++pages > HAK_ACE_WORDS) {
+            return 0;
         }
+        bits = holes->some[pages];
     }
-    return best;
+    page = holes->roots[pages * 64 + (uint32_t)__builtin_ctzll(bits)];
+    while (hak_ace_hole(page)->left != 0) {
+        page = hak_ace_hole(page)->left;
+    }
+    return page;
 }

@@ -1,11 +1,13 @@
 /*
- * ace_tree.h - what ace.c keeps about a superslab, and the treap of holes.
+ * ace_tree.h - what ace.c keeps about a superslab, and the treaps of holes.
  *
  * Layer 4, for ace.c and ace_tree.c alone; everything under ace.c's lock.
  *
- * A page's number counts from the range's base; 0 is none (tags lie there). A
- * treap (Aragon and Seidel, "Randomized search trees", 1989): a search tree by
- * (pages, number), a heap by a hash of the number.
+ * A page's number counts from the range's base; 0 is none (tags lie there).
+ * The holes of one length are a treap (Aragon and Seidel, "Randomized search
+ * trees", 1989): a search tree by number, a heap by a hash of the number. A bit
+ * for each length says whether there are any: the smallest hole that fits is
+ * found without walking a tree of all, which took most of the lane's time.
  */
 #ifndef HAK_ACE_TREE_H
 #define HAK_ACE_TREE_H
@@ -48,13 +50,18 @@ HAK_INLINE struct hak_hole *hak_ace_hole(uint32_t page)
     return &hak_ace_super(page)->hole[hak_ace_at(page) / 8];
 }
 
-/* Adds the hole that begins at `page`, whose `pages` is set. */
-void hak_hole_insert(uint32_t *root, uint32_t page);
+struct hak_holes {
+    uint64_t some[HAK_ACE_WORDS + 1];    /* lengths that have a hole */
+    uint32_t roots[HAK_ACE_PAGES + 1]; /* of the treaps, by length */
+};
 
-/* Takes out a hole that is in the treap. */
-void hak_hole_remove(uint32_t *root, uint32_t page);
+/* Adds the hole that begins at `page`, whose `pages` is set. */
+void hak_hole_insert(struct hak_holes *holes, uint32_t page);
+
+/* Takes out a hole that was added. */
+void hak_hole_remove(struct hak_holes *holes, uint32_t page);
 
 /* The smallest hole of at least `pages` pages, the lowest of them; or 0. */
-uint32_t hak_hole_best(uint32_t root, uint32_t pages);
+uint32_t hak_hole_best(const struct hak_holes *holes, uint32_t pages);
 
 #endif /* HAK_ACE_TREE_H */

@@ -11,7 +11,7 @@
 /* Blocks above KEEP_BLOCK, and what would make more than KEEP_ALL bytes of
  * free superslabs with contents, go back to the system when they are freed. */
 #define KEEP_BLOCK (32 * HAK_MIB)
-#define KEEP_ALL (64 * HAK_MIB)
+#define KEEP_ALL (128 * HAK_MIB)
 
 /* Over the descriptors of a block's first superslab. */
 struct huge {
