@@ -52,13 +52,13 @@ static void plan(struct layout *layout, size_t size)
     layout->tags = hak_round_up(slab_total * sizeof(uint32_t), HAK_PAGE);
 }
 
-/* Points the variables at the parts that begin at `start`. */
+/* Points all variables but base and size at the parts after `start`. */
 static void lay_out(char *start, const struct layout *layout, size_t size)
 {
     uint64_t *maps = (uint64_t *)(void *)(start + layout->supers);
     size_t words = layout->map / sizeof(uint64_t);
-    uint32_t tags = (uint32_t)(hak_round_up(layout->tags, HAK_SUPER_SIZE) /
-                               HAK_SUPER_SIZE);
+    uint32_t tags =
+        (uint32_t)(hak_round_up(layout->tags, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
 
     hak_supers.at = (struct hak_super *)(void *)start;
     hak_supers.warm_map = maps;
@@ -80,8 +80,6 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     hak_range.slabs = (struct hak_slab *)(void *)(start + layout->start);
     hak_range.heap_slots = (char *)hak_range.slabs + layout->slabs;
     heap_limit = (uint32_t)(layout->heaps / HAK_HEAP_SLOT);
-    hak_range.base = (uintptr_t)start + layout->before_base;
-    hak_range.size = size;
 }
 
 /* Reserves a range of `size` bytes and lays it out. */
@@ -103,11 +101,12 @@ static bool reserve(size_t size)
     lay_out(start, &layout, size);
     /* Slab 0's descriptor stands for "no slab" on hot paths. */
     if (!hak_super_commit_meta(0)) {
-        hak_range.base = HAK_NO_BASE;
-        hak_range.size = 0;
+        hak_supers.limit = 0;
         hak_os_unmap(start, layout.before_base + size);
         return false;
     }
+    hak_range.base = (uintptr_t)start + layout.before_base;
+    hak_range.size = size;
     return true;
 }
 

@@ -18,7 +18,10 @@ Test(alloc, every_size_is_usable_aligned_and_in_its_lane)
         blocks[size] = hak_malloc(size);
         cr_assert_not_null(blocks[size]);
         cr_assert_eq((uintptr_t)blocks[size] % (size > 8 ? 16 : 8), 0);
-        cr_assert_eq(hak_owns(blocks[size]), size <= HAK_TINY_MAX);
+        cr_assert(hak_owns(blocks[size]));
+        cr_assert_eq(
+            hak_tag_is_large(hak_range_tag(hak_range_offset(blocks[size]))),
+            size > HAK_TINY_MAX);
         cr_assert_geq(hak_usable_size(blocks[size]), size);
         memset(blocks[size], 0xee, hak_usable_size(blocks[size]));
         unit_fill(blocks[size], size, (unsigned)size);
@@ -29,8 +32,16 @@ Test(alloc, every_size_is_usable_aligned_and_in_its_lane)
         hak_free(blocks[size]);
     }
     tiny_check(&hak_self->tiny);
-    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_eq(unit_stats().system_live, 0);
+    unit_expect_none_live();
+}
+
+/* A block of the system's, as the core has it for what no lane serves. */
+static char *from_system(size_t size)
+{
+    char *p = hak_system_alloc(16, size, NULL, HAK_REASON_MEMORY);
+
+    cr_assert_not_null(p);
+    return p;
 }
 
 Test(alloc, lanes_meet_at_1024_without_a_gap)
@@ -42,17 +53,18 @@ Test(alloc, lanes_meet_at_1024_without_a_gap)
 
     cr_assert_eq(HAK_LANE_POOL_MIN, HAK_LANE_TINY_MAX + 1);
     cr_assert_eq(HAK_LANE_TINY_MAX, 1024);
-    cr_assert(hak_owns(tiny_1) && hak_owns(tiny_2) && !hak_owns(large));
+    cr_assert(hak_owns(tiny_1) && hak_owns(tiny_2) && hak_owns(large));
     cr_assert_eq(hak_usable_size(tiny_1), 1024);
     cr_assert_eq(hak_usable_size(tiny_2), 1024);
-    cr_assert_geq(hak_usable_size(large), 1025);
+    cr_assert_eq(hak_usable_size(large), 1152);
     cr_assert_eq(stats.tiny_allocs, 2);
-    cr_assert_eq(stats.fallback_large, 1);
-    cr_assert_eq(stats.system_live, 1);
-    cr_assert_eq(stats.system_live_bytes, 1025);
+    cr_assert_eq(stats.pool_allocs, 1);
+    cr_assert_eq(stats.pool_live_bytes, 1152);
+    cr_assert_eq(stats.system_live, 0);
     hak_free(tiny_1);
     hak_free(tiny_2);
     hak_free(large);
+    unit_expect_none_live();
 }
 
 Test(alloc, size_0_is_a_distinct_block)
@@ -73,11 +85,13 @@ Test(alloc, wild_sizes_are_null_and_enomem)
 {
     static const size_t wild[] = {SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2 + 1,
                                   (size_t)PTRDIFF_MAX + 1, PTRDIFF_MAX};
-    char *p = hak_malloc(50);
-    char *q = hak_malloc(5000);
+    static const size_t sizes[] = {50, 5000, 100000, 3 * HAK_MIB, 70};
+    char *p[5];
 
-    unit_fill(p, 50, 1);
-    unit_fill(q, 5000, 2);
+    for (unsigned k = 0; k < 5; k++) {
+        p[k] = k < 4 ? hak_malloc(sizes[k]) : from_system(sizes[k]);
+        unit_fill(p[k], sizes[k], k);
+    }
     for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); i++) {
         size_t size = unit_size(wild[i]);
 
@@ -87,12 +101,11 @@ Test(alloc, wild_sizes_are_null_and_enomem)
         errno = 0;
         cr_assert_null(hak_realloc(NULL, size));
         cr_assert_eq(errno, ENOMEM);
-        errno = 0;
-        cr_assert_null(hak_realloc(p, size));
-        cr_assert_eq(errno, ENOMEM);
-        errno = 0;
-        cr_assert_null(hak_realloc(q, size));
-        cr_assert_eq(errno, ENOMEM);
+        for (int k = 0; k < 5; k++) {
+            errno = 0;
+            cr_assert_null(hak_realloc(p[k], size));
+            cr_assert_eq(errno, ENOMEM);
+        }
         errno = 0;
         cr_assert_null(hak_calloc(1, size));
         cr_assert_eq(errno, ENOMEM);
@@ -100,11 +113,11 @@ Test(alloc, wild_sizes_are_null_and_enomem)
         cr_assert_null(hak_aligned_alloc(64, size));
         cr_assert_eq(errno, ENOMEM);
     }
-    cr_assert(unit_filled(p, 50, 1));
-    cr_assert(unit_filled(q, 5000, 2));
-    hak_free(p);
-    hak_free(q);
-    cr_assert_eq(unit_stats().system_live, 0);
+    for (unsigned k = 0; k < 5; k++) {
+        cr_assert(unit_filled(p[k], sizes[k], k));
+        hak_free(p[k]);
+    }
+    unit_expect_none_live();
 }
 
 /* ---- calloc --------------------------------------------------------------------- */
@@ -164,33 +177,80 @@ Test(alloc, calloc_zeroes_used_blocks)
 
 /* ---- realloc -------------------------------------------------------------------- */
 
-Test(alloc, realloc_keeps_contents_over_all_transitions)
+static const size_t transitions[] = {
+    0,    1,    7,    8,    9,    15,   16,   17,   24,    32,     33,
+    64,   100,  128,  129,  144,  256,  257,  511,  512,   513,    768,
+    1000, 1023, 1024, 1025, 1026, 2000, 4096, 5000, 65536, 100000, 1000000};
+
+#define TRANSITIONS (sizeof(transitions) / sizeof(transitions[0]))
+
+/* From each size to each; `begin` makes the first block. */
+static void realloc_all(char *(*begin)(size_t), bool owned)
 {
-    static const size_t sizes[] = {
-        0,    1,    7,    8,    9,    15,   16,   17,   24,    32,     33,
-        64,   100,  128,  129,  144,  256,  257,  511,  512,   513,    768,
-        1000, 1023, 1024, 1025, 1026, 2000, 4096, 5000, 65536, 100000, 1000000};
-    size_t count = sizeof(sizes) / sizeof(sizes[0]);
+    for (size_t i = 0; i < TRANSITIONS; i++) {
+        for (size_t k = 0; k < TRANSITIONS; k++) {
+            size_t from = transitions[i], to = transitions[k];
+            char *p = begin(from);
 
-    for (size_t i = 0; i < count; i++) {
-        for (size_t k = 0; k < count; k++) {
-            char *p = hak_realloc(NULL, sizes[i]);
-
-            unit_fill(p, sizes[i], 3);
-            p = hak_realloc(p, sizes[k]);
+            unit_fill(p, from, 3);
+            p = hak_realloc(p, to);
             cr_assert_not_null(p);
-            cr_assert(unit_filled(p, hak_min(sizes[i], sizes[k]), 3),
-                      "%zu to %zu", sizes[i], sizes[k]);
-            cr_assert_geq(hak_usable_size(p), sizes[k]);
-            cr_assert_eq(hak_owns(p), sizes[k] <= 1024);
-            unit_fill(p, sizes[k], 4);
+            cr_assert(unit_filled(p, hak_min(from, to), 3), "%zu to %zu", from,
+                      to);
+            cr_assert_geq(hak_usable_size(p), to);
+            cr_assert_eq(hak_owns(p), owned);
+            unit_fill(p, to, 4);
             hak_free(p);
         }
     }
+    unit_expect_none_live();
+}
+
+static char *from_nothing(size_t size)
+{
+    return hak_realloc(NULL, size);
+}
+
+Test(alloc, realloc_keeps_contents_over_all_transitions)
+{
+    realloc_all(from_nothing, true);
     tiny_check(&hak_self->tiny);
-    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_eq(unit_stats().system_live, 0);
-    cr_assert_eq(unit_stats().system_live_bytes, 0);
+}
+
+Test(alloc, realloc_of_the_system_s_blocks_keeps_contents)
+{
+    realloc_all(from_system, false);
+    cr_assert_eq(unit_stats().heaps, 0);
+}
+
+/* What the range has no room for moves to the system, with its contents. */
+Test(alloc, realloc_moves_to_the_system_what_the_range_has_no_room_for)
+{
+    static const size_t sizes[] = {20, 3000, 80000, 3 * HAK_MIB};
+
+    setenv("HAKMEM_RANGE", "1G", 1);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        char *p = hak_malloc(sizes[i]);
+        char *moved;
+
+        unit_fill(p, sizes[i], 7);
+        cr_assert(hak_owns(p));
+        moved = hak_realloc(p, HAK_GIB + 5);
+        if (moved == NULL) { /* the system may have no room either */
+            cr_assert_eq(errno, ENOMEM);
+            cr_assert(unit_filled(p, sizes[i], 7));
+            hak_free(p);
+            continue;
+        }
+        cr_assert_not(hak_owns(moved));
+        cr_assert(unit_filled(moved, sizes[i], 7));
+        cr_assert_geq(hak_usable_size(moved), HAK_GIB + 5);
+        cr_assert_eq(unit_stats().system_live_bytes, HAK_GIB + 5);
+        moved = hak_realloc(moved, sizes[i]);
+        cr_assert(unit_filled(moved, sizes[i], 7));
+        hak_free(moved);
+    }
+    unit_expect_none_live();
 }
 
 Test(alloc, realloc_within_a_block_does_not_move)
@@ -235,8 +295,7 @@ Test(alloc, realloc_takes_blocks_of_other_threads)
         hak_free(p);
     }
     hak_trim();
-    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_eq(unit_stats().system_live, 0);
+    unit_expect_none_live();
 }
 
 /* ---- aligned_alloc ----------------------------------------------------------------- */
@@ -248,7 +307,7 @@ Test(alloc, aligned_alloc_is_aligned_for_all_powers_and_sizes)
                                    1024, 1025, 4000, 4096, 70000};
     size_t count = sizeof(sizes) / sizeof(sizes[0]);
 
-    for (size_t align = 1; align <= HAK_MIB; align *= 2) {
+    for (size_t align = 1; align <= 8 * HAK_MIB; align *= 2) {
         for (size_t i = 0; i < count; i++) {
             char *p[3];
 
@@ -258,7 +317,7 @@ Test(alloc, aligned_alloc_is_aligned_for_all_powers_and_sizes)
                 cr_assert_eq((uintptr_t)p[k] % align, 0, "%zu, %zu", align,
                              sizes[i]);
                 cr_assert_geq(hak_usable_size(p[k]), sizes[i]);
-                cr_assert_eq(hak_owns(p[k]), align <= 1024 && sizes[i] <= 1024);
+                cr_assert(hak_owns(p[k]));
                 unit_fill(p[k], sizes[i], (unsigned)k);
             }
             p[0] = hak_realloc(p[0], sizes[i] + 40);
@@ -270,9 +329,8 @@ Test(alloc, aligned_alloc_is_aligned_for_all_powers_and_sizes)
         }
     }
     tiny_check(&hak_self->tiny);
-    cr_assert_eq(unit_stats().system_live, 0);
-    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_gt(unit_stats().fallback_aligned, 0);
+    cr_assert_eq(unit_stats().fallback_aligned, 0);
+    unit_expect_none_live();
 }
 
 Test(alloc, aligned_alloc_refuses_what_is_no_power_of_two)
@@ -310,8 +368,7 @@ Test(alloc, free_sized_takes_every_size_that_was_asked_for)
         hak_free_sized(hak_calloc(1, size), size);
         hak_free_sized(hak_realloc(hak_malloc(77), size), size);
     }
-    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_eq(unit_stats().system_live, 0);
+    unit_expect_none_live();
 }
 
 /* ---- wrong pointers ------------------------------------------------------------------ */
@@ -366,20 +423,20 @@ Test(alloc, foreign_pointers_are_fatal)
     static int in_data;
     int on_stack;
     char *block = hak_malloc(1); /* makes the range */
-    char *large = hak_malloc(5000);
+    char *of_system = from_system(5000);
     char *of_libc = malloc(100);
 
     expect_fatal(&on_stack, "not a block of HAKMEM");
     expect_fatal(&in_data, "not a block of HAKMEM");
     expect_fatal(of_libc, "not a block of HAKMEM");
-    expect_fatal(large + 16, "not a block of HAKMEM");
+    expect_fatal(of_system + 16, "not a block of HAKMEM");
     expect_fatal((void *)(uintptr_t)1, "not a block of HAKMEM");
     expect_fatal((void *)UINTPTR_MAX, "not a block of HAKMEM");
     expect_fatal(hak_range_slab_start(0) - 1, "not a block of HAKMEM");
     expect_fatal(hak_range_slab_start(0) + hak_range.size,
                  "not a block of HAKMEM");
-    hak_free(large);
-    expect_fatal(large, "not a block of HAKMEM");
+    hak_free(of_system);
+    expect_fatal(of_system, "not a block of HAKMEM");
     free(of_libc);
     hak_free(block);
 }
@@ -443,12 +500,14 @@ Test(alloc, the_middle_of_another_thread_s_block_is_fatal)
 
 Test(alloc, a_size_the_block_does_not_have_is_fatal)
 {
-    static const size_t sizes[] = {1, 8, 100, 1024, 5000};
+    static const size_t sizes[] = {1,    8,      100,         1024,
+                                   5000, 100000, 3 * HAK_MIB, 5000};
     char *there;
 
     unit_in_thread(get_there, &there);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        struct call call = {hak_malloc(sizes[i]), 0};
+        struct call call = {
+            i < 7 ? hak_malloc(sizes[i]) : from_system(sizes[i]), 0};
         size_t usable = hak_usable_size(call.p);
 
         call.size = usable + 1;
@@ -593,8 +652,7 @@ Test(alloc, random_use_keeps_contents_and_invariants)
         hak_free(held[k].p);
     }
     tiny_check(&hak_self->tiny);
-    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_eq(unit_stats().system_live, 0);
+    unit_expect_none_live();
 }
 
 static void usable_child(void *p)

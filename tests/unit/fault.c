@@ -6,23 +6,38 @@
  * its contents, requests that the core can't serve go to the system or are
  * NULL with ENOMEM, and once memory is back all is as before.
  */
-#include "heap.h"
+#include "lane.h"
 #include "os.h"
+#include "range_check.h"
 #include "thread.h"
 #include "tiny_check.h"
 #include "unit.h"
 
 TestSuite(fault, .timeout = 600);
 
-enum { BLOCKS = 3000 };
+/* Of a larger block, only MARKED bytes have contents to be checked. */
+enum { BLOCKS = 3000, MARKED = 8192 };
 
 static char *blocks[BLOCKS];
 static size_t sizes[BLOCKS];
 static size_t count; /* of them that are used */
 
+/* Sizes of every lane, few of the large ones. */
 static size_t size_for(size_t i)
 {
-    return i % 40 == 0 ? 1025 + i : (i * 37) % 1025;
+    switch (i % 1000) {
+    case 7:
+    case 507: return HAK_LANE_ACE_MIN + 20 * i;
+    case 78: return HAK_LANE_HUGE_MIN + i;
+    case 177: return HAK_LANE_POOL_MAX - i;
+    default: return i % 40 == 0 ? HAK_LANE_POOL_MIN + i : (i * 37) % 1025;
+    }
+}
+
+/* The registry's own table is there from here on. */
+static void use_registry(void)
+{
+    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
 }
 
 /* NULL is allowed, with ENOMEM. */
@@ -32,14 +47,15 @@ static char *keep(size_t i, char *p, size_t size)
     blocks[i] = p;
     sizes[i] = size;
     if (p != NULL) {
-        unit_fill(p, size, (unsigned)i);
+        unit_fill(p, hak_min(size, MARKED), (unsigned)i);
     }
     return p;
 }
 
 static void check(size_t i)
 {
-    NEED(blocks[i] == NULL || unit_filled(blocks[i], sizes[i], (unsigned)i));
+    NEED(blocks[i] == NULL ||
+         unit_filled(blocks[i], hak_min(sizes[i], MARKED), (unsigned)i));
 }
 
 /* The thread's heap: all kinds of requests. */
@@ -61,7 +77,8 @@ static void use_thread_heap(void)
         NEED(p != NULL || errno == ENOMEM);
         if (p != NULL) {
             NEED(blocks[i] == NULL ||
-                 unit_filled(p, hak_min(size, sizes[i]), (unsigned)i));
+                 unit_filled(p, hak_min(hak_min(size, sizes[i]), MARKED),
+                             (unsigned)i));
             keep(i, p, size);
         }
     }
@@ -121,17 +138,24 @@ static void work_with_fault(void *arg)
     unsigned calls;
     hak_stats_t stats;
 
-    /* The registry's own table shall be there. */
-    hak_free(hak_malloc(2000));
+    use_registry();
     hak_os_test_refuse(fault->n, fault->forever);
     work();
     calls = hak_os_test_calls();
     hak_os_test_refuse(0, false);
     stats = unit_stats();
     NEED(stats.tiny_live_bytes == 0 && stats.system_live == 0);
+    NEED(stats.pool_live_bytes == 0 && stats.ace_live_bytes == 0);
+    NEED(stats.huge_live_bytes == 0);
     NEED(stats.tiny_allocs == stats.tiny_frees);
+    NEED(stats.pool_allocs == stats.pool_frees);
+    NEED(stats.ace_allocs == stats.ace_frees);
+    NEED(stats.huge_allocs == stats.huge_frees);
+    range_check();
     if (calls < fault->n) {
         NEED(stats.fallback_memory == 0);
+        NEED(stats.pool_allocs > 0 && stats.ace_allocs > 0);
+        NEED(stats.huge_allocs > 0);
         _exit(3);
     }
     /* Memory is back: with a range, all is served from it again. */
@@ -144,7 +168,10 @@ static void work_with_fault(void *arg)
     }
     work();
     hak_trim();
-    NEED(unit_stats().slabs == 0 && unit_stats().system_live == 0);
+    stats = unit_stats();
+    NEED(stats.slabs == 0 && stats.system_live == 0);
+    NEED(stats.ace_held_bytes == 0 && stats.huge_held_bytes == 0);
+    range_check();
 }
 
 /* How many calls there are to refuse. */
@@ -186,7 +213,7 @@ static void count_fallbacks(void *arg)
     size_t foreign = 0;
 
     (void)arg;
-    hak_free(hak_malloc(2000)); /* the registry's table */
+    use_registry();
     hak_free(hak_malloc(8));
     hak_os_test_refuse(1, true);
     for (size_t i = 0; i < 2000; i++) {
@@ -218,7 +245,7 @@ static void limit_under_fault(void *arg)
     size_t given = 0;
 
     (void)arg;
-    hak_free(hak_malloc(2000));
+    use_registry();
     hak_os_test_refuse(1, true);
     while (hak_heap_malloc(heap, 100) != NULL) {
         given++;
@@ -242,7 +269,7 @@ Test(fault, a_heap_s_limit_holds_for_what_the_system_gave)
 static void align_under_fault(void *arg)
 {
     (void)arg;
-    hak_free(hak_malloc(2000));
+    use_registry();
     hak_free(hak_malloc(8));
     hak_os_test_refuse(1, true);
     for (size_t align = 16; align <= 4096; align *= 2) {

@@ -3,6 +3,7 @@
  * change hands, heaps come and go, threads end and start, memory is trimmed.
  */
 #include "heap.h"
+#include "range_check.h"
 #include "thread.h"
 #include "tiny_check.h"
 #include "unit.h"
@@ -168,10 +169,9 @@ Test(stress, threads_on_everything_at_once)
     }
     hak_trim();
     stats = unit_stats();
-    cr_assert_eq(stats.tiny_allocs, stats.tiny_frees);
-    cr_assert_eq(stats.tiny_live_bytes, 0);
-    cr_assert_eq(stats.system_live, 0);
+    unit_expect_none_live();
     cr_assert_eq(stats.slabs, 0);
+    range_check();
     cr_assert_gt(stats.remote_frees, 1000);
     cr_assert_leq(hak_range_heap_count(), 2 * AT_ONCE + 1);
     for (uint32_t id = 1; id <= hak_range_heap_count(); id++) {

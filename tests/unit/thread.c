@@ -329,7 +329,7 @@ Test(thread, late_requests_are_served_by_the_system)
     unit_in_thread(end_with_late_requests, hak_malloc(70));
     stats = unit_stats();
     cr_assert_eq(stats.fallback_exited, 5);
-    cr_assert_eq(stats.fallback_large, 1);
+    cr_assert_eq(stats.fallback_large, 0);
     cr_assert_eq(stats.system_live, 4);
     cr_assert_eq(stats.heaps_parked, 1);
     for (int i = 0; i < 4; i++) {
@@ -399,6 +399,19 @@ enum { SHARED = 2000 };
 static char *shared[SHARED]; /* allocated by threads that run on */
 static atomic_bool stop;
 
+/* Now and then a size of the lanes above Tiny. */
+static size_t random_size(struct unit_random *random)
+{
+    switch (unit_below(random, 200)) {
+    case 0: return 3 * HAK_MIB;
+    case 1:
+    case 2: return 53000 + unit_below(random, 200000);
+    case 3:
+    case 4: return unit_below(random, 53000);
+    default: return unit_below(random, 1500);
+    }
+}
+
 static void *run_hard(void *arg)
 {
     struct unit_random random = {(uintptr_t)arg};
@@ -415,7 +428,7 @@ static void *run_hard(void *arg)
         hak_heap *heap;
 
         hak_free(mine[k]);
-        mine[k] = hak_malloc(unit_below(&random, 1500));
+        mine[k] = hak_malloc(random_size(&random));
         NEED(mine[k] != NULL);
         hak_free(atomic_exchange(&mail[unit_below(&random, MAIL)],
                                  hak_malloc(unit_below(&random, 300))));
@@ -449,6 +462,15 @@ static void use_in_child(void)
     }
     for (size_t i = 0; i < 3000; i++) {
         NEED(unit_filled(mine[i], i % 1100, (unsigned)i));
+        hak_free(mine[i]);
+    }
+    for (size_t i = 0; i < 8; i++) {
+        mine[i] = hak_malloc(1000 * i * i * i * i);
+        NEED(mine[i] != NULL && hak_owns(mine[i]));
+        unit_fill(mine[i], 1000 * i * i * i * i, (unsigned)i);
+    }
+    for (size_t i = 0; i < 8; i++) {
+        NEED(unit_filled(mine[i], 1000 * i * i * i * i, (unsigned)i));
         hak_free(mine[i]);
     }
     hak_heap_delete(hak_heap_new(NULL));
@@ -510,8 +532,7 @@ Test(thread, fork_while_other_threads_run_hard)
         hak_free(atomic_load(&mail[i]));
     }
     hak_trim();
-    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_eq(unit_stats().system_live, 0);
+    unit_expect_none_live();
 }
 
 /* In a child the heaps of threads that are not there are adopted. */
@@ -621,37 +642,76 @@ Test(thread, fork_waits_for_the_locks_with_heaps_made_by_hand_alone)
     fork_under_the_lock();
 }
 
-static void free_large(void *arg)
+/* Blocks of a lane that has a lock, or of the system for size 0. */
+static char *get_locked(size_t size)
 {
+    char *p = size != 0 ? hak_malloc(size)
+                        : hak_system_alloc(16, 4000, NULL, HAK_REASON_MEMORY);
+
+    NEED(p != NULL);
+    return p;
+}
+
+struct locked {
+    size_t size;
+    char *p; /* got before the fork */
+};
+
+static void free_locked(void *arg)
+{
+    struct locked *locked = arg;
+
     alarm(5);
-    hak_free(arg);
-    hak_free(hak_malloc(4000));
+    hak_free(locked->p);
+    hak_free(get_locked(locked->size));
 }
 
-static void *churn_large(void *arg)
+static void *churn_locked(void *arg)
 {
+    const struct locked *locked = arg;
+
     while (!atomic_load(&stop)) {
-        hak_free(hak_malloc(4000));
+        hak_free(get_locked(locked->size));
     }
-    return arg;
+    return NULL;
 }
 
-Test(thread, fork_waits_for_the_locks_with_large_blocks_alone)
+static void fork_among_blocks_of(size_t size)
 {
-    void *p = hak_malloc(5000);
+    struct locked locked = {size, get_locked(size)};
     pthread_t threads[2];
 
     for (int i = 0; i < 2; i++) {
-        threads[i] = unit_start(churn_large, NULL);
+        threads[i] = unit_start(churn_locked, &locked);
     }
     for (size_t i = 0; i < unit_scale(100, 20); i++) {
-        unit_expect_ok(free_large, p);
+        unit_expect_ok(free_locked, &locked);
     }
     atomic_store(&stop, true);
     for (int i = 0; i < 2; i++) {
         unit_join(threads[i]);
     }
-    hak_free(p);
+    hak_free(locked.p);
+}
+
+Test(thread, fork_waits_for_the_locks_with_the_system_s_blocks_alone)
+{
+    fork_among_blocks_of(0);
+}
+
+Test(thread, fork_waits_for_the_locks_with_pool_blocks_alone)
+{
+    fork_among_blocks_of(4000);
+}
+
+Test(thread, fork_waits_for_the_locks_with_ace_blocks_alone)
+{
+    fork_among_blocks_of(100000);
+}
+
+Test(thread, fork_waits_for_the_locks_with_huge_blocks_alone)
+{
+    fork_among_blocks_of(3 * HAK_MIB);
 }
 
 /* Blocks in the outbox of a thread are not sent twice by parent and child. */

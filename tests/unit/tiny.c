@@ -171,6 +171,61 @@ Test(tiny, tags_name_the_heap_and_the_class)
     tiny_delete(two);
 }
 
+/* ---- the ladder ------------------------------------------------------------- */
+
+/*
+ * Allocates what fits in one slab of the class; what is made resident on the
+ * way must be what `steps` says, in KB, up to 64.
+ */
+static void expect_steps(struct hak_tiny *tiny, unsigned c, const size_t *steps)
+{
+    struct hak_slab *slab = slab_of(hak_tiny_alloc(tiny, c));
+    size_t i = 0;
+
+    for (size_t n = 1; n < 65536u / hak_tiny_size[c]; n++) {
+        if (slab->populated != steps[i] * HAK_KIB) {
+            i++;
+        }
+        cr_assert_eq(slab->populated, steps[i] * HAK_KIB, "class %u: %u", c,
+                     slab->populated);
+        cr_assert_eq(slab_of(hak_tiny_alloc(tiny, c)), slab);
+    }
+    cr_assert_eq(slab->populated, 65536);
+}
+
+/*
+ * A class's first slab doubles what is resident, two pages being left to their
+ * faults; the next ones go by 16 KB, then they come whole.
+ */
+Test(tiny, the_ladder_of_resident_pages)
+{
+    static const size_t first[] = {4, 8, 16, 32, 64};
+    static const size_t next[] = {16, 32, 48, 64};
+    static const size_t whole[] = {64};
+    struct hak_tiny *tiny = tiny_new(false);
+    unsigned classes[] = {class_of(64), class_of(256), class_of(512)};
+
+    for (int k = 0; k < 3; k++) {
+        unsigned c = classes[k];
+
+        hak_os_test_refuse(0, false);
+        expect_steps(tiny, c, first);
+        cr_assert_eq(hak_os_test_calls(), k == 0 ? 4 : 3);
+        for (int i = 1; i < 8; i++) {
+            hak_os_test_refuse(0, false);
+            expect_steps(tiny, c, next);
+            cr_assert_eq(hak_os_test_calls(), 4);
+        }
+        for (int i = 8; i < 10; i++) {
+            hak_os_test_refuse(0, false);
+            expect_steps(tiny, c, whole);
+            cr_assert_eq(hak_os_test_calls(), 1);
+        }
+        tiny_check(tiny);
+    }
+    tiny_delete(tiny);
+}
+
 /* ---- bins ------------------------------------------------------------------- */
 
 Test(tiny, the_last_block_freed_is_the_next_given_out)

@@ -10,6 +10,7 @@
 
 #include "unit.h"
 #include "pool_class.h"
+#include "supers.h"
 #include "tiny.h"
 
 /* A bit for every 8 bytes of every slab: block seen in some list. */
@@ -160,13 +161,18 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
  * No slab outside the heap's list may carry its tag; what else is the heap's
  * must be a slab of Pool's.
  */
-UNIT void tiny_check_tags(const struct hak_tiny *tiny, size_t slabs)
+UNIT void tiny_check_tags(const struct hak_tiny *tiny)
 {
     size_t count = 0;
 
-    for (size_t n = 0; n < slabs; n++) {
-        uint32_t tag = hak_range_tag(n << HAK_SLAB_SHIFT);
+    for (size_t n = 0; n < hak_range.size / HAK_SLAB_SIZE; n++) {
+        uint32_t tag;
 
+        if (hak_supers.at[n / HAK_SUPER_SLABS].state == HAK_SUPER_FRESH) {
+            n += HAK_SUPER_SLABS - 1;
+            continue;
+        }
+        tag = hak_range_tag(n << HAK_SLAB_SHIFT);
         if (HAK_TAG_HEAP(tag) == tiny->id) {
             count += HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES;
             NEED(HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES ||
@@ -179,20 +185,21 @@ UNIT void tiny_check_tags(const struct hak_tiny *tiny, size_t slabs)
 UNIT void tiny_check(const struct hak_tiny *tiny)
 {
     struct tiny_sums sums[HAK_TINY_CLASSES] = {{0}};
-    struct hak_range_figures figures;
+    size_t bytes = hak_range.size / 64 + HAK_PAGE;
     struct tiny_marks marks;
 
-    hak_range_figures(&figures);
-    marks.slabs = unit_first_slab() + figures.committed / HAK_SLAB_SIZE;
-    marks.bits = calloc(marks.slabs + 1, HAK_SLAB_SIZE / 64);
-    NEED(marks.bits != NULL);
+    marks.slabs = hak_range.size / HAK_SLAB_SIZE;
+    /* Much, but only what is marked is ever touched. */
+    marks.bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    NEED(marks.bits != MAP_FAILED);
     NEED(!atomic_load(&tiny->busy));
     tiny_check_all(&marks, tiny, sums);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny_check_class(&marks, tiny, c, &sums[c]);
     }
-    tiny_check_tags(tiny, marks.slabs);
-    free(marks.bits);
+    tiny_check_tags(tiny);
+    munmap(marks.bits, bytes);
 }
 
 /* ---- Tiny states without a heap around them ------------------------------ */

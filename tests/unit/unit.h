@@ -179,6 +179,23 @@ UNIT hak_stats_t unit_stats(void)
     return stats;
 }
 
+/* Nothing is left of a test's blocks, in any lane or the system. */
+UNIT void unit_expect_none_live(void)
+{
+    hak_stats_t stats = unit_stats();
+
+    cr_assert_eq(stats.tiny_live_bytes, 0);
+    cr_assert_eq(stats.pool_live_bytes, 0);
+    cr_assert_eq(stats.ace_live_bytes, 0);
+    cr_assert_eq(stats.huge_live_bytes, 0);
+    cr_assert_eq(stats.tiny_allocs, stats.tiny_frees);
+    cr_assert_eq(stats.pool_allocs, stats.pool_frees);
+    cr_assert_eq(stats.ace_allocs, stats.ace_frees);
+    cr_assert_eq(stats.huge_allocs, stats.huge_frees);
+    cr_assert_eq(stats.system_live, 0);
+    cr_assert_eq(stats.system_live_bytes, 0);
+}
+
 /* Resident bytes of this process. */
 UNIT size_t unit_rss(void)
 {

@@ -75,16 +75,16 @@ endef
 $(foreach how,plain shared archive static,$(eval $(call program_rules,$(how))))
 
 # Libraries that lie beside the program that uses them.
-BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
+PROGRAM_BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
 $(BUILD)/$(PROGRAMS)/plain/libearly.so: PROGRAM_LIBS := -Wl,-z,initfirst
-$(BUILD)/$(PROGRAMS)/plain/early: PROGRAM_LIBS = $(BESIDE) -learly
+$(BUILD)/$(PROGRAMS)/plain/early: PROGRAM_LIBS = $(PROGRAM_BESIDE) -learly
 $(BUILD)/$(PROGRAMS)/plain/early: $(BUILD)/$(PROGRAMS)/plain/libearly.so
 
 # The same sources once more, linked otherwise.
 $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
     $(PROGRAMS)/program.h $(STAMP) $(BUILD)/$(PROGRAMS)/plain/libatfork.so
 	$(SAY) CC $@
-	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(BESIDE) -latfork
+	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(PROGRAM_BESIDE) -latfork
 
 $(BUILD)/$(PROGRAMS)/archive/cxx_static_runtime: $(PROGRAMS)/cxx.cc \
     $(STAMP) $(NEEDS_archive)
