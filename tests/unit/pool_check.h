@@ -192,7 +192,8 @@ UNIT struct hak_pool *pool_new(uint32_t *id)
     hak_tiny_init(&heap->tiny, *id, false);
     atomic_store(&heap->state, HAK_HEAP_OWNED);
     heap->pool = NULL;
-    return hak_heap_use_pool(heap);
+    hak_heap_use_large(heap);
+    return heap->pool;
 }
 
 #endif /* POOL_CHECK_H */
