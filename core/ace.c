@@ -40,6 +40,15 @@ static uint32_t delay(void)
     return (uint32_t)hak_option(HAK_OPT_purge_delay);
 }
 
+/* Sees to it that holes are looked at when their time has come. */
+static void want_tick(uint32_t now)
+{
+    if (atomic_load_explicit(&hak_ace_due, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&hak_ace_due, hak_some_time(now + delay()),
+                              memory_order_relaxed);
+    }
+}
+
 /* The pages from `page` on are a hole now. */
 static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
 {
@@ -81,6 +90,7 @@ static bool super_add(void)
 {
     uint32_t warm;
     uint32_t super = hak_range_super_take(HAK_LANE_ACE, &warm);
+    uint32_t now = hak_os_tick();
     struct hak_ace_super *meta;
 
     if (super == HAK_NO_SUPER) {
@@ -94,11 +104,14 @@ static bool super_add(void)
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
         if ((warm >> n & 1) != 0) {
             hak_bits_set(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
-                      HAK_SLAB_SIZE / HAK_PAGE, true);
+                         HAK_SLAB_SIZE / HAK_PAGE, true);
         }
     }
     set_tags(super, HAK_TAG_SHARED(HAK_TAG_ACE));
-    hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, hak_os_tick());
+    hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, now);
+    if (warm != 0) { /* what is not used of it shall not stay so */
+        want_tick(now);
+    }
     return true;
 }
 
@@ -219,15 +232,6 @@ void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
     return p;
 }
 
-/* Sees to it that holes are looked at when their time has come. */
-static void want_tick(uint32_t now)
-{
-    if (atomic_load_explicit(&hak_ace_due, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&hak_ace_due, hak_some_time(now + delay()),
-                              memory_order_relaxed);
-    }
-}
-
 static void free_locked(uint32_t page)
 {
     uint32_t pages = hak_ace_length(page);
@@ -284,7 +288,8 @@ static void shrink(uint32_t page, uint32_t old, uint32_t pages)
 {
     uint32_t now = hak_os_tick();
 
-    hak_bits_set(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1, true);
+    hak_bits_set(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1,
+                 true);
     join(page + pages, old - pages, now);
     want_tick(now);
 }

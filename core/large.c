@@ -186,7 +186,7 @@ size_t hak_large_find(const void *p, uint32_t *owner)
         return block.size;
     default:
         *owner = HAK_TAG_HEAP(tag);
-        return hak_pool_is_start(p, hak_pool_class_at(p))
+        return hak_pool_state(p) == HAK_POOL_USED
                    ? hak_pool_classes[hak_pool_class_at(p)].block
                    : 0;
     }

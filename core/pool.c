@@ -172,8 +172,7 @@ static void probe(struct hak_pool_shelf *shelf)
     used = (size_t)__builtin_popcountll(span->ready) * span->block;
     resident = hak_os_resident(hak_range_slab_start(shelf->last),
                                hak_round_up(used, HAK_PAGE));
-    shelf->use =
-        resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
+    shelf->use = resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
 }
 
 /* How many bytes more to make resident in a span; 0: leave it to faults. */
@@ -310,6 +309,25 @@ static uint64_t bit_of(const void *p, uint32_t number, unsigned class)
     return (uint64_t)1 << hak_pool_index(offset, class);
 }
 
+/* Its owner may be at work, but not on the bit of a block in use. */
+static HAK_RACY_READER enum hak_pool_state state_of(const struct hak_slab *span,
+                                                    uint64_t bit)
+{
+    if ((bit & *(const volatile uint64_t *)&span->ready) == 0) {
+        return HAK_POOL_NEVER;
+    }
+    return (bit & *(const volatile uint64_t *)&span->bits) != 0 ? HAK_POOL_FREE
+                                                                : HAK_POOL_USED;
+}
+
+/* Ends the program: p was freed and should not have been. */
+static HAK_COLD void misuse(const void *p, enum hak_pool_state state)
+{
+    hak_fatal("free(%p): %s", p,
+              state == HAK_POOL_FREE ? "a block that is free already"
+                                     : "an address that was never given out");
+}
+
 /* The n blocks that have been in the bin for longest go back to their spans. */
 static void flush(struct hak_pool *pool, unsigned class, int32_t n)
 {
@@ -319,12 +337,15 @@ static void flush(struct hak_pool *pool, unsigned class, int32_t n)
         uint32_t number = hak_pool_span(stack[i]);
         uint64_t bit = bit_of(stack[i], number, class);
 
-        if (HAK_UNLIKELY((hak_range_slab(number)->bits & bit) != 0)) {
-            hak_fatal("free(%p): a block that is free already", stack[i]);
+        enum hak_pool_state state = state_of(hak_range_slab(number), bit);
+
+        if (HAK_UNLIKELY(state != HAK_POOL_USED)) {
+            misuse(stack[i], state);
         }
         put(pool, number, bit, 1);
     }
-    memmove(stack, stack + n, (size_t)(count(pool, class) - n) * sizeof(*stack));
+    memmove(stack, stack + n,
+            (size_t)(count(pool, class) - n) * sizeof(*stack));
     pool->bins[class].top -= n;
 }
 
@@ -367,6 +388,9 @@ bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
         return false;
     }
     bit = bit_of(p, number, class);
+    if (state_of(span, bit) != HAK_POOL_USED) {
+        return false;
+    }
     old = atomic_fetch_or_explicit(&span->remote, bit, memory_order_acq_rel);
     if ((old & bit) != 0) {
         return false;
@@ -397,6 +421,11 @@ void hak_pool_collect(struct hak_pool *pool)
             atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel);
         uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
+        if (HAK_UNLIKELY((bits & span->bits) != 0)) {
+            misuse(hak_range_slab_start(number) +
+                       (size_t)__builtin_ctzll(bits & span->bits) * span->block,
+                   HAK_POOL_FREE);
+        }
         pool->remote_frees += n;
         pool->remote_bytes += n * span->block;
         put(pool, number, bits, (int64_t)n);
@@ -473,21 +502,12 @@ HAK_RACY_READER uint64_t hak_pool_live(const struct hak_pool *pool,
     return live > 0 ? (uint64_t)live : 0;
 }
 
-/* Its owner may be at work: only a pointer never given out is misjudged. */
-HAK_RACY_READER enum hak_pool_state hak_pool_state(const void *p)
+enum hak_pool_state hak_pool_state(const void *p)
 {
     unsigned class = hak_pool_class_at(p);
     uint32_t number = hak_pool_span(p);
-    const struct hak_slab *span = hak_range_slab(number);
-    uint64_t bit;
 
-    if (!hak_pool_is_start(p, class)) {
-        return HAK_POOL_MIDDLE;
-    }
-    bit = bit_of(p, number, class);
-    if ((bit & *(const volatile uint64_t *)&span->ready) == 0) {
-        return HAK_POOL_NEVER;
-    }
-    return (bit & *(const volatile uint64_t *)&span->bits) != 0 ? HAK_POOL_FREE
-                                                               : HAK_POOL_USED;
+    return hak_pool_is_start(p, class)
+               ? state_of(hak_range_slab(number), bit_of(p, number, class))
+               : HAK_POOL_MIDDLE;
 }

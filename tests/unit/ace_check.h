@@ -24,12 +24,12 @@ UNIT void ace_check_super(uint32_t super, struct ace_sums *sums)
     struct hak_ace_super *meta = hak_ace_super(begin);
     bool hole_before = false;
 
-    NEED(get(meta->starts, 0));
+    NEED(hak_bits_get(meta->starts, 0));
     for (unsigned w = 0; w < HAK_ACE_WORDS; w++) {
         NEED((meta->holes[w] & ~meta->starts[w]) == 0);
     }
     for (uint32_t at = 0; at < HAK_ACE_PAGES;) {
-        uint32_t pages = length(begin + at);
+        uint32_t pages = hak_ace_length(begin + at);
 
         if (is_hole(begin + at)) {
             NEED(!hole_before);

@@ -13,11 +13,12 @@
 
 /* What the spans come to. */
 struct pool_sums {
-    size_t spans, slabs, open, idle;
-    size_t used_bytes; /* of blocks in use or in remote words */
+    size_t spans, slabs, remote; /* spans with remote frees */
     size_t in_class[HAK_POOL_CLASSES];
-    size_t open_in_class[HAK_POOL_CLASSES];
-    size_t remote; /* spans with remote frees */
+    size_t open[HAK_POOL_CLASSES];
+    size_t taken[HAK_POOL_CLASSES]; /* blocks */
+    size_t bins[HAK_POOL_CLASSES];  /* blocks in them */
+    size_t live_bytes;              /* in use, or in remote words */
 };
 
 UNIT uint64_t pool_all_bits(unsigned class)
@@ -33,7 +34,7 @@ UNIT void pool_check_span(const struct hak_pool *pool, uint32_t number,
 {
     const struct hak_slab *span = hak_range_slab(number);
     unsigned class = span->class - HAK_TAG_POOL;
-    uint64_t remote, used;
+    uint64_t remote, taken;
 
     NEED(class < HAK_POOL_CLASSES);
     NEED(span->block == hak_pool_classes[class].block);
@@ -42,14 +43,13 @@ UNIT void pool_check_span(const struct hak_pool *pool, uint32_t number,
     NEED((span->ready & ~pool_all_bits(class)) == 0);
     NEED((span->ready & (span->ready + 1)) == 0); /* from the first one on */
     remote = atomic_load(&((struct hak_slab *)(uintptr_t)span)->remote);
-    used = span->ready & ~span->bits;
-    NEED((remote & ~used) == 0);
+    taken = span->ready & ~span->bits;
+    NEED((remote & ~taken) == 0);
     /* What is ready has been made resident, or left to faults. */
     NEED((size_t)__builtin_popcountll(span->ready) * span->block <=
          hak_range_resident(number, span->slabs));
     for (uint32_t i = 0; i < span->slabs; i++) {
-        NEED(hak_range_slab(number + i)->back == i);
-        NEED(hak_range_slab(number + i)->class == span->class);
+        NEED(hak_range_back(number + i) == i);
         NEED(hak_range_slab(number + i)->populated <= HAK_SLAB_SIZE);
         NEED(hak_range_tag((size_t)(number + i) << HAK_SLAB_SHIFT) ==
              pool->tag + class);
@@ -57,11 +57,40 @@ UNIT void pool_check_span(const struct hak_pool *pool, uint32_t number,
     sums->spans++;
     sums->slabs += span->slabs;
     sums->in_class[class]++;
-    sums->open_in_class[class] +=
-        span->bits != 0 || span->ready != pool_all_bits(class);
-    sums->idle += span->bits == span->ready;
+    sums->open[class] += span->bits != 0 || span->ready != pool_all_bits(class);
     sums->remote += remote != 0;
-    sums->used_bytes += (size_t)__builtin_popcountll(used) * span->block;
+    sums->taken[class] += (size_t)__builtin_popcountll(taken);
+}
+
+/* A bin: each of its blocks is taken from a span of the pool's, and once. */
+UNIT void pool_check_bin(const struct hak_pool *pool, unsigned class,
+                         struct pool_sums *sums)
+{
+    void *const *stack = pool->stacks[class];
+    size_t count = (size_t)(pool->bins[class].top - stack) - 1;
+
+    NEED(stack[0] == NULL);
+    NEED(count < HAK_POOL_STACK);
+    NEED(pool->bins[class].left >= 0);
+    NEED(pool->bins[class].left <= pool->bins[class].grant);
+    NEED(count + (size_t)pool->bins[class].left < HAK_POOL_STACK - 1);
+    for (size_t i = 1; i <= count; i++) {
+        uint32_t number = hak_pool_span(stack[i]);
+        struct hak_slab *span = hak_range_slab(number);
+        uint32_t index = hak_pool_index((size_t)((char *)stack[i] -
+                                                 hak_range_slab_start(number)),
+                                        class);
+        uint64_t bit = (uint64_t)1 << (index & 63);
+
+        NEED(index < hak_pool_classes[class].count);
+        NEED(hak_range_tag(hak_range_offset(stack[i])) == pool->tag + class);
+        NEED((span->ready & ~span->bits & bit) != 0);
+        NEED((atomic_load(&span->remote) & bit) == 0);
+        for (size_t k = 1; k < i; k++) {
+            NEED(stack[k] != stack[i]);
+        }
+    }
+    sums->bins[class] = count;
 }
 
 UNIT void pool_check_open(const struct hak_pool *pool, unsigned class,
@@ -70,7 +99,7 @@ UNIT void pool_check_open(const struct hak_pool *pool, unsigned class,
     uint32_t before = HAK_NO_SLAB;
     size_t count = 0, idle = 0;
 
-    for (uint32_t n = pool->open[class]; n != HAK_NO_SLAB;) {
+    for (uint32_t n = pool->shelves[class].open; n != HAK_NO_SLAB;) {
         const struct hak_slab *span = hak_range_slab(n);
 
         NEED(span->class == HAK_TAG_POOL + class);
@@ -93,7 +122,7 @@ UNIT void pool_check_inbox(const struct hak_pool *pool, size_t remote)
 
     for (uint32_t n = atomic_load(&mine->inbox); n != HAK_NO_SLAB;
          n = hak_range_slab(n)->inbox_next) {
-        NEED(hak_range_slab(n)->back == 0);
+        NEED(hak_range_back(n) == 0);
         NEED(atomic_load(&hak_range_slab(n)->remote) != 0);
         NEED(++count <= remote);
     }
@@ -131,13 +160,14 @@ UNIT struct pool_sums pool_check_quick(const struct hak_pool *pool)
         n = hak_range_slab(n)->all_next;
     }
     NEED(sums.slabs == pool->nslabs);
-    NEED(sums.used_bytes == pool->live_bytes);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        NEED(pool->filled[c] >=
-                 hak_min(sums.in_class[c] > 0 ? sums.in_class[c] - 1 : 0,
-                         UINT8_MAX) ||
-             sums.open_in_class[c] > 1);
-        pool_check_open(pool, c, sums.open_in_class[c]);
+        pool_check_open(pool, c, sums.open[c]);
+        pool_check_bin(pool, c, &sums);
+        NEED(pool->shelves[c].taken == (int64_t)sums.taken[c]);
+        NEED(sums.taken[c] >= sums.bins[c]);
+        NEED(hak_pool_live(pool, c) == sums.taken[c] - sums.bins[c]);
+        sums.live_bytes +=
+            (sums.taken[c] - sums.bins[c]) * hak_pool_classes[c].block;
     }
     pool_check_inbox(pool, sums.remote);
     return sums;
@@ -161,8 +191,9 @@ UNIT struct hak_pool *pool_new(uint32_t *id)
     NEED(heap != NULL);
     hak_tiny_init(&heap->tiny, *id, false);
     atomic_store(&heap->state, HAK_HEAP_OWNED);
-    hak_pool_init(hak_heap_pool(heap), *id);
-    return hak_heap_pool(heap);
+    heap->pool = NULL;
+    hak_heap_use_large(heap);
+    return heap->pool;
 }
 
 #endif /* POOL_CHECK_H */
