@@ -27,7 +27,7 @@
  */
 #define COST_MOST 30000
 /* Bytes that one operation on many blocks asks for, at most. */
-#define BATCH_BYTES ((size_t)4 << 20)
+#define BATCH_BYTES ((size_t)16 << 20)
 #define WORKERS 2
 #define DEPTH_MOST 2
 
