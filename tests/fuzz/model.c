@@ -442,7 +442,8 @@ void model_check_end(void)
         uint64_t most = UINT64_MAX;
 
         if (ends_with(name, "_live") || ends_with(name, "_live_bytes") ||
-            strcmp(name, "slabs") == 0) {
+            ends_with(name, "_held_bytes") || strcmp(name, "slabs") == 0 ||
+            strcmp(name, "populated_bytes") == 0) {
             most = 0;
         } else if (strcmp(name, "heaps") == 0) {
             most = 1; /* this thread's */

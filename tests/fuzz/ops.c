@@ -6,7 +6,8 @@
  * arguments; what can't be done (no block, no room) does nothing. Operations
  * may be handed to a thread that ends after them, so that its heap is parked
  * and adopted, to one of two that stay, or to the destructors of a thread's
- * end; the others wait meanwhile, so a run does the same each time.
+ * end; the others wait meanwhile, so a run does the same each time. But for one
+ * operation, for which two threads free and allocate at once.
  *
  * Built twice: with libFuzzer (make fuzz), and with replay.c, which runs the
  * inputs of tests/fuzz/corpus (make test).
@@ -27,7 +28,7 @@
  */
 #define COST_MOST 30000
 /* Bytes that one operation on many blocks asks for, at most. */
-#define BATCH_BYTES ((size_t)4 << 20)
+#define BATCH_BYTES ((size_t)16 << 20)
 #define WORKERS 2
 #define DEPTH_MOST 2
 
@@ -589,6 +590,7 @@ static void do_refused(void)
 
 static void do_thread(void);
 static void do_worker(void);
+static void do_at_once(void);
 static void do_worker_end(void);
 static void do_late(void);
 
@@ -626,7 +628,7 @@ static const struct {
     {"refused", do_refused},
     {"thread", do_thread},
     {"worker", do_worker},
-    {"worker", do_worker},
+    {"two threads at once", do_at_once},
     {"worker ends", do_worker_end},
     {"at the thread's end", do_late},
 };
@@ -648,11 +650,21 @@ static void run(size_t count)
 /* How deep we are in threads that wait for each other. */
 static unsigned depth;
 
+/* One thread's part of the work that two do at once. */
+#define SHARE_MOST 64
+
+struct share {
+    struct model_block old[SHARE_MOST]; /* to be freed */
+    void *made[SHARE_MOST];
+    size_t frees, allocs, size;
+};
+
 static struct worker {
     bool runs;
     pthread_t thread;
     sem_t start, done;
-    size_t count; /* operations to run; 0: end */
+    size_t count;        /* operations to run; 0: end */
+    struct share *share; /* or this, if not NULL */
 } workers[WORKERS];
 
 static void start(pthread_t *thread, void *(*body)(void *), void *arg)
@@ -690,6 +702,25 @@ static void do_thread(void)
     }
 }
 
+/*
+ * Allocates and frees in turn. Touches nothing that the other thread does: not
+ * the model, of a heap made by hand only what any thread may.
+ */
+static void work(struct share *share)
+{
+    for (size_t i = 0; i < SHARE_MOST; i++) {
+        if (i < share->allocs) {
+            share->made[i] = hak_malloc(share->size);
+            if (share->made[i] != NULL && share->size >= sizeof(void *)) {
+                memcpy(share->made[i], &share->made[i], sizeof(void *));
+            }
+        }
+        if (i < share->frees) {
+            hak_free(share->old[i].p);
+        }
+    }
+}
+
 static void *worker_body(void *arg)
 {
     struct worker *worker = arg;
@@ -697,11 +728,35 @@ static void *worker_body(void *arg)
     for (;;) {
         while (sem_wait(&worker->start) != 0) {
         }
-        if (worker->count == 0) {
+        if (worker->share != NULL) {
+            work(worker->share);
+        } else if (worker->count > 0) {
+            run(worker->count);
+        } else {
             return NULL;
         }
-        run(worker->count);
         sem_post(&worker->done);
+    }
+}
+
+static void worker_wake(struct worker *worker, size_t count,
+                        struct share *share)
+{
+    if (!worker->runs) {
+        worker->runs = true;
+        sem_init(&worker->start, 0, 0);
+        sem_init(&worker->done, 0, 0);
+        script.cost += 50;
+        start(&worker->thread, worker_body, worker);
+    }
+    worker->count = count;
+    worker->share = share;
+    sem_post(&worker->start);
+}
+
+static void worker_wait(struct worker *worker)
+{
+    while (sem_wait(&worker->done) != 0) {
     }
 }
 
@@ -711,28 +766,68 @@ static void do_worker(void)
     size_t what = next();
     struct worker *worker = &workers[what % WORKERS];
 
-    if (depth > 0) {
+    if (depth == 0) {
+        depth++;
+        worker_wake(worker, 1 + what / WORKERS % 16, NULL);
+        worker_wait(worker);
+        depth--;
+    }
+}
+
+/* What a thread allocated becomes known to the model. */
+static void share_add(const struct share *share)
+{
+    for (size_t i = 0; i < share->allocs; i++) {
+        void *p = share->made[i];
+
+        if (p != NULL && share->size >= sizeof(void *) &&
+            memcmp(p, &share->made[i], sizeof(void *)) != 0) {
+            model_fail("block %p of %zu bytes: another thread wrote to it", p,
+                       share->size);
+        }
+        model_add(p, share->size, 1, MODEL_NO_HEAP, false, i & 1);
+    }
+}
+
+/* This thread and one that stays free blocks and allocate, at once. */
+static void do_at_once(void)
+{
+    static struct share shares[2];
+    struct worker *worker = &workers[next() % WORKERS];
+    size_t frees = next() % (2 * SHARE_MOST);
+    size_t allocs = next() % (SHARE_MOST / 2);
+    size_t size = size_next();
+
+    if (depth > 0 || model.count + 2 * allocs > MODEL_BLOCKS ||
+        2 * allocs * size > MODEL_BYTES - model.bytes) {
         return;
     }
-    depth++;
-    if (!worker->runs) {
-        worker->runs = true;
-        sem_init(&worker->start, 0, 0);
-        sem_init(&worker->done, 0, 0);
-        script.cost += 50;
-        start(&worker->thread, worker_body, worker);
+    for (size_t i = 0; i < 2; i++) {
+        shares[i].frees = 0;
+        shares[i].allocs = allocs;
+        shares[i].size = size;
     }
-    worker->count = 1 + what / WORKERS % 16;
-    sem_post(&worker->start);
-    while (sem_wait(&worker->done) != 0) {
+    for (size_t i = 0; i < frees && model.count > 0; i++) {
+        struct share *share = &shares[i % 2];
+
+        share->old[share->frees++] = model_remove(model.live[model.count - 1]);
     }
-    depth--;
+    script.cost += frees;
+    for (size_t i = 0; i < 2 * allocs; i++) {
+        pay(size);
+    }
+    worker_wake(worker, 0, &shares[1]);
+    work(&shares[0]);
+    worker_wait(worker);
+    share_add(&shares[0]);
+    share_add(&shares[1]);
 }
 
 static void worker_end(struct worker *worker)
 {
     if (worker->runs) {
         worker->count = 0;
+        worker->share = NULL;
         /* Operations of its end may start threads, but wake no worker. */
         depth++;
         sem_post(&worker->start);

@@ -89,6 +89,17 @@ static int visible(const struct dirent *entry)
     return entry->d_name[0] != '.';
 }
 
+/*
+ * In half of the tests free memory goes back at once, not after a second.
+ * Must stand before the first call to the library.
+ */
+static void set_delay(int part)
+{
+    if (part % 2 == 1) {
+        setenv("HAKMEM_PURGE_DELAY", "0", 1);
+    }
+}
+
 /* Runs every input of this part; returns how many there are in all. */
 static int replay_part(int part)
 {
@@ -122,8 +133,9 @@ ParameterizedTest(int *part, replay, corpus)
 {
     struct stat stat_of;
 
+    set_delay(*part);
     if (stat(corpus(), &stat_of) == 0 && S_ISREG(stat_of.st_mode)) {
-        if (*part == 0) {
+        if (*part < 2) { /* with both delays */
             replay(corpus());
         }
         return;
