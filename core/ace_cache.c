@@ -64,8 +64,8 @@ void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now)
         return;
     }
     if (cache->idle_at == 0) {
-        cache->idle_at = hak_some_time(
-            now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2);
+        cache->idle_at =
+            hak_some_time(now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2);
     } else if (hak_tick_reached(now, cache->idle_at)) {
         cache->idle_at = 0;
         hak_ace_cache_empty(cache);

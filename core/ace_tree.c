@@ -27,7 +27,7 @@ void hak_hole_insert(struct hak_holes *holes, uint32_t page)
     holes->some[pages / 64] |= (uint64_t)1 << (pages % 64);
     while (*link != 0 && priority(*link) > priority(page)) {
         link = page < *link ? &hak_ace_hole(*link)->left
-                                 : &hak_ace_hole(*link)->right;
+                            : &hak_ace_hole(*link)->right;
     }
     /* What hangs here is split into what is less and what is not. */
     rest = *link;

@@ -51,7 +51,7 @@ HAK_INLINE struct hak_hole *hak_ace_hole(uint32_t page)
 }
 
 struct hak_holes {
-    uint64_t some[HAK_ACE_WORDS + 1];    /* lengths that have a hole */
+    uint64_t some[HAK_ACE_WORDS + 1];  /* lengths that have a hole */
     uint32_t roots[HAK_ACE_PAGES + 1]; /* of the treaps, by length */
 };
 

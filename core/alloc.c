@@ -191,7 +191,8 @@ static HAK_NOINLINE void *malloc_slow(size_t size)
         return p;
     }
     p = hak_lane_alloc(HAK_LANE_ALIGN, size, false, &reason);
-    return HAK_LIKELY(p != NULL) ? p : from_system(HAK_LANE_ALIGN, size, reason);
+    return HAK_LIKELY(p != NULL) ? p
+                                 : from_system(HAK_LANE_ALIGN, size, reason);
 }
 
 void hak_lane_free_system(void *p, const char *caller)

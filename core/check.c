@@ -23,8 +23,8 @@ static HAK_COLD void fatal(const void *p, const char *caller, const char *what,
 /* No lane has the slab: free, or inside a Huge block. */
 static void check_untagged(const void *p, const char *caller)
 {
-    uint32_t super = hak_range_super_head(
-        (uint32_t)(hak_range_offset(p) / HAK_SUPER_SIZE));
+    uint32_t super =
+        hak_range_super_head((uint32_t)(hak_range_offset(p) / HAK_SUPER_SIZE));
     struct hak_huge_block block;
 
     if (hak_huge_find(hak_range_super_start(super), &block)) {
@@ -48,7 +48,8 @@ static void check_tiny(const void *p, uint32_t tag, const char *caller)
 static void check_pool(const void *p, const char *caller)
 {
     switch (hak_pool_state(p)) {
-    case HAK_POOL_MIDDLE: fatal(p, caller, MIDDLE, hak_pool_classes[hak_pool_class_at(p)].block);
+    case HAK_POOL_MIDDLE:
+        fatal(p, caller, MIDDLE, hak_pool_classes[hak_pool_class_at(p)].block);
         break;
     case HAK_POOL_NEVER: fatal(p, caller, NEVER, 0); break;
     case HAK_POOL_FREE: fatal(p, caller, "a block that is free", 0); break;

@@ -32,7 +32,7 @@ void hak_heap_use_large(struct hak_heap *heap)
 
     if (heap->pool == NULL) {
         memset(&large->runs, 0, sizeof(large->runs));
-        hak_pool_init(&large->pool, heap->tiny.id);
+        hak_pool_init(&large->pool, heap->tiny.id, heap->tiny.direct);
         heap->pool = &large->pool;
         heap->runs = &large->runs;
     }

@@ -44,7 +44,7 @@ struct hak_heap {
     size_t gate;  /* `live` may rise to this: the limit less other_bytes */
     size_t limit; /* SIZE_MAX: none */
     uint64_t limit_refused;
-    struct hak_pool *pool; /* in the slot, or NULL: not used yet */
+    struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
     char name[HAK_HEAP_NAME];
 };
@@ -67,9 +67,12 @@ struct hak_heap_large {
     struct hak_pool pool;
 };
 
-_Static_assert(offsetof(struct hak_heap_large, pool.stacks) <= HAK_PAGE &&
+_Static_assert(offsetof(struct hak_heap_large, pool.stacks) +
+                           HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT *
+                               sizeof(void *) <=
+                       HAK_PAGE &&
                    sizeof(struct hak_heap_large) <= HAK_HEAP_SLOT - HAK_PAGE,
-               "it has the second page, the stacks have the rest");
+               "it has the second page, with short stacks it needs no other");
 
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void hak_heap_use_large(struct hak_heap *heap);
@@ -101,7 +104,7 @@ extern struct hak_heap_past hak_heap_past;
 
 /* What one heap has counted. */
 struct hak_heap_counts {
-    struct hak_lane_figures tiny, pool; /* without peaks */
+    struct hak_lane_figures tiny, pool;         /* without peaks */
     uint64_t runs_taken, runs_held, runs_bytes; /* of the cache of ACE runs */
     uint64_t remote_frees;
 };

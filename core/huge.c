@@ -107,9 +107,9 @@ static uint32_t take(size_t size, size_t align, bool *zero)
     if (size > hak_range.size || align > hak_range.size) {
         return HAK_NO_SUPER;
     }
-    first = hak_range_supers_take(
-        supers_for(size), (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
-        HAK_LANE_HUGE, zero);
+    first = hak_range_supers_take(supers_for(size),
+                                  (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
+                                  HAK_LANE_HUGE, zero);
     if (first != HAK_NO_SUPER) {
         want_huge_pages(first, supers_for(size));
     }

@@ -105,8 +105,7 @@ HAK_INLINE bool hak_fits_as_is(size_t usable, size_t size)
 /* Whether a block with this tag is of one of those lanes. */
 HAK_INLINE bool hak_tag_is_large(uint32_t tag)
 {
-    return HAK_TAG_CLASS(tag) - HAK_TAG_POOL <=
-           HAK_TAG_HUGE - HAK_TAG_POOL;
+    return HAK_TAG_CLASS(tag) - HAK_TAG_POOL <= HAK_TAG_HUGE - HAK_TAG_POOL;
 }
 
 /*

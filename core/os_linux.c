@@ -182,8 +182,7 @@ bool hak_os_move(void *from, void *to, size_t size)
         return false;
     }
     ok = mremap(from, size, size,
-                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-                to) == to;
+                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to;
     errno = saved;
     return ok;
 }

@@ -30,6 +30,7 @@
  */
 #define LADDER_FROM HAK_MIB
 #define LADDER_FIRST (16 * HAK_KIB)
+#define GROWN 16 /* slabs that a heap has when its stacks get longer */
 #define LADDER_MORE HAK_SLAB_SIZE
 #define SMALL HAK_PAGE
 
@@ -43,13 +44,19 @@ static int32_t budget(const struct hak_pool *pool, unsigned class)
     size_t bytes = hak_max(share, BUDGET_LEAST);
     size_t blocks = bytes / hak_pool_classes[class].block;
 
-    return (int32_t)hak_min(hak_max(blocks, BLOCKS_LEAST), HAK_POOL_STACK - 1);
+    return (int32_t)hak_min(hak_max(blocks, BLOCKS_LEAST), pool->places - 1);
+}
+
+/* The bottom of a bin's stack, which is NULL. */
+static void **bottom(const struct hak_pool *pool, unsigned class)
+{
+    return (void **)&pool->stacks[class * pool->places];
 }
 
 /* Blocks in the bin. */
 static int32_t count(const struct hak_pool *pool, unsigned class)
 {
-    return (int32_t)(pool->bins[class].top - &pool->stacks[class][1]);
+    return (int32_t)(pool->bins[class].top - bottom(pool, class)) - 1;
 }
 
 /* The next look at a bin comes when it is full, or sooner. */
@@ -64,15 +71,25 @@ static void grant(struct hak_pool *pool, unsigned class)
     bin->left = bin->grant = pushes > 1 ? pushes - 1 : 0;
 }
 
-void hak_pool_init(struct hak_pool *pool, uint32_t id)
+/* Gives the empty bins stacks of so many places. */
+static void lay_out(struct hak_pool *pool, uint32_t places)
+{
+    pool->places = places;
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        /* Beyond short stacks no bottom was ever anything else. */
+        if (c * places < HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT) {
+            *bottom(pool, c) = NULL;
+        }
+        pool->bins[c].top = bottom(pool, c) + 1;
+        grant(pool, c);
+    }
+}
+
+void hak_pool_init(struct hak_pool *pool, uint32_t id, bool small)
 {
     memset(pool, 0, offsetof(struct hak_pool, stacks));
     pool->tag = id << HAK_TAG_CLASS_BITS | HAK_TAG_POOL;
-    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        pool->stacks[c][0] = NULL;
-        pool->bins[c].top = &pool->stacks[c][1];
-        grant(pool, c);
-    }
+    lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
 }
 
 void hak_pool_release(struct hak_pool *pool)
@@ -119,8 +136,9 @@ static bool is_full(const struct hak_slab *span)
 static uint32_t span_take(struct hak_pool *pool, unsigned class)
 {
     uint8_t slabs = hak_pool_classes[class].slabs;
-    uint32_t number = hak_range_slabs_take(
-        slabs, HAK_LANE_POOL, pool->shelves[class].use == HAK_POOL_WHOLE);
+    uint32_t number =
+        hak_range_slabs_take(slabs, HAK_LANE_POOL,
+                             pool->shelves[class].use == HAK_POOL_WHOLE);
     struct hak_slab *span;
 
     if (number == HAK_NO_SLAB) {
@@ -190,8 +208,8 @@ static size_t ladder_step(const struct hak_pool *pool, unsigned class)
 }
 
 /*
- * Makes more blocks of a span ready: all of them if its pages are left to
- * faults, else as many as the next step of the ladder brings.
+ * Makes more blocks of a span ready: as many as the next step of the ladder
+ * brings, or if its pages are left to faults as many again as there are.
  */
 static bool span_ready(struct hak_pool *pool, uint32_t number)
 {
@@ -199,11 +217,10 @@ static bool span_ready(struct hak_pool *pool, uint32_t number)
     unsigned class = class_of(span);
     size_t step = ladder_step(pool, class);
     uint32_t have = (uint32_t)__builtin_popcountll(span->ready);
-    uint32_t more = hak_pool_classes[class].count - have;
+    uint32_t left = hak_pool_classes[class].count - have;
+    size_t ahead = step > 0 ? step : hak_max(have * span->block, HAK_PAGE);
+    uint32_t more = (uint32_t)hak_min(left, hak_max(ahead / span->block, 1));
 
-    if (step > 0) {
-        more = (uint32_t)hak_min(more, hak_max(step / span->block, 1));
-    }
     if (!hak_range_ready(number, span->slabs, (have + more) * span->block,
                          step)) {
         return false;
@@ -264,13 +281,18 @@ static bool fill(struct hak_pool *pool, unsigned class)
 }
 
 static void heed(struct hak_pool *pool);
+static void empty(struct hak_pool *pool);
 
 void *hak_pool_refill(struct hak_pool *pool, unsigned class)
 {
     void *p = NULL;
 
     busy(pool, true);
-    /* Blocks of this class may be on their way in the inbox. */
+    if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
+                     pool->nslabs > GROWN)) {
+        empty(pool);
+        lay_out(pool, HAK_POOL_STACK);
+    }
     if (HAK_LIKELY(fill(pool, class))) {
         p = *--pool->bins[class].top;
         pool->bins[class].pops++;
@@ -331,7 +353,7 @@ static HAK_COLD void misuse(const void *p, enum hak_pool_state state)
 /* The n blocks that have been in the bin for longest go back to their spans. */
 static void flush(struct hak_pool *pool, unsigned class, int32_t n)
 {
-    void **stack = &pool->stacks[class][1];
+    void **stack = bottom(pool, class) + 1;
 
     for (int32_t i = 0; i < n; i++) {
         uint32_t number = hak_pool_span(stack[i]);

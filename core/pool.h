@@ -31,8 +31,13 @@
 #include "pool_class.h"
 #include "range.h"
 
-/* Blocks that a bin may hold, and its bottom. */
+/*
+ * Places in a bin's stack, its bottom included. Heaps made by hand begin with
+ * short stacks, which fit on the page of the rest, and get longer ones when
+ * they have grown.
+ */
 #define HAK_POOL_STACK 64
+#define HAK_POOL_STACK_SHORT 4
 
 struct hak_pool_bin {
     void **top;    /* the first free place of the stack */
@@ -64,11 +69,16 @@ struct hak_pool {
     /* any thread */
     _Atomic(uint32_t) inbox; /* spans with remote frees */
     _Atomic(bool) busy;      /* in a slow path, see hak_tiny_busy */
-    void *stacks[HAK_POOL_CLASSES][HAK_POOL_STACK];
+    /* owner */
+    uint32_t places; /* of each stack: one of the two above */
+    void *stacks[HAK_POOL_CLASSES * HAK_POOL_STACK];
 };
 
-/* Makes the state of heap `id` usable. */
-void hak_pool_init(struct hak_pool *pool, uint32_t id);
+/*
+ * Makes the state of heap `id` usable; `stacks` is all zero, or was of this
+ * state before. `small`: begin with short stacks.
+ */
+void hak_pool_init(struct hak_pool *pool, uint32_t id, bool small);
 
 /* Gives every span back, whatever is still in use. O(spans). */
 void hak_pool_release(struct hak_pool *pool);

@@ -47,8 +47,9 @@ static void plan(struct layout *layout, size_t size)
     layout->heaps = hak_round_up(heap_total * HAK_HEAP_SLOT, HAK_META_STEP);
     layout->backs = layout->supers + MAPS * layout->map;
     layout->start = hak_round_up(layout->backs + slab_total, HAK_META_STEP);
-    layout->before_base = hak_round_up(
-        layout->start + layout->slabs + layout->heaps, HAK_SUPER_SIZE);
+    layout->before_base =
+        hak_round_up(layout->start + layout->slabs + layout->heaps,
+                     HAK_SUPER_SIZE);
     layout->tags = hak_round_up(slab_total * sizeof(uint32_t), HAK_PAGE);
 }
 

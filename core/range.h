@@ -73,13 +73,13 @@ enum hak_lane {
 struct hak_slab {
     /* owner thread */
     union {
-        struct { /* Tiny */
+        struct {                    /* Tiny */
             struct hak_block *free; /* blocks given back to the slab */
             uint32_t nfree;         /* how many those are */
             uint32_t carved;        /* blocks that were ever handed out */
             uint32_t capacity;      /* blocks that fit */
         };
-        struct { /* Pool: a bit for each block of the span */
+        struct {            /* Pool: a bit for each block of the span */
             uint64_t bits;  /* free blocks */
             uint64_t ready; /* blocks that were ever free */
         };

@@ -255,8 +255,8 @@ static void head_set(struct hak_tiny *tiny, unsigned class,
      */
     tiny->bins[class].head = list;
     tiny->shelves[class].base = (int64_t)tiny->bins[class].pops + count;
-    grant(tiny, class, (int32_t)hak_max((size_t)cap / 2,
-                                        cap - hak_min(count, (size_t)cap)));
+    grant(tiny, class,
+          (int32_t)hak_max((size_t)cap / 2, cap - hak_min(count, (size_t)cap)));
 }
 
 /* The whole free list of the first open slab. */
