@@ -113,10 +113,9 @@ Test(life, what_is_said_at_exit_does_not_go_into_another_file)
     static const struct wrap_how how = {.preload = true,
                                         .env = {"HAKMEM_WRAP_DIAG=1"}};
     static const char *const ways[] = {"replace", "close all"};
-    char file[] = "wrap-life-XXXXXX";
-    int fd = mkstemp(file);
+    int fd;
+    const char *file = wrap_temporary(&fd);
 
-    cr_assert_geq(fd, 0);
     for (int i = 0; i < 2; i++) {
         struct wrap_said said;
         struct stat now;
@@ -130,6 +129,25 @@ Test(life, what_is_said_at_exit_does_not_go_into_another_file)
     unlink(file);
 }
 
+/* The report of HAKMEM_SHOW_STATS is written after ls has closed it. */
+Test(life, figures_at_exit_and_when_asked_for)
+{
+    static const struct wrap_how how = {.preload = true,
+                                        .env = {"HAKMEM_SHOW_STATS=1"}};
+    struct wrap_said said;
+    unsigned long blocks;
+
+    wrap_run(&said, &how, "ls", wrap_path("libhakmem.so"));
+    cr_assert_not_null(strstr(said.err, ": ls, process "));
+    cr_assert_eq(sscanf(strstr(said.err, "\ntiny "), "\ntiny %lu", &blocks), 1);
+    cr_assert_gt(blocks, 0);
+    wrap_done(&said);
+    wrap_run(&said, &preloaded, wrap_program("plain/misuse"), "stats");
+    cr_assert_not_null(strstr(said.err, ": misuse, process "));
+    cr_assert_not_null(strstr(said.err, "\nArena 0:\n")); /* glibc's */
+    wrap_done(&said);
+}
+
 /* ---- rights ------------------------------------------------------------- */
 
 /* A program with more rights than its user takes no settings from him. */
@@ -138,14 +156,14 @@ Test(life, a_set_user_id_program_obeys_no_settings)
     static const struct wrap_how how = {
         .env = {"HAKMEM_WRAP_DIAG=1", "HAKMEM_TRACE=1",
                 "HAKMEM_FORCE_LIBC_ALLOC=maybe"}};
-    char file[] = "/var/tmp/hakmem-XXXXXX";
     struct wrap_said said;
+    const char *file;
+    int fd;
 
     if (geteuid() != 0) {
         cr_skip("only root can make a program that runs as another user");
     }
-    int fd = mkstemp(file);
-    cr_assert_geq(fd, 0);
+    file = wrap_temporary(&fd);
     close(fd);
     wrap_run(&said, &alone, "cp", wrap_program("archive/secret"), file);
     wrap_done(&said);

@@ -64,6 +64,20 @@ WRAP const char *wrap_program(const char *name)
     return wrap_path(path);
 }
 
+/* A new empty file, and in *fd its descriptor. The caller removes it. */
+WRAP const char *wrap_temporary(int *fd)
+{
+    const char *dir = getenv("TMPDIR");
+    char *path;
+
+    cr_assert_gt(asprintf(&path, "%s/hakmem-wrap-XXXXXX",
+                          dir != NULL ? dir : P_tmpdir),
+                 0);
+    *fd = mkstemp(path);
+    cr_assert_geq(*fd, 0);
+    return path;
+}
+
 WRAP char *wrap_text(int fd)
 {
     off_t length = lseek(fd, 0, SEEK_END);

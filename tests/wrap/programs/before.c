@@ -9,6 +9,7 @@
 
 void *__libc_malloc(size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
+void cfree(void *p); /* in no header since glibc 2.26 */
 
 static void libc_blocks(void)
 {
@@ -74,6 +75,8 @@ int main(void)
         NEED(owned(p));
         hak_free(p);
         free(hak_malloc(100));
+        cfree(malloc(100));
+        cfree(__libc_malloc(100));
     }
     puts("well");
     return 0;

@@ -1,6 +1,6 @@
 /*
  * misuse.c WHAT - frees or resizes what is no block; or, to see where what is
- * said at exit goes, changes standard error.
+ * said at exit goes, changes standard error; or has the figures printed.
  */
 #include <fcntl.h>
 
@@ -18,6 +18,8 @@ int main(int argc, char **argv)
         p = realloc(hide_pointer(p + 16), 200);
     } else if (strcmp(what, "usable") == 0) {
         printf("%zu\n", malloc_usable_size(hide_pointer(p + 16)));
+    } else if (strcmp(what, "stats") == 0) {
+        malloc_stats();
     } else if (strcmp(what, "close") == 0) {
         close(STDERR_FILENO);
     } else if (strcmp(what, "replace") == 0 && argc > 2) {
