@@ -17,7 +17,7 @@ Test(alloc, every_size_is_usable_aligned_and_in_its_lane)
     for (size_t size = 0; size < 3000; size++) {
         blocks[size] = hak_malloc(size);
         cr_assert_not_null(blocks[size]);
-        cr_assert_eq((uintptr_t)blocks[size] % (size > 8 ? 16 : 8), 0);
+        cr_assert_eq((uintptr_t)blocks[size] % 16, 0);
         cr_assert(hak_owns(blocks[size]));
         cr_assert_eq(
             hak_tag_is_large(hak_range_tag(hak_range_offset(blocks[size]))),
@@ -268,7 +268,7 @@ Test(alloc, realloc_to_0_keeps_a_small_block)
     char *p = hak_realloc(hak_malloc(500), unit_size(0));
 
     cr_assert_not_null(p);
-    cr_assert_eq(hak_usable_size(p), 8);
+    cr_assert_eq(hak_usable_size(p), 16);
     hak_free(p);
     cr_assert_eq(unit_stats().tiny_live_bytes, 0);
 }

@@ -52,19 +52,20 @@ Test(heap, counts_outlive_the_heap)
     for (unsigned i = 0; i < 10; i++) {
         p[i] = hak_tiny_alloc(&heap->tiny, i);
     }
+    hak_heap_use_large(heap);
     for (unsigned i = 0; i < 6; i++) {
-        q[i] = hak_pool_alloc(hak_heap_use_pool(heap), i);
+        q[i] = hak_pool_alloc(heap->pool, i);
     }
     for (unsigned i = 0; i < 4; i++) {
         hak_tiny_free(&heap->tiny, i, p[i]);
     }
     for (unsigned i = 0; i < 2; i++) {
-        cr_assert(hak_pool_free(hak_heap_pool(heap), q[i]));
+        hak_pool_free(heap->pool, i, q[i]);
     }
     hak_free(p[4]);
     hak_free(q[2]);
     hak_tiny_collect(&heap->tiny);
-    hak_pool_collect(hak_heap_pool(heap));
+    hak_pool_collect(heap->pool);
     hak_heap_count(heap, &counts);
     cr_assert_eq(counts.tiny.allocs, 10);
     cr_assert_eq(counts.tiny.frees, 5);
@@ -108,15 +109,21 @@ Test(heap, the_rest_of_the_page_is_the_maker_s_and_zero)
         cr_assert_eq((uintptr_t)extra % 64, 0);
         cr_assert_eq((uintptr_t)(extra + HAK_HEAP_EXTRA),
                      (uintptr_t)heap + HAK_PAGE);
-        cr_assert_eq((uintptr_t)hak_heap_pool(heap),
-                     (uintptr_t)heap + HAK_PAGE);
+        cr_assert_leq(HAK_PAGE + sizeof(struct hak_heap_large), HAK_HEAP_SLOT);
         for (size_t i = 0; i < HAK_HEAP_EXTRA; i++) {
             cr_assert_eq(extra[i], 0);
         }
-        cr_assert_eq(hak_heap_pool(heap)->tag, 0, "Pool was not used yet");
+        cr_assert_null(heap->pool, "it was not used yet");
+        cr_assert_null(heap->runs);
         memset(extra, 0xff, HAK_HEAP_EXTRA);
         hak_free(hak_heap_malloc(heap, 100));
         hak_free(hak_heap_malloc(heap, 2000));
+        cr_assert_geq((uintptr_t)heap->pool, (uintptr_t)heap + HAK_PAGE);
+        cr_assert_leq((uintptr_t)(heap->pool + 1),
+                      (uintptr_t)heap + HAK_HEAP_SLOT);
+        cr_assert_geq((uintptr_t)heap->runs, (uintptr_t)heap + HAK_PAGE);
+        cr_assert_leq((uintptr_t)(heap->runs + 1),
+                      (uintptr_t)heap + HAK_HEAP_SLOT);
         for (size_t i = 0; i < HAK_HEAP_EXTRA; i++) {
             cr_assert_eq(extra[i], 0xff);
         }

@@ -106,7 +106,7 @@ Test(heap_made, every_size_fits_aligned_and_distinct)
     for (size_t size = 0; size < 2100; size++) {
         blocks[size] = hak_heap_malloc(heap, size);
         cr_assert_not_null(blocks[size]);
-        cr_assert_eq((uintptr_t)blocks[size] % (size > 8 ? 16 : 8), 0);
+        cr_assert_eq((uintptr_t)blocks[size] % 16, 0);
         cr_assert(hak_owns(blocks[size]));
         cr_assert_geq(hak_usable_size(blocks[size]), size);
         cr_assert_eq(hak_usable_size(blocks[size]), whole(size));
@@ -247,8 +247,13 @@ Test(heap_made, one_byte_under_a_block_refuses_it)
     cr_assert_null(hak_heap_malloc(heap, 65));
     cr_assert_not_null(hak_heap_malloc(heap, 64));
     cr_assert_null(hak_heap_malloc(heap, 9));
-    cr_assert_not_null(hak_heap_malloc(heap, 8));
-    cr_assert_eq(hak_heap_live(heap), 72);
+    cr_assert_null(hak_heap_malloc(heap, 0));
+    cr_assert_eq(hak_heap_live(heap), 64);
+    hak_heap_delete(heap);
+    heap = limited(80);
+    cr_assert_not_null(hak_heap_malloc(heap, 64));
+    cr_assert_not_null(hak_heap_malloc(heap, 0));
+    cr_assert_eq(hak_heap_live(heap), 80);
     cr_assert_null(hak_heap_malloc(heap, 0));
     hak_heap_delete(heap);
 }

@@ -150,7 +150,7 @@ Test(range, heap_slots_end_with_null)
         count++;
         last = slot;
     }
-    cr_assert_eq(count, HAK_GIB / 32 / HAK_HEAP_SLOT);
+    cr_assert_eq(count, HAK_GIB / 8 / HAK_HEAP_SLOT);
     last[HAK_HEAP_SLOT - 1] = 1;
     hak_range_heap_give(5);
     cr_assert_eq(hak_range_heap_take(&id), hak_range_heap(5));

@@ -70,7 +70,7 @@ UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
 
     NEED(class < HAK_TINY_CLASSES);
     NEED(slab->block == hak_tiny_size[class]);
-    NEED(slab->slabs == 1 && slab->back == 0);
+    NEED(slab->slabs == 1);
     NEED(slab->capacity == HAK_SLAB_SIZE / slab->block);
     NEED(slab->nfree <= slab->carved && slab->carved <= slab->capacity);
     NEED(slab->carved == slab->capacity || fresh);
