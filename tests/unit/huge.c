@@ -70,7 +70,7 @@ Test(huge, a_block_has_whole_superslabs_and_its_pages)
 
 Test(huge, alignment_up_to_64_mb)
 {
-    char *p[40];
+    char *p[60];
     int n = 0;
     bool zero;
 
@@ -79,7 +79,7 @@ Test(huge, alignment_up_to_64_mb)
         static const size_t sizes[] = {0, 1, HAK_SUPER_SIZE, 5 * HAK_MIB};
 
         for (int i = 0; i < 4; i++) {
-            if (n < 40) {
+            if (n < 60) {
                 p[n++] = get(hak_max(sizes[i], 1), align, &zero);
             }
         }
