@@ -130,16 +130,16 @@ size_t hak_lane_usable(const void *p, const char *caller)
  */
 static void *alloc_to_grow(size_t size, enum hak_reason *reason)
 {
-    size_t more = size + size / 4;
-    void *p;
+    size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
+    void *p = NULL;
 
-    if (size < HAK_LANE_ACE_MIN || more > HAK_LANE_ACE_MAX) {
+    if (size >= HAK_LANE_ACE_MIN && size <= most) {
+        p = hak_lane_alloc(HAK_LANE_ALIGN, size + size / 4, false, reason);
+    }
+    if (p == NULL) {
         return hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
     }
-    p = hak_lane_alloc(HAK_LANE_ALIGN, more, false, reason);
-    if (p != NULL) {
-        hak_large_resize(p, size);
-    }
+    hak_large_resize(p, size);
     return p;
 }
 

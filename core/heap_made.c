@@ -267,9 +267,10 @@ static size_t size_of(struct hak_heap *heap, void *p)
 static void *resize_large(struct hak_heap *heap, void *p, size_t old,
                           size_t size)
 {
+    size_t bytes = hak_large_bytes(size);
     void *moved = NULL;
 
-    if (size <= old || admit(heap, size - old)) {
+    if (bytes <= old || admit(heap, bytes - old)) {
         moved = hak_large_resize(p, size);
     }
     settle(heap);

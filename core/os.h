@@ -50,7 +50,8 @@ uint64_t hak_os_clock(void);
 /*
  * Moves the pages of `size` bytes at `from` to `to`, leaving zeroed, usable
  * memory behind; nothing is copied. `to` may be reserved or committed. False:
- * the kernel can't (before 5.7), both sides are as they were.
+ * the kernel can't (before 5.7, or under a limit on address space); `from` is
+ * as it was, `to` is committed or as it was.
  */
 bool hak_os_move(void *from, void *to, size_t size);
 

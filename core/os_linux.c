@@ -173,16 +173,26 @@ uint32_t hak_os_tick(void)
     return (uint32_t)(now.tv_sec * 1000 + now.tv_nsec / 1000000);
 }
 
+/*
+ * The kernel unmaps the target first and may refuse then: with a limit on
+ * address space, or too many mappings. In the latter case the target can be
+ * mapped again, in the former not, so it is not tried.
+ */
 bool hak_os_move(void *from, void *to, size_t size)
 {
     int saved = errno;
     bool ok;
 
-    if (refused()) {
+    if (refused() || hak_os_address_limit() != SIZE_MAX) {
         return false;
     }
     ok = mremap(from, size, size,
                 MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to;
+    if (!ok && errno != EINVAL) {
+        (void)mmap(to, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                   0);
+    }
     errno = saved;
     return ok;
 }

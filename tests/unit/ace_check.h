@@ -53,16 +53,16 @@ UNIT void ace_check_super(uint32_t super, struct ace_sums *sums)
     sums->supers++;
 }
 
-/* The treap has every hole once: as many, in order, and each is one. */
-UNIT void ace_check_tree(uint32_t page, uint32_t *before, size_t *seen)
+/* The treap of a length has holes of it alone, in order. */
+UNIT void ace_check_tree(uint32_t length, uint32_t page, uint32_t *before,
+                         size_t *seen)
 {
     while (page != 0) {
         const struct hak_hole *hole = hak_ace_hole(page);
 
-        ace_check_tree(hole->left, before, seen);
+        ace_check_tree(length, hole->left, before, seen);
         NEED(is_hole(page));
-        NEED(*before == 0 || hak_ace_hole(*before)->pages < hole->pages ||
-             (hak_ace_hole(*before)->pages == hole->pages && *before < page));
+        NEED(hole->pages == length && *before < page);
         *before = page;
         ++*seen;
         page = hole->right;
@@ -74,7 +74,7 @@ UNIT struct ace_sums ace_check(void)
     uint32_t limit = (uint32_t)(hak_range.size / HAK_SUPER_SIZE);
     struct ace_sums sums = {0};
     struct hak_range_figures range;
-    uint32_t before = 0;
+    uint32_t before;
     size_t seen = 0;
 
     hak_range_figures(&range);
@@ -89,7 +89,10 @@ UNIT struct ace_sums ace_check(void)
         }
     }
     NEED(sums.supers * HAK_SUPER_SIZE == range.held[HAK_LANE_ACE]);
-    ace_check_tree(root, &before, &seen);
+    for (uint32_t length = 1; length <= HAK_ACE_PAGES; length++) {
+        before = 0;
+        ace_check_tree(length, holes.roots[length], &before, &seen);
+    }
     NEED(seen == sums.holes);
     NEED(sums.spares == spares && spares <= SPARE_MOST);
     NEED(figures.live_bytes == sums.run_pages * HAK_PAGE);

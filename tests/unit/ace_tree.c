@@ -1,6 +1,6 @@
 /*
- * ace_tree.c - tests of the treap of ACE's holes: order, heap, best fit,
- * depth. It is compiled in here: the tests know its order and priorities.
+ * ace_tree.c - tests of the treaps of ACE's holes: order, heap, best fit, depth.
+ * They are compiled in here: the tests know their priorities.
  */
 #include "../../core/ace_tree.c"
 
@@ -10,9 +10,9 @@ TestSuite(ace_tree, .timeout = 120);
 
 enum { SUPERS = 128, MOST = SUPERS * HAK_ACE_PAGES / 16 };
 
-static uint32_t root;
+static struct hak_holes holes;
 static uint32_t first;       /* the first of SUPERS superslabs */
-static uint32_t pages[MOST]; /* the holes that are in the treap */
+static uint32_t pages[MOST]; /* the holes that are in a treap */
 static size_t count;
 
 static void start(void)
@@ -24,7 +24,7 @@ static void start(void)
     for (uint32_t i = 1; i < SUPERS; i++) {
         NEED(hak_range_super_take(HAK_LANE_ACE, &warm) == first + i);
     }
-    root = 0;
+    memset(&holes, 0, sizeof(holes));
     count = 0;
 }
 
@@ -39,18 +39,19 @@ static void insert(uint32_t page, uint32_t length)
     /* What a run that was here before left behind. */
     hak_ace_hole(page)->left = hak_ace_hole(page)->right = UINT32_MAX;
     hak_ace_hole(page)->pages = length;
-    hak_hole_insert(&root, page);
+    hak_hole_insert(&holes, page);
     pages[count++] = page;
 }
 
 static void drop(size_t i)
 {
-    hak_hole_remove(&root, pages[i]);
+    hak_hole_remove(&holes, pages[i]);
     pages[i] = pages[--count];
 }
 
-/* Walks the treap below `page`; returns its depth. */
-static size_t walk(uint32_t page, uint32_t *before, size_t *seen)
+/* Walks the treap of a length below `page`; returns its depth. */
+static size_t walk(uint32_t length, uint32_t page, uint32_t *before,
+                   size_t *seen)
 {
     struct hak_hole *hole;
     size_t left, right;
@@ -59,26 +60,39 @@ static size_t walk(uint32_t page, uint32_t *before, size_t *seen)
         return 0;
     }
     hole = hak_ace_hole(page);
+    NEED(hole->pages == length);
     NEED(hole->left == 0 || priority(hole->left) < priority(page));
     NEED(hole->right == 0 || priority(hole->right) < priority(page));
-    left = walk(hole->left, before, seen);
-    NEED(*before == 0 || less(*before, page));
-    NEED(!less(page, page));
+    left = walk(length, hole->left, before, seen);
+    NEED(*before < page);
     *before = page;
     NEED(++*seen <= count);
-    right = walk(hole->right, before, seen);
+    right = walk(length, hole->right, before, seen);
     return 1 + hak_max(left, right);
 }
 
-/* All is in order; the depth. */
+/* All is in order; the largest depth. */
 static size_t check(void)
 {
-    uint32_t before = 0;
-    size_t seen = 0;
-    size_t depth = walk(root, &before, &seen);
+    size_t seen = 0, depth = 0;
 
+    for (uint32_t length = 1; length <= HAK_ACE_PAGES; length++) {
+        uint32_t before = 0;
+        bool some = (holes.some[length / 64] >> (length % 64) & 1) != 0;
+
+        NEED(some == (holes.roots[length] != 0));
+        depth =
+            hak_max(depth, walk(length, holes.roots[length], &before, &seen));
+    }
     NEED(seen == count);
     return depth;
+}
+
+static bool is_empty(void)
+{
+    static const struct hak_holes none;
+
+    return memcmp(&holes, &none, sizeof(holes)) == 0;
 }
 
 /* What hak_hole_best should find. */
@@ -101,19 +115,19 @@ static uint32_t best(uint32_t length)
 static void check_best(void)
 {
     for (uint32_t length = 1; length <= HAK_ACE_PAGES; length += 7) {
-        NEED(hak_hole_best(root, length) == best(length));
+        NEED(hak_hole_best(&holes, length) == best(length));
     }
 }
 
 Test(ace_tree, an_empty_treap_has_nothing)
 {
     start();
-    cr_assert_eq(hak_hole_best(root, 1), 0);
+    cr_assert_eq(hak_hole_best(&holes, 1), 0);
     insert(page_at(100), 20);
-    cr_assert_eq(hak_hole_best(root, 20), page_at(100));
-    cr_assert_eq(hak_hole_best(root, 21), 0);
+    cr_assert_eq(hak_hole_best(&holes, 20), page_at(100));
+    cr_assert_eq(hak_hole_best(&holes, 21), 0);
     drop(0);
-    cr_assert_eq(root, 0);
+    cr_assert(is_empty());
 }
 
 Test(ace_tree, of_equal_holes_the_lowest_is_found)
@@ -128,12 +142,12 @@ Test(ace_tree, of_equal_holes_the_lowest_is_found)
     }
     insert(page_at(0), 31); /* lower, but larger */
     for (size_t i = 0; i < 6; i++) {
-        uint32_t found = hak_hole_best(root, 25);
+        uint32_t found = hak_hole_best(&holes, 25);
 
         cr_assert_eq(found, page_at(order[i]));
-        hak_hole_remove(&root, found);
+        hak_hole_remove(&holes, found);
     }
-    cr_assert_eq(hak_hole_best(root, 25), page_at(0));
+    cr_assert_eq(hak_hole_best(&holes, 25), page_at(0));
 }
 
 Test(ace_tree, random_insertions_and_removals)
@@ -167,7 +181,7 @@ Test(ace_tree, random_insertions_and_removals)
             check();
         }
     }
-    cr_assert_eq(root, 0);
+    cr_assert(is_empty());
 }
 
 /*
@@ -182,13 +196,13 @@ Test(ace_tree, regular_patterns_do_not_make_it_deep)
         if (stride == 16) {
             start();
         }
-        root = 0;
+        memset(&holes, 0, sizeof(holes));
         count = 0;
         for (size_t i = 0; i < total; i++) {
             insert(page_at(i * stride), 15);
         }
         cr_assert_leq(check(), 45, "stride %zu: depth %zu of %zu", stride,
                       check(), total);
-        cr_assert_eq(hak_hole_best(root, 15), page_at(0));
+        cr_assert_eq(hak_hole_best(&holes, 15), page_at(0));
     }
 }

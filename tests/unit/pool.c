@@ -222,6 +222,33 @@ Test(pool, a_random_stream_on_all_classes)
     stream(0, HAK_POOL_CLASSES, unit_scale(8000, 500));
 }
 
+/* Of a heap made by hand; the stacks become long as it grows. */
+Test(pool, a_random_stream_that_begins_with_short_stacks)
+{
+    static char *p[400];
+
+    pool = pool_new(&id);
+    /* A heap that was here before has left its stacks behind. */
+    memset(pool->stacks, 0xee, 45 * HAK_POOL_STACK_SHORT * sizeof(void *));
+    hak_pool_init(pool, id, true);
+    for (int i = 0; i < 400; i++) {
+        p[i] = get((unsigned)(i * 7) % 12);
+        pool_check_quick(pool);
+        if (i % 3 == 0) {
+            put(p[i]);
+            p[i] = get((unsigned)(i * 7) % 12);
+        }
+    }
+    cr_assert_eq(pool->places, HAK_POOL_STACK);
+    for (int i = 0; i < 400; i++) {
+        put(p[i]);
+        pool_check_quick(pool);
+    }
+    hak_pool_release(pool);
+    hak_pool_init(pool, id, true);
+    stream(0, HAK_POOL_CLASSES, unit_scale(4000, 500));
+}
+
 /* ---- memory that stays untouched -------------------------------------------------- */
 
 /* A small process: pages become resident as their blocks are used. */

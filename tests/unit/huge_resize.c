@@ -1,0 +1,399 @@
+/*
+ * huge_resize.c - tests of how a Huge block grows and shrinks: in place, by
+ * moving pages, and by copying where the kernel can't move; and of what
+ * happens when the address range is used up.
+ */
+#include "huge_check.h"
+#include "lane.h"
+
+TestSuite(huge_resize, .timeout = 120);
+
+static char *get(size_t size)
+{
+    bool zero;
+    char *p = hak_huge_alloc(size, 1, HAK_ID_SHARED, &zero);
+
+    NEED(p != NULL);
+    return p;
+}
+
+static void put(void *p)
+{
+    struct hak_huge_block block;
+
+    NEED(hak_huge_free(p, &block));
+}
+
+/* Something else in every 8 bytes. */
+static void fill(char *p, size_t size, uint64_t seed)
+{
+    for (size_t at = 0; at < size; at += 8) {
+        uint64_t word = (seed + at) * UINT64_C(0x9e3779b97f4a7c15);
+
+        memcpy(p + at, &word, 8);
+    }
+}
+
+static bool is_filled(const char *p, size_t size, uint64_t seed)
+{
+    for (size_t at = 0; at < size; at += 8) {
+        uint64_t word = (seed + at) * UINT64_C(0x9e3779b97f4a7c15), is;
+
+        memcpy(&is, p + at, 8);
+        if (is != word) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static size_t size_of(const void *p)
+{
+    struct hak_huge_block block;
+
+    NEED(hak_huge_find(p, &block));
+    return block.size;
+}
+
+static struct rusage usage(void)
+{
+    struct rusage usage;
+
+    NEED(getrusage(RUSAGE_SELF, &usage) == 0);
+    return usage;
+}
+
+/* ---- in place ----------------------------------------------------------------- */
+
+Test(huge_resize, grows_in_place_when_what_follows_is_free)
+{
+    char *above, *p;
+
+    cr_assert(hak_range_init());
+    above = get(20 * HAK_MIB);
+    p = get(4 * HAK_MIB);
+    cr_assert_eq(p + 4 * HAK_MIB, above);
+    fill(p, 4 * HAK_MIB, 1);
+    /* Within its superslabs, ... */
+    cr_assert_eq(hak_huge_resize(p, 3 * HAK_MIB), p);
+    cr_assert_eq(size_of(p), 3 * HAK_MIB);
+    cr_assert_eq(hak_huge_resize(p, 3 * HAK_MIB + 1), p);
+    cr_assert_eq(size_of(p), 3 * HAK_MIB + HAK_PAGE);
+    /* ... over the next ones, ... */
+    put(above);
+    cr_assert_eq(hak_huge_resize(p, 24 * HAK_MIB), p);
+    cr_assert_eq(huge_check().supers, 12);
+    cr_assert(is_filled(p, 3 * HAK_MIB, 1));
+    /* ... but not over the end of the range. */
+    cr_assert_neq(hak_huge_resize(p, 24 * HAK_MIB + 1), p);
+    huge_check();
+}
+
+Test(huge_resize, a_shrunk_block_gives_its_tail_back)
+{
+    size_t size = 40 * HAK_MIB;
+    char *p;
+
+    cr_assert(hak_range_init());
+    p = get(size);
+    fill(p, size, 2);
+    cr_assert_eq(hak_huge_resize(p, 4 * HAK_MIB + 1), p);
+    cr_assert_eq(huge_check().supers, 3);
+    cr_assert(is_filled(p, 4 * HAK_MIB, 2));
+    /* 34 MB are more than is kept. */
+    cr_assert_eq(unit_resident(p + 6 * HAK_MIB, 2 * HAK_MIB), 0);
+    cr_assert_eq(unit_resident(p + 38 * HAK_MIB, 2 * HAK_MIB), 0);
+    /* And others may have them. */
+    cr_assert_eq(get(34 * HAK_MIB), p + 6 * HAK_MIB);
+    huge_check();
+}
+
+/* ---- by moving pages ------------------------------------------------------------- */
+
+static bool can_move;
+
+/* Whether this kernel moves pages: valgrind's, for one, doesn't. */
+static void probe(void)
+{
+    char *from = get(HAK_SUPER_SIZE), *to = get(HAK_SUPER_SIZE);
+
+    can_move = hak_os_move(from, to, HAK_SUPER_SIZE);
+    put(from);
+    put(to);
+}
+
+/* Fills a block whose successor is taken and doubles it. */
+static void double_it(void *arg)
+{
+    size_t size = 64 * HAK_MIB;
+    struct rusage before, after;
+    char *p, *q;
+
+    (void)arg;
+    NEED(hak_range_init());
+    probe();
+    p = get(size);
+    fill(p, size, 3);
+    before = usage();
+    q = hak_huge_resize(p, 2 * size);
+    after = usage();
+    NEED(q != NULL && q != p);
+    NEED(is_filled(q, size, 3));
+    NEED(size_of(q) == 2 * size);
+    NEED(huge_check().blocks == 1);
+    if (can_move && !UNIT_WATCHED) {
+        /* A copy would fault in 16,384 pages. */
+        NEED(after.ru_minflt - before.ru_minflt < 1000);
+        NEED(after.ru_maxrss - before.ru_maxrss < 8192);
+    }
+    /* What was left behind has gone, and is zero to the next one. */
+    NEED(!hak_huge_find(p, &(struct hak_huge_block){0}));
+    NEED(unit_resident(p, 2 * HAK_MIB) == 0);
+    fill(q + size, size, 3 + size);
+    NEED(is_filled(q, 2 * size, 3));
+}
+
+Test(huge_resize, pages_move_and_are_not_copied)
+{
+    unit_expect_said(double_it, NULL, "");
+}
+
+Test(huge_resize, hak_realloc_moves_pages_all_the_way_up)
+{
+    size_t size = 2 * HAK_MIB, faults = 0;
+    char *p = hak_malloc(size), *fence;
+
+    probe();
+    fill(p, size, 4);
+    while (size < 128 * HAK_MIB) {
+        struct rusage before = usage();
+
+        fence = hak_malloc(2 * HAK_MIB); /* something comes in between */
+        p = hak_realloc(p, 2 * size);
+        cr_assert(hak_owns(p));
+        faults += (size_t)(usage().ru_minflt - before.ru_minflt);
+        cr_assert(is_filled(p, size, 4), "after %zu", size);
+        fill(p + size, size, 4 + size);
+        size *= 2;
+        hak_free(fence);
+        huge_check();
+    }
+    if (can_move && !UNIT_WATCHED) {
+        cr_assert_leq(faults, 3000);
+    }
+    hak_free(p);
+    cr_assert_eq(huge_check().blocks, 0);
+}
+
+/*
+ * A block that has moved and then grown in place is of several mappings, which
+ * the kernel does not move with one call.
+ */
+Test(huge_resize, a_block_of_several_mappings_moves)
+{
+    char *p, *fence;
+    size_t size = 4 * HAK_MIB;
+
+    cr_assert(hak_range_init());
+    p = get(size);
+    fill(p, size, 5);
+    for (int i = 0; i < 12; i++) {
+        size_t more = size + 2 * HAK_MIB * (size_t)(1 + i % 3);
+
+        fence = i % 2 == 0 ? get(2 * HAK_MIB) : NULL;
+        p = hak_huge_resize(p, more);
+        cr_assert_not_null(p);
+        cr_assert(is_filled(p, size, 5), "step %d", i);
+        fill(p + size, more - size, 5 + size);
+        size = more;
+        if (fence != NULL && i % 4 == 0) {
+            put(fence);
+        }
+        huge_check();
+    }
+    put(p);
+}
+
+/* ---- by copying --------------------------------------------------------------------- */
+
+/*
+ * From the `refuse`-th call on, or that one alone, the kernel can't move. The
+ * place that the block moves to has been committed before.
+ */
+static void move_refused(unsigned refuse, bool forever)
+{
+    size_t size = 12 * HAK_MIB;
+    char *p, *place, *q;
+
+    NEED(hak_range_init());
+    p = get(size);
+    place = get(2 * size);
+    memset(place, 0xee, 2 * size);
+    put(place);
+    hak_range_purge();
+    fill(p, size, 6);
+    hak_os_test_refuse(refuse, forever);
+    q = hak_huge_resize(p, 2 * size);
+    NEED(hak_os_test_calls() == 7); /* all at once, then each of six */
+    hak_os_test_refuse(0, false);
+    NEED(q == place);
+    NEED(is_filled(q, size, 6));
+    for (size_t at = size; at < 2 * size; at += HAK_PAGE) {
+        NEED(q[at] == 0);
+    }
+    huge_check();
+    /* What was left behind is zero, and called so. */
+    for (size_t at = 0; at < size; at += HAK_PAGE) {
+        NEED(p[at] == 0);
+    }
+    NEED(hak_huge_resize(q, size) == q);
+    put(q);
+    huge_check();
+}
+
+Test(huge_resize, contents_are_kept_where_the_kernel_can_t_move)
+{
+    move_refused(1, true);
+}
+
+Test(huge_resize, superslabs_move_one_by_one_where_the_whole_does_not)
+{
+    move_refused(1, false);
+}
+
+/*
+ * A limit on address space below what is in use makes the kernel unmap the
+ * target and then refuse the move.
+ */
+static void move_under_limit(void *arg)
+{
+    struct rlimit limit = {64 * HAK_MIB, 64 * HAK_MIB};
+    size_t size = 12 * HAK_MIB;
+    char *p, *place, *q;
+
+    (void)arg;
+    NEED(hak_range_init());
+    p = get(size);
+    place = get(2 * size);
+    put(place);
+    fill(p, size, 7);
+    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
+    q = hak_huge_resize(p, 2 * size);
+    NEED(q == place);
+    NEED(is_filled(q, size, 7));
+    fill(q, 2 * size, 8);
+    NEED(is_filled(q, 2 * size, 8));
+    fill(get(size), size, 9);
+    huge_check();
+}
+
+Test(huge_resize, contents_are_kept_under_a_limit_of_address_space)
+{
+    UNIT_SKIP_IF_WATCHED("their address space is beyond any limit");
+    unit_expect_said(move_under_limit, NULL, "");
+}
+
+/* ---- out of memory, out of range ----------------------------------------------------- */
+
+Test(huge_resize, a_refused_resize_leaves_the_block_alone)
+{
+    size_t size = 8 * HAK_MIB;
+    char *p, *below;
+
+    cr_assert(hak_range_init());
+    p = get(size);
+    below = get(size);
+    fill(below, size, 9);
+    hak_os_test_refuse(1, true);
+    cr_assert_null(hak_huge_resize(below, 4 * size));
+    hak_os_test_refuse(0, false);
+    cr_assert_null(hak_huge_resize(below, hak_range.size + 1));
+    cr_assert_null(hak_huge_resize(below, PTRDIFF_MAX));
+    cr_assert_null(hak_huge_resize(below, SIZE_MAX));
+    cr_assert_eq(size_of(below), size);
+    cr_assert(is_filled(below, size, 9));
+    huge_check();
+    put(p);
+    cr_assert_eq(hak_huge_resize(below, 2 * size), below);
+    huge_check();
+}
+
+/* All of a range of 1 GB is used up. */
+static void use_up(void *arg)
+{
+    struct hak_huge_block block;
+    char *p[64], *q;
+    int n = 0;
+
+    (void)arg;
+    setenv("HAKMEM_RANGE", "1G", 1);
+    for (; n < 64 && hak_owns(p[n] = hak_malloc(31 * HAK_MIB)); n++) {
+        fill(p[n], 4096, (uint64_t)n);
+    }
+    /* The system serves what the range can't. */
+    NEED(n >= 30 && n < 33 && p[n] != NULL);
+    NEED(unit_stats().fallback_memory == 1);
+    fill(p[n], 31 * HAK_MIB, 99);
+    /* A block that has no room to grow goes to the system, contents and all. */
+    q = hak_realloc(p[3], 40 * HAK_MIB);
+    NEED(q != NULL && !hak_owns(q) && is_filled(q, 4096, 3));
+    NEED(unit_stats().fallback_memory == 2);
+    NEED(!hak_huge_find(p[3], &block));
+    /* Its place is there for the next one. */
+    p[3] = hak_malloc(31 * HAK_MIB);
+    NEED(hak_owns(p[3]));
+    NEED(is_filled(p[n], 31 * HAK_MIB, 99));
+    hak_free(q);
+    /* Larger than the whole range. */
+    q = hak_malloc(1100 * HAK_MIB);
+    NEED(q != NULL && !hak_owns(q));
+    NEED(unit_stats().fallback_large == 1);
+    hak_free(q);
+    for (int i = 0; i <= n; i++) {
+        NEED(i == 3 || i == n || is_filled(p[i], 4096, (uint64_t)i));
+        hak_free(p[i]);
+    }
+    NEED(huge_check().blocks == 0 && unit_stats().system_live == 0);
+}
+
+Test(huge_resize, a_range_that_is_used_up)
+{
+    unit_expect_said(use_up, NULL, "");
+}
+
+/* ... and the system has no more either. */
+static void use_up_all(void *arg)
+{
+    struct rlimit limit = {0, 0};
+    char *p, *q;
+
+    (void)arg;
+    setenv("HAKMEM_RANGE", "1G", 1);
+    p = hak_malloc(500 * HAK_MIB);
+    fill(p, 4096, 1);
+    q = hak_malloc(490 * HAK_MIB);
+    NEED(hak_owns(p) && hak_owns(q));
+    limit.rlim_cur = limit.rlim_max = 1500 * HAK_MIB;
+    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
+    errno = 0;
+    NEED(hak_malloc(600 * HAK_MIB) == NULL && errno == ENOMEM);
+    errno = 0;
+    NEED(hak_calloc(2, 300 * HAK_MIB) == NULL && errno == ENOMEM);
+    errno = 0;
+    NEED(hak_aligned_alloc(64, 600 * HAK_MIB) == NULL && errno == ENOMEM);
+    errno = 0;
+    NEED(hak_realloc(p, 600 * HAK_MIB) == NULL && errno == ENOMEM);
+    NEED(is_filled(p, 4096, 1) && hak_usable_size(p) == 500 * HAK_MIB);
+    hak_free(q);
+    hak_free(p);
+    p = hak_malloc(600 * HAK_MIB);
+    NEED(hak_owns(p));
+    hak_free(p);
+    NEED(huge_check().blocks == 0 && unit_stats().system_live == 0);
+}
+
+Test(huge_resize, a_range_and_a_system_that_are_used_up)
+{
+    UNIT_SKIP_IF_WATCHED("their address space is beyond any limit");
+    unit_expect_said(use_up_all, NULL, "");
+}
