@@ -185,7 +185,7 @@ static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
 static HAK_NOINLINE void *malloc_slow(size_t size)
 {
     enum hak_reason reason;
-    void *p = hak_hot_pool_malloc(size);
+    void *p = hak_hot_large_malloc(size);
 
     if (HAK_LIKELY(p != NULL)) {
         return p;
@@ -226,7 +226,7 @@ static size_t size_of(const void *p, const char *caller)
 /* NULL, a larger block, another heap's, the system's, or none at all. */
 static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller)
 {
-    if (p == NULL || (asked == 0 && hak_hot_pool_free(p))) {
+    if (p == NULL || (asked == 0 && hak_hot_large_free(p))) {
         return;
     }
     if (asked != 0 && asked > size_of(p, caller)) {

@@ -44,36 +44,48 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
 }
 
 /*
- * A Pool block, or NULL: another size, no heap or no use of Pool yet, out of
- * memory. For the caller's slow path.
+ * A block of Pool's bin or of the cache of ACE's runs, or NULL: another size,
+ * none there. Not as hot: for the beginning of the caller's slow path.
  */
-HAK_INLINE void *hak_hot_pool_malloc(size_t size)
+HAK_INLINE void *hak_hot_large_malloc(size_t size)
 {
-    struct hak_pool *pool = hak_self->pool;
+    struct hak_heap *heap = hak_self;
 
-    if (size - HAK_LANE_POOL_MIN > HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN ||
-        HAK_UNLIKELY(pool == NULL)) {
+    if (HAK_UNLIKELY(heap->pool == NULL)) {
         return NULL;
     }
-    return hak_pool_alloc(pool, hak_pool_class_of(size));
+    if (size - HAK_LANE_POOL_MIN <= HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN) {
+        return hak_pool_pop(heap->pool, hak_pool_class_of(size));
+    }
+    if (size - HAK_LANE_ACE_MIN <= HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN) {
+        return hak_ace_cache_take(heap->runs,
+                                  (uint32_t)(hak_round_up(size, HAK_PAGE) /
+                                             HAK_PAGE));
+    }
+    return NULL;
 }
 
-/* Frees a Pool block of the thread's own heap; false: as hak_hot_free. */
-HAK_INLINE bool hak_hot_pool_free(void *p)
+/* Frees a block into that bin or that cache; false: as hak_hot_free. */
+HAK_INLINE bool hak_hot_large_free(void *p)
 {
     struct hak_heap *heap = hak_self;
     size_t offset = hak_range_offset(p);
-    uint32_t class;
+    uint32_t tag, class;
 
-    if (HAK_UNLIKELY(offset >= hak_range.size)) {
+    if (HAK_UNLIKELY(offset >= hak_range.size || heap->pool == NULL)) {
         return false;
     }
-    class = (hak_range_tag(offset) ^ heap->tiny.tag) - HAK_TAG_POOL;
-    if (class >= HAK_POOL_CLASSES || !hak_pool_is_start(p, class)) {
-        return false;
+    tag = hak_range_tag(offset);
+    class = (tag ^ heap->tiny.tag) - HAK_TAG_POOL;
+    if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
+        if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
+            return false;
+        }
+        hak_pool_free(heap->pool, class, p);
+        return true;
     }
-    hak_pool_free(heap->pool, class, p);
-    return true;
+    return tag == HAK_TAG_SHARED(HAK_TAG_ACE) &&
+           hak_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
 }
 
 #endif /* HAK_HOT_H */

@@ -138,18 +138,25 @@ HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
     return hak_pool_index(offset, class) < hak_pool_classes[class].count;
 }
 
-HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
+/* Pops a block, or NULL if the bin is empty. */
+HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
 {
     struct hak_pool_bin *bin = &pool->bins[class];
     void **top = bin->top - 1;
     void *p = *top;
 
-    if (HAK_UNLIKELY(p == NULL)) {
-        return hak_pool_refill(pool, class);
+    if (HAK_LIKELY(p != NULL)) {
+        bin->top = top;
+        bin->pops++;
     }
-    bin->top = top;
-    bin->pops++;
     return p;
+}
+
+HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
+{
+    void *p = hak_pool_pop(pool, class);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_pool_refill(pool, class);
 }
 
 /* Frees p, a block of the pool's own. */

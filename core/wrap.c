@@ -121,20 +121,35 @@ static void *realloc_own(void *p, size_t size)
     return moved;
 }
 
+/* Between the hot and the slow way: larger blocks that are at hand. */
+static HAK_NOINLINE void *malloc_larger(size_t size)
+{
+    void *p = hak_hot_large_malloc(size);
+
+    return HAK_LIKELY(p != NULL) ? p
+                                 : hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
+}
+
+static HAK_NOINLINE void free_larger(void *p)
+{
+    if (HAK_UNLIKELY(!hak_hot_large_free(p))) {
+        hak_wrap_free(p);
+    }
+}
+
 /* ---- the names ---------------------------------------------------------- */
 
 void *malloc(size_t size)
 {
     void *p = hak_hot_malloc(size);
 
-    return HAK_LIKELY(p != NULL) ? p
-                                 : hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
+    return HAK_LIKELY(p != NULL) ? p : malloc_larger(size);
 }
 
 void free(void *p)
 {
     if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
-        hak_wrap_free(p);
+        free_larger(p);
     }
 }
 
