@@ -92,18 +92,41 @@ void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
     return p != NULL && zero && !is_zero ? memset(p, 0, size) : p;
 }
 
+/* Whether p, in a slab with this tag, is surely the start of a Tiny block. */
+static bool is_tiny_start(const void *p, uint32_t tag)
+{
+    unsigned class = HAK_TAG_CLASS(tag);
+
+    return tag != 0 && class < HAK_TINY_CLASSES &&
+           hak_tiny_is_start(hak_range_offset(p), hak_tiny_magic[class]);
+}
+
+/*
+ * The heap of a thread that frees. One that has none gets one, so that what it
+ * frees goes back in batches; NULL: it can't have one.
+ */
+static struct hak_heap *heap_to_free(void)
+{
+    enum hak_reason reason;
+
+    return HAK_LIKELY(hak_thread_has_heap()) ? hak_self
+                                             : hak_thread_heap(&reason);
+}
+
 void hak_lane_free(void *p, const char *caller)
 {
-    struct hak_heap *heap = hak_thread_has_heap() ? hak_self : NULL;
+    struct hak_heap *heap = heap_to_free();
     uint32_t tag = hak_range_tag(hak_range_offset(p));
 
-    if (HAK_LIKELY(hak_tag_is_large(tag))) {
+    if (hak_tag_is_large(tag)) {
         if (HAK_UNLIKELY(!hak_large_free(heap, p))) {
             hak_lane_misuse(p, caller);
         }
         return;
     }
-    hak_lane_check(p, caller);
+    if (HAK_UNLIKELY(!is_tiny_start(p, tag))) {
+        hak_lane_check(p, caller);
+    }
     hak_heap_sent(hak_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
 }
 

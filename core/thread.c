@@ -61,14 +61,10 @@ static void thread_exit(void *arg)
     hak_lock_drop(&lock);
 }
 
-void hak_heap_sent(uint32_t id)
+void hak_heap_sent_slow(uint32_t id)
 {
-    struct hak_heap *heap;
+    struct hak_heap *heap = hak_range_heap(id);
 
-    if (id == 0) {
-        return;
-    }
-    heap = hak_range_heap(id);
     if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
         return;
     }

@@ -46,7 +46,14 @@ HAK_INLINE void *hak_thread_alloc(unsigned class, enum hak_reason *reason)
  * To be called when something was sent to heap `id` (0: nothing): if its
  * thread has ended the blocks are taken in for it and its empty slabs freed.
  */
-void hak_heap_sent(uint32_t id);
+void hak_heap_sent_slow(uint32_t id);
+
+HAK_INLINE void hak_heap_sent(uint32_t id)
+{
+    if (HAK_UNLIKELY(id != 0)) {
+        hak_heap_sent_slow(id);
+    }
+}
 
 /* Sends the thread's outboxes, trims its heap and all parked ones. */
 void hak_thread_trim(void);

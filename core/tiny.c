@@ -392,20 +392,33 @@ static void take_loose(struct hak_tiny *tiny, unsigned class)
 
 static void heed(struct hak_tiny *tiny);
 
-static bool fill(struct hak_tiny *tiny, unsigned class)
+/* The spare list of a class becomes its head. */
+static bool take_spare(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_bin *bin = &tiny->bins[class];
     struct hak_shelf *shelf = &tiny->shelves[class];
+    struct hak_block *list = bin->spare;
 
-    if (bin->spare != NULL) {
-        struct hak_block *list = bin->spare;
+    if (list == NULL) {
+        return false;
+    }
+    bin->spare = NULL;
+    head_set(tiny, class, list, shelf->spare_count);
+    shelf->spare_count = 0;
+    return true;
+}
 
-        bin->spare = NULL;
-        head_set(tiny, class, list, shelf->spare_count);
-        shelf->spare_count = 0;
+static bool fill(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    if (take_spare(tiny, class)) {
         return true;
     }
-    hak_tiny_collect(tiny);
+    hak_tiny_collect(tiny); /* which may bring a spare list */
+    if (take_spare(tiny, class)) {
+        return true;
+    }
     if (shelf->loose != NULL) {
         take_loose(tiny, class);
         return true;
@@ -544,6 +557,24 @@ static void heed(struct hak_tiny *tiny)
     }
 }
 
+/*
+ * A block that another thread freed: into the spare list, where it is at hand
+ * for the next refill, or if that has enough into its slab.
+ */
+static void take_in(struct hak_tiny *tiny, unsigned class,
+                    struct hak_block *block)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    if (shelf->spare_count >= (uint32_t)budget(tiny, class)) {
+        slab_put(tiny, block);
+        return;
+    }
+    block->next = tiny->bins[class].spare;
+    tiny->bins[class].spare = block;
+    shelf->spare_count++;
+}
+
 void hak_tiny_collect(struct hak_tiny *tiny)
 {
     struct hak_block *list;
@@ -556,10 +587,11 @@ void hak_tiny_collect(struct hak_tiny *tiny)
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
     while (list != NULL) {
         struct hak_block *next = list->next;
+        unsigned class = hak_tiny_class_at(list);
 
         tiny->remote_frees++;
-        tiny->remote_bytes += hak_tiny_size[hak_tiny_class_at(list)];
-        slab_put(tiny, list);
+        tiny->remote_bytes += hak_tiny_size[class];
+        take_in(tiny, class, list);
         list = next;
     }
 }

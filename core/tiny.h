@@ -11,6 +11,7 @@
  *
  *     slab --carve, or its whole free list--> spare, head --pop--> user
  *     slab <--flush, when spare is taken----- spare <- head <-push--'
+ *                         another thread's free ^
  *
  * A heap may start packed: its first blocks, of all classes, come from one
  * starter slab, where each run of 512 B units holds blocks of one class. A
@@ -160,7 +161,11 @@ unsigned hak_tiny_class_of(const void *p, uint32_t tag);
 /* The class of the block p. */
 HAK_INLINE unsigned hak_tiny_class_at(const void *p)
 {
-    return hak_tiny_class_of(p, hak_range_tag(hak_range_offset(p)));
+    uint32_t tag = hak_range_tag(hak_range_offset(p));
+
+    return HAK_LIKELY(HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES)
+               ? HAK_TAG_CLASS(tag)
+               : hak_tiny_class_of(p, tag);
 }
 
 /* Whether p, of the class that hak_tiny_class_of told, was ever given out. */
