@@ -41,20 +41,48 @@ static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
 {
     uint32_t now = hak_os_tick();
 
-    if (heap != NULL && heap->runs != NULL) {
+    if (heap != NULL) {
+        hak_tiny_heed(&heap->tiny);
+    }
+    if (heap != NULL && heap->pool != NULL) {
+        hak_pool_heed(heap->pool);
         hak_ace_cache_tick(heap->runs, now);
     }
     hak_ace_tick(now);
     hak_range_tick(now);
 }
 
+/* Whether memory waits to go back in any lane. */
+static bool is_waiting(void)
+{
+    return hak_range_waiting() ||
+           atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0;
+}
+
 void hak_heap_tick(struct hak_heap *heap)
 {
-    if (HAK_UNLIKELY(hak_range_waiting() ||
-                     atomic_load_explicit(&hak_ace_due, memory_order_relaxed) !=
-                         0)) {
+    if (HAK_UNLIKELY(is_waiting())) {
         tick_slow(heap);
     }
+}
+
+void hak_heap_look_around(struct hak_heap *heap)
+{
+    if (is_waiting() || heap->tiny.nslabs > HAK_TINY_LARGE) {
+        tick_slow(heap);
+    }
+}
+
+void hak_heap_look(struct hak_heap *heap, unsigned class)
+{
+    hak_tiny_look(&heap->tiny, &heap->tiny.bins[class]);
+    hak_heap_look_around(heap);
+}
+
+void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
+{
+    hak_pool_look(heap->pool, class);
+    hak_heap_look_around(heap);
 }
 
 /* The smallest class of blocks that are a multiple of `alignment`, or none. */

@@ -248,7 +248,9 @@ void hak_heap_free(hak_heap *heap, void *p)
     }
     class = class_of(heap, p, "hak_heap_free");
     heap->live -= hak_tiny_size[class];
-    hak_tiny_free(&heap->tiny, class, p);
+    if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
+        hak_heap_look(heap, class);
+    }
 }
 
 /* The usable size of p, a block of this heap. */

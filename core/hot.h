@@ -39,7 +39,9 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
                      asked > hak_tiny_size[class])) {
         return false;
     }
-    hak_tiny_free(tiny, class, p);
+    if (HAK_UNLIKELY(!hak_bin_push(&tiny->bins[class], p))) {
+        hak_heap_look(hak_self, class);
+    }
     return true;
 }
 
@@ -58,6 +60,9 @@ HAK_INLINE void *hak_hot_large_malloc(size_t size)
         return hak_pool_pop(heap->pool, hak_pool_class_of(size));
     }
     if (size - HAK_LANE_ACE_MIN <= HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN) {
+        if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {
+            hak_heap_look_around(heap);
+        }
         return hak_ace_cache_take(heap->runs,
                                   (uint32_t)(hak_round_up(size, HAK_PAGE) /
                                              HAK_PAGE));
@@ -81,7 +86,9 @@ HAK_INLINE bool hak_hot_large_free(void *p)
         if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
             return false;
         }
-        hak_pool_free(heap->pool, class, p);
+        if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+            hak_heap_look_pool(heap, class);
+        }
         return true;
     }
     return tag == HAK_TAG_SHARED(HAK_TAG_ACE) &&

@@ -76,6 +76,16 @@ void hak_lane_misuse(const void *p, const char *caller);
  */
 void hak_heap_tick(struct hak_heap *heap);
 
+/* The same, and what bins have kept for long while other lanes were at work. */
+void hak_heap_look_around(struct hak_heap *heap);
+
+/* Runs from the cache between two such looks. */
+#define HAK_LOOK_EVERY 32
+
+/* The looks at a bin that a push has asked for, and what is due besides. */
+HAK_NOINLINE void hak_heap_look(struct hak_heap *heap, unsigned class);
+HAK_NOINLINE void hak_heap_look_pool(struct hak_heap *heap, unsigned class);
+
 /* ---- sizes above Tiny, on a given heap: large.c -------------------------- */
 
 /* The lanes above Tiny; `size` is above HAK_LANE_TINY_MAX or `alignment` is.

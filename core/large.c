@@ -38,8 +38,10 @@ static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     if (alignment <= HAK_PAGE) {
         p = hak_ace_cache_take(heap->runs, pages);
     }
+    if (p == NULL || heap->runs->takes % HAK_LOOK_EVERY == 0) {
+        hak_heap_look_around(heap);
+    }
     if (p == NULL) {
-        hak_heap_tick(heap);
         p = hak_ace_alloc(pages, hak_max(alignment, HAK_PAGE),
                           hak_heap_owner(heap), zero);
     }
@@ -56,7 +58,7 @@ static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     } else if (alignment > hak_range.size) {
         *reason = HAK_REASON_ALIGNED;
     }
-    hak_heap_tick(heap);
+    hak_heap_look_around(heap);
     return owned(heap,
                  hak_huge_alloc(bytes, alignment, hak_heap_owner(heap), zero),
                  bytes);
@@ -135,7 +137,9 @@ static bool pool_free(struct hak_heap *heap, void *p)
     if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
         return false;
     }
-    hak_pool_free(heap->pool, class, p);
+    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+        hak_heap_look_pool(heap, class);
+    }
     return true;
 }
 

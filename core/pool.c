@@ -466,10 +466,9 @@ static void empty(struct hak_pool *pool)
     }
 }
 
-void hak_pool_trim(struct hak_pool *pool)
+/* Empties the bins and gives back every span without a block in use. */
+static void give_idle(struct hak_pool *pool)
 {
-    busy(pool, true);
-    hak_pool_collect(pool);
     empty(pool);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         uint32_t number = pool->shelves[c].open;
@@ -483,6 +482,13 @@ void hak_pool_trim(struct hak_pool *pool)
             number = next;
         }
     }
+}
+
+void hak_pool_trim(struct hak_pool *pool)
+{
+    busy(pool, true);
+    hak_pool_collect(pool);
+    give_idle(pool);
     busy(pool, false);
 }
 
@@ -499,7 +505,7 @@ static void heed_slow(struct hak_pool *pool)
         }
     } else if (hak_tick_reached(now, pool->idle_at)) {
         pool->idle_at = now + delay / 2;
-        empty(pool);
+        give_idle(pool);
     }
     hak_range_tick(now);
 }
@@ -512,6 +518,13 @@ static void heed(struct hak_pool *pool)
     } else {
         pool->alert = false;
     }
+}
+
+void hak_pool_heed(struct hak_pool *pool)
+{
+    busy(pool, true);
+    heed(pool);
+    busy(pool, false);
 }
 
 /* ---- questions ---------------------------------------------------------------------- */

@@ -89,6 +89,9 @@ HAK_NOINLINE void *hak_pool_refill(struct hak_pool *pool, unsigned class);
 /* Looks at a bin whose `left` a push has brought below 0. */
 HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
 
+/* Gives back what bins have kept for long; called on slow paths. */
+void hak_pool_heed(struct hak_pool *pool);
+
 /*
  * Frees p, an address in a slab of another thread's pool. False: no block
  * begins there, or it is on its way back already. *told: a heap was told of
@@ -159,13 +162,19 @@ HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
     return HAK_LIKELY(p != NULL) ? p : hak_pool_refill(pool, class);
 }
 
-/* Frees p, a block of the pool's own. */
-HAK_INLINE void hak_pool_free(struct hak_pool *pool, unsigned class, void *p)
+/* Pushes a block of the pool's own; false: it is time for hak_pool_look. */
+HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
 {
     struct hak_pool_bin *bin = &pool->bins[class];
 
     *bin->top++ = p;
-    if (HAK_UNLIKELY(--bin->left < 0)) {
+    return --bin->left >= 0;
+}
+
+/* Frees p, a block of the pool's own. */
+HAK_INLINE void hak_pool_free(struct hak_pool *pool, unsigned class, void *p)
+{
+    if (HAK_UNLIKELY(!hak_pool_push(pool, class, p))) {
         hak_pool_look(pool, class);
     }
 }

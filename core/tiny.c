@@ -36,11 +36,13 @@
 
 /*
  * While free memory waits to go back, a bin is looked at every ALERT_PUSHES
- * pushes, so that its time does not pass unnoticed; and every half
+ * pushes, in a large heap every LARGE_PUSHES at least, so that its time does
+ * not pass unnoticed; and every half
  * HAKMEM_PURGE_DELAY the spare lists and heads of more than IDLE_MOST bytes go
  * back to the slabs.
  */
 #define ALERT_PUSHES 32
+#define LARGE_PUSHES 512
 #define IDLE_MOST (64 * HAK_KIB)
 
 static int32_t budget(const struct hak_tiny *tiny, unsigned class)
@@ -58,6 +60,8 @@ static void grant(struct hak_tiny *tiny, unsigned class, int32_t pushes)
 {
     if (tiny->alert) {
         pushes = (int32_t)hak_min((size_t)pushes, ALERT_PUSHES);
+    } else if (tiny->nslabs > HAK_TINY_LARGE) {
+        pushes = (int32_t)hak_min((size_t)pushes, LARGE_PUSHES);
     }
     tiny->bins[class].left = tiny->shelves[class].grant = pushes;
 }
@@ -391,6 +395,7 @@ static void take_loose(struct hak_tiny *tiny, unsigned class)
 }
 
 static void heed(struct hak_tiny *tiny);
+static void heed_slow(struct hak_tiny *tiny);
 
 /* The spare list of a class becomes its head. */
 static bool take_spare(struct hak_tiny *tiny, unsigned class)
@@ -505,6 +510,9 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         grant(tiny, class,
               (int32_t)hak_max((size_t)cap / 2, (size_t)(cap - count)));
     }
+    if (tiny->nslabs > HAK_TINY_LARGE) {
+        heed_slow(tiny);
+    }
     heed(tiny);
     hak_tiny_busy(tiny, false);
 }
@@ -531,20 +539,28 @@ static void relieve(struct hak_tiny *tiny)
 static void heed_slow(struct hak_tiny *tiny)
 {
     uint32_t now = hak_os_tick();
-    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
+    uint32_t later = now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2;
+    bool waiting = hak_range_waiting();
 
-    if (!tiny->alert) {
-        tiny->alert = true;
-        tiny->idle_at = now + delay / 2;
+    if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
+        tiny->alert = waiting;
+        tiny->idle_at = hak_some_time(later);
         for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
             settle(tiny, c);
             grant(tiny, c, hak_max(tiny->bins[c].left, 0));
         }
     } else if (hak_tick_reached(now, tiny->idle_at)) {
-        tiny->idle_at = now + delay / 2;
+        tiny->idle_at = hak_some_time(later);
         relieve(tiny);
     }
     hak_range_tick(now);
+}
+
+void hak_tiny_heed(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    heed_slow(tiny);
+    hak_tiny_busy(tiny, false);
 }
 
 /* On every slow path: what has been idle for long goes back. */

@@ -121,6 +121,15 @@ HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
 /* Looks at a bin of `tiny` whose `left` a push has brought below 0. */
 HAK_NOINLINE void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 
+/*
+ * A heap of more slabs than this looks at its bins every so often and gives
+ * back what they have kept for long, even if no other memory waits to go.
+ */
+#define HAK_TINY_LARGE 64
+
+/* Gives back what bins have kept for long; called on slow paths. */
+void hak_tiny_heed(struct hak_tiny *tiny);
+
 /* Takes what other threads freed back into the slabs. */
 void hak_tiny_collect(struct hak_tiny *tiny);
 

@@ -357,9 +357,11 @@ Test(lanes, every_alignment_and_size)
             hak_free(p[i]);
         }
     }
-    errno = 0;
-    cr_assert_null(hak_aligned_alloc((size_t)1 << 62, 10));
-    cr_assert_eq(errno, ENOMEM);
+    if (!UNIT_WATCHED) { /* valgrind's own posix_memalign ends the program */
+        errno = 0;
+        cr_assert_null(hak_aligned_alloc((size_t)1 << 62, 10));
+        cr_assert_eq(errno, ENOMEM);
+    }
     check_all_free();
     check_nothing_held();
 }

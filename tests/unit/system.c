@@ -181,7 +181,7 @@ Test(system, blocks_are_known_until_they_are_freed)
 Test(system, nothing_is_known_before_the_first_block)
 {
     struct hak_heap *owner;
-    size_t size;
+    size_t size = 0;
 
     cr_assert_not(hak_system_find(&size, &owner, &size));
     cr_assert_not(hak_system_free(unit_pointer(&size), &owner, &size));
