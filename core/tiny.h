@@ -83,30 +83,34 @@ struct hak_outbox {
 
 #define HAK_OUTBOXES 4
 
+/*
+ * Other threads read `tag` to `direct` for every block they free, so these
+ * have a cache line with what is seldom written.
+ */
 struct hak_tiny {
     struct hak_bin bins[HAK_TINY_CLASSES];
     /* const after init */
     uint32_t tag; /* id << 8 */
     uint32_t id;
     bool direct; /* frees by others are sent at once, never held back */
-    /* any thread */
-    _Atomic(bool) busy; /* in a slow path: not to be adopted after a fork */
-    _Atomic(struct hak_block *) inbox; /* blocks that others freed */
     /* owner */
-    uint32_t all; /* first of all slabs */
-    uint32_t nslabs;
-    uint32_t idle_at; /* when bins are next relieved of idle blocks */
-    bool alert;       /* free memory waits to go back: look often */
-    uint64_t refills, flushes;
-    uint64_t remote_frees; /* blocks that came through the inbox */
-    uint64_t remote_bytes;
-    struct hak_outbox outbox[HAK_OUTBOXES];
-    struct hak_shelf shelves[HAK_TINY_CLASSES];
     bool packed;           /* start packed: set before the first use */
+    bool alert;            /* free memory waits to go back: look often */
+    uint32_t idle_at;      /* when bins are next relieved of idle blocks */
     uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
     uint32_t starter_used; /* units carved of it */
     /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first */
     uint8_t starter_class[HAK_STARTER_UNITS];
+    uint32_t all; /* first of all slabs */
+    uint32_t nslabs;
+    uint64_t refills, flushes;
+    uint64_t remote_frees; /* blocks that came through the inbox */
+    uint64_t remote_bytes;
+    struct hak_shelf shelves[HAK_TINY_CLASSES];
+    struct hak_outbox outbox[HAK_OUTBOXES];
+    /* any thread */
+    _Atomic(bool) busy; /* in a slow path: not to be adopted after a fork */
+    _Atomic(struct hak_block *) inbox; /* blocks that others freed */
 };
 
 /* Makes the state of heap `id` (at least 1). */
