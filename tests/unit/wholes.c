@@ -285,11 +285,13 @@ Test(wholes, a_refused_commit_is_none_and_the_next_try_works)
         cr_assert_eq(figures_now().held[HAK_LANE_HUGE], 0);
     }
     cr_assert_eq(run, hak_supers.limit - 3);
-    give_run(run, 3, 0);
-    run = take_run(1, 4);
+    /* What is behind the first one has never been used. */
     hak_os_test_refuse(1, false);
-    cr_assert_not(hak_range_supers_grow(run - 1, 0, 1, HAK_LANE_HUGE, &zero));
-    hak_os_test_refuse(0, false);
+    cr_assert_not(hak_range_supers_grow(super(1), 1, 2, HAK_LANE_ACE, &zero));
+    range_check();
+    cr_assert(hak_range_supers_grow(super(1), 1, 2, HAK_LANE_ACE, &zero));
+    cr_assert(zero);
+    cr_assert_eq(hak_range_super_head(super(3)), super(1));
     range_check();
 }
 
