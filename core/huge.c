@@ -267,7 +267,7 @@ static void *move(uint32_t old, size_t size)
 }
 
 /* Whether the end of a block has been written to. */
-static bool is_filled(char *p, size_t size)
+static bool tail_is_filled(char *p, size_t size)
 {
     size_t tail = hak_min(size, PROBE);
 
@@ -281,13 +281,14 @@ static bool is_filled(char *p, size_t size)
 static void populate_ahead(char *p, size_t old, size_t size)
 {
     if (size > old) {
-        (void)hak_os_populate(p + old, hak_min(size - old,
-                                               hak_round_up(old / 2, HAK_PAGE)));
+        (void)hak_os_populate(p + old,
+                              hak_min(size - old,
+                                      hak_round_up(old / 2, HAK_PAGE)));
     }
 }
 
 /* Makes the block of superslab `super` `size` bytes long, in whole pages. */
-static void *resize(uint32_t super, size_t size)
+static void *block_resize(uint32_t super, size_t size)
 {
     uint32_t have = huge_at(super)->supers;
     uint32_t need = supers_for(size);
@@ -308,14 +309,14 @@ void *hak_huge_resize(void *p, size_t size)
 {
     uint32_t super = (uint32_t)(hak_range_offset(p) / HAK_SUPER_SIZE);
     size_t old = huge_at(super)->size;
-    bool filled = size > old && is_filled(p, old);
+    bool filled = size > old && tail_is_filled(p, old);
     void *moved;
 
     if (size > hak_range.size) {
         return NULL;
     }
     size = hak_round_up(size, HAK_PAGE);
-    moved = resize(super, size);
+    moved = block_resize(super, size);
     if (moved != NULL && filled) {
         populate_ahead(moved, old, size);
     }
