@@ -1,9 +1,11 @@
 /*
  * hakmem.h - the public interface of HAKMEM, documented here and only here.
  *
- * HAKMEM serves small requests (at most HAK_TINY_MAX bytes) from its Tiny
- * lane; larger ones go to the system allocator until the other lanes exist.
- * Every function may be called from any thread unless it says otherwise.
+ * HAKMEM serves requests from four lanes: Tiny (at most HAK_TINY_MAX bytes),
+ * Pool (to 52 KB), ACE (below 2 MB) and Huge. What they refuse, when the
+ * address range is used up or was never to be had, goes to the system
+ * allocator. Every function may be called from any thread unless it says
+ * otherwise.
  *
  * Sizes are in bytes. Every pointer returned is 16-byte aligned.
  *
