@@ -159,10 +159,35 @@ Test(os, a_move_that_is_refused_changes_nothing)
     hak_os_test_refuse(1, false);
     cr_assert_not(hak_os_move(from, to, HAK_PAGE));
     hak_os_test_refuse(0, false);
-    cr_assert_not(hak_os_move((char *)UINTPTR_MAX - 4095, to, HAK_PAGE));
-    cr_assert_eq(errno, 59);
     cr_assert(unit_filled(from, HAK_PAGE, 3));
     cr_assert(unit_filled(to, HAK_PAGE, 4));
+    /* The kernel unmaps the target before it sees that there is no source. */
+    cr_assert_not(hak_os_move((char *)UINTPTR_MAX - 4095, to, HAK_PAGE));
+    cr_assert_eq(errno, 59);
+    cr_assert_not(faults(to));
+    cr_assert(to[0] == 0 || unit_filled(to, HAK_PAGE, 4));
+    memset(to, 1, HAK_PAGE);
+}
+
+/* Then the kernel could not give the target back: it is not even tried. */
+static void move_under_a_limit(void *arg)
+{
+    struct rlimit limit = {3 * HAK_GIB, RLIM_INFINITY};
+    char *from = hak_os_map(HAK_PAGE);
+    char *to = hak_os_map(HAK_PAGE);
+
+    (void)arg;
+    unit_fill(from, HAK_PAGE, 3);
+    unit_fill(to, HAK_PAGE, 4);
+    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
+    NEED(!hak_os_move(from, to, HAK_PAGE));
+    NEED(unit_filled(from, HAK_PAGE, 3) && unit_filled(to, HAK_PAGE, 4));
+}
+
+Test(os, no_move_is_tried_under_a_limit_on_addresses)
+{
+    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
+    unit_expect_said(move_under_a_limit, NULL, "");
 }
 
 /* ---- clocks --------------------------------------------------------------- */

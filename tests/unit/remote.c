@@ -179,6 +179,40 @@ Test(remote, a_refill_takes_what_others_freed)
     tiny_delete(owner);
 }
 
+/* As much as a bin may keep is at hand at once; the rest goes to the slabs. */
+Test(remote, what_others_freed_fills_the_spare_list_and_then_the_slabs)
+{
+    struct hak_tiny *owner = tiny_new(true);
+    unsigned c = HAK_TINY_CLASSES - 1;
+    size_t budget = 640 * 1024 / 16 / 1024;
+    void *blocks[640];
+
+    for (size_t i = 0; i < 640; i++) {
+        blocks[i] = hak_tiny_alloc(owner, c);
+    }
+    cr_assert_eq(owner->nslabs, 10);
+    hak_tiny_trim(owner);
+    for (size_t i = 0; i < budget; i++) {
+        hak_remote_free(NULL, blocks[i], tag_of(blocks[i]));
+    }
+    hak_tiny_collect(owner);
+    tiny_check(owner);
+    cr_assert_eq(owner->shelves[c].spare_count, budget);
+    cr_assert_eq(owner->shelves[c].open, HAK_NO_SLAB);
+    for (size_t i = budget; i < 640; i++) {
+        hak_remote_free(NULL, blocks[i], tag_of(blocks[i]));
+    }
+    hak_tiny_collect(owner);
+    tiny_check(owner);
+    cr_assert_eq(owner->shelves[c].spare_count, budget);
+    cr_assert_eq(owner->remote_frees, 640);
+    cr_assert_eq(hak_tiny_live(owner, c), 0);
+    cr_assert_leq(owner->nslabs, 2, "40 spare blocks, one idle slab");
+    hak_tiny_trim(owner);
+    cr_assert_eq(owner->nslabs, 0);
+    tiny_delete(owner);
+}
+
 /* ---- many senders, one inbox ------------------------------------------------- */
 
 enum { SENDERS = 4 };
@@ -360,12 +394,16 @@ static void *only_free(void *arg)
     for (size_t i = 0; i < parcel->count; i++) {
         hak_free(parcel->blocks[i]);
     }
-    NEED(!hak_thread_has_heap());
+    /* It has got a heap, to collect what it frees, but not a slab. */
+    NEED(hak_thread_has_heap() && hak_self->tiny.nslabs == 0);
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        NEED(hak_self->tiny.outbox[i].count < BATCH);
+    }
     parcel->heaps = unit_stats().heaps;
     return NULL;
 }
 
-Test(remote, a_thread_that_only_frees_needs_no_heap)
+Test(remote, a_thread_that_only_frees_needs_no_memory)
 {
     struct parcel parcel = {NULL, unit_scale(200000, 20000), 0};
 
@@ -375,8 +413,9 @@ Test(remote, a_thread_that_only_frees_needs_no_heap)
             parcel.blocks[i] = hak_malloc(1 + i % 1024);
         }
         unit_in_thread(only_free, &parcel);
-        cr_assert_eq(parcel.heaps, 1);
-        /* Each block was sent at once: the next refills take all back. */
+        cr_assert_eq(parcel.heaps, 2);
+        cr_assert_eq(hak_range_heap_count(), 2);
+        /* All was sent when it ended: the next refills take all back. */
         hak_trim();
         cr_assert_eq(unit_stats().tiny_live_bytes, 0);
         cr_assert_eq(unit_stats().slabs, 0);

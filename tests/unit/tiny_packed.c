@@ -154,7 +154,12 @@ Test(tiny_packed, frees_by_tag_and_by_other_threads_find_the_class)
     hak_tiny_collect(&heap->tiny);
     cr_assert_eq(heap->tiny.remote_frees, 2);
     cr_assert_eq(heap->tiny.remote_bytes, 2 * 40);
-    cr_assert_eq(heap->tiny.shelves[class].nloose, 2);
+    cr_assert_eq(heap->tiny.shelves[class].spare_count, 2);
+    cr_assert_eq(hak_tiny_live(&heap->tiny, class), 0);
+    check(heap);
+    /* A run of 512 B has 12 blocks of 40 B. */
+    hak_tiny_trim(&heap->tiny);
+    cr_assert_eq(heap->tiny.shelves[class].nloose, 12);
     check(heap);
     hak_heap_delete(heap);
 }
