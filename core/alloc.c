@@ -73,9 +73,9 @@ void hak_heap_look_around(struct hak_heap *heap)
     }
 }
 
-void hak_heap_look(struct hak_heap *heap, unsigned class)
+void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
-    hak_tiny_look(&heap->tiny, &heap->tiny.bins[class]);
+    hak_tiny_look(&heap->tiny, bin);
     hak_heap_look_around(heap);
 }
 

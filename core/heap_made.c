@@ -249,7 +249,7 @@ void hak_heap_free(hak_heap *heap, void *p)
     class = class_of(heap, p, "hak_heap_free");
     heap->live -= hak_tiny_size[class];
     if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
-        hak_heap_look(heap, class);
+        hak_heap_look(heap, &heap->tiny.bins[class]);
     }
 }
 

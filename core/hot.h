@@ -40,7 +40,7 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
         return false;
     }
     if (HAK_UNLIKELY(!hak_bin_push(&tiny->bins[class], p))) {
-        hak_heap_look(hak_self, class);
+        hak_heap_look(hak_self, &tiny->bins[class]);
     }
     return true;
 }

@@ -83,7 +83,7 @@ void hak_heap_look_around(struct hak_heap *heap);
 #define HAK_LOOK_EVERY 32
 
 /* The looks at a bin that a push has asked for, and what is due besides. */
-HAK_NOINLINE void hak_heap_look(struct hak_heap *heap, unsigned class);
+HAK_NOINLINE void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin);
 HAK_NOINLINE void hak_heap_look_pool(struct hak_heap *heap, unsigned class);
 
 /* ---- sizes above Tiny, on a given heap: large.c -------------------------- */
