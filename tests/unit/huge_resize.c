@@ -142,9 +142,9 @@ static void double_it(void *arg)
     NEED(size_of(q) == 2 * size);
     NEED(huge_check().blocks == 1);
     if (can_move && !UNIT_WATCHED) {
-        /* A copy would fault in 16,384 pages. */
-        NEED(after.ru_minflt - before.ru_minflt < 1000);
-        NEED(after.ru_maxrss - before.ru_maxrss < 8192);
+        /* 8,192 are populated ahead; a copy would take 16,384 more. */
+        NEED(after.ru_minflt - before.ru_minflt < 9200);
+        NEED(after.ru_maxrss - before.ru_maxrss < 40960);
     }
     /* What was left behind has gone, and is zero to the next one. */
     NEED(!hak_huge_find(p, &(struct hak_huge_block){0}));
@@ -179,7 +179,8 @@ Test(huge_resize, hak_realloc_moves_pages_all_the_way_up)
         huge_check();
     }
     if (can_move && !UNIT_WATCHED) {
-        cr_assert_leq(faults, 3000);
+        /* Half of each size is populated ahead: 16,128 in all. */
+        cr_assert_leq(faults, 19000);
     }
     hak_free(p);
     cr_assert_eq(huge_check().blocks, 0);
@@ -234,7 +235,8 @@ static void move_refused(unsigned refuse, bool forever)
     fill(p, size, 6);
     hak_os_test_refuse(refuse, forever);
     q = hak_huge_resize(p, 2 * size);
-    NEED(hak_os_test_calls() == 7); /* all at once, then each of six */
+    /* All at once, each of six, and what is populated ahead. */
+    NEED(hak_os_test_calls() == 8);
     hak_os_test_refuse(0, false);
     NEED(q == place);
     NEED(is_filled(q, size, 6));
