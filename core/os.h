@@ -51,7 +51,7 @@ uint64_t hak_os_clock(void);
  * Moves the pages of `size` bytes at `from` to `to`, leaving zeroed, usable
  * memory behind; nothing is copied. `to` may be reserved or committed. False:
  * the kernel can't (before 5.7, or under a limit on address space); `from` is
- * as it was, `to` is committed or as it was.
+ * as it was; `to` too, or it is committed and zero.
  */
 bool hak_os_move(void *from, void *to, size_t size);
 

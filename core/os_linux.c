@@ -13,6 +13,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -174,9 +177,25 @@ uint32_t hak_os_tick(void)
 }
 
 /*
+ * Maps `to` again if it is unmapped. A kernel that does not know NOREPLACE
+ * (before 4.17) does not move pages either and has left `to` alone.
+ */
+static void map_again(void *to, size_t size)
+{
+    void *p =
+        mmap(to, size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+             -1, 0);
+
+    if (p != MAP_FAILED && p != to) {
+        munmap(p, size);
+    }
+}
+
+/*
  * The kernel unmaps the target first and may refuse then: with a limit on
- * address space, or too many mappings. In the latter case the target can be
- * mapped again, in the former not, so it is not tried.
+ * address space, older kernels also with too many mappings. In the latter case
+ * the target can be mapped again, in the former not, so it is not tried.
  */
 bool hak_os_move(void *from, void *to, size_t size)
 {
@@ -188,10 +207,8 @@ bool hak_os_move(void *from, void *to, size_t size)
     }
     ok = mremap(from, size, size,
                 MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to;
-    if (!ok && errno != EINVAL) {
-        (void)mmap(to, size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-                   0);
+    if (!ok) {
+        map_again(to, size);
     }
     errno = saved;
     return ok;

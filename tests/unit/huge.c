@@ -280,7 +280,7 @@ static size_t some_size(void)
     return hak_round_up(HAK_SUPER_SIZE + unit_below(&rnd, most), HAK_PAGE);
 }
 
-static void fill(struct place *place)
+static void fill_place(struct place *place)
 {
     bool zero;
     char *end;
@@ -293,7 +293,7 @@ static void fill(struct place *place)
     write_some(place);
 }
 
-static void resize(struct place *place)
+static void resize_place(struct place *place)
 {
     size_t size = some_size(), old = place->size;
     char *p = hak_huge_resize(place->p, size);
@@ -314,10 +314,10 @@ Test(huge, a_random_stream)
         struct place *place = &places[unit_below(&rnd, PLACES)];
 
         if (place->p == NULL) {
-            fill(place);
+            fill_place(place);
         } else if (unit_below(&rnd, 2) == 0) {
             check_some(place, place->size);
-            resize(place);
+            resize_place(place);
         } else {
             check_some(place, place->size);
             put(place->p);

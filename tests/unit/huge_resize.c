@@ -25,7 +25,7 @@ static void put(void *p)
 }
 
 /* Something else in every 8 bytes. */
-static void fill(char *p, size_t size, uint64_t seed)
+static void write_all(char *p, size_t size, uint64_t seed)
 {
     for (size_t at = 0; at < size; at += 8) {
         uint64_t word = (seed + at) * UINT64_C(0x9e3779b97f4a7c15);
@@ -34,7 +34,7 @@ static void fill(char *p, size_t size, uint64_t seed)
     }
 }
 
-static bool is_filled(const char *p, size_t size, uint64_t seed)
+static bool has_contents(const char *p, size_t size, uint64_t seed)
 {
     for (size_t at = 0; at < size; at += 8) {
         uint64_t word = (seed + at) * UINT64_C(0x9e3779b97f4a7c15), is;
@@ -73,7 +73,7 @@ Test(huge_resize, grows_in_place_when_what_follows_is_free)
     above = get(20 * HAK_MIB);
     p = get(4 * HAK_MIB);
     cr_assert_eq(p + 4 * HAK_MIB, above);
-    fill(p, 4 * HAK_MIB, 1);
+    write_all(p, 4 * HAK_MIB, 1);
     /* Within its superslabs, ... */
     cr_assert_eq(hak_huge_resize(p, 3 * HAK_MIB), p);
     cr_assert_eq(size_of(p), 3 * HAK_MIB);
@@ -83,7 +83,7 @@ Test(huge_resize, grows_in_place_when_what_follows_is_free)
     put(above);
     cr_assert_eq(hak_huge_resize(p, 24 * HAK_MIB), p);
     cr_assert_eq(huge_check().supers, 12);
-    cr_assert(is_filled(p, 3 * HAK_MIB, 1));
+    cr_assert(has_contents(p, 3 * HAK_MIB, 1));
     /* ... but not over the end of the range. */
     cr_assert_neq(hak_huge_resize(p, 24 * HAK_MIB + 1), p);
     huge_check();
@@ -96,10 +96,10 @@ Test(huge_resize, a_shrunk_block_gives_its_tail_back)
 
     cr_assert(hak_range_init());
     p = get(size);
-    fill(p, size, 2);
+    write_all(p, size, 2);
     cr_assert_eq(hak_huge_resize(p, 4 * HAK_MIB + 1), p);
     cr_assert_eq(huge_check().supers, 3);
-    cr_assert(is_filled(p, 4 * HAK_MIB, 2));
+    cr_assert(has_contents(p, 4 * HAK_MIB, 2));
     /* 34 MB are more than is kept. */
     cr_assert_eq(unit_resident(p + 6 * HAK_MIB, 2 * HAK_MIB), 0);
     cr_assert_eq(unit_resident(p + 38 * HAK_MIB, 2 * HAK_MIB), 0);
@@ -115,11 +115,11 @@ static bool can_move;
 /* Whether this kernel moves pages: valgrind's, for one, doesn't. */
 static void probe(void)
 {
-    char *from = get(HAK_SUPER_SIZE), *to = get(HAK_SUPER_SIZE);
+    char *from = hak_os_map(HAK_PAGE), *to = hak_os_map(HAK_PAGE);
 
-    can_move = hak_os_move(from, to, HAK_SUPER_SIZE);
-    put(from);
-    put(to);
+    can_move =
+        mremap(from, HAK_PAGE, HAK_PAGE,
+               MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* DONTUNMAP */, to) == to;
 }
 
 /* Fills a block whose successor is taken and doubles it. */
@@ -133,24 +133,27 @@ static void double_it(void *arg)
     NEED(hak_range_init());
     probe();
     p = get(size);
-    fill(p, size, 3);
+    write_all(p, size, 3);
     before = usage();
     q = hak_huge_resize(p, 2 * size);
     after = usage();
     NEED(q != NULL && q != p);
-    NEED(is_filled(q, size, 3));
+    NEED(has_contents(q, size, 3));
     NEED(size_of(q) == 2 * size);
     NEED(huge_check().blocks == 1);
     if (can_move && !UNIT_WATCHED) {
-        /* 8,192 are populated ahead; a copy would take 16,384 more. */
-        NEED(after.ru_minflt - before.ru_minflt < 9200);
-        NEED(after.ru_maxrss - before.ru_maxrss < 40960);
+        /*
+         * Half as much again is populated ahead, 8,192 pages; a copy would
+         * fault in 16,384 more.
+         */
+        NEED(after.ru_minflt - before.ru_minflt < 9000);
+        NEED(after.ru_maxrss - before.ru_maxrss < 40000);
     }
     /* What was left behind has gone, and is zero to the next one. */
     NEED(!hak_huge_find(p, &(struct hak_huge_block){0}));
     NEED(unit_resident(p, 2 * HAK_MIB) == 0);
-    fill(q + size, size, 3 + size);
-    NEED(is_filled(q, 2 * size, 3));
+    write_all(q + size, size, 3 + size);
+    NEED(has_contents(q, 2 * size, 3));
 }
 
 Test(huge_resize, pages_move_and_are_not_copied)
@@ -164,7 +167,7 @@ Test(huge_resize, hak_realloc_moves_pages_all_the_way_up)
     char *p = hak_malloc(size), *fence;
 
     probe();
-    fill(p, size, 4);
+    write_all(p, size, 4);
     while (size < 128 * HAK_MIB) {
         struct rusage before = usage();
 
@@ -172,15 +175,15 @@ Test(huge_resize, hak_realloc_moves_pages_all_the_way_up)
         p = hak_realloc(p, 2 * size);
         cr_assert(hak_owns(p));
         faults += (size_t)(usage().ru_minflt - before.ru_minflt);
-        cr_assert(is_filled(p, size, 4), "after %zu", size);
-        fill(p + size, size, 4 + size);
+        cr_assert(has_contents(p, size, 4), "after %zu", size);
+        write_all(p + size, size, 4 + size);
         size *= 2;
         hak_free(fence);
         huge_check();
     }
     if (can_move && !UNIT_WATCHED) {
-        /* Half of each size is populated ahead: 16,128 in all. */
-        cr_assert_leq(faults, 19000);
+        /* 16,128 are populated ahead, as many again and more to copy. */
+        cr_assert_leq(faults, 18000);
     }
     hak_free(p);
     cr_assert_eq(huge_check().blocks, 0);
@@ -197,15 +200,15 @@ Test(huge_resize, a_block_of_several_mappings_moves)
 
     cr_assert(hak_range_init());
     p = get(size);
-    fill(p, size, 5);
+    write_all(p, size, 5);
     for (int i = 0; i < 12; i++) {
         size_t more = size + 2 * HAK_MIB * (size_t)(1 + i % 3);
 
         fence = i % 2 == 0 ? get(2 * HAK_MIB) : NULL;
         p = hak_huge_resize(p, more);
         cr_assert_not_null(p);
-        cr_assert(is_filled(p, size, 5), "step %d", i);
-        fill(p + size, more - size, 5 + size);
+        cr_assert(has_contents(p, size, 5), "step %d", i);
+        write_all(p + size, more - size, 5 + size);
         size = more;
         if (fence != NULL && i % 4 == 0) {
             put(fence);
@@ -232,14 +235,14 @@ static void move_refused(unsigned refuse, bool forever)
     memset(place, 0xee, 2 * size);
     put(place);
     hak_range_purge();
-    fill(p, size, 6);
+    write_all(p, size, 6);
     hak_os_test_refuse(refuse, forever);
     q = hak_huge_resize(p, 2 * size);
     /* All at once, each of six, and what is populated ahead. */
-    NEED(hak_os_test_calls() == 8);
+    NEED(hak_os_test_calls() >= 8);
     hak_os_test_refuse(0, false);
     NEED(q == place);
-    NEED(is_filled(q, size, 6));
+    NEED(has_contents(q, size, 6));
     for (size_t at = size; at < 2 * size; at += HAK_PAGE) {
         NEED(q[at] == 0);
     }
@@ -278,14 +281,14 @@ static void move_under_limit(void *arg)
     p = get(size);
     place = get(2 * size);
     put(place);
-    fill(p, size, 7);
+    write_all(p, size, 7);
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
     q = hak_huge_resize(p, 2 * size);
     NEED(q == place);
-    NEED(is_filled(q, size, 7));
-    fill(q, 2 * size, 8);
-    NEED(is_filled(q, 2 * size, 8));
-    fill(get(size), size, 9);
+    NEED(has_contents(q, size, 7));
+    write_all(q, 2 * size, 8);
+    NEED(has_contents(q, 2 * size, 8));
+    write_all(get(size), size, 9);
     huge_check();
 }
 
@@ -293,6 +296,69 @@ Test(huge_resize, contents_are_kept_under_a_limit_of_address_space)
 {
     UNIT_SKIP_IF_WATCHED("their address space is beyond any limit");
     unit_expect_said(move_under_limit, NULL, "");
+}
+
+enum { PAIRS = 40000 };
+
+/* Every second page of a large mapping is one of its own. */
+static char *use_up_mappings(void)
+{
+    char *p = hak_os_map(2 * PAIRS * HAK_PAGE);
+
+    NEED(p != NULL);
+    for (size_t i = 0; i < PAIRS; i++) {
+        char *at = p + 2 * i * HAK_PAGE;
+
+        if (mprotect(at, HAK_PAGE, PROT_READ) != 0) {
+            NEED(errno == ENOMEM);
+            return at;
+        }
+    }
+    return NULL;
+}
+
+/*
+ * With hardly a mapping left the kernel refuses to move, before or after it
+ * has unmapped the target.
+ */
+static void move_without_mappings(void *arg)
+{
+    size_t size = 4 * HAK_MIB;
+    char *p, *to, *last;
+    int refused = 0;
+
+    (void)arg;
+    NEED(hak_range_init());
+    get(size);
+    to = get(size);
+    get(size);
+    p = get(size);
+    last = use_up_mappings();
+    if (last == NULL) {
+        _exit(3);
+    }
+    for (size_t i = 0; i < 6; i++) {
+        write_all(p, size, i);
+        refused += !hak_os_move(p, to, size);
+        write_all(to, size, 9);
+        NEED(has_contents(to, size, 9));
+        last -= 2 * HAK_PAGE; /* two mappings less */
+        NEED(mprotect(last, HAK_PAGE, PROT_READ | PROT_WRITE) == 0);
+    }
+    NEED(refused > 0);
+}
+
+Test(huge_resize, contents_are_kept_when_mappings_run_out)
+{
+    struct unit_child child;
+
+    UNIT_SKIP_IF_WATCHED("they need mappings of their own");
+    unit_child(&child, move_without_mappings, NULL);
+    if (WIFEXITED(child.status) && WEXITSTATUS(child.status) == 3) {
+        cr_skip("the kernel allows more mappings than we make");
+    }
+    cr_assert_eq(child.status, 0, "status %#x: %s", (unsigned)child.status,
+                 child.said);
 }
 
 /* ---- out of memory, out of range ----------------------------------------------------- */
@@ -305,7 +371,7 @@ Test(huge_resize, a_refused_resize_leaves_the_block_alone)
     cr_assert(hak_range_init());
     p = get(size);
     below = get(size);
-    fill(below, size, 9);
+    write_all(below, size, 9);
     hak_os_test_refuse(1, true);
     cr_assert_null(hak_huge_resize(below, 4 * size));
     hak_os_test_refuse(0, false);
@@ -313,7 +379,7 @@ Test(huge_resize, a_refused_resize_leaves_the_block_alone)
     cr_assert_null(hak_huge_resize(below, PTRDIFF_MAX));
     cr_assert_null(hak_huge_resize(below, SIZE_MAX));
     cr_assert_eq(size_of(below), size);
-    cr_assert(is_filled(below, size, 9));
+    cr_assert(has_contents(below, size, 9));
     huge_check();
     put(p);
     cr_assert_eq(hak_huge_resize(below, 2 * size), below);
@@ -330,21 +396,21 @@ static void use_up(void *arg)
     (void)arg;
     setenv("HAKMEM_RANGE", "1G", 1);
     for (; n < 64 && hak_owns(p[n] = hak_malloc(31 * HAK_MIB)); n++) {
-        fill(p[n], 4096, (uint64_t)n);
+        write_all(p[n], 4096, (uint64_t)n);
     }
     /* The system serves what the range can't. */
     NEED(n >= 30 && n < 33 && p[n] != NULL);
     NEED(unit_stats().fallback_memory == 1);
-    fill(p[n], 31 * HAK_MIB, 99);
+    write_all(p[n], 31 * HAK_MIB, 99);
     /* A block that has no room to grow goes to the system, contents and all. */
     q = hak_realloc(p[3], 40 * HAK_MIB);
-    NEED(q != NULL && !hak_owns(q) && is_filled(q, 4096, 3));
+    NEED(q != NULL && !hak_owns(q) && has_contents(q, 4096, 3));
     NEED(unit_stats().fallback_memory == 2);
     NEED(!hak_huge_find(p[3], &block));
     /* Its place is there for the next one. */
     p[3] = hak_malloc(31 * HAK_MIB);
     NEED(hak_owns(p[3]));
-    NEED(is_filled(p[n], 31 * HAK_MIB, 99));
+    NEED(has_contents(p[n], 31 * HAK_MIB, 99));
     hak_free(q);
     /* Larger than the whole range. */
     q = hak_malloc(1100 * HAK_MIB);
@@ -352,7 +418,7 @@ static void use_up(void *arg)
     NEED(unit_stats().fallback_large == 1);
     hak_free(q);
     for (int i = 0; i <= n; i++) {
-        NEED(i == 3 || i == n || is_filled(p[i], 4096, (uint64_t)i));
+        NEED(i == 3 || i == n || has_contents(p[i], 4096, (uint64_t)i));
         hak_free(p[i]);
     }
     NEED(huge_check().blocks == 0 && unit_stats().system_live == 0);
@@ -372,7 +438,7 @@ static void use_up_all(void *arg)
     (void)arg;
     setenv("HAKMEM_RANGE", "1G", 1);
     p = hak_malloc(500 * HAK_MIB);
-    fill(p, 4096, 1);
+    write_all(p, 4096, 1);
     q = hak_malloc(490 * HAK_MIB);
     NEED(hak_owns(p) && hak_owns(q));
     limit.rlim_cur = limit.rlim_max = 1500 * HAK_MIB;
@@ -385,7 +451,7 @@ static void use_up_all(void *arg)
     NEED(hak_aligned_alloc(64, 600 * HAK_MIB) == NULL && errno == ENOMEM);
     errno = 0;
     NEED(hak_realloc(p, 600 * HAK_MIB) == NULL && errno == ENOMEM);
-    NEED(is_filled(p, 4096, 1) && hak_usable_size(p) == 500 * HAK_MIB);
+    NEED(has_contents(p, 4096, 1) && hak_usable_size(p) == 500 * HAK_MIB);
     hak_free(q);
     hak_free(p);
     p = hak_malloc(600 * HAK_MIB);
