@@ -124,23 +124,19 @@ size_t hak_lane_usable(const void *p, const char *caller)
     return hak_tiny_size[hak_tiny_class_of(p, tag)];
 }
 
-/*
- * A place that a block which has outgrown its own may move to: with room
- * behind it in ACE, where a block that grew once is likely to grow again.
- */
-static void *alloc_to_grow(size_t size, enum hak_reason *reason)
+/* A copy of p, which has `old` bytes, of `size` bytes. */
+static void *lane_copy(void *p, size_t old, size_t size,
+                       enum hak_reason *reason)
 {
-    size_t more = size + size / 4;
-    void *p;
+    struct hak_heap *heap;
+    void *to;
 
-    if (size < HAK_LANE_ACE_MIN || more > HAK_LANE_ACE_MAX) {
-        return hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
+    if (size > HAK_LANE_TINY_MAX) {
+        heap = hak_thread_heap(reason);
+        return heap != NULL ? hak_large_copy(heap, p, old, size, reason) : NULL;
     }
-    p = hak_lane_alloc(HAK_LANE_ALIGN, more, false, reason);
-    if (p != NULL) {
-        hak_large_resize(p, size);
-    }
-    return p;
+    to = hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
+    return to != NULL ? memcpy(to, p, hak_min(old, size)) : NULL;
 }
 
 void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
@@ -158,12 +154,10 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
             return moved;
         }
     }
-    moved = size > old ? alloc_to_grow(size, reason)
-                       : hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
+    moved = lane_copy(p, old, size, reason);
     if (moved == NULL) {
         return size <= old ? p : NULL;
     }
-    memcpy(moved, p, hak_min(old, size));
     if (!hak_hot_free(p, 0)) {
         hak_lane_free(p, caller);
     }

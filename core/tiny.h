@@ -96,6 +96,7 @@ struct hak_tiny {
     uint32_t nslabs;
     uint32_t idle_at; /* when bins are next relieved of idle blocks */
     bool alert;       /* free memory waits to go back: look often */
+    uint8_t share;    /* a bin may hold 1/2^share of the heap's slabs */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
