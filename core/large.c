@@ -107,7 +107,8 @@ static bool ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
-    if (heap != NULL && heap->runs != NULL) {
+    /* A heap made by hand is one of many: it keeps no runs. */
+    if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
         size_t bytes = hak_ace_cache_put(heap->runs, p, hak_heap_owner(heap));
 
         if (bytes != 0) {
