@@ -4,8 +4,9 @@
  *     bench_lua ALLOCATOR PROGRAM UNITS [SEED]
  *     bench_lua --serve ALLOCATOR PROGRAM [SEED]
  *
- * ALLOCATOR: stock, hakmem (a heap of its own), hakmem-thread (the thread's
- * heap), mimalloc (loaded when asked for), count (stock, and counts calls).
+ * ALLOCATOR: stock, hakmem (a heap of its own), hakmem-tiny (the same, lanes
+ * = tiny), hakmem-thread (the thread's heap), mimalloc (loaded when asked
+ * for), count (stock, and counts calls).
  * PROGRAM: a name in bench/lua, a path with a slash, or "states" (500 short
  * states opened and closed a unit). SEED chooses Lua's hash seed: two runs
  * of one binary with the same number lay out their tables alike.
@@ -117,14 +118,19 @@ struct allocator {
     lua_Alloc alloc;
     bool own_heap; /* a hak_lua_heap per state is passed as ud */
     bool peer;     /* comes from libmimalloc */
+    hak_lua_lanes lanes;
 };
 
 static const struct allocator allocators[] = {
-    {"stock", stock_alloc, false, false},
-    {"count", count_alloc, false, false},
-    {"mimalloc", mimalloc_alloc, false, true},
-    {"hakmem", hak_lua_alloc, true, false},
-    {"hakmem-thread", hak_lua_alloc, false, false},
+    {.name = "stock", .alloc = stock_alloc},
+    {.name = "count", .alloc = count_alloc},
+    {.name = "mimalloc", .alloc = mimalloc_alloc, .peer = true},
+    {.name = "hakmem", .alloc = hak_lua_alloc, .own_heap = true},
+    {.name = "hakmem-tiny",
+     .alloc = hak_lua_alloc,
+     .own_heap = true,
+     .lanes = HAK_LUA_LANES_TINY},
+    {.name = "hakmem-thread", .alloc = hak_lua_alloc},
 };
 
 /* dlsym gives an object pointer; C has no cast from that to a function. */
@@ -155,7 +161,7 @@ static const struct allocator *allocator_named(const char *name)
         return &allocators[i];
     }
     die("no allocator", name,
-        "use stock, hakmem, hakmem-thread, mimalloc or count");
+        "use stock, hakmem, hakmem-tiny, hakmem-thread, mimalloc or count");
     return NULL;
 }
 
@@ -249,7 +255,9 @@ static void open_state(const struct allocator *allocator, struct state *state)
     memset(state, 0, sizeof *state);
     state->alloc = allocator->alloc;
     if (allocator->own_heap) {
-        state->heap = hak_lua_heap_new(NULL);
+        hak_lua_config config = {.size = sizeof config,
+                                 .lanes = allocator->lanes};
+        state->heap = hak_lua_heap_new(&config);
         if (state->heap == NULL)
             die("hak_lua_heap_new", "", strerror(errno));
         state->ud = state->heap;
@@ -287,6 +295,7 @@ static void add_stats(struct run *run, const hak_lua_heap *heap)
         return;
     run->hak.calls += now.calls;
     run->hak.tiny += now.tiny;
+    run->hak.large += now.large;
     run->hak.fallback_large += now.fallback_large;
     run->hak.fallback_memory += now.fallback_memory;
     run->hak.foreign += now.foreign;
@@ -410,9 +419,11 @@ static void print_summary(const struct run *run, long units, uint64_t ns)
            faults(), peak_kb(), run->result, run->digest);
     if (run->allocator->own_heap)
         printf(" calls=%" PRIu64 " tiny=%" PRIu64 " large=%" PRIu64
-               " memory=%" PRIu64 " foreign=%" PRIu64 " lua_peak=%zu",
-               run->hak.calls, run->hak.tiny, run->hak.fallback_large,
-               run->hak.fallback_memory, run->hak.foreign, run->hak.peak_bytes);
+               " fallback_large=%" PRIu64 " fallback_memory=%" PRIu64
+               " foreign=%" PRIu64 " lua_peak=%zu",
+               run->hak.calls, run->hak.tiny, run->hak.large,
+               run->hak.fallback_large, run->hak.fallback_memory,
+               run->hak.foreign, run->hak.peak_bytes);
     putchar('\n');
     fflush(stdout);
 }
@@ -512,7 +523,7 @@ static void usage(void)
 {
     fputs("usage: bench_lua ALLOCATOR PROGRAM UNITS [SEED]\n"
           "       bench_lua --serve ALLOCATOR PROGRAM [SEED]\n"
-          "ALLOCATOR: stock hakmem hakmem-thread mimalloc count\n"
+          "ALLOCATOR: stock hakmem hakmem-tiny hakmem-thread mimalloc count\n"
           "PROGRAM: a name in bench/lua, a path, or states\n",
           stderr);
     exit(2);

@@ -39,10 +39,11 @@ INSN = ["binary_trees", "strings", "table_churn", "json", "closures", "lru",
         "wordfreq", "states"]
 
 # A row's name -> the driver's name of the allocator.
-ROWS = {"stock": "stock", "hakmem": "hakmem", "thread": "hakmem-thread",
-        "mimalloc": "mimalloc", "stock-2": "stock"}
+ROWS = {"stock": "stock", "hakmem": "hakmem", "tiny": "hakmem-tiny",
+        "thread": "hakmem-thread", "mimalloc": "mimalloc", "stock-2": "stock"}
 FUNCTIONS = {"stock": "stock_alloc", "mimalloc": "mimalloc_alloc",
-             "hakmem": "hak_lua_alloc", "thread": "hak_lua_alloc"}
+             "hakmem": "hak_lua_alloc", "tiny": "hak_lua_alloc",
+             "thread": "hak_lua_alloc"}
 
 
 class Failed(Exception):
@@ -195,8 +196,9 @@ def row_figures(row, restarts, ends):
     if "tiny" in ends[0][row]:
         calls = median_of(ends, row, "calls")
         figures["tiny"] = median_of(ends, row, "tiny") / max(calls, 1)
-        figures["fallbacks"] = (median_of(ends, row, "large")
-                                + median_of(ends, row, "memory"))
+        figures["large"] = median_of(ends, row, "large")
+        figures["fallbacks"] = (median_of(ends, row, "fallback_large")
+                                + median_of(ends, row, "fallback_memory"))
     return figures
 
 
@@ -277,8 +279,9 @@ def peak_cell(figures):
     return f"{stock:.1f} / {figures['hakmem']['peak_kb'] / 1024:.1f}"
 
 
-def tiny_columns():
+def lane_columns():
     return [("by Tiny", 9, lambda f: f"{f['hakmem']['tiny']:.2%}", blank),
+            ("by others", 11, lambda f: f"{f['hakmem']['large']:.0f}", blank),
             ("fallbacks", 11, lambda f: f"{f['hakmem']['fallbacks']:.0f}",
              blank)]
 
@@ -290,7 +293,7 @@ def quick_table():
         time_column("ratio", "hakmem"),
         ("peak MB s / h", 16, peak_cell,
          lambda report: f"{mean_ratio(report, 'hakmem', 'peak_kb'):.3f}"),
-    ] + tiny_columns())
+    ] + lane_columns())
 
 
 def full_table(rows):
@@ -298,12 +301,12 @@ def full_table(rows):
     others = [row for row in rows if row != "stock"]
     columns += [time_column(row, row) for row in others]
     for row in others:
-        if row in ("hakmem", "mimalloc"):
+        if row in ("hakmem", "tiny", "mimalloc"):
             columns.append(per_stock_column("peak " + row[:3], row,
                                             "peak_kb"))
     if "hakmem" in rows:
         columns.append(per_stock_column("flt hak", "hakmem", "faults"))
-        columns += tiny_columns()
+        columns += lane_columns()
     return Table(columns)
 
 
@@ -360,11 +363,12 @@ def explain(options):
         print("Times are CPU time; ratio is hakmem to stock, below 1 is "
               "faster. Peak: resident\nmemory, stock / hakmem; its mean is "
               "the ratio. By Tiny: share of the calls that\nthe Tiny lane "
-              "served. Fallbacks: calls that the system served.")
+              "served; by others: calls that the other lanes did.\nFallbacks: calls that the system served.")
     else:
         print("Time columns: CPU time to stock's; stock-2 is a second stock "
               "process (A/A, noise).\nPeak: peak resident memory to stock's. "
-              "flt: minor faults of the process to stock's.")
+              "flt: minor faults of the process to stock's. The row "
+              "tiny: lanes = tiny, a\nheap of its own.")
     if not options.same_seed:
         print("Note: Lua's hash seeds could not be fixed (was bench_lua "
               "built with -fno-pie\nand -no-pie?); single programs may be "
@@ -529,9 +533,10 @@ def choose_rows(options):
     if options.quick:
         standard = ["stock", "hakmem"]
     elif options.insn:
-        standard = ["stock", "hakmem", "thread", "mimalloc"]
+        standard = ["stock", "hakmem", "tiny", "thread", "mimalloc"]
     else:
-        standard = ["stock", "hakmem", "thread", "mimalloc", "stock-2"]
+        standard = ["stock", "hakmem", "tiny", "thread", "mimalloc",
+                    "stock-2"]
     rows = chosen(options.rows, ROWS, standard, "row")
     if "stock" not in rows:
         rows.insert(0, "stock")

@@ -257,6 +257,19 @@ bool hak_ace_free(void *p, struct hak_ace_run *run)
     return page != 0;
 }
 
+void hak_ace_empty(void *p)
+{
+    uint32_t page;
+
+    hak_lock_take(&lock);
+    page = hak_ace_run_at(p);
+    if (page != 0 && hak_os_purge(p, hak_ace_length(page) * HAK_PAGE)) {
+        hak_bits_set(hak_ace_super(page)->dirty, hak_ace_at(page),
+                     hak_ace_length(page), false);
+    }
+    hak_lock_drop(&lock);
+}
+
 bool hak_ace_find(const void *p, struct hak_ace_run *run)
 {
     uint32_t page = hak_ace_run_at(p);

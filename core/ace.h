@@ -93,6 +93,13 @@ bool hak_ace_find(const void *p, struct hak_ace_run *run);
 /* Tells about the run that p lies in. False: p lies in a hole. */
 bool hak_ace_around(const void *p, struct hak_ace_run *run);
 
+/*
+ * Gives the pages of the run p back, which stays in use; its contents are
+ * gone. For a run that is about to be freed and was so large that its hole
+ * would be a waste.
+ */
+void hak_ace_empty(void *p);
+
 /* Makes the run p `pages` long where it is. False: there is no room. */
 bool hak_ace_resize(void *p, size_t pages);
 

@@ -175,29 +175,29 @@ size_t hak_lane_usable(const void *p, const char *caller)
     return hak_tiny_size[hak_tiny_class_of(p, tag)];
 }
 
-/*
- * A place that a block which has outgrown its own may move to: with room
- * behind it in ACE, where a block that grew once is likely to grow again.
- */
-static void *alloc_to_grow(size_t size, enum hak_reason *reason)
+/* A copy of p, which has `old` bytes, of `size` bytes. */
+static void *lane_copy(void *p, size_t old, size_t size,
+                       enum hak_reason *reason)
 {
-    size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
-    void *p = NULL;
+    struct hak_heap *heap;
+    void *to = hak_hot_malloc(size);
 
-    if (size >= HAK_LANE_ACE_MIN && size <= most) {
-        p = hak_lane_alloc(HAK_LANE_ALIGN, size + size / 4, false, reason);
+    if (size > HAK_LANE_TINY_MAX) {
+        heap = hak_thread_heap(reason);
+        return heap != NULL ? hak_large_copy(heap, p, old, size, reason) : NULL;
     }
-    if (p == NULL) {
-        return hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
+    if (HAK_UNLIKELY(to == NULL)) {
+        to = hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
     }
-    hak_large_resize(p, size);
-    return p;
+    return to != NULL ? memcpy(to, p, hak_min(old, size)) : NULL;
 }
 
 void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
                        const char *caller)
 {
-    size_t old = hak_lane_usable(p, caller);
+    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    size_t old = is_tiny_start(p, tag) ? hak_tiny_size[HAK_TAG_CLASS(tag)]
+                                       : hak_lane_usable(p, caller);
     void *moved;
 
     if (hak_fits_as_is(old, size)) {
@@ -209,13 +209,11 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
             return moved;
         }
     }
-    moved = size > old ? alloc_to_grow(size, reason)
-                       : hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
+    moved = lane_copy(p, old, size, reason);
     if (moved == NULL) {
         return size <= old ? p : NULL;
     }
-    memcpy(moved, p, hak_min(old, size));
-    if (!hak_hot_free(p, 0)) {
+    if (!hak_hot_free(p, 0) && !hak_hot_large_free(p)) {
         hak_lane_free(p, caller);
     }
     return moved;

@@ -134,6 +134,14 @@ size_t hak_large_find(const void *p, uint32_t *owner);
  */
 void *hak_large_resize(void *p, size_t size);
 
+/*
+ * A new block for `size` bytes, above HAK_LANE_TINY_MAX, with the first `n`
+ * bytes of the block p, of any lane; p is still to be freed, and its contents
+ * may be gone. NULL: *reason says why, p is untouched.
+ */
+void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
+                     enum hak_reason *reason);
+
 /* Frees ACE and Huge blocks of a heap made by hand. */
 void hak_large_free_owner(struct hak_heap *heap);
 

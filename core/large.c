@@ -3,8 +3,14 @@
  *
  * Which lane has a block says its slab's tag; see range.h.
  */
+#include <string.h>
+
 #include "lane.h"
+#include "os.h"
 #include "thread.h"
+
+/* Fresh pages that are about to be written are populated from here on. */
+#define POPULATE_LEAST (32 * HAK_KIB)
 
 /* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
 static unsigned pool_class(size_t alignment, size_t size)
@@ -103,7 +109,8 @@ static bool ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
-    if (heap != NULL && heap->runs != NULL) {
+    /* A heap made by hand is one of many: it keeps no runs. */
+    if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
         size_t bytes = hak_ace_cache_put(heap->runs, p, hak_heap_owner(heap));
 
         if (bytes != 0) {
@@ -232,6 +239,58 @@ void *hak_large_resize(void *p, size_t size)
     }
     resized(p, before);
     return p;
+}
+
+/*
+ * A place for a block that has outgrown its own: with room behind it in ACE,
+ * where a block that grew once is likely to grow again.
+ */
+static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
+                           enum hak_reason *reason)
+{
+    size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
+    void *p = NULL;
+
+    if (size >= HAK_LANE_ACE_MIN && size <= most) {
+        p = hak_large_alloc(heap, HAK_LANE_ALIGN, size + size / 4, zero,
+                            reason);
+    }
+    if (p == NULL) {
+        return hak_large_alloc(heap, HAK_LANE_ALIGN, size, zero, reason);
+    }
+    hak_large_resize(p, size);
+    return p;
+}
+
+static unsigned class_byte(const void *p)
+{
+    return HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p)));
+}
+
+void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
+                     enum hak_reason *reason)
+{
+    bool fresh;
+    void *to =
+        size > n ? alloc_to_grow(heap, size, &fresh, reason)
+                 : hak_large_alloc(heap, HAK_LANE_ALIGN, size, &fresh, reason);
+
+    if (to == NULL) {
+        return NULL;
+    }
+    n = hak_min(n, size);
+    if (fresh && n >= POPULATE_LEAST && !hak_os_populate(to, n)) {
+        hak_large_free(heap, to);
+        *reason = HAK_REASON_MEMORY;
+        return NULL;
+    }
+    memcpy(to, p, n);
+    /* What has outgrown ACE will not come back: no use to keep its pages. */
+    if (class_byte(to) == HAK_TAG_HUGE && hak_range_owns(p) &&
+        class_byte(p) == HAK_TAG_ACE) {
+        hak_ace_empty(p);
+    }
+    return to;
 }
 
 void hak_large_free_owner(struct hak_heap *heap)

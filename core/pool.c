@@ -193,8 +193,12 @@ static void probe(struct hak_pool_shelf *shelf)
     shelf->use = resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
 }
 
-/* How many bytes more to make resident in a span; 0: leave it to faults. */
-static size_t ladder_step(const struct hak_pool *pool, unsigned class)
+/*
+ * How many bytes more to make resident in a span that has `have`; 0: leave it
+ * to faults. What a class's first span has doubles from a page on.
+ */
+static size_t ladder_step(const struct hak_pool *pool, unsigned class,
+                          size_t have)
 {
     size_t block = hak_pool_classes[class].block;
 
@@ -204,7 +208,12 @@ static size_t ladder_step(const struct hak_pool *pool, unsigned class)
     if (pool->shelves[class].use == HAK_POOL_WHOLE) {
         return LADDER_MORE;
     }
-    return block <= SMALL ? LADDER_FIRST : 0;
+    if (block > SMALL) {
+        return 0;
+    }
+    return pool->shelves[class].last == HAK_NO_SLAB
+               ? hak_min(hak_max(have, HAK_PAGE), LADDER_FIRST)
+               : LADDER_FIRST;
 }
 
 /*
@@ -215,8 +224,10 @@ static bool span_ready(struct hak_pool *pool, uint32_t number)
 {
     struct hak_slab *span = hak_range_slab(number);
     unsigned class = class_of(span);
-    size_t step = ladder_step(pool, class);
     uint32_t have = (uint32_t)__builtin_popcountll(span->ready);
+    size_t step =
+        ladder_step(pool, class,
+                    hak_round_up((size_t)have * span->block, HAK_PAGE));
     uint32_t left = hak_pool_classes[class].count - have;
     size_t ahead = step > 0 ? step : hak_max(have * span->block, HAK_PAGE);
     uint32_t more = (uint32_t)hak_min(left, hak_max(ahead / span->block, 1));

@@ -210,8 +210,8 @@ HAK_INLINE void *hak_range_super_meta(uint32_t super)
  * Takes `count` free slabs side by side, resident ones first, then the lowest
  * address, committing a superslab if need be. `whole`: what is taken will be
  * written to throughout, so that above 8 MB it may come populated, as a huge
- * page. Of the descriptors only `populated` is set. HAK_NO_SLAB: out of
- * memory.
+ * page; if not, Pool gets slabs with little resident first. Of the descriptors
+ * only `populated` is set. HAK_NO_SLAB: out of memory.
  */
 uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, bool whole);
 

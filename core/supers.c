@@ -23,6 +23,13 @@ _Atomic(size_t) hak_supers_populated;
 #define HUGE_SKIP 4
 #define HUGE_SKIP_MOST 1024
 
+/*
+ * Slabs of which a few pages will do are looked for in this many superslabs;
+ * they may have that much resident.
+ */
+#define COOL_LOOK 4
+#define COOL_MOST (32 * HAK_KIB)
+
 /* Under the lock. */
 static uint32_t huge_pass; /* superslabs to pass up */
 static uint32_t huge_skip; /* how many at the next dear one */
@@ -270,12 +277,42 @@ static uint32_t open_whole(bool populate)
     return i;
 }
 
+/* Of the places in superslab i, the one with most bytes resident. */
+static uint32_t warmest(uint32_t i, uint32_t places)
+{
+    uint32_t best = (uint32_t)__builtin_ctz(places);
+
+    for (; places != 0; places &= places - 1) {
+        uint32_t bit = (uint32_t)__builtin_ctz(places);
+
+        if (hak_range_slab(i * HAK_SUPER_SLABS + bit)->populated >
+            hak_range_slab(i * HAK_SUPER_SLABS + best)->populated) {
+            best = bit;
+        }
+    }
+    return best;
+}
+
+/* Takes slabs at `bit` of superslab i. */
+static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
+{
+    struct hak_super *super = &hak_supers.at[i];
+    bool first = super->used == 0;
+
+    super->used |= (((uint32_t)1 << count) - 1) << bit;
+    super->warm &= ~super->used;
+    hak_super_changed(i);
+    if (first) {
+        hak_super_may_start(i); /* what is left of it */
+    }
+    hak_supers.figures.slabs_used += count;
+    return i * (uint32_t)HAK_SUPER_SLABS + bit;
+}
+
 static uint32_t take_locked(uint32_t count, bool whole)
 {
     uint32_t i = find(hak_supers.warm_map, hak_supers.warm_start, count, true);
-    struct hak_super *super;
-    uint32_t places, bit;
-    bool first;
+    uint32_t places, warm;
 
     if (i == hak_supers.limit) {
         i = find(hak_supers.part_map, hak_supers.part_start, count, false);
@@ -287,30 +324,65 @@ static uint32_t take_locked(uint32_t count, bool whole)
         return HAK_NO_SLAB;
     }
     describe(i);
-    super = &hak_supers.at[i];
-    first = super->used == 0;
     places = runs(i, count);
-    places = (places & super->warm) != 0 ? places & super->warm : places;
-    bit = (uint32_t)__builtin_ctz(places);
-    super->used |= (((uint32_t)1 << count) - 1) << bit;
-    super->warm &= ~super->used;
-    hak_super_changed(i);
-    if (first) {
-        hak_super_may_start(i); /* what is left of it */
+    warm = places & hak_supers.at[i].warm;
+    return take_at(i,
+                   warm != 0 ? warmest(i, warm)
+                             : (uint32_t)__builtin_ctz(places),
+                   count);
+}
+
+/* Bytes resident in free slabs of superslab i. */
+static size_t resident(uint32_t i, uint32_t bit, uint32_t count)
+{
+    uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + bit;
+    size_t bytes = 0;
+
+    for (uint32_t n = number; n < number + count; n++) {
+        bytes += hak_range_slab(n)->populated;
     }
-    hak_supers.figures.slabs_used += count;
-    return i * (uint32_t)HAK_SUPER_SLABS + bit;
+    return bytes;
+}
+
+/*
+ * Slabs that waste little if no more than a few pages of them will be used:
+ * of superslabs in use already, with little resident or nothing. HAK_NO_SLAB:
+ * there are none.
+ */
+static uint32_t take_cool(uint32_t count)
+{
+    uint32_t i = hak_map_next(hak_supers.part_map, 0, hak_supers.limit);
+
+    for (uint32_t n = 0; n < COOL_LOOK && i < hak_supers.limit; n++) {
+        uint32_t places = runs(i, count);
+
+        describe(i);
+        for (; places != 0; places &= places - 1) {
+            uint32_t bit = (uint32_t)__builtin_ctz(places);
+
+            if (resident(i, bit, count) <= COOL_MOST) {
+                return take_at(i, bit, count);
+            }
+        }
+        i = hak_map_next(hak_supers.part_map, i + 1, hak_supers.limit);
+    }
+    return HAK_NO_SLAB;
 }
 
 uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, bool whole)
 {
-    uint32_t number;
+    uint32_t number = HAK_NO_SLAB;
 
     if (hak_range.size == 0) {
         return HAK_NO_SLAB;
     }
     hak_lock_take(&hak_supers.lock);
-    number = take_locked(count, whole);
+    if (!whole && lane == HAK_LANE_POOL) {
+        number = take_cool(count);
+    }
+    if (number == HAK_NO_SLAB) {
+        number = take_locked(count, whole);
+    }
     if (number != HAK_NO_SLAB) {
         hak_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
     }

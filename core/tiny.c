@@ -12,14 +12,13 @@
 #include "os.h"
 
 /*
- * A bin may keep BUDGET_LEAST bytes, or 1/2^BUDGET_SHIFT of the heap's slabs
- * if that is more, and once again as much in its spare list. Measured: fixed
- * small budgets lose the batch and wave cases, none keeps memory from going
- * back.
+ * A bin may keep BUDGET_LEAST bytes, or 1/2^share of the heap's slabs if that
+ * is more, and once again as much in its spare list. Measured: fixed small
+ * budgets lose the batch and wave cases, none keeps memory from going back.
  */
 #define BUDGET_LEAST (16 * HAK_KIB)
 #define BUDGET_MOST HAK_GIB
-#define BUDGET_SHIFT 4
+#define BUDGET_SHARE 4
 #define BUDGET_BLOCKS 8
 
 /*
@@ -33,21 +32,23 @@
 /* The ladder below huge pages: 16 KB a call in a class's first slabs. */
 #define LADDER_STEP (16 * HAK_KIB)
 #define LADDER_SLABS 8
+#define STARTER_STEP (8 * HAK_KIB)
 
 /*
  * While free memory waits to go back, a bin is looked at every ALERT_PUSHES
  * pushes, in a large heap every LARGE_PUSHES at least, so that its time does
- * not pass unnoticed; and every half
- * HAKMEM_PURGE_DELAY the spare lists and heads of more than IDLE_MOST bytes go
- * back to the slabs.
+ * not pass unnoticed (refills ask for the time only once in HEED_REFILLS); and
+ * every half HAKMEM_PURGE_DELAY the spare lists and heads of more than
+ * IDLE_MOST bytes go back to the slabs.
  */
 #define ALERT_PUSHES 32
 #define LARGE_PUSHES 512
+#define HEED_REFILLS 8
 #define IDLE_MOST (64 * HAK_KIB)
 
 static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 {
-    size_t share = (tiny->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
+    size_t share = (tiny->nslabs * HAK_SLAB_SIZE) >> tiny->share;
     size_t bytes = hak_min(hak_max(share, BUDGET_LEAST), BUDGET_MOST);
     /* bytes / block size, by multiplication: this runs for every new heap. */
     size_t blocks = bytes * hak_tiny_magic[class] >> 32;
@@ -87,6 +88,7 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->id = id;
     tiny->tag = id << HAK_TAG_CLASS_BITS;
     tiny->direct = direct;
+    tiny->share = BUDGET_SHARE;
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = hak_tiny_magic[c];
         grant(tiny, c, budget(tiny, c));
@@ -110,7 +112,8 @@ static void trace_slab(unsigned class)
  */
 static uint32_t slab_take(struct hak_tiny *tiny, unsigned class, unsigned kind)
 {
-    uint32_t number = hak_range_slabs_take(1, HAK_LANE_TINY, true);
+    uint32_t number =
+        hak_range_slabs_take(1, HAK_LANE_TINY, kind != HAK_TAG_PACKED);
     struct hak_slab *slab;
 
     if (number == HAK_NO_SLAB) {
@@ -280,14 +283,13 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
 /* Links `count` new blocks from `start` on, in order of address. */
 static struct hak_block *link_new(char *start, size_t size, uint32_t count)
 {
-    char *at = start;
+    char *last = start + (count - 1) * size;
 
-    for (uint32_t i = 1; i < count; i++) {
+    for (char *at = start; at != last; at += size) {
         ((struct hak_block *)(void *)at)->next =
             (struct hak_block *)(void *)(at + size);
-        at += size;
     }
-    ((struct hak_block *)(void *)at)->next = NULL;
+    ((struct hak_block *)(void *)last)->next = NULL;
     return (struct hak_block *)(void *)start;
 }
 
@@ -339,10 +341,14 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
-/* The starter slab, ready for `units` more units; false if it can't be. */
+/*
+ * The starter slab, ready for `units` more units; false if it can't be. What
+ * is resident of it doubles from a page on, by STARTER_STEP at most.
+ */
 static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
 {
     size_t end = tiny->starter_used + units;
+    size_t have = hak_round_up(tiny->starter_used * HAK_STARTER_UNIT, HAK_PAGE);
 
     if (tiny->starter == HAK_NO_SLAB) {
         tiny->starter = slab_take(tiny, class, HAK_TAG_PACKED);
@@ -350,7 +356,7 @@ static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
     }
     return tiny->starter != HAK_NO_SLAB && end <= HAK_STARTER_UNITS &&
            hak_range_ready(tiny->starter, 1, end * HAK_STARTER_UNIT,
-                           LADDER_STEP);
+                           hak_min(have, STARTER_STEP));
 }
 
 /*
@@ -447,7 +453,9 @@ void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
     if (HAK_LIKELY(fill(tiny, class))) {
         p = hak_bin_pop(&tiny->bins[class]);
     }
-    heed(tiny);
+    if (tiny->refills % HEED_REFILLS == 0) {
+        heed(tiny);
+    }
     hak_tiny_busy(tiny, false);
     return p;
 }

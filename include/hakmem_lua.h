@@ -8,9 +8,10 @@
  *     ...
  *     hak_lua_close(L);
  *
- * At most 1024 B a block comes from HAKMEM's Tiny lane, larger blocks from
- * the fallback: the system's realloc and free, or for a state that was
- * switched (hak_lua_switch) the allocator it had before.
+ * Blocks of every size come from HAKMEM's lanes; what these refuse, and with
+ * `lanes` tiny all above 1024 B, comes from the fallback: the system's realloc
+ * and free, or for a state that was switched (hak_lua_switch) the allocator it
+ * had before.
  */
 #ifndef HAKMEM_LUA_H
 #define HAKMEM_LUA_H
@@ -30,8 +31,9 @@ typedef struct hak_lua_heap hak_lua_heap;
 
 /* Which sizes go to HAKMEM. */
 typedef enum hak_lua_lanes {
-    HAK_LUA_LANES_DEFAULT = 0, /* today: tiny */
-    HAK_LUA_LANES_TINY = 1     /* at most 1024 B; larger to the fallback */
+    HAK_LUA_LANES_DEFAULT = 0, /* as HAKMEM_LUA_LANES says; unset: all */
+    HAK_LUA_LANES_TINY = 1,    /* at most 1024 B; larger to the fallback */
+    HAK_LUA_LANES_ALL = 2      /* every size */
 } hak_lua_lanes;
 
 typedef struct hak_lua_config {
@@ -66,11 +68,12 @@ typedef struct hak_lua_stats {
     size_t peak_bytes;
     uint64_t calls;           /* calls that asked for something or freed it */
     uint64_t tiny;            /* of them: served by the Tiny lane */
-    uint64_t fallback_large;  /* served by the fallback: over 1024 B */
+    uint64_t large;           /* served by the lanes above Tiny */
+    uint64_t fallback_large;  /* served by the fallback: not ours by `lanes` */
     uint64_t fallback_memory; /* ... : the core was out of memory */
     uint64_t foreign;         /* frees and resizes of blocks it made */
     uint64_t refused;         /* calls refused by the limit */
-    uint64_t slabs;           /* slabs of 64 KB held now */
+    uint64_t slabs;           /* slabs of 64 KB held now, of Tiny and Pool */
     uint64_t type_count[HAK_LUA_TYPES]; /* objects made, by type */
     uint64_t type_bytes[HAK_LUA_TYPES]; /* bytes asked for, by type */
 } hak_lua_stats;
@@ -92,9 +95,10 @@ HAK_API hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config);
 
 /*
  * Ends a heap after lua_close of its state. If blocks are still live, says so
- * in one line on standard error (a leak report); all Tiny blocks are released
- * slab by slab, larger live ones are lost. NULL does nothing. Not for the
- * heap of a switched state, which ends itself (hak_lua_switch).
+ * in one line on standard error (a leak report); all blocks of HAKMEM's are
+ * released slab by slab, live ones of the fallback are lost. NULL does
+ * nothing. Not for the heap of a switched state, which ends itself
+ * (hak_lua_switch).
  */
 HAK_API void hak_lua_heap_delete(hak_lua_heap *heap);
 

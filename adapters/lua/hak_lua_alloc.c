@@ -7,20 +7,32 @@
  * collects and asks once more; a shrink must not fail.
  *
  * Up to 1024 B come from the Tiny lane through the 8-byte size table, larger
- * blocks from the fallback: `route` decides. A block is told by its address:
- * in the range it is ours and osize names its bin, elsewhere the fallback's.
- * The three hot paths are hak_lua_alloc and the inline functions above it.
+ * blocks from the other lanes or the fallback: `ours` decides. A small block
+ * is told by its address: in the range it is Tiny's and osize names its bin,
+ * elsewhere it is the fallback's. Whose a larger one is says its slab's tag.
+ *
+ * The hot paths are hak_lua_alloc and the inline functions above it. What they
+ * leave goes, by tail calls, to functions with the same arguments, so that
+ * nothing has to be moved between registers.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "thread.h"
 
-/* Which sizes are ours. The lanes above Tiny will be told here. */
-HAK_INLINE bool route(size_t size)
+/*
+ * The slow ends are called as they stand: a version of one that gcc makes for
+ * its callers may have other arguments.
+ */
+#if defined(__has_attribute) && __has_attribute(noipa)
+#define SLOW static HAK_NOINLINE __attribute__((noipa))
+#else
+#define SLOW static HAK_NOINLINE
+#endif
+
+/* Whether our lanes serve a size. */
+HAK_INLINE bool ours(const struct hak_lua_heap *lua, size_t size)
 {
-    return size <= HAK_TINY_MAX_SIZE;
+    return size <= lua->most;
 }
 
 HAK_INLINE unsigned class_for(size_t size)
@@ -40,28 +52,38 @@ HAK_INLINE struct hak_bin *bin_step(struct hak_lua_heap *lua, size_t size)
                                                  (sizeof(struct hak_bin) / 8));
 }
 
-/* The bin for a size, or NULL if the size is not ours. */
+/* The bin for a size, or NULL if it is not Tiny's. */
 HAK_INLINE struct hak_bin *bin_for(struct hak_lua_heap *lua, size_t size)
 {
     if (HAK_LIKELY(size - 1 < HAK_TINY_STEP_MAX)) {
         return bin_step(lua, size);
     }
-    return route(size) ? &hak_lua_core(lua)->tiny.bins[class_for(size)] : NULL;
+    return size <= HAK_LANE_TINY_MAX
+               ? &hak_lua_core(lua)->tiny.bins[class_for(size)]
+               : NULL;
 }
 
 /*
- * Whether ptr is in the range; it is then a Tiny block of this heap, in the
- * bin that osize names (but for lua->size 0, when nobody is).
+ * Whether ptr is in the range; with an osize of Tiny's it is then a block of
+ * this heap, in the bin that osize names (for lua->size 0 nobody is).
  */
 HAK_INLINE bool in_range(const struct hak_lua_heap *lua, const void *ptr)
 {
     return HAK_LIKELY((uintptr_t)ptr - lua->base < lua->size);
 }
 
-/* Copies n bytes, up to 128, as whole words: blocks are multiples of 8. */
+/*
+ * Copies n bytes, up to 128, rounded up to whole words as blocks are. Arrays,
+ * most of what grows, are multiples of 16.
+ */
 HAK_INLINE void copy_words(void *to, const void *from, size_t n)
 {
-    for (size_t i = 0; i < n; i += 8) {
+    size_t i = 0;
+
+    for (; i + 8 < n; i += 16) {
+        memcpy((char *)to + i, (const char *)from + i, 16);
+    }
+    if (i < n) {
         memcpy((char *)to + i, (const char *)from + i, 8);
     }
 }
@@ -103,37 +125,38 @@ static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
     if (ptr != NULL) {
         lua->foreign++;
     }
-    if (route(nsize)) {
-        lua->fallback_memory += ptr == NULL;
-    } else {
+    if (!ours(lua, nsize)) {
         lua->fallback_large++;
+    } else if (ptr == NULL) {
+        lua->fallback_memory++;
     }
     return lua->fallback(lua->fallback_ud, ptr, osize, nsize);
 }
 
-/* A Tiny block, or NULL. */
-HAK_INLINE void *tiny_new(struct hak_lua_heap *lua, size_t size)
+/* A block of our lanes', or NULL: a size that is not ours, no memory. */
+HAK_INLINE void *from_lanes(struct hak_lua_heap *lua, size_t size)
 {
-    return hak_tiny_alloc(&hak_lua_core(lua)->tiny, class_for(size));
+    if (HAK_LIKELY(size <= HAK_LANE_TINY_MAX)) {
+        return hak_tiny_alloc(&hak_lua_core(lua)->tiny, class_for(size));
+    }
+    return ours(lua, size) ? hak_lua_large_new(lua, size) : NULL;
 }
 
 /*
  * What the hot path leaves: a large object, one that raises the peak or meets
  * the limit, an empty bin.
  */
-static HAK_NOINLINE void *new_slow(struct hak_lua_heap *lua, size_t tag,
-                                   size_t nsize)
+SLOW void *new_slow(struct hak_lua_heap *lua, void *ptr, size_t tag,
+                    size_t nsize)
 {
-    void *p = NULL;
+    void *p;
 
     if (!admit(lua, nsize)) {
         return NULL;
     }
-    if (route(nsize)) {
-        p = tiny_new(lua, nsize);
-    }
+    p = from_lanes(lua, nsize);
     if (HAK_UNLIKELY(p == NULL)) {
-        p = from_fallback(lua, NULL, tag, nsize);
+        p = from_fallback(lua, ptr, tag, nsize);
     }
     if (HAK_LIKELY(p != NULL)) {
         take(lua, nsize);
@@ -143,29 +166,29 @@ static HAK_NOINLINE void *new_slow(struct hak_lua_heap *lua, size_t tag,
 }
 
 /* The same after the hot path took nsize from the headroom. */
-static HAK_NOINLINE void *new_again(struct hak_lua_heap *lua, size_t tag,
-                                    size_t nsize)
+SLOW void *new_again(struct hak_lua_heap *lua, void *ptr, size_t tag,
+                     size_t nsize)
 {
     lua->headroom += (int64_t)nsize;
-    return new_slow(lua, tag, nsize);
+    return new_slow(lua, ptr, tag, nsize);
 }
 
 /*
  * The hot path took nsize from the headroom and has overdrawn it: a new peak,
  * which is every allocation of a state that grows, or the limit.
  */
-static HAK_NOINLINE void *new_peak(struct hak_lua_heap *lua, size_t tag,
-                                   size_t nsize)
+SLOW void *new_peak(struct hak_lua_heap *lua, void *ptr, size_t tag,
+                    size_t nsize)
 {
     size_t live = hak_lua_live(lua);
     void *p;
 
     if (HAK_UNLIKELY(live > lua->limit)) {
-        return new_again(lua, tag, nsize);
+        return new_again(lua, ptr, tag, nsize);
     }
     p = hak_bin_pop(bin_for(lua, nsize));
     if (HAK_UNLIKELY(p == NULL)) {
-        return new_again(lua, tag, nsize);
+        return new_again(lua, ptr, tag, nsize);
     }
     /* Below the limit the gate is the peak: see hak_lua_heap.h. */
     lua->peak = lua->gate = live;
@@ -174,117 +197,170 @@ static HAK_NOINLINE void *new_peak(struct hak_lua_heap *lua, size_t tag,
     return p;
 }
 
-/*
- * The heap's own class of a block that the hot path did not take for ours,
- * or HAK_TINY_CLASSES if it is not of this heap.
- */
-static unsigned class_by_tag(const struct hak_lua_heap *lua, const void *ptr)
+/* Whose a block is that the hot path did not take for ours, by its tag. */
+static unsigned kind_of(const struct hak_lua_heap *lua, const void *ptr)
 {
     uint32_t tag;
 
     if (!hak_range_owns(ptr)) {
-        return HAK_TINY_CLASSES;
+        return HAK_LUA_FOREIGN;
     }
     tag = hak_range_tag(hak_range_offset(ptr));
+    if (hak_tag_is_large(tag)) {
+        return hak_lua_large_is_ours(lua, ptr, tag) ? HAK_LUA_LARGE
+                                                    : HAK_LUA_FOREIGN;
+    }
     return HAK_TAG_HEAP(tag) == hak_lua_core(lua)->tiny.id
                ? hak_tiny_class_of(ptr, tag)
-               : HAK_TINY_CLASSES;
+               : HAK_LUA_FOREIGN;
 }
 
 /* Always NULL, as the other ends of hak_lua_alloc's way through a free. */
-static HAK_NOINLINE void *free_slow(struct hak_lua_heap *lua, void *ptr,
-                                    size_t osize)
+SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
+                     size_t nsize)
 {
-    unsigned class = class_by_tag(lua, ptr);
+    unsigned kind = kind_of(lua, ptr);
 
-    if (class < HAK_TINY_CLASSES) {
-        hak_tiny_free(&hak_lua_core(lua)->tiny, class, ptr);
-        return NULL;
-    }
-    lua->foreign++;
-    lua->fallback(lua->fallback_ud, ptr, osize, 0);
-    if (ptr == lua->main_block) {
-        hak_lua_heap_end(lua);
+    if (kind == HAK_LUA_LARGE) {
+        hak_lua_large_free(lua, ptr);
+    } else if (kind < HAK_TINY_CLASSES) {
+        hak_tiny_free(&hak_lua_core(lua)->tiny, kind, ptr);
+    } else {
+        lua->foreign++;
+        lua->fallback(lua->fallback_ud, ptr, osize, nsize);
+        if (ptr == lua->main_block) {
+            hak_lua_heap_end(lua);
+        }
     }
     return NULL;
 }
 
-static HAK_NOINLINE void *overflow(struct hak_tiny *tiny, struct hak_bin *bin)
+SLOW void *overflow(struct hak_lua_heap *lua, struct hak_bin *bin)
 {
-    hak_tiny_look(tiny, bin);
+    hak_tiny_look(&hak_lua_core(lua)->tiny, bin);
     return NULL;
 }
 
-/* Frees without accounting; returns NULL. */
-HAK_INLINE void *free_block(struct hak_lua_heap *lua, void *ptr, size_t osize)
+/* Frees without accounting; returns NULL. nsize is 0. */
+HAK_INLINE void *free_block(struct hak_lua_heap *lua, void *ptr, size_t osize,
+                            size_t nsize)
 {
     struct hak_bin *bin;
 
     if (HAK_UNLIKELY(!in_range(lua, ptr))) {
-        return free_slow(lua, ptr, osize);
+        return free_slow(lua, ptr, osize, nsize);
     }
     bin = bin_for(lua, osize);
     if (HAK_UNLIKELY(bin == NULL)) {
-        return free_slow(lua, ptr, osize);
+        return free_slow(lua, ptr, osize, nsize);
     }
     if (HAK_UNLIKELY(!hak_bin_push(bin, ptr))) {
-        return overflow(&hak_lua_core(lua)->tiny, bin);
+        return overflow(lua, bin);
     }
     return NULL;
 }
 
+/* A new place for the contents of ptr; NULL: our lanes have none. */
+static void *move_to_lanes(struct hak_lua_heap *lua, void *ptr, size_t osize,
+                           size_t nsize)
+{
+    void *p;
+
+    if (nsize > HAK_LANE_TINY_MAX) {
+        p = ours(lua, nsize) ? hak_lua_large_copy(lua, ptr, osize, nsize)
+                             : NULL;
+    } else {
+        p = from_lanes(lua, nsize);
+        p = p != NULL ? memcpy(p, ptr, hak_min(osize, nsize)) : NULL;
+    }
+    if (p != NULL) {
+        free_block(lua, ptr, osize, 0);
+    }
+    return p;
+}
+
 /*
- * A new place for the contents of ptr. A shrink for which there is no memory
- * stays where it is; then osize no longer names its bin, its tag does.
+ * The same for a block of ours; the fallback may help. A shrink for which
+ * there is no memory stays where it is; then osize may no longer name its bin.
  */
 static void *move(struct hak_lua_heap *lua, void *ptr, size_t osize,
                   size_t nsize)
 {
-    void *p = route(nsize) ? tiny_new(lua, nsize) : NULL;
+    void *p = move_to_lanes(lua, ptr, osize, nsize);
 
-    if (p == NULL) {
-        p = from_fallback(lua, NULL, HAK_LUA_OTHER, nsize);
-    }
-    if (p != NULL) {
-        memcpy(p, ptr, hak_min(osize, nsize));
-        free_block(lua, ptr, osize);
+    if (HAK_LIKELY(p != NULL)) {
         return p;
     }
-    if (nsize <= osize) {
-        lua->size = 0;
-        return ptr;
+    p = from_fallback(lua, NULL, HAK_LUA_OTHER, nsize);
+    if (p != NULL) {
+        memcpy(p, ptr, hak_min(osize, nsize));
+        free_block(lua, ptr, osize, 0);
+    } else if (nsize <= osize) {
+        p = ptr;
+        lua->size = nsize <= HAK_LANE_TINY_MAX ? 0 : lua->size;
     }
-    return NULL;
+    return p;
 }
 
 /*
- * The fallback resizes its blocks itself, large or shrinking; a small one
- * that grows (the state was switched) comes over to us.
+ * A block of the fallback's that grows comes over to us, if its new size is
+ * ours; what else there is the fallback does itself.
  */
 static void *resize_foreign(struct hak_lua_heap *lua, void *ptr, size_t osize,
                             size_t nsize)
 {
-    if (route(nsize) && nsize > osize) {
-        return move(lua, ptr, osize, nsize);
-    }
-    return from_fallback(lua, ptr, osize, nsize);
+    void *p = nsize > osize ? move_to_lanes(lua, ptr, osize, nsize) : NULL;
+
+    return p != NULL ? p : from_fallback(lua, ptr, osize, nsize);
 }
 
-static HAK_NOINLINE void *resize_slow(struct hak_lua_heap *lua, void *ptr,
-                                      size_t osize, size_t nsize)
+/* Without copying, or NULL; the block is not the fallback's. */
+static void *resize_in_place(struct hak_lua_heap *lua, unsigned kind, void *ptr,
+                             size_t osize, size_t nsize)
 {
-    unsigned class = class_by_tag(lua, ptr);
+    if (kind == HAK_LUA_LARGE) {
+        return nsize > HAK_LANE_TINY_MAX
+                   ? hak_lua_large_resize(lua, ptr, osize, nsize)
+                   : NULL;
+    }
+    return nsize <= HAK_LANE_TINY_MAX && class_for(nsize) == kind ? ptr : NULL;
+}
+
+/* Both sizes are Tiny's and the block is ours, in the bin of its size. */
+static void *resize_tiny(struct hak_lua_heap *lua, void *ptr, size_t osize,
+                         size_t nsize)
+{
+    struct hak_tiny *tiny = &hak_lua_core(lua)->tiny;
+    unsigned from = class_for(osize), to = class_for(nsize);
+    void *p = ptr;
+
+    if (from != to) {
+        p = hak_tiny_alloc(tiny, to);
+        if (HAK_UNLIKELY(p == NULL)) {
+            return move(lua, ptr, osize, nsize);
+        }
+        memcpy(p, ptr, hak_min(osize, nsize));
+        hak_tiny_free(tiny, from, ptr);
+    }
+    return p;
+}
+
+SLOW void *resize_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
+                       size_t nsize)
+{
+    unsigned kind;
     void *p;
 
     if (nsize > osize && !admit(lua, nsize - osize)) {
         return NULL;
     }
-    if (class == HAK_TINY_CLASSES) {
+    if (((osize - 1) | (nsize - 1)) < HAK_LANE_TINY_MAX && in_range(lua, ptr)) {
+        p = resize_tiny(lua, ptr, osize, nsize);
+    } else if ((kind = kind_of(lua, ptr)) == HAK_LUA_FOREIGN) {
         p = resize_foreign(lua, ptr, osize, nsize);
-    } else if (route(nsize) && class_for(nsize) == class) {
-        p = ptr;
     } else {
-        p = move(lua, ptr, osize, nsize);
+        p = resize_in_place(lua, kind, ptr, osize, nsize);
+        p = p != NULL ? p : move(lua, ptr, osize, nsize);
     }
     if (p != NULL && nsize > osize) {
         take(lua, nsize - osize);
@@ -294,93 +370,48 @@ static HAK_NOINLINE void *resize_slow(struct hak_lua_heap *lua, void *ptr,
     return p;
 }
 
-/* ---- without a heap of its own: the calling thread's -------------------- */
-
-void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
-{
-    (void)ud;
-    (void)osize;
-    if (nsize == 0) {
-        free(ptr);
-        return NULL;
-    }
-    return realloc(ptr, nsize);
-}
-
-static HAK_NOINLINE void *thread_new(size_t nsize)
-{
-    enum hak_reason reason;
-    void *p = route(nsize) ? hak_thread_alloc(class_for(nsize), &reason) : NULL;
-
-    return p != NULL ? p : malloc(nsize);
-}
-
-static HAK_NOINLINE void *thread_resize(void *ptr, size_t osize, size_t nsize)
-{
-    void *p;
-
-    if (!hak_range_owns(ptr)) {
-        return realloc(ptr, nsize);
-    }
-    if (route(nsize) && class_for(nsize) == hak_tiny_class_at(ptr)) {
-        return ptr;
-    }
-    p = thread_new(nsize);
-    if (p == NULL) {
-        return nsize <= osize ? ptr : NULL;
-    }
-    memcpy(p, ptr, hak_min(osize, nsize));
-    hak_free(ptr);
-    return p;
-}
-
-/* The state may be in any thread by now: a free goes by the slab's tag. */
-static HAK_NOINLINE void *thread_free(void *ptr)
-{
-    if (hak_range_owns(ptr)) {
-        hak_free(ptr);
-    } else {
-        free(ptr);
-    }
-    return NULL;
-}
-
 /* ---- the hot paths ------------------------------------------------------ */
 
-/*
- * Sizes are never 0 here. Slow ends are tail calls, so that the hot ways need
- * no stack frame.
- */
+/* But for a free's nsize, sizes are never 0 here. */
 
-HAK_INLINE void *object_new(struct hak_lua_heap *lua, size_t tag, size_t nsize)
+HAK_INLINE void *object_new(struct hak_lua_heap *lua, void *ptr, size_t tag,
+                            size_t nsize)
 {
     struct hak_bin *bin = bin_for(lua, nsize);
     void *p;
 
     if (HAK_UNLIKELY(bin == NULL)) {
-        return new_slow(lua, tag, nsize);
+        return new_slow(lua, ptr, tag, nsize);
     }
     lua->headroom -= (int64_t)nsize;
     if (HAK_UNLIKELY(lua->headroom < 0)) {
-        return new_peak(lua, tag, nsize);
+        return new_peak(lua, ptr, tag, nsize);
     }
     p = hak_bin_pop(bin);
     if (HAK_UNLIKELY(p == NULL)) {
-        return new_again(lua, tag, nsize);
+        return new_again(lua, ptr, tag, nsize);
     }
     count_type(lua, tag, nsize);
     return p;
 }
 
-HAK_INLINE void *object_free(struct hak_lua_heap *lua, void *ptr, size_t osize)
+HAK_INLINE void *object_free(struct hak_lua_heap *lua, void *ptr, size_t osize,
+                             size_t nsize)
 {
     lua->headroom += (int64_t)osize;
-    return free_block(lua, ptr, osize);
+    return free_block(lua, ptr, osize, nsize);
+}
+
+/* A bin of a block that went to p is to be looked at. */
+SLOW void *moved(struct hak_lua_heap *lua, void *p, struct hak_bin *from)
+{
+    hak_tiny_look(&hak_lua_core(lua)->tiny, from);
+    return p;
 }
 
 /* Both sizes are up to 128 B and the block is ours: bin to bin, or nothing. */
-static HAK_NOINLINE void *resize_step(struct hak_lua_heap *lua, void *ptr,
-                                      size_t osize, size_t nsize)
+SLOW void *resize_step(struct hak_lua_heap *lua, void *ptr, size_t osize,
+                       size_t nsize)
 {
     struct hak_bin *from = bin_step(lua, osize);
     struct hak_bin *to = bin_step(lua, nsize);
@@ -396,13 +427,16 @@ static HAK_NOINLINE void *resize_step(struct hak_lua_heap *lua, void *ptr,
             return resize_slow(lua, ptr, osize, nsize);
         }
         copy_words(p, ptr, hak_min(osize, nsize));
-        if (HAK_UNLIKELY(!hak_bin_push(from, ptr))) {
-            hak_tiny_look(&hak_lua_core(lua)->tiny, from);
-        }
+        lua->headroom = headroom;
+        return HAK_LIKELY(hak_bin_push(from, ptr)) ? p : moved(lua, p, from);
     }
     lua->headroom = headroom;
     return p;
 }
+
+_Static_assert((HAK_LANE_TINY_MAX & (HAK_LANE_TINY_MAX - 1)) == 0 &&
+                   (HAK_TINY_STEP_MAX & (HAK_TINY_STEP_MAX - 1)) == 0,
+               "two sizes less 1 are both below it if their bits are");
 
 HAK_INLINE void *object_resize(struct hak_lua_heap *lua, void *ptr,
                                size_t osize, size_t nsize)
@@ -420,13 +454,16 @@ void *hak_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
         if (ptr == NULL) {
             return NULL;
         }
-        return HAK_LIKELY(ud != NULL) ? object_free(ud, ptr, osize)
-                                      : thread_free(ptr);
+        return HAK_LIKELY(ud != NULL)
+                   ? object_free(ud, ptr, osize, nsize)
+                   : hak_lua_thread_free(ud, ptr, osize, nsize);
     }
     if (ptr == NULL) {
-        return HAK_LIKELY(ud != NULL) ? object_new(ud, osize, nsize)
-                                      : thread_new(nsize);
+        return HAK_LIKELY(ud != NULL)
+                   ? object_new(ud, ptr, osize, nsize)
+                   : hak_lua_thread_new(ud, ptr, osize, nsize);
     }
-    return HAK_LIKELY(ud != NULL) ? object_resize(ud, ptr, osize, nsize)
-                                  : thread_resize(ptr, osize, nsize);
+    return HAK_LIKELY(ud != NULL)
+               ? object_resize(ud, ptr, osize, nsize)
+               : hak_lua_thread_resize(ud, ptr, osize, nsize);
 }

@@ -43,12 +43,13 @@ static int l_stats(lua_State *L)
     hak_lua_stats stats = {.size = sizeof(stats)};
 
     hak_lua_heap_stats(heap_of(L), &stats);
-    lua_createtable(L, 0, 11);
+    lua_createtable(L, 0, 12);
     set_number(L, "limit", stats.limit);
     set_number(L, "live_bytes", stats.live_bytes);
     set_number(L, "peak_bytes", stats.peak_bytes);
     set_number(L, "calls", stats.calls);
     set_number(L, "tiny", stats.tiny);
+    set_number(L, "large", stats.large);
     set_number(L, "fallback_large", stats.fallback_large);
     set_number(L, "fallback_memory", stats.fallback_memory);
     set_number(L, "foreign", stats.foreign);

@@ -8,10 +8,38 @@
 
 #include "hak_lua_heap.h"
 #include "msg.h"
+#include "options.h"
 
 #if LUA_VERSION_NUM != 504
 #error "this adapter is for Lua 5.4 (lua_newstate has other arguments in 5.5)"
 #endif
+
+/* ---- HAKMEM_LUA_LANES --------------------------------------------------- */
+
+enum {
+#define HAK_OPTION(type, name, ...) OPTION_##name,
+#include "hak_lua_options.def"
+#undef HAK_OPTION
+    OPTIONS
+};
+
+static const struct hak_option_row rows[OPTIONS] = {
+#define HAK_OPTION HAK_OPTION_ROW
+#include "hak_lua_options.def"
+#undef HAK_OPTION
+};
+
+static size_t values[OPTIONS];
+static struct hak_options options = {rows, OPTIONS, values, HAK_OPTIONS_UNREAD};
+
+size_t hak_lua_most(hak_lua_lanes lanes)
+{
+    size_t asked = lanes != HAK_LUA_LANES_DEFAULT
+                       ? lanes
+                       : hak_options_get(&options, OPTION_lanes);
+
+    return asked == HAK_LUA_LANES_TINY ? HAK_LANE_TINY_MAX : HAK_LANE_HUGE_MAX;
+}
 
 /* ---- heaps -------------------------------------------------------------- */
 
@@ -22,7 +50,7 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
     struct hak_heap *heap;
 
     if (config != NULL && (config->size != sizeof(*config) ||
-                           config->lanes > HAK_LUA_LANES_TINY)) {
+                           config->lanes > HAK_LUA_LANES_ALL)) {
         errno = EINVAL;
         return NULL;
     }
@@ -32,9 +60,15 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
         return NULL;
     }
     heap->tiny.packed = true; /* most states are small, and many */
+    heap->tiny.share = 2;     /* a collection frees half of what there is */
     lua = hak_heap_extra(heap);
     lua->base = hak_range.base;
     lua->size = hak_range.size;
+    /* Without a range Tiny's bins stay empty; the other lanes don't ask. */
+    lua->most = hak_range.size != 0
+                    ? hak_lua_most(config != NULL ? config->lanes
+                                                  : HAK_LUA_LANES_DEFAULT)
+                    : HAK_LANE_TINY_MAX;
     lua->fallback = hak_lua_system_alloc;
     hak_lua_heap_limit(lua, config != NULL ? config->limit : 0);
     return lua;
@@ -82,6 +116,7 @@ static unsigned type_of_tag(unsigned tag)
 
 int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
 {
+    const struct hak_heap *core = hak_lua_core(lua);
     struct hak_heap_counts counts;
 
     if (stats->size != sizeof(*stats)) {
@@ -90,18 +125,20 @@ int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
     }
     memset(stats, 0, sizeof(*stats));
     stats->size = sizeof(*stats);
-    hak_heap_count(hak_lua_core(lua), &counts);
+    hak_heap_count(core, &counts);
     stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
     stats->live_bytes = hak_lua_live(lua);
     stats->peak_bytes = lua->peak;
     stats->tiny = counts.tiny.allocs + counts.tiny.frees;
+    stats->large = lua->large;
     stats->fallback_large = lua->fallback_large;
     stats->fallback_memory = lua->fallback_memory;
     stats->foreign = lua->foreign;
     stats->refused = lua->refused;
-    stats->calls = stats->tiny + stats->fallback_large +
+    stats->calls = stats->tiny + stats->large + stats->fallback_large +
                    stats->fallback_memory + stats->foreign;
-    stats->slabs = hak_lua_core(lua)->tiny.nslabs;
+    stats->slabs = core->tiny.nslabs;
+    stats->slabs += core->pool != NULL ? core->pool->nslabs : 0;
     for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {
         stats->type_count[type_of_tag(tag)] += lua->type_count[tag];
         stats->type_bytes[type_of_tag(tag)] += lua->type_bytes[tag];

@@ -1,0 +1,100 @@
+/*
+ * hak_lua_thread.c - hak_lua_alloc without a heap of the state's own: the
+ * calling thread's heap serves. The state may be in any thread by now, so a
+ * block's lane and owner are told by its slab's tag.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "hak_lua_heap.h"
+#include "thread.h"
+
+void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
+{
+    (void)ud;
+    (void)osize;
+    if (nsize == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return realloc(ptr, nsize);
+}
+
+static unsigned class_for(size_t size)
+{
+    return hak_tiny_class_8[hak_tiny_index(size)];
+}
+
+/* A block of the lanes', or NULL: a size that is not ours, no memory. */
+static void *from_lanes(size_t size)
+{
+    enum hak_reason reason;
+
+    if (size <= HAK_LANE_TINY_MAX) {
+        return hak_thread_alloc(class_for(size), &reason);
+    }
+    return size <= hak_lua_most(HAK_LUA_LANES_DEFAULT)
+               ? hak_lane_alloc(HAK_LANE_ALIGN, size, false, &reason)
+               : NULL;
+}
+
+void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
+{
+    void *p = from_lanes(nsize);
+
+    (void)ud;
+    (void)ptr;
+    (void)tag;
+    return p != NULL ? p : malloc(nsize);
+}
+
+/* Resizes a block of the lanes' within them, without moving to another lane. */
+static void *resize_in_lane(void *ptr, size_t nsize)
+{
+    uint32_t tag = hak_range_tag(hak_range_offset(ptr));
+    enum hak_reason reason;
+
+    if (!hak_tag_is_large(tag)) {
+        return nsize <= HAK_LANE_TINY_MAX &&
+                       class_for(nsize) == hak_tiny_class_of(ptr, tag)
+                   ? ptr
+                   : NULL;
+    }
+    return nsize > HAK_LANE_TINY_MAX
+               ? hak_lane_realloc(ptr, nsize, &reason, "hak_lua_alloc")
+               : NULL;
+}
+
+void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
+{
+    bool ours = hak_range_owns(ptr);
+    void *p = ours ? resize_in_lane(ptr, nsize) : NULL;
+
+    if (p != NULL) {
+        return p;
+    }
+    if (ours) {
+        p = hak_lua_thread_new(ud, NULL, 0, nsize);
+    } else if (nsize > osize) {
+        p = from_lanes(nsize); /* a block that grows comes over to us */
+    }
+    if (p == NULL) {
+        return !ours ? realloc(ptr, nsize) : nsize <= osize ? ptr : NULL;
+    }
+    memcpy(p, ptr, hak_min(osize, nsize));
+    hak_lua_thread_free(ud, ptr, osize, 0);
+    return p;
+}
+
+void *hak_lua_thread_free(void *ud, void *ptr, size_t osize, size_t nsize)
+{
+    (void)ud;
+    (void)osize;
+    (void)nsize;
+    if (hak_range_owns(ptr)) {
+        hak_free(ptr);
+    } else {
+        free(ptr);
+    }
+    return NULL;
+}
