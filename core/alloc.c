@@ -96,6 +96,19 @@ static unsigned aligned_class(size_t alignment, size_t size)
     return class;
 }
 
+/*
+ * Fills a block with zeros. What a caller asks for in the Huge lane it may not
+ * touch all of: its pages go back, and come as zeros when they are.
+ */
+static void *make_zero(void *p, size_t size)
+{
+    if (size >= HAK_LANE_HUGE_MIN &&
+        hak_os_purge(p, hak_round_up(size, HAK_PAGE))) {
+        return p;
+    }
+    return memset(p, 0, size);
+}
+
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
                      enum hak_reason *reason)
 {
@@ -117,7 +130,7 @@ void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
                 ? hak_large_alloc(heap, alignment, size, &is_zero, reason)
                 : NULL;
     }
-    return p != NULL && zero && !is_zero ? memset(p, 0, size) : p;
+    return p != NULL && zero && !is_zero ? make_zero(p, size) : p;
 }
 
 /* Whether p, in a slab with this tag, is surely the start of a Tiny block. */
