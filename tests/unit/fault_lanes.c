@@ -248,6 +248,13 @@ static void work_with_fault(void *arg)
     }
 }
 
+Test(fault_lanes, no_fault_no_fallback)
+{
+    work();
+    check_all_back();
+    cr_assert_eq(unit_stats().fallback_memory, 0);
+}
+
 /* How many calls there are to refuse. */
 static unsigned run_all(bool forever)
 {

@@ -237,6 +237,26 @@ Test(purge_delay, trim_gives_all_back_at_once)
     }
 }
 
+/* The same as the figures tell it, where others watch our memory, too. */
+Test(purge_delay, trim_counts_what_goes_back)
+{
+    for (size_t i = 0; i < 4; i++) {
+        size_t before = unit_stats().purged_bytes, sum = 0;
+
+        for (block_count = 0; sum < 4 * HAK_MIB; block_count++) {
+            size_t size = bands[i].least + block_count % 16;
+
+            blocks[block_count] = hak_malloc(size);
+            memset(blocks[block_count], 1, size);
+            sum += size;
+        }
+        drop_all();
+        cr_assert_geq(hak_trim(), sum, "%s", bands[i].name);
+        cr_assert_geq(unit_stats().purged_bytes, before + sum);
+        cr_assert_eq(unit_stats().populated_bytes, 0);
+    }
+}
+
 /* ---- heaps made by hand ---------------------------------------------------------------- */
 
 /* A peak in a heap that lives on, and activity in that heap alone. */
