@@ -45,7 +45,8 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
         return 0;
     }
     cache->run[i] = p;
-    cache->pages[i] = pages;
+    /* Last: a fork of another thread may copy the cache at any instruction. */
+    __atomic_store_n(&cache->pages[i], pages, __ATOMIC_RELEASE);
     cache->held += pages;
     cache->count++;
     return pages * HAK_PAGE;
