@@ -304,14 +304,20 @@ static void *move(struct hak_lua_heap *lua, void *ptr, size_t osize,
 
 /*
  * A block of the fallback's that grows comes over to us, if its new size is
- * ours; what else there is the fallback does itself.
+ * ours; a shrink it does itself, if it can.
  */
 static void *resize_foreign(struct hak_lua_heap *lua, void *ptr, size_t osize,
                             size_t nsize)
 {
     void *p = nsize > osize ? move_to_lanes(lua, ptr, osize, nsize) : NULL;
 
-    return p != NULL ? p : from_fallback(lua, ptr, osize, nsize);
+    if (p == NULL) {
+        p = from_fallback(lua, ptr, osize, nsize);
+    }
+    if (p == NULL && nsize <= osize) {
+        p = move_to_lanes(lua, ptr, osize, nsize);
+    }
+    return p;
 }
 
 /* Without copying, or NULL; the block is not the fallback's. */

@@ -78,8 +78,12 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
     } else if (nsize > osize) {
         p = from_lanes(nsize); /* a block that grows comes over to us */
     }
+    if (p == NULL && !ours) {
+        p = realloc(ptr, nsize);
+        return p == NULL && nsize <= osize ? ptr : p;
+    }
     if (p == NULL) {
-        return !ours ? realloc(ptr, nsize) : nsize <= osize ? ptr : NULL;
+        return nsize <= osize ? ptr : NULL;
     }
     memcpy(p, ptr, hak_min(osize, nsize));
     hak_lua_thread_free(ud, ptr, osize, 0);

@@ -34,11 +34,15 @@ static bool aligned(const void *ptr, size_t size)
     return (uintptr_t)ptr % (size % 16 == 0 ? 16 : 8) == 0;
 }
 
-/* Sizes next to every multiple of 8 up to 1100, and some large ones. */
+/*
+ * Sizes next to every multiple of 8 up to 1100, and to bounds above it: of
+ * pages, of Pool's and ACE's blocks.
+ */
 static size_t some_sizes(size_t *sizes, size_t step)
 {
-    static const size_t always[] = {1,    8,    16,   17,   128,  129,  1008,
-                                    1023, 1024, 1025, 1040, 1100, 4096, LARGE};
+    static const size_t always[] = {
+        1,    8,    16,   17,   128,  129,   1008,  1023,  1024,  1025, 1040,
+        1100, 1152, 1153, 4096, 4097, 53248, 53249, 57344, 57345, LARGE};
     size_t count = 0;
     for (size_t size = 8; size <= 1100; size += 8 * step)
         for (size_t near = size - 1; near <= size + 1; near++)
@@ -49,21 +53,48 @@ static size_t some_sizes(size_t *sizes, size_t step)
     return count;
 }
 
-static hak_lua_heap *new_heap(size_t limit)
+static hak_lua_heap *heap_with(hak_lua_lanes lanes, size_t limit)
 {
-    hak_lua_config config = {.size = sizeof config, .limit = limit};
+    hak_lua_config config = {
+        .size = sizeof config, .limit = limit, .lanes = lanes};
     hak_lua_heap *heap = hak_lua_heap_new(&config);
     cr_assert(heap, "no heap");
     return heap;
 }
 
-/* Both values of ud that every contract must hold for. */
-static void with_each_ud(void (*test)(void *ud))
+static hak_lua_heap *new_heap(size_t limit)
 {
-    hak_lua_heap *heap = new_heap(0);
+    return heap_with(HAK_LUA_LANES_DEFAULT, limit);
+}
+
+/* A heap for each of `lanes`. */
+static void with_each_lanes(void (*test)(hak_lua_lanes lanes))
+{
+    test(HAK_LUA_LANES_TINY);
+    test(HAK_LUA_LANES_ALL);
+}
+
+static void on_a_heap(void (*test)(void *ud), hak_lua_lanes lanes)
+{
+    hak_lua_heap *heap = heap_with(lanes, 0);
     test(heap);
     cr_expect_eq(lt_live(heap), (size_t)0, "live after all was freed");
     hak_lua_heap_delete(heap);
+}
+
+/* The process's blocks of the lanes above Tiny, in bytes. */
+static size_t large_bytes(void)
+{
+    hak_stats_t stats = {.size = sizeof stats};
+    cr_assert_eq(hak_stats(&stats), 0);
+    return stats.pool_live_bytes + stats.ace_live_bytes + stats.huge_live_bytes;
+}
+
+/* All values of ud that every contract must hold for. */
+static void with_each_ud(void (*test)(void *ud))
+{
+    on_a_heap(test, HAK_LUA_LANES_TINY);
+    on_a_heap(test, HAK_LUA_LANES_ALL);
     test(NULL);
 }
 
@@ -135,15 +166,40 @@ static void check_resize(void *ud)
 
 Test(contract, resize_keeps_content)
 {
-    with_each_ud(check_resize);
+    on_a_heap(check_resize, HAK_LUA_LANES_TINY);
+    on_a_heap(check_resize, HAK_LUA_LANES_ALL);
 }
 
-/* A block that went through the fallback and came back small. */
+Test(contract, resize_keeps_content_on_the_thread_heap)
+{
+    check_resize(NULL);
+}
+
+/* Every lane's bounds, to each other. */
+static void check_bounds(void *ud)
+{
+    static const size_t sizes[] = {24,      1024,    1025,    4096,   53248,
+                                   53249,   57344,   57345,   400000, 2097151,
+                                   2097152, 2097153, 4194304, 5000000};
+    size_t count = sizeof sizes / sizeof *sizes;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < count; k++)
+            resize_pair(ud, sizes[i], sizes[k]);
+}
+
+Test(contract, resize_between_lanes)
+{
+    with_each_ud(check_bounds);
+}
+
+/* A block that went through all lanes, or the fallback, and came back. */
 static void check_chain(void *ud)
 {
-    static const size_t chain[] = {24,  1024,   1025, 4096, 500,   700,
-                                   100, 2000,   1024, 24,   LARGE, 8,
-                                   16,  100000, 1023, 1};
+    static const size_t chain[] = {
+        24,      1024,  1025,    4096,   500,     700,     100,     2000,
+        1024,    24,    LARGE,   8,      16,      100000,  1023,    1,
+        53248,   53249, 53248,   700000, 1500000, 2097151, 2097152, 2097151,
+        3000000, 60000, 9000000, 90,     2000,    60000,   1025,    1024};
     size_t size = 40;
     char *ptr = hak_lua_alloc(ud, NULL, 0, size);
     cr_assert(ptr);
@@ -229,6 +285,7 @@ static size_t random_size(uint64_t *seed)
     case 0: return 1025 + r / 16 % 8000;
     case 1: return 1000 + r / 16 % 50;
     case 2: return 1 + r / 16 % 1024;
+    case 3: return r / 16 % 64 ? 1 + r / 1024 % 60000 : 1 + r / 1024 % 3000000;
     default: return 1 + r / 16 % 128;
     }
 }
@@ -295,7 +352,8 @@ static void model_run(void *ud, uint64_t seed)
 Test(contract, random_on_heaps)
 {
     for (uint64_t seed = 1; seed <= 4; seed++) {
-        hak_lua_heap *heap = new_heap(0);
+        hak_lua_heap *heap =
+            heap_with(seed % 2 ? HAK_LUA_LANES_ALL : HAK_LUA_LANES_TINY, 0);
         model_run(heap, seed);
         cr_expect_eq(lt_live(heap), (size_t)0);
         hak_lua_heap_delete(heap);
@@ -418,32 +476,197 @@ Test(contract, types_large_and_refused)
     hak_lua_heap_delete(heap);
 }
 
-Test(contract, lanes_are_counted)
+/* Whose a block of that size is, by the heap's figures after `count`. */
+static void expect_lane(const hak_lua_heap *heap, hak_lua_lanes lanes,
+                        size_t size, uint64_t count)
 {
-    enum { EACH = 64 };
-    static const size_t sizes[] = {1, 24, 1023, 1024, 1025, 1026, 70000};
+    hak_lua_stats stats = lt_stats(heap);
+    bool tiny = size <= 1024, ours = tiny || lanes == HAK_LUA_LANES_ALL;
+    bool slabs = size <= 52 * 1024 && ours;
+    cr_expect_eq(stats.calls, count);
+    cr_expect_eq(stats.tiny, tiny ? count : 0u, "%zu: %lu tiny", size,
+                 (unsigned long)stats.tiny);
+    cr_expect_eq(stats.large, !tiny && ours ? count : 0u, "%zu: %lu large",
+                 size, (unsigned long)stats.large);
+    cr_expect_eq(stats.fallback_memory, 0u);
+    cr_expect_eq(stats.slabs > 0, slabs, "%zu: %lu slabs", size,
+                 (unsigned long)stats.slabs);
+}
+
+static void count_lanes(hak_lua_lanes lanes)
+{
+    enum { EACH = 16 };
+    static const size_t sizes[] = {1,    24,    1023,  1024,    1025,   1026,
+                                   4096, 53248, 53249, 2097151, 2097152};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-        hak_lua_heap *heap = new_heap(0);
+        hak_lua_heap *heap = heap_with(lanes, 0);
+        bool ours = sizes[s] <= 1024 || lanes == HAK_LUA_LANES_ALL;
         void *kept[EACH];
         for (int i = 0; i < EACH; i++)
             kept[i] = hak_lua_alloc(heap, NULL, 0, sizes[s]);
-        hak_lua_stats stats = lt_stats(heap);
-        bool tiny = sizes[s] <= 1024;
-        cr_expect_eq(stats.calls, (uint64_t)EACH);
-        cr_expect_eq(stats.tiny, tiny ? (uint64_t)EACH : 0u, "%zu: %lu tiny",
-                     sizes[s], (unsigned long)stats.tiny);
-        cr_expect_eq(stats.fallback_large, tiny ? 0u : (uint64_t)EACH,
-                     "%zu: %lu large", sizes[s],
-                     (unsigned long)stats.fallback_large);
-        cr_expect_eq(stats.fallback_memory, 0u);
-        cr_expect_eq(stats.foreign, 0u);
-        cr_expect_eq(stats.slabs > 0, tiny, "%zu: %lu slabs", sizes[s],
-                     (unsigned long)stats.slabs);
-        for (int i = 0; i < EACH; i++)
+        expect_lane(heap, lanes, sizes[s], EACH);
+        cr_expect_eq(lt_stats(heap).fallback_large, ours ? 0u : EACH);
+        cr_expect_eq(lt_stats(heap).foreign, 0u);
+        for (int i = 0; i < EACH; i++) {
+            cr_expect_eq(hak_owns(kept[i]), ours, "%zu bytes at %p", sizes[s],
+                         kept[i]);
             hak_lua_alloc(heap, kept[i], sizes[s], 0);
+        }
         cr_expect_eq(lt_stats(heap).calls, (uint64_t)EACH * 2);
+        cr_expect_eq(lt_stats(heap).foreign, ours ? 0u : EACH);
         hak_lua_heap_delete(heap);
     }
+}
+
+Test(contract, lanes_are_counted)
+{
+    with_each_lanes(count_lanes);
+}
+
+/* Blocks of every lane that are left go with their heap. */
+Test(contract, delete_frees_every_lane)
+{
+    static const size_t sizes[] = {100, 2000, 50000, 60000, 1000000, 5000000};
+    hak_lua_heap *other = heap_with(HAK_LUA_LANES_ALL, 0);
+    void *kept = hak_lua_alloc(other, NULL, 0, 60000);
+    size_t before = large_bytes();
+    fill(kept, 60000, 4);
+    for (int round = 0; round < 20; round++) {
+        hak_lua_heap *heap = heap_with(HAK_LUA_LANES_ALL, 0);
+        lt_text text = {0};
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            void *ptr = hak_lua_alloc(heap, NULL, 0, sizes[i]);
+            cr_assert(ptr && hak_owns(ptr), "%zu bytes", sizes[i]);
+            fill(ptr, sizes[i], 2);
+        }
+        cr_assert_geq(large_bytes(), before + 6000000);
+        lt_stderr capture = lt_stderr_begin();
+        hak_lua_heap_delete(heap);
+        lt_stderr_end(&capture, &text);
+        cr_expect(strstr(lt_text_get(&text), "6112100 bytes"), "%s",
+                  lt_text_get(&text));
+        lt_text_free(&text);
+        cr_assert_eq(large_bytes(), before, "round %d: %zu bytes more", round,
+                     large_bytes() - before);
+    }
+    cr_expect(filled(kept, 60000, 4), "another heap's block was touched");
+    hak_lua_alloc(other, kept, 60000, 0);
+    hak_lua_heap_delete(other);
+}
+
+/* A shrink by less than a quarter may stay; many of them must not add up. */
+static void shrink_in_steps(void *ud)
+{
+    size_t size = 8 << 20;
+    char *ptr = hak_lua_alloc(ud, NULL, 0, size);
+    fill(ptr, size, 6);
+    while (size > 2000) {
+        size_t less = size - size / 8;
+        ptr = hak_lua_alloc(ud, ptr, size, less);
+        cr_assert(ptr && filled(ptr, less, 6), "lost at %zu bytes", less);
+        size = less;
+        if (hak_owns(ptr))
+            cr_assert_leq(hak_usable_size(ptr), size + size / 2 + 4096,
+                          "%zu bytes in a block of %zu", size,
+                          hak_usable_size(ptr));
+    }
+    hak_lua_alloc(ud, ptr, size, 0);
+}
+
+Test(contract, small_shrinks_add_up)
+{
+    with_each_ud(shrink_in_steps);
+}
+
+/* From one page to 20 MB and back, as a table's array grows. */
+static void grow_and_shrink(void *ud)
+{
+    size_t size = 16;
+    char *ptr = hak_lua_alloc(ud, NULL, 0, size);
+    fill(ptr, size, 8);
+    for (; size < 20 << 20; size *= 2) {
+        ptr = hak_lua_alloc(ud, ptr, size, size * 2);
+        cr_assert(ptr && filled(ptr, size, 8), "lost at %zu bytes", size);
+        fill(ptr, size * 2, 8);
+    }
+    for (; size > 16; size /= 2) {
+        ptr = hak_lua_alloc(ud, ptr, size, size / 2);
+        cr_assert(ptr && filled(ptr, size / 2, 8), "lost at %zu bytes", size);
+    }
+    hak_lua_alloc(ud, ptr, size, 0);
+}
+
+Test(contract, grow_and_shrink_through_the_lanes)
+{
+    with_each_ud(grow_and_shrink);
+}
+
+/* ---- HAKMEM_LUA_LANES ---------------------------------------------------- */
+
+/* Whether a default heap, and a state without one, gets `size` from us. */
+static void expect_from_us(size_t size, bool heap_too, bool thread_too)
+{
+    hak_lua_heap *heap = new_heap(0);
+    void *ptr = hak_lua_alloc(heap, NULL, 0, size);
+    cr_expect_eq(hak_owns(ptr), heap_too, "%zu bytes on a heap", size);
+    hak_lua_alloc(heap, ptr, size, 0);
+    hak_lua_heap_delete(heap);
+    ptr = hak_lua_alloc(NULL, NULL, 0, size);
+    cr_expect_eq(hak_owns(ptr), thread_too, "%zu bytes, ud NULL", size);
+    hak_lua_alloc(NULL, ptr, size, 0);
+}
+
+Test(contract, default_lanes)
+{
+    expect_from_us(1024, true, true);
+    expect_from_us(1025, true, true);
+    expect_from_us(5000000, true, true);
+}
+
+Test(contract, lanes_by_environment)
+{
+    setenv("HAKMEM_LUA_LANES", "tiny", 1);
+    expect_from_us(1024, true, true);
+    expect_from_us(1025, false, false);
+    expect_from_us(60000, false, false);
+    on_a_heap(check_chain, HAK_LUA_LANES_ALL); /* a config's word counts */
+    hak_lua_heap *heap = heap_with(HAK_LUA_LANES_ALL, 0);
+    void *ptr = hak_lua_alloc(heap, NULL, 0, 60000);
+    cr_expect(hak_owns(ptr));
+    hak_lua_alloc(heap, ptr, 60000, 0);
+    hak_lua_heap_delete(heap);
+    check_resize(NULL);
+    check_chain(NULL);
+    grow_and_shrink(NULL);
+    shrink_in_steps(NULL);
+    check_alignment(NULL);
+}
+
+Test(contract, lanes_all_by_environment)
+{
+    setenv("HAKMEM_LUA_LANES", "all", 1);
+    expect_from_us(60000, true, true);
+    hak_lua_heap *heap = heap_with(HAK_LUA_LANES_TINY, 0);
+    void *ptr = hak_lua_alloc(heap, NULL, 0, 60000);
+    cr_expect_not(hak_owns(ptr));
+    hak_lua_alloc(heap, ptr, 60000, 0);
+    hak_lua_heap_delete(heap);
+}
+
+/* One line that names the variable, the words and what is used instead. */
+Test(contract, lanes_misspelt)
+{
+    lt_text text = {0};
+    setenv("HAKMEM_LUA_LANES", "pool", 1);
+    lt_stderr capture = lt_stderr_begin();
+    expect_from_us(60000, true, true);
+    expect_from_us(60000, true, true);
+    lt_stderr_end(&capture, &text);
+    cr_expect_str_eq(lt_text_get(&text),
+                     "hakmem: HAKMEM_LUA_LANES=pool: not one of default tiny "
+                     "all; using default\n",
+                     "%s", lt_text_get(&text));
+    lt_text_free(&text);
 }
 
 Test(contract, stats_wrong_size)
@@ -492,21 +715,34 @@ Test(contract, limit_is_exact)
 }
 
 /* Refusing a growth inside one block size must not depend on its slack. */
+static void refuse_small_growth(hak_lua_lanes lanes, size_t size)
+{
+    hak_lua_heap *heap = heap_with(lanes, size);
+    void *ptr = hak_lua_alloc(heap, NULL, 0, size);
+    cr_assert(ptr, "%zu bytes refused", size);
+    fill(ptr, size, 5);
+    cr_expect_null(hak_lua_alloc(heap, ptr, size, size + 1),
+                   "%zu bytes within a limit of %zu", size + 1, size);
+    cr_expect(filled(ptr, size, 5));
+    cr_expect_eq(lt_stats(heap).refused, 1u);
+    cr_expect_eq(lt_live(heap), size);
+    hak_lua_alloc(heap, ptr, size, 0);
+    hak_lua_heap_delete(heap);
+}
+
+static void refuse_small_growths(hak_lua_lanes lanes)
+{
+    static const size_t large[] = {2000,  4095,   4096,    53247,   53248,
+                                   60000, 300000, 2097151, 2097152, 3000000};
+    for (size_t size = 1; size <= 1500; size++)
+        refuse_small_growth(lanes, size);
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++)
+        refuse_small_growth(lanes, large[i]);
+}
+
 Test(contract, limit_refuses_small_growth)
 {
-    for (size_t size = 1; size <= 1500; size += 1) {
-        hak_lua_heap *heap = new_heap(size);
-        void *ptr = hak_lua_alloc(heap, NULL, 0, size);
-        cr_assert(ptr, "%zu bytes refused", size);
-        fill(ptr, size, 5);
-        cr_expect_null(hak_lua_alloc(heap, ptr, size, size + 1),
-                       "%zu bytes within a limit of %zu", size + 1, size);
-        cr_expect(filled(ptr, size, 5));
-        cr_expect_eq(lt_stats(heap).refused, 1u);
-        cr_expect_eq(lt_live(heap), size);
-        hak_lua_alloc(heap, ptr, size, 0);
-        hak_lua_heap_delete(heap);
-    }
+    with_each_lanes(refuse_small_growths);
 }
 
 Test(contract, limit_set_and_lifted)
@@ -534,7 +770,7 @@ Test(contract, limit_set_and_lifted)
 }
 
 /* Never fail a shrink, whatever the limit; nor a resize to the same size. */
-Test(contract, shrink_below_limit)
+static void shrink_below_limit(hak_lua_lanes lanes)
 {
     size_t sizes[MOST_SIZES];
     size_t count = some_sizes(sizes, 4);
@@ -542,7 +778,7 @@ Test(contract, shrink_below_limit)
         for (size_t k = 0; k < count; k++) {
             if (sizes[k] > sizes[i])
                 continue;
-            hak_lua_heap *heap = new_heap(0);
+            hak_lua_heap *heap = heap_with(lanes, 0);
             void *ptr = hak_lua_alloc(heap, NULL, 0, sizes[i]);
             fill(ptr, sizes[i], 7);
             hak_lua_heap_limit(heap, 1);
@@ -553,6 +789,11 @@ Test(contract, shrink_below_limit)
             hak_lua_alloc(heap, ptr, sizes[k], 0);
             hak_lua_heap_delete(heap);
         }
+}
+
+Test(contract, shrink_below_limit)
+{
+    with_each_lanes(shrink_below_limit);
 }
 
 /* ---- without memory ---------------------------------------------------- */
@@ -607,6 +848,7 @@ static void without_memory(void *ud)
 {
     enum { MOST = 100000 };
     static void *kept[MOST], *small[MOST];
+    size_t before = large_bytes();
     size_t smalls = fill_up(ud, small, 5000, 1000);
     cr_assert_eq(smalls, (size_t)5000);
     size_t count = fill_up(ud, kept, MOST, 20000);
@@ -614,9 +856,12 @@ static void without_memory(void *ud)
     smalls += fill_up(ud, small + smalls, MOST - smalls, 1000);
     cr_assert_lt(smalls, (size_t)MOST, "memory never ran out");
     void *rest = drain();
-    shrink_all(ud, small, smalls, 1000);
     shrink_all(ud, kept, count, 20000);
+    shrink_all(ud, small, smalls, 1000);
     undrain(rest);
+    cr_expect_eq(large_bytes(), before,
+                 "large blocks that were shrunk in "
+                 "place are lost");
     void *again = hak_lua_alloc(ud, NULL, 0, 1000);
     cr_assert(again, "no memory after all was freed");
     hak_lua_alloc(ud, again, 1000, 0);
@@ -672,14 +917,19 @@ Test(contract, bad_config)
         cr_expect_null(hak_lua_newstate(&config), "size %zu", wrong[i]);
         cr_expect_eq(errno, EINVAL);
     }
-    hak_lua_config config = {.size = sizeof config, .lanes = (hak_lua_lanes)77};
-    errno = 0;
-    cr_expect_null(hak_lua_heap_new(&config), "lanes 77");
-    cr_expect_eq(errno, EINVAL);
-    config.lanes = HAK_LUA_LANES_TINY;
-    hak_lua_heap *heap = hak_lua_heap_new(&config);
-    cr_expect(heap);
-    hak_lua_heap_delete(heap);
+    hak_lua_config config = {.size = sizeof config};
+    for (int lanes = 3; lanes < 100; lanes += 37) {
+        config.lanes = (hak_lua_lanes)lanes;
+        errno = 0;
+        cr_expect_null(hak_lua_heap_new(&config), "lanes %d", lanes);
+        cr_expect_eq(errno, EINVAL);
+    }
+    for (int lanes = 0; lanes < 3; lanes++) {
+        config.lanes = (hak_lua_lanes)lanes;
+        hak_lua_heap *heap = hak_lua_heap_new(&config);
+        cr_expect(heap, "lanes %d", lanes);
+        hak_lua_heap_delete(heap);
+    }
 }
 
 Test(contract, delete_null)

@@ -1,7 +1,8 @@
 /*
  * fault.c - the n-th growing call fails, n = 1, 2, 3 ... until the script
  * succeeds: once (Lua collects and asks again), twice in a row, and from the
- * n-th on. On a heap and on the thread's heap; nothing leaks, nothing crashes.
+ * n-th on. On heaps (all lanes, Tiny alone) and on the thread's heap; nothing
+ * leaks, nothing crashes.
  */
 #include "lua_test.h"
 
@@ -47,6 +48,8 @@ static const char script[] =
     "assert(f()())\n"
     "table.sort(t, function(a, b) return a.k .. 'x' < b.k .. 'x' end)\n"
     "assert(#table.concat({s, s}, ',') == 6401)\n"
+    "local big = ('z'):rep(60000) .. s\n"
+    "assert(#(big:rep(40)) == 40 * 63200)\n"
     "return #string.format('%s%d', s, 1)\n";
 
 static int run_all(lua_State *L)
@@ -99,10 +102,13 @@ static bool run_once(faulty *f)
 }
 
 /* How many calls in a row fail decides what Lua can do about it. */
-static void fail_each(bool own_heap, long in_a_row, bool retried)
+static void fail_each(lt_mode mode, long in_a_row, bool retried)
 {
+    hak_lua_config config = {.size = sizeof config,
+                             .lanes = mode == LT_TINY ? HAK_LUA_LANES_TINY
+                                                      : HAK_LUA_LANES_ALL};
     long step = lt_divisor() > 1 ? 17 : 1, errors = 0;
-    hak_lua_heap *heap = own_heap ? hak_lua_heap_new(NULL) : NULL;
+    hak_lua_heap *heap = mode == LT_THREAD ? NULL : hak_lua_heap_new(&config);
     for (long n = 1;; n += step) {
         faulty f = {.ud = heap, .first = n, .last = n + in_a_row - 1};
         bool good = run_once(&f);
@@ -119,30 +125,40 @@ static void fail_each(bool own_heap, long in_a_row, bool retried)
 
 Test(fault, one_call_on_a_heap)
 {
-    fail_each(true, 1, true);
+    fail_each(LT_HEAP, 1, true);
 }
 
 Test(fault, two_calls_on_a_heap)
 {
-    fail_each(true, 2, false);
+    fail_each(LT_HEAP, 2, false);
 }
 
 Test(fault, all_calls_on_a_heap)
 {
-    fail_each(true, 1 << 20, false);
+    fail_each(LT_HEAP, 1 << 20, false);
+}
+
+Test(fault, one_call_with_tiny_alone)
+{
+    fail_each(LT_TINY, 1, true);
+}
+
+Test(fault, all_calls_with_tiny_alone)
+{
+    fail_each(LT_TINY, 1 << 20, false);
 }
 
 Test(fault, one_call_on_the_thread_heap)
 {
-    fail_each(false, 1, true);
+    fail_each(LT_THREAD, 1, true);
 }
 
 Test(fault, two_calls_on_the_thread_heap)
 {
-    fail_each(false, 2, false);
+    fail_each(LT_THREAD, 2, false);
 }
 
 Test(fault, all_calls_on_the_thread_heap)
 {
-    fail_each(false, 1 << 20, false);
+    fail_each(LT_THREAD, 1 << 20, false);
 }

@@ -70,9 +70,9 @@ static bool run_with(lua_State *L, size_t room, size_t base, const char *code)
     return false;
 }
 
-static lua_State *open_for(const char *code)
+static lua_State *open_for(lt_mode mode, const char *code)
 {
-    lua_State *L = lt_open(LT_HEAP);
+    lua_State *L = lt_open(mode);
     lt_run(L, "function usable()\n"
               "    local t, n = {}, 0\n"
               "    for i = 1, 100 do t[i] = {i} end\n"
@@ -87,9 +87,9 @@ static lua_State *open_for(const char *code)
 }
 
 /* Runs code with ever more room, in steps of `step` bytes. */
-static tally squeeze(const char *code, size_t step)
+static tally squeeze_in(lt_mode mode, const char *code, size_t step)
 {
-    lua_State *L = open_for(code);
+    lua_State *L = open_for(mode, code);
     tally sum = {0, 0};
     size_t base = lt_live(hak_lua_heap_of(L));
     step *= lt_divisor() > 1 ? 16 : 1;
@@ -104,6 +104,14 @@ static tally squeeze(const char *code, size_t step)
     cr_expect_gt(sum.failures, 2, "only %ld failures: %.100s", sum.failures,
                  code);
     return sum;
+}
+
+/* With all lanes, and in larger steps with Tiny alone. */
+static void squeeze(const char *code, size_t step)
+{
+    tally all = squeeze_in(LT_HEAP, code, step);
+    tally tiny = squeeze_in(LT_TINY, code, step * 3);
+    cr_expect_gt(all.failures, tiny.failures);
 }
 
 /* ---- in every place ---------------------------------------------------- */
@@ -256,6 +264,21 @@ Test(limit, varargs)
             32);
 }
 
+/* Blocks of every lane: arrays, hashes and strings up to 3 MB. */
+Test(limit, large_blocks)
+{
+    squeeze("local t, h = {}, {}\n"
+            "for i = 1, 20000 do t[i] = i end\n"
+            "for i = 1, 3000 do h['k' .. i] = i end\n"
+            "local s = ('x'):rep(100000)\n"
+            "s = s .. s .. s\n"
+            "local u = table.concat({s, s, s, s, s, s, s, s}, ',')\n"
+            "assert(#u == 2400007 and t[20000] == 20000 and h.k3000 == 3000)\n"
+            "for i = #t, 100, -1 do t[i] = nil end\n"
+            "t.x = 1",
+            16384);
+}
+
 Test(limit, require_and_userdata)
 {
     squeeze("local keep = {}\n"
@@ -273,7 +296,7 @@ Test(limit, require_and_userdata)
 
 Test(limit, loadstring)
 {
-    lua_State *L = open_for("return 1");
+    lua_State *L = open_for(LT_HEAP, "return 1");
     hak_lua_heap *heap = hak_lua_heap_of(L);
     size_t base = lt_live(heap), step = lt_divisor() > 1 ? 128 : 8;
     const char *code = "local t = {} for i = 1, 10 do t[i] = function()\n"

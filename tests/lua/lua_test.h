@@ -84,12 +84,27 @@ static inline uint32_t lt_random(uint64_t *seed)
 
 /* ---- states ------------------------------------------------------------ */
 
-typedef enum lt_mode { LT_STOCK, LT_HEAP, LT_THREAD, LT_MODES } lt_mode;
+/* LT_HEAP has the lanes of the default, LT_TINY has lanes = tiny. */
+typedef enum lt_mode {
+    LT_STOCK,
+    LT_HEAP,
+    LT_THREAD,
+    LT_TINY,
+    LT_MODES
+} lt_mode;
 
 static inline const char *lt_mode_name(lt_mode mode)
 {
-    static const char *const names[] = {"stock", "heap", "thread"};
+    static const char *const names[] = {"stock", "heap", "thread", "tiny"};
     return names[mode];
+}
+
+/* A state on a heap of its own. */
+static inline lua_State *lt_state_with(hak_lua_lanes lanes, size_t limit)
+{
+    hak_lua_config config = {
+        .size = sizeof config, .limit = limit, .lanes = lanes};
+    return hak_lua_newstate(&config);
 }
 
 /* A state without libraries. */
@@ -97,6 +112,7 @@ static inline lua_State *lt_bare(lt_mode mode)
 {
     lua_State *L = mode == LT_STOCK  ? luaL_newstate()
                    : mode == LT_HEAP ? hak_lua_newstate(NULL)
+                   : mode == LT_TINY ? lt_state_with(HAK_LUA_LANES_TINY, 0)
                                      : lua_newstate(hak_lua_alloc, NULL);
     cr_assert(L, "no state on the %s allocator", lt_mode_name(mode));
     return L;

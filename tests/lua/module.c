@@ -228,7 +228,7 @@ Test(module, stats)
 {
     good("local s = hakmem.stats()\n"
          "for _, name in ipairs {'live_bytes', 'peak_bytes', 'limit',\n"
-         "    'calls', 'tiny', 'fallback_large', 'fallback_memory',\n"
+         "    'calls', 'tiny', 'large', 'fallback_large', 'fallback_memory',\n"
          "    'foreign', 'refused', 'slabs'} do\n"
          "    assert(math.type(s[name]) == 'integer', name)\n"
          "    assert(s[name] >= 0, name)\n"
@@ -259,7 +259,8 @@ Test(module, stats_move)
          "assert(b.peak_bytes >= b.live_bytes)\n"
          "assert(b.calls >= a.calls + 10000)\n"
          "assert(b.tiny >= a.tiny + 10000)\n"
-         "assert(b.fallback_large > a.fallback_large)\n"
+         "assert(b.large > a.large)\n"
+         "assert(b.fallback_large == 0)\n"
          "assert(b.fallback_memory == 0 and b.refused == 0)\n"
          "assert(b.slabs > 0)\n"
          "assert(b.types.table.count >= a.types.table.count + 5000)\n"
@@ -296,6 +297,36 @@ Test(module, limit)
          "assert(hakmem.limit(1e6) == 0 and hakmem.limit(0) == 1000000)\n"
          "print 'limited'",
          "limited\n");
+}
+
+/* The variable decides, a bad value is said once and the default counts. */
+Test(module, lanes_by_environment)
+{
+    static const char code[] = "local s = ('x'):rep(100000)\n"
+                               "local h = hakmem.stats()\n"
+                               "print(h.large > 0, h.fallback_large > 0)";
+    good(code, "true\tfalse\n");
+    setenv("HAKMEM_LUA_LANES", "tiny", 1);
+    good(code, "false\ttrue\n");
+    setenv("HAKMEM_LUA_LANES", "all", 1);
+    good(code, "true\tfalse\n");
+    setenv("HAKMEM_LUA_LANES", "everything", 1);
+    child c = lua("-lhakmem", "-e", code, NULL);
+    expect_end(&c, 0, code);
+    cr_expect_str_eq(lt_text_get(&c.out), "true\tfalse\n");
+    cr_expect_str_eq(lt_text_get(&c.err),
+                     "hakmem: HAKMEM_LUA_LANES=everything: not one of default "
+                     "tiny all; using default\n");
+    child_free(&c);
+}
+
+/* The scripts once more, with Tiny alone. */
+Test(module, scripts_with_tiny_alone)
+{
+    setenv("HAKMEM_LUA_LANES", "tiny", 1);
+    script("gc.lua");
+    script("tables.lua");
+    script("strings.lua");
 }
 
 Test(module, limit_bad_arguments)

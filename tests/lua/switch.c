@@ -131,12 +131,23 @@ Test(switching, running_state)
     expect_all_back(&c);
 }
 
-/* Large blocks go to the allocator from before; small ones don't. */
+static hak_lua_heap *switch_to(lua_State *L, hak_lua_lanes lanes)
+{
+    hak_lua_config config = {.size = sizeof config, .lanes = lanes};
+    hak_lua_heap *heap = hak_lua_switch(L, &config);
+    cr_assert(heap);
+    return heap;
+}
+
+/*
+ * With lanes = tiny large blocks go to the allocator from before; small ones
+ * don't.
+ */
 Test(switching, fallback_is_the_old_allocator)
 {
     checker c;
     lua_State *L = open_checked(&c);
-    cr_assert(hak_lua_switch(L, NULL));
+    switch_to(L, HAK_LUA_LANES_TINY);
     long large = c.large;
     lt_run(L, "t = {} for i = 1, 50 do t[i] = ('x'):rep(2000 + i) end");
     cr_expect_geq(c.large, large + 50);
@@ -145,6 +156,30 @@ Test(switching, fallback_is_the_old_allocator)
     lt_run(L, "u = {} for i = 1, 10 do u[i] = {i, ('y'):rep(50) .. i} end");
     lt_collect(L);
     cr_expect_leq(c.blocks, blocks + 5, "%ld more blocks", c.blocks - blocks);
+    lua_close(L);
+    expect_all_back(&c);
+}
+
+/* With all lanes nothing new comes from there, and what grows comes over. */
+Test(switching, all_sizes_come_over)
+{
+    checker c;
+    lua_State *L = open_checked(&c);
+    lt_run(L, "big = {} for i = 1, 20000 do big[i] = i end");
+    hak_lua_heap *heap = switch_to(L, HAK_LUA_LANES_ALL);
+    long large = c.large;
+    lt_run(L, "t = {}\n"
+              "for i = 1, 50 do t[i] = ('x'):rep(2000 * i + 1) end\n"
+              "t[51] = ('y'):rep(3000000)\n"
+              "for i = 20001, 300000 do big[i] = i end\n"
+              "for i = 1, 300000 do assert(big[i] == i) end");
+    cr_expect_eq(c.large, large, "%ld large blocks more", c.large - large);
+    cr_expect_gt(lt_stats(heap).large, (uint64_t)51);
+    cr_expect_eq(lt_stats(heap).fallback_large, 0u);
+    lt_run(L, "for i = 300000, 1, -1 do big[i] = nil end\n"
+              "big.x = 1 big, t = nil");
+    lt_collect(L);
+    cr_expect_eq(lt_live(heap), lt_counted(L));
     lua_close(L);
     expect_all_back(&c);
 }
@@ -186,19 +221,20 @@ Test(switching, in_a_coroutine)
     expect_all_back(&c);
 }
 
-/* From every kind of state there is, ended in both ways. */
+/* From every kind of state there is, to both lanes, ended in both ways. */
 Test(switching, from_each_allocator)
 {
     for (int mode = LT_STOCK; mode < LT_MODES; mode++)
         for (int round = 0; round < 20; round++) {
             lua_State *L = lt_open((lt_mode)mode);
             lt_run(L, before_code);
-            hak_lua_heap *heap = hak_lua_switch(L, NULL);
-            cr_assert(heap, "%s", lt_mode_name((lt_mode)mode));
+            hak_lua_heap *heap =
+                switch_to(L, round % 4 < 2 ? HAK_LUA_LANES_ALL
+                                           : HAK_LUA_LANES_TINY);
             lt_run(L, after_code);
             cr_expect_eq(lt_live(heap), lt_counted(L), "%s",
                          lt_mode_name((lt_mode)mode));
-            if (mode != LT_HEAP && round % 2)
+            if (mode != LT_HEAP && mode != LT_TINY && round % 2)
                 lua_close(L);
             else
                 hak_lua_close(L);
@@ -254,6 +290,47 @@ Test(switching, from_an_allocator_on_another_heap)
     hak_lua_heap_delete(heap);
 }
 
+/* Its large blocks are HAKMEM's as well, its small ones are not. */
+static void *large_on_hakmem(void *ud, void *ptr, size_t osize, size_t nsize)
+{
+    checker *c = ud;
+    void *moved;
+    if (nsize == 0 && ptr == NULL)
+        return NULL;
+    c->blocks += (ptr == NULL) - (nsize == 0);
+    c->live += nsize - (ptr ? osize : 0);
+    moved = nsize == 0     ? NULL
+            : nsize > 1024 ? hak_malloc(nsize)
+                           : malloc(nsize);
+    if (moved && ptr)
+        memcpy(moved, ptr, osize < nsize ? osize : nsize);
+    if (ptr && osize > 1024)
+        hak_free(ptr);
+    else
+        free(ptr);
+    return moved;
+}
+
+Test(switching, from_an_allocator_with_large_blocks_on_hakmem)
+{
+    for (int lanes = HAK_LUA_LANES_TINY; lanes <= HAK_LUA_LANES_ALL; lanes++) {
+        checker c = {0};
+        lua_State *L = lua_newstate(large_on_hakmem, &c);
+        cr_assert(L);
+        luaL_openlibs(L);
+        lt_run(L, before_code);
+        lt_run(L, "big = ('b'):rep(70000) huge = ('h'):rep(3000000)\n"
+                  "list = {} for i = 1, 9000 do list[i] = i end");
+        switch_to(L, (hak_lua_lanes)lanes);
+        lt_run(L, after_code);
+        lt_run(L, "for i = 9001, 30000 do list[i] = i end\n"
+                  "assert(#big == 70000 and #huge == 3000000)\n"
+                  "big, huge, list = nil collectgarbage()");
+        lua_close(L);
+        expect_all_back(&c);
+    }
+}
+
 Test(switching, nothing_is_said)
 {
     lt_text text = {0};
@@ -307,13 +384,16 @@ Test(switching, with_a_limit)
     expect_all_back(&c);
 }
 
-/* The old allocator has nothing left: an error for what is large, no more. */
+/*
+ * The old allocator has nothing left: with lanes = tiny an error for what is
+ * large, no more.
+ */
 Test(switching, old_allocator_runs_dry)
 {
     checker c;
     lua_State *L = open_checked(&c);
     lt_run(L, before_code);
-    cr_assert(hak_lua_switch(L, NULL));
+    switch_to(L, HAK_LUA_LANES_TINY);
     c.dry = true;
     lt_run(L, "for i = 1, 5000 do local t = {i, 'n' .. i} end\n"
               "for i = 1, 20 do\n"
@@ -323,6 +403,21 @@ Test(switching, old_allocator_runs_dry)
               "end");
     c.dry = false;
     lt_run(L, after_code);
+    lua_close(L);
+    expect_all_back(&c);
+}
+
+/* With all lanes nobody needs it. */
+Test(switching, all_lanes_need_no_old_allocator)
+{
+    checker c;
+    lua_State *L = open_checked(&c);
+    lt_run(L, before_code);
+    switch_to(L, HAK_LUA_LANES_ALL);
+    c.dry = true;
+    lt_run(L, "assert(#string.rep('x', 5000000) == 5000000)");
+    lt_run(L, after_code);
+    c.dry = false;
     lua_close(L);
     expect_all_back(&c);
 }
