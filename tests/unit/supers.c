@@ -573,7 +573,7 @@ struct shadow {
 static bool has_room(const struct shadow *shadow, uint32_t i, uint32_t n)
 {
     for (uint32_t k = i; k < i + n; k++) {
-        if (shadow->used[k] || k / 32 != i / 32) {
+        if (k / 32 != i / 32 || shadow->used[k]) {
             return false;
         }
     }
