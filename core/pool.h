@@ -28,6 +28,7 @@
 #define HAK_POOL_H
 
 #include "base.h"
+#include "hard.h"
 #include "pool_class.h"
 #include "range.h"
 
@@ -141,6 +142,32 @@ HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
     return hak_pool_index(offset, class) < hak_pool_classes[class].count;
 }
 
+/*
+ * Hardened build: notes that p, a block of this class, goes into the bin or
+ * leaves it; ends the program if it is free already.
+ */
+HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
+{
+    if (HAK_HARD) {
+        uint32_t number = hak_pool_span(p);
+        struct hak_slab *span = hak_range_slab(number);
+        size_t offset = (size_t)((const char *)p - hak_range_slab_start(number));
+        uint64_t bit = (uint64_t)1 << hak_pool_index(offset, class);
+
+        if (!in) {
+            span->held &= ~bit;
+            return;
+        }
+        if (HAK_UNLIKELY(((span->held | span->bits |
+                           atomic_load_explicit(&span->remote,
+                                                memory_order_relaxed)) &
+                          bit) != 0)) {
+            hak_hard_freed(p, "free");
+        }
+        span->held |= bit;
+    }
+}
+
 /* Pops a block, or NULL if the bin is empty. */
 HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
 {
@@ -151,6 +178,7 @@ HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
     if (HAK_LIKELY(p != NULL)) {
         bin->top = top;
         bin->pops++;
+        hak_pool_note(p, class, false);
     }
     return p;
 }
@@ -167,6 +195,7 @@ HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
 {
     struct hak_pool_bin *bin = &pool->bins[class];
 
+    hak_pool_note(p, class, true);
     *bin->top++ = p;
     return --bin->left >= 0;
 }

@@ -3,6 +3,7 @@
  */
 #include "range.h"
 
+#include "hard.h"
 #include "msg.h"
 #include "options.h"
 #include "os.h"
@@ -32,6 +33,9 @@ struct layout {
 };
 
 #define MAPS 4
+
+/* The hardened build skips at most this part of the range's size. */
+#define SKIP_PART 64
 
 static void plan(struct layout *layout, size_t size)
 {
@@ -83,6 +87,25 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     heap_limit = (uint32_t)(layout->heaps / HAK_HEAP_SLOT);
 }
 
+/* Hardened: at a random distance from where the kernel would have it. */
+static char *reserve_somewhere(size_t size)
+{
+    size_t skip = 0;
+    char *start;
+
+    if (HAK_HARD) {
+        hak_hard_start();
+        skip = hak_hard_below((uint32_t)(size / SKIP_PART / HAK_SUPER_SIZE)) *
+               HAK_SUPER_SIZE;
+    }
+    start = hak_os_reserve(size + skip, HAK_SUPER_SIZE);
+    if (start != NULL && skip > 0) {
+        hak_os_unmap(start, skip);
+        start += skip;
+    }
+    return start;
+}
+
 /* Reserves a range of `size` bytes and lays it out. */
 static bool reserve(size_t size)
 {
@@ -90,7 +113,7 @@ static bool reserve(size_t size)
     char *start;
 
     plan(&layout, size);
-    start = hak_os_reserve(layout.before_base + size, HAK_SUPER_SIZE);
+    start = reserve_somewhere(layout.before_base + size);
     if (start == NULL) {
         return false;
     }
