@@ -98,9 +98,9 @@ HAK_INLINE uint32_t hak_ace_length(uint32_t page)
 /* Hardened build: whether the run at `page` lies in a cache. */
 HAK_INLINE bool hak_ace_is_cached(uint32_t page)
 {
-    return HAK_HARD &&
-           atomic_load_explicit(&hak_ace_super(page)->cached[hak_ace_at(page) / 8],
-                                memory_order_relaxed) != 0;
+    return HAK_HARD && atomic_load_explicit(
+                           &hak_ace_super(page)->cached[hak_ace_at(page) / 8],
+                           memory_order_relaxed) != 0;
 }
 
 /*

@@ -16,8 +16,9 @@ void hak_ace_note(const void *run, bool in)
     if (HAK_HARD) {
         uint32_t page = (uint32_t)(hak_range_offset(run) / HAK_PAGE);
 
-        atomic_store_explicit(&hak_ace_super(page)->cached[hak_ace_at(page) / 8],
-                              in, memory_order_relaxed);
+        atomic_store_explicit(
+            &hak_ace_super(page)->cached[hak_ace_at(page) / 8], in,
+            memory_order_relaxed);
     }
 }
 

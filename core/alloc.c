@@ -265,8 +265,8 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
                                        : block_size(p, caller);
 
     hak_lane_open(p, old, caller);
-    return hak_lane_close(
-        resize(p, old, hak_hard_grow(size), reason, caller), size);
+    return hak_lane_close(resize(p, old, hak_hard_grow(size), reason, caller),
+                          size);
 }
 
 /* ---- behind them the system ------------------------------------------------- */

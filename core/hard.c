@@ -16,8 +16,8 @@ static _Atomic(uint64_t) state;
 /* SplitMix64 (Steele, Lea, Flood, 2014). */
 static uint64_t next(void)
 {
-    uint64_t x = atomic_fetch_add_explicit(&state, HAK_HARD_ODD,
-                                           memory_order_relaxed);
+    uint64_t x =
+        atomic_fetch_add_explicit(&state, HAK_HARD_ODD, memory_order_relaxed);
 
     x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);

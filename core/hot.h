@@ -63,9 +63,9 @@ HAK_INLINE void *hak_hot_large_malloc(size_t size)
         return NULL;
     }
     if (need - HAK_LANE_POOL_MIN <= HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN) {
-        return hak_hard_close(
-            hak_pool_pop(heap->pool, hak_pool_class_of(need)),
-            hak_pool_classes[hak_pool_class_of(need)].block, size);
+        return hak_hard_close(hak_pool_pop(heap->pool, hak_pool_class_of(need)),
+                              hak_pool_classes[hak_pool_class_of(need)].block,
+                              size);
     }
     if (need - HAK_LANE_ACE_MIN <= HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN) {
         if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {

@@ -184,7 +184,8 @@ void hak_os_random(void *buffer, size_t size)
         return;
     }
     for (size_t i = 0; i < size; i++) {
-        mix = mix * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        mix =
+            mix * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
         ((unsigned char *)buffer)[i] =
             (unsigned char)((mix >> 56) ^ (given != NULL ? given[i % 16] : 0));
     }

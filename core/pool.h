@@ -151,7 +151,8 @@ HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
     if (HAK_HARD) {
         uint32_t number = hak_pool_span(p);
         struct hak_slab *span = hak_range_slab(number);
-        size_t offset = (size_t)((const char *)p - hak_range_slab_start(number));
+        size_t offset =
+            (size_t)((const char *)p - hak_range_slab_start(number));
         uint64_t bit = (uint64_t)1 << hak_pool_index(offset, class);
 
         if (!in) {
@@ -166,6 +167,23 @@ HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
         }
         span->held |= bit;
     }
+}
+
+/*
+ * Hardened build: whether p, the start of a block of this class, was ever given
+ * out; ends the program if it is free or was written past its end.
+ */
+HAK_INLINE bool hak_pool_may_free(const void *p, unsigned class)
+{
+    enum hak_pool_state state = hak_pool_state(p);
+
+    if (HAK_UNLIKELY(state == HAK_POOL_FREE)) {
+        hak_hard_freed(p, "free");
+    }
+    if (HAK_LIKELY(state == HAK_POOL_USED)) {
+        hak_hard_open(p, hak_pool_classes[class].block, "free");
+    }
+    return state == HAK_POOL_USED;
 }
 
 /* Pops a block, or NULL if the bin is empty. */

@@ -34,7 +34,7 @@ struct layout {
 
 #define MAPS 4
 
-/* The hardened build skips at most this part of the range's size. */
+/* The hardened build's range begins in the first such part of its size. */
 #define SKIP_PART 64
 
 static void plan(struct layout *layout, size_t size)
@@ -87,23 +87,33 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     heap_limit = (uint32_t)(layout->heaps / HAK_HEAP_SLOT);
 }
 
-/* Hardened: at a random distance from where the kernel would have it. */
+/*
+ * Hardened: somewhere inside of what is reserved, so that it makes no
+ * difference from which end the kernel looks for a place.
+ */
 static char *reserve_somewhere(size_t size)
 {
-    size_t skip = 0;
+    size_t extra = size / SKIP_PART & ~(HAK_SUPER_SIZE - 1);
+    size_t skip;
     char *start;
 
-    if (HAK_HARD) {
-        hak_hard_start();
-        skip = hak_hard_below((uint32_t)(size / SKIP_PART / HAK_SUPER_SIZE)) *
-               HAK_SUPER_SIZE;
+    if (!HAK_HARD) {
+        return hak_os_reserve(size, HAK_SUPER_SIZE);
     }
-    start = hak_os_reserve(size + skip, HAK_SUPER_SIZE);
-    if (start != NULL && skip > 0) {
+    hak_hard_start();
+    start = hak_os_reserve(size + extra, HAK_SUPER_SIZE);
+    if (start == NULL) {
+        return NULL;
+    }
+    skip =
+        hak_hard_below((uint32_t)(extra / HAK_SUPER_SIZE) + 1) * HAK_SUPER_SIZE;
+    if (skip > 0) {
         hak_os_unmap(start, skip);
-        start += skip;
     }
-    return start;
+    if (skip < extra) {
+        hak_os_unmap(start + skip + size, extra - skip);
+    }
+    return start + skip;
 }
 
 /* Reserves a range of `size` bytes and lays it out. */

@@ -19,13 +19,14 @@
 #include "hard.h"
 
 #define HAK_TINY_MAX_SIZE ((size_t)1024)
-/* Classes are steps of 8 B up to 128 B: class c has blocks of 8 * (c + 1). */
+/*
+ * Classes are steps of 8 B up to 128 B: class c has blocks of 8 * (c + 1). But
+ * in the hardened build class 0, too, has blocks of 16 B: see hard.h.
+ */
 #define HAK_TINY_STEP 8
 #define HAK_TINY_STEP_MAX 128
 
 #define HAK_TINY_CLASSES 40
-/* The smallest class in use: the hardened build's free blocks hold 16 B. */
-#define HAK_TINY_LEAST HAK_HARD
 #define HAK_TINY_INDEXES (1024 / 8 + 1)
 
 extern HAK_HIDDEN const uint8_t hak_tiny_class_8[HAK_TINY_INDEXES];
@@ -45,13 +46,6 @@ extern HAK_HIDDEN const uint32_t hak_tiny_magic[HAK_TINY_CLASSES];
 HAK_INLINE size_t hak_tiny_index(size_t size)
 {
     return (size + 7) >> 3;
-}
-
-/* A size of at least 1 as it is, or the smallest that has a class of its own. */
-HAK_INLINE size_t hak_tiny_least(size_t size)
-{
-    return HAK_TINY_LEAST == 0 ? size
-                               : hak_max(size, HAK_TINY_LEAST * HAK_TINY_STEP + 1);
 }
 
 HAK_INLINE bool hak_tiny_is_start(size_t offset, uint32_t magic)

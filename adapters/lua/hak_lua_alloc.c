@@ -48,7 +48,6 @@ HAK_INLINE struct hak_bin *bin_step(struct hak_lua_heap *lua, size_t size)
 {
     char *bins = (char *)hak_lua_core(lua)->tiny.bins;
 
-    size = hak_tiny_least(size);
     return (struct hak_bin *)(void *)(bins + ((size - 1) & ~(size_t)7) *
                                                  (sizeof(struct hak_bin) / 8));
 }
