@@ -2,6 +2,7 @@
 #
 #   VARIANT  release (default), debug, asan, ubsan, tsan or valgrind
 #   BUILD    where everything goes; default build/VARIANT
+#   HARDENED 1: the hardened build, see core/hard.h; BUILD ends in -hardened
 #   CC       the compiler, gcc or clang
 #   WERROR   1: warnings are errors
 #   V        1: show the commands
@@ -18,7 +19,8 @@
 #   $(BUILD)/bench/NAME, $(BUILD)/tests/unit/NAME, $(BUILD)/tests/lua/NAME
 
 VARIANT ?= release
-BUILD ?= build/$(VARIANT)
+HARDENED ?= 0
+BUILD ?= build/$(VARIANT)$(if $(filter 1,$(HARDENED)),-hardened)
 WERROR ?= 0
 V ?= 0
 PYTHON ?= python3
@@ -84,7 +86,8 @@ DEBUG_INFO := $(if $(findstring clang,$(CC)),-gdwarf-4,-g)
 FLAGS := -std=gnu11 -D_GNU_SOURCE= $(DEBUG_INFO) -fPIC -fvisibility=hidden \
     -ftls-model=initial-exec -Wall -Wextra -Wpedantic \
     $(if $(filter 1,$(WERROR)),-Werror) -pthread -Iinclude -Icore \
-    -DHAK_VERSION_STRING='"$(VERSION)"' $(VARIANT_$(VARIANT))
+    -DHAK_VERSION_STRING='"$(VERSION)"' $(VARIANT_$(VARIANT)) \
+    $(if $(filter 1,$(HARDENED)),-DHAK_HARDENED=1)
 
 # CFLAGS and LDFLAGS are the user's and come last.
 COMPILE = $(CC) $(FLAGS) $(CFLAGS) -MMD -MP
@@ -105,7 +108,8 @@ $(STAMP):
 # libc_real.c is for the libraries in which malloc is ours, libc_plain.c for
 # the others.
 WRAP := $(wildcard core/wrap*.c) core/libc_real.c
-CORE := $(filter-out $(WRAP),$(wildcard core/*.c))
+CORE := $(filter-out $(WRAP) $(if $(filter 1,$(HARDENED)),,core/hard%.c), \
+    $(wildcard core/*.c))
 LUA := $(wildcard adapters/lua/*.c)
 
 # The address and thread sanitizers are a malloc themselves.
@@ -113,7 +117,9 @@ SHARED := $(if $(filter asan tsan,$(VARIANT)),,libhakmem.so)
 
 # A program per file in tests/unit (the core, white box) and in tests/lua;
 # tests/support is linked into all of them.
-TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/lua/*.c))
+TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
+    $(if $(filter 1,$(HARDENED)),,tests/unit/hard%.c), \
+    $(wildcard tests/unit/*.c tests/lua/*.c)))
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 
 # One source, a program per allocator; `none` is the loop by itself.
@@ -326,6 +332,7 @@ demo: ## install what is missing, run Lua programs on HAKMEM and stock Lua
 bench: ## malloc beside four other allocators: time, memory, faults, a picture
 	@.ci/install-deps bench
 	@$(MAKE) lib $(BENCHES) $(BENCH_MALLOC)
+	@$(MAKE) HARDENED=1 BUILD=$(BUILD)-hardened lib
 	@$(PYTHON) bench/bench.py --build $(BUILD) $(BENCH_ARGS)
 
 bench-lua: ## Lua programs on HAKMEM, stock Lua and mimalloc, in full

@@ -153,6 +153,9 @@ static bool cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
     hak_bits_set(super->starts, hak_ace_at(page), 1, true);
     hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
     super->owner[hak_ace_at(page) / 8] = owner;
+    if (HAK_HARD) {
+        hak_ace_note(address(page), false);
+    }
     return zero;
 }
 
@@ -288,7 +291,7 @@ bool hak_ace_around(const void *p, struct hak_ace_run *run)
 
     hak_lock_take(&lock);
     page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
-    in_run = !is_hole(page);
+    in_run = !is_hole(page) && !hak_ace_is_cached(page);
     if (in_run) {
         describe(page, run);
     }

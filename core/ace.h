@@ -25,6 +25,7 @@
 #define HAK_ACE_H
 
 #include "base.h"
+#include "hard.h"
 #include "range.h"
 
 #define HAK_ACE_LEAST 14 /* pages: 52 KB and more */
@@ -50,6 +51,9 @@ struct hak_ace_cache {
     uint64_t takes;                /* runs given out, ever */
 };
 
+/* Hardened build: notes that a run goes into a cache or leaves it. */
+void hak_ace_note(const void *run, bool in);
+
 /* A run of the cache, or NULL. */
 HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
 {
@@ -62,6 +66,9 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
     cache->held -= pages;
     cache->count--;
     cache->takes++;
+    if (HAK_HARD) {
+        hak_ace_note(cache->run[i], false);
+    }
     return cache->run[i];
 }
 

@@ -95,6 +95,14 @@ HAK_INLINE uint32_t hak_ace_length(uint32_t page)
            hak_ace_at(page);
 }
 
+/* Hardened build: whether the run at `page` lies in a cache. */
+HAK_INLINE bool hak_ace_is_cached(uint32_t page)
+{
+    return HAK_HARD && atomic_load_explicit(
+                           &hak_ace_super(page)->cached[hak_ace_at(page) / 8],
+                           memory_order_relaxed) != 0;
+}
+
 /*
  * The page at which p's run begins, or 0 if none begins at p, an address in
  * the range. Without the lock only if p is a run that the caller has.
@@ -111,7 +119,8 @@ HAK_INLINE uint32_t hak_ace_run_at(const void *p)
     }
     super = hak_ace_super(page);
     return hak_bits_get(super->starts, hak_ace_at(page)) &&
-                   !hak_bits_get(super->holes, hak_ace_at(page))
+                   !hak_bits_get(super->holes, hak_ace_at(page)) &&
+                   !hak_ace_is_cached(page)
                ? page
                : 0;
 }

@@ -11,6 +11,17 @@
 /* A longer run is worth the lock. */
 #define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
 
+void hak_ace_note(const void *run, bool in)
+{
+    if (HAK_HARD) {
+        uint32_t page = (uint32_t)(hak_range_offset(run) / HAK_PAGE);
+
+        atomic_store_explicit(
+            &hak_ace_super(page)->cached[hak_ace_at(page) / 8], in,
+            memory_order_relaxed);
+    }
+}
+
 static void drop(struct hak_ace_cache *cache, uint32_t i)
 {
     struct hak_ace_run run;
@@ -19,6 +30,7 @@ static void drop(struct hak_ace_cache *cache, uint32_t i)
         cache->held -= cache->pages[i];
         cache->count--;
         cache->pages[i] = 0;
+        hak_ace_note(cache->run[i], false);
         hak_ace_free(cache->run[i], &run);
     }
 }
@@ -44,6 +56,7 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
         (cache->held + pages) * HAK_PAGE > HAK_ACE_CACHE_BYTES) {
         return 0;
     }
+    hak_ace_note(p, true);
     cache->run[i] = p;
     /* Last: a fork of another thread may copy the cache at any instruction. */
     __atomic_store_n(&cache->pages[i], pages, __ATOMIC_RELEASE);

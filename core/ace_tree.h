@@ -29,6 +29,8 @@ struct hak_ace_super {
     _Atomic(uint64_t) dirty[HAK_ACE_WORDS];
     struct hak_hole hole[HAK_ACE_PLACES];
     uint32_t owner[HAK_ACE_PLACES]; /* of runs */
+    /* hardened build: runs that lie in a cache */
+    _Atomic(uint8_t) cached[HAK_ACE_PLACES];
 };
 
 _Static_assert(sizeof(struct hak_ace_super) <= HAK_SUPER_META,

@@ -109,8 +109,9 @@ static void *make_zero(void *p, size_t size)
     return memset(p, 0, size);
 }
 
-void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
-                     enum hak_reason *reason)
+/* hak_lane_alloc but for the seal: `size` has room for it. */
+static void *place(size_t alignment, size_t size, bool zero,
+                   enum hak_reason *reason)
 {
     struct hak_heap *heap;
     bool is_zero = false;
@@ -154,7 +155,15 @@ static struct hak_heap *heap_to_free(void)
                                              : hak_thread_heap(&reason);
 }
 
-void hak_lane_free(void *p, const char *caller)
+void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
+                     enum hak_reason *reason)
+{
+    return hak_lane_close(place(alignment, hak_hard_grow(size), zero, reason),
+                          size);
+}
+
+/* hak_lane_free of a block whose seal was looked at, or has none. */
+static void lane_free(void *p, const char *caller)
 {
     struct hak_heap *heap = heap_to_free();
     uint32_t tag = hak_range_tag(hak_range_offset(p));
@@ -171,7 +180,24 @@ void hak_lane_free(void *p, const char *caller)
     hak_heap_sent(hak_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
 }
 
+void hak_lane_free(void *p, const char *caller)
+{
+    if (HAK_HARD) {
+        hak_lane_check(p, caller);
+        hak_lane_open(p, 0, caller);
+    }
+    lane_free(p, caller);
+}
+
+/* All the bytes of the block p, in the range; fatal as hak_lane_usable. */
+static size_t block_size(const void *p, const char *caller);
+
 size_t hak_lane_usable(const void *p, const char *caller)
+{
+    return hak_lane_open(p, block_size(p, caller), caller);
+}
+
+static size_t block_size(const void *p, const char *caller)
 {
     uint32_t tag = hak_range_tag(hak_range_offset(p));
     uint32_t owner;
@@ -193,24 +219,22 @@ static void *lane_copy(void *p, size_t old, size_t size,
                        enum hak_reason *reason)
 {
     struct hak_heap *heap;
-    void *to = hak_hot_malloc(size);
+    void *to = hak_hot_malloc(size - HAK_HARD_SEAL);
 
     if (size > HAK_LANE_TINY_MAX) {
         heap = hak_thread_heap(reason);
         return heap != NULL ? hak_large_copy(heap, p, old, size, reason) : NULL;
     }
     if (HAK_UNLIKELY(to == NULL)) {
-        to = hak_lane_alloc(HAK_LANE_ALIGN, size, false, reason);
+        to = place(HAK_LANE_ALIGN, size, false, reason);
     }
     return to != NULL ? memcpy(to, p, hak_min(old, size)) : NULL;
 }
 
-void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
-                       const char *caller)
+/* hak_lane_realloc but for the seal: p has `old` bytes, `size` room for it. */
+static void *resize(void *p, size_t old, size_t size, enum hak_reason *reason,
+                    const char *caller)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
-    size_t old = is_tiny_start(p, tag) ? hak_tiny_size[HAK_TAG_CLASS(tag)]
-                                       : hak_lane_usable(p, caller);
     void *moved;
 
     if (hak_fits_as_is(old, size)) {
@@ -226,10 +250,23 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
     if (moved == NULL) {
         return size <= old ? p : NULL;
     }
-    if (!hak_hot_free(p, 0) && !hak_hot_large_free(p)) {
-        hak_lane_free(p, caller);
+    /* The seal, which hak_large_copy may have thrown away, was looked at. */
+    if (!hak_hot_free(p, 0) && (HAK_HARD || !hak_hot_large_free(p))) {
+        lane_free(p, caller);
     }
     return moved;
+}
+
+void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
+                       const char *caller)
+{
+    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    size_t old = is_tiny_start(p, tag) ? hak_tiny_size[HAK_TAG_CLASS(tag)]
+                                       : block_size(p, caller);
+
+    hak_lane_open(p, old, caller);
+    return hak_lane_close(resize(p, old, hak_hard_grow(size), reason, caller),
+                          size);
 }
 
 /* ---- behind them the system ------------------------------------------------- */

@@ -231,6 +231,7 @@ static unsigned class_of(struct hak_heap *heap, void *p, const char *caller)
     if (HAK_UNLIKELY(!hak_tiny_is_start(offset, hak_tiny_magic[class]))) {
         hak_lane_check(p, caller);
     }
+    hak_link_refuse(p);
     return class;
 }
 

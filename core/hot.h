@@ -13,11 +13,16 @@
 /* A Tiny block, or NULL: a larger size, an empty bin, no heap yet. */
 HAK_INLINE void *hak_hot_malloc(size_t size)
 {
-    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
+    size_t need = hak_hard_grow(size);
+    void *p;
+
+    if (HAK_UNLIKELY(need > HAK_LANE_TINY_MAX)) {
         return NULL;
     }
-    return hak_bin_pop(
-        &hak_self->tiny.bins[hak_tiny_class_16[hak_tiny_index(size)]]);
+    p = hak_bin_pop(
+        &hak_self->tiny.bins[hak_tiny_class_16[hak_tiny_index(need)]]);
+    return hak_hard_close(
+        p, hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]], size);
 }
 
 /*
@@ -36,7 +41,7 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
     class = hak_range_tag(offset) ^ tiny->tag;
     if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES ||
                      !hak_tiny_is_start(offset, tiny->bins[class].magic) ||
-                     asked > hak_tiny_size[class])) {
+                     asked > hak_hard_open(p, hak_tiny_size[class], "free"))) {
         return false;
     }
     if (HAK_UNLIKELY(!hak_bin_push(&tiny->bins[class], p))) {
@@ -52,20 +57,25 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
 HAK_INLINE void *hak_hot_large_malloc(size_t size)
 {
     struct hak_heap *heap = hak_self;
+    size_t need = hak_hard_grow(size);
 
     if (HAK_UNLIKELY(heap->pool == NULL)) {
         return NULL;
     }
-    if (size - HAK_LANE_POOL_MIN <= HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN) {
-        return hak_pool_pop(heap->pool, hak_pool_class_of(size));
+    if (need - HAK_LANE_POOL_MIN <= HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN) {
+        return hak_hard_close(hak_pool_pop(heap->pool, hak_pool_class_of(need)),
+                              hak_pool_classes[hak_pool_class_of(need)].block,
+                              size);
     }
-    if (size - HAK_LANE_ACE_MIN <= HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN) {
+    if (need - HAK_LANE_ACE_MIN <= HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN) {
         if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {
             hak_heap_look_around(heap);
         }
-        return hak_ace_cache_take(heap->runs,
-                                  (uint32_t)(hak_round_up(size, HAK_PAGE) /
-                                             HAK_PAGE));
+        return hak_hard_close(
+            hak_ace_cache_take(heap->runs,
+                               (uint32_t)(hak_round_up(need, HAK_PAGE) /
+                                          HAK_PAGE)),
+            hak_round_up(need, HAK_PAGE), size);
     }
     return NULL;
 }
@@ -86,13 +96,19 @@ HAK_INLINE bool hak_hot_large_free(void *p)
         if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
             return false;
         }
+        if (HAK_HARD && !hak_pool_may_free(p, class)) {
+            return false;
+        }
         if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
             hak_heap_look_pool(heap, class);
         }
         return true;
     }
-    return tag == HAK_TAG_SHARED(HAK_TAG_ACE) &&
-           hak_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
+    if (tag != HAK_TAG_SHARED(HAK_TAG_ACE)) {
+        return false;
+    }
+    hak_lane_open(p, 0, "free");
+    return hak_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
 }
 
 #endif /* HAK_HOT_H */

@@ -85,6 +85,28 @@ void hak_heap_look_around(struct hak_heap *heap);
 /* The looks at a bin that a push has asked for, and what is due besides. */
 HAK_NOINLINE void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin);
 HAK_NOINLINE void hak_heap_look_pool(struct hak_heap *heap, unsigned class);
+/* ---- seals: see hard.h -------------------------------------------------- */
+
+size_t hak_lane_open_slow(const void *p, const char *caller);
+void hak_lane_close_slow(void *p, size_t size);
+
+/*
+ * What the user of p, a block of `block` bytes, has of it: the hardened build
+ * looks at its seal and ends the program, naming `caller`, if it is broken.
+ */
+HAK_INLINE size_t hak_lane_open(const void *p, size_t block, const char *caller)
+{
+    return HAK_HARD ? hak_lane_open_slow(p, caller) : block;
+}
+
+/* Hardened build: seals p (NULL: does nothing) for `size` bytes; returns p. */
+HAK_INLINE void *hak_lane_close(void *p, size_t size)
+{
+    if (HAK_HARD && p != NULL) {
+        hak_lane_close_slow(p, size);
+    }
+    return p;
+}
 
 /* ---- sizes above Tiny, on a given heap: large.c -------------------------- */
 

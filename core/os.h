@@ -55,6 +55,9 @@ uint64_t hak_os_clock(void);
  */
 bool hak_os_move(void *from, void *to, size_t size);
 
+/* Fills a buffer of at most 256 bytes with random ones, from the kernel. */
+void hak_os_random(void *buffer, size_t size);
+
 /* Milliseconds of a clock that only goes forward, wraps around and is cheap. */
 uint32_t hak_os_tick(void);
 

@@ -4,8 +4,11 @@
 #include "os.h"
 
 #include <errno.h>
+#include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -166,6 +169,26 @@ uint64_t hak_os_clock(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/*
+ * Early in the machine's life, or where a filter forbids getrandom, there is
+ * what the kernel gave the process at its start (AT_RANDOM, 16 bytes).
+ */
+void hak_os_random(void *buffer, size_t size)
+{
+    const unsigned char *given = (void *)getauxval(AT_RANDOM);
+    uint64_t mix = hak_os_clock() ^ (uintptr_t)buffer;
+
+    if (getrandom(buffer, size, GRND_NONBLOCK) == (ssize_t)size) {
+        return;
+    }
+    for (size_t i = 0; i < size; i++) {
+        mix =
+            mix * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        ((unsigned char *)buffer)[i] =
+            (unsigned char)((mix >> 56) ^ (given != NULL ? given[i % 16] : 0));
+    }
 }
 
 uint32_t hak_os_tick(void)

@@ -146,6 +146,9 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     }
     span = hak_range_slab(number);
     span->bits = span->ready = 0;
+    if (HAK_HARD) {
+        span->held = 0;
+    }
     atomic_store_explicit(&span->remote, 0, memory_order_relaxed);
     span->block = hak_pool_classes[class].block;
     span->class = (uint8_t)(HAK_TAG_POOL + class);
@@ -260,6 +263,18 @@ static uint32_t open_ready(struct hak_pool *pool, unsigned class)
     return number;
 }
 
+/* Hardened: into random order. */
+static void shuffle(void **blocks, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t other = hak_hard_below(i + 1);
+        void *block = blocks[i];
+
+        blocks[i] = blocks[other];
+        blocks[other] = block;
+    }
+}
+
 /* Moves blocks of the first open span into the empty bin. */
 static bool fill(struct hak_pool *pool, unsigned class)
 {
@@ -280,8 +295,12 @@ static bool fill(struct hak_pool *pool, unsigned class)
         span->bits &= span->bits - 1;
     }
     shelf->taken += n;
+    if (HAK_HARD) {
+        shuffle(blocks, (uint32_t)n);
+    }
     /* The lowest address is popped first. */
     while (n > 0) {
+        hak_pool_note(blocks[n - 1], class, true);
         *pool->bins[class].top++ = blocks[--n];
     }
     if (is_full(span)) {
@@ -305,8 +324,7 @@ void *hak_pool_refill(struct hak_pool *pool, unsigned class)
         lay_out(pool, HAK_POOL_STACK);
     }
     if (HAK_LIKELY(fill(pool, class))) {
-        p = *--pool->bins[class].top;
-        pool->bins[class].pops++;
+        p = hak_pool_pop(pool, class);
         grant(pool, class);
     }
     heed(pool);
@@ -349,6 +367,9 @@ static HAK_RACY_READER enum hak_pool_state state_of(const struct hak_slab *span,
     if ((bit & *(const volatile uint64_t *)&span->ready) == 0) {
         return HAK_POOL_NEVER;
     }
+    if (HAK_HARD && (bit & *(const volatile uint64_t *)&span->held) != 0) {
+        return HAK_POOL_FREE;
+    }
     return (bit & *(const volatile uint64_t *)&span->bits) != 0 ? HAK_POOL_FREE
                                                                 : HAK_POOL_USED;
 }
@@ -370,8 +391,10 @@ static void flush(struct hak_pool *pool, unsigned class, int32_t n)
         uint32_t number = hak_pool_span(stack[i]);
         uint64_t bit = bit_of(stack[i], number, class);
 
-        enum hak_pool_state state = state_of(hak_range_slab(number), bit);
+        enum hak_pool_state state;
 
+        hak_pool_note(stack[i], class, false);
+        state = state_of(hak_range_slab(number), bit);
         if (HAK_UNLIKELY(state != HAK_POOL_USED)) {
             misuse(stack[i], state);
         }
@@ -435,6 +458,12 @@ bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
     return true;
 }
 
+/* Blocks that are known to be free. */
+static uint64_t free_bits(const struct hak_slab *span)
+{
+    return HAK_HARD ? span->bits | span->held : span->bits;
+}
+
 void hak_pool_collect(struct hak_pool *pool)
 {
     uint32_t number;
@@ -454,9 +483,10 @@ void hak_pool_collect(struct hak_pool *pool)
             atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel);
         uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
-        if (HAK_UNLIKELY((bits & span->bits) != 0)) {
+        if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
             misuse(hak_range_slab_start(number) +
-                       (size_t)__builtin_ctzll(bits & span->bits) * span->block,
+                       (size_t)__builtin_ctzll(bits & free_bits(span)) *
+                           span->block,
                    HAK_POOL_FREE);
         }
         pool->remote_frees += n;

@@ -28,6 +28,7 @@
 #define HAK_POOL_H
 
 #include "base.h"
+#include "hard.h"
 #include "pool_class.h"
 #include "range.h"
 
@@ -141,6 +142,50 @@ HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
     return hak_pool_index(offset, class) < hak_pool_classes[class].count;
 }
 
+/*
+ * Hardened build: notes that p, a block of this class, goes into the bin or
+ * leaves it; ends the program if it is free already.
+ */
+HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
+{
+    if (HAK_HARD) {
+        uint32_t number = hak_pool_span(p);
+        struct hak_slab *span = hak_range_slab(number);
+        size_t offset =
+            (size_t)((const char *)p - hak_range_slab_start(number));
+        uint64_t bit = (uint64_t)1 << hak_pool_index(offset, class);
+
+        if (!in) {
+            span->held &= ~bit;
+            return;
+        }
+        if (HAK_UNLIKELY(((span->held | span->bits |
+                           atomic_load_explicit(&span->remote,
+                                                memory_order_relaxed)) &
+                          bit) != 0)) {
+            hak_hard_freed(p, "free");
+        }
+        span->held |= bit;
+    }
+}
+
+/*
+ * Hardened build: whether p, the start of a block of this class, was ever given
+ * out; ends the program if it is free or was written past its end.
+ */
+HAK_INLINE bool hak_pool_may_free(const void *p, unsigned class)
+{
+    enum hak_pool_state state = hak_pool_state(p);
+
+    if (HAK_UNLIKELY(state == HAK_POOL_FREE)) {
+        hak_hard_freed(p, "free");
+    }
+    if (HAK_LIKELY(state == HAK_POOL_USED)) {
+        hak_hard_open(p, hak_pool_classes[class].block, "free");
+    }
+    return state == HAK_POOL_USED;
+}
+
 /* Pops a block, or NULL if the bin is empty. */
 HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
 {
@@ -151,6 +196,7 @@ HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
     if (HAK_LIKELY(p != NULL)) {
         bin->top = top;
         bin->pops++;
+        hak_pool_note(p, class, false);
     }
     return p;
 }
@@ -167,6 +213,7 @@ HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
 {
     struct hak_pool_bin *bin = &pool->bins[class];
 
+    hak_pool_note(p, class, true);
     *bin->top++ = p;
     return --bin->left >= 0;
 }

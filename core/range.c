@@ -3,6 +3,7 @@
  */
 #include "range.h"
 
+#include "hard.h"
 #include "msg.h"
 #include "options.h"
 #include "os.h"
@@ -32,6 +33,9 @@ struct layout {
 };
 
 #define MAPS 4
+
+/* The hardened build's range begins in the first such part of its size. */
+#define SKIP_PART 64
 
 static void plan(struct layout *layout, size_t size)
 {
@@ -83,6 +87,35 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     heap_limit = (uint32_t)(layout->heaps / HAK_HEAP_SLOT);
 }
 
+/*
+ * Hardened: somewhere inside of what is reserved, so that it makes no
+ * difference from which end the kernel looks for a place.
+ */
+static char *reserve_somewhere(size_t size)
+{
+    size_t extra = size / SKIP_PART & ~(HAK_SUPER_SIZE - 1);
+    size_t skip;
+    char *start;
+
+    if (!HAK_HARD) {
+        return hak_os_reserve(size, HAK_SUPER_SIZE);
+    }
+    hak_hard_start();
+    start = hak_os_reserve(size + extra, HAK_SUPER_SIZE);
+    if (start == NULL) {
+        return NULL;
+    }
+    skip =
+        hak_hard_below((uint32_t)(extra / HAK_SUPER_SIZE) + 1) * HAK_SUPER_SIZE;
+    if (skip > 0) {
+        hak_os_unmap(start, skip);
+    }
+    if (skip < extra) {
+        hak_os_unmap(start + skip + size, extra - skip);
+    }
+    return start + skip;
+}
+
 /* Reserves a range of `size` bytes and lays it out. */
 static bool reserve(size_t size)
 {
@@ -90,7 +123,7 @@ static bool reserve(size_t size)
     char *start;
 
     plan(&layout, size);
-    start = hak_os_reserve(layout.before_base + size, HAK_SUPER_SIZE);
+    start = reserve_somewhere(layout.before_base + size);
     if (start == NULL) {
         return false;
     }

@@ -82,6 +82,7 @@ struct hak_slab {
         struct {            /* Pool: a bit for each block of the span */
             uint64_t bits;  /* free blocks */
             uint64_t ready; /* blocks that were ever free */
+            uint64_t held;  /* hardened build: blocks in the bin */
         };
     };
     uint32_t open_next; /* slabs of the class with something free */

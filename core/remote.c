@@ -22,7 +22,7 @@ static void push(struct hak_tiny *owner, struct hak_block *head,
 
     /* seq_cst: the sender then reads whether the owner has gone. */
     do {
-        tail->next = old;
+        hak_link_set(tail, old);
     } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &old, head,
                                                     memory_order_seq_cst,
                                                     memory_order_relaxed));
@@ -54,7 +54,7 @@ static uint32_t collect(struct hak_tiny *self, uint32_t id,
         sent = hak_remote_send(self, i);
         box->id = id;
     }
-    block->next = box->head;
+    hak_link_set(block, box->head);
     box->head = block;
     if (box->count++ == 0) {
         box->tail = block;
@@ -67,6 +67,7 @@ uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag)
     uint32_t id = HAK_TAG_HEAP(tag);
     struct hak_tiny *owner = hak_range_heap(id);
 
+    hak_link_refuse(p);
     if (self == NULL || owner->direct) {
         push(owner, p, p);
         return id;

@@ -207,7 +207,7 @@ static void loose_put(struct hak_tiny *tiny, struct hak_block *block)
     unsigned class = hak_tiny_class_of(block, tiny->tag | HAK_TAG_PACKED);
     struct hak_shelf *shelf = &tiny->shelves[class];
 
-    block->next = shelf->loose;
+    hak_link_set(block, shelf->loose);
     shelf->loose = block;
     shelf->nloose++;
     shelf->taken--;
@@ -225,7 +225,7 @@ static void slab_put(struct hak_tiny *tiny, struct hak_block *block)
         return;
     }
     shelf = &tiny->shelves[slab->class];
-    block->next = slab->free;
+    hak_link_set(block, slab->free);
     slab->free = block;
     shelf->taken--;
     if (slab->nfree++ == 0) {
@@ -280,16 +280,45 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
     slab->nfree = 0;
 }
 
+static struct hak_block *new_block(char *start, size_t size, uint32_t i)
+{
+    return (struct hak_block *)(void *)(start + i * size);
+}
+
+/* Links `count` new blocks from `start` on, in random order. */
+static struct hak_block *link_shuffled(char *start, size_t size, uint32_t count)
+{
+    uint16_t order[CARVE_MOST / (2 * HAK_TINY_STEP)];
+    struct hak_block *list = NULL;
+
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t other = hak_hard_below(i + 1);
+
+        order[i] = order[other];
+        order[other] = (uint16_t)i;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct hak_block *block = new_block(start, size, order[i]);
+
+        hak_link_set(block, list);
+        list = block;
+    }
+    return list;
+}
+
 /* Links `count` new blocks from `start` on, in order of address. */
 static struct hak_block *link_new(char *start, size_t size, uint32_t count)
 {
     char *last = start + (count - 1) * size;
 
-    for (char *at = start; at != last; at += size) {
-        ((struct hak_block *)(void *)at)->next =
-            (struct hak_block *)(void *)(at + size);
+    if (HAK_HARD) {
+        return link_shuffled(start, size, count);
     }
-    ((struct hak_block *)(void *)last)->next = NULL;
+    for (char *at = start; at != last; at += size) {
+        hak_link_set((struct hak_block *)(void *)at,
+                     (struct hak_block *)(void *)(at + size));
+    }
+    hak_link_set((struct hak_block *)(void *)last, NULL);
     return (struct hak_block *)(void *)start;
 }
 
@@ -465,7 +494,7 @@ void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
 static void flush(struct hak_tiny *tiny, struct hak_block *list)
 {
     while (list != NULL) {
-        struct hak_block *next = list->next;
+        struct hak_block *next = hak_link_get(list);
 
         slab_put(tiny, list);
         list = next;
@@ -496,9 +525,9 @@ static void spill(struct hak_tiny *tiny, unsigned class)
     struct hak_block *cold = bin->spare;
 
     tiny->flushes++;
-    bin->spare = last->next;
+    bin->spare = hak_link_get(last);
     tiny->shelves[class].spare_count = (uint32_t)(head_count(tiny, class) - 1);
-    last->next = NULL;
+    hak_link_set(last, NULL);
     head_set(tiny, class, last, 1);
     flush(tiny, cold);
 }
@@ -594,7 +623,7 @@ static void take_in(struct hak_tiny *tiny, unsigned class,
         slab_put(tiny, block);
         return;
     }
-    block->next = tiny->bins[class].spare;
+    hak_link_set(block, tiny->bins[class].spare);
     tiny->bins[class].spare = block;
     shelf->spare_count++;
 }
@@ -610,7 +639,7 @@ void hak_tiny_collect(struct hak_tiny *tiny)
     }
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
     while (list != NULL) {
-        struct hak_block *next = list->next;
+        struct hak_block *next = hak_link_get(list);
         unsigned class = hak_tiny_class_at(list);
 
         tiny->remote_frees++;

@@ -37,6 +37,7 @@
 #define HAK_TINY_H
 
 #include "base.h"
+#include "hard.h"
 #include "range.h"
 #include "tiny_class.h"
 
@@ -194,8 +195,9 @@ HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
     struct hak_block *block = bin->head;
 
     if (HAK_LIKELY(block != NULL)) {
-        bin->head = block->next;
+        bin->head = hak_link_get(block);
         bin->pops++;
+        hak_link_wipe(block);
     }
     return block;
 }
@@ -205,7 +207,8 @@ HAK_INLINE bool hak_bin_push(struct hak_bin *bin, void *p)
 {
     struct hak_block *block = p;
 
-    block->next = bin->head;
+    hak_link_refuse(block);
+    hak_link_set(block, bin->head);
     bin->head = block;
     return --bin->left >= 0;
 }

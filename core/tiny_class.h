@@ -16,9 +16,13 @@
 #define HAK_TINY_CLASS_H
 
 #include "base.h"
+#include "hard.h"
 
 #define HAK_TINY_MAX_SIZE ((size_t)1024)
-/* Classes are steps of 8 B up to 128 B: class c has blocks of 8 * (c + 1). */
+/*
+ * Classes are steps of 8 B up to 128 B: class c has blocks of 8 * (c + 1). But
+ * in the hardened build class 0, too, has blocks of 16 B: see hard.h.
+ */
 #define HAK_TINY_STEP 8
 #define HAK_TINY_STEP_MAX 128
 

@@ -142,7 +142,8 @@ void hak_wrap_defer(void *p)
 {
     struct hak_block *block = p;
 
-    block->next = deferred;
+    /* Turned, but not marked: it is not free yet. */
+    block->next = hak_link_turn(block, deferred);
     deferred = block;
     hak_wrap_flags |= HAK_WRAP_DEFERRED;
 }
@@ -153,7 +154,7 @@ static void free_deferred(void)
     while (deferred != NULL) {
         struct hak_block *block = deferred;
 
-        deferred = block->next;
+        deferred = hak_link_turn(block, block->next);
         hak_lane_free(block, "free");
     }
 }

@@ -25,12 +25,15 @@ static unsigned class_for(size_t size)
     return hak_tiny_class_8[hak_tiny_index(size)];
 }
 
-/* A block of the lanes', or NULL: a size that is not ours, no memory. */
+/*
+ * A block of the lanes', or NULL: a size that is not ours, no memory. In the
+ * hardened build a thread's block has a seal, whoever it is for.
+ */
 static void *from_lanes(size_t size)
 {
     enum hak_reason reason;
 
-    if (size <= HAK_LANE_TINY_MAX) {
+    if (!HAK_HARD && size <= HAK_LANE_TINY_MAX) {
         return hak_thread_alloc(class_for(size), &reason);
     }
     return size <= hak_lua_most(HAK_LUA_LANES_DEFAULT)
@@ -54,6 +57,9 @@ static void *resize_in_lane(void *ptr, size_t nsize)
     uint32_t tag = hak_range_tag(hak_range_offset(ptr));
     enum hak_reason reason;
 
+    if (HAK_HARD && nsize <= hak_lua_most(HAK_LUA_LANES_DEFAULT)) {
+        return hak_lane_realloc(ptr, nsize, &reason, "hak_lua_alloc");
+    }
     if (!hak_tag_is_large(tag)) {
         return nsize <= HAK_LANE_TINY_MAX &&
                        class_for(nsize) == hak_tiny_class_of(ptr, tag)

@@ -1,6 +1,7 @@
 /*
  * alloc.c - tests of hak_malloc, hak_free and their kin.
  */
+#include "block.h"
 #include "lane.h"
 #include "thread.h"
 #include "tiny_check.h"
@@ -21,7 +22,7 @@ Test(alloc, every_size_is_usable_aligned_and_in_its_lane)
         cr_assert(hak_owns(blocks[size]));
         cr_assert_eq(
             hak_tag_is_large(hak_range_tag(hak_range_offset(blocks[size]))),
-            size > HAK_TINY_MAX);
+            size > unit_ask(HAK_TINY_MAX));
         cr_assert_geq(hak_usable_size(blocks[size]), size);
         memset(blocks[size], 0xee, hak_usable_size(blocks[size]));
         unit_fill(blocks[size], size, (unsigned)size);
@@ -46,17 +47,17 @@ static char *from_system(size_t size)
 
 Test(alloc, lanes_meet_at_1024_without_a_gap)
 {
-    char *tiny_1 = hak_malloc(1023);
-    char *tiny_2 = hak_malloc(1024);
-    char *large = hak_malloc(1025);
+    char *tiny_1 = hak_malloc(unit_ask(1023));
+    char *tiny_2 = hak_malloc(unit_ask(1024));
+    char *large = hak_malloc(unit_ask(1025));
     hak_stats_t stats = unit_stats();
 
     cr_assert_eq(HAK_LANE_POOL_MIN, HAK_LANE_TINY_MAX + 1);
     cr_assert_eq(HAK_LANE_TINY_MAX, 1024);
     cr_assert(hak_owns(tiny_1) && hak_owns(tiny_2) && hak_owns(large));
-    cr_assert_eq(hak_usable_size(tiny_1), 1024);
-    cr_assert_eq(hak_usable_size(tiny_2), 1024);
-    cr_assert_eq(hak_usable_size(large), 1152);
+    cr_assert_eq(hak_usable_size(tiny_1), unit_usable(1024, unit_ask(1023)));
+    cr_assert_eq(hak_usable_size(tiny_2), unit_usable(1024, unit_ask(1024)));
+    cr_assert_eq(hak_usable_size(large), unit_usable(1152, unit_ask(1025)));
     cr_assert_eq(stats.tiny_allocs, 2);
     cr_assert_eq(stats.pool_allocs, 1);
     cr_assert_eq(stats.pool_live_bytes, 1152);
@@ -255,12 +256,12 @@ Test(alloc, realloc_moves_to_the_system_what_the_range_has_no_room_for)
 
 Test(alloc, realloc_within_a_block_does_not_move)
 {
-    char *p = hak_malloc(200);
+    char *p = hak_malloc(unit_ask(200));
 
     for (size_t size = 193; size <= 208; size++) {
-        cr_assert_eq(hak_realloc(p, size), p);
+        cr_assert_eq(hak_realloc(p, unit_ask(size)), p);
     }
-    cr_assert_neq(hak_realloc(p, 209), p);
+    cr_assert_neq(hak_realloc(p, unit_ask(209)), p);
 }
 
 Test(alloc, realloc_to_0_keeps_a_small_block)
@@ -268,7 +269,7 @@ Test(alloc, realloc_to_0_keeps_a_small_block)
     char *p = hak_realloc(hak_malloc(500), unit_size(0));
 
     cr_assert_not_null(p);
-    cr_assert_eq(hak_usable_size(p), 16);
+    cr_assert_eq(hak_usable_size(p), unit_usable(16, 0));
     hak_free(p);
     cr_assert_eq(unit_stats().tiny_live_bytes, 0);
 }
@@ -452,7 +453,7 @@ Test(alloc, the_middle_of_a_block_is_fatal)
 {
     for (size_t size = 16; size <= 1024; size += 144) {
         char *p = hak_malloc(size);
-        size_t block = hak_usable_size(p);
+        size_t block = unit_block(p);
         char reason[60];
 
         snprintf(reason, sizeof(reason), "the middle of a block of %zu bytes",
@@ -525,15 +526,15 @@ Test(alloc, a_size_the_block_does_not_have_is_fatal)
     }
     unit_expect_fatal(call_free_sized, &((struct call){there, 113}),
                       "hakmem: fatal: hak_free_sized(%p, 113): the block has "
-                      "only 112 bytes\n",
-                      (void *)there);
+                      "only %zu bytes\n",
+                      (void *)there, unit_usable(112, 100));
 }
 
 /* ---- trim ------------------------------------------------------------------------------ */
 
 Test(alloc, trim_gives_a_peak_back)
 {
-    size_t count = unit_scale(100, 10) * HAK_MIB / 512;
+    size_t count = unit_scale(100, 10) * HAK_MIB / 512, size = unit_ask(512);
     char **blocks = malloc(count * sizeof(*blocks));
     size_t before, peak, given;
 
@@ -541,8 +542,8 @@ Test(alloc, trim_gives_a_peak_back)
     hak_free(hak_malloc(1));
     before = unit_rss();
     for (size_t i = 0; i < count; i++) {
-        blocks[i] = hak_malloc(512);
-        memset(blocks[i], 1, 512);
+        blocks[i] = hak_malloc(size);
+        memset(blocks[i], 1, size);
     }
     peak = unit_rss();
     cr_assert(UNIT_WATCHED || peak - before >= count * 512);
@@ -560,9 +561,9 @@ Test(alloc, trim_gives_a_peak_back)
     cr_assert_eq(hak_trim(), 0);
     /* And the memory may be used again. */
     for (size_t i = 0; i < count; i++) {
-        blocks[i] = hak_calloc(1, 512);
-        cr_assert(all_zero(blocks[i], 512));
-        blocks[i][511] = 1;
+        blocks[i] = hak_calloc(1, size);
+        cr_assert(all_zero(blocks[i], size));
+        blocks[i][size - 1] = 1;
     }
     free(blocks);
 }

@@ -148,6 +148,18 @@ Test(os, move_takes_contents_along_and_leaves_zeroes)
     cr_assert_eq(from[0], 1);
 }
 
+Test(os, random_bytes_are_others_each_time)
+{
+    unsigned char one[256] = {0}, two[256] = {0};
+
+    hak_os_random(one, sizeof(one) - 1);
+    hak_os_random(two, sizeof(two) - 1);
+    cr_assert_neq(memcmp(one, two, sizeof(one)), 0);
+    cr_assert_neq(memcmp(one, one + 128, 64), 0);
+    cr_assert_eq(one[255], 0);
+    cr_assert_eq(two[255], 0);
+}
+
 Test(os, a_move_that_is_refused_changes_nothing)
 {
     char *from = hak_os_map(HAK_PAGE);

@@ -16,7 +16,7 @@ static size_t inbox_count(const struct hak_tiny *tiny)
     size_t count = 0;
 
     for (struct hak_block *p = atomic_load(&tiny->inbox); p != NULL;
-         p = p->next) {
+         p = hak_link_get(p)) {
         count++;
     }
     return count;

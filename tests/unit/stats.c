@@ -1,6 +1,7 @@
 /*
  * stats.c - tests of the figures: struct and texts, and that they add up.
  */
+#include "block.h"
 #include "lane.h"
 #include "options.h"
 #include "thread.h"
@@ -116,11 +117,11 @@ Test(stats, each_call_is_counted_where_it_belongs)
     }
     hak_free(p[0]);
     p[1] = hak_realloc(p[1], 200);
-    p[2] = hak_realloc(p[2], 110);
+    p[2] = hak_realloc(p[2], unit_ask(110));
     stats = unit_stats();
     cr_assert_eq(stats.tiny_allocs, 11);
     cr_assert_eq(stats.tiny_frees, 2);
-    cr_assert_eq(stats.tiny_live_bytes, 8 * 112 + hak_usable_size(p[1]));
+    cr_assert_eq(stats.tiny_live_bytes, 8 * 112 + unit_block(p[1]));
     cr_assert_eq(stats.tiny_held_bytes, 2 * HAK_SLAB_SIZE);
     cr_assert_geq(stats.tiny_peak_bytes, stats.tiny_live_bytes);
     cr_assert_eq(stats.pool_allocs + stats.ace_allocs + stats.huge_allocs, 0);
@@ -158,8 +159,9 @@ Test(stats, each_lane_counts_its_own_blocks)
 
     for (int lane = 0; lane < HAK_LANES; lane++) {
         struct hak_lane_figures others[HAK_LANES], now;
-        char *small = hak_malloc(least[lane]), *large = hak_malloc(most[lane]);
-        uint64_t bytes = hak_usable_size(small) + hak_usable_size(large);
+        char *small = hak_malloc(lane == 0 ? 1 : unit_ask(least[lane]));
+        char *large = hak_malloc(unit_ask(most[lane]));
+        uint64_t bytes = unit_block(small) + unit_block(large);
 
         cr_assert(hak_owns(small) && hak_owns(large));
         now = lane_of(lane);
@@ -269,7 +271,7 @@ static void *keep_some(void *arg)
         size_t k = unit_below(&random, KEPT);
 
         hak_free(kept[k]);
-        kept[k] = hak_malloc(1 + unit_below(&random, 1024));
+        kept[k] = hak_malloc(1 + unit_below(&random, unit_ask(1024)));
     }
     return NULL;
 }
@@ -297,7 +299,7 @@ Test(stats, allocs_less_frees_are_what_is_held)
         unit_join(threads[i]);
         for (int k = 0; k < KEPT; k++) {
             blocks += kept[i][k] != NULL;
-            bytes += hak_usable_size(kept[i][k]);
+            bytes += unit_block(kept[i][k]);
         }
     }
     expect_held(blocks, bytes);
@@ -536,7 +538,7 @@ Test(stats, the_table_has_a_line_for_each_lane)
     int end = 0;
 
     hak_free(hak_malloc(100));
-    cr_assert_not_null(hak_malloc(1024));
+    cr_assert_not_null(hak_malloc(unit_ask(1024)));
     for (int i = 0; i < 4; i++) {
         line_of(lanes[i], line);
         cr_assert_eq(sscanf(line, "%15s %llu %llu %7s %*s %7s %*s %7s %7s",

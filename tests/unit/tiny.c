@@ -116,7 +116,7 @@ Test(tiny, carving_doubles_up_to_8_kb_in_order_of_address)
         tiny_check(tiny);
         for (size_t i = 1; i < expected; i++) {
             before = hak_tiny_alloc(tiny, c);
-            cr_assert_eq(before, first + i * 64);
+            cr_assert(HAK_HARD || before == first + i * 64);
         }
         cr_assert_null(tiny->bins[c].head);
         expected = hak_min(expected * 2, 128);
@@ -279,7 +279,7 @@ Test(tiny, overflow_moves_the_bin_to_spare_and_spare_to_the_slabs)
     cr_assert_eq(tiny->shelves[c].spare_count, cap);
     cr_assert_eq(tiny->bins[c].spare, blocks[cap - 1]);
     cr_assert_eq(tiny->bins[c].head, blocks[cap]);
-    cr_assert_null(tiny->bins[c].head->next);
+    cr_assert_null(hak_link_get(tiny->bins[c].head));
     tiny_check(tiny);
     for (; tiny->flushes < 2; freed++) {
         hak_tiny_free(tiny, c, blocks[freed]);

@@ -48,7 +48,7 @@ UNIT size_t tiny_mark_list(struct tiny_marks *marks,
 {
     size_t count = 0;
 
-    for (; list != NULL; list = list->next) {
+    for (; list != NULL; list = hak_link_get(list)) {
         tiny_mark(marks, tiny, class, list);
         count++;
     }
@@ -77,7 +77,7 @@ UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
     NEED((size_t)slab->carved * slab->block <= slab->populated);
     NEED(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
          (tiny->tag | class));
-    for (const struct hak_block *p = slab->free; p != NULL; p = p->next) {
+    for (const struct hak_block *p = slab->free; p != NULL; p = hak_link_get(p)) {
         NEED(tiny_number(p) == number);
     }
     NEED(tiny_mark_list(marks, tiny, class, slab->free) == slab->nfree);

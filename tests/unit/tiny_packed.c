@@ -33,7 +33,7 @@ static size_t count(const struct hak_block *list, unsigned class)
 {
     size_t n = 0;
 
-    for (; list != NULL; list = list->next) {
+    for (; list != NULL; list = hak_link_get(list)) {
         NEED(hak_tiny_class_of(list, tag_of(list)) == class);
         NEED(hak_tiny_is_block(list, tag_of(list), class));
         n++;

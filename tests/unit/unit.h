@@ -28,6 +28,7 @@
 #include <criterion/criterion.h>
 #include <hakmem.h>
 
+#include "hard.h"
 #include "range.h"
 
 /* Some tests use only part of this. */
@@ -167,6 +168,20 @@ UNIT size_t unit_size(size_t n)
     volatile size_t hidden = n;
 
     return hidden;
+}
+
+/* ---- the hardened build ------------------------------------------------- */
+
+/* What to ask hak_malloc for so that the lanes are asked for `need` bytes. */
+UNIT size_t unit_ask(size_t need)
+{
+    return need - HAK_HARD_SEAL;
+}
+
+/* What a thread's block of `block` bytes is said to have, asked for `size`. */
+UNIT size_t unit_usable(size_t block, size_t size)
+{
+    return HAK_HARD ? size : block;
 }
 
 /* ---- figures ------------------------------------------------------------ */

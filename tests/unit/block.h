@@ -1,0 +1,26 @@
+/*
+ * block.h - how large a block is, whatever its user is told.
+ *
+ * hak_usable_size says the same but in the hardened build, where a thread's
+ * block is said to have what was asked for.
+ */
+#ifndef BLOCK_H
+#define BLOCK_H
+
+#include "lane.h"
+#include "unit.h"
+
+/* All the bytes of the block p, in the range; of NULL 0. */
+UNIT size_t unit_block(const void *p)
+{
+    uint32_t tag, owner;
+
+    if (p == NULL) {
+        return 0;
+    }
+    tag = hak_range_tag(hak_range_offset(p));
+    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
+                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
+}
+
+#endif /* BLOCK_H */
