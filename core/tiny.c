@@ -1,5 +1,5 @@
 /*
- * tiny.c - the Tiny lane's slow half: refill, flush, slabs.
+ * tiny.c - the Tiny lane's slow half: refill, flush, memory on its way back.
  *
  * Every function is called by the one thread that uses the heap.
  */
@@ -10,6 +10,7 @@
 #include "msg.h"
 #include "options.h"
 #include "os.h"
+#include "tiny_slab.h"
 
 /*
  * A bin may keep BUDGET_LEAST bytes, or 1/2^share of the heap's slabs if that
@@ -93,158 +94,6 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
         tiny->bins[c].magic = hak_tiny_magic[c];
         grant(tiny, c, budget(tiny, c));
         tiny->shelves[c].step = CARVE_FIRST;
-    }
-}
-
-/* ---- slabs come and go -------------------------------------------------- */
-
-static void trace_slab(unsigned class)
-{
-    if (HAK_UNLIKELY(hak_option(HAK_OPT_trace) != 0)) {
-        hak_msg_raw("[SP_INTERNAL_ALLOC] class_idx=%u block=%u",
-                    hak_tiny_band(class), (unsigned)hak_tiny_size[class]);
-    }
-}
-
-/*
- * Takes a slab from the shared pool, for blocks of `class` or as the starter
- * slab: `kind` is what the tag says, the class or HAK_TAG_PACKED.
- */
-static uint32_t slab_take(struct hak_tiny *tiny, unsigned class, unsigned kind)
-{
-    uint32_t number =
-        hak_range_slabs_take(1, HAK_LANE_TINY, kind != HAK_TAG_PACKED);
-    struct hak_slab *slab;
-
-    if (number == HAK_NO_SLAB) {
-        return HAK_NO_SLAB;
-    }
-    slab = hak_range_slab(number);
-    slab->free = NULL;
-    slab->nfree = 0;
-    slab->carved = 0;
-    slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
-    slab->block = hak_tiny_size[class];
-    slab->class = (uint8_t)kind;
-    slab->slabs = 1;
-    hak_slab_join(&tiny->all, number);
-    tiny->nslabs++;
-    hak_range_set_tag(number, tiny->tag | kind);
-    trace_slab(class);
-    return number;
-}
-
-/* Gives back a slab of which no block is in use. */
-static void slab_give(struct hak_tiny *tiny, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-    struct hak_shelf *shelf = &tiny->shelves[slab->class];
-
-    if (slab->nfree > 0) {
-        hak_slab_close(&shelf->open, number);
-    }
-    if (shelf->fresh == number) {
-        shelf->fresh = HAK_NO_SLAB;
-    }
-    hak_slab_leave(&tiny->all, number);
-    tiny->nslabs--;
-    hak_range_slabs_give(number, 1, HAK_LANE_TINY);
-}
-
-/* The unit of the starter slab at this distance from the range's base. */
-static size_t unit_at(size_t offset)
-{
-    return (offset & (HAK_SLAB_SIZE - 1)) / HAK_STARTER_UNIT;
-}
-
-unsigned hak_tiny_class_of(const void *p, uint32_t tag)
-{
-    const struct hak_tiny *owner;
-
-    if (HAK_TAG_CLASS(tag) != HAK_TAG_PACKED) {
-        return HAK_TAG_CLASS(tag);
-    }
-    owner = hak_range_heap(HAK_TAG_HEAP(tag));
-    return owner->starter_class[unit_at(hak_range_offset(p))] &
-           ~HAK_STARTER_RUN;
-}
-
-/* Its owner may be carving: only an address never given out can be misjudged. */
-static HAK_RACY_READER bool was_carved(size_t offset, unsigned class)
-{
-    const struct hak_slab *slab =
-        hak_range_slab((uint32_t)(offset >> HAK_SLAB_SHIFT));
-    const volatile uint32_t *carved = &slab->carved;
-
-    return (offset & (HAK_SLAB_SIZE - 1)) / hak_tiny_size[class] < *carved;
-}
-
-bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
-{
-    return class < HAK_TINY_CLASSES && (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED ||
-                                        was_carved(hak_range_offset(p), class));
-}
-
-bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
-{
-    size_t offset = hak_range_offset(p) & (HAK_SLAB_SIZE - 1);
-    const struct hak_tiny *owner;
-    size_t unit;
-
-    if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
-        owner = hak_range_heap(HAK_TAG_HEAP(tag));
-        for (unit = unit_at(offset);
-             (owner->starter_class[unit] & HAK_STARTER_RUN) == 0; unit--) {
-        }
-        offset -= unit * HAK_STARTER_UNIT;
-    }
-    return hak_tiny_is_start(offset, hak_tiny_magic[class]);
-}
-
-/* Takes one block of the starter slab back. */
-static void loose_put(struct hak_tiny *tiny, struct hak_block *block)
-{
-    unsigned class = hak_tiny_class_of(block, tiny->tag | HAK_TAG_PACKED);
-    struct hak_shelf *shelf = &tiny->shelves[class];
-
-    hak_link_set(block, shelf->loose);
-    shelf->loose = block;
-    shelf->nloose++;
-    shelf->taken--;
-}
-
-/* Takes one block back into its slab. */
-static void slab_put(struct hak_tiny *tiny, struct hak_block *block)
-{
-    uint32_t number = (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
-    struct hak_slab *slab = hak_range_slab(number);
-    struct hak_shelf *shelf;
-
-    if (HAK_UNLIKELY(slab->class == HAK_TAG_PACKED)) {
-        loose_put(tiny, block);
-        return;
-    }
-    shelf = &tiny->shelves[slab->class];
-    hak_link_set(block, slab->free);
-    slab->free = block;
-    shelf->taken--;
-    if (slab->nfree++ == 0) {
-        hak_slab_open(&shelf->open, number);
-    }
-    if (slab->nfree == slab->carved && shelf->fresh != number &&
-        (slab->open_next != HAK_NO_SLAB || slab->open_prev != HAK_NO_SLAB)) {
-        slab_give(tiny, number);
-    }
-}
-
-void hak_tiny_release(struct hak_tiny *tiny)
-{
-    uint32_t all = tiny->all;
-
-    tiny->all = HAK_NO_SLAB;
-    tiny->nslabs = 0;
-    if (all != HAK_NO_SLAB) {
-        hak_range_list_give(all, HAK_LANE_TINY);
     }
 }
 
@@ -346,7 +195,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     char *start;
 
     if (shelf->fresh == HAK_NO_SLAB) {
-        shelf->fresh = slab_take(tiny, class, class);
+        shelf->fresh = hak_tiny_slab_take(tiny, class, class);
     }
     if (shelf->fresh == HAK_NO_SLAB) {
         return false;
@@ -380,7 +229,7 @@ static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
     size_t have = hak_round_up(tiny->starter_used * HAK_STARTER_UNIT, HAK_PAGE);
 
     if (tiny->starter == HAK_NO_SLAB) {
-        tiny->starter = slab_take(tiny, class, HAK_TAG_PACKED);
+        tiny->starter = hak_tiny_slab_take(tiny, class, HAK_TAG_PACKED);
         memset(tiny->starter_class, 0xff, sizeof(tiny->starter_class));
     }
     return tiny->starter != HAK_NO_SLAB && end <= HAK_STARTER_UNITS &&
@@ -496,7 +345,7 @@ static void flush(struct hak_tiny *tiny, struct hak_block *list)
     while (list != NULL) {
         struct hak_block *next = hak_link_get(list);
 
-        slab_put(tiny, list);
+        hak_tiny_slab_put(tiny, list);
         list = next;
     }
 }
@@ -620,7 +469,7 @@ static void take_in(struct hak_tiny *tiny, unsigned class,
     struct hak_shelf *shelf = &tiny->shelves[class];
 
     if (shelf->spare_count >= (uint32_t)budget(tiny, class)) {
-        slab_put(tiny, block);
+        hak_tiny_slab_put(tiny, block);
         return;
     }
     hak_link_set(block, tiny->bins[class].spare);
@@ -659,13 +508,13 @@ static void trim_class(struct hak_tiny *tiny, unsigned class)
         uint32_t next = slab->open_next;
 
         if (slab->nfree == slab->carved) {
-            slab_give(tiny, number);
+            hak_tiny_slab_give(tiny, number);
         }
         number = next;
     }
     number = tiny->shelves[class].fresh;
     if (number != HAK_NO_SLAB && hak_range_slab(number)->carved == 0) {
-        slab_give(tiny, number);
+        hak_tiny_slab_give(tiny, number);
     }
 }
 

@@ -77,7 +77,8 @@ UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
     NEED((size_t)slab->carved * slab->block <= slab->populated);
     NEED(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
          (tiny->tag | class));
-    for (const struct hak_block *p = slab->free; p != NULL; p = hak_link_get(p)) {
+    for (const struct hak_block *p = slab->free; p != NULL;
+         p = hak_link_get(p)) {
         NEED(tiny_number(p) == number);
     }
     NEED(tiny_mark_list(marks, tiny, class, slab->free) == slab->nfree);

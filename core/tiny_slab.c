@@ -1,0 +1,152 @@
+/*
+ * tiny_slab.c - the Tiny lane's slabs, and questions about an address in one.
+ */
+#include "tiny_slab.h"
+
+#include "msg.h"
+#include "options.h"
+
+static void trace_slab(unsigned class)
+{
+    if (HAK_UNLIKELY(hak_option(HAK_OPT_trace) != 0)) {
+        hak_msg_raw("[SP_INTERNAL_ALLOC] class_idx=%u block=%u",
+                    hak_tiny_band(class), (unsigned)hak_tiny_size[class]);
+    }
+}
+
+uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
+                            unsigned kind)
+{
+    uint32_t number =
+        hak_range_slabs_take(1, HAK_LANE_TINY, kind != HAK_TAG_PACKED);
+    struct hak_slab *slab;
+
+    if (number == HAK_NO_SLAB) {
+        return HAK_NO_SLAB;
+    }
+    slab = hak_range_slab(number);
+    slab->free = NULL;
+    slab->nfree = 0;
+    slab->carved = 0;
+    slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
+    slab->block = hak_tiny_size[class];
+    slab->class = (uint8_t)kind;
+    slab->slabs = 1;
+    hak_slab_join(&tiny->all, number);
+    tiny->nslabs++;
+    hak_range_set_tag(number, tiny->tag | kind);
+    trace_slab(class);
+    return number;
+}
+
+void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_shelf *shelf = &tiny->shelves[slab->class];
+
+    if (slab->nfree > 0) {
+        hak_slab_close(&shelf->open, number);
+    }
+    if (shelf->fresh == number) {
+        shelf->fresh = HAK_NO_SLAB;
+    }
+    hak_slab_leave(&tiny->all, number);
+    tiny->nslabs--;
+    hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+}
+
+/* The unit of the starter slab at this distance from the range's base. */
+static size_t unit_at(size_t offset)
+{
+    return (offset & (HAK_SLAB_SIZE - 1)) / HAK_STARTER_UNIT;
+}
+
+unsigned hak_tiny_class_of(const void *p, uint32_t tag)
+{
+    const struct hak_tiny *owner;
+
+    if (HAK_TAG_CLASS(tag) != HAK_TAG_PACKED) {
+        return HAK_TAG_CLASS(tag);
+    }
+    owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    return owner->starter_class[unit_at(hak_range_offset(p))] &
+           ~HAK_STARTER_RUN;
+}
+
+/* Its owner may be carving: only an address never given out can be misjudged. */
+static HAK_RACY_READER bool was_carved(size_t offset, unsigned class)
+{
+    const struct hak_slab *slab =
+        hak_range_slab((uint32_t)(offset >> HAK_SLAB_SHIFT));
+    const volatile uint32_t *carved = &slab->carved;
+
+    return (offset & (HAK_SLAB_SIZE - 1)) / hak_tiny_size[class] < *carved;
+}
+
+bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
+{
+    return class < HAK_TINY_CLASSES && (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED ||
+                                        was_carved(hak_range_offset(p), class));
+}
+
+bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
+{
+    size_t offset = hak_range_offset(p) & (HAK_SLAB_SIZE - 1);
+    const struct hak_tiny *owner;
+    size_t unit;
+
+    if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
+        owner = hak_range_heap(HAK_TAG_HEAP(tag));
+        for (unit = unit_at(offset);
+             (owner->starter_class[unit] & HAK_STARTER_RUN) == 0; unit--) {
+        }
+        offset -= unit * HAK_STARTER_UNIT;
+    }
+    return hak_tiny_is_start(offset, hak_tiny_magic[class]);
+}
+
+/* Takes one block of the starter slab back. */
+static void loose_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    unsigned class = hak_tiny_class_of(block, tiny->tag | HAK_TAG_PACKED);
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    hak_link_set(block, shelf->loose);
+    shelf->loose = block;
+    shelf->nloose++;
+    shelf->taken--;
+}
+
+void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    uint32_t number = (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_shelf *shelf;
+
+    if (HAK_UNLIKELY(slab->class == HAK_TAG_PACKED)) {
+        loose_put(tiny, block);
+        return;
+    }
+    shelf = &tiny->shelves[slab->class];
+    hak_link_set(block, slab->free);
+    slab->free = block;
+    shelf->taken--;
+    if (slab->nfree++ == 0) {
+        hak_slab_open(&shelf->open, number);
+    }
+    if (slab->nfree == slab->carved && shelf->fresh != number &&
+        (slab->open_next != HAK_NO_SLAB || slab->open_prev != HAK_NO_SLAB)) {
+        hak_tiny_slab_give(tiny, number);
+    }
+}
+
+void hak_tiny_release(struct hak_tiny *tiny)
+{
+    uint32_t all = tiny->all;
+
+    tiny->all = HAK_NO_SLAB;
+    tiny->nslabs = 0;
+    if (all != HAK_NO_SLAB) {
+        hak_range_list_give(all, HAK_LANE_TINY);
+    }
+}

@@ -1,0 +1,25 @@
+/*
+ * tiny_slab.h - slabs of the Tiny lane come and go.
+ *
+ * Layer 4, for tiny.c and tiny_slab.c alone; called by the heap's one user.
+ */
+#ifndef HAK_TINY_SLAB_H
+#define HAK_TINY_SLAB_H
+
+#include "tiny.h"
+
+/*
+ * Takes a slab from the shared pool, for blocks of `class` or as the starter
+ * slab: `kind` is what the tag says, the class or HAK_TAG_PACKED. HAK_NO_SLAB:
+ * out of memory.
+ */
+uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
+                            unsigned kind);
+
+/* Gives back a slab of which no block is in use. */
+void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number);
+
+/* Takes one block back into its slab. */
+void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block);
+
+#endif /* HAK_TINY_SLAB_H */
