@@ -340,6 +340,7 @@ Test(supers, what_is_resident_of_a_span_ends_at_its_first_gap)
     i = take();
     number = number_of(i);
     cr_assert_eq(take(), i + 1);
+    cr_assert_eq(take(), i + 2); /* kept: a span of two fits at i alone */
     cr_assert(ready(i, 4096, 0));
     cr_assert(ready(i + 1, 65536, 0));
     give(i);
@@ -590,15 +591,31 @@ static uint32_t used_of(const struct shadow *shadow, uint32_t super)
     return used;
 }
 
+/* Of the places of i's superslab from i on, the one with most resident. */
+static uint32_t warmest_from(const struct shadow *shadow, uint32_t i,
+                             uint32_t n)
+{
+    uint32_t best = i;
+
+    for (uint32_t k = i; k < (i / 32 + 1) * 32; k++) {
+        if (has_room(shadow, k, n) &&
+            shadow->populated[k] > shadow->populated[best]) {
+            best = k;
+        }
+    }
+    return best;
+}
+
 /*
- * Where a span of n must come: on a warm slab, in a superslab in use, in the
- * lowest free one. SHADOW: only beyond what the shadow knows.
+ * Where a span of n must come: on the warmest slab of the lowest superslab
+ * that has one, in a superslab in use, in the lowest free one. SHADOW: only
+ * beyond what the shadow knows.
  */
 static uint32_t next_span(const struct shadow *shadow, uint32_t n)
 {
     for (uint32_t i = 0; i < SHADOW; i++) {
         if (shadow->populated[i] > 0 && has_room(shadow, i, n)) {
-            return i;
+            return warmest_from(shadow, i, n);
         }
     }
     for (uint32_t i = 0; i < SHADOW; i++) {
