@@ -212,9 +212,12 @@ HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
 HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
 {
     struct hak_pool_bin *bin = &pool->bins[class];
+    void **top = bin->top;
 
     hak_pool_note(p, class, true);
-    *bin->top++ = p;
+    *top = p;
+    /* Last: a fork of another thread may copy the bin at any instruction. */
+    __atomic_store_n(&bin->top, top + 1, __ATOMIC_RELEASE);
     return --bin->left >= 0;
 }
 
