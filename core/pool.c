@@ -37,13 +37,20 @@
 /* As in tiny.c: how often bins are looked at while memory waits to go back. */
 #define ALERT_PUSHES 16
 
+_Static_assert(HAK_POOL_STACK_SHORT - 1 <= BLOCKS_LEAST,
+               "a short stack is full before the budget is used up");
+
 /* The most blocks that a bin of the class may hold. */
 static int32_t budget(const struct hak_pool *pool, unsigned class)
 {
     size_t share = (pool->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
     size_t bytes = hak_max(share, BUDGET_LEAST);
-    size_t blocks = bytes / hak_pool_classes[class].block;
+    size_t blocks;
 
+    if (pool->places == HAK_POOL_STACK_SHORT) { /* every new heap comes here */
+        return HAK_POOL_STACK_SHORT - 1;
+    }
+    blocks = bytes / hak_pool_classes[class].block;
     return (int32_t)hak_min(hak_max(blocks, BLOCKS_LEAST), pool->places - 1);
 }
 

@@ -332,10 +332,9 @@ static uint32_t take_locked(uint32_t count, bool whole)
                    count);
 }
 
-/* Bytes resident in free slabs of superslab i. */
-static size_t resident(uint32_t i, uint32_t bit, uint32_t count)
+/* Bytes resident in `count` free slabs. */
+static size_t resident(uint32_t number, uint32_t count)
 {
-    uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + bit;
     size_t bytes = 0;
 
     for (uint32_t n = number; n < number + count; n++) {
@@ -359,8 +358,10 @@ static uint32_t take_cool(uint32_t count)
         describe(i);
         for (; places != 0; places &= places - 1) {
             uint32_t bit = (uint32_t)__builtin_ctz(places);
+            uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + bit;
 
-            if (resident(i, bit, count) <= COOL_MOST) {
+            if (hak_range_slab(number)->populated <= COOL_MOST &&
+                resident(number, count) <= COOL_MOST) {
                 return take_at(i, bit, count);
             }
         }

@@ -61,7 +61,7 @@ static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 static void grant(struct hak_tiny *tiny, unsigned class, int32_t pushes)
 {
     if (tiny->alert) {
-        pushes = (int32_t)hak_min((size_t)pushes, ALERT_PUSHES);
+        pushes = (int32_t)hak_min((size_t)pushes, tiny->pushes);
     } else if (tiny->nslabs > HAK_TINY_LARGE) {
         pushes = (int32_t)hak_min((size_t)pushes, LARGE_PUSHES);
     }
@@ -90,6 +90,7 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->tag = id << HAK_TAG_CLASS_BITS;
     tiny->direct = direct;
     tiny->share = BUDGET_SHARE;
+    tiny->pushes = ALERT_PUSHES;
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = hak_tiny_magic[c];
         grant(tiny, c, budget(tiny, c));

@@ -112,7 +112,7 @@ static void take(struct hak_lua_heap *lua, size_t more)
     size_t live = hak_lua_live(lua) + more;
 
     lua->headroom -= (int64_t)more;
-    if (live > lua->peak) {
+    if (live > hak_lua_peak(lua)) {
         lua->peak = live;
         hak_lua_set_gate(lua);
     }
@@ -190,8 +190,7 @@ SLOW void *new_peak(struct hak_lua_heap *lua, void *ptr, size_t tag,
     if (HAK_UNLIKELY(p == NULL)) {
         return new_again(lua, ptr, tag, nsize);
     }
-    /* Below the limit the gate is the peak: see hak_lua_heap.h. */
-    lua->peak = lua->gate = live;
+    lua->gate = live; /* the peak, as long as it is below the limit */
     lua->headroom = 0;
     count_type(lua, tag, nsize);
     return p;

@@ -5,7 +5,7 @@
  * Lua hands us, leads to both without a load. One thread at a time uses it.
  *
  * Accounting, in bytes that Lua asked for: what is live is gate - headroom,
- * and gate = min(peak, limit). An allocation takes its size from headroom,
+ * and gate is the most that was ever live, or the limit if that is less. An allocation takes its size from headroom,
  * one instruction whose sign says that the peak rises or the limit is met;
  * the slow path then puts it back and looks. Between calls headroom >= 0,
  * unless the limit was set below what is live.
@@ -30,7 +30,7 @@ struct hak_lua_heap {
     size_t size;
     int64_t headroom;
     size_t gate;
-    size_t peak;
+    size_t peak; /* when the gate was last set; see hak_lua_peak */
     size_t limit; /* SIZE_MAX: none */
     size_t most;  /* larger sizes are the fallback's */
     /* Who serves what we don't, and made what the state had before us. */
@@ -55,11 +55,18 @@ HAK_INLINE size_t hak_lua_live(const struct hak_lua_heap *lua)
     return lua->gate - (size_t)lua->headroom;
 }
 
+/* The most that was ever live: the gate may have risen by itself. */
+HAK_INLINE size_t hak_lua_peak(const struct hak_lua_heap *lua)
+{
+    return hak_max(lua->peak, lua->gate);
+}
+
 /* Moves the gate to min(peak, limit), what is live staying the same. */
 HAK_INLINE void hak_lua_set_gate(struct hak_lua_heap *lua)
 {
     size_t live = hak_lua_live(lua);
 
+    lua->peak = hak_lua_peak(lua);
     lua->gate = hak_min(lua->peak, lua->limit);
     lua->headroom = (int64_t)(lua->gate - live);
 }

@@ -60,7 +60,9 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
         return NULL;
     }
     heap->tiny.packed = true; /* most states are small, and many */
-    heap->tiny.share = 2;     /* a collection frees half of what there is */
+    /* A collection frees half of what there is, with many pushes. */
+    heap->tiny.share = 2;
+    heap->tiny.pushes = 128;
     lua = hak_heap_extra(heap);
     lua->base = hak_range.base;
     lua->size = hak_range.size;
@@ -128,7 +130,7 @@ int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
     hak_heap_count(core, &counts);
     stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
     stats->live_bytes = hak_lua_live(lua);
-    stats->peak_bytes = lua->peak;
+    stats->peak_bytes = hak_lua_peak(lua);
     stats->tiny = counts.tiny.allocs + counts.tiny.frees;
     stats->large = lua->large;
     stats->fallback_large = lua->fallback_large;
