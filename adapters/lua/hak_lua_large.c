@@ -2,7 +2,27 @@
  * hak_lua_large.c - a Lua heap's blocks above 1024 B, from the lanes Pool,
  * ACE and Huge. Which of them has a block says its slab's tag.
  */
+#include <string.h>
+
 #include "hak_lua_heap.h"
+
+/*
+ * A small heap's few blocks of Pool's share the largest class of their power
+ * of two: a class of its own would cost each of them a page, and none of them
+ * could be used again for another.
+ */
+#define SHARE_SLABS 8
+#define SHARE_CLASSES 8 /* between two powers of two */
+
+static unsigned pool_class(const struct hak_pool *pool, size_t size)
+{
+    unsigned class = hak_pool_class_of(size);
+
+    return pool->nslabs <= SHARE_SLABS
+               ? (unsigned)hak_min(class | (SHARE_CLASSES - 1),
+                                   HAK_POOL_CLASSES - 1)
+               : class;
+}
 
 void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size)
 {
@@ -11,9 +31,12 @@ void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size)
     bool zero;
     void *p;
 
-    p = size <= HAK_LANE_POOL_MAX && heap->pool != NULL
-            ? hak_pool_alloc(heap->pool, hak_pool_class_of(size))
-            : hak_large_alloc(heap, HAK_LANE_ALIGN, size, &zero, &reason);
+    if (size <= HAK_LANE_POOL_MAX) {
+        hak_heap_use_large(heap);
+        p = hak_pool_alloc(heap->pool, pool_class(heap->pool, size));
+    } else {
+        p = hak_large_alloc(heap, HAK_LANE_ALIGN, size, &zero, &reason);
+    }
     lua->large += p != NULL;
     return p;
 }
@@ -23,6 +46,11 @@ void *hak_lua_large_copy(struct hak_lua_heap *lua, void *p, size_t n,
 {
     enum hak_reason reason;
 
+    if (size <= HAK_LANE_POOL_MAX) {
+        void *to = hak_lua_large_new(lua, size);
+
+        return to != NULL ? memcpy(to, p, hak_min(n, size)) : NULL;
+    }
     p = hak_large_copy(hak_lua_core(lua), p, n, size, &reason);
     lua->large += p != NULL;
     return p;
@@ -47,6 +75,20 @@ void hak_lua_large_free(struct hak_lua_heap *lua, void *p)
     lua->large++;
 }
 
+/* Whether a block with `usable` bytes may stay where it is for nsize. */
+static bool stays(const struct hak_lua_heap *lua, size_t usable, size_t osize,
+                  size_t nsize)
+{
+    if (hak_fits_as_is(usable, nsize) || (nsize > osize && nsize <= usable)) {
+        return true;
+    }
+    if (nsize > HAK_LANE_POOL_MAX) {
+        return false;
+    }
+    return hak_pool_classes[pool_class(hak_lua_core(lua)->pool, nsize)].block ==
+           usable;
+}
+
 void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
                            size_t nsize)
 {
@@ -57,7 +99,7 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
         nsize <= hak_large_bytes(osize)) {
         return p;
     }
-    if (hak_fits_as_is(hak_large_find(p, &owner), nsize)) {
+    if (stays(lua, hak_large_find(p, &owner), osize, nsize)) {
         return p;
     }
     p = hak_large_resize(p, nsize);
