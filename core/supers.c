@@ -28,6 +28,7 @@ _Atomic(size_t) hak_supers_populated;
  * they may have that much resident.
  */
 #define COOL_LOOK 4
+#define COOL_WARM 2
 #define COOL_MOST (32 * HAK_KIB)
 
 /* Under the lock. */
@@ -355,6 +356,9 @@ static uint32_t take_cool(uint32_t count)
     for (uint32_t n = 0; n < COOL_LOOK && i < hak_supers.limit; n++) {
         uint32_t places = runs(i, count);
 
+        if (__builtin_popcount(hak_supers.at[i].warm) > COOL_WARM) {
+            break; /* enough is resident for everybody */
+        }
         describe(i);
         for (; places != 0; places &= places - 1) {
             uint32_t bit = (uint32_t)__builtin_ctz(places);

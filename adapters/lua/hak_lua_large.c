@@ -7,20 +7,20 @@
 #include "hak_lua_heap.h"
 
 /*
- * A small heap's few blocks of Pool's share the largest class of their power
- * of two: a class of its own would cost each of them a page, and none of them
- * could be used again for another.
+ * A small heap's few blocks of up to a page share the largest class of their
+ * power of two: a class of its own would cost each of them a page, and none of
+ * them could be used again for another.
  */
 #define SHARE_SLABS 8
+#define SHARE_MOST HAK_PAGE
 #define SHARE_CLASSES 8 /* between two powers of two */
 
 static unsigned pool_class(const struct hak_pool *pool, size_t size)
 {
     unsigned class = hak_pool_class_of(size);
 
-    return pool->nslabs <= SHARE_SLABS
-               ? (unsigned)hak_min(class | (SHARE_CLASSES - 1),
-                                   HAK_POOL_CLASSES - 1)
+    return pool->nslabs <= SHARE_SLABS && size <= SHARE_MOST
+               ? class | (SHARE_CLASSES - 1)
                : class;
 }
 
