@@ -478,6 +478,27 @@ Test(hard, one_byte_past_the_end)
     unit_expect_none_live();
 }
 
+static void skip_one_then_free(void *p)
+{
+    ((unsigned char *)p)[past + 1] ^= 1;
+    hak_free(p);
+}
+
+/* With nothing unused behind the end, the seal is the canary: two bytes. */
+Test(hard, the_second_byte_past_the_end_of_a_full_block)
+{
+    static const size_t full[] = {8, 24, 120, 1016, 2040};
+
+    for (int i = 0; i < 5; i++) {
+        void *p = hak_malloc(full[i]);
+
+        past = full[i];
+        cr_assert_eq(past + HAK_HARD_SEAL, unit_block(p));
+        expect_past(skip_one_then_free, p, "free");
+        hak_free(p);
+    }
+}
+
 /* A string's end is seen whatever the key is. */
 Test(hard, a_zero_past_the_end)
 {
