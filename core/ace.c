@@ -266,9 +266,9 @@ void hak_ace_empty(void *p)
 
     hak_lock_take(&lock);
     page = hak_ace_run_at(p);
-    if (page != 0 && hak_os_purge(p, hak_ace_length(page) * HAK_PAGE)) {
-        hak_bits_set(hak_ace_super(page)->dirty, hak_ace_at(page),
-                     hak_ace_length(page), false);
+    if (page != 0) {
+        /* It stays dirty: its heap's cache may give it to the next user. */
+        (void)hak_os_purge(p, hak_ace_length(page) * HAK_PAGE);
     }
     hak_lock_drop(&lock);
 }

@@ -176,6 +176,31 @@ Test(alloc, calloc_zeroes_used_blocks)
     }
 }
 
+/*
+ * A run of ACE that realloc has emptied may be used again by way of its heap's
+ * cache: what its next user wrote is not taken for zeros.
+ */
+Test(alloc, calloc_zeroes_what_realloc_had_left_behind)
+{
+    size_t size = 900 * HAK_KIB;
+    char *p = hak_malloc(size);
+    char *moved, *again;
+
+    memset(p, 1, size);
+    moved = hak_realloc(p, 3 * HAK_MIB);
+    cr_assert_neq(moved, p);
+    again = hak_malloc(size);
+    memset(again, 0xff, size);
+    hak_free(again);
+    hak_trim();
+    for (int i = 0; i < 4; i++) {
+        p = hak_calloc(1, size);
+        cr_assert(all_zero(p, size), "block %d", i);
+        memset(p, 0xff, size);
+    }
+    hak_free(moved);
+}
+
 /* ---- realloc -------------------------------------------------------------------- */
 
 static const size_t transitions[] = {
