@@ -82,8 +82,9 @@ HAK_API void *hak_aligned_alloc(size_t alignment, size_t size)
     HAK_ATTR_MALLOC HAK_ATTR_SIZE(2);
 
 /*
- * The bytes that may be used behind ptr, at least what was asked for; 0 for
- * NULL. Fatal as in hak_free.
+ * The bytes that may be used behind ptr, at least what was asked for (exactly
+ * that in the hardened build, for blocks of threads' heaps); 0 for NULL. Fatal
+ * as in hak_free.
  */
 HAK_API size_t hak_usable_size(const void *ptr);
 
