@@ -30,7 +30,7 @@ struct hak_lua_heap {
     size_t size;
     int64_t headroom;
     size_t gate;
-    size_t peak; /* when the gate was last set; see hak_lua_peak */
+    size_t peak;  /* when the gate was last set; see hak_lua_peak */
     size_t limit; /* SIZE_MAX: none */
     size_t most;  /* larger sizes are the fallback's */
     /* Who serves what we don't, and made what the state had before us. */
