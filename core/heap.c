@@ -33,8 +33,9 @@ void hak_heap_use_large(struct hak_heap *heap)
     if (heap->pool == NULL) {
         memset(&large->runs, 0, sizeof(large->runs));
         hak_pool_init(&large->pool, heap->tiny.id, heap->tiny.direct);
-        heap->pool = &large->pool;
         heap->runs = &large->runs;
+        /* Last: a fork of another thread may copy the heap right here. */
+        __atomic_store_n(&heap->pool, &large->pool, __ATOMIC_RELEASE);
     }
 }
 
