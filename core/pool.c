@@ -271,7 +271,7 @@ static uint32_t open_ready(struct hak_pool *pool, unsigned class)
 }
 
 /* Hardened: into random order. */
-static void shuffle(void **blocks, uint32_t n)
+HAK_INLINE void shuffle(void **blocks, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         uint32_t other = hak_hard_below(i + 1);

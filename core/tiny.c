@@ -136,7 +136,8 @@ static struct hak_block *new_block(char *start, size_t size, uint32_t i)
 }
 
 /* Links `count` new blocks from `start` on, in random order. */
-static struct hak_block *link_shuffled(char *start, size_t size, uint32_t count)
+HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
+                                           uint32_t count)
 {
     uint16_t order[CARVE_MOST / (2 * HAK_TINY_STEP)];
     struct hak_block *list = NULL;
