@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
+#include "hot.h"
 #include "thread.h"
 
 void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
@@ -41,14 +42,24 @@ static void *from_lanes(size_t size)
                : NULL;
 }
 
+static HAK_NOINLINE void *new_slow(size_t size)
+{
+    void *p = from_lanes(size);
+
+    return p != NULL ? p : malloc(size);
+}
+
 void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
 {
-    void *p = from_lanes(nsize);
+    void *p = NULL;
 
     (void)ud;
     (void)ptr;
     (void)tag;
-    return p != NULL ? p : malloc(nsize);
+    if (!HAK_HARD && HAK_LIKELY(nsize <= HAK_LANE_TINY_MAX)) {
+        p = hak_bin_pop(&hak_self->tiny.bins[class_for(nsize)]);
+    }
+    return HAK_LIKELY(p != NULL) ? p : new_slow(nsize);
 }
 
 /* Resizes a block of the lanes' within them, without moving to another lane. */
@@ -96,15 +107,21 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
     return p;
 }
 
-void *hak_lua_thread_free(void *ud, void *ptr, size_t osize, size_t nsize)
+/* Another thread's block, a large one, the system's. */
+static HAK_NOINLINE void *free_slow(void *ptr)
 {
-    (void)ud;
-    (void)osize;
-    (void)nsize;
     if (hak_range_owns(ptr)) {
         hak_free(ptr);
     } else {
         free(ptr);
     }
     return NULL;
+}
+
+void *hak_lua_thread_free(void *ud, void *ptr, size_t osize, size_t nsize)
+{
+    (void)ud;
+    (void)osize;
+    (void)nsize;
+    return HAK_LIKELY(hak_hot_free(ptr, 0)) ? NULL : free_slow(ptr);
 }
