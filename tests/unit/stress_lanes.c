@@ -19,6 +19,7 @@ struct content {
 
 static _Atomic(char *) places[PLACES];
 static _Atomic(size_t) handed;
+static _Atomic(int) living; /* threads in live_until_told */
 static _Atomic(bool) stop;
 
 /* Most of the contents' bytes would be most of the time: some are enough. */
@@ -239,6 +240,7 @@ static void *live_until_told(void *arg)
     struct unit_random random = {(uintptr_t)arg};
     char *mine[MINE] = {NULL};
 
+    atomic_fetch_add(&living, 1);
     while (!atomic_load(&stop)) {
         steps(mine, &random, 50);
     }
@@ -286,6 +288,10 @@ Test(stress_lanes, a_fork_in_the_midst_of_it)
     UNIT_SKIP_IF_GCC_TSAN();
     for (uintptr_t i = 0; i < AT_ONCE; i++) {
         threads[i] = unit_start(live_until_told, (void *)(i + 1));
+    }
+    /* A starting thread may hold a lock of ASan's, which a fork then copies. */
+    while (atomic_load(&living) < AT_ONCE) {
+        sched_yield();
     }
     for (size_t i = 0; i < unit_scale(40, 3); i++) {
         /* Threads take a block out of its place and put it back. */
