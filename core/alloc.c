@@ -137,7 +137,7 @@ static void *place(size_t alignment, size_t size, bool zero,
 /* Whether p, in a slab with this tag, is surely the start of a Tiny block. */
 static bool is_tiny_start(const void *p, uint32_t tag)
 {
-    unsigned class = HAK_TAG_CLASS(tag);
+    unsigned class = HAK_TAG_CLASS(tag) / HAK_TAG_TINY;
 
     return tag != 0 && class < HAK_TINY_CLASSES &&
            hak_tiny_is_start(hak_range_offset(p), hak_tiny_magic[class]);
@@ -261,8 +261,9 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
                        const char *caller)
 {
     uint32_t tag = hak_range_tag(hak_range_offset(p));
-    size_t old = is_tiny_start(p, tag) ? hak_tiny_size[HAK_TAG_CLASS(tag)]
-                                       : block_size(p, caller);
+    size_t old = is_tiny_start(p, tag)
+                     ? hak_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY]
+                     : block_size(p, caller);
 
     hak_lane_open(p, old, caller);
     return hak_lane_close(resize(p, old, hak_hard_grow(size), reason, caller),

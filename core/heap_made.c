@@ -221,14 +221,14 @@ static bool is_large(const void *p)
 /* The class of p, in a Tiny slab; fatal if it is no block of heap's. */
 static unsigned class_of(struct hak_heap *heap, void *p, const char *caller)
 {
-    size_t offset = hak_range_offset(p);
-    uint32_t class = hak_range_tag(offset) ^ heap->tiny.tag;
+    uint32_t byte = hak_range_tag_of(p) ^ heap->tiny.tag;
+    unsigned class = byte / HAK_TAG_TINY;
 
     if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES)) {
         hak_lane_check(p, caller);
         hak_fatal("%s(%p): a block of another heap", caller, p);
     }
-    if (HAK_UNLIKELY(!hak_tiny_is_start(offset, hak_tiny_magic[class]))) {
+    if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, hak_tiny_magic[class]))) {
         hak_lane_check(p, caller);
     }
     hak_link_refuse(p);

@@ -14,13 +14,15 @@
 HAK_INLINE void *hak_hot_malloc(size_t size)
 {
     size_t need = hak_hard_grow(size);
+    struct hak_bin *bin;
     void *p;
 
     if (HAK_UNLIKELY(need > HAK_LANE_TINY_MAX)) {
         return NULL;
     }
-    p = hak_bin_pop(
-        &hak_self->tiny.bins[hak_tiny_class_16[hak_tiny_index(need)]]);
+    bin = &hak_self->tiny.bins[hak_tiny_class_16[hak_tiny_index(need)]];
+    __asm__("" : "+r"(bin)); /* gcc would work it out twice */
+    p = hak_bin_pop(bin);
     return hak_hard_close(
         p, hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]], size);
 }
@@ -32,20 +34,23 @@ HAK_INLINE void *hak_hot_malloc(size_t size)
 HAK_INLINE bool hak_hot_free(void *p, size_t asked)
 {
     struct hak_tiny *tiny = &hak_self->tiny;
-    size_t offset = hak_range_offset(p);
-    uint32_t class;
+    struct hak_bin *bin;
+    uint32_t byte;
 
-    if (HAK_UNLIKELY(offset >= hak_range.size)) {
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
         return false;
     }
-    class = hak_range_tag(offset) ^ tiny->tag;
-    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES ||
-                     !hak_tiny_is_start(offset, tiny->bins[class].magic) ||
-                     asked > hak_hard_open(p, hak_tiny_size[class], "free"))) {
+    byte = hak_range_tag_of(p) ^ tiny->tag;
+    bin = hak_tiny_bin(tiny, byte);
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END ||
+                     !hak_tiny_is_start((uintptr_t)p, bin->magic) ||
+                     asked > hak_hard_open(p,
+                                           hak_tiny_size[byte / HAK_TAG_TINY],
+                                           "free"))) {
         return false;
     }
-    if (HAK_UNLIKELY(!hak_bin_push(&tiny->bins[class], p))) {
-        hak_heap_look(hak_self, &tiny->bins[class]);
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_heap_look(hak_self, bin);
     }
     return true;
 }

@@ -50,12 +50,16 @@ enum hak_lane {
 
 /*
  * A tag: heap id << 8 | class byte. Ids begin at 1. The class bytes are the
- * lanes': Tiny's classes, then Pool's; a superslab that ACE has cut into runs
- * and the first slab of a Huge block belong to no heap but to HAK_ID_SHARED.
- * 0 is the tag of a free slab, and of the rest of a Huge block.
+ * lanes': Tiny's classes times HAK_TAG_TINY, then Pool's; a superslab that ACE
+ * has cut into runs and the first slab of a Huge block belong to no heap but to
+ * HAK_ID_SHARED. 0 is the tag of a free slab, and of the rest of a Huge block.
+ *
+ * Tiny's bytes times 8 are the distances of the bins in a heap, which a
+ * processor adds while it loads: see hak_tiny_bin.
  */
 #define HAK_TAG_CLASS_BITS 8
-#define HAK_TAG_POOL 0x40u   /* the first of Pool's class bytes */
+#define HAK_TAG_TINY 4u
+#define HAK_TAG_POOL 0xa0u   /* the first of Pool's class bytes */
 #define HAK_TAG_ACE 0xf0u    /* in the hands of ace.c */
 #define HAK_TAG_HUGE 0xf1u   /* in the hands of huge.c */
 #define HAK_TAG_PACKED 0xffu /* a starter slab: see tiny.h */
@@ -124,6 +128,8 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 struct hak_range {
     HAK_SET_ONCE(uintptr_t) base;
     HAK_SET_ONCE(size_t) size; /* 0: no range (yet, or at all) */
+    /* Where address 0's tag would be: see hak_range_tag_of. */
+    HAK_SET_ONCE(uintptr_t) tags;
     struct hak_slab *slabs;
     char *heap_slots;
     uint8_t *backs; /* of a span's slabs: how many stand before it */
@@ -158,6 +164,19 @@ HAK_INLINE _Atomic(uint32_t) *hak_range_tags(void)
 HAK_INLINE uint32_t hak_range_tag(size_t offset)
 {
     return atomic_load_explicit(&hak_range_tags()[offset >> HAK_SLAB_SHIFT],
+                                memory_order_relaxed);
+}
+
+/*
+ * The tag of p, in the range: the same, a subtraction earlier, and a free waits
+ * for it.
+ */
+HAK_INLINE uint32_t hak_range_tag_of(const void *p)
+{
+    return atomic_load_explicit((_Atomic(uint32_t) *)(hak_range.tags +
+                                                      ((uintptr_t)p >>
+                                                       HAK_SLAB_SHIFT) *
+                                                          sizeof(uint32_t)),
                                 memory_order_relaxed);
 }
 

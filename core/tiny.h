@@ -177,11 +177,23 @@ unsigned hak_tiny_class_of(const void *p, uint32_t tag);
 /* The class of the block p. */
 HAK_INLINE unsigned hak_tiny_class_at(const void *p)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    return hak_tiny_class_of(p, hak_range_tag_of(p));
+}
 
-    return HAK_LIKELY(HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES)
-               ? HAK_TAG_CLASS(tag)
-               : hak_tiny_class_of(p, tag);
+/* Class bytes below this are Tiny's. */
+#define HAK_TAG_TINY_END (HAK_TAG_TINY * HAK_TINY_CLASSES)
+
+_Static_assert(HAK_TAG_TINY_END <= HAK_TAG_POOL, "class bytes differ");
+_Static_assert(sizeof(struct hak_bin) == 8 * HAK_TAG_TINY,
+               "the bins' distances, see hak_tiny_bin");
+
+/*
+ * The bin of a class byte of Tiny's. The next allocation waits for what a free
+ * writes there: so no instruction more than need be.
+ */
+HAK_INLINE struct hak_bin *hak_tiny_bin(struct hak_tiny *tiny, uint32_t byte)
+{
+    return (struct hak_bin *)((char *)tiny->bins + (size_t)byte * 8);
 }
 
 /* Whether p, of the class that hak_tiny_class_of told, was ever given out. */

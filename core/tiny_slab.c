@@ -34,7 +34,9 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     slab->slabs = 1;
     hak_slab_join(&tiny->all, number);
     tiny->nslabs++;
-    hak_range_set_tag(number, tiny->tag | kind);
+    hak_range_set_tag(number,
+                      tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
+                                                          : HAK_TAG_PACKED));
     trace_slab(class);
     return number;
 }
@@ -66,7 +68,7 @@ unsigned hak_tiny_class_of(const void *p, uint32_t tag)
     const struct hak_tiny *owner;
 
     if (HAK_TAG_CLASS(tag) != HAK_TAG_PACKED) {
-        return HAK_TAG_CLASS(tag);
+        return HAK_TAG_CLASS(tag) / HAK_TAG_TINY;
     }
     owner = hak_range_heap(HAK_TAG_HEAP(tag));
     return owner->starter_class[unit_at(hak_range_offset(p))] &

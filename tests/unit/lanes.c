@@ -59,7 +59,7 @@ static enum hak_lane lane_at(const void *p)
     if (class >= HAK_TAG_POOL && class < HAK_TAG_POOL + HAK_POOL_CLASSES) {
         return HAK_LANE_POOL;
     }
-    NEED(class < HAK_TINY_CLASSES || class == HAK_TAG_PACKED);
+    NEED(class < HAK_TAG_TINY_END || class == HAK_TAG_PACKED);
     return HAK_LANE_TINY;
 }
 

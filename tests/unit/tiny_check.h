@@ -34,7 +34,7 @@ UNIT void tiny_mark(struct tiny_marks *marks, const struct hak_tiny *tiny,
 
     NEED(hak_range_owns(p));
     NEED(tiny_number(p) < marks->slabs);
-    NEED(hak_range_tag(offset) == (tiny->tag | class));
+    NEED(hak_range_tag(offset) == (tiny->tag | class * HAK_TAG_TINY));
     NEED((offset & 0xffff) % hak_tiny_size[class] == 0);
     slab = hak_range_slab(tiny_number(p));
     NEED((offset & 0xffff) / hak_tiny_size[class] < slab->carved);
@@ -76,7 +76,7 @@ UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
     NEED(slab->carved == slab->capacity || fresh);
     NEED((size_t)slab->carved * slab->block <= slab->populated);
     NEED(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
-         (tiny->tag | class));
+         (tiny->tag | class * HAK_TAG_TINY));
     for (const struct hak_block *p = slab->free; p != NULL;
          p = hak_link_get(p)) {
         NEED(tiny_number(p) == number);
@@ -153,7 +153,7 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
 
         NEED(slab->class == class && slab->carved < slab->capacity);
         NEED(hak_range_tag((size_t)shelf->fresh << HAK_SLAB_SHIFT) ==
-             (tiny->tag | class));
+             (tiny->tag | class * HAK_TAG_TINY));
     }
     tiny_check_open(tiny, class, sums->open);
 }
@@ -175,8 +175,8 @@ UNIT void tiny_check_tags(const struct hak_tiny *tiny)
         }
         tag = hak_range_tag(n << HAK_SLAB_SHIFT);
         if (HAK_TAG_HEAP(tag) == tiny->id) {
-            count += HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES;
-            NEED(HAK_TAG_CLASS(tag) < HAK_TINY_CLASSES ||
+            count += HAK_TAG_CLASS(tag) < HAK_TAG_TINY_END;
+            NEED(HAK_TAG_CLASS(tag) < HAK_TAG_TINY_END ||
                  HAK_TAG_CLASS(tag) - HAK_TAG_POOL < HAK_POOL_CLASSES);
         }
     }
