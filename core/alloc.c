@@ -219,12 +219,13 @@ static void *lane_copy(void *p, size_t old, size_t size,
                        enum hak_reason *reason)
 {
     struct hak_heap *heap;
-    void *to = hak_hot_malloc(size - HAK_HARD_SEAL);
+    void *to;
 
     if (size > HAK_LANE_TINY_MAX) {
         heap = hak_thread_heap(reason);
         return heap != NULL ? hak_large_copy(heap, p, old, size, reason) : NULL;
     }
+    to = hak_hot_tiny(size, size - HAK_HARD_SEAL);
     if (HAK_UNLIKELY(to == NULL)) {
         to = place(HAK_LANE_ALIGN, size, false, reason);
     }
@@ -251,7 +252,7 @@ static void *resize(void *p, size_t old, size_t size, enum hak_reason *reason,
         return size <= old ? p : NULL;
     }
     /* The seal, which hak_large_copy may have thrown away, was looked at. */
-    if (!hak_hot_free(p, 0) && (HAK_HARD || !hak_hot_large_free(p))) {
+    if (!hak_hot_free(p, 0) && (HAK_HARD || !hak_hot_run_free(p))) {
         lane_free(p, caller);
     }
     return moved;
@@ -285,7 +286,7 @@ static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
 static HAK_NOINLINE void *malloc_slow(size_t size)
 {
     enum hak_reason reason;
-    void *p = hak_hot_large_malloc(size);
+    void *p = hak_hot_run(size);
 
     if (HAK_LIKELY(p != NULL)) {
         return p;
@@ -326,7 +327,7 @@ static size_t size_of(const void *p, const char *caller)
 /* NULL, a larger block, another heap's, the system's, or none at all. */
 static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller)
 {
-    if (p == NULL || (asked == 0 && hak_hot_large_free(p))) {
+    if (p == NULL || (asked == 0 && hak_hot_run_free(p))) {
         return;
     }
     if (asked != 0 && asked > size_of(p, caller)) {

@@ -37,6 +37,8 @@
  */
 #define HAK_RACY_READER __attribute__((no_sanitize("thread")))
 
+__extension__ typedef unsigned __int128 hak_u128;
+
 #define HAK_KIB ((size_t)1024)
 #define HAK_MIB (1024 * HAK_KIB)
 #define HAK_GIB (1024 * HAK_MIB)

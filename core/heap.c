@@ -94,7 +94,7 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
     counts->remote_frees = heap->tiny.remote_frees;
     for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
         uint64_t live = hak_pool_live(pool, c);
-        uint64_t pops = pool->bins[c].pops;
+        uint64_t pops = pool->pops[c];
 
         counts->pool.allocs += pops;
         counts->pool.frees += pops > live ? pops - live : 0;

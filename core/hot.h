@@ -10,26 +10,59 @@
 #include "lane.h"
 #include "thread.h"
 
-/* A Tiny block, or NULL: a larger size, an empty bin, no heap yet. */
+/* A Tiny block of the bin, or NULL: it is empty, there is no heap yet. */
+HAK_INLINE void *hak_hot_tiny(size_t need, size_t size)
+{
+    struct hak_bin *bin =
+        &hak_self->tiny.bins[hak_tiny_class_16[hak_tiny_index(need)]];
+
+    __asm__("" : "+r"(bin)); /* gcc would work it out twice */
+    return hak_hard_close(
+        hak_bin_pop(bin),
+        hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]], size);
+}
+
+/* The same of Pool's bin. */
+HAK_INLINE void *hak_hot_pool(size_t need, size_t size)
+{
+    struct hak_pool *pool = hak_self->pool;
+    unsigned class = hak_pool_class_of(need);
+
+    return HAK_LIKELY(pool != NULL)
+               ? hak_hard_close(hak_pool_pop(pool, class),
+                                hak_pool_classes[class].block, size)
+               : NULL;
+}
+
+/* A Tiny or Pool block, or NULL: a larger size, an empty bin, no heap yet. */
 HAK_INLINE void *hak_hot_malloc(size_t size)
 {
     size_t need = hak_hard_grow(size);
-    struct hak_bin *bin;
-    void *p;
 
-    if (HAK_UNLIKELY(need > HAK_LANE_TINY_MAX)) {
-        return NULL;
+    if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
+        return hak_hot_tiny(need, size);
     }
-    bin = &hak_self->tiny.bins[hak_tiny_class_16[hak_tiny_index(need)]];
-    __asm__("" : "+r"(bin)); /* gcc would work it out twice */
-    p = hak_bin_pop(bin);
-    return hak_hard_close(
-        p, hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]], size);
+    return need <= HAK_LANE_POOL_MAX ? hak_hot_pool(need, size) : NULL;
+}
+
+/* hak_hot_free of a block of Pool's, of the thread's own heap. */
+HAK_INLINE bool hak_hot_pool_free(void *p, unsigned class)
+{
+    struct hak_heap *heap = hak_self;
+
+    if (HAK_UNLIKELY(!hak_pool_is_start(p, class) ||
+                     (HAK_HARD && !hak_pool_may_free(p, class)))) {
+        return false;
+    }
+    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+        hak_heap_look_pool(heap, class);
+    }
+    return true;
 }
 
 /*
- * Frees a Tiny block of the thread's own heap, of at least `asked` bytes.
- * False: it is none, nothing has been done.
+ * Frees a Tiny block of the thread's own heap, of at least `asked` bytes, or if
+ * that is 0 one of Pool's. False: it is none, nothing has been done.
  */
 HAK_INLINE bool hak_hot_free(void *p, size_t asked)
 {
@@ -41,9 +74,12 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
         return false;
     }
     byte = hak_range_tag_of(p) ^ tiny->tag;
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+        return asked == 0 && byte - HAK_TAG_POOL < HAK_POOL_CLASSES &&
+               hak_hot_pool_free(p, byte - HAK_TAG_POOL);
+    }
     bin = hak_tiny_bin(tiny, byte);
-    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END ||
-                     !hak_tiny_is_start((uintptr_t)p, bin->magic) ||
+    if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, bin->magic) ||
                      asked > hak_hard_open(p,
                                            hak_tiny_size[byte / HAK_TAG_TINY],
                                            "free"))) {
@@ -56,60 +92,34 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
 }
 
 /*
- * A block of Pool's bin or of the cache of ACE's runs, or NULL: another size,
- * none there. Not as hot: for the beginning of the caller's slow path.
+ * A block of the cache of ACE's runs, or NULL: another size, none there. Not as
+ * hot: for the beginning of the caller's slow path.
  */
-HAK_INLINE void *hak_hot_large_malloc(size_t size)
+HAK_INLINE void *hak_hot_run(size_t size)
 {
     struct hak_heap *heap = hak_self;
     size_t need = hak_hard_grow(size);
 
-    if (HAK_UNLIKELY(heap->pool == NULL)) {
+    if (need - HAK_LANE_ACE_MIN > HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN ||
+        HAK_UNLIKELY(heap->runs == NULL)) {
         return NULL;
     }
-    if (need - HAK_LANE_POOL_MIN <= HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN) {
-        return hak_hard_close(hak_pool_pop(heap->pool, hak_pool_class_of(need)),
-                              hak_pool_classes[hak_pool_class_of(need)].block,
-                              size);
+    if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {
+        hak_heap_look_around(heap);
     }
-    if (need - HAK_LANE_ACE_MIN <= HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN) {
-        if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {
-            hak_heap_look_around(heap);
-        }
-        return hak_hard_close(
-            hak_ace_cache_take(heap->runs,
-                               (uint32_t)(hak_round_up(need, HAK_PAGE) /
-                                          HAK_PAGE)),
-            hak_round_up(need, HAK_PAGE), size);
-    }
-    return NULL;
+    return hak_hard_close(
+        hak_ace_cache_take(heap->runs,
+                           (uint32_t)(hak_round_up(need, HAK_PAGE) / HAK_PAGE)),
+        hak_round_up(need, HAK_PAGE), size);
 }
 
-/* Frees a block into that bin or that cache; false: as hak_hot_free. */
-HAK_INLINE bool hak_hot_large_free(void *p)
+/* Frees a run into that cache; false: as hak_hot_free. */
+HAK_INLINE bool hak_hot_run_free(void *p)
 {
     struct hak_heap *heap = hak_self;
-    size_t offset = hak_range_offset(p);
-    uint32_t tag, class;
 
-    if (HAK_UNLIKELY(offset >= hak_range.size || heap->pool == NULL)) {
-        return false;
-    }
-    tag = hak_range_tag(offset);
-    class = (tag ^ heap->tiny.tag) - HAK_TAG_POOL;
-    if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
-        if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
-            return false;
-        }
-        if (HAK_HARD && !hak_pool_may_free(p, class)) {
-            return false;
-        }
-        if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
-            hak_heap_look_pool(heap, class);
-        }
-        return true;
-    }
-    if (tag != HAK_TAG_SHARED(HAK_TAG_ACE)) {
+    if (HAK_UNLIKELY(!hak_range_owns(p) || heap->runs == NULL) ||
+        hak_range_tag_of(p) != HAK_TAG_SHARED(HAK_TAG_ACE)) {
         return false;
     }
     hak_lane_open(p, 0, "free");

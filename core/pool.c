@@ -13,12 +13,16 @@
 #include "os.h"
 
 /*
- * A bin may keep BUDGET_LEAST bytes, or 1/2^BUDGET_SHIFT of the pool's slabs
- * if that is more, in BLOCKS_LEAST blocks or more; a refill takes at most
- * REFILL_MOST of a span.
+ * A bin may keep BUDGET_LEAST bytes, up to BUDGET_MOST if that is at most
+ * 1/2^BUDGET_SHIFT of the pool's slabs, or 1/2^BUDGET_SHIFT_LARGE of them if
+ * that is more, in BLOCKS_LEAST blocks or more; a refill takes at most
+ * REFILL_MOST of a span. A batch of blocks of 1 to 8 KB, 4 MB of them, then
+ * comes from the bins alone: 7.9 ns each instead of 16.7.
  */
 #define BUDGET_LEAST (256 * HAK_KIB)
-#define BUDGET_SHIFT 5
+#define BUDGET_SHIFT 2
+#define BUDGET_MOST HAK_MIB
+#define BUDGET_SHIFT_LARGE 5
 #define BLOCKS_LEAST 4
 #define REFILL_MOST 16
 
@@ -43,13 +47,14 @@ _Static_assert(HAK_POOL_STACK_SHORT - 1 <= BLOCKS_LEAST,
 /* The most blocks that a bin of the class may hold. */
 static int32_t budget(const struct hak_pool *pool, unsigned class)
 {
-    size_t share = (pool->nslabs * HAK_SLAB_SIZE) >> BUDGET_SHIFT;
-    size_t bytes = hak_max(share, BUDGET_LEAST);
+    size_t held = pool->nslabs * HAK_SLAB_SIZE;
+    size_t bytes = hak_min(held >> BUDGET_SHIFT, BUDGET_MOST);
     size_t blocks;
 
     if (pool->places == HAK_POOL_STACK_SHORT) { /* every new heap comes here */
         return HAK_POOL_STACK_SHORT - 1;
     }
+    bytes = hak_max(hak_max(bytes, BUDGET_LEAST), held >> BUDGET_SHIFT_LARGE);
     blocks = bytes / hak_pool_classes[class].block;
     return (int32_t)hak_min(hak_max(blocks, BLOCKS_LEAST), pool->places - 1);
 }
@@ -63,19 +68,18 @@ static void **bottom(const struct hak_pool *pool, unsigned class)
 /* Blocks in the bin. */
 static int32_t count(const struct hak_pool *pool, unsigned class)
 {
-    return (int32_t)(pool->bins[class].top - bottom(pool, class)) - 1;
+    return (int32_t)(pool->top[class] - bottom(pool, class)) - 1;
 }
 
 /* The next look at a bin comes when it is full, or sooner. */
 static void grant(struct hak_pool *pool, unsigned class)
 {
-    struct hak_pool_bin *bin = &pool->bins[class];
     int32_t pushes = budget(pool, class) - count(pool, class);
 
     if (pool->alert && pushes > ALERT_PUSHES) {
         pushes = ALERT_PUSHES;
     }
-    bin->left = bin->grant = pushes > 1 ? pushes - 1 : 0;
+    pool->left[class] = pool->grant[class] = pushes > 1 ? pushes - 1 : 0;
 }
 
 /* Gives the empty bins stacks of so many places. */
@@ -87,7 +91,7 @@ static void lay_out(struct hak_pool *pool, uint32_t places)
         if (c * places < HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT) {
             *bottom(pool, c) = NULL;
         }
-        pool->bins[c].top = bottom(pool, c) + 1;
+        pool->top[c] = bottom(pool, c) + 1;
         grant(pool, c);
     }
 }
@@ -308,7 +312,7 @@ static bool fill(struct hak_pool *pool, unsigned class)
     /* The lowest address is popped first. */
     while (n > 0) {
         hak_pool_note(blocks[n - 1], class, true);
-        *pool->bins[class].top++ = blocks[--n];
+        *pool->top[class]++ = blocks[--n];
     }
     if (is_full(span)) {
         hak_slab_close(&shelf->open, number);
@@ -359,14 +363,6 @@ static void put(struct hak_pool *pool, uint32_t number, uint64_t bits,
     }
 }
 
-/* The bit of the block p. */
-static uint64_t bit_of(const void *p, uint32_t number, unsigned class)
-{
-    size_t offset = (size_t)((const char *)p - hak_range_slab_start(number));
-
-    return (uint64_t)1 << hak_pool_index(offset, class);
-}
-
 /* Its owner may be at work, but not on the bit of a block in use. */
 static HAK_RACY_READER enum hak_pool_state state_of(const struct hak_slab *span,
                                                     uint64_t bit)
@@ -396,7 +392,7 @@ static void flush(struct hak_pool *pool, unsigned class, int32_t n)
 
     for (int32_t i = 0; i < n; i++) {
         uint32_t number = hak_pool_span(stack[i]);
-        uint64_t bit = bit_of(stack[i], number, class);
+        uint64_t bit = hak_pool_bit(stack[i], class);
 
         enum hak_pool_state state;
 
@@ -409,7 +405,7 @@ static void flush(struct hak_pool *pool, unsigned class, int32_t n)
     }
     memmove(stack, stack + n,
             (size_t)(count(pool, class) - n) * sizeof(*stack));
-    pool->bins[class].top -= n;
+    pool->top[class] -= n;
 }
 
 void hak_pool_look(struct hak_pool *pool, unsigned class)
@@ -450,7 +446,7 @@ bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
     if (!hak_pool_is_start(p, class)) {
         return false;
     }
-    bit = bit_of(p, number, class);
+    bit = hak_pool_bit(p, class);
     if (state_of(span, bit) != HAK_POOL_USED) {
         return false;
     }
@@ -591,6 +587,6 @@ enum hak_pool_state hak_pool_state(const void *p)
     uint32_t number = hak_pool_span(p);
 
     return hak_pool_is_start(p, class)
-               ? state_of(hak_range_slab(number), bit_of(p, number, class))
+               ? state_of(hak_range_slab(number), hak_pool_bit(p, class))
                : HAK_POOL_MIDDLE;
 }

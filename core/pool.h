@@ -37,15 +37,8 @@
  * short stacks, which fit on the page of the rest, and get longer ones when
  * they have grown.
  */
-#define HAK_POOL_STACK 64
+#define HAK_POOL_STACK 128
 #define HAK_POOL_STACK_SHORT 4
-
-struct hak_pool_bin {
-    void **top;    /* the first free place of the stack */
-    int32_t left;  /* pushes until the next look, less 1: see tiny.h */
-    int32_t grant; /* what `left` was set to */
-    uint64_t pops; /* blocks given out, ever */
-};
 
 /* Whether the users of a class write to all of what they ask for. */
 enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_WHOLE, HAK_POOL_PARTS };
@@ -58,7 +51,11 @@ struct hak_pool_shelf {
 };
 
 struct hak_pool {
-    struct hak_pool_bin bins[HAK_POOL_CLASSES];
+    /* The bins, an array for each part: a class byte leads there by itself. */
+    void **top[HAK_POOL_CLASSES];    /* the first free place of the stack */
+    uint64_t pops[HAK_POOL_CLASSES]; /* blocks given out, ever */
+    int32_t left[HAK_POOL_CLASSES];  /* pushes to the next look, less 1 */
+    int32_t grant[HAK_POOL_CLASSES]; /* what `left` was set to: see tiny.h */
     struct hak_pool_shelf shelves[HAK_POOL_CLASSES];
     uint32_t tag; /* id << 8 | HAK_TAG_POOL */
     uint32_t all; /* first of all spans */
@@ -133,13 +130,24 @@ HAK_INLINE uint32_t hak_pool_span(const void *p)
     return number - hak_range_back(number);
 }
 
+/* The distance of p from the start of its span. */
+HAK_INLINE size_t hak_pool_offset(const void *p)
+{
+    return (size_t)hak_range_back_of(p) << HAK_SLAB_SHIFT |
+           ((uintptr_t)p & (HAK_SLAB_SIZE - 1));
+}
+
 /* Whether p, in a slab of this class, is the start of a block. */
 HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
 {
-    size_t offset =
-        (size_t)((const char *)p - hak_range_slab_start(hak_pool_span(p)));
+    return hak_pool_index(hak_pool_offset(p), class) <
+           hak_pool_tables.count[class];
+}
 
-    return hak_pool_index(offset, class) < hak_pool_classes[class].count;
+/* The bit of p, the start of a block of this class. */
+HAK_INLINE uint64_t hak_pool_bit(const void *p, unsigned class)
+{
+    return (uint64_t)1 << hak_pool_index(hak_pool_offset(p), class);
 }
 
 /*
@@ -149,11 +157,8 @@ HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
 HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
 {
     if (HAK_HARD) {
-        uint32_t number = hak_pool_span(p);
-        struct hak_slab *span = hak_range_slab(number);
-        size_t offset =
-            (size_t)((const char *)p - hak_range_slab_start(number));
-        uint64_t bit = (uint64_t)1 << hak_pool_index(offset, class);
+        struct hak_slab *span = hak_range_slab(hak_pool_span(p));
+        uint64_t bit = hak_pool_bit(p, class);
 
         if (!in) {
             span->held &= ~bit;
@@ -189,13 +194,12 @@ HAK_INLINE bool hak_pool_may_free(const void *p, unsigned class)
 /* Pops a block, or NULL if the bin is empty. */
 HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
 {
-    struct hak_pool_bin *bin = &pool->bins[class];
-    void **top = bin->top - 1;
+    void **top = pool->top[class] - 1;
     void *p = *top;
 
     if (HAK_LIKELY(p != NULL)) {
-        bin->top = top;
-        bin->pops++;
+        pool->top[class] = top;
+        pool->pops[class]++;
         hak_pool_note(p, class, false);
     }
     return p;
@@ -211,14 +215,13 @@ HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
 /* Pushes a block of the pool's own; false: it is time for hak_pool_look. */
 HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
 {
-    struct hak_pool_bin *bin = &pool->bins[class];
-    void **top = bin->top;
+    void **top = pool->top[class];
 
     hak_pool_note(p, class, true);
     *top = p;
     /* Last: a fork of another thread may copy the bin at any instruction. */
-    __atomic_store_n(&bin->top, top + 1, __ATOMIC_RELEASE);
-    return --bin->left >= 0;
+    __atomic_store_n(&pool->top[class], top + 1, __ATOMIC_RELEASE);
+    return --pool->left[class] >= 0;
 }
 
 /* Frees p, a block of the pool's own. */

@@ -20,20 +20,26 @@
 
 struct hak_pool_class {
     uint32_t block; /* bytes */
-    uint32_t magic; /* ceil(2^32 / (block / HAK_POOL_UNIT)) */
     uint8_t slabs;  /* of a span */
     uint8_t count;  /* blocks in it */
 };
 
 extern HAK_HIDDEN const struct hak_pool_class hak_pool_classes[];
 
+/* What the hot paths look up. */
+struct hak_pool_tables {
+    uint64_t magic[HAK_POOL_CLASSES]; /* ceil(2^64 / block) */
+    uint8_t count[HAK_POOL_CLASSES];  /* as in hak_pool_classes */
+    /* by (size - 1) / HAK_POOL_UNIT */
+    uint8_t class_of[HAK_POOL_MAX_SIZE / HAK_POOL_UNIT];
+};
+
+extern HAK_HIDDEN const struct hak_pool_tables hak_pool_tables;
+
 /* The class for a size from HAK_POOL_MIN_SIZE to HAK_POOL_MAX_SIZE. */
 HAK_INLINE unsigned hak_pool_class_of(size_t size)
 {
-    uint32_t n = (uint32_t)size - 1;
-    unsigned top = 31u - (unsigned)__builtin_clz(n); /* 10 .. 15 */
-
-    return (top - 10) * 8 + ((n >> (top - 3)) & 7);
+    return hak_pool_tables.class_of[(size - 1) / HAK_POOL_UNIT];
 }
 
 /*
@@ -43,13 +49,10 @@ HAK_INLINE unsigned hak_pool_class_of(size_t size)
  */
 HAK_INLINE uint32_t hak_pool_index(size_t offset, unsigned class)
 {
-    uint32_t magic = hak_pool_classes[class].magic;
-    uint64_t product = (uint64_t)(offset / HAK_POOL_UNIT) * magic;
+    uint64_t magic = hak_pool_tables.magic[class];
+    hak_u128 product = (hak_u128)offset * magic;
 
-    if (offset % HAK_POOL_UNIT != 0 || (uint32_t)product >= magic) {
-        return UINT32_MAX;
-    }
-    return (uint32_t)(product >> 32);
+    return (uint64_t)product < magic ? (uint32_t)(product >> 64) : UINT32_MAX;
 }
 
 #endif /* HAK_POOL_CLASS_H */

@@ -140,6 +140,8 @@ static bool reserve(size_t size)
         return false;
     }
     hak_range.base = (uintptr_t)start + layout.before_base;
+    hak_range.backs_of =
+        (uintptr_t)hak_range.backs - (hak_range.base >> HAK_SLAB_SHIFT);
     hak_range.tags =
         hak_range.base - (hak_range.base >> HAK_SLAB_SHIFT) * sizeof(uint32_t);
     hak_range.size = size;

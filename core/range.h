@@ -31,7 +31,7 @@
 #define HAK_SUPER_SHIFT 21
 #define HAK_SUPER_SIZE ((size_t)1 << HAK_SUPER_SHIFT)
 #define HAK_SUPER_SLABS (HAK_SUPER_SIZE / HAK_SLAB_SIZE)
-#define HAK_HEAP_SLOT (8 * HAK_PAGE)
+#define HAK_HEAP_SLOT (16 * HAK_PAGE)
 
 /* Slab number 0 holds tags and is never given out: 0 ends lists of slabs. */
 #define HAK_NO_SLAB 0u
@@ -128,8 +128,9 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 struct hak_range {
     HAK_SET_ONCE(uintptr_t) base;
     HAK_SET_ONCE(size_t) size; /* 0: no range (yet, or at all) */
-    /* Where address 0's tag would be: see hak_range_tag_of. */
+    /* Where address 0's tag would be, and its `back`: see hak_range_tag_of. */
     HAK_SET_ONCE(uintptr_t) tags;
+    HAK_SET_ONCE(uintptr_t) backs_of;
     struct hak_slab *slabs;
     char *heap_slots;
     uint8_t *backs; /* of a span's slabs: how many stand before it */
@@ -198,6 +199,13 @@ HAK_INLINE char *hak_range_slab_start(uint32_t number)
 HAK_INLINE uint32_t hak_range_back(uint32_t number)
 {
     return hak_range.backs[number];
+}
+
+/* The same for the slab that p, in the range, lies in. */
+HAK_INLINE uint32_t hak_range_back_of(const void *p)
+{
+    return *(const uint8_t *)(hak_range.backs_of +
+                              ((uintptr_t)p >> HAK_SLAB_SHIFT));
 }
 
 HAK_INLINE void hak_range_set_back(uint32_t number, uint8_t back)

@@ -117,7 +117,7 @@ Test(pool, idle_spans_go_back)
     cr_assert_eq(held(), 0);
 }
 
-/* A bin holds some hundred KB, or a part of the pool, and never all. */
+/* A bin holds at most 1 MB, or a part of the pool, and never all. */
 Test(pool, a_bin_holds_a_bounded_part)
 {
     static char *p[3000];
@@ -131,13 +131,12 @@ Test(pool, a_bin_holds_a_bounded_part)
             p[i] = get(c);
         }
         for (size_t i = 0; i < n; i++) {
-            size_t share =
-                hak_max(256 * HAK_KIB, pool->nslabs * HAK_SLAB_SIZE / 16);
+            size_t most = hak_max(HAK_MIB, pool->nslabs * HAK_SLAB_SIZE / 16);
 
             put(p[i]);
             cr_assert_leq(pool_check_quick(pool).bins[c],
-                          hak_max(hak_min(share / block, 63), 8), "class %u",
-                          c);
+                          hak_max(hak_min(most / block, HAK_POOL_STACK - 1), 8),
+                          "class %u", c);
         }
         cr_assert_geq(pool_check_quick(pool).bins[c], 1);
     }

@@ -67,15 +67,15 @@ UNIT void pool_check_bin(const struct hak_pool *pool, unsigned class,
                          struct pool_sums *sums)
 {
     void *const *stack = &pool->stacks[class * pool->places];
-    size_t count = (size_t)(pool->bins[class].top - stack) - 1;
+    size_t count = (size_t)(pool->top[class] - stack) - 1;
 
     NEED(stack[0] == NULL);
     NEED(pool->places == HAK_POOL_STACK ||
          pool->places == HAK_POOL_STACK_SHORT);
     NEED(count < pool->places);
-    NEED(pool->bins[class].left >= 0);
-    NEED(pool->bins[class].left <= pool->bins[class].grant);
-    NEED(count + (size_t)pool->bins[class].left < pool->places - 1);
+    NEED(pool->left[class] >= 0);
+    NEED(pool->left[class] <= pool->grant[class]);
+    NEED(count + (size_t)pool->left[class] < pool->places - 1);
     for (size_t i = 1; i <= count; i++) {
         uint32_t number = hak_pool_span(stack[i]);
         struct hak_slab *span = hak_range_slab(number);
