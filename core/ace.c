@@ -153,6 +153,7 @@ static bool cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
     hak_bits_set(super->starts, hak_ace_at(page), 1, true);
     hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
     super->owner[hak_ace_at(page) / 8] = owner;
+    super->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
     if (HAK_HARD) {
         hak_ace_note(address(page), false);
     }
@@ -343,6 +344,7 @@ static bool resize_locked(uint32_t page, uint32_t pages)
     } else if (pages > old && !grow(page, old, pages)) {
         return false;
     }
+    hak_ace_super(page)->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
     count_bytes((int64_t)pages - old);
     return true;
 }

@@ -38,13 +38,14 @@ static void drop(struct hak_ace_cache *cache, uint32_t i)
 size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
 {
     uint32_t page = hak_ace_run_at(p);
+    const struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t place = hak_ace_at(page) / 8;
     uint32_t pages, i;
 
-    if (page == 0 ||
-        hak_ace_super(page)->owner[hak_ace_at(page) / 8] != owner) {
+    if (page == 0 || super->owner[place] != owner) {
         return 0;
     }
-    pages = hak_ace_length(page);
+    pages = super->pages[place];
     i = pages % HAK_ACE_CACHE;
     if (cache->pages[i] != 0) {
         if (HAK_UNLIKELY(cache->run[i] == p)) {

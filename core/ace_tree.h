@@ -29,6 +29,7 @@ struct hak_ace_super {
     _Atomic(uint64_t) dirty[HAK_ACE_WORDS];
     struct hak_hole hole[HAK_ACE_PLACES];
     uint32_t owner[HAK_ACE_PLACES]; /* of runs */
+    uint16_t pages[HAK_ACE_PLACES]; /* of runs, what the map of starts says */
     /* hardened build: runs that lie in a cache */
     _Atomic(uint8_t) cached[HAK_ACE_PLACES];
 };

@@ -218,18 +218,20 @@ static size_t block_size(const void *p, const char *caller)
 static void *lane_copy(void *p, size_t old, size_t size,
                        enum hak_reason *reason)
 {
+    size_t n = hak_min(old, size);
     struct hak_heap *heap;
-    void *to;
+    void *to = hak_hot_malloc(size - HAK_HARD_SEAL);
 
-    if (size > HAK_LANE_TINY_MAX) {
-        heap = hak_thread_heap(reason);
-        return heap != NULL ? hak_large_copy(heap, p, old, size, reason) : NULL;
-    }
-    to = hak_hot_tiny(size, size - HAK_HARD_SEAL);
     if (HAK_UNLIKELY(to == NULL)) {
+        if (size > HAK_LANE_TINY_MAX) {
+            heap = hak_thread_heap(reason);
+            return heap != NULL ? hak_large_copy(heap, p, old, size, reason)
+                                : NULL;
+        }
         to = place(HAK_LANE_ALIGN, size, false, reason);
     }
-    return to != NULL ? memcpy(to, p, hak_min(old, size)) : NULL;
+    __asm__("" : "+r"(n)); /* gcc would write out a slow copy of a short n */
+    return to != NULL ? memcpy(to, p, n) : NULL;
 }
 
 /* hak_lane_realloc but for the seal: p has `old` bytes, `size` room for it. */

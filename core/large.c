@@ -214,28 +214,30 @@ static void resized(const void *p, size_t before)
 
 void *hak_large_resize(void *p, size_t size)
 {
-    uint32_t owner;
-    size_t before = hak_large_find(p, &owner);
+    uint32_t tag = hak_range_tag_of(p), owner;
     size_t bytes = hak_round_up(size, HAK_PAGE);
+    size_t before;
 
-    switch (HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p)))) {
+    if (HAK_TAG_CLASS(tag) < HAK_TAG_ACE) {
+        return size > HAK_LANE_TINY_MAX && size <= HAK_LANE_POOL_MAX &&
+                       hak_pool_class_of(size) == hak_pool_class_at(p)
+                   ? p
+                   : NULL;
+    }
+    before = hak_large_find(p, &owner);
+    switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
         if (size <= HAK_LANE_POOL_MAX || size > HAK_LANE_ACE_MAX ||
             !hak_ace_resize(p, bytes / HAK_PAGE)) {
             return NULL;
         }
         break;
-    case HAK_TAG_HUGE:
+    default:
         p = size < HAK_LANE_HUGE_MIN ? NULL : hak_huge_resize(p, size);
         if (p == NULL) {
             return NULL;
         }
         break;
-    default:
-        return size > HAK_LANE_TINY_MAX && size <= HAK_LANE_POOL_MAX &&
-                       hak_pool_classes[hak_pool_class_of(size)].block == before
-                   ? p
-                   : NULL;
     }
     resized(p, before);
     return p;
@@ -243,7 +245,8 @@ void *hak_large_resize(void *p, size_t size)
 
 /*
  * A place for a block that has outgrown its own: with room behind it in ACE,
- * where a block that grew once is likely to grow again.
+ * where a block that grew once is likely to grow again, unless the cache has
+ * one without.
  */
 static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
                            enum hak_reason *reason)
@@ -251,7 +254,15 @@ static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
     size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
     void *p = NULL;
 
+    hak_heap_use_large(heap);
     if (size >= HAK_LANE_ACE_MIN && size <= most) {
+        p = hak_ace_cache_take(heap->runs,
+                               (uint32_t)(hak_round_up(size, HAK_PAGE) /
+                                          HAK_PAGE));
+        if (p != NULL) {
+            *zero = false;
+            return p;
+        }
         p = hak_large_alloc(heap, HAK_LANE_ALIGN, size + size / 4, zero,
                             reason);
     }

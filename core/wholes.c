@@ -49,15 +49,20 @@ static bool all_free(uint32_t first, uint32_t count)
            first + count;
 }
 
-/* The last superslab below `end` that is held; 0, which holds tags, is. */
-static uint32_t held_before(uint32_t end)
+/* The last superslab from `first` to `end` - 1 that is held, or `end`. */
+static uint32_t held_in(uint32_t first, uint32_t end)
 {
-    uint32_t i = end;
+    for (uint32_t i = end; i > first; i = (i - 1) / 64 * 64) {
+        uint64_t word = hak_supers.held_map[(i - 1) / 64]
+                        << (63 - (i - 1) % 64);
 
-    while (!hak_map_get(hak_supers.held_map, i - 1)) {
-        i -= i % 64 == 0 && hak_supers.held_map[i / 64 - 1] == 0 ? 64 : 1;
+        if (word != 0) {
+            uint32_t held = i - 1 - (uint32_t)__builtin_clzll(word);
+
+            return held >= first ? held : end;
+        }
     }
-    return i - 1;
+    return end;
 }
 
 /* The highest place for `count` superslabs, or HAK_NO_SUPER. */
@@ -68,14 +73,14 @@ static uint32_t find_place(uint32_t count, uint32_t align)
 
     while (end > count) {
         uint64_t at = (base + end - count) & ~((uint64_t)align - 1);
-        uint32_t held;
+        uint32_t first = (uint32_t)(at - base), held;
 
         if (at <= base) {
             break;
         }
-        held = held_before((uint32_t)(at - base) + count);
-        if (held < at - base) {
-            return (uint32_t)(at - base);
+        held = held_in(first, first + count);
+        if (held == first + count) {
+            return first;
         }
         end = held;
     }

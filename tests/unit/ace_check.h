@@ -39,6 +39,7 @@ UNIT void ace_check_super(uint32_t super, struct ace_sums *sums)
             sums->spares += pages == HAK_ACE_PAGES;
         } else {
             NEED(pages >= HAK_ACE_LEAST);
+            NEED(meta->pages[at / 8] == pages);
             sums->runs++;
             sums->run_pages += pages;
         }
