@@ -46,7 +46,6 @@ struct hak_ace_cache {
     void *run[HAK_ACE_CACHE];
     uint32_t pages[HAK_ACE_CACHE]; /* 0: no run */
     uint32_t held;                 /* pages in all */
-    uint32_t count;                /* runs */
     uint32_t idle_at;              /* when it is next emptied; 0: not known */
     uint64_t takes;                /* runs given out, ever */
 };
@@ -64,7 +63,6 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
     }
     cache->pages[i] = 0;
     cache->held -= pages;
-    cache->count--;
     cache->takes++;
     if (HAK_HARD) {
         hak_ace_note(cache->run[i], false);

@@ -28,11 +28,20 @@ static void drop(struct hak_ace_cache *cache, uint32_t i)
 
     if (cache->pages[i] != 0) {
         cache->held -= cache->pages[i];
-        cache->count--;
         cache->pages[i] = 0;
         hak_ace_note(cache->run[i], false);
         hak_ace_free(cache->run[i], &run);
     }
+}
+
+/* For p. */
+static HAK_NOINLINE void make_room(struct hak_ace_cache *cache, uint32_t i,
+                                   const void *p)
+{
+    if (HAK_UNLIKELY(cache->run[i] == p)) {
+        hak_fatal("free(%p): a block that is free already", p);
+    }
+    drop(cache, i);
 }
 
 size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
@@ -48,10 +57,7 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     pages = super->pages[place];
     i = pages % HAK_ACE_CACHE;
     if (cache->pages[i] != 0) {
-        if (HAK_UNLIKELY(cache->run[i] == p)) {
-            hak_fatal("free(%p): a block that is free already", p);
-        }
-        drop(cache, i);
+        make_room(cache, i, p);
     }
     if (pages > RUN_MOST ||
         (cache->held + pages) * HAK_PAGE > HAK_ACE_CACHE_BYTES) {
@@ -62,7 +68,6 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     /* Last: a fork of another thread may copy the cache at any instruction. */
     __atomic_store_n(&cache->pages[i], pages, __ATOMIC_RELEASE);
     cache->held += pages;
-    cache->count++;
     return pages * HAK_PAGE;
 }
 

@@ -103,7 +103,9 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
     if (pool != NULL) {
         counts->remote_frees += pool->remote_frees;
         counts->runs_taken = heap->runs->takes;
-        counts->runs_held = heap->runs->count;
+        for (unsigned i = 0; i < HAK_ACE_CACHE; i++) {
+            counts->runs_held += heap->runs->pages[i] != 0;
+        }
         counts->runs_bytes = heap->runs->held * HAK_PAGE;
     }
 }
