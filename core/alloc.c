@@ -177,6 +177,11 @@ static void lane_free(void *p, const char *caller)
     if (HAK_UNLIKELY(!is_tiny_start(p, tag))) {
         hak_lane_check(p, caller);
     }
+    if (HAK_UNLIKELY((tag & HAK_TAG_SEALED) != 0)) {
+        hak_heap_sent(hak_tiny_seal_free(heap != NULL ? &heap->tiny : NULL, p,
+                                         tag));
+        return;
+    }
     hak_heap_sent(hak_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
 }
 

@@ -144,6 +144,17 @@ HAK_INLINE void hak_link_wipe(struct hak_block *block)
     }
 }
 
+/*
+ * A free block that goes into no list: marked all the same, so that it is seen
+ * when it is freed again. Other builds don't touch it.
+ */
+HAK_INLINE void hak_link_mark(struct hak_block *block)
+{
+    if (HAK_HARD) {
+        hak_link_set(block, NULL);
+    }
+}
+
 /* Ends the program if p, which is being freed, is in a list already. */
 HAK_INLINE void hak_link_refuse(const void *p)
 {

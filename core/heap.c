@@ -48,6 +48,18 @@ void hak_heap_collect(struct hak_heap *heap)
     }
 }
 
+void hak_heap_seal_slabs(struct hak_heap *heap)
+{
+    if (heap->tiny.id == 0) { /* there is no range */
+        return;
+    }
+    hak_tiny_seal(&heap->tiny);
+    if (heap->pool != NULL) {
+        hak_ace_cache_empty(heap->runs);
+        hak_pool_seal(heap->pool);
+    }
+}
+
 /* Whether two readings of a running thread's words are of one moment. */
 static bool near(uint64_t a, uint64_t b)
 {

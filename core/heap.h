@@ -46,6 +46,7 @@ struct hak_heap {
     uint64_t limit_refused;
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
+    bool seal_at_fork; /* made by hand: it is sealed in a forked child */
     char name[HAK_HEAP_NAME];
 };
 
@@ -85,6 +86,13 @@ HAK_INLINE uint32_t hak_heap_owner(const struct hak_heap *heap)
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
 void hak_heap_collect(struct hak_heap *heap);
+
+/*
+ * Seals the heap's slabs: see tiny.h, pool.h. Its cached runs of ACE's go back
+ * to their lane, which needs no seal: it gives out whole pages, and a page that
+ * is written to for the first time costs the same wherever it lies.
+ */
+void hak_heap_seal_slabs(struct hak_heap *heap);
 
 /*
  * Takes a slot for a heap. Without a range the heap is a page of its own with

@@ -67,6 +67,7 @@ static void settle(struct hak_heap *heap)
     size_t other;
 
     hak_tiny_collect(&heap->tiny);
+    hak_tiny_seal_collect(&heap->tiny);
     heap->live -= heap->tiny.remote_bytes;
     heap->tiny.remote_bytes = 0;
     if (pool != NULL) {
@@ -218,26 +219,38 @@ static bool is_large(const void *p)
     return hak_tag_is_large(hak_range_tag(hak_range_offset(p)));
 }
 
-/* The class of p, in a Tiny slab; fatal if it is no block of heap's. */
-static unsigned class_of(struct hak_heap *heap, void *p, const char *caller)
+/* Ends the program unless p, of this heap and class, is the start of a block. */
+static void check_start(const void *p, unsigned class, const char *caller)
 {
-    uint32_t byte = hak_range_tag_of(p) ^ heap->tiny.tag;
-    unsigned class = byte / HAK_TAG_TINY;
-
-    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES)) {
-        hak_lane_check(p, caller);
-        hak_fatal("%s(%p): a block of another heap", caller, p);
-    }
     if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, hak_tiny_magic[class]))) {
         hak_lane_check(p, caller);
     }
     hak_link_refuse(p);
-    return class;
+}
+
+/* The class of p, in a Tiny slab; fatal if that is not heap's and sealed. */
+static unsigned sealed_class(struct hak_heap *heap, void *p, const char *caller)
+{
+    uint32_t byte = hak_range_tag_of(p) ^ heap->tiny.tag ^ HAK_TAG_SEALED;
+
+    if (byte >= HAK_TAG_TINY_END) {
+        hak_lane_check(p, caller);
+        hak_fatal("%s(%p): a block of another heap", caller, p);
+    }
+    check_start(p, byte / HAK_TAG_TINY, caller);
+    return byte / HAK_TAG_TINY;
+}
+
+static HAK_NOINLINE void free_sealed(struct hak_heap *heap, void *p)
+{
+    heap->live -= hak_tiny_size[sealed_class(heap, p, "hak_heap_free")];
+    hak_tiny_seal_free(&heap->tiny, p, hak_range_tag_of(p));
 }
 
 void hak_heap_free(hak_heap *heap, void *p)
 {
     unsigned class;
+    uint32_t byte;
 
     if (HAK_UNLIKELY(!hak_range_owns(p))) {
         free_system(heap, p);
@@ -247,7 +260,13 @@ void hak_heap_free(hak_heap *heap, void *p)
         free_large(heap, p);
         return;
     }
-    class = class_of(heap, p, "hak_heap_free");
+    byte = hak_range_tag_of(p) ^ heap->tiny.tag;
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+        free_sealed(heap, p);
+        return;
+    }
+    class = byte / HAK_TAG_TINY;
+    check_start(p, class, "hak_heap_free");
     heap->live -= hak_tiny_size[class];
     if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
         hak_heap_look(heap, &heap->tiny.bins[class]);
@@ -257,13 +276,22 @@ void hak_heap_free(hak_heap *heap, void *p)
 /* The usable size of p, a block of this heap. */
 static size_t size_of(struct hak_heap *heap, void *p)
 {
+    unsigned class;
+    uint32_t byte;
+
     if (!hak_range_owns(p)) {
         return system_size(heap, p, "hak_heap_realloc");
     }
     if (is_large(p)) {
         return large_size(heap, p, "hak_heap_realloc");
     }
-    return hak_tiny_size[class_of(heap, p, "hak_heap_realloc")];
+    byte = hak_range_tag_of(p) ^ heap->tiny.tag;
+    class = byte / HAK_TAG_TINY;
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+        class = sealed_class(heap, p, "hak_heap_realloc");
+    }
+    check_start(p, class, "hak_heap_realloc");
+    return hak_tiny_size[class];
 }
 
 /* Resizes a block of ACE's or Huge's without copying, or NULL. */

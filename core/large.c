@@ -175,6 +175,9 @@ bool hak_large_free(struct hak_heap *heap, void *p)
     default: break;
     }
     if (heap != NULL && HAK_TAG_HEAP(tag) == heap->tiny.id) {
+        if ((tag & HAK_TAG_SEALED) != 0) {
+            return hak_pool_seal_free(heap->pool, p);
+        }
         return pool_free(heap, p);
     }
     return pool_remote_free(HAK_TAG_HEAP(tag), p);

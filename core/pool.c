@@ -108,19 +108,15 @@ void hak_pool_release(struct hak_pool *pool)
     uint32_t all = pool->all;
 
     pool->all = HAK_NO_SLAB;
-    pool->nslabs = 0;
+    pool->nslabs = pool->nsealed = 0;
     if (all != HAK_NO_SLAB) {
         hak_range_list_give(all, HAK_LANE_POOL);
     }
 }
 
-/* Marks the slow paths, as hak_tiny_busy does for Tiny. */
 static void busy(struct hak_pool *pool, bool on)
 {
-    atomic_store_explicit(&pool->busy, on, memory_order_release);
-#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
-    atomic_thread_fence(memory_order_release);
-#endif
+    hak_pool_busy(pool, on);
 }
 
 /* ---- spans ---------------------------------------------------------------- */
@@ -421,20 +417,6 @@ void hak_pool_look(struct hak_pool *pool, unsigned class)
 
 /* ---- blocks that other threads free --------------------------------------------- */
 
-/* Puts a span into the owner's inbox. */
-static void tell(struct hak_pool *owner, uint32_t number)
-{
-    struct hak_slab *span = hak_range_slab(number);
-    uint32_t old = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
-
-    /* seq_cst: the sender then reads whether the owner has gone. */
-    do {
-        span->inbox_next = old;
-    } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &old, number,
-                                                    memory_order_seq_cst,
-                                                    memory_order_relaxed));
-}
-
 bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
 {
     unsigned class = hak_pool_class_at(p);
@@ -455,7 +437,7 @@ bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
         return false;
     }
     if (old == 0) {
-        tell(owner, number);
+        hak_slab_tell(&owner->inbox, number);
         *told = true;
     }
     return true;
@@ -494,7 +476,11 @@ void hak_pool_collect(struct hak_pool *pool)
         }
         pool->remote_frees += n;
         pool->remote_bytes += n * span->block;
-        put(pool, number, bits, (int64_t)n);
+        if (hak_range_sealed((size_t)number << HAK_SLAB_SHIFT)) {
+            hak_pool_seal_put(pool, number, bits, (int64_t)n);
+        } else {
+            put(pool, number, bits, (int64_t)n);
+        }
         number = next;
     }
 }

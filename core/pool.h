@@ -21,7 +21,9 @@
  *   - bits is a subset of ready, the blocks that were ever in the bin;
  *   - a span is in the open list exactly if bits != 0 or ready lacks some of
  *     the span's blocks;
- *   - a span is in the inbox, or about to be, exactly if remote != 0.
+ *   - a span is in the inbox, or about to be, exactly if remote != 0;
+ *   - a sealed span (range.h) is in no open list and none of its blocks in a
+ *     bin: a free sets its bit, and with all bits set the span is given back.
  * The owner works on all but remote, inbox_next and the inbox.
  */
 #ifndef HAK_POOL_H
@@ -57,9 +59,10 @@ struct hak_pool {
     int32_t left[HAK_POOL_CLASSES];  /* pushes to the next look, less 1 */
     int32_t grant[HAK_POOL_CLASSES]; /* what `left` was set to: see tiny.h */
     struct hak_pool_shelf shelves[HAK_POOL_CLASSES];
-    uint32_t tag; /* id << 8 | HAK_TAG_POOL */
-    uint32_t all; /* first of all spans */
-    uint32_t nslabs;
+    uint32_t tag;     /* id << 8 | HAK_TAG_POOL */
+    uint32_t all;     /* first of all spans */
+    uint32_t nslabs;  /* of spans that are not sealed */
+    uint32_t nsealed; /* of those that are */
     uint32_t idle_at; /* when bins are next emptied */
     bool alert;       /* free memory waits to go back: look often */
     uint64_t remote_frees;
@@ -103,6 +106,30 @@ void hak_pool_collect(struct hak_pool *pool);
 /* Collects, empties the bins and gives back every span without a block in use.
  */
 void hak_pool_trim(struct hak_pool *pool);
+
+/* ---- the fork seal: pool_seal.c ------------------------------------------ */
+
+/* Empties the bins and seals every span with a block in use. */
+void hak_pool_seal(struct hak_pool *pool);
+
+/* n blocks of a sealed span, those of `bits`, are free again. */
+void hak_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                       int64_t n);
+
+/*
+ * Frees p, an address in a sealed span of the pool's own. False: no block in
+ * use begins there.
+ */
+bool hak_pool_seal_free(struct hak_pool *pool, void *p);
+
+/* Marks the slow paths, as hak_tiny_busy does for Tiny. */
+HAK_INLINE void hak_pool_busy(struct hak_pool *pool, bool on)
+{
+    atomic_store_explicit(&pool->busy, on, memory_order_release);
+#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
+    atomic_thread_fence(memory_order_release);
+#endif
+}
 
 /* Blocks of a class in use; any thread may ask, see hak_tiny_live. */
 uint64_t hak_pool_live(const struct hak_pool *pool, unsigned class);

@@ -56,6 +56,10 @@ enum hak_lane {
  *
  * Tiny's bytes times 8 are the distances of the bins in a heap, which a
  * processor adds while it loads: see hak_tiny_bin.
+ *
+ * The highest bit says that a heap's slab is sealed: nothing is allocated from
+ * it any more, and a block freed into it is only counted (tiny.h, pool.h). Such
+ * a tag matches no heap's, so hot paths leave the block to the slow ones.
  */
 #define HAK_TAG_CLASS_BITS 8
 #define HAK_TAG_TINY 4u
@@ -64,9 +68,10 @@ enum hak_lane {
 #define HAK_TAG_HUGE 0xf1u   /* in the hands of huge.c */
 #define HAK_TAG_PACKED 0xffu /* a starter slab: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
-#define HAK_TAG_HEAP(tag) ((tag) >> HAK_TAG_CLASS_BITS)
-#define HAK_HEAP_ID_MAX 0xfffffdu
-#define HAK_ID_SHARED 0xfffffeu
+#define HAK_TAG_SEALED 0x80000000u
+#define HAK_TAG_HEAP(tag) (((tag) & ~HAK_TAG_SEALED) >> HAK_TAG_CLASS_BITS)
+#define HAK_HEAP_ID_MAX 0x7ffffdu
+#define HAK_ID_SHARED 0x7ffffeu
 #define HAK_TAG_SHARED(class) (HAK_ID_SHARED << HAK_TAG_CLASS_BITS | (class))
 
 /*
@@ -94,8 +99,10 @@ struct hak_slab {
     uint32_t all_next; /* every slab or span of the heap's lane */
     uint32_t all_prev;
     /* any thread */
-    _Atomic(uint64_t) remote; /* Pool: blocks that other threads freed */
-    uint32_t inbox_next;      /* Pool: see pool.h */
+    /* Blocks that other threads freed. Pool: a bit for each; Tiny: how many
+     * since the slab was sealed. */
+    _Atomic(uint64_t) remote;
+    uint32_t inbox_next; /* see pool.h, tiny.h */
     /* under the lock of supers.c while free, then the owner thread */
     uint32_t populated; /* bytes from the start that have been touched */
     /* constant while in use */
@@ -263,6 +270,12 @@ void hak_range_list_give(uint32_t first, enum hak_lane lane);
 /* The size of the process as far as slabs go: bytes made resident. */
 size_t hak_range_populated(void);
 
+/*
+ * From here on the ladder's top, huge pages, begins as far above what is
+ * resident now as it does in a new process: after a seal.
+ */
+void hak_range_start_small(void);
+
 /* ---- lists of slabs of one heap ------------------------------------------ */
 
 /* Puts a slab at the front of the list *first of open slabs. */
@@ -317,6 +330,41 @@ HAK_INLINE void hak_slab_leave(uint32_t *first, uint32_t number)
     if (slab->all_next != HAK_NO_SLAB) {
         hak_range_slab(slab->all_next)->all_prev = slab->all_prev;
     }
+}
+
+/* ---- sealed slabs --------------------------------------------------------- */
+
+/* Whether the slab at this distance from the base is sealed. */
+HAK_INLINE bool hak_range_sealed(size_t offset)
+{
+    return (hak_range_tag(offset) & HAK_TAG_SEALED) != 0;
+}
+
+/* Seals a slab of a heap; a tag that says so already is not written to. */
+HAK_INLINE void hak_range_seal(uint32_t number)
+{
+    uint32_t tag = hak_range_tag((size_t)number << HAK_SLAB_SHIFT);
+
+    if ((tag & HAK_TAG_SEALED) == 0) {
+        hak_range_set_tag(number, tag | HAK_TAG_SEALED);
+    }
+}
+
+/*
+ * Puts a slab into its owner's inbox: called by who has made its `remote`
+ * something else than 0.
+ */
+HAK_INLINE void hak_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    uint32_t old = atomic_load_explicit(inbox, memory_order_relaxed);
+
+    /* seq_cst: the sender then reads whether the owner has gone. */
+    do {
+        slab->inbox_next = old;
+    } while (!atomic_compare_exchange_weak_explicit(inbox, &old, number,
+                                                    memory_order_seq_cst,
+                                                    memory_order_relaxed));
 }
 
 /* ---- whole superslabs: supers.c ------------------------------------------ */

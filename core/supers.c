@@ -34,6 +34,7 @@ _Atomic(size_t) hak_supers_populated;
 /* Under the lock. */
 static uint32_t huge_pass; /* superslabs to pass up */
 static uint32_t huge_skip; /* how many at the next dear one */
+static size_t huge_base;   /* resident bytes that don't count for HUGE_FROM */
 
 /* Any thread: what the last populated small pages cost, ns per superslab. */
 static _Atomic(uint64_t) small_cost;
@@ -152,9 +153,10 @@ bool hak_super_commit(uint32_t i, uint32_t count)
 static bool huge_wanted(void)
 {
     size_t mode = hak_option(HAK_OPT_huge);
+    size_t populated = atomic_load(&hak_supers_populated);
 
-    if (mode == HAK_HUGE_NEVER ||
-        atomic_load(&hak_supers_populated) < HUGE_FROM) {
+    huge_base = hak_min(huge_base, populated);
+    if (mode == HAK_HUGE_NEVER || populated - huge_base < HUGE_FROM) {
         return false;
     }
     if (mode == HAK_HUGE_AUTO && huge_pass > 0) {
@@ -502,4 +504,11 @@ bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
 size_t hak_range_populated(void)
 {
     return atomic_load_explicit(&hak_supers_populated, memory_order_relaxed);
+}
+
+void hak_range_start_small(void)
+{
+    hak_lock_take(&hak_supers.lock);
+    huge_base = hak_range_populated();
+    hak_lock_drop(&hak_supers.lock);
 }

@@ -6,6 +6,7 @@
 #include "ace.h"
 #include "huge.h"
 #include "msg.h"
+#include "options.h"
 
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
 #define NO_HEAP_TAG 0xffffff00u
@@ -101,9 +102,47 @@ static void fork_parent(void)
     hak_lock_drop(&lock);
 }
 
+/* Whether the heap was caught in a slow path: its lists may be half done. */
+static bool is_caught(struct hak_heap *heap)
+{
+    return atomic_load(&heap->tiny.busy) ||
+           (heap->pool != NULL && atomic_load(&heap->pool->busy));
+}
+
+static bool wants_seal(const struct hak_heap *heap, uint32_t state)
+{
+    return state == HAK_HEAP_MADE ? heap->seal_at_fork
+                                  : hak_option(HAK_OPT_seal_fork) != 0;
+}
+
+/*
+ * In the child, before it allocates: heaps that are to be sealed. Free slabs
+ * have their pages dropped, as the parent's are no better than fresh ones.
+ */
+static void fork_seal(uint32_t count)
+{
+    bool any = false;
+
+    for (uint32_t id = 1; id <= count; id++) {
+        struct hak_heap *heap = hak_range_heap(id);
+        uint32_t state = atomic_load(&heap->state);
+
+        if (state == HAK_HEAP_FREE || state == HAK_HEAP_LOST ||
+            is_caught(heap) || !wants_seal(heap, state)) {
+            continue;
+        }
+        hak_heap_seal_slabs(heap);
+        any = true;
+    }
+    if (any) {
+        hak_range_purge();
+        hak_range_start_small();
+    }
+}
+
 /*
  * The other threads do not exist here: their heaps are parked for adoption,
- * but for one that was caught in a slow path, whose lists may be half done.
+ * but for one that was caught in a slow path.
  */
 static void fork_child(void)
 {
@@ -111,14 +150,14 @@ static void fork_child(void)
 
     fork_done();
     count = hak_range_heap_count();
+    fork_seal(count);
     for (uint32_t id = 1; id <= count; id++) {
         struct hak_heap *heap = hak_range_heap(id);
 
         if (heap == hak_self || atomic_load(&heap->state) != HAK_HEAP_OWNED) {
             continue;
         }
-        if (atomic_load(&heap->tiny.busy) ||
-            (heap->pool != NULL && atomic_load(&heap->pool->busy))) {
+        if (is_caught(heap)) {
             atomic_store(&heap->state, HAK_HEAP_LOST);
         } else {
             park_locked(heap);
@@ -223,6 +262,22 @@ void hak_thread_trim(void)
         struct hak_heap *heap = hak_range_heap(id);
 
         hak_heap_collect(heap);
+        id = heap->parked_next;
+    }
+    hak_lock_drop(&lock);
+}
+
+void hak_thread_seal(void)
+{
+    if (hak_thread_has_heap()) {
+        send_all(hak_self);
+        hak_heap_seal_slabs(hak_self);
+    }
+    hak_lock_take(&lock);
+    for (uint32_t id = parked; id != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        hak_heap_seal_slabs(heap);
         id = heap->parked_next;
     }
     hak_lock_drop(&lock);

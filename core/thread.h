@@ -58,4 +58,7 @@ HAK_INLINE void hak_heap_sent(uint32_t id)
 /* Sends the thread's outboxes, trims its heap and all parked ones. */
 void hak_thread_trim(void);
 
+/* The same, but that they are sealed. */
+void hak_thread_seal(void);
+
 #endif /* HAK_THREAD_H */

@@ -410,6 +410,7 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 /* Bins that hold much are relieved of what nobody seems to need. */
 static void relieve(struct hak_tiny *tiny)
 {
+    hak_tiny_seal_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         struct hak_block *spare = tiny->bins[c].spare;
 
@@ -495,28 +496,13 @@ void hak_tiny_collect(struct hak_tiny *tiny)
 
         tiny->remote_frees++;
         tiny->remote_bytes += hak_tiny_size[class];
-        take_in(tiny, class, list);
-        list = next;
-    }
-}
-
-/* Gives back the slabs of a class of which no block is in use. */
-static void trim_class(struct hak_tiny *tiny, unsigned class)
-{
-    uint32_t number = tiny->shelves[class].open;
-
-    while (number != HAK_NO_SLAB) {
-        struct hak_slab *slab = hak_range_slab(number);
-        uint32_t next = slab->open_next;
-
-        if (slab->nfree == slab->carved) {
-            hak_tiny_slab_give(tiny, number);
+        if (HAK_UNLIKELY(tiny->nsealed > 0) &&
+            hak_range_sealed(hak_range_offset(list))) {
+            hak_tiny_seal_put(tiny, list);
+        } else {
+            take_in(tiny, class, list);
         }
-        number = next;
-    }
-    number = tiny->shelves[class].fresh;
-    if (number != HAK_NO_SLAB && hak_range_slab(number)->carved == 0) {
-        hak_tiny_slab_give(tiny, number);
+        list = next;
     }
 }
 
@@ -524,10 +510,62 @@ void hak_tiny_trim(struct hak_tiny *tiny)
 {
     hak_tiny_busy(tiny, true);
     hak_tiny_collect(tiny);
+    hak_tiny_seal_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         bin_empty(tiny, c);
-        trim_class(tiny, c);
+        hak_tiny_slab_trim(tiny, c);
     }
+    hak_tiny_busy(tiny, false);
+}
+
+/* Free blocks of sealed slabs. */
+static void give_up(struct hak_tiny *tiny, struct hak_block *list)
+{
+    while (list != NULL) {
+        struct hak_block *next = hak_link_get(list);
+
+        hak_tiny_seal_put(tiny, list);
+        list = next;
+    }
+}
+
+/* A class whose slabs are all sealed begins anew. */
+static void seal_class(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+    struct hak_block *head = tiny->bins[class].head;
+    struct hak_block *spare = tiny->bins[class].spare;
+
+    shelf->open = shelf->fresh = HAK_NO_SLAB;
+    shelf->step = CARVE_FIRST;
+    shelf->filled = 0;
+    shelf->loose = NULL;
+    shelf->nloose = 0;
+    tiny->bins[class].spare = NULL;
+    shelf->spare_count = 0;
+    head_set(tiny, class, NULL, 0);
+    give_up(tiny, head);
+    give_up(tiny, spare);
+}
+
+void hak_tiny_seal(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_tiny_slab_trim(tiny, c);
+    }
+    for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
+         n = hak_range_slab(n)->all_next) {
+        hak_range_seal(n);
+    }
+    tiny->nsealed += tiny->nslabs;
+    tiny->nslabs = 0;
+    tiny->packed = false;
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        seal_class(tiny, c);
+    }
+    hak_tiny_collect(tiny);
+    hak_tiny_seal_collect(tiny);
     hak_tiny_busy(tiny, false);
 }
 

@@ -20,18 +20,33 @@
  * sized frees (Lua's) find the bin at once; what is flushed of it waits in the
  * class's `loose` list, and the slab stays until the heap ends.
  *
+ * A heap can be sealed, as a rule around a fork: what its slabs have free is
+ * given up, so that parent and child go on sharing their pages, and allocations
+ * come from fresh slabs. A free into a sealed slab does not touch the block,
+ * and so no page of the slab:
+ *
+ *     the heap's own free --nfree + 1--------------------> descriptor
+ *     another thread's --remote + 1--> descriptor, inbox of slabs --'
+ *
+ * With nfree == carved no block is in use and the slab is given back. Until
+ * then its free blocks serve nobody.
+ *
  * Invariants, for each class c of a heap:
  *   - head holds base + (grant - left) - pops blocks: what it held when it was
  *     last looked at, pushes since, less what was popped; spare holds
  *     spare_count; taken = head + spare + what users and other threads'
  *     outboxes have;
- *   - a slab is in the open list exactly if nfree > 0;
- *   - nfree <= carved <= capacity; carved < capacity at most for `fresh`;
+ *   - a slab is in the open list exactly if nfree > 0 and it is not sealed;
+ *   - nfree <= carved <= capacity; carved < capacity at most for `fresh` and
+ *     sealed slabs;
  *   - loose holds nloose blocks, all of the starter slab;
  *   - every slab is in the `all` list, and its tag is the heap's tag | c, or
  *     | HAK_TAG_PACKED for the starter, whose counts are not used;
  *   - a slab with nfree == carved stays only as `fresh` or when it was the
- *     class's only open slab.
+ *     class's only open slab; if it is sealed it does not stay;
+ *   - no block of a sealed slab is in head, spare or loose; one that is free
+ *     is counted in nfree or remote, or was sent to the inbox before;
+ *   - a sealed slab is in sealed_inbox, or about to be, exactly if remote != 0.
  */
 #ifndef HAK_TINY_H
 #define HAK_TINY_H
@@ -104,8 +119,9 @@ struct hak_tiny {
     uint32_t starter_used; /* units carved of it */
     /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first */
     uint8_t starter_class[HAK_STARTER_UNITS];
-    uint32_t all; /* first of all slabs */
-    uint32_t nslabs;
+    uint32_t all;     /* first of all slabs */
+    uint32_t nslabs;  /* those that are not sealed */
+    uint32_t nsealed; /* those that are */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
@@ -113,6 +129,7 @@ struct hak_tiny {
     struct hak_outbox outbox[HAK_OUTBOXES];
     /* any thread */
     _Atomic(bool) busy; /* in a slow path: not to be adopted after a fork */
+    _Atomic(uint32_t) sealed_inbox;    /* sealed slabs with remote != 0 */
     _Atomic(struct hak_block *) inbox; /* blocks that others freed */
 };
 
@@ -142,6 +159,21 @@ void hak_tiny_collect(struct hak_tiny *tiny);
 
 /* Empties the bins into the slabs and gives back every slab not in use. */
 void hak_tiny_trim(struct hak_tiny *tiny);
+
+/*
+ * Seals every slab with a block in use. Free blocks are read, none is written
+ * to. O(slabs and blocks in bins).
+ */
+void hak_tiny_seal(struct hak_tiny *tiny);
+
+/* Takes back a block of a sealed slab of its own. */
+void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block);
+
+/* hak_remote_free for a block of a sealed slab, self's or another heap's. */
+uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag);
+
+/* Takes in what other threads freed of sealed slabs. */
+void hak_tiny_seal_collect(struct hak_tiny *tiny);
 
 /*
  * From here on blocks stay in the bins: for a heap that is about to be

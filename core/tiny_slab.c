@@ -17,14 +17,16 @@ static void trace_slab(unsigned class)
 uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
                             unsigned kind)
 {
-    uint32_t number =
-        hak_range_slabs_take(1, HAK_LANE_TINY, kind != HAK_TAG_PACKED);
     struct hak_slab *slab;
+    uint32_t number;
 
+    hak_tiny_seal_collect(tiny); /* which may bring one */
+    number = hak_range_slabs_take(1, HAK_LANE_TINY, kind != HAK_TAG_PACKED);
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }
     slab = hak_range_slab(number);
+    atomic_store_explicit(&slab->remote, 0, memory_order_relaxed);
     slab->free = NULL;
     slab->nfree = 0;
     slab->carved = 0;
@@ -55,6 +57,25 @@ void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
     hak_slab_leave(&tiny->all, number);
     tiny->nslabs--;
     hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+}
+
+void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
+{
+    uint32_t number = tiny->shelves[class].open;
+
+    while (number != HAK_NO_SLAB) {
+        struct hak_slab *slab = hak_range_slab(number);
+        uint32_t next = slab->open_next;
+
+        if (slab->nfree == slab->carved) {
+            hak_tiny_slab_give(tiny, number);
+        }
+        number = next;
+    }
+    number = tiny->shelves[class].fresh;
+    if (number != HAK_NO_SLAB && hak_range_slab(number)->carved == 0) {
+        hak_tiny_slab_give(tiny, number);
+    }
 }
 
 /* The unit of the starter slab at this distance from the range's base. */
@@ -147,7 +168,7 @@ void hak_tiny_release(struct hak_tiny *tiny)
     uint32_t all = tiny->all;
 
     tiny->all = HAK_NO_SLAB;
-    tiny->nslabs = 0;
+    tiny->nslabs = tiny->nsealed = 0;
     if (all != HAK_NO_SLAB) {
         hak_range_list_give(all, HAK_LANE_TINY);
     }

@@ -19,7 +19,10 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
 /* Gives back a slab of which no block is in use. */
 void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number);
 
-/* Takes one block back into its slab. */
+/* Gives back the slabs of a class of which no block is in use. */
+void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class);
+
+/* Takes one block back into its slab, which is not sealed. */
 void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block);
 
 #endif /* HAK_TINY_SLAB_H */

@@ -139,6 +139,34 @@ HAK_API void hak_heap_free(hak_heap *heap, void *ptr);
 /* Bytes in live blocks of the heap, rounded up to whole blocks. */
 HAK_API size_t hak_heap_live(const hak_heap *heap);
 
+/* ---- the fork seal ------------------------------------------------------ */
+
+/*
+ * For processes that fork and go on in parent and child, a server and its
+ * workers: a free block of the parent's lies on a page that both share, and a
+ * child that uses it gets the whole page copied. A sealed heap leaves what it
+ * has alone: it allocates from fresh memory, and a free of a block from before
+ * writes to nothing but a table outside, until all blocks of a slab of 64 KB
+ * are free and the slab is used again. What was free stays unused until then.
+ *
+ * hak_seal seals the calling thread's heap and those of threads that have
+ * ended, and gives idle memory back as hak_trim does. Call it in the parent,
+ * before the forks and after what is to be shared was built; it may be called
+ * again. Other running threads seal their own heaps. HAKMEM_SEAL_FORK=1 seals
+ * all threads' heaps in every forked child.
+ */
+HAK_API void hak_seal(void);
+
+/* The same for one heap made by hand. */
+HAK_API void hak_heap_seal(hak_heap *heap);
+
+/*
+ * Whether a heap made by hand is to be sealed in every child of a fork, before
+ * fork returns there; off in a new heap, HAKMEM_SEAL_FORK does not matter.
+ * A heap that another thread was just at work on is left as it is.
+ */
+HAK_API void hak_heap_seal_at_fork(hak_heap *heap, bool on);
+
 /* ---- memory back, figures, version ------------------------------------- */
 
 /*

@@ -14,6 +14,7 @@
 /* What the spans come to. */
 struct pool_sums {
     size_t spans, slabs, remote; /* spans with remote frees */
+    size_t sealed;               /* slabs; `slabs` are the others */
     size_t in_class[HAK_POOL_CLASSES];
     size_t open[HAK_POOL_CLASSES];
     size_t taken[HAK_POOL_CLASSES]; /* blocks */
@@ -34,6 +35,7 @@ UNIT void pool_check_span(const struct hak_pool *pool, uint32_t number,
 {
     const struct hak_slab *span = hak_range_slab(number);
     unsigned class = span->class - HAK_TAG_POOL;
+    bool sealed = hak_range_sealed((size_t)number << HAK_SLAB_SHIFT);
     uint64_t remote, taken;
 
     NEED(class < HAK_POOL_CLASSES);
@@ -52,12 +54,15 @@ UNIT void pool_check_span(const struct hak_pool *pool, uint32_t number,
         NEED(hak_range_back(number + i) == i);
         NEED(hak_range_slab(number + i)->populated <= HAK_SLAB_SIZE);
         NEED(hak_range_tag((size_t)(number + i) << HAK_SLAB_SHIFT) ==
-             pool->tag + class);
+             ((pool->tag + class) | (sealed ? HAK_TAG_SEALED : 0)));
     }
+    NEED(!sealed || taken != 0);
     sums->spans++;
-    sums->slabs += span->slabs;
+    sums->slabs += sealed ? 0 : span->slabs;
+    sums->sealed += sealed ? span->slabs : 0;
     sums->in_class[class]++;
-    sums->open[class] += span->bits != 0 || span->ready != pool_all_bits(class);
+    sums->open[class] +=
+        !sealed && (span->bits != 0 || span->ready != pool_all_bits(class));
     sums->remote += remote != 0;
     sums->taken[class] += (size_t)__builtin_popcountll(taken);
 }
@@ -144,7 +149,7 @@ UNIT void pool_check_tags(const struct hak_pool *pool)
                  HAK_TAG_CLASS(tag) >= HAK_TAG_POOL &&
                  HAK_TAG_CLASS(tag) < HAK_TAG_POOL + HAK_POOL_CLASSES;
     }
-    NEED(count == pool->nslabs);
+    NEED(count == pool->nslabs + pool->nsealed);
 }
 
 /* All but the tags, which is slow; the sums. */
@@ -157,11 +162,11 @@ UNIT struct pool_sums pool_check_quick(const struct hak_pool *pool)
     for (uint32_t n = pool->all; n != HAK_NO_SLAB;) {
         NEED(hak_range_slab(n)->all_prev == before);
         pool_check_span(pool, n, &sums);
-        NEED(sums.slabs <= pool->nslabs);
+        NEED(sums.slabs <= pool->nslabs && sums.sealed <= pool->nsealed);
         before = n;
         n = hak_range_slab(n)->all_next;
     }
-    NEED(sums.slabs == pool->nslabs);
+    NEED(sums.slabs == pool->nslabs && sums.sealed == pool->nsealed);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         pool_check_open(pool, c, sums.open[c]);
         pool_check_bin(pool, c, &sums);

@@ -55,10 +55,29 @@ UNIT size_t tiny_mark_list(struct tiny_marks *marks,
     return count;
 }
 
-/* What the slabs of one class come to. */
+/* What the slabs of one class come to; the sealed ones are also in `remote`,
+ * blocks of theirs that others freed, and in no other figure but the last. */
 struct tiny_sums {
-    size_t slabs, open, carved, nfree, idle;
+    size_t slabs, open, carved, nfree, idle, remote;
+    size_t sealed_used; /* blocks of sealed slabs not known to be free */
 };
+
+/* A sealed slab: only its counts mean something. */
+UNIT void tiny_check_sealed(const struct hak_tiny *tiny, uint32_t number,
+                            struct tiny_sums *sums)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    unsigned class = slab->class;
+
+    NEED(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+         (tiny->tag | class | HAK_TAG_SEALED));
+    NEED(class < HAK_TINY_CLASSES);
+    NEED(slab->block == hak_tiny_size[class]);
+    NEED(slab->nfree < slab->carved && slab->carved <= slab->capacity);
+    NEED(atomic_load(&slab->remote) <= slab->carved - slab->nfree);
+    sums[class].sealed_used += slab->carved - slab->nfree;
+    sums[class].remote += atomic_load(&slab->remote) != 0;
+}
 
 /* One slab: its own fields and its free list. */
 UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
@@ -94,17 +113,42 @@ UNIT void tiny_check_all(struct tiny_marks *marks, const struct hak_tiny *tiny,
                          struct tiny_sums *sums)
 {
     uint32_t before = HAK_NO_SLAB;
-    size_t count = 0;
+    size_t count = 0, sealed = 0;
 
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;) {
         NEED(n < marks->slabs);
         NEED(hak_range_slab(n)->all_prev == before);
-        tiny_check_slab(marks, tiny, n, sums);
-        NEED(++count <= tiny->nslabs);
+        if (hak_range_sealed((size_t)n << HAK_SLAB_SHIFT)) {
+            tiny_check_sealed(tiny, n, sums);
+            sealed++;
+        } else {
+            tiny_check_slab(marks, tiny, n, sums);
+            count++;
+        }
+        NEED(count <= tiny->nslabs && sealed <= tiny->nsealed);
         before = n;
         n = hak_range_slab(n)->all_next;
     }
-    NEED(count == tiny->nslabs);
+    NEED(count == tiny->nslabs && sealed == tiny->nsealed);
+}
+
+/* The inbox of sealed slabs: each that others freed blocks of. */
+UNIT void tiny_check_inbox(const struct hak_tiny *tiny,
+                           const struct tiny_sums *sums)
+{
+    struct hak_tiny *mine = (struct hak_tiny *)(uintptr_t)tiny;
+    size_t count = 0, most = 0;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        most += sums[c].remote;
+    }
+    for (uint32_t n = atomic_load(&mine->sealed_inbox); n != HAK_NO_SLAB;
+         n = hak_range_slab(n)->inbox_next) {
+        NEED(hak_range_sealed((size_t)n << HAK_SLAB_SHIFT));
+        NEED(atomic_load(&hak_range_slab(n)->remote) != 0);
+        NEED(++count <= most);
+    }
+    NEED(count == most);
 }
 
 /* The open list of a class: exactly the slabs with free blocks. */
@@ -142,7 +186,8 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
     NEED(shelf->loose == NULL && shelf->nloose == 0);
     NEED(spare == shelf->spare_count);
     NEED(shelf->taken >= 0);
-    NEED((size_t)shelf->taken == sums->carved - sums->nfree);
+    NEED((size_t)shelf->taken ==
+         sums->carved - sums->nfree + sums->sealed_used);
     NEED((size_t)shelf->taken >= head + spare);
     NEED(hak_tiny_live(tiny, class) == (size_t)shelf->taken - head - spare);
     NEED(shelf->filled >= sums->slabs - (shelf->fresh != HAK_NO_SLAB));
@@ -180,7 +225,7 @@ UNIT void tiny_check_tags(const struct hak_tiny *tiny)
                  HAK_TAG_CLASS(tag) - HAK_TAG_POOL < HAK_POOL_CLASSES);
         }
     }
-    NEED(count == tiny->nslabs);
+    NEED(count == tiny->nslabs + tiny->nsealed);
 }
 
 UNIT void tiny_check(const struct hak_tiny *tiny)
@@ -199,6 +244,7 @@ UNIT void tiny_check(const struct hak_tiny *tiny)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny_check_class(&marks, tiny, c, &sums[c]);
     }
+    tiny_check_inbox(tiny, sums);
     tiny_check_tags(tiny);
     munmap(marks.bits, bytes);
 }

@@ -1,0 +1,86 @@
+/*
+ * tiny_seal.c - the fork seal in the Tiny lane: frees into sealed slabs.
+ *
+ * Layer 4. What seals them is hak_tiny_seal in tiny.c.
+ */
+#include "tiny.h"
+
+/* n blocks of a sealed slab, of this class, are free again. */
+static void count(struct hak_tiny *tiny, uint32_t number, unsigned class,
+                  uint32_t n)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    tiny->shelves[class].taken -= n;
+    if (slab->class == HAK_TAG_PACKED) {
+        return; /* the starter slab stays until the heap ends */
+    }
+    slab->nfree += n;
+    if (slab->nfree == slab->carved) {
+        hak_slab_leave(&tiny->all, number);
+        tiny->nsealed--;
+        hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+    }
+}
+
+void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    count(tiny, hak_range_number(block), hak_tiny_class_at(block), 1);
+}
+
+/* A block of another heap's; returns as hak_remote_free. */
+static uint32_t send(struct hak_tiny *owner, const void *p)
+{
+    uint32_t number = hak_range_number(p);
+
+    if (atomic_fetch_add_explicit(&hak_range_slab(number)->remote, 1,
+                                  memory_order_acq_rel) != 0) {
+        return 0;
+    }
+    hak_slab_tell(&owner->sealed_inbox, number);
+    return owner->id;
+}
+
+uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
+{
+    struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
+
+    hak_link_refuse(p);
+    if (owner != self) {
+        if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) { /* of several classes */
+            return hak_remote_free(self, p, tag);
+        }
+        hak_link_mark(p);
+        return send(owner, p);
+    }
+    hak_tiny_busy(self, true);
+    hak_link_mark(p);
+    hak_tiny_seal_put(self, p);
+    hak_tiny_busy(self, false);
+    return 0;
+}
+
+void hak_tiny_seal_collect(struct hak_tiny *tiny)
+{
+    uint32_t number;
+
+    /* seq_cst: as in hak_tiny_collect. */
+    if (HAK_LIKELY(atomic_load_explicit(&tiny->sealed_inbox,
+                                        memory_order_seq_cst) == HAK_NO_SLAB)) {
+        return;
+    }
+    number = atomic_exchange_explicit(&tiny->sealed_inbox, HAK_NO_SLAB,
+                                      memory_order_acquire);
+    while (number != HAK_NO_SLAB) {
+        struct hak_slab *slab = hak_range_slab(number);
+        uint32_t next = slab->inbox_next;
+        /* From here on the slab may be put into the inbox again. */
+        uint32_t n = (uint32_t)atomic_exchange_explicit(&slab->remote, 0,
+                                                        memory_order_acq_rel);
+
+        tiny->remote_frees += n;
+        tiny->remote_bytes += (uint64_t)n * slab->block;
+        count(tiny, number, slab->class, n);
+        number = next;
+    }
+}
