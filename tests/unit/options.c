@@ -27,11 +27,12 @@ Test(options, defaults)
     cr_assert_eq(hak_option(HAK_OPT_huge), HAK_HUGE_AUTO);
     cr_assert_eq(hak_option(HAK_OPT_trace), 0);
     cr_assert_eq(hak_option(HAK_OPT_purge_delay), 1000);
+    cr_assert_eq(hak_option(HAK_OPT_seal_fork), 0);
     cr_assert_eq(hak_option(HAK_OPT_show_stats), HAK_SHOW_NOT);
     cr_assert_eq(hak_option(HAK_OPT_force_libc_alloc), 0);
     cr_assert_eq(hak_option(HAK_OPT_bench_fast_mode), 0);
     cr_assert_eq(hak_option(HAK_OPT_wrap_diag), 0);
-    cr_assert_eq((int)HAK_OPTIONS, 8, "a new option: test its default here");
+    cr_assert_eq((int)HAK_OPTIONS, 9, "a new option: test its default here");
 }
 
 /* One setting and the value that must come of it. */
