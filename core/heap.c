@@ -60,6 +60,13 @@ void hak_heap_seal_slabs(struct hak_heap *heap)
     }
 }
 
+void hak_heap_seal_count(struct hak_heap *heap)
+{
+    hak_tiny_busy(&heap->tiny, true);
+    hak_tiny_seal_count(&heap->tiny, UINT32_MAX);
+    hak_tiny_busy(&heap->tiny, false);
+}
+
 /* Whether two readings of a running thread's words are of one moment. */
 static bool near(uint64_t a, uint64_t b)
 {

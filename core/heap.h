@@ -72,8 +72,11 @@ _Static_assert(offsetof(struct hak_heap_large, pool.stacks) +
                            HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT *
                                sizeof(void *) <=
                        HAK_PAGE &&
-                   sizeof(struct hak_heap_large) <= HAK_HEAP_SLOT - HAK_PAGE,
-               "it has the second page, with short stacks it needs no other");
+                   sizeof(struct hak_heap_large) <=
+                       HAK_HEAP_SLOT - HAK_PAGE -
+                           HAK_TINY_STALE * sizeof(struct hak_block *),
+               "it has the second page, with short stacks it needs no other; "
+               "what a seal needs of the last is left");
 
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void hak_heap_use_large(struct hak_heap *heap);
@@ -93,6 +96,9 @@ void hak_heap_collect(struct hak_heap *heap);
  * is written to for the first time costs the same wherever it lies.
  */
 void hak_heap_seal_slabs(struct hak_heap *heap);
+
+/* Makes known which blocks of sealed slabs are free, as far as it is not. */
+void hak_heap_seal_count(struct hak_heap *heap);
 
 /*
  * Takes a slot for a heap. Without a range the heap is a page of its own with

@@ -338,6 +338,7 @@ void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
 
 size_t hak_heap_trim(hak_heap *heap)
 {
+    hak_heap_seal_count(heap);
     hak_heap_collect(heap);
     settle(heap);
     return hak_ace_trim() + hak_range_purge();

@@ -271,8 +271,8 @@ void hak_range_list_give(uint32_t first, enum hak_lane lane);
 size_t hak_range_populated(void);
 
 /*
- * From here on the ladder's top, huge pages, begins as far above what is
- * resident now as it does in a new process: after a seal.
+ * After a seal: the ladder's top, huge pages, begins only when the process has
+ * grown by a good deal more, so that a worker that needs little gets little.
  */
 void hak_range_start_small(void);
 

@@ -26,6 +26,7 @@ void hak_seal(void)
 void hak_heap_seal(hak_heap *heap)
 {
     hak_heap_seal_slabs(heap);
+    hak_heap_seal_count(heap);
     if (hak_range.size != 0) {
         give_back();
     }

@@ -20,6 +20,7 @@ _Atomic(size_t) hak_supers_populated;
  * then twice as many, and so on.
  */
 #define HUGE_FROM (8 * HAK_MIB)
+#define HUGE_FROM_SEALED (32 * HAK_MIB) /* above what the seal found */
 #define HUGE_SKIP 4
 #define HUGE_SKIP_MOST 1024
 
@@ -34,7 +35,7 @@ _Atomic(size_t) hak_supers_populated;
 /* Under the lock. */
 static uint32_t huge_pass; /* superslabs to pass up */
 static uint32_t huge_skip; /* how many at the next dear one */
-static size_t huge_base;   /* resident bytes that don't count for HUGE_FROM */
+static size_t huge_from = HUGE_FROM;
 
 /* Any thread: what the last populated small pages cost, ns per superslab. */
 static _Atomic(uint64_t) small_cost;
@@ -155,8 +156,8 @@ static bool huge_wanted(void)
     size_t mode = hak_option(HAK_OPT_huge);
     size_t populated = atomic_load(&hak_supers_populated);
 
-    huge_base = hak_min(huge_base, populated);
-    if (mode == HAK_HUGE_NEVER || populated - huge_base < HUGE_FROM) {
+    huge_from = hak_min(huge_from, populated + HUGE_FROM_SEALED);
+    if (mode == HAK_HUGE_NEVER || populated < huge_from) {
         return false;
     }
     if (mode == HAK_HUGE_AUTO && huge_pass > 0) {
@@ -509,6 +510,6 @@ size_t hak_range_populated(void)
 void hak_range_start_small(void)
 {
     hak_lock_take(&hak_supers.lock);
-    huge_base = hak_range_populated();
+    huge_from = hak_range_populated() + HUGE_FROM_SEALED;
     hak_lock_drop(&hak_supers.lock);
 }

@@ -255,12 +255,14 @@ void hak_thread_trim(void)
 {
     if (hak_thread_has_heap()) {
         send_all(hak_self);
+        hak_heap_seal_count(hak_self);
         hak_heap_collect(hak_self);
     }
     hak_lock_take(&lock);
     for (uint32_t id = parked; id != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
+        hak_heap_seal_count(heap);
         hak_heap_collect(heap);
         id = heap->parked_next;
     }
@@ -272,12 +274,14 @@ void hak_thread_seal(void)
     if (hak_thread_has_heap()) {
         send_all(hak_self);
         hak_heap_seal_slabs(hak_self);
+        hak_heap_seal_count(hak_self);
     }
     hak_lock_take(&lock);
     for (uint32_t id = parked; id != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
         hak_heap_seal_slabs(heap);
+        hak_heap_seal_count(heap);
         id = heap->parked_next;
     }
     hak_lock_drop(&lock);

@@ -47,6 +47,9 @@
 #define HEED_REFILLS 8
 #define IDLE_MOST (64 * HAK_KIB)
 
+/* Blocks of stale lists that are counted then. */
+#define IDLE_COUNT 1000
+
 static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 {
     size_t share = (tiny->nslabs * HAK_SLAB_SIZE) >> tiny->share;
@@ -411,6 +414,7 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 static void relieve(struct hak_tiny *tiny)
 {
     hak_tiny_seal_collect(tiny);
+    hak_tiny_seal_count(tiny, IDLE_COUNT);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         struct hak_block *spare = tiny->bins[c].spare;
 
@@ -518,24 +522,27 @@ void hak_tiny_trim(struct hak_tiny *tiny)
     hak_tiny_busy(tiny, false);
 }
 
-/* Free blocks of sealed slabs. */
+/* A list of free blocks of sealed slabs. */
 static void give_up(struct hak_tiny *tiny, struct hak_block *list)
 {
-    while (list != NULL) {
-        struct hak_block *next = hak_link_get(list);
-
-        hak_tiny_seal_put(tiny, list);
-        list = next;
+    if (list != NULL) {
+        hak_tiny_stale(tiny)[tiny->nstale++] = list;
     }
 }
 
-/* A class whose slabs are all sealed begins anew. */
+/*
+ * A class whose slabs are all sealed begins anew. (Its heap may be that of
+ * another thread, which a fork stopped between two of its counters: figures may
+ * then be off by a block.)
+ */
 static void seal_class(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
-    struct hak_block *head = tiny->bins[class].head;
-    struct hak_block *spare = tiny->bins[class].spare;
 
+    settle(tiny, class);
+    shelf->taken -= head_count(tiny, class) + shelf->spare_count;
+    give_up(tiny, tiny->bins[class].head);
+    give_up(tiny, tiny->bins[class].spare);
     shelf->open = shelf->fresh = HAK_NO_SLAB;
     shelf->step = CARVE_FIRST;
     shelf->filled = 0;
@@ -544,13 +551,14 @@ static void seal_class(struct hak_tiny *tiny, unsigned class)
     tiny->bins[class].spare = NULL;
     shelf->spare_count = 0;
     head_set(tiny, class, NULL, 0);
-    give_up(tiny, head);
-    give_up(tiny, spare);
 }
 
 void hak_tiny_seal(struct hak_tiny *tiny)
 {
     hak_tiny_busy(tiny, true);
+    if (tiny->nstale > HAK_TINY_STALE - 2 * HAK_TINY_CLASSES) {
+        hak_tiny_seal_count(tiny, UINT32_MAX);
+    }
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         hak_tiny_slab_trim(tiny, c);
     }

@@ -29,7 +29,9 @@
  *     another thread's --remote + 1--> descriptor, inbox of slabs --'
  *
  * With nfree == carved no block is in use and the slab is given back. Until
- * then its free blocks serve nobody.
+ * then its free blocks serve nobody. Blocks that were in bins must be counted
+ * as well, which means to read them all: it is not done at the fork. The lists
+ * are stale, and each free into a sealed slab counts a few of their blocks.
  *
  * Invariants, for each class c of a heap:
  *   - head holds base + (grant - left) - pops blocks: what it held when it was
@@ -45,7 +47,8 @@
  *   - a slab with nfree == carved stays only as `fresh` or when it was the
  *     class's only open slab; if it is sealed it does not stay;
  *   - no block of a sealed slab is in head, spare or loose; one that is free
- *     is counted in nfree or remote, or was sent to the inbox before;
+ *     is counted in nfree or remote, or in a stale list, or was sent to the
+ *     inbox before;
  *   - a sealed slab is in sealed_inbox, or about to be, exactly if remote != 0.
  */
 #ifndef HAK_TINY_H
@@ -122,6 +125,7 @@ struct hak_tiny {
     uint32_t all;     /* first of all slabs */
     uint32_t nslabs;  /* those that are not sealed */
     uint32_t nsealed; /* those that are */
+    uint32_t nstale;  /* stale lists */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
@@ -161,10 +165,24 @@ void hak_tiny_collect(struct hak_tiny *tiny);
 void hak_tiny_trim(struct hak_tiny *tiny);
 
 /*
- * Seals every slab with a block in use. Free blocks are read, none is written
- * to. O(slabs and blocks in bins).
+ * Seals every slab with a block in use, or that may have one. No block is
+ * touched. O(slabs).
  */
 void hak_tiny_seal(struct hak_tiny *tiny);
+
+/* The stale lists, at the end of the heap's slot: the last is the next. */
+#define HAK_TINY_STALE (4 * HAK_TINY_CLASSES)
+
+HAK_INLINE struct hak_block **hak_tiny_stale(struct hak_tiny *tiny)
+{
+    char *end = (char *)tiny + HAK_HEAP_SLOT;
+
+    return (struct hak_block **)(void *)end - HAK_TINY_STALE;
+}
+
+/* Counts up to so many blocks of the stale lists. The caller marks itself as
+ * busy. */
+void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most);
 
 /* Takes back a block of a sealed slab of its own. */
 void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block);

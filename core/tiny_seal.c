@@ -5,13 +5,14 @@
  */
 #include "tiny.h"
 
-/* n blocks of a sealed slab, of this class, are free again. */
-static void count(struct hak_tiny *tiny, uint32_t number, unsigned class,
-                  uint32_t n)
+/* Blocks of stale lists that a free counts. */
+#define COUNT_STEP 2
+
+/* n blocks of a sealed slab are free. */
+static void count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
 {
     struct hak_slab *slab = hak_range_slab(number);
 
-    tiny->shelves[class].taken -= n;
     if (slab->class == HAK_TAG_PACKED) {
         return; /* the starter slab stays until the heap ends */
     }
@@ -23,9 +24,24 @@ static void count(struct hak_tiny *tiny, uint32_t number, unsigned class,
     }
 }
 
+void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
+{
+    struct hak_block **lists = hak_tiny_stale(tiny);
+
+    for (; tiny->nstale > 0 && most > 0; most--) {
+        struct hak_block **list = &lists[tiny->nstale - 1];
+        struct hak_block *block = *list;
+
+        *list = hak_link_get(block);
+        tiny->nstale -= *list == NULL;
+        count(tiny, hak_range_number(block), 1);
+    }
+}
+
 void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
 {
-    count(tiny, hak_range_number(block), hak_tiny_class_at(block), 1);
+    tiny->shelves[hak_tiny_class_at(block)].taken--;
+    count(tiny, hak_range_number(block), 1);
 }
 
 /* A block of another heap's; returns as hak_remote_free. */
@@ -56,6 +72,7 @@ uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
     hak_tiny_busy(self, true);
     hak_link_mark(p);
     hak_tiny_seal_put(self, p);
+    hak_tiny_seal_count(self, COUNT_STEP);
     hak_tiny_busy(self, false);
     return 0;
 }
@@ -80,7 +97,8 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
 
         tiny->remote_frees += n;
         tiny->remote_bytes += (uint64_t)n * slab->block;
-        count(tiny, number, slab->class, n);
+        tiny->shelves[slab->class].taken -= n;
+        count(tiny, number, n);
         number = next;
     }
 }

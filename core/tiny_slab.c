@@ -168,7 +168,7 @@ void hak_tiny_release(struct hak_tiny *tiny)
     uint32_t all = tiny->all;
 
     tiny->all = HAK_NO_SLAB;
-    tiny->nslabs = tiny->nsealed = 0;
+    tiny->nslabs = tiny->nsealed = tiny->nstale = 0;
     if (all != HAK_NO_SLAB) {
         hak_range_list_give(all, HAK_LANE_TINY);
     }

@@ -59,7 +59,8 @@ UNIT size_t tiny_mark_list(struct tiny_marks *marks,
  * blocks of theirs that others freed, and in no other figure but the last. */
 struct tiny_sums {
     size_t slabs, open, carved, nfree, idle, remote;
-    size_t sealed_used; /* blocks of sealed slabs not known to be free */
+    size_t sealed_used; /* blocks of sealed slabs not counted as free */
+    size_t stale;       /* those of them that are free all the same */
 };
 
 /* A sealed slab: only its counts mean something. */
@@ -132,6 +133,21 @@ UNIT void tiny_check_all(struct tiny_marks *marks, const struct hak_tiny *tiny,
     NEED(count == tiny->nslabs && sealed == tiny->nsealed);
 }
 
+/* The stale lists: free blocks of sealed slabs. */
+UNIT void tiny_check_stale(const struct hak_tiny *tiny, struct tiny_sums *sums)
+{
+    struct hak_block **lists = hak_tiny_stale((void *)(uintptr_t)tiny);
+
+    NEED(tiny->nstale <= HAK_TINY_STALE);
+    for (uint32_t i = 0; i < tiny->nstale; i++) {
+        NEED(lists[i] != NULL);
+        for (struct hak_block *p = lists[i]; p != NULL; p = hak_link_get(p)) {
+            NEED(hak_range_sealed(hak_range_offset(p)));
+            sums[hak_tiny_class_at(p)].stale++;
+        }
+    }
+}
+
 /* The inbox of sealed slabs: each that others freed blocks of. */
 UNIT void tiny_check_inbox(const struct hak_tiny *tiny,
                            const struct tiny_sums *sums)
@@ -187,7 +203,7 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
     NEED(spare == shelf->spare_count);
     NEED(shelf->taken >= 0);
     NEED((size_t)shelf->taken ==
-         sums->carved - sums->nfree + sums->sealed_used);
+         sums->carved - sums->nfree + sums->sealed_used - sums->stale);
     NEED((size_t)shelf->taken >= head + spare);
     NEED(hak_tiny_live(tiny, class) == (size_t)shelf->taken - head - spare);
     NEED(shelf->filled >= sums->slabs - (shelf->fresh != HAK_NO_SLAB));
@@ -241,6 +257,7 @@ UNIT void tiny_check(const struct hak_tiny *tiny)
     NEED(marks.bits != MAP_FAILED);
     NEED(!atomic_load(&tiny->busy));
     tiny_check_all(&marks, tiny, sums);
+    tiny_check_stale(tiny, sums);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny_check_class(&marks, tiny, c, &sums[c]);
     }
