@@ -345,6 +345,20 @@ bench-insn: ## instructions per operation (callgrind), loop subtracted
 	@$(MAKE) $(BENCHES)
 	@$(PYTHON) bench/insn.py --build $(BUILD)
 
+# Workers of a server that forks: calls of malloc and free stay calls.
+BENCH_FORK := $(BUILD)/bench/bench_fork
+$(BUILD)/obj/bench/bench_fork.o: FLAGS += -fno-builtin-malloc -fno-builtin-free
+$(BENCH_FORK): $(BUILD)/obj/bench/bench_fork.o
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -ldl
+
+.PHONY: bench-fork
+bench-fork: ## memory of forked workers beside four other allocators
+	@.ci/install-deps bench
+	@$(MAKE) lib $(BENCH_FORK)
+	@$(PYTHON) bench/fork.py --build $(BUILD)
+
 MIXED_hakmem := -DBENCH_HEADER='<hakmem.h>' -DBENCH_MALLOC=hak_malloc \
     -DBENCH_FREE=hak_free
 MIXED_system := -DBENCH_HEADER='<stdlib.h>' -DBENCH_MALLOC=malloc \

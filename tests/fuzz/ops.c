@@ -30,6 +30,8 @@
 /* Bytes that one operation on many blocks asks for, at most. */
 #define BATCH_BYTES ((size_t)16 << 20)
 #define WORKERS 2
+/* A byte names an operation and, with what is left of it, a variant. */
+#define SEAL_VARIANT 5 /* from here on a trim is a seal */
 #define DEPTH_MOST 2
 
 #define KIB ((size_t)1024)
@@ -43,6 +45,7 @@
 static struct {
     const uint8_t *at, *end;
     size_t cost;
+    size_t variant; /* of the operation that runs, 0 to 7 */
 } script;
 
 static size_t next(void)
@@ -488,7 +491,11 @@ static void do_heap_trim(void)
     int at = pick_heap();
 
     if (at != MODEL_NO_HEAP) {
-        hak_heap_trim(model.heaps[at].heap);
+        if (script.variant >= SEAL_VARIANT) {
+            hak_heap_seal(model.heaps[at].heap);
+        } else {
+            hak_heap_trim(model.heaps[at].heap);
+        }
         model_check_heap(at);
         model_check_all();
         script.cost += model.count / 8;
@@ -499,7 +506,11 @@ static void do_heap_trim(void)
 
 static void do_trim(void)
 {
-    hak_trim();
+    if (script.variant >= SEAL_VARIANT) {
+        hak_seal();
+    } else {
+        hak_trim();
+    }
     model_check_all();
     script.cost += 50 + model.count / 8;
 }
@@ -621,8 +632,8 @@ static const struct {
     {"heap_malloc", do_heap_malloc},
     {"heap_malloc many", do_heap_malloc_many},
     {"heap_delete", do_heap_delete},
-    {"heap_trim", do_heap_trim},
-    {"trim", do_trim},
+    {"heap_trim or seal", do_heap_trim},
+    {"trim or seal", do_trim},
     {"check", do_check},
     {"stats", do_stats},
     {"refused", do_refused},
@@ -638,8 +649,10 @@ static const struct {
 static void run(size_t count)
 {
     for (size_t i = 0; i < count && more(); i++) {
-        size_t at = next() % OPERATIONS;
+        size_t what = next();
+        size_t at = what % OPERATIONS;
 
+        script.variant = what / OPERATIONS;
         model.operation = operations[at].name;
         model.step++;
         script.cost++;
