@@ -71,7 +71,7 @@ UNIT void tiny_check_sealed(const struct hak_tiny *tiny, uint32_t number,
     unsigned class = slab->class;
 
     NEED(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
-         (tiny->tag | class | HAK_TAG_SEALED));
+         (tiny->tag | class * HAK_TAG_TINY | HAK_TAG_SEALED));
     NEED(class < HAK_TINY_CLASSES);
     NEED(slab->block == hak_tiny_size[class]);
     NEED(slab->nfree < slab->carved && slab->carved <= slab->capacity);
