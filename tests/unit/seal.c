@@ -342,6 +342,30 @@ Test(seal, an_empty_heap_can_be_sealed)
     hak_heap_delete(heap);
 }
 
+/* Slabs that are kept with nothing in use are not sealed but given back. */
+Test(seal, what_is_wholly_free_is_not_sealed)
+{
+    enum { COUNT = 3000 };
+    unsigned class = hak_tiny_class_16[hak_tiny_index(100)];
+    uint32_t open;
+
+    for (size_t i = 0; i < COUNT; i++) {
+        world.p[i] = hak_malloc(unit_ask(100));
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        hak_free(world.p[i]);
+    }
+    for (open = hak_self->tiny.shelves[class].open;
+         hak_range_slab(open)->nfree != hak_range_slab(open)->carved;
+         open = hak_range_slab(open)->open_next) {
+        cr_assert_neq(open, HAK_NO_SLAB, "the test needs one");
+    }
+    hak_seal();
+    cr_assert_eq(sealed_bytes(), 0);
+    cr_assert_eq(unit_stats().slabs, 0);
+    check(hak_self);
+}
+
 Test(seal, it_can_be_sealed_again_and_again)
 {
     size_t before;
@@ -417,6 +441,24 @@ Test(seal, the_limit_of_a_sealed_heap_holds)
     cr_assert_null(hak_heap_malloc(heap, 1));
     cr_assert_eq(hak_heap_live(heap), 64 * HAK_KIB);
     hak_heap_delete(heap);
+}
+
+/* Huge pages begin anew: a worker that needs little gets little. */
+Test(seal, a_sealed_process_populates_as_a_small_one)
+{
+    uint64_t before;
+
+    setenv("HAKMEM_HUGE", "always", 1);
+    for (size_t i = 0; i < 20000; i++) {
+        world.p[i] = hak_malloc(1000);
+    }
+    cr_assert_gt(unit_stats().populated_bytes, 16 * HAK_MIB);
+    hak_seal();
+    before = unit_stats().populated_bytes;
+    for (size_t i = 0; i < 4000; i++) {
+        cr_assert_not_null(hak_malloc(1000));
+    }
+    cr_assert_lt(unit_stats().populated_bytes - before, 5 * HAK_MIB);
 }
 
 /* ---- other threads ------------------------------------------------------------- */
@@ -562,6 +604,30 @@ Test(seal, a_sealed_heap_outlives_its_thread)
 
 /* ---- fork --------------------------------------------------------------------- */
 
+/* A fork whose child ends when it crashes or hangs. */
+static pid_t start_child(void)
+{
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        alarm(100);
+    }
+    return pid;
+}
+
+/* In a child: as expect_child. */
+static void need_child(pid_t pid)
+{
+    int status;
+
+    NEED(pid >= 0);
+    NEED(waitpid(pid, &status, 0) == pid);
+    NEED(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void expect_child(pid_t pid)
 {
     int status;
@@ -585,7 +651,7 @@ Test(seal, a_child_is_sealed_by_the_option)
 
     want_seal("1");
     build(&world);
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         for (size_t i = 0; i < world.count; i++) {
             NEED(world.p[i] == NULL || in_sealed(world.p[i]));
@@ -617,7 +683,7 @@ Test(seal, a_child_is_not_sealed_without_the_option)
     pid_t pid;
 
     build(&world);
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         NEED(sealed_bytes() == 0);
         _exit(0);
@@ -639,7 +705,7 @@ Test(seal, sealing_a_child_writes_to_no_page)
          n = hak_range_slab(n)->all_next) {
         NEED(mprotect(hak_range_slab_start(n), HAK_SLAB_SIZE, PROT_READ) == 0);
     }
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         churn(&world, 1000);
         _exit(0);
@@ -657,7 +723,7 @@ Test(seal, heaps_made_by_hand_are_sealed_in_a_child_if_they_ask_for_it)
     world.heap = hak_heap_new(NULL);
     build(&world);
     hak_heap_seal_at_fork(world.heap, true);
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         NEED(!in_sealed(p));
         NEED(in_sealed(world.p[1]));
@@ -674,7 +740,7 @@ Test(seal, heaps_made_by_hand_are_sealed_in_a_child_if_they_ask_for_it)
     cr_assert_not(in_sealed(world.p[1]));
     hak_heap_seal_at_fork(world.heap, false);
     want_seal("1");
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         NEED(!in_sealed(world.p[1]));
         _exit(0);
@@ -705,7 +771,7 @@ Test(seal, the_heaps_of_other_threads_are_sealed_in_a_child)
     hak_free(hak_malloc(1));
     thread = unit_start(run_on, &barrier);
     pthread_barrier_wait(&barrier);
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         NEED(unit_stats().heaps_parked == 1);
         NEED(in_sealed(world.p[1]));
@@ -722,6 +788,76 @@ Test(seal, the_heaps_of_other_threads_are_sealed_in_a_child)
     unit_join(thread);
 }
 
+/* Their pages would be copied, too, if the child got them. */
+Test(seal, a_sealed_child_drops_the_pages_of_free_slabs)
+{
+    uint64_t purged;
+    pid_t pid;
+
+    want_seal("1");
+    build(&world);
+    drop_all(&world);
+    purged = unit_stats().purged_bytes;
+    pid = start_child();
+    if (pid == 0) {
+        NEED(unit_stats().purged_bytes > purged);
+        churn(&world, 1000);
+        check(hak_self);
+        _exit(0);
+    }
+    expect_child(pid);
+    cr_assert_eq(unit_stats().purged_bytes, purged, "the parent keeps its own");
+}
+
+static atomic_bool stop;
+
+static void *run_hard(void *arg)
+{
+    struct world *mine = calloc(1, sizeof(*mine));
+    size_t rounds = 0;
+
+    NEED(mine != NULL);
+    while (!atomic_load(&stop)) {
+        if (++rounds % 8 == 0) {
+            build(mine);
+            drop_all(mine);
+        }
+        churn(mine, 3000);
+    }
+    free(mine);
+    return arg;
+}
+
+/* Heaps are caught at any instruction. */
+Test(seal, forks_while_other_threads_run_hard)
+{
+    pthread_t threads[3];
+
+    want_seal("1");
+    for (size_t i = 0; i < 3; i++) {
+        threads[i] = unit_start(run_hard, NULL);
+    }
+    build(&world);
+    for (size_t round = 0; round < unit_scale(60, 5); round++) {
+        pid_t pid = start_child();
+
+        if (pid == 0) {
+            check(hak_self);
+            churn(&world, 500);
+            drop_all(&world);
+            hak_trim(); /* the parked heaps as well */
+            check(hak_self);
+            NEED(hak_self->tiny.nsealed == 0);
+            _exit(0);
+        }
+        expect_child(pid);
+    }
+    atomic_store(&stop, true);
+    for (size_t i = 0; i < 3; i++) {
+        unit_join(threads[i]);
+    }
+}
+
 /* A child of a sealed child, whose own memory is sealed in turn. */
 Test(seal, a_grandchild_is_sealed)
 {
@@ -730,12 +866,12 @@ Test(seal, a_grandchild_is_sealed)
 
     want_seal("1");
     build(&world);
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         for (size_t i = 0; i < 1000; i++) {
             mine[i] = hak_malloc(i);
         }
-        pid = fork();
+        pid = start_child();
         if (pid == 0) {
             for (size_t i = 0; i < 1000; i++) {
                 NEED(in_sealed(mine[i]));
@@ -749,7 +885,7 @@ Test(seal, a_grandchild_is_sealed)
             NEED(sealed_bytes() == 0);
             _exit(0);
         }
-        expect_child(pid);
+        need_child(pid);
         drop_all(&world);
         _exit(0);
     }
@@ -793,7 +929,7 @@ static size_t private_of_child(bool sealed)
     if (sealed) {
         hak_seal();
     }
-    pid = fork();
+    pid = start_child();
     if (pid == 0) {
         size_t before = private_kb();
 
