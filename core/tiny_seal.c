@@ -44,17 +44,33 @@ void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
     count(tiny, hak_range_number(block), 1);
 }
 
-/* A block of another heap's; returns as hak_remote_free. */
+/*
+ * Whether `remote` and what its owner has counted are all of a slab's blocks.
+ * While the owner counts it may be told too late; who comes next will see.
+ */
+static HAK_RACY_READER bool is_done(const struct hak_slab *slab,
+                                    uint64_t remote)
+{
+    const volatile uint32_t *nfree = &slab->nfree, *carved = &slab->carved;
+
+    return remote + *nfree >= *carved;
+}
+
+/*
+ * A block of another heap's; returns as hak_remote_free. If its thread has ended
+ * there is no use to call for it before the slab is free.
+ */
 static uint32_t send(struct hak_tiny *owner, const void *p)
 {
     uint32_t number = hak_range_number(p);
+    struct hak_slab *slab = hak_range_slab(number);
+    uint64_t before =
+        atomic_fetch_add_explicit(&slab->remote, 1, memory_order_acq_rel);
 
-    if (atomic_fetch_add_explicit(&hak_range_slab(number)->remote, 1,
-                                  memory_order_acq_rel) != 0) {
-        return 0;
+    if (before == 0) {
+        hak_slab_tell(&owner->sealed_inbox, number);
     }
-    hak_slab_tell(&owner->sealed_inbox, number);
-    return owner->id;
+    return is_done(slab, before + 1) ? owner->id : 0;
 }
 
 uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
