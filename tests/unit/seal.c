@@ -7,6 +7,7 @@
 #include "pool_check.h"
 #include "thread.h"
 #include "tiny_check.h"
+#include "tiny_slab.h"
 #include "unit.h"
 
 TestSuite(seal, .timeout = 120);
@@ -345,28 +346,25 @@ Test(seal, an_empty_heap_can_be_sealed)
     hak_heap_delete(heap);
 }
 
-/* Slabs that are kept with nothing in use are not sealed but given back. */
+/* A class's only open slab is kept with nothing in use: not by a seal. */
 Test(seal, what_is_wholly_free_is_not_sealed)
 {
-    enum { COUNT = 3000 };
-    unsigned class = hak_tiny_class_16[hak_tiny_index(100)];
-    uint32_t open;
+    enum { COUNT = 64 }; /* blocks of a slab */
+    struct hak_tiny *tiny = tiny_new(false);
+    void *p[COUNT];
 
     for (size_t i = 0; i < COUNT; i++) {
-        world.p[i] = hak_malloc(unit_ask(100));
+        p[i] = hak_tiny_alloc(tiny, HAK_TINY_CLASSES - 1);
     }
     for (size_t i = 0; i < COUNT; i++) {
-        hak_free(world.p[i]);
+        hak_tiny_slab_put(tiny, p[i]);
     }
-    for (open = hak_self->tiny.shelves[class].open;
-         hak_range_slab(open)->nfree != hak_range_slab(open)->carved;
-         open = hak_range_slab(open)->open_next) {
-        cr_assert_neq(open, HAK_NO_SLAB, "the test needs one");
-    }
-    hak_seal();
-    cr_assert_eq(sealed_bytes(), 0);
-    cr_assert_eq(unit_stats().slabs, 0);
-    check(hak_self);
+    cr_assert_eq(tiny->nslabs, 1);
+    hak_tiny_seal(tiny);
+    cr_assert_eq(tiny->nslabs, 0);
+    cr_assert_eq(tiny->nsealed, 0);
+    tiny_check(tiny);
+    tiny_delete(tiny);
 }
 
 Test(seal, it_can_be_sealed_again_and_again)
@@ -668,6 +666,27 @@ Test(seal, the_heap_of_a_thread_that_has_ended_is_sealed)
 Test(seal, a_sealed_heap_outlives_its_thread)
 {
     parked(build_seal_and_end);
+}
+
+static void *make_seal_and_end(void *arg)
+{
+    for (size_t i = 0; i < 2000; i++) {
+        world.p[i] = hak_malloc(100);
+    }
+    hak_seal();
+    return arg;
+}
+
+Test(seal, a_slab_of_a_parked_heap_is_given_back_with_its_last_block)
+{
+    hak_free(hak_malloc(1));
+    unit_in_thread(make_seal_and_end, NULL);
+    for (size_t i = 0; i < 2000; i++) {
+        cr_assert_gt(sealed_bytes(), 0);
+        hak_free(world.p[i]);
+    }
+    cr_assert_eq(sealed_bytes(), 0);
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
 }
 
 /* ---- fork --------------------------------------------------------------------- */
