@@ -177,6 +177,42 @@ $(BUILD)/lua/hakmem.so: $(CORE:%.c=$(BUILD)/obj/%.o) \
 	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
 	    -Wl,--exclude-libs,ALL -Wl,--version-script=adapters/lua/module.map
 
+# ---- the Python module ------------------------------------------------------
+
+# For PYTHON, whatever its version: hakmem_py/ in $(PYTHON_DIR), which is what
+# PYTHONPATH has to name. Wheels are setup.py's.
+ifneq ($(filter python% check-python%,$(MAKECMDGOALS)),)
+PYTHON_SAYS := $(shell $(PYTHON) -c 'import sysconfig as s, platform as p; \
+    print(p.python_version(), s.get_path("include"), \
+        s.get_config_var("EXT_SUFFIX"))')
+endif
+PYTHON_DIR = $(BUILD)/python-$(word 1,$(PYTHON_SAYS))
+PYTHON_MODULE = $(PYTHON_DIR)/hakmem_py/_hakmem$(word 3,$(PYTHON_SAYS))
+PYTHON_OBJECTS = $(patsubst adapters/python/src/%.c,$(PYTHON_DIR)/obj/%.o, \
+    $(wildcard adapters/python/src/*.c))
+
+.PHONY: python check-python
+python: $(PYTHON_MODULE) ## build hakmem_py for PYTHON, into $(BUILD)/python-VERSION
+	$(Q)cp adapters/python/hakmem_py/*.py* adapters/python/hakmem_py/py.typed \
+	    $(PYTHON_DIR)/hakmem_py
+
+# Some of the interpreter's headers are not pedantic.
+$(PYTHON_DIR)/obj/%.o: adapters/python/src/%.c $(STAMP)
+	$(SAY) CC "$< ($(word 1,$(PYTHON_SAYS)))"
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -isystem $(word 2,$(PYTHON_SAYS)) -c $< -o $@
+
+$(PYTHON_MODULE): $(CORE:%.c=$(BUILD)/obj/%.o) $(PYTHON_OBJECTS) \
+    adapters/python/src/module.map
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
+	    -Wl,--version-script=adapters/python/src/module.map
+
+check-python: python ## test hakmem_py under PYTHON
+	@PYTHONPATH=$(abspath $(PYTHON_DIR)) $(PYTHON) -m unittest discover \
+	    -s tests/python $(if $(filter 1,$(V)),-v)
+
 # ---- libhakmem.so, libhakmem.a ----------------------------------------------
 
 # gcc shall not make a calloc of what our calloc does, nor may it take an
@@ -470,7 +506,7 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test fuzz bench lint ci preload
+	@.ci/install-deps demo test fuzz bench lint ci preload python
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))

@@ -1,0 +1,210 @@
+/*
+ * hak_py_serve.c - the functions that CPython calls.
+ *
+ * mem and obj: a block of a bin of the GIL's heap, or hak_py_slow.c by a tail
+ * call. raw, which is used without the GIL: the thread's heap, as hak_malloc.
+ */
+#include <string.h>
+
+#include "hak_py.h"
+#include "hot.h"
+
+char hak_py_none[HAK_PAGE] __attribute__((aligned(64)));
+
+/* ---- mem and obj ----------------------------------------------------------- */
+
+/* The bin for a size of at most HAK_LANE_TINY_MAX. */
+HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
+{
+    uint16_t at = hak_py_extra(heap)->bins[(size + 15) / 16];
+
+    return (struct hak_bin *)(void *)((char *)heap + at);
+}
+
+/* Pops a block for domain `which`, or NULL. */
+HAK_INLINE void *pop(struct hak_heap *heap, struct hak_bin *bin, unsigned which)
+{
+    void *p = hak_bin_pop(bin);
+
+    if (HAK_LIKELY(p != NULL) && which < HAK_PY_OBJ) {
+        hak_py_extra(heap)->tiny[which]++;
+    }
+    return p;
+}
+
+HAK_INLINE void *serve_malloc(unsigned which, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    void *p;
+
+    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
+        return hak_py_malloc(d, size);
+    }
+    p = pop(heap, bin_for(heap, size), which);
+    return HAK_LIKELY(p != NULL) ? p : hak_py_malloc(d, size);
+}
+
+HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    size_t bytes;
+    void *p;
+
+    if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes) ||
+                     bytes > HAK_LANE_TINY_MAX)) {
+        return hak_py_calloc(d, count, size);
+    }
+    p = pop(heap, bin_for(heap, bytes), which);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return hak_py_calloc(d, count, size);
+    }
+    return memset(p, 0, bytes);
+}
+
+/* The class of p, or HAK_TINY_CLASSES or more: no Tiny block of this heap. */
+HAK_INLINE uint32_t class_in(const struct hak_heap *heap, const void *p)
+{
+    size_t offset = hak_range_offset(p);
+
+    if (HAK_UNLIKELY(offset >= hak_range.size)) {
+        return HAK_TINY_CLASSES;
+    }
+    return hak_range_tag(offset) ^ heap->tiny.tag;
+}
+
+HAK_INLINE void serve_free(unsigned which, void *p)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    uint32_t class = class_in(heap, p);
+
+    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES)) {
+        hak_py_free(d, p);
+        return;
+    }
+    if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
+        hak_py_look(&heap->tiny.bins[class]);
+    }
+}
+
+/* Copies n bytes, rounded up to whole 16 as blocks are. */
+HAK_INLINE void copy_blocks(void *to, const void *from, size_t n)
+{
+    size_t i = 0;
+
+    do {
+        memcpy((char *)to + i, (const char *)from + i, 16);
+        i += 16;
+    } while (i < n);
+}
+
+/* A block that shrinks by less than a quarter stays. */
+HAK_INLINE bool stays(size_t old, size_t size)
+{
+    return size <= old && size > old - old / 4;
+}
+
+HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    uint32_t class = class_in(heap, p);
+    struct hak_bin *from, *to;
+    size_t old;
+    void *moved;
+
+    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES || size > HAK_LANE_TINY_MAX)) {
+        return hak_py_realloc(d, p, size);
+    }
+    from = &heap->tiny.bins[class];
+    to = bin_for(heap, size);
+    old = hak_tiny_size[class];
+    if (from == to || stays(old, size)) {
+        return p;
+    }
+    moved = pop(heap, to, which);
+    if (HAK_UNLIKELY(moved == NULL)) {
+        return hak_py_realloc(d, p, size);
+    }
+    copy_blocks(moved, p, hak_min(old, size));
+    if (HAK_UNLIKELY(!hak_bin_push(from, p))) {
+        hak_py_look(from);
+    }
+    return moved;
+}
+
+/* ---- raw -------------------------------------------------------------------- */
+
+static void *raw_malloc(void *ctx, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[HAK_PY_RAW];
+    void *p;
+
+    (void)ctx;
+    if (HAK_UNLIKELY(!d->plain)) {
+        return hak_py_malloc(d, size);
+    }
+    p = hak_hot_malloc(size);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return hak_py_malloc(d, size);
+    }
+    hak_py_extra(hak_self)->tiny[HAK_PY_RAW]++;
+    return p;
+}
+
+static void *raw_calloc(void *ctx, size_t count, size_t size)
+{
+    (void)ctx;
+    return hak_py_calloc(&hak_py.domains[HAK_PY_RAW], count, size);
+}
+
+static void *raw_realloc(void *ctx, void *p, size_t size)
+{
+    (void)ctx;
+    return hak_py_realloc(&hak_py.domains[HAK_PY_RAW], p, size);
+}
+
+static void raw_free(void *ctx, void *p)
+{
+    struct hak_py_domain *d = &hak_py.domains[HAK_PY_RAW];
+
+    (void)ctx;
+    if (HAK_UNLIKELY(!d->plain || !hak_hot_free(p, 0))) {
+        hak_py_free(d, p);
+    }
+}
+
+/* ---- as CPython sees them ---------------------------------------------------- */
+
+#define SERVE(name, which)                                                     \
+    static void *name##_malloc(void *ctx, size_t size)                         \
+    {                                                                          \
+        (void)ctx;                                                             \
+        return serve_malloc(which, size);                                      \
+    }                                                                          \
+    static void *name##_calloc(void *ctx, size_t count, size_t size)           \
+    {                                                                          \
+        (void)ctx;                                                             \
+        return serve_calloc(which, count, size);                               \
+    }                                                                          \
+    static void *name##_realloc(void *ctx, void *p, size_t size)               \
+    {                                                                          \
+        (void)ctx;                                                             \
+        return serve_realloc(which, p, size);                                  \
+    }                                                                          \
+    static void name##_free(void *ctx, void *p)                                \
+    {                                                                          \
+        (void)ctx;                                                             \
+        serve_free(which, p);                                                  \
+    }
+
+SERVE(mem, HAK_PY_MEM)
+SERVE(obj, HAK_PY_OBJ)
+
+const PyMemAllocatorEx hak_py_functions[HAK_PY_DOMAINS] = {
+    {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free},
+    {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free},
+    {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
+};

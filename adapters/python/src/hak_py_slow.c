@@ -1,0 +1,375 @@
+/*
+ * hak_py_slow.c - requests and frees that the hot paths leave.
+ *
+ * `heap` is the GIL's where the domain's paths are the fast ones, and NULL
+ * where every thread works on its own: raw, or more than one GIL. An
+ * installed domain that is off hands requests to the saved allocator and still
+ * takes our blocks back.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "hak_py.h"
+#include "hot.h"
+
+/* How many refills of the GIL's heap pass between two samples for the peak. */
+#define SAMPLE_EVERY 64
+/* Blocks of this size are sampled one by one. */
+#define SAMPLE_LARGE HAK_MIB
+
+static unsigned index_of(const struct hak_py_domain *d)
+{
+    return (unsigned)(d - hak_py.domains);
+}
+
+/*
+ * The heap that d works on, or NULL: the thread's. The GIL's heap also serves
+ * mem and obj while a limit makes them take this way.
+ */
+static struct hak_heap *heap_of(const struct hak_py_domain *d)
+{
+    return d != &hak_py.domains[HAK_PY_RAW] ? hak_py.heap : NULL;
+}
+
+static void add(_Atomic(uint64_t) *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* ---- the limit ------------------------------------------------------------- */
+
+static bool is_limited(void)
+{
+    return HAK_UNLIKELY(hak_py.limit != HAK_PY_NO_LIMIT);
+}
+
+/* Whether `size` more bytes are allowed. */
+static bool admit(struct hak_py_domain *d, size_t size)
+{
+    size_t live = atomic_load_explicit(&hak_py.live, memory_order_relaxed);
+
+    if (live <= hak_py.limit && size <= hak_py.limit - live) {
+        return true;
+    }
+    add(&d->refused);
+    return false;
+}
+
+/* Counts the block p, of ours, in or out. */
+static void count_in(const void *p)
+{
+    if (is_limited()) {
+        atomic_fetch_add(&hak_py.live, hak_lane_usable(p, "limit"));
+    }
+}
+
+static void count_out(const void *p)
+{
+    if (is_limited()) {
+        atomic_fetch_sub(&hak_py.live, hak_lane_usable(p, "limit"));
+    }
+}
+
+/* ---- blocks of ours -------------------------------------------------------- */
+
+/* Counts a block that the heap gave out to d; obj's are the rest. */
+static void count(struct hak_heap *heap, const struct hak_py_domain *d,
+                  size_t size)
+{
+    unsigned which = index_of(d);
+
+    if (which < HAK_PY_OBJ) {
+        struct hak_py_extra *extra = hak_py_extra(heap);
+
+        *(size <= HAK_LANE_TINY_MAX ? &extra->tiny[which]
+                                    : &extra->large[which]) += 1;
+    }
+}
+
+static void *gil_tiny(struct hak_heap *heap, size_t size)
+{
+    void *p = hak_tiny_alloc(&heap->tiny, hak_py_class(size));
+
+    hak_heap_tick(heap);
+    if (HAK_UNLIKELY(heap->tiny.refills % SAMPLE_EVERY == 0)) {
+        hak_py_sample();
+    }
+    return p;
+}
+
+static void *gil_large(struct hak_heap *heap, size_t size, bool *zero)
+{
+    enum hak_reason reason;
+    void *p = hak_large_alloc(heap, HAK_LANE_ALIGN, size, zero, &reason);
+
+    if (HAK_UNLIKELY(size >= SAMPLE_LARGE)) {
+        hak_py_sample();
+    }
+    return p;
+}
+
+/* The calling thread's heap. */
+static void *thread_new(size_t size, bool *zero)
+{
+    enum hak_reason reason;
+    void *p = hak_hot_malloc(size);
+
+    if (p == NULL) {
+        p = hak_hot_large_malloc(size);
+    }
+    if (p == NULL) {
+        p = hak_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
+        return p;
+    }
+    *zero = false;
+    return p;
+}
+
+/*
+ * A block of our lanes for domain d, or NULL; not looked at by the limit.
+ * *zero: wanted all zero, and whether it is.
+ */
+static void *new_block(struct hak_py_domain *d, size_t size, bool *zero)
+{
+    struct hak_heap *heap = heap_of(d);
+    void *p;
+
+    if (HAK_UNLIKELY(size > PTRDIFF_MAX)) {
+        return NULL;
+    }
+    if (heap == NULL) {
+        p = thread_new(size, zero);
+        heap = hak_self;
+    } else if (size <= HAK_LANE_TINY_MAX) {
+        *zero = false;
+        p = gil_tiny(heap, size);
+    } else {
+        p = gil_large(heap, size, zero);
+    }
+    if (HAK_LIKELY(p != NULL)) {
+        count(heap, d, size);
+        count_in(p);
+    }
+    return p;
+}
+
+/* Frees p, in our range. */
+static void free_block(struct hak_py_domain *d, void *p)
+{
+    struct hak_heap *heap = heap_of(d);
+
+    count_out(p);
+    if (heap != NULL) {
+        uint32_t tag = hak_range_tag(hak_range_offset(p));
+        uint32_t class = tag ^ heap->tiny.tag;
+
+        if (class < HAK_TINY_CLASSES) {
+            if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
+                hak_heap_look(heap, &heap->tiny.bins[class]);
+            }
+            return;
+        }
+        if (hak_tag_is_large(tag) && hak_large_free(heap, p)) {
+            return;
+        }
+    }
+    hak_free(p);
+}
+
+/* ---- new blocks ------------------------------------------------------------- */
+
+/* Whether a request of d's is for our lanes; if not, *reason says why. */
+static bool is_ours(const struct hak_py_domain *d, size_t size,
+                    enum hak_py_reason *reason)
+{
+    if (HAK_UNLIKELY(!d->on)) {
+        *reason = HAK_PY_OFF;
+        return false;
+    }
+    *reason = size <= hak_py.most ? HAK_PY_MEMORY : HAK_PY_LARGE;
+    return size <= hak_py.most;
+}
+
+static HAK_NOINLINE void *from_saved(struct hak_py_domain *d, size_t size,
+                                     bool zero, enum hak_py_reason reason)
+{
+    add(&d->fallback[reason]);
+    return zero ? d->saved.calloc(d->saved.ctx, 1, size)
+                : d->saved.malloc(d->saved.ctx, size);
+}
+
+/* A new block, of ours or the saved allocator's; NULL: out of memory. */
+static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
+{
+    enum hak_py_reason reason;
+    bool is_zero = zero;
+    void *p;
+
+    if (HAK_UNLIKELY(!is_ours(d, size, &reason))) {
+        return from_saved(d, size, zero, reason);
+    }
+    if (is_limited() && !admit(d, size)) {
+        return NULL;
+    }
+    p = new_block(d, size, &is_zero);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return from_saved(d, size, zero, HAK_PY_MEMORY);
+    }
+    return zero && !is_zero ? memset(p, 0, size) : p;
+}
+
+void *hak_py_malloc(struct hak_py_domain *d, size_t size)
+{
+    struct hak_heap *heap = d->hot;
+
+    if (HAK_LIKELY(size - HAK_LANE_POOL_MIN <=
+                       HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN &&
+                   heap != NULL && heap->pool != NULL && size <= hak_py.most)) {
+        void *p = hak_pool_pop(heap->pool, hak_pool_class_of(size));
+
+        if (HAK_LIKELY(p != NULL)) {
+            count(heap, d, size);
+            return p;
+        }
+    }
+    return new_any(d, size, false);
+}
+
+void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
+{
+    size_t bytes;
+
+    if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes))) {
+        return NULL;
+    }
+    return new_any(d, bytes, true);
+}
+
+/* ---- frees ------------------------------------------------------------------- */
+
+void hak_py_look(struct hak_bin *bin)
+{
+    hak_heap_look(hak_py.heap, bin);
+}
+
+static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
+{
+    add(&d->foreign);
+    d->saved.free(d->saved.ctx, p);
+}
+
+void hak_py_free(struct hak_py_domain *d, void *p)
+{
+    struct hak_heap *heap = d->hot;
+    size_t offset = hak_range_offset(p);
+
+    if (HAK_LIKELY(offset < hak_range.size)) {
+        uint32_t class =
+            (hak_range_tag(offset) ^ heap->tiny.tag) - HAK_TAG_POOL;
+
+        if (HAK_LIKELY(class < HAK_POOL_CLASSES && heap->pool != NULL &&
+                       hak_pool_is_start(p, class))) {
+            if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+                hak_heap_look_pool(heap, class);
+            }
+            return;
+        }
+        free_block(d, p);
+    } else if (p != NULL) {
+        free_foreign(d, p);
+    }
+}
+
+/* ---- realloc ------------------------------------------------------------------ */
+
+/* Makes a block of the larger lanes fit without copying, or NULL. */
+static void *resize_large(struct hak_py_domain *d, void *p, size_t old,
+                          size_t size)
+{
+    void *moved = NULL;
+
+    if (old <= HAK_LANE_TINY_MAX || size <= HAK_LANE_TINY_MAX ||
+        size > hak_py.most || !d->on || HAK_HARD) {
+        return NULL;
+    }
+    count_out(p);
+    moved = hak_large_resize(p, size);
+    count_in(moved != NULL ? moved : p);
+    return moved;
+}
+
+/* A new place in the lanes above Tiny with the contents of p; NULL: none. */
+static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
+                        size_t size)
+{
+    struct hak_heap *heap = heap_of(d);
+    enum hak_reason reason;
+    enum hak_py_reason why;
+    void *moved;
+
+    if (size <= HAK_LANE_TINY_MAX || HAK_HARD || !is_ours(d, size, &why)) {
+        return NULL;
+    }
+    heap = heap != NULL ? heap : hak_thread_heap(&reason);
+    if (heap == NULL || size > PTRDIFF_MAX) {
+        return NULL;
+    }
+    moved = hak_large_copy(heap, p, old, size, &reason);
+    if (moved != NULL) {
+        count(heap, d, size);
+        count_in(moved);
+    }
+    if (HAK_UNLIKELY(size >= SAMPLE_LARGE)) {
+        hak_py_sample();
+    }
+    return moved;
+}
+
+/* Resizes p, of ours with `old` bytes, to a place of its own. */
+static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
+{
+    void *moved;
+
+    if (is_limited() && size > old && d->on && !admit(d, size - old)) {
+        return NULL;
+    }
+    moved = resize_large(d, p, old, size);
+    if (moved != NULL) {
+        return moved;
+    }
+    moved = copy_large(d, p, old, size);
+    if (moved == NULL) {
+        moved = new_any(d, size, false);
+        if (HAK_UNLIKELY(moved == NULL)) {
+            return size <= old ? p : NULL; /* a shrink never fails */
+        }
+        memcpy(moved, p, hak_min(old, size));
+    }
+    free_block(d, p);
+    return moved;
+}
+
+/* A block that is not ours stays with whoever made it: its size is unknown. */
+static HAK_NOINLINE void *resize_foreign(struct hak_py_domain *d, void *p,
+                                         size_t size)
+{
+    add(&d->foreign);
+    return d->saved.realloc(d->saved.ctx, p, size);
+}
+
+void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size)
+{
+    size_t old;
+
+    if (p == NULL) {
+        return hak_py_malloc(d, size);
+    }
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        return resize_foreign(d, p, size);
+    }
+    old = hak_lane_usable(p, "realloc");
+    if (size <= old && hak_fits_as_is(old, size)) {
+        return p;
+    }
+    return move(d, p, old, size);
+}
