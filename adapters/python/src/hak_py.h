@@ -50,6 +50,7 @@ enum hak_py_reason {
 
 struct hak_py_domain {
     struct hak_heap *hot; /* see above; raw does not use it */
+    unsigned which;       /* const: its place */
     bool plain;           /* raw: on, and no limit */
     bool on;
     bool installed;
@@ -123,6 +124,11 @@ void hak_py_free(struct hak_py_domain *d, void *p);
 /* The look at a bin of the GIL's heap that a push has asked for. */
 void hak_py_look(struct hak_bin *bin);
 
+/* ---- hak_py_copy.c --------------------------------------------------------- */
+
+/* Copies n bytes, as memcpy; for 1 KB and more. */
+extern HAK_HIDDEN void (*hak_py_copy)(void *to, const void *from, size_t n);
+
 /* ---- hak_py_state.c: switching between the states above ------------------- */
 
 /* Makes the GIL's heap and reads the options. False: *reason says why not. */
@@ -156,7 +162,7 @@ int hak_py_enable(unsigned mask);
 
 enum hak_py_option {
 #define HAK_OPTION(type, name, ...) HAK_PY_OPT_##name,
-#include "hak_py_options.def"
+#include "../hak_py_options.def"
 #undef HAK_OPTION
     HAK_PY_OPTIONS
 };

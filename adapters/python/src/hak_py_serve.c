@@ -116,7 +116,8 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
     void *moved;
 
     if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES || size > HAK_LANE_TINY_MAX)) {
-        return hak_py_realloc(d, p, size);
+        return p == NULL ? serve_malloc(which, size)
+                         : hak_py_realloc(d, p, size);
     }
     from = &heap->tiny.bins[class];
     to = bin_for(heap, size);

@@ -17,10 +17,9 @@
 /* Blocks of this size are sampled one by one. */
 #define SAMPLE_LARGE HAK_MIB
 
-static unsigned index_of(const struct hak_py_domain *d)
-{
-    return (unsigned)(d - hak_py.domains);
-}
+/* Blocks of mem of this size and more that grow get 1/ROOM beyond it. */
+#define ROOM_LEAST (8 * HAK_KIB)
+#define ROOM 4
 
 /*
  * The heap that d works on, or NULL: the thread's. The GIL's heap also serves
@@ -28,7 +27,7 @@ static unsigned index_of(const struct hak_py_domain *d)
  */
 static struct hak_heap *heap_of(const struct hak_py_domain *d)
 {
-    return d != &hak_py.domains[HAK_PY_RAW] ? hak_py.heap : NULL;
+    return d->which != HAK_PY_RAW ? hak_py.heap : NULL;
 }
 
 static void add(_Atomic(uint64_t) *counter)
@@ -76,7 +75,7 @@ static void count_out(const void *p)
 static void count(struct hak_heap *heap, const struct hak_py_domain *d,
                   size_t size)
 {
-    unsigned which = index_of(d);
+    unsigned which = d->which;
 
     if (which < HAK_PY_OBJ) {
         struct hak_py_extra *extra = hak_py_extra(heap);
@@ -298,14 +297,34 @@ static void *resize_large(struct hak_py_domain *d, void *p, size_t old,
     return moved;
 }
 
-/* A new place in the lanes above Tiny with the contents of p; NULL: none. */
+/*
+ * What to ask for where a block of d's has grown to `size`. Lists and buffers,
+ * which are mem's, grow by an eighth at a time: without room that is a copy
+ * each time. Strings, which are obj's, leave room themselves, and blocks of
+ * ACE's grow where they are.
+ */
+static size_t with_room(const struct hak_py_domain *d, size_t old, size_t size)
+{
+    if (d->which != HAK_PY_MEM || size <= old || size < ROOM_LEAST ||
+        size > HAK_LANE_POOL_MAX) {
+        return size;
+    }
+    return hak_min(size + size / ROOM, HAK_LANE_ACE_MIN);
+}
+
+/*
+ * A new place in the lanes above Tiny with the contents of p; NULL: none. What
+ * comes from Pool is copied here, quicker than elsewhere.
+ */
 static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
                         size_t size)
 {
     struct hak_heap *heap = heap_of(d);
+    size_t ask = with_room(d, old, size);
     enum hak_reason reason;
     enum hak_py_reason why;
     void *moved;
+    bool zero;
 
     if (size <= HAK_LANE_TINY_MAX || HAK_HARD || !is_ours(d, size, &why)) {
         return NULL;
@@ -314,7 +333,14 @@ static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
     if (heap == NULL || size > PTRDIFF_MAX) {
         return NULL;
     }
-    moved = hak_large_copy(heap, p, old, size, &reason);
+    if (hak_min(old, size) <= HAK_LANE_POOL_MAX) {
+        moved = hak_large_alloc(heap, HAK_LANE_ALIGN, ask, &zero, &reason);
+        if (moved != NULL) {
+            hak_py_copy(moved, p, hak_min(old, size));
+        }
+    } else {
+        moved = hak_large_copy(heap, p, old, size, &reason);
+    }
     if (moved != NULL) {
         count(heap, d, size);
         count_in(moved);

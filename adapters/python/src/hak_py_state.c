@@ -8,17 +8,17 @@
 #include "options.h"
 #include "thread.h"
 
+#define DOMAIN(index) [index] = {.hot = (void *)hak_py_none, .which = (index)}
+
 struct hak_py hak_py = {
     .limit = HAK_PY_NO_LIMIT,
-    .domains = {[HAK_PY_RAW] = {.hot = (void *)hak_py_none},
-                [HAK_PY_MEM] = {.hot = (void *)hak_py_none},
-                [HAK_PY_OBJ] = {.hot = (void *)hak_py_none}}};
+    .domains = {DOMAIN(HAK_PY_RAW), DOMAIN(HAK_PY_MEM), DOMAIN(HAK_PY_OBJ)}};
 
 /* ---- options ---------------------------------------------------------------- */
 
 static const struct hak_option_row rows[HAK_PY_OPTIONS] = {
 #define HAK_OPTION HAK_OPTION_ROW
-#include "hak_py_options.def"
+#include "../hak_py_options.def"
 #undef HAK_OPTION
 };
 
@@ -80,6 +80,9 @@ static struct hak_heap *gil_heap(void)
         return NULL;
     }
     heap->tiny.direct = false;
+    /* Whole structures die at once, with many pushes. */
+    heap->tiny.share = 2;
+    heap->tiny.pushes = 128;
     set_bins(heap);
     return heap;
 }

@@ -30,7 +30,7 @@ static void count_heaps(struct counted *counted, const hak_stats_t *stats)
 static PyObject *domain_dict(const struct hak_py_domain *d,
                              const struct counted *counted)
 {
-    unsigned i = (unsigned)(d - hak_py.domains);
+    unsigned i = d->which;
     unsigned long long fallback[HAK_PY_REASONS], all = 0;
 
     for (unsigned r = 0; r < HAK_PY_REASONS; r++) {
