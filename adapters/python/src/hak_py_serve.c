@@ -13,11 +13,25 @@ char hak_py_none[HAK_PAGE] __attribute__((aligned(64)));
 
 /* ---- mem and obj ----------------------------------------------------------- */
 
-/* The bin for a size of at most HAK_LANE_TINY_MAX. */
+/*
+ * The bin for a size, or NULL if it is not Tiny's. From 1 to 128 B without a
+ * table: every other class, one for each 16 B, beginning with the second.
+ */
 HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
 {
-    uint16_t at = hak_py_extra(heap)->bins[(size + 15) / 16];
+    uint16_t at;
 
+    if (HAK_LIKELY(size - 1 < HAK_TINY_STEP_MAX)) {
+        char *second = (char *)&heap->tiny.bins[1];
+
+        return (struct hak_bin *)(void *)(second +
+                                          ((size - 1) & ~(size_t)15) *
+                                              (sizeof(struct hak_bin) / 8));
+    }
+    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
+        return NULL;
+    }
+    at = hak_py_extra(heap)->bins[(size + 15) / 16];
     return (struct hak_bin *)(void *)((char *)heap + at);
 }
 
@@ -36,12 +50,13 @@ HAK_INLINE void *serve_malloc(unsigned which, size_t size)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
     struct hak_heap *heap = d->hot;
+    struct hak_bin *bin = bin_for(heap, size);
     void *p;
 
-    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
+    if (HAK_UNLIKELY(bin == NULL)) {
         return hak_py_malloc(d, size);
     }
-    p = pop(heap, bin_for(heap, size), which);
+    p = pop(heap, bin, which);
     return HAK_LIKELY(p != NULL) ? p : hak_py_malloc(d, size);
 }
 
@@ -49,14 +64,18 @@ HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
     struct hak_heap *heap = d->hot;
+    struct hak_bin *bin;
     size_t bytes;
     void *p;
 
-    if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes) ||
-                     bytes > HAK_LANE_TINY_MAX)) {
+    if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes))) {
+        return NULL;
+    }
+    bin = bin_for(heap, bytes);
+    if (HAK_UNLIKELY(bin == NULL)) {
         return hak_py_calloc(d, count, size);
     }
-    p = pop(heap, bin_for(heap, bytes), which);
+    p = pop(heap, bin, which);
     if (HAK_UNLIKELY(p == NULL)) {
         return hak_py_calloc(d, count, size);
     }
@@ -115,12 +134,12 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
     size_t old;
     void *moved;
 
-    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES || size > HAK_LANE_TINY_MAX)) {
+    to = bin_for(heap, size);
+    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES || to == NULL)) {
         return p == NULL ? serve_malloc(which, size)
                          : hak_py_realloc(d, p, size);
     }
     from = &heap->tiny.bins[class];
-    to = bin_for(heap, size);
     old = hak_tiny_size[class];
     if (from == to || stays(old, size)) {
         return p;
