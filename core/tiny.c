@@ -70,7 +70,7 @@ static void grant(struct hak_tiny *tiny, unsigned class, int32_t pushes)
     } else if (tiny->alert) {
         pushes = (int32_t)hak_min((size_t)pushes, tiny->pushes);
     } else if (tiny->nslabs > HAK_TINY_LARGE) {
-        pushes = (int32_t)hak_min((size_t)pushes, LARGE_PUSHES);
+        pushes = (int32_t)hak_min((size_t)pushes, tiny->seldom);
     }
     tiny->bins[class].left = tiny->shelves[class].grant = pushes;
 }
@@ -98,6 +98,7 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->direct = direct;
     tiny->share = BUDGET_SHARE;
     tiny->pushes = ALERT_PUSHES;
+    tiny->seldom = LARGE_PUSHES;
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = hak_tiny_magic[c];
         grant(tiny, c, budget(tiny, c));
@@ -407,8 +408,9 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     }
     if (tiny->nslabs > HAK_TINY_LARGE) {
         heed_slow(tiny);
+    } else {
+        heed(tiny);
     }
-    heed(tiny);
     hak_tiny_busy(tiny, false);
 }
 
@@ -469,6 +471,7 @@ static void heed_slow(struct hak_tiny *tiny)
         tiny->idle_at = hak_some_time(later);
         relieve(tiny);
     }
+    tiny->alert = waiting;
     hak_range_tick(now);
 }
 

@@ -82,29 +82,27 @@ HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
     return memset(p, 0, bytes);
 }
 
-/* The class of p, or HAK_TINY_CLASSES or more: no Tiny block of this heap. */
-HAK_INLINE uint32_t class_in(const struct hak_heap *heap, const void *p)
+/* p's class byte: HAK_TAG_TINY_END or more if it is no Tiny block of heap's. */
+HAK_INLINE uint32_t byte_in(const struct hak_heap *heap, const void *p)
 {
-    size_t offset = hak_range_offset(p);
-
-    if (HAK_UNLIKELY(offset >= hak_range.size)) {
-        return HAK_TINY_CLASSES;
-    }
-    return hak_range_tag(offset) ^ heap->tiny.tag;
+    return HAK_LIKELY(hak_range_owns(p)) ? hak_range_tag_of(p) ^ heap->tiny.tag
+                                         : HAK_TAG_TINY_END;
 }
 
 HAK_INLINE void serve_free(unsigned which, void *p)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
     struct hak_heap *heap = d->hot;
-    uint32_t class = class_in(heap, p);
+    uint32_t byte = byte_in(heap, p);
+    struct hak_bin *bin;
 
-    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES)) {
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
         hak_py_free(d, p);
         return;
     }
-    if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
-        hak_py_look(&heap->tiny.bins[class]);
+    bin = hak_tiny_bin(&heap->tiny, byte);
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_py_look(bin);
     }
 }
 
@@ -129,18 +127,18 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
     struct hak_heap *heap = d->hot;
-    uint32_t class = class_in(heap, p);
+    uint32_t byte = byte_in(heap, p);
     struct hak_bin *from, *to;
     size_t old;
     void *moved;
 
     to = bin_for(heap, size);
-    if (HAK_UNLIKELY(class >= HAK_TINY_CLASSES || to == NULL)) {
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END || to == NULL)) {
         return p == NULL ? serve_malloc(which, size)
                          : hak_py_realloc(d, p, size);
     }
-    from = &heap->tiny.bins[class];
-    old = hak_tiny_size[class];
+    from = hak_tiny_bin(&heap->tiny, byte);
+    old = hak_tiny_size[byte / HAK_TAG_TINY];
     if (from == to || stays(old, size)) {
         return p;
     }

@@ -8,12 +8,20 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "hak_py.h"
 #include "hot.h"
 
 /* How many refills of the GIL's heap pass between two samples for the peak. */
 #define SAMPLE_EVERY 64
+/*
+ * Memory goes back only while something happens here: looks at a bin, refills
+ * and one in so many frees of Pool's blocks ask for the time, and when so many
+ * milliseconds have passed, all that may have been idle is looked at.
+ */
+#define ASK_EVERY 4
+#define LOOK_AROUND_EVERY 50
 /* Blocks of this size are sampled one by one. */
 #define SAMPLE_LARGE HAK_MIB
 
@@ -33,6 +41,21 @@ static struct hak_heap *heap_of(const struct hak_py_domain *d)
 static void add(_Atomic(uint64_t) *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* What is due from time to time: see ASK_EVERY. */
+static HAK_NOINLINE void now_and_then(struct hak_heap *heap)
+{
+    static uint64_t next;
+    struct timespec time;
+    uint64_t now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    now = (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
+    if (HAK_UNLIKELY(now >= next)) {
+        next = now + LOOK_AROUND_EVERY;
+        hak_heap_look_around(heap);
+    }
 }
 
 /* ---- the limit ------------------------------------------------------------- */
@@ -89,7 +112,7 @@ static void *gil_tiny(struct hak_heap *heap, size_t size)
 {
     void *p = hak_tiny_alloc(&heap->tiny, hak_py_class(size));
 
-    hak_heap_tick(heap);
+    now_and_then(heap);
     if (HAK_UNLIKELY(heap->tiny.refills % SAMPLE_EVERY == 0)) {
         hak_py_sample();
     }
@@ -114,7 +137,7 @@ static void *thread_new(size_t size, bool *zero)
     void *p = hak_hot_malloc(size);
 
     if (p == NULL) {
-        p = hak_hot_large_malloc(size);
+        p = hak_hot_run(size);
     }
     if (p == NULL) {
         p = hak_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
@@ -159,12 +182,14 @@ static void free_block(struct hak_py_domain *d, void *p)
 
     count_out(p);
     if (heap != NULL) {
-        uint32_t tag = hak_range_tag(hak_range_offset(p));
-        uint32_t class = tag ^ heap->tiny.tag;
+        uint32_t tag = hak_range_tag_of(p);
+        uint32_t byte = tag ^ heap->tiny.tag;
 
-        if (class < HAK_TINY_CLASSES) {
-            if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
-                hak_heap_look(heap, &heap->tiny.bins[class]);
+        if (byte < HAK_TAG_TINY_END) {
+            struct hak_bin *bin = hak_tiny_bin(&heap->tiny, byte);
+
+            if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+                hak_heap_look(heap, bin);
             }
             return;
         }
@@ -248,7 +273,8 @@ void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
 
 void hak_py_look(struct hak_bin *bin)
 {
-    hak_heap_look(hak_py.heap, bin);
+    hak_tiny_look(&hak_py.heap->tiny, bin);
+    now_and_then(hak_py.heap);
 }
 
 static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
@@ -259,23 +285,27 @@ static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
 
 void hak_py_free(struct hak_py_domain *d, void *p)
 {
+    static unsigned frees;
     struct hak_heap *heap = d->hot;
-    size_t offset = hak_range_offset(p);
+    uint32_t class;
 
-    if (HAK_LIKELY(offset < hak_range.size)) {
-        uint32_t class =
-            (hak_range_tag(offset) ^ heap->tiny.tag) - HAK_TAG_POOL;
-
-        if (HAK_LIKELY(class < HAK_POOL_CLASSES && heap->pool != NULL &&
-                       hak_pool_is_start(p, class))) {
-            if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
-                hak_heap_look_pool(heap, class);
-            }
-            return;
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        if (p != NULL) {
+            free_foreign(d, p);
         }
+        return;
+    }
+    class = (hak_range_tag_of(p) ^ heap->tiny.tag) - HAK_TAG_POOL;
+    if (HAK_UNLIKELY(class >= HAK_POOL_CLASSES ||
+                     !hak_pool_is_start(p, class))) {
         free_block(d, p);
-    } else if (p != NULL) {
-        free_foreign(d, p);
+        return;
+    }
+    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+        hak_pool_look(heap->pool, class);
+    }
+    if (HAK_UNLIKELY(++frees % ASK_EVERY == 0)) {
+        now_and_then(heap);
     }
 }
 

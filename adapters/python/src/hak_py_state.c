@@ -82,7 +82,7 @@ static struct hak_heap *gil_heap(void)
     heap->tiny.direct = false;
     /* Whole structures die at once, with many pushes. */
     heap->tiny.share = 2;
-    heap->tiny.pushes = 128;
+    heap->tiny.pushes = heap->tiny.seldom = 128;
     set_bins(heap);
     return heap;
 }
