@@ -39,7 +39,8 @@ def stats(classes=False):
 def limit(bytes):
     """Sets the most bytes that blocks of HAKMEM may have; None: no limit.
 
-    A request beyond it is a MemoryError. Returns the limit there was before.
+    A request beyond it is a MemoryError; small objects then get 64 KB more, so
+    that it can be handled. Returns the limit there was before.
     """
     if bytes is not None and bytes < 0:
         raise ValueError(f"hakmem_py.limit({bytes}): must not be negative")

@@ -61,7 +61,7 @@ struct hak_py_domain {
     _Atomic(uint64_t) refused; /* by the limit */
 };
 
-#define HAK_PY_NO_LIMIT SIZE_MAX
+#define HAK_PY_NO_LIMIT ((size_t)PTRDIFF_MAX)
 
 struct hak_py {
     struct hak_py_domain domains[HAK_PY_DOMAINS];
@@ -73,6 +73,7 @@ struct hak_py {
     /* the limit, and the bytes of our live blocks while there is one */
     size_t limit;
     _Atomic(size_t) live;
+    atomic_bool met; /* and not yet left far behind */
     _Atomic(size_t) peak; /* the most that hak_py_sample has seen */
 };
 extern HAK_HIDDEN struct hak_py hak_py;

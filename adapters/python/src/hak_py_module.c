@@ -119,6 +119,7 @@ static PyObject *py_limit(PyObject *self, PyObject *arg)
         if (PyErr_Occurred()) {
             return NULL;
         }
+        limit = hak_min(limit, HAK_PY_NO_LIMIT);
     }
     pthread_mutex_lock(&lock);
     done = hak_py_set_limit(limit);

@@ -22,6 +22,7 @@
  */
 #define ASK_EVERY 4
 #define LOOK_AROUND_EVERY 50
+#define GRACE (64 * HAK_KIB)
 /* Blocks of this size are sampled one by one. */
 #define SAMPLE_LARGE HAK_MIB
 
@@ -65,15 +66,25 @@ static bool is_limited(void)
     return HAK_UNLIKELY(hak_py.limit != HAK_PY_NO_LIMIT);
 }
 
-/* Whether `size` more bytes are allowed. */
+/*
+ * Whether `size` more bytes are allowed. Once the limit was met, small blocks
+ * may go GRACE bytes beyond it: who handles a MemoryError needs a few. That
+ * ends when so much has been freed that the limit may be met anew.
+ */
 static bool admit(struct hak_py_domain *d, size_t size)
 {
     size_t live = atomic_load_explicit(&hak_py.live, memory_order_relaxed);
+    bool met = atomic_load_explicit(&hak_py.met, memory_order_relaxed);
+    size_t grace = met && size <= HAK_LANE_TINY_MAX ? GRACE : 0;
 
-    if (live <= hak_py.limit && size <= hak_py.limit - live) {
+    if (live <= hak_py.limit + grace && size <= hak_py.limit + grace - live) {
+        if (met && live + GRACE < hak_py.limit) {
+            atomic_store(&hak_py.met, false);
+        }
         return true;
     }
     add(&d->refused);
+    atomic_store(&hak_py.met, true);
     return false;
 }
 
