@@ -42,13 +42,12 @@ ALLOCATORS = {
     STOCK: {},
     "hakmem": {},
     "tiny": {"HAKMEM_PYTHON_LANES": "tiny"},
-    "all": {"HAKMEM_PYTHON_LANES": "all"},
     "malloc": {"PYTHONMALLOC": "malloc"},
     "mimalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libmimalloc.so.2"},
     "jemalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libjemalloc.so.2"},
     "again": {},
 }
-OURS = ("hakmem", "tiny", "all")
+OURS = ("hakmem", "tiny")
 
 QUICK = ["deepcopy", "json_small", "objects", "orm", "dicts", "json_big",
          "strings", "trees"]
@@ -169,6 +168,11 @@ def time_column(name):
                 [f[name]['ratio'] for f in report.values()]):.3f}""")
 
 
+def share(figures, key):
+    ours = figures["hakmem"]
+    return f"{ours[key] / ours['calls']:.2%}"
+
+
 def quick_table():
     def peak(figures):
         stock, ours = figures[STOCK], figures["hakmem"]
@@ -179,6 +183,9 @@ def quick_table():
         ("ratio", 8, *time_column("hakmem")[2:]),
         ("peak MB s / h", 15, peak, per_stock("hakmem", "peak_kb")[1]),
         ("faults", 9, *per_stock("hakmem", "faults")),
+        ("by Tiny", 9, lambda f: share(f, "tiny"), blank),
+        ("by others", 11, lambda f: share(f, "larger"), blank),
+        ("fallback", 10, lambda f: f"{f['hakmem']['fallback']:.0f}", blank),
     ])
 
 
@@ -224,7 +231,9 @@ def timing(options):
         written += lines(report, group)
     print("\nTimes are CPU time; ratios are to stock (pymalloc), below 1 is"
           " faster or less.\nPeak: resident memory; faults (flt): minor page"
-          " faults.")
+          " faults. By Tiny, by others: share of the requests\nthat HAKMEM's"
+          " lanes served; fallback: requests that the system served."
+          if options.quick else " faults.")
     return written
 
 
@@ -342,9 +351,9 @@ def choose_allocators(options):
     if options.quick:
         standard = [STOCK, "hakmem"]
     elif options.insn:
-        standard = [STOCK, "hakmem", "tiny", "all"]
+        standard = [STOCK, "hakmem", "tiny"]
     else:
-        standard = [STOCK, "hakmem", options.other, "malloc", "mimalloc",
+        standard = [STOCK, "hakmem", "tiny", "malloc", "mimalloc",
                     "jemalloc"] + ([] if options.memory else ["again"])
     names = lua_report.chosen(options.allocators, ALLOCATORS, standard,
                               "allocator")
@@ -370,7 +379,6 @@ def complete(options):
         [options.python, "-c",
          "import platform; print(platform.python_version())"],
         check=True, text=True, capture_output=True).stdout.strip()
-    options.other = "all"
     options.allocators = choose_allocators(options)
     if options.quick and options.allocators != [STOCK, "hakmem"]:
         raise Failed("--quick shows stock and hakmem: leave --allocators out")

@@ -26,11 +26,14 @@ def peak_kb():
 
 
 def shares():
-    """Calls in all, those that Tiny and the other lanes served."""
+    """Requests in all, and how many of them each way."""
     found = hakmem_py.stats()
-    return " ".join(f"{name}={found[name]}" for name in
-                    ("calls", "tiny", "large", "fallback")
-                    if isinstance(found.get(name), int))
+    domains = [found[name] for name in ("raw", "mem", "obj")]
+    sums = {name: sum(domain[name] for domain in domains)
+            for name in ("calls", "tiny", "larger", "foreign")}
+    sums["fallback"] = sum(sum(domain["fallback"].values())
+                           for domain in domains)
+    return " ".join(f"{name}={value}" for name, value in sums.items())
 
 
 LAST = "peak_kb=" + peak_kb()

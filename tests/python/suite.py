@@ -78,13 +78,16 @@ QUICK = """
     test_faulthandler test__xxsubinterpreters
 """.split()
 
-# Modules that can't be the same in both, and why.
+# What can't be the same in both, and why.
 DIFFERENT = {
     # What is imported before the program starts is our package's too.
     "test.test_site.StartupImportTests.test_startup_imports",
 }
 
-LIMIT = 1500  # seconds for a module
+LIMIT = 900  # seconds for a module
+
+# Waits for ever on machines that have vsock and nobody at its other end.
+IGNORED = "*VSOCK*"
 BAD = {"failed", "missing", "skipped"}
 
 
@@ -109,12 +112,17 @@ def stop(process):
 
 
 def run_process(command, env, folder, limit):
-    """(exit status or None when the time was up, output)."""
+    """(exit status or None when the time was up, output).
+
+    An interrupt must be one to the tests, in the background too.
+    """
     with tempfile.TemporaryFile("w+", errors="replace") as output, \
             subprocess.Popen(command, cwd=folder, env=env, stdout=output,
                              stderr=subprocess.STDOUT,
                              stdin=subprocess.DEVNULL,
-                             start_new_session=True) as process:
+                             start_new_session=True, preexec_fn=lambda:
+                             signal.signal(signal.SIGINT, signal.SIG_DFL)
+                             ) as process:
         try:
             status = process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -166,7 +174,8 @@ def run_module(python, module, preset, limit=LIMIT):
         os.mkdir(inside)
         began = time.monotonic()
         status, text = run_process(
-            [str(python), "-m", "test", "--junit-xml", report, "-W", module],
+            [str(python), "-m", "test", "--junit-xml", report, "-W",
+             "--timeout", str(limit - 30), "--ignore", IGNORED, module],
             environment({**preset, "TMPDIR": folder}), inside, limit)
         return {"how": how_it_ended(status),
                 "tests": outcomes(report),
@@ -187,17 +196,21 @@ def ask(python, code, *arguments, flags=()):
     return done.stdout.strip()
 
 
-def make_environment(python, folder, hook):
-    """A virtual environment, with a .pth file that imports the hook."""
+def make_environment(python, folder, identity, hook):
+    """A virtual environment, with a .pth file that imports the hook; kept."""
+    mark, wanted = folder / "made-for", f"{identity}\n{hook}\n"
+    inner = folder / "bin" / "python"
+    if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
+        return inner
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([str(python), "-m", "venv", "--without-pip", "--symlinks",
                     str(folder)], check=True, env=environment({}))
-    inner = folder / "bin" / "python"
     if hook:
         site = pathlib.Path(ask(
             inner, "import sysconfig; print(sysconfig.get_path('purelib'))"))
         (site / "hakmem-suite.pth").write_text(
             f"{hook}\nimport hakmem_py\n", encoding="utf-8")
+    mark.write_text(wanted, encoding="utf-8")
     return inner
 
 
@@ -244,11 +257,12 @@ class Suite:
                                " % sys.version_info[:2])")
         self.work = args.work.resolve() / name
         self.work.mkdir(parents=True, exist_ok=True)
-        self.plain = make_environment(args.python, self.work / "plain", None)
+        self.plain = make_environment(args.python, self.work / "plain",
+                                      self.identity, None)
         self.hooked = None
         if not args.baseline:
             self.hooked = make_environment(args.python, self.work / "hooked",
-                                           args.hook)
+                                           self.identity, args.hook)
             check_hook(self.plain, self.hooked, args.hook)
         self.lock = threading.Lock()
         self.cache = self.work / "without.json"
@@ -335,8 +349,11 @@ def describe(module, plain, hooked):
     return text
 
 
-def indented(text, lines=60):
-    return "".join(f"        {line}\n" for line in text.splitlines()[-lines:])
+def reasons(text, lines=60):
+    """What a log says of failures: from the first bar on, or its end."""
+    _, bar, rest = text.partition("=" * 70)
+    return "".join(f"        {line[:300]}\n"
+                   for line in (bar + rest or text).splitlines()[-lines:])
 
 
 class Report:
@@ -360,8 +377,8 @@ class Report:
         if bad:
             log = suite.work / f"{module}.log"
             log.write_text(hooked["log"], encoding="utf-8")
-            print(f"    the log's end ({log}):")
-            print(indented(hooked["log"]), end="")
+            print(f"    from its log, {log}:")
+            print(reasons(hooked["log"]), end="")
         sys.stdout.flush()
 
     def last(self):

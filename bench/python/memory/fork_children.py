@@ -77,12 +77,12 @@ def main(options):
     table = hold(OBJECTS)
     package = sys.modules.get("hakmem_py")
     if "--freeze" in options:
-        if package:
+        if hasattr(package, "freeze"):
             package.freeze()
         else:
             gc.collect()
             gc.freeze()
-    elif "--seal" in options and package:
+    elif "--seal" in options and hasattr(package, "seal"):
         package.seal()
     resident = private_kb() / 1024
     readers = [start(table, "--idle" in options) for _ in range(CHILDREN)]
