@@ -44,9 +44,10 @@ class SourceArchive(sdist):
 
 
 class Install(install):
-    """As it is: Debian's setuptools asks for this on every Python, and only
-    Debian's has it."""
+    """As it is: Debian's setuptools asks for these on every Python, and only
+    Debian's has them."""
     install_layout = None
+    prefix_option = None
 
 
 SOURCES = [path for path in sorted((TOP / "core").glob("*.c"))
