@@ -5,6 +5,8 @@ interpreter's allocator domains, HAKMEM_PYTHON_LANES (default, tiny, all) which
 sizes. Whatever HAKMEM does not serve, and every block from before, stays with
 the allocator that was there.
 """
+import sys
+
 from hakmem_py import _hakmem
 from hakmem_py._hakmem import __version__, allocated_blocks, disable, trim
 
@@ -47,6 +49,18 @@ def limit(bytes):
     return _hakmem.limit(bytes)
 
 
+def _debugmallocstats():
+    """sys._debugmallocstats() with HAKMEM's size classes in front, as the
+    function itself is silent about objects once pymalloc has none."""
+    found = stats(classes=True)["classes"]
+    lines = [f"Small block threshold = {found[-1]['size']}, in {len(found)}"
+             " size classes (HAKMEM).", "", " size      blocks       calls"]
+    lines += [f"{entry['size']:>5}{entry['blocks']:>12}{entry['calls']:>12}"
+              for entry in found if entry["calls"]]
+    print(*lines, "", sep="\n", file=sys.__stderr__, flush=True)
+    _debugmallocstats.before()
+
+
 def __getattr__(name):
     if name == "enabled":
         return _hakmem.enabled() != 0
@@ -56,3 +70,7 @@ def __getattr__(name):
 
 
 _hakmem.start()
+if _hakmem.enabled() != 0:
+    _debugmallocstats.before = getattr(sys._debugmallocstats, "before",
+                                       sys._debugmallocstats)
+    sys._debugmallocstats = _debugmallocstats
