@@ -231,9 +231,10 @@ def timing(options):
         written += lines(report, group)
     print("\nTimes are CPU time; ratios are to stock (pymalloc), below 1 is"
           " faster or less.\nPeak: resident memory; faults (flt): minor page"
-          " faults. By Tiny, by others: share of the requests\nthat HAKMEM's"
-          " lanes served; fallback: requests that the system served."
-          if options.quick else " faults.")
+          " faults.")
+    if options.quick:
+        print("By Tiny, by others: share of the requests that HAKMEM's lanes"
+              " served;\nfallback: requests that the system served.")
     return written
 
 
