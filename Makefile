@@ -177,6 +177,66 @@ $(BUILD)/lua/hakmem.so: $(CORE:%.c=$(BUILD)/obj/%.o) \
 	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
 	    -Wl,--exclude-libs,ALL -Wl,--version-script=adapters/lua/module.map
 
+# ---- the Python module ------------------------------------------------------
+
+# For PYTHON, whatever its version: hakmem_py/ in $(PYTHON_DIR), which is what
+# PYTHONPATH has to name. Wheels are setup.py's.
+ifneq ($(filter python% check-python% bench-python%,$(MAKECMDGOALS)),)
+PYTHON_SAYS := $(shell $(PYTHON) -c 'import sysconfig as s, platform as p; \
+    print(p.python_version(), s.get_path("include"), \
+        s.get_config_var("EXT_SUFFIX"))')
+endif
+PYTHON_DIR = $(BUILD)/python-$(word 1,$(PYTHON_SAYS))
+PYTHON_MODULE = $(PYTHON_DIR)/hakmem_py/_hakmem$(word 3,$(PYTHON_SAYS))
+PYTHON_OBJECTS = $(patsubst adapters/python/src/%.c,$(PYTHON_DIR)/obj/%.o, \
+    $(wildcard adapters/python/src/*.c))
+
+.PHONY: python check-python
+python: $(PYTHON_MODULE) ## build hakmem_py for PYTHON, into $(BUILD)/python-VERSION
+	$(Q)cp adapters/python/hakmem_py/*.py* adapters/python/hakmem_py/py.typed \
+	    $(PYTHON_DIR)/hakmem_py
+
+# Some of the interpreter's headers are not pedantic.
+$(PYTHON_DIR)/obj/%.o: adapters/python/src/%.c $(STAMP)
+	$(SAY) CC "$< ($(word 1,$(PYTHON_SAYS)))"
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -isystem $(word 2,$(PYTHON_SAYS)) -c $< -o $@
+
+$(PYTHON_MODULE): $(CORE:%.c=$(BUILD)/obj/%.o) $(PYTHON_OBJECTS) \
+    adapters/python/src/module.map
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
+	    -Wl,--version-script=adapters/python/src/module.map
+
+# What stands for "a stock interpreter": Debian's, where there is one.
+STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
+
+.PHONY: check-python-suite check-python-suite-quick check-python-install wheel \
+    bench-python bench-python-run check-python-trixie
+
+# SUITE_ARGS goes to suite.py: SUITE_ARGS='test_gc test_multiprocessing_*'.
+check-python-suite: python ## PYTHON's own tests on hakmem_py, failures as without it
+	@$(PYTHON) tests/python/suite.py --hook $(PYTHON_DIR) --python $(PYTHON) \
+	    --work $(BUILD)/python-suite $(SUITE_ARGS)
+
+check-python-suite-quick: python ## the shorter ones of them
+	@$(PYTHON) tests/python/suite.py --hook $(PYTHON_DIR) --python $(PYTHON) \
+	    --work $(BUILD)/python-suite --quick $(SUITE_ARGS)
+
+# With every CPython there is, or with PYTHONS.
+check-python-install: ## build, install and remove the wheel in fresh environments
+	@.ci/install-deps python
+	@tests/python/install.sh $(PYTHONS)
+
+wheel: ## the source archive and a wheel for PYTHON, into $(BUILD)/dist
+	@.ci/install-deps python
+	@adapters/python/build.sh $(PYTHON) $(BUILD)/dist
+
+check-python: python ## test hakmem_py under PYTHON
+	@PYTHONPATH=$(abspath $(PYTHON_DIR)) $(PYTHON) -m unittest discover \
+	    -s tests/python $(if $(filter 1,$(V)),-v)
+
 # ---- libhakmem.so, libhakmem.a ----------------------------------------------
 
 # gcc shall not make a calloc of what our calloc does, nor may it take an
@@ -288,8 +348,10 @@ fuzz-merge: $(FUZZER)
 	@cp $(BUILD)/fuzz/merged/* $(FUZZ_CORPUS)
 
 test: ## install what is missing, build, run every test
-	@.ci/install-deps test
-	@$(MAKE) check
+	@.ci/install-deps test python
+	@tests/sum.sh '$(MAKE) check' \
+	    '$(MAKE) check-python PYTHON=$(STOCK_PYTHON)' \
+	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)'
 
 check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
@@ -323,10 +385,11 @@ $(PRELOAD_THREADS): tests/preload/threads.cc $(STAMP)
 
 # ---- demo and benchmarks ----------------------------------------------------
 
-demo: ## install what is missing, run Lua programs on HAKMEM and stock Lua
-	@.ci/install-deps demo
+demo: ## install what is missing, run Lua and Python programs with and without HAKMEM
+	@.ci/install-deps demo python
 	@$(MAKE) lib lua $(BENCH_LUA)
 	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py --quick
+	@echo && $(MAKE) bench-python-run PYTHON=$(STOCK_PYTHON) BENCH_ARGS=--quick
 
 # BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'.
 bench: ## malloc beside four other allocators: time, memory, faults, a picture
@@ -339,6 +402,15 @@ bench-lua: ## Lua programs on HAKMEM, stock Lua and mimalloc, in full
 	@.ci/install-deps bench
 	@$(MAKE) lib lua $(BENCH_LUA)
 	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py
+
+# BENCH_ARGS goes to python_report.py: '--insn', '--memory', '--rounds 9'.
+bench-python: ## Python programs on HAKMEM, stock Python and other allocators
+	@.ci/install-deps bench python
+	@$(MAKE) bench-python-run PYTHON=$(STOCK_PYTHON)
+
+bench-python-run: python
+	@$(PYTHON) bench/python_report.py --hook $(PYTHON_DIR) \
+	    --python $(PYTHON) --csv $(BUILD)/bench-python.csv $(BENCH_ARGS)
 
 bench-insn: ## instructions per operation (callgrind), loop subtracted
 	@.ci/install-deps bench
@@ -484,7 +556,7 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test fuzz bench lint ci preload
+	@.ci/install-deps demo test fuzz bench lint ci preload python
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))
@@ -495,7 +567,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z -]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 	    while IFS='|' read -r names text; do \
 	        for name in $$names; do \
-	            printf '  %-15s %s\n' "$$name" "$$text"; \
+	            printf '  %-25s %s\n' "$$name" "$$text"; \
 	        done; \
 	    done
 

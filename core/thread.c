@@ -62,6 +62,14 @@ static void thread_exit(void *arg)
     hak_lock_drop(&lock);
 }
 
+void hak_thread_park(struct hak_heap *heap)
+{
+    heap->tiny.direct = false;
+    hak_lock_take(&lock);
+    park_locked(heap);
+    hak_lock_drop(&lock);
+}
+
 void hak_heap_sent_slow(uint32_t id)
 {
     struct hak_heap *heap = hak_range_heap(id);

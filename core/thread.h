@@ -55,6 +55,13 @@ HAK_INLINE void hak_heap_sent(uint32_t id)
     }
 }
 
+/*
+ * Parks a heap made by hand, which nobody uses any more but for what it gave
+ * out: a thread will adopt it as its own. Not in the hardened build, where
+ * blocks of the two are not alike.
+ */
+void hak_thread_park(struct hak_heap *heap);
+
 /* Sends the thread's outboxes, trims its heap and all parked ones. */
 void hak_thread_trim(void);
 

@@ -40,10 +40,15 @@
  * pushes, in a large heap every LARGE_PUSHES at least, so that its time does
  * not pass unnoticed (refills ask for the time only once in HEED_REFILLS); and
  * every half HAKMEM_PURGE_DELAY the spare lists and heads of more than
- * IDLE_MOST bytes go back to the slabs.
+ * IDLE_MOST bytes go back to the slabs. A large heap whose looks are QUIET_TIME
+ * milliseconds apart has little to do: from then on QUIET_PUSHES bring the next
+ * one, so that what a busy time has left behind goes back during the idle time
+ * that follows.
  */
 #define ALERT_PUSHES 32
 #define LARGE_PUSHES 512
+#define QUIET_PUSHES 8
+#define QUIET_TIME 50
 #define HEED_REFILLS 8
 #define IDLE_MOST (64 * HAK_KIB)
 
@@ -63,10 +68,12 @@ static int32_t budget(const struct hak_tiny *tiny, unsigned class)
 /* The next look at a bin comes after so many pushes. */
 static void grant(struct hak_tiny *tiny, unsigned class, int32_t pushes)
 {
-    if (tiny->alert) {
+    if (tiny->quiet) {
+        pushes = (int32_t)hak_min((size_t)pushes, QUIET_PUSHES);
+    } else if (tiny->alert) {
         pushes = (int32_t)hak_min((size_t)pushes, tiny->pushes);
     } else if (tiny->nslabs > HAK_TINY_LARGE) {
-        pushes = (int32_t)hak_min((size_t)pushes, LARGE_PUSHES);
+        pushes = (int32_t)hak_min((size_t)pushes, tiny->seldom);
     }
     tiny->bins[class].left = tiny->shelves[class].grant = pushes;
 }
@@ -94,6 +101,7 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->direct = direct;
     tiny->share = BUDGET_SHARE;
     tiny->pushes = ALERT_PUSHES;
+    tiny->seldom = LARGE_PUSHES;
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = hak_tiny_magic[c];
         grant(tiny, c, budget(tiny, c));
@@ -403,8 +411,9 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     }
     if (tiny->nslabs > HAK_TINY_LARGE) {
         heed_slow(tiny);
+    } else {
+        heed(tiny);
     }
-    heed(tiny);
     hak_tiny_busy(tiny, false);
 }
 
@@ -429,23 +438,45 @@ static void relieve(struct hak_tiny *tiny)
     }
 }
 
+/* Every bin's next look comes as the state of the heap says. */
+static void grant_anew(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        settle(tiny, c);
+        grant(tiny, c, hak_max(tiny->bins[c].left, 0));
+    }
+}
+
+/* Whether little happens in a large heap, as far as looks tell. */
+static void heed_quiet(struct hak_tiny *tiny, uint32_t now)
+{
+    bool quiet = tiny->nslabs > HAK_TINY_LARGE &&
+                 now - tiny->looked_at >= QUIET_TIME && tiny->looked_at != 0;
+    bool was = tiny->quiet;
+
+    tiny->looked_at = hak_some_time(now);
+    tiny->quiet = quiet;
+    if (quiet && !was) {
+        grant_anew(tiny);
+    }
+}
+
 static void heed_slow(struct hak_tiny *tiny)
 {
     uint32_t now = hak_os_tick();
     uint32_t later = now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2;
     bool waiting = hak_range_waiting();
 
+    heed_quiet(tiny, now);
     if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
         tiny->alert = waiting;
         tiny->idle_at = hak_some_time(later);
-        for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-            settle(tiny, c);
-            grant(tiny, c, hak_max(tiny->bins[c].left, 0));
-        }
+        grant_anew(tiny);
     } else if (hak_tick_reached(now, tiny->idle_at)) {
         tiny->idle_at = hak_some_time(later);
         relieve(tiny);
     }
+    tiny->alert = waiting;
     hak_range_tick(now);
 }
 

@@ -117,6 +117,9 @@ struct hak_tiny {
     bool alert;            /* free memory waits to go back: look often */
     uint8_t share;         /* a bin may hold 1/2^share of the heap's slabs */
     uint8_t pushes;        /* to a bin's next look in an alert */
+    uint16_t seldom;       /* the same in a large heap at any time */
+    bool quiet;            /* little happens: look at the first occasion */
+    uint32_t looked_at;    /* when a large heap last looked at the time */
     uint32_t idle_at;      /* when bins are next relieved of idle blocks */
     uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
     uint32_t starter_used; /* units carved of it */

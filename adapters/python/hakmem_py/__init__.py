@@ -1,0 +1,76 @@
+"""HAKMEM under CPython: importing it puts the objects of this process on it.
+
+HAKMEM_PYTHON (default, off, obj, mem, raw, all) says which of the
+interpreter's allocator domains, HAKMEM_PYTHON_LANES (default, tiny, all) which
+sizes. Whatever HAKMEM does not serve, and every block from before, stays with
+the allocator that was there.
+"""
+import sys
+
+from hakmem_py import _hakmem
+from hakmem_py._hakmem import __version__, allocated_blocks, disable, trim
+
+__all__ = ["__version__", "allocated_blocks", "disable", "enable", "enabled",
+           "limit", "reason", "stats", "trim"]
+
+_DOMAINS = ("raw", "mem", "obj")
+
+
+def enable(domains=("obj", "mem")):
+    """Puts these domains (of "obj", "mem", "raw") on HAKMEM, and no others.
+
+    Returns `enabled`: False if it must not be done, and `reason` says why.
+    """
+    mask = 0
+    if isinstance(domains, str):
+        domains = (domains,)
+    for name in domains:
+        if name not in _DOMAINS:
+            raise ValueError(f"hakmem_py.enable: no domain {name!r};"
+                             " use obj, mem, raw")
+        mask |= 1 << _DOMAINS.index(name)
+    _hakmem.enable(mask)
+    return _hakmem.enabled() != 0
+
+
+def stats(classes=False):
+    """The figures of the process, as a dict; with those of every size class."""
+    return _hakmem.stats(classes)
+
+
+def limit(bytes):
+    """Sets the most bytes that blocks of HAKMEM may have; None: no limit.
+
+    A request beyond it is a MemoryError; small objects then get 64 KB more, so
+    that it can be handled. Returns the limit there was before.
+    """
+    if bytes is not None and bytes < 0:
+        raise ValueError(f"hakmem_py.limit({bytes}): must not be negative")
+    return _hakmem.limit(bytes)
+
+
+def _debugmallocstats():
+    """sys._debugmallocstats() with HAKMEM's size classes in front, as the
+    function itself is silent about objects once pymalloc has none."""
+    found = stats(classes=True)["classes"]
+    lines = [f"Small block threshold = {found[-1]['size']}, in {len(found)}"
+             " size classes (HAKMEM).", "", " size      blocks       calls"]
+    lines += [f"{entry['size']:>5}{entry['blocks']:>12}{entry['calls']:>12}"
+              for entry in found if entry["calls"]]
+    print(*lines, "", sep="\n", file=sys.__stderr__, flush=True)
+    _debugmallocstats.before()
+
+
+def __getattr__(name):
+    if name == "enabled":
+        return _hakmem.enabled() != 0
+    if name == "reason":
+        return _hakmem.reason()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_hakmem.start()
+if _hakmem.enabled() != 0:
+    _debugmallocstats.before = getattr(sys._debugmallocstats, "before",
+                                       sys._debugmallocstats)
+    sys._debugmallocstats = _debugmallocstats

@@ -1,0 +1,180 @@
+/*
+ * hak_py.h - the state of the Python adapter.
+ *
+ * A domain of CPython's allocators (raw, mem, obj) that is installed calls our
+ * functions for good; what they do is decided by `hot`, the one word that the
+ * hot paths of mem and obj look at:
+ *
+ *   - the GIL's heap: one heap made by hand for all of the runtime, served in
+ *     line, without TLS and atomics, by whoever holds the one GIL;
+ *   - hak_py_none, a heap whose bins are empty and whose tag matches no slab:
+ *     every request and every free then takes the slow path, which looks at
+ *     the rest of the state: the domain is off, there is a limit, or there is
+ *     more than one GIL.
+ *
+ *     fast --a limit is set--> guarded --and removed--> fast
+ *     fast --a second interpreter (3.12 and later)--> shared, for good
+ *
+ * When shared, the GIL's heap is parked, for a thread to adopt as its own, and
+ * every thread works on its heap, as the raw domain always does. Blocks are
+ * told by their address, so that whoever frees one, in whatever state, does it
+ * right; one outside our range is handed on to the allocator that was there
+ * before us (`saved`).
+ *
+ * Our functions don't use their ctx: it and they are not written in one piece
+ * when they are installed, and raw is used without the GIL meanwhile.
+ *
+ * Counting costs an instruction for mem and raw and none for obj, the busiest
+ * domain: what a heap's bins gave out and mem and raw did not count is obj's.
+ */
+#ifndef HAK_PY_H
+#define HAK_PY_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <hakmem.h>
+
+#include "lane.h"
+
+/* In the order of PyMemAllocatorDomain. */
+enum hak_py_domains { HAK_PY_RAW, HAK_PY_MEM, HAK_PY_OBJ, HAK_PY_DOMAINS };
+
+/* Why a request went to the saved allocator. */
+enum hak_py_reason {
+    HAK_PY_LARGE,  /* HAKMEM_PYTHON_LANES=tiny: more than 1024 B */
+    HAK_PY_MEMORY, /* the core had no memory, or no address space */
+    HAK_PY_OFF,    /* the domain was disabled */
+    HAK_PY_REASONS
+};
+
+struct hak_py_domain {
+    struct hak_heap *hot; /* see above; raw does not use it */
+    unsigned which;       /* const: its place */
+    bool plain;           /* raw: on, and no limit */
+    bool on;
+    bool installed;
+    PyMemAllocatorEx saved;
+    /* any thread */
+    _Atomic(uint64_t) fallback[HAK_PY_REASONS];
+    _Atomic(uint64_t) foreign; /* blocks of others, freed or resized */
+    _Atomic(uint64_t) refused; /* by the limit */
+};
+
+#define HAK_PY_NO_LIMIT ((size_t)PTRDIFF_MAX)
+
+struct hak_py {
+    struct hak_py_domain domains[HAK_PY_DOMAINS];
+    struct hak_heap *heap; /* the GIL's; NULL: none yet, or shared */
+    size_t most;           /* larger sizes are the saved allocator's */
+    bool started;
+    bool shared;
+    const char *reason; /* why nothing is enabled, or NULL */
+    /* the limit, and the bytes of our live blocks while there is one */
+    size_t limit;
+    _Atomic(size_t) live;
+    atomic_bool met; /* and not yet left far behind */
+    _Atomic(size_t) peak; /* the most that hak_py_sample has seen */
+};
+extern HAK_HIDDEN struct hak_py hak_py;
+
+/*
+ * What stands behind every heap, in the rest of its first page. `bins` leads
+ * from (size + 15) / 16 to a bin's distance from the heap.
+ */
+#define HAK_PY_SIZES (HAK_LANE_TINY_MAX / 16 + 1)
+
+struct hak_py_extra {
+    uint64_t tiny[HAK_PY_OBJ]; /* blocks given out to raw and mem */
+    uint64_t large[HAK_PY_OBJ];
+    uint16_t bins[HAK_PY_SIZES]; /* the GIL's heap only */
+};
+_Static_assert(sizeof(struct hak_py_extra) <= HAK_HEAP_EXTRA,
+               "it fits behind the heap");
+
+HAK_INLINE struct hak_py_extra *hak_py_extra(struct hak_heap *heap)
+{
+    return hak_heap_extra(heap);
+}
+
+/* A page, as every heap has. */
+extern HAK_HIDDEN char hak_py_none[HAK_PAGE];
+
+HAK_INLINE unsigned hak_py_class(size_t size)
+{
+    return hak_tiny_class_16[hak_tiny_index(size)];
+}
+
+/* Whether domain d's own paths are the inline ones. */
+HAK_INLINE bool hak_py_is_fast(const struct hak_py_domain *d)
+{
+    return d->hot != (struct hak_heap *)(void *)hak_py_none;
+}
+
+/* ---- hak_py_serve.c: the functions that CPython calls --------------------- */
+
+extern HAK_HIDDEN const PyMemAllocatorEx hak_py_functions[HAK_PY_DOMAINS];
+
+/* ---- hak_py_slow.c: what they leave --------------------------------------- */
+
+void *hak_py_malloc(struct hak_py_domain *d, size_t size);
+void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size);
+void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size);
+void hak_py_free(struct hak_py_domain *d, void *p);
+
+/* The look at a bin of the GIL's heap that a push has asked for. */
+void hak_py_look(struct hak_bin *bin);
+
+/* ---- hak_py_copy.c --------------------------------------------------------- */
+
+/* Copies n bytes, as memcpy; for 1 KB and more. */
+extern HAK_HIDDEN void (*hak_py_copy)(void *to, const void *from, size_t n);
+
+/* ---- hak_py_state.c: switching between the states above ------------------- */
+
+/* Makes the GIL's heap and reads the options. False: *reason says why not. */
+bool hak_py_start(void);
+
+/* Turns the domains of a mask on, and all others off. */
+void hak_py_switch(unsigned mask);
+
+/* From here on there is more than one GIL. Called by the holder of the one. */
+void hak_py_share(void);
+
+/* Sets the limit, HAK_PY_NO_LIMIT: none. False: more than that is in use. */
+bool hak_py_set_limit(size_t limit);
+
+/* Bytes of our blocks in use, in all domains. */
+size_t hak_py_live(void);
+
+/* Raises the peak if need be. */
+void hak_py_sample(void);
+
+/* ---- hak_py_hook.c: installing -------------------------------------------- */
+
+/*
+ * Installs our functions in the domains of a mask where they are not yet, and
+ * turns the mask on. -1: a Python exception says why that can't be done. If it
+ * must not be done, hak_py.reason says why.
+ */
+int hak_py_enable(unsigned mask);
+
+/* ---- hak_py_options.def ---------------------------------------------------- */
+
+enum hak_py_option {
+#define HAK_OPTION(type, name, ...) HAK_PY_OPT_##name,
+#include "../hak_py_options.def"
+#undef HAK_OPTION
+    HAK_PY_OPTIONS
+};
+size_t hak_py_option(enum hak_py_option option);
+
+/* The words of HAKMEM_PYTHON, in their order, as masks. */
+unsigned hak_py_mask_asked(void);
+
+/* ---- hak_py_stats.c -------------------------------------------------------- */
+
+PyObject *hak_py_stats(bool classes);
+uint64_t hak_py_blocks(void);
+
+#endif /* HAK_PY_H */

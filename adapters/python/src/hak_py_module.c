@@ -1,0 +1,180 @@
+/*
+ * hak_py_module.c - the module hakmem_py._hakmem; hakmem_py/__init__.py is
+ * what users see of it.
+ *
+ * The allocator is one for the process, however many interpreters import the
+ * module: all state is C's, behind `lock`. The shared object must stay mapped
+ * when the interpreter is gone (-z nodelete).
+ */
+#include <malloc.h>
+
+#include "hak_py.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static PyObject *py_start(PyObject *self, PyObject *unused)
+{
+    static bool done;
+    int failed = 0;
+
+    (void)self;
+    (void)unused;
+    pthread_mutex_lock(&lock);
+    if (!done) {
+        unsigned mask = hak_py_mask_asked();
+
+        failed = hak_py_enable(mask);
+        done = failed == 0;
+        if (done && mask == 0) {
+            hak_py.reason = "HAKMEM_PYTHON=off";
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return failed != 0 ? NULL : Py_BuildValue("");
+}
+
+static PyObject *py_enable(PyObject *self, PyObject *arg)
+{
+    unsigned long mask = PyLong_AsUnsignedLong(arg);
+    int failed;
+
+    (void)self;
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    pthread_mutex_lock(&lock);
+    failed = hak_py_enable((unsigned)mask);
+    pthread_mutex_unlock(&lock);
+    return failed != 0 ? NULL : Py_BuildValue("");
+}
+
+static PyObject *py_disable(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    pthread_mutex_lock(&lock);
+    hak_py_switch(0);
+    hak_py.reason = "hakmem_py.disable() was called";
+    pthread_mutex_unlock(&lock);
+    return Py_BuildValue("");
+}
+
+static PyObject *py_enabled(PyObject *self, PyObject *unused)
+{
+    unsigned mask = 0;
+
+    (void)self;
+    (void)unused;
+    for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
+        mask |= (unsigned)hak_py.domains[i].on << i;
+    }
+    return PyLong_FromUnsignedLong(mask);
+}
+
+static PyObject *py_reason(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return hak_py.reason != NULL ? PyUnicode_FromString(hak_py.reason)
+                                 : Py_BuildValue("");
+}
+
+static PyObject *py_stats(PyObject *self, PyObject *arg)
+{
+    int classes = PyObject_IsTrue(arg);
+
+    (void)self;
+    return classes < 0 ? NULL : hak_py_stats(classes);
+}
+
+static PyObject *py_allocated_blocks(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(hak_py_blocks());
+}
+
+static PyObject *py_trim(PyObject *self, PyObject *unused)
+{
+    size_t bytes;
+
+    (void)self;
+    (void)unused;
+    if (hak_py.heap != NULL) {
+        hak_heap_collect(hak_py.heap);
+    }
+    bytes = hak_trim();
+    malloc_trim(0);
+    return PyLong_FromSize_t(bytes);
+}
+
+static PyObject *py_limit(PyObject *self, PyObject *arg)
+{
+    size_t before = hak_py.limit, limit = HAK_PY_NO_LIMIT;
+    bool done;
+
+    (void)self;
+    if (arg != Py_None) {
+        limit = PyLong_AsSize_t(arg);
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+        limit = hak_min(limit, HAK_PY_NO_LIMIT);
+    }
+    pthread_mutex_lock(&lock);
+    done = hak_py_set_limit(limit);
+    pthread_mutex_unlock(&lock);
+    if (!done) {
+        return PyErr_Format(PyExc_ValueError,
+                            "hakmem_py.limit(%zu): %zu bytes are in use "
+                            "already; free some or set a higher limit",
+                            limit, hak_py_live());
+    }
+    return before == HAK_PY_NO_LIMIT ? Py_BuildValue("")
+                                     : PyLong_FromSize_t(before);
+}
+
+static PyMethodDef functions[] = {
+    {"start", py_start, METH_NOARGS, "what HAKMEM_PYTHON asks for, once"},
+    {"enable", py_enable, METH_O, "the domains of a mask"},
+    {"disable", py_disable, METH_NOARGS, "no domain"},
+    {"enabled", py_enabled, METH_NOARGS, "a mask of domains"},
+    {"reason", py_reason, METH_NOARGS, "why none is enabled"},
+    {"stats", py_stats, METH_O, "figures; of each class, if true"},
+    {"allocated_blocks", py_allocated_blocks, METH_NOARGS, "blocks in use"},
+    {"trim", py_trim, METH_NOARGS, "give memory back to the system now"},
+    {"limit", py_limit, METH_O, "the most bytes in use, or None"},
+    {NULL, NULL, 0, NULL}};
+
+static int module_exec(PyObject *module)
+{
+#ifdef Py_GIL_DISABLED
+    (void)module;
+    PyErr_SetString(PyExc_ImportError,
+                    "hakmem_py: this is a free-threaded build of Python, whose "
+                    "collector finds objects in the interpreter's own heaps; "
+                    "another allocator can't serve them");
+    return -1;
+#else
+    return PyModule_AddStringConstant(module, "__version__", hak_version());
+#endif
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)(uintptr_t)module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "hakmem_py._hakmem",
+    .m_doc = "HAKMEM under CPython: see hakmem_py.", .m_methods = functions,
+    .m_slots = slots};
+
+PyMODINIT_FUNC PyInit__hakmem(void);
+
+PyMODINIT_FUNC PyInit__hakmem(void)
+{
+    return PyModuleDef_Init(&definition);
+}

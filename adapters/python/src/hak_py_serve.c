@@ -1,0 +1,228 @@
+/*
+ * hak_py_serve.c - the functions that CPython calls.
+ *
+ * mem and obj: a block of a bin of the GIL's heap, or hak_py_slow.c by a tail
+ * call. raw, which is used without the GIL: the thread's heap, as hak_malloc.
+ */
+#include <string.h>
+
+#include "hak_py.h"
+#include "hot.h"
+
+char hak_py_none[HAK_PAGE] __attribute__((aligned(64)));
+
+/* ---- mem and obj ----------------------------------------------------------- */
+
+/*
+ * The bin for a size, or NULL if it is not Tiny's. From 1 to 128 B without a
+ * table: every other class, one for each 16 B, beginning with the second.
+ */
+HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
+{
+    uint16_t at;
+
+    if (HAK_LIKELY(size - 1 < HAK_TINY_STEP_MAX)) {
+        char *second = (char *)&heap->tiny.bins[1];
+
+        return (struct hak_bin *)(void *)(second +
+                                          ((size - 1) & ~(size_t)15) *
+                                              (sizeof(struct hak_bin) / 8));
+    }
+    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
+        return NULL;
+    }
+    at = hak_py_extra(heap)->bins[(size + 15) / 16];
+    return (struct hak_bin *)(void *)((char *)heap + at);
+}
+
+/* Pops a block for domain `which`, or NULL. */
+HAK_INLINE void *pop(struct hak_heap *heap, struct hak_bin *bin, unsigned which)
+{
+    void *p = hak_bin_pop(bin);
+
+    if (HAK_LIKELY(p != NULL) && which < HAK_PY_OBJ) {
+        hak_py_extra(heap)->tiny[which]++;
+    }
+    return p;
+}
+
+HAK_INLINE void *serve_malloc(unsigned which, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    struct hak_bin *bin = bin_for(heap, size);
+    void *p;
+
+    if (HAK_UNLIKELY(bin == NULL)) {
+        return hak_py_malloc(d, size);
+    }
+    p = pop(heap, bin, which);
+    return HAK_LIKELY(p != NULL) ? p : hak_py_malloc(d, size);
+}
+
+HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    struct hak_bin *bin;
+    size_t bytes;
+    void *p;
+
+    if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes))) {
+        return NULL;
+    }
+    bin = bin_for(heap, bytes);
+    if (HAK_UNLIKELY(bin == NULL)) {
+        return hak_py_calloc(d, count, size);
+    }
+    p = pop(heap, bin, which);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return hak_py_calloc(d, count, size);
+    }
+    return memset(p, 0, bytes);
+}
+
+/* p's class byte: HAK_TAG_TINY_END or more if it is no Tiny block of heap's. */
+HAK_INLINE uint32_t byte_in(const struct hak_heap *heap, const void *p)
+{
+    return HAK_LIKELY(hak_range_owns(p)) ? hak_range_tag_of(p) ^ heap->tiny.tag
+                                         : HAK_TAG_TINY_END;
+}
+
+HAK_INLINE void serve_free(unsigned which, void *p)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    uint32_t byte = byte_in(heap, p);
+    struct hak_bin *bin;
+
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+        hak_py_free(d, p);
+        return;
+    }
+    bin = hak_tiny_bin(&heap->tiny, byte);
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_py_look(bin);
+    }
+}
+
+/* Copies n bytes, rounded up to whole 16 as blocks are. */
+HAK_INLINE void copy_blocks(void *to, const void *from, size_t n)
+{
+    size_t i = 0;
+
+    do {
+        memcpy((char *)to + i, (const char *)from + i, 16);
+        i += 16;
+    } while (i < n);
+}
+
+/* A block that shrinks by less than a quarter stays. */
+HAK_INLINE bool stays(size_t old, size_t size)
+{
+    return size <= old && size > old - old / 4;
+}
+
+HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[which];
+    struct hak_heap *heap = d->hot;
+    uint32_t byte = byte_in(heap, p);
+    struct hak_bin *from, *to;
+    size_t old;
+    void *moved;
+
+    to = bin_for(heap, size);
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END || to == NULL)) {
+        return p == NULL ? serve_malloc(which, size)
+                         : hak_py_realloc(d, p, size);
+    }
+    from = hak_tiny_bin(&heap->tiny, byte);
+    old = hak_tiny_size[byte / HAK_TAG_TINY];
+    if (from == to || stays(old, size)) {
+        return p;
+    }
+    moved = pop(heap, to, which);
+    if (HAK_UNLIKELY(moved == NULL)) {
+        return hak_py_realloc(d, p, size);
+    }
+    copy_blocks(moved, p, hak_min(old, size));
+    if (HAK_UNLIKELY(!hak_bin_push(from, p))) {
+        hak_py_look(from);
+    }
+    return moved;
+}
+
+/* ---- raw -------------------------------------------------------------------- */
+
+static void *raw_malloc(void *ctx, size_t size)
+{
+    struct hak_py_domain *d = &hak_py.domains[HAK_PY_RAW];
+    void *p;
+
+    (void)ctx;
+    if (HAK_UNLIKELY(!d->plain)) {
+        return hak_py_malloc(d, size);
+    }
+    p = hak_hot_malloc(size);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return hak_py_malloc(d, size);
+    }
+    hak_py_extra(hak_self)->tiny[HAK_PY_RAW]++;
+    return p;
+}
+
+static void *raw_calloc(void *ctx, size_t count, size_t size)
+{
+    (void)ctx;
+    return hak_py_calloc(&hak_py.domains[HAK_PY_RAW], count, size);
+}
+
+static void *raw_realloc(void *ctx, void *p, size_t size)
+{
+    (void)ctx;
+    return hak_py_realloc(&hak_py.domains[HAK_PY_RAW], p, size);
+}
+
+static void raw_free(void *ctx, void *p)
+{
+    struct hak_py_domain *d = &hak_py.domains[HAK_PY_RAW];
+
+    (void)ctx;
+    if (HAK_UNLIKELY(!d->plain || !hak_hot_free(p, 0))) {
+        hak_py_free(d, p);
+    }
+}
+
+/* ---- as CPython sees them ---------------------------------------------------- */
+
+#define SERVE(name, which)                                                     \
+    static void *name##_malloc(void *ctx, size_t size)                         \
+    {                                                                          \
+        (void)ctx;                                                             \
+        return serve_malloc(which, size);                                      \
+    }                                                                          \
+    static void *name##_calloc(void *ctx, size_t count, size_t size)           \
+    {                                                                          \
+        (void)ctx;                                                             \
+        return serve_calloc(which, count, size);                               \
+    }                                                                          \
+    static void *name##_realloc(void *ctx, void *p, size_t size)               \
+    {                                                                          \
+        (void)ctx;                                                             \
+        return serve_realloc(which, p, size);                                  \
+    }                                                                          \
+    static void name##_free(void *ctx, void *p)                                \
+    {                                                                          \
+        (void)ctx;                                                             \
+        serve_free(which, p);                                                  \
+    }
+
+SERVE(mem, HAK_PY_MEM)
+SERVE(obj, HAK_PY_OBJ)
+
+const PyMemAllocatorEx hak_py_functions[HAK_PY_DOMAINS] = {
+    {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free},
+    {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free},
+    {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
+};

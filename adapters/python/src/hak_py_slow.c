@@ -1,0 +1,442 @@
+/*
+ * hak_py_slow.c - requests and frees that the hot paths leave.
+ *
+ * `heap` is the GIL's where the domain's paths are the fast ones, and NULL
+ * where every thread works on its own: raw, or more than one GIL. An
+ * installed domain that is off hands requests to the saved allocator and still
+ * takes our blocks back.
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "hak_py.h"
+#include "hot.h"
+
+/* How many refills of the GIL's heap pass between two samples for the peak. */
+#define SAMPLE_EVERY 64
+/*
+ * Memory goes back only while something happens here: looks at a bin, refills
+ * and one in so many frees of Pool's blocks ask for the time, and when so many
+ * milliseconds have passed, all that may have been idle is looked at.
+ */
+#define ASK_EVERY 4
+#define LOOK_AROUND_EVERY 50
+#define GRACE (64 * HAK_KIB)
+/* Blocks of this size are sampled one by one. */
+#define SAMPLE_LARGE HAK_MIB
+
+/* Blocks of mem of this size and more that grow get 1/ROOM beyond it. */
+#define ROOM_LEAST (8 * HAK_KIB)
+#define ROOM 4
+
+/*
+ * The heap that d works on, or NULL: the thread's. The GIL's heap also serves
+ * mem and obj while a limit makes them take this way.
+ */
+static struct hak_heap *heap_of(const struct hak_py_domain *d)
+{
+    return d->which != HAK_PY_RAW ? hak_py.heap : NULL;
+}
+
+static void add(_Atomic(uint64_t) *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* What is due from time to time: see ASK_EVERY. */
+static HAK_NOINLINE void now_and_then(struct hak_heap *heap)
+{
+    static uint64_t next;
+    struct timespec time;
+    uint64_t now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    now = (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
+    if (HAK_UNLIKELY(now >= next)) {
+        next = now + LOOK_AROUND_EVERY;
+        hak_heap_look_around(heap);
+    }
+}
+
+/* ---- the limit ------------------------------------------------------------- */
+
+static bool is_limited(void)
+{
+    return HAK_UNLIKELY(hak_py.limit != HAK_PY_NO_LIMIT);
+}
+
+/*
+ * Whether `size` more bytes are allowed. Once the limit was met, small blocks
+ * may go GRACE bytes beyond it: who handles a MemoryError needs a few. That
+ * ends when so much has been freed that the limit may be met anew.
+ */
+static bool admit(struct hak_py_domain *d, size_t size)
+{
+    size_t live = atomic_load_explicit(&hak_py.live, memory_order_relaxed);
+    bool met = atomic_load_explicit(&hak_py.met, memory_order_relaxed);
+    size_t grace = met && size <= HAK_LANE_TINY_MAX ? GRACE : 0;
+
+    if (live <= hak_py.limit + grace && size <= hak_py.limit + grace - live) {
+        if (met && live + GRACE < hak_py.limit) {
+            atomic_store(&hak_py.met, false);
+        }
+        return true;
+    }
+    add(&d->refused);
+    atomic_store(&hak_py.met, true);
+    return false;
+}
+
+/* Counts the block p, of ours, in or out. */
+static void count_in(const void *p)
+{
+    if (is_limited()) {
+        atomic_fetch_add(&hak_py.live, hak_lane_usable(p, "limit"));
+    }
+}
+
+static void count_out(const void *p)
+{
+    if (is_limited()) {
+        atomic_fetch_sub(&hak_py.live, hak_lane_usable(p, "limit"));
+    }
+}
+
+/* ---- blocks of ours -------------------------------------------------------- */
+
+/* Counts a block that the heap gave out to d; obj's are the rest. */
+static void count(struct hak_heap *heap, const struct hak_py_domain *d,
+                  size_t size)
+{
+    unsigned which = d->which;
+
+    if (which < HAK_PY_OBJ) {
+        struct hak_py_extra *extra = hak_py_extra(heap);
+
+        *(size <= HAK_LANE_TINY_MAX ? &extra->tiny[which]
+                                    : &extra->large[which]) += 1;
+    }
+}
+
+static void *gil_tiny(struct hak_heap *heap, size_t size)
+{
+    void *p = hak_tiny_alloc(&heap->tiny, hak_py_class(size));
+
+    now_and_then(heap);
+    if (HAK_UNLIKELY(heap->tiny.refills % SAMPLE_EVERY == 0)) {
+        hak_py_sample();
+    }
+    return p;
+}
+
+static void *gil_large(struct hak_heap *heap, size_t size, bool *zero)
+{
+    enum hak_reason reason;
+    void *p = hak_large_alloc(heap, HAK_LANE_ALIGN, size, zero, &reason);
+
+    if (HAK_UNLIKELY(size >= SAMPLE_LARGE)) {
+        hak_py_sample();
+    }
+    return p;
+}
+
+/* The calling thread's heap. */
+static void *thread_new(size_t size, bool *zero)
+{
+    enum hak_reason reason;
+    void *p = hak_hot_malloc(size);
+
+    if (p == NULL) {
+        p = hak_hot_run(size);
+    }
+    if (p == NULL) {
+        p = hak_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
+        return p;
+    }
+    *zero = false;
+    return p;
+}
+
+/*
+ * A block of our lanes for domain d, or NULL; not looked at by the limit.
+ * *zero: wanted all zero, and whether it is.
+ */
+static void *new_block(struct hak_py_domain *d, size_t size, bool *zero)
+{
+    struct hak_heap *heap = heap_of(d);
+    void *p;
+
+    if (HAK_UNLIKELY(size > PTRDIFF_MAX)) {
+        return NULL;
+    }
+    if (heap == NULL) {
+        p = thread_new(size, zero);
+        heap = hak_self;
+    } else if (size <= HAK_LANE_TINY_MAX) {
+        *zero = false;
+        p = gil_tiny(heap, size);
+    } else {
+        p = gil_large(heap, size, zero);
+    }
+    if (HAK_LIKELY(p != NULL)) {
+        count(heap, d, size);
+        count_in(p);
+    }
+    return p;
+}
+
+/* Frees p, in our range. */
+static void free_block(struct hak_py_domain *d, void *p)
+{
+    struct hak_heap *heap = heap_of(d);
+
+    count_out(p);
+    if (heap != NULL) {
+        uint32_t tag = hak_range_tag_of(p);
+        uint32_t byte = tag ^ heap->tiny.tag;
+
+        if (byte < HAK_TAG_TINY_END) {
+            struct hak_bin *bin = hak_tiny_bin(&heap->tiny, byte);
+
+            if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+                hak_heap_look(heap, bin);
+            }
+            return;
+        }
+        if (hak_tag_is_large(tag) && hak_large_free(heap, p)) {
+            return;
+        }
+    }
+    hak_free(p);
+}
+
+/* ---- new blocks ------------------------------------------------------------- */
+
+/* Whether a request of d's is for our lanes; if not, *reason says why. */
+static bool is_ours(const struct hak_py_domain *d, size_t size,
+                    enum hak_py_reason *reason)
+{
+    if (HAK_UNLIKELY(!d->on)) {
+        *reason = HAK_PY_OFF;
+        return false;
+    }
+    *reason = size <= hak_py.most ? HAK_PY_MEMORY : HAK_PY_LARGE;
+    return size <= hak_py.most;
+}
+
+static HAK_NOINLINE void *from_saved(struct hak_py_domain *d, size_t size,
+                                     bool zero, enum hak_py_reason reason)
+{
+    add(&d->fallback[reason]);
+    return zero ? d->saved.calloc(d->saved.ctx, 1, size)
+                : d->saved.malloc(d->saved.ctx, size);
+}
+
+/* A new block, of ours or the saved allocator's; NULL: out of memory. */
+static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
+{
+    enum hak_py_reason reason;
+    bool is_zero = zero;
+    void *p;
+
+    if (HAK_UNLIKELY(!is_ours(d, size, &reason))) {
+        return from_saved(d, size, zero, reason);
+    }
+    if (is_limited() && !admit(d, size)) {
+        return NULL;
+    }
+    p = new_block(d, size, &is_zero);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return from_saved(d, size, zero, HAK_PY_MEMORY);
+    }
+    return zero && !is_zero ? memset(p, 0, size) : p;
+}
+
+void *hak_py_malloc(struct hak_py_domain *d, size_t size)
+{
+    struct hak_heap *heap = d->hot;
+
+    if (HAK_LIKELY(size - HAK_LANE_POOL_MIN <=
+                       HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN &&
+                   heap != NULL && heap->pool != NULL && size <= hak_py.most)) {
+        void *p = hak_pool_pop(heap->pool, hak_pool_class_of(size));
+
+        if (HAK_LIKELY(p != NULL)) {
+            count(heap, d, size);
+            return p;
+        }
+    }
+    return new_any(d, size, false);
+}
+
+void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
+{
+    size_t bytes;
+
+    if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes))) {
+        return NULL;
+    }
+    return new_any(d, bytes, true);
+}
+
+/* ---- frees ------------------------------------------------------------------- */
+
+void hak_py_look(struct hak_bin *bin)
+{
+    hak_tiny_look(&hak_py.heap->tiny, bin);
+    now_and_then(hak_py.heap);
+}
+
+static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
+{
+    add(&d->foreign);
+    d->saved.free(d->saved.ctx, p);
+}
+
+void hak_py_free(struct hak_py_domain *d, void *p)
+{
+    static unsigned frees;
+    struct hak_heap *heap = d->hot;
+    uint32_t class;
+
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        if (p != NULL) {
+            free_foreign(d, p);
+        }
+        return;
+    }
+    class = (hak_range_tag_of(p) ^ heap->tiny.tag) - HAK_TAG_POOL;
+    if (HAK_UNLIKELY(class >= HAK_POOL_CLASSES ||
+                     !hak_pool_is_start(p, class))) {
+        free_block(d, p);
+        return;
+    }
+    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+        hak_pool_look(heap->pool, class);
+    }
+    if (HAK_UNLIKELY(++frees % ASK_EVERY == 0)) {
+        now_and_then(heap);
+    }
+}
+
+/* ---- realloc ------------------------------------------------------------------ */
+
+/* Makes a block of the larger lanes fit without copying, or NULL. */
+static void *resize_large(struct hak_py_domain *d, void *p, size_t old,
+                          size_t size)
+{
+    void *moved = NULL;
+
+    if (old <= HAK_LANE_TINY_MAX || size <= HAK_LANE_TINY_MAX ||
+        size > hak_py.most || !d->on || HAK_HARD) {
+        return NULL;
+    }
+    count_out(p);
+    moved = hak_large_resize(p, size);
+    count_in(moved != NULL ? moved : p);
+    return moved;
+}
+
+/*
+ * What to ask for where a block of d's has grown to `size`. Lists and buffers,
+ * which are mem's, grow by an eighth at a time: without room that is a copy
+ * each time. Strings, which are obj's, leave room themselves, and blocks of
+ * ACE's grow where they are.
+ */
+static size_t with_room(const struct hak_py_domain *d, size_t old, size_t size)
+{
+    if (d->which != HAK_PY_MEM || size <= old || size < ROOM_LEAST ||
+        size > HAK_LANE_POOL_MAX) {
+        return size;
+    }
+    return hak_min(size + size / ROOM, HAK_LANE_ACE_MIN);
+}
+
+/*
+ * A new place in the lanes above Tiny with the contents of p; NULL: none. What
+ * comes from Pool is copied here, quicker than elsewhere.
+ */
+static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
+                        size_t size)
+{
+    struct hak_heap *heap = heap_of(d);
+    size_t ask = with_room(d, old, size);
+    enum hak_reason reason;
+    enum hak_py_reason why;
+    void *moved;
+    bool zero;
+
+    if (size <= HAK_LANE_TINY_MAX || HAK_HARD || !is_ours(d, size, &why)) {
+        return NULL;
+    }
+    heap = heap != NULL ? heap : hak_thread_heap(&reason);
+    if (heap == NULL || size > PTRDIFF_MAX) {
+        return NULL;
+    }
+    if (hak_min(old, size) <= HAK_LANE_POOL_MAX) {
+        moved = hak_large_alloc(heap, HAK_LANE_ALIGN, ask, &zero, &reason);
+        if (moved != NULL) {
+            hak_py_copy(moved, p, hak_min(old, size));
+        }
+    } else {
+        moved = hak_large_copy(heap, p, old, size, &reason);
+    }
+    if (moved != NULL) {
+        count(heap, d, size);
+        count_in(moved);
+    }
+    if (HAK_UNLIKELY(size >= SAMPLE_LARGE)) {
+        hak_py_sample();
+    }
+    return moved;
+}
+
+/* Resizes p, of ours with `old` bytes, to a place of its own. */
+static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
+{
+    void *moved;
+
+    if (is_limited() && size > old && d->on && !admit(d, size - old)) {
+        return NULL;
+    }
+    moved = resize_large(d, p, old, size);
+    if (moved != NULL) {
+        return moved;
+    }
+    moved = copy_large(d, p, old, size);
+    if (moved == NULL) {
+        moved = new_any(d, size, false);
+        if (HAK_UNLIKELY(moved == NULL)) {
+            return size <= old ? p : NULL; /* a shrink never fails */
+        }
+        memcpy(moved, p, hak_min(old, size));
+    }
+    free_block(d, p);
+    return moved;
+}
+
+/* A block that is not ours stays with whoever made it: its size is unknown. */
+static HAK_NOINLINE void *resize_foreign(struct hak_py_domain *d, void *p,
+                                         size_t size)
+{
+    add(&d->foreign);
+    return d->saved.realloc(d->saved.ctx, p, size);
+}
+
+void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size)
+{
+    size_t old;
+
+    if (p == NULL) {
+        return hak_py_malloc(d, size);
+    }
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        return resize_foreign(d, p, size);
+    }
+    old = hak_lane_usable(p, "realloc");
+    if (size <= old && hak_fits_as_is(old, size)) {
+        return p;
+    }
+    return move(d, p, old, size);
+}

@@ -1,0 +1,211 @@
+/*
+ * hak_py_state.c - the adapter begins, switches, becomes shared, has a limit.
+ *
+ * All of it is called under the GIL, or, once it is shared, under the lock of
+ * hak_py_module.c.
+ */
+#include "hak_py.h"
+#include "options.h"
+#include "thread.h"
+
+#define DOMAIN(index) [index] = {.hot = (void *)hak_py_none, .which = (index)}
+
+struct hak_py hak_py = {
+    .limit = HAK_PY_NO_LIMIT,
+    .domains = {DOMAIN(HAK_PY_RAW), DOMAIN(HAK_PY_MEM), DOMAIN(HAK_PY_OBJ)}};
+
+/* ---- options ---------------------------------------------------------------- */
+
+static const struct hak_option_row rows[HAK_PY_OPTIONS] = {
+#define HAK_OPTION HAK_OPTION_ROW
+#include "../hak_py_options.def"
+#undef HAK_OPTION
+};
+
+static size_t values[HAK_PY_OPTIONS];
+static struct hak_options options = {rows, HAK_PY_OPTIONS, values,
+                                     HAK_OPTIONS_UNREAD};
+
+size_t hak_py_option(enum hak_py_option option)
+{
+    return hak_options_get(&options, option);
+}
+
+unsigned hak_py_mask_asked(void)
+{
+    static const unsigned masks[] = {1u << HAK_PY_OBJ | 1u << HAK_PY_MEM,
+                                     0,
+                                     1u << HAK_PY_OBJ,
+                                     1u << HAK_PY_MEM,
+                                     1u << HAK_PY_RAW,
+                                     1u << HAK_PY_OBJ | 1u << HAK_PY_MEM |
+                                         1u << HAK_PY_RAW};
+
+    return masks[hak_py_option(HAK_PY_OPT_domains)];
+}
+
+/* Values of HAK_PY_OPT_lanes, in the order of its words. */
+enum { LANES_DEFAULT, LANES_TINY, LANES_ALL };
+
+static size_t most_asked(void)
+{
+    return hak_py_option(HAK_PY_OPT_lanes) == LANES_TINY ? HAK_LANE_TINY_MAX
+                                                         : HAK_LANE_HUGE_MAX;
+}
+
+/* ---- begin ------------------------------------------------------------------ */
+
+/* The table that leads from a size to a bin. */
+static void set_bins(struct hak_heap *heap)
+{
+    uint16_t *bins = hak_py_extra(heap)->bins;
+
+    for (size_t i = 0; i < HAK_PY_SIZES; i++) {
+        struct hak_bin *bin = &heap->tiny.bins[hak_py_class(16 * i)];
+
+        bins[i] = (uint16_t)((char *)bin - (char *)heap);
+    }
+    bins[0] = bins[1];
+}
+
+/*
+ * The GIL's heap. It is never deleted, so what it frees need not be told apart
+ * from threads' blocks, and others may hold back what they free of it.
+ */
+static struct hak_heap *gil_heap(void)
+{
+    struct hak_heap *heap = hak_heap_create(HAK_HEAP_MADE);
+
+    if (heap == NULL || heap->tiny.id == 0) {
+        return NULL;
+    }
+    heap->tiny.direct = false;
+    /* Whole structures die at once, with many pushes. */
+    heap->tiny.share = 2;
+    heap->tiny.pushes = heap->tiny.seldom = 128;
+    set_bins(heap);
+    return heap;
+}
+
+bool hak_py_start(void)
+{
+    struct hak_heap *none = (void *)hak_py_none;
+
+    if (hak_py.started) {
+        return true;
+    }
+    none->tiny.tag = hak_heap_none.tiny.tag;
+    hak_py.most = most_asked();
+    if (!hak_range_init()) {
+        hak_py.reason = "no address space could be reserved: see the message "
+                        "on standard error";
+        return false;
+    }
+    /* Seals, which the hardened build has, are those of threads' heaps. */
+    if (!HAK_HARD && !hak_py.shared) {
+        hak_py.heap = gil_heap();
+        if (hak_py.heap == NULL) {
+            hak_py.reason = "there was no memory for a heap";
+            return false;
+        }
+    }
+    hak_py.started = true;
+    return true;
+}
+
+/* ---- switches --------------------------------------------------------------- */
+
+/* Sets `hot` and `plain` as the rest of the state says. */
+static void settle(void)
+{
+    bool limited = hak_py.limit != HAK_PY_NO_LIMIT;
+
+    for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
+        struct hak_py_domain *d = &hak_py.domains[i];
+        bool fast = d->on && !limited && i != HAK_PY_RAW && hak_py.heap != NULL;
+
+        d->hot = fast ? hak_py.heap : (void *)hak_py_none;
+        d->plain = d->on && !limited && i == HAK_PY_RAW;
+    }
+}
+
+void hak_py_switch(unsigned mask)
+{
+    for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
+        struct hak_py_domain *d = &hak_py.domains[i];
+
+        d->on = d->installed && (mask >> i & 1) != 0;
+    }
+    settle();
+}
+
+void hak_py_share(void)
+{
+    struct hak_heap *heap = hak_py.heap;
+
+    hak_py.shared = true;
+    hak_py.heap = NULL;
+    settle();
+    if (heap != NULL) {
+        hak_thread_park(heap);
+    }
+}
+
+bool hak_py_set_limit(size_t limit)
+{
+    if (limit != HAK_PY_NO_LIMIT) {
+        size_t live = hak_py_live();
+
+        if (limit < live) {
+            return false;
+        }
+        if (hak_py.limit == HAK_PY_NO_LIMIT) {
+            atomic_store(&hak_py.live, live);
+        }
+    }
+    hak_py.limit = limit;
+    settle();
+    return true;
+}
+
+/* ---- bytes in use ------------------------------------------------------------ */
+
+size_t hak_py_live(void)
+{
+    hak_stats_t stats = {.size = sizeof(stats)};
+
+    hak_stats(&stats);
+    return stats.tiny_live_bytes + stats.pool_live_bytes +
+           stats.ace_live_bytes + stats.huge_live_bytes;
+}
+
+/* The same where nearly all of it is the GIL's heap's, which is quicker. */
+static size_t live_of_gil(const struct hak_heap *heap)
+{
+    struct hak_lane_figures ace = {0}, huge = {0};
+    size_t live = 0;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        live += hak_tiny_live(&heap->tiny, c) * hak_tiny_size[c];
+    }
+    if (heap->pool != NULL) {
+        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+            live += hak_pool_live(heap->pool, c) * hak_pool_classes[c].block;
+        }
+        hak_ace_figures(&ace);
+        hak_huge_figures(&huge);
+        live += ace.live_bytes - heap->runs->held * HAK_PAGE + huge.live_bytes;
+    }
+    return live;
+}
+
+void hak_py_sample(void)
+{
+    bool quick = hak_py.heap != NULL && !hak_py.domains[HAK_PY_RAW].on;
+    size_t live = quick ? live_of_gil(hak_py.heap) : hak_py_live();
+    size_t peak = atomic_load_explicit(&hak_py.peak, memory_order_relaxed);
+
+    while (live > peak &&
+           !atomic_compare_exchange_weak(&hak_py.peak, &peak, live)) {
+    }
+}

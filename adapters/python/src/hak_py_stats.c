@@ -1,0 +1,165 @@
+/*
+ * hak_py_stats.c - what the adapter has counted, as Python objects.
+ */
+#include "hak_py.h"
+
+/* Blocks given out by a lane to raw and mem, of all heaps. */
+struct counted {
+    uint64_t tiny[HAK_PY_DOMAINS], large[HAK_PY_DOMAINS];
+};
+
+static void count_heaps(struct counted *counted, const hak_stats_t *stats)
+{
+    uint32_t heaps = hak_range_heap_count();
+
+    counted->tiny[HAK_PY_OBJ] = stats->tiny_allocs;
+    counted->large[HAK_PY_OBJ] =
+        stats->pool_allocs + stats->ace_allocs + stats->huge_allocs;
+    for (uint32_t id = 1; id <= heaps; id++) {
+        const struct hak_py_extra *extra = hak_py_extra(hak_range_heap(id));
+
+        for (unsigned i = 0; i < HAK_PY_OBJ; i++) {
+            counted->tiny[i] += extra->tiny[i];
+            counted->large[i] += extra->large[i];
+            counted->tiny[HAK_PY_OBJ] -= extra->tiny[i];
+            counted->large[HAK_PY_OBJ] -= extra->large[i];
+        }
+    }
+}
+
+static PyObject *domain_dict(const struct hak_py_domain *d,
+                             const struct counted *counted)
+{
+    unsigned i = d->which;
+    unsigned long long fallback[HAK_PY_REASONS], all = 0;
+
+    for (unsigned r = 0; r < HAK_PY_REASONS; r++) {
+        fallback[r] = atomic_load(&d->fallback[r]);
+        all += fallback[r];
+    }
+    return Py_BuildValue(
+        "{s:O,s:K,s:K,s:K,s:{s:K,s:K,s:K},s:K,s:K}", "enabled",
+        d->on ? Py_True : Py_False, "calls",
+        (unsigned long long)(counted->tiny[i] + counted->large[i] + all),
+        "tiny", (unsigned long long)counted->tiny[i], "larger",
+        (unsigned long long)counted->large[i], "fallback", "large",
+        fallback[HAK_PY_LARGE], "memory", fallback[HAK_PY_MEMORY], "off",
+        fallback[HAK_PY_OFF], "foreign",
+        (unsigned long long)atomic_load(&d->foreign), "refused",
+        (unsigned long long)atomic_load(&d->refused));
+}
+
+/* Adds an object to a dict and gives it up; false: an exception. */
+static bool put(PyObject *dict, const char *key, PyObject *value)
+{
+    bool done = value != NULL && PyDict_SetItemString(dict, key, value) == 0;
+
+    Py_XDECREF(value);
+    return done;
+}
+
+static PyObject *number(uint64_t value)
+{
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+/* One class of Tiny's in all heaps. */
+static HAK_RACY_READER PyObject *class_dict(unsigned class)
+{
+    uint32_t heaps = hak_range_heap_count();
+    unsigned long long allocs = 0, live = 0;
+
+    for (uint32_t id = 1; id <= heaps; id++) {
+        const struct hak_heap *heap = hak_range_heap(id);
+
+        allocs += heap->tiny.bins[class].pops;
+        live += hak_tiny_live(&heap->tiny, class);
+    }
+    return Py_BuildValue("{s:I,s:K,s:K}", "size",
+                         (unsigned)hak_tiny_size[class], "calls", allocs,
+                         "blocks", live);
+}
+
+static PyObject *class_list(void)
+{
+    PyObject *list = PyList_New(0);
+
+    for (unsigned c = 0; list != NULL && c < HAK_TINY_CLASSES; c++) {
+        PyObject *one;
+
+        if (hak_py_class(hak_tiny_size[c]) != c) {
+            continue; /* only Lua uses it */
+        }
+        one = class_dict(c);
+        if (one == NULL || PyList_Append(list, one) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(one);
+    }
+    return list;
+}
+
+static uint64_t blocks_of(const hak_stats_t *stats)
+{
+    return stats->tiny_allocs + stats->pool_allocs + stats->ace_allocs +
+           stats->huge_allocs - stats->tiny_frees - stats->pool_frees -
+           stats->ace_frees - stats->huge_frees;
+}
+
+uint64_t hak_py_blocks(void)
+{
+    hak_stats_t stats = {.size = sizeof(stats)};
+
+    hak_stats(&stats);
+    return hak_py.started ? blocks_of(&stats) : 0;
+}
+
+static PyObject *reason_object(void)
+{
+    return hak_py.reason != NULL ? PyUnicode_FromString(hak_py.reason)
+                                 : Py_BuildValue("");
+}
+
+static PyObject *limit_object(void)
+{
+    return hak_py.limit != HAK_PY_NO_LIMIT ? PyLong_FromSize_t(hak_py.limit)
+                                           : Py_BuildValue("");
+}
+
+PyObject *hak_py_stats(bool classes)
+{
+    static const char *const names[HAK_PY_DOMAINS] = {"raw", "mem", "obj"};
+    hak_stats_t stats = {.size = sizeof(stats)};
+    struct counted counted = {{0}, {0}};
+    PyObject *dict = PyDict_New();
+    bool good = dict != NULL;
+
+    hak_stats(&stats);
+    count_heaps(&counted, &stats);
+    hak_py_sample();
+    for (unsigned i = HAK_PY_DOMAINS; good && i-- > 0;) {
+        good = put(dict, names[i], domain_dict(&hak_py.domains[i], &counted));
+    }
+    good =
+        good && put(dict, "live_bytes", PyLong_FromSize_t(hak_py_live())) &&
+        put(dict, "peak_bytes", number(atomic_load(&hak_py.peak))) &&
+        put(dict, "blocks", number(blocks_of(&stats))) &&
+        put(dict, "held_bytes",
+            number(stats.tiny_held_bytes + stats.pool_held_bytes +
+                   stats.ace_held_bytes + stats.huge_held_bytes)) &&
+        put(dict, "resident_bytes", number(stats.populated_bytes)) &&
+        put(dict, "returned_bytes", number(stats.purged_bytes)) &&
+        put(dict, "limit", limit_object()) &&
+        put(dict, "lanes",
+            PyUnicode_FromString(hak_py.most > HAK_LANE_TINY_MAX ? "all"
+                                                                 : "tiny")) &&
+        put(dict, "shared", PyBool_FromLong(hak_py.shared)) &&
+        put(dict, "reason", reason_object());
+    if (good && classes) {
+        good = put(dict, "classes", class_list());
+    }
+    if (!good) {
+        Py_CLEAR(dict);
+    }
+    return dict;
+}

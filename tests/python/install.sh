@@ -1,0 +1,173 @@
+#!/bin/sh
+# install.sh - tests that hakmem_py installs as a user would install it: the
+# source archive builds, pip puts the wheel into a fresh virtual environment
+# with no network, it works there, and is gone when it is removed.
+#
+#     tests/python/install.sh [PYTHON...]
+#
+# Without names: python3, and every CPython from 3.9 on that PATH or pyenv has.
+# Run by `make check-python-install`.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+
+passed=0
+failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+version=$(cat VERSION)
+
+# check WHAT COMMAND...: one check; what a failed one said is shown.
+check() {
+    what=$1
+    shift
+    if "$@" >"$dir/said" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $name: $what"
+        sed 's/^/    /' "$dir/said"
+        return 1
+    fi
+}
+
+# says TEXT COMMAND...: the command succeeds and prints TEXT somewhere.
+says() {
+    text=$1
+    shift
+    "$@" >"$dir/out" 2>&1 || {
+        cat "$dir/out"
+        return 1
+    }
+    grep -qF -- "$text" "$dir/out" || {
+        echo "no '$text' in:"
+        cat "$dir/out"
+        return 1
+    }
+}
+
+# says_nothing COMMAND...: the command succeeds and prints nothing.
+says_nothing() {
+    if ! "$@" >"$dir/out" 2>&1 || [ -s "$dir/out" ]; then
+        cat "$dir/out"
+        return 1
+    fi
+}
+
+# Not from the source tree, and with nothing of the caller's settings.
+clean() {
+    (cd "$dir" && env -u PYTHONPATH -u PYTHONHOME -u PYTHONMALLOC \
+        -u HAKMEM_PYTHON -u HAKMEM_PYTHON_LANES "$@")
+}
+
+pip() {
+    clean "$env/bin/python" -m pip --disable-pip-version-check \
+        --no-input "$@"
+}
+
+python() {
+    clean "$env/bin/python" "$@"
+}
+
+nothing_left() {
+    left=$(find "$env" -iname '*hakmem*' | grep -v '\.pth$')
+    [ -z "$left" ] || {
+        echo "left behind: $left"
+        return 1
+    }
+}
+
+# The archive holds what it is built from and no file of another place.
+archive_is_good() {
+    tar tzf "$1" >"$dir/list" || return 1
+    for file in core/heap.c core/options.def include/hakmem.h VERSION \
+        LICENSE README.md pyproject.toml setup.py src/module.map \
+        hakmem_py/__init__.py hakmem_py/__init__.pyi hakmem_py/py.typed; do
+        grep -q "^[^/]*/$file\$" "$dir/list" || {
+            echo "no $file in it"
+            return 1
+        }
+    done
+    ! grep -E '^/|\.\.|\.o$|\.so$|\.pyc$' "$dir/list"
+}
+
+ON='import hakmem_py as h; assert h.enabled, h.reason;
+import sys; assert h.__file__.startswith(sys.prefix), h.__file__
+x = [str(n) for n in range(100000)]
+assert h.stats()["obj"]["tiny"] > 100000
+print("served", h.__version__)'
+LOADED='import sys; print("loaded:", "hakmem_py" in sys.modules)'
+
+# try PYTHON: everything, with one interpreter.
+try() {
+    name=$("$1" -c 'import platform as p
+print(p.python_implementation(), p.python_version())') || return
+    before=$failed
+    dist=$dir/dist-$count
+    env=$dir/env-$count
+    check 'the archive and the wheel are built' \
+        adapters/python/build.sh "$1" "$dist" || return
+    archive=$(echo "$dist"/*.tar.gz)
+    wheel=$(echo "$dist"/*.whl)
+    check 'what is in the archive' archive_is_good "$archive"
+    check 'the source tree stays as it was' \
+        says_nothing find adapters/python -name '*.egg-info' -o -name build
+    check 'a fresh environment' clean "$1" -m venv "$env" || return
+    check 'pip installs the wheel, offline' \
+        pip install --quiet --no-index "$wheel" || return
+    check 'pip finds no fault' pip check
+    check 'import puts it on' says "served $version" python -c "$ON"
+    check 'a type checker finds its types' python -c 'import hakmem_py, os
+d = os.path.dirname(hakmem_py.__file__)
+assert {"py.typed", "__init__.pyi"} <= set(os.listdir(d)), os.listdir(d)'
+    echo 'import sys; print("hello", sys.argv[1])' >"$dir/hello.py"
+    check 'it runs a program' \
+        says 'hello you' python -m hakmem_py "$dir/hello.py" you
+    check 'and says who served' says Tiny python -m hakmem_py -v -c pass
+    check 'and compares' \
+        says 'page faults' python -m hakmem_py --compare -c 'print(1)'
+    check 'by itself it stays off' says 'loaded: False' python -c "$LOADED"
+    check 'autostart on' \
+        says 'autostart is on' python -m hakmem_py --autostart on
+    check 'it starts by itself' says 'loaded: True' python -c "$LOADED"
+    check 'with -I too' says 'loaded: True' python -I -c "$LOADED"
+    check 'autostart off' \
+        says 'autostart is off' python -m hakmem_py --autostart off
+    check 'it no longer starts' says 'loaded: False' python -c "$LOADED"
+    check 'autostart on again' python -m hakmem_py --autostart on
+    check 'pip removes it' pip uninstall --quiet --yes hakmem-py
+    check 'nothing stays' nothing_left
+    check 'a forgotten autostart does no harm' says_nothing python -c pass
+    [ "$before" -ne "$failed" ] || echo "$name: installs and works"
+}
+
+# Every CPython from 3.9 on, each once.
+interpreters() {
+    {
+        command -v python3
+        for minor in 9 10 11 12 13 14; do
+            command -v "python3.$minor"
+            ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$minor".*/bin/python
+        done
+        echo /usr/bin/python3
+    } 2>/dev/null | while read -r python; do
+        "$python" -c 'import os, sys
+good = sys.implementation.name == "cpython" and sys.version_info >= (3, 9)
+print(os.path.realpath(sys.executable) if good else "")' 2>/dev/null
+    done | grep . | sort -u
+}
+
+[ $# -gt 0 ] || {
+    # shellcheck disable=SC2046  # a list of words
+    set -- $(interpreters)
+}
+count=0
+for python in "$@"; do
+    count=$((count + 1))
+    try "$(command -v "$python" || echo "$python")"
+done
+if [ "$passed" -eq 0 ]; then
+    echo 'install.sh: there is no CPython to test with' >&2
+    failed=1
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

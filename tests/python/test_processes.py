@@ -1,0 +1,230 @@
+"""Forks, multiprocessing, threads and subinterpreters."""
+import sys
+import unittest
+
+from support import Case
+
+BOTH = ({"HAKMEM_PYTHON": "default"}, {"HAKMEM_PYTHON": "all"})
+
+
+class Forks(Case):
+    def everywhere(self, code):
+        for env in BOTH:
+            # From 3.12 on a fork beside threads is warned of.
+            self.says(code, "-W", "ignore::DeprecationWarning", env=env)
+
+    def test_fork(self):
+        self.everywhere("""
+            import os
+            import hakmem_py
+            from churn import churn
+            kept = [str(i) for i in range(10000)]
+            for round in range(5):
+                child = os.fork()
+                if child == 0:
+                    churn()
+                    assert kept == [str(i) for i in range(10000)]
+                    del kept
+                    churn()
+                    grandchild = os.fork()
+                    if grandchild == 0:
+                        churn()
+                        os._exit(7)
+                    assert os.waitpid(grandchild, 0)[1] >> 8 == 7
+                    hakmem_py.trim()
+                    os._exit(5)
+                churn()
+                assert os.waitpid(child, 0)[1] >> 8 == 5
+            assert kept == [str(i) for i in range(10000)]
+            print("fine")
+        """)
+
+    def test_fork_beside_threads(self):
+        self.everywhere("""
+            import os, threading
+            import hakmem_py
+            from churn import churn
+            stop = False
+            def run():
+                while not stop:
+                    churn(100)
+            threads = [threading.Thread(target=run) for _ in range(4)]
+            [t.start() for t in threads]
+            for round in range(20):
+                child = os.fork()
+                if child == 0:
+                    churn(300)
+                    hakmem_py.trim()
+                    os._exit(5)
+                assert os.waitpid(child, 0)[1] >> 8 == 5
+            stop = True
+            [t.join() for t in threads]
+            print("fine")
+        """)
+
+    def test_multiprocessing(self):
+        for method in ("fork", "spawn", "forkserver"):
+            self.everywhere(f"""
+                import multiprocessing, sys
+                import hakmem_py
+                import pool_work
+                context = multiprocessing.get_context({method!r})
+                with context.Pool(3) as pool:
+                    results = pool.map(pool_work.work, range(20))
+                assert [r[0] for r in results] == list(range(20))
+                assert all(r[1] for r in results), results
+                print("fine")
+            """)
+
+    def test_subprocess(self):
+        self.everywhere("""
+            import subprocess, sys, threading
+            import hakmem_py
+            from churn import churn
+            def run():
+                for i in range(5):
+                    out = subprocess.run(["echo", str(i)],
+                                         stdout=subprocess.PIPE).stdout
+                    assert out == b"%d\\n" % i
+                    churn(50)
+            threads = [threading.Thread(target=run) for _ in range(4)]
+            [t.start() for t in threads]
+            [t.join() for t in threads]
+            print("fine")
+        """)
+
+
+class Threads(Case):
+    def test_objects_die_elsewhere(self):
+        """Made in one thread, freed in another, under the one GIL."""
+        for env in BOTH:
+            self.says("""
+                import queue, sys, threading
+                import hakmem_py
+                sys.setswitchinterval(0.0001)
+                pipe = queue.Queue(100)
+                def make():
+                    for i in range(5000):
+                        pipe.put([i, str(i), {"n": i}, bytes(i % 3000)])
+                    pipe.put(None)
+                def drop():
+                    while True:
+                        one = pipe.get()
+                        if one is None:
+                            break
+                        assert one[1] == str(one[0]) and one[2]["n"] == one[0]
+                for _ in range(3):
+                    threads = [threading.Thread(target=f)
+                               for f in (make, drop, make, drop)]
+                    [t.start() for t in threads]
+                    [t.join() for t in threads]
+                live = hakmem_py.stats()["live_bytes"]
+                assert live < 20 << 20, live
+                print("fine")
+            """, env=env)
+
+
+class Subinterpreters(Case):
+    def test_import_in_one(self):
+        for env in BOTH:
+            self.says("""
+                from subs import run, sub
+                from churn import churn
+                one = sub.create()
+                run(one, '''
+                    import hakmem_py
+                    from churn import churn
+                    assert hakmem_py.enabled, hakmem_py.reason
+                    churn()
+                ''')
+                churn()
+                sub.destroy(one)
+                churn()
+                import hakmem_py
+                assert hakmem_py.enabled
+                churn()
+                print("fine")
+            """, env=env)
+
+    def test_import_before(self):
+        for env in BOTH:
+            self.says("""
+                from subs import run, sub
+                import hakmem_py
+                from churn import churn
+                kept = [str(i) for i in range(10000)]
+                churn()
+                several = [sub.create() for _ in range(3)]
+                for one in several:
+                    run(one, '''
+                        import hakmem_py
+                        from churn import churn
+                        churn()
+                        hakmem_py.trim()
+                        assert hakmem_py.stats()["obj"]["tiny"] > 0
+                    ''')
+                    churn()
+                    sub.destroy(one)
+                del kept
+                churn()
+                hakmem_py.trim()
+                print("fine")
+            """, env=env)
+
+    def test_shared_from_then_on(self):
+        """With a GIL of its own (3.12) the one heap is no longer served."""
+        self.says("""
+            from subs import run, sub
+            import sys
+            import hakmem_py
+            assert hakmem_py.stats()["shared"] is False
+            one = sub.create()
+            wanted = sys.version_info >= (3, 12)
+            assert hakmem_py.stats()["shared"] is wanted
+            before = hakmem_py.stats()
+            kept = [[object()] for i in range(10000)]
+            after = hakmem_py.stats()
+            assert after["obj"]["tiny"] - before["obj"]["tiny"] >= 20000
+            assert after["mem"]["tiny"] - before["mem"]["tiny"] >= 10000
+            assert after["live_bytes"] - before["live_bytes"] >= 300000
+            sub.destroy(one)
+            print("fine")
+        """)
+
+    @unittest.skipIf(sys.version_info < (3, 12), "one GIL up to 3.11")
+    def test_at_once(self):
+        """Interpreters with GILs of their own, really beside each other."""
+        for env in BOTH:
+            for when in ("before", "after"):
+                self.says(f"""
+                    from subs import run, sub
+                    import threading
+                    if {when!r} == "before":
+                        import hakmem_py
+                        kept = [str(i) for i in range(20000)]
+                    from churn import churn
+                    several = [sub.create() for _ in range(4)]
+                    def work(one):
+                        run(one, '''
+                            import hakmem_py
+                            from churn import churn
+                            for _ in range(5):
+                                churn(300)
+                        ''')
+                    threads = [threading.Thread(target=work, args=(one,))
+                               for one in several]
+                    [t.start() for t in threads]
+                    for _ in range(5):
+                        churn(300)
+                    if {when!r} == "before":
+                        del kept
+                    [t.join() for t in threads]
+                    for one in several:
+                        sub.destroy(one)
+                    churn()
+                    print("fine")
+                """, env=env)
+
+
+if __name__ == "__main__":
+    unittest.main()
