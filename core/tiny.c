@@ -493,7 +493,7 @@ static void heed(struct hak_tiny *tiny)
     if (HAK_UNLIKELY(hak_range_waiting())) {
         heed_slow(tiny);
     } else {
-        tiny->alert = false;
+        tiny->alert = tiny->quiet = false;
     }
 }
 

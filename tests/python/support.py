@@ -19,7 +19,7 @@ def python(code, *options, env=None, check=True, timeout=120):
     result = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(code)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        universal_newlines=True, timeout=timeout)
+        universal_newlines=True, errors="replace", timeout=timeout)
     if check and result.returncode != 0:
         raise AssertionError(f"exit status {result.returncode}\n"
                              f"{result.stdout}\n{result.stderr}")

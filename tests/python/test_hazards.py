@@ -170,23 +170,6 @@ class DebugHooks(Case):
         self.assertNotEqual(result.returncode, 0)
         self.assertIn("bad trailing pad byte", result.stderr)
 
-    def test_set_up_after_import(self):
-        """They wrap us; blocks of theirs come from us then."""
-        self.says("""
-            import ctypes
-            import hakmem_py
-            import os
-            api = ctypes.pythonapi
-            api.PyMem_RawMalloc.restype = ctypes.c_void_p
-            api.PyMem_SetupDebugHooks()
-            before = hakmem_py.stats()["raw"]["calls"]
-            p = api.PyMem_RawMalloc(ctypes.c_size_t(100))
-            assert ctypes.string_at(p, 100) == bytes([0xcd]) * 100
-            api.PyMem_RawFree(ctypes.c_void_p(p))
-            print("fine", flush=True)
-            os._exit(0)  # other blocks are from before the hooks
-        """, env={"HAKMEM_PYTHON": "raw"})
-
 
 class Malloc(Case):
     def test_pythonmalloc(self):

@@ -182,6 +182,40 @@ Test(thread, who_adopts_a_heap_owns_its_blocks)
     cr_assert_eq(hak_range_heap_count(), 2);
 }
 
+static void *adopt_made(void *arg)
+{
+    struct hak_heap *made = arg;
+
+    hak_free(hak_malloc(1));
+    NEED(hak_self == made);
+    NEED(atomic_load(&made->state) == HAK_HEAP_OWNED);
+    return NULL;
+}
+
+/* A heap made by hand that is parked becomes a thread's, with its blocks. */
+Test(thread, a_parked_heap_made_by_hand_is_adopted)
+{
+    static char *blocks[LEFT];
+    struct hak_heap *made = hak_heap_new(NULL);
+
+    hak_free(hak_malloc(1));
+    for (unsigned i = 0; i < LEFT; i++) {
+        blocks[i] = hak_heap_malloc(made, 200);
+        unit_fill(blocks[i], 200, i);
+    }
+    hak_thread_park(made);
+    cr_assert_eq(unit_stats().heaps_parked, 1);
+    unit_in_thread(adopt_made, made);
+    for (unsigned i = 0; i < LEFT; i++) {
+        cr_assert(unit_filled(blocks[i], 200, i));
+        hak_free(blocks[i]);
+    }
+    hak_trim();
+    cr_assert_eq(unit_stats().tiny_live_bytes, 0);
+    cr_assert_eq(unit_stats().heaps_parked, 1);
+    cr_assert_eq(hak_range_heap_count(), 2);
+}
+
 /* A thread that ends sends what its outboxes hold. */
 static void *free_few(void *arg)
 {

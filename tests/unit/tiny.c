@@ -16,7 +16,8 @@ TestSuite(tiny, .timeout = 120);
  * As in core/tiny.c: pushes between two looks while memory waits to go, and in
  * a large heap.
  */
-enum { ALERT_PUSHES = 32, LARGE_PUSHES = 512 };
+enum { ALERT_PUSHES = 32, LARGE_PUSHES = 512, QUIET_PUSHES = 8 };
+enum { QUIET_TIME = 50 }; /* milliseconds */
 
 static unsigned class_of(size_t size)
 {
@@ -434,6 +435,57 @@ Test(tiny, what_a_bin_keeps_grows_with_the_heap)
     hak_tiny_trim(tiny);
     cr_assert_not(tiny->alert);
     cr_assert_eq((size_t)tiny->bins[c].left, first);
+    free(blocks);
+    tiny_delete(tiny);
+}
+
+/* Pushes blocks of a class until its bin has been looked at. */
+static void push_to_look(struct hak_tiny *tiny, unsigned c)
+{
+    for (int32_t i = tiny->bins[c].left; i >= 0; i--) {
+        hak_tiny_free(tiny, c, hak_tiny_alloc(tiny, c));
+    }
+}
+
+/* What a busy time left in the bins is found when little happens after it. */
+Test(tiny, a_large_heap_that_is_quiet_is_looked_at_sooner)
+{
+    unsigned c = class_of(64), other = class_of(1024);
+    size_t count = 100000; /* more than HAK_TINY_LARGE slabs */
+    void **blocks = calloc(count, sizeof(void *));
+    struct hak_tiny *tiny;
+
+    setenv("HAKMEM_PURGE_DELAY", "3600000", 1);
+    tiny = tiny_new(false);
+    for (size_t i = 0; i < count; i++) {
+        blocks[i] = hak_tiny_alloc(tiny, c);
+    }
+    push_to_look(tiny, c);
+    cr_assert_not(tiny->quiet);
+    cr_assert_gt(tiny->bins[c].left, QUIET_PUSHES);
+    cr_assert_gt(tiny->bins[other].left, QUIET_PUSHES);
+    usleep(1000 * (QUIET_TIME + 20));
+    push_to_look(tiny, c);
+    cr_assert(tiny->quiet);
+    cr_assert_leq(tiny->bins[c].left, QUIET_PUSHES);
+    cr_assert_leq(tiny->bins[other].left, QUIET_PUSHES, "every bin");
+    tiny_check(tiny);
+    push_to_look(tiny, other);
+    cr_assert_not(tiny->quiet, "much happens again");
+    push_to_look(tiny, c);
+    cr_assert_gt(tiny->bins[c].left, QUIET_PUSHES);
+    /* A small heap is not asked whether it is quiet. */
+    usleep(1000 * (QUIET_TIME + 20));
+    push_to_look(tiny, c);
+    cr_assert(tiny->quiet);
+    for (size_t i = 0; i < count; i++) {
+        hak_tiny_free(tiny, c, blocks[i]);
+    }
+    hak_tiny_trim(tiny);
+    hak_range_purge();
+    usleep(1000 * (QUIET_TIME + 20));
+    push_to_look(tiny, other);
+    cr_assert_not(tiny->quiet);
     free(blocks);
     tiny_delete(tiny);
 }

@@ -15,11 +15,15 @@
  *     fast --a limit is set--> guarded --and removed--> fast
  *     fast --a second interpreter (3.12 and later)--> shared, for good
  *
- * When shared, the GIL's heap is parked, for a thread to adopt as its own, and
- * every thread works on its heap, as the raw domain always does. Blocks are
- * told by their address, so that whoever frees one, in whatever state, does it
- * right; one outside our range is handed on to the allocator that was there
- * before us (`saved`).
+ * When shared, every thread works on a heap of its own, as the raw domain
+ * always does. Who learns of a second interpreter (hak_py_suspect) may not hold
+ * the one GIL, so that it only turns the hot paths off; the GIL's heap is left
+ * to whoever is in it, and the next slow path that does hold that GIL parks it,
+ * for a thread to adopt as its own.
+ *
+ * Blocks are told by their address, so that whoever frees one, in whatever
+ * state, does it right; one outside our range is handed on to the allocator
+ * that was there before us (`saved`).
  *
  * Our functions don't use their ctx: it and they are not written in one piece
  * when they are installed, and raw is used without the GIL meanwhile.
@@ -65,15 +69,15 @@ struct hak_py_domain {
 
 struct hak_py {
     struct hak_py_domain domains[HAK_PY_DOMAINS];
-    struct hak_heap *heap; /* the GIL's; NULL: none yet, or shared */
+    struct hak_heap *heap; /* the GIL's; NULL: none yet, or parked */
     size_t most;           /* larger sizes are the saved allocator's */
     bool started;
-    bool shared;
+    atomic_bool shared; /* see hak_py_heap */
     const char *reason; /* why nothing is enabled, or NULL */
     /* the limit, and the bytes of our live blocks while there is one */
     size_t limit;
     _Atomic(size_t) live;
-    atomic_bool met; /* and not yet left far behind */
+    atomic_bool met;      /* and not yet left far behind */
     _Atomic(size_t) peak; /* the most that hak_py_sample has seen */
 };
 extern HAK_HIDDEN struct hak_py hak_py;
@@ -105,10 +109,19 @@ HAK_INLINE unsigned hak_py_class(size_t size)
     return hak_tiny_class_16[hak_tiny_index(size)];
 }
 
-/* Whether domain d's own paths are the inline ones. */
-HAK_INLINE bool hak_py_is_fast(const struct hak_py_domain *d)
+/* What the hot paths of mem and obj work on; it changes at any time. */
+HAK_INLINE struct hak_heap *hak_py_hot(const struct hak_py_domain *d)
 {
-    return d->hot != (struct hak_heap *)(void *)hak_py_none;
+    return __atomic_load_n(&d->hot, __ATOMIC_RELAXED);
+}
+
+/* The GIL's heap, to its holder; NULL: each thread works on its own. */
+HAK_INLINE struct hak_heap *hak_py_heap(void)
+{
+    return HAK_LIKELY(!atomic_load_explicit(&hak_py.shared,
+                                            memory_order_acquire))
+               ? hak_py.heap
+               : NULL;
 }
 
 /* ---- hak_py_serve.c: the functions that CPython calls --------------------- */
@@ -138,8 +151,18 @@ bool hak_py_start(void);
 /* Turns the domains of a mask on, and all others off. */
 void hak_py_switch(unsigned mask);
 
-/* From here on there is more than one GIL. Called by the holder of the one. */
+/*
+ * From 3.12 on: a request of this size was made of raw's calloc. The interpreter
+ * states that are made while the program runs come from there, before anything
+ * else of theirs, and little else is so large.
+ */
+void hak_py_suspect(size_t size);
+
+/* From here on there may be more than one GIL. Any thread. */
 void hak_py_share(void);
+
+/* When shared, by mem and obj: parks the GIL's heap, if we hold that GIL. */
+void hak_py_retire(void);
 
 /* Sets the limit, HAK_PY_NO_LIMIT: none. False: more than that is in use. */
 bool hak_py_set_limit(size_t limit);
@@ -158,6 +181,12 @@ void hak_py_sample(void);
  * must not be done, hak_py.reason says why.
  */
 int hak_py_enable(unsigned mask);
+
+/*
+ * A program that ends its interpreter and begins another one gets CPython's
+ * own allocators back (3.12 and later). True: it did, and we know it now.
+ */
+bool hak_py_forget(void);
 
 /* ---- hak_py_options.def ---------------------------------------------------- */
 

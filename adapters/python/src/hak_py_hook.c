@@ -162,57 +162,6 @@ static PyMemAllocatorEx *beneath(unsigned which, const PyMemAllocatorEx *now)
     return atomic_load(&probe.called) ? below : NULL;
 }
 
-/* ---- a second interpreter ---------------------------------------------------- */
-
-#if PY_VERSION_HEX >= 0x030c0000
-
-static int audit(const char *event, PyObject *args, void *data)
-{
-    (void)args;
-    (void)data;
-    if (HAK_UNLIKELY(strcmp(event, "cpython.PyInterpreterState_New") == 0) &&
-        !hak_py.shared) {
-        hak_py_share();
-    }
-    return 0;
-}
-
-static bool has_others(void)
-{
-    PyInterpreterState *first = PyInterpreterState_Head();
-
-    return first == NULL || PyInterpreterState_Next(first) != NULL;
-}
-
-/* Before the first request: from now on we learn of other interpreters. */
-static int watch_interpreters(void)
-{
-    static bool watching;
-
-    if (watching || hak_py.shared) {
-        return 0;
-    }
-    if (has_others()) {
-        hak_py.shared = true;
-        return 0;
-    }
-    if (PySys_AddAuditHook(audit, NULL) < 0) {
-        return -1;
-    }
-    /* A hook of somebody else's may have refused ours without an error. */
-    watching = true;
-    return 0;
-}
-
-#else
-
-static int watch_interpreters(void)
-{
-    return 0;
-}
-
-#endif
-
 /* ---- installing --------------------------------------------------------------- */
 
 /* Where a domain's functions stand: in `now`, or beneath tracemalloc. */
@@ -248,6 +197,85 @@ static int find_site(unsigned which, bool tracing, struct site *site)
     return is_debug(which, current(site)) ? 1 : 0;
 }
 
+/* ---- a second interpreter ---------------------------------------------------- */
+
+#if PY_VERSION_HEX >= 0x030f0000
+
+/* Where interpreter states come from there has not been looked at. */
+static int watch(bool tracing)
+{
+    (void)tracing;
+    hak_py_share();
+    return 0;
+}
+
+#elif PY_VERSION_HEX >= 0x030c0000
+
+static void *(*watched_calloc)(void *ctx, size_t count, size_t size);
+
+/* raw's calloc, whosever raw is. */
+static void *watch_calloc(void *ctx, size_t count, size_t size)
+{
+    size_t bytes;
+
+    if (!__builtin_mul_overflow(count, size, &bytes)) {
+        hak_py_suspect(bytes);
+    }
+    return watched_calloc(ctx, count, size);
+}
+
+/* Whether raw is watched already: it is ours, or its calloc is. */
+static bool is_watched(const PyMemAllocatorEx *raw)
+{
+    return raw->calloc == watch_calloc ||
+           raw->malloc == hak_py_functions[HAK_PY_RAW].malloc ||
+           (watched_calloc != NULL && raw->calloc != watched_calloc);
+}
+
+/*
+ * Before the first request: from now on we learn of other interpreters. The
+ * event of audit hooks would cost every id() a call, and 3.13 tells it only of
+ * some.
+ */
+static int watch(bool tracing)
+{
+    struct site site;
+    PyInterpreterState *first;
+    int found;
+
+    if (hak_py.shared) {
+        return 0;
+    }
+    found = find_site(HAK_PY_RAW, tracing, &site);
+    if (found != 0 || is_watched(current(&site))) {
+        return found < 0 ? -1 : 0;
+    }
+    watched_calloc = current(&site)->calloc;
+    if (site.below != NULL) {
+        site.below->calloc = watch_calloc;
+    } else {
+        site.now.calloc = watch_calloc;
+        PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &site.now);
+    }
+    first = PyInterpreterState_Head();
+    if (first == NULL || PyInterpreterState_Next(first) != NULL) {
+        hak_py_share();
+    }
+    return 0;
+}
+
+#else
+
+static int watch(bool tracing)
+{
+    (void)tracing;
+    return 0;
+}
+
+#endif
+
+/* ---- our own functions ------------------------------------------------------- */
+
 static void install(unsigned which, struct site *site)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
@@ -266,12 +294,38 @@ static void install(unsigned which, struct site *site)
     }
 }
 
+/* Whether the saved allocator stands where ours was put. */
+static bool is_reset(unsigned which)
+{
+    const PyMemAllocatorEx *saved = &hak_py.domains[which].saved;
+    PyMemAllocatorEx now;
+
+    PyMem_GetAllocator((PyMemAllocatorDomain)which, &now);
+    return now.malloc == saved->malloc && now.ctx == saved->ctx;
+}
+
+bool hak_py_forget(void)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
+        struct hak_py_domain *d = &hak_py.domains[i];
+
+        if (d->installed && is_reset(i)) {
+            d->installed = d->on = false;
+            any = true;
+        }
+    }
+    return any;
+}
+
 int hak_py_enable(unsigned mask)
 {
     struct site sites[HAK_PY_DOMAINS];
     int tracing = is_tracing();
 
-    if (tracing < 0 || watch_interpreters() < 0) {
+    hak_py_forget();
+    if (tracing < 0) {
         return -1;
     }
     for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
@@ -285,6 +339,9 @@ int hak_py_enable(unsigned mask)
                             "(PYTHONMALLOC=debug, -X dev)";
             return 0;
         }
+    }
+    if (mask != 0 && watch(tracing) < 0) {
+        return -1;
     }
     if (mask != 0 && !hak_py_start()) {
         return 0;

@@ -10,6 +10,22 @@
 
 #include "hak_py.h"
 
+PyMODINIT_FUNC PyInit__hakmem(void);
+
+#ifdef Py_GIL_DISABLED
+
+/* Before anything else, so that the import leaves no trace. */
+PyMODINIT_FUNC PyInit__hakmem(void)
+{
+    PyErr_SetString(PyExc_ImportError,
+                    "hakmem_py: this is a free-threaded build of Python, whose "
+                    "collector looks for objects in the interpreter's own "
+                    "heaps; no other allocator can serve them");
+    return NULL;
+}
+
+#else
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static PyObject *py_start(PyObject *self, PyObject *unused)
@@ -20,7 +36,7 @@ static PyObject *py_start(PyObject *self, PyObject *unused)
     (void)self;
     (void)unused;
     pthread_mutex_lock(&lock);
-    if (!done) {
+    if (hak_py_forget() || !done) {
         unsigned mask = hak_py_mask_asked();
 
         failed = hak_py_enable(mask);
@@ -100,7 +116,7 @@ static PyObject *py_trim(PyObject *self, PyObject *unused)
 
     (void)self;
     (void)unused;
-    if (hak_py.heap != NULL) {
+    if (hak_py_heap() != NULL) {
         hak_heap_collect(hak_py.heap);
     }
     bytes = hak_trim();
@@ -148,16 +164,7 @@ static PyMethodDef functions[] = {
 
 static int module_exec(PyObject *module)
 {
-#ifdef Py_GIL_DISABLED
-    (void)module;
-    PyErr_SetString(PyExc_ImportError,
-                    "hakmem_py: this is a free-threaded build of Python, whose "
-                    "collector finds objects in the interpreter's own heaps; "
-                    "another allocator can't serve them");
-    return -1;
-#else
     return PyModule_AddStringConstant(module, "__version__", hak_version());
-#endif
 }
 
 static PyModuleDef_Slot slots[] = {
@@ -172,9 +179,9 @@ static struct PyModuleDef definition = {
     .m_doc = "HAKMEM under CPython: see hakmem_py.", .m_methods = functions,
     .m_slots = slots};
 
-PyMODINIT_FUNC PyInit__hakmem(void);
-
 PyMODINIT_FUNC PyInit__hakmem(void)
 {
     return PyModuleDef_Init(&definition);
 }
+
+#endif

@@ -49,7 +49,7 @@ HAK_INLINE void *pop(struct hak_heap *heap, struct hak_bin *bin, unsigned which)
 HAK_INLINE void *serve_malloc(unsigned which, size_t size)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
-    struct hak_heap *heap = d->hot;
+    struct hak_heap *heap = hak_py_hot(d);
     struct hak_bin *bin = bin_for(heap, size);
     void *p;
 
@@ -63,7 +63,7 @@ HAK_INLINE void *serve_malloc(unsigned which, size_t size)
 HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
-    struct hak_heap *heap = d->hot;
+    struct hak_heap *heap = hak_py_hot(d);
     struct hak_bin *bin;
     size_t bytes;
     void *p;
@@ -92,7 +92,7 @@ HAK_INLINE uint32_t byte_in(const struct hak_heap *heap, const void *p)
 HAK_INLINE void serve_free(unsigned which, void *p)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
-    struct hak_heap *heap = d->hot;
+    struct hak_heap *heap = hak_py_hot(d);
     uint32_t byte = byte_in(heap, p);
     struct hak_bin *bin;
 
@@ -126,7 +126,7 @@ HAK_INLINE bool stays(size_t old, size_t size)
 HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
 {
     struct hak_py_domain *d = &hak_py.domains[which];
-    struct hak_heap *heap = d->hot;
+    struct hak_heap *heap = hak_py_hot(d);
     uint32_t byte = byte_in(heap, p);
     struct hak_bin *from, *to;
     size_t old;

@@ -36,7 +36,15 @@
  */
 static struct hak_heap *heap_of(const struct hak_py_domain *d)
 {
-    return d->which != HAK_PY_RAW ? hak_py.heap : NULL;
+    struct hak_heap *heap = NULL;
+
+    if (d->which != HAK_PY_RAW) {
+        heap = hak_py_heap();
+        if (HAK_UNLIKELY(heap == NULL)) {
+            hak_py_retire();
+        }
+    }
+    return heap;
 }
 
 static void add(_Atomic(uint64_t) *counter)
@@ -255,7 +263,7 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
 
 void *hak_py_malloc(struct hak_py_domain *d, size_t size)
 {
-    struct hak_heap *heap = d->hot;
+    struct hak_heap *heap = hak_py_hot(d);
 
     if (HAK_LIKELY(size - HAK_LANE_POOL_MIN <=
                        HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN &&
@@ -277,6 +285,9 @@ void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
     if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes))) {
         return NULL;
     }
+    if (d->which == HAK_PY_RAW) {
+        hak_py_suspect(bytes);
+    }
     return new_any(d, bytes, true);
 }
 
@@ -297,7 +308,7 @@ static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
 void hak_py_free(struct hak_py_domain *d, void *p)
 {
     static unsigned frees;
-    struct hak_heap *heap = d->hot;
+    struct hak_heap *heap = hak_py_hot(d);
     uint32_t class;
 
     if (HAK_UNLIKELY(!hak_range_owns(p))) {
