@@ -161,10 +161,10 @@ static void *raw_malloc(void *ctx, size_t size)
     void *p;
 
     (void)ctx;
-    if (HAK_UNLIKELY(!d->plain)) {
+    if (HAK_UNLIKELY(!d->plain || size > HAK_LANE_TINY_MAX - HAK_HARD_SEAL)) {
         return hak_py_malloc(d, size);
     }
-    p = hak_hot_malloc(size);
+    p = hak_hot_tiny(size + HAK_HARD_SEAL, size);
     if (HAK_UNLIKELY(p == NULL)) {
         return hak_py_malloc(d, size);
     }
