@@ -231,6 +231,7 @@ class Report:
             f"set output '{path}'",
             "set datafile missing '-'",
             "set logscale x 2",
+            "set xtics rotate by -45",
             "set xrange [*<0.5:2<*]",
             "set format x '%g'",
             f"set ytics ({tics}) scale 0",
