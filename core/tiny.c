@@ -561,12 +561,7 @@ static void give_up(struct hak_tiny *tiny, struct hak_block *list)
     }
 }
 
-/*
- * A class whose slabs are all sealed begins anew. (Its heap may be that of
- * another thread, which a fork stopped between two of its counters: figures may
- * then be off by a block.)
- */
-static void seal_class(struct hak_tiny *tiny, unsigned class)
+void hak_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
@@ -582,30 +577,6 @@ static void seal_class(struct hak_tiny *tiny, unsigned class)
     tiny->bins[class].spare = NULL;
     shelf->spare_count = 0;
     head_set(tiny, class, NULL, 0);
-}
-
-void hak_tiny_seal(struct hak_tiny *tiny)
-{
-    hak_tiny_busy(tiny, true);
-    if (tiny->nstale > HAK_TINY_STALE - 2 * HAK_TINY_CLASSES) {
-        hak_tiny_seal_count(tiny, UINT32_MAX);
-    }
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_tiny_slab_trim(tiny, c);
-    }
-    for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->all_next) {
-        hak_range_seal(n);
-    }
-    tiny->nsealed += tiny->nslabs;
-    tiny->nslabs = 0;
-    tiny->packed = false;
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        seal_class(tiny, c);
-    }
-    hak_tiny_collect(tiny);
-    hak_tiny_seal_collect(tiny);
-    hak_tiny_busy(tiny, false);
 }
 
 void hak_tiny_hold(struct hak_tiny *tiny)

@@ -1,9 +1,10 @@
 /*
- * tiny_seal.c - the fork seal in the Tiny lane: frees into sealed slabs.
+ * tiny_seal.c - the fork seal in the Tiny lane: slabs are sealed, and blocks
+ * freed into sealed slabs counted.
  *
- * Layer 4. What seals them is hak_tiny_seal in tiny.c.
+ * Layer 4.
  */
-#include "tiny.h"
+#include "tiny_slab.h"
 
 /* Blocks of stale lists that a free counts. */
 #define COUNT_STEP 2
@@ -36,6 +37,30 @@ void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
         tiny->nstale -= *list == NULL;
         count(tiny, hak_range_number(block), 1);
     }
+}
+
+void hak_tiny_seal(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    if (tiny->nstale > HAK_TINY_STALE - 2 * HAK_TINY_CLASSES) {
+        hak_tiny_seal_count(tiny, UINT32_MAX);
+    }
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_tiny_slab_trim(tiny, c);
+    }
+    for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
+         n = hak_range_slab(n)->all_next) {
+        hak_range_seal(n);
+    }
+    tiny->nsealed += tiny->nslabs;
+    tiny->nslabs = 0;
+    tiny->packed = false;
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_tiny_seal_class(tiny, c);
+    }
+    hak_tiny_collect(tiny);
+    hak_tiny_seal_collect(tiny);
+    hak_tiny_busy(tiny, false);
 }
 
 void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)

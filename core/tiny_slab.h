@@ -1,7 +1,7 @@
 /*
  * tiny_slab.h - slabs of the Tiny lane come and go.
  *
- * Layer 4, for tiny.c and tiny_slab.c alone; called by the heap's one user.
+ * Layer 4, for tiny*.c alone; called by the heap's one user.
  */
 #ifndef HAK_TINY_SLAB_H
 #define HAK_TINY_SLAB_H
@@ -24,5 +24,12 @@ void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class);
 
 /* Takes one block back into its slab, which is not sealed. */
 void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block);
+
+/*
+ * tiny.c: the class, whose slabs are all sealed, begins anew; its bin becomes
+ * stale lists. (The heap may be that of another thread, which a fork stopped
+ * between two of its counters: figures may then be off by a block.)
+ */
+void hak_tiny_seal_class(struct hak_tiny *tiny, unsigned class);
 
 #endif /* HAK_TINY_SLAB_H */
