@@ -3,8 +3,8 @@
  *
  * Each superslab with warm free slabs carries the time when the last of them
  * came back (its stamp). HAKMEM_PURGE_DELAY later its warm slabs are purged,
- * neighbours together; runs shorter than RUN_LEAST wait LONG_WAIT times as
- * long, since a call to the system costs as much for 16 KB as for 256. A
+ * neighbours together; runs shorter than RUN_LEAST wait half as long again,
+ * since a call to the system costs as much for 16 KB as for 256. A
  * superslab whose slabs come and go all the time keeps them. Nothing is
  * purged on a free: hak_range_tick does it, from slow paths, PORTION at a
  * time.
@@ -15,9 +15,8 @@
 #include "supers.h"
 
 #define RUN_LEAST 4 /* slabs: 256 KB */
-#define LONG_WAIT 8
-#define PORTION 16 /* superslabs a tick */
-#define PAUSE 10   /* ms to the next portion */
+#define PORTION 16  /* superslabs a tick */
+#define PAUSE 10    /* ms to the next portion */
 
 _Atomic(uint32_t) hak_range_due;
 
@@ -29,11 +28,14 @@ static uint32_t delay(void)
 void hak_purge_wanted(uint32_t i)
 {
     uint32_t now = hak_os_tick();
+    uint32_t wanted = hak_some_time(now + delay());
 
     hak_supers.at[i].stamp = now;
-    if (!hak_range_waiting()) {
-        atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
-                              memory_order_relaxed);
+    /* What waits already may be short runs, which wait longer. */
+    if (!hak_range_waiting() ||
+        !hak_tick_reached(wanted, atomic_load_explicit(&hak_range_due,
+                                                       memory_order_relaxed))) {
+        atomic_store_explicit(&hak_range_due, wanted, memory_order_relaxed);
     }
 }
 
@@ -91,7 +93,7 @@ static uint32_t purge_old(uint32_t i, uint32_t now)
 {
     struct hak_super *super = &hak_supers.at[i];
     uint32_t soon = super->stamp + delay();
-    uint32_t late = super->stamp + LONG_WAIT * delay();
+    uint32_t late = super->stamp + delay() + delay() / 2;
 
     if (!hak_tick_reached(now, soon)) {
         return soon;
