@@ -132,6 +132,18 @@ static PyObject *py_trim(PyObject *self, PyObject *unused)
     return PyLong_FromSize_t(bytes);
 }
 
+/* A sealed heap is the parent's of many children: see hak_seal. */
+static PyObject *py_seal(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    if (hak_py_heap() != NULL) {
+        hak_heap_seal(hak_py.heap);
+    }
+    hak_seal();
+    return Py_BuildValue("");
+}
+
 static PyObject *py_limit(PyObject *self, PyObject *arg)
 {
     size_t before = hak_py.limit, limit = HAK_PY_NO_LIMIT;
@@ -167,6 +179,7 @@ static PyMethodDef functions[] = {
     {"stats", py_stats, METH_O, "figures; of each class, if true"},
     {"allocated_blocks", py_allocated_blocks, METH_NOARGS, "blocks in use"},
     {"trim", py_trim, METH_NOARGS, "give memory back to the system now"},
+    {"seal", py_seal, METH_NOARGS, "leave shared pages alone from here on"},
     {"limit", py_limit, METH_O, "the most bytes in use, or None"},
     {NULL, NULL, 0, NULL}};
 

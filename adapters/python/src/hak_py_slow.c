@@ -198,6 +198,10 @@ static void free_block(struct hak_py_domain *d, void *p)
             }
             return;
         }
+        if ((byte ^ HAK_TAG_SEALED) < HAK_TAG_TINY_END) {
+            hak_tiny_seal_free(&heap->tiny, p, tag);
+            return;
+        }
         if (hak_tag_is_large(tag) && hak_large_free(heap, p)) {
             return;
         }

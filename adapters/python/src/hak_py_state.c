@@ -80,6 +80,7 @@ static struct hak_heap *gil_heap(void)
         return NULL;
     }
     heap->tiny.direct = false;
+    hak_heap_seal_at_fork(heap, hak_option(HAK_OPT_seal_fork) != 0);
     /* Whole structures die at once, with many pushes. */
     heap->tiny.share = 2;
     heap->tiny.pushes = heap->tiny.seldom = 128;
