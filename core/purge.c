@@ -4,10 +4,11 @@
  * Each superslab with warm free slabs carries the time when the last of them
  * came back (its stamp). HAKMEM_PURGE_DELAY later its warm slabs are purged,
  * neighbours together; runs shorter than RUN_LEAST wait half as long again,
- * since a call to the system costs as much for 16 KB as for 256. A
- * superslab whose slabs come and go all the time keeps them. Nothing is
- * purged on a free: hak_range_tick does it, from slow paths, PORTION at a
- * time.
+ * since a call to the system costs as much for 16 KB as for 256, and in that
+ * time they may become longer. (Not more: what is due then must not make newly
+ * freed memory wait for it.) A superslab whose slabs come and go all the time
+ * keeps them. Nothing is purged on a free: hak_range_tick does it, from slow
+ * paths, PORTION at a time.
  */
 #include "msg.h"
 #include "options.h"
@@ -28,14 +29,11 @@ static uint32_t delay(void)
 void hak_purge_wanted(uint32_t i)
 {
     uint32_t now = hak_os_tick();
-    uint32_t wanted = hak_some_time(now + delay());
 
     hak_supers.at[i].stamp = now;
-    /* What waits already may be short runs, which wait longer. */
-    if (!hak_range_waiting() ||
-        !hak_tick_reached(wanted, atomic_load_explicit(&hak_range_due,
-                                                       memory_order_relaxed))) {
-        atomic_store_explicit(&hak_range_due, wanted, memory_order_relaxed);
+    if (!hak_range_waiting()) {
+        atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
+                              memory_order_relaxed);
     }
 }
 

@@ -116,9 +116,10 @@ bool hak_py_start(void)
 
 /* ---- switches --------------------------------------------------------------- */
 
+/* In one order with `shared`: see settle. */
 static void set_hot(struct hak_py_domain *d, struct hak_heap *heap)
 {
-    __atomic_store_n(&d->hot, heap, __ATOMIC_RELEASE);
+    __atomic_store_n(&d->hot, heap, __ATOMIC_SEQ_CST);
 }
 
 /* Sets `hot` and `plain` as the rest of the state says. */
