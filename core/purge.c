@@ -3,11 +3,12 @@
  *
  * Each superslab with warm free slabs carries the time when the last of them
  * came back (its stamp). HAKMEM_PURGE_DELAY later its warm slabs are purged,
- * neighbours together; runs shorter than RUN_LEAST wait LONG_WAIT times as
- * long, since a call to the system costs as much for 16 KB as for 256. A
- * superslab whose slabs come and go all the time keeps them. Nothing is
- * purged on a free: hak_range_tick does it, from slow paths, PORTION at a
- * time.
+ * neighbours together; runs shorter than RUN_LEAST wait half as long again,
+ * since a call to the system costs as much for 16 KB as for 256, and in that
+ * time they may become longer. (Not more: what is due then must not make newly
+ * freed memory wait for it.) A superslab whose slabs come and go all the time
+ * keeps them. Nothing is purged on a free: hak_range_tick does it, from slow
+ * paths, PORTION at a time.
  */
 #include "msg.h"
 #include "options.h"
@@ -15,9 +16,8 @@
 #include "supers.h"
 
 #define RUN_LEAST 4 /* slabs: 256 KB */
-#define LONG_WAIT 8
-#define PORTION 16 /* superslabs a tick */
-#define PAUSE 10   /* ms to the next portion */
+#define PORTION 16  /* superslabs a tick */
+#define PAUSE 10    /* ms to the next portion */
 
 _Atomic(uint32_t) hak_range_due;
 
@@ -91,7 +91,7 @@ static uint32_t purge_old(uint32_t i, uint32_t now)
 {
     struct hak_super *super = &hak_supers.at[i];
     uint32_t soon = super->stamp + delay();
-    uint32_t late = super->stamp + LONG_WAIT * delay();
+    uint32_t late = super->stamp + delay() + delay() / 2;
 
     if (!hak_tick_reached(now, soon)) {
         return soon;

@@ -27,7 +27,6 @@
  * cache lines and a growing one is refilled seldom.
  */
 #define CARVE_FIRST 512
-#define CARVE_MOST (8 * HAK_KIB)
 #define CARVE_PACKED_MOST HAK_KIB
 
 /* The ladder below huge pages: 16 KB a call in a class's first slabs. */
@@ -141,49 +140,6 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
     slab->nfree = 0;
 }
 
-static struct hak_block *new_block(char *start, size_t size, uint32_t i)
-{
-    return (struct hak_block *)(void *)(start + i * size);
-}
-
-/* Links `count` new blocks from `start` on, in random order. */
-HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
-                                           uint32_t count)
-{
-    uint16_t order[CARVE_MOST / (2 * HAK_TINY_STEP)];
-    struct hak_block *list = NULL;
-
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t other = hak_hard_below(i + 1);
-
-        order[i] = order[other];
-        order[other] = (uint16_t)i;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        struct hak_block *block = new_block(start, size, order[i]);
-
-        hak_link_set(block, list);
-        list = block;
-    }
-    return list;
-}
-
-/* Links `count` new blocks from `start` on, in order of address. */
-static struct hak_block *link_new(char *start, size_t size, uint32_t count)
-{
-    char *last = start + (count - 1) * size;
-
-    if (HAK_HARD) {
-        return link_shuffled(start, size, count);
-    }
-    for (char *at = start; at != last; at += size) {
-        hak_link_set((struct hak_block *)(void *)at,
-                     (struct hak_block *)(void *)(at + size));
-    }
-    hak_link_set((struct hak_block *)(void *)last, NULL);
-    return (struct hak_block *)(void *)start;
-}
-
 /*
  * How many bytes more to make resident in a slab that has `have`: the first
  * slabs of a class (`before` have been filled) double what they have with each
@@ -221,10 +177,10 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
         return false;
     }
     start = hak_range_slab_start(shelf->fresh) + slab->carved * size;
-    head_set(tiny, class, link_new(start, size, count), count);
+    head_set(tiny, class, hak_tiny_link_new(start, size, count), count);
     slab->carved += count;
     shelf->taken += count;
-    shelf->step = (uint16_t)hak_min(shelf->step * 2u, CARVE_MOST);
+    shelf->step = (uint16_t)hak_min(shelf->step * 2u, HAK_TINY_CARVE_MOST);
     if (slab->carved == slab->capacity) {
         shelf->fresh = HAK_NO_SLAB;
         shelf->filled += shelf->filled < UINT16_MAX;
@@ -275,7 +231,7 @@ static bool carve_packed(struct hak_tiny *tiny, unsigned class)
     tiny->starter_used += (uint32_t)units;
     start = hak_range_slab_start(tiny->starter) + used * HAK_STARTER_UNIT;
     shelf->taken += count;
-    head_set(tiny, class, link_new(start, size, count), count);
+    head_set(tiny, class, hak_tiny_link_new(start, size, count), count);
     shelf->step = (uint16_t)hak_min(2 * bytes, CARVE_PACKED_MOST);
     return true;
 }

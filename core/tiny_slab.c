@@ -78,6 +78,48 @@ void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
     }
 }
 
+static struct hak_block *new_block(char *start, size_t size, uint32_t i)
+{
+    return (struct hak_block *)(void *)(start + i * size);
+}
+
+/* Links `count` new blocks from `start` on, in random order. */
+HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
+                                           uint32_t count)
+{
+    uint16_t order[HAK_TINY_CARVE_MOST / (2 * HAK_TINY_STEP)];
+    struct hak_block *list = NULL;
+
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t other = hak_hard_below(i + 1);
+
+        order[i] = order[other];
+        order[other] = (uint16_t)i;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct hak_block *block = new_block(start, size, order[i]);
+
+        hak_link_set(block, list);
+        list = block;
+    }
+    return list;
+}
+
+struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count)
+{
+    char *last = start + (count - 1) * size;
+
+    if (HAK_HARD) {
+        return link_shuffled(start, size, count);
+    }
+    for (char *at = start; at != last; at += size) {
+        hak_link_set((struct hak_block *)(void *)at,
+                     (struct hak_block *)(void *)(at + size));
+    }
+    hak_link_set((struct hak_block *)(void *)last, NULL);
+    return (struct hak_block *)(void *)start;
+}
+
 /* The unit of the starter slab at this distance from the range's base. */
 static size_t unit_at(size_t offset)
 {

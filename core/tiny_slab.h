@@ -16,6 +16,15 @@
 uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
                             unsigned kind);
 
+/* No more bytes than this are carved at a time. */
+#define HAK_TINY_CARVE_MOST (8 * HAK_KIB)
+
+/*
+ * Links `count` new blocks of `size` bytes from `start` on, in order of address
+ * (hardened build: in random order); the first of them.
+ */
+struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count);
+
 /* Gives back a slab of which no block is in use. */
 void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number);
 

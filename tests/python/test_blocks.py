@@ -10,6 +10,9 @@ SIZES = [0, 1, 8, 15, 16, 17, 31, 32, 100, 127, 128, 129, 255, 256, 500, 512,
          30000, 53248, 53249, 100000, 1 << 20, (2 << 20) - 1, 2 << 20, 3 << 20]
 
 
+STRIPES = bytes(i * 7 % 251 for i in range(251))
+
+
 class Domain:
     """The four functions of a domain."""
 
@@ -33,7 +36,9 @@ DOMAINS = {"raw": Domain("PyMem_Raw"), "mem": Domain("PyMem_"),
 
 
 def pattern(size, seed):
-    return bytes((seed + i * 7) % 251 for i in range(min(size, 5000)))
+    """Contents for the first 100,000 bytes of a block."""
+    size = min(size, 100000)
+    return (STRIPES[seed % 251:] + STRIPES * (size // 251 + 1))[:size]
 
 
 def check_all(case):

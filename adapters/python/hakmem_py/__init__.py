@@ -5,13 +5,15 @@ interpreter's allocator domains, HAKMEM_PYTHON_LANES (default, tiny, all) which
 sizes. Whatever HAKMEM does not serve, and every block from before, stays with
 the allocator that was there.
 """
+import gc
 import sys
 
 from hakmem_py import _hakmem
-from hakmem_py._hakmem import __version__, allocated_blocks, disable, trim
+from hakmem_py._hakmem import (__version__, allocated_blocks, disable, seal,
+                               trim)
 
 __all__ = ["__version__", "allocated_blocks", "disable", "enable", "enabled",
-           "limit", "reason", "stats", "trim"]
+           "freeze", "limit", "reason", "seal", "stats", "trim"]
 
 _DOMAINS = ("raw", "mem", "obj")
 
@@ -47,6 +49,18 @@ def limit(bytes):
     if bytes is not None and bytes < 0:
         raise ValueError(f"hakmem_py.limit({bytes}): must not be negative")
     return _hakmem.limit(bytes)
+
+
+def freeze():
+    """For the parent of a prefork server, before it forks: collects, puts all
+    objects out of the collector's sight (gc.freeze) and seals their memory.
+
+    Children then allocate from fresh memory, and neither they nor the parent
+    write to the pages that they share but to change an object.
+    """
+    gc.collect()
+    gc.freeze()
+    seal()
 
 
 def _debugmallocstats():

@@ -25,8 +25,8 @@
  * state, does it right; one outside our range is handed on to the allocator
  * that was there before us (`saved`).
  *
- * Our functions don't use their ctx: it and they are not written in one piece
- * when they are installed, and raw is used without the GIL meanwhile.
+ * Our functions don't use their ctx, which stays the saved allocator's: raw is
+ * used without the GIL while they are installed one by one.
  *
  * Counting costs an instruction for mem and raw and none for obj, the busiest
  * domain: what a heap's bins gave out and mem and raw did not count is obj's.
@@ -124,6 +124,18 @@ HAK_INLINE struct hak_heap *hak_py_heap(void)
                : NULL;
 }
 
+/* Counts a block that the heap gave out to d; obj's are the rest. */
+HAK_INLINE void hak_py_count(struct hak_heap *heap,
+                             const struct hak_py_domain *d, size_t size)
+{
+    if (d->which < HAK_PY_OBJ) {
+        struct hak_py_extra *extra = hak_py_extra(heap);
+
+        *(size <= HAK_LANE_TINY_MAX ? &extra->tiny[d->which]
+                                    : &extra->large[d->which]) += 1;
+    }
+}
+
 /* ---- hak_py_serve.c: the functions that CPython calls --------------------- */
 
 extern HAK_HIDDEN const PyMemAllocatorEx hak_py_functions[HAK_PY_DOMAINS];
@@ -175,12 +187,16 @@ void hak_py_sample(void);
 
 /* ---- hak_py_hook.c: installing -------------------------------------------- */
 
+/* Whether tracemalloc traces. -1: a Python exception. */
+int hak_py_is_tracing(void);
+
 /*
  * Installs our functions in the domains of a mask where they are not yet, and
- * turns the mask on. -1: a Python exception says why that can't be done. If it
- * must not be done, hak_py.reason says why.
+ * turns the mask on. If it must not be done, hak_py.reason says why. False:
+ * tracemalloc traces, and what is beneath it can't be found. Lets go of the GIL
+ * at no time.
  */
-int hak_py_enable(unsigned mask);
+bool hak_py_enable(unsigned mask, bool tracing);
 
 /*
  * A program that ends its interpreter and begins another one gets CPython's

@@ -83,24 +83,33 @@ static bool is_debug(unsigned which, const PyMemAllocatorEx *now)
 
 /* ---- tracemalloc ------------------------------------------------------------- */
 
-/* 1: it traces, 0: it does not, -1: an exception. */
-static int is_tracing(void)
+/*
+ * What an exception of _tracemalloc's says: that it is not there, or (3.9 and
+ * 3.10, in a program's second interpreter) not any more. Other ones stay: -1.
+ */
+static int no_tracemalloc(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_ImportError) &&
+        !PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+int hak_py_is_tracing(void)
 {
     PyObject *module = PyImport_ImportModule("_tracemalloc");
     PyObject *answer;
     int yes;
 
     if (module == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
+        return no_tracemalloc();
     }
     answer = PyObject_CallMethod(module, "is_tracing", NULL);
     Py_DECREF(module);
     if (answer == NULL) {
-        return -1;
+        return no_tracemalloc();
     }
     yes = PyObject_IsTrue(answer);
     Py_DECREF(answer);
@@ -175,26 +184,26 @@ static const PyMemAllocatorEx *current(const struct site *site)
     return site->below != NULL ? site->below : &site->now;
 }
 
-/* -1: an exception. 1: the debug hooks are there. */
-static int find_site(unsigned which, bool tracing, struct site *site)
+enum found {
+    FOUND,
+    FOUND_DEBUG,  /* the debug hooks are there */
+    FOUND_NOTHING /* beneath tracemalloc */
+};
+
+static enum found find_site(unsigned which, bool tracing, struct site *site)
 {
     PyMem_GetAllocator((PyMemAllocatorDomain)which, &site->now);
     site->below = NULL;
     if (is_debug(which, &site->now)) {
-        return 1;
+        return FOUND_DEBUG;
     }
     if (tracing) {
         site->below = beneath(which, &site->now);
         if (site->below == NULL) {
-            PyErr_Format(PyExc_ImportError,
-                         "hakmem_py: tracemalloc is tracing and the allocator "
-                         "beneath it could not be found (domain %s); import "
-                         "hakmem_py before tracemalloc.start()",
-                         names[which]);
-            return -1;
+            return FOUND_NOTHING;
         }
     }
-    return is_debug(which, current(site)) ? 1 : 0;
+    return is_debug(which, current(site)) ? FOUND_DEBUG : FOUND;
 }
 
 /* ---- a second interpreter ---------------------------------------------------- */
@@ -202,11 +211,11 @@ static int find_site(unsigned which, bool tracing, struct site *site)
 #if PY_VERSION_HEX >= 0x030f0000
 
 /* Where interpreter states come from there has not been looked at. */
-static int watch(bool tracing)
+static enum found watch(bool tracing)
 {
     (void)tracing;
     hak_py_share();
-    return 0;
+    return FOUND;
 }
 
 #elif PY_VERSION_HEX >= 0x030c0000
@@ -237,18 +246,18 @@ static bool is_watched(const PyMemAllocatorEx *raw)
  * event of audit hooks would cost every id() a call, and 3.13 tells it only of
  * some.
  */
-static int watch(bool tracing)
+static enum found watch(bool tracing)
 {
     struct site site;
     PyInterpreterState *first;
-    int found;
+    enum found found;
 
     if (hak_py.shared) {
-        return 0;
+        return FOUND;
     }
     found = find_site(HAK_PY_RAW, tracing, &site);
-    if (found != 0 || is_watched(current(&site))) {
-        return found < 0 ? -1 : 0;
+    if (found != FOUND || is_watched(current(&site))) {
+        return found;
     }
     watched_calloc = current(&site)->calloc;
     if (site.below != NULL) {
@@ -261,15 +270,15 @@ static int watch(bool tracing)
     if (first == NULL || PyInterpreterState_Next(first) != NULL) {
         hak_py_share();
     }
-    return 0;
+    return FOUND;
 }
 
 #else
 
-static int watch(bool tracing)
+static enum found watch(bool tracing)
 {
     (void)tracing;
-    return 0;
+    return FOUND;
 }
 
 #endif
@@ -286,6 +295,7 @@ static void install(unsigned which, struct site *site)
         return;
     }
     d->saved = *current(site);
+    ours.ctx = d->saved.ctx; /* which is read apart from the functions */
     d->installed = true;
     if (site->below != NULL) {
         *site->below = ours;
@@ -319,32 +329,41 @@ bool hak_py_forget(void)
     return any;
 }
 
-int hak_py_enable(unsigned mask)
+/* The sites of a mask's domains; whether all may be installed. */
+static enum found find_sites(unsigned mask, bool tracing, struct site *sites)
+{
+    for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
+        enum found found = (mask >> i & 1) != 0 && !hak_py.domains[i].installed
+                               ? find_site(i, tracing, &sites[i])
+                               : FOUND;
+
+        if (found != FOUND) {
+            return found;
+        }
+    }
+    return FOUND;
+}
+
+bool hak_py_enable(unsigned mask, bool tracing)
 {
     struct site sites[HAK_PY_DOMAINS];
-    int tracing = is_tracing();
+    enum found found;
 
     hak_py_forget();
-    if (tracing < 0) {
-        return -1;
+    found = find_sites(mask, tracing, sites);
+    if (found == FOUND && mask != 0) {
+        found = watch(tracing);
     }
-    for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
-        int found = (mask >> i & 1) != 0 ? find_site(i, tracing, &sites[i]) : 0;
-
-        if (found < 0) {
-            return -1;
-        }
-        if (found > 0 && !hak_py.domains[i].installed) {
-            hak_py.reason = "CPython's debug hooks are active "
-                            "(PYTHONMALLOC=debug, -X dev)";
-            return 0;
-        }
+    if (found == FOUND_NOTHING) {
+        return false;
     }
-    if (mask != 0 && watch(tracing) < 0) {
-        return -1;
+    if (found == FOUND_DEBUG) {
+        hak_py.reason = "CPython's debug hooks are active "
+                        "(PYTHONMALLOC=debug, -X dev)";
+        return true;
     }
     if (mask != 0 && !hak_py_start()) {
-        return 0;
+        return true;
     }
     for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
         if ((mask >> i & 1) != 0 && !hak_py.domains[i].installed) {
@@ -353,5 +372,5 @@ int hak_py_enable(unsigned mask)
     }
     hak_py_switch(mask);
     hak_py.reason = NULL;
-    return 0;
+    return true;
 }

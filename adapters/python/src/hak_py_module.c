@@ -28,40 +28,48 @@ PyMODINIT_FUNC PyInit__hakmem(void)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static PyObject *py_start(PyObject *self, PyObject *unused)
+/* The mask, or where `once` is set what HAKMEM_PYTHON asks for the first time. */
+static PyObject *enable(unsigned mask, bool once)
 {
     static bool done;
-    int failed = 0;
+    int tracing = hak_py_is_tracing();
+    bool good = true;
 
-    (void)self;
-    (void)unused;
+    if (tracing < 0) {
+        return NULL;
+    }
     pthread_mutex_lock(&lock);
-    if (hak_py_forget() || !done) {
-        unsigned mask = hak_py_mask_asked();
-
-        failed = hak_py_enable(mask);
-        done = failed == 0;
-        if (done && mask == 0) {
-            hak_py.reason = "HAKMEM_PYTHON=off";
+    if (!once || hak_py_forget() || !done) {
+        good = hak_py_enable(mask, tracing);
+        done |= good;
+        if (good && mask == 0) {
+            hak_py.reason = once ? "HAKMEM_PYTHON=off" : "no domain is enabled";
         }
     }
     pthread_mutex_unlock(&lock);
-    return failed != 0 ? NULL : Py_BuildValue("");
+    if (!good) {
+        PyErr_SetString(once ? PyExc_ImportError : PyExc_RuntimeError,
+                        "hakmem_py: tracemalloc is tracing and the allocator "
+                        "beneath it could not be found; import hakmem_py "
+                        "before tracemalloc.start()");
+        return NULL;
+    }
+    return Py_BuildValue("");
+}
+
+static PyObject *py_start(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return enable(hak_py_mask_asked(), true);
 }
 
 static PyObject *py_enable(PyObject *self, PyObject *arg)
 {
     unsigned long mask = PyLong_AsUnsignedLong(arg);
-    int failed;
 
     (void)self;
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    pthread_mutex_lock(&lock);
-    failed = hak_py_enable((unsigned)mask);
-    pthread_mutex_unlock(&lock);
-    return failed != 0 ? NULL : Py_BuildValue("");
+    return PyErr_Occurred() ? NULL : enable((unsigned)mask, false);
 }
 
 static PyObject *py_disable(PyObject *self, PyObject *unused)
@@ -124,6 +132,18 @@ static PyObject *py_trim(PyObject *self, PyObject *unused)
     return PyLong_FromSize_t(bytes);
 }
 
+/* A sealed heap is the parent's of many children: see hak_seal. */
+static PyObject *py_seal(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    if (hak_py_heap() != NULL) {
+        hak_heap_seal(hak_py.heap);
+    }
+    hak_seal();
+    return Py_BuildValue("");
+}
+
 static PyObject *py_limit(PyObject *self, PyObject *arg)
 {
     size_t before = hak_py.limit, limit = HAK_PY_NO_LIMIT;
@@ -159,6 +179,7 @@ static PyMethodDef functions[] = {
     {"stats", py_stats, METH_O, "figures; of each class, if true"},
     {"allocated_blocks", py_allocated_blocks, METH_NOARGS, "blocks in use"},
     {"trim", py_trim, METH_NOARGS, "give memory back to the system now"},
+    {"seal", py_seal, METH_NOARGS, "leave shared pages alone from here on"},
     {"limit", py_limit, METH_O, "the most bytes in use, or None"},
     {NULL, NULL, 0, NULL}};
 

@@ -168,7 +168,7 @@ static void *raw_malloc(void *ctx, size_t size)
     if (HAK_UNLIKELY(p == NULL)) {
         return hak_py_malloc(d, size);
     }
-    hak_py_extra(hak_self)->tiny[HAK_PY_RAW]++;
+    hak_py_count(hak_self, d, size);
     return p;
 }
 

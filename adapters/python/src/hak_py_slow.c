@@ -113,20 +113,6 @@ static void count_out(const void *p)
 
 /* ---- blocks of ours -------------------------------------------------------- */
 
-/* Counts a block that the heap gave out to d; obj's are the rest. */
-static void count(struct hak_heap *heap, const struct hak_py_domain *d,
-                  size_t size)
-{
-    unsigned which = d->which;
-
-    if (which < HAK_PY_OBJ) {
-        struct hak_py_extra *extra = hak_py_extra(heap);
-
-        *(size <= HAK_LANE_TINY_MAX ? &extra->tiny[which]
-                                    : &extra->large[which]) += 1;
-    }
-}
-
 static void *gil_tiny(struct hak_heap *heap, size_t size)
 {
     void *p = hak_tiny_alloc(&heap->tiny, hak_py_class(size));
@@ -188,7 +174,7 @@ static void *new_block(struct hak_py_domain *d, size_t size, bool *zero)
         p = gil_large(heap, size, zero);
     }
     if (HAK_LIKELY(p != NULL)) {
-        count(heap, d, size);
+        hak_py_count(heap, d, size);
         count_in(p);
     }
     return p;
@@ -210,6 +196,10 @@ static void free_block(struct hak_py_domain *d, void *p)
             if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
                 hak_heap_look(heap, bin);
             }
+            return;
+        }
+        if ((byte ^ HAK_TAG_SEALED) < HAK_TAG_TINY_END) {
+            hak_tiny_seal_free(&heap->tiny, p, tag);
             return;
         }
         if (hak_tag_is_large(tag) && hak_large_free(heap, p)) {
@@ -271,7 +261,7 @@ void *hak_py_malloc(struct hak_py_domain *d, size_t size)
         void *p = hak_pool_pop(heap->pool, hak_pool_class_of(size));
 
         if (HAK_LIKELY(p != NULL)) {
-            count(heap, d, size);
+            hak_py_count(heap, d, size);
             return p;
         }
     }
@@ -394,7 +384,7 @@ static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
         moved = hak_large_copy(heap, p, old, size, &reason);
     }
     if (moved != NULL) {
-        count(heap, d, size);
+        hak_py_count(heap, d, size);
         count_in(moved);
     }
     if (HAK_UNLIKELY(size >= SAMPLE_LARGE)) {

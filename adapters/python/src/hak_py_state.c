@@ -80,6 +80,7 @@ static struct hak_heap *gil_heap(void)
         return NULL;
     }
     heap->tiny.direct = false;
+    hak_heap_seal_at_fork(heap, hak_option(HAK_OPT_seal_fork) != 0);
     /* Whole structures die at once, with many pushes. */
     heap->tiny.share = 2;
     heap->tiny.pushes = heap->tiny.seldom = 128;
@@ -115,9 +116,10 @@ bool hak_py_start(void)
 
 /* ---- switches --------------------------------------------------------------- */
 
+/* In one order with `shared`: see settle. */
 static void set_hot(struct hak_py_domain *d, struct hak_heap *heap)
 {
-    __atomic_store_n(&d->hot, heap, __ATOMIC_RELEASE);
+    __atomic_store_n(&d->hot, heap, __ATOMIC_SEQ_CST);
 }
 
 /* Sets `hot` and `plain` as the rest of the state says. */
