@@ -55,7 +55,7 @@ mount -t tmpfs shm "$root/dev/shm" && mounted="dev/shm $mounted"
 # What git knows of, as it is now.
 rm -rf "$root/src"
 mkdir "$root/src"
-git ls-files -coz --exclude-standard | tar -c --null -T - \
-    --exclude=tests/fuzz/corpus | tar -x -C "$root/src"
+git ls-files -coz --exclude-standard |
+    tar -c --exclude=tests/fuzz/corpus --null -T - | tar -x -C "$root/src"
 chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
     HOME=/ make -C /src PYTHON=python3 CC=gcc "$@"
