@@ -229,6 +229,10 @@ check-python-install: ## build, install and remove the wheel in fresh environmen
 	@.ci/install-deps python
 	@tests/python/install.sh $(PYTHONS)
 
+check-python-trixie: ## the tests under Debian 13's Python, in a chroot (root, 1 GB)
+	@.ci/install-deps trixie
+	@tests/python/trixie.sh $(BUILD)/trixie
+
 wheel: ## the source archive and a wheel for PYTHON, into $(BUILD)/dist
 	@.ci/install-deps python
 	@adapters/python/build.sh $(PYTHON) $(BUILD)/dist

@@ -51,7 +51,7 @@ OURS = ("hakmem", "tiny")
 
 QUICK = ["deepcopy", "json_small", "objects", "orm", "dicts", "json_big",
          "strings", "trees"]
-INSN = ["json_small", "csv_rows", "listcomps", "objects", "json_big", "trees"]
+INSN = ["json_small", "csv_rows", "listcomps", "objects", "trees"]
 MEMORY = {
     "give_back": [],
     "fork_children": [],
