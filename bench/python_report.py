@@ -42,12 +42,13 @@ ALLOCATORS = {
     STOCK: {},
     "hakmem": {},
     "tiny": {"HAKMEM_PYTHON_LANES": "tiny"},
+    "sealed": {"HAKMEM_SEAL_FORK": "1"},
     "malloc": {"PYTHONMALLOC": "malloc"},
     "mimalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libmimalloc.so.2"},
     "jemalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libjemalloc.so.2"},
     "again": {},
 }
-OURS = ("hakmem", "tiny")
+OURS = ("hakmem", "tiny", "sealed")
 
 QUICK = ["deepcopy", "json_small", "objects", "orm", "dicts", "json_big",
          "strings", "trees"]
@@ -353,9 +354,12 @@ def choose_allocators(options):
         standard = [STOCK, "hakmem"]
     elif options.insn:
         standard = [STOCK, "hakmem", "tiny"]
+    elif options.memory:
+        standard = [STOCK, "hakmem", "sealed", "tiny", "malloc", "mimalloc",
+                    "jemalloc"]
     else:
         standard = [STOCK, "hakmem", "tiny", "malloc", "mimalloc",
-                    "jemalloc"] + ([] if options.memory else ["again"])
+                    "jemalloc", "again"]
     names = lua_report.chosen(options.allocators, ALLOCATORS, standard,
                               "allocator")
     if STOCK not in names:
