@@ -82,7 +82,7 @@ static struct hak_heap *gil_heap(void)
     heap->tiny.direct = false;
     hak_heap_seal_at_fork(heap, hak_option(HAK_OPT_seal_fork) != 0);
     /* Whole structures die at once, with many pushes. */
-    heap->tiny.share = 2;
+    heap->tiny.share = 5;
     heap->tiny.pushes = heap->tiny.seldom = 128;
     set_bins(heap);
     return heap;
