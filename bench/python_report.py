@@ -42,13 +42,13 @@ ALLOCATORS = {
     STOCK: {},
     "hakmem": {},
     "tiny": {"HAKMEM_PYTHON_LANES": "tiny"},
-    "sealed": {"HAKMEM_SEAL_FORK": "1"},
+    "unsealed": {"HAKMEM_PYTHON_SEAL": "off"},
     "malloc": {"PYTHONMALLOC": "malloc"},
     "mimalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libmimalloc.so.2"},
     "jemalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libjemalloc.so.2"},
     "again": {},
 }
-OURS = ("hakmem", "tiny", "sealed")
+OURS = ("hakmem", "tiny", "unsealed")
 
 QUICK = ["deepcopy", "json_small", "objects", "orm", "dicts", "json_big",
          "strings", "trees"]
@@ -355,7 +355,7 @@ def choose_allocators(options):
     elif options.insn:
         standard = [STOCK, "hakmem", "tiny"]
     elif options.memory:
-        standard = [STOCK, "hakmem", "sealed", "tiny", "malloc", "mimalloc",
+        standard = [STOCK, "hakmem", "unsealed", "tiny", "malloc", "mimalloc",
                     "jemalloc"]
     else:
         standard = [STOCK, "hakmem", "tiny", "malloc", "mimalloc",

@@ -44,8 +44,9 @@ unsigned hak_py_mask_asked(void)
     return masks[hak_py_option(HAK_PY_OPT_domains)];
 }
 
-/* Values of HAK_PY_OPT_lanes, in the order of its words. */
+/* Values of HAK_PY_OPT_lanes and HAK_PY_OPT_seal, in the order of their words. */
 enum { LANES_DEFAULT, LANES_TINY, LANES_ALL };
+enum { SEAL_DEFAULT, SEAL_OFF, SEAL_FORK };
 
 static size_t most_asked(void)
 {
@@ -80,7 +81,8 @@ static struct hak_heap *gil_heap(void)
         return NULL;
     }
     heap->tiny.direct = false;
-    hak_heap_seal_at_fork(heap, hak_option(HAK_OPT_seal_fork) != 0);
+    /* Without it a child that frees and allocates copies most of its parent. */
+    hak_heap_seal_at_fork(heap, hak_py_option(HAK_PY_OPT_seal) != SEAL_OFF);
     /* Whole structures die at once, with many pushes. */
     heap->tiny.share = 5;
     heap->tiny.pushes = heap->tiny.seldom = 128;
