@@ -41,14 +41,14 @@ STOCK = "pymalloc"
 ALLOCATORS = {
     STOCK: {},
     "hakmem": {},
-    "tiny": {"HAKMEM_PYTHON_LANES": "tiny"},
+    "all": {"HAKMEM_PYTHON_LANES": "all"},
     "unsealed": {"HAKMEM_PYTHON_SEAL": "off"},
     "malloc": {"PYTHONMALLOC": "malloc"},
     "mimalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libmimalloc.so.2"},
     "jemalloc": {"PYTHONMALLOC": "malloc", "LD_PRELOAD": "libjemalloc.so.2"},
     "again": {},
 }
-OURS = ("hakmem", "tiny", "unsealed")
+OURS = ("hakmem", "all", "unsealed")
 
 QUICK = ["deepcopy", "json_small", "objects", "orm", "dicts", "json_big",
          "strings", "trees"]
@@ -353,12 +353,12 @@ def choose_allocators(options):
     if options.quick:
         standard = [STOCK, "hakmem"]
     elif options.insn:
-        standard = [STOCK, "hakmem", "tiny"]
+        standard = [STOCK, "hakmem", "all"]
     elif options.memory:
-        standard = [STOCK, "hakmem", "unsealed", "tiny", "malloc", "mimalloc",
+        standard = [STOCK, "hakmem", "unsealed", "all", "malloc", "mimalloc",
                     "jemalloc"]
     else:
-        standard = [STOCK, "hakmem", "tiny", "malloc", "mimalloc",
+        standard = [STOCK, "hakmem", "all", "malloc", "mimalloc",
                     "jemalloc", "again"]
     names = lua_report.chosen(options.allocators, ALLOCATORS, standard,
                               "allocator")

@@ -185,7 +185,8 @@ class Environment(Case):
                   wanted="False HAKMEM_PYTHON=off")
 
     def test_lanes(self):
-        for word, wanted in (("tiny", "tiny"), ("all", "all")):
+        for word, wanted in (("tiny", "tiny"), ("all", "all"),
+                             ("default", "tiny")):
             self.says("""
                 from churn import churn
                 import hakmem_py
@@ -194,7 +195,7 @@ class Environment(Case):
                 large = stats["obj"]["fallback"]["large"]
                 print(stats["lanes"], large > 1000, stats["obj"]["larger"] > 0)
             """, env={"HAKMEM_PYTHON_LANES": word},
-                wanted=f"{wanted} {word == 'tiny'} {word == 'all'}")
+                wanted=f"{wanted} {wanted == 'tiny'} {wanted == 'all'}")
 
     def test_nonsense_lanes(self):
         result = python("import hakmem_py", env={"HAKMEM_PYTHON_LANES": "x"})

@@ -50,8 +50,8 @@ enum { SEAL_DEFAULT, SEAL_OFF, SEAL_FORK };
 
 static size_t most_asked(void)
 {
-    return hak_py_option(HAK_PY_OPT_lanes) == LANES_TINY ? HAK_LANE_TINY_MAX
-                                                         : HAK_LANE_HUGE_MAX;
+    return hak_py_option(HAK_PY_OPT_lanes) == LANES_ALL ? HAK_LANE_HUGE_MAX
+                                                        : HAK_LANE_TINY_MAX;
 }
 
 /* ---- begin ------------------------------------------------------------------ */
