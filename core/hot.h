@@ -10,7 +10,10 @@
 #include "lane.h"
 #include "thread.h"
 
-/* A Tiny block of the bin, or NULL: it is empty, there is no heap yet. */
+/*
+ * A Tiny block of the bin for `need` bytes, which are `size` and room for the
+ * seal; or NULL: the bin is empty, there is no heap yet.
+ */
 HAK_INLINE void *hak_hot_tiny(size_t need, size_t size)
 {
     struct hak_bin *bin =

@@ -30,7 +30,7 @@ extern HAK_HIDDEN const struct hak_pool_class hak_pool_classes[];
 struct hak_pool_tables {
     uint64_t magic[HAK_POOL_CLASSES]; /* ceil(2^64 / block) */
     uint8_t count[HAK_POOL_CLASSES];  /* as in hak_pool_classes */
-    /* by (size - 1) / HAK_POOL_UNIT */
+    /* by (size - 1) / HAK_POOL_UNIT; of Tiny's sizes not used */
     uint8_t class_of[HAK_POOL_MAX_SIZE / HAK_POOL_UNIT];
 };
 
