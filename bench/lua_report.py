@@ -552,6 +552,17 @@ def choose_rows(options):
     return rows
 
 
+def processor(wanted):
+    """The processor to pin to: `wanted`, or if that is None the last one."""
+    cpus = os.sched_getaffinity(0)
+    if wanted is None:
+        return max(cpus)
+    if wanted not in cpus:
+        raise Failed(f"processor {wanted} may not be used; pass one of "
+                     + ", ".join(map(str, sorted(cpus))))
+    return wanted
+
+
 def complete(options):
     """Fills in what the command line left open."""
     if not os.access(options.bench, os.X_OK):
@@ -569,12 +580,7 @@ def complete(options):
     options.seconds = 0.6 if options.quick else 6
     options.warm = 1 if options.quick else 2
     options.same_seed = True
-    cpus = os.sched_getaffinity(0)
-    if options.cpu is None:
-        options.cpu = max(cpus)
-    if options.cpu not in cpus:
-        raise Failed(f"processor {options.cpu} may not be used; pass one of "
-                     + ", ".join(map(str, sorted(cpus))))
+    options.cpu = processor(options.cpu)
 
 
 def main():

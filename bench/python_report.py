@@ -392,12 +392,7 @@ def complete(options):
         options.programs, known, QUICK if options.quick else
         INSN if options.insn else known, "program")
     options.rounds = options.rounds or (2 if options.quick else 5)
-    cpus = os.sched_getaffinity(0)
-    if options.cpu is None:
-        options.cpu = max(cpus)
-    if options.cpu not in cpus:
-        raise Failed(f"processor {options.cpu} may not be used; pass one of "
-                     + ", ".join(map(str, sorted(cpus))))
+    options.cpu = lua_report.processor(options.cpu)
 
 
 def main():

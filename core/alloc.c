@@ -166,7 +166,7 @@ void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
 static void lane_free(void *p, const char *caller)
 {
     struct hak_heap *heap = heap_to_free();
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    uint32_t tag = hak_range_tag_of(p);
 
     if (hak_tag_is_large(tag)) {
         if (HAK_UNLIKELY(!hak_large_free(heap, p))) {
@@ -204,7 +204,7 @@ size_t hak_lane_usable(const void *p, const char *caller)
 
 static size_t block_size(const void *p, const char *caller)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    uint32_t tag = hak_range_tag_of(p);
     uint32_t owner;
     size_t size;
 
@@ -268,7 +268,7 @@ static void *resize(void *p, size_t old, size_t size, enum hak_reason *reason,
 void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
                        const char *caller)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    uint32_t tag = hak_range_tag_of(p);
     size_t old = is_tiny_start(p, tag)
                      ? hak_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY]
                      : block_size(p, caller);

@@ -69,7 +69,7 @@ static void check_ace(const void *p, const char *caller)
 
 void hak_lane_check(const void *p, const char *caller)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    uint32_t tag = hak_range_tag_of(p);
     struct hak_huge_block block;
     struct hak_ace_run run;
 

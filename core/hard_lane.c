@@ -11,7 +11,7 @@
  */
 static size_t find(const void *p, bool *sealed, const char *caller)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    uint32_t tag = hak_range_tag_of(p);
     uint32_t owner = HAK_TAG_HEAP(tag);
     const struct hak_heap *heap;
     size_t size;

@@ -216,7 +216,7 @@ static HAK_NOINLINE void free_large(struct hak_heap *heap, void *p)
 
 static bool is_large(const void *p)
 {
-    return hak_tag_is_large(hak_range_tag(hak_range_offset(p)));
+    return hak_tag_is_large(hak_range_tag_of(p));
 }
 
 /* Ends the program unless p, of this heap and class, is the start of a block. */

@@ -167,7 +167,7 @@ static bool pool_remote_free(uint32_t id, void *p)
 
 bool hak_large_free(struct hak_heap *heap, void *p)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    uint32_t tag = hak_range_tag_of(p);
 
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE: return ace_free(heap, p);
@@ -185,7 +185,7 @@ bool hak_large_free(struct hak_heap *heap, void *p)
 
 size_t hak_large_find(const void *p, uint32_t *owner)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(p));
+    uint32_t tag = hak_range_tag_of(p);
     struct hak_huge_block block = {0, 0};
     struct hak_ace_run run = {0, 0};
 
@@ -278,7 +278,7 @@ static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
 
 static unsigned class_byte(const void *p)
 {
-    return HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p)));
+    return HAK_TAG_CLASS(hak_range_tag_of(p));
 }
 
 void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,

@@ -146,7 +146,7 @@ enum hak_pool_state hak_pool_state(const void *p);
 /* The class of p's block; p is an address in one of Pool's slabs. */
 HAK_INLINE unsigned hak_pool_class_at(const void *p)
 {
-    return HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p))) - HAK_TAG_POOL;
+    return HAK_TAG_CLASS(hak_range_tag_of(p)) - HAK_TAG_POOL;
 }
 
 /* The number of the span that p lies in. */

@@ -259,38 +259,41 @@ void *hak_thread_refill(unsigned class, enum hak_reason *reason)
     return heap != NULL ? hak_tiny_alloc(&heap->tiny, class) : NULL;
 }
 
-void hak_thread_trim(void)
+/* Works on the thread's heap, what it holds for others sent, and on parked ones. */
+static void each_idle(void (*work)(struct hak_heap *heap))
 {
     if (hak_thread_has_heap()) {
         send_all(hak_self);
-        hak_heap_seal_count(hak_self);
-        hak_heap_collect(hak_self);
+        work(hak_self);
     }
     hak_lock_take(&lock);
     for (uint32_t id = parked; id != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
-        hak_heap_seal_count(heap);
-        hak_heap_collect(heap);
+        work(heap);
         id = heap->parked_next;
     }
     hak_lock_drop(&lock);
 }
 
+static void trim(struct hak_heap *heap)
+{
+    hak_heap_seal_count(heap);
+    hak_heap_collect(heap);
+}
+
+static void seal(struct hak_heap *heap)
+{
+    hak_heap_seal_slabs(heap);
+    hak_heap_seal_count(heap);
+}
+
+void hak_thread_trim(void)
+{
+    each_idle(trim);
+}
+
 void hak_thread_seal(void)
 {
-    if (hak_thread_has_heap()) {
-        send_all(hak_self);
-        hak_heap_seal_slabs(hak_self);
-        hak_heap_seal_count(hak_self);
-    }
-    hak_lock_take(&lock);
-    for (uint32_t id = parked; id != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
-
-        hak_heap_seal_slabs(heap);
-        hak_heap_seal_count(heap);
-        id = heap->parked_next;
-    }
-    hak_lock_drop(&lock);
+    each_idle(seal);
 }

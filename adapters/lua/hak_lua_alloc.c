@@ -204,7 +204,7 @@ static unsigned kind_of(const struct hak_lua_heap *lua, const void *ptr)
     if (!hak_range_owns(ptr)) {
         return HAK_LUA_FOREIGN;
     }
-    tag = hak_range_tag(hak_range_offset(ptr));
+    tag = hak_range_tag_of(ptr);
     if (hak_tag_is_large(tag)) {
         return hak_lua_large_is_ours(lua, ptr, tag) ? HAK_LUA_LARGE
                                                     : HAK_LUA_FOREIGN;

@@ -65,7 +65,7 @@ void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
 /* Resizes a block of the lanes' within them, without moving to another lane. */
 static void *resize_in_lane(void *ptr, size_t nsize)
 {
-    uint32_t tag = hak_range_tag(hak_range_offset(ptr));
+    uint32_t tag = hak_range_tag_of(ptr);
     enum hak_reason reason;
 
     if (HAK_HARD && nsize <= hak_lua_most(HAK_LUA_LANES_DEFAULT)) {

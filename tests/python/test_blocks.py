@@ -41,6 +41,29 @@ def pattern(size, seed):
     return (STRIPES[seed % 251:] + STRIPES * (size // 251 + 1))[:size]
 
 
+def make_blocks():
+    """Blocks of every domain and size: (domain, block, contents, new size)."""
+    made = []
+    for domain in DOMAINS.values():
+        for size in SIZES:
+            for new in (None, 0, 10, 300, 3000, 300000):
+                p = domain.malloc(size)
+                text = pattern(size, size)
+                ctypes.memmove(p, text, len(text))
+                made.append((domain, p, text, new))
+    return made
+
+
+def use_up(made):
+    """Resizes the blocks that have a new size, looks into all, frees them."""
+    for domain, p, text, new in made:
+        if new is not None:
+            p = domain.realloc(p, new)
+            text = text[:new]
+        assert ctypes.string_at(p, len(text)) == text
+        domain.free(p)
+
+
 def check_all(case):
     """Every domain's functions on every size, contents included."""
     for name, domain in DOMAINS.items():
@@ -153,26 +176,13 @@ class Blocks(Case):
     def test_foreign_blocks(self):
         """What was there before the switch is resized and freed by its own."""
         self.says("""
-            import ctypes
             import os
             os.environ["HAKMEM_PYTHON"] = "off"
             import hakmem_py, test_blocks
-            from test_blocks import DOMAINS, SIZES, pattern
-            made = []
-            for name, domain in DOMAINS.items():
-                for size in SIZES:
-                    for new in (None, 0, 10, 300, 3000, 300000):
-                        p = domain.malloc(size)
-                        text = pattern(size, size)
-                        ctypes.memmove(p, text, len(text))
-                        made.append((domain, p, text, new))
+            from test_blocks import DOMAINS, SIZES
+            made = test_blocks.make_blocks()
             assert hakmem_py.enable(["obj", "mem", "raw"])
-            for domain, p, text, new in made:
-                if new is not None:
-                    p = domain.realloc(p, new)
-                    text = text[:new]
-                assert ctypes.string_at(p, len(text)) == text
-                domain.free(p)
+            test_blocks.use_up(made)
             stats = hakmem_py.stats()
             for name in DOMAINS:
                 assert stats[name]["foreign"] >= 6 * len(SIZES), stats
@@ -182,25 +192,11 @@ class Blocks(Case):
     def test_ours_after_disable(self):
         """Our blocks are resized into the saved allocator, and freed."""
         self.says("""
-            import ctypes
             import hakmem_py, test_blocks
-            from test_blocks import DOMAINS, SIZES, pattern
-            made = []
-            for name, domain in DOMAINS.items():
-                for size in SIZES:
-                    for new in (None, 0, 10, 300, 3000, 300000):
-                        p = domain.malloc(size)
-                        text = pattern(size, size)
-                        ctypes.memmove(p, text, len(text))
-                        made.append((domain, p, text, new))
+            made = test_blocks.make_blocks()
             hakmem_py.disable()
             before = hakmem_py.stats()["blocks"]
-            for domain, p, text, new in made:
-                if new is not None:
-                    p = domain.realloc(p, new)
-                    text = text[:new]
-                assert ctypes.string_at(p, len(text)) == text
-                domain.free(p)
+            test_blocks.use_up(made)
             freed = before - hakmem_py.stats()["blocks"]
             assert freed >= len(made), (freed, len(made))
             print("fine")

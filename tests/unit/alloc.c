@@ -20,9 +20,8 @@ Test(alloc, every_size_is_usable_aligned_and_in_its_lane)
         cr_assert_not_null(blocks[size]);
         cr_assert_eq((uintptr_t)blocks[size] % 16, 0);
         cr_assert(hak_owns(blocks[size]));
-        cr_assert_eq(
-            hak_tag_is_large(hak_range_tag(hak_range_offset(blocks[size]))),
-            size > unit_ask(HAK_TINY_MAX));
+        cr_assert_eq(hak_tag_is_large(hak_range_tag_of(blocks[size])),
+                     size > unit_ask(HAK_TINY_MAX));
         cr_assert_geq(hak_usable_size(blocks[size]), size);
         memset(blocks[size], 0xee, hak_usable_size(blocks[size]));
         unit_fill(blocks[size], size, (unsigned)size);

@@ -18,7 +18,7 @@ UNIT size_t unit_block(const void *p)
     if (p == NULL) {
         return 0;
     }
-    tag = hak_range_tag(hak_range_offset(p));
+    tag = hak_range_tag_of(p);
     return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
                                  : hak_tiny_size[hak_tiny_class_of(p, tag)];
 }

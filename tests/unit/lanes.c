@@ -47,7 +47,7 @@ static void find_edges(void)
 /* The lane that has p, as the tag of its slab says. */
 static enum hak_lane lane_at(const void *p)
 {
-    uint32_t class = HAK_TAG_CLASS(hak_range_tag(hak_range_offset(p)));
+    uint32_t class = HAK_TAG_CLASS(hak_range_tag_of(p));
 
     NEED(hak_range_owns(p));
     if (class == HAK_TAG_ACE) {

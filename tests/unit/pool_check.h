@@ -90,7 +90,7 @@ UNIT void pool_check_bin(const struct hak_pool *pool, unsigned class,
         uint64_t bit = (uint64_t)1 << (index & 63);
 
         NEED(index < hak_pool_classes[class].count);
-        NEED(hak_range_tag(hak_range_offset(stack[i])) == pool->tag + class);
+        NEED(hak_range_tag_of(stack[i]) == pool->tag + class);
         NEED((span->ready & ~span->bits & bit) != 0);
         NEED((atomic_load(&span->remote) & bit) == 0);
         for (size_t k = 1; k < i; k++) {

@@ -24,7 +24,7 @@ static size_t inbox_count(const struct hak_tiny *tiny)
 
 static uint32_t tag_of(const void *p)
 {
-    return hak_range_tag(hak_range_offset(p));
+    return hak_range_tag_of(p);
 }
 
 /* ---- one thread plays all parts ------------------------------------------- */

@@ -25,7 +25,7 @@ static bool in_starter(const hak_heap *heap, const void *p)
 
 static uint32_t tag_of(const void *p)
 {
-    return hak_range_tag(hak_range_offset(p));
+    return hak_range_tag_of(p);
 }
 
 /* Every list of a class: how many, and that each is a block of the class. */
