@@ -238,3 +238,16 @@ Test(cool, a_refused_copy_leaves_the_block_alone)
     }
     cr_assert_fail("never enough calls");
 }
+
+/* Without the lane's lock, and without room behind it. */
+Test(cool, a_block_that_grows_into_ace_takes_the_cache_s_run)
+{
+    char *run = hak_malloc(60 * HAK_KIB), *p = hak_malloc(40000);
+
+    unit_fill(p, 40000, 3);
+    hak_free(run);
+    p = hak_realloc(p, 60 * HAK_KIB);
+    cr_assert_eq(p, run);
+    cr_assert(unit_filled(p, 40000, 3));
+    hak_free(p);
+}
