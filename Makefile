@@ -209,6 +209,26 @@ $(PYTHON_MODULE): $(CORE:%.c=$(BUILD)/obj/%.o) $(PYTHON_OBJECTS) \
 	$(Q)$(LINK) -shared -o $@ $(filter %.o,$^) -Wl,-z,nodelete \
 	    -Wl,--version-script=adapters/python/src/module.map
 
+# ---- the nginx module -------------------------------------------------------
+
+# Debian's nginx-dev; or any source tree, with NGX_CONF_FLAGS for its configure.
+NGINX_SRC ?= /usr/share/nginx/src
+NGINX_DIR := $(BUILD)/nginx
+NGINX_LIB := $(BUILD)/libhakmem_nginx.a
+NGINX_MODULE := $(NGINX_DIR)/objs/ngx_http_hakmem_module.so
+NGINX := $(wildcard adapters/nginx/hak_ngx*.c)
+
+$(NGINX_LIB): $(CORE:%.c=$(BUILD)/obj/%.o) $(NGINX:%.c=$(BUILD)/obj/%.o)
+
+.PHONY: nginx
+nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not set
+	@:
+
+$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[ch] \
+    adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh)
+	$(SAY) NGINX $@
+	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(NGINX_DIR) $(NGINX_LIB)
+
 # What stands for "a stock interpreter": Debian's, where there is one.
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 
