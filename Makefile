@@ -180,7 +180,7 @@ $(BUILD)/lua/hakmem.so: $(CORE:%.c=$(BUILD)/obj/%.o) \
 # ---- the Python module ------------------------------------------------------
 
 # For PYTHON, whatever its version: hakmem_py/ in $(PYTHON_DIR), which is what
-# PYTHONPATH has to name. Wheels are setup.py's.
+# PYTHONPATH has to name, compiled as pip does it. Wheels are setup.py's.
 ifneq ($(filter python% check-python% bench-python%,$(MAKECMDGOALS)),)
 PYTHON_SAYS := $(shell $(PYTHON) -c 'import sysconfig as s, platform as p; \
     print(p.python_version(), s.get_path("include"), \
@@ -195,6 +195,7 @@ PYTHON_OBJECTS = $(patsubst adapters/python/src/%.c,$(PYTHON_DIR)/obj/%.o, \
 python: $(PYTHON_MODULE) ## build hakmem_py for PYTHON, into $(BUILD)/python-VERSION
 	$(Q)cp adapters/python/hakmem_py/*.py* adapters/python/hakmem_py/py.typed \
 	    $(PYTHON_DIR)/hakmem_py
+	$(Q)$(PYTHON) -m compileall -q $(PYTHON_DIR)/hakmem_py
 
 # Some of the interpreter's headers are not pedantic.
 $(PYTHON_DIR)/obj/%.o: adapters/python/src/%.c $(STAMP)
