@@ -26,6 +26,7 @@ static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool usable; /* the key exists: after `once` */
 static atomic_bool closed;
+static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 
 /* ---- a thread ends ------------------------------------------------------ */
 
@@ -117,10 +118,16 @@ static bool is_caught(struct hak_heap *heap)
            (heap->pool != NULL && atomic_load(&heap->pool->busy));
 }
 
+void hak_thread_seal_forks(void)
+{
+    atomic_store(&seal_forks, true);
+}
+
 static bool wants_seal(const struct hak_heap *heap, uint32_t state)
 {
-    return state == HAK_HEAP_MADE ? heap->seal_at_fork
-                                  : hak_option(HAK_OPT_seal_fork) != 0;
+    return state == HAK_HEAP_MADE
+               ? heap->seal_at_fork
+               : atomic_load(&seal_forks) || hak_option(HAK_OPT_seal_fork) != 0;
 }
 
 /*

@@ -62,6 +62,10 @@ HAK_INLINE void hak_heap_sent(uint32_t id)
  */
 void hak_thread_park(struct hak_heap *heap);
 
+/* From here on threads' heaps are sealed in forked children, for an adapter
+ * whose objects live there; otherwise HAKMEM_SEAL_FORK decides. */
+void hak_thread_seal_forks(void);
+
 /* Sends the thread's outboxes, trims its heap and all parked ones. */
 void hak_thread_trim(void);
 

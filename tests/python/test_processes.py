@@ -279,10 +279,12 @@ class Subinterpreters(Case):
 
 # A second interpreter, which from 3.12 on may have a GIL of its own.
 SHARED = """
+    import atexit
     import hakmem_py
     from subs import sub
     from churn import churn
     other = sub.create()
+    atexit.register(sub.destroy, other)
     assert hakmem_py.stats()["shared"], "it was not noticed"
 """
 
@@ -361,6 +363,7 @@ class Shared(Case):
             assert empty["live_bytes"] < full["live_bytes"] - 40000000
             assert empty["resident_bytes"] < 10 << 20, empty
             assert empty["peak_bytes"] >= full["live_bytes"]
+            sub.destroy(other)
             print("fine")
         """)
 

@@ -134,6 +134,9 @@ HAK_INLINE struct hak_heap *hak_py_heap(void)
                : NULL;
 }
 
+/* The most bytes that Tiny serves; the hardened build adds a seal to each. */
+#define HAK_PY_TINY_MAX (HAK_LANE_TINY_MAX - HAK_HARD_SEAL)
+
 /* Counts a block that the heap gave out to d; obj's are the rest. */
 HAK_INLINE void hak_py_count(struct hak_heap *heap,
                              const struct hak_py_domain *d, size_t size)
@@ -141,8 +144,8 @@ HAK_INLINE void hak_py_count(struct hak_heap *heap,
     if (d->which < HAK_PY_OBJ) {
         struct hak_py_extra *extra = hak_py_extra(heap);
 
-        *(size <= HAK_LANE_TINY_MAX ? &extra->tiny[d->which]
-                                    : &extra->large[d->which]) += 1;
+        *(size <= HAK_PY_TINY_MAX ? &extra->tiny[d->which]
+                                  : &extra->large[d->which]) += 1;
     }
 }
 

@@ -96,18 +96,28 @@ static bool admit(struct hak_py_domain *d, size_t size)
     return false;
 }
 
-/* Counts the block p, of ours, in or out. */
+/* The bytes of the block p, of ours, as hak_py_live sums them up. */
+static size_t bytes_of(const void *p)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t owner;
+
+    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
+                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
+}
+
+/* Counts p in or out. */
 static void count_in(const void *p)
 {
     if (is_limited()) {
-        atomic_fetch_add(&hak_py.live, hak_lane_usable(p, "limit"));
+        atomic_fetch_add(&hak_py.live, bytes_of(p));
     }
 }
 
 static void count_out(const void *p)
 {
     if (is_limited()) {
-        atomic_fetch_sub(&hak_py.live, hak_lane_usable(p, "limit"));
+        atomic_fetch_sub(&hak_py.live, bytes_of(p));
     }
 }
 

@@ -51,10 +51,16 @@ enum { SEAL_DEFAULT, SEAL_OFF, SEAL_FORK };
 static size_t most_asked(void)
 {
     return hak_py_option(HAK_PY_OPT_lanes) == LANES_ALL ? HAK_LANE_HUGE_MAX
-                                                        : HAK_LANE_TINY_MAX;
+                                                        : HAK_PY_TINY_MAX;
 }
 
 /* ---- begin ------------------------------------------------------------------ */
+
+/* Without it a child that frees and allocates copies most of its parent. */
+static bool seals_forks(void)
+{
+    return hak_py_option(HAK_PY_OPT_seal) != SEAL_OFF;
+}
 
 /* The table that leads from a size to a bin. */
 static void set_bins(struct hak_heap *heap)
@@ -81,8 +87,7 @@ static struct hak_heap *gil_heap(void)
         return NULL;
     }
     heap->tiny.direct = false;
-    /* Without it a child that frees and allocates copies most of its parent. */
-    hak_heap_seal_at_fork(heap, hak_py_option(HAK_PY_OPT_seal) != SEAL_OFF);
+    hak_heap_seal_at_fork(heap, seals_forks());
     /*
      * Whole structures die at once, with many pushes. Small bins: what they
      * spill is still in the processor's caches, at 1/32 of a heap of 60 MB it
@@ -116,6 +121,9 @@ bool hak_py_start(void)
             hak_py.reason = "there was no memory for a heap";
             return false;
         }
+    }
+    if (seals_forks()) {
+        hak_thread_seal_forks();
     }
     hak_py.started = true;
     return true;
