@@ -22,8 +22,8 @@
  *
  * Who learns of a second interpreter (hak_py_suspect) may not hold the one GIL,
  * so that it only turns the hot paths off; the GIL's heap is left to whoever is
- * in it, and the next slow path that does hold that GIL parks it, for a thread
- * to adopt as its own.
+ * in it, and the next thread in a slow path that does hold that GIL makes it
+ * its own.
  *
  * Blocks are told by their address, so that whoever frees one, in whatever
  * state, does it right; one outside our range is handed on to the allocator
@@ -73,7 +73,7 @@ struct hak_py_domain {
 
 struct hak_py {
     struct hak_py_domain domains[HAK_PY_DOMAINS];
-    struct hak_heap *heap; /* the GIL's; NULL: none yet, or parked */
+    struct hak_heap *heap; /* the GIL's; NULL: none yet, or none any more */
     size_t most;           /* larger sizes are the saved allocator's */
     bool started;
     atomic_bool shared; /* see hak_py_heap */
@@ -186,7 +186,7 @@ void hak_py_suspect(size_t size);
 /* From here on there may be more than one GIL. Any thread. */
 void hak_py_share(void);
 
-/* When shared, by mem and obj: parks the GIL's heap, if we hold that GIL. */
+/* When shared, by mem and obj: the GIL's heap is ours if we hold that GIL. */
 void hak_py_retire(void);
 
 /* Sets the limit, HAK_PY_NO_LIMIT: none. False: more than that is in use. */

@@ -224,7 +224,7 @@ void hak_py_retire(void)
 
     if (HAK_UNLIKELY(heap != NULL) && is_main()) {
         __atomic_store_n(&hak_py.heap, NULL, __ATOMIC_RELEASE);
-        hak_thread_park(heap);
+        hak_thread_adopt(heap);
     }
 }
 
