@@ -507,7 +507,8 @@ docs: $(PAGES:%=$(BUILD)/man/%) ## make the man pages: man -l build/release/man/
 	@:
 
 $(BUILD)/man/%: docs/%.in docs/make-man.py VERSION core/base.h core/options.h \
-    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def)
+    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def) \
+    adapters/python/hakmem_py/__init__.py
 	$(SAY) MAN $@
 	@mkdir -p $(@D)
 	$(Q)$(PYTHON) docs/make-man.py $* >$@
