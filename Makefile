@@ -234,7 +234,7 @@ $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[ch] \
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 
 .PHONY: check-python-suite check-python-suite-quick check-python-install wheel \
-    bench-python bench-python-run check-python-trixie
+    bench-python bench-python-run check-python-trixie check-python-testing
 
 # SUITE_ARGS goes to suite.py: SUITE_ARGS='test_gc test_multiprocessing_*'.
 check-python-suite: python ## PYTHON's own tests on hakmem_py, failures as without it
@@ -250,9 +250,10 @@ check-python-install: ## build, install and remove the wheel in fresh environmen
 	@.ci/install-deps python
 	@tests/python/install.sh $(PYTHONS)
 
-check-python-trixie: ## the tests under Debian 13's Python, in a chroot (root, 1 GB)
-	@.ci/install-deps trixie
-	@tests/python/trixie.sh $(BUILD)/trixie
+# trixie: Debian 13, Python 3.13; testing: 3.14.
+check-python-trixie check-python-testing: check-python-%: ## the tests under another Debian's Python, in a chroot (root, 1 GB)
+	@.ci/install-deps chroot
+	@tests/python/debian.sh $* $(BUILD)/$*
 
 wheel: ## the source archive and a wheel for PYTHON, into $(BUILD)/dist
 	@.ci/install-deps python
@@ -507,7 +508,8 @@ docs: $(PAGES:%=$(BUILD)/man/%) ## make the man pages: man -l build/release/man/
 	@:
 
 $(BUILD)/man/%: docs/%.in docs/make-man.py VERSION core/base.h core/options.h \
-    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def)
+    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def) \
+    adapters/python/hakmem_py/__init__.py
 	$(SAY) MAN $@
 	@mkdir -p $(@D)
 	$(Q)$(PYTHON) docs/make-man.py $* >$@
