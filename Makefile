@@ -224,7 +224,7 @@ $(NGINX_LIB): $(CORE:%.c=$(BUILD)/obj/%.o) $(NGINX:%.c=$(BUILD)/obj/%.o)
 nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not set
 	@:
 
-$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[ch] \
+$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
     adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh)
 	$(SAY) NGINX $@
 	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(NGINX_DIR) $(NGINX_LIB)
