@@ -230,6 +230,15 @@ $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[ch] \
 	$(SAY) NGINX $@
 	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(NGINX_DIR) $(NGINX_LIB)
 
+.PHONY: check-nginx check-nginx-valgrind
+
+# NGINX_TESTS: some, as unittest names them: NGINX_TESTS='test_serving'.
+check-nginx: nginx ## test the module in Debian's nginx
+	@cd tests/nginx && HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	    HAKMEM_BUILD='$(abspath $(BUILD))' \
+	    $(PYTHON) -m unittest $(if $(filter 1,$(V)),-v) \
+	    $(or $(NGINX_TESTS),discover)
+
 # What stands for "a stock interpreter": Debian's, where there is one.
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 
@@ -591,7 +600,7 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test fuzz bench lint ci preload python
+	@.ci/install-deps demo test fuzz bench lint ci preload python nginx
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))
