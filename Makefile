@@ -119,7 +119,7 @@ SHARED := $(if $(filter asan tsan,$(VARIANT)),,libhakmem.so)
 # tests/support is linked into all of them.
 TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
     $(if $(filter 1,$(HARDENED)),,tests/unit/hard%.c), \
-    $(wildcard tests/unit/*.c tests/lua/*.c)))
+    $(wildcard tests/unit/*.c tests/lua/*.c tests/nginxunit/*.c)))
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 
 # One source, a program per allocator; `none` is the loop by itself.
@@ -225,7 +225,8 @@ nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not 
 	@:
 
 $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[ch] \
-    adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh)
+    adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
+    include/hakmem_ngx.h)
 	$(SAY) NGINX $@
 	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(NGINX_DIR) $(NGINX_LIB)
 
@@ -322,6 +323,16 @@ $(filter $(BUILD)/tests/lua/%,$(TESTS)): $(BUILD)/tests/%: \
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -o $@ $^ -lcriterion $(LUA_LIBS) -lm -ldl
+
+# The nginx adapter's part that knows nothing of nginx.
+$(BUILD)/libhakmem_nginx_testing.a: $(CORE:%.c=$(BUILD)/testing/%.o) \
+    $(NGINX:%.c=$(BUILD)/testing/%.o)
+$(BUILD)/testing/tests/nginxunit/%.o: FLAGS += -Iadapters/nginx -Itests/unit
+$(filter $(BUILD)/tests/nginxunit/%,$(TESTS)): $(BUILD)/tests/%: \
+    $(BUILD)/testing/tests/%.o $(SUPPORT) $(BUILD)/libhakmem_nginx_testing.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -lcriterion -lm -ldl
 
 include tests/wrap/programs.mk
 

@@ -12,6 +12,9 @@ static void *ngx_hakmem_create_conf(ngx_cycle_t *cycle);
 static char *ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf);
 
 
+ngx_hakmem_worker_t  ngx_hakmem_worker;
+
+
 static ngx_command_t  ngx_hakmem_commands[] = {
 
     { ngx_string("hakmem"),
