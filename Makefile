@@ -119,7 +119,7 @@ SHARED := $(if $(filter asan tsan,$(VARIANT)),,libhakmem.so)
 # tests/support is linked into all of them.
 TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
     $(if $(filter 1,$(HARDENED)),,tests/unit/hard%.c), \
-    $(wildcard tests/unit/*.c tests/lua/*.c)))
+    $(wildcard tests/unit/*.c tests/lua/*.c tests/nginxunit/*.c)))
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 
 # One source, a program per allocator; `none` is the loop by itself.
@@ -225,9 +225,23 @@ nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not 
 	@:
 
 $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
-    adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh)
+    adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
+    include/hakmem_ngx.h)
 	$(SAY) NGINX $@
 	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(NGINX_DIR) $(NGINX_LIB)
+
+.PHONY: check-nginx check-nginx-valgrind
+
+# NGINX_TESTS: some, as unittest names them: NGINX_TESTS='test_serving'.
+check-nginx: nginx ## test the module in Debian's nginx
+	@cd tests/nginx && HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	    HAKMEM_BUILD='$(abspath $(BUILD))' \
+	    $(PYTHON) -m unittest $(if $(filter 1,$(V)),-v) \
+	    $(or $(NGINX_TESTS),discover)
+
+# What "hakmem_mode preload" preloads unless it is told a path, and the tests do.
+$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+check-nginx: $(SHARED:%=$(BUILD)/%)
 
 # What stands for "a stock interpreter": Debian's, where there is one.
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -313,6 +327,16 @@ $(filter $(BUILD)/tests/lua/%,$(TESTS)): $(BUILD)/tests/%: \
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -o $@ $^ -lcriterion $(LUA_LIBS) -lm -ldl
+
+# The nginx adapter's part that knows nothing of nginx.
+$(BUILD)/libhakmem_nginx_testing.a: $(CORE:%.c=$(BUILD)/testing/%.o) \
+    $(NGINX:%.c=$(BUILD)/testing/%.o)
+$(BUILD)/testing/tests/nginxunit/%.o: FLAGS += -Iadapters/nginx -Itests/unit
+$(filter $(BUILD)/tests/nginxunit/%,$(TESTS)): $(BUILD)/tests/%: \
+    $(BUILD)/testing/tests/%.o $(SUPPORT) $(BUILD)/libhakmem_nginx_testing.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -lcriterion -lm -ldl
 
 include tests/wrap/programs.mk
 
@@ -580,7 +604,7 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test fuzz bench lint ci preload python
+	@.ci/install-deps demo test fuzz bench lint ci preload python nginx
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))

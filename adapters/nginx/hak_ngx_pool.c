@@ -1,0 +1,324 @@
+/*
+ * hak_ngx_pool.c - the pools of hakmem_ngx.h, without nginx: see the header.
+ */
+#include "hak_ngx_pool.h"
+
+#include <errno.h>
+#include <hakmem.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "heap.h"
+#include "lane.h"
+
+#define FEW_FIRST 8 /* the list's first length */
+#define NOT_FOUND UINT32_MAX
+
+/* ---- beginning and end --------------------------------------------------- */
+
+void hak_ngx_pool_init(struct hak_ngx_pool *pool, size_t limit,
+                       const char *name)
+{
+    memset(pool, 0, sizeof(*pool));
+    pool->limit = limit != 0 ? limit : SIZE_MAX;
+    snprintf(pool->name, sizeof(pool->name), "%s", name != NULL ? name : "");
+}
+
+void hak_ngx_pool_end(struct hak_ngx_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->nfew; i++) {
+        hak_free(pool->few[i]);
+    }
+    hak_free(pool->few);
+    hak_heap_delete(pool->heap);
+    pool->few = NULL;
+    pool->heap = NULL;
+    pool->nfew = pool->room = 0;
+    pool->few_bytes = 0;
+}
+
+/* Tells the heap what the few have left of the limit. */
+static void share_limit(struct hak_ngx_pool *pool)
+{
+    struct hak_heap *heap = pool->heap;
+    size_t other;
+
+    if (heap == NULL) {
+        return;
+    }
+    if (pool->limit == SIZE_MAX) {
+        heap->limit = heap->gate = SIZE_MAX;
+        return;
+    }
+    other = atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
+    heap->limit = pool->limit - hak_min(pool->limit, pool->few_bytes);
+    heap->gate = heap->limit - hak_min(heap->limit, other);
+}
+
+/* A heap of its own for a pool that has many blocks, if one is to be had. */
+static bool open_heap(struct hak_ngx_pool *pool)
+{
+    hak_heap_config config = {.size = sizeof(config), .name = pool->name};
+
+    pool->heap = hak_heap_new(&config);
+    if (pool->heap == NULL) {
+        return false;
+    }
+    pool->heap->tiny.packed = true;
+    share_limit(pool);
+    return true;
+}
+
+/* ---- the few ------------------------------------------------------------- */
+
+/* Makes room for one more in the list. */
+static bool few_grow(struct hak_ngx_pool *pool)
+{
+    uint32_t room = pool->room != 0 ? 2 * pool->room : FEW_FIRST;
+    void **few;
+
+    if (pool->nfew < pool->room) {
+        return true;
+    }
+    few = hak_realloc(pool->few, room * sizeof(*few));
+    if (few == NULL) {
+        return false;
+    }
+    pool->few = few;
+    pool->room = room;
+    return true;
+}
+
+static uint32_t few_find(const struct hak_ngx_pool *pool, const void *p)
+{
+    /* What is young dies first. */
+    for (uint32_t i = pool->nfew; i > 0; i--) {
+        if (pool->few[i - 1] == p) {
+            return i - 1;
+        }
+    }
+    return NOT_FOUND;
+}
+
+/* The most bytes that a block for `size` has. */
+static size_t block_bytes(size_t size)
+{
+    return size <= HAK_LANE_TINY_MAX
+               ? hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]]
+               : hak_large_bytes(size);
+}
+
+/*
+ * Whether the limit lets a block for `size` bytes in, beside `others`; counts a
+ * refusal.
+ */
+static bool few_admit(struct hak_ngx_pool *pool, size_t others, size_t size)
+{
+    if (pool->limit == SIZE_MAX || size > PTRDIFF_MAX || /* nobody has it */
+        (others <= pool->limit && block_bytes(size) <= pool->limit - others)) {
+        return true;
+    }
+    pool->refused++;
+    errno = ENOMEM;
+    return false;
+}
+
+static void *few_alloc(struct hak_ngx_pool *pool, size_t size, bool zero)
+{
+    void *p;
+
+    if (!few_admit(pool, pool->few_bytes, size) || !few_grow(pool)) {
+        return NULL;
+    }
+    p = zero ? hak_calloc(1, size) : hak_malloc(size);
+    if (p != NULL) {
+        pool->few[pool->nfew++] = p;
+        pool->few_bytes += hak_usable_size(p);
+        pool->allocs++;
+    }
+    return p;
+}
+
+static void *few_realloc(struct hak_ngx_pool *pool, uint32_t i, size_t size)
+{
+    size_t old = hak_usable_size(pool->few[i]);
+    void *p;
+
+    if (size > old && !few_admit(pool, hak_ngx_pool_live(pool) - old, size)) {
+        return NULL;
+    }
+    p = hak_realloc(pool->few[i], size);
+    if (p != NULL) {
+        pool->few[i] = p;
+        pool->few_bytes += hak_usable_size(p) - old;
+        share_limit(pool);
+    }
+    return p;
+}
+
+static void few_free(struct hak_ngx_pool *pool, uint32_t i)
+{
+    void *p = pool->few[i];
+
+    pool->few_bytes -= hak_usable_size(p);
+    pool->few[i] = pool->few[--pool->nfew];
+    pool->frees++;
+    hak_free(p);
+    share_limit(pool);
+}
+
+/* ---- the heap ------------------------------------------------------------ */
+
+/*
+ * Whether p is a block of the heap's, or an address in one of its slabs, which
+ * the core will find fault with.
+ */
+static bool heap_owns(struct hak_heap *heap, const void *p)
+{
+    struct hak_heap *owner;
+    uint32_t tag, id;
+    size_t size;
+
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        return hak_system_may_know(p) && hak_system_find(p, &owner, &size) &&
+               owner == heap;
+    }
+    tag = hak_range_tag_of(p);
+    if (HAK_LIKELY(!hak_tag_is_large(tag))) {
+        return HAK_TAG_HEAP(tag) == heap->tiny.id;
+    }
+    return hak_large_find(p, &id) != 0 && id == heap->tiny.id;
+}
+
+/*
+ * What the heap gave for `size` bytes. For NULL, the limit's refusals are
+ * counted; `refused` is what the heap's count was.
+ */
+HAK_INLINE void *heap_gave(struct hak_ngx_pool *pool, void *p, size_t size,
+                           uint64_t refused)
+{
+    if (HAK_LIKELY(p != NULL)) {
+        return p;
+    }
+    pool->refused +=
+        size <= PTRDIFF_MAX && pool->heap->limit_refused != refused;
+    errno = ENOMEM;
+    return NULL;
+}
+
+/* ---- the interface ------------------------------------------------------- */
+
+static HAK_NOINLINE void *alloc_first(struct hak_ngx_pool *pool, size_t size,
+                                      bool zero)
+{
+    if (pool->nfew < HAK_NGX_POOL_FEW || !open_heap(pool)) {
+        return few_alloc(pool, size, zero);
+    }
+    return zero ? hak_ngx_pool_calloc(pool, size)
+                : hak_ngx_pool_alloc(pool, size);
+}
+
+void *hak_ngx_pool_alloc(struct hak_ngx_pool *pool, size_t size)
+{
+    struct hak_heap *heap = pool->heap;
+    uint64_t refused;
+    void *p;
+
+    if (HAK_UNLIKELY(heap == NULL)) {
+        return alloc_first(pool, size, false);
+    }
+    refused = heap->limit_refused;
+    p = hak_heap_malloc(heap, size);
+    pool->allocs += p != NULL;
+    return heap_gave(pool, p, size, refused);
+}
+
+void *hak_ngx_pool_calloc(struct hak_ngx_pool *pool, size_t size)
+{
+    void *p;
+
+    if (pool->heap == NULL) {
+        return alloc_first(pool, size, true);
+    }
+    p = hak_ngx_pool_alloc(pool, size);
+    return p != NULL ? memset(p, 0, size) : NULL;
+}
+
+void *hak_ngx_pool_realloc(struct hak_ngx_pool *pool, void *p, size_t size)
+{
+    uint64_t refused;
+    uint32_t i;
+
+    if (p == NULL) {
+        return hak_ngx_pool_alloc(pool, size);
+    }
+    if (pool->heap != NULL && heap_owns(pool->heap, p)) {
+        refused = pool->heap->limit_refused;
+        return heap_gave(pool, hak_heap_realloc(pool->heap, p, size), size,
+                         refused);
+    }
+    i = few_find(pool, p);
+    if (i == NOT_FOUND) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return few_realloc(pool, i, size);
+}
+
+bool hak_ngx_pool_free(struct hak_ngx_pool *pool, void *p)
+{
+    uint32_t i;
+
+    if (pool->heap != NULL && heap_owns(pool->heap, p)) {
+        hak_heap_free(pool->heap, p);
+        pool->frees++;
+        return true;
+    }
+    i = few_find(pool, p);
+    if (i == NOT_FOUND) {
+        return false;
+    }
+    few_free(pool, i);
+    return true;
+}
+
+size_t hak_ngx_pool_live(const struct hak_ngx_pool *pool)
+{
+    return pool->few_bytes +
+           (pool->heap != NULL ? hak_heap_live(pool->heap) : 0);
+}
+
+size_t hak_ngx_pool_held(const struct hak_ngx_pool *pool)
+{
+    const struct hak_heap *heap = pool->heap;
+    size_t slabs;
+
+    if (heap == NULL) {
+        return 0;
+    }
+    slabs = heap->tiny.nslabs + (heap->pool != NULL ? heap->pool->nslabs : 0);
+    return slabs * HAK_SLAB_SIZE;
+}
+
+size_t hak_ngx_pool_limit(struct hak_ngx_pool *pool, size_t limit)
+{
+    size_t before = pool->limit == SIZE_MAX ? 0 : pool->limit;
+
+    pool->limit = limit != 0 ? limit : SIZE_MAX;
+    share_limit(pool);
+    return before;
+}
+
+size_t hak_ngx_pool_trim(struct hak_ngx_pool *pool)
+{
+    size_t bytes = 0;
+
+    if (pool->heap != NULL && hak_heap_live(pool->heap) == 0) {
+        hak_heap_delete(pool->heap);
+        pool->heap = NULL;
+    }
+    if (pool->heap != NULL) {
+        bytes = hak_heap_trim(pool->heap);
+    }
+    return bytes + hak_trim();
+}
