@@ -55,6 +55,10 @@ events {{
     worker_connections {connections};
     {events}
 }}
+{http}
+{stream}
+"""
+HTTP = """\
 http {{
     access_log off;
     client_body_temp_path temp/body;
@@ -64,7 +68,6 @@ http {{
     scgi_temp_path temp/scgi;
     {http}
 }}
-{stream}
 """
 
 
@@ -111,15 +114,17 @@ def descriptors(wanted):
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def until(seconds, what, condition, step=0.02):
-    """Waits until condition() is true, and returns what it returned."""
+def until(seconds, what, condition, story=None, step=0.02):
+    """Waits until condition() is true, and returns what it returned; what
+    story() tells then is told when it does not come true."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise Complaint(f"not within {seconds} s: {what}")
+            raise Complaint(f"not within {seconds} s: {what}"
+                            + (f"\n{story()}" if story else ""))
         time.sleep(step)
 
 
@@ -217,7 +222,7 @@ def adopt_orphans():
 
 class Server:
     """An nginx. `http`, `main`, `events`, `stream`: text for the parts of its
-    configuration; `modules`: names in Debian's directory, to load after ours.
+    configuration, which has no http{} if that is empty; `modules`: names in Debian's directory, to load after ours.
 
     `hakmem` is False for stock nginx, or another module's path. `command` is
     what nginx is run by (valgrind, prlimit...), `env` is added to the
@@ -288,9 +293,12 @@ class Server:
         user = ""
         if os.geteuid() == 0:
             user = "user root root;"
+        parts = dict(self.parts)
+        if parts["http"]:
+            parts["http"] = HTTP.format(**parts)
         text = SKELETON.format(
             load="\n".join(f"load_module {path};" for path in load),
-            user=user, **self.parts)
+            user=user, **parts)
         if not self.master:
             text = "master_process off;\n" + text
         names = sorted(set(re.findall(r"@([A-Z0-9_]+)@", text))
@@ -388,8 +396,8 @@ class Server:
             if process.parent not in {one.pid for one in self.alive()}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGQUIT)
-        until(patience or self.patience + 5, "nginx ends\n" + self.story(),
-              lambda: self.process.poll() is not None and not self.alive())
+        until(patience or self.patience + 5, "nginx ends", lambda: (
+            self.process.poll() is not None and not self.alive()), self.story)
         if self.process.returncode != 0:
             raise Complaint(f"nginx ended with {self.process.returncode}\n"
                             + self.story())
@@ -458,8 +466,8 @@ class Server:
             self.write("nginx.conf", self.text())
         self.signal("HUP")
         if wait:
-            until(self.patience, "new workers after a reload\n"
-                  + self.story(), lambda: self.replaced(before))
+            until(self.patience, "new workers after a reload",
+                  lambda: self.replaced(before), self.story)
 
     def replaced(self, before):
         now = set(self.workers())
@@ -469,7 +477,8 @@ class Server:
     def gone(self, pids):
         """Waits until processes have ended."""
         until(self.patience + 5, f"{sorted(pids)} end",
-              lambda: not set(pids) & {one.pid for one in self.alive()})
+              lambda: not set(pids) & {one.pid for one in self.alive()},
+              self.story)
 
     def upgrade(self):
         """USR2: a second master beside the first. Returns both pids.
@@ -482,7 +491,8 @@ class Server:
             (self.prefix / "nginx.pid.oldbin").exists()
             and (self.prefix / "nginx.pid").exists()
             and self.master_pid() != old
-            and len(self.workers()) >= int(self.parts["workers"])))
+            and len(self.workers()) >= int(self.parts["workers"])),
+            self.story)
         return old, self.master_pid()
 
     # ---- its log ------------------------------------------------------------
