@@ -224,7 +224,7 @@ $(NGINX_LIB): $(CORE:%.c=$(BUILD)/obj/%.o) $(NGINX:%.c=$(BUILD)/obj/%.o)
 nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not set
 	@:
 
-$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[ch] \
+$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
     adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
     include/hakmem_ngx.h)
 	$(SAY) NGINX $@
@@ -238,6 +238,19 @@ check-nginx: nginx ## test the module in Debian's nginx
 	    HAKMEM_BUILD='$(abspath $(BUILD))' \
 	    $(PYTHON) -m unittest $(if $(filter 1,$(V)),-v) \
 	    $(or $(NGINX_TESTS),discover)
+
+# A module of somebody else's, that uses the pools of hakmem_ngx.h.
+NGINX_SAMPLE := $(BUILD)/nginx-sample/objs/ngx_http_hakmem_sample_module.so
+$(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
+    include/hakmem_ngx.h adapters/nginx/build.sh
+	$(SAY) NGINX $@
+	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(BUILD)/nginx-sample \
+	    $(NGINX_LIB) tests/nginx/sample
+check-nginx: $(NGINX_SAMPLE)
+
+# What "hakmem_mode preload" preloads unless it is told a path, and the tests do.
+$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+check-nginx: $(SHARED:%=$(BUILD)/%)
 
 # What stands for "a stock interpreter": Debian's, where there is one.
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))

@@ -14,10 +14,12 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include <hakmem.h>
 
 
 typedef struct {
     ngx_flag_t       enable;
+    ngx_uint_t       mode;               /* NGX_HAKMEM_MODULE or _PRELOAD */
 } ngx_hakmem_conf_t;
 
 
@@ -46,6 +48,17 @@ extern ngx_hakmem_worker_t  ngx_hakmem_worker;
 
 extern ngx_module_t  ngx_hakmem_module;
 extern ngx_module_t  ngx_http_hakmem_module;
+
+
+/* ngx_hakmem_preload.c: the directive, what a start and a worker make of it */
+
+char *ngx_hakmem_mode(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+void ngx_hakmem_mode_init(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+ngx_int_t ngx_hakmem_mode_init_process(ngx_cycle_t *cycle,
+    ngx_hakmem_conf_t *hcf);
+
+/* as hak_stats(), of the core that serves this process */
+int ngx_hakmem_stats(hak_stats_t *stats);
 
 
 #define ngx_hakmem_get_conf(cycle)                                            \

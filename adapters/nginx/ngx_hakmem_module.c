@@ -10,6 +10,7 @@
 
 static void *ngx_hakmem_create_conf(ngx_cycle_t *cycle);
 static char *ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf);
+static ngx_int_t ngx_hakmem_init_process(ngx_cycle_t *cycle);
 
 
 ngx_hakmem_worker_t  ngx_hakmem_worker;
@@ -22,6 +23,13 @@ static ngx_command_t  ngx_hakmem_commands[] = {
       ngx_conf_set_flag_slot,
       0,
       offsetof(ngx_hakmem_conf_t, enable),
+      NULL },
+
+    { ngx_string("hakmem_mode"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_TAKE12,
+      ngx_hakmem_mode,
+      0,
+      0,
       NULL },
 
       ngx_null_command
@@ -42,7 +50,7 @@ ngx_module_t  ngx_hakmem_module = {
     NGX_CORE_MODULE,                       /* module type */
     NULL,                                  /* init master */
     NULL,                                  /* init module */
-    NULL,                                  /* init process */
+    ngx_hakmem_init_process,               /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
     NULL,                                  /* exit process */
@@ -74,5 +82,20 @@ ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf)
 
     ngx_conf_init_value(hcf->enable, 1);
 
+    ngx_hakmem_mode_init(cycle, hcf);
+
     return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_hakmem_init_process(ngx_cycle_t *cycle)
+{
+    if (ngx_hakmem_mode_init_process(cycle, ngx_hakmem_get_conf(cycle))
+        == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    return NGX_OK;
 }
