@@ -236,8 +236,8 @@ $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
 check-nginx: nginx ## test the module in Debian's nginx
 	@cd tests/nginx && HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
 	    HAKMEM_BUILD='$(abspath $(BUILD))' \
-	    $(PYTHON) -m unittest $(if $(filter 1,$(V)),-v) \
-	    $(or $(NGINX_TESTS),discover)
+	    $(PYTHON) -m unittest $(or $(NGINX_TESTS),discover) \
+	    $(if $(filter 1,$(V)),-v)
 
 # A module of somebody else's, that uses the pools of hakmem_ngx.h.
 NGINX_SAMPLE := $(BUILD)/nginx-sample/objs/ngx_http_hakmem_sample_module.so
