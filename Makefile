@@ -239,6 +239,15 @@ check-nginx: nginx ## test the module in Debian's nginx
 	    $(PYTHON) -m unittest $(if $(filter 1,$(V)),-v) \
 	    $(or $(NGINX_TESTS),discover)
 
+# A module of somebody else's, that uses the pools of hakmem_ngx.h.
+NGINX_SAMPLE := $(BUILD)/nginx-sample/objs/ngx_http_hakmem_sample_module.so
+$(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
+    include/hakmem_ngx.h adapters/nginx/build.sh
+	$(SAY) NGINX $@
+	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(BUILD)/nginx-sample \
+	    $(NGINX_LIB) tests/nginx/sample
+check-nginx: $(NGINX_SAMPLE)
+
 # What "hakmem_mode preload" preloads unless it is told a path, and the tests do.
 $(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
 check-nginx: $(SHARED:%=$(BUILD)/%)
