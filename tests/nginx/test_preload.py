@@ -215,7 +215,7 @@ class Signals(Preload):
         self.assertEqual(said.count("syntax is ok"), 1)
         self.assertEqual(said.count("test is successful"), 1)
         nginx.env["HAKMEM_SHOW_STATS"] = "1"
-        self.assertRegex(nginx.test()[1], r"tiny_allocs \d+")
+        self.assertRegex(nginx.test()[1], r"memory +[1-9][^\n]* reserved")
 
     def test_broken_configuration(self):
         nginx = self.server()
