@@ -20,7 +20,20 @@
 typedef struct {
     ngx_flag_t       enable;
     ngx_uint_t       mode;               /* NGX_HAKMEM_MODULE or _PRELOAD */
+    ngx_uint_t       lanes;              /* hak_ngx_lanes */
+    ngx_msec_t       trim;               /* 0: off */
+    size_t           limit;              /* 0: none */
+    ngx_array_t     *objects;            /* of ngx_hakmem_object_t */
 } ngx_hakmem_conf_t;
+
+
+/* a name that stands in hakmem_objects, and where */
+
+typedef struct {
+    ngx_str_t        name;
+    ngx_str_t        file;
+    ngx_uint_t       line;
+} ngx_hakmem_object_t;
 
 
 /* who serves the allocations of the objects that the module is to serve */
@@ -48,6 +61,17 @@ extern ngx_hakmem_worker_t  ngx_hakmem_worker;
 
 extern ngx_module_t  ngx_hakmem_module;
 extern ngx_module_t  ngx_http_hakmem_module;
+
+
+/* ngx_hakmem_serve.c: objects of the configuration, and their slots */
+
+char *ngx_hakmem_check_objects(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+void ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+
+
+/* ngx_hakmem_trim.c: the worker's timer */
+
+void ngx_hakmem_trim_start(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
 
 
 /* ngx_hakmem_preload.c: the directive, what a start and a worker make of it */

@@ -113,11 +113,9 @@ ngx_hakmem_text(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
             continue;
         }
 
-        ngx_hakmem_print(out, "\nworker %i of generation %ui: %s",
+        ngx_hakmem_print(out, "worker %i of generation %ui: %s\n",
                          row[i].worker, row[i].generation, row[i].why);
     }
-
-    ngx_hakmem_print(out, "\n");
 }
 
 

@@ -12,7 +12,6 @@
 #include <ngx_hakmem.h>
 #include <hakmem.h>
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <sys/prctl.h>
 
@@ -34,9 +33,8 @@ static char *ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path);
 static ngx_hakmem_stats_pt ngx_hakmem_preload_find(void);
 static char *ngx_hakmem_preload_failed(ngx_conf_t *cf, ngx_err_t err,
     ngx_str_t *path, char *what);
-static ngx_uint_t ngx_hakmem_preload_rereadable(ngx_conf_t *cf);
 static char **ngx_hakmem_preload_environ(ngx_conf_t *cf, ngx_str_t *path);
-static ngx_int_t ngx_hakmem_preload_descriptors(ngx_conf_t *cf);
+static void ngx_hakmem_preload_descriptors(ngx_conf_t *cf);
 static ngx_int_t ngx_hakmem_preload_program(u_char *path, size_t size);
 static ngx_uint_t ngx_hakmem_preload_marked(void);
 
@@ -153,21 +151,17 @@ ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path)
         return NGX_CONF_OK;
     }
 
-    if (!ngx_hakmem_preload_rereadable(cf)) {
-        return ngx_hakmem_preload_failed(cf, 0, path,
-                    "needs a configuration that can be read twice, in files");
-    }
-
-    if (ngx_hakmem_preload_program(program, sizeof(program)) != NGX_OK
-        || ngx_hakmem_preload_descriptors(cf) != NGX_OK)
-    {
-        return ngx_hakmem_preload_failed(cf, ngx_errno, path, "needs /proc");
+    if (ngx_hakmem_preload_program(program, sizeof(program)) != NGX_OK) {
+        return ngx_hakmem_preload_failed(cf, ngx_errno, path,
+                                         "needs /proc/self/exe");
     }
 
     env = ngx_hakmem_preload_environ(cf, path);
     if (env == NULL) {
         return NGX_CONF_ERROR;
     }
+
+    ngx_hakmem_preload_descriptors(cf);
 
     (void) execve((char *) program, ngx_argv, env);
 
@@ -217,25 +211,6 @@ ngx_hakmem_preload_failed(ngx_conf_t *cf, ngx_err_t err, ngx_str_t *path,
     }
 
     return NGX_CONF_OK;
-}
-
-
-/* a pipe, as in "nginx -c /dev/fd/63", is empty the second time */
-
-static ngx_uint_t
-ngx_hakmem_preload_rereadable(ngx_conf_t *cf)
-{
-    ngx_file_info_t  fi;
-
-    if (cf->conf_file == NULL
-        || ngx_fd_info(cf->conf_file->file.fd, &fi) == NGX_FILE_ERROR
-        || !ngx_is_file(&fi))
-    {
-        return 0;
-    }
-
-    return ngx_file_info(cf->cycle->conf_file.data, &fi) != NGX_FILE_ERROR
-           && ngx_is_file(&fi);
 }
 
 
@@ -312,47 +287,66 @@ ngx_hakmem_preload_environ(ngx_conf_t *cf, ngx_str_t *path)
 
 
 /*
- * The configuration files that are being read and the log were opened by nginx
- * without close-on-exec. All else that is open, listening sockets above all,
- * came from whoever started nginx and stays.
+ * nginx has opened its log and the configuration files that include one
+ * another, up to the one that is being read, without close-on-exec. Each took
+ * the lowest number that was free, so they lie between the main file's and this
+ * one's. All else, listening sockets above all, came from whoever started
+ * nginx and stays open; so does N of "nginx -c /dev/fd/N".
  */
 
-static ngx_int_t
+static void
 ngx_hakmem_preload_descriptors(ngx_conf_t *cf)
 {
-    DIR              *dir;
-    ngx_int_t         fd, flags;
-    ngx_file_info_t   fi;
-    struct dirent    *de;
+    u_char           *p;
+    ngx_fd_t          fd, last, given;
+    ngx_int_t         flags;
+    ngx_uint_t        found;
+    ngx_file_info_t   conf, fi;
 
-    dir = opendir("/proc/self/fd");
-    if (dir == NULL) {
-        return NGX_ERROR;
+    last = cf->log->file->fd;
+
+    if (last > STDERR_FILENO) {
+        (void) fcntl(last, F_SETFD, FD_CLOEXEC);
     }
 
-    while ((de = readdir(dir)) != NULL) {
+    if (ngx_file_info(cf->cycle->conf_file.data, &conf) == NGX_FILE_ERROR) {
+        return;
+    }
 
-        fd = ngx_atoi((u_char *) de->d_name, ngx_strlen(de->d_name));
+    given = NGX_INVALID_FILE;
+    p = (u_char *) ngx_strstr(cf->cycle->conf_file.data, "/fd/");
 
-        if (fd == NGX_ERROR || fd <= STDERR_FILENO) {
-            continue;
-        }
+    if (p) {
+        p += sizeof("/fd/") - 1;
+        given = ngx_atoi(p, ngx_strlen(p));
+    }
+
+    /* NGX_INVALID_FILE, no file at all, if it is "nginx -g" */
+
+    last = cf->conf_file->file.fd;
+    found = 0;
+
+    for (fd = STDERR_FILENO + 1; fd <= last; fd++) {
 
         flags = fcntl(fd, F_GETFL);
 
-        if (fd == cf->log->file->fd
-            || (flags != -1
-                && (flags & O_ACCMODE) == O_RDONLY
-                && ngx_fd_info(fd, &fi) != NGX_FILE_ERROR
-                && ngx_is_file(&fi)))
+        if (fd == given
+            || flags == -1
+            || (flags & O_ACCMODE) != O_RDONLY
+            || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR
+            || !ngx_is_file(&fi))
         {
+            continue;
+        }
+
+        if (fi.st_dev == conf.st_dev && fi.st_ino == conf.st_ino) {
+            found = 1;
+        }
+
+        if (found) {
             (void) fcntl(fd, F_SETFD, FD_CLOEXEC);
         }
     }
-
-    (void) closedir(dir);
-
-    return NGX_OK;
 }
 
 
