@@ -573,7 +573,7 @@ MANDIR ?= $(PREFIX)/share/man
 LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 
-HEADERS := hakmem.h hakmem_lua.h hakmem_stats.def
+HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
 LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
 
 # A page for each function, which leads to the page that has it.
