@@ -236,8 +236,8 @@ $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
 check-nginx: nginx ## test the module in Debian's nginx
 	@cd tests/nginx && HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
 	    HAKMEM_BUILD='$(abspath $(BUILD))' \
-	    $(PYTHON) -m unittest $(if $(filter 1,$(V)),-v) \
-	    $(or $(NGINX_TESTS),discover)
+	    $(PYTHON) -m unittest $(or $(NGINX_TESTS),discover) \
+	    $(if $(filter 1,$(V)),-v)
 
 # A module of somebody else's, that uses the pools of hakmem_ngx.h.
 NGINX_SAMPLE := $(BUILD)/nginx-sample/objs/ngx_http_hakmem_sample_module.so
@@ -262,6 +262,18 @@ $(NGINX_STRESS): tests/nginx/status_stress.c $(NGINX_MODULE) $(STAMP)
 	    $(patsubst %,-I$(NGINX_DIR)/%,objs src/core src/event \
 	        src/event/modules src/os/unix) $< -o $@
 check-nginx: $(NGINX_STRESS)
+
+check-nginx-valgrind: nginx ## the same module under valgrind, requests of every kind
+	@$(MAKE) check-nginx NGINX_TESTS=valgrind_check
+
+# BENCH_ARGS goes to nginx_report.py: '--insn', '--memory', '--rows static,tls'.
+.PHONY: bench-nginx
+bench-nginx: ## nginx with the module, stock and on other allocators
+	@.ci/install-deps nginx nginx-bench
+	@$(MAKE) nginx
+	@HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	    $(PYTHON) bench/nginx_report.py --csv $(BUILD)/bench-nginx.csv \
+	    $(BENCH_ARGS)
 
 # What stands for "a stock interpreter": Debian's, where there is one.
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -417,9 +429,12 @@ fuzz-merge: $(FUZZER)
 
 test: ## install what is missing, build, run every test
 	@.ci/install-deps test python
-	@tests/sum.sh '$(MAKE) check' \
+	@.ci/install-deps nginx && nginx='$(MAKE) check-nginx' || \
+	    { nginx=; echo 'test: without nginx, its tests are left out'; }; \
+	tests/sum.sh '$(MAKE) check' \
 	    '$(MAKE) check-python PYTHON=$(STOCK_PYTHON)' \
-	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)'
+	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)' \
+	    $${nginx:+"$$nginx"}
 
 check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
@@ -453,11 +468,16 @@ $(PRELOAD_THREADS): tests/preload/threads.cc $(STAMP)
 
 # ---- demo and benchmarks ----------------------------------------------------
 
-demo: ## install what is missing, run Lua and Python programs with and without HAKMEM
+demo: ## install what is missing, run Lua, Python and nginx with and without HAKMEM
 	@.ci/install-deps demo python
 	@$(MAKE) lib lua $(BENCH_LUA)
 	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py --quick
 	@echo && $(MAKE) bench-python-run PYTHON=$(STOCK_PYTHON) BENCH_ARGS=--quick
+	@echo; if why=$$(.ci/install-deps nginx 2>&1) && $(MAKE) nginx; then \
+	    HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	        $(PYTHON) bench/nginx_demo.py; \
+	else echo "nginx: left out; $${why:-its module could not be built}" | \
+	    tail -n 1; fi
 
 # BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'.
 bench: ## malloc beside four other allocators: time, memory, faults, a picture
@@ -564,7 +584,7 @@ MANDIR ?= $(PREFIX)/share/man
 LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 
-HEADERS := hakmem.h hakmem_lua.h hakmem_stats.def
+HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
 LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
 
 # A page for each function, which leads to the page that has it.
@@ -624,7 +644,8 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test fuzz bench lint ci preload python nginx
+	@.ci/install-deps demo test fuzz bench lint ci preload python nginx \
+	    nginx-bench
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))

@@ -14,75 +14,94 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "hak_ngx.h"
+#include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
-#include "hot.h"
 
-/* Sizes up to this are the core's, and those of Pool's hot path. */
-static size_t most = HAK_LANE_TINY_MAX;
-static size_t most_hot = HAK_LANE_TINY_MAX;
-
-/* Counted on slow paths alone. */
-static _Atomic(uint64_t) large, refused, foreign;
+size_t hak_ngx_most = HAK_LANE_TINY_MAX;
+size_t hak_ngx_most_hot = HAK_LANE_TINY_MAX;
 
 void hak_ngx_set_lanes(hak_ngx_lanes lanes)
 {
-    most = lanes == HAK_NGX_ALL ? HAK_LANE_HUGE_MAX : HAK_LANE_TINY_MAX;
-    most_hot = lanes == HAK_NGX_ALL ? HAK_LANE_POOL_MAX : HAK_LANE_TINY_MAX;
+    bool all = lanes == HAK_NGX_ALL;
+
+    hak_ngx_most = all ? HAK_LANE_HUGE_MAX : HAK_LANE_TINY_MAX;
+    hak_ngx_most_hot = all ? HAK_LANE_POOL_MAX : HAK_LANE_TINY_MAX;
 }
 
-static void count(_Atomic(uint64_t) *counter)
-{
-    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-}
+/* ---- figures --------------------------------------------------------------- */
 
-/* ---- bytes asked for ------------------------------------------------------ */
-
-/*
- * Counted in the rest of each thread's heap, which hot paths have at hand and
- * which is zero when the heap is made. Threads that end leave theirs behind,
- * to be adopted with what it has counted.
- */
-HAK_INLINE uint64_t *asked_of(struct hak_heap *heap)
+/* The calling thread's; NULL: it has no heap, its calls are not counted. */
+HAK_INLINE hak_ngx_figures *figures_here(void)
 {
-    return (uint64_t *)((char *)heap + HAK_HEAP_EXTRA_AT);
-}
-
-/* After a block was taken of its bins, the thread has a heap. */
-HAK_INLINE void count_hot(size_t size)
-{
-    *asked_of(hak_self) += size;
+    return HAK_LIKELY(hak_thread_has_heap()) ? hak_ngx_figures_of(hak_self)
+                                             : NULL;
 }
 
 static void count_asked(size_t size)
 {
-    if (HAK_LIKELY(hak_thread_has_heap())) {
-        count_hot(size);
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->asked += size;
     }
 }
 
-HAK_RACY_READER uint64_t hak_ngx_asked(void)
+static void count_large(size_t size)
 {
-    uint64_t sum = 0;
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->asked += size;
+        figures->large++;
+    }
+}
+
+static void count_refused(size_t size)
+{
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->asked += size;
+        figures->refused++;
+    }
+}
+
+static void count_foreign(void)
+{
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->foreign++;
+    }
+}
+
+/* Each is a whole word, which its thread may be changing. */
+HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
+{
     uint32_t heaps = hak_range.size != 0 ? hak_range_heap_count() : 0;
 
+    *figures = (hak_ngx_figures){0};
     for (uint32_t id = 1; id <= heaps; id++) {
         struct hak_heap *heap = hak_range_heap(id);
         uint32_t state = atomic_load(&heap->state);
 
         if (state == HAK_HEAP_OWNED || state == HAK_HEAP_PARKED) {
-            sum += *asked_of(heap);
+            const hak_ngx_figures *part = hak_ngx_figures_of(heap);
+
+            figures->asked += part->asked;
+            figures->large += part->large;
+            figures->refused += part->refused;
+            figures->foreign += part->foreign;
         }
     }
-    return sum;
 }
 
-void hak_ngx_get_figures(hak_ngx_figures *figures)
+uint64_t hak_ngx_asked(void)
 {
-    figures->asked = hak_ngx_asked();
-    figures->large = atomic_load(&large);
-    figures->refused = atomic_load(&refused);
-    figures->foreign = atomic_load(&foreign);
+    hak_ngx_figures figures;
+
+    hak_ngx_get_figures(&figures);
+    return figures.asked;
 }
 
 /* ---- the thread, forks ---------------------------------------------------- */
@@ -151,74 +170,76 @@ static HAK_NOINLINE void *alloc_slow(size_t alignment, size_t size, bool zero)
     if (size > PTRDIFF_MAX) {
         return no_memory();
     }
-    if (size > most || (alignment > most && most < HAK_LANE_HUGE_MAX)) {
-        count(&large);
-        count_asked(size);
+    if (size > hak_ngx_most ||
+        (alignment > HAK_LANE_TINY_MAX && hak_ngx_most == HAK_LANE_TINY_MAX)) {
+        count_large(size);
         return from_libc(alignment, size, zero);
     }
     p = hak_lane_alloc(alignment, size, zero, &reason);
     if (HAK_UNLIKELY(p == NULL)) {
-        count(&refused);
-        p = from_libc(alignment, size, zero);
+        count_refused(size);
+        return from_libc(alignment, size, zero);
     }
     count_asked(size);
     return p;
 }
 
-static HAK_NOINLINE void *malloc_slow(size_t size)
+void *hak_ngx_malloc_slow(size_t size)
 {
-    void *p = size <= most ? hak_hot_run(size) : NULL;
+    void *p;
 
+    if (size > hak_ngx_most) {
+        count_large(size);
+        return malloc(size);
+    }
+    p = hak_hot_run(size);
     if (p != NULL) {
-        count_hot(size);
+        count_asked(size);
         return p;
     }
     return alloc_slow(HAK_LANE_ALIGN, size, false);
 }
 
+static HAK_NOINLINE void free_own(void *p)
+{
+    if (!hak_hot_run_free(p)) {
+        hak_lane_free(p, "free");
+    }
+}
+
+/* Since 2.33 glibc's own free keeps errno. */
+#if __GLIBC_PREREQ(2, 33)
+#define free_keeping free
+#else
+static void free_keeping(void *p)
+{
+    int saved = errno;
+
+    free(p);
+    errno = saved;
+}
+#endif
+
 static HAK_NOINLINE void free_slow(void *p)
 {
-    int saved;
-
-    if (p == NULL || hak_hot_run_free(p)) {
+    if (p == NULL) {
         return;
     }
     if (hak_range_owns(p)) {
-        hak_lane_free(p, "free");
+        free_own(p);
         return;
     }
-    saved = errno;
-    count(&foreign);
-    free(p);
-    errno = saved;
+    count_foreign();
+    free_keeping(p);
 }
 
 /* ---- malloc, free, calloc -------------------------------------------------- */
 
-/* A block of a bin, or NULL: another size, an empty bin, no heap yet. */
-HAK_INLINE void *take_hot(size_t size)
-{
-    size_t need = hak_hard_grow(size);
-    void *p;
-
-    if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
-        p = hak_hot_tiny(need, size);
-    } else if (need <= most_hot) {
-        p = hak_hot_pool(need, size);
-    } else {
-        return NULL;
-    }
-    if (HAK_LIKELY(p != NULL)) {
-        count_hot(size);
-    }
-    return p;
-}
-
 void *hak_ngx_malloc(size_t size)
 {
-    void *p = take_hot(size);
+    void *p = hak_ngx_take(size);
 
-    return HAK_LIKELY(p != NULL) ? p : malloc_slow(size);
+    return HAK_LIKELY(p != NULL) ? p : hak_ngx_malloc_slow(size);
 }
 
 void hak_ngx_free(void *p)
@@ -236,7 +257,7 @@ void *hak_ngx_calloc(size_t items, size_t size)
     if (HAK_UNLIKELY(__builtin_mul_overflow(items, size, &bytes))) {
         return no_memory();
     }
-    p = take_hot(bytes);
+    p = hak_ngx_take(bytes);
     return HAK_LIKELY(p != NULL) ? memset(p, 0, bytes)
                                  : alloc_slow(HAK_LANE_ALIGN, bytes, true);
 }
@@ -263,23 +284,23 @@ static void *realloc_own(void *p, size_t size)
     if (size > PTRDIFF_MAX) {
         return no_memory();
     }
-    count_asked(size);
-    if (size > most) {
-        count(&large);
+    if (size > hak_ngx_most) {
+        count_large(size);
         return move_out(p, size);
     }
     moved = hak_lane_realloc(p, size, &reason, "realloc");
     if (HAK_UNLIKELY(moved == NULL)) {
-        count(&refused);
+        count_refused(size);
         return move_out(p, size);
     }
+    count_asked(size);
     return moved;
 }
 
 /* A block of libc's stays there. */
 static void *realloc_foreign(void *p, size_t size)
 {
-    count(&foreign);
+    count_foreign();
     count_asked(size);
     return realloc(p, size);
 }
@@ -331,13 +352,15 @@ void *hak_ngx_aligned_alloc(size_t alignment, size_t size)
 static HAK_NOINLINE int posix_memalign_slow(void **out, size_t alignment,
                                             size_t size)
 {
-    int saved = errno;
+    int saved;
     void *p;
 
     if (alignment < sizeof(void *) || !hak_is_pow2(alignment)) {
         return EINVAL;
     }
-    p = hak_ngx_aligned_alloc(alignment, size);
+    saved = errno;
+    p = alignment <= HAK_LANE_ALIGN ? hak_ngx_malloc_slow(size)
+                                    : hak_ngx_aligned_alloc(alignment, size);
     errno = saved;
     if (p == NULL) {
         return ENOMEM;
@@ -349,7 +372,8 @@ static HAK_NOINLINE int posix_memalign_slow(void **out, size_t alignment,
 /* nginx's pools are made with an alignment of 16. */
 int hak_ngx_posix_memalign(void **out, size_t alignment, size_t size)
 {
-    void *p = HAK_LIKELY(alignment == HAK_LANE_ALIGN) ? take_hot(size) : NULL;
+    void *p =
+        HAK_LIKELY(alignment == HAK_LANE_ALIGN) ? hak_ngx_take(size) : NULL;
 
     if (HAK_UNLIKELY(p == NULL)) {
         return posix_memalign_slow(out, alignment, size);

@@ -7,6 +7,7 @@
  */
 #include <dlfcn.h>
 
+#include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
 #include "hak_ngx_new.h"
 #include "msg.h"
@@ -34,18 +35,25 @@ typedef void *aligned(size_t size, size_t alignment);
 typedef void *quiet(size_t size, const void *nothrow);
 typedef void *aligned_quiet(size_t size, size_t alignment, const void *nothrow);
 
+static HAK_NOINLINE void *new_slow(size_t size, const char *name)
+{
+    void *p = hak_ngx_malloc_slow(size);
+
+    return HAK_LIKELY(p != NULL) ? p : ((plain *)own(name))(size);
+}
+
 void *hak_ngx_Znwm(size_t size)
 {
-    void *p = hak_ngx_malloc(size);
+    void *p = hak_ngx_take(size);
 
-    return HAK_LIKELY(p != NULL) ? p : ((plain *)own("_Znwm"))(size);
+    return HAK_LIKELY(p != NULL) ? p : new_slow(size, "_Znwm");
 }
 
 void *hak_ngx_Znam(size_t size)
 {
-    void *p = hak_ngx_malloc(size);
+    void *p = hak_ngx_take(size);
 
-    return HAK_LIKELY(p != NULL) ? p : ((plain *)own("_Znam"))(size);
+    return HAK_LIKELY(p != NULL) ? p : new_slow(size, "_Znam");
 }
 
 void *hak_ngx_ZnwmSt11align_val_t(size_t size, size_t alignment)
