@@ -248,8 +248,7 @@ $(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
 	    $(NGINX_LIB) tests/nginx/sample
 check-nginx: $(NGINX_SAMPLE)
 
-# What "hakmem_mode preload" preloads unless it is told a path, and the tests do.
-$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+# The tests preload it.
 check-nginx: $(SHARED:%=$(BUILD)/%)
 
 # The status page's shared zone by itself; nginx's headers come with a build.
@@ -583,6 +582,17 @@ INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+
+# The nginx module knows where the library will be: "hakmem_mode preload".
+NGINX_LIBRARY := $(NGINX_DIR)/library
+ifneq ($(file <$(NGINX_LIBRARY)),$(LIBDIR)/libhakmem.so)
+$(NGINX_LIBRARY): force
+endif
+$(NGINX_LIBRARY):
+	@mkdir -p $(@D)
+	@echo '$(LIBDIR)/libhakmem.so' >$@
+$(NGINX_MODULE): $(NGINX_LIBRARY)
+$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
 
 HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
 LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
