@@ -234,8 +234,7 @@ NGINX_AVAILABLE_DIR ?= /usr/share/nginx/modules-available
 NGINX_ENABLED_DIR ?= /etc/nginx/modules-enabled
 NGINX_LOAD := mod-http-hakmem.conf
 NGINX_INSTALLED = $(NGINX_MODULES_DIR)/$(notdir $(NGINX_MODULE)) \
-    $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD) \
-    $(INCLUDEDIR)/hakmem_ngx.h
+    $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)
 
 # As root: make install-nginx && nginx -t && nginx -s reload
 .PHONY: install-nginx uninstall-nginx
@@ -243,7 +242,6 @@ install-nginx: nginx ## install the module and what loads it, DESTDIR before it
 	$(SAY) INST '$(DESTDIR)$(NGINX_MODULES_DIR)'
 	$(Q)install -d $(NGINX_INSTALLED:%='$(DESTDIR)'"$$(dirname %)")
 	$(Q)install -m 644 $(NGINX_MODULE) '$(DESTDIR)$(NGINX_MODULES_DIR)'
-	$(Q)install -m 644 include/hakmem_ngx.h '$(DESTDIR)$(INCLUDEDIR)'
 	$(Q)echo 'load_module modules/$(notdir $(NGINX_MODULE));' \
 	    >'$(DESTDIR)$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)'
 	$(Q)ln -sf '$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)' \
