@@ -248,9 +248,19 @@ $(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
 	    $(NGINX_LIB) tests/nginx/sample
 check-nginx: $(NGINX_SAMPLE)
 
-# What "hakmem_mode preload" preloads unless it is told a path, and the tests do.
-$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+# The tests preload it.
 check-nginx: $(SHARED:%=$(BUILD)/%)
+
+# The status page's shared zone by itself; nginx's headers come with a build.
+NGINX_STRESS := $(BUILD)/tests/nginx/status_stress
+$(NGINX_STRESS): tests/nginx/status_stress.c $(NGINX_MODULE) $(STAMP)
+	$(SAY) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O2 -g -Wall -Wextra -Wno-unused-parameter \
+	    $(if $(filter 1,$(WERROR)),-Werror) -Iadapters/nginx -Iinclude \
+	    $(patsubst %,-I$(NGINX_DIR)/%,objs src/core src/event \
+	        src/event/modules src/os/unix) $< -o $@
+check-nginx: $(NGINX_STRESS)
 
 check-nginx-valgrind: nginx ## the same module under valgrind, requests of every kind
 	@$(MAKE) check-nginx NGINX_TESTS=valgrind_check
@@ -599,7 +609,18 @@ MANDIR ?= $(PREFIX)/share/man
 LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 
-HEADERS := hakmem.h hakmem_lua.h hakmem_stats.def
+# The nginx module knows where the library will be: "hakmem_mode preload".
+NGINX_LIBRARY := $(NGINX_DIR)/library
+ifneq ($(file <$(NGINX_LIBRARY)),$(LIBDIR)/libhakmem.so)
+$(NGINX_LIBRARY): force
+endif
+$(NGINX_LIBRARY):
+	@mkdir -p $(@D)
+	@echo '$(LIBDIR)/libhakmem.so' >$@
+$(NGINX_MODULE): $(NGINX_LIBRARY)
+$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+
+HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
 LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
 
 # A page for each function, which leads to the page that has it.

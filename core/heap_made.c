@@ -236,11 +236,15 @@ static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
 {
     uint32_t tag = hak_range_tag_of(p);
     uint32_t byte = (tag ^ heap->tiny.tag) & ~HAK_TAG_SEALED;
+    unsigned class;
 
     if (byte == HAK_TAG_PACKED) {
-        hak_lane_check(p, caller);
+        class = hak_tiny_class_of(p, tag);
+        if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
+            hak_lane_check(p, caller);
+        }
         hak_link_refuse(p);
-        return hak_tiny_class_of(p, tag);
+        return class;
     }
     if (byte >= HAK_TAG_TINY_END) {
         hak_lane_check(p, caller);

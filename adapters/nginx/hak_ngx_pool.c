@@ -9,10 +9,20 @@
 #include <string.h>
 
 #include "heap.h"
+#include "hot.h"
 #include "lane.h"
 
 #define FEW_FIRST 8 /* the list's first length */
 #define NOT_FOUND UINT32_MAX
+
+/* Why there is no block. */
+static HAK_COLD void *none(struct hak_ngx_pool *pool, bool at_limit)
+{
+    pool->at_limit = at_limit;
+    pool->refused += at_limit;
+    errno = ENOMEM;
+    return NULL;
+}
 
 /* ---- beginning and end --------------------------------------------------- */
 
@@ -71,16 +81,26 @@ static bool open_heap(struct hak_ngx_pool *pool)
 
 /* ---- the few ------------------------------------------------------------- */
 
+/* The bytes that p, a block of a thread's heap or the system's, has. */
+HAK_INLINE size_t usable(const void *p)
+{
+    uint32_t byte;
+
+    if (!HAK_HARD && HAK_LIKELY(hak_range_owns(p))) {
+        byte = HAK_TAG_CLASS(hak_range_tag_of(p));
+        if (HAK_LIKELY(byte < HAK_TAG_TINY_END)) {
+            return hak_tiny_size[byte / HAK_TAG_TINY];
+        }
+    }
+    return hak_usable_size(p);
+}
+
 /* Makes room for one more in the list. */
-static bool few_grow(struct hak_ngx_pool *pool)
+static HAK_NOINLINE bool few_grow(struct hak_ngx_pool *pool)
 {
     uint32_t room = pool->room != 0 ? 2 * pool->room : FEW_FIRST;
-    void **few;
+    void **few = hak_realloc(pool->few, room * sizeof(*few));
 
-    if (pool->nfew < pool->room) {
-        return true;
-    }
-    few = hak_realloc(pool->few, room * sizeof(*few));
     if (few == NULL) {
         return false;
     }
@@ -108,51 +128,53 @@ static size_t block_bytes(size_t size)
                : hak_large_bytes(size);
 }
 
-/*
- * Whether the limit lets a block for `size` bytes in, beside `others`; counts a
- * refusal.
- */
-static bool few_admit(struct hak_ngx_pool *pool, size_t others, size_t size)
+/* Whether the limit lets a block for `size` bytes in, beside `others`. */
+HAK_INLINE bool few_admit(const struct hak_ngx_pool *pool, size_t others,
+                          size_t size)
 {
-    if (pool->limit == SIZE_MAX || size > PTRDIFF_MAX || /* nobody has it */
-        (others <= pool->limit && block_bytes(size) <= pool->limit - others)) {
-        return true;
-    }
-    pool->refused++;
-    errno = ENOMEM;
-    return false;
+    return HAK_LIKELY(pool->limit == SIZE_MAX) ||
+           size > PTRDIFF_MAX || /* nobody has it */
+           (others <= pool->limit && block_bytes(size) <= pool->limit - others);
 }
 
 static void *few_alloc(struct hak_ngx_pool *pool, size_t size, bool zero)
 {
     void *p;
 
-    if (!few_admit(pool, pool->few_bytes, size) || !few_grow(pool)) {
-        return NULL;
+    if (!few_admit(pool, pool->few_bytes, size)) {
+        return none(pool, true);
     }
-    p = zero ? hak_calloc(1, size) : hak_malloc(size);
-    if (p != NULL) {
-        pool->few[pool->nfew++] = p;
-        pool->few_bytes += hak_usable_size(p);
-        pool->allocs++;
+    if (HAK_UNLIKELY(pool->nfew == pool->room) && !few_grow(pool)) {
+        return none(pool, false);
     }
+    p = zero ? hak_calloc(1, size) : hak_hot_malloc(size);
+    if (HAK_UNLIKELY(p == NULL)) {
+        p = zero ? NULL : hak_malloc(size);
+        if (p == NULL) {
+            return none(pool, false);
+        }
+    }
+    pool->few[pool->nfew++] = p;
+    pool->few_bytes += usable(p);
+    pool->allocs++;
     return p;
 }
 
 static void *few_realloc(struct hak_ngx_pool *pool, uint32_t i, size_t size)
 {
-    size_t old = hak_usable_size(pool->few[i]);
+    size_t old = usable(pool->few[i]);
     void *p;
 
     if (size > old && !few_admit(pool, hak_ngx_pool_live(pool) - old, size)) {
-        return NULL;
+        return none(pool, true);
     }
     p = hak_realloc(pool->few[i], size);
-    if (p != NULL) {
-        pool->few[i] = p;
-        pool->few_bytes += hak_usable_size(p) - old;
-        share_limit(pool);
+    if (p == NULL) {
+        return none(pool, false);
     }
+    pool->few[i] = p;
+    pool->few_bytes += usable(p) - old;
+    share_limit(pool);
     return p;
 }
 
@@ -160,11 +182,15 @@ static void few_free(struct hak_ngx_pool *pool, uint32_t i)
 {
     void *p = pool->few[i];
 
-    pool->few_bytes -= hak_usable_size(p);
+    pool->few_bytes -= usable(p);
     pool->few[i] = pool->few[--pool->nfew];
     pool->frees++;
-    hak_free(p);
-    share_limit(pool);
+    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+        hak_free(p);
+    }
+    if (HAK_UNLIKELY(pool->heap != NULL)) {
+        share_limit(pool);
+    }
 }
 
 /* ---- the heap ------------------------------------------------------------ */
@@ -190,55 +216,118 @@ static bool heap_owns(struct hak_heap *heap, const void *p)
     return hak_large_find(p, &id) != 0 && id == heap->tiny.id;
 }
 
-/*
- * What the heap gave for `size` bytes. For NULL, the limit's refusals are
- * counted; `refused` is what the heap's count was.
- */
+/* Says why, if the heap gave NULL for `size`; `refused` was its count. */
 HAK_INLINE void *heap_gave(struct hak_ngx_pool *pool, void *p, size_t size,
                            uint64_t refused)
 {
-    if (HAK_LIKELY(p != NULL)) {
-        return p;
+    return HAK_LIKELY(p != NULL)
+               ? p
+               : none(pool, size <= PTRDIFF_MAX &&
+                                pool->heap->limit_refused != refused);
+}
+
+static HAK_NOINLINE void *heap_alloc(struct hak_ngx_pool *pool, size_t size)
+{
+    uint64_t refused = pool->heap->limit_refused;
+    void *p = hak_heap_malloc(pool->heap, size);
+
+    pool->allocs += p != NULL;
+    return heap_gave(pool, p, size, refused);
+}
+
+/* A Tiny block that is in its bin, or NULL. */
+HAK_INLINE void *heap_hot_alloc(struct hak_ngx_pool *pool, size_t size)
+{
+    struct hak_heap *heap = pool->heap;
+    unsigned class;
+    void *p;
+
+    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
+        return NULL;
     }
-    pool->refused +=
-        size <= PTRDIFF_MAX && pool->heap->limit_refused != refused;
-    errno = ENOMEM;
-    return NULL;
+    class = hak_tiny_class_16[hak_tiny_index(size)];
+    if (HAK_UNLIKELY(heap->live + hak_tiny_size[class] > heap->gate)) {
+        return NULL;
+    }
+    p = hak_bin_pop(&heap->tiny.bins[class]);
+    if (HAK_LIKELY(p != NULL)) {
+        heap->live += hak_tiny_size[class];
+        pool->allocs++;
+    }
+    return p;
+}
+
+/*
+ * The bin of a Tiny block of the heap's, or NULL: it is none, or there is
+ * something wrong with it.
+ */
+HAK_INLINE struct hak_bin *heap_bin(struct hak_heap *heap, const void *p)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t byte = tag ^ heap->tiny.tag;
+    struct hak_bin *bin;
+    unsigned class;
+
+    if (HAK_LIKELY(byte < HAK_TAG_TINY_END)) {
+        bin = hak_tiny_bin(&heap->tiny, byte);
+        return hak_tiny_is_start((uintptr_t)p, bin->magic) ? bin : NULL;
+    }
+    if (byte != HAK_TAG_PACKED) {
+        return NULL;
+    }
+    class = hak_tiny_class_of(p, tag);
+    return class < HAK_TINY_CLASSES && hak_tiny_is_block(p, tag, class)
+               ? &heap->tiny.bins[class]
+               : NULL;
+}
+
+/* Frees a Tiny block of the heap's into its bin. False: nothing was done. */
+HAK_INLINE bool heap_hot_free(struct hak_ngx_pool *pool, void *p)
+{
+    struct hak_heap *heap = pool->heap;
+    struct hak_bin *bin;
+
+    if (HAK_HARD || HAK_UNLIKELY(!hak_range_owns(p))) {
+        return false;
+    }
+    bin = heap_bin(heap, p);
+    if (HAK_UNLIKELY(bin == NULL)) {
+        return false;
+    }
+    heap->live -= hak_tiny_size[bin - heap->tiny.bins];
+    pool->frees++;
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_heap_look(heap, bin);
+    }
+    return true;
 }
 
 /* ---- the interface ------------------------------------------------------- */
 
-static HAK_NOINLINE void *alloc_first(struct hak_ngx_pool *pool, size_t size,
-                                      bool zero)
+/* Whether the pool's blocks come from its heap, which now may have to begin. */
+HAK_INLINE bool has_heap(struct hak_ngx_pool *pool)
 {
-    if (pool->nfew < HAK_NGX_POOL_FEW || !open_heap(pool)) {
-        return few_alloc(pool, size, zero);
-    }
-    return zero ? hak_ngx_pool_calloc(pool, size)
-                : hak_ngx_pool_alloc(pool, size);
+    return HAK_LIKELY(pool->heap != NULL) ||
+           (HAK_UNLIKELY(pool->nfew >= HAK_NGX_POOL_FEW) && open_heap(pool));
 }
 
 void *hak_ngx_pool_alloc(struct hak_ngx_pool *pool, size_t size)
 {
-    struct hak_heap *heap = pool->heap;
-    uint64_t refused;
     void *p;
 
-    if (HAK_UNLIKELY(heap == NULL)) {
-        return alloc_first(pool, size, false);
+    if (!has_heap(pool)) {
+        return few_alloc(pool, size, false);
     }
-    refused = heap->limit_refused;
-    p = hak_heap_malloc(heap, size);
-    pool->allocs += p != NULL;
-    return heap_gave(pool, p, size, refused);
+    p = heap_hot_alloc(pool, size);
+    return HAK_LIKELY(p != NULL) ? p : heap_alloc(pool, size);
 }
 
 void *hak_ngx_pool_calloc(struct hak_ngx_pool *pool, size_t size)
 {
     void *p;
 
-    if (pool->heap == NULL) {
-        return alloc_first(pool, size, true);
+    if (!has_heap(pool)) {
+        return few_alloc(pool, size, true);
     }
     p = hak_ngx_pool_alloc(pool, size);
     return p != NULL ? memset(p, 0, size) : NULL;
@@ -265,7 +354,7 @@ void *hak_ngx_pool_realloc(struct hak_ngx_pool *pool, void *p, size_t size)
     return few_realloc(pool, i, size);
 }
 
-bool hak_ngx_pool_free(struct hak_ngx_pool *pool, void *p)
+static HAK_NOINLINE bool free_slow(struct hak_ngx_pool *pool, void *p)
 {
     uint32_t i;
 
@@ -280,6 +369,12 @@ bool hak_ngx_pool_free(struct hak_ngx_pool *pool, void *p)
     }
     few_free(pool, i);
     return true;
+}
+
+bool hak_ngx_pool_free(struct hak_ngx_pool *pool, void *p)
+{
+    return (HAK_LIKELY(pool->heap != NULL) && heap_hot_free(pool, p)) ||
+           free_slow(pool, p);
 }
 
 size_t hak_ngx_pool_live(const struct hak_ngx_pool *pool)

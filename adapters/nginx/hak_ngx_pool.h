@@ -41,6 +41,7 @@ struct hak_ngx_pool {
     size_t limit;           /* SIZE_MAX: none */
     uint64_t allocs, frees; /* blocks given out and freed */
     uint64_t refused;       /* requests that met the limit */
+    bool at_limit;          /* as did the last one that was NULL, ENOMEM */
     char name[HAK_NGX_POOL_NAME];
 };
 
@@ -51,7 +52,7 @@ void hak_ngx_pool_init(struct hak_ngx_pool *pool, size_t limit,
 /* Frees all that the pool gave out. */
 void hak_ngx_pool_end(struct hak_ngx_pool *pool);
 
-/* NULL and ENOMEM: no memory, or if `refused` has risen the limit. */
+/* NULL and ENOMEM: no memory, or the limit: see at_limit. */
 void *hak_ngx_pool_alloc(struct hak_ngx_pool *pool, size_t size);
 void *hak_ngx_pool_calloc(struct hak_ngx_pool *pool, size_t size);
 

@@ -30,7 +30,7 @@ struct ngx_hak_pool_s {
 static ngx_pool_cleanup_t *ngx_hak_pool_record(ngx_pool_t *parent);
 static void ngx_hak_pool_cleanup(void *data);
 static void ngx_hak_pool_failed(ngx_hak_pool_t *pool, const char *func,
-    size_t size, uint64_t refused);
+    size_t size);
 static ngx_log_t *ngx_hak_pool_log(ngx_pool_t *parent);
 
 
@@ -130,14 +130,11 @@ ngx_hak_pool_destroy(ngx_hak_pool_t *pool)
 void *
 ngx_hak_palloc(ngx_hak_pool_t *pool, size_t size)
 {
-    void      *p;
-    uint64_t   refused;
-
-    refused = pool->hak.refused;
+    void  *p;
 
     p = hak_ngx_pool_alloc(&pool->hak, size);
     if (p == NULL) {
-        ngx_hak_pool_failed(pool, "ngx_hak_palloc", size, refused);
+        ngx_hak_pool_failed(pool, "ngx_hak_palloc", size);
     }
 
     return p;
@@ -147,14 +144,11 @@ ngx_hak_palloc(ngx_hak_pool_t *pool, size_t size)
 void *
 ngx_hak_pcalloc(ngx_hak_pool_t *pool, size_t size)
 {
-    void      *p;
-    uint64_t   refused;
-
-    refused = pool->hak.refused;
+    void  *p;
 
     p = hak_ngx_pool_calloc(&pool->hak, size);
     if (p == NULL) {
-        ngx_hak_pool_failed(pool, "ngx_hak_pcalloc", size, refused);
+        ngx_hak_pool_failed(pool, "ngx_hak_pcalloc", size);
     }
 
     return p;
@@ -164,14 +158,11 @@ ngx_hak_pcalloc(ngx_hak_pool_t *pool, size_t size)
 void *
 ngx_hak_prealloc(ngx_hak_pool_t *pool, void *p, size_t size)
 {
-    void      *new;
-    uint64_t   refused;
-
-    refused = pool->hak.refused;
+    void  *new;
 
     new = hak_ngx_pool_realloc(&pool->hak, p, size);
     if (new == NULL && ngx_errno != NGX_EINVAL) {
-        ngx_hak_pool_failed(pool, "ngx_hak_prealloc", size, refused);
+        ngx_hak_pool_failed(pool, "ngx_hak_prealloc", size);
     }
 
     return new;
@@ -223,14 +214,13 @@ ngx_hak_pool_trim(ngx_hak_pool_t *pool)
 /* Tells the log why there is no block; errno stays ENOMEM. */
 
 static void
-ngx_hak_pool_failed(ngx_hak_pool_t *pool, const char *func, size_t size,
-    uint64_t refused)
+ngx_hak_pool_failed(ngx_hak_pool_t *pool, const char *func, size_t size)
 {
     ngx_log_t  *log;
 
     log = ngx_hak_pool_log(pool->parent);
 
-    if (pool->hak.refused == refused) {
+    if (!pool->hak.at_limit) {
         ngx_log_error(NGX_LOG_EMERG, log, NGX_ENOMEM,
                       "%s(%uz) failed, pool \"%s\"",
                       func, size, pool->hak.name);

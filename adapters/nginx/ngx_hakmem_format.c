@@ -17,6 +17,7 @@
 
 typedef struct {
     u_char  *last;                       /* NULL: only the size is wanted */
+    u_char  *end;
     size_t   size;
 } ngx_hakmem_out_t;
 
@@ -79,6 +80,7 @@ ngx_hakmem_format(ngx_pool_t *pool, ngx_hakmem_snapshot_t *ss,
     }
 
     out.last = b->last;
+    out.end = b->end;
 
     ngx_hakmem_formats[format](&out, ss);
 
@@ -402,6 +404,7 @@ ngx_hakmem_print(ngx_hakmem_out_t *out, const char *fmt, ...)
     va_end(args);
 
     if (out->last) {
+        n = ngx_min(n, (size_t) (out->end - out->last));
         out->last = ngx_cpymem(out->last, buf, n);
 
     } else {

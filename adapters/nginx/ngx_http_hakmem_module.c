@@ -187,13 +187,15 @@ ngx_http_hakmem_handler(ngx_http_request_t *r)
 
 
 /*
- * The start of a request, kept where an internal redirect does not clear it:
- * with a cleanup handler, which only serves to find it.
+ * The first that a module sees of a request. Its pool is there by now, and is
+ * counted as if it were not. The start is kept where an internal redirect does
+ * not clear it: with a cleanup handler, which only serves to find it.
  */
 
 static ngx_int_t
 ngx_http_hakmem_post_read_handler(ngx_http_request_t *r)
 {
+    ngx_pool_t             *pool;
     ngx_pool_cleanup_t     *cln;
     ngx_http_hakmem_ctx_t  *ctx;
 
@@ -210,6 +212,10 @@ ngx_http_hakmem_post_read_handler(ngx_http_request_t *r)
 
     ctx = cln->data;
     ctx->asked = hak_ngx_asked();
+
+    for (pool = r->pool; pool; pool = pool->d.next) {
+        ctx->asked -= pool->d.end - (u_char *) pool;
+    }
 
     return NGX_DECLINED;
 }

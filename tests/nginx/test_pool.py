@@ -245,7 +245,8 @@ LOST = """{
 class Valgrind(Pool):
 
     def valgrind(self, *before):
-        """All that the sample does, under memcheck; what HAKMEM said."""
+        """All that the sample does, under memcheck; the lines that tell of a
+        range that is missing."""
         with tempfile.NamedTemporaryFile("w", suffix=".supp") as lost:
             lost.write(LOST)
             lost.flush()
@@ -260,17 +261,17 @@ class Valgrind(Pool):
                          "/master", "/idle?server=hakmem&n=50"):
                 self.figures(nginx, path)
             nginx.stop()
-        return nginx.find(r"\bhakmem: ")
+        return nginx.find("no address range of")
 
     def test_memcheck(self):
         self.assertEqual(self.valgrind(), [])
 
     @unittest.skipUnless(shutil.which("prlimit"), "without prlimit")
     def test_memcheck_without_a_range(self):
-        """Every block is the system's: valgrind sees each end, and leaks."""
+        """Every block is the system's: valgrind knows its bounds and its
+        end."""
         said = self.valgrind("prlimit", f"--as={1900 * MB}")
         self.assertEqual(len(said), 1, said)
-        self.assertIn("no address range", said[0])
 
 
 if __name__ == "__main__":

@@ -532,8 +532,8 @@ failed:
 
 
 /*
- * ngx_reset_pool runs no cleanup handlers: a pool without a parent lives on, and
- * ends when it is told to.
+ * ngx_reset_pool runs no cleanup handlers: a pool without a parent lives on,
+ * and ends when it is told to.
  */
 
 static const char *

@@ -378,9 +378,9 @@ ngx_http_hakmem_sample_idle(ngx_http_request_t *r,
 
 
 /*
- * A block and its end, n times: alone, and in batches.  ngx_palloc's are freed
- * with their pool, after each batch.  The functions have names of their own so
- * that callgrind can be told to count them.
+ * A block and its end, n times: alone, or in batches (batches=1).  ngx_palloc's
+ * are freed with their pool, after each batch, others' too with batches=2.  The
+ * functions have names of their own so that callgrind can be told to count them.
  */
 
 __attribute__((noinline)) void
@@ -431,7 +431,8 @@ ngx_http_hakmem_sample_time(ngx_http_request_t *r,
     ngx_http_hakmem_text_t *text)
 {
     void                      *pool;
-    ngx_uint_t                 i, n, start;
+    ngx_int_t                  frees;
+    ngx_uint_t                 i, n, others, start;
     ngx_http_hakmem_server_t  *server;
 
     server = ngx_http_hakmem_server(r);
@@ -445,40 +446,36 @@ ngx_http_hakmem_sample_time(ngx_http_request_t *r,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    /* A pool of ours has a heap of its own from the 65th block on. */
+
+    others = ngx_http_hakmem_arg(r, "others", 0);
+
+    for (i = 0; i < others; i++) {
+        if (server->alloc(pool, 64) == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+
+    frees = server->alloc != ngx_http_hakmem_palloc
+            && ngx_http_hakmem_arg(r, "batches", 0) != 2;
+
     start = ngx_http_hakmem_now();
 
-    if (server->alloc != ngx_http_hakmem_palloc) {
-        ngx_http_hakmem_time_pairs(server, pool, n);
-        ngx_http_hakmem_say(text, "pair_ns %.2f\n",
-                            (double) (ngx_http_hakmem_now() - start) / n);
-
-        /* A pool of ours has a heap of its own from the 65th block on. */
-
-        for (i = 0; i < 65; i++) {
-            if (server->alloc(pool, 64) == NULL) {
-                return NGX_HTTP_INTERNAL_SERVER_ERROR;
-            }
+    if (ngx_http_hakmem_arg(r, "batches", 0) == 0) {
+        if (!frees) {
+            return NGX_HTTP_BAD_REQUEST;
         }
 
-        start = ngx_http_hakmem_now();
         ngx_http_hakmem_time_pairs(server, pool, n);
-        ngx_http_hakmem_say(text, "heap_pair_ns %.2f\n",
-                            (double) (ngx_http_hakmem_now() - start) / n);
 
-        start = ngx_http_hakmem_now();
-        ngx_http_hakmem_time_batches(server, r, pool, n);
-        ngx_http_hakmem_say(text, "batch_ns %.2f\n",
-                            (double) (ngx_http_hakmem_now() - start) / n);
+    } else {
+        ngx_http_hakmem_time_batches(server, r, frees ? pool : NULL, n);
     }
+
+    ngx_http_hakmem_say(text, "ns %.2f\n",
+                        (double) (ngx_http_hakmem_now() - start) / n);
 
     server->destroy(pool);
-
-    if (server->alloc != ngx_http_hakmem_malloc) {
-        start = ngx_http_hakmem_now();
-        ngx_http_hakmem_time_batches(server, r, NULL, n);
-        ngx_http_hakmem_say(text, "destroyed_ns %.2f\n",
-                            (double) (ngx_http_hakmem_now() - start) / n);
-    }
 
     return NGX_OK;
 }

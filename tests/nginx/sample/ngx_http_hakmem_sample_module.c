@@ -11,7 +11,7 @@
  *              sends, a number, so many messages are made, and the oldest
  *              dropped; it answers with a line of figures
  *     idle     n pools with 10 objects each
- *     time     n objects made and freed, nanoseconds
+ *     time     n objects made and freed, nanoseconds each
  *     leave    n objects made and left to the end of the request
  *     check    what hakmem_ngx.h promises
  *     master   a pool that was made in the master
