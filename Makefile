@@ -252,6 +252,17 @@ check-nginx: $(NGINX_SAMPLE)
 $(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
 check-nginx: $(SHARED:%=$(BUILD)/%)
 
+# The status page's shared zone by itself; nginx's headers come with a build.
+NGINX_STRESS := $(BUILD)/tests/nginx/status_stress
+$(NGINX_STRESS): tests/nginx/status_stress.c $(NGINX_MODULE) $(STAMP)
+	$(SAY) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O2 -g -Wall -Wextra -Wno-unused-parameter \
+	    $(if $(filter 1,$(WERROR)),-Werror) -Iadapters/nginx -Iinclude \
+	    $(patsubst %,-I$(NGINX_DIR)/%,objs src/core src/event \
+	        src/event/modules src/os/unix) $< -o $@
+check-nginx: $(NGINX_STRESS)
+
 check-nginx-valgrind: nginx ## the same module under valgrind, requests of every kind
 	@$(MAKE) check-nginx NGINX_TESTS=valgrind_check
 

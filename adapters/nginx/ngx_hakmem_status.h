@@ -108,6 +108,13 @@ typedef enum {
 extern ngx_hakmem_figure_t  ngx_hakmem_figures[];
 
 
+/* ngx_hakmem_process.c */
+
+void ngx_hakmem_gather(ngx_atomic_uint_t *figures);
+ngx_uint_t ngx_hakmem_started(ngx_pid_t pid);
+ngx_uint_t ngx_hakmem_alive(ngx_pid_t pid, ngx_uint_t started);
+
+
 /* ngx_hakmem_status.c */
 
 ngx_shm_zone_t *ngx_hakmem_zone_add(ngx_conf_t *cf, void *tag);
@@ -115,6 +122,11 @@ void ngx_hakmem_slot_take(ngx_shm_zone_t *shm_zone, ngx_uint_t generation,
     ngx_log_t *log);
 void ngx_hakmem_slot_publish(void);
 void ngx_hakmem_slot_end(void);
+void ngx_hakmem_fold(ngx_hakmem_zone_t *zone);
+
+
+/* ngx_hakmem_snapshot.c */
+
 ngx_int_t ngx_hakmem_snapshot(ngx_hakmem_snapshot_t *ss,
     ngx_shm_zone_t *shm_zone, ngx_pool_t *pool);
 

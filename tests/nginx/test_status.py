@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import threading
 import time
 import unittest
@@ -422,6 +423,21 @@ class Lives(Judged):
             # Past the next time that the worker tells its figures.
             time.sleep(1.2)
             self.assertIsNone(nginx.process.poll(), nginx.story())
+
+
+class Zone(unittest.TestCase):
+    """The shared zone without an nginx, which is too slow for the narrow
+    places: status_stress.c."""
+
+    PROGRAM = pathlib.Path(os.environ.get("HAKMEM_BUILD", ".")) \
+        / "tests/nginx/status_stress"
+
+    @unittest.skipUnless(PROGRAM.exists(), f"{PROGRAM} is not there")
+    def test_stress(self):
+        done = subprocess.run([self.PROGRAM], capture_output=True, text=True,
+                              timeout=300, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        self.assertIn(" 0 wrong", done.stdout)
 
 
 class Refused(Judged):
