@@ -92,12 +92,14 @@ def main():
           f"{'under':>10}{'after':>10}")
     try:
         show(options, STOCK)
+        show(options, "tiny")
         status = show(options, "hakmem")
     except (Failed, nginx_server.Complaint) as failure:
         sys.exit(f"nginx_demo: {failure}")
     print("CPU time of the worker for a request of the first load; MB"
-          f" resident before, at the\npeak, and {AFTER} s after. What the"
-          " module's status page says of it:\n")
+          f" resident before, at the\npeak, and {AFTER} s after. tiny: with"
+          " hakmem_lanes tiny. What the module's status page\nsays of the"
+          " last:\n")
     print("\n".join("  " + line for line in status.splitlines()))
 
 

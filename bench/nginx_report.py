@@ -62,7 +62,9 @@ WAYS = 10  # connections of ab
 
 def server(options, row, allocator, back=None, *, main="", **more):
     """A worker of nginx on an allocator; not started."""
-    env = dict(more.pop("env", {}))
+    # Perl's hashes are in the same order in every process.
+    env = {"PERL_HASH_SEED": "0", "PERL_PERTURB_KEYS": "0",
+           **more.pop("env", {})}
     if allocator in LANES:
         main += f" hakmem_lanes {LANES[allocator]};"
         if row.objects:
