@@ -72,13 +72,6 @@ typedef enum {
 hak_ngx_presence hak_ngx_find(const char *name);
 
 /*
- * Functions of chosen objects whose callers free what they get, by a call of
- * free of their own: an object that imports one of these names, the last of
- * which is NULL, gets its slot of free pointed at ours, and no other.
- */
-void hak_ngx_set_givers(const char *const *names);
-
-/*
  * Points the slots of n objects at our functions. May be called again, for
  * objects that were loaded since: slots that are ours already stay. Returns 0;
  * or -1, all slots being as they were before this call, and why, at most `len`

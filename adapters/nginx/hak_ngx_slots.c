@@ -41,9 +41,6 @@ struct slots {
 static struct slots made;
 static unsigned long long loads_seen;
 
-static const char *const nobody[] = {NULL};
-static const char *const *givers = nobody;
-
 /* What walks through the loaded objects. */
 struct walk {
     hak_ngx_object *objects;
@@ -168,28 +165,12 @@ static bool check_operator(struct walk *walk, const struct hak_ngx_elf *elf,
                   file_of(found.dli_fname));
 }
 
-static bool plan_write(struct walk *walk, const struct hak_ngx_elf *elf,
-                       const struct hak_ngx_reloc *reloc,
-                       hak_ngx_function *ours)
-{
-    hak_ngx_function **at = (hak_ngx_function **)reloc->at;
-    struct slot slot = {.at = at,
-                        .was = *at,
-                        .ours = ours,
-                        .base = elf->base,
-                        .dynamic = elf->dynamic};
-
-    slot.relro =
-        reloc->at - elf->relro_start < elf->relro_end - elf->relro_start;
-    return add(&walk->plan, &slot) ||
-           refuse(walk, elf->file, "out of memory", "");
-}
-
 static bool plan_slot(struct walk *walk, const struct hak_ngx_elf *elf,
                       const struct hak_ngx_reloc *reloc,
                       const hak_ngx_name *name, hak_ngx_object *object)
 {
     hak_ngx_function **at = (hak_ngx_function **)reloc->at;
+    struct slot slot = {.at = at, .base = elf->base, .dynamic = elf->dynamic};
 
     if (name->ours == NULL) {
         return refuse(walk, elf->file, "libc would resize its blocks: it uses ",
@@ -223,8 +204,13 @@ static bool plan_slot(struct walk *walk, const struct hak_ngx_elf *elf,
         !check_operator(walk, elf, name->name, *at)) {
         return false;
     }
+    slot.was = *at;
+    slot.ours = name->ours;
+    slot.relro =
+        reloc->at - elf->relro_start < elf->relro_end - elf->relro_start;
     object->slots++;
-    return plan_write(walk, elf, reloc, name->ours);
+    return add(&walk->plan, &slot) ||
+           refuse(walk, elf->file, "out of memory", "");
 }
 
 /*
@@ -268,56 +254,6 @@ static bool plan_object(struct walk *walk, const struct hak_ngx_elf *elf,
     return true;
 }
 
-/* ---- objects that only free -------------------------------------------------- */
-
-static bool imports_giver(const struct hak_ngx_elf *elf)
-{
-    struct hak_ngx_reloc reloc;
-
-    for (unsigned table = 0; table < 2; table++) {
-        for (size_t i = 0; i < elf->tables[table].count; i++) {
-            if (!hak_ngx_elf_reloc(elf, table, i, &reloc) || !reloc.imported) {
-                continue;
-            }
-            for (const char *const *giver = givers; *giver != NULL; giver++) {
-                if (strcmp(reloc.name, *giver) == 0) {
-                    return true;
-                }
-            }
-        }
-    }
-    return false;
-}
-
-/*
- * A free of ours does for any block. A slot that we can't judge stays: such an
- * object was not asked for.
- */
-static bool plan_free(struct walk *walk, const struct hak_ngx_elf *elf)
-{
-    hak_ngx_function *ours = (hak_ngx_function *)hak_ngx_free;
-    struct hak_ngx_reloc reloc;
-
-    for (unsigned table = 0; table < 2; table++) {
-        for (size_t i = 0; i < elf->tables[table].count; i++) {
-            hak_ngx_function **at;
-
-            if (!hak_ngx_elf_reloc(elf, table, i, &reloc) || !reloc.imported ||
-                strcmp(reloc.name, "free") != 0) {
-                continue;
-            }
-            at = (hak_ngx_function **)reloc.at;
-            if (reloc.known && !reloc.stands &&
-                hak_ngx_elf_has(elf, reloc.at, true) &&
-                reloc.at % sizeof(*at) == 0 && *at != NULL && *at != ours &&
-                !plan_write(walk, elf, &reloc, ours)) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 static int plan_one(struct dl_phdr_info *info, size_t size, void *arg)
 {
     struct walk *walk = arg;
@@ -327,8 +263,7 @@ static int plan_one(struct dl_phdr_info *info, size_t size, void *arg)
 
     (void)size;
     if (object == NULL) {
-        return hak_ngx_elf_open(&elf, info, &why) && !is_taboo(&elf) &&
-               imports_giver(&elf) && !plan_free(walk, &elf);
+        return 0;
     }
     if (!hak_ngx_elf_open(&elf, info, &why)) {
         return why != NULL && !refuse(walk, info->dlpi_name, why, "");
@@ -431,11 +366,6 @@ static void drop_gone(void)
 }
 
 /* ---- the interface ----------------------------------------------------------- */
-
-void hak_ngx_set_givers(const char *const *names)
-{
-    givers = names != NULL ? names : nobody;
-}
 
 int hak_ngx_patch(hak_ngx_object *objects, size_t n, char *why, size_t len)
 {

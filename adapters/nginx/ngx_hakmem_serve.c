@@ -27,13 +27,6 @@ static const char  *ngx_hakmem_default[] = { "nginx", "libcrypto" };
     (sizeof(ngx_hakmem_default) / sizeof(ngx_hakmem_default[0]))
 
 
-/* ngx_free() is a macro for free(), which a module calls by its own slot */
-
-static const char *const  ngx_hakmem_givers[] = {
-    "ngx_alloc", "ngx_calloc", "ngx_memalign", NULL
-};
-
-
 static ngx_uint_t  ngx_hakmem_slots;
 
 
@@ -160,7 +153,6 @@ ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
     objects = ngx_hakmem_list(pool, hcf, &n);
 
     hak_ngx_set_lanes(hcf->lanes);
-    hak_ngx_set_givers(ngx_hakmem_givers);
     (void) hak_ngx_loaded_since();
 
     if (objects == NULL) {
