@@ -367,7 +367,33 @@ $(filter $(BUILD)/tests/nginxunit/%,$(TESTS)): $(BUILD)/tests/%: \
     $(BUILD)/testing/tests/%.o $(SUPPORT) $(BUILD)/libhakmem_nginx_testing.a
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -o $@ $^ -lcriterion -lm -ldl
+	$(Q)$(LINK) -o $@ $(filter-out %.so,$^) $(NGINX_LINK_$(@F)) -lcriterion -lm -ldl
+
+# Objects whose slots are written; what each has that others have not.
+NGINX_OBJECTS := $(BUILD)/tests/nginxunit/objects
+NGINX_OBJECT_now := -Wl,-z,now,-z,relro
+NGINX_OBJECT_lazy := -Wl,-z,lazy,-z,norelro
+NGINX_OBJECT_data := -DWITH_DATA
+NGINX_OBJECT_argz := -DWITH_ARGZ
+NGINX_OBJECT_own := -DWITH_OWN
+NGINX_OBJECT_cxx := -DWITH_NEW -Wl,--no-as-needed -lstdc++
+NGINX_OBJECT_COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE= -O1 -g -fPIC -fno-builtin \
+    -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) -shared
+$(BUILD)/tests/nginxunit/slots: $(patsubst %,$(NGINX_OBJECTS)/libngx%.so, \
+    now lazy data argz own cxx)
+$(BUILD)/tests/nginxunit/alloc: $(NGINX_OBJECTS)/libatfork.so
+NGINX_LINK_alloc = -L$(NGINX_OBJECTS) -Wl,--no-as-needed,-latfork,--as-needed \
+    -Wl,-rpath,'$$ORIGIN/objects'
+
+$(NGINX_OBJECTS)/libngx%.so: tests/nginxunit/objects/object.c $(STAMP)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(NGINX_OBJECT_COMPILE) -o $@ $< $(NGINX_OBJECT_$*)
+
+$(NGINX_OBJECTS)/libatfork.so: tests/nginxunit/objects/atfork.c $(STAMP)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(NGINX_OBJECT_COMPILE) -o $@ $<
 
 include tests/wrap/programs.mk
 

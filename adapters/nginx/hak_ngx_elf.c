@@ -167,6 +167,7 @@ bool hak_ngx_elf_reloc(const struct hak_ngx_elf *elf, unsigned table, size_t i,
     reloc->type = (unsigned)ELF64_R_TYPE(rela->r_info);
     reloc->known = reloc->type == JUMP_SLOT || reloc->type == GLOB_DAT;
     reloc->imported = symbol->st_shndx == SHN_UNDEF;
+    reloc->own = reloc->imported ? 0 : elf->base + symbol->st_value;
     reloc->stands = reloc->imported && symbol->st_value != 0;
     return true;
 }

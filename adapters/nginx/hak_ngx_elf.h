@@ -48,6 +48,7 @@ struct hak_ngx_reloc {
     unsigned type;
     bool known;    /* type is one of the two */
     bool imported; /* the symbol is another object's */
+    uintptr_t own; /* its address if it is this object's, else 0 */
     bool stands;   /* ... but has an address here, which others may use */
 };
 

@@ -12,7 +12,7 @@
 #include "hot.h"
 #include "lane.h"
 
-#define FEW_FIRST 8 /* the list's first length */
+#define FEW_FIRST 16 /* the table's first length */
 #define NOT_FOUND UINT32_MAX
 
 /* Why there is no block. */
@@ -36,7 +36,7 @@ void hak_ngx_pool_init(struct hak_ngx_pool *pool, size_t limit,
 
 void hak_ngx_pool_end(struct hak_ngx_pool *pool)
 {
-    for (uint32_t i = 0; i < pool->nfew; i++) {
+    for (uint32_t i = 0; i < pool->room; i++) {
         hak_free(pool->few[i]);
     }
     hak_free(pool->few);
@@ -95,29 +95,74 @@ HAK_INLINE size_t usable(const void *p)
     return hak_usable_size(p);
 }
 
-/* Makes room for one more in the list. */
+/* The place of p in a table of `room` places. */
+HAK_INLINE uint32_t few_home(const void *p, uint32_t room)
+{
+    return (uint32_t)(((uintptr_t)p / 16 * 0x9e3779b97f4a7c15) >> 40) &
+           (room - 1);
+}
+
+HAK_INLINE void few_put(void **few, uint32_t room, void *p)
+{
+    uint32_t i = few_home(p, room);
+
+    while (few[i] != NULL) {
+        i = (i + 1) & (room - 1);
+    }
+    few[i] = p;
+}
+
+/* Makes room for one more in the table, a quarter of which stays free. */
 static HAK_NOINLINE bool few_grow(struct hak_ngx_pool *pool)
 {
     uint32_t room = pool->room != 0 ? 2 * pool->room : FEW_FIRST;
-    void **few = hak_realloc(pool->few, room * sizeof(*few));
+    void **few = hak_calloc(room, sizeof(*few));
 
     if (few == NULL) {
         return false;
     }
+    for (uint32_t i = 0; i < pool->room; i++) {
+        if (pool->few[i] != NULL) {
+            few_put(few, room, pool->few[i]);
+        }
+    }
+    hak_free(pool->few);
     pool->few = few;
     pool->room = room;
     return true;
 }
 
-static uint32_t few_find(const struct hak_ngx_pool *pool, const void *p)
+HAK_INLINE uint32_t few_find(const struct hak_ngx_pool *pool, const void *p)
 {
-    /* What is young dies first. */
-    for (uint32_t i = pool->nfew; i > 0; i--) {
-        if (pool->few[i - 1] == p) {
-            return i - 1;
+    uint32_t i = few_home(p, pool->room);
+
+    if (HAK_UNLIKELY(pool->room == 0 || p == NULL)) {
+        return NOT_FOUND;
+    }
+    while (pool->few[i] != p) {
+        if (pool->few[i] == NULL) {
+            return NOT_FOUND;
+        }
+        i = (i + 1) & (pool->room - 1);
+    }
+    return i;
+}
+
+/* Takes what is at place i out; what stands behind it moves up. */
+HAK_INLINE void few_take(struct hak_ngx_pool *pool, uint32_t gap)
+{
+    uint32_t mask = pool->room - 1;
+    uint32_t i = gap;
+
+    while (pool->few[i = (i + 1) & mask] != NULL) {
+        /* May it move to the gap, not before its home? */
+        if (((i - few_home(pool->few[i], pool->room)) & mask) >=
+            ((i - gap) & mask)) {
+            pool->few[gap] = pool->few[i];
+            gap = i;
         }
     }
-    return NOT_FOUND;
+    pool->few[gap] = NULL;
 }
 
 /* The most bytes that a block for `size` has. */
@@ -137,24 +182,25 @@ HAK_INLINE bool few_admit(const struct hak_ngx_pool *pool, size_t others,
            (others <= pool->limit && block_bytes(size) <= pool->limit - others);
 }
 
-static void *few_alloc(struct hak_ngx_pool *pool, size_t size, bool zero)
+HAK_INLINE void *few_alloc(struct hak_ngx_pool *pool, size_t size, bool zero)
 {
     void *p;
 
     if (!few_admit(pool, pool->few_bytes, size)) {
         return none(pool, true);
     }
-    if (HAK_UNLIKELY(pool->nfew == pool->room) && !few_grow(pool)) {
+    if (HAK_UNLIKELY(pool->nfew >= pool->room / 4 * 3) && !few_grow(pool)) {
         return none(pool, false);
     }
     p = zero ? hak_calloc(1, size) : hak_hot_malloc(size);
-    if (HAK_UNLIKELY(p == NULL)) {
-        p = zero ? NULL : hak_malloc(size);
-        if (p == NULL) {
-            return none(pool, false);
-        }
+    if (!zero && HAK_UNLIKELY(p == NULL)) {
+        p = hak_malloc(size);
     }
-    pool->few[pool->nfew++] = p;
+    if (HAK_UNLIKELY(p == NULL)) {
+        return none(pool, false);
+    }
+    few_put(pool->few, pool->room, p);
+    pool->nfew++;
     pool->few_bytes += usable(p);
     pool->allocs++;
     return p;
@@ -172,18 +218,22 @@ static void *few_realloc(struct hak_ngx_pool *pool, uint32_t i, size_t size)
     if (p == NULL) {
         return none(pool, false);
     }
-    pool->few[i] = p;
+    if (p != pool->few[i]) {
+        few_take(pool, i);
+        few_put(pool->few, pool->room, p);
+    }
     pool->few_bytes += usable(p) - old;
     share_limit(pool);
     return p;
 }
 
-static void few_free(struct hak_ngx_pool *pool, uint32_t i)
+HAK_INLINE void few_free(struct hak_ngx_pool *pool, uint32_t i)
 {
     void *p = pool->few[i];
 
     pool->few_bytes -= usable(p);
-    pool->few[i] = pool->few[--pool->nfew];
+    few_take(pool, i);
+    pool->nfew--;
     pool->frees++;
     if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
         hak_free(p);
@@ -354,16 +404,10 @@ void *hak_ngx_pool_realloc(struct hak_ngx_pool *pool, void *p, size_t size)
     return few_realloc(pool, i, size);
 }
 
-static HAK_NOINLINE bool free_slow(struct hak_ngx_pool *pool, void *p)
+static HAK_NOINLINE bool free_few(struct hak_ngx_pool *pool, void *p)
 {
-    uint32_t i;
+    uint32_t i = few_find(pool, p);
 
-    if (pool->heap != NULL && heap_owns(pool->heap, p)) {
-        hak_heap_free(pool->heap, p);
-        pool->frees++;
-        return true;
-    }
-    i = few_find(pool, p);
     if (i == NOT_FOUND) {
         return false;
     }
@@ -371,10 +415,22 @@ static HAK_NOINLINE bool free_slow(struct hak_ngx_pool *pool, void *p)
     return true;
 }
 
+static HAK_NOINLINE bool free_slow(struct hak_ngx_pool *pool, void *p)
+{
+    if (!heap_owns(pool->heap, p)) {
+        return free_few(pool, p);
+    }
+    hak_heap_free(pool->heap, p);
+    pool->frees++;
+    return true;
+}
+
 bool hak_ngx_pool_free(struct hak_ngx_pool *pool, void *p)
 {
-    return (HAK_LIKELY(pool->heap != NULL) && heap_hot_free(pool, p)) ||
-           free_slow(pool, p);
+    if (pool->heap == NULL) {
+        return free_few(pool, p);
+    }
+    return heap_hot_free(pool, p) || free_slow(pool, p);
 }
 
 size_t hak_ngx_pool_live(const struct hak_ngx_pool *pool)

@@ -2,21 +2,22 @@
  * hak_ngx_pool.h - the pools of hakmem_ngx.h, without nginx.
  *
  * A pool begins small: its blocks come from the heap of the thread and stand
- * in a list, so that thousands of idle pools share pages. With more than
- * HAK_NGX_POOL_FEW of them at a time it gets a heap of its own, from which all
- * further blocks come:
+ * in a table, so that pools share pages. With more than HAK_NGX_POOL_FEW of
+ * them at a time it gets a heap of its own, from which all further blocks come:
  *
- *     few: a list --more than HAK_NGX_POOL_FEW--> a heap, the few until freed
- *      ^-------------trim, nothing in the heap-----'
+ *     few: a table --more than HAK_NGX_POOL_FEW--> a heap, the few until freed
+ *      ^--------------trim, nothing in the heap-----'
  *
- * A heap costs two pages before it serves anything, but a free finds its block
- * without a search, and it ends slab by slab; the few are freed one by one.
- * (5,000 pools with 10 objects of 982 B each: 1,350 B a pool as few, 8,300 on
- * heaps.)
+ * A heap ends slab by slab, the few are freed one by one. But a heap has pages
+ * that are partly used for each class of sizes, which only large pools are
+ * worth: 5,000 pools with 10 objects of 982 B together took 1,350 B each as
+ * few, 8,300 on heaps; 100 with 500 objects of 170 B took 100 KB and 230..300.
  *
  * Invariants:
- *   - few[0 .. nfew) are the blocks in use of the thread's heap, their usable
- *     sizes sum up to few_bytes;
+ *   - few has `room` places, a power of two or 0; the nfew that are not NULL
+ *     are the blocks in use of threads' heaps, each with no NULL between its
+ *     home (its address, hashed) and itself; nfew < room;
+ *   - few_bytes is the sum of their usable sizes;
  *   - nothing is added to few while there is a heap;
  *   - heap's limit is the pool's less few_bytes;
  *   - few_bytes + hak_heap_live(heap) <= limit, unless the limit was set below.
@@ -28,7 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HAK_NGX_POOL_FEW 64
+#define HAK_NGX_POOL_FEW 1024
 #define HAK_NGX_POOL_NAME 32
 
 struct hak_heap;
@@ -36,7 +37,7 @@ struct hak_heap;
 struct hak_ngx_pool {
     struct hak_heap *heap; /* NULL: few will do */
     void **few;
-    uint32_t nfew, room; /* used, allocated */
+    uint32_t nfew, room;
     size_t few_bytes;
     size_t limit;           /* SIZE_MAX: none */
     uint64_t allocs, frees; /* blocks given out and freed */

@@ -200,7 +200,7 @@ static bool plan_slot(struct walk *walk, const struct hak_ngx_elf *elf,
     if (*at == NULL) { /* a weak symbol that nobody has */
         return true;
     }
-    if (name->name[0] == '_' && name->name[1] == 'Z' &&
+    if (strncmp(name->name, "_Z", 2) == 0 &&
         !check_operator(walk, elf, name->name, *at)) {
         return false;
     }
@@ -213,6 +213,26 @@ static bool plan_slot(struct walk *walk, const struct hak_ngx_elf *elf,
            refuse(walk, elf->file, "out of memory", "");
 }
 
+/*
+ * Whether a relocation of a name of ours is of interest: an import, or in the
+ * C++ library a call of its own operators, which the program may replace and
+ * did not.
+ */
+static bool concerns_us(const struct hak_ngx_reloc *reloc,
+                        const hak_ngx_name *name)
+{
+    uintptr_t value;
+
+    if (reloc->imported) {
+        return true;
+    }
+    if (!reloc->known || strncmp(reloc->name, "_Z", 2) != 0) {
+        return false;
+    }
+    value = *(uintptr_t *)reloc->at;
+    return value == reloc->own || value == (uintptr_t)name->ours;
+}
+
 static bool plan_object(struct walk *walk, const struct hak_ngx_elf *elf,
                         hak_ngx_object *object)
 {
@@ -221,11 +241,12 @@ static bool plan_object(struct walk *walk, const struct hak_ngx_elf *elf,
             const hak_ngx_name *name;
             struct hak_ngx_reloc reloc;
 
-            if (!hak_ngx_elf_reloc(elf, table, i, &reloc) || !reloc.imported) {
+            if (!hak_ngx_elf_reloc(elf, table, i, &reloc)) {
                 continue;
             }
             name = hak_ngx_name_find(reloc.name);
-            if (name != NULL && !plan_slot(walk, elf, &reloc, name, object)) {
+            if (name != NULL && concerns_us(&reloc, name) &&
+                !plan_slot(walk, elf, &reloc, name, object)) {
                 return false;
             }
         }

@@ -134,7 +134,7 @@ ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf)
     ngx_hakmem_conf_t  *hcf = conf;
 
     ngx_conf_init_value(hcf->enable, 1);
-    ngx_conf_init_uint_value(hcf->lanes, HAK_NGX_TINY);
+    ngx_conf_init_uint_value(hcf->lanes, HAK_NGX_ALL);
     ngx_conf_init_msec_value(hcf->trim, NGX_HAKMEM_TRIM);
     ngx_conf_init_size_value(hcf->limit, 0);
 

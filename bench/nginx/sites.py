@@ -68,7 +68,7 @@ class Row:
     close: bool = False
     modules: tuple = ()
     objects: str = ""
-    requests: int = 10000
+    requests: int = 5000
     insn: int = 500
     headers: tuple = PLAIN
 
@@ -83,18 +83,18 @@ def site(more="", outside=""):
 
 ROWS = [
     Row("static", site()),
-    Row("connect", site(), close=True),
+    Row("connect", site(), close=True, requests=3000),
     Row("proxy", site(PROXY), path="/proxy/page"),
-    Row("tls", site("", TLS), port="TLS", close=True, requests=1200,
+    Row("tls", site("", TLS), port="TLS", close=True, requests=400,
         insn=40),
     Row("perl_set", site("location /perl { return 200 $words; }", PERL),
         path="/perl", modules=("ngx_http_perl_module",),
-        objects="nginx libcrypto libperl", requests=8000),
+        objects="nginx libcrypto libperl", requests=4000),
     Row("modsecurity", site(
         "modsecurity on; modsecurity_rules_file @PREFIX@/rules.conf;"),
         path="/page?name=value&word=some",
         modules=("ngx_http_modsecurity_module",),
-        objects="nginx libcrypto libmodsecurity libstdc++", requests=300,
+        objects="nginx libcrypto libmodsecurity libstdc++", requests=150,
         insn=20),
 ]
 

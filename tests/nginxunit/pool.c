@@ -49,7 +49,7 @@ Test(pool, nothing_is_allocated_before_the_first_block)
     cr_assert_eq(unit_stats().tiny_allocs, allocs);
 }
 
-Test(pool, the_65th_block_opens_a_heap)
+Test(pool, one_block_more_than_few_opens_a_heap)
 {
     void *blocks[FEW + 1];
 
@@ -98,11 +98,11 @@ Test(pool, end_frees_blocks_of_every_lane_and_none_twice)
     static const size_t sizes[] = {0,     1,     100,    1024,   1025,
                                    53248, 53249, 300000, 2 << 20};
 
-    for (size_t n = 1; n < 4 * FEW; n += 29) {
+    for (size_t n = 1; n < 4 * FEW; n += 509) {
         begin(0);
         for (size_t i = 0; i < n; i++) {
-            void *p = hak_ngx_pool_alloc(
-                &pool, sizes[i % (sizeof(sizes) / sizeof(sizes[0]))]);
+            /* Few of the largest. */
+            void *p = hak_ngx_pool_alloc(&pool, sizes[i % (i < 27 ? 9 : 6)]);
 
             cr_assert_not_null(p);
             cr_assert_eq((uintptr_t)p % 16, 0);
@@ -139,7 +139,7 @@ Test(pool, trim_with_nothing_left_makes_it_small_again)
 {
     void *blocks[3 * FEW];
 
-    begin(1 << 20);
+    begin(8 << 20);
     fill(blocks, 3 * FEW, 1000);
     for (size_t i = 0; i < 3 * FEW; i++) {
         cr_assert(hak_ngx_pool_free(&pool, blocks[i]));
@@ -186,7 +186,7 @@ Test(pool, blocks_of_others_are_declined_untouched)
         hak_ngx_pool_init(&other, 0, NULL);
         fill(blocks, few, 100);
         for (size_t i = 0; i < FEW + 20; i++) {
-            theirs[i] = hak_ngx_pool_alloc(&other, sizes[i % 4]);
+            theirs[i] = hak_ngx_pool_alloc(&other, sizes[i % (i < 40 ? 4 : 2)]);
             cr_assert_not_null(theirs[i]);
             expect_declined(theirs[i]);
         }
@@ -329,7 +329,7 @@ Test(pool, sizes_that_nobody_has_are_enomem)
 
 /* ---- random use ---------------------------------------------------------- */
 
-enum { SLOTS = 300 };
+enum { SLOTS = 2 * FEW };
 
 struct slot {
     char *p;
@@ -383,7 +383,7 @@ static void use_at_random(size_t limit, size_t n, unsigned seed)
     begin(limit);
     for (size_t i = 0; i < n; i++) {
         /* Few of them at first, and again in between. */
-        size_t at = unit_below(&random, i / 3000 % 2 == 0 ? 40 : SLOTS);
+        size_t at = unit_below(&random, i % 8000 < 1000 ? 40 : SLOTS);
 
         step(&slots[at], (unsigned)at, &random);
     }
@@ -393,13 +393,14 @@ static void use_at_random(size_t limit, size_t n, unsigned seed)
              unit_filled(slots[at].p, slots[at].size, (unsigned)at));
     }
     NEED(in_use() == used);
+    NEED(pool.heap != NULL || limit != 0);
     hak_ngx_pool_end(&pool);
 }
 
 Test(pool, random_use_keeps_contents_account_and_limit)
 {
     for (unsigned seed = 1; seed <= 4; seed++) {
-        use_at_random(seed % 2 == 0 ? 0 : 300000 * seed,
+        use_at_random(seed % 2 == 0 ? 0 : HAK_MIB * seed,
                       unit_scale(100000, 8000), seed);
         unit_expect_none_live();
     }

@@ -8,8 +8,8 @@
 #include <ngx_http_hakmem_sample.h>
 
 
-#define NGX_HTTP_HAKMEM_MANY    300
-#define NGX_HTTP_HAKMEM_MASTER  200
+#define NGX_HTTP_HAKMEM_MANY    1500
+#define NGX_HTTP_HAKMEM_MASTER  1200
 
 #define ngx_http_hakmem_need(expr)                                            \
     if (!(expr)) {                                                            \
@@ -70,7 +70,9 @@ ngx_http_hakmem_size(ngx_uint_t i)
         200000
     };
 
-    return sizes[i % (sizeof(sizes) / sizeof(sizes[0]))];
+    /* Few of the large ones. */
+
+    return sizes[i % (i % 20 ? 8 : sizeof(sizes) / sizeof(sizes[0]))];
 }
 
 
@@ -161,7 +163,7 @@ ngx_http_hakmem_check_realloc(ngx_http_request_t *r, ngx_uint_t *at)
     ngx_memzero(sizes, sizeof(sizes));
     random = 3;
 
-    for (i = 0; i < 3000; i++) {
+    for (i = 0; i < 7000; i++) {
         k = ngx_http_hakmem_random(&random)
             % (i < 1000 ? 30 : NGX_HTTP_HAKMEM_MANY);
         size = ngx_http_hakmem_size(ngx_http_hakmem_random(&random));
@@ -300,7 +302,7 @@ ngx_http_hakmem_check_limit(ngx_http_request_t *r, ngx_uint_t *at)
 
     ngx_memzero(&config, sizeof(ngx_hak_pool_config_t));
     config.size = sizeof(ngx_hak_pool_config_t);
-    config.limit = 64000;
+    config.limit = 128000;
     config.name = "limited";
 
     pool = ngx_hak_pool_create(r->pool, &config);
@@ -318,7 +320,7 @@ ngx_http_hakmem_check_limit(ngx_http_request_t *r, ngx_uint_t *at)
         last = p;
     }
 
-    ngx_http_hakmem_need(n == 1000);
+    ngx_http_hakmem_need(n == 2000);
     ngx_http_hakmem_need(ngx_errno == NGX_ENOMEM);
 
     ngx_http_hakmem_need(ngx_hak_pcalloc(pool, 1) == NULL);
@@ -326,12 +328,12 @@ ngx_http_hakmem_check_limit(ngx_http_request_t *r, ngx_uint_t *at)
     ngx_http_hakmem_need(ngx_errno == NGX_ENOMEM);
 
     ngx_http_hakmem_need(ngx_http_hakmem_stats(pool, &stats) == NGX_OK);
-    ngx_http_hakmem_need(stats.limit == 64000 && stats.live == 64000);
-    ngx_http_hakmem_need(stats.refused == 3 && stats.allocs == 1000);
+    ngx_http_hakmem_need(stats.limit == 128000 && stats.live == 128000);
+    ngx_http_hakmem_need(stats.refused == 3 && stats.allocs == 2000);
 
     ngx_http_hakmem_need(ngx_hak_pfree(pool, last) == NGX_OK);
     ngx_http_hakmem_need(ngx_hak_palloc(pool, 50) != NULL);
-    ngx_http_hakmem_need(ngx_hak_pool_limit(pool, 10) == 64000);
+    ngx_http_hakmem_need(ngx_hak_pool_limit(pool, 10) == 128000);
     ngx_http_hakmem_need(ngx_hak_palloc(pool, 1) == NULL);
     ngx_http_hakmem_need(ngx_hak_pool_limit(pool, 0) == 10);
     ngx_http_hakmem_need(ngx_hak_palloc(pool, 1000000) != NULL);

@@ -8,7 +8,7 @@
 #include <ngx_http_hakmem_sample.h>
 
 
-#define NGX_HTTP_HAKMEM_VARS     500
+#define NGX_HTTP_HAKMEM_VARS     5000
 #define NGX_HTTP_HAKMEM_BATCH    1000
 #define NGX_HTTP_HAKMEM_OBJECTS  10
 
@@ -237,7 +237,7 @@ ngx_http_hakmem_sample_sets(ngx_http_request_t *r,
     void                      *pool, *p;
     size_t                     before, size;
     uint64_t                   random;
-    ngx_uint_t                 i, n, v, wrong;
+    ngx_uint_t                 i, n, v, nvars, wrong;
     ngx_http_hakmem_server_t  *server;
 
     static struct {
@@ -258,11 +258,12 @@ ngx_http_hakmem_sample_sets(ngx_http_request_t *r,
     ngx_memzero(vars, sizeof(vars));
     before = ngx_http_hakmem_rss();
     n = ngx_http_hakmem_arg(r, "n", 200000);
+    nvars = ngx_min(ngx_http_hakmem_arg(r, "vars", 500), NGX_HTTP_HAKMEM_VARS);
     random = 1;
     wrong = 0;
 
     for (i = 0; i < n; i++) {
-        v = ngx_http_hakmem_random(&random) % NGX_HTTP_HAKMEM_VARS;
+        v = ngx_http_hakmem_random(&random) % nvars;
         size = 1 + ngx_http_hakmem_random(&random) % 32;
 
         if (vars[v].p != NULL && i % 4 == 0) {
@@ -446,7 +447,7 @@ ngx_http_hakmem_sample_time(ngx_http_request_t *r,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    /* A pool of ours has a heap of its own from the 65th block on. */
+    /* A pool of ours has a heap of its own if it has more than 1,024 blocks. */
 
     others = ngx_http_hakmem_arg(r, "others", 0);
 
