@@ -198,13 +198,13 @@ class Descriptors(Preload):
                                      9: "/etc/hostname"})
 
     def test_configuration_by_descriptor(self):
-        """nginx -c /dev/fd/5: there must be one for the second time."""
+        """nginx -c /dev/fd/3: there must be one for the second time."""
         nginx = self.server()
         nginx.configure()
         done = subprocess.run(
-            ["sh", "-c", 'exec 5<"$0" && exec "$@"',
+            ["sh", "-c", 'exec 3<"$0" && exec "$@"',
              str(nginx.prefix / "nginx.conf"), NGINX, "-t", "-p",
-             f"{nginx.prefix}/", "-c", "/dev/fd/5", "-e", "stderr"],
+             f"{nginx.prefix}/", "-c", "/dev/fd/3", "-e", "stderr"],
             env=nginx.environment(), capture_output=True, text=True,
             check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
