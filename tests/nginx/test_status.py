@@ -249,7 +249,7 @@ class Serving(Judged):
     """The figures are those of the module at work."""
 
     def test_calls_grow(self):
-        nginx = self.server(PAGES, workers=1)
+        nginx = self.server(PAGES, "hakmem_lanes tiny;", workers=1)
         self.served(nginx)
         before = page(nginx)["workers"][0]
         self.assertEqual((before["served_by"], before["why"]), ("module", ""))
