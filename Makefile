@@ -403,11 +403,12 @@ NGINX_OBJECT_lazy := -Wl,-z,lazy,-z,norelro
 NGINX_OBJECT_data := -DWITH_DATA
 NGINX_OBJECT_argz := -DWITH_ARGZ
 NGINX_OBJECT_own := -DWITH_OWN
+NGINX_OBJECT_module := -DWITH_MODULE
 NGINX_OBJECT_cxx := -DWITH_NEW -Wl,--no-as-needed -lstdc++
 NGINX_OBJECT_COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE= -O1 -g -fPIC -fno-builtin \
     -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) -shared
 $(BUILD)/tests/nginxunit/slots: $(patsubst %,$(NGINX_OBJECTS)/libngx%.so, \
-    now lazy data argz own cxx)
+    now lazy data argz own module cxx)
 $(BUILD)/tests/nginxunit/alloc: $(NGINX_OBJECTS)/libatfork.so
 NGINX_LINK_alloc = -L$(NGINX_OBJECTS) -Wl,--no-as-needed,-latfork,--as-needed \
     -Wl,-rpath,'$$ORIGIN/objects'

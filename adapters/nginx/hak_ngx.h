@@ -80,6 +80,13 @@ hak_ngx_presence hak_ngx_find(const char *name);
  */
 int hak_ngx_patch(hak_ngx_object *objects, size_t n, char *why, size_t len);
 
+/*
+ * nginx's modules free what nginx has allocated for them: hak_ngx_patch has
+ * their frees decide by address, too, though they allocate from libc unless
+ * they are among its objects. How many slots of such ones are ours.
+ */
+unsigned hak_ngx_guest_slots(void);
+
 /* Whether it could be done, as hak_ngx_patch; nothing is changed. */
 int hak_ngx_check(const hak_ngx_object *objects, size_t n, char *why,
                   size_t len);

@@ -327,6 +327,11 @@ void *hak_ngx_realloc(void *p, size_t size)
                                          : realloc_foreign(p, size);
 }
 
+void *hak_ngx_guest_realloc(void *p, size_t size)
+{
+    return hak_range_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
+}
+
 void *hak_ngx_reallocarray(void *p, size_t items, size_t size)
 {
     size_t bytes;

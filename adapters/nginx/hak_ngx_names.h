@@ -38,6 +38,8 @@ void *hak_ngx_malloc(size_t size);
 void hak_ngx_free(void *p);
 void *hak_ngx_calloc(size_t count, size_t size);
 void *hak_ngx_realloc(void *p, size_t size);
+/* realloc for who allocates from libc, but may be handed a block of ours. */
+void *hak_ngx_guest_realloc(void *p, size_t size);
 void *hak_ngx_reallocarray(void *p, size_t count, size_t size);
 int hak_ngx_posix_memalign(void **out, size_t alignment, size_t size);
 void *hak_ngx_aligned_alloc(size_t alignment, size_t size);

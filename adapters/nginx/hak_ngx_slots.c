@@ -233,6 +233,49 @@ static bool concerns_us(const struct hak_ngx_reloc *reloc,
     return value == reloc->own || value == (uintptr_t)name->ours;
 }
 
+/*
+ * nginx's modules call ngx_alloc, which is nginx's, and ngx_free, which is the
+ * word free: so blocks of a patched nginx end in the slots of every module.
+ * Who is not to be served has these alone: they pass on what is not ours.
+ */
+static const hak_ngx_name guest_names[] = {
+    {"free", (hak_ngx_function *)hak_ngx_free},
+    {"realloc", (hak_ngx_function *)hak_ngx_guest_realloc},
+    {"malloc_usable_size", (hak_ngx_function *)hak_ngx_malloc_usable_size},
+};
+
+static hak_ngx_object guests;
+
+static const hak_ngx_name *name_for(const hak_ngx_object *object,
+                                    const char *name)
+{
+    if (object != &guests) {
+        return hak_ngx_name_find(name);
+    }
+    for (size_t i = 0; i < sizeof(guest_names) / sizeof(guest_names[0]); i++) {
+        if (strcmp(guest_names[i].name, name) == 0) {
+            return &guest_names[i];
+        }
+    }
+    return NULL;
+}
+
+/* Whether the object is a module of nginx's: it imports from the program. */
+static bool is_module(const struct hak_ngx_elf *elf)
+{
+    struct hak_ngx_reloc reloc;
+
+    for (unsigned table = 0; table < 2; table++) {
+        for (size_t i = 0; i < elf->tables[table].count; i++) {
+            if (hak_ngx_elf_reloc(elf, table, i, &reloc) && reloc.imported &&
+                strncmp(reloc.name, "ngx_", 4) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static bool plan_object(struct walk *walk, const struct hak_ngx_elf *elf,
                         hak_ngx_object *object)
 {
@@ -244,7 +287,7 @@ static bool plan_object(struct walk *walk, const struct hak_ngx_elf *elf,
             if (!hak_ngx_elf_reloc(elf, table, i, &reloc)) {
                 continue;
             }
-            name = hak_ngx_name_find(reloc.name);
+            name = name_for(object, reloc.name);
             if (name != NULL && concerns_us(&reloc, name) &&
                 !plan_slot(walk, elf, &reloc, name, object)) {
                 return false;
@@ -262,12 +305,14 @@ static int plan_one(struct dl_phdr_info *info, size_t size, void *arg)
     const char *why;
 
     (void)size;
-    if (object == NULL) {
+    if (!hak_ngx_elf_open(&elf, info, &why)) {
+        return object != NULL && why != NULL &&
+               !refuse(walk, info->dlpi_name, why, "");
+    }
+    if (object == NULL && !is_module(&elf)) {
         return 0;
     }
-    if (!hak_ngx_elf_open(&elf, info, &why)) {
-        return why != NULL && !refuse(walk, info->dlpi_name, why, "");
-    }
+    object = object != NULL ? object : &guests;
     return !is_taboo(&elf) && !plan_object(walk, &elf, object);
 }
 
@@ -277,6 +322,7 @@ static bool make_plan(struct walk *walk)
     for (size_t i = 0; i < walk->n; i++) {
         walk->objects[i].slots = 0;
     }
+    guests.slots = 0;
     return dl_iterate_phdr(plan_one, walk) == 0;
 }
 
@@ -363,6 +409,11 @@ static void drop_gone(void)
         }
     }
     made.count = kept;
+}
+
+unsigned hak_ngx_guest_slots(void)
+{
+    return guests.slots;
 }
 
 /* ---- the interface ----------------------------------------------------------- */

@@ -207,6 +207,12 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
         }
     }
 
+    if (hak_ngx_guest_slots()) {
+        slots += hak_ngx_guest_slots();
+        p = ngx_slprintf(p, last, ", frees of modules (%ui slots)",
+                         (ngx_uint_t) hak_ngx_guest_slots());
+    }
+
     ngx_hakmem_worker.state = NGX_HAKMEM_MODULE;
     ngx_hakmem_worker.why[0] = '\0';
 

@@ -249,22 +249,28 @@ class Serving(Judged):
     """The figures are those of the module at work."""
 
     def test_calls_grow(self):
-        nginx = self.server(PAGES, workers=1)
-        self.served(nginx)
-        before = page(nginx)["workers"][0]
-        self.assertEqual((before["served_by"], before["why"]), ("module", ""))
-        nginx.ab("/f1000", requests=400)
-        after = page(nginx)["workers"][0]
-        # By request: one of 1024 bytes at least; pools of 4096 and more.
-        self.assertGreaterEqual(after["tiny_calls"] - before["tiny_calls"],
-                                400)
-        self.assertGreaterEqual(
-            after["fallback_large"] - before["fallback_large"], 400)
-        self.assertGreater(after["asked_bytes"] - before["asked_bytes"],
-                           400 * 4096)
-        self.assertGreater(after["live_bytes"], 0)
-        self.assertGreaterEqual(after["committed_bytes"],
-                                after["live_bytes"])
+        """By request: one of 1024 bytes at least, a pool of 4096 or more."""
+        for lanes, large in (("tiny", "fallback_large"),
+                             ("all", "pool_calls")):
+            with self.subTest(lanes):
+                nginx = self.server(PAGES, f"hakmem_lanes {lanes};",
+                                    workers=1)
+                self.served(nginx)
+                before = page(nginx)["workers"][0]
+                self.assertEqual((before["served_by"], before["why"]),
+                                 ("module", ""))
+                nginx.ab("/f1000", requests=400)
+                after = page(nginx)["workers"][0]
+                grown = {name: after[name] - before[name]
+                         for name in FIGURES}
+                self.assertGreaterEqual(grown["tiny_calls"], 400)
+                self.assertGreaterEqual(grown[large], 400)
+                self.assertGreater(grown["asked_bytes"], 400 * 4096)
+                self.assertGreater(after["live_bytes"], 0)
+                self.assertGreaterEqual(after["committed_bytes"],
+                                        after["live_bytes"])
+                if lanes == "all":
+                    self.assertEqual(after["fallback_large"], 0)
 
     def test_switched_off(self):
         nginx = self.server(PAGES, "hakmem off;")
@@ -444,7 +450,7 @@ class Refused(Judged):
     """Bad values: nginx -t names the line."""
 
     def refused(self, http, what):
-        nginx = self.server()
+        nginx = self.server(PAGES)
         nginx.configure(http=http)
         status, said = nginx.test()
         self.assertNotEqual(status, 0, said)

@@ -365,6 +365,30 @@ Test(ngx_slots, an_object_s_own_function_of_that_name)
     cr_assert_eq(own(NULL), 7);
 }
 
+/* ---- nginx's modules ---- */
+
+/* They free what nginx has from us, and allocate from libc. */
+Test(ngx_slots, modules_of_nginx_can_free_ours)
+{
+    struct object module = load("ngxmodule", RTLD_NOW);
+    hak_ngx_object objects[] = {{.name = "ngxmodule"}};
+    char *ours = hak_ngx_strdup("ours"), *p;
+
+    patch(NULL, 0);
+    cr_assert_eq(hak_ngx_guest_slots(), 2);
+    p = module.realloc(ours, 3000);
+    cr_assert_str_eq(p, "ours");
+    module.free(p);
+    module.free(hak_ngx_malloc(10));
+    cr_assert_not(is_served(&module));
+    p = module.realloc(NULL, 10);
+    cr_assert_not(hak_owns(p));
+    module.free(p);
+    patch(objects, 1);
+    cr_assert_eq(hak_ngx_guest_slots(), 0);
+    cr_assert(is_served(&module));
+}
+
 /* ---- C++ ----------------------------------------------------------------------------- */
 
 Test(ngx_slots, operator_new_needs_the_library_that_has_it)

@@ -87,3 +87,16 @@ void object_delete(void *p)
     _ZdlPv(p);
 }
 #endif
+
+#ifdef WITH_MODULE
+/* What makes a module of nginx's: an import of the program's. */
+extern __attribute__((weak)) void ngx_of_the_program(void);
+SHOWN void object_module(void);
+
+void object_module(void)
+{
+    if (ngx_of_the_program != NULL) {
+        ngx_of_the_program();
+    }
+}
+#endif
