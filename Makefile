@@ -224,6 +224,35 @@ $(NGINX_LIB): $(CORE:%.c=$(BUILD)/obj/%.o) $(NGINX:%.c=$(BUILD)/obj/%.o)
 nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not set
 	@:
 
+$(NGINX_MODULE): export CC := $(CC)
+$(NGINX_MODULE): export NGX_SANITIZE = $(filter -fsanitize=%,$(FLAGS))
+
+# Where Debian's nginx looks for modules, and for what loads them.
+NGINX_MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | \
+    sed -n 's/.*--modules-path=\([^ ]*\).*/\1/p'),/usr/lib/nginx/modules)
+NGINX_AVAILABLE_DIR ?= /usr/share/nginx/modules-available
+NGINX_ENABLED_DIR ?= /etc/nginx/modules-enabled
+NGINX_LOAD := mod-http-hakmem.conf
+NGINX_INSTALLED = $(NGINX_MODULES_DIR)/$(notdir $(NGINX_MODULE)) \
+    $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD) \
+    $(INCLUDEDIR)/hakmem_ngx.h
+
+# As root: make install-nginx && nginx -t && nginx -s reload
+.PHONY: install-nginx uninstall-nginx
+install-nginx: nginx ## install the module and what loads it, DESTDIR before it
+	$(SAY) INST '$(DESTDIR)$(NGINX_MODULES_DIR)'
+	$(Q)install -d $(NGINX_INSTALLED:%='$(DESTDIR)'"$$(dirname %)")
+	$(Q)install -m 644 $(NGINX_MODULE) '$(DESTDIR)$(NGINX_MODULES_DIR)'
+	$(Q)install -m 644 include/hakmem_ngx.h '$(DESTDIR)$(INCLUDEDIR)'
+	$(Q)echo 'load_module modules/$(notdir $(NGINX_MODULE));' \
+	    >'$(DESTDIR)$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)'
+	$(Q)ln -sf '$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)' \
+	    '$(DESTDIR)$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)'
+
+uninstall-nginx: ## remove what install-nginx put there
+	$(SAY) RM '$(DESTDIR)$(NGINX_MODULES_DIR)'
+	$(Q)rm -f $(NGINX_INSTALLED:%='$(DESTDIR)'%)
+
 $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
     adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
     include/hakmem_ngx.h)
@@ -248,8 +277,7 @@ $(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
 	    $(NGINX_LIB) tests/nginx/sample
 check-nginx: $(NGINX_SAMPLE)
 
-# What "hakmem_mode preload" preloads unless it is told a path, and the tests do.
-$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+# The tests preload it.
 check-nginx: $(SHARED:%=$(BUILD)/%)
 
 # The status page's shared zone by itself; nginx's headers come with a build.
@@ -609,6 +637,17 @@ INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+
+# The nginx module knows where the library will be: "hakmem_mode preload".
+NGINX_LIBRARY := $(NGINX_DIR)/library
+ifneq ($(file <$(NGINX_LIBRARY)),$(LIBDIR)/libhakmem.so)
+$(NGINX_LIBRARY): force
+endif
+$(NGINX_LIBRARY):
+	@mkdir -p $(@D)
+	@echo '$(LIBDIR)/libhakmem.so' >$@
+$(NGINX_MODULE): $(NGINX_LIBRARY)
+$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
 
 HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
 LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a

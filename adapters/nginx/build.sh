@@ -8,7 +8,8 @@
 # NGX_CONF_FLAGS is what configure gets. LIB is libhakmem_nginx.a. The tree
 # stays as it is: nginx's configure runs in WORK, where links lead to it. The
 # module is WORK/objs/ngx_http_hakmem_module.so. MODULE is another one's
-# directory, with a file `config` as nginx wants it.
+# directory, with a file `config` as nginx wants it. CC is the compiler,
+# NGX_SANITIZE an option that its compiling and linking get.
 set -eu
 
 src=$1 work=$2 lib=$(realpath "$3")
@@ -35,7 +36,9 @@ fi
 cd "$work"
 export HAKMEM_NGINX_LIB="$lib"
 # shellcheck disable=SC2086  # a list of words
-$configure ${NGX_CONF_FLAGS-} --builddir="$PWD/objs" \
+$configure ${NGX_CONF_FLAGS-} --builddir="$PWD/objs" --with-cc="${CC:-gcc}" \
+    ${NGX_SANITIZE:+"--with-cc-opt=$NGX_SANITIZE"} \
+    ${NGX_SANITIZE:+"--with-ld-opt=$NGX_SANITIZE"} \
     --add-dynamic-module="$module" >configure.log 2>&1 || {
     tail -n 5 configure.log >&2
     echo "build.sh: nginx's configure failed; all of what it said:" \

@@ -11,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <hakmem.h>
-
 #include "hak_ngx_names.h"
 
 /* ---- copies ---------------------------------------------------------------- */
@@ -85,7 +83,7 @@ ssize_t hak_ngx_getdelim(char **line, size_t *room, int end, FILE *file)
     size_t from_room = 0;
     ssize_t length;
 
-    if (line == NULL || room == NULL || (*line != NULL && !hak_owns(*line))) {
+    if (line == NULL || room == NULL) {
         return getdelim(line, room, end, file);
     }
     length = getdelim(&from, &from_room, end, file);

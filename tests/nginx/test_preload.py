@@ -13,6 +13,9 @@ from test_status import PAGES, exposition, page
 
 LIBRARY = pathlib.Path(os.environ.get("HAKMEM_BUILD", ".")) / "libhakmem.so"
 SITE = PAGES.replace("@ECHO@", "1")
+# Where the module looks if it is told no path.
+DEFAULT = (LIBRARY.parent / "nginx/library").read_text().strip() \
+    if (LIBRARY.parent / "nginx/library").exists() else ""
 PRELOAD = f"hakmem_mode preload {LIBRARY};"
 # A library that is no malloc, for LD_PRELOAD and as a wrong one.
 OTHER = re.search(r"(/\S*/libm\.so\.6)", subprocess.run(
@@ -314,6 +317,13 @@ class Missing(Preload):
 
     def test_another_library(self):
         self.check_stock(OTHER[1], "was not loaded or is not libhakmem.so")
+
+    @unittest.skipIf(not DEFAULT or pathlib.Path(DEFAULT).exists(),
+                     "the library is installed")
+    def test_default(self):
+        """Without a path it is where `make install` would put it."""
+        nginx = self.server(main="hakmem_mode preload;")
+        self.stock(nginx, f"hakmem_mode preload: {DEFAULT} can't be read")
 
     def test_then_module(self):
         """What failed is no reason not to be served by the module."""

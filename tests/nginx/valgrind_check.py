@@ -10,6 +10,9 @@ from nginx_case import (Case, Echo, FILES, PAGE, SITE, TLS, exchange,
                         upgrade)
 from test_modules import (LUA, LUA_ANSWER, LUA_MODULES, PERL, PERL_LIST,
                           PERL_MODULES, PERL_WORDS, needs)
+from test_status import PAGES, RequestBytes, exposition
+
+COUNTED = RequestBytes.SITE.replace("@HTTP@", "@COUNTED@")
 
 # The environment that a process without a master makes itself is nginx's.
 LOST = """{
@@ -103,6 +106,17 @@ class Memcheck(Case):
         for path, body in (("/set", PERL_WORDS), ("/handler", PERL_LIST),
                            ("/late", b"late")) * 2:
             self.whole(nginx, path, body, port="PERL")
+        self.served(nginx)
+        self.ends_well(nginx)
+
+    def test_page(self):
+        nginx = self.checked(PAGES + COUNTED)
+        for path in ("/status", "/json", "/prometheus"):
+            for method in ("GET", "HEAD"):
+                self.assertEqual(nginx.get(path, method=method)[0], 200)
+        nginx.ab("/f1000", "COUNTED", requests=20, connections=4)
+        self.assertEqual(nginx.get("/away", "COUNTED")[0], 200)
+        exposition(nginx.get("/prometheus")[2].decode())
         self.served(nginx)
         self.ends_well(nginx)
 
