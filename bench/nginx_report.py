@@ -10,8 +10,8 @@ and nginx with other allocators preloaded.
 
 The rows (bench/nginx/sites.py): a static file on a kept connection and on a
 new one, proxy, a full TLS handshake, perl_set, and ModSecurity with its core
-rule set. "hakmem" has `hakmem_lanes tiny` (at most 1024 B are ours), "all"
-has `hakmem_lanes all`.
+rule set. "tiny" is the module with `hakmem_lanes tiny`: at most 1024 B are
+ours.
 
 CPU: one live worker per allocator, pinned to one processor, the client (ab)
 to another. In every round each serves the same number of requests, in rotated
@@ -45,7 +45,7 @@ from nginx_server import Server  # noqa: E402
 
 STOCK = "stock"
 # An allocator's name -> hakmem_lanes, or what is preloaded.
-LANES = {"hakmem": "tiny", "all": "all"}
+LANES = {"hakmem": "all", "tiny": "tiny"}
 PRELOADS = {peer.name: peer.preload for peer in bench.PEERS if peer.preload}
 ALLOCATORS = [STOCK, *LANES, *PRELOADS, "again"]
 

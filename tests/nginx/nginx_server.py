@@ -619,14 +619,16 @@ class Load:
     Each answer must have status 200 and the body. A connection that is kept
     alive may be closed by the server while a request is on its way, without a
     word; such a request is sent again once, on a new connection. Everything
-    else is a failure; leaving raises Complaint with the first of them.
+    else is a failure; leaving raises Complaint with the first of them, if the
+    load is not `lossy`.
     """
 
     def __init__(self, nginx, path, body, *, port="HTTP", tls=False,
-                 keepalive=False, threads=4, pause=0.0005):
+                 keepalive=False, threads=4, pause=0.0005,
+                 lossy=False):
         self.nginx, self.path, self.body = nginx, path, body
         self.port, self.tls, self.keepalive = port, tls, keepalive
-        self.pause = pause
+        self.pause, self.lossy = pause, lossy
         self.requests, self.failures = 0, []
         self.lock = threading.Lock()
         self.ending = threading.Event()
@@ -647,7 +649,7 @@ class Load:
         if kind is None:
             if any(thread.is_alive() for thread in self.threads):
                 raise Complaint("a request of the load never ended")
-            if self.failures:
+            if self.failures and not self.lossy:
                 raise Complaint(
                     f"{len(self.failures)} of {self.requests} requests"
                     f" failed, the first: {self.failures[0]}\n"
