@@ -67,6 +67,20 @@ class Preload(Case):
                 self.assertEqual(one["served_by"], "system")
                 self.assertIn(why, one["why"])
 
+    def start_with(self, main):
+        """A server that has nested configuration files, and the library by
+        another name, below its prefix."""
+        nginx = Server(SITE, main, start=False)
+        self.addCleanup(nginx.destroy)
+        (nginx.prefix / "lib").mkdir()
+        (nginx.prefix / "lib/here.so").symlink_to(LIBRARY.resolve())
+        nginx.write("one.conf", "include tw*.conf;")
+        nginx.write("two.conf", "include three.conf;")
+        nginx.write("three.conf", PRELOAD)
+        nginx.start()
+        self.addCleanup(nginx.stop)
+        return nginx
+
 
 class Serves(Preload):
     def test_figures(self):
@@ -134,8 +148,7 @@ class Serves(Preload):
 
     def test_relative(self):
         """To the prefix, as in load_module."""
-        name = "../" * 30 + str(LIBRARY).lstrip("/")
-        nginx = self.server(main=f"hakmem_mode preload {name};")
+        nginx = self.start_with("hakmem_mode preload lib/here.so;")
         for pid in nginx.workers():
             self.assertTrue(loaded(pid, str(LIBRARY)))
 
@@ -171,17 +184,6 @@ class Descriptors(Preload):
                 names = descriptors(pid)
                 self.assertFalse([name for name in names
                                   if name.endswith(".conf")], names)
-
-    def start_with(self, main):
-        """A server with nested configuration files below its prefix."""
-        nginx = Server(SITE, main, start=False)
-        self.addCleanup(nginx.destroy)
-        nginx.write("one.conf", "include tw*.conf;")
-        nginx.write("two.conf", "include three.conf;")
-        nginx.write("three.conf", PRELOAD)
-        nginx.start()
-        self.addCleanup(nginx.stop)
-        return nginx
 
     def test_inherited_stay(self):
         """Descriptors that nginx was given are as in a stock one."""

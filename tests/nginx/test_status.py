@@ -444,7 +444,7 @@ class Refused(Judged):
     """Bad values: nginx -t names the line."""
 
     def refused(self, http, what):
-        nginx = self.server()
+        nginx = self.server(PAGES)
         nginx.configure(http=http)
         status, said = nginx.test()
         self.assertNotEqual(status, 0, said)
