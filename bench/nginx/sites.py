@@ -94,7 +94,9 @@ ROWS = [
         "modsecurity on; modsecurity_rules_file @PREFIX@/rules.conf;"),
         path="/page?name=value&word=some",
         modules=("ngx_http_modsecurity_module",),
-        objects="nginx libcrypto libmodsecurity libstdc++", requests=150,
+        # The connector frees what libmodsecurity made for a refusal.
+        objects="nginx libcrypto libmodsecurity libstdc++"
+        " ngx_http_modsecurity_module", requests=150,
         insn=20),
 ]
 
