@@ -119,7 +119,7 @@ SHARED := $(if $(filter asan tsan,$(VARIANT)),,libhakmem.so)
 # tests/support is linked into all of them.
 TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
     $(if $(filter 1,$(HARDENED)),,tests/unit/hard%.c), \
-    $(wildcard tests/unit/*.c tests/lua/*.c)))
+    $(wildcard tests/unit/*.c tests/lua/*.c tests/nginxunit/*.c)))
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 
 # One source, a program per allocator; `none` is the loop by itself.
@@ -225,10 +225,82 @@ $(NGINX_LIB): $(CORE:%.c=$(BUILD)/obj/%.o) $(NGINX:%.c=$(BUILD)/obj/%.o)
 nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not set
 	@:
 
-$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[ch] \
-    adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh)
+$(NGINX_MODULE): export CC := $(CC)
+$(NGINX_MODULE): export NGX_SANITIZE = $(filter -fsanitize=%,$(FLAGS))
+
+# Where Debian's nginx looks for modules, and for what loads them.
+NGINX_MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | \
+    sed -n 's/.*--modules-path=\([^ ]*\).*/\1/p'),/usr/lib/nginx/modules)
+NGINX_AVAILABLE_DIR ?= /usr/share/nginx/modules-available
+NGINX_ENABLED_DIR ?= /etc/nginx/modules-enabled
+NGINX_LOAD := mod-http-hakmem.conf
+NGINX_INSTALLED = $(NGINX_MODULES_DIR)/$(notdir $(NGINX_MODULE)) \
+    $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)
+
+# As root: make install-nginx && nginx -t && nginx -s reload
+.PHONY: install-nginx uninstall-nginx
+install-nginx: nginx ## install the module and what loads it, DESTDIR before it
+	$(SAY) INST '$(DESTDIR)$(NGINX_MODULES_DIR)'
+	$(Q)install -d $(NGINX_INSTALLED:%='$(DESTDIR)'"$$(dirname %)")
+	$(Q)install -m 644 $(NGINX_MODULE) '$(DESTDIR)$(NGINX_MODULES_DIR)'
+	$(Q)echo 'load_module modules/$(notdir $(NGINX_MODULE));' \
+	    >'$(DESTDIR)$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)'
+	$(Q)ln -sf '$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)' \
+	    '$(DESTDIR)$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)'
+
+uninstall-nginx: ## remove what install-nginx put there
+	$(SAY) RM '$(DESTDIR)$(NGINX_MODULES_DIR)'
+	$(Q)rm -f $(NGINX_INSTALLED:%='$(DESTDIR)'%)
+
+$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
+    adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
+    include/hakmem_ngx.h)
 	$(SAY) NGINX $@
 	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(NGINX_DIR) $(NGINX_LIB)
+
+.PHONY: check-nginx check-nginx-valgrind
+
+# NGINX_TESTS: some, as unittest names them: NGINX_TESTS='test_serving'.
+check-nginx: nginx ## test the module in Debian's nginx
+	@cd tests/nginx && HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	    HAKMEM_BUILD='$(abspath $(BUILD))' \
+	    $(PYTHON) -m unittest $(or $(NGINX_TESTS),discover) \
+	    $(if $(filter 1,$(V)),-v)
+
+# A module of somebody else's, that uses the pools of hakmem_ngx.h.
+NGINX_SAMPLE := $(BUILD)/nginx-sample/objs/ngx_http_hakmem_sample_module.so
+$(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
+    include/hakmem_ngx.h adapters/nginx/build.sh
+	$(SAY) NGINX $@
+	$(Q)adapters/nginx/build.sh $(NGINX_SRC) $(BUILD)/nginx-sample \
+	    $(NGINX_LIB) tests/nginx/sample
+check-nginx: $(NGINX_SAMPLE)
+
+# The tests preload it.
+check-nginx: $(SHARED:%=$(BUILD)/%)
+
+# The status page's shared zone by itself; nginx's headers come with a build.
+NGINX_STRESS := $(BUILD)/tests/nginx/status_stress
+$(NGINX_STRESS): tests/nginx/status_stress.c $(NGINX_MODULE) $(STAMP)
+	$(SAY) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O2 -g -Wall -Wextra -Wno-unused-parameter \
+	    $(if $(filter 1,$(WERROR)),-Werror) -Iadapters/nginx -Iinclude \
+	    $(patsubst %,-I$(NGINX_DIR)/%,objs src/core src/event \
+	        src/event/modules src/os/unix) $< -o $@
+check-nginx: $(NGINX_STRESS)
+
+check-nginx-valgrind: nginx ## the same module under valgrind, requests of every kind
+	@$(MAKE) check-nginx NGINX_TESTS=valgrind_check
+
+# BENCH_ARGS goes to nginx_report.py: '--insn', '--memory', '--rows static,tls'.
+.PHONY: bench-nginx
+bench-nginx: ## nginx with the module, stock and on other allocators
+	@.ci/install-deps nginx nginx-bench
+	@$(MAKE) nginx
+	@HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	    $(PYTHON) bench/nginx_report.py --csv $(BUILD)/bench-nginx.csv \
+	    $(BENCH_ARGS)
 
 # What stands for "a stock interpreter": Debian's, where there is one.
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -316,6 +388,43 @@ $(filter $(BUILD)/tests/lua/%,$(TESTS)): $(BUILD)/tests/%: \
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -o $@ $^ -lcriterion $(LUA_LIBS) -lm -ldl
 
+# The nginx adapter's part that knows nothing of nginx.
+$(BUILD)/libhakmem_nginx_testing.a: $(CORE:%.c=$(BUILD)/testing/%.o) \
+    $(NGINX:%.c=$(BUILD)/testing/%.o)
+$(BUILD)/testing/tests/nginxunit/%.o: FLAGS += -Iadapters/nginx -Itests/unit
+$(filter $(BUILD)/tests/nginxunit/%,$(TESTS)): $(BUILD)/tests/%: \
+    $(BUILD)/testing/tests/%.o $(SUPPORT) $(BUILD)/libhakmem_nginx_testing.a
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $(filter-out %.so,$^) $(NGINX_LINK_$(@F)) -lcriterion -lm -ldl
+
+# Objects whose slots are written; what each has that others have not.
+NGINX_OBJECTS := $(BUILD)/tests/nginxunit/objects
+NGINX_OBJECT_now := -Wl,-z,now,-z,relro
+NGINX_OBJECT_lazy := -Wl,-z,lazy,-z,norelro
+NGINX_OBJECT_data := -DWITH_DATA
+NGINX_OBJECT_argz := -DWITH_ARGZ
+NGINX_OBJECT_own := -DWITH_OWN
+NGINX_OBJECT_module := -DWITH_MODULE
+NGINX_OBJECT_cxx := -DWITH_NEW -Wl,--no-as-needed -lstdc++
+NGINX_OBJECT_COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE= -O1 -g -fPIC -fno-builtin \
+    -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) -shared
+$(BUILD)/tests/nginxunit/slots: $(patsubst %,$(NGINX_OBJECTS)/libngx%.so, \
+    now lazy data argz own module cxx)
+$(BUILD)/tests/nginxunit/alloc: $(NGINX_OBJECTS)/libatfork.so
+NGINX_LINK_alloc = -L$(NGINX_OBJECTS) -Wl,--no-as-needed,-latfork,--as-needed \
+    -Wl,-rpath,'$$ORIGIN/objects'
+
+$(NGINX_OBJECTS)/libngx%.so: tests/nginxunit/objects/object.c $(STAMP)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(NGINX_OBJECT_COMPILE) -o $@ $< $(NGINX_OBJECT_$*)
+
+$(NGINX_OBJECTS)/libatfork.so: tests/nginxunit/objects/atfork.c $(STAMP)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(NGINX_OBJECT_COMPILE) -o $@ $<
+
 include tests/wrap/programs.mk
 
 # ---- fuzzing ----------------------------------------------------------------
@@ -375,9 +484,12 @@ fuzz-merge: $(FUZZER)
 
 test: ## install what is missing, build, run every test
 	@.ci/install-deps test python
-	@tests/sum.sh '$(MAKE) check' \
+	@.ci/install-deps nginx && nginx='$(MAKE) check-nginx' || \
+	    { nginx=; echo 'test: without nginx, its tests are left out'; }; \
+	tests/sum.sh '$(MAKE) check' \
 	    '$(MAKE) check-python PYTHON=$(STOCK_PYTHON)' \
-	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)'
+	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)' \
+	    $${nginx:+"$$nginx"}
 
 check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
@@ -411,11 +523,16 @@ $(PRELOAD_THREADS): tests/preload/threads.cc $(STAMP)
 
 # ---- demo and benchmarks ----------------------------------------------------
 
-demo: ## install what is missing, run Lua and Python programs with and without HAKMEM
+demo: ## install what is missing, run Lua, Python and nginx with and without HAKMEM
 	@.ci/install-deps demo python
 	@$(MAKE) lib lua $(BENCH_LUA)
 	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py --quick
 	@echo && $(MAKE) bench-python-run PYTHON=$(STOCK_PYTHON) BENCH_ARGS=--quick
+	@echo; if why=$$(.ci/install-deps nginx 2>&1) && $(MAKE) nginx; then \
+	    HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	        $(PYTHON) bench/nginx_demo.py; \
+	else echo "nginx: left out; $${why:-its module could not be built}" | \
+	    tail -n 1; fi
 
 # BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'.
 bench: ## malloc beside four other allocators: time, memory, faults, a picture
@@ -523,7 +640,18 @@ MANDIR ?= $(PREFIX)/share/man
 LUADIR ?= $(LIBDIR)/lua/5.4
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 
-HEADERS := hakmem.h hakmem_lua.h hakmem_stats.def
+# The nginx module knows where the library will be: "hakmem_mode preload".
+NGINX_LIBRARY := $(NGINX_DIR)/library
+ifneq ($(file <$(NGINX_LIBRARY)),$(LIBDIR)/libhakmem.so)
+$(NGINX_LIBRARY): force
+endif
+$(NGINX_LIBRARY):
+	@mkdir -p $(@D)
+	@echo '$(LIBDIR)/libhakmem.so' >$@
+$(NGINX_MODULE): $(NGINX_LIBRARY)
+$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+
+HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
 LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
 
 # A page for each function, which leads to the page that has it.
@@ -583,7 +711,8 @@ format: ## rewrite the C files in the project's style
 	@.ci/lint-format --apply
 
 install-deps: ## install every package any target needs
-	@.ci/install-deps demo test fuzz bench lint ci preload python
+	@.ci/install-deps demo test fuzz bench lint ci preload python nginx \
+	    nginx-bench
 
 clean: ## remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))

@@ -228,11 +228,24 @@ static void check_start(const void *p, unsigned class, const char *caller)
     hak_link_refuse(p);
 }
 
-/* The class of p, in a Tiny slab; fatal if that is not heap's and sealed. */
-static unsigned sealed_class(struct hak_heap *heap, void *p, const char *caller)
+/*
+ * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
+ * if it is neither a sealed slab of heap's nor its starter slab.
+ */
+static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
 {
-    uint32_t byte = hak_range_tag_of(p) ^ heap->tiny.tag ^ HAK_TAG_SEALED;
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t byte = (tag ^ heap->tiny.tag) & ~HAK_TAG_SEALED;
+    unsigned class;
 
+    if (byte == HAK_TAG_PACKED) {
+        class = hak_tiny_class_of(p, tag);
+        if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
+            hak_lane_check(p, caller);
+        }
+        hak_link_refuse(p);
+        return class;
+    }
     if (byte >= HAK_TAG_TINY_END) {
         hak_lane_check(p, caller);
         hak_fatal("%s(%p): a block of another heap", caller, p);
@@ -241,10 +254,25 @@ static unsigned sealed_class(struct hak_heap *heap, void *p, const char *caller)
     return byte / HAK_TAG_TINY;
 }
 
-static HAK_NOINLINE void free_sealed(struct hak_heap *heap, void *p)
+/* Frees p, of the class, in a slab that is not sealed. */
+HAK_INLINE void push(struct hak_heap *heap, unsigned class, void *p)
 {
-    heap->live -= hak_tiny_size[sealed_class(heap, p, "hak_heap_free")];
-    hak_tiny_seal_free(&heap->tiny, p, hak_range_tag_of(p));
+    if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
+        hak_heap_look(heap, &heap->tiny.bins[class]);
+    }
+}
+
+static HAK_NOINLINE void free_slow(struct hak_heap *heap, void *p)
+{
+    unsigned class = class_slow(heap, p, "hak_heap_free");
+    uint32_t tag = hak_range_tag_of(p);
+
+    heap->live -= hak_tiny_size[class];
+    if ((tag & HAK_TAG_SEALED) != 0) {
+        hak_tiny_seal_free(&heap->tiny, p, tag);
+    } else {
+        push(heap, class, p);
+    }
 }
 
 void hak_heap_free(hak_heap *heap, void *p)
@@ -262,15 +290,13 @@ void hak_heap_free(hak_heap *heap, void *p)
     }
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
-        free_sealed(heap, p);
+        free_slow(heap, p);
         return;
     }
     class = byte / HAK_TAG_TINY;
     check_start(p, class, "hak_heap_free");
     heap->live -= hak_tiny_size[class];
-    if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
-        hak_heap_look(heap, &heap->tiny.bins[class]);
-    }
+    push(heap, class, p);
 }
 
 /* The usable size of p, a block of this heap. */
@@ -288,7 +314,7 @@ static size_t size_of(struct hak_heap *heap, void *p)
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;
     class = byte / HAK_TAG_TINY;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
-        class = sealed_class(heap, p, "hak_heap_realloc");
+        class = class_slow(heap, p, "hak_heap_realloc");
     }
     check_start(p, class, "hak_heap_realloc");
     return hak_tiny_size[class];

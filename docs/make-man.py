@@ -5,9 +5,9 @@
     docs/make-man.py --links     prints "hak_NAME.3 PAGE" for every function
     docs/make-man.py --options   prints the names of all options
 
-PAGE is hakmem.3, hakmem_lua.3, hakmem_py.1 or hakmem.7. The date is that of the newest
-source, or SOURCE_DATE_EPOCH. Whatever can't be understood is an error that
-names the file and the line.
+PAGE is hakmem.3, hakmem_lua.3, hakmem_ngx.3, hakmem_py.1 or hakmem.7. The date
+is that of the newest source, or SOURCE_DATE_EPOCH. Whatever can't be understood
+is an error that names the file and the line.
 """
 import ast
 import datetime
@@ -18,7 +18,8 @@ import sys
 import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-HEADERS = {"hakmem.3": "hakmem.h", "hakmem_lua.3": "hakmem_lua.h"}
+HEADERS = {"hakmem.3": "hakmem.h", "hakmem_lua.3": "hakmem_lua.h",
+           "hakmem_ngx.3": "hakmem_ngx.h"}
 OPTIONS = [ROOT / "core" / "options.def",
            *sorted(ROOT.glob("adapters/*/*_options.def"))]
 STATS = ROOT / "include" / "hakmem_stats.def"
@@ -43,8 +44,9 @@ def running(text):
     """A paragraph: names set off, a sentence on a line of its own."""
     text = escape(" ".join(text.split()))
     text = re.sub(r"`([^`]+)`", r"\\fI\1\\fP", text)
-    text = re.sub(r"\b(hak_\w+|HAK_\w+|HAKMEM_\w+|LD_PRELOAD|NULL|EINVAL|"
-                  r"ENOMEM|PTRDIFF_MAX)\b(?!\.h)", r"\\fB\1\\fP", text)
+    text = re.sub(r"\b(hak_\w+|HAK_\w+|HAKMEM_\w+|ngx_\w+|NGX_\w+|"
+                  r"LD_PRELOAD|NULL|EINVAL|ENOMEM|PTRDIFF_MAX)\b(?!\.h)",
+                  r"\\fB\1\\fP", text)
     lines = []
     for sentence in re.split(r"(?<=[.!?:]) (?=[A-Z\\])", text):
         lines += textwrap.wrap(sentence, 78, break_long_words=False,
@@ -267,12 +269,13 @@ def read_header(path):
     while at < len(lines):
         line = lines[at]
         title = re.fullmatch(r"/\* -+ (.+?) -+ \*/", line)
-        if re.match(r"#\s*if", line) and not line.startswith("#ifndef HAKMEM"):
+        if re.match(r"#\s*if", line) and not re.match(r"#ifndef _?HAKMEM",
+                                                      line):
             hidden += 1
         elif re.match(r"#\s*endif", line):
             hidden -= 1
         elif hidden or not line.strip() or line.startswith(
-                ("#ifndef", "#include", "#define HAKMEM")):
+                ("#ifndef", "#include", "#define HAKMEM", "#define _HAKMEM")):
             pass
         elif title:
             groups.append(Group(title[1]))
@@ -294,7 +297,7 @@ def read_header(path):
 def prototype(code):
     """A function's declaration in one line, or None for anything else."""
     text = " ".join(" ".join(code).split())
-    if not text.startswith("HAK_API"):
+    if not re.match(r"HAK_API|[\w *]+\bngx_hak_\w+\(", text):
         return None
     text = re.sub(r"HAK_API |\s*HAK_ATTR_\w+(\([^()]*\))?", "", text)
     return text

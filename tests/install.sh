@@ -51,7 +51,7 @@ files_of() {
 }
 
 expected() {
-    for header in hakmem.h hakmem_lua.h hakmem_stats.def; do
+    for header in hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def; do
         echo "./include/$header"
     done
     for library in $LIBS; do
@@ -62,7 +62,8 @@ expected() {
     done
     echo ./lib/lua/5.4/hakmem.so
     echo ./lib/pkgconfig/hakmem.pc
-    for page in hakmem.3 hakmem_lua.3 hakmem.7 hakmem_py.1 hak_malloc.3 hak_lua_alloc.3; do
+    for page in hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hakmem_py.1 \
+        hak_malloc.3 hak_lua_alloc.3 ngx_hak_palloc.3; do
         echo "./share/man/man${page##*.}/$page"
     done
 }

@@ -1,17 +1,19 @@
 #!/bin/sh
 # build.sh - builds the nginx module against a source tree of nginx.
 #
-#     build.sh NGINX_SRC WORK LIB
+#     build.sh NGINX_SRC WORK LIB [MODULE]
 #
 # NGINX_SRC is the tree that Debian's nginx-dev installs, whose conf_flags make
 # a module that Debian's nginx loads, or any other: then the environment's
 # NGX_CONF_FLAGS is what configure gets. LIB is libhakmem_nginx.a. The tree
 # stays as it is: nginx's configure runs in WORK, where links lead to it. The
-# module is WORK/objs/ngx_http_hakmem_module.so.
+# module is WORK/objs/ngx_http_hakmem_module.so. MODULE is another one's
+# directory, with a file `config` as nginx wants it. CC is the compiler,
+# NGX_SANITIZE an option that its compiling and linking get.
 set -eu
 
 src=$1 work=$2 lib=$(realpath "$3")
-here=$(realpath "$(dirname "$0")")
+module=$(realpath "${4-$(dirname "$0")}")
 
 [ -x "$src/configure" ] || [ -x "$src/auto/configure" ] || {
     echo "build.sh: no nginx source in '$src': install nginx-dev or set" \
@@ -34,8 +36,10 @@ fi
 cd "$work"
 export HAKMEM_NGINX_LIB="$lib"
 # shellcheck disable=SC2086  # a list of words
-$configure ${NGX_CONF_FLAGS-} --builddir="$PWD/objs" \
-    --add-dynamic-module="$here" >configure.log 2>&1 || {
+$configure ${NGX_CONF_FLAGS-} --builddir="$PWD/objs" --with-cc="${CC:-gcc}" \
+    ${NGX_SANITIZE:+"--with-cc-opt=$NGX_SANITIZE"} \
+    ${NGX_SANITIZE:+"--with-ld-opt=$NGX_SANITIZE"} \
+    --add-dynamic-module="$module" >configure.log 2>&1 || {
     tail -n 5 configure.log >&2
     echo "build.sh: nginx's configure failed; all of what it said:" \
         "$PWD/configure.log" >&2

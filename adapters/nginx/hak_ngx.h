@@ -1,7 +1,8 @@
 /*
  * hak_ngx.h - the part of the nginx adapter that knows nothing of nginx:
  * the allocation functions that take the place of libc's in chosen objects
- * (hak_ngx_alloc.c), and how they get there (hak_ngx_slots.c).
+ * (hak_ngx_alloc.c, hak_ngx_libc.c, hak_ngx_new.c), and how they get there
+ * (hak_ngx_names.c, hak_ngx_elf.c, hak_ngx_slots.c).
  *
  * A loaded object calls malloc through a slot of its own, a pointer that the
  * dynamic linker filled in. We write our function's address there. An object
@@ -25,14 +26,17 @@ typedef enum { HAK_NGX_TINY, HAK_NGX_ALL } hak_ngx_lanes;
 
 void hak_ngx_set_lanes(hak_ngx_lanes lanes);
 
-/* A name that objects import, and what its slot is to point at. */
-typedef struct hak_ngx_name {
-    const char *name;
-    void *ours;
-} hak_ngx_name;
+/*
+ * Makes the calling thread ready to be served. False: there is no address
+ * range or no memory; nothing is to be patched then.
+ */
+bool hak_ngx_start(void);
 
-/* All of them; the last has no name. */
-extern const hak_ngx_name hak_ngx_names[];
+/*
+ * Gives back what has been idle for a while (the core's own rule, which else
+ * works only while there are requests); of the calling thread.
+ */
+void hak_ngx_tick(void);
 
 /* Bytes that the patched objects have asked for so far, in all threads. */
 uint64_t hak_ngx_asked(void);
@@ -42,7 +46,7 @@ typedef struct hak_ngx_figures {
     uint64_t asked;   /* bytes */
     uint64_t large;   /* calls that went to libc: over 1024 B, lanes tiny */
     uint64_t refused; /* calls that went to libc: the core had no memory */
-    uint64_t foreign; /* blocks of libc's that were freed through us */
+    uint64_t foreign; /* blocks of libc's that were freed or resized by us */
 } hak_ngx_figures;
 
 void hak_ngx_get_figures(hak_ngx_figures *figures);
@@ -50,23 +54,53 @@ void hak_ngx_get_figures(hak_ngx_figures *figures);
 /* ---- hak_ngx_slots.c ------------------------------------------------------ */
 
 /*
- * An object that is loaded: the file name's beginning up to ".so" or the whole
- * of it ("libcrypto", "ngx_http_perl_module.so"), or "nginx" for the program.
+ * Objects that are loaded, by name: "nginx" is the program; else the file's
+ * name, whole or up to ".so", its "lib" being optional: "libcrypto" and
+ * "crypto" are libcrypto.so.3, "ngx_http_perl_module.so" is that module.
  */
 typedef struct hak_ngx_object {
     const char *name;
     unsigned slots; /* that point at us now; 0: not loaded, or it has none */
 } hak_ngx_object;
 
+typedef enum {
+    HAK_NGX_ABSENT, /* not loaded */
+    HAK_NGX_LOADED,
+    HAK_NGX_NEVER /* libc, its dynamic linker, ourselves, libhakmem.so */
+} hak_ngx_presence;
+
+hak_ngx_presence hak_ngx_find(const char *name);
+
 /*
- * Points the slots of n objects at hak_ngx_names. May be called again, for
+ * Points the slots of n objects at our functions. May be called again, for
  * objects that were loaded since: slots that are ours already stay. Returns 0;
- * or -1, all slots being as they were before any call, and why, at most `len`
- * bytes, in `why`. Not for several threads at once.
+ * or -1, all slots being as they were before this call, and why, at most `len`
+ * bytes, in `why`. Not for several threads at once, nor while one loads or
+ * unloads libraries.
  */
 int hak_ngx_patch(hak_ngx_object *objects, size_t n, char *why, size_t len);
 
-/* Writes back what the slots held. */
+/*
+ * nginx's modules free what nginx has allocated for them: hak_ngx_patch has
+ * their frees decide by address, too, though they allocate from libc unless
+ * they are among its objects. How many slots of such ones are ours.
+ */
+unsigned hak_ngx_guest_slots(void);
+
+/* Whether it could be done, as hak_ngx_patch; nothing is changed. */
+int hak_ngx_check(const hak_ngx_object *objects, size_t n, char *why,
+                  size_t len);
+
+/*
+ * Whether libraries were loaded since this was last asked, or it never was;
+ * then hak_ngx_patch may have work.
+ */
+bool hak_ngx_loaded_since(void);
+
+/*
+ * Writes back what the slots held, in objects that are still there. Blocks of
+ * ours that patched objects have must have been freed before.
+ */
 void hak_ngx_unpatch(void);
 
 #endif /* HAK_NGX_H */

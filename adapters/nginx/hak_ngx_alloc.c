@@ -1,13 +1,421 @@
 /*
- * hak_ngx_alloc.c - the allocation functions that chosen objects call.
+ * hak_ngx_alloc.c - malloc, free and their kin, as patched objects call them.
+ *
+ * A request is the core's or libc's by its size; the core serves it from the
+ * calling thread's heap. What it refuses goes to libc, too. Hot paths are a bin
+ * of Tiny's or Pool's (hot.h), the rest are tail calls.
+ *
+ * libc is called by its usual names: our own object's slots stay as they are.
  */
-#include "hak_ngx.h"
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
-#include <hakmem.h>
+#include "hak_ngx_hot.h"
+#include "hak_ngx_names.h"
 
-const hak_ngx_name hak_ngx_names[] = {{NULL, NULL}};
+size_t hak_ngx_most = HAK_LANE_TINY_MAX;
+size_t hak_ngx_most_hot = HAK_LANE_TINY_MAX;
 
 void hak_ngx_set_lanes(hak_ngx_lanes lanes)
 {
-    (void)lanes;
+    bool all = lanes == HAK_NGX_ALL;
+
+    hak_ngx_most = all ? HAK_LANE_HUGE_MAX : HAK_LANE_TINY_MAX;
+    hak_ngx_most_hot = all ? HAK_LANE_POOL_MAX : HAK_LANE_TINY_MAX;
+}
+
+/* ---- figures --------------------------------------------------------------- */
+
+/* The calling thread's; NULL: it has no heap, its calls are not counted. */
+HAK_INLINE hak_ngx_figures *figures_here(void)
+{
+    return HAK_LIKELY(hak_thread_has_heap()) ? hak_ngx_figures_of(hak_self)
+                                             : NULL;
+}
+
+static void count_asked(size_t size)
+{
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->asked += size;
+    }
+}
+
+static void count_large(size_t size)
+{
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->asked += size;
+        figures->large++;
+    }
+}
+
+static void count_refused(size_t size)
+{
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->asked += size;
+        figures->refused++;
+    }
+}
+
+static void count_foreign(void)
+{
+    hak_ngx_figures *figures = figures_here();
+
+    if (figures != NULL) {
+        figures->foreign++;
+    }
+}
+
+/* Each is a whole word, which its thread may be changing. */
+HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
+{
+    uint32_t heaps = hak_range.size != 0 ? hak_range_heap_count() : 0;
+
+    *figures = (hak_ngx_figures){0};
+    for (uint32_t id = 1; id <= heaps; id++) {
+        struct hak_heap *heap = hak_range_heap(id);
+        uint32_t state = atomic_load(&heap->state);
+
+        if (state == HAK_HEAP_OWNED || state == HAK_HEAP_PARKED) {
+            const hak_ngx_figures *part = hak_ngx_figures_of(heap);
+
+            figures->asked += part->asked;
+            figures->large += part->large;
+            figures->refused += part->refused;
+            figures->foreign += part->foreign;
+        }
+    }
+}
+
+uint64_t hak_ngx_asked(void)
+{
+    hak_ngx_figures figures;
+
+    hak_ngx_get_figures(&figures);
+    return figures.asked;
+}
+
+/* ---- the thread, forks ---------------------------------------------------- */
+
+/* Where the core would get no range, it need not say so: the caller does. */
+static bool may_reserve(void)
+{
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur / 2 >= HAK_GIB;
+}
+
+bool hak_ngx_start(void)
+{
+    enum hak_reason reason;
+
+    return may_reserve() && hak_thread_heap(&reason) != NULL;
+}
+
+void hak_ngx_tick(void)
+{
+    if (hak_thread_has_heap()) {
+        hak_heap_look_around(hak_self);
+    }
+}
+
+static __thread struct hak_heap *aside
+    __attribute__((tls_model("initial-exec")));
+
+/*
+ * Another object's fork handlers may allocate while the core's locks are held
+ * and must not wait for them: meanwhile the thread looks as if it had ended,
+ * and libc serves it. Registered before the core's own handlers (thread.c):
+ * hence begun after them and undone before.
+ */
+static void fork_begins(void)
+{
+    aside = hak_self;
+    hak_self = (struct hak_heap *)&hak_heap_exited;
+}
+
+static void fork_ends(void)
+{
+    hak_self = aside;
+}
+
+__attribute__((constructor(101))) static void watch_forks(void)
+{
+    pthread_atfork(fork_begins, fork_ends, fork_ends);
+}
+
+/* ---- slow paths ----------------------------------------------------------- */
+
+static void *no_memory(void)
+{
+    errno = ENOMEM;
+    return NULL;
+}
+
+static void *from_libc(size_t alignment, size_t size, bool zero)
+{
+    if (alignment > HAK_LANE_ALIGN) {
+        return memalign(alignment, size);
+    }
+    return zero ? calloc(1, size) : malloc(size);
+}
+
+/* `alignment` is a power of two, at least 16. NULL: errno is ENOMEM. */
+static HAK_NOINLINE void *alloc_slow(size_t alignment, size_t size, bool zero)
+{
+    enum hak_reason reason;
+    void *p;
+
+    if (size > PTRDIFF_MAX) {
+        return no_memory();
+    }
+    if (size > hak_ngx_most ||
+        (alignment > HAK_LANE_TINY_MAX && hak_ngx_most == HAK_LANE_TINY_MAX)) {
+        count_large(size);
+        return from_libc(alignment, size, zero);
+    }
+    p = hak_lane_alloc(alignment, size, zero, &reason);
+    if (HAK_UNLIKELY(p == NULL)) {
+        count_refused(size);
+        return from_libc(alignment, size, zero);
+    }
+    count_asked(size);
+    return p;
+}
+
+void *hak_ngx_malloc_slow(size_t size)
+{
+    void *p;
+
+    if (size > hak_ngx_most) {
+        count_large(size);
+        return malloc(size);
+    }
+    p = hak_hot_run(size);
+    if (p != NULL) {
+        count_asked(size);
+        return p;
+    }
+    return alloc_slow(HAK_LANE_ALIGN, size, false);
+}
+
+static HAK_NOINLINE void free_own(void *p)
+{
+    if (!hak_hot_run_free(p)) {
+        hak_lane_free(p, "free");
+    }
+}
+
+/* Since 2.33 glibc's own free keeps errno. */
+#if __GLIBC_PREREQ(2, 33)
+#define free_keeping free
+#else
+static void free_keeping(void *p)
+{
+    int saved = errno;
+
+    free(p);
+    errno = saved;
+}
+#endif
+
+static HAK_NOINLINE void free_slow(void *p)
+{
+    if (p == NULL) {
+        return;
+    }
+    if (hak_range_owns(p)) {
+        free_own(p);
+        return;
+    }
+    count_foreign();
+    free_keeping(p);
+}
+
+/* ---- malloc, free, calloc -------------------------------------------------- */
+
+void *hak_ngx_malloc(size_t size)
+{
+    void *p = hak_ngx_take(size);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_ngx_malloc_slow(size);
+}
+
+void hak_ngx_free(void *p)
+{
+    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+        free_slow(p);
+    }
+}
+
+void *hak_ngx_calloc(size_t items, size_t size)
+{
+    size_t bytes;
+    void *p;
+
+    if (HAK_UNLIKELY(__builtin_mul_overflow(items, size, &bytes))) {
+        return no_memory();
+    }
+    p = hak_ngx_take(bytes);
+    return HAK_LIKELY(p != NULL) ? memset(p, 0, bytes)
+                                 : alloc_slow(HAK_LANE_ALIGN, bytes, true);
+}
+
+/* ---- realloc --------------------------------------------------------------- */
+
+/* To libc: a size that is not ours, or no memory. */
+static void *move_out(void *p, size_t size)
+{
+    void *moved = malloc(size);
+
+    if (moved != NULL) {
+        memcpy(moved, p, hak_min(hak_lane_usable(p, "realloc"), size));
+        hak_ngx_free(p);
+    }
+    return moved;
+}
+
+static void *realloc_own(void *p, size_t size)
+{
+    enum hak_reason reason;
+    void *moved;
+
+    if (size > PTRDIFF_MAX) {
+        return no_memory();
+    }
+    if (size > hak_ngx_most) {
+        count_large(size);
+        return move_out(p, size);
+    }
+    moved = hak_lane_realloc(p, size, &reason, "realloc");
+    if (HAK_UNLIKELY(moved == NULL)) {
+        count_refused(size);
+        return move_out(p, size);
+    }
+    count_asked(size);
+    return moved;
+}
+
+/* A block of libc's stays there. */
+static void *realloc_foreign(void *p, size_t size)
+{
+    count_foreign();
+    count_asked(size);
+    return realloc(p, size);
+}
+
+void *hak_ngx_realloc(void *p, size_t size)
+{
+    if (p == NULL) {
+        return hak_ngx_malloc(size);
+    }
+    if (size == 0) {
+        hak_ngx_free(p);
+        return NULL;
+    }
+    return HAK_LIKELY(hak_range_owns(p)) ? realloc_own(p, size)
+                                         : realloc_foreign(p, size);
+}
+
+void *hak_ngx_guest_realloc(void *p, size_t size)
+{
+    return hak_range_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
+}
+
+void *hak_ngx_reallocarray(void *p, size_t items, size_t size)
+{
+    size_t bytes;
+
+    if (__builtin_mul_overflow(items, size, &bytes)) {
+        return no_memory();
+    }
+    return hak_ngx_realloc(p, bytes);
+}
+
+/* ---- aligned blocks -------------------------------------------------------- */
+
+void *hak_ngx_aligned_alloc(size_t alignment, size_t size)
+{
+    if (alignment <= HAK_LANE_ALIGN) {
+        return hak_ngx_malloc(size);
+    }
+    if (alignment > SIZE_MAX / 2 + 1) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (!hak_is_pow2(alignment)) {
+        /* As glibc: the next power of two. */
+        alignment = (size_t)1 << (64 - __builtin_clzl(alignment));
+    }
+    if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX - size) {
+        return no_memory();
+    }
+    return alloc_slow(alignment, size, false);
+}
+
+static HAK_NOINLINE int posix_memalign_slow(void **out, size_t alignment,
+                                            size_t size)
+{
+    int saved;
+    void *p;
+
+    if (alignment < sizeof(void *) || !hak_is_pow2(alignment)) {
+        return EINVAL;
+    }
+    saved = errno;
+    p = alignment <= HAK_LANE_ALIGN ? hak_ngx_malloc_slow(size)
+                                    : hak_ngx_aligned_alloc(alignment, size);
+    errno = saved;
+    if (p == NULL) {
+        return ENOMEM;
+    }
+    *out = p;
+    return 0;
+}
+
+/* nginx's pools are made with an alignment of 16. */
+int hak_ngx_posix_memalign(void **out, size_t alignment, size_t size)
+{
+    void *p =
+        HAK_LIKELY(alignment == HAK_LANE_ALIGN) ? hak_ngx_take(size) : NULL;
+
+    if (HAK_UNLIKELY(p == NULL)) {
+        return posix_memalign_slow(out, alignment, size);
+    }
+    *out = p;
+    return 0;
+}
+
+void *hak_ngx_valloc(size_t size)
+{
+    return hak_ngx_aligned_alloc((size_t)getpagesize(), size);
+}
+
+void *hak_ngx_pvalloc(size_t size)
+{
+    size_t page = (size_t)getpagesize();
+
+    if (size > PTRDIFF_MAX) {
+        return no_memory();
+    }
+    return hak_ngx_aligned_alloc(page, hak_round_up(size, page));
+}
+
+size_t hak_ngx_malloc_usable_size(void *p)
+{
+    if (p == NULL) {
+        return 0;
+    }
+    return hak_range_owns(p) ? hak_lane_usable(p, "malloc_usable_size")
+                             : malloc_usable_size(p);
 }

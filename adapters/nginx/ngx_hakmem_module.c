@@ -6,10 +6,29 @@
 
 
 #include <ngx_hakmem.h>
+#include <hak_ngx.h>
 
 
 static void *ngx_hakmem_create_conf(ngx_cycle_t *cycle);
 static char *ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf);
+static ngx_int_t ngx_hakmem_init_module(ngx_cycle_t *cycle);
+static ngx_int_t ngx_hakmem_init_process(ngx_cycle_t *cycle);
+static char *ngx_hakmem_objects(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_hakmem_lanes(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static char *ngx_hakmem_trim(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static char *ngx_hakmem_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static char *ngx_hakmem_invalid(ngx_conf_t *cf, const char *allowed);
+
+
+#define NGX_HAKMEM_TRIM        2000
+#define NGX_HAKMEM_TRIM_MIN    100
+#define NGX_HAKMEM_LIMIT_MIN   (1024 * 1024)
+
+
+ngx_hakmem_worker_t  ngx_hakmem_worker;
+
+static ngx_uint_t    ngx_hakmem_started;   /* this process is served */
 
 
 static ngx_command_t  ngx_hakmem_commands[] = {
@@ -19,6 +38,41 @@ static ngx_command_t  ngx_hakmem_commands[] = {
       ngx_conf_set_flag_slot,
       0,
       offsetof(ngx_hakmem_conf_t, enable),
+      NULL },
+
+    { ngx_string("hakmem_objects"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_1MORE,
+      ngx_hakmem_objects,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("hakmem_lanes"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_TAKE1,
+      ngx_hakmem_lanes,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("hakmem_trim"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_TAKE1,
+      ngx_hakmem_trim,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("hakmem_limit"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_TAKE1,
+      ngx_hakmem_limit,
+      0,
+      0,
+      NULL },
+
+    { ngx_string("hakmem_mode"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_TAKE12,
+      ngx_hakmem_mode,
+      0,
+      0,
       NULL },
 
       ngx_null_command
@@ -38,8 +92,8 @@ ngx_module_t  ngx_hakmem_module = {
     ngx_hakmem_commands,                   /* module directives */
     NGX_CORE_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
-    NULL,                                  /* init process */
+    ngx_hakmem_init_module,                /* init module */
+    ngx_hakmem_init_process,               /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
     NULL,                                  /* exit process */
@@ -58,7 +112,17 @@ ngx_hakmem_create_conf(ngx_cycle_t *cycle)
         return NULL;
     }
 
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     hcf->mode = 0;
+     *     hcf->objects = NULL;
+     */
+
     hcf->enable = NGX_CONF_UNSET;
+    hcf->lanes = NGX_CONF_UNSET_UINT;
+    hcf->trim = NGX_CONF_UNSET_MSEC;
+    hcf->limit = NGX_CONF_UNSET_SIZE;
 
     return hcf;
 }
@@ -70,6 +134,183 @@ ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf)
     ngx_hakmem_conf_t  *hcf = conf;
 
     ngx_conf_init_value(hcf->enable, 1);
+    ngx_conf_init_uint_value(hcf->lanes, HAK_NGX_ALL);
+    ngx_conf_init_msec_value(hcf->trim, NGX_HAKMEM_TRIM);
+    ngx_conf_init_size_value(hcf->limit, 0);
+
+    ngx_hakmem_mode_init(cycle, hcf);
+
+    return ngx_hakmem_check_objects(cycle, hcf);
+}
+
+
+/*
+ * A single process has had its init_process when it is told to reload: the
+ * new configuration may have more objects.
+ */
+
+static ngx_int_t
+ngx_hakmem_init_module(ngx_cycle_t *cycle)
+{
+    if (ngx_hakmem_started) {
+        ngx_hakmem_serve(cycle, ngx_hakmem_get_conf(cycle));
+    }
+
+    return NGX_OK;
+}
+
+
+/* the master, the cache manager and the cache loader stay as they are */
+
+static ngx_int_t
+ngx_hakmem_init_process(ngx_cycle_t *cycle)
+{
+    ngx_hakmem_conf_t  *hcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER
+        && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return NGX_OK;
+    }
+
+    hcf = ngx_hakmem_get_conf(cycle);
+
+    if (ngx_hakmem_mode_init_process(cycle, hcf) == NGX_DECLINED) {
+        ngx_hakmem_started = 1;
+        ngx_hakmem_serve(cycle, hcf);
+    }
+
+    ngx_hakmem_trim_start(cycle, hcf);
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_hakmem_objects(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_hakmem_conf_t  *hcf = conf;
+
+    ngx_str_t            *value;
+    ngx_uint_t            i;
+    ngx_hakmem_object_t  *object;
+
+    if (hcf->objects == NULL) {
+        hcf->objects = ngx_array_create(cf->pool, 4,
+                                        sizeof(ngx_hakmem_object_t));
+        if (hcf->objects == NULL) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+        object = ngx_array_push(hcf->objects);
+        if (object == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        object->name = value[i];
+        object->file = cf->conf_file->file.name;
+        object->line = cf->conf_file->line;
+    }
 
     return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_hakmem_lanes(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_hakmem_conf_t  *hcf = conf;
+
+    ngx_str_t  *value = cf->args->elts;
+
+    if (hcf->lanes != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    if (ngx_strcmp(value[1].data, "tiny") == 0) {
+        hcf->lanes = HAK_NGX_TINY;
+
+    } else if (ngx_strcmp(value[1].data, "all") == 0) {
+        hcf->lanes = HAK_NGX_ALL;
+
+    } else {
+        return ngx_hakmem_invalid(cf, "\"tiny\" or \"all\"");
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_hakmem_trim(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_hakmem_conf_t  *hcf = conf;
+
+    ngx_int_t   msec;
+    ngx_str_t  *value = cf->args->elts;
+
+    if (hcf->trim != NGX_CONF_UNSET_MSEC) {
+        return "is duplicate";
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        hcf->trim = 0;
+        return NGX_CONF_OK;
+    }
+
+    msec = ngx_parse_time(&value[1], 0);
+
+    if (msec == NGX_ERROR || msec < NGX_HAKMEM_TRIM_MIN) {
+        return ngx_hakmem_invalid(cf, "\"off\" or a time of at least 100ms");
+    }
+
+    hcf->trim = (ngx_msec_t) msec;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_hakmem_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_hakmem_conf_t  *hcf = conf;
+
+    ssize_t     size;
+    ngx_str_t  *value = cf->args->elts;
+
+    if (hcf->limit != NGX_CONF_UNSET_SIZE) {
+        return "is duplicate";
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        hcf->limit = 0;
+        return NGX_CONF_OK;
+    }
+
+    size = ngx_parse_size(&value[1]);
+
+    if (size == NGX_ERROR || size < NGX_HAKMEM_LIMIT_MIN) {
+        return ngx_hakmem_invalid(cf, "\"off\" or a size of at least 1m");
+    }
+
+    hcf->limit = (size_t) size;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_hakmem_invalid(ngx_conf_t *cf, const char *allowed)
+{
+    ngx_str_t  *value = cf->args->elts;
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" in \"%V\" directive, "
+                       "it must be %s", &value[1], &value[0], allowed);
+
+    return NGX_CONF_ERROR;
 }

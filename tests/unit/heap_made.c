@@ -630,6 +630,77 @@ Test(heap_made, wrong_blocks_are_fatal_and_named)
     hak_heap_free(victim, mine);
 }
 
+/* ---- a heap that starts packed ------------------------------------------- */
+
+enum { PACKED = 2000 };
+
+/* Blocks of many classes; the first ones are of the starter slab. */
+static void fill_packed(hak_heap *heap, void **blocks)
+{
+    heap->tiny.packed = true;
+    for (unsigned i = 0; i < PACKED; i++) {
+        blocks[i] = hak_heap_malloc(heap, i % 600);
+        cr_assert_not_null(blocks[i]);
+        unit_fill(blocks[i], i % 600, i);
+    }
+    cr_assert_eq(HAK_TAG_CLASS(hak_range_tag_of(blocks[0])), HAK_TAG_PACKED);
+    cr_assert_neq(HAK_TAG_CLASS(hak_range_tag_of(blocks[PACKED - 1])),
+                  HAK_TAG_PACKED);
+}
+
+/* Sealed or not, before and behind the starter slab. */
+Test(heap_made, a_packed_heap_frees_and_resizes)
+{
+    void *blocks[PACKED];
+
+    for (int seal = 0; seal < 2; seal++) {
+        hak_heap *heap = hak_heap_new(NULL);
+
+        fill_packed(heap, blocks);
+        if (seal == 1) {
+            hak_heap_seal(heap);
+        }
+        for (unsigned i = 0; i < PACKED; i++) {
+            if (i % 2 == 0) {
+                hak_heap_free(heap, blocks[i]);
+                continue;
+            }
+            blocks[i] = hak_heap_realloc(heap, blocks[i], i * 7 % 900);
+            cr_assert_not_null(blocks[i]);
+            cr_assert(unit_filled(blocks[i], hak_min(i % 600, i * 7 % 900), i));
+            unit_fill(blocks[i], i * 7 % 900, i);
+        }
+        for (unsigned i = 1; i < PACKED; i += 2) {
+            cr_assert(unit_filled(blocks[i], i * 7 % 900, i));
+            hak_heap_free(heap, blocks[i]);
+        }
+        cr_assert_eq(hak_heap_live(heap), 0);
+        hak_heap_delete(heap);
+        unit_expect_none_live();
+    }
+}
+
+Test(heap_made, wrong_blocks_of_a_packed_heap_are_fatal)
+{
+    hak_heap *other = hak_heap_new(NULL);
+    void *blocks[PACKED], *theirs[PACKED];
+
+    victim = hak_heap_new(NULL);
+    fill_packed(victim, blocks);
+    fill_packed(other, theirs);
+    expect_both_fatal(theirs[0], "a block of another heap");
+    expect_both_fatal(theirs[PACKED - 1], "a block of another heap");
+    expect_both_fatal((char *)blocks[100] + 16,
+                      "the middle of a block of 112 bytes");
+    expect_both_fatal((char *)blocks[100] + 8,
+                      "the middle of a block of 112 bytes");
+    victim = hak_heap_new(NULL);
+    victim->tiny.packed = true;
+    blocks[0] = hak_heap_malloc(victim, 100);
+    expect_both_fatal((void *)((uintptr_t)blocks[0] | (HAK_SLAB_SIZE - 16)),
+                      "an address that was never given out");
+}
+
 /* A block may be freed with hak_free by any thread, in any order. */
 Test(heap_made, hak_free_takes_blocks_of_a_heap)
 {

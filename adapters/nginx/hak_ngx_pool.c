@@ -1,0 +1,475 @@
+/*
+ * hak_ngx_pool.c - the pools of hakmem_ngx.h, without nginx: see the header.
+ */
+#include "hak_ngx_pool.h"
+
+#include <errno.h>
+#include <hakmem.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "heap.h"
+#include "hot.h"
+#include "lane.h"
+
+#define FEW_FIRST 16 /* the table's first length */
+#define NOT_FOUND UINT32_MAX
+
+/* Why there is no block. */
+static HAK_COLD void *none(struct hak_ngx_pool *pool, bool at_limit)
+{
+    pool->at_limit = at_limit;
+    pool->refused += at_limit;
+    errno = ENOMEM;
+    return NULL;
+}
+
+/* ---- beginning and end --------------------------------------------------- */
+
+void hak_ngx_pool_init(struct hak_ngx_pool *pool, size_t limit,
+                       const char *name)
+{
+    memset(pool, 0, sizeof(*pool));
+    pool->limit = limit != 0 ? limit : SIZE_MAX;
+    snprintf(pool->name, sizeof(pool->name), "%s", name != NULL ? name : "");
+}
+
+void hak_ngx_pool_end(struct hak_ngx_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->room; i++) {
+        hak_free(pool->few[i]);
+    }
+    hak_free(pool->few);
+    hak_heap_delete(pool->heap);
+    pool->few = NULL;
+    pool->heap = NULL;
+    pool->nfew = pool->room = 0;
+    pool->few_bytes = 0;
+}
+
+/* Tells the heap what the few have left of the limit. */
+static void share_limit(struct hak_ngx_pool *pool)
+{
+    struct hak_heap *heap = pool->heap;
+    size_t other;
+
+    if (heap == NULL) {
+        return;
+    }
+    if (pool->limit == SIZE_MAX) {
+        heap->limit = heap->gate = SIZE_MAX;
+        return;
+    }
+    other = atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
+    heap->limit = pool->limit - hak_min(pool->limit, pool->few_bytes);
+    heap->gate = heap->limit - hak_min(heap->limit, other);
+}
+
+/* A heap of its own for a pool that has many blocks, if one is to be had. */
+static bool open_heap(struct hak_ngx_pool *pool)
+{
+    hak_heap_config config = {.size = sizeof(config), .name = pool->name};
+
+    pool->heap = hak_heap_new(&config);
+    if (pool->heap == NULL) {
+        return false;
+    }
+    pool->heap->tiny.packed = true;
+    share_limit(pool);
+    return true;
+}
+
+/* ---- the few ------------------------------------------------------------- */
+
+/* The bytes that p, a block of a thread's heap or the system's, has. */
+HAK_INLINE size_t usable(const void *p)
+{
+    uint32_t byte;
+
+    if (!HAK_HARD && HAK_LIKELY(hak_range_owns(p))) {
+        byte = HAK_TAG_CLASS(hak_range_tag_of(p));
+        if (HAK_LIKELY(byte < HAK_TAG_TINY_END)) {
+            return hak_tiny_size[byte / HAK_TAG_TINY];
+        }
+    }
+    return hak_usable_size(p);
+}
+
+/* The place of p in a table of `room` places. */
+HAK_INLINE uint32_t few_home(const void *p, uint32_t room)
+{
+    return (uint32_t)(((uintptr_t)p / 16 * 0x9e3779b97f4a7c15) >> 40) &
+           (room - 1);
+}
+
+HAK_INLINE void few_put(void **few, uint32_t room, void *p)
+{
+    uint32_t i = few_home(p, room);
+
+    while (few[i] != NULL) {
+        i = (i + 1) & (room - 1);
+    }
+    few[i] = p;
+}
+
+/* Makes room for one more in the table, a quarter of which stays free. */
+static HAK_NOINLINE bool few_grow(struct hak_ngx_pool *pool)
+{
+    uint32_t room = pool->room != 0 ? 2 * pool->room : FEW_FIRST;
+    void **few = hak_calloc(room, sizeof(*few));
+
+    if (few == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < pool->room; i++) {
+        if (pool->few[i] != NULL) {
+            few_put(few, room, pool->few[i]);
+        }
+    }
+    hak_free(pool->few);
+    pool->few = few;
+    pool->room = room;
+    return true;
+}
+
+HAK_INLINE uint32_t few_find(const struct hak_ngx_pool *pool, const void *p)
+{
+    uint32_t i = few_home(p, pool->room);
+
+    if (HAK_UNLIKELY(pool->room == 0 || p == NULL)) {
+        return NOT_FOUND;
+    }
+    while (pool->few[i] != p) {
+        if (pool->few[i] == NULL) {
+            return NOT_FOUND;
+        }
+        i = (i + 1) & (pool->room - 1);
+    }
+    return i;
+}
+
+/* Takes what is at place i out; what stands behind it moves up. */
+HAK_INLINE void few_take(struct hak_ngx_pool *pool, uint32_t gap)
+{
+    uint32_t mask = pool->room - 1;
+    uint32_t i = gap;
+
+    while (pool->few[i = (i + 1) & mask] != NULL) {
+        /* May it move to the gap, not before its home? */
+        if (((i - few_home(pool->few[i], pool->room)) & mask) >=
+            ((i - gap) & mask)) {
+            pool->few[gap] = pool->few[i];
+            gap = i;
+        }
+    }
+    pool->few[gap] = NULL;
+}
+
+/* The most bytes that a block for `size` has. */
+static size_t block_bytes(size_t size)
+{
+    return size <= HAK_LANE_TINY_MAX
+               ? hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]]
+               : hak_large_bytes(size);
+}
+
+/* Whether the limit lets a block for `size` bytes in, beside `others`. */
+HAK_INLINE bool few_admit(const struct hak_ngx_pool *pool, size_t others,
+                          size_t size)
+{
+    return HAK_LIKELY(pool->limit == SIZE_MAX) ||
+           size > PTRDIFF_MAX || /* nobody has it */
+           (others <= pool->limit && block_bytes(size) <= pool->limit - others);
+}
+
+HAK_INLINE void *few_alloc(struct hak_ngx_pool *pool, size_t size, bool zero)
+{
+    void *p;
+
+    if (!few_admit(pool, pool->few_bytes, size)) {
+        return none(pool, true);
+    }
+    if (HAK_UNLIKELY(pool->nfew >= pool->room / 4 * 3) && !few_grow(pool)) {
+        return none(pool, false);
+    }
+    p = zero ? hak_calloc(1, size) : hak_hot_malloc(size);
+    if (!zero && HAK_UNLIKELY(p == NULL)) {
+        p = hak_malloc(size);
+    }
+    if (HAK_UNLIKELY(p == NULL)) {
+        return none(pool, false);
+    }
+    few_put(pool->few, pool->room, p);
+    pool->nfew++;
+    pool->few_bytes += usable(p);
+    pool->allocs++;
+    return p;
+}
+
+static void *few_realloc(struct hak_ngx_pool *pool, uint32_t i, size_t size)
+{
+    size_t old = usable(pool->few[i]);
+    void *p;
+
+    if (size > old && !few_admit(pool, hak_ngx_pool_live(pool) - old, size)) {
+        return none(pool, true);
+    }
+    p = hak_realloc(pool->few[i], size);
+    if (p == NULL) {
+        return none(pool, false);
+    }
+    if (p != pool->few[i]) {
+        few_take(pool, i);
+        few_put(pool->few, pool->room, p);
+    }
+    pool->few_bytes += usable(p) - old;
+    share_limit(pool);
+    return p;
+}
+
+HAK_INLINE void few_free(struct hak_ngx_pool *pool, uint32_t i)
+{
+    void *p = pool->few[i];
+
+    pool->few_bytes -= usable(p);
+    few_take(pool, i);
+    pool->nfew--;
+    pool->frees++;
+    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+        hak_free(p);
+    }
+    if (HAK_UNLIKELY(pool->heap != NULL)) {
+        share_limit(pool);
+    }
+}
+
+/* ---- the heap ------------------------------------------------------------ */
+
+/*
+ * Whether p is a block of the heap's, or an address in one of its slabs, which
+ * the core will find fault with.
+ */
+static bool heap_owns(struct hak_heap *heap, const void *p)
+{
+    struct hak_heap *owner;
+    uint32_t tag, id;
+    size_t size;
+
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        return hak_system_may_know(p) && hak_system_find(p, &owner, &size) &&
+               owner == heap;
+    }
+    tag = hak_range_tag_of(p);
+    if (HAK_LIKELY(!hak_tag_is_large(tag))) {
+        return HAK_TAG_HEAP(tag) == heap->tiny.id;
+    }
+    return hak_large_find(p, &id) != 0 && id == heap->tiny.id;
+}
+
+/* Says why, if the heap gave NULL for `size`; `refused` was its count. */
+HAK_INLINE void *heap_gave(struct hak_ngx_pool *pool, void *p, size_t size,
+                           uint64_t refused)
+{
+    return HAK_LIKELY(p != NULL)
+               ? p
+               : none(pool, size <= PTRDIFF_MAX &&
+                                pool->heap->limit_refused != refused);
+}
+
+static HAK_NOINLINE void *heap_alloc(struct hak_ngx_pool *pool, size_t size)
+{
+    uint64_t refused = pool->heap->limit_refused;
+    void *p = hak_heap_malloc(pool->heap, size);
+
+    pool->allocs += p != NULL;
+    return heap_gave(pool, p, size, refused);
+}
+
+/* A Tiny block that is in its bin, or NULL. */
+HAK_INLINE void *heap_hot_alloc(struct hak_ngx_pool *pool, size_t size)
+{
+    struct hak_heap *heap = pool->heap;
+    unsigned class;
+    void *p;
+
+    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
+        return NULL;
+    }
+    class = hak_tiny_class_16[hak_tiny_index(size)];
+    if (HAK_UNLIKELY(heap->live + hak_tiny_size[class] > heap->gate)) {
+        return NULL;
+    }
+    p = hak_bin_pop(&heap->tiny.bins[class]);
+    if (HAK_LIKELY(p != NULL)) {
+        heap->live += hak_tiny_size[class];
+        pool->allocs++;
+    }
+    return p;
+}
+
+/*
+ * The bin of a Tiny block of the heap's, or NULL: it is none, or there is
+ * something wrong with it.
+ */
+HAK_INLINE struct hak_bin *heap_bin(struct hak_heap *heap, const void *p)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t byte = tag ^ heap->tiny.tag;
+    struct hak_bin *bin;
+    unsigned class;
+
+    if (HAK_LIKELY(byte < HAK_TAG_TINY_END)) {
+        bin = hak_tiny_bin(&heap->tiny, byte);
+        return hak_tiny_is_start((uintptr_t)p, bin->magic) ? bin : NULL;
+    }
+    if (byte != HAK_TAG_PACKED) {
+        return NULL;
+    }
+    class = hak_tiny_class_of(p, tag);
+    return class < HAK_TINY_CLASSES && hak_tiny_is_block(p, tag, class)
+               ? &heap->tiny.bins[class]
+               : NULL;
+}
+
+/* Frees a Tiny block of the heap's into its bin. False: nothing was done. */
+HAK_INLINE bool heap_hot_free(struct hak_ngx_pool *pool, void *p)
+{
+    struct hak_heap *heap = pool->heap;
+    struct hak_bin *bin;
+
+    if (HAK_HARD || HAK_UNLIKELY(!hak_range_owns(p))) {
+        return false;
+    }
+    bin = heap_bin(heap, p);
+    if (HAK_UNLIKELY(bin == NULL)) {
+        return false;
+    }
+    heap->live -= hak_tiny_size[bin - heap->tiny.bins];
+    pool->frees++;
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_heap_look(heap, bin);
+    }
+    return true;
+}
+
+/* ---- the interface ------------------------------------------------------- */
+
+/* Whether the pool's blocks come from its heap, which now may have to begin. */
+HAK_INLINE bool has_heap(struct hak_ngx_pool *pool)
+{
+    return HAK_LIKELY(pool->heap != NULL) ||
+           (HAK_UNLIKELY(pool->nfew >= HAK_NGX_POOL_FEW) && open_heap(pool));
+}
+
+void *hak_ngx_pool_alloc(struct hak_ngx_pool *pool, size_t size)
+{
+    void *p;
+
+    if (!has_heap(pool)) {
+        return few_alloc(pool, size, false);
+    }
+    p = heap_hot_alloc(pool, size);
+    return HAK_LIKELY(p != NULL) ? p : heap_alloc(pool, size);
+}
+
+void *hak_ngx_pool_calloc(struct hak_ngx_pool *pool, size_t size)
+{
+    void *p;
+
+    if (!has_heap(pool)) {
+        return few_alloc(pool, size, true);
+    }
+    p = hak_ngx_pool_alloc(pool, size);
+    return p != NULL ? memset(p, 0, size) : NULL;
+}
+
+void *hak_ngx_pool_realloc(struct hak_ngx_pool *pool, void *p, size_t size)
+{
+    uint64_t refused;
+    uint32_t i;
+
+    if (p == NULL) {
+        return hak_ngx_pool_alloc(pool, size);
+    }
+    if (pool->heap != NULL && heap_owns(pool->heap, p)) {
+        refused = pool->heap->limit_refused;
+        return heap_gave(pool, hak_heap_realloc(pool->heap, p, size), size,
+                         refused);
+    }
+    i = few_find(pool, p);
+    if (i == NOT_FOUND) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return few_realloc(pool, i, size);
+}
+
+static HAK_NOINLINE bool free_few(struct hak_ngx_pool *pool, void *p)
+{
+    uint32_t i = few_find(pool, p);
+
+    if (i == NOT_FOUND) {
+        return false;
+    }
+    few_free(pool, i);
+    return true;
+}
+
+static HAK_NOINLINE bool free_slow(struct hak_ngx_pool *pool, void *p)
+{
+    if (!heap_owns(pool->heap, p)) {
+        return free_few(pool, p);
+    }
+    hak_heap_free(pool->heap, p);
+    pool->frees++;
+    return true;
+}
+
+bool hak_ngx_pool_free(struct hak_ngx_pool *pool, void *p)
+{
+    if (pool->heap == NULL) {
+        return free_few(pool, p);
+    }
+    return heap_hot_free(pool, p) || free_slow(pool, p);
+}
+
+size_t hak_ngx_pool_live(const struct hak_ngx_pool *pool)
+{
+    return pool->few_bytes +
+           (pool->heap != NULL ? hak_heap_live(pool->heap) : 0);
+}
+
+size_t hak_ngx_pool_held(const struct hak_ngx_pool *pool)
+{
+    const struct hak_heap *heap = pool->heap;
+    size_t slabs;
+
+    if (heap == NULL) {
+        return 0;
+    }
+    slabs = heap->tiny.nslabs + (heap->pool != NULL ? heap->pool->nslabs : 0);
+    return slabs * HAK_SLAB_SIZE;
+}
+
+size_t hak_ngx_pool_limit(struct hak_ngx_pool *pool, size_t limit)
+{
+    size_t before = pool->limit == SIZE_MAX ? 0 : pool->limit;
+
+    pool->limit = limit != 0 ? limit : SIZE_MAX;
+    share_limit(pool);
+    return before;
+}
+
+size_t hak_ngx_pool_trim(struct hak_ngx_pool *pool)
+{
+    size_t bytes = 0;
+
+    if (pool->heap != NULL && hak_heap_live(pool->heap) == 0) {
+        hak_heap_delete(pool->heap);
+        pool->heap = NULL;
+    }
+    if (pool->heap != NULL) {
+        bytes = hak_heap_trim(pool->heap);
+    }
+    return bytes + hak_trim();
+}

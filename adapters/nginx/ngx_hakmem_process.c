@@ -1,0 +1,169 @@
+
+/*
+ * ngx_hakmem_process.c - what a process tells of itself, and whether another
+ * one is still there.
+ */
+
+
+#include <ngx_hakmem_status.h>
+#include <hak_ngx.h>
+
+
+static ngx_uint_t ngx_hakmem_rss(void);
+
+
+#define counter  1
+#define gauge    0
+
+ngx_hakmem_figure_t  ngx_hakmem_figures[] = {
+#define NGX_HAKMEM_FIGURE(name, kind, value, help)  { #name, help, kind },
+#include "ngx_hakmem_figures.def"
+#undef NGX_HAKMEM_FIGURE
+};
+
+#undef counter
+#undef gauge
+
+
+void
+ngx_hakmem_gather(ngx_atomic_uint_t *figures)
+{
+    ngx_uint_t                  rss;
+    hak_stats_t                 stats;
+    hak_ngx_figures             own;
+    hak_stats_t                *s = &stats;
+    hak_ngx_figures            *n = &own;
+    const ngx_hakmem_worker_t  *w = &ngx_hakmem_worker;
+
+    ngx_memzero(s, sizeof(hak_stats_t));
+    ngx_memzero(n, sizeof(hak_ngx_figures));
+
+    s->size = sizeof(hak_stats_t);
+
+    (void) ngx_hakmem_stats(s);
+
+    hak_ngx_get_figures(n);
+
+    rss = ngx_hakmem_rss();
+
+#define NGX_HAKMEM_FIGURE(name, kind, value, help)                            \
+    figures[NGX_HAKMEM_FIGURE_##name] = value;
+#include "ngx_hakmem_figures.def"
+#undef NGX_HAKMEM_FIGURE
+}
+
+
+static ngx_uint_t
+ngx_hakmem_rss(void)
+{
+    u_char     *p, buf[128];
+    ssize_t     n;
+    ngx_fd_t    fd;
+    ngx_int_t   pages;
+
+    fd = open("/proc/self/statm", O_RDONLY|O_CLOEXEC);
+    if (fd == NGX_INVALID_FILE) {
+        return 0;
+    }
+
+    n = ngx_read_fd(fd, buf, sizeof(buf) - 1);
+
+    (void) ngx_close_file(fd);
+
+    if (n <= 0) {
+        return 0;
+    }
+
+    buf[n] = '\0';
+
+    /* the second number */
+
+    p = (u_char *) ngx_strchr(buf, ' ');
+    if (p == NULL) {
+        return 0;
+    }
+
+    n = strspn((char *) ++p, "0123456789");
+
+    pages = ngx_atoi(p, n);
+
+    return (pages == NGX_ERROR) ? 0 : (ngx_uint_t) pages * ngx_pagesize;
+}
+
+
+/*
+ * A slot whose worker did not end it is given back when the process is no
+ * more. A pid may be another's by then, but not with the same time of start.
+ */
+
+ngx_uint_t
+ngx_hakmem_alive(ngx_pid_t pid, ngx_uint_t started)
+{
+    ngx_uint_t  now;
+
+    if (pid == ngx_pid) {
+        return 1;
+    }
+
+    if (kill(pid, 0) == -1 && ngx_errno == NGX_ESRCH) {
+        return 0;
+    }
+
+    now = ngx_hakmem_started(pid);
+
+    return now == 0 || started == 0 || now == started;
+}
+
+
+/* in the system's ticks since it booted, 0 if that can't be told */
+
+ngx_uint_t
+ngx_hakmem_started(ngx_pid_t pid)
+{
+    u_char     *p, *last, buf[1024];
+    ssize_t     n;
+    ngx_fd_t    fd;
+    ngx_int_t   ticks;
+    ngx_uint_t  i;
+
+    p = ngx_snprintf(buf, sizeof(buf) - 1, "/proc/%P/stat", pid);
+    *p = '\0';
+
+    fd = open((char *) buf, O_RDONLY|O_CLOEXEC);
+    if (fd == NGX_INVALID_FILE) {
+        return 0;
+    }
+
+    n = ngx_read_fd(fd, buf, sizeof(buf));
+
+    (void) ngx_close_file(fd);
+
+    if (n <= 0) {
+        return 0;
+    }
+
+    /* field 22; the second is a name in parentheses, of any characters */
+
+    last = buf + n;
+
+    for (p = last - 1; p > buf && *p != ')'; p--) { /* void */ }
+
+    for (i = 2; i < 22; i++) {
+        p = ngx_strlchr(p, last, ' ');
+        if (p == NULL) {
+            return 0;
+        }
+
+        p++;
+    }
+
+    n = 0;
+
+    while (p + n < last && p[n] >= '0' && p[n] <= '9') {
+        n++;
+    }
+
+    ticks = ngx_atoi(p, n);
+
+    return (ticks == NGX_ERROR) ? 0 : (ngx_uint_t) ticks;
+}

@@ -1,0 +1,228 @@
+
+/*
+ * ngx_hakmem_serve.c - which loaded objects are served, and what a worker has
+ * done about their slots.
+ */
+
+
+#include <ngx_hakmem.h>
+#include <hak_ngx.h>
+
+
+static hak_ngx_object *ngx_hakmem_list(ngx_pool_t *pool,
+    ngx_hakmem_conf_t *hcf, ngx_uint_t *n);
+static void ngx_hakmem_refused(ngx_cycle_t *cycle, const char *why);
+static void ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
+    hak_ngx_object *objects, ngx_uint_t n);
+
+
+/*
+ * Nobody but the two is handed a block of theirs to free: nginx's own is
+ * freed by nginx, and libcrypto's through CRYPTO_free().
+ */
+
+static const char  *ngx_hakmem_default[] = { "nginx", "libcrypto" };
+
+#define NGX_HAKMEM_DEFAULT                                                    \
+    (sizeof(ngx_hakmem_default) / sizeof(ngx_hakmem_default[0]))
+
+
+static ngx_uint_t  ngx_hakmem_slots;
+
+
+/* at the end of the configuration everything is loaded */
+
+char *
+ngx_hakmem_check_objects(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
+{
+    char                  why[256];
+    ngx_uint_t            i, n;
+    hak_ngx_object       *objects;
+    hak_ngx_presence      presence;
+    ngx_hakmem_object_t  *object;
+
+    if (hcf->objects == NULL) {
+        return NGX_CONF_OK;
+    }
+
+    object = hcf->objects->elts;
+
+    for (i = 0; i < hcf->objects->nelts; i++) {
+        presence = hak_ngx_find((char *) object[i].name.data);
+
+        if (presence == HAK_NGX_LOADED) {
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
+                      "%s object \"%V\" in hakmem_objects in %V:%ui",
+                      presence == HAK_NGX_NEVER ? "forbidden" : "unknown",
+                      &object[i].name, &object[i].file, object[i].line);
+
+        return NGX_CONF_ERROR;
+    }
+
+    objects = ngx_hakmem_list(cycle->pool, hcf, &n);
+    if (objects == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    /* what is wrong with the default ones, only workers say */
+
+    if (hak_ngx_check(objects, n, why, sizeof(why)) == 0
+        || hak_ngx_check(objects, NGX_HAKMEM_DEFAULT, why, sizeof(why)) != 0)
+    {
+        return NGX_CONF_OK;
+    }
+
+    (void) hak_ngx_check(objects, n, why, sizeof(why));
+
+    ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
+                  "%s, in hakmem_objects in %V:%ui",
+                  why, &object[0].file, object[0].line);
+
+    return NGX_CONF_ERROR;
+}
+
+
+/* the default ones come first */
+
+static hak_ngx_object *
+ngx_hakmem_list(ngx_pool_t *pool, ngx_hakmem_conf_t *hcf, ngx_uint_t *n)
+{
+    ngx_uint_t            i, more;
+    hak_ngx_object       *objects;
+    ngx_hakmem_object_t  *object;
+
+    more = hcf->objects ? hcf->objects->nelts : 0;
+    *n = NGX_HAKMEM_DEFAULT + more;
+
+    objects = ngx_pcalloc(pool, *n * sizeof(hak_ngx_object));
+    if (objects == NULL) {
+        return NULL;
+    }
+
+    for (i = 0; i < NGX_HAKMEM_DEFAULT; i++) {
+        objects[i].name = ngx_hakmem_default[i];
+    }
+
+    object = more ? hcf->objects->elts : NULL;
+
+    for (i = 0; i < more; i++) {
+        objects[NGX_HAKMEM_DEFAULT + i].name = (char *) object[i].name.data;
+    }
+
+    return objects;
+}
+
+
+/*
+ * Called when the process starts, and for what was loaded since. Slots that
+ * are served stay so: their objects have blocks of ours.
+ */
+
+void
+ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
+{
+    char             why[sizeof(ngx_hakmem_worker.why)];
+    ngx_uint_t       n;
+    ngx_pool_t      *pool;
+    hak_ngx_object  *objects;
+
+    if (!hcf->enable) {
+        if (ngx_hakmem_worker.state == NGX_HAKMEM_SYSTEM) {
+            (void) ngx_cpystrn((u_char *) ngx_hakmem_worker.why,
+                               (u_char *) "hakmem off",
+                               sizeof(ngx_hakmem_worker.why));
+        }
+
+        return;
+    }
+
+    if (!hak_ngx_start()) {
+        ngx_hakmem_refused(cycle, "no address range could be reserved");
+        return;
+    }
+
+    pool = ngx_create_pool(NGX_DEFAULT_POOL_SIZE, cycle->log);
+    if (pool == NULL) {
+        ngx_hakmem_refused(cycle, "out of memory");
+        return;
+    }
+
+    objects = ngx_hakmem_list(pool, hcf, &n);
+
+    hak_ngx_set_lanes(hcf->lanes);
+    (void) hak_ngx_loaded_since();
+
+    if (objects == NULL) {
+        ngx_hakmem_refused(cycle, "out of memory");
+
+    } else if (hak_ngx_patch(objects, n, why, sizeof(why)) != 0) {
+        ngx_hakmem_refused(cycle, why);
+
+    } else {
+        ngx_hakmem_report(cycle, hcf, objects, n);
+    }
+
+    ngx_destroy_pool(pool);
+}
+
+
+static void
+ngx_hakmem_refused(ngx_cycle_t *cycle, const char *why)
+{
+    if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE) {
+        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                      "hakmem: nothing more is served: %s", why);
+        return;
+    }
+
+    (void) ngx_cpystrn((u_char *) ngx_hakmem_worker.why, (u_char *) why,
+                       sizeof(ngx_hakmem_worker.why));
+
+    ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                  "hakmem: on the system allocator: %s", why);
+}
+
+
+static void
+ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
+    hak_ngx_object *objects, ngx_uint_t n)
+{
+    u_char      *p, *last, line[1024];
+    ngx_uint_t   i, slots;
+
+    slots = 0;
+    p = line;
+    last = line + sizeof(line);
+
+    for (i = 0; i < n; i++) {
+        slots += objects[i].slots;
+
+        if (objects[i].slots) {
+            p = ngx_slprintf(p, last, "%s%s (%ui slots)",
+                             p == line ? "" : ", ", objects[i].name,
+                             (ngx_uint_t) objects[i].slots);
+        }
+    }
+
+    if (hak_ngx_guest_slots()) {
+        slots += hak_ngx_guest_slots();
+        p = ngx_slprintf(p, last, ", frees of modules (%ui slots)",
+                         (ngx_uint_t) hak_ngx_guest_slots());
+    }
+
+    ngx_hakmem_worker.state = NGX_HAKMEM_MODULE;
+    ngx_hakmem_worker.why[0] = '\0';
+
+    if (slots == ngx_hakmem_slots) {
+        return;
+    }
+
+    ngx_hakmem_slots = slots;
+
+    ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
+                  "hakmem: serving %*s, lanes %s", (size_t) (p - line), line,
+                  hcf->lanes == HAK_NGX_ALL ? "all" : "tiny");
+}

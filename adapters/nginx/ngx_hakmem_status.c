@@ -1,0 +1,291 @@
+
+/*
+ * ngx_hakmem_status.c - the workers' figures in shared memory: who writes
+ * them, and what becomes of those of the dead.
+ */
+
+
+#include <ngx_hakmem_status.h>
+
+
+static ngx_int_t ngx_hakmem_zone_init(ngx_shm_zone_t *shm_zone, void *data);
+static ngx_uint_t ngx_hakmem_slot_find(ngx_hakmem_zone_t *zone);
+
+
+/* this worker's, and its counters at the start: those of the master */
+
+static ngx_hakmem_slot_t  *ngx_hakmem_slot;
+static ngx_hakmem_zone_t  *ngx_hakmem_slot_zone;
+static ngx_atomic_uint_t   ngx_hakmem_base[NGX_HAKMEM_FIGURES];
+
+
+ngx_shm_zone_t *
+ngx_hakmem_zone_add(ngx_conf_t *cf, void *tag)
+{
+    size_t           size;
+    ngx_str_t        name = ngx_string("hakmem_status");
+    ngx_shm_zone_t  *shm_zone;
+
+    /* the slab allocator takes a part of its own for every page */
+
+    size = ngx_align(sizeof(ngx_hakmem_zone_t), ngx_pagesize);
+    size += size / 64 + 8 * ngx_pagesize;
+
+    shm_zone = ngx_shared_memory_add(cf, &name, ngx_align(size, ngx_pagesize),
+                                     tag);
+    if (shm_zone == NULL) {
+        return NULL;
+    }
+
+    shm_zone->init = ngx_hakmem_zone_init;
+
+    return shm_zone;
+}
+
+
+static ngx_int_t
+ngx_hakmem_zone_init(ngx_shm_zone_t *shm_zone, void *data)
+{
+    ngx_slab_pool_t    *shpool;
+    ngx_hakmem_zone_t  *zone;
+
+    if (data) {
+        shm_zone->data = data;
+        return NGX_OK;
+    }
+
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+    if (shm_zone->shm.exists) {
+        shm_zone->data = shpool->data;
+        return NGX_OK;
+    }
+
+    zone = ngx_slab_alloc(shpool, sizeof(ngx_hakmem_zone_t));
+    if (zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    /* slots are cleared when they are taken: most never become resident */
+
+    ngx_memzero(zone, offsetof(ngx_hakmem_zone_t, slots));
+
+    shpool->data = zone;
+    shm_zone->data = zone;
+
+    return NGX_OK;
+}
+
+
+/*
+ * A process without a master comes again with each configuration that it reads,
+ * which may have another zone or none.
+ */
+
+void
+ngx_hakmem_slot_take(ngx_shm_zone_t *shm_zone, ngx_uint_t generation,
+    ngx_log_t *log)
+{
+    ngx_uint_t          i;
+    ngx_slab_pool_t    *shpool;
+    ngx_hakmem_slot_t  *slot;
+    ngx_hakmem_zone_t  *zone;
+
+    if (ngx_hakmem_slot) {
+
+        if (shm_zone && shm_zone->data == ngx_hakmem_slot_zone) {
+            ngx_hakmem_slot->generation = generation;
+            return;
+        }
+
+        ngx_hakmem_slot_end();
+    }
+
+    if (shm_zone == NULL) {
+        return;
+    }
+
+    zone = shm_zone->data;
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    ngx_hakmem_fold(zone);
+
+    i = ngx_hakmem_slot_find(zone);
+
+    if (i == NGX_HAKMEM_SLOTS) {
+        ngx_shmtx_unlock(&shpool->mutex);
+
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "hakmem_status has no slot left for this worker, its "
+                      "figures will be missing: all %d are in use",
+                      NGX_HAKMEM_SLOTS);
+        return;
+    }
+
+    slot = &zone->slots[i];
+
+    ngx_memzero(slot, sizeof(ngx_hakmem_slot_t));
+
+    slot->pid = ngx_pid;
+    slot->started = ngx_hakmem_started(ngx_pid);
+    slot->worker = ngx_worker;
+    slot->generation = generation;
+    slot->updated = ngx_current_msec;
+
+    if (i >= zone->top) {
+        zone->top = i + 1;
+    }
+
+    ngx_memory_barrier();
+
+    zone->use[i]++;
+
+    ngx_shmtx_unlock(&shpool->mutex);
+
+    ngx_hakmem_slot = slot;
+    ngx_hakmem_slot_zone = zone;
+
+    /* what a preloaded library counted in the master is not this worker's */
+
+    ngx_hakmem_gather(ngx_hakmem_base);
+}
+
+
+static ngx_uint_t
+ngx_hakmem_slot_find(ngx_hakmem_zone_t *zone)
+{
+    ngx_uint_t          i;
+    ngx_hakmem_gone_t  *gone;
+
+    gone = &zone->gone[zone->folds & 1];
+
+    for (i = 0; i < NGX_HAKMEM_SLOTS; i++) {
+        if (zone->use[i] == gone->counted[i]) {
+            break;
+        }
+    }
+
+    return i;
+}
+
+
+void
+ngx_hakmem_slot_publish(void)
+{
+    u_char              ch;
+    ngx_uint_t          i;
+    ngx_atomic_uint_t   figures[NGX_HAKMEM_FIGURES];
+    ngx_hakmem_slot_t  *slot;
+
+    slot = ngx_hakmem_slot;
+
+    if (slot == NULL) {
+        return;
+    }
+
+    ngx_hakmem_gather(figures);
+
+    for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
+
+        if (ngx_hakmem_figures[i].counter) {
+            figures[i] -= ngx_hakmem_base[i];
+        }
+
+        slot->figures[i] = figures[i];
+    }
+
+    if (slot->state != (ngx_atomic_uint_t) ngx_hakmem_worker.state + 1) {
+
+        /* no byte of it shall need to be escaped in JSON and elsewhere */
+
+        for (i = 0; i < sizeof(slot->why) - 1; i++) {
+
+            ch = (u_char) ngx_hakmem_worker.why[i];
+
+            if (ch == '\0') {
+                break;
+            }
+
+            if (ch == '"' || ch == '\\') {
+                ch = '\'';
+            }
+
+            slot->why[i] = (ch >= 0x20 && ch < 0x7f) ? ch : '?';
+        }
+
+        slot->why[i] = '\0';
+
+        ngx_memory_barrier();
+
+        slot->state = ngx_hakmem_worker.state + 1;
+    }
+
+    slot->updated = ngx_current_msec;
+}
+
+
+void
+ngx_hakmem_slot_end(void)
+{
+    if (ngx_hakmem_slot == NULL) {
+        return;
+    }
+
+    ngx_hakmem_slot_publish();
+
+    ngx_memory_barrier();
+
+    ngx_hakmem_slot->ended = 1;
+    ngx_hakmem_slot = NULL;
+}
+
+
+/* under the zone's mutex */
+
+void
+ngx_hakmem_fold(ngx_hakmem_zone_t *zone)
+{
+    ngx_uint_t          i, k, n;
+    ngx_hakmem_gone_t  *gone, *next;
+    ngx_hakmem_slot_t  *slot;
+
+    gone = &zone->gone[zone->folds & 1];
+    next = &zone->gone[(zone->folds + 1) & 1];
+
+    n = 0;
+
+    for (i = 0; i < zone->top; i++) {
+
+        slot = &zone->slots[i];
+
+        if (zone->use[i] == gone->counted[i]
+            || (!slot->ended && ngx_hakmem_alive(slot->pid, slot->started)))
+        {
+            continue;
+        }
+
+        if (n++ == 0) {
+            *next = *gone;
+        }
+
+        next->workers++;
+
+        for (k = 0; k < NGX_HAKMEM_FIGURES; k++) {
+            if (ngx_hakmem_figures[k].counter) {
+                next->figures[k] += slot->figures[k];
+            }
+        }
+
+        next->counted[i] = zone->use[i];
+    }
+
+    if (n) {
+        ngx_memory_barrier();
+
+        zone->folds++;
+
+        ngx_memory_barrier();
+    }
+}

@@ -1,0 +1,140 @@
+
+/*
+ * ngx_hakmem_status.h - the workers' figures in shared memory, and the page
+ * that is made of them.
+ *
+ * The zone has a slot for each worker, which it alone writes, and the sums of
+ * those that are gone. Every figure is one aligned word, written and read as a
+ * whole; readers take no lock.
+ *
+ * A slot is in use while its number in use[] differs from that in the sums'
+ * counted[]. A worker takes a slot by adding one to use[]; it is given back
+ * when its counters have been added to the sums and use[] copied to counted[].
+ * This is a fold: it is done in the copy of the sums that is not current, and
+ * one store, of folds, makes that copy current. A process killed at any point
+ * has changed all or nothing. A reader that sees folds changed begins anew.
+ * Folds and taking slots are done under the zone's mutex, which the master
+ * releases for the dead.
+ */
+
+
+#ifndef _NGX_HAKMEM_STATUS_H_INCLUDED_
+#define _NGX_HAKMEM_STATUS_H_INCLUDED_
+
+
+#include <ngx_hakmem.h>
+
+
+/* as many as a master can have processes */
+#define NGX_HAKMEM_SLOTS  NGX_MAX_PROCESSES
+
+
+enum {
+#define NGX_HAKMEM_FIGURE(name, kind, value, help)  NGX_HAKMEM_FIGURE_##name,
+#include "ngx_hakmem_figures.def"
+#undef NGX_HAKMEM_FIGURE
+    NGX_HAKMEM_FIGURES
+};
+
+
+typedef struct {
+    char                *name;
+    char                *help;
+    ngx_uint_t           counter;        /* unsigned  counter:1; */
+} ngx_hakmem_figure_t;
+
+
+typedef struct {
+    ngx_pid_t            pid;
+    ngx_uint_t           started;        /* tells it from a later one's pid */
+    ngx_int_t            worker;
+    ngx_uint_t           generation;
+    ngx_atomic_t         ended;          /* it exits and won't write again */
+    ngx_atomic_t         updated;        /* ngx_current_msec */
+    ngx_atomic_t         state;          /* ngx_hakmem_state_e + 1; 0: starts */
+    u_char               why[128];       /* written before state, once */
+    ngx_atomic_t         figures[NGX_HAKMEM_FIGURES];
+} ngx_hakmem_slot_t;
+
+
+typedef struct {
+    ngx_atomic_t         workers;
+    ngx_atomic_t         figures[NGX_HAKMEM_FIGURES];    /* counters alone */
+    uint32_t             counted[NGX_HAKMEM_SLOTS];
+} ngx_hakmem_gone_t;
+
+
+typedef struct {
+    ngx_atomic_t         folds;          /* gone[folds & 1] is current */
+    ngx_atomic_t         top;            /* no slot from here on was ever used */
+    volatile uint32_t    use[NGX_HAKMEM_SLOTS];
+    ngx_hakmem_gone_t    gone[2];
+    ngx_hakmem_slot_t    slots[NGX_HAKMEM_SLOTS];
+} ngx_hakmem_zone_t;
+
+
+/* what a reader makes of a slot, or of many */
+
+typedef struct {
+    ngx_pid_t            pid;
+    ngx_uint_t           started;
+    ngx_int_t            worker;
+    ngx_uint_t           generation;
+    ngx_uint_t           ended;
+    ngx_uint_t           state;
+    ngx_msec_t           age;
+    ngx_uint_t           workers;        /* how many it is the sum of */
+    u_char               why[128];
+    ngx_atomic_uint_t    figures[NGX_HAKMEM_FIGURES];
+} ngx_hakmem_row_t;
+
+
+typedef struct {
+    ngx_hakmem_row_t     all;
+    ngx_hakmem_row_t     gone;
+    ngx_array_t          generations;    /* ngx_hakmem_row_t */
+    ngx_array_t          workers;        /* by generation and number */
+    ngx_uint_t           slots;          /* in use */
+} ngx_hakmem_snapshot_t;
+
+
+typedef enum {
+    NGX_HAKMEM_TEXT = 0,
+    NGX_HAKMEM_JSON,
+    NGX_HAKMEM_PROMETHEUS
+} ngx_hakmem_format_e;
+
+
+extern ngx_hakmem_figure_t  ngx_hakmem_figures[];
+
+
+/* ngx_hakmem_process.c */
+
+void ngx_hakmem_gather(ngx_atomic_uint_t *figures);
+ngx_uint_t ngx_hakmem_started(ngx_pid_t pid);
+ngx_uint_t ngx_hakmem_alive(ngx_pid_t pid, ngx_uint_t started);
+
+
+/* ngx_hakmem_status.c */
+
+ngx_shm_zone_t *ngx_hakmem_zone_add(ngx_conf_t *cf, void *tag);
+void ngx_hakmem_slot_take(ngx_shm_zone_t *shm_zone, ngx_uint_t generation,
+    ngx_log_t *log);
+void ngx_hakmem_slot_publish(void);
+void ngx_hakmem_slot_end(void);
+void ngx_hakmem_fold(ngx_hakmem_zone_t *zone);
+
+
+/* ngx_hakmem_snapshot.c */
+
+ngx_int_t ngx_hakmem_snapshot(ngx_hakmem_snapshot_t *ss,
+    ngx_shm_zone_t *shm_zone, ngx_pool_t *pool);
+
+
+/* ngx_hakmem_format.c */
+
+ngx_buf_t *ngx_hakmem_format(ngx_pool_t *pool, ngx_hakmem_snapshot_t *ss,
+    ngx_hakmem_format_e format);
+
+
+#endif /* _NGX_HAKMEM_STATUS_H_INCLUDED_ */
