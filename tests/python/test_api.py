@@ -244,6 +244,26 @@ class Limit(Case):
             print("fine")
         """)
 
+    def test_what_is_in_use_counts(self):
+        """It is part of what may be in use, and when it goes there is room."""
+        self.says("""
+            import hakmem_py
+            kept = [{"n": i} for i in range(80000)]
+            live = hakmem_py.stats()["live_bytes"]
+            assert live > 10 << 20, live
+            hakmem_py.limit(live + (2 << 20))
+            for round in range(2):
+                more = []
+                try:
+                    while len(more) < 60000:
+                        more.append({"n": len(more)})
+                except MemoryError:
+                    pass
+                assert (len(more) == 60000) is (round == 1), len(more)
+                more = kept = None
+            print("fine")
+        """)
+
     def test_larger_blocks(self):
         self.says("""
             import hakmem_py
