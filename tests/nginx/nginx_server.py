@@ -489,8 +489,7 @@ class Server:
         self.signal("USR2")
         until(self.patience, "a new master", lambda: (
             (self.prefix / "nginx.pid.oldbin").exists()
-            and (self.prefix / "nginx.pid").exists()
-            and self.master_pid() != old
+            and self.pid_in_file() not in (None, old)
             and len(self.workers()) >= int(self.parts["workers"])),
             self.story)
         return old, self.master_pid()
