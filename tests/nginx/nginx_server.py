@@ -114,6 +114,13 @@ def descriptors(wanted):
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def end_on_term():
+    """Makes TERM an exception, so that servers end with this process."""
+    def end(*_):
+        raise SystemExit("terminated")
+    signal.signal(signal.SIGTERM, end)
+
+
 def until(seconds, what, condition, story=None, step=0.02):
     """Waits until condition() is true, and returns what it returned; what
     story() tells then is told when it does not come true."""
