@@ -180,7 +180,7 @@ $(BUILD)/lua/hakmem.so: $(CORE:%.c=$(BUILD)/obj/%.o) \
 # ---- the Python module ------------------------------------------------------
 
 # For PYTHON, whatever its version: hakmem_py/ in $(PYTHON_DIR), which is what
-# PYTHONPATH has to name. Wheels are setup.py's.
+# PYTHONPATH has to name, compiled as pip does it. Wheels are setup.py's.
 ifneq ($(filter python% check-python% bench-python%,$(MAKECMDGOALS)),)
 PYTHON_SAYS := $(shell $(PYTHON) -c 'import sysconfig as s, platform as p; \
     print(p.python_version(), s.get_path("include"), \
@@ -195,6 +195,7 @@ PYTHON_OBJECTS = $(patsubst adapters/python/src/%.c,$(PYTHON_DIR)/obj/%.o, \
 python: $(PYTHON_MODULE) ## build hakmem_py for PYTHON, into $(BUILD)/python-VERSION
 	$(Q)cp adapters/python/hakmem_py/*.py* adapters/python/hakmem_py/py.typed \
 	    $(PYTHON_DIR)/hakmem_py
+	$(Q)$(PYTHON) -m compileall -q $(PYTHON_DIR)/hakmem_py
 
 # Some of the interpreter's headers are not pedantic.
 $(PYTHON_DIR)/obj/%.o: adapters/python/src/%.c $(STAMP)
@@ -305,7 +306,7 @@ bench-nginx: ## nginx with the module, stock and on other allocators
 STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 
 .PHONY: check-python-suite check-python-suite-quick check-python-install wheel \
-    bench-python bench-python-run check-python-trixie
+    bench-python bench-python-run check-python-trixie check-python-testing
 
 # SUITE_ARGS goes to suite.py: SUITE_ARGS='test_gc test_multiprocessing_*'.
 check-python-suite: python ## PYTHON's own tests on hakmem_py, failures as without it
@@ -321,9 +322,10 @@ check-python-install: ## build, install and remove the wheel in fresh environmen
 	@.ci/install-deps python
 	@tests/python/install.sh $(PYTHONS)
 
-check-python-trixie: ## the tests under Debian 13's Python, in a chroot (root, 1 GB)
-	@.ci/install-deps trixie
-	@tests/python/trixie.sh $(BUILD)/trixie
+# trixie: Debian 13, Python 3.13; testing: 3.14.
+check-python-trixie check-python-testing: check-python-%: ## the tests under another Debian's Python, in a chroot (root, 1 GB)
+	@.ci/install-deps chroot
+	@tests/python/debian.sh $* $(BUILD)/$*
 
 wheel: ## the source archive and a wheel for PYTHON, into $(BUILD)/dist
 	@.ci/install-deps python
@@ -623,7 +625,8 @@ docs: $(PAGES:%=$(BUILD)/man/%) ## make the man pages: man -l build/release/man/
 	@:
 
 $(BUILD)/man/%: docs/%.in docs/make-man.py VERSION core/base.h core/options.h \
-    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def)
+    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def) \
+    adapters/python/hakmem_py/__init__.py
 	$(SAY) MAN $@
 	@mkdir -p $(@D)
 	$(Q)$(PYTHON) docs/make-man.py $* >$@

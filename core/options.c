@@ -158,7 +158,7 @@ static HAK_COLD void complain(const struct hak_option_row *row,
 static size_t read_row(const struct hak_option_row *row, bool aloud)
 {
     const char *text = secure_getenv(row->env);
-    size_t value;
+    size_t value = row->initial; /* as it stays if nothing is parsed */
     bool parsed;
 
     if (text == NULL || *text == '\0') {

@@ -26,6 +26,7 @@ static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool usable; /* the key exists: after `once` */
 static atomic_bool closed;
+static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 
 /* ---- a thread ends ------------------------------------------------------ */
 
@@ -51,23 +52,20 @@ static void park_locked(struct hak_heap *heap)
     parked = heap->tiny.id;
 }
 
+static void park(struct hak_heap *heap)
+{
+    hak_lock_take(&lock);
+    park_locked(heap);
+    hak_lock_drop(&lock);
+}
+
 static void thread_exit(void *arg)
 {
     struct hak_heap *heap = arg;
 
     hak_self = (struct hak_heap *)&hak_heap_exited;
     send_all(heap);
-    hak_lock_take(&lock);
-    park_locked(heap);
-    hak_lock_drop(&lock);
-}
-
-void hak_thread_park(struct hak_heap *heap)
-{
-    heap->tiny.direct = false;
-    hak_lock_take(&lock);
-    park_locked(heap);
-    hak_lock_drop(&lock);
+    park(heap);
 }
 
 void hak_heap_sent_slow(uint32_t id)
@@ -117,10 +115,16 @@ static bool is_caught(struct hak_heap *heap)
            (heap->pool != NULL && atomic_load(&heap->pool->busy));
 }
 
+void hak_thread_seal_forks(void)
+{
+    atomic_store(&seal_forks, true);
+}
+
 static bool wants_seal(const struct hak_heap *heap, uint32_t state)
 {
-    return state == HAK_HEAP_MADE ? heap->seal_at_fork
-                                  : hak_option(HAK_OPT_seal_fork) != 0;
+    return state == HAK_HEAP_MADE
+               ? heap->seal_at_fork
+               : atomic_load(&seal_forks) || hak_option(HAK_OPT_seal_fork) != 0;
 }
 
 /*
@@ -216,6 +220,36 @@ static struct hak_heap *adopt(void)
     return heap;
 }
 
+/* The heap, which nobody else has, becomes the thread's; false: it can't. */
+static bool own(struct hak_heap *heap)
+{
+    hak_self = heap;
+    if (pthread_setspecific(key, heap) != 0) {
+        thread_exit(heap);
+        hak_self = (struct hak_heap *)&hak_heap_none;
+        return false;
+    }
+    return true;
+}
+
+void hak_thread_adopt(struct hak_heap *heap)
+{
+    struct hak_heap *before = hak_self;
+
+    heap->tiny.direct = false;
+    pthread_once(&once, init_once);
+    if (before == &hak_heap_exited || !usable) {
+        park(heap);
+        return;
+    }
+    if (hak_thread_has_heap()) {
+        send_all(before);
+        park(before);
+    }
+    atomic_store(&heap->state, HAK_HEAP_OWNED);
+    own(heap);
+}
+
 struct hak_heap *hak_thread_heap(enum hak_reason *reason)
 {
     struct hak_heap *heap = hak_self;
@@ -240,16 +274,7 @@ struct hak_heap *hak_thread_heap(enum hak_reason *reason)
     if (heap == NULL) {
         heap = hak_heap_create(HAK_HEAP_OWNED);
     }
-    if (heap == NULL) {
-        return NULL;
-    }
-    hak_self = heap;
-    if (pthread_setspecific(key, heap) != 0) {
-        thread_exit(heap);
-        hak_self = (struct hak_heap *)&hak_heap_none;
-        return NULL;
-    }
-    return heap;
+    return heap != NULL && own(heap) ? heap : NULL;
 }
 
 void *hak_thread_refill(unsigned class, enum hak_reason *reason)

@@ -56,11 +56,15 @@ HAK_INLINE void hak_heap_sent(uint32_t id)
 }
 
 /*
- * Parks a heap made by hand, which nobody uses any more but for what it gave
- * out: a thread will adopt it as its own. Not in the hardened build, where
+ * A heap made by hand, which the calling thread is the only one to use, becomes
+ * its own; the one that it had is parked. Not in the hardened build, where
  * blocks of the two are not alike.
  */
-void hak_thread_park(struct hak_heap *heap);
+void hak_thread_adopt(struct hak_heap *heap);
+
+/* From here on threads' heaps are sealed in forked children, for an adapter
+ * whose objects live there; otherwise HAKMEM_SEAL_FORK decides. */
+void hak_thread_seal_forks(void);
 
 /* Sends the thread's outboxes, trims its heap and all parked ones. */
 void hak_thread_trim(void);

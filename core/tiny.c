@@ -131,13 +131,11 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     uint32_t number = shelf->open;
-    struct hak_slab *slab = hak_range_slab(number);
+    uint32_t count = hak_range_slab(number)->nfree;
 
     hak_slab_close(&shelf->open, number);
-    head_set(tiny, class, slab->free, slab->nfree);
-    shelf->taken += slab->nfree;
-    slab->free = NULL;
-    slab->nfree = 0;
+    head_set(tiny, class, hak_tiny_slab_empty(number), count);
+    shelf->taken += count;
 }
 
 /*
@@ -309,16 +307,6 @@ void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
 
 /* ---- flush -------------------------------------------------------------- */
 
-static void flush(struct hak_tiny *tiny, struct hak_block *list)
-{
-    while (list != NULL) {
-        struct hak_block *next = hak_link_get(list);
-
-        hak_tiny_slab_put(tiny, list);
-        list = next;
-    }
-}
-
 /* All of a bin goes back to the slabs. */
 static void bin_empty(struct hak_tiny *tiny, unsigned class)
 {
@@ -328,8 +316,8 @@ static void bin_empty(struct hak_tiny *tiny, unsigned class)
     tiny->bins[class].spare = NULL;
     tiny->shelves[class].spare_count = 0;
     head_set(tiny, class, NULL, 0);
-    flush(tiny, head);
-    flush(tiny, spare);
+    hak_tiny_slab_put_list(tiny, head);
+    hak_tiny_slab_put_list(tiny, spare);
 }
 
 /*
@@ -347,7 +335,7 @@ static void spill(struct hak_tiny *tiny, unsigned class)
     tiny->shelves[class].spare_count = (uint32_t)(head_count(tiny, class) - 1);
     hak_link_set(last, NULL);
     head_set(tiny, class, last, 1);
-    flush(tiny, cold);
+    hak_tiny_slab_put_list(tiny, cold);
 }
 
 void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
@@ -389,7 +377,7 @@ static void relieve(struct hak_tiny *tiny)
         } else if (spare != NULL) {
             tiny->bins[c].spare = NULL;
             tiny->shelves[c].spare_count = 0;
-            flush(tiny, spare);
+            hak_tiny_slab_put_list(tiny, spare);
         }
     }
 }

@@ -261,7 +261,9 @@ HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
     struct hak_block *block = bin->head;
 
     if (HAK_LIKELY(block != NULL)) {
-        bin->head = hak_link_get(block);
+        struct hak_block *next = hak_link_get(block);
+
+        bin->head = next;
         bin->pops++;
         hak_link_wipe(block);
     }

@@ -3,6 +3,8 @@
  */
 #include "tiny_slab.h"
 
+#include <string.h>
+
 #include "msg.h"
 #include "options.h"
 
@@ -120,6 +122,60 @@ struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count)
     return (struct hak_block *)(void *)start;
 }
 
+/* The bits of a slab's blocks, of the smallest class. */
+#define MAP_WORDS (HAK_SLAB_SIZE / HAK_TINY_STEP / 64)
+
+/* Below this a list is not worth the look at the map. */
+#define IN_ORDER_LEAST 16
+
+static void map_list(uint64_t *map, const struct hak_block *list,
+                     uint32_t magic)
+{
+    for (; list != NULL; list = hak_link_get(list)) {
+        uint64_t at = (uintptr_t)list & (HAK_SLAB_SIZE - 1);
+        uint64_t i = at * magic >> 32;
+
+        map[i / 64] |= (uint64_t)1 << (i % 64);
+    }
+}
+
+/* Links the blocks whose bits are set; the first of them. */
+static struct hak_block *link_map(const uint64_t *map, size_t words,
+                                  char *start, size_t size)
+{
+    struct hak_block head = {0};
+    struct hak_block *last = &head;
+
+    for (size_t w = 0; w < words; w++) {
+        for (uint64_t bits = map[w]; bits != 0; bits &= bits - 1) {
+            size_t i = w * 64 + (size_t)__builtin_ctzll(bits);
+            struct hak_block *block = (struct hak_block *)(start + i * size);
+
+            hak_link_set(last, block);
+            last = block;
+        }
+    }
+    hak_link_set(last, NULL);
+    return hak_link_get(&head);
+}
+
+struct hak_block *hak_tiny_slab_empty(uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_block *list = slab->free;
+    size_t words = (slab->carved + 63) / 64;
+    uint64_t map[MAP_WORDS];
+
+    if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
+        memset(map, 0, words * sizeof(map[0]));
+        map_list(map, list, hak_tiny_magic[slab->class]);
+        list = link_map(map, words, hak_range_slab_start(number), slab->block);
+    }
+    slab->free = NULL;
+    slab->nfree = 0;
+    return list;
+}
+
 /* The unit of the starter slab at this distance from the range's base. */
 static size_t unit_at(size_t offset)
 {
@@ -170,38 +226,73 @@ bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
     return hak_tiny_is_start(offset, hak_tiny_magic[class]);
 }
 
-/* Takes one block of the starter slab back. */
-static void loose_put(struct hak_tiny *tiny, struct hak_block *block)
+/* Blocks of one slab and one class, linked. */
+struct hak_run {
+    struct hak_block *first;
+    struct hak_block *last;
+    uint32_t count;
+};
+
+/* Takes a run of blocks of the starter slab back. */
+static void loose_put(struct hak_tiny *tiny, const struct hak_run *run)
 {
-    unsigned class = hak_tiny_class_of(block, tiny->tag | HAK_TAG_PACKED);
+    unsigned class = hak_tiny_class_of(run->first, tiny->tag | HAK_TAG_PACKED);
     struct hak_shelf *shelf = &tiny->shelves[class];
 
-    hak_link_set(block, shelf->loose);
-    shelf->loose = block;
-    shelf->nloose++;
-    shelf->taken--;
+    hak_link_set(run->last, shelf->loose);
+    shelf->loose = run->first;
+    shelf->nloose += run->count;
+    shelf->taken -= run->count;
 }
 
-void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block)
+/* Takes a run of blocks of slab `number` back. */
+static void put_run(struct hak_tiny *tiny, uint32_t number,
+                    const struct hak_run *run)
 {
-    uint32_t number = (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
     struct hak_slab *slab = hak_range_slab(number);
     struct hak_shelf *shelf;
 
     if (HAK_UNLIKELY(slab->class == HAK_TAG_PACKED)) {
-        loose_put(tiny, block);
+        loose_put(tiny, run);
         return;
     }
     shelf = &tiny->shelves[slab->class];
-    hak_link_set(block, slab->free);
-    slab->free = block;
-    shelf->taken--;
-    if (slab->nfree++ == 0) {
+    hak_link_set(run->last, slab->free);
+    slab->free = run->first;
+    shelf->taken -= run->count;
+    if (slab->nfree == 0) {
         hak_slab_open(&shelf->open, number);
     }
+    slab->nfree += run->count;
     if (slab->nfree == slab->carved && shelf->fresh != number &&
         (slab->open_next != HAK_NO_SLAB || slab->open_prev != HAK_NO_SLAB)) {
         hak_tiny_slab_give(tiny, number);
+    }
+}
+
+static uint32_t slab_of(const struct hak_block *block)
+{
+    return (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
+}
+
+void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    put_run(tiny, slab_of(block), &(struct hak_run){block, block, 1});
+}
+
+void hak_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list)
+{
+    while (list != NULL) {
+        uint32_t number = slab_of(list);
+        struct hak_run run = {list, list, 1};
+
+        list = hak_link_get(list);
+        while (list != NULL && slab_of(list) == number) {
+            run.last = list;
+            run.count++;
+            list = hak_link_get(list);
+        }
+        put_run(tiny, number, &run);
     }
 }
 

@@ -5,9 +5,9 @@
     docs/make-man.py --links     prints "hak_NAME.3 PAGE" for every function
     docs/make-man.py --options   prints the names of all options
 
-PAGE is hakmem.3, hakmem_lua.3, hakmem_ngx.3 or hakmem.7. The date is that of
-the newest source, or SOURCE_DATE_EPOCH. Whatever can't be understood is an
-error that names the file and the line.
+PAGE is hakmem.3, hakmem_lua.3, hakmem_ngx.3, hakmem_py.1 or hakmem.7. The date
+is that of the newest source, or SOURCE_DATE_EPOCH. Whatever can't be understood
+is an error that names the file and the line.
 """
 import ast
 import datetime
@@ -23,6 +23,7 @@ HEADERS = {"hakmem.3": "hakmem.h", "hakmem_lua.3": "hakmem_lua.h",
 OPTIONS = [ROOT / "core" / "options.def",
            *sorted(ROOT.glob("adapters/*/*_options.def"))]
 STATS = ROOT / "include" / "hakmem_stats.def"
+PYTHON = ROOT / "adapters" / "python"
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -191,10 +192,10 @@ def sentence(text):
     return text if text.endswith(".") else text + "."
 
 
-def environment():
+def environment(paths):
     known, out = constants(), []
-    for path in OPTIONS:
-        if path.parent.name != "core":
+    for path in paths:
+        if len(paths) > 1 and path.parent.name != "core":
             names = {"lua": "Lua", "python": "CPython", "nginx": "nginx"}
             name = names.get(path.parent.name, path.parent.name)
             out.append(f".SS The {name} adapter")
@@ -356,6 +357,22 @@ def description(head, groups):
     return "\n".join(out)
 
 
+# ---- a Python module --------------------------------------------------------
+
+def check_module(template, module):
+    """Every public name of the module must stand in the template in bold."""
+    text = template.read_text()
+    for node in ast.parse(module.read_text()).body:
+        if (isinstance(node, ast.Assign)
+                and getattr(node.targets[0], "id", "") == "__all__"):
+            for name in ast.literal_eval(node.value):
+                if not re.search(rf"(\.B.*[ ,]|\\fB){name}\b", text):
+                    fail(module, node.lineno,
+                         f"{template.name} does not name {name}")
+            return
+    fail(module, 1, "__all__ was expected")
+
+
 # ---- pages ------------------------------------------------------------------
 
 def date(sources):
@@ -382,8 +399,12 @@ def page(name):
         fields["SYNOPSIS"] = synopsis(groups)
         fields["DESCRIPTION"] = description(head, groups)
     else:
-        fields["ENVIRONMENT"] = environment()
+        fields["ENVIRONMENT"] = environment(OPTIONS)
+        fields["PYTHON"] = environment([PYTHON / "hak_py_options.def"])
         fields["FIGURES"] = figures()
+    if name == "hakmem_py.1":
+        sources.append(PYTHON / "hakmem_py" / "__init__.py")
+        check_module(template, sources[-1])
     fields["DATE"] = date(sources)
 
     def field(found):

@@ -62,8 +62,8 @@ expected() {
     done
     echo ./lib/lua/5.4/hakmem.so
     echo ./lib/pkgconfig/hakmem.pc
-    for page in hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hak_malloc.3 \
-        hak_lua_alloc.3 ngx_hak_palloc.3; do
+    for page in hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hakmem_py.1 \
+        hak_malloc.3 hak_lua_alloc.3 ngx_hak_palloc.3; do
         echo "./share/man/man${page##*.}/$page"
     done
 }

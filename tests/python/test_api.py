@@ -26,17 +26,20 @@ class Figures(unittest.TestCase):
         self.assertGreaterEqual(after["blocks"] - freed["blocks"], 9000)
 
     def test_mem_is_told_from_obj(self):
-        before = hakmem_py.stats()
-        kept = [bytearray(100) for i in range(5000)]
-        after = hakmem_py.stats()
-        del kept
-        self.assertGreaterEqual(
-            after["obj"]["tiny"] - before["obj"]["tiny"], 9000)
-        kept = [[i] for i in range(5000)]
-        lists = hakmem_py.stats()
-        del kept
-        mem = lists["mem"]["tiny"] - after["mem"]["tiny"]
-        self.assertTrue(4500 <= mem < 6000, mem)
+        """A float is obj's alone; so is a list, but its items are mem's."""
+        kept = [None] * 5000
+        counted = []
+        for make in (float, lambda i: [i]):
+            before = hakmem_py.stats()
+            for i in range(5000):
+                kept[i] = make(i)
+            after = hakmem_py.stats()
+            counted.append([after[name]["tiny"] - before[name]["tiny"]
+                            for name in ("obj", "mem")])
+        for obj, mem in counted:
+            self.assertTrue(4500 <= obj < 11000, counted)
+        self.assertLess(counted[0][1], 500, counted)
+        self.assertTrue(4500 <= counted[1][1] < 6000, counted)
 
     def test_larger_blocks_are_counted(self):
         before = hakmem_py.stats()
@@ -238,6 +241,26 @@ class Limit(Case):
             assert sum(refused[n]["refused"] for n in ("obj", "mem")) >= 3
             assert hakmem_py.limit(None) == 50 << 20
             kept = [bytes(1000) for i in range(100000)]
+            print("fine")
+        """)
+
+    def test_what_is_in_use_counts(self):
+        """It is part of what may be in use, and when it goes there is room."""
+        self.says("""
+            import hakmem_py
+            kept = [{"n": i} for i in range(80000)]
+            live = hakmem_py.stats()["live_bytes"]
+            assert live > 10 << 20, live
+            hakmem_py.limit(live + (2 << 20))
+            for round in range(2):
+                more = []
+                try:
+                    while len(more) < 60000:
+                        more.append({"n": len(more)})
+                except MemoryError:
+                    pass
+                assert (len(more) == 60000) is (round == 1), len(more)
+                more = kept = None
             print("fine")
         """)
 

@@ -2,6 +2,7 @@
 import os
 import sys
 import tempfile
+import textwrap
 import unittest
 
 from support import Case, python
@@ -98,26 +99,27 @@ class Tracemalloc(Case):
             print("fine")
         """)
 
-    def test_not_where_it_should_be(self):
-        """Somebody is on top of tracemalloc: refused, and nothing changes."""
-        self.says("""
-            import ctypes
-            import tracemalloc
-            class Allocator(ctypes.Structure):
-                _fields_ = [("ctx", ctypes.c_void_p)] + [
-                    (n, ctypes.c_void_p)
-                    for n in ("malloc", "calloc", "realloc", "free")]
-            get = ctypes.pythonapi.PyMem_GetAllocator
-            set = ctypes.pythonapi.PyMem_SetAllocator
-            tracemalloc.start()
-            now = Allocator()
-            get(2, ctypes.byref(now))
-            # The same functions with a copy of the context, which lies in
-            # the heap: what tracemalloc saved is not found from there.
-            copy = Allocator()
-            ctypes.memmove(ctypes.byref(copy), now.ctx, ctypes.sizeof(copy))
-            other = Allocator(ctypes.addressof(copy), now.malloc, now.calloc,
-                              now.realloc, now.free)
+    # The object domain's allocator as ctypes sees it.
+    ALLOCATOR = """
+        import ctypes
+        import tracemalloc
+        class Allocator(ctypes.Structure):
+            _fields_ = [("ctx", ctypes.c_void_p)] + [
+                (n, ctypes.c_void_p)
+                for n in ("malloc", "calloc", "realloc", "free")]
+        get = ctypes.pythonapi.PyMem_GetAllocator
+        set = ctypes.pythonapi.PyMem_SetAllocator
+        before = Allocator()
+        get(2, ctypes.byref(before))
+        tracemalloc.start()
+        now = Allocator()
+        get(2, ctypes.byref(now))
+    """
+
+    def not_found(self, other):
+        """`other` is in its place: refused, and nothing changes."""
+        self.says(textwrap.dedent(self.ALLOCATOR) + textwrap.dedent(other) +
+                  textwrap.dedent("""
             set(2, ctypes.byref(other))
             try:
                 import hakmem_py
@@ -130,6 +132,23 @@ class Tracemalloc(Case):
             assert hakmem_py.enabled
             tracemalloc.stop()
             print("fine")
+        """))
+
+    def test_not_where_it_should_be(self):
+        """The same functions with a copy of the context, which lies in the
+        heap: what tracemalloc saved is not found from there."""
+        self.not_found("""
+            copy = Allocator()
+            ctypes.memmove(ctypes.byref(copy), now.ctx, ctypes.sizeof(copy))
+            other = Allocator(ctypes.addressof(copy), now.malloc, now.calloc,
+                              now.realloc, now.free)
+        """)
+
+    def test_what_looks_like_it_is_not_it(self):
+        """Its context with functions that do not care: a request proves it."""
+        self.not_found("""
+            other = Allocator(now.ctx, before.malloc, before.calloc,
+                              before.realloc, before.free)
         """)
 
 

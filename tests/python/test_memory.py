@@ -1,7 +1,15 @@
 """Memory goes back to the system, by itself and when it is asked to."""
+import os
+import subprocess
+import sys
+import textwrap
+import time
 import unittest
 
-from support import Case
+import hakmem_py
+from resident import resident
+from support import HERE, PATH, Case, python
+
 
 class Decay(Case):
     def test_all_goes_back(self):
@@ -64,6 +72,91 @@ class Decay(Case):
             assert resident() < 25, resident()
             print("fine")
         """, env={"HAKMEM_PURGE_DELAY": "3600000"})
+
+class Sleep(Case):
+    """A program that sleeps is watched from outside."""
+
+    CODE = """
+        import hakmem_py, os, sys, time
+        from resident import objects, resident
+        {before}
+        kept = objects(500000)
+        full = resident()
+        del kept
+        {after}
+        print(full, flush=True)
+        time.sleep(100)
+    """
+
+    def left(self, before="", after="", wait=30, **env):
+        """(MB before, MB in the end) of a program that sleeps."""
+        env = dict(os.environ, HAKMEM_PURGE_DELAY="200",
+                   PYTHONPATH=PATH + os.pathsep + HERE, **env)
+        code = textwrap.dedent(self.CODE).format(before=before, after=after)
+        with subprocess.Popen([sys.executable, "-c", code], env=env,
+                              stdout=subprocess.PIPE) as process:
+            try:
+                full = int(process.stdout.readline())
+                end = time.monotonic() + wait
+                while (now := resident(process.pid)) > full // 2 and \
+                        time.monotonic() < end:
+                    time.sleep(0.05)
+            finally:
+                process.kill()
+        self.assertGreater(full, 50)
+        return full, now
+
+    def test_goes_back_if_asked(self):
+        for asked in ({"before": "hakmem_py.give_back_every(0.1)"},
+                      {"after": "hakmem_py.give_back_every(0.1)"},
+                      {"HAKMEM_PYTHON_GIVE_BACK": "1"},
+                      {"before": "hakmem_py.give_back_every(0.1)\n"
+                                 "child = os.fork()\n"
+                                 "if child: os.waitpid(child, 0); os._exit(0)"}):
+            full, now = self.left(**asked)
+            self.assertLessEqual(now, 30, asked)
+
+    def test_stays_otherwise(self):
+        for how in ("", "hakmem_py.give_back_every(0.1)\n"
+                        "hakmem_py.give_back_every(None)\n"
+                        "time.sleep(0.5)"):
+            full, now = self.left(before=how, wait=2)
+            self.assertGreater(now, full // 2, how)
+
+    def test_one_thread_at_a_time(self):
+        self.says("""
+            import threading, time
+            import hakmem_py
+            assert threading.active_count() == 1
+            for _ in range(10):
+                hakmem_py.give_back_every(0.01)
+            for word in ("hakmem_py", "hakmem_py._idle"):
+                del sys.modules[word]
+            import hakmem_py
+            hakmem_py.give_back_every(0.01)
+            end = time.monotonic() + 30
+            while threading.active_count() > 2 and time.monotonic() < end:
+                time.sleep(0.01)
+            assert threading.active_count() == 2
+            hakmem_py.give_back_every(0)
+            while threading.active_count() > 1 and time.monotonic() < end:
+                time.sleep(0.01)
+            assert threading.active_count() == 1
+            print("fine")
+        """.replace("import threading, time", "import sys, threading, time"))
+
+    def test_bad_values(self):
+        for value in (-1, 1e9, float("nan")):
+            with self.assertRaisesRegex(ValueError, "from 0 to 1000000"):
+                hakmem_py.give_back_every(value)
+        for value in ("1", [1]):
+            with self.assertRaises(TypeError):
+                hakmem_py.give_back_every(value)
+        result = python("import hakmem_py, threading as t;"
+                        " print(t.active_count())",
+                        env={"HAKMEM_PYTHON_GIVE_BACK": "often"})
+        self.assertIn("HAKMEM_PYTHON_GIVE_BACK=often", result.stderr)
+        self.assertEqual(result.stdout.strip(), "1")
 
 
 if __name__ == "__main__":

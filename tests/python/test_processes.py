@@ -1,5 +1,6 @@
 """Forks, multiprocessing, threads and subinterpreters."""
 import sys
+import textwrap
 import unittest
 
 from support import Case
@@ -224,6 +225,156 @@ class Subinterpreters(Case):
                     churn()
                     print("fine")
                 """, env=env)
+
+    @unittest.skipIf(sys.version_info < (3, 12), "one GIL up to 3.11")
+    def test_switches_at_once(self):
+        """Interpreters that switch, limit, trim and seal beside others."""
+        for lanes in ("tiny", "all"):
+            self.says("""
+                from subs import run, sub
+                import threading
+                import hakmem_py
+                from churn import churn
+                several = [sub.create() for _ in range(4)]
+                work = ['''
+                    for _ in range(20):
+                        hakmem_py.disable()
+                        churn(50)
+                        hakmem_py.enable(domains)
+                        churn(50)
+                    ''', '''
+                    for _ in range(20):
+                        hakmem_py.limit(1 << 30)
+                        churn(50)
+                        hakmem_py.limit(None)
+                        churn(50)
+                    ''', '''
+                    for _ in range(20):
+                        hakmem_py.trim()
+                        churn(50)
+                        assert hakmem_py.stats(classes=True)["live_bytes"] > 0
+                    ''', '''
+                    for _ in range(20):
+                        hakmem_py.seal()
+                        churn(50)
+                    ''']
+                begin = "import hakmem_py\\nfrom churn import churn\\n" \
+                        "domains = ['obj', 'mem', 'raw']\\n"
+                import textwrap
+                threads = [threading.Thread(target=run, args=(
+                               one, begin + textwrap.dedent(code)))
+                           for one, code in zip(several, work)]
+                [t.start() for t in threads]
+                for _ in range(20):
+                    churn(50)
+                [t.join() for t in threads]
+                [sub.destroy(one) for one in several]
+                hakmem_py.enable()
+                before = hakmem_py.stats()["obj"]["tiny"]
+                churn()
+                assert hakmem_py.stats()["obj"]["tiny"] > before
+                print("fine")
+            """, env={"HAKMEM_PYTHON": "all", "HAKMEM_PYTHON_LANES": lanes})
+
+
+# A second interpreter, which from 3.12 on may have a GIL of its own.
+SHARED = """
+    import atexit
+    import hakmem_py
+    from subs import sub
+    from churn import churn
+    other = sub.create()
+    atexit.register(sub.destroy, other)
+    assert hakmem_py.stats()["shared"], "it was not noticed"
+"""
+
+
+@unittest.skipIf(sys.version_info < (3, 12), "one GIL up to 3.11")
+class Shared(Case):
+    """What holds with one GIL holds with several."""
+
+    def shared(self, code, **env):
+        self.says(textwrap.dedent(SHARED) + textwrap.dedent(code), env=env)
+
+    def test_blocks_of_every_size(self):
+        for domains in ("default", "all"):
+            for lanes in ("tiny", "all"):
+                self.shared("""
+                    import unittest
+                    import test_blocks
+                    test_blocks.check_all(unittest.TestCase())
+                    made = test_blocks.make_blocks()
+                    hakmem_py.disable()
+                    test_blocks.use_up(made)
+                    made = test_blocks.make_blocks()
+                    hakmem_py.enable()
+                    test_blocks.use_up(made)
+                    print("fine")
+                """, HAKMEM_PYTHON=domains, HAKMEM_PYTHON_LANES=lanes)
+
+    def test_switches(self):
+        self.shared("""
+            def tiny():
+                before = hakmem_py.stats()["obj"]
+                kept = [object() for one in [None] * 5000]
+                after = hakmem_py.stats()["obj"]
+                return [after["tiny"] - before["tiny"],
+                        after["fallback"]["off"] - before["fallback"]["off"]]
+            for _ in range(3):
+                on = tiny()
+                assert on[0] >= 5000 and on[1] == 0, on
+                hakmem_py.disable()
+                off = tiny()
+                assert off[0] == 0 and off[1] >= 5000, off
+                hakmem_py.enable()
+            print("fine")
+        """)
+
+    def test_limit(self):
+        self.shared("""
+            live = hakmem_py.stats()["live_bytes"]
+            hakmem_py.limit(live + (20 << 20))
+            kept = []
+            try:
+                while True:
+                    kept.append({"n": len(kept)})
+            except MemoryError:
+                pass
+            assert 20000 < len(kept) < 200000, len(kept)
+            after = hakmem_py.stats()["live_bytes"]
+            assert after <= live + (20 << 20) + (64 << 10), (live, after)
+            del kept
+            hakmem_py.limit(None)
+            kept = [{"n": i} for i in range(300000)]
+            print("fine")
+        """)
+
+    def test_the_old_heap_is_used_up(self):
+        """What the one heap held is freed, and goes back or serves again."""
+        self.says("""
+            import hakmem_py
+            from subs import sub
+            kept = [bytes(200) for i in range(200000)]
+            full = hakmem_py.stats()
+            other = sub.create()
+            del kept
+            hakmem_py.trim()
+            empty = hakmem_py.stats()
+            assert empty["live_bytes"] < full["live_bytes"] - 40000000
+            assert empty["resident_bytes"] < 10 << 20, empty
+            assert empty["peak_bytes"] >= full["live_bytes"]
+            sub.destroy(other)
+            print("fine")
+        """)
+
+    def test_the_peak_is_seen(self):
+        self.shared("""
+            kept = [bytes(200) for i in range(200000)]
+            live = hakmem_py.allocated_blocks()
+            del kept
+            assert hakmem_py.stats()["peak_bytes"] > 40 << 20
+            print("fine")
+        """)
 
 
 if __name__ == "__main__":

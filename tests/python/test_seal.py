@@ -1,4 +1,5 @@
 """The fork seal: parent and children leave the pages they share alone."""
+import sys
 import tempfile
 import unittest
 
@@ -77,6 +78,19 @@ class Seal(Case):
         self.assertLess(self.children("import gc; gc.freeze()"), 10)
         self.assertGreater(self.children("import gc; gc.freeze()",
                                          env={"HAKMEM_PYTHON_SEAL": "off"}), 12)
+
+    @unittest.skipIf(sys.version_info < (3, 12), "one GIL up to 3.11")
+    def test_children_with_several_gils(self):
+        # CPython itself does not survive a fork beside another interpreter.
+        second = """
+            from subs import sub
+            sub.destroy(sub.create())
+            assert hakmem_py.stats()["shared"]
+            import gc
+            gc.freeze()"""
+        self.assertLess(self.children(second), 10)
+        self.assertGreater(
+            self.children(second, env={"HAKMEM_PYTHON_SEAL": "off"}), 12)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
  */
 #include <sys/syscall.h>
 
+#include "options.h"
 #include "os.h"
 #include "range_check.h"
 #include "unit.h"
@@ -122,4 +123,78 @@ Test(purge, what_the_system_refuses_stays_warm)
     give(i);
     cr_assert_eq(hak_range_purge(), HAK_SLAB_SIZE);
     range_check();
+}
+
+/* ---- by itself: the time is the test's ------------------------------------ */
+
+/* The superslab of slab i, and when its last slab came back. */
+static struct hak_super *super_of(uint32_t i)
+{
+    return &hak_supers.at[number_of(i) / HAK_SUPER_SLABS];
+}
+
+/* Two superslabs, all resident and in use. */
+static void fill_two(void)
+{
+    cr_assert(hak_range_init());
+    for (uint32_t i = 1; i <= 2 * HAK_SUPER_SLABS; i++) {
+        cr_assert_eq(take(), i);
+        cr_assert(ready(i, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
+    }
+}
+
+static void give_run(uint32_t first, uint32_t count)
+{
+    for (uint32_t i = first; i < first + count; i++) {
+        give(i);
+    }
+}
+
+/* Slabs 2, 4..6 and 10..13 are free: the last ones go first. */
+Test(purge, short_runs_wait_half_as_long_again)
+{
+    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
+    uint32_t stamp;
+
+    fill_two();
+    give_run(2, 1);
+    give_run(4, 3);
+    give_run(10, 4);
+    stamp = super_of(1)->stamp;
+    hak_range_tick(stamp + delay - 1);
+    cr_assert_eq(figures_now().purges, 0);
+    hak_range_tick(stamp + delay);
+    cr_assert_eq(figures_now().purges, 1);
+    cr_assert_eq(figures_now().purged, 4 * HAK_SLAB_SIZE);
+    cr_assert_eq(slab(10)->populated, 0);
+    range_check();
+    hak_range_tick(stamp + delay + delay / 2 - 1);
+    cr_assert_eq(figures_now().purges, 1);
+    hak_range_tick(stamp + delay + delay / 2);
+    cr_assert_eq(figures_now().purges, 3);
+    cr_assert_eq(figures_now().purged, 8 * HAK_SLAB_SIZE);
+    cr_assert_not(hak_range_waiting());
+    range_check();
+}
+
+/* A short run is due late; a long one, freed meanwhile, before that. */
+Test(purge, short_runs_keep_nothing_else_waiting)
+{
+    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
+    uint32_t stamp, later;
+
+    fill_two();
+    give_run(2, 1);
+    stamp = super_of(2)->stamp;
+    give_run(HAK_SUPER_SLABS + 1, 4);
+    later = stamp + delay / 4;
+    super_of(HAK_SUPER_SLABS + 1)->stamp = later;
+    hak_range_tick(stamp + delay);
+    cr_assert_eq(figures_now().purges, 0);
+    hak_range_tick(later + delay);
+    cr_assert_eq(figures_now().purged, 4 * HAK_SLAB_SIZE);
+    cr_assert_eq(slab(2)->populated, HAK_SLAB_SIZE);
+    hak_range_tick(stamp + delay + delay / 2);
+    cr_assert_eq(figures_now().purged, 5 * HAK_SLAB_SIZE);
+    cr_assert_not(hak_range_waiting());
 }

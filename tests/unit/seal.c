@@ -778,6 +778,25 @@ Test(seal, a_child_is_not_sealed_without_the_option)
     expect_child(pid);
 }
 
+Test(seal, a_child_is_sealed_because_an_adapter_asked)
+{
+    pid_t pid;
+
+    want_seal("0");
+    hak_thread_seal_forks();
+    build(&world);
+    pid = start_child();
+    if (pid == 0) {
+        NEED(in_sealed(world.p[1]));
+        churn(&world, 1000);
+        drop_all(&world);
+        NEED(sealed_bytes() == 0);
+        _exit(0);
+    }
+    expect_child(pid);
+    cr_assert_not(in_sealed(world.p[1]));
+}
+
 /* The fork itself writes to no page of a slab that it seals. */
 Test(seal, sealing_a_child_writes_to_no_page)
 {

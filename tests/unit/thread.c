@@ -182,41 +182,57 @@ Test(thread, who_adopts_a_heap_owns_its_blocks)
     cr_assert_eq(hak_range_heap_count(), 2);
 }
 
-static void *adopt_made(void *arg)
-{
-    struct hak_heap *made = arg;
-
-    hak_free(hak_malloc(1));
-    NEED(hak_self == made);
-    NEED(atomic_load(&made->state) == HAK_HEAP_OWNED);
-    return NULL;
-}
-
-/* A heap made by hand that is parked becomes a thread's, with its blocks. */
-Test(thread, a_parked_heap_made_by_hand_is_adopted)
+/* A heap made by hand becomes the thread's, with its blocks. */
+Test(thread, a_heap_made_by_hand_is_adopted)
 {
     static char *blocks[LEFT];
-    struct hak_heap *made = hak_heap_new(NULL);
+    struct hak_heap *made = hak_heap_new(NULL), *before;
+    char *p;
 
     if (HAK_HARD) {
         cr_skip("a thread's blocks have seals, those of such a heap do not");
     }
-    hak_free(hak_malloc(1));
+    p = hak_malloc(200);
+    before = hak_self;
     for (unsigned i = 0; i < LEFT; i++) {
         blocks[i] = hak_heap_malloc(made, 200);
         unit_fill(blocks[i], 200, i);
     }
-    hak_thread_park(made);
-    cr_assert_eq(unit_stats().heaps_parked, 1);
-    unit_in_thread(adopt_made, made);
+    hak_thread_adopt(made);
+    cr_assert_eq(hak_self, made);
+    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_OWNED);
+    cr_assert_eq(atomic_load(&before->state), HAK_HEAP_PARKED);
     for (unsigned i = 0; i < LEFT; i++) {
         cr_assert(unit_filled(blocks[i], 200, i));
         hak_free(blocks[i]);
     }
+    cr_assert_eq(unit_stats().remote_frees, 0);
+    hak_free(p);
     hak_trim();
     cr_assert_eq(unit_stats().tiny_live_bytes, 0);
     cr_assert_eq(unit_stats().heaps_parked, 1);
     cr_assert_eq(hak_range_heap_count(), 2);
+}
+
+static void *adopt_and_end(void *arg)
+{
+    hak_thread_adopt(arg);
+    return NULL;
+}
+
+/* By a thread that had none; when it ends the next one has it. */
+Test(thread, an_adopted_heap_is_parked_at_the_thread_s_end)
+{
+    struct hak_heap *made = hak_heap_new(NULL);
+
+    if (HAK_HARD) {
+        cr_skip("as above");
+    }
+    unit_in_thread(adopt_and_end, made);
+    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_PARKED);
+    hak_free(hak_malloc(1));
+    cr_assert_eq(hak_self, made);
+    cr_assert_eq(hak_range_heap_count(), 1);
 }
 
 /* A thread that ends sends what its outboxes hold. */

@@ -334,6 +334,48 @@ Test(tiny, refill_takes_spare_first_then_an_open_slab_then_carves)
     tiny_delete(tiny);
 }
 
+/* However blocks were freed, a slab's come out in order of address. */
+Test(tiny, a_slab_is_taken_in_order_of_address)
+{
+    struct hak_tiny *tiny = tiny_new(false);
+    unsigned c = class_of(48);
+    enum { N = 8192 };
+    static char *blocks[N];
+    size_t taken = 0;
+
+    if (HAK_HARD) {
+        cr_skip_test("the hardened build shuffles what it carves");
+    }
+    for (size_t i = 0; i < N; i++) {
+        blocks[i] = hak_tiny_alloc(tiny, c);
+    }
+    for (size_t i = 0; i < N; i++) { /* 4001 and N have no common divisor */
+        size_t j = i * 4001 % N;
+
+        if (j % 16 != 0) { /* no slab is given back whole */
+            hak_tiny_free(tiny, c, blocks[j]);
+        }
+    }
+    while (tiny->shelves[c].open != HAK_NO_SLAB) {
+        uint32_t number = tiny->shelves[c].open;
+        char *last = hak_tiny_alloc(tiny, c);
+
+        while (tiny->bins[c].head != NULL) {
+            char *next = hak_tiny_alloc(tiny, c);
+
+            if (tiny_number(next) == number && tiny_number(last) == number &&
+                hak_range_slab(number)->nfree == 0) {
+                cr_assert_gt(next, last);
+                taken++;
+            }
+            last = next;
+        }
+    }
+    cr_assert_gt(taken, N / 2);
+    tiny_check(tiny);
+    tiny_delete(tiny);
+}
+
 /* A bin that was filled must take some pushes before it overflows. */
 Test(tiny, a_filled_bin_takes_half_its_budget)
 {

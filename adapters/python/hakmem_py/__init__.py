@@ -13,7 +13,7 @@ from hakmem_py._hakmem import (__version__, allocated_blocks, disable, seal,
                                trim)
 
 __all__ = ["__version__", "allocated_blocks", "disable", "enable", "enabled",
-           "freeze", "limit", "reason", "seal", "stats", "trim"]
+           "freeze", "give_back_every", "limit", "reason", "seal", "stats", "trim"]
 
 _DOMAINS = ("raw", "mem", "obj")
 
@@ -49,6 +49,19 @@ def limit(bytes):
     if bytes is not None and bytes < 0:
         raise ValueError(f"hakmem_py.limit({bytes}): must not be negative")
     return _hakmem.limit(bytes)
+
+
+def give_back_every(seconds):
+    """Starts a thread that looks every so often for idle memory to give back,
+    so that it also goes back while the program sleeps. None or 0 ends it.
+
+    Forked children have one as well. HAKMEM_PYTHON_GIVE_BACK does the same.
+    """
+    if seconds is not None and not 0 <= seconds < 1e6:
+        raise ValueError(f"hakmem_py.give_back_every({seconds}): must be from"
+                         " 0 to 1000000 seconds")
+    from hakmem_py import _idle
+    _idle.every(float(seconds or 0))
 
 
 def freeze():
@@ -88,3 +101,5 @@ if _hakmem.enabled() != 0:
     _debugmallocstats.before = getattr(sys._debugmallocstats, "before",
                                        sys._debugmallocstats)
     sys._debugmallocstats = _debugmallocstats
+    if _hakmem.give_back() != 0:
+        give_back_every(_hakmem.give_back())

@@ -7,19 +7,23 @@
  *
  *   - the GIL's heap: one heap made by hand for all of the runtime, served in
  *     line, without TLS and atomics, by whoever holds the one GIL;
- *   - hak_py_none, a heap whose bins are empty and whose tag matches no slab:
- *     every request and every free then takes the slow path, which looks at
- *     the rest of the state: the domain is off, there is a limit, or there is
- *     more than one GIL.
+ *   - hak_py_threads: there is more than one GIL, and every thread works on a
+ *     heap of its own, as the raw domain always does; the hardened build, whose
+ *     seals are those of threads' heaps, begins there;
+ *   - hak_py_none: the domain is off, or there is a limit.
  *
- *     fast --a limit is set--> guarded --and removed--> fast
- *     fast --a second interpreter (3.12 and later)--> shared, for good
+ * The last two are heaps whose bins are empty and whose tag matches no slab:
+ * every request and every free then comes to hak_py_slow.c, which begins with
+ * the thread's heap in one case, and in the other looks at the rest of the
+ * state.
  *
- * When shared, every thread works on a heap of its own, as the raw domain
- * always does. Who learns of a second interpreter (hak_py_suspect) may not hold
- * the one GIL, so that it only turns the hot paths off; the GIL's heap is left
- * to whoever is in it, and the next slow path that does hold that GIL parks it,
- * for a thread to adopt as its own.
+ *     GIL's heap --a limit is set--> none --and removed--> GIL's heap
+ *     GIL's heap --a second interpreter (3.12 and later)--> threads, for good
+ *
+ * Who learns of a second interpreter (hak_py_suspect) may not hold the one GIL,
+ * so that it only turns the hot paths off; the GIL's heap is left to whoever is
+ * in it, and the next thread in a slow path that does hold that GIL makes it
+ * its own.
  *
  * Blocks are told by their address, so that whoever frees one, in whatever
  * state, does it right; one outside our range is handed on to the allocator
@@ -69,7 +73,7 @@ struct hak_py_domain {
 
 struct hak_py {
     struct hak_py_domain domains[HAK_PY_DOMAINS];
-    struct hak_heap *heap; /* the GIL's; NULL: none yet, or parked */
+    struct hak_heap *heap; /* the GIL's; NULL: none yet, or none any more */
     size_t most;           /* larger sizes are the saved allocator's */
     bool started;
     atomic_bool shared; /* see hak_py_heap */
@@ -101,8 +105,8 @@ HAK_INLINE struct hak_py_extra *hak_py_extra(struct hak_heap *heap)
     return hak_heap_extra(heap);
 }
 
-/* A page, as every heap has. */
-extern HAK_HIDDEN char hak_py_none[HAK_PAGE];
+/* Pages, as every heap has. */
+extern HAK_HIDDEN char hak_py_none[HAK_PAGE], hak_py_threads[HAK_PAGE];
 
 HAK_INLINE unsigned hak_py_class(size_t size)
 {
@@ -115,6 +119,12 @@ HAK_INLINE struct hak_heap *hak_py_hot(const struct hak_py_domain *d)
     return __atomic_load_n(&d->hot, __ATOMIC_RELAXED);
 }
 
+/* Whether d's requests are those of each thread's own heap. */
+HAK_INLINE bool hak_py_is_threads(const struct hak_py_domain *d)
+{
+    return hak_py_hot(d) == (struct hak_heap *)(void *)hak_py_threads;
+}
+
 /* The GIL's heap, to its holder; NULL: each thread works on its own. */
 HAK_INLINE struct hak_heap *hak_py_heap(void)
 {
@@ -124,6 +134,9 @@ HAK_INLINE struct hak_heap *hak_py_heap(void)
                : NULL;
 }
 
+/* The most bytes that Tiny serves; the hardened build adds a seal to each. */
+#define HAK_PY_TINY_MAX (HAK_LANE_TINY_MAX - HAK_HARD_SEAL)
+
 /* Counts a block that the heap gave out to d; obj's are the rest. */
 HAK_INLINE void hak_py_count(struct hak_heap *heap,
                              const struct hak_py_domain *d, size_t size)
@@ -131,8 +144,8 @@ HAK_INLINE void hak_py_count(struct hak_heap *heap,
     if (d->which < HAK_PY_OBJ) {
         struct hak_py_extra *extra = hak_py_extra(heap);
 
-        *(size <= HAK_LANE_TINY_MAX ? &extra->tiny[d->which]
-                                    : &extra->large[d->which]) += 1;
+        *(size <= HAK_PY_TINY_MAX ? &extra->tiny[d->which]
+                                  : &extra->large[d->which]) += 1;
     }
 }
 
@@ -173,7 +186,7 @@ void hak_py_suspect(size_t size);
 /* From here on there may be more than one GIL. Any thread. */
 void hak_py_share(void);
 
-/* When shared, by mem and obj: parks the GIL's heap, if we hold that GIL. */
+/* When shared, by mem and obj: the GIL's heap is ours if we hold that GIL. */
 void hak_py_retire(void);
 
 /* Sets the limit, HAK_PY_NO_LIMIT: none. False: more than that is in use. */

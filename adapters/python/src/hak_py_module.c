@@ -132,6 +132,50 @@ static PyObject *py_trim(PyObject *self, PyObject *unused)
     return PyLong_FromSize_t(bytes);
 }
 
+/* ---- who looks for memory to give back: hakmem_py/_idle.py ---------------- */
+
+static atomic_ulong looker;
+
+static PyObject *py_next_looker(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyLong_FromUnsignedLong(atomic_fetch_add(&looker, 1) + 1);
+}
+
+/* Looks for the thread with that number; false: there is a newer one. */
+static PyObject *py_look(PyObject *self, PyObject *arg)
+{
+    unsigned long number = PyLong_AsUnsignedLong(arg);
+    struct hak_heap *heap = hak_py_heap();
+
+    (void)self;
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (number != atomic_load(&looker)) {
+        return PyBool_FromLong(0);
+    }
+    if (heap != NULL) {
+        hak_heap_look_around(heap);
+    } else {
+        hak_heap_tick(NULL);
+    }
+    return PyBool_FromLong(1);
+}
+
+/* HAKMEM_PYTHON_GIVE_BACK to the main interpreter, to others 0. */
+static PyObject *py_give_back(PyObject *self, PyObject *unused)
+{
+    bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
+
+    (void)self;
+    (void)unused;
+    return PyLong_FromSize_t(is_main ? hak_py_option(HAK_PY_OPT_give_back) : 0);
+}
+
+/* ---- and the rest --------------------------------------------------------- */
+
 /* A sealed heap is the parent's of many children: see hak_seal. */
 static PyObject *py_seal(PyObject *self, PyObject *unused)
 {
@@ -179,6 +223,9 @@ static PyMethodDef functions[] = {
     {"stats", py_stats, METH_O, "figures; of each class, if true"},
     {"allocated_blocks", py_allocated_blocks, METH_NOARGS, "blocks in use"},
     {"trim", py_trim, METH_NOARGS, "give memory back to the system now"},
+    {"next_looker", py_next_looker, METH_NOARGS, "a number; see look"},
+    {"look", py_look, METH_O, "for memory to give back, if that is the number"},
+    {"give_back", py_give_back, METH_NOARGS, "HAKMEM_PYTHON_GIVE_BACK"},
     {"seal", py_seal, METH_NOARGS, "leave shared pages alone from here on"},
     {"limit", py_limit, METH_O, "the most bytes in use, or None"},
     {NULL, NULL, 0, NULL}};

@@ -10,6 +10,7 @@
 #include "hot.h"
 
 char hak_py_none[HAK_PAGE] __attribute__((aligned(64)));
+char hak_py_threads[HAK_PAGE] __attribute__((aligned(64)));
 
 /* ---- mem and obj ----------------------------------------------------------- */
 
@@ -161,7 +162,7 @@ static void *raw_malloc(void *ctx, size_t size)
     void *p;
 
     (void)ctx;
-    if (HAK_UNLIKELY(!d->plain || size > HAK_LANE_TINY_MAX - HAK_HARD_SEAL)) {
+    if (HAK_UNLIKELY(!d->plain || size > HAK_PY_TINY_MAX)) {
         return hak_py_malloc(d, size);
     }
     p = hak_hot_tiny(size + HAK_HARD_SEAL, size);

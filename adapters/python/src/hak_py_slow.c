@@ -1,10 +1,10 @@
 /*
  * hak_py_slow.c - requests and frees that the hot paths leave.
  *
- * `heap` is the GIL's where the domain's paths are the fast ones, and NULL
- * where every thread works on its own: raw, or more than one GIL. An
- * installed domain that is off hands requests to the saved allocator and still
- * takes our blocks back.
+ * `heap` is the GIL's, and NULL where every thread works on its own: raw, or
+ * more than one GIL (the thread_* functions come first then). An installed
+ * domain that is off hands requests to the saved allocator and still takes our
+ * blocks back.
  */
 #include <errno.h>
 #include <string.h>
@@ -96,18 +96,28 @@ static bool admit(struct hak_py_domain *d, size_t size)
     return false;
 }
 
-/* Counts the block p, of ours, in or out. */
+/* The bytes of the block p, of ours, as hak_py_live sums them up. */
+static size_t bytes_of(const void *p)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t owner;
+
+    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
+                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
+}
+
+/* Counts p in or out. */
 static void count_in(const void *p)
 {
     if (is_limited()) {
-        atomic_fetch_add(&hak_py.live, hak_lane_usable(p, "limit"));
+        atomic_fetch_add(&hak_py.live, bytes_of(p));
     }
 }
 
 static void count_out(const void *p)
 {
     if (is_limited()) {
-        atomic_fetch_sub(&hak_py.live, hak_lane_usable(p, "limit"));
+        atomic_fetch_sub(&hak_py.live, bytes_of(p));
     }
 }
 
@@ -144,12 +154,74 @@ static void *thread_new(size_t size, bool *zero)
     if (p == NULL) {
         p = hak_hot_run(size);
     }
-    if (p == NULL) {
-        p = hak_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
+    if (p != NULL) {
+        *zero = false;
         return p;
     }
-    *zero = false;
+    p = hak_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
+    if (HAK_UNLIKELY(size <= HAK_LANE_TINY_MAX
+                         ? hak_self->tiny.refills % SAMPLE_EVERY == 1
+                         : size >= SAMPLE_LARGE)) {
+        hak_py_sample();
+    }
     return p;
+}
+
+/*
+ * A block of Tiny's or Pool's for d, where each thread has a heap of its own
+ * and a bin of that has one; or NULL.
+ */
+HAK_INLINE void *thread_pop(struct hak_py_domain *d, size_t size)
+{
+    void *p;
+
+    if (HAK_UNLIKELY(!hak_py_is_threads(d) || size > hak_py.most)) {
+        return NULL;
+    }
+    p = hak_hot_malloc(size);
+    if (HAK_LIKELY(p != NULL)) {
+        hak_py_count(hak_self, d, size);
+    }
+    return p;
+}
+
+/* There too: takes p back if it is the thread's heap's, and Tiny's. */
+HAK_INLINE bool thread_push(void *p, uint32_t tag)
+{
+    uint32_t byte = tag ^ hak_self->tiny.tag;
+    struct hak_bin *bin;
+
+    if (HAK_HARD || HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+        return false;
+    }
+    bin = hak_tiny_bin(&hak_self->tiny, byte);
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_heap_look(hak_self, bin);
+    }
+    return true;
+}
+
+/* And there: p in a place that fits `size`, or NULL. */
+static void *thread_resize(struct hak_py_domain *d, void *p, size_t size)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t byte = tag ^ hak_self->tiny.tag;
+    size_t old;
+    void *moved;
+
+    if (HAK_HARD || byte >= HAK_TAG_TINY_END) {
+        return NULL;
+    }
+    old = hak_tiny_size[byte / HAK_TAG_TINY];
+    if (hak_fits_as_is(old, size)) {
+        return p;
+    }
+    moved = thread_pop(d, size);
+    if (HAK_LIKELY(moved != NULL)) {
+        memcpy(moved, p, hak_min(old, size));
+        thread_push(p, tag);
+    }
+    return moved;
 }
 
 /*
@@ -254,23 +326,26 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
 void *hak_py_malloc(struct hak_py_domain *d, size_t size)
 {
     struct hak_heap *heap = hak_py_hot(d);
+    void *p;
 
     if (HAK_LIKELY(size - HAK_LANE_POOL_MIN <=
                        HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN &&
                    heap != NULL && heap->pool != NULL && size <= hak_py.most)) {
-        void *p = hak_pool_pop(heap->pool, hak_pool_class_of(size));
+        p = hak_pool_pop(heap->pool, hak_pool_class_of(size));
 
         if (HAK_LIKELY(p != NULL)) {
             hak_py_count(heap, d, size);
             return p;
         }
     }
-    return new_any(d, size, false);
+    p = thread_pop(d, size);
+    return HAK_LIKELY(p != NULL) ? p : new_any(d, size, false);
 }
 
 void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
 {
     size_t bytes;
+    void *p;
 
     if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes))) {
         return NULL;
@@ -278,7 +353,9 @@ void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
     if (d->which == HAK_PY_RAW) {
         hak_py_suspect(bytes);
     }
-    return new_any(d, bytes, true);
+    p = thread_pop(d, bytes);
+    return HAK_LIKELY(p != NULL) ? memset(p, 0, bytes)
+                                 : new_any(d, bytes, true);
 }
 
 /* ---- frees ------------------------------------------------------------------- */
@@ -295,21 +372,14 @@ static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
     d->saved.free(d->saved.ctx, p);
 }
 
-void hak_py_free(struct hak_py_domain *d, void *p)
+/* p, whose tag is that of a class of Pool's of `heap`, the GIL's. */
+static HAK_NOINLINE void free_pool(struct hak_py_domain *d,
+                                   struct hak_heap *heap, void *p,
+                                   uint32_t class)
 {
     static unsigned frees;
-    struct hak_heap *heap = hak_py_hot(d);
-    uint32_t class;
 
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
-        if (p != NULL) {
-            free_foreign(d, p);
-        }
-        return;
-    }
-    class = (hak_range_tag_of(p) ^ heap->tiny.tag) - HAK_TAG_POOL;
-    if (HAK_UNLIKELY(class >= HAK_POOL_CLASSES ||
-                     !hak_pool_is_start(p, class))) {
+    if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
         free_block(d, p);
         return;
     }
@@ -318,6 +388,26 @@ void hak_py_free(struct hak_py_domain *d, void *p)
     }
     if (HAK_UNLIKELY(++frees % ASK_EVERY == 0)) {
         now_and_then(heap);
+    }
+}
+
+void hak_py_free(struct hak_py_domain *d, void *p)
+{
+    struct hak_heap *heap = hak_py_hot(d);
+    uint32_t tag, class;
+
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        if (p != NULL) {
+            free_foreign(d, p);
+        }
+        return;
+    }
+    tag = hak_range_tag_of(p);
+    class = (tag ^ heap->tiny.tag) - HAK_TAG_POOL;
+    if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
+        free_pool(d, heap, p, class);
+    } else if (!hak_py_is_threads(d) || !thread_push(p, tag)) {
+        free_block(d, p);
     }
 }
 
@@ -427,6 +517,7 @@ static HAK_NOINLINE void *resize_foreign(struct hak_py_domain *d, void *p,
 
 void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size)
 {
+    void *moved;
     size_t old;
 
     if (p == NULL) {
@@ -434,6 +525,12 @@ void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size)
     }
     if (HAK_UNLIKELY(!hak_range_owns(p))) {
         return resize_foreign(d, p, size);
+    }
+    if (hak_py_is_threads(d)) {
+        moved = thread_resize(d, p, size);
+        if (HAK_LIKELY(moved != NULL)) {
+            return moved;
+        }
     }
     old = hak_lane_usable(p, "realloc");
     if (size <= old && hak_fits_as_is(old, size)) {

@@ -51,10 +51,16 @@ enum { SEAL_DEFAULT, SEAL_OFF, SEAL_FORK };
 static size_t most_asked(void)
 {
     return hak_py_option(HAK_PY_OPT_lanes) == LANES_ALL ? HAK_LANE_HUGE_MAX
-                                                        : HAK_LANE_TINY_MAX;
+                                                        : HAK_PY_TINY_MAX;
 }
 
 /* ---- begin ------------------------------------------------------------------ */
+
+/* Without it a child that frees and allocates copies most of its parent. */
+static bool seals_forks(void)
+{
+    return hak_py_option(HAK_PY_OPT_seal) != SEAL_OFF;
+}
 
 /* The table that leads from a size to a bin. */
 static void set_bins(struct hak_heap *heap)
@@ -81,8 +87,7 @@ static struct hak_heap *gil_heap(void)
         return NULL;
     }
     heap->tiny.direct = false;
-    /* Without it a child that frees and allocates copies most of its parent. */
-    hak_heap_seal_at_fork(heap, hak_py_option(HAK_PY_OPT_seal) != SEAL_OFF);
+    hak_heap_seal_at_fork(heap, seals_forks());
     /*
      * Whole structures die at once, with many pushes. Small bins: what they
      * spill is still in the processor's caches, at 1/32 of a heap of 60 MB it
@@ -97,11 +102,12 @@ static struct hak_heap *gil_heap(void)
 bool hak_py_start(void)
 {
     struct hak_heap *none = (void *)hak_py_none;
+    struct hak_heap *threads = (void *)hak_py_threads;
 
     if (hak_py.started) {
         return true;
     }
-    none->tiny.tag = hak_heap_none.tiny.tag;
+    none->tiny.tag = threads->tiny.tag = hak_heap_none.tiny.tag;
     hak_py.most = most_asked();
     if (!hak_range_init()) {
         hak_py.reason = "no address space could be reserved: see the message "
@@ -116,6 +122,9 @@ bool hak_py_start(void)
             return false;
         }
     }
+    if (seals_forks()) {
+        hak_thread_seal_forks();
+    }
     hak_py.started = true;
     return true;
 }
@@ -128,18 +137,25 @@ static void set_hot(struct hak_py_domain *d, struct hak_heap *heap)
     __atomic_store_n(&d->hot, heap, __ATOMIC_SEQ_CST);
 }
 
+/* What d works on, as the rest of the state says. */
+static struct hak_heap *hot_for(const struct hak_py_domain *d)
+{
+    struct hak_heap *heap = hak_py_heap();
+
+    if (!d->on || hak_py.limit != HAK_PY_NO_LIMIT || d->which == HAK_PY_RAW) {
+        return (void *)hak_py_none;
+    }
+    return heap != NULL ? heap : (void *)hak_py_threads;
+}
+
 /* Sets `hot` and `plain` as the rest of the state says. */
 static void settle(void)
 {
-    bool limited = hak_py.limit != HAK_PY_NO_LIMIT;
-    struct hak_heap *heap = limited ? NULL : hak_py_heap();
-
     for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
         struct hak_py_domain *d = &hak_py.domains[i];
-        bool fast = d->on && i != HAK_PY_RAW && heap != NULL;
 
-        set_hot(d, fast ? heap : (void *)hak_py_none);
-        d->plain = d->on && !limited && i == HAK_PY_RAW;
+        set_hot(d, hot_for(d));
+        d->plain = d->on && i == HAK_PY_RAW && hak_py.limit == HAK_PY_NO_LIMIT;
     }
     /* Who learned of a second interpreter meanwhile has the last word. */
     if (hak_py.shared) {
@@ -159,11 +175,23 @@ void hak_py_switch(unsigned mask)
 
 /* ---- a second interpreter ---------------------------------------------------- */
 
+/* From the GIL's heap, if that is what d works on, to the threads'. */
+static void share(struct hak_py_domain *d)
+{
+    struct hak_heap *now = hak_py_hot(d);
+
+    while (now != (void *)hak_py_none && now != (void *)hak_py_threads &&
+           !__atomic_compare_exchange_n(&d->hot, &now, (void *)hak_py_threads,
+                                        false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
+    }
+}
+
 void hak_py_share(void)
 {
     atomic_store(&hak_py.shared, true);
-    set_hot(&hak_py.domains[HAK_PY_MEM], (void *)hak_py_none);
-    set_hot(&hak_py.domains[HAK_PY_OBJ], (void *)hak_py_none);
+    share(&hak_py.domains[HAK_PY_MEM]);
+    share(&hak_py.domains[HAK_PY_OBJ]);
 }
 
 #if PY_VERSION_HEX >= 0x030c0000
@@ -196,7 +224,7 @@ void hak_py_retire(void)
 
     if (HAK_UNLIKELY(heap != NULL) && is_main()) {
         __atomic_store_n(&hak_py.heap, NULL, __ATOMIC_RELEASE);
-        hak_thread_park(heap);
+        hak_thread_adopt(heap);
     }
 }
 
