@@ -85,6 +85,7 @@ def main():
     options = parser.parse_args()
     if not nginx_server.has_nginx() or not os.path.exists(options.module):
         sys.exit("nginx_demo: no nginx or no module for it: run 'make demo'")
+    nginx_server.end_on_term()
     nginx_server.descriptors(4 * CONNECTIONS)
     print(f"nginx, a worker under {'wrk' if shutil.which('wrk') else 'ab'} for"
           f" {SECONDS} s, then {CONNECTIONS} clients with TLS:")

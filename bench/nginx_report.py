@@ -498,6 +498,7 @@ def complete(options):
 
 
 def main():
+    nginx_server.end_on_term()
     try:
         options = arguments()
         complete(options)

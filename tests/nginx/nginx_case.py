@@ -8,6 +8,8 @@ import unittest
 
 import nginx_server
 
+nginx_server.end_on_term()
+
 # Names and bytes of the files that the sites serve.
 FILES = {f"f{size}": bytes(range(256)) * (size // 256) + b"e" * (size % 256)
          for size in (0, 1, 1000, 20000, 300000, 3000000)}

@@ -114,6 +114,13 @@ def descriptors(wanted):
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def end_on_term():
+    """Makes TERM an exception, so that servers end with this process."""
+    def end(*_):
+        raise SystemExit("terminated")
+    signal.signal(signal.SIGTERM, end)
+
+
 def until(seconds, what, condition, story=None, step=0.02):
     """Waits until condition() is true, and returns what it returned; what
     story() tells then is told when it does not come true."""
@@ -489,8 +496,7 @@ class Server:
         self.signal("USR2")
         until(self.patience, "a new master", lambda: (
             (self.prefix / "nginx.pid.oldbin").exists()
-            and (self.prefix / "nginx.pid").exists()
-            and self.master_pid() != old
+            and self.pid_in_file() not in (None, old)
             and len(self.workers()) >= int(self.parts["workers"])),
             self.story)
         return old, self.master_pid()
