@@ -28,6 +28,7 @@ ngx_hakmem_snapshot(ngx_hakmem_snapshot_t *ss, ngx_shm_zone_t *shm_zone,
     ngx_slab_pool_t    *shpool;
     ngx_hakmem_zone_t  *zone;
 
+    rc = NGX_AGAIN;
     zone = shm_zone->data;
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
 
