@@ -71,6 +71,16 @@ class Seal(Case):
         self.addCleanup(self.directory.cleanup)
         self.place = self.directory.name + "/megabytes"
 
+    def test_freeze_hides_objects_from_the_collector(self):
+        self.says("""
+            import gc
+            import hakmem_py
+            kept = [[i] for i in range(1000)]
+            hakmem_py.freeze()
+            assert gc.get_freeze_count() >= 1000
+            print("fine")
+        """)
+
     def test_children_keep_to_themselves(self):
         """20,000 objects take 3 MB; in the parent's holes ten times that."""
         for how in ("hakmem_py.freeze()", "import gc; gc.freeze()\n"
