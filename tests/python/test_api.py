@@ -6,7 +6,7 @@ import hakmem_py
 from support import Case, python
 
 
-class Figures(unittest.TestCase):
+class Figures(Case):
     def setUp(self):
         self.assertIs(hakmem_py.enabled, True, hakmem_py.reason)
 
@@ -56,6 +56,39 @@ class Figures(unittest.TestCase):
             self.assertGreaterEqual(
                 after["obj"]["fallback"]["large"]
                 - before["obj"]["fallback"]["large"], 4)
+
+    def test_larger_blocks_of_mem(self):
+        self.says("""
+            import hakmem_py
+            before = hakmem_py.stats()["mem"]
+            zeros = bytes(2000)
+            kept = [list(zeros) for i in range(1000)]
+            after = hakmem_py.stats()["mem"]
+            assert 1000 <= after["larger"] - before["larger"] < 1100
+            assert after["tiny"] - before["tiny"] < 500
+            print("fine")
+        """, env={"HAKMEM_PYTHON_LANES": "all"})
+
+    def test_the_peak_is_seen_as_it_passes(self):
+        self.says("""
+            import hakmem_py
+            kept = [bytes(200) for i in range(200000)]
+            del kept
+            assert hakmem_py.stats()["peak_bytes"] > 40 << 20
+            print("fine")
+        """)
+
+    def test_memory_held_and_given_back(self):
+        before = hakmem_py.stats()
+        kept = [bytes(200) for i in range(100000)]
+        full = hakmem_py.stats()
+        del kept
+        hakmem_py.trim()
+        after = hakmem_py.stats()
+        self.assertGreater(full["held_bytes"], full["live_bytes"])
+        self.assertGreater(full["held_bytes"] - after["held_bytes"], 15 << 20)
+        self.assertGreater(after["returned_bytes"] - before["returned_bytes"],
+                           15 << 20)
 
     def test_calls_are_the_sum(self):
         stats = hakmem_py.stats()

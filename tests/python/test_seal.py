@@ -71,10 +71,23 @@ class Seal(Case):
         self.addCleanup(self.directory.cleanup)
         self.place = self.directory.name + "/megabytes"
 
+    def test_freeze_hides_objects_from_the_collector(self):
+        self.says("""
+            import gc
+            import hakmem_py
+            kept = [[i] for i in range(1000)]
+            hakmem_py.freeze()
+            assert gc.get_freeze_count() >= 1000
+            print("fine")
+        """)
+
     def test_children_keep_to_themselves(self):
         """20,000 objects take 3 MB; in the parent's holes ten times that."""
-        self.assertLess(self.children("hakmem_py.freeze()"), 10)
-        self.assertLess(self.children("hakmem_py.seal()"), 10)
+        for how in ("hakmem_py.freeze()", "import gc; gc.freeze()\n"
+                    "            hakmem_py.seal()"):
+            self.assertLess(self.children(how), 10)
+            self.assertLess(self.children(
+                how, env={"HAKMEM_PYTHON_SEAL": "off"}), 10)
         self.assertLess(self.children("import gc; gc.freeze()"), 10)
         self.assertGreater(self.children("import gc; gc.freeze()",
                                          env={"HAKMEM_PYTHON_SEAL": "off"}), 12)
