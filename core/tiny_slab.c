@@ -107,18 +107,24 @@ HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
     return list;
 }
 
-struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count)
+/* Links each of `count` blocks from `start` on to the next; the last of them. */
+HAK_INLINE struct hak_block *link_row(char *start, size_t size, uint32_t count)
 {
     char *last = start + (count - 1) * size;
 
-    if (HAK_HARD) {
-        return link_shuffled(start, size, count);
-    }
     for (char *at = start; at != last; at += size) {
         hak_link_set((struct hak_block *)(void *)at,
                      (struct hak_block *)(void *)(at + size));
     }
-    hak_link_set((struct hak_block *)(void *)last, NULL);
+    return (struct hak_block *)(void *)last;
+}
+
+struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count)
+{
+    if (HAK_HARD) {
+        return link_shuffled(start, size, count);
+    }
+    hak_link_set(link_row(start, size, count), NULL);
     return (struct hak_block *)(void *)start;
 }
 
@@ -139,17 +145,25 @@ static void map_list(uint64_t *map, const struct hak_block *list,
     }
 }
 
-/* Links the blocks whose bits are set; the first of them. */
+/*
+ * Links the blocks whose bits are set, to a null link; the first of them. Most
+ * maps are nearly full: whole words go without a look at their bits.
+ */
 static struct hak_block *link_map(const uint64_t *map, size_t words,
                                   char *start, size_t size)
 {
     struct hak_block head = {0};
     struct hak_block *last = &head;
 
-    for (size_t w = 0; w < words; w++) {
+    for (size_t w = 0; w < words; w++, start += 64 * size) {
+        if (map[w] == UINT64_MAX) {
+            hak_link_set(last, (struct hak_block *)(void *)start);
+            last = link_row(start, size, 64);
+            continue;
+        }
         for (uint64_t bits = map[w]; bits != 0; bits &= bits - 1) {
-            size_t i = w * 64 + (size_t)__builtin_ctzll(bits);
-            struct hak_block *block = (struct hak_block *)(start + i * size);
+            struct hak_block *block =
+                new_block(start, size, (uint32_t)__builtin_ctzll(bits));
 
             hak_link_set(last, block);
             last = block;
