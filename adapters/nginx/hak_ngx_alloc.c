@@ -198,6 +198,9 @@ void *hak_ngx_malloc_slow(size_t size)
     void *p;
 
     if (size > hak_ngx_most) {
+        if (size > PTRDIFF_MAX) { /* libc would say the same */
+            return no_memory();
+        }
         count_large(size);
         return malloc(size);
     }
