@@ -199,19 +199,15 @@ void *reallocarray(void *p, size_t count, size_t size)
 
 void *aligned_alloc(size_t alignment, size_t size)
 {
+    int error;
+
     if (alignment <= 16) {
         return malloc(size);
     }
-    if (alignment > SIZE_MAX / 2 + 1) {
-        errno = EINVAL;
+    error = hak_lane_align_as_glibc(&alignment, size);
+    if (error != 0) {
+        errno = error;
         return NULL;
-    }
-    if (!hak_is_pow2(alignment)) {
-        /* As glibc: the next power of two. */
-        alignment = (size_t)1 << (64 - __builtin_clzl(alignment));
-    }
-    if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX - size) {
-        return no_memory();
     }
     return hak_wrap_alloc(alignment, size, false);
 }

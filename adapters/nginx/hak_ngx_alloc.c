@@ -349,19 +349,15 @@ void *hak_ngx_reallocarray(void *p, size_t items, size_t size)
 
 void *hak_ngx_aligned_alloc(size_t alignment, size_t size)
 {
+    int error;
+
     if (alignment <= HAK_LANE_ALIGN) {
         return hak_ngx_malloc(size);
     }
-    if (alignment > SIZE_MAX / 2 + 1) {
-        errno = EINVAL;
+    error = hak_lane_align_as_glibc(&alignment, size);
+    if (error != 0) {
+        errno = error;
         return NULL;
-    }
-    if (!hak_is_pow2(alignment)) {
-        /* As glibc: the next power of two. */
-        alignment = (size_t)1 << (64 - __builtin_clzl(alignment));
-    }
-    if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX - size) {
-        return no_memory();
     }
     return alloc_slow(alignment, size, false);
 }

@@ -84,6 +84,10 @@ ngx_int_t ngx_hakmem_mode_init_process(ngx_cycle_t *cycle,
 /* as hak_stats(), of the core that serves this process */
 int ngx_hakmem_stats(hak_stats_t *stats);
 
+/* bytes of this process that are resident, and those of files among them */
+
+ngx_int_t ngx_hakmem_resident(size_t *all, size_t *shared);
+
 
 #define ngx_hakmem_get_conf(cycle)                                            \
     ((ngx_hakmem_conf_t *) ngx_get_conf((cycle)->conf_ctx, ngx_hakmem_module))

@@ -9,9 +9,6 @@
 #include <hak_ngx.h>
 
 
-static ngx_uint_t ngx_hakmem_rss(void);
-
-
 #define counter  1
 #define gauge    0
 
@@ -28,7 +25,7 @@ ngx_hakmem_figure_t  ngx_hakmem_figures[] = {
 void
 ngx_hakmem_gather(ngx_atomic_uint_t *figures)
 {
-    ngx_uint_t                  rss;
+    size_t                      rss, shared;
     hak_stats_t                 stats;
     hak_ngx_figures             own;
     hak_stats_t                *s = &stats;
@@ -44,7 +41,9 @@ ngx_hakmem_gather(ngx_atomic_uint_t *figures)
 
     hak_ngx_get_figures(n);
 
-    rss = ngx_hakmem_rss();
+    if (ngx_hakmem_resident(&rss, &shared) != NGX_OK) {
+        rss = 0;
+    }
 
 #define NGX_HAKMEM_FIGURE(name, kind, value, help)                            \
     figures[NGX_HAKMEM_FIGURE_##name] = value;
@@ -53,17 +52,17 @@ ngx_hakmem_gather(ngx_atomic_uint_t *figures)
 }
 
 
-static ngx_uint_t
-ngx_hakmem_rss(void)
+ngx_int_t
+ngx_hakmem_resident(size_t *all, size_t *shared)
 {
-    u_char     *p, buf[128];
-    ssize_t     n;
-    ngx_fd_t    fd;
-    ngx_int_t   pages;
+    long      pages, files;
+    char      buf[128];
+    ssize_t   n;
+    ngx_fd_t  fd;
 
     fd = open("/proc/self/statm", O_RDONLY|O_CLOEXEC);
     if (fd == NGX_INVALID_FILE) {
-        return 0;
+        return NGX_ERROR;
     }
 
     n = ngx_read_fd(fd, buf, sizeof(buf) - 1);
@@ -71,23 +70,19 @@ ngx_hakmem_rss(void)
     (void) ngx_close_file(fd);
 
     if (n <= 0) {
-        return 0;
+        return NGX_ERROR;
     }
 
     buf[n] = '\0';
 
-    /* the second number */
-
-    p = (u_char *) ngx_strchr(buf, ' ');
-    if (p == NULL) {
-        return 0;
+    if (sscanf(buf, "%*d %ld %ld", &pages, &files) != 2) {
+        return NGX_ERROR;
     }
 
-    n = strspn((char *) ++p, "0123456789");
+    *all = (size_t) pages * ngx_pagesize;
+    *shared = (size_t) files * ngx_pagesize;
 
-    pages = ngx_atoi(p, n);
-
-    return (pages == NGX_ERROR) ? 0 : (ngx_uint_t) pages * ngx_pagesize;
+    return NGX_OK;
 }
 
 

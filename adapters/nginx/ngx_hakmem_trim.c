@@ -38,7 +38,7 @@ static ngx_uint_t ngx_hakmem_is_idle(ngx_hakmem_idle_t *idle, size_t now,
     size_t used);
 static void ngx_hakmem_give_back(ngx_uint_t ours, ngx_uint_t libc);
 static ngx_uint_t ngx_hakmem_is_loaded(void);
-static size_t ngx_hakmem_resident(void);
+static size_t ngx_hakmem_own(void);
 
 
 static ngx_connection_t   ngx_hakmem_dumb;
@@ -232,7 +232,7 @@ ngx_hakmem_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log)
 {
     size_t  before, after;
 
-    before = ngx_hakmem_resident();
+    before = ngx_hakmem_own();
 
     if (before <= hcf->limit) {
         if (before <= hcf->limit - hcf->limit / 16) {
@@ -251,7 +251,7 @@ ngx_hakmem_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log)
 
     ngx_hakmem_give_back(1, 1);
 
-    after = ngx_hakmem_resident();
+    after = ngx_hakmem_own();
 
     ngx_log_error(NGX_LOG_WARN, log, 0,
                   "hakmem: the worker has %uz bytes, more than hakmem_limit "
@@ -263,33 +263,13 @@ ngx_hakmem_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log)
 /* the process's own resident memory, without what it has mapped of files */
 
 static size_t
-ngx_hakmem_resident(void)
+ngx_hakmem_own(void)
 {
-    long     resident, shared;
-    ssize_t  n;
-    ngx_fd_t fd;
-    char     line[128];
+    size_t  all, shared;
 
-    fd = ngx_open_file("/proc/self/statm", NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
-    if (fd == NGX_INVALID_FILE) {
+    if (ngx_hakmem_resident(&all, &shared) != NGX_OK || shared > all) {
         return 0;
     }
 
-    n = ngx_read_fd(fd, line, sizeof(line) - 1);
-
-    (void) ngx_close_file(fd);
-
-    if (n <= 0) {
-        return 0;
-    }
-
-    line[n] = '\0';
-
-    if (sscanf(line, "%*d %ld %ld", &resident, &shared) != 2
-        || shared > resident)
-    {
-        return 0;
-    }
-
-    return (size_t) (resident - shared) * ngx_pagesize;
+    return all - shared;
 }
