@@ -276,8 +276,8 @@ $(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
 	    $(NGINX_LIB) tests/nginx/sample
 check-nginx: $(NGINX_SAMPLE)
 
-# The tests preload it.
-check-nginx: $(SHARED:%=$(BUILD)/%)
+# The tests preload them.
+check-nginx: $(SHARED:%=$(BUILD)/%) $(BUILD)/tests/wrap/programs/plain/libpages.so
 
 # The status page's shared zone by itself; nginx's headers come with a build.
 NGINX_STRESS := $(BUILD)/tests/nginx/status_stress

@@ -73,7 +73,7 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
     struct hak_bin *bin;
     uint32_t byte;
 
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+    if (HAK_UNLIKELY(!hak_range_covers(p))) {
         return false;
     }
     byte = hak_range_tag_of(p) ^ tiny->tag;
@@ -121,7 +121,7 @@ HAK_INLINE bool hak_hot_run_free(void *p)
 {
     struct hak_heap *heap = hak_self;
 
-    if (HAK_UNLIKELY(!hak_range_owns(p) || heap->runs == NULL) ||
+    if (HAK_UNLIKELY(!hak_range_covers(p) || heap->runs == NULL) ||
         hak_range_tag_of(p) != HAK_TAG_SHARED(HAK_TAG_ACE)) {
         return false;
     }

@@ -13,6 +13,12 @@
 #define KEEP_BLOCK (32 * HAK_MIB)
 #define KEEP_ALL (128 * HAK_MIB)
 
+/* The same where address space is limited. */
+#define KEEP_LIMITED (8 * HAK_MIB)
+
+/* A block of this size is given room to grow before it ever has. */
+#define ROOM_FROM (64 * HAK_MIB)
+
 /* How much of a block's end is looked at when it grows. */
 #define PROBE (256 * HAK_KIB)
 
@@ -20,6 +26,7 @@
 struct huge {
     size_t size;
     uint32_t supers;
+    uint32_t room; /* superslabs behind them, kept for it to grow into */
     uint32_t owner;
     uint32_t next, prev; /* first superslabs of other blocks */
 };
@@ -102,50 +109,58 @@ static void want_huge_pages(uint32_t super, uint32_t count)
     }
 }
 
-/* Superslabs for `size` bytes, or HAK_NO_SUPER. */
-static uint32_t take(size_t size, size_t align, bool *zero)
+/* Superslabs for `size` bytes, with room behind them, or HAK_NO_SUPER. */
+static uint32_t take(size_t size, size_t align, uint32_t *room, bool *zero)
 {
     uint32_t first;
 
-    if (size > hak_range.size || align > hak_range.size) {
+    if (size > hak_range.window || align > hak_range.window) {
         return HAK_NO_SUPER;
     }
-    first = hak_range_supers_take(supers_for(size),
-                                  (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
-                                  HAK_LANE_HUGE, zero);
+    first = hak_range_run_take(size, (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
+                               HAK_LANE_HUGE, room, zero);
     if (first != HAK_NO_SUPER) {
         want_huge_pages(first, supers_for(size));
     }
     return first;
 }
 
+/* Whether superslabs with contents may wait for the next block. */
+static bool may_keep(size_t bytes)
+{
+    size_t most = hak_range_limited() ? KEEP_LIMITED : KEEP_ALL;
+
+    return bytes <= KEEP_BLOCK && bytes + hak_range_spare() <= most;
+}
+
 /* Gives superslabs that hold contents back, now or after the delay. */
 static void give(uint32_t first, uint32_t count)
 {
     size_t bytes = count * HAK_SUPER_SIZE;
-    bool keep = bytes <= KEEP_BLOCK && bytes + hak_range_spare() <= KEEP_ALL;
 
-    if (!keep && hak_os_purge(hak_range_super_start(first), bytes)) {
+    if (may_keep(bytes)) {
+        hak_range_supers_give(first, count, HAK_LANE_HUGE, HAK_ALL_SLABS);
+    } else {
         hak_range_purged(bytes);
-        hak_range_supers_give(first, count, HAK_LANE_HUGE, 0);
-        return;
+        hak_range_supers_drop(first, count, HAK_LANE_HUGE);
     }
-    hak_range_supers_give(first, count, HAK_LANE_HUGE, HAK_ALL_SLABS);
 }
 
 void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
 {
+    uint32_t room = size >= ROOM_FROM ? hak_range_room_for(size) : 0;
     struct huge *huge;
     uint32_t first;
 
-    size = hak_max(size, 1);
-    first = take(size, align, zero);
+    size = hak_round_up(hak_max(size, 1), HAK_PAGE);
+    first = take(size, align, &room, zero);
     if (first == HAK_NO_SUPER) {
         return NULL;
     }
     huge = huge_at(first);
-    huge->size = hak_round_up(size, HAK_PAGE);
+    huge->size = size;
     huge->supers = supers_for(size);
+    huge->room = room;
     huge->owner = owner;
     hak_lock_take(&lock);
     figures.allocs++;
@@ -156,7 +171,7 @@ void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
 
 bool hak_huge_free(void *p, struct hak_huge_block *block)
 {
-    uint32_t first, count = 0;
+    uint32_t first, count = 0, room = 0;
 
     hak_lock_take(&lock);
     first = super_of(p);
@@ -164,11 +179,13 @@ bool hak_huge_free(void *p, struct hak_huge_block *block)
         block->size = huge_at(first)->size;
         block->owner = huge_at(first)->owner;
         count = huge_at(first)->supers;
+        room = huge_at(first)->room;
         figures.frees++;
         list_drop(first);
     }
     hak_lock_drop(&lock);
     if (first != HAK_NO_SUPER) {
+        hak_range_room_give(first + count, room);
         give(first, count);
     }
     return first != HAK_NO_SUPER;
@@ -206,7 +223,7 @@ void hak_huge_free_owner(uint32_t owner)
 
 /* ---- resizing ------------------------------------------------------------------- */
 
-static void set_size(uint32_t super, size_t size, uint32_t supers)
+static void set_size(uint32_t super, size_t size, uint32_t room)
 {
     struct huge *huge = huge_at(super);
 
@@ -214,55 +231,32 @@ static void set_size(uint32_t super, size_t size, uint32_t supers)
     figures.live_bytes += size - huge->size;
     figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
     huge->size = size;
-    huge->supers = supers;
+    huge->supers = supers_for(size);
+    huge->room = room;
     hak_lock_drop(&lock);
 }
 
-/*
- * Moves the contents of `count` superslabs; a bit for each slab of those left
- * behind that may not be zero.
- */
-static uint32_t move_pages(uint32_t from, uint32_t to, uint32_t count)
-{
-    char *source = hak_range_super_start(from);
-    char *target = hak_range_super_start(to);
-
-    uint32_t warm = 0;
-
-    if (hak_os_move(source, target, count * HAK_SUPER_SIZE)) {
-        return warm;
-    }
-    /* One by one: the kernel moves one mapping at a time. */
-    for (size_t at = 0; at < count * HAK_SUPER_SIZE; at += HAK_SUPER_SIZE) {
-        if (!hak_os_move(source + at, target + at, HAK_SUPER_SIZE)) {
-            memcpy(target + at, source + at, HAK_SUPER_SIZE);
-            warm = hak_os_purge(source + at, HAK_SUPER_SIZE) ? warm
-                                                             : HAK_ALL_SLABS;
-        }
-    }
-    return warm;
-}
-
-/* A new place for the block `old`, `size` bytes long. */
+/* A new place for the block `old`, `size` bytes long, with room to grow. */
 static void *move(uint32_t old, size_t size)
 {
-    uint32_t count = huge_at(old)->supers;
-    bool zero;
-    uint32_t first = take(size, 1, &zero);
-    uint32_t warm;
+    uint32_t count = huge_at(old)->supers, old_room = huge_at(old)->room;
+    uint32_t room = hak_range_room_for(size);
+    uint32_t first = hak_range_run_move(old, count, size, HAK_LANE_HUGE, &room);
 
     if (first == HAK_NO_SUPER) {
         return NULL;
     }
-    warm = move_pages(old, first, count);
+    want_huge_pages(first, supers_for(size));
     hak_lock_take(&lock);
     list_drop(old);
     huge_at(first)->owner = huge_at(old)->owner;
     huge_at(first)->size = size;
     huge_at(first)->supers = supers_for(size);
+    huge_at(first)->room = room;
     list_add(first);
     hak_lock_drop(&lock);
-    hak_range_supers_give(old, count, HAK_LANE_HUGE, warm);
+    hak_range_room_give(old + count, old_room);
+    hak_range_supers_drop(old, count, HAK_LANE_HUGE);
     return hak_range_super_start(first);
 }
 
@@ -290,15 +284,20 @@ static void populate_ahead(char *p, size_t old, size_t size)
 /* Makes the block of superslab `super` `size` bytes long, in whole pages. */
 static void *block_resize(uint32_t super, size_t size)
 {
-    uint32_t have = huge_at(super)->supers;
+    uint32_t have = huge_at(super)->supers, room = huge_at(super)->room;
     uint32_t need = supers_for(size);
     bool zero;
 
-    if (need > have && !hak_range_supers_grow(super, have, need - have,
-                                              HAK_LANE_HUGE, &zero)) {
+    if (size > huge_at(super)->size &&
+        !hak_range_run_grow(super, have, &room, size, HAK_LANE_HUGE, &zero)) {
+        huge_at(super)->room = room;
         return move(super, size);
     }
-    set_size(super, size, need);
+    if (need < have) { /* what is behind it is no room of a shorter block */
+        hak_range_room_give(super + have, room);
+        room = 0;
+    }
+    set_size(super, size, room);
     if (need < have) {
         give(super + need, have - need);
     }
@@ -312,7 +311,7 @@ void *hak_huge_resize(void *p, size_t size)
     bool filled = size > old && tail_is_filled(p, old);
     void *moved;
 
-    if (size > hak_range.size) {
+    if (size > hak_range.window) {
         return NULL;
     }
     size = hak_round_up(size, HAK_PAGE);

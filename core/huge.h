@@ -3,7 +3,8 @@
  *
  * Layer 4. A block is a run of whole superslabs at the high end of the range.
  * It grows in place when what follows is free, and otherwise its pages move
- * (mremap): contents are not copied. What is known of a block lies over the
+ * (mremap) to a place with room behind it, so that it moves once as a rule and
+ * contents are not copied. What is known of a block lies over the
  * descriptors of its first superslab; the tag of its first slab says
  * HAK_TAG_HUGE, all its other tags are 0. The blocks are in one list under one
  * lock.
@@ -21,7 +22,7 @@
 /*
  * `size` bytes aligned to `align` (a power of two) for the heap with this id,
  * HAK_ID_SHARED for threads. *zero: their contents are zero. NULL: out of
- * memory or of address range.
+ * memory or of addresses.
  */
 void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero);
 

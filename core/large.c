@@ -59,9 +59,9 @@ static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
 {
     size_t bytes = hak_max(hak_round_up(size, HAK_PAGE), HAK_PAGE);
 
-    if (bytes > hak_range.size) {
+    if (bytes > hak_range.window) {
         *reason = HAK_REASON_LARGE;
-    } else if (alignment > hak_range.size) {
+    } else if (alignment > hak_range.window) {
         *reason = HAK_REASON_ALIGNED;
     }
     hak_heap_look_around(heap);

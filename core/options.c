@@ -58,7 +58,7 @@ static bool parse_int(const char *text, size_t *value)
     return parse_digits(text, value, &end) && *end == '\0';
 }
 
-/* A decimal number with an optional K, M, G (and an optional B or iB). */
+/* A decimal number with an optional K, M, G, T (and an optional B or iB). */
 static bool parse_size(const char *text, size_t *value)
 {
     char *end;
@@ -75,6 +75,8 @@ static bool parse_size(const char *text, size_t *value)
     case 'M': shift = 20; break;
     case 'g':
     case 'G': shift = 30; break;
+    case 't':
+    case 'T': shift = 40; break;
     default: break;
     }
     if (shift != 0) {
@@ -146,7 +148,7 @@ static HAK_COLD void complain(const struct hak_option_row *row,
         hak_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
                  row->env, text, row->initial);
     } else if (size) {
-        hak_warn("%s=%s: not a size in bytes (a number, then K, M or G); "
+        hak_warn("%s=%s: not a size in bytes (a number, then K, M, G or T); "
                  "using %zu",
                  row->env, text, row->initial);
     } else {

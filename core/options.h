@@ -14,12 +14,7 @@
 
 #include "base.h"
 
-/* Sanitizers and valgrind keep shadow memory for what we reserve. */
-#if defined(HAK_SMALL_RANGE)
-#define HAK_RANGE_DEFAULT (4 * HAK_GIB)
-#else
-#define HAK_RANGE_DEFAULT (64 * HAK_GIB)
-#endif
+#define HAK_RANGE_DEFAULT (1024 * HAK_GIB)
 
 /* Values of HAK_OPT_huge, in the order of its words. */
 enum hak_huge { HAK_HUGE_AUTO, HAK_HUGE_ALWAYS, HAK_HUGE_NEVER };

@@ -1,57 +1,105 @@
 /*
  * os.h - what HAKMEM asks of the operating system.
  *
- * Layer 1, the only user of mmap, mprotect and madvise. Addresses and sizes
- * are multiples of a page unless said otherwise. Nothing here takes a lock or
- * keeps state but "this kernel can't populate".
+ * Layer 1, the only user of mmap, munmap, mremap and madvise. Addresses and
+ * sizes are multiples of HAK_PAGE unless said otherwise. Nothing here takes a
+ * lock; errno is kept. What is remembered is what this kernel can't do.
+ *
+ * Right on Linux 4.18 and later, which differ as follows:
+ *
+ *   MAP_FIXED_NOREPLACE  from 4.17. An older kernel takes the address for a
+ *                        hint: what it maps elsewhere is unmapped again. The
+ *                        address is looked at before the limits are: a place
+ *                        that is taken is told as such even where no more may
+ *                        be mapped.
+ *   MADV_POPULATE_WRITE  from 5.14; EINVAL before. It may end early (EINTR,
+ *                        EFAULT, EHWPOISON): then page faults do the rest.
+ *   MREMAP_DONTUNMAP     from 5.7; EINVAL before. With MREMAP_FIXED every
+ *                        kernel unmaps the target before it looks at what is
+ *                        moved, and up to 6.16 it then refuses a source of
+ *                        several mappings (EFAULT), as any does over a limit
+ *                        (ENOMEM): a hole is left, into which another thread's
+ *                        mmap may fall. Without MREMAP_FIXED the target is a
+ *                        hint, nothing is unmapped, and a refusal changes
+ *                        nothing: so that is what we use, onto addresses where
+ *                        nothing is mapped.
+ *   munmap, madvise      may split a mapping and are refused (ENOMEM) where the
+ *                        process has vm.max_map_count of them; mmap then too,
+ *                        unless the new mapping continues its neighbour.
+ *   MADV_DONTNEED        refused (EINVAL) on locked pages. Emulators (qemu-user
+ *                        7.2) have said yes to it and kept the contents of
+ *                        pages that mremap had moved: both are tried on a page
+ *                        of our own before they are relied on.
+ *   PR_SET_VMA_ANON_NAME from 5.17, where it is compiled in.
+ *   mlockall(MCL_FUTURE) makes mmap populate, and refuse (EAGAIN) what is above
+ *                        RLIMIT_MEMLOCK: as if out of memory.
+ *   strict overcommit    (vm.overcommit_memory=2) counts writable mappings,
+ *                        MAP_NORESERVE or not, and refuses with ENOMEM.
  */
 #ifndef HAK_OS_H
 #define HAK_OS_H
 
 #include "base.h"
 
+/* The bytes of a page of this machine. */
+size_t hak_os_page_size(void);
+
 /*
- * Reserves `size` bytes of address space aligned to `align` (a power of two,
- * at least a page): no access, no memory. NULL if the system refuses.
+ * An address, a multiple of `align` (a power of two), where `size` bytes have
+ * nothing mapped now, and where the kernel does not put mappings by itself:
+ * as much again is free around them. Nothing is mapped. NULL: there is no such
+ * place. Under a limit on address space it is a guess, which hak_os_claim
+ * finds right or wrong; `guess` then makes guesses differ.
  */
-void *hak_os_reserve(size_t size, size_t align);
+void *hak_os_place(size_t size, size_t align, unsigned guess);
 
-/* Makes reserved pages readable and writable. False: out of memory. */
-bool hak_os_commit(void *addr, size_t size);
+enum hak_os_claim {
+    HAK_OS_CLAIMED,
+    HAK_OS_TAKEN,  /* something is mapped there */
+    HAK_OS_REFUSED /* out of memory, address space or mappings */
+};
 
-/* Asks that committed memory be backed by huge pages. A wish, no result. */
+/* Maps zeroed, usable memory at `addr` unless something is mapped there. */
+enum hak_os_claim hak_os_claim(void *addr, size_t size);
+
+/*
+ * Unmaps what hak_os_claim or hak_os_map has mapped. False: refused, all is as
+ * it was.
+ */
+bool hak_os_unmap(void *addr, size_t size);
+
+/* Asks that memory be backed by huge pages. A wish, no result. */
 void hak_os_want_huge(void *addr, size_t size);
 
 /*
- * Makes committed pages resident now, in one call, so that touching them does
- * not fault. False: out of memory. A kernel without MADV_POPULATE_WRITE
- * (before 5.14) answers true and leaves it to the page faults.
+ * Makes pages resident now, in one call, so that touching them does not fault.
+ * False: out of memory. Where the kernel can't it answers true and leaves it
+ * to the page faults.
  */
 bool hak_os_populate(void *addr, size_t size);
 
-/* Drops the contents of committed pages: zero, not resident. False: refused. */
+/* Drops the contents of pages: zero, not resident. False: refused. */
 bool hak_os_purge(void *addr, size_t size);
 
-/* How many bytes of committed pages are resident, at most 128 pages asked. */
+/* Whether anything is mapped at p, any address. */
+bool hak_os_is_mapped(const void *p);
+
+/* How many bytes are resident, at most 128 pages asked. */
 size_t hak_os_resident(void *addr, size_t size);
 
-/* Maps zeroed, usable memory. NULL: out of memory. */
+/* Maps zeroed, usable memory anywhere. NULL: out of memory. */
 void *hak_os_map(size_t size);
 
-/* Undoes hak_os_reserve or hak_os_map. */
-void hak_os_unmap(void *addr, size_t size);
-
-/* Names a mapping in /proc/PID/smaps where the kernel can (5.17). */
+/* Names a mapping in /proc/PID/smaps where the kernel can. */
 void hak_os_name(void *addr, size_t size, const char *name);
 
 /* Nanoseconds of a clock that only goes forward. */
 uint64_t hak_os_clock(void);
 
 /*
- * Moves the pages of `size` bytes at `from` to `to`, leaving zeroed, usable
- * memory behind; nothing is copied. `to` may be reserved or committed. False:
- * the kernel can't (before 5.7, or under a limit on address space); `from` is
- * as it was; `to` too, or it is committed and zero.
+ * Moves the pages of `size` bytes at `from` to `to`, where nothing is mapped,
+ * leaving zeroed, usable memory behind; nothing is copied. False: the kernel
+ * can't, or `from` is of several mappings; all is as it was.
  */
 bool hak_os_move(void *from, void *to, size_t size);
 
@@ -70,6 +118,22 @@ size_t hak_os_address_limit(void);
  * refused, and every one after it if `forever`. 0 refuses none.
  */
 void hak_os_test_refuse(unsigned n, bool forever);
+
+/* Besides the n-th, which is to be set before, every call from this one on. */
+void hak_os_test_refuse_from(unsigned call);
+
+/* Which calls hak_os_test_refuse counts and refuses; a bit for each kind. */
+enum hak_os_kind {
+    HAK_OS_PLACE = 1,
+    HAK_OS_CLAIM = 2,
+    HAK_OS_MAP = 4,
+    HAK_OS_UNMAP = 8,
+    HAK_OS_POPULATE = 16,
+    HAK_OS_PURGE = 32,
+    HAK_OS_MOVE = 64,
+    HAK_OS_ALL = 127
+};
+void hak_os_test_kinds(unsigned kinds);
 
 /* How many refusable calls were made since hak_os_test_refuse. */
 unsigned hak_os_test_calls(void);

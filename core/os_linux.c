@@ -10,7 +10,9 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Values of the kernel's interface that older libc headers lack. */
 #ifndef MADV_POPULATE_WRITE
@@ -27,16 +29,29 @@
 #define PR_SET_VMA_ANON_NAME 0
 #endif
 
+/* ---- refusals for tests --------------------------------------------------- */
+
 #ifdef HAK_TESTING
 static atomic_uint test_calls;
 static atomic_uint test_refuse_at;
-static atomic_bool test_forever;
+static atomic_uint test_refuse_from;
+static atomic_uint test_kinds = HAK_OS_ALL;
 
 void hak_os_test_refuse(unsigned n, bool forever)
 {
     atomic_store(&test_calls, 0);
     atomic_store(&test_refuse_at, n);
-    atomic_store(&test_forever, forever);
+    atomic_store(&test_refuse_from, forever ? n : 0);
+}
+
+void hak_os_test_refuse_from(unsigned call)
+{
+    atomic_store(&test_refuse_from, call);
+}
+
+void hak_os_test_kinds(unsigned kinds)
+{
+    atomic_store(&test_kinds, kinds);
 }
 
 unsigned hak_os_test_calls(void)
@@ -44,58 +59,137 @@ unsigned hak_os_test_calls(void)
     return atomic_load(&test_calls);
 }
 
-static bool refused(void)
+static bool refused(unsigned kind)
 {
-    unsigned call = atomic_fetch_add(&test_calls, 1) + 1;
-    unsigned at = atomic_load(&test_refuse_at);
+    unsigned from = atomic_load(&test_refuse_from), call;
 
-    return at != 0 && (call == at || (call > at && atomic_load(&test_forever)));
+    if ((kind & atomic_load(&test_kinds)) == 0) {
+        return false;
+    }
+    call = atomic_fetch_add(&test_calls, 1) + 1;
+    return call == atomic_load(&test_refuse_at) || (from != 0 && call >= from);
 }
+
+#define REFUSED(kind) refused(HAK_OS_##kind)
 #else
-static bool refused(void)
-{
-    return false;
-}
+#define REFUSED(kind) false
 #endif
 
-static void *map(size_t size, int protection)
-{
-    void *addr;
+/* ---- mappings ------------------------------------------------------------ */
 
-    if (refused()) {
-        return NULL;
-    }
-    addr = mmap(NULL, size, protection,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return addr == MAP_FAILED ? NULL : addr;
+#define ANYWHERE (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+/* How much more than it is asked for hak_os_place finds free: that as well. */
+#define PLACE_ROOM 2
+
+/* Guesses lie this many times the size apart. */
+#define GUESSES 8
+
+/* What is mapped without a hint is not near this. */
+#define GUESS_ABOVE (4 * HAK_GIB)
+
+size_t hak_os_page_size(void)
+{
+    return getauxval(AT_PAGESZ);
 }
 
-void *hak_os_reserve(size_t size, size_t align)
+/*
+ * Where the kernel would map `size` bytes with no access, or NULL. By the
+ * system call itself: sanitizers keep track of mmap at a cost that grows with
+ * the size, and this mapping is gone at once.
+ */
+static char *look(size_t size)
 {
-    char *addr = map(size + align, PROT_NONE);
-    size_t head;
+    long addr = syscall(SYS_mmap, NULL, size, PROT_NONE, ANYWHERE, -1, 0);
 
-    if (addr == NULL) {
+    if (addr == -1) {
         return NULL;
     }
-    head = hak_round_up((uintptr_t)addr, align) - (uintptr_t)addr;
-    if (head > 0) {
-        munmap(addr, head);
-    }
-    if (align > head) {
-        munmap(addr + head + size, align - head);
-    }
-    return addr + head;
+    syscall(SYS_munmap, addr, size);
+    return (char *)addr;
 }
 
-bool hak_os_commit(void *addr, size_t size)
+/*
+ * Where a limit forbids to look: far below where the kernel maps a page, or
+ * above if there is not so much below.
+ */
+static char *guess_place(size_t size, unsigned guess)
 {
-    return !refused() && mprotect(addr, size, PROT_READ | PROT_WRITE) == 0;
+    uintptr_t here = (uintptr_t)look(HAK_PAGE);
+    size_t far = size * (2 + guess % GUESSES);
+
+    if (here == 0) {
+        return NULL;
+    }
+    return (char *)(here / 2 > far ? here - far : here + GUESS_ABOVE);
+}
+
+void *hak_os_place(size_t size, size_t align, unsigned guess)
+{
+    int saved = errno;
+    char *place = NULL;
+
+    if (!REFUSED(PLACE)) {
+        place = look(PLACE_ROOM * size + align);
+        if (place != NULL) {
+            place += size / 2;
+        } else if (hak_os_address_limit() != SIZE_MAX) {
+            place = guess_place(size, guess);
+        }
+    }
+    errno = saved;
+    return (void *)hak_round_up((uintptr_t)place, align);
+}
+
+enum hak_os_claim hak_os_claim(void *addr, size_t size)
+{
+    int saved = errno;
+    enum hak_os_claim result = HAK_OS_REFUSED;
+    void *p;
+
+    if (REFUSED(CLAIM)) {
+        return HAK_OS_REFUSED;
+    }
+    p = mmap(addr, size, PROT_READ | PROT_WRITE,
+             ANYWHERE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p == addr) {
+        result = HAK_OS_CLAIMED;
+    } else if (p != MAP_FAILED) {
+        munmap(p, size);
+        result = HAK_OS_TAKEN;
+    } else if (errno == EEXIST) {
+        result = HAK_OS_TAKEN;
+    }
+    errno = saved;
+    return result;
+}
+
+void *hak_os_map(size_t size)
+{
+    int saved = errno;
+    void *p = REFUSED(MAP) ? MAP_FAILED
+                        : mmap(NULL, size, PROT_READ | PROT_WRITE, ANYWHERE, -1,
+                               0);
+
+    errno = saved;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+bool hak_os_unmap(void *addr, size_t size)
+{
+    int saved = errno;
+    bool done = !REFUSED(UNMAP) && munmap(addr, size) == 0;
+
+    errno = saved;
+    return done;
 }
 
 void hak_os_want_huge(void *addr, size_t size)
 {
+    int saved = errno;
+
     (void)madvise(addr, size, MADV_HUGEPAGE);
+    errno = saved;
 }
 
 bool hak_os_populate(void *addr, size_t size)
@@ -104,7 +198,7 @@ bool hak_os_populate(void *addr, size_t size)
     int saved = errno;
     bool ok = true;
 
-    if (refused()) {
+    if (REFUSED(POPULATE)) {
         return false;
     }
     if (atomic_load_explicit(&cannot, memory_order_relaxed)) {
@@ -121,13 +215,16 @@ bool hak_os_populate(void *addr, size_t size)
     return ok;
 }
 
-bool hak_os_purge(void *addr, size_t size)
+bool hak_os_is_mapped(const void *p)
 {
+    unsigned char page;
     int saved = errno;
-    bool ok = madvise(addr, size, MADV_DONTNEED) == 0;
+    bool mapped = mincore((void *)((uintptr_t)p & ~(HAK_PAGE - 1)), HAK_PAGE,
+                          &page) == 0 ||
+                  errno != ENOMEM;
 
     errno = saved;
-    return ok;
+    return mapped;
 }
 
 size_t hak_os_resident(void *addr, size_t size)
@@ -145,15 +242,115 @@ size_t hak_os_resident(void *addr, size_t size)
     return count * HAK_PAGE;
 }
 
-void *hak_os_map(size_t size)
+/* ---- dropping and moving pages ------------------------------------------- */
+
+/* Whether the system does what it says, as far as it has been tried. */
+enum { UNTRIED, HOLDS, LIES };
+
+static bool drop(void *addr, size_t size)
 {
-    return map(size, PROT_READ | PROT_WRITE);
+    return madvise(addr, size, MADV_DONTNEED) == 0;
 }
 
-void hak_os_unmap(void *addr, size_t size)
+static void *move_near(void *from, void *to, size_t size)
 {
-    (void)munmap(addr, size);
+    /* By the system call: the C library's has no target without FIXED. */
+    return (void *)syscall(SYS_mremap, from, size, size,
+                           MREMAP_MAYMOVE | MREMAP_DONTUNMAP, to);
 }
+
+/* What pages may be rounded up to by a kernel with larger ones. */
+#define PAGE_MOST (64 * HAK_KIB)
+
+/* Whether a page that was written to reads as zero once it is dropped. */
+static bool drops(volatile char *page)
+{
+    page[0] = 1;
+    return !drop((void *)(uintptr_t)page, HAK_PAGE) || page[0] == 0;
+}
+
+/* And whether the page behind it stays, which is of the same larger one. */
+static bool try_drop(void)
+{
+    char *pages = mmap(NULL, 2 * PAGE_MOST, PROT_READ | PROT_WRITE, ANYWHERE,
+                       -1, 0);
+    volatile char *page;
+    bool well = true;
+
+    if (pages != MAP_FAILED) {
+        page = (char *)hak_round_up((uintptr_t)pages, PAGE_MOST);
+        page[HAK_PAGE] = 1;
+        well = drops(page) && page[HAK_PAGE] == 1;
+        munmap(pages, 2 * PAGE_MOST);
+    }
+    return well;
+}
+
+static bool try_move(void)
+{
+    char *page = mmap(NULL, HAK_PAGE, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
+    volatile char *moved;
+    bool well;
+
+    if (page == MAP_FAILED) {
+        return false;
+    }
+    page[0] = 1;
+    moved = move_near(page, NULL, HAK_PAGE);
+    well = moved != MAP_FAILED;
+    if (well) {
+        well = moved[0] == 1 && *(volatile char *)page == 0 && drops(moved) &&
+                drops(page);
+        munmap((void *)(uintptr_t)moved, HAK_PAGE);
+    }
+    munmap(page, HAK_PAGE);
+    return well;
+}
+
+/* Tries once; threads that come together find the same. */
+static bool works(atomic_int *known, bool (*attempt)(void))
+{
+    int state = atomic_load_explicit(known, memory_order_relaxed);
+
+    if (HAK_UNLIKELY(state == UNTRIED)) {
+        state = attempt() ? HOLDS : LIES;
+        atomic_store_explicit(known, state, memory_order_relaxed);
+    }
+    return state == HOLDS;
+}
+
+bool hak_os_purge(void *addr, size_t size)
+{
+    static atomic_int known;
+    int saved = errno;
+    bool done = !REFUSED(PURGE) && works(&known, try_drop) && drop(addr, size);
+
+    errno = saved;
+    return done;
+}
+
+/*
+ * Who has a mapping at `to`, a hint, gets the pages at another address: they
+ * are copied back.
+ */
+bool hak_os_move(void *from, void *to, size_t size)
+{
+    static atomic_int known;
+    int saved = errno;
+    void *at = MAP_FAILED;
+
+    if (!REFUSED(MOVE) && works(&known, try_move)) {
+        at = move_near(from, to, size);
+    }
+    if (at != MAP_FAILED && at != to) {
+        memcpy(from, at, size);
+        munmap(at, size);
+    }
+    errno = saved;
+    return at == to;
+}
+
+/* ---- names, clocks, random bytes, limits --------------------------------- */
 
 void hak_os_name(void *addr, size_t size, const char *name)
 {
@@ -197,44 +394,6 @@ uint32_t hak_os_tick(void)
 
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     return (uint32_t)(now.tv_sec * 1000 + now.tv_nsec / 1000000);
-}
-
-/*
- * Maps `to` again if it is unmapped. A kernel that does not know NOREPLACE
- * (before 4.17) does not move pages either and has left `to` alone.
- */
-static void map_again(void *to, size_t size)
-{
-    void *p =
-        mmap(to, size, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-             -1, 0);
-
-    if (p != MAP_FAILED && p != to) {
-        munmap(p, size);
-    }
-}
-
-/*
- * The kernel unmaps the target first and may refuse then: with a limit on
- * address space, older kernels also with too many mappings. In the latter case
- * the target can be mapped again, in the former not, so it is not tried.
- */
-bool hak_os_move(void *from, void *to, size_t size)
-{
-    int saved = errno;
-    bool ok;
-
-    if (refused() || hak_os_address_limit() != SIZE_MAX) {
-        return false;
-    }
-    ok = mremap(from, size, size,
-                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to;
-    if (!ok) {
-        map_again(to, size);
-    }
-    errno = saved;
-    return ok;
 }
 
 size_t hak_os_address_limit(void)

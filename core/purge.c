@@ -2,8 +2,8 @@
  * purge.c - free memory goes back to the system after a while.
  *
  * Each superslab with warm free slabs carries the time when the last of them
- * came back (its stamp). HAKMEM_PURGE_DELAY later its warm slabs are purged,
- * neighbours together; runs shorter than RUN_LEAST wait half as long again,
+ * came back (its stamp). HAKMEM_PURGE_DELAY later it is unmapped if it is free
+ * as a whole, and if not its warm slabs are purged, neighbours together; runs shorter than RUN_LEAST wait half as long again,
  * since a call to the system costs as much for 16 KB as for 256, and in that
  * time they may become longer. (Not more: what is due then must not make newly
  * freed memory wait for it.) A superslab whose slabs come and go all the time
@@ -60,14 +60,33 @@ static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
 }
 
 /*
+ * Unmaps superslab i if it is free as a whole: its pages and its addresses go
+ * back with one call. The bytes that were resident, or 0.
+ */
+static size_t unmap_super(uint32_t i)
+{
+    size_t bytes = hak_super_resident(i);
+
+    if (hak_supers.at[i].used != 0 || bytes == 0 || !hak_super_unmap(i, 1)) {
+        return 0;
+    }
+    hak_supers.figures.purges++;
+    hak_supers.figures.purged += bytes;
+    return bytes;
+}
+
+/*
  * Purges the warm slabs of superslab i in runs as long as possible, of
  * `least` slabs or more. Caller holds the lock.
  */
 static size_t purge_super(uint32_t i, uint32_t least)
 {
     uint32_t warm = hak_supers.at[i].warm;
-    size_t bytes = 0;
+    size_t bytes = unmap_super(i);
 
+    if (bytes > 0) {
+        return bytes;
+    }
     while (warm != 0) {
         uint32_t first = (uint32_t)__builtin_ctz(warm);
         uint32_t rest = ~(warm >> first);
@@ -159,6 +178,7 @@ size_t hak_range_purge(void)
          i = hak_map_next(hak_supers.warm_map, i + 1, hak_supers.limit)) {
         bytes += purge_super(i, 1);
     }
+    hak_super_unmap_spare();
     atomic_store_explicit(&hak_range_due, 0, memory_order_relaxed);
     hak_lock_drop(&hak_supers.lock);
     return bytes;

@@ -1,5 +1,5 @@
 /*
- * range.c - the reservation, the heap slots and the range's figures.
+ * range.c - the window, the heap slots and the range's figures.
  */
 #include "range.h"
 
@@ -16,151 +16,193 @@ struct free_slot {
     uint32_t next;
 };
 
-/* Constant after init. */
-static uint32_t heap_limit;
-
 /* Under the lock. */
 static bool tried;          /* init has run */
-static size_t heap_meta;    /* bytes of heap slots committed */
+static size_t heap_meta;    /* bytes of heap slots mapped */
+static uint32_t heap_limit; /* heap slots that there may be */
 static uint32_t heap_count; /* heap slots ever taken */
 static uint32_t heap_free;  /* first free slot, 0: none */
 
-/* ---- the reservation ---------------------------------------------------- */
+/* ---- the window ----------------------------------------------------------- */
 
-/* Sizes of the parts for a range of `size` bytes. */
+/* Distances of the parts of a window of `size` bytes; the base is the last. */
 struct layout {
-    size_t supers, map, backs, start, slabs, heaps, before_base, tags;
+    size_t backs, slabs, heaps, base;
 };
 
-#define MAPS 4
+/* The least that a window may be. */
+#define WINDOW_LEAST HAK_GIB
 
-/* The hardened build's range begins in the first such part of its size. */
-#define SKIP_PART 64
+/* The hardened build's window begins in the first such part of its size. */
+#define SKIP_PART 4
+
+static uint32_t heaps_of(size_t size)
+{
+    return (uint32_t)hak_min(size / 8 / HAK_HEAP_SLOT, HAK_HEAP_ID_MAX);
+}
 
 static void plan(struct layout *layout, size_t size)
 {
-    size_t slab_total = size / HAK_SLAB_SIZE;
-    size_t super_total = size / HAK_SUPER_SIZE;
-    size_t heap_total = hak_min(size / 8 / HAK_HEAP_SLOT, HAK_HEAP_ID_MAX);
+    size_t slabs = size / HAK_SLAB_SIZE, supers = size / HAK_SUPER_SIZE;
 
-    layout->supers =
-        hak_round_up(super_total * sizeof(struct hak_super), HAK_PAGE);
-    layout->map = hak_round_up(super_total / 8 + sizeof(uint64_t), 64);
-    layout->slabs =
-        hak_round_up(slab_total * sizeof(struct hak_slab), HAK_META_STEP);
-    layout->heaps = hak_round_up(heap_total * HAK_HEAP_SLOT, HAK_META_STEP);
-    layout->backs = layout->supers + MAPS * layout->map;
-    layout->start = hak_round_up(layout->backs + slab_total, HAK_META_STEP);
-    layout->before_base =
-        hak_round_up(layout->start + layout->slabs + layout->heaps,
+    layout->backs =
+        hak_round_up(supers * sizeof(struct hak_super), HAK_META_STEP);
+    layout->slabs = hak_round_up(layout->backs + slabs, HAK_META_STEP);
+    layout->heaps = hak_round_up(layout->slabs +
+                                     slabs * sizeof(struct hak_slab),
+                                 HAK_META_STEP);
+    layout->base =
+        hak_round_up(layout->heaps + heaps_of(size) * HAK_HEAP_SLOT,
                      HAK_SUPER_SIZE);
-    layout->tags = hak_round_up(slab_total * sizeof(uint32_t), HAK_PAGE);
 }
 
-/* Points all variables but base and size at the parts after `start`. */
+/* Points all variables but base and size to the parts after `start`. */
 static void lay_out(char *start, const struct layout *layout, size_t size)
 {
-    uint64_t *maps = (uint64_t *)(void *)(start + layout->supers);
-    size_t words = layout->map / sizeof(uint64_t);
-    uint32_t tags =
-        (uint32_t)(hak_round_up(layout->tags, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
+    struct hak_part *parts = hak_supers.parts;
 
+    parts[HAK_PART_SUPERS] =
+        (struct hak_part){start, sizeof(struct hak_super), 0};
+    parts[HAK_PART_BACKS] =
+        (struct hak_part){start + layout->backs, HAK_SUPER_SLABS, 0};
+    parts[HAK_PART_TAGS] = (struct hak_part){
+        start + layout->base, HAK_SUPER_SLABS * sizeof(uint32_t), 0};
     hak_supers.at = (struct hak_super *)(void *)start;
-    hak_supers.warm_map = maps;
-    hak_supers.part_map = maps + words;
-    hak_supers.held_map = maps + 2 * words;
-    hak_supers.meta_map = maps + 3 * words;
-    hak_supers.limit = (uint32_t)(size / HAK_SUPER_SIZE);
+    hak_supers.most = (uint32_t)(size / HAK_SUPER_SIZE);
+    hak_supers.limit = 0;
+    hak_supers.tags =
+        hak_supers_for(hak_supers.most * parts[HAK_PART_TAGS].unit);
+    hak_range.backs = (uint8_t *)parts[HAK_PART_BACKS].at;
+    hak_range.slabs = (struct hak_slab *)(void *)(start + layout->slabs);
+    hak_range.heap_slots = start + layout->heaps;
+    heap_limit = heaps_of(size);
+}
+
+/* The tags' own superslabs are never free. */
+static void hold_tags(void)
+{
+    hak_supers.low = hak_supers.tags;
+    for (uint32_t i = 0; i < hak_supers.tags; i++) {
+        hak_supers.at[i].used = HAK_ALL_SLABS;
+        hak_map_set(hak_supers.held_map, i, true);
+    }
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
         hak_supers.warm_start[n] = hak_supers.limit;
         hak_supers.part_start[n] = hak_supers.limit;
     }
-    /* The tags' own superslabs are never free. */
-    hak_supers.low = tags;
-    for (uint32_t i = 0; i < tags; i++) {
-        hak_supers.at[i].used = HAK_ALL_SLABS;
-        hak_map_set(hak_supers.held_map, i, true);
-    }
-    hak_range.backs = (uint8_t *)start + layout->backs;
-    hak_range.slabs = (struct hak_slab *)(void *)(start + layout->start);
-    hak_range.heap_slots = (char *)hak_range.slabs + layout->slabs;
-    heap_limit = (uint32_t)(layout->heaps / HAK_HEAP_SLOT);
 }
 
 /*
- * Hardened: somewhere inside of what is reserved, so that it makes no
- * difference from which end the kernel looks for a place.
+ * The descriptors of the tags' superslabs, of which slab 0's stands for "no
+ * slab" on hot paths, and of the first one behind them.
  */
-static char *reserve_somewhere(size_t size)
+static size_t first_meta(void)
 {
-    size_t extra = size / SKIP_PART & ~(HAK_SUPER_SIZE - 1);
-    size_t skip;
-    char *start;
-
-    if (!HAK_HARD) {
-        return hak_os_reserve(size, HAK_SUPER_SIZE);
-    }
-    hak_hard_start();
-    start = hak_os_reserve(size + extra, HAK_SUPER_SIZE);
-    if (start == NULL) {
-        return NULL;
-    }
-    skip =
-        hak_hard_below((uint32_t)(extra / HAK_SUPER_SIZE) + 1) * HAK_SUPER_SIZE;
-    if (skip > 0) {
-        hak_os_unmap(start, skip);
-    }
-    if (skip < extra) {
-        hak_os_unmap(start + skip + size, extra - skip);
-    }
-    return start + skip;
+    return hak_round_up((hak_supers.tags + 1) * HAK_SUPER_META, HAK_META_STEP);
 }
 
-/* Reserves a range of `size` bytes and lays it out. */
-static bool reserve(size_t size)
+static bool map_first_meta(void)
+{
+    if (hak_os_claim(hak_range.slabs, first_meta()) != HAK_OS_CLAIMED) {
+        return false;
+    }
+    for (uint32_t i = 0; i < first_meta() / HAK_META_STEP; i++) {
+        hak_map_set(hak_supers.meta_map, i, true);
+    }
+    return true;
+}
+
+/* What was mapped of a window that is not to be. */
+static void undo(void)
+{
+    for (int i = 0; i < HAK_PARTS; i++) {
+        if (hak_supers.parts[i].mapped > 0) {
+            hak_os_unmap(hak_supers.parts[i].at, hak_supers.parts[i].mapped);
+        }
+    }
+    if (hak_map_get(hak_supers.meta_map, 0)) {
+        hak_os_unmap(hak_range.slabs, first_meta());
+        hak_supers.meta_map[0] = 0;
+    }
+    hak_supers.limit = 0;
+}
+
+/*
+ * A place for a window. Hardened: somewhere inside of what is free, so that it
+ * makes no difference from which end the kernel looks for a place.
+ */
+static char *find_window(size_t size, size_t all, unsigned guess)
+{
+    size_t extra = HAK_HARD ? size / SKIP_PART : 0;
+    char *start = hak_os_place(all + extra, HAK_SUPER_SIZE, guess);
+
+    if (HAK_HARD && start != NULL) {
+        start += hak_hard_below((uint32_t)(extra / HAK_SUPER_SIZE) + 1) *
+                 HAK_SUPER_SIZE;
+    }
+    return start;
+}
+
+/* Chooses a window of `size` bytes and maps the arrays of its first extent. */
+static bool open_window(size_t size, unsigned guess)
 {
     struct layout layout;
     char *start;
 
     plan(&layout, size);
-    start = reserve_somewhere(layout.before_base + size);
+    start = find_window(size, layout.base + size, guess);
     if (start == NULL) {
         return false;
     }
-    if (!hak_os_commit(start, layout.start) ||
-        !hak_os_commit(start + layout.before_base, layout.tags)) {
-        hak_os_unmap(start, layout.before_base + size);
-        return false;
-    }
     lay_out(start, &layout, size);
-    /* Slab 0's descriptor stands for "no slab" on hot paths. */
-    if (!hak_super_commit_meta(0)) {
-        hak_supers.limit = 0;
-        hak_os_unmap(start, layout.before_base + size);
-        return false;
-    }
-    hak_range.base = (uintptr_t)start + layout.before_base;
+    hak_range.base = (uintptr_t)start + layout.base;
     hak_range.backs_of =
         (uintptr_t)hak_range.backs - (hak_range.base >> HAK_SLAB_SHIFT);
     hak_range.tags =
         hak_range.base - (hak_range.base >> HAK_SLAB_SHIFT) * sizeof(uint32_t);
-    hak_range.size = size;
+    if (!map_first_meta() || !hak_super_extend(hak_supers.tags + 1)) {
+        undo();
+        hak_range.base = HAK_NO_BASE;
+        return false;
+    }
+    hold_tags();
+    hak_range.window = size;
     return true;
 }
 
-/* Tries the wished size, then halves it, leaving the program its share. */
-static void reserve_some(void)
+/*
+ * Tries the wished size, then halves it: until a window is free of others. A
+ * guess that proves wrong is followed by others before.
+ */
+static bool open_some_window(void)
 {
-    size_t limit = hak_os_address_limit();
     size_t size = hak_option(HAK_OPT_range) & ~(HAK_SUPER_SIZE - 1);
+    unsigned seed;
 
-    for (; size >= HAK_GIB; size = (size / 2) & ~(HAK_SUPER_SIZE - 1)) {
-        if (size <= limit / 2 && reserve(size)) {
-            return;
+    if (HAK_HARD) {
+        hak_hard_start();
+    }
+    hak_os_random(&seed, sizeof(seed));
+    for (; size >= WINDOW_LEAST; size = (size / 2) & ~(HAK_SUPER_SIZE - 1)) {
+        if (open_window(size, seed++)) {
+            return true;
         }
     }
-    hak_warn("no address range of 1 GB or more could be reserved (ulimit -v?); "
-             "all requests go to the system allocator");
+    return false;
+}
+
+static void open_range(void)
+{
+    size_t page = hak_os_page_size();
+
+    if (page != HAK_PAGE) {
+        hak_warn("this machine's pages are %zu KB, which is not supported yet; "
+                 "all requests go to the system allocator",
+                 page / HAK_KIB);
+    } else if (!open_some_window()) {
+        hak_warn("out of memory at the start (ulimit -v?); all requests go to the "
+                 "system allocator");
+    }
 }
 
 bool hak_range_init(void)
@@ -171,7 +213,7 @@ bool hak_range_init(void)
     hak_lock_take(&hak_supers.lock);
     if (!tried) {
         tried = true;
-        reserve_some();
+        open_range();
     }
     hak_lock_drop(&hak_supers.lock);
     return hak_range.size != 0;
@@ -179,15 +221,19 @@ bool hak_range_init(void)
 
 /* ---- heap slots --------------------------------------------------------- */
 
-static bool commit_slots(uint32_t count)
+static bool map_slots(uint32_t count)
 {
-    if ((size_t)count * HAK_HEAP_SLOT > heap_meta) {
-        if (!hak_os_commit(hak_range.heap_slots + heap_meta, HAK_META_STEP)) {
-            return false;
-        }
-        heap_meta += HAK_META_STEP;
+    enum hak_os_claim claim;
+
+    if ((size_t)count * HAK_HEAP_SLOT <= heap_meta) {
+        return true;
     }
-    return true;
+    claim = hak_os_claim(hak_range.heap_slots + heap_meta, HAK_META_STEP);
+    if (claim == HAK_OS_TAKEN) { /* there are no more, for good */
+        heap_limit = heap_count;
+    }
+    heap_meta += claim == HAK_OS_CLAIMED ? HAK_META_STEP : 0;
+    return claim == HAK_OS_CLAIMED;
 }
 
 static void *heap_take_locked(uint32_t *id)
@@ -200,7 +246,7 @@ static void *heap_take_locked(uint32_t *id)
         heap_free = slot->next;
         return slot;
     }
-    if (heap_count == heap_limit || !commit_slots(heap_count + 1)) {
+    if (heap_count == heap_limit || !map_slots(heap_count + 1)) {
         return NULL;
     }
     *id = ++heap_count;

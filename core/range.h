@@ -1,25 +1,37 @@
 /*
- * range.h - the one address range that all blocks come from.
+ * range.h - the address window that all blocks come from.
  *
- * Layer 3. The range is reserved at first use and never given back:
+ * Layer 3. The window is a contiguous stretch of addresses, chosen at first use
+ * where nobody has anything, and used from its low end:
  *
- *     | supers | maps | backs | descriptors | heap slots | tags | superslabs |
- *     '-------------- outside the range proper ----------'-- base ...     --'
+ *     | supers | backs | descriptors | heap slots | tags | superslabs ....... |
+ *     '----------- outside the window ------------'-- base --- size --- window '
+ *
+ * Nothing of it is reserved. A piece is claimed when it is needed, a superslab
+ * or a run of them at a time, and unmapped when it has been free for a while:
+ * address space is held as it is used. Somebody else's mapping that lies in the
+ * way is marked and passed over. The arrays are mapped for the first `size`
+ * bytes of the window, its extent, which doubles when it is full.
+ *
+ * A pointer below the extent has a tag. 0 is the tag of what no lane has, be it
+ * free, never claimed or somebody else's: hot paths take such a pointer for no
+ * heap's, and the slow ones ask hak_range_owns whether the address is ours.
  *
  * The tags stand at the base itself, so that one pointer leads from an address
  * to its distance and from there to its tag; their own slabs are never given
  * out and their tags stay 0.
- * A superslab is 2 MB, the unit of commit and of huge pages; a slab is 64 KB
+ * A superslab is 2 MB, the unit of claims and of huge pages; a slab is 64 KB
  * of it. A slab is free or belongs to one lane, which may take several side by
  * side in one superslab (a span) or whole superslabs side by side. What is
  * known about a slab stands in arrays indexed by its number,
  * (p - base) / 64 KB, never in it.
  *
- * Slabs and single superslabs are taken from the low end of the range, runs of
+ * Slabs and single superslabs are taken from the low end of the extent, runs of
  * superslabs from its high end, so that they seldom stand in each other's way.
  *
- * range.c has the reservation, the tags and the heap slots; supers.c who has
- * which slab; purge.c gives memory back to the system after a while.
+ * range.c has the window, the tags and the heap slots; claims.c the superslabs'
+ * mappings; supers.c who has which slab, wholes.c which superslab; purge.c
+ * gives memory back to the system after a while.
  */
 #ifndef HAK_RANGE_H
 #define HAK_RANGE_H
@@ -117,38 +129,41 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 #define HAK_SUPER_META (HAK_SUPER_SLABS * sizeof(struct hak_slab))
 
 /*
- * The part that hot paths read; set once, by hak_range_init. A thread that
- * reads base and size before it has taken part in an allocation may see either
- * unset: every pointer is then foreign, which is the truth for what it has.
+ * The part that hot paths read; set by hak_range_init, but for `size`, which
+ * grows. A thread that reads base and size before it has taken part in an
+ * allocation may see either unset, or the size of a while ago: every pointer
+ * beyond is then foreign, which is the truth for what it has, since whoever
+ * handed it a younger block let it see the younger size as well.
  * (No base is half the address space away: from there no size reaches back.)
  * Hence plain words, which compilers fold into their instructions; the thread
  * sanitizer gets to see atomics.
  */
 #ifdef HAK_TSAN
-#define HAK_SET_ONCE(type) _Atomic(type)
+#define HAK_PLAIN_WORD(type) _Atomic(type)
 #else
-#define HAK_SET_ONCE(type) type
+#define HAK_PLAIN_WORD(type) type
 #endif
 
 #define HAK_NO_BASE ((uintptr_t)1 << 63)
 
 struct hak_range {
-    HAK_SET_ONCE(uintptr_t) base;
-    HAK_SET_ONCE(size_t) size; /* 0: no range (yet, or at all) */
+    HAK_PLAIN_WORD(uintptr_t) base;
+    HAK_PLAIN_WORD(size_t) size; /* the extent; 0: no range (yet, or at all) */
     /* Where address 0's tag would be, and its `back`: see hak_range_tag_of. */
-    HAK_SET_ONCE(uintptr_t) tags;
-    HAK_SET_ONCE(uintptr_t) backs_of;
+    HAK_PLAIN_WORD(uintptr_t) tags;
+    HAK_PLAIN_WORD(uintptr_t) backs_of;
     struct hak_slab *slabs;
     char *heap_slots;
     uint8_t *backs; /* of a span's slabs: how many stand before it */
+    size_t window;  /* the most that `size` can become */
 };
 
 extern HAK_HIDDEN struct hak_range hak_range;
 
 /*
- * Reserves the range; later calls do nothing. False: there is none (it was
- * refused at every size, said once in one line) and all requests go to the
- * system allocator.
+ * Chooses the window; later calls do nothing. False: there is none (no memory
+ * for the first arrays, or pages that are not HAK_PAGE; said once in one line)
+ * and all requests go to the system allocator.
  */
 bool hak_range_init(void);
 
@@ -158,7 +173,8 @@ HAK_INLINE size_t hak_range_offset(const void *p)
     return (uintptr_t)p - hak_range.base;
 }
 
-HAK_INLINE bool hak_range_owns(const void *p)
+/* Whether p has a tag: the test of hot paths, which look at the tag next. */
+HAK_INLINE bool hak_range_covers(const void *p)
 {
     return hak_range_offset(p) < hak_range.size;
 }
@@ -186,6 +202,20 @@ HAK_INLINE uint32_t hak_range_tag_of(const void *p)
                                                        HAK_SLAB_SHIFT) *
                                                           sizeof(uint32_t)),
                                 memory_order_relaxed);
+}
+
+/*
+ * claims.c: whether p, below the extent, lies in a mapping of somebody else's.
+ * What no lane has and nobody has mapped is ours: a block that was freed may
+ * have been there.
+ */
+bool hak_range_is_foreign(const void *p);
+
+/* Whether p is an address of ours, in a block or not: safe on any value. */
+HAK_INLINE bool hak_range_owns(const void *p)
+{
+    return hak_range_covers(p) &&
+           (hak_range_tag_of(p) != 0 || !hak_range_is_foreign(p));
 }
 
 HAK_INLINE void hak_range_set_tag(uint32_t number, uint32_t tag)
@@ -243,7 +273,7 @@ HAK_INLINE void *hak_range_super_meta(uint32_t super)
 
 /*
  * Takes `count` free slabs side by side, resident ones first, then the lowest
- * address, committing a superslab if need be. `whole`: what is taken will be
+ * address, claiming a superslab if need be. `whole`: what is taken will be
  * written to throughout, so that above 8 MB it may come populated, as a huge
  * page; if not, Pool gets slabs with little resident first. Of the descriptors
  * only `populated` is set. HAK_NO_SLAB: out of memory.
@@ -379,19 +409,49 @@ HAK_INLINE void hak_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
 uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm);
 
 /*
- * Takes `count` superslabs side by side, the first one's address a multiple of
- * `align` times their size (a power of two). *zero: all of it is zero.
+ * Takes superslabs side by side for `bytes` bytes, the first one's address a
+ * multiple of `align` times their size (a power of two). *zero: all of it is
+ * zero. *room: so many superslabs behind them are wished to be kept free for
+ * the run to grow into, and were; they are given back by hak_range_room_give.
  */
+uint32_t hak_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
+                            uint32_t *room, bool *zero);
+
+/* The same without room, `count` superslabs. */
 uint32_t hak_range_supers_take(uint32_t count, uint32_t align,
                                enum hak_lane lane, bool *zero);
 
-/* Adds the next `more` superslabs to `count` that are taken, if all are free. */
-bool hak_range_supers_grow(uint32_t first, uint32_t count, uint32_t more,
-                           enum hak_lane lane, bool *zero);
+/*
+ * Makes the run of `count` superslabs, with *room behind it, one of `bytes`
+ * bytes, more than it has, where it is. False: it can't.
+ */
+bool hak_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
+                        size_t bytes, enum hak_lane lane, bool *zero);
 
-/* Gives superslabs back; `warm` as above holds for each of them. */
+/*
+ * A new run for `bytes` bytes, with *room as above, that has the contents of
+ * the run `from` of `count` superslabs: their pages have moved, or where the
+ * kernel can't they were copied. `from` is still to be dropped. HAK_NO_SUPER:
+ * out of memory; `from` is as it was.
+ */
+uint32_t hak_range_run_move(uint32_t from, uint32_t count, size_t bytes,
+                            enum hak_lane lane, uint32_t *room);
+
+/* Gives back what a run had as room behind it. */
+void hak_range_room_give(uint32_t first, uint32_t room);
+
+/* How much room a run of `bytes` bytes that grows should ask for. */
+uint32_t hak_range_room_for(size_t bytes);
+
+/*
+ * Gives superslabs back; `warm` as above holds for each of them. Those without
+ * contents are unmapped.
+ */
 void hak_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
                            uint32_t warm);
+
+/* Gives superslabs back and their contents to the system. */
+void hak_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane);
 
 /*
  * The first of the superslabs that were taken together with `super`, or
@@ -401,6 +461,13 @@ uint32_t hak_range_super_head(uint32_t super);
 
 /* Whole superslabs that are free and have resident pages, in bytes. */
 size_t hak_range_spare(void);
+
+/*
+ * Whether this process has a limit on address space (RLIMIT_AS): what is free
+ * is then unmapped at once, and runs get whole pages instead of superslabs.
+ * Asked of the system now and then.
+ */
+bool hak_range_limited(void);
 
 /* ---- memory back: purge.c ------------------------------------------------ */
 

@@ -166,7 +166,7 @@ static void add_range(hak_stats_t *stats)
 
     hak_range_figures(&range);
     stats->slabs = range.slabs_used;
-    stats->range_bytes = hak_range.size;
+    stats->range_bytes = hak_range.window;
     stats->committed_bytes = range.committed;
     stats->populated_bytes = range.populated;
     stats->purged_bytes = range.purged;

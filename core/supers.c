@@ -101,54 +101,7 @@ void hak_super_account(enum hak_lane lane, int64_t bytes)
         hak_max(figures->held_peak[lane], figures->held[lane]);
 }
 
-/* ---- a superslab becomes usable ------------------------------------------ */
-
-bool hak_super_commit_meta(uint32_t i)
-{
-    uint32_t step = (uint32_t)((size_t)i * HAK_SUPER_META / HAK_META_STEP);
-
-    if (hak_map_get(hak_supers.meta_map, step)) {
-        return true;
-    }
-    if (!hak_os_commit((char *)hak_range.slabs + step * HAK_META_STEP,
-                       HAK_META_STEP)) {
-        return false;
-    }
-    hak_map_set(hak_supers.meta_map, step, true);
-    return true;
-}
-
-bool hak_super_commit(uint32_t i, uint32_t count)
-{
-    for (uint32_t n = i; n < i + count; n++) {
-        if (!hak_super_commit_meta(n)) {
-            return false;
-        }
-    }
-    for (uint32_t n = i; n < i + count;) {
-        uint32_t from = n;
-
-        while (n < i + count && hak_supers.at[n].state == HAK_SUPER_FRESH) {
-            n++;
-        }
-        if (n > from) {
-            char *start = hak_range_super_start(from);
-            size_t size = (n - from) * HAK_SUPER_SIZE;
-
-            if (!hak_os_commit(start, size)) {
-                return false;
-            }
-            hak_os_name(start, size, "hakmem");
-            hak_supers.figures.committed += size;
-            for (; from < n; from++) {
-                hak_supers.at[from].state = HAK_SUPER_COMMITTED;
-                hak_supers.at[from].described = true; /* they are all 0 */
-            }
-        }
-        n++;
-    }
-    return true;
-}
+/* ---- the top of the ladder ------------------------------------------------ */
 
 /* Whether the next superslab should come as a huge page. */
 static bool huge_wanted(void)
@@ -256,26 +209,13 @@ static uint32_t find(const uint64_t *map, uint32_t *start, uint32_t count,
     return i;
 }
 
-uint32_t hak_super_find_whole(void)
-{
-    uint32_t i = hak_supers.low;
-
-    while (i < hak_supers.limit && hak_supers.at[i].used != 0) {
-        i++;
-    }
-    hak_supers.low = i;
-    return i;
-}
-
-/* A cold superslab for slabs, populated if it may be; or `limit`. */
+/* A free superslab for slabs, populated if it may be; or HAK_NO_SUPER. */
 static uint32_t open_whole(bool populate)
 {
-    uint32_t i = hak_super_find_whole();
+    uint32_t i = hak_super_open();
 
-    if (i == hak_supers.limit || !hak_super_commit(i, 1)) {
-        return hak_supers.limit;
-    }
-    if (populate && huge_wanted()) {
+    if (i != HAK_NO_SUPER && populate && hak_supers.at[i].warm == 0 &&
+        huge_wanted()) {
         populate_huge(i);
     }
     return i;
@@ -324,7 +264,7 @@ static uint32_t take_locked(uint32_t count, bool whole)
     if (i == hak_supers.limit) {
         i = open_whole(whole);
     }
-    if (i == hak_supers.limit) {
+    if (i == HAK_NO_SUPER || hak_super_claim_meta(i) != HAK_OS_CLAIMED) {
         return HAK_NO_SLAB;
     }
     describe(i);
@@ -414,6 +354,10 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     }
     hak_super_changed(i);
     hak_super_may_start(i);
+    if (super->used == 0 && hak_supers.spare > HAK_SPARE_LIMITED &&
+        hak_range_limited()) {
+        hak_super_unmap(i, 1);
+    }
     if (super->warm != 0) {
         hak_purge_wanted(i);
     }

@@ -1,16 +1,23 @@
 /*
- * supers.h - what range.c, supers.c, wholes.c and purge.c share; for no other
- * file.
+ * supers.h - what range.c, claims.c, supers.c, wholes.c and purge.c share; for
+ * no other file.
  *
  * Layer 3. A superslab's life:
  *
- *     fresh --commit--> free --a slab taken--> cut --all slabs back--> free
- *                       free --taken whole--> whole --given--> free
+ *     fresh --claim--> free --a slab taken--> cut --all slabs back--> free
+ *                      free --taken whole--> whole --given--> free
+ *     fresh <--unmap-- free                  whole --given, without contents--> fresh
+ *     fresh --kept for the run before it--> room --the run grows--> body of it
+ *     fresh --claim meets a mapping of somebody else's--> foreign, for good
  *
  * Invariants, under `lock`:
  *   - tag == 0 exactly for a slab that no lane has (and inside Huge blocks);
  *   - a bit of `used` is set for a slab that a lane has, of `warm` for a free
- *     one that may have resident pages; a fresh superslab has none of either;
+ *     one that may have resident pages; a fresh superslab has none of either,
+ *     room and foreign ones have all of `used`;
+ *   - the first `claimed` pages are mapped and ours: none of a fresh, foreign
+ *     or room one, all of a free or cut one, and all of a whole one but for the
+ *     last of a run;
  *   - warm_map has a bit for each superslab with warm != 0, part_map for each
  *     with some but not all slabs used, held_map for each with any used;
  *   - if `described`, populated of a free slab's descriptor is true; if not,
@@ -22,13 +29,16 @@
 #ifndef HAK_SUPERS_H
 #define HAK_SUPERS_H
 
+#include "os.h"
 #include "range.h"
 
 enum hak_super_state {
-    HAK_SUPER_FRESH,
-    HAK_SUPER_COMMITTED,
-    HAK_SUPER_WHOLE, /* the first of those taken together */
-    HAK_SUPER_BODY   /* the others */
+    HAK_SUPER_FRESH,   /* nothing of ours is mapped */
+    HAK_SUPER_OPEN,    /* mapped: free, or cut into slabs */
+    HAK_SUPER_ROOM,    /* nothing is mapped: a run may grow into it */
+    HAK_SUPER_FOREIGN, /* somebody else has mapped something there */
+    HAK_SUPER_WHOLE,   /* the first of those taken together */
+    HAK_SUPER_BODY     /* the others */
 };
 
 struct hak_super {
@@ -37,27 +47,57 @@ struct hak_super {
     uint32_t stamp; /* hak_os_tick() when something warm last came back */
     uint8_t state;
     bool described;
+    uint16_t claimed; /* pages from its start that are mapped */
 };
+
+/* Under a limit on address space so many stay mapped while they are free. */
+#define HAK_SPARE_LIMITED 4
+
+#define HAK_SUPER_PAGES (HAK_SUPER_SIZE / HAK_PAGE)
+
+/* The largest window, in superslabs. */
+#define HAK_SUPERS_MOST (1024 * HAK_GIB / HAK_SUPER_SIZE)
+
+/* The extent grows by multiples of so many: their arrays are whole pages. */
+#define HAK_EXTENT ((uint32_t)(HAK_GIB / HAK_SUPER_SIZE))
+
+/* Descriptors and heap slots are claimed in steps of this many bytes. */
+#define HAK_META_STEP (64 * HAK_KIB)
+
+#define HAK_META_STEPS (HAK_SUPERS_MOST * HAK_SUPER_META / HAK_META_STEP)
+
+/* An array with `unit` bytes a superslab, mapped as far as the extent goes. */
+struct hak_part {
+    char *at;
+    size_t unit;
+    size_t mapped;
+};
+
+enum { HAK_PART_SUPERS, HAK_PART_BACKS, HAK_PART_TAGS, HAK_PARTS };
 
 struct hak_supers {
     hak_lock lock;
     /* constant after init */
     struct hak_super *at;
-    uint64_t *warm_map, *part_map, *held_map;
-    uint64_t *meta_map; /* a bit for each HAK_META_STEP of descriptors */
-    uint32_t limit;
+    uint32_t tags; /* superslabs at the base that the tags take */
     /* under the lock */
+    struct hak_part parts[HAK_PARTS];
+    uint32_t limit; /* superslabs of the extent */
+    uint32_t most;  /* what that may become */
     uint32_t warm_start[HAK_SPAN_MOST + 1];
     uint32_t part_start[HAK_SPAN_MOST + 1];
-    uint32_t low;   /* no superslab below can be taken whole */
-    uint32_t spare; /* superslabs free as a whole and warm */
+    uint32_t low;     /* no superslab below can be taken whole */
+    uint32_t spare;   /* superslabs free as a whole and warm */
+    uint32_t foreign; /* superslabs that somebody else has */
+    uint32_t rooms;   /* superslabs kept for runs to grow into */
     struct hak_range_figures figures;
+    uint64_t warm_map[HAK_SUPERS_MOST / 64];
+    uint64_t part_map[HAK_SUPERS_MOST / 64];
+    uint64_t held_map[HAK_SUPERS_MOST / 64];
+    uint64_t meta_map[HAK_META_STEPS / 64]; /* steps of descriptors */
 };
 
 extern HAK_HIDDEN struct hak_supers hak_supers;
-
-/* Descriptors and heap slots are committed in steps of this many bytes. */
-#define HAK_META_STEP (64 * HAK_KIB)
 
 /* Any thread: bytes resident in slabs, as far as we made them so. */
 extern HAK_HIDDEN _Atomic(size_t) hak_supers_populated;
@@ -86,17 +126,46 @@ void hak_super_may_start(uint32_t i);
 /* What a lane holds changes by this many bytes. */
 void hak_super_account(enum hak_lane lane, int64_t bytes);
 
-/* Makes the descriptors of superslab i usable. */
-bool hak_super_commit_meta(uint32_t i);
+/* Superslabs that `bytes` bytes take. */
+HAK_INLINE uint32_t hak_supers_for(size_t bytes)
+{
+    return (uint32_t)(hak_round_up(bytes, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
+}
 
-/* Makes `count` superslabs from i on usable, as far as they are not. */
-bool hak_super_commit(uint32_t i, uint32_t count);
+/* ---- claims.c; the caller holds the lock --------------------------------- */
+
+/* Makes the extent at least `more` superslabs larger. False: it can't. */
+bool hak_super_extend(uint32_t more);
+
+/* Makes the descriptors of superslab i usable; if not, see hak_super_claim. */
+enum hak_os_claim hak_super_claim_meta(uint32_t i);
+
+/*
+ * Maps `bytes` bytes from superslab `first` on, as far as they are not. If they
+ * are not all claimed then those that are count as free. TAKEN: superslabs that
+ * somebody else has are marked as foreign; look for another place.
+ */
+enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes);
+
+/*
+ * Unmaps those of `count` superslabs, each free or marked as fresh next, that
+ * are mapped; they are fresh then. False: not all of them could be.
+ */
+bool hak_super_unmap(uint32_t first, uint32_t count);
+
+/* Unmaps all that is free as a whole; returns the bytes of address space. */
+size_t hak_super_unmap_spare(void);
+
+/*
+ * A superslab that is free as a whole, claimed, the lowest if there is memory
+ * for it. HAK_NO_SUPER: out of memory.
+ */
+uint32_t hak_super_open(void);
+
+/* ---- supers.c ------------------------------------------------------------ */
 
 /* Bytes of superslab i, all of it free, that count as resident. */
 size_t hak_super_resident(uint32_t i);
-
-/* The lowest superslab that is free as a whole, or `limit`. */
-uint32_t hak_super_find_whole(void);
 
 /* purge.c: superslab i has got something warm. Caller holds the lock. */
 void hak_purge_wanted(uint32_t i);

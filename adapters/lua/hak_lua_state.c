@@ -65,7 +65,7 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
     heap->tiny.pushes = 128;
     lua = hak_heap_extra(heap);
     lua->base = hak_range.base;
-    lua->size = hak_range.size;
+    lua->size = hak_range.window;
     /* Without a range Tiny's bins stay empty; the other lanes don't ask. */
     lua->most = hak_range.size != 0
                     ? hak_lua_most(config != NULL ? config->lanes

@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "hak_ngx_hot.h"
@@ -107,19 +106,11 @@ uint64_t hak_ngx_asked(void)
 
 /* ---- the thread, forks ---------------------------------------------------- */
 
-/* Where the core would get no range, it need not say so: the caller does. */
-static bool may_reserve(void)
-{
-    struct rlimit limit;
-
-    return getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur / 2 >= HAK_GIB;
-}
-
 bool hak_ngx_start(void)
 {
     enum hak_reason reason;
 
-    return may_reserve() && hak_thread_heap(&reason) != NULL;
+    return hak_thread_heap(&reason) != NULL;
 }
 
 void hak_ngx_tick(void)

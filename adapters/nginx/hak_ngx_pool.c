@@ -337,7 +337,7 @@ HAK_INLINE bool heap_hot_free(struct hak_ngx_pool *pool, void *p)
     struct hak_heap *heap = pool->heap;
     struct hak_bin *bin;
 
-    if (HAK_HARD || HAK_UNLIKELY(!hak_range_owns(p))) {
+    if (HAK_HARD || HAK_UNLIKELY(!hak_range_covers(p))) {
         return false;
     }
     bin = heap_bin(heap, p);

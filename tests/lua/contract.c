@@ -5,6 +5,9 @@
  */
 #include "lua_test.h"
 
+#include "os.h"
+#include "range.h"
+
 #include <sys/resource.h>
 
 TestSuite(contract, .timeout = 300);
@@ -883,11 +886,14 @@ Test(contract, shrink_without_memory)
     with_each_ud(without_memory);
 }
 
-/* So little address space that there is no range: all from the fallback. */
+/* There is no range: all from the fallback. */
 Test(contract, no_range)
 {
     if (!lt_native())
         cr_skip_test("needs the system's own malloc");
+    hak_os_test_refuse(1, true);
+    cr_assert(!hak_range_init());
+    hak_os_test_refuse(0, false);
     limit_process(RLIMIT_AS, (rlim_t)256 << 20);
     hak_lua_heap *heap = new_heap(0);
     void *ptr = hak_lua_alloc(heap, NULL, 0, 100);

@@ -1,4 +1,5 @@
 """What the module refuses, and what it does when the system refuses."""
+import os
 import shutil
 import unittest
 
@@ -6,17 +7,31 @@ import nginx_server
 from nginx_case import Case, PAGE, SITE
 from nginx_server import Load
 
-# What nginx itself and its libraries take is a fraction of it; the range that
-# the core reserves is far more.
-LITTLE = 1 << 30
+# Says that pages have 16 KB.
+PAGES = os.path.join(os.environ["HAKMEM_BUILD"],
+                     "tests/wrap/programs/plain/libpages.so")
+
+LITTLE = 1 << 28
+
+
+class Limited(Case):
+    """A limit on the address space (ulimit -v) is shared with nginx."""
+
+    @unittest.skipUnless(shutil.which("prlimit"), "without prlimit")
+    def test_served(self):
+        nginx = self.server(SITE, command=["prlimit", f"--as={LITTLE}"])
+        with Load(nginx, "/f1000", PAGE):
+            nginx.wrk("/f20000")
+        self.whole(nginx)
+        self.assertEqual(nginx.find(r"\[warn\].*hakmem"), [])
+        nginx.stop()
 
 
 class NoRange(Case):
-    """A limit on the address space (ulimit -v): no range for the core."""
+    """A kernel with other pages: no range for the core."""
 
-    @unittest.skipUnless(shutil.which("prlimit"), "without prlimit")
     def test_system_allocator(self):
-        nginx = self.server(SITE, command=["prlimit", f"--as={LITTLE}"])
+        nginx = self.server(SITE, command=["env", f"LD_PRELOAD={PAGES}"])
         with Load(nginx, "/f1000", PAGE):
             nginx.wrk("/f20000")
         self.stock(nginx)

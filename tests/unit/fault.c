@@ -189,7 +189,7 @@ static unsigned run_all(bool forever)
                      fault.n, forever ? " and all later ones" : "",
                      (unsigned)child.status, child.said);
         cr_assert(child.said[0] == '\0' ||
-                      strncmp(child.said, "hakmem: no address range", 24) == 0,
+                      strncmp(child.said, "hakmem: out of memory at", 24) == 0,
                   "call %u: %s", fault.n, child.said);
     }
 }

@@ -213,6 +213,7 @@ Test(huge, a_block_with_one_warm_slab_is_not_called_zero)
     bool zero;
     char *p;
 
+    setenv("HAKMEM_RANGE", "1G", 1);
     cr_assert(hak_range_init());
     slab = hak_range_slabs_take(1, HAK_LANE_TINY, false);
     low = slab / HAK_SUPER_SLABS;

@@ -5,6 +5,7 @@
  */
 #include "huge_check.h"
 #include "lane.h"
+#include "range_walk.h"
 
 TestSuite(huge_resize, .timeout = 120);
 
@@ -69,6 +70,7 @@ Test(huge_resize, grows_in_place_when_what_follows_is_free)
 {
     char *above, *p;
 
+    setenv("HAKMEM_RANGE", "1G", 1);
     cr_assert(hak_range_init());
     above = get(20 * HAK_MIB);
     p = get(4 * HAK_MIB);
@@ -130,6 +132,7 @@ static void double_it(void *arg)
     char *p, *q;
 
     (void)arg;
+    setenv("HAKMEM_RANGE", "1G", 1); /* it begins at the end of the window */
     NEED(hak_range_init());
     probe();
     p = get(size);
@@ -221,39 +224,35 @@ Test(huge_resize, a_block_of_several_mappings_moves)
 /* ---- by copying --------------------------------------------------------------------- */
 
 /*
- * From the `refuse`-th call on, or that one alone, the kernel can't move. The
- * place that the block moves to has been committed before.
+ * From the `refuse`-th move on, or that one alone, the kernel can't. A block
+ * that grows then begins at the end of the window.
  */
 static void move_refused(unsigned refuse, bool forever)
 {
     size_t size = 12 * HAK_MIB;
-    char *p, *place, *q;
+    char *p, *q;
 
+    setenv("HAKMEM_RANGE", "1G", 1);
     NEED(hak_range_init());
     p = get(size);
-    place = get(2 * size);
-    memset(place, 0xee, 2 * size);
-    put(place);
-    hak_range_purge();
     write_all(p, size, 6);
+    hak_os_test_kinds(HAK_OS_MOVE);
     hak_os_test_refuse(refuse, forever);
     q = hak_huge_resize(p, 2 * size);
-    /* All at once, each of six, and what is populated ahead. */
-    NEED(hak_os_test_calls() >= 8);
+    /* All at once, then each of six. */
+    NEED(hak_os_test_calls() == 7);
     hak_os_test_refuse(0, false);
-    NEED(q == place);
+    NEED(q != NULL && q != p);
     NEED(has_contents(q, size, 6));
     for (size_t at = size; at < 2 * size; at += HAK_PAGE) {
         NEED(q[at] == 0);
     }
     huge_check();
-    /* What was left behind is zero, and called so. */
-    for (size_t at = 0; at < size; at += HAK_PAGE) {
-        NEED(p[at] == 0);
-    }
+    range_check();
     NEED(hak_huge_resize(q, size) == q);
     put(q);
     huge_check();
+    range_check();
 }
 
 Test(huge_resize, contents_are_kept_where_the_kernel_can_t_move)
@@ -267,35 +266,68 @@ Test(huge_resize, superslabs_move_one_by_one_where_the_whole_does_not)
 }
 
 /*
- * A limit on address space below what is in use makes the kernel unmap the
- * target and then refuse the move.
+ * The whole does not move, nor one of its superslabs, whose copy's place is
+ * refused as well: all goes back to where it was.
  */
-static void move_under_limit(void *arg)
+static void move_broken_off(void *arg)
 {
-    struct rlimit limit = {64 * HAK_MIB, 64 * HAK_MIB};
+    unsigned at = *(unsigned *)arg;
     size_t size = 12 * HAK_MIB;
-    char *p, *place, *q;
+    char *p;
+
+    setenv("HAKMEM_RANGE", "1G", 1);
+    NEED(hak_range_init());
+    put(get(400 * HAK_MIB)); /* the descriptors are there */
+    p = get(size);
+    write_all(p, size, 6);
+    /* The tail, the whole, `at` superslabs that move; then nothing any more. */
+    hak_os_test_kinds(HAK_OS_MOVE | HAK_OS_CLAIM);
+    hak_os_test_refuse(2, false);
+    hak_os_test_refuse_from(3 + at);
+    NEED(hak_huge_resize(p, 2 * size) == NULL);
+    hak_os_test_refuse(0, false);
+    NEED(has_contents(p, size, 6) && size_of(p) == size);
+    huge_check();
+    range_check();
+    NEED(hak_huge_resize(p, 2 * size) != NULL);
+    huge_check();
+    range_check();
+}
+
+Test(huge_resize, a_move_that_is_broken_off_is_undone)
+{
+    for (unsigned at = 0; at < 6; at++) {
+        unit_expect_said(move_broken_off, &at, "");
+    }
+}
+
+/* A limit that leaves no second block of that size beside the first. */
+static void grow_under_limit(void *arg)
+{
+    struct rlimit limit = {0, RLIM_INFINITY};
+    size_t size = 600 * HAK_MIB;
+    char *p, *q;
 
     (void)arg;
     NEED(hak_range_init());
     p = get(size);
-    place = get(2 * size);
-    put(place);
-    write_all(p, size, 7);
+    write_all(p, HAK_MIB, 7);
+    limit.rlim_cur = unit_address_space() + 300 * HAK_MIB;
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
-    q = hak_huge_resize(p, 2 * size);
-    NEED(q == place);
-    NEED(has_contents(q, size, 7));
-    write_all(q, 2 * size, 8);
-    NEED(has_contents(q, 2 * size, 8));
-    write_all(get(size), size, 9);
+    q = hak_huge_resize(p, size + 200 * HAK_MIB);
+    NEED(q == p);
+    NEED(has_contents(q, HAK_MIB, 7));
+    write_all(q + size, 200 * HAK_MIB, 8);
+    NEED(hak_huge_resize(q, size + 400 * HAK_MIB) == NULL);
+    NEED(size_of(q) == size + 200 * HAK_MIB);
     huge_check();
+    range_check();
 }
 
-Test(huge_resize, contents_are_kept_under_a_limit_of_address_space)
+Test(huge_resize, a_large_block_grows_where_it_is_under_a_limit)
 {
     UNIT_SKIP_IF_WATCHED("their address space is beyond any limit");
-    unit_expect_said(move_under_limit, NULL, "");
+    unit_expect_said(grow_under_limit, NULL, "");
 }
 
 enum { PAIRS = 40000 };
@@ -317,35 +349,35 @@ static char *use_up_mappings(void)
     return NULL;
 }
 
-/*
- * With hardly a mapping left the kernel refuses to move, before or after it
- * has unmapped the target.
- */
-static void move_without_mappings(void *arg)
+/* With hardly a mapping left a block grows, or is as it was. */
+static void grow_without_mappings(void *arg)
 {
     size_t size = 4 * HAK_MIB;
-    char *p, *to, *last;
-    int refused = 0;
+    char *p, *q, *last;
 
     (void)arg;
+    setenv("HAKMEM_RANGE", "1G", 1);
     NEED(hak_range_init());
     get(size);
-    to = get(size);
-    get(size);
     p = get(size);
+    write_all(p, size, 5);
     last = use_up_mappings();
     if (last == NULL) {
         _exit(3);
     }
-    for (size_t i = 0; i < 6; i++) {
-        write_all(p, size, i);
-        refused += !hak_os_move(p, to, size);
-        write_all(to, size, 9);
-        NEED(has_contents(to, size, 9));
+    for (size_t i = 0; i < 8; i++) {
+        q = hak_huge_resize(p, size + 4 * HAK_MIB);
+        NEED(has_contents(q != NULL ? q : p, size, 5));
+        if (q != NULL) {
+            p = q;
+            NEED(hak_huge_resize(p, size) == p);
+        }
+        huge_check();
+        range_check();
         last -= 2 * HAK_PAGE; /* two mappings less */
         NEED(mprotect(last, HAK_PAGE, PROT_READ | PROT_WRITE) == 0);
     }
-    NEED(refused > 0);
+    NEED(hak_huge_resize(p, size + 4 * HAK_MIB) != NULL);
 }
 
 Test(huge_resize, contents_are_kept_when_mappings_run_out)
@@ -353,7 +385,7 @@ Test(huge_resize, contents_are_kept_when_mappings_run_out)
     struct unit_child child;
 
     UNIT_SKIP_IF_WATCHED("they need mappings of their own");
-    unit_child(&child, move_without_mappings, NULL);
+    unit_child(&child, grow_without_mappings, NULL);
     if (WIFEXITED(child.status) && WEXITSTATUS(child.status) == 3) {
         cr_skip("the kernel allows more mappings than we make");
     }
@@ -375,7 +407,7 @@ Test(huge_resize, a_refused_resize_leaves_the_block_alone)
     hak_os_test_refuse(1, true);
     cr_assert_null(hak_huge_resize(below, 4 * size));
     hak_os_test_refuse(0, false);
-    cr_assert_null(hak_huge_resize(below, hak_range.size + 1));
+    cr_assert_null(hak_huge_resize(below, hak_range.window + 1));
     cr_assert_null(hak_huge_resize(below, PTRDIFF_MAX));
     cr_assert_null(hak_huge_resize(below, SIZE_MAX));
     cr_assert_eq(size_of(below), size);

@@ -151,7 +151,7 @@ Test(options, a_wild_size_is_one_line_and_the_default)
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         expect_warning(RANGE, texts[i],
-                       "not a size in bytes (a number, then K, M or G)",
+                       "not a size in bytes (a number, then K, M, G or T)",
                        HAK_RANGE_DEFAULT);
     }
 }

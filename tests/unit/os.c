@@ -28,42 +28,57 @@ static bool faults(const void *p)
     return !usable;
 }
 
-Test(os, reserve_is_aligned_and_has_no_access)
+/* Addresses of `size` bytes at which nothing is mapped. */
+static char *free_place(size_t size)
 {
+    char *p = hak_os_place(size, HAK_PAGE, 0);
+
+    cr_assert_not_null(p);
+    return p;
+}
+
+/* ---- claims ----------------------------------------------------------------- */
+
+Test(os, the_page_size_is_the_kernel_s)
+{
+    cr_assert_eq(hak_os_page_size(), (size_t)sysconf(_SC_PAGESIZE));
+}
+
+Test(os, a_place_is_aligned_and_has_nothing_mapped)
+{
+    unsigned char map[1];
+
     for (size_t align = HAK_PAGE; align <= 64 * HAK_MIB; align *= 4) {
-        char *p = hak_os_reserve(4 * HAK_MIB, align);
+        char *p = hak_os_place(4 * HAK_MIB, align, 0);
 
         cr_assert_not_null(p);
         cr_assert_eq((uintptr_t)p % align, 0);
-        cr_assert(faults(p));
-        cr_assert(faults(p + 4 * HAK_MIB - 1));
-        hak_os_unmap(p, 4 * HAK_MIB);
+        for (size_t at = 0; at < 4 * HAK_MIB; at += HAK_PAGE) {
+            cr_assert_eq(mincore(p + at, HAK_PAGE, map), -1);
+        }
     }
-}
-
-Test(os, reserve_gives_the_rest_back)
-{
-    char *p = hak_os_reserve(HAK_MIB, 16 * HAK_MIB);
-    unsigned char map[1];
-
-    cr_assert_not_null(p);
-    cr_assert_eq(mincore(p, HAK_PAGE, map), 0);
-    cr_assert_eq(mincore(p + HAK_MIB - HAK_PAGE, HAK_PAGE, map), 0);
-    hak_os_unmap(p, HAK_MIB);
-    cr_assert_eq(mincore(p, HAK_PAGE, map), -1);
-}
-
-Test(os, reserve_refuses_what_nobody_has)
-{
-    cr_assert_null(hak_os_reserve((size_t)1 << 50, HAK_PAGE));
+    cr_assert_null(hak_os_place((size_t)1 << 50, HAK_PAGE, 0));
     cr_assert_null(hak_os_map((size_t)1 << 50));
 }
 
-Test(os, commit_makes_pages_usable_and_zero)
+Test(os, a_place_is_not_where_the_kernel_maps_next)
 {
-    char *p = hak_os_reserve(HAK_MIB, HAK_PAGE);
+    char *place = free_place(HAK_GIB);
 
-    cr_assert(hak_os_commit(p + HAK_PAGE, 2 * HAK_PAGE));
+    for (int i = 0; i < 1000; i++) {
+        char *p = hak_os_map(2 * HAK_PAGE);
+
+        cr_assert(p + 2 * HAK_PAGE <= place || p >= place + HAK_GIB);
+    }
+}
+
+Test(os, a_claim_maps_usable_zeroed_pages)
+{
+    char *p = free_place(HAK_MIB);
+
+    errno = 54;
+    cr_assert_eq(hak_os_claim(p + HAK_PAGE, 2 * HAK_PAGE), HAK_OS_CLAIMED);
+    cr_assert_eq(errno, 54);
     for (size_t i = 0; i < 2 * HAK_PAGE; i++) {
         cr_assert_eq(p[HAK_PAGE + i], 0);
     }
@@ -71,8 +86,56 @@ Test(os, commit_makes_pages_usable_and_zero)
     cr_assert_not(faults(p + HAK_PAGE));
     cr_assert(faults(p));
     cr_assert(faults(p + 3 * HAK_PAGE));
-    cr_assert_not(hak_os_commit(NULL, HAK_PAGE));
+    cr_assert(hak_os_unmap(p + HAK_PAGE, 2 * HAK_PAGE));
+    cr_assert(faults(p + HAK_PAGE));
+    cr_assert_eq(errno, 54);
 }
+
+Test(os, a_claim_leaves_what_is_there_alone)
+{
+    char *p = free_place(HAK_MIB);
+
+    cr_assert_eq(hak_os_claim(p + 4 * HAK_PAGE, HAK_PAGE), HAK_OS_CLAIMED);
+    unit_fill(p + 4 * HAK_PAGE, HAK_PAGE, 1);
+    errno = 54;
+    cr_assert_eq(hak_os_claim(p, 8 * HAK_PAGE), HAK_OS_TAKEN);
+    cr_assert_eq(hak_os_claim(p + 4 * HAK_PAGE, HAK_PAGE), HAK_OS_TAKEN);
+    cr_assert_eq(errno, 54);
+    cr_assert(unit_filled(p + 4 * HAK_PAGE, HAK_PAGE, 1));
+    cr_assert(faults(p));
+    cr_assert(faults(p + 5 * HAK_PAGE));
+}
+
+static void claim_under_a_limit(void *arg)
+{
+    struct rlimit limit = {3 * HAK_GIB, RLIM_INFINITY};
+    char *p = hak_os_place(8 * HAK_GIB, HAK_PAGE, 0);
+    char *guess;
+
+    (void)arg;
+    NEED(hak_os_address_limit() == SIZE_MAX);
+    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
+    NEED(hak_os_address_limit() == 3 * HAK_GIB);
+    NEED(hak_os_claim(p, 4 * HAK_GIB) == HAK_OS_REFUSED);
+    NEED(faults(p));
+    NEED(hak_os_claim(p, HAK_PAGE) == HAK_OS_CLAIMED);
+    /* That something is there is told all the same. */
+    NEED(hak_os_claim(p, 4 * HAK_GIB) == HAK_OS_TAKEN);
+    for (unsigned i = 0; i < 10; i++) {
+        guess = hak_os_place(1024 * HAK_GIB, 2 * HAK_MIB, i);
+        NEED(guess != NULL && (uintptr_t)guess % (2 * HAK_MIB) == 0);
+        NEED(hak_os_claim(guess, HAK_MIB) == HAK_OS_CLAIMED);
+        NEED(hak_os_unmap(guess, HAK_MIB));
+    }
+}
+
+Test(os, under_a_limit_a_place_is_a_guess_and_claims_are_refused)
+{
+    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
+    unit_expect_said(claim_under_a_limit, NULL, "");
+}
+
+/* ---- pages come and go ----------------------------------------------------- */
 
 Test(os, populate_makes_pages_resident_and_purge_drops_them)
 {
@@ -119,19 +182,35 @@ Test(os, wishes_have_no_effect_on_contents)
 
 /* ---- moving pages --------------------------------------------------------- */
 
+enum { PAGES = 8 };
+
+/* Whether this kernel moves pages at all; a refusal changes nothing. */
+static bool move(char *from, char *to, size_t bytes)
+{
+    bool moved;
+
+    errno = 58;
+    moved = hak_os_move(from, to, bytes);
+    cr_assert_eq(errno, 58);
+    return moved;
+}
+
+static char *filled_pages(unsigned seed)
+{
+    char *p = hak_os_map(PAGES * HAK_PAGE);
+
+    unit_fill(p, PAGES * HAK_PAGE, seed);
+    return p;
+}
+
 Test(os, move_takes_contents_along_and_leaves_zeroes)
 {
-    enum { PAGES = 8 };
-    char *from = hak_os_map(PAGES * HAK_PAGE);
-    char *to = hak_os_reserve(PAGES * HAK_PAGE, HAK_PAGE);
-    char *used = hak_os_map(PAGES * HAK_PAGE);
+    char *from = filled_pages(3);
+    char *to = free_place(PAGES * HAK_PAGE);
 
-    unit_fill(from, PAGES * HAK_PAGE, 3);
-    memset(used, 7, PAGES * HAK_PAGE);
-    errno = 58;
-    if (!hak_os_move(from, to, PAGES * HAK_PAGE)) {
-        cr_assert_eq(errno, 58);
+    if (!move(from, to, PAGES * HAK_PAGE)) {
         cr_assert(unit_filled(from, PAGES * HAK_PAGE, 3));
+        cr_assert(faults(to));
         cr_skip("this kernel can't leave a mapping behind");
     }
     cr_assert(unit_filled(to, PAGES * HAK_PAGE, 3));
@@ -140,12 +219,70 @@ Test(os, move_takes_contents_along_and_leaves_zeroes)
         cr_assert_eq(from[i], 0);
     }
     memset(from, 1, PAGES * HAK_PAGE);
-    /* Onto pages that are in use: what they had is gone. */
-    cr_assert(hak_os_move(to, used, PAGES * HAK_PAGE));
-    cr_assert_eq(errno, 58);
-    cr_assert(unit_filled(used, PAGES * HAK_PAGE, 3));
+    cr_assert(unit_filled(to, PAGES * HAK_PAGE, 3));
+    /* What has moved can be dropped. */
+    cr_assert(hak_os_purge(to, PAGES * HAK_PAGE));
     cr_assert_eq(to[0], 0);
-    cr_assert_eq(from[0], 1);
+}
+
+Test(os, a_move_onto_somebody_else_s_mapping_changes_nothing)
+{
+    char *from = filled_pages(3);
+    char *to = free_place(PAGES * HAK_PAGE);
+    char *other = to + (PAGES - 1) * HAK_PAGE;
+
+    cr_assert_eq(hak_os_claim(other, HAK_PAGE), HAK_OS_CLAIMED);
+    unit_fill(other, HAK_PAGE, 4);
+    cr_assert_not(move(from, to, PAGES * HAK_PAGE));
+    cr_assert(unit_filled(from, PAGES * HAK_PAGE, 3));
+    cr_assert(unit_filled(other, HAK_PAGE, 4));
+    cr_assert(faults(to));
+}
+
+Test(os, a_move_of_several_mappings_changes_nothing)
+{
+    char *from = filled_pages(3);
+    char *to = free_place(PAGES * HAK_PAGE);
+
+    cr_assert_eq(mprotect(from + 3 * HAK_PAGE, HAK_PAGE, PROT_READ), 0);
+    if (!move(from, to, PAGES * HAK_PAGE)) {
+        cr_assert(unit_filled(from, PAGES * HAK_PAGE, 3));
+        cr_assert(faults(to));
+    } else {
+        cr_assert(unit_filled(to, PAGES * HAK_PAGE, 3));
+    }
+}
+
+Test(os, a_move_that_is_refused_changes_nothing)
+{
+    char *from = filled_pages(3);
+    char *to = free_place(PAGES * HAK_PAGE);
+
+    hak_os_test_refuse(1, false);
+    cr_assert_not(move(from, to, PAGES * HAK_PAGE));
+    hak_os_test_refuse(0, false);
+    cr_assert(unit_filled(from, PAGES * HAK_PAGE, 3));
+    cr_assert(faults(to));
+    cr_assert_not(move((char *)UINTPTR_MAX - 4095, to, HAK_PAGE));
+    cr_assert(faults(to));
+}
+
+static void move_under_a_limit(void *arg)
+{
+    struct rlimit limit = {0, RLIM_INFINITY};
+    char *from = filled_pages(3);
+    char *to = free_place(PAGES * HAK_PAGE);
+
+    (void)arg;
+    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
+    NEED(!hak_os_move(from, to, PAGES * HAK_PAGE));
+    NEED(unit_filled(from, PAGES * HAK_PAGE, 3));
+}
+
+Test(os, a_move_over_the_limit_on_addresses_changes_nothing)
+{
+    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
+    unit_expect_said(move_under_a_limit, NULL, "");
 }
 
 Test(os, random_bytes_are_others_each_time)
@@ -158,48 +295,6 @@ Test(os, random_bytes_are_others_each_time)
     cr_assert_neq(memcmp(one, one + 128, 64), 0);
     cr_assert_eq(one[255], 0);
     cr_assert_eq(two[255], 0);
-}
-
-Test(os, a_move_that_is_refused_changes_nothing)
-{
-    char *from = hak_os_map(HAK_PAGE);
-    char *to = hak_os_map(HAK_PAGE);
-
-    unit_fill(from, HAK_PAGE, 3);
-    unit_fill(to, HAK_PAGE, 4);
-    errno = 59;
-    hak_os_test_refuse(1, false);
-    cr_assert_not(hak_os_move(from, to, HAK_PAGE));
-    hak_os_test_refuse(0, false);
-    cr_assert(unit_filled(from, HAK_PAGE, 3));
-    cr_assert(unit_filled(to, HAK_PAGE, 4));
-    /* The kernel unmaps the target before it sees that there is no source. */
-    cr_assert_not(hak_os_move((char *)UINTPTR_MAX - 4095, to, HAK_PAGE));
-    cr_assert_eq(errno, 59);
-    cr_assert_not(faults(to));
-    cr_assert(to[0] == 0 || unit_filled(to, HAK_PAGE, 4));
-    memset(to, 1, HAK_PAGE);
-}
-
-/* Then the kernel could not give the target back: it is not even tried. */
-static void move_under_a_limit(void *arg)
-{
-    struct rlimit limit = {3 * HAK_GIB, RLIM_INFINITY};
-    char *from = hak_os_map(HAK_PAGE);
-    char *to = hak_os_map(HAK_PAGE);
-
-    (void)arg;
-    unit_fill(from, HAK_PAGE, 3);
-    unit_fill(to, HAK_PAGE, 4);
-    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
-    NEED(!hak_os_move(from, to, HAK_PAGE));
-    NEED(unit_filled(from, HAK_PAGE, 3) && unit_filled(to, HAK_PAGE, 4));
-}
-
-Test(os, no_move_is_tried_under_a_limit_on_addresses)
-{
-    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
-    unit_expect_said(move_under_a_limit, NULL, "");
 }
 
 /* ---- clocks --------------------------------------------------------------- */
@@ -218,59 +313,46 @@ Test(os, clocks_agree_and_go_forward)
                   (hak_os_clock() - clock) / 1000000 + 10);
 }
 
-/* ---- limits and refusals -------------------------------------------------- */
+/* ---- refusals -------------------------------------------------- */
 
-static void limited(void *arg)
-{
-    struct rlimit limit = {3 * HAK_GIB, RLIM_INFINITY};
-
-    (void)arg;
-    NEED(hak_os_address_limit() == SIZE_MAX);
-    NEED(setrlimit(RLIMIT_AS, &limit) == 0);
-    NEED(hak_os_address_limit() == 3 * HAK_GIB);
-    NEED(hak_os_reserve(4 * HAK_GIB, HAK_PAGE) == NULL);
-}
-
-Test(os, address_limit_is_the_process_s)
-{
-    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
-    unit_expect_said(limited, NULL, "");
-}
+enum { KINDS = 6 };
 
 /* One call of each kind that can be refused; a bit for each that was. */
-static unsigned refusals(char *p)
+static unsigned refusals(char *p, char *place)
 {
     void *q;
     unsigned refused = 0;
 
     refused |= (q = hak_os_map(HAK_PAGE)) == NULL ? 1 : 0;
-    hak_os_unmap(q != NULL ? q : p, q != NULL ? HAK_PAGE : 0);
-    refused |= hak_os_commit(p, HAK_PAGE) ? 0 : 2;
+    munmap(q, q != NULL ? HAK_PAGE : 0);
+    refused |= hak_os_claim(place, HAK_PAGE) == HAK_OS_CLAIMED ? 0 : 2;
+    munmap(place, HAK_PAGE);
     refused |= hak_os_populate(p, HAK_PAGE) ? 0 : 4;
-    refused |= (q = hak_os_reserve(HAK_PAGE, HAK_PAGE)) == NULL ? 8 : 0;
-    hak_os_unmap(q != NULL ? q : p, q != NULL ? HAK_PAGE : 0);
-    refused |= hak_os_move(p + HAK_PAGE, p + 2 * HAK_PAGE, HAK_PAGE) ? 0 : 16;
+    refused |= hak_os_place(HAK_PAGE, HAK_PAGE, 0) == NULL ? 8 : 0;
+    refused |= hak_os_purge(p, HAK_PAGE) ? 0 : 16;
+    q = mmap(place, HAK_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    refused |= hak_os_unmap(q, HAK_PAGE) ? 0 : 32;
+    munmap(q, HAK_PAGE);
     return refused;
 }
 
 Test(os, the_nth_call_is_refused)
 {
     char *p = hak_os_map(4 * HAK_PAGE);
-    unsigned never; /* a kernel that moves nothing refuses by itself */
+    char *place = free_place(HAK_PAGE);
 
     hak_os_test_refuse(0, false);
-    never = refusals(p);
-    cr_assert(never == 0 || never == 16);
-    cr_assert_eq(hak_os_test_calls(), 5);
-    for (unsigned n = 1; n <= 5; n++) {
+    cr_assert_eq(refusals(p, place), 0);
+    cr_assert_eq(hak_os_test_calls(), KINDS);
+    for (unsigned n = 1; n <= KINDS; n++) {
         hak_os_test_refuse(n, false);
-        cr_assert_eq(refusals(p), 1u << (n - 1) | never);
-        cr_assert_eq(refusals(p), never);
-        cr_assert_eq(hak_os_test_calls(), 10);
+        cr_assert_eq(refusals(p, place), 1u << (n - 1));
+        cr_assert_eq(refusals(p, place), 0);
+        cr_assert_eq(hak_os_test_calls(), 2 * KINDS);
         hak_os_test_refuse(n, true);
-        cr_assert_eq(refusals(p), (31u & ~((1u << (n - 1)) - 1)) | never);
-        cr_assert_eq(refusals(p), 31);
+        cr_assert_eq(refusals(p, place), 63u & ~((1u << (n - 1)) - 1));
+        cr_assert_eq(refusals(p, place), 63);
     }
     hak_os_test_refuse(0, true);
-    cr_assert_eq(refusals(p), never);
+    cr_assert_eq(refusals(p, place), 0);
 }

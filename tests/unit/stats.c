@@ -49,7 +49,7 @@ Test(stats, a_full_struct_is_filled)
     cr_assert_eq(stats.version, HAK_STATS_VERSION);
     cr_assert_eq(stats.tiny_allocs, 1);
     cr_assert_eq(stats.tiny_frees, 1);
-    cr_assert_eq(stats.range_bytes, hak_range.size);
+    cr_assert_eq(stats.range_bytes, hak_range.window);
     cr_assert_eq(stats.purged_bytes, 0);
 }
 

@@ -223,6 +223,18 @@ UNIT size_t unit_rss(void)
     return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Bytes of address space that this process has. */
+UNIT size_t unit_address_space(void)
+{
+    unsigned long all = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+
+    NEED(file != NULL);
+    NEED(fscanf(file, "%lu", &all) == 1);
+    fclose(file);
+    return (size_t)all * (size_t)sysconf(_SC_PAGESIZE);
+}
+
 /* How many pages from p on are resident. */
 UNIT size_t unit_resident(const void *p, size_t bytes)
 {
@@ -230,7 +242,16 @@ UNIT size_t unit_resident(const void *p, size_t bytes)
     size_t pages = bytes / 4096, count = 0;
 
     NEED(pages <= sizeof(map));
-    NEED(mincore((void *)(uintptr_t)p, bytes, map) == 0);
+    memset(map, 0, sizeof(map));
+    /* What is not mapped is not resident. */
+    if (mincore((void *)(uintptr_t)p, bytes, map) != 0) {
+        NEED(errno == ENOMEM);
+        for (size_t i = 0; i < pages; i++) {
+            if (mincore((char *)(uintptr_t)p + i * 4096, 4096, &map[i]) != 0) {
+                map[i] = 0;
+            }
+        }
+    }
     for (size_t i = 0; i < pages; i++) {
         count += map[i] & 1;
     }
@@ -240,7 +261,7 @@ UNIT size_t unit_resident(const void *p, size_t bytes)
 /* The number of the first slab: before it the range holds the slabs' tags. */
 UNIT uint32_t unit_first_slab(void)
 {
-    size_t tags = hak_range.size / HAK_SLAB_SIZE * sizeof(uint32_t);
+    size_t tags = hak_range.window / HAK_SLAB_SIZE * sizeof(uint32_t);
 
     return (uint32_t)(hak_round_up(tags, HAK_SUPER_SIZE) / HAK_SLAB_SIZE);
 }

@@ -224,6 +224,16 @@ Test(wholes, a_purge_makes_them_zero)
     cr_assert_eq(hak_range_super_start(super(1))[0], 0);
 }
 
+/* The same with `more` superslabs and no room. */
+static bool grow(uint32_t first, uint32_t count, uint32_t more, bool *zero)
+{
+    uint32_t room = 0;
+
+    return hak_range_run_grow(first, count, &room,
+                              ((size_t)count + more) * HAK_SUPER_SIZE,
+                              HAK_LANE_HUGE, zero);
+}
+
 /* ---- growing --------------------------------------------------------------- */
 
 Test(wholes, a_run_grows_into_what_is_free_behind_it)
@@ -231,30 +241,29 @@ Test(wholes, a_run_grows_into_what_is_free_behind_it)
     uint32_t end, run, behind;
     bool zero = false;
 
+    setenv("HAKMEM_RANGE", "1G", 1);
     cr_assert(hak_range_init());
     end = hak_supers.limit;
     behind = take_run(2, 1);
     run = take_run(10, 1);
     cr_assert_eq(run, end - 12);
-    cr_assert_not(hak_range_supers_grow(run, 10, 1, HAK_LANE_HUGE, &zero));
+    cr_assert_not(grow(run, 10, 1, &zero));
     give_run(behind, 2, 0);
-    cr_assert_not(hak_range_supers_grow(run, 10, 3, HAK_LANE_HUGE, &zero),
+    cr_assert_not(grow(run, 10, 3, &zero),
                   "the end");
-    cr_assert_not(hak_range_supers_grow(run, 10, UINT32_MAX, HAK_LANE_HUGE,
-                                        &zero));
+    cr_assert_not(grow(run, 10, 100000000, &zero));
     cr_assert_eq(figures_now().held[HAK_LANE_HUGE], 10 * HAK_SUPER_SIZE);
-    cr_assert(hak_range_supers_grow(run, 10, 1, HAK_LANE_HUGE, &zero));
+    cr_assert(grow(run, 10, 1, &zero));
     cr_assert(zero);
     cr_assert_eq(hak_range_super_head(end - 2), run);
     cr_assert_eq(hak_range_super_head(end - 1), HAK_NO_SUPER);
-    give_run(run + 11, 0, 0);
     range_check();
     /* The tail may be given alone, and is what growing finds warm. */
     give_run(run + 6, 5, 1);
     cr_assert_eq(hak_range_super_head(run + 5), run);
     cr_assert_eq(hak_range_super_head(run + 6), HAK_NO_SUPER);
     range_check();
-    cr_assert(hak_range_supers_grow(run, 6, 2, HAK_LANE_HUGE, &zero));
+    cr_assert(grow(run, 6, 2, &zero));
     cr_assert_not(zero);
     cr_assert_eq(figures_now().held[HAK_LANE_HUGE], 8 * HAK_SUPER_SIZE);
     range_check();
@@ -287,9 +296,9 @@ Test(wholes, a_refused_commit_is_none_and_the_next_try_works)
     cr_assert_eq(run, hak_supers.limit - 3);
     /* What is behind the first one has never been used. */
     hak_os_test_refuse(1, false);
-    cr_assert_not(hak_range_supers_grow(super(1), 1, 2, HAK_LANE_ACE, &zero));
+    cr_assert_not(grow(super(1), 1, 2, &zero));
     range_check();
-    cr_assert(hak_range_supers_grow(super(1), 1, 2, HAK_LANE_ACE, &zero));
+    cr_assert(grow(super(1), 1, 2, &zero));
     cr_assert(zero);
     cr_assert_eq(hak_range_super_head(super(3)), super(1));
     range_check();

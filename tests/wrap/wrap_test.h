@@ -33,6 +33,7 @@
 /* How to run a program. */
 struct wrap_how {
     bool preload;               /* libhakmem.so */
+    const char *beside;         /* and this library of programs/plain after it */
     const char *env[WRAP_MOST]; /* NAME=VALUE to be added */
     rlim_t address_space;       /* RLIMIT_AS; 0: as it is */
     bool no_stderr;             /* standard error is closed */
@@ -104,6 +105,14 @@ WRAP _Noreturn void wrap_exec(const struct wrap_how *how,
     }
     if (how->preload) {
         setenv("LD_PRELOAD", library, 1);
+    }
+    if (how->beside != NULL) {
+        char *both;
+
+        if (asprintf(&both, "%s %s", how->preload ? library : "",
+                     wrap_program(how->beside)) > 0) {
+            setenv("LD_PRELOAD", both, 1);
+        }
     }
     if (how->address_space != 0) {
         struct rlimit limit = {how->address_space, how->address_space};
