@@ -240,17 +240,14 @@ uint32_t hak_range_supers_take(uint32_t count, uint32_t align,
     return hak_range_run_take(count * HAK_SUPER_SIZE, align, lane, &none, zero);
 }
 
-/* Whether `more` superslabs from `from` on are the run's room or free. */
+/*
+ * Whether `more` superslabs from `from` on are the run's room or free. At the
+ * end of the extent a run moves instead: it would take the end along.
+ */
 static bool may_grow(uint32_t from, uint32_t room, uint32_t more)
 {
-    if (more <= room) {
-        return true;
-    }
-    if (more > hak_supers.limit - from &&
-        !hak_super_extend(more - (hak_supers.limit - from))) {
-        return false;
-    }
-    return all_free(from + room, more - room);
+    return more <= room || (more <= hak_supers.limit - from &&
+                            all_free(from + room, more - room));
 }
 
 static bool grow_locked(uint32_t first, uint32_t count, uint32_t *room,

@@ -512,9 +512,8 @@ Test(supers, refused_descriptors_are_no_slab_and_the_next_try_works)
     size_t committed;
 
     cr_assert(hak_range_init());
-    while (taken == 0 || (number_of(taken + 1) / HAK_SUPER_SLABS) * HAK_SUPER_META %
-               HAK_META_STEP !=
-           0) {
+    while (taken == 0 ||
+           number_of(taken + 1) % (HAK_META_STEP / sizeof(struct hak_slab))) {
         cr_assert_eq(take(), ++taken);
     }
     committed = figures_now().committed;
