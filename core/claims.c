@@ -93,8 +93,8 @@ static enum hak_os_claim extend_to(uint32_t limit)
 bool hak_super_extend(uint32_t more)
 {
     size_t need = hak_round_up(hak_supers.limit + (size_t)more, HAK_EXTENT);
-    size_t want = hak_min(hak_max(need, 2 * (size_t)hak_supers.limit),
-                          hak_supers.most);
+    size_t want =
+        hak_min(hak_max(need, 2 * (size_t)hak_supers.limit), hak_supers.most);
     enum hak_os_claim claim;
 
     if (hak_supers.limit + (size_t)more > hak_supers.most) {
@@ -134,16 +134,17 @@ enum hak_os_claim hak_super_claim_meta(uint32_t i)
     uint32_t step = i / per_step;
     enum hak_os_claim claim;
 
-    if (hak_map_get(hak_supers.meta_map, step)) {
+    if (hak_map_get(HAK_MAP_META, step)) {
         return HAK_OS_CLAIMED;
     }
     claim = hak_os_claim((char *)hak_range.slabs + step * HAK_META_STEP,
                          HAK_META_STEP);
     if (claim == HAK_OS_CLAIMED) {
-        hak_map_set(hak_supers.meta_map, step, true);
+        hak_map_set(HAK_MAP_META, step, true);
     } else if (claim == HAK_OS_TAKEN) {
         for (uint32_t n = step * per_step; n < (step + 1) * per_step; n++) {
-            if (n < hak_supers.limit && hak_supers.at[n].state == HAK_SUPER_FRESH) {
+            if (n < hak_supers.limit &&
+                hak_supers.at[n].state == HAK_SUPER_FRESH) {
                 pass_over(n);
             }
         }

@@ -117,8 +117,9 @@ static uint32_t take(size_t size, size_t align, uint32_t *room, bool *zero)
     if (size > hak_range.window || align > hak_range.window) {
         return HAK_NO_SUPER;
     }
-    first = hak_range_run_take(size, (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
-                               HAK_LANE_HUGE, room, zero);
+    first =
+        hak_range_run_take(size, (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
+                           HAK_LANE_HUGE, room, zero);
     if (first != HAK_NO_SUPER) {
         want_huge_pages(first, supers_for(size));
     }

@@ -150,8 +150,8 @@ enum hak_os_claim hak_os_claim(void *addr, size_t size)
     if (REFUSED(CLAIM)) {
         return HAK_OS_REFUSED;
     }
-    p = mmap(addr, size, PROT_READ | PROT_WRITE,
-             ANYWHERE | MAP_FIXED_NOREPLACE, -1, 0);
+    p = mmap(addr, size, PROT_READ | PROT_WRITE, ANYWHERE | MAP_FIXED_NOREPLACE,
+             -1, 0);
     if (p == addr) {
         result = HAK_OS_CLAIMED;
     } else if (p != MAP_FAILED) {
@@ -167,9 +167,9 @@ enum hak_os_claim hak_os_claim(void *addr, size_t size)
 void *hak_os_map(size_t size)
 {
     int saved = errno;
-    void *p = REFUSED(MAP) ? MAP_FAILED
-                        : mmap(NULL, size, PROT_READ | PROT_WRITE, ANYWHERE, -1,
-                               0);
+    void *p = REFUSED(MAP)
+                  ? MAP_FAILED
+                  : mmap(NULL, size, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
 
     errno = saved;
     return p == MAP_FAILED ? NULL : p;
@@ -272,8 +272,8 @@ static bool drops(volatile char *page)
 /* And whether the page behind it stays, which is of the same larger one. */
 static bool try_drop(void)
 {
-    char *pages = mmap(NULL, 2 * PAGE_MOST, PROT_READ | PROT_WRITE, ANYWHERE,
-                       -1, 0);
+    char *pages =
+        mmap(NULL, 2 * PAGE_MOST, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
     volatile char *page;
     bool well = true;
 
@@ -300,7 +300,7 @@ static bool try_move(void)
     well = moved != MAP_FAILED;
     if (well) {
         well = moved[0] == 1 && *(volatile char *)page == 0 && drops(moved) &&
-                drops(page);
+               drops(page);
         munmap((void *)(uintptr_t)moved, HAK_PAGE);
     }
     munmap(page, HAK_PAGE);

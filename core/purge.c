@@ -137,9 +137,9 @@ void hak_range_tick(uint32_t now)
         return;
     }
     hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(hak_supers.warm_map, 0, hak_supers.limit);
+    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
          i < hak_supers.limit;
-         i = hak_map_next(hak_supers.warm_map, i + 1, hak_supers.limit)) {
+         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
         uint32_t again;
 
         if (done == PORTION) {
@@ -173,9 +173,9 @@ size_t hak_range_purge(void)
     size_t bytes = 0;
 
     hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(hak_supers.warm_map, 0, hak_supers.limit);
+    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
          i < hak_supers.limit;
-         i = hak_map_next(hak_supers.warm_map, i + 1, hak_supers.limit)) {
+         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
         bytes += purge_super(i, 1);
     }
     hak_super_unmap_spare();

@@ -48,12 +48,11 @@ static void plan(struct layout *layout, size_t size)
     layout->backs =
         hak_round_up(supers * sizeof(struct hak_super), HAK_META_STEP);
     layout->slabs = hak_round_up(layout->backs + slabs, HAK_META_STEP);
-    layout->heaps = hak_round_up(layout->slabs +
-                                     slabs * sizeof(struct hak_slab),
-                                 HAK_META_STEP);
-    layout->base =
-        hak_round_up(layout->heaps + heaps_of(size) * HAK_HEAP_SLOT,
-                     HAK_SUPER_SIZE);
+    layout->heaps =
+        hak_round_up(layout->slabs + slabs * sizeof(struct hak_slab),
+                     HAK_META_STEP);
+    layout->base = hak_round_up(layout->heaps + heaps_of(size) * HAK_HEAP_SLOT,
+                                HAK_SUPER_SIZE);
 }
 
 /* Points all variables but base and size to the parts after `start`. */
@@ -78,14 +77,10 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     heap_limit = heaps_of(size);
 }
 
-/* The tags' own superslabs are never free. */
-static void hold_tags(void)
+/* Searches begin behind the tags' own superslabs, which are never free. */
+static void pass_over_tags(void)
 {
     hak_supers.low = hak_supers.tags;
-    for (uint32_t i = 0; i < hak_supers.tags; i++) {
-        hak_supers.at[i].used = HAK_ALL_SLABS;
-        hak_map_set(hak_supers.held_map, i, true);
-    }
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
         hak_supers.warm_start[n] = hak_supers.limit;
         hak_supers.part_start[n] = hak_supers.limit;
@@ -107,7 +102,7 @@ static bool map_first_meta(void)
         return false;
     }
     for (uint32_t i = 0; i < first_meta() / HAK_META_STEP; i++) {
-        hak_map_set(hak_supers.meta_map, i, true);
+        hak_map_set(HAK_MAP_META, i, true);
     }
     return true;
 }
@@ -120,9 +115,9 @@ static void undo(void)
             hak_os_unmap(hak_supers.parts[i].at, hak_supers.parts[i].mapped);
         }
     }
-    if (hak_map_get(hak_supers.meta_map, 0)) {
+    if (hak_map_get(HAK_MAP_META, 0)) {
         hak_os_unmap(hak_range.slabs, first_meta());
-        hak_supers.meta_map[0] = 0;
+        *hak_map_word(HAK_MAP_META, 0) = 0;
     }
     hak_supers.limit = 0;
 }
@@ -165,7 +160,7 @@ static bool open_window(size_t size, unsigned guess)
         hak_range.base = HAK_NO_BASE;
         return false;
     }
-    hold_tags();
+    pass_over_tags();
     hak_range.window = size;
     return true;
 }
@@ -200,8 +195,9 @@ static void open_range(void)
                  "all requests go to the system allocator",
                  page / HAK_KIB);
     } else if (!open_some_window()) {
-        hak_warn("out of memory at the start (ulimit -v?); all requests go to the "
-                 "system allocator");
+        hak_warn(
+            "out of memory at the start (ulimit -v?); all requests go to the "
+            "system allocator");
     }
 }
 

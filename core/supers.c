@@ -42,35 +42,34 @@ static _Atomic(uint64_t) small_cost;
 
 /* ---- maps ---------------------------------------------------------------- */
 
-uint32_t hak_map_next(const uint64_t *map, uint32_t from, uint32_t limit)
+uint32_t hak_map_next(enum hak_map map, uint32_t from, uint32_t limit)
 {
-    uint32_t word = from / 64;
+    uint32_t at = from / 64 * 64;
     uint64_t bits;
 
     if (from >= limit) {
         return limit;
     }
-    bits = map[word] & (UINT64_MAX << (from % 64));
+    bits = *hak_map_word(map, at) & (UINT64_MAX << (from % 64));
     while (bits == 0) {
-        if (++word * 64 >= limit) {
+        at += 64;
+        if (at >= limit) {
             return limit;
         }
-        bits = map[word];
+        bits = *hak_map_word(map, at);
     }
-    return (uint32_t)hak_min(word * 64 + (uint32_t)__builtin_ctzll(bits),
-                             limit);
+    return (uint32_t)hak_min(at + (uint32_t)__builtin_ctzll(bits), limit);
 }
 
 void hak_super_changed(uint32_t i)
 {
     const struct hak_super *super = &hak_supers.at[i];
-    bool spare = hak_map_get(hak_supers.warm_map, i) &&
-                 !hak_map_get(hak_supers.held_map, i);
+    bool spare = hak_map_get(HAK_MAP_WARM, i) && !hak_map_get(HAK_MAP_HELD, i);
 
-    hak_map_set(hak_supers.warm_map, i, super->warm != 0);
-    hak_map_set(hak_supers.part_map, i,
+    hak_map_set(HAK_MAP_WARM, i, super->warm != 0);
+    hak_map_set(HAK_MAP_PART, i,
                 super->used != 0 && super->used != HAK_ALL_SLABS);
-    hak_map_set(hak_supers.held_map, i, super->used != 0);
+    hak_map_set(HAK_MAP_HELD, i, super->used != 0);
     hak_supers.spare -= spare;
     hak_supers.spare += super->warm != 0 && super->used == 0;
 }
@@ -195,7 +194,7 @@ static uint32_t runs(uint32_t i, uint32_t count)
  * The lowest superslab of a map with `count` free slabs side by side, of which
  * the first is warm if `warm`; `limit` if there is none.
  */
-static uint32_t find(const uint64_t *map, uint32_t *start, uint32_t count,
+static uint32_t find(enum hak_map map, uint32_t *start, uint32_t count,
                      bool warm)
 {
     uint32_t i = hak_map_next(map, start[count], hak_supers.limit);
@@ -255,11 +254,11 @@ static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
 
 static uint32_t take_locked(uint32_t count, bool whole)
 {
-    uint32_t i = find(hak_supers.warm_map, hak_supers.warm_start, count, true);
+    uint32_t i = find(HAK_MAP_WARM, hak_supers.warm_start, count, true);
     uint32_t places, warm;
 
     if (i == hak_supers.limit) {
-        i = find(hak_supers.part_map, hak_supers.part_start, count, false);
+        i = find(HAK_MAP_PART, hak_supers.part_start, count, false);
     }
     if (i == hak_supers.limit) {
         i = open_whole(whole);
@@ -294,7 +293,7 @@ static size_t resident(uint32_t number, uint32_t count)
  */
 static uint32_t take_cool(uint32_t count)
 {
-    uint32_t i = hak_map_next(hak_supers.part_map, 0, hak_supers.limit);
+    uint32_t i = hak_map_next(HAK_MAP_PART, 0, hak_supers.limit);
 
     for (uint32_t n = 0; n < COOL_LOOK && i < hak_supers.limit; n++) {
         uint32_t places = runs(i, count);
@@ -312,7 +311,7 @@ static uint32_t take_cool(uint32_t count)
                 return take_at(i, bit, count);
             }
         }
-        i = hak_map_next(hak_supers.part_map, i + 1, hak_supers.limit);
+        i = hak_map_next(HAK_MAP_PART, i + 1, hak_supers.limit);
     }
     return HAK_NO_SLAB;
 }

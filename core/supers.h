@@ -18,8 +18,8 @@
  *   - the first `claimed` pages are mapped and ours: none of a fresh, foreign
  *     or room one, all of a free or cut one, and all of a whole one but for the
  *     last of a run;
- *   - warm_map has a bit for each superslab with warm != 0, part_map for each
- *     with some but not all slabs used, held_map for each with any used;
+ *   - the map WARM has a bit for each superslab with warm != 0, PART for each
+ *     with some but not all slabs used, HELD for each with any used;
  *   - if `described`, populated of a free slab's descriptor is true; if not,
  *     a warm slab counts as populated throughout, another one as untouched;
  *   - no superslab below start[MAP][n] has a run of n slabs in that map.
@@ -75,6 +75,15 @@ struct hak_part {
 
 enum { HAK_PART_SUPERS, HAK_PART_BACKS, HAK_PART_TAGS, HAK_PARTS };
 
+/* Maps with a bit for each superslab, META for each step of descriptors. */
+enum hak_map {
+    HAK_MAP_WARM,
+    HAK_MAP_PART,
+    HAK_MAP_HELD,
+    HAK_MAP_META,
+    HAK_MAPS
+};
+
 struct hak_supers {
     hak_lock lock;
     /* constant after init */
@@ -91,10 +100,8 @@ struct hak_supers {
     uint32_t foreign; /* superslabs that somebody else has */
     uint32_t rooms;   /* superslabs kept for runs to grow into */
     struct hak_range_figures figures;
-    uint64_t warm_map[HAK_SUPERS_MOST / 64];
-    uint64_t part_map[HAK_SUPERS_MOST / 64];
-    uint64_t held_map[HAK_SUPERS_MOST / 64];
-    uint64_t meta_map[HAK_META_STEPS / 64]; /* steps of descriptors */
+    /* Side by side: a small process uses the first words of all. */
+    uint64_t maps[HAK_SUPERS_MOST / 64][HAK_MAPS];
 };
 
 extern HAK_HIDDEN struct hak_supers hak_supers;
@@ -102,20 +109,26 @@ extern HAK_HIDDEN struct hak_supers hak_supers;
 /* Any thread: bytes resident in slabs, as far as we made them so. */
 extern HAK_HIDDEN _Atomic(size_t) hak_supers_populated;
 
-HAK_INLINE bool hak_map_get(const uint64_t *map, uint32_t i)
+HAK_INLINE uint64_t *hak_map_word(enum hak_map map, uint32_t i)
 {
-    return (map[i / 64] >> (i % 64) & 1) != 0;
+    return &hak_supers.maps[i / 64][map];
 }
 
-HAK_INLINE void hak_map_set(uint64_t *map, uint32_t i, bool on)
+HAK_INLINE bool hak_map_get(enum hak_map map, uint32_t i)
+{
+    return (*hak_map_word(map, i) >> (i % 64) & 1) != 0;
+}
+
+HAK_INLINE void hak_map_set(enum hak_map map, uint32_t i, bool on)
 {
     uint64_t bit = (uint64_t)1 << (i % 64);
+    uint64_t *word = hak_map_word(map, i);
 
-    map[i / 64] = on ? map[i / 64] | bit : map[i / 64] & ~bit;
+    *word = on ? *word | bit : *word & ~bit;
 }
 
 /* The first i at or after `from` whose bit is set, or `limit`. */
-uint32_t hak_map_next(const uint64_t *map, uint32_t from, uint32_t limit);
+uint32_t hak_map_next(enum hak_map map, uint32_t from, uint32_t limit);
 
 /* Brings the maps up to date with superslab i. Caller holds the lock. */
 void hak_super_changed(uint32_t i);

@@ -58,15 +58,14 @@ uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm)
 /* Whether superslabs first .. first + count - 1 are free as a whole. */
 static bool all_free(uint32_t first, uint32_t count)
 {
-    return hak_map_next(hak_supers.held_map, first, first + count) ==
-           first + count;
+    return hak_map_next(HAK_MAP_HELD, first, first + count) == first + count;
 }
 
 /* The last superslab from `first` to `end` - 1 that is held, or `end`. */
 static uint32_t held_in(uint32_t first, uint32_t end)
 {
     for (uint32_t i = end; i > first; i = (i - 1) / 64 * 64) {
-        uint64_t word = hak_supers.held_map[(i - 1) / 64]
+        uint64_t word = *hak_map_word(HAK_MAP_HELD, i - 1)
                         << (63 - (i - 1) % 64);
 
         if (word != 0) {
@@ -88,7 +87,7 @@ static uint32_t find_place(uint32_t count, uint32_t align)
         uint64_t at = (base + end - count) & ~((uint64_t)align - 1);
         uint32_t first = (uint32_t)(at - base), held;
 
-        if (at <= base) {
+        if (at < base + hak_supers.tags) {
             break;
         }
         held = held_in(first, first + count);
@@ -112,8 +111,7 @@ static uint32_t make_place(uint32_t count, uint32_t align)
 }
 
 /* A place with as much of the wished room behind it as is easily had. */
-static uint32_t make_roomy_place(uint32_t count, uint32_t align,
-                                 uint32_t *room)
+static uint32_t make_roomy_place(uint32_t count, uint32_t align, uint32_t *room)
 {
     uint32_t first = HAK_NO_SUPER;
 
@@ -168,8 +166,8 @@ uint32_t hak_range_room_for(size_t bytes)
     uint32_t free, room;
 
     hak_lock_take(&hak_supers.lock);
-    free = hak_supers.most / 2 - (uint32_t)hak_min(hak_supers.rooms,
-                                                   hak_supers.most / 2);
+    free = hak_supers.most / 2 -
+           (uint32_t)hak_min(hak_supers.rooms, hak_supers.most / 2);
     room = (uint32_t)hak_min(free / ROOM_SHARE,
                              hak_max(ROOM_LEAST, ROOM_TIMES * bytes) /
                                  HAK_SUPER_SIZE);
@@ -498,8 +496,8 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
         atomic_fetch_add(&hak_supers_populated, hak_super_resident(i));
     }
     hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
-    if (warm == 0 || (hak_supers.spare > HAK_SPARE_LIMITED &&
-                      hak_range_limited())) {
+    if (warm == 0 ||
+        (hak_supers.spare > HAK_SPARE_LIMITED && hak_range_limited())) {
         hak_super_unmap(first, count);
     }
     complete(first + count - 1);
@@ -525,9 +523,8 @@ static void purge_left(uint32_t first, uint32_t count)
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &hak_supers.at[i];
 
-        if (super->claimed != 0 &&
-            !hak_os_purge(hak_range_super_start(i),
-                          super->claimed * HAK_PAGE)) {
+        if (super->claimed != 0 && !hak_os_purge(hak_range_super_start(i),
+                                                 super->claimed * HAK_PAGE)) {
             super->warm = HAK_ALL_SLABS;
             hak_super_changed(i);
             hak_super_may_start(i);

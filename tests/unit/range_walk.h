@@ -80,9 +80,9 @@ UNIT void range_check_super(uint32_t i, struct range_sums *sums)
     const struct hak_super *super = &hak_supers.at[i];
 
     NEED((super->used & super->warm) == 0);
-    NEED(hak_map_get(hak_supers.warm_map, i) == (super->warm != 0));
-    NEED(hak_map_get(hak_supers.held_map, i) == (super->used != 0));
-    NEED(hak_map_get(hak_supers.part_map, i) ==
+    NEED(hak_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
+    NEED(hak_map_get(HAK_MAP_HELD, i) == (super->used != 0));
+    NEED(hak_map_get(HAK_MAP_PART, i) ==
          (super->used != 0 && super->used != HAK_ALL_SLABS));
     range_check_starts(i);
     sums->spare += super->used == 0 && super->warm != 0;
@@ -124,8 +124,9 @@ UNIT void range_check(void)
 
     hak_lock_take(&hak_supers.lock);
     for (uint32_t i = 0; i < first_super(); i++) {
-        NEED(hak_supers.at[i].used == HAK_ALL_SLABS);
+        NEED(hak_supers.at[i].used == 0 && hak_supers.at[i].claimed == 0);
     }
+    NEED(hak_supers.low >= first_super());
     for (uint32_t i = first_super(); i < hak_supers.limit; i++) {
         range_check_super(i, &sums);
     }

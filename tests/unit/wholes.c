@@ -249,8 +249,7 @@ Test(wholes, a_run_grows_into_what_is_free_behind_it)
     cr_assert_eq(run, end - 12);
     cr_assert_not(grow(run, 10, 1, &zero));
     give_run(behind, 2, 0);
-    cr_assert_not(grow(run, 10, 3, &zero),
-                  "the end");
+    cr_assert_not(grow(run, 10, 3, &zero), "the end");
     cr_assert_not(grow(run, 10, 100000000, &zero));
     cr_assert_eq(figures_now().held[HAK_LANE_HUGE], 10 * HAK_SUPER_SIZE);
     cr_assert(grow(run, 10, 1, &zero));

@@ -32,8 +32,8 @@
 
 /* How to run a program. */
 struct wrap_how {
-    bool preload;               /* libhakmem.so */
-    const char *beside;         /* and this library of programs/plain after it */
+    bool preload;       /* libhakmem.so */
+    const char *beside; /* and this library of programs/plain after it */
     const char *env[WRAP_MOST]; /* NAME=VALUE to be added */
     rlim_t address_space;       /* RLIMIT_AS; 0: as it is */
     bool no_stderr;             /* standard error is closed */

@@ -86,8 +86,9 @@ HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
 /* p's class byte: HAK_TAG_TINY_END or more if it is no Tiny block of heap's. */
 HAK_INLINE uint32_t byte_in(const struct hak_heap *heap, const void *p)
 {
-    return HAK_LIKELY(hak_range_covers(p)) ? hak_range_tag_of(p) ^ heap->tiny.tag
-                                         : HAK_TAG_TINY_END;
+    return HAK_LIKELY(hak_range_covers(p))
+               ? hak_range_tag_of(p) ^ heap->tiny.tag
+               : HAK_TAG_TINY_END;
 }
 
 HAK_INLINE void serve_free(unsigned which, void *p)
