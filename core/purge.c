@@ -8,7 +8,7 @@
  * time they may become longer. (Not more: what is due then must not make newly
  * freed memory wait for it.) A superslab whose slabs come and go all the time
  * keeps them. Nothing is purged on a free: hak_range_tick does it, from slow
- * paths, PORTION at a time.
+ * paths, PORTION at a time or more that are sparsely resident.
  */
 #include "msg.h"
 #include "options.h"
@@ -17,6 +17,7 @@
 
 #define RUN_LEAST 4 /* slabs: 256 KB */
 #define PORTION 16  /* superslabs a tick */
+#define SLICE 1000000 /* or as many as go in so many nanoseconds */
 #define PAUSE 10    /* ms to the next portion */
 
 _Atomic(uint32_t) hak_range_due;
@@ -129,6 +130,7 @@ static uint32_t purge_old(uint32_t i, uint32_t now)
 void hak_range_tick(uint32_t now)
 {
     uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+    uint64_t began = hak_os_clock();
     uint32_t next = 0;
     uint32_t done = 0;
     size_t before;
@@ -142,7 +144,7 @@ void hak_range_tick(uint32_t now)
          i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
         uint32_t again;
 
-        if (done == PORTION) {
+        if (done >= PORTION && hak_os_clock() - began > SLICE) {
             next = hak_some_time(now + PAUSE);
             break;
         }

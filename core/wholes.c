@@ -143,7 +143,10 @@ static void give_room(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
         if (hak_supers.at[i].state == HAK_SUPER_ROOM) {
-            hak_supers.at[i].state = HAK_SUPER_FRESH;
+            /* A claim that broke off may have got it. */
+            hak_supers.at[i].state = hak_supers.at[i].claimed != 0
+                                         ? HAK_SUPER_OPEN
+                                         : HAK_SUPER_FRESH;
             hak_supers.at[i].used = 0;
             hak_super_changed(i);
             hak_super_may_start(i);

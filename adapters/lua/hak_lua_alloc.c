@@ -122,6 +122,8 @@ static void take(struct hak_lua_heap *lua, size_t more)
 static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
                            size_t nsize)
 {
+    void *p;
+
     if (ptr != NULL) {
         lua->foreign++;
     }
@@ -130,7 +132,11 @@ static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
     } else if (ptr == NULL) {
         lua->fallback_memory++;
     }
-    return lua->fallback(lua->fallback_ud, ptr, osize, nsize);
+    p = lua->fallback(lua->fallback_ud, ptr, osize, nsize);
+    if (HAK_UNLIKELY(in_range(lua, p))) { /* among our addresses, but not ours */
+        lua->size = 0;
+    }
+    return p;
 }
 
 /* A block of our lanes', or NULL: a size that is not ours, no memory. */
