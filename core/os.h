@@ -38,6 +38,10 @@ size_t hak_os_resident(void *addr, size_t size);
 /* Maps zeroed, usable memory. NULL: out of memory. */
 void *hak_os_map(size_t size);
 
+/* The same, at most a page; it is zero again in a forked child. NULL also where
+ * the kernel can't (before 4.14). */
+void *hak_os_map_wiped(size_t size);
+
 /* Undoes hak_os_reserve or hak_os_map. */
 void hak_os_unmap(void *addr, size_t size);
 

@@ -16,6 +16,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -148,6 +151,20 @@ size_t hak_os_resident(void *addr, size_t size)
 void *hak_os_map(size_t size)
 {
     return map(size, PROT_READ | PROT_WRITE);
+}
+
+void *hak_os_map_wiped(size_t size)
+{
+    int saved = errno;
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p != MAP_FAILED && madvise(p, size, MADV_WIPEONFORK) != 0) {
+        munmap(p, size);
+        p = MAP_FAILED;
+    }
+    errno = saved;
+    return p != MAP_FAILED ? p : NULL;
 }
 
 void hak_os_unmap(void *addr, size_t size)

@@ -20,10 +20,12 @@ struct free_slot {
 static uint32_t heap_limit;
 
 /* Under the lock. */
-static bool tried;          /* init has run */
-static size_t heap_meta;    /* bytes of heap slots committed */
-static uint32_t heap_count; /* heap slots ever taken */
-static uint32_t heap_free;  /* first free slot, 0: none */
+static bool tried;         /* init has run */
+static size_t heap_meta;   /* bytes of heap slots committed */
+static uint32_t heap_free; /* first free slot, 0: none */
+
+/* Heap slots ever taken; written under the lock, read by any thread. */
+static _Atomic(uint32_t) heap_count;
 
 /* ---- the reservation ---------------------------------------------------- */
 
@@ -144,6 +146,7 @@ static bool reserve(size_t size)
         (uintptr_t)hak_range.backs - (hak_range.base >> HAK_SLAB_SHIFT);
     hak_range.tags =
         hak_range.base - (hak_range.base >> HAK_SLAB_SHIFT) * sizeof(uint32_t);
+    hak_lock_step(); /* from here on the range is complete */
     hak_range.size = size;
     return true;
 }
@@ -154,6 +157,7 @@ static void reserve_some(void)
     size_t limit = hak_os_address_limit();
     size_t size = hak_option(HAK_OPT_range) & ~(HAK_SUPER_SIZE - 1);
 
+    HAK_HELD(&hak_supers.lock);
     for (; size >= HAK_GIB; size = (size / 2) & ~(HAK_SUPER_SIZE - 1)) {
         if (size <= limit / 2 && reserve(size)) {
             return;
@@ -181,6 +185,7 @@ bool hak_range_init(void)
 
 static bool commit_slots(uint32_t count)
 {
+    HAK_HELD(&hak_supers.lock);
     if ((size_t)count * HAK_HEAP_SLOT > heap_meta) {
         if (!hak_os_commit(hak_range.heap_slots + heap_meta, HAK_META_STEP)) {
             return false;
@@ -194,6 +199,7 @@ static void *heap_take_locked(uint32_t *id)
 {
     struct free_slot *slot;
 
+    HAK_HELD(&hak_supers.lock);
     if (heap_free != 0) {
         *id = heap_free;
         slot = hak_range_heap(heap_free);
@@ -203,7 +209,7 @@ static void *heap_take_locked(uint32_t *id)
     if (heap_count == heap_limit || !commit_slots(heap_count + 1)) {
         return NULL;
     }
-    *id = ++heap_count;
+    *id = atomic_fetch_add(&heap_count, 1) + 1;
     return hak_range_heap(*id);
 }
 
@@ -229,12 +235,7 @@ void hak_range_heap_give(uint32_t id)
 
 uint32_t hak_range_heap_count(void)
 {
-    uint32_t count;
-
-    hak_lock_take(&hak_supers.lock);
-    count = heap_count;
-    hak_lock_drop(&hak_supers.lock);
-    return count;
+    return atomic_load(&heap_count);
 }
 
 /* ---- figures and fork --------------------------------------------------- */
@@ -247,12 +248,23 @@ void hak_range_figures(struct hak_range_figures *out)
     hak_lock_drop(&hak_supers.lock);
 }
 
-void hak_range_fork_prepare(void)
+bool hak_range_forked(void)
 {
-    hak_lock_take(&hak_supers.lock);
+    return hak_lock_settle(&hak_supers.lock);
 }
 
-void hak_range_fork_done(void)
+/*
+ * A ghost held the lock. If it was reserving the range, that is done anew (what
+ * it had reserved is lost). The list of free slots may be half done and is not
+ * made again: a slot that the forking thread has just taken looks like a free
+ * one. A slot taken by a ghost and not counted is taken again.
+ */
+void hak_range_mend(void)
 {
-    hak_lock_drop(&hak_supers.lock);
+    heap_free = 0;
+    if (hak_range.size == 0) {
+        tried = false;
+        return;
+    }
+    hak_supers_mend();
 }

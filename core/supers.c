@@ -6,7 +6,7 @@
 #include "options.h"
 #include "os.h"
 
-struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT};
+struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
 _Atomic(size_t) hak_supers_populated;
 
@@ -67,6 +67,7 @@ void hak_super_changed(uint32_t i)
     bool spare = hak_map_get(hak_supers.warm_map, i) &&
                  !hak_map_get(hak_supers.held_map, i);
 
+    HAK_HELD(&hak_supers.lock);
     hak_map_set(hak_supers.warm_map, i, super->warm != 0);
     hak_map_set(hak_supers.part_map, i,
                 super->used != 0 && super->used != HAK_ALL_SLABS);
@@ -96,6 +97,7 @@ void hak_super_account(enum hak_lane lane, int64_t bytes)
 {
     struct hak_range_figures *figures = &hak_supers.figures;
 
+    HAK_HELD(&hak_supers.lock);
     figures->held[lane] += (size_t)bytes;
     figures->held_peak[lane] =
         hak_max(figures->held_peak[lane], figures->held[lane]);
@@ -120,6 +122,7 @@ bool hak_super_commit_meta(uint32_t i)
 
 bool hak_super_commit(uint32_t i, uint32_t count)
 {
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t n = i; n < i + count; n++) {
         if (!hak_super_commit_meta(n)) {
             return false;
@@ -260,6 +263,7 @@ uint32_t hak_super_find_whole(void)
 {
     uint32_t i = hak_supers.low;
 
+    HAK_HELD(&hak_supers.lock);
     while (i < hak_supers.limit && hak_supers.at[i].used != 0) {
         i++;
     }
@@ -318,6 +322,7 @@ static uint32_t take_locked(uint32_t count, bool whole)
     uint32_t i = find(hak_supers.warm_map, hak_supers.warm_start, count, true);
     uint32_t places, warm;
 
+    HAK_HELD(&hak_supers.lock);
     if (i == hak_supers.limit) {
         i = find(hak_supers.part_map, hak_supers.part_start, count, false);
     }
@@ -356,6 +361,7 @@ static uint32_t take_cool(uint32_t count)
 {
     uint32_t i = hak_map_next(hak_supers.part_map, 0, hak_supers.limit);
 
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t n = 0; n < COOL_LOOK && i < hak_supers.limit; n++) {
         uint32_t places = runs(i, count);
 
@@ -403,6 +409,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     uint32_t i = number / HAK_SUPER_SLABS;
     struct hak_super *super = &hak_supers.at[i];
 
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t n = number; n < number + count; n++) {
         uint32_t bit = (uint32_t)1 << (n % HAK_SUPER_SLABS);
 
@@ -512,4 +519,70 @@ void hak_range_start_small(void)
     hak_lock_take(&hak_supers.lock);
     huge_from = hak_range_populated() + HUGE_FROM_SEALED;
     hak_lock_drop(&hak_supers.lock);
+}
+
+/* ---- a fork ---------------------------------------------------------------- */
+
+/*
+ * Superslab i as a ghost has left it. Slabs that are not used may have contents,
+ * known as warm or not; those of a superslab that was being given back too.
+ * Those that are used stay so, though the ghost may have been about to take or
+ * give them. Bytes that count as resident in it.
+ */
+static size_t mend_super(uint32_t i)
+{
+    struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (super->state == HAK_SUPER_FRESH) {
+        return 0;
+    }
+    if (super->used == 0) {
+        super->state = HAK_SUPER_COMMITTED;
+        super->described = false;
+        super->warm = HAK_ALL_SLABS;
+        return HAK_SUPER_SIZE;
+    }
+    if (super->state != HAK_SUPER_COMMITTED) {
+        return 0;
+    }
+    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
+        struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
+
+        if ((super->used >> n & 1) == 0) {
+            slab->populated = (uint32_t)HAK_SLAB_SIZE;
+        }
+        /* One that was just taken whole has other things there. */
+        bytes += hak_min(slab->populated, HAK_SLAB_SIZE);
+    }
+    super->warm = ~super->used;
+    hak_supers.figures.slabs_used += (uint32_t)__builtin_popcount(super->used);
+    return bytes;
+}
+
+/*
+ * All but `at` is made anew. What lanes hold in bytes is left as it was: the
+ * ghost may have changed it or not, and only for slabs that are lost.
+ */
+void hak_supers_mend(void)
+{
+    size_t bytes = 0;
+
+    hak_supers.figures.slabs_used = 0;
+    hak_supers.spare = 0;
+    hak_supers.low = 0;
+    for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
+        hak_supers.warm_start[n] = hak_supers.part_start[n] = 0;
+    }
+    for (uint32_t i = 0; i < hak_supers.limit; i++) {
+        const struct hak_super *super = &hak_supers.at[i];
+
+        bytes += mend_super(i);
+        hak_map_set(hak_supers.warm_map, i, false);
+        hak_super_changed(i);
+        if (super->warm != 0) {
+            hak_purge_wanted(i);
+        }
+    }
+    atomic_store(&hak_supers_populated, bytes);
 }

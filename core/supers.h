@@ -22,6 +22,7 @@
 #ifndef HAK_SUPERS_H
 #define HAK_SUPERS_H
 
+#include "lock.h"
 #include "range.h"
 
 enum hak_super_state {
@@ -100,5 +101,9 @@ uint32_t hak_super_find_whole(void);
 
 /* purge.c: superslab i has got something warm. Caller holds the lock. */
 void hak_purge_wanted(uint32_t i);
+
+/* The lock's `mend`, and what supers.c does of it. */
+void hak_range_mend(void);
+void hak_supers_mend(void);
 
 #endif /* HAK_SUPERS_H */

@@ -187,7 +187,7 @@ UNIT void range_check(void)
     struct range_sums sums = {0, 0, 0, 0, 0};
     size_t held = 0;
 
-    hak_range_fork_prepare();
+    hak_lock_take(&hak_supers.lock);
     for (uint32_t i = 0; i < first_super(); i++) {
         NEED(hak_supers.at[i].used == HAK_ALL_SLABS);
     }
@@ -203,7 +203,7 @@ UNIT void range_check(void)
     NEED(figures->committed == sums.committed * HAK_SUPER_SIZE);
     NEED(hak_supers.spare == sums.spare);
     NEED(hak_range_populated() == sums.resident);
-    hak_range_fork_done();
+    hak_lock_drop(&hak_supers.lock);
 }
 
 #endif /* RANGE_CHECK_H */

@@ -23,8 +23,10 @@ struct shadow {
 
 static void toggle(struct shadow *shadow, size_t i)
 {
-    struct entry *entry = find((void *)shadow->p[i]);
+    struct entry *entry;
 
+    hak_lock_take(&lock);
+    entry = find((void *)shadow->p[i]);
     cr_assert_eq(entry != NULL, shadow->in[i]);
     if (shadow->in[i]) {
         cr_assert_eq(entry->p, shadow->p[i]);
@@ -41,6 +43,7 @@ static void toggle(struct shadow *shadow, size_t i)
         shadow->bytes += shadow->size[i];
     }
     shadow->in[i] = !shadow->in[i];
+    hak_lock_drop(&lock);
 }
 
 /* Every pointer is found exactly if it is in, and nothing else stands there. */
@@ -50,11 +53,12 @@ static void check(const struct shadow *shadow)
 
     cr_assert_eq(figures.live, shadow->live);
     cr_assert_eq(figures.live_bytes, shadow->bytes);
-    for (size_t i = 0; entries != NULL && i <= mask; i++) {
-        used += entries[i].p != 0;
+    for (size_t i = 0; table != NULL && i <= table->mask; i++) {
+        used += table->entries[i].p != 0;
     }
     cr_assert_eq(used, shadow->live);
-    cr_assert(used == 0 || 2 * used <= mask + 1);
+    cr_assert(used == 0 || 2 * used <= table->mask + 1);
+    hak_lock_take(&lock);
     for (size_t i = 0; i < POINTERS; i++) {
         struct entry *entry = find((void *)shadow->p[i]);
 
@@ -65,6 +69,14 @@ static void check(const struct shadow *shadow)
             cr_assert_eq((uintptr_t)entry->owner, shadow->p[i] + 8);
         }
     }
+    hak_lock_drop(&lock);
+}
+
+static void make_table(void)
+{
+    hak_lock_take(&lock);
+    cr_assert(grow());
+    hak_lock_drop(&lock);
 }
 
 /* Random insertions and removals of POINTERS pointers, `most` at a time. */
@@ -100,9 +112,9 @@ Test(system, random_pointers_agree_with_a_shadow)
             (0x700000000000 + unit_next(&random) % (1 << 30)) & ~(uintptr_t)15;
     }
     churn(&shadow, unit_scale(200000, 20000), 250); /* table of 512 */
-    cr_assert_eq(mask, 511);
+    cr_assert_eq(table->mask, 511);
     churn(&shadow, unit_scale(200000, 20000), POINTERS);
-    cr_assert_geq(mask, 2 * 1024 - 1);
+    cr_assert_geq(table->mask, 2 * 1024 - 1);
 }
 
 /*
@@ -114,15 +126,15 @@ Test(system, runs_round_the_end_of_the_table_agree_with_a_shadow)
     static struct shadow shadow;
     uintptr_t p = 0x10000;
 
-    cr_assert(grow());
-    cr_assert_eq(mask, 511);
+    make_table();
+    cr_assert_eq(table->mask, 511);
     for (size_t i = 0; i < POINTERS; p += 16) {
-        if (home(p) >= 500 || home(p) < 8) {
+        if (home(table, p) >= 500 || home(table, p) < 8) {
             shadow.p[i++] = p;
         }
     }
     churn(&shadow, unit_scale(300000, 30000), 200);
-    cr_assert_eq(mask, 511);
+    cr_assert_eq(table->mask, 511);
 }
 
 Test(system, one_home_for_all_agrees_with_a_shadow)
@@ -130,9 +142,9 @@ Test(system, one_home_for_all_agrees_with_a_shadow)
     static struct shadow shadow;
     uintptr_t p = 0x10000;
 
-    cr_assert(grow());
+    make_table();
     for (size_t i = 0; i < POINTERS; p += 16) {
-        if (home(p) == 511) {
+        if (home(table, p) == 511) {
             shadow.p[i++] = p;
         }
     }
@@ -152,7 +164,7 @@ Test(system, growing_keeps_every_entry)
         }
     }
     check(&shadow);
-    cr_assert_eq(mask, 8191);
+    cr_assert_eq(table->mask, 8191);
 }
 
 /* ---- blocks ------------------------------------------------------------------ */
@@ -319,17 +331,19 @@ Test(system, free_owner_works_round_the_end_of_the_table)
         struct hak_heap *owner;
         size_t size, count = 0, tries = 0;
 
-        cr_assert(grow());
+        make_table();
+        hak_lock_take(&lock);
         while (count < 200 && tries++ < 1000000) {
             void *p = malloc(16);
 
-            if (mask == 511 && home((uintptr_t)p) >= 12 &&
-                home((uintptr_t)p) < 490) {
+            if (table->mask == 511 && home(table, (uintptr_t)p) >= 12 &&
+                home(table, (uintptr_t)p) < 490) {
                 continue; /* left to the test's process */
             }
             add(p, 16, (struct hak_heap *)((count % 2 + 1) << 12));
             kept[count++] = p;
         }
+        hak_lock_drop(&lock);
         cr_assert_eq(count, 200);
         hak_system_free_owner((struct hak_heap *)(gone << 12));
         cr_assert_eq(figures.live, 100);
