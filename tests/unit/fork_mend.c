@@ -2,12 +2,13 @@
  * fork_mend.c - tests of what a child makes of locks and lists that a thread
  * held which does not exist there.
  *
- * A thread works on a lane and is stopped after every STRIDE-th instruction of
- * ours (the processor's trap flag: x86-64, and not where memory is watched).
- * Each time another thread forks, and the child looks after what was allocated
+ * A thread works on a lane and is stopped before instructions of ours (the
+ * processor's trap flag: x86-64, and not where memory is watched): one of
+ * STRIDE, others in each run, the first VISITS times that it comes there. Each
+ * time another thread forks, and the child looks after what was allocated
  * before and uses every lane.
  *
- * Obeys: HAKMEM_TEST_STRIDE (1: each instruction; unset: as below).
+ * Obeys: HAKMEM_TEST_STRIDE (1: all instructions, some minutes; unset: 29).
  */
 #include <semaphore.h>
 #include <ucontext.h>
@@ -30,8 +31,11 @@ TestSuite(fork_mend, .timeout = 600);
 static sem_t at_stop, go;
 static volatile bool done;
 static __thread volatile bool stepping;
-static volatile unsigned long steps, stride;
+static volatile unsigned long stride, phase;
 static volatile void *where;
+
+enum { STRIDE = 29, VISITS = 3, TEXT_MOST = 4 << 20 };
+static unsigned char visits[TEXT_MOST];
 
 /* ---- stopping -------------------------------------------------------------- */
 
@@ -41,6 +45,12 @@ extern char __executable_start, etext;
 static bool is_ours(uintptr_t at)
 {
     return at >= (uintptr_t)&__executable_start && at < (uintptr_t)&etext;
+}
+
+static bool is_to_stop(uintptr_t at)
+{
+    return is_ours(at) && (at + phase) % stride == 0 &&
+           visits[(at - (uintptr_t)&__executable_start) % TEXT_MOST]++ < VISITS;
 }
 
 static void stop_here(void)
@@ -64,7 +74,7 @@ static void on_signal(int signal, siginfo_t *info, void *context)
         return;
     }
     at->uc_mcontext.gregs[REG_EFL] |= 0x100;
-    if (is_ours((uintptr_t)where) && ++steps % stride == 0) {
+    if (is_to_stop((uintptr_t)where)) {
         stop_here();
     }
     errno = saved;
@@ -88,6 +98,14 @@ static void watch_off(void)
         (call);                                                                \
         watch_off();                                                           \
     } while (0)
+
+static void set_stride(void)
+{
+    const char *wish = getenv("HAKMEM_TEST_STRIDE");
+
+    stride = wish != NULL ? strtoul(wish, NULL, 10) : STRIDE;
+    phase = (unsigned long)getpid() % stride;
+}
 
 /* What the thread does. */
 struct work {
@@ -177,7 +195,8 @@ static void use_lanes(unsigned seed)
     for (unsigned i = 0; i < EACH; i++) {
         for (unsigned k = 0; k < SIZES; k++) {
             mine[i][k] = hak_calloc(1, sizes[k]);
-            NEED(mine[i][k] != NULL && is_zero_at_both_ends(mine[i][k], sizes[k]));
+            NEED(mine[i][k] != NULL &&
+                 is_zero_at_both_ends(mine[i][k], sizes[k]));
             mark(mine[i][k], sizes[k], seed + i * k);
         }
     }
@@ -279,23 +298,22 @@ static void fork_once(unsigned long n)
         _exit(status != 0);
     }
     NEED(waitpid(pid, &status, 0) == pid);
-    cr_assert(status == 0, "status %#x after %lu steps, at %p", (unsigned)status,
-              steps, (void *)where);
+    cr_assert(status == 0, "status %#x, the thread was at +%#lx",
+              (unsigned)status,
+              (unsigned long)((uintptr_t)where -
+                              (uintptr_t)&__executable_start));
 }
 
 /* Forks at the stops of a thread that runs `run` for some rounds. */
-static void watch(void (*run)(unsigned), unsigned rounds,
-                  unsigned long usual_stride)
+static void watch(void (*run)(unsigned), unsigned rounds)
 {
     struct sigaction action = {.sa_sigaction = on_signal,
                                .sa_flags = SA_SIGINFO | SA_RESTART};
     struct work what = {run, rounds};
-    const char *wish = getenv("HAKMEM_TEST_STRIDE");
     unsigned long forks = 0;
     pthread_t thread;
 
-    stride = wish != NULL ? strtoul(wish, NULL, 10) : usual_stride;
-    steps = (unsigned long)getpid() % stride; /* other ones each time */
+    set_stride();
     NEED(sem_init(&at_stop, 0, 0) == 0 && sem_init(&go, 0, 0) == 0);
     NEED(sigaction(SIGTRAP, &action, NULL) == 0);
     keep_some();
@@ -354,7 +372,7 @@ static void ace_work(unsigned round)
 Test(fork_mend, ace)
 {
     setenv("HAKMEM_RANGE", "1G", 1);
-    watch(ace_work, (unsigned)unit_scale(24, 10), 397);
+    watch(ace_work, (unsigned)unit_scale(40, 10));
 }
 
 static void huge_work(unsigned round)
@@ -378,7 +396,7 @@ static void huge_work(unsigned round)
 Test(fork_mend, huge)
 {
     setenv("HAKMEM_RANGE", "1G", 1);
-    watch(huge_work, (unsigned)unit_scale(8, 6), 149);
+    watch(huge_work, (unsigned)unit_scale(12, 6));
 }
 
 /* Slabs and superslabs are taken, written to, given back, purged. */
@@ -410,7 +428,7 @@ static void range_work(unsigned round)
 Test(fork_mend, range)
 {
     setenv("HAKMEM_RANGE", "1G", 1);
-    watch(range_work, (unsigned)unit_scale(8, 6), 101);
+    watch(range_work, (unsigned)unit_scale(12, 6));
 }
 
 /* The first use of all: the range is being reserved. */
@@ -440,7 +458,7 @@ Test(fork_mend, first_use)
 
     setenv("HAKMEM_RANGE", "1G", 1);
     hak_option(HAK_OPT_range); /* no wait for who reads the environment */
-    stride = 23;
+    set_stride();
     NEED(sem_init(&at_stop, 0, 0) == 0 && sem_init(&go, 0, 0) == 0);
     NEED(sigaction(SIGTRAP, &action, NULL) == 0);
     thread = unit_start(work, &what);
@@ -459,8 +477,7 @@ Test(fork_mend, first_use)
             _exit(0);
         }
         NEED(waitpid(pid, &status, 0) == pid);
-        cr_assert(status == 0, "status %#x after %lu steps", (unsigned)status,
-                  steps);
+        cr_assert(status == 0, "status %#x", (unsigned)status);
         NEED(sem_post(&go) == 0);
     }
     unit_join(thread);
@@ -497,7 +514,7 @@ static void system_work(unsigned round)
 Test(fork_mend, system)
 {
     setenv("HAKMEM_RANGE", "1G", 1);
-    watch(system_work, (unsigned)unit_scale(8, 5), 41);
+    watch(system_work, (unsigned)unit_scale(8, 5));
 }
 
 /* ---- heaps ----------------------------------------------------------------------- */
@@ -545,7 +562,7 @@ Test(fork_mend, heaps)
     setenv("HAKMEM_RANGE", "1G", 1);
     hak_free(hak_malloc(1)); /* its key is there before ours */
     NEED(pthread_key_create(&last_key, watch_no_more) == 0);
-    watch(heap_work, (unsigned)unit_scale(2, 2), 997);
+    watch(heap_work, (unsigned)unit_scale(4, 2));
 }
 
 /* All lanes through a thread's heap: bins, spans, caches. */
@@ -565,7 +582,7 @@ static void all_work(unsigned round)
 Test(fork_mend, all_lanes)
 {
     setenv("HAKMEM_RANGE", "1G", 1);
-    watch(all_work, (unsigned)unit_scale(8, 4), 797);
+    watch(all_work, (unsigned)unit_scale(12, 4));
 }
 
 #else

@@ -79,9 +79,10 @@ Test(lock, what_would_never_end_is_fatal)
 {
     unit_expect_fatal(expect_held, NULL,
                       "hakmem: fatal: a_function: its lock is not held\n");
-    unit_expect_fatal(take_twice, NULL,
-                      "hakmem: fatal: a signal's handler asked for memory while "
-                      "its thread was being served\n");
+    unit_expect_fatal(
+        take_twice, NULL,
+        "hakmem: fatal: a signal's handler asked for memory while "
+        "its thread was being served\n");
 }
 
 static void *take_once(void *arg)
