@@ -464,6 +464,7 @@ static size_t purge_all(uint32_t now, uint32_t *next)
 {
     size_t bytes = 0;
 
+    HAK_HELD(&lock);
     for (uint32_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
         bytes += purge_tree(holes.roots[pages], now, next);
     }

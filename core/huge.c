@@ -56,6 +56,7 @@ static uint32_t super_of(const void *p)
 {
     size_t offset = hak_range_offset(p);
 
+    HAK_HELD(&lock);
     if (offset % HAK_SUPER_SIZE != 0 ||
         hak_range_tag(offset) != HAK_TAG_SHARED(HAK_TAG_HUGE)) {
         return HAK_NO_SUPER;

@@ -72,6 +72,16 @@ static void check(const struct shadow *shadow)
     hak_lock_drop(&lock);
 }
 
+static struct entry *find_held(uintptr_t p)
+{
+    struct entry *entry;
+
+    hak_lock_take(&lock);
+    entry = find((void *)p);
+    hak_lock_drop(&lock);
+    return entry;
+}
+
 static void make_table(void)
 {
     hak_lock_take(&lock);
@@ -165,6 +175,88 @@ Test(system, growing_keeps_every_entry)
     }
     check(&shadow);
     cr_assert_eq(table->mask, 8191);
+}
+
+/* ---- the table as a ghost leaves it ----------------------------------------- */
+
+/* The first entry that could move to the place of `gap`, or NULL. */
+static struct entry *next_to_move(struct entry *gap)
+{
+    size_t at = (size_t)(gap - table->entries);
+
+    for (size_t i = (at + 1) & table->mask; table->entries[i].p != 0;
+         i = (i + 1) & table->mask) {
+        if (((i - home(table, table->entries[i].p)) & table->mask) >=
+            ((i - at) & table->mask)) {
+            return &table->entries[i];
+        }
+    }
+    return NULL;
+}
+
+/*
+ * Erases pointer i as a thread does that does not come to the end: it has
+ * moved `moves` entries, of one more all but `p`. True: it was cut short.
+ */
+static bool erase_half(struct shadow *shadow, size_t i, unsigned moves)
+{
+    struct entry *gap = find((void *)shadow->p[i]);
+    struct entry *from;
+
+    for (; (from = next_to_move(gap)) != NULL && moves > 0; moves--) {
+        *gap = *from;
+        gap = from;
+    }
+    if (from == NULL) {
+        gap->p = 0;
+        return false;
+    }
+    gap->size = from->size;
+    gap->owner = from->owner;
+    return true;
+}
+
+Test(system, a_removal_cut_short_is_mended)
+{
+    static struct shadow shadow;
+    struct unit_random random = {8};
+    uintptr_t p = 0x10000;
+    unsigned cut = 0;
+
+    make_table();
+    for (size_t i = 0; i < POINTERS; p += 16) {
+        if (home(table, p) >= 480 || home(table, p) < 8) {
+            shadow.p[i++] = p;
+        }
+    }
+    for (unsigned round = 0; round < unit_scale(5000, 500); round++) {
+        size_t i = unit_below(&random, POINTERS);
+        unsigned moves = (unsigned)unit_below(&random, 5);
+
+        for (size_t n = i; shadow.live < 60; n = (n + 1) % POINTERS) {
+            if (!shadow.in[n]) {
+                toggle(&shadow, n);
+            }
+        }
+        for (i = unit_below(&random, POINTERS); !shadow.in[i];) {
+            i = (i + 1) % POINTERS;
+        }
+        hak_lock_take(&lock);
+        cut += erase_half(&shadow, i, moves);
+        mend();
+        hak_lock_drop(&lock);
+        /* Nothing was moved: it is still there, with another's size. */
+        if (find_held(shadow.p[i]) != NULL) {
+            hak_lock_take(&lock);
+            erase(find((void *)shadow.p[i]));
+            hak_lock_drop(&lock);
+        }
+        shadow.in[i] = false;
+        shadow.live--;
+        shadow.bytes -= shadow.size[i];
+        check(&shadow);
+    }
+    cr_assert_gt(cut, 100);
 }
 
 /* ---- blocks ------------------------------------------------------------------ */
