@@ -4,6 +4,7 @@
 #include "ace.h"
 
 #include "ace_bits.h"
+#include "lock.h"
 #include "options.h"
 #include "os.h"
 
@@ -20,7 +21,9 @@
 
 _Atomic(uint32_t) hak_ace_due;
 
-static hak_lock lock = HAK_LOCK_INIT;
+static void mend(void);
+
+static hak_lock lock = HAK_LOCK_INIT(mend);
 
 /* Under `lock`. */
 static struct hak_holes holes;
@@ -55,7 +58,9 @@ static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
     struct hak_ace_super *super = hak_ace_super(page);
     struct hak_hole *hole = hak_ace_hole(page);
 
+    HAK_HELD(&lock);
     hak_bits_set(super->starts, hak_ace_at(page), 1, true);
+    hak_lock_step();
     hak_bits_set(super->holes, hak_ace_at(page), 1, true);
     hole->pages = pages;
     hole->stamp = stamp;
@@ -66,8 +71,10 @@ static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
 /* The hole is none any more; its start is still one. */
 static void hole_drop(uint32_t page)
 {
+    HAK_HELD(&lock);
     hak_hole_remove(&holes, page);
     hak_bits_set(hak_ace_super(page)->holes, hak_ace_at(page), 1, false);
+    hak_lock_step();
     spares -= hak_ace_hole(page)->pages == HAK_ACE_PAGES;
 }
 
@@ -97,6 +104,7 @@ static bool super_add(void)
         return false;
     }
     top = (uint32_t)hak_max(top, super + 1);
+    hak_lock_step();
     meta = hak_range_super_meta(super);
     hak_bits_set(meta->starts, 0, HAK_ACE_PAGES, false);
     hak_bits_set(meta->holes, 0, HAK_ACE_PAGES, false);
@@ -107,7 +115,9 @@ static bool super_add(void)
                          HAK_SLAB_SIZE / HAK_PAGE, true);
         }
     }
+    hak_lock_step();
     set_tags(super, HAK_TAG_SHARED(HAK_TAG_ACE));
+    hak_lock_step();
     hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, now);
     if (warm != 0) { /* what is not used of it shall not stay so */
         want_tick(now);
@@ -195,6 +205,7 @@ static void join(uint32_t page, uint32_t pages, uint32_t now)
 
 static void count_bytes(int64_t pages)
 {
+    HAK_HELD(&lock);
     figures.live_bytes += (uint64_t)(pages * (int64_t)HAK_PAGE);
     figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
 }
@@ -406,6 +417,7 @@ static size_t purge_hole(uint32_t page)
     uint32_t pages = hak_ace_hole(page)->pages;
     uint32_t at = hak_ace_at(page);
 
+    HAK_HELD(&lock);
     if (!hak_bits_any(super->dirty, at, pages) ||
         !hak_os_purge(address(page), pages * HAK_PAGE)) {
         return 0;
@@ -452,6 +464,7 @@ static size_t purge_all(uint32_t now, uint32_t *next)
 {
     size_t bytes = 0;
 
+    HAK_HELD(&lock);
     for (uint32_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
         bytes += purge_tree(holes.roots[pages], now, next);
     }
@@ -496,12 +509,87 @@ void hak_ace_figures(struct hak_lane_figures *out)
     hak_lock_drop(&lock);
 }
 
-void hak_ace_fork_prepare(void)
+bool hak_ace_forked(void)
 {
-    hak_lock_take(&lock);
+    return hak_lock_settle(&lock);
 }
 
-void hak_ace_fork_done(void)
+/*
+ * What a ghost has left of a superslab is what its maps say, so the writes to
+ * them have an order: a bit of `holes` is set last and cleared first. What the
+ * ghost was at looks like runs, which are lost: a run being made or freed, a
+ * hole being cut, joined or given back, the tail of a run that is cut off. Not
+ * a page of them is known to be zero. Two things are not as they should be: a
+ * piece may be too short for a run, then it is nobody's, and two holes may be
+ * neighbours.
+ */
+static bool mend_piece(uint32_t page, uint32_t pages)
 {
-    hak_lock_drop(&lock);
+    struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t at = hak_ace_at(page);
+
+    if (is_hole(page)) {
+        return true;
+    }
+    hak_bits_set(super->dirty, at, pages, true);
+    if (pages < HAK_ACE_LEAST) {
+        hak_bits_set(super->holes, at, 1, true);
+        return true;
+    }
+    super->pages[at / 8] = (uint16_t)pages;
+    figures.live_bytes += pages * HAK_PAGE;
+    return false;
+}
+
+/* The runs and holes of the superslab that begins with `page`. */
+static void mend_super(uint32_t page, uint32_t now)
+{
+    struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t hole = 0; /* where the hole before `page` begins */
+    uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
+
+    while (page < end) {
+        uint32_t pages = hak_ace_length(page);
+
+        if (!mend_piece(page, pages)) {
+            if (hole != 0) {
+                hole_add(hole, page - hole, now);
+            }
+            hole = 0;
+        } else if (hole == 0) {
+            hole = page;
+        } else {
+            hak_bits_set(super->holes, hak_ace_at(page), 1, false);
+            hak_lock_step();
+            hak_bits_set(super->starts, hak_ace_at(page), 1, false);
+        }
+        page += pages;
+    }
+    if (hole != 0) {
+        hole_add(hole, end - hole, now);
+    }
+}
+
+/* A ghost held the lock: all but the maps and the owners is made anew. */
+static void mend(void)
+{
+    uint32_t now = hak_os_tick();
+
+    holes = (struct hak_holes){{0}, {0}};
+    spares = 0;
+    figures.live_bytes = 0;
+    for (uint32_t super = 0; super < top; super++) {
+        uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
+
+        if (hak_range_tag((size_t)super << HAK_SUPER_SHIFT) !=
+            HAK_TAG_SHARED(HAK_TAG_ACE)) {
+            continue;
+        }
+        if (hak_bits_get(hak_ace_super(page)->starts, 0)) {
+            mend_super(page, now);
+        } else { /* it was only just taken, and is lost */
+            set_tags(super, 0);
+        }
+    }
+    want_tick(now);
 }

@@ -122,8 +122,10 @@ size_t hak_ace_trim(void);
 
 void hak_ace_figures(struct hak_lane_figures *figures);
 
-/* Around fork: take the lock, drop it. */
-void hak_ace_fork_prepare(void);
-void hak_ace_fork_done(void);
+/* In a forked child: see hak_lock_settle. */
+bool hak_ace_forked(void);
+
+/* There: a cache as a ghost has left it, at any instruction. */
+void hak_ace_cache_mend(struct hak_ace_cache *cache);
 
 #endif /* HAK_ACE_H */

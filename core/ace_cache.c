@@ -91,3 +91,14 @@ void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now)
         hak_ace_cache_empty(cache);
     }
 }
+
+/*
+ * A run being put into the cache or taken from it is lost if its place is empty.
+ */
+void hak_ace_cache_mend(struct hak_ace_cache *cache)
+{
+    cache->held = 0;
+    for (uint32_t i = 0; i < HAK_ACE_CACHE; i++) {
+        cache->held += cache->pages[i];
+    }
+}

@@ -1,5 +1,5 @@
 /*
- * base.h - attributes, bits, the block link and the lock.
+ * base.h - attributes, bits and the block link.
  *
  * Layer 0: included by everything, includes nothing of ours.
  */
@@ -69,25 +69,6 @@ HAK_INLINE size_t hak_min(size_t a, size_t b)
 HAK_INLINE size_t hak_max(size_t a, size_t b)
 {
     return a > b ? a : b;
-}
-
-/*
- * Locks, in the order in which they may be taken (fork takes them all so):
- * heaps (thread.c), ace (ace.c), huge (huge.c), range (supers.c), system
- * (system.c).
- */
-typedef pthread_mutex_t hak_lock;
-
-#define HAK_LOCK_INIT PTHREAD_MUTEX_INITIALIZER
-
-HAK_INLINE void hak_lock_take(hak_lock *lock)
-{
-    pthread_mutex_lock(lock);
-}
-
-HAK_INLINE void hak_lock_drop(hak_lock *lock)
-{
-    pthread_mutex_unlock(lock);
 }
 
 #endif /* HAK_BASE_H */

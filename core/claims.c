@@ -63,14 +63,48 @@ static HAK_COLD void say_full(void)
     }
 }
 
+enum hak_os_claim hak_claim_noted(struct hak_intent *intent, char *at,
+                                  size_t size)
+{
+    enum hak_os_claim claim;
+
+    if (intent->at == at) { /* a ghost was about to; what it got is ours */
+        if (hak_os_claim(at, intent->size) == HAK_OS_REFUSED) {
+            return HAK_OS_REFUSED;
+        }
+        if (size <= intent->size) {
+            return HAK_OS_CLAIMED;
+        }
+        at += intent->size;
+        size -= intent->size;
+    }
+    if (hak_os_is_mapped(at)) {
+        return HAK_OS_TAKEN;
+    }
+    intent->size = size;
+    hak_lock_step();
+    intent->at = at;
+    hak_lock_step();
+    claim = hak_os_claim(at, size);
+    if (claim != HAK_OS_CLAIMED) {
+        intent->at = NULL;
+    }
+    return claim;
+}
+
 static enum hak_os_claim extend_part(struct hak_part *part, uint32_t supers)
 {
     size_t bytes = hak_round_up(supers * part->unit, HAK_PAGE);
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     if (bytes > part->mapped) {
-        claim = hak_os_claim(part->at + part->mapped, bytes - part->mapped);
-        part->mapped = claim == HAK_OS_CLAIMED ? bytes : part->mapped;
+        claim = hak_claim_noted(&part->intent, part->at + part->mapped,
+                                bytes - part->mapped);
+        if (claim == HAK_OS_CLAIMED) {
+            part->mapped = bytes;
+            hak_lock_step();
+            part->intent.at = NULL;
+        }
     }
     return claim;
 }
@@ -209,6 +243,7 @@ enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes)
     size_t at = first * HAK_SUPER_SIZE, end = at + bytes;
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t n = first; n < first + hak_supers_for(bytes); n++) {
         claim = hak_super_claim_meta(n);
         if (claim != HAK_OS_CLAIMED) {
@@ -265,12 +300,17 @@ bool hak_super_unmap(uint32_t first, uint32_t count)
     uint32_t end = first + count;
     bool all = true;
 
+    HAK_HELD(&hak_supers.lock);
     while (first < end) {
         uint32_t run = mapped_run(first, end);
         uint32_t last = first + (run > 0 ? run - 1 : 0);
         size_t bytes = (last - first) * HAK_SUPER_SIZE +
                        hak_supers.at[last].claimed * HAK_PAGE;
 
+        /* A fork in between leaves it open whether they are mapped. */
+        hak_supers.unmap_first = first;
+        hak_supers.unmap_end = first + run;
+        hak_lock_step();
         if (run > 0 && hak_os_unmap(hak_range_super_start(first), bytes)) {
             for (uint32_t i = first; i <= last; i++) {
                 forget(i);
@@ -278,6 +318,8 @@ bool hak_super_unmap(uint32_t first, uint32_t count)
         } else if (run > 0) {
             all = false;
         }
+        hak_lock_step();
+        hak_supers.unmap_end = 0;
         first = last + 1;
     }
     return all;

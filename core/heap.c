@@ -22,6 +22,7 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
     hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_MADE);
     memset((char *)heap + sizeof(heap->tiny), 0, HAK_PAGE - sizeof(heap->tiny));
     heap->limit = heap->gate = SIZE_MAX;
+    heap->keeper = hak_lock_self.number;
     atomic_store(&heap->state, state);
     return heap;
 }

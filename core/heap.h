@@ -8,7 +8,8 @@
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
  *     free --new---> made (by hand) ----delete--> free
- *     owned --fork, in the child--> parked, or lost if it was in a slow path
+ *     owned, parked --fork, in the child--> parked, or lost if it was caught in
+ *                                           a slow path
  */
 #ifndef HAK_HEAP_H
 #define HAK_HEAP_H
@@ -17,6 +18,7 @@
 
 #include "ace.h"
 #include "base.h"
+#include "lock.h"
 #include "pool.h"
 #include "system.h"
 #include "tiny.h"
@@ -33,6 +35,8 @@ enum hak_heap_state {
 
 struct hak_heap {
     struct hak_tiny tiny; /* first: a heap's id leads here */
+    /* written before `state` says that a thread owns the heap */
+    uint64_t keeper; /* the thread's number, see lock.h */
     /* any thread */
     _Atomic(uint32_t) state;
     /* in blocks of ACE, Huge and the system (made by hand) */

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "lock.h"
 #include "options.h"
 #include "os.h"
 
@@ -34,7 +35,9 @@ struct huge {
 _Static_assert(sizeof(struct huge) <= HAK_SUPER_META,
                "it lies over the superslab's descriptors");
 
-static hak_lock lock = HAK_LOCK_INIT;
+static void mend(void);
+
+static hak_lock lock = HAK_LOCK_INIT(mend);
 
 /* Under `lock`. */
 static uint32_t blocks; /* first of all */
@@ -60,6 +63,7 @@ static uint32_t super_of(const void *p)
 {
     size_t offset = hak_range_offset(p);
 
+    HAK_HELD(&lock);
     if (offset % HAK_SUPER_SIZE != 0 ||
         hak_range_tag(offset) != HAK_TAG_SHARED(HAK_TAG_HUGE)) {
         return HAK_NO_SUPER;
@@ -73,12 +77,14 @@ static void list_add(uint32_t super)
 {
     struct huge *huge = huge_at(super);
 
+    HAK_HELD(&lock);
     huge->prev = HAK_NO_SUPER;
     huge->next = blocks;
     if (blocks != HAK_NO_SUPER) {
         huge_at(blocks)->prev = super;
     }
     blocks = super;
+    hak_lock_step();
     set_tag(super, HAK_TAG_SHARED(HAK_TAG_HUGE));
     figures.live_bytes += huge->size;
     figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
@@ -88,6 +94,7 @@ static void list_drop(uint32_t super)
 {
     struct huge *huge = huge_at(super);
 
+    HAK_HELD(&lock);
     if (huge->prev != HAK_NO_SUPER) {
         huge_at(huge->prev)->next = huge->next;
     } else {
@@ -97,6 +104,7 @@ static void list_drop(uint32_t super)
         huge_at(huge->next)->prev = huge->prev;
     }
     set_tag(super, 0);
+    hak_lock_step();
     figures.live_bytes -= huge->size;
 }
 
@@ -229,6 +237,7 @@ static void set_size(uint32_t super, size_t size, uint32_t room)
     struct huge *huge = huge_at(super);
 
     hak_lock_take(&lock);
+    HAK_HELD(&lock);
     figures.live_bytes += size - huge->size;
     figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
     huge->size = size;
@@ -332,12 +341,29 @@ void hak_huge_figures(struct hak_lane_figures *out)
     hak_lock_drop(&lock);
 }
 
-void hak_huge_fork_prepare(void)
+bool hak_huge_forked(void)
 {
-    hak_lock_take(&lock);
+    return hak_lock_settle(&lock);
 }
 
-void hak_huge_fork_done(void)
+/*
+ * A ghost held the lock: the list and its sum are made anew, of the blocks that
+ * have their tag. One that was being freed or moved counts as in use or has
+ * lost its tag, and is lost; one that was growing is as large as it was.
+ */
+static void mend(void)
 {
-    hak_lock_drop(&lock);
+    blocks = HAK_NO_SUPER;
+    figures.live_bytes = 0;
+    for (size_t at = 0; at < hak_range.size; at += HAK_SUPER_SIZE) {
+        uint32_t super = (uint32_t)(at / HAK_SUPER_SIZE);
+
+        if (hak_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE)) {
+            struct huge *huge = huge_at(super);
+
+            huge->size =
+                hak_min(huge->size, (size_t)huge->supers * HAK_SUPER_SIZE);
+            list_add(super);
+        }
+    }
 }

@@ -50,8 +50,7 @@ void hak_huge_free_owner(uint32_t owner);
 
 void hak_huge_figures(struct hak_lane_figures *figures);
 
-/* Around fork: take the lock, drop it. */
-void hak_huge_fork_prepare(void);
-void hak_huge_fork_done(void);
+/* In a forked child: see hak_lock_settle. */
+bool hak_huge_forked(void);
 
 #endif /* HAK_HUGE_H */

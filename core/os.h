@@ -90,6 +90,12 @@ size_t hak_os_resident(void *addr, size_t size);
 /* Maps zeroed, usable memory anywhere. NULL: out of memory. */
 void *hak_os_map(size_t size);
 
+/*
+ * The same, at most a page; it is zero again in a forked child. NULL also where
+ * the kernel can't (before 4.14).
+ */
+void *hak_os_map_wiped(size_t size);
+
 /* Names a mapping in /proc/PID/smaps where the kernel can. */
 void hak_os_name(void *addr, size_t size, const char *name);
 

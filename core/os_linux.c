@@ -175,6 +175,20 @@ void *hak_os_map(size_t size)
     return p == MAP_FAILED ? NULL : p;
 }
 
+void *hak_os_map_wiped(size_t size)
+{
+    int saved = errno;
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p != MAP_FAILED && madvise(p, size, MADV_WIPEONFORK) != 0) {
+        munmap(p, size);
+        p = MAP_FAILED;
+    }
+    errno = saved;
+    return p != MAP_FAILED ? p : NULL;
+}
+
 bool hak_os_unmap(void *addr, size_t size)
 {
     int saved = errno;

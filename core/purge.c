@@ -31,6 +31,7 @@ void hak_purge_wanted(uint32_t i)
 {
     uint32_t now = hak_os_tick();
 
+    HAK_HELD(&hak_supers.lock);
     hak_supers.at[i].stamp = now;
     if (!hak_range_waiting()) {
         atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
@@ -85,6 +86,7 @@ static size_t purge_super(uint32_t i, uint32_t least)
     uint32_t warm = hak_supers.at[i].warm;
     size_t bytes = unmap_super(i);
 
+    HAK_HELD(&hak_supers.lock);
     if (bytes > 0) {
         return bytes;
     }

@@ -20,8 +20,11 @@ struct free_slot {
 static bool tried;          /* init has run */
 static size_t heap_meta;    /* bytes of heap slots mapped */
 static uint32_t heap_limit; /* heap slots that there may be */
-static uint32_t heap_count; /* heap slots ever taken */
 static uint32_t heap_free;  /* first free slot, 0: none */
+static struct hak_intent heap_intent;
+
+/* Heap slots ever taken; written under the lock, read by any thread. */
+static _Atomic(uint32_t) heap_count;
 
 /* ---- the window ----------------------------------------------------------- */
 
@@ -61,11 +64,13 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     struct hak_part *parts = hak_supers.parts;
 
     parts[HAK_PART_SUPERS] =
-        (struct hak_part){start, sizeof(struct hak_super), 0};
+        (struct hak_part){.at = start, .unit = sizeof(struct hak_super)};
     parts[HAK_PART_BACKS] =
-        (struct hak_part){start + layout->backs, HAK_SUPER_SLABS, 0};
-    parts[HAK_PART_TAGS] = (struct hak_part){
-        start + layout->base, HAK_SUPER_SLABS * sizeof(uint32_t), 0};
+        (struct hak_part){.at = start + layout->backs,
+                          .unit = HAK_SUPER_SLABS};
+    parts[HAK_PART_TAGS] =
+        (struct hak_part){.at = start + layout->base,
+                          .unit = HAK_SUPER_SLABS * sizeof(uint32_t)};
     hak_supers.at = (struct hak_super *)(void *)start;
     hak_supers.most = (uint32_t)(size / HAK_SUPER_SIZE);
     hak_supers.limit = 0;
@@ -161,6 +166,7 @@ static bool open_window(size_t size, unsigned guess)
         return false;
     }
     pass_over_tags();
+    hak_lock_step(); /* from here on the range is complete */
     hak_range.window = size;
     return true;
 }
@@ -174,6 +180,7 @@ static bool open_some_window(void)
     size_t size = hak_option(HAK_OPT_range) & ~(HAK_SUPER_SIZE - 1);
     unsigned seed;
 
+    HAK_HELD(&hak_supers.lock);
     if (HAK_HARD) {
         hak_hard_start();
     }
@@ -221,14 +228,20 @@ static bool map_slots(uint32_t count)
 {
     enum hak_os_claim claim;
 
+    HAK_HELD(&hak_supers.lock);
     if ((size_t)count * HAK_HEAP_SLOT <= heap_meta) {
         return true;
     }
-    claim = hak_os_claim(hak_range.heap_slots + heap_meta, HAK_META_STEP);
+    claim = hak_claim_noted(&heap_intent, hak_range.heap_slots + heap_meta,
+                            HAK_META_STEP);
     if (claim == HAK_OS_TAKEN) { /* there are no more, for good */
         heap_limit = heap_count;
     }
-    heap_meta += claim == HAK_OS_CLAIMED ? HAK_META_STEP : 0;
+    if (claim == HAK_OS_CLAIMED) {
+        heap_meta += HAK_META_STEP;
+        hak_lock_step();
+        heap_intent.at = NULL;
+    }
     return claim == HAK_OS_CLAIMED;
 }
 
@@ -236,6 +249,7 @@ static void *heap_take_locked(uint32_t *id)
 {
     struct free_slot *slot;
 
+    HAK_HELD(&hak_supers.lock);
     if (heap_free != 0) {
         *id = heap_free;
         slot = hak_range_heap(heap_free);
@@ -245,7 +259,7 @@ static void *heap_take_locked(uint32_t *id)
     if (heap_count == heap_limit || !map_slots(heap_count + 1)) {
         return NULL;
     }
-    *id = ++heap_count;
+    *id = atomic_fetch_add(&heap_count, 1) + 1;
     return hak_range_heap(*id);
 }
 
@@ -271,12 +285,7 @@ void hak_range_heap_give(uint32_t id)
 
 uint32_t hak_range_heap_count(void)
 {
-    uint32_t count;
-
-    hak_lock_take(&hak_supers.lock);
-    count = heap_count;
-    hak_lock_drop(&hak_supers.lock);
-    return count;
+    return atomic_load(&heap_count);
 }
 
 /* ---- figures and fork --------------------------------------------------- */
@@ -289,12 +298,26 @@ void hak_range_figures(struct hak_range_figures *out)
     hak_lock_drop(&hak_supers.lock);
 }
 
-void hak_range_fork_prepare(void)
+bool hak_range_forked(void)
 {
-    hak_lock_take(&hak_supers.lock);
+    return hak_lock_settle(&hak_supers.lock);
 }
 
-void hak_range_fork_done(void)
+/*
+ * A ghost held the lock. If it was choosing the window, that is done anew (what
+ * it had mapped is lost). The list of free slots may be half done and is not
+ * made again: a slot that the forking thread has just taken looks like a free
+ * one. A slot taken by a ghost and not counted is taken again. A superslab that
+ * it had mapped and not noted is met as somebody else's.
+ */
+void hak_range_mend(void)
 {
-    hak_lock_drop(&hak_supers.lock);
+    heap_free = 0;
+    if (hak_range.window == 0) {
+        tried = false;
+        hak_range.size = 0;
+        *hak_map_word(HAK_MAP_META, 0) = 0;
+        return;
+    }
+    hak_supers_mend();
 }

@@ -542,8 +542,7 @@ struct hak_range_figures {
 };
 void hak_range_figures(struct hak_range_figures *figures);
 
-/* Around fork: take the lock, drop it. */
-void hak_range_fork_prepare(void);
-void hak_range_fork_done(void);
+/* In a forked child: see hak_lock_settle. */
+bool hak_range_forked(void);
 
 #endif /* HAK_RANGE_H */

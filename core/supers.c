@@ -6,7 +6,7 @@
 #include "options.h"
 #include "os.h"
 
-struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT};
+struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
 _Atomic(size_t) hak_supers_populated;
 
@@ -66,6 +66,7 @@ void hak_super_changed(uint32_t i)
     const struct hak_super *super = &hak_supers.at[i];
     bool spare = hak_map_get(HAK_MAP_WARM, i) && !hak_map_get(HAK_MAP_HELD, i);
 
+    HAK_HELD(&hak_supers.lock);
     hak_map_set(HAK_MAP_WARM, i, super->warm != 0);
     hak_map_set(HAK_MAP_PART, i,
                 super->used != 0 && super->used != HAK_ALL_SLABS);
@@ -95,6 +96,7 @@ void hak_super_account(enum hak_lane lane, int64_t bytes)
 {
     struct hak_range_figures *figures = &hak_supers.figures;
 
+    HAK_HELD(&hak_supers.lock);
     figures->held[lane] += (size_t)bytes;
     figures->held_peak[lane] =
         hak_max(figures->held_peak[lane], figures->held[lane]);
@@ -257,6 +259,7 @@ static uint32_t take_locked(uint32_t count, bool whole)
     uint32_t i = find(HAK_MAP_WARM, hak_supers.warm_start, count, true);
     uint32_t places, warm;
 
+    HAK_HELD(&hak_supers.lock);
     if (i == hak_supers.limit) {
         i = find(HAK_MAP_PART, hak_supers.part_start, count, false);
     }
@@ -295,6 +298,7 @@ static uint32_t take_cool(uint32_t count)
 {
     uint32_t i = hak_map_next(HAK_MAP_PART, 0, hak_supers.limit);
 
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t n = 0; n < COOL_LOOK && i < hak_supers.limit; n++) {
         uint32_t places = runs(i, count);
 
@@ -342,6 +346,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     uint32_t i = number / HAK_SUPER_SLABS;
     struct hak_super *super = &hak_supers.at[i];
 
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t n = number; n < number + count; n++) {
         uint32_t bit = (uint32_t)1 << (n % HAK_SUPER_SLABS);
 
@@ -455,4 +460,94 @@ void hak_range_start_small(void)
     hak_lock_take(&hak_supers.lock);
     huge_from = hak_range_populated() + HUGE_FROM_SEALED;
     hak_lock_drop(&hak_supers.lock);
+}
+
+/* ---- a fork ---------------------------------------------------------------- */
+
+/* Superslabs of which it is not known whether they are mapped are left alone. */
+static void mend_state(uint32_t i)
+{
+    struct hak_super *super = &hak_supers.at[i];
+    bool doubtful = (i >= hak_supers.unmap_first && i < hak_supers.unmap_end) ||
+                    (super->used == 0 && super->claimed != 0 &&
+                     super->claimed != HAK_SUPER_PAGES);
+
+    if (doubtful || super->state == HAK_SUPER_FOREIGN) {
+        super->state = HAK_SUPER_FOREIGN;
+        super->used = HAK_ALL_SLABS;
+        super->warm = 0;
+        super->claimed = 0;
+        hak_supers.foreign++;
+    } else if (super->used == 0) {
+        super->state =
+            super->claimed != 0 ? HAK_SUPER_OPEN : HAK_SUPER_FRESH;
+        super->warm = super->claimed != 0 ? HAK_ALL_SLABS : 0;
+        super->described = false;
+    } else if (super->state == HAK_SUPER_ROOM) {
+        hak_supers.rooms++;
+    }
+}
+
+/*
+ * Superslab i as a ghost has left it. Slabs that are not used may have contents,
+ * known as warm or not; those of a superslab that was being given back too.
+ * Those that are used stay so, though the ghost may have been about to take or
+ * give them. Bytes that count as resident in it.
+ */
+static size_t mend_super(uint32_t i)
+{
+    struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    mend_state(i);
+    if (super->used == 0) {
+        return super->warm != 0 ? HAK_SUPER_SIZE : 0;
+    }
+    if (super->state != HAK_SUPER_OPEN) {
+        return 0;
+    }
+    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
+        struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
+
+        if ((super->used >> n & 1) == 0) {
+            slab->populated = (uint32_t)HAK_SLAB_SIZE;
+        }
+        /* One that was just taken whole has other things there. */
+        bytes += hak_min(slab->populated, HAK_SLAB_SIZE);
+    }
+    super->warm = ~super->used;
+    super->described = true;
+    hak_supers.figures.slabs_used += (uint32_t)__builtin_popcount(super->used);
+    return bytes;
+}
+
+/*
+ * All but `at` is made anew. What lanes hold in bytes is left as it was: the
+ * ghost may have changed it or not, and only for slabs that are lost.
+ */
+void hak_supers_mend(void)
+{
+    size_t bytes = 0;
+
+    hak_supers.limit = (uint32_t)(hak_range.size / HAK_SUPER_SIZE);
+    hak_supers.figures.slabs_used = 0;
+    hak_supers.figures.committed = 0;
+    hak_supers.spare = hak_supers.foreign = hak_supers.rooms = 0;
+    hak_supers.low = hak_supers.tags;
+    for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
+        hak_supers.warm_start[n] = hak_supers.part_start[n] = hak_supers.tags;
+    }
+    for (uint32_t i = hak_supers.tags; i < hak_supers.limit; i++) {
+        const struct hak_super *super = &hak_supers.at[i];
+
+        bytes += mend_super(i);
+        hak_supers.figures.committed += super->claimed * HAK_PAGE;
+        hak_map_set(HAK_MAP_WARM, i, false);
+        hak_super_changed(i);
+        if (super->warm != 0) {
+            hak_purge_wanted(i);
+        }
+    }
+    hak_supers.unmap_end = 0;
+    atomic_store(&hak_supers_populated, bytes);
 }

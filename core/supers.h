@@ -29,6 +29,7 @@
 #ifndef HAK_SUPERS_H
 #define HAK_SUPERS_H
 
+#include "lock.h"
 #include "os.h"
 #include "range.h"
 
@@ -66,11 +67,22 @@ struct hak_super {
 
 #define HAK_META_STEPS (HAK_SUPERS_MOST * HAK_SUPER_META / HAK_META_STEP)
 
+/*
+ * What is being mapped for an array. Should a ghost (lock.h) have mapped it and
+ * not noted that it did, then a child meets it there and knows by `at` that it
+ * is ours.
+ */
+struct hak_intent {
+    char *at;
+    size_t size;
+};
+
 /* An array with `unit` bytes a superslab, mapped as far as the extent goes. */
 struct hak_part {
     char *at;
     size_t unit;
     size_t mapped;
+    struct hak_intent intent;
 };
 
 enum { HAK_PART_SUPERS, HAK_PART_BACKS, HAK_PART_TAGS, HAK_PARTS };
@@ -99,6 +111,7 @@ struct hak_supers {
     uint32_t spare;   /* superslabs free as a whole and warm */
     uint32_t foreign; /* superslabs that somebody else has */
     uint32_t rooms;   /* superslabs kept for runs to grow into */
+    uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
     struct hak_range_figures figures;
     /* Side by side: a small process uses the first words of all. */
     uint64_t maps[HAK_SUPERS_MOST / 64][HAK_MAPS];
@@ -147,6 +160,13 @@ HAK_INLINE uint32_t hak_supers_for(size_t bytes)
 
 /* ---- claims.c; the caller holds the lock --------------------------------- */
 
+/*
+ * hak_os_claim with a note, which the caller wipes out when it has counted what
+ * is mapped.
+ */
+enum hak_os_claim hak_claim_noted(struct hak_intent *intent, char *at,
+                                  size_t size);
+
 /* Makes the extent at least `more` superslabs larger. False: it can't. */
 bool hak_super_extend(uint32_t more);
 
@@ -176,6 +196,10 @@ size_t hak_super_unmap_spare(void);
 uint32_t hak_super_open(void);
 
 /* ---- supers.c ------------------------------------------------------------ */
+
+/* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part. */
+void hak_range_mend(void);
+void hak_supers_mend(void);
 
 /* Bytes of superslab i, all of it free, that count as resident. */
 size_t hak_super_resident(uint32_t i);

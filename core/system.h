@@ -74,8 +74,7 @@ struct hak_system_figures {
 };
 void hak_system_figures(struct hak_system_figures *figures);
 
-/* Around fork: take the lock, drop it. */
-void hak_system_fork_prepare(void);
-void hak_system_fork_done(void);
+/* In a forked child: see hak_lock_settle. */
+bool hak_system_forked(void);
 
 #endif /* HAK_SYSTEM_H */

@@ -5,6 +5,7 @@
 
 #include "ace.h"
 #include "huge.h"
+#include "lock.h"
 #include "msg.h"
 #include "options.h"
 
@@ -17,7 +18,9 @@ const struct hak_heap hak_heap_exited = {.tiny = {.tag = NO_HEAP_TAG}};
 __thread struct hak_heap *hak_self __attribute__((tls_model("initial-exec"))) =
     (struct hak_heap *)&hak_heap_none;
 
-static hak_lock lock = HAK_LOCK_INIT;
+static void mend(void);
+
+static hak_lock lock = HAK_LOCK_INIT(mend);
 
 /* Under `lock`. */
 static uint32_t parked; /* first parked heap's id */
@@ -45,6 +48,7 @@ static void send_all(struct hak_heap *heap)
 /* Caller holds `lock`. */
 static void park_locked(struct hak_heap *heap)
 {
+    HAK_HELD(&lock);
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
@@ -82,31 +86,7 @@ void hak_heap_sent_slow(uint32_t id)
     hak_lock_drop(&lock);
 }
 
-/* ---- fork --------------------------------------------------------------- */
-
-static void fork_prepare(void)
-{
-    hak_lock_take(&lock);
-    hak_ace_fork_prepare();
-    hak_huge_fork_prepare();
-    hak_range_fork_prepare();
-    hak_system_fork_prepare();
-}
-
-/* All but `lock`. */
-static void fork_done(void)
-{
-    hak_system_fork_done();
-    hak_range_fork_done();
-    hak_huge_fork_done();
-    hak_ace_fork_done();
-}
-
-static void fork_parent(void)
-{
-    fork_done();
-    hak_lock_drop(&lock);
-}
+/* ---- fork: see lock.h ----------------------------------------------------- */
 
 /* Whether the heap was caught in a slow path: its lists may be half done. */
 static bool is_caught(struct hak_heap *heap)
@@ -152,43 +132,86 @@ static void fork_seal(uint32_t count)
     }
 }
 
-/*
- * The other threads do not exist here: their heaps are parked for adoption,
- * but for one that was caught in a slow path.
- */
-static void fork_child(void)
+/* Whether the heap, of a ghost, can be used; it is lost if not. */
+static bool is_sound(struct hak_heap *heap)
 {
-    uint32_t count;
+    if (is_caught(heap)) {
+        atomic_store(&heap->state, HAK_HEAP_LOST);
+        return false;
+    }
+    if (heap->runs != NULL) {
+        hak_ace_cache_mend(heap->runs);
+    }
+    return true;
+}
 
-    fork_done();
-    count = hak_range_heap_count();
-    fork_seal(count);
+/* The heaps of threads that do not exist here are parked. */
+static void park_ghosts(uint32_t count)
+{
     for (uint32_t id = 1; id <= count; id++) {
         struct hak_heap *heap = hak_range_heap(id);
 
-        if (heap == hak_self || atomic_load(&heap->state) != HAK_HEAP_OWNED) {
-            continue;
-        }
-        if (is_caught(heap)) {
-            atomic_store(&heap->state, HAK_HEAP_LOST);
-        } else {
+        if (heap != hak_self && atomic_load(&heap->state) == HAK_HEAP_OWNED &&
+            hak_lock_is_ghost(heap->keeper) && is_sound(heap)) {
             park_locked(heap);
         }
     }
-    hak_lock_drop(&lock);
+}
+
+/*
+ * A ghost held `lock`: the list is made anew. A heap that it was at work on is
+ * lost; one that it was about to adopt, or had just, is as it was.
+ */
+static void mend(void)
+{
+    uint32_t count = hak_range_heap_count();
+
+    parked = 0;
+    for (uint32_t id = 1; id <= count; id++) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        if (atomic_load(&heap->state) == HAK_HEAP_PARKED && is_sound(heap)) {
+            heap->parked_next = parked;
+            parked = id;
+        }
+    }
+}
+
+/*
+ * If a signal's handler forked while this thread held a lock, which may be
+ * needed for the rest, the rest is left undone: other threads' heaps stay as
+ * they are, and the child of a later fork may find and park them.
+ */
+static void fork_child(void)
+{
+    uint32_t count = hak_range_heap_count();
+    bool none;
+
+    hak_lock_forked();
+    none = hak_system_forked();
+    none = hak_range_forked() && none;
+    none = hak_huge_forked() && none;
+    none = hak_ace_forked() && none;
+    none = hak_lock_settle(&lock) && none;
+    if (none) {
+        hak_lock_take(&lock);
+        fork_seal(count);
+        park_ghosts(count);
+        hak_lock_drop(&lock);
+    }
 }
 
 /* ---- a thread's first use ----------------------------------------------- */
 
 /*
- * When the program or library is loaded: locks are taken around fork even if
- * no thread has a heap, only heaps made by hand or large blocks.
+ * Without it (or in a child of _Fork) locks are mended when they are needed,
+ * but the memory of other threads' heaps stays out of use.
  */
 __attribute__((constructor)) static void watch_forks(void)
 {
-    if (pthread_atfork(fork_prepare, fork_parent, fork_child) != 0) {
-        hak_warn("pthread_atfork failed: a fork while another thread "
-                 "allocates may leave the child waiting");
+    if (pthread_atfork(NULL, NULL, fork_child) != 0) {
+        hak_warn("pthread_atfork failed: forked children will not use again "
+                 "what other threads had free");
     }
 }
 
@@ -206,16 +229,26 @@ void hak_thread_close(void)
     atomic_store(&closed, true);
 }
 
-static struct hak_heap *adopt(void)
+static struct hak_heap *adopt_locked(void)
 {
     struct hak_heap *heap = NULL;
 
-    hak_lock_take(&lock);
+    HAK_HELD(&lock);
     if (parked != 0) {
         heap = hak_range_heap(parked);
         parked = heap->parked_next;
+        heap->keeper = hak_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
     }
+    return heap;
+}
+
+static struct hak_heap *adopt(void)
+{
+    struct hak_heap *heap;
+
+    hak_lock_take(&lock);
+    heap = adopt_locked();
     hak_lock_drop(&lock);
     return heap;
 }
@@ -246,6 +279,7 @@ void hak_thread_adopt(struct hak_heap *heap)
         send_all(before);
         park(before);
     }
+    heap->keeper = hak_lock_number();
     atomic_store(&heap->state, HAK_HEAP_OWNED);
     own(heap);
 }

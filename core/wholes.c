@@ -22,6 +22,7 @@ static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
 {
     uint32_t warm = 0;
 
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &hak_supers.at[i];
 
@@ -58,6 +59,7 @@ uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm)
 /* Whether superslabs first .. first + count - 1 are free as a whole. */
 static bool all_free(uint32_t first, uint32_t count)
 {
+    HAK_HELD(&hak_supers.lock);
     return hak_map_next(HAK_MAP_HELD, first, first + count) == first + count;
 }
 
@@ -83,6 +85,7 @@ static uint32_t find_place(uint32_t count, uint32_t align)
     uint64_t base = hak_range.base / HAK_SUPER_SIZE;
     uint32_t end = hak_supers.limit;
 
+    HAK_HELD(&hak_supers.lock);
     while (end > count) {
         uint64_t at = (base + end - count) & ~((uint64_t)align - 1);
         uint32_t first = (uint32_t)(at - base), held;
@@ -489,6 +492,7 @@ static void complete(uint32_t i)
 static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
                         uint32_t warm)
 {
+    HAK_HELD(&hak_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &hak_supers.at[i];
 

@@ -72,10 +72,12 @@ void hak_wrap_free(void *p)
     }
     if (!hak_range_owns(p)) {
         free_foreign(p);
-    } else if (HAK_UNLIKELY((hak_wrap_flags & HAK_WRAP_FORKING) != 0)) {
+    } else if (HAK_UNLIKELY((hak_wrap_flags & HAK_WRAP_INSIDE) != 0)) {
         hak_wrap_defer(p);
     } else {
+        hak_wrap_flags |= HAK_WRAP_INSIDE;
         hak_lane_free(p, "free");
+        hak_wrap_leave();
     }
 }
 

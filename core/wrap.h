@@ -12,8 +12,9 @@
  *   init barrier     until the environment can be read, and while it is being
  *                    read, requests go to the C library (reason init)
  *   recursion guard  so does what our own slow way, or the C library inside
- *                    it, asks for in the same thread (recursion); and all that
- *                    a fork's handlers ask for while it holds our locks
+ *                    it, asks for in the same thread (recursion), or a
+ *                    signal's handler that comes in between; what it frees
+ *                    of ours is freed later
  *   force            HAKMEM_FORCE_LIBC_ALLOC=1: so does everything (forced)
  *
  * HAKMEM_BENCH_FAST_MODE=1 lets small requests pass by the recursion guard.
@@ -39,8 +40,7 @@ extern HAK_HIDDEN _Atomic(int) hak_wrap_state;
 
 /* Of each thread; 0: the slow way is free. */
 #define HAK_WRAP_INSIDE 1u   /* in the lanes */
-#define HAK_WRAP_FORKING 2u  /* in a fork, our locks are held */
-#define HAK_WRAP_DEFERRED 4u /* there are frees to make up for */
+#define HAK_WRAP_DEFERRED 2u /* there are frees to make up for */
 
 extern HAK_HIDDEN __thread unsigned hak_wrap_flags
     __attribute__((tls_model("initial-exec")));
@@ -80,7 +80,7 @@ void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
 /* The slow way to free anything at all. Keeps errno. */
 HAK_NOINLINE void hak_wrap_free(void *p);
 
-/* Frees p, a block of ours, when the fork is over. */
+/* Frees p, a block of ours, when the thread next comes into the lanes. */
 void hak_wrap_defer(void *p);
 
 #endif /* HAK_WRAP_H */

@@ -15,8 +15,7 @@ _Atomic(int) hak_wrap_state = HAK_WRAP_COLD;
 
 __thread unsigned hak_wrap_flags __attribute__((tls_model("initial-exec")));
 
-/* In a fork: the thread's heap, and blocks to be freed when it is over. */
-static __thread struct hak_heap *aside;
+/* Blocks freed by a signal's handler while the thread was in the lanes. */
 static __thread struct hak_block *deferred;
 
 /* ---- HAKMEM_WRAP_DIAG --------------------------------------------------- */
@@ -115,28 +114,7 @@ static void start(void)
     errno = saved;
 }
 
-/* ---- a fork ------------------------------------------------------------- */
-
-/*
- * A fork's handlers may allocate, and those that run while the core's locks
- * are held must not wait for them. Between these two the thread has no heap
- * that the hot way could find and is kept off the lanes. Registered before the
- * core's handlers (thread.c), hence run after them and undone before.
- */
-static void fork_begins(void)
-{
-    aside = hak_self;
-    if (hak_thread_has_heap()) {
-        hak_self = (struct hak_heap *)&hak_heap_none;
-    }
-    hak_wrap_flags |= HAK_WRAP_FORKING;
-}
-
-static void fork_ends(void)
-{
-    hak_self = aside;
-    hak_wrap_flags &= ~HAK_WRAP_FORKING;
-}
+/* ---- frees to make up for ------------------------------------------------ */
 
 void hak_wrap_defer(void *p)
 {
@@ -159,13 +137,8 @@ static void free_deferred(void)
     }
 }
 
-/* Before other constructors of ours: see fork_begins. */
 __attribute__((constructor(101))) static void load(void)
 {
-    if (pthread_atfork(fork_begins, fork_ends, fork_ends) != 0) {
-        hak_warn("pthread_atfork failed: a fork's handlers that allocate may "
-                 "wait for ever");
-    }
     start();
 }
 
@@ -192,7 +165,7 @@ bool hak_wrap_enter_slow(enum hak_reason *reason)
     if (!is_open(reason)) {
         return false;
     }
-    if ((hak_wrap_flags & (HAK_WRAP_INSIDE | HAK_WRAP_FORKING)) != 0) {
+    if ((hak_wrap_flags & HAK_WRAP_INSIDE) != 0) {
         *reason = HAK_REASON_RECURSION;
         return false;
     }

@@ -104,7 +104,7 @@ uint64_t hak_ngx_asked(void)
     return figures.asked;
 }
 
-/* ---- the thread, forks ---------------------------------------------------- */
+/* ---- the thread ----------------------------------------------------------- */
 
 bool hak_ngx_start(void)
 {
@@ -118,31 +118,6 @@ void hak_ngx_tick(void)
     if (hak_thread_has_heap()) {
         hak_heap_look_around(hak_self);
     }
-}
-
-static __thread struct hak_heap *aside
-    __attribute__((tls_model("initial-exec")));
-
-/*
- * Another object's fork handlers may allocate while the core's locks are held
- * and must not wait for them: meanwhile the thread looks as if it had ended,
- * and libc serves it. Registered before the core's own handlers (thread.c):
- * hence begun after them and undone before.
- */
-static void fork_begins(void)
-{
-    aside = hak_self;
-    hak_self = (struct hak_heap *)&hak_heap_exited;
-}
-
-static void fork_ends(void)
-{
-    hak_self = aside;
-}
-
-__attribute__((constructor(101))) static void watch_forks(void)
-{
-    pthread_atfork(fork_begins, fork_ends, fork_ends);
 }
 
 /* ---- slow paths ----------------------------------------------------------- */

@@ -301,7 +301,7 @@ extern void (*atfork_call)(void);
 
 static void *in_fork[3];
 
-/* While the core's locks are held. */
+/* Before any handler of ours. */
 static void allocate(void)
 {
     in_fork[0] = hak_ngx_malloc(48);
@@ -326,7 +326,7 @@ Test(ngx_alloc, another_s_fork_handlers_may_allocate)
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_assert_eq(status, 0);
     for (int i = 0; i < 3; i++) {
-        cr_assert_not(end(in_fork[i]));
+        cr_assert(end(in_fork[i]));
     }
     cr_assert(end(hak_ngx_malloc(48)));
     cr_assert(end(p));

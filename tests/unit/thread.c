@@ -646,55 +646,6 @@ Test(thread, fork_parks_the_heaps_of_other_threads)
     cr_assert_eq(unit_stats().heaps_parked, 1);
 }
 
-/*
- * A fork must wait for the range's lock, also in a program that uses nothing
- * but heaps made by hand, or the child finds it taken for ever.
- */
-static void *hold_the_range(void *arg)
-{
-    struct timespec time = {0, 300000000};
-
-    hak_range_fork_prepare();
-    pthread_barrier_wait(&barrier);
-    nanosleep(&time, NULL);
-    hak_range_fork_done();
-    return arg;
-}
-
-static void make_a_heap(void *arg)
-{
-    hak_heap *heap;
-
-    (void)arg;
-    alarm(5);
-    heap = hak_heap_new(NULL);
-    NEED(heap != NULL && hak_heap_malloc(heap, 100) != NULL);
-    hak_heap_delete(heap);
-}
-
-static void fork_under_the_lock(void)
-{
-    pthread_t thread;
-
-    pthread_barrier_init(&barrier, NULL, 2);
-    thread = unit_start(hold_the_range, NULL);
-    pthread_barrier_wait(&barrier);
-    unit_expect_ok(make_a_heap, NULL);
-    unit_join(thread);
-}
-
-Test(thread, fork_waits_for_the_locks)
-{
-    hak_free(hak_malloc(1));
-    fork_under_the_lock();
-}
-
-Test(thread, fork_waits_for_the_locks_with_heaps_made_by_hand_alone)
-{
-    hak_heap_delete(hak_heap_new(NULL));
-    fork_under_the_lock();
-}
-
 /* Blocks of a lane that has a lock, or of the system for size 0. */
 static char *get_locked(size_t size)
 {
@@ -747,22 +698,22 @@ static void fork_among_blocks_of(size_t size)
     hak_free(locked.p);
 }
 
-Test(thread, fork_waits_for_the_locks_with_the_system_s_blocks_alone)
+Test(thread, fork_among_the_system_s_blocks_alone)
 {
     fork_among_blocks_of(0);
 }
 
-Test(thread, fork_waits_for_the_locks_with_pool_blocks_alone)
+Test(thread, fork_among_pool_blocks_alone)
 {
     fork_among_blocks_of(4000);
 }
 
-Test(thread, fork_waits_for_the_locks_with_ace_blocks_alone)
+Test(thread, fork_among_ace_blocks_alone)
 {
     fork_among_blocks_of(100000);
 }
 
-Test(thread, fork_waits_for_the_locks_with_huge_blocks_alone)
+Test(thread, fork_among_huge_blocks_alone)
 {
     fork_among_blocks_of(3 * HAK_MIB);
 }

@@ -18,10 +18,11 @@ PROGRAMS := tests/wrap/programs
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,behaviour owns misuse forks forks_atfork opens opens_cxx cxx \
-        early libearly.so libpages.so libatfork.so libopened.so libcxx.so) \
-    $(addprefix shared/,behaviour before cxx) \
-    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret) \
-    $(addprefix static/,behaviour $(if $(filter ubsan,$(VARIANT)),,cxx)))
+        early libearly.so libpages.so libatfork.so libopened.so libcxx.so \
+        libhandlers.so forkstorm forkstorm_core) \
+    $(addprefix shared/,behaviour before cxx forkstorm) \
+    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret forkstorm) \
+    $(addprefix static/,behaviour forkstorm $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
 $(BUILD)/testing/tests/wrap/%.o: \
     FLAGS += $(if $(filter ubsan,$(VARIANT)),-DWRAP_SANITIZED=1)
@@ -85,6 +86,27 @@ $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
     $(PROGRAMS)/program.h $(STAMP) $(BUILD)/$(PROGRAMS)/plain/libatfork.so
 	$(SAY) CC $@
 	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(PROGRAM_BESIDE) -latfork
+
+# With handlers that are registered before a preloaded library's; and with a core
+# of its own beside that.
+$(BUILD)/$(PROGRAMS)/plain/forkstorm: $(BUILD)/$(PROGRAMS)/plain/libhandlers.so
+$(BUILD)/$(PROGRAMS)/plain/forkstorm: PROGRAM_LIBS = -Wl,--no-as-needed \
+    $(PROGRAM_BESIDE) -lhandlers
+$(BUILD)/$(PROGRAMS)/plain/forkstorm_core: $(PROGRAMS)/forkstorm.c \
+    $(PROGRAMS)/program.h $(STAMP) $(BUILD)/libhakmem_core.a \
+    $(BUILD)/$(PROGRAMS)/plain/libhandlers.so
+	$(SAY) CC $@
+	$(Q)$(PROGRAM_C) -o $@ $< -Wl,-u,hak_malloc $(BUILD)/libhakmem_core.a \
+	    -Wl,--no-as-needed $(PROGRAM_BESIDE) -lhandlers \
+	    $(filter -fsanitize=%,$(FLAGS))
+
+# Half an hour of it, by hand; STORM_MODES: see forkstorm.c.
+STORM_SECONDS ?= 60
+STORM_MODES ?= all
+.PHONY: check-fork-storm
+check-fork-storm: $(BUILD)/libhakmem.so $(BUILD)/$(PROGRAMS)/plain/forkstorm ## fork for STORM_SECONDS in a busy process on libhakmem.so
+	@LD_PRELOAD='$(abspath $(BUILD))/libhakmem.so' \
+	    $(BUILD)/$(PROGRAMS)/plain/forkstorm $(STORM_SECONDS) $(STORM_MODES)
 
 $(BUILD)/$(PROGRAMS)/archive/cxx_static_runtime: $(PROGRAMS)/cxx.cc \
     $(STAMP) $(NEEDS_archive)

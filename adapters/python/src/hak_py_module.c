@@ -10,6 +10,8 @@
 
 #include "hak_py.h"
 
+#include "lock.h"
+
 PyMODINIT_FUNC PyInit__hakmem(void);
 
 #ifdef Py_GIL_DISABLED
@@ -26,7 +28,9 @@ PyMODINIT_FUNC PyInit__hakmem(void)
 
 #else
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* A switch that a fork cuts short is made in the child when it is next asked
+ * for: there is nothing to mend. */
+static hak_lock lock = HAK_LOCK_INIT(NULL);
 
 /* The mask, or where `once` is set what HAKMEM_PYTHON asks for the first time. */
 static PyObject *enable(unsigned mask, bool once)
@@ -38,7 +42,7 @@ static PyObject *enable(unsigned mask, bool once)
     if (tracing < 0) {
         return NULL;
     }
-    pthread_mutex_lock(&lock);
+    hak_lock_take(&lock);
     if (!once || hak_py_forget() || !done) {
         good = hak_py_enable(mask, tracing);
         done |= good;
@@ -46,7 +50,7 @@ static PyObject *enable(unsigned mask, bool once)
             hak_py.reason = once ? "HAKMEM_PYTHON=off" : "no domain is enabled";
         }
     }
-    pthread_mutex_unlock(&lock);
+    hak_lock_drop(&lock);
     if (!good) {
         PyErr_SetString(once ? PyExc_ImportError : PyExc_RuntimeError,
                         "hakmem_py: tracemalloc is tracing and the allocator "
@@ -76,10 +80,10 @@ static PyObject *py_disable(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    pthread_mutex_lock(&lock);
+    hak_lock_take(&lock);
     hak_py_switch(0);
     hak_py.reason = "hakmem_py.disable() was called";
-    pthread_mutex_unlock(&lock);
+    hak_lock_drop(&lock);
     return Py_BuildValue("");
 }
 
@@ -201,9 +205,9 @@ static PyObject *py_limit(PyObject *self, PyObject *arg)
         }
         limit = hak_min(limit, HAK_PY_NO_LIMIT);
     }
-    pthread_mutex_lock(&lock);
+    hak_lock_take(&lock);
     done = hak_py_set_limit(limit);
-    pthread_mutex_unlock(&lock);
+    hak_lock_drop(&lock);
     if (!done) {
         return PyErr_Format(PyExc_ValueError,
                             "hakmem_py.limit(%zu): %zu bytes are in use "

@@ -1,6 +1,6 @@
 /*
  * atfork.c - a library that is loaded before the program's own constructors
- * run, and whose fork handlers hence run while the core's locks are held.
+ * run, so that its handler is the last one before a fork.
  */
 #include <pthread.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /*
  * libatfork.c - a library that registers fork handlers when it is loaded,
- * before a preloaded library can: they run when that one's locks are held,
- * and ask for memory and free it.
+ * before a preloaded library can: its child handler is the first one. They ask
+ * for memory and free it.
  */
 #include "program.h"
 
