@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "os.h"
@@ -95,18 +96,35 @@ static void *own_realloc(void *p, size_t size)
 
 /* ---- with it ------------------------------------------------------------ */
 
+void hak_libc_start(void)
+{
+    static atomic_bool started;
+    int state;
+
+    if (!atomic_load_explicit(&started, memory_order_acquire) &&
+        __libc_malloc != NULL) {
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+        __libc_free(__libc_malloc(1));
+        atomic_store_explicit(&started, true, memory_order_release);
+        pthread_setcancelstate(state, NULL);
+    }
+}
+
 void *hak_libc_malloc(size_t size)
 {
+    hak_libc_start();
     return __libc_malloc != NULL ? __libc_malloc(size) : own_alloc(16, size);
 }
 
 void *hak_libc_zalloc(size_t size)
 {
+    hak_libc_start();
     return __libc_calloc != NULL ? __libc_calloc(1, size) : own_alloc(16, size);
 }
 
 void *hak_libc_realloc(void *p, size_t size)
 {
+    hak_libc_start();
     return __libc_realloc != NULL ? __libc_realloc(p, size)
                                   : own_realloc(p, size);
 }
@@ -122,6 +140,7 @@ void hak_libc_free(void *p)
 
 void *hak_libc_memalign(size_t alignment, size_t size)
 {
+    hak_libc_start();
     return __libc_memalign != NULL ? __libc_memalign(alignment, size)
                                    : own_alloc(alignment, size);
 }

@@ -17,7 +17,7 @@ PROGRAMS := tests/wrap/programs
 
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
-    $(addprefix plain/,behaviour owns misuse forks forks_atfork opens opens_cxx cxx \
+    $(addprefix plain/,behaviour owns misuse cancels forks forks_atfork opens opens_cxx cxx \
         early libearly.so libatfork.so libopened.so libcxx.so) \
     $(addprefix shared/,behaviour before cxx) \
     $(addprefix archive/,behaviour before cxx cxx_static_runtime secret) \
