@@ -16,7 +16,6 @@ HAK_API void *calloc(size_t count, size_t size);
 HAK_API void *realloc(void *p, size_t size);
 HAK_API void *reallocarray(void *p, size_t count, size_t size);
 HAK_API void free(void *p);
-HAK_API void cfree(void *p);
 HAK_API int posix_memalign(void **out, size_t alignment, size_t size);
 HAK_API void *aligned_alloc(size_t alignment, size_t size);
 HAK_API void *memalign(size_t alignment, size_t size);

@@ -83,4 +83,7 @@ HAK_NOINLINE void hak_wrap_free(void *p);
 /* Frees p, a block of ours, when the fork is over. */
 void hak_wrap_defer(void *p);
 
+/* Names of the C library's that its headers may not have. */
+HAK_API void cfree(void *p);
+
 #endif /* HAK_WRAP_H */

@@ -18,9 +18,12 @@ PROGRAMS := tests/wrap/programs
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,behaviour owns misuse cancels forks forks_atfork opens opens_cxx cxx \
-        early libearly.so libatfork.so libopened.so libcxx.so) \
-    $(addprefix shared/,behaviour before cxx) \
-    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret) \
+        early libearly.so libatfork.so libopened.so libcxx.so plugins handles \
+        opener ownmalloc debugs libplugin.so libprivate.so libouter.so \
+        inner/libinner.so libopener.so libaudit.so) \
+    $(addprefix shared/,behaviour before cxx plugins handles) \
+    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret plugins \
+        handles) \
     $(addprefix static/,behaviour $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
 $(BUILD)/testing/tests/wrap/%.o: \
@@ -79,6 +82,21 @@ PROGRAM_BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
 $(BUILD)/$(PROGRAMS)/plain/libearly.so: PROGRAM_LIBS := -Wl,-z,initfirst
 $(BUILD)/$(PROGRAMS)/plain/early: PROGRAM_LIBS = $(PROGRAM_BESIDE) -learly
 $(BUILD)/$(PROGRAMS)/plain/early: $(BUILD)/$(PROGRAMS)/plain/libearly.so
+
+$(BUILD)/$(PROGRAMS)/plain/libopener.so: PROGRAM_LIBS := -Wl,-z,initfirst \
+    -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
+$(BUILD)/$(PROGRAMS)/plain/opener: PROGRAM_LIBS = $(PROGRAM_BESIDE) -lopener
+$(BUILD)/$(PROGRAMS)/plain/opener: $(BUILD)/$(PROGRAMS)/plain/libopener.so
+$(BUILD)/$(PROGRAMS)/plain/debugs: PROGRAM_LIBS := -Wno-deprecated-declarations
+
+# libplugin.c in every kind.
+PLUGIN_private := -DPLUGIN_PRIVATE -Wl,-Bsymbolic
+PLUGIN_outer := -DPLUGIN_OPENS -Wl,--enable-new-dtags,-rpath,'$$ORIGIN/inner'
+$(addprefix $(BUILD)/$(PROGRAMS)/plain/,libprivate.so libouter.so \
+    inner/libinner.so): $(PROGRAMS)/libplugin.c $(PROGRAMS)/program.h $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(PROGRAM_C) -shared -o $@ $< $(PLUGIN_$(patsubst lib%.so,%,$(@F)))
 
 # The same sources once more, linked otherwise.
 $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
