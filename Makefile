@@ -12,7 +12,8 @@
 #
 # What is built:
 #   $(BUILD)/libhakmem.so       malloc and its kin: to preload, or -lhakmem
-#   $(BUILD)/libhakmem.a        the same for static linking
+#   $(BUILD)/libhakmem.a        the same for static linking: leads the linker to
+#                               libhakmem_malloc.a and hakmem_malloc.o beside it
 #   $(BUILD)/libhakmem_core.a   the core alone, hak_* names: include/hakmem.h
 #   $(BUILD)/libhakmem_lua.a    the core and the Lua adapter
 #   $(BUILD)/lua/hakmem.so      the Lua module: LUA_CPATH=$(BUILD)/lua/?.so
@@ -107,8 +108,9 @@ $(STAMP):
 
 # libc_real.c is for the libraries in which malloc is ours, libc_plain.c for
 # the others.
-WRAP := $(wildcard core/wrap*.c) core/libc_real.c
-CORE := $(filter-out $(WRAP) $(if $(filter 1,$(HARDENED)),,core/hard%.c), \
+NEED := core/wrap_need.c
+WRAP := $(filter-out $(NEED),$(wildcard core/wrap*.c)) core/libc_real.c
+CORE := $(filter-out $(WRAP) $(NEED) $(if $(filter 1,$(HARDENED)),,core/hard%.c), \
     $(wildcard core/*.c))
 LUA := $(wildcard adapters/lua/*.c)
 
@@ -365,8 +367,18 @@ $(BUILD)/obj/static/wrap_new.o: core/wrap_new.c $(STAMP)
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -fexceptions -DHAK_STATIC_NEW=1 -c $< -o $@
 
-$(BUILD)/libhakmem.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
+$(BUILD)/libhakmem_malloc.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
     $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out core/libc_plain.c,$(CORE)))
+
+# From the archive malloc is taken if it is asked for, which hakmem_malloc.o
+# does (core/wrap_need.c). Linkers look beside the script first. Not EXTERN:
+# mold does not know it.
+$(BUILD)/hakmem_malloc.o: $(BUILD)/obj/$(NEED:.c=.o)
+	$(Q)cp $< $@
+$(BUILD)/libhakmem.a: $(BUILD)/libhakmem_malloc.a $(BUILD)/hakmem_malloc.o $(STAMP)
+	$(SAY) LINK $@
+	$(Q)printf '/* GNU ld script: HAKMEM %s */\nINPUT(%s %s)\n' $(VERSION) \
+	    hakmem_malloc.o libhakmem_malloc.a >$@
 
 # ---- tests ------------------------------------------------------------------
 
@@ -652,7 +664,8 @@ $(NGINX_MODULE): $(NGINX_LIBRARY)
 $(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
 
 HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
-LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
+LIBS := libhakmem.a libhakmem_malloc.a hakmem_malloc.o libhakmem_core.a \
+    libhakmem_lua.a
 
 # A page for each function, which leads to the page that has it.
 LINKS = $(shell $(PYTHON) docs/make-man.py --links | sed 's/ .*//')

@@ -67,6 +67,21 @@ Test(behaviour, without_guards_for_small_sizes)
     expect_same(&fast, "plain/behaviour");
 }
 
+/* Not asked for malloc, the linker has to take ours all the same. */
+Test(behaviour, linked_where_nothing_asks_for_malloc)
+{
+    static const char *const programs[][2] = {
+        {"archive/links", "owned: 1 1 1\n"},
+        {"archive/links_lto", "owned: 1 1 1\n"},
+        {"archive/links_shared", "owned: 1\n"},
+        {"static/links_lto", "owned: 1 1 1\n"},
+        {"static/links_shared", "owned: 1\n"}};
+
+    for (int i = 0; i < 5; i++) {
+        wrap_expect(&alone, programs[i][1], "", wrap_program(programs[i][0]));
+    }
+}
+
 /* ---- C++ ---------------------------------------------------------------- */
 
 Test(behaviour, cxx_preloaded)

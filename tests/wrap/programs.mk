@@ -23,8 +23,8 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
         inner/libinner.so libopener.so libaudit.so) \
     $(addprefix shared/,behaviour before cxx plugins handles) \
     $(addprefix archive/,behaviour before cxx cxx_static_runtime secret plugins \
-        handles) \
-    $(addprefix static/,behaviour $(if $(filter ubsan,$(VARIANT)),,cxx)))
+        handles links links_lto links_shared) \
+    $(addprefix static/,behaviour links_lto links_shared $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
 $(BUILD)/testing/tests/wrap/%.o: \
     FLAGS += $(if $(filter ubsan,$(VARIANT)),-DWRAP_SANITIZED=1)
@@ -51,6 +51,12 @@ PROGRAM_FLAGS := $(DEBUG_INFO) -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_
 PROGRAM_C := $(CC) -std=gnu11 $(PROGRAM_FLAGS) $(CFLAGS)
 PROGRAM_CXX := $(CXX) -std=c++17 -fsized-deallocation $(PROGRAM_FLAGS) $(CXXFLAGS)
 
+# Sources once more, otherwise: as optimised when linked; with no call of
+# malloc.
+PROGRAM_LTO := -O2 -fbuiltin -flto
+PROGRAM_KIND = $(if $(filter %_lto,$(@F)),$(PROGRAM_LTO))$(if $(filter \
+    %_shared,$(@F)),-DPROGRAM_NO_MALLOC)
+
 # $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last.
 define program_rules
 $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP) \
@@ -63,6 +69,12 @@ $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP) $(NEEDS_$(1))
 	$$(SAY) CXX $$@
 	@mkdir -p $$(@D)
 	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
+
+$(addprefix $(BUILD)/$(PROGRAMS)/$(1)/links,_lto _shared): \
+    $(PROGRAMS)/links.c $(PROGRAMS)/program.h $(STAMP) $(NEEDS_$(1))
+	$$(SAY) CC $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_C) $$(PROGRAM_KIND) -o $$@ $$< $(HOW_$(1))
 
 $(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.c $(PROGRAMS)/program.h $(STAMP)
 	$$(SAY) CC $$@
