@@ -664,15 +664,22 @@ $(NGINX_MODULE): $(NGINX_LIBRARY)
 $(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
 
 HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
+PACKAGES := hakmem hakmem_core hakmem_lua
 LIBS := libhakmem.a libhakmem_malloc.a hakmem_malloc.o libhakmem_core.a \
     libhakmem_lua.a
+
+# Lua 5.4 has a name of its own on every system; with none of them found the
+# package leaves it to the host.
+LUA_PACKAGE ?= $(shell for name in lua5.4 lua-5.4 lua54 lua; do \
+    pkg-config --exists "$$name >= 5.4" "$$name < 5.5" 2>/dev/null && \
+    echo $$name && break; done)
 
 # A page for each function, which leads to the page that has it.
 LINKS = $(shell $(PYTHON) docs/make-man.py --links | sed 's/ .*//')
 INSTALLED = $(HEADERS:%=$(INCLUDEDIR)/%) $(LIBS:%=$(LIBDIR)/%) \
     $(foreach lib,$(SHARED),$(LIBDIR)/$(lib) $(LIBDIR)/$(lib).$(VERSION_MAJOR) \
         $(LIBDIR)/$(lib).$(VERSION)) \
-    $(LUADIR)/hakmem.so $(PKGCONFIGDIR)/hakmem.pc \
+    $(LUADIR)/hakmem.so $(PACKAGES:%=$(PKGCONFIGDIR)/%.pc) \
     $(foreach page,$(PAGES) $(LINKS),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page))
 
 install: lib lua docs $(SHARED:%=$(BUILD)/%) ## install below PREFIX (DESTDIR before it)
@@ -686,9 +693,11 @@ install: lib lua docs $(SHARED:%=$(BUILD)/%) ## install below PREFIX (DESTDIR be
 	    ln -sf "$$lib.$(VERSION)" "$$lib.$(VERSION_MAJOR)"; \
 	    ln -sf "$$lib.$(VERSION_MAJOR)" "$$lib"; done
 	$(Q)install -m 755 $(BUILD)/lua/hakmem.so '$(DESTDIR)$(LUADIR)'
-	$(Q)sed -e 1d -e 's,@PREFIX@,$(PREFIX),' -e 's,@LIBDIR@,$(LIBDIR),' \
-	    -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' -e 's,@VERSION@,$(VERSION),' \
-	    hakmem.pc.in >'$(DESTDIR)$(PKGCONFIGDIR)/hakmem.pc'
+	$(Q)set -e; for name in $(PACKAGES); do sed -e 1d -e 's,@PREFIX@,$(PREFIX),' \
+	    -e 's,@LIBDIR@,$(LIBDIR),' -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' \
+	    -e 's,@VERSION@,$(VERSION),' $(if $(LUA_PACKAGE),-e \
+	    's|@LUA@|$(LUA_PACKAGE)|',-e /@LUA@/d) "$$name.pc.in" \
+	    >'$(DESTDIR)$(PKGCONFIGDIR)'/"$$name.pc"; done
 	$(Q)for page in $(PAGES); do install -m 644 $(BUILD)/man/$$page \
 	    '$(DESTDIR)$(MANDIR)'/man$${page##*.} || exit 1; done
 	$(Q)$(PYTHON) docs/make-man.py --links | while read -r name page; do \
