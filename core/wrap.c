@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "msg.h"
 #include "wrap.h"
 
 /* <stdlib.h> and <malloc.h> would say the same without visibility. */
@@ -192,6 +193,50 @@ void *reallocarray(void *p, size_t count, size_t size)
         return no_memory();
     }
     return realloc(p, bytes);
+}
+
+/* ---- with the size ------------------------------------------------------ */
+
+/*
+ * C23's, of which C libraries before glibc 2.43 know nothing. A size that is
+ * larger than the block is fatal; in the hardened build, which knows what was
+ * asked for, any other. Weak: a program linked with libhakmem.a may have its
+ * own, which a compiler's age made necessary.
+ */
+#define WEAK __attribute__((weak))
+
+static HAK_NOINLINE void free_sized_slow(void *p, size_t size,
+                                         const char *caller)
+{
+    size_t usable;
+
+    if (p != NULL && hak_range_owns(p)) {
+        usable = hak_lane_usable(p, caller);
+        if (size > usable || (HAK_HARD && size != usable)) {
+            hak_fatal("%s(%p, %zu): the block has %zu bytes", caller, p, size,
+                      usable);
+        }
+    }
+    free(p);
+}
+
+WEAK void free_sized(void *p, size_t size)
+{
+    if (HAK_HARD || HAK_UNLIKELY(!hak_hot_free(p, size))) {
+        free_sized_slow(p, size, "free_sized");
+    }
+}
+
+/* aligned_alloc's 0 counts as an alignment, too. */
+WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
+{
+    if (HAK_UNLIKELY(alignment != 0 && ((uintptr_t)p & (alignment - 1)) != 0)) {
+        hak_fatal("free_aligned_sized(%p, %zu, %zu): not aligned so", p,
+                  alignment, size);
+    }
+    if (HAK_HARD || HAK_UNLIKELY(!hak_hot_free(p, size))) {
+        free_sized_slow(p, size, "free_aligned_sized");
+    }
 }
 
 /* ---- aligned blocks ----------------------------------------------------- */

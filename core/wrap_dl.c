@@ -113,11 +113,23 @@ static const struct owned {
     {                                                                          \
 #name, (hak_function *)(name)                                          \
     }
-    OWNED(malloc),        OWNED(free),         OWNED(calloc),
-    OWNED(realloc),       OWNED(reallocarray), OWNED(posix_memalign),
-    OWNED(aligned_alloc), OWNED(memalign),     OWNED(valloc),
-    OWNED(pvalloc),       OWNED(cfree),        OWNED(malloc_usable_size),
-    OWNED(malloc_trim),   OWNED(malloc_stats), OWNED(mallinfo2),
+    OWNED(malloc),
+    OWNED(free),
+    OWNED(calloc),
+    OWNED(realloc),
+    OWNED(reallocarray),
+    OWNED(posix_memalign),
+    OWNED(aligned_alloc),
+    OWNED(memalign),
+    OWNED(valloc),
+    OWNED(pvalloc),
+    OWNED(cfree),
+    OWNED(malloc_usable_size),
+    OWNED(malloc_trim),
+    OWNED(malloc_stats),
+    OWNED(mallinfo2),
+    OWNED(free_sized),
+    OWNED(free_aligned_sized),
 #undef OWNED
 };
 

@@ -82,6 +82,52 @@ Test(behaviour, linked_where_nothing_asks_for_malloc)
     }
 }
 
+/* ---- C23 ---------------------------------------------------------------- */
+
+#ifdef HAK_HARDENED
+#define SEES_EVERY_SIZE true
+#else
+#define SEES_EVERY_SIZE false
+#endif
+
+Test(behaviour, sized_frees)
+{
+    wrap_expect(&alone, "well\n", "", wrap_program("plain/sized"));
+    wrap_expect(&preloaded, "well\n", "", wrap_program("plain/sized"));
+    wrap_expect(&alone, "well\n", "", wrap_program("archive/sized"));
+}
+
+Test(behaviour, sized_frees_with_a_wrong_size)
+{
+    static const struct {
+        const char *what, *said;
+        bool hardened;
+    } ways[] = {
+        {"too large", ", 200): the block has ", false},
+        {"far too large", ", 500000): the block has ", false},
+        {"too small", ", 99): the block has 100 bytes\n", true},
+        {"far too small", ", 5): the block has 100000 bytes\n", true},
+        {"not aligned", ", 1073741824, 16): not aligned so\n", false},
+    };
+
+    for (int i = 0; i < 5; i++) {
+        struct wrap_said said;
+
+        wrap_try(&said, &preloaded,
+                 (const char *const[]){wrap_program("plain/sized"),
+                                       ways[i].what, NULL});
+        if (ways[i].hardened && !SEES_EVERY_SIZE) {
+            cr_assert_eq(said.status, 0, "%s: %s", ways[i].what, said.err);
+        } else {
+            cr_assert(WIFSIGNALED(said.status));
+            cr_assert(strncmp(said.err, "hakmem: fatal: free_", 20) == 0);
+            cr_assert_not_null(strstr(said.err, ways[i].said), "said: %s",
+                               said.err);
+        }
+        wrap_done(&said);
+    }
+}
+
 /* ---- C++ ---------------------------------------------------------------- */
 
 Test(behaviour, cxx_preloaded)

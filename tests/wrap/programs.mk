@@ -17,12 +17,12 @@ PROGRAMS := tests/wrap/programs
 
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
-    $(addprefix plain/,behaviour owns misuse cancels forks forks_atfork opens opens_cxx cxx \
+    $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork opens opens_cxx cxx \
         early libearly.so libatfork.so libopened.so libcxx.so plugins handles \
         opener ownmalloc debugs libplugin.so libprivate.so libouter.so \
         inner/libinner.so libopener.so libaudit.so) \
     $(addprefix shared/,behaviour before cxx plugins handles) \
-    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret plugins \
+    $(addprefix archive/,behaviour sized before cxx cxx_static_runtime secret plugins \
         handles links links_lto links_shared) \
     $(addprefix static/,behaviour links_lto links_shared $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
