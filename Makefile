@@ -348,12 +348,14 @@ WRAPPED := $(filter-out core/libc_plain.c,$(CORE)) $(WRAP)
 SONAME := libhakmem.so.$(VERSION_MAJOR)
 
 # -Bsymbolic: our own calls stay here, even in a program that has another copy
-# of the core in it. nodelete: threads end in it when it would be gone.
+# of the core in it. nodelete: threads end in it when it would be gone. -ldl:
+# before glibc 2.34 dlsym is there.
 $(BUILD)/libhakmem.so: $(WRAPPED:%.c=$(BUILD)/obj/%.o)
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -o $@ $(filter %.o,$^) \
-	    -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,now -Wl,-z,defs -Wl,--as-needed
+	    -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,now -Wl,-z,defs \
+	    -Wl,--no-as-needed -ldl -Wl,--as-needed
 	$(Q)ln -sf $(@F) $(BUILD)/$(SONAME)
 
 # One member holds all names of C, so that a program gets all of them or none.

@@ -195,6 +195,20 @@ void *reallocarray(void *p, size_t count, size_t size)
     return realloc(p, bytes);
 }
 
+/*
+ * glibc's malloc by its own names, for programs that wrap it by these: of them
+ * the two that are given a block. It may be ours.
+ */
+void __libc_free(void *p)
+{
+    free(p);
+}
+
+void *__libc_realloc(void *p, size_t size)
+{
+    return realloc(p, size);
+}
+
 /* ---- with the size ------------------------------------------------------ */
 
 /*

@@ -85,6 +85,8 @@ void hak_wrap_defer(void *p);
 
 /* Names of the C library's that its headers may not have. */
 HAK_API void cfree(void *p);
+HAK_API void __libc_free(void *p);
+HAK_API void *__libc_realloc(void *p, size_t size);
 HAK_API void free_sized(void *p, size_t size);
 HAK_API void free_aligned_sized(void *p, size_t alignment, size_t size);
 

@@ -19,11 +19,11 @@ WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork opens opens_cxx cxx \
         early libearly.so libatfork.so libopened.so libcxx.so plugins handles \
-        opener ownmalloc debugs libplugin.so libprivate.so libouter.so \
+        libcnames libcnames_wraps opener ownmalloc debugs libplugin.so libprivate.so libouter.so \
         inner/libinner.so libopener.so libaudit.so) \
     $(addprefix shared/,behaviour before cxx plugins handles) \
     $(addprefix archive/,behaviour sized before cxx cxx_static_runtime secret plugins \
-        handles links links_lto links_shared) \
+        handles libcnames links links_lto links_shared) \
     $(addprefix static/,behaviour links_lto links_shared $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
 $(BUILD)/testing/tests/wrap/%.o: \
@@ -109,6 +109,11 @@ $(addprefix $(BUILD)/$(PROGRAMS)/plain/,libprivate.so libouter.so \
 	$(SAY) CC $@
 	@mkdir -p $(@D)
 	$(Q)$(PROGRAM_C) -shared -o $@ $< $(PLUGIN_$(patsubst lib%.so,%,$(@F)))
+
+$(BUILD)/$(PROGRAMS)/plain/libcnames_wraps: $(PROGRAMS)/libcnames.c \
+    $(PROGRAMS)/program.h $(STAMP)
+	$(SAY) CC $@
+	$(Q)$(PROGRAM_C) -DPROGRAM_WRAPS -o $@ $<
 
 # The same sources once more, linked otherwise.
 $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \

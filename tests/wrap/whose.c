@@ -6,7 +6,9 @@
 
 TestSuite(whose, .timeout = 120);
 
-static const struct wrap_how alone, preloaded = {.preload = true};
+static const struct wrap_how alone,
+    preloaded = {.preload = true},
+    forced = {.preload = true, .env = {"HAKMEM_FORCE_LIBC_ALLOC=1"}};
 
 #define WHERE "plain"
 
@@ -38,10 +40,7 @@ Test(whose, a_library_opened_with_deepbind_by_a_program_that_is_linked)
 Test(whose, deepbind_is_kept_if_asked_for)
 {
     static const struct wrap_how keep = {.preload = true,
-                                         .env = {"HAKMEM_DEEPBIND=keep"}},
-                                 forced = {
-                                     .preload = true,
-                                     .env = {"HAKMEM_FORCE_LIBC_ALLOC=1"}};
+                                         .env = {"HAKMEM_DEEPBIND=keep"}};
     struct wrap_said said;
 
     wrap_try(&said, &keep,
@@ -94,9 +93,6 @@ Test(whose, a_library_that_audits)
 
 Test(whose, names_looked_up_in_the_c_library)
 {
-    static const struct wrap_how forced = {
-        .preload = true, .env = {"HAKMEM_FORCE_LIBC_ALLOC=1"}};
-
     expect_well(wrap_program("plain/handles"));
     wrap_expect(&forced, "well\n", "", wrap_program("plain/handles"));
     wrap_expect(&alone, "well\n", "", wrap_program("shared/handles"));
@@ -125,6 +121,15 @@ Test(whose, a_program_with_a_malloc_of_its_own)
 {
     expect_well(wrap_program("plain/ownmalloc"),
                 wrap_program("plain/libplugin.so"));
+    wrap_expect(&forced, "well\n", "", wrap_program("plain/ownmalloc"),
+                wrap_program("plain/libplugin.so"));
+}
+
+Test(whose, a_program_that_calls_the_c_librarys_malloc_by_its_own_name)
+{
+    expect_well(wrap_program("plain/libcnames"));
+    expect_well(wrap_program("plain/libcnames_wraps"));
+    wrap_expect(&alone, "well\n", "", wrap_program("archive/libcnames"));
 }
 
 /* glibc's debugging library behind us is not asked, but does no harm. */

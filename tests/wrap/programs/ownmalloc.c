@@ -47,6 +47,40 @@ void *realloc(void *p, size_t size)
     return moved;
 }
 
+/* The names glibc has for itself, too. */
+void *__libc_malloc(size_t size)
+{
+    return malloc(size);
+}
+
+void *__libc_calloc(size_t count, size_t size)
+{
+    return calloc(count, size);
+}
+
+void *__libc_realloc(void *p, size_t size)
+{
+    return realloc(p, size);
+}
+
+void __libc_free(void *p)
+{
+    free(p);
+}
+
+/* With HAKMEM_FORCE_LIBC_ALLOC=1 operator new, still ours, leads back here. */
+static void use_new(void)
+{
+    void *(*new_of)(size_t);
+    void (*delete_of)(void *);
+
+    *(void **)&new_of = dlsym(RTLD_DEFAULT, "_Znwm");
+    *(void **)&delete_of = dlsym(RTLD_DEFAULT, "_ZdlPv");
+    if (new_of != NULL && delete_of != NULL) {
+        delete_of(new_of(100));
+    }
+}
+
 int main(int argc, char **argv)
 {
     void *library, *(*give)(size_t), *libc = dlopen("libc.so.6", RTLD_LAZY);
@@ -70,6 +104,7 @@ int main(int argc, char **argv)
     NEED((void *)give != (void *)malloc);
     take(give(100));
     NEED(!owned(give(100)));
-    printf("well\n");
+    use_new();
+    puts("well");
     return 0;
 }
