@@ -49,34 +49,32 @@ WEAK void *___dlmopen(Lmid_t space, const char *file, int mode);
 WEAK void *___dlsym(void *handle, const char *name);
 extern __typeof__(dlvsym) dlvsym WEAK;
 
-/* With the version that a name has had from the beginning. */
-static const struct {
-    const char *name, *version;
-} wanted[FUNCTIONS] = {
+/* The version that dlsym has had from the beginning. */
 #ifdef __x86_64__
-    [DLOPEN] = {"dlopen", "GLIBC_2.2.5"},
-    [DLMOPEN] = {"dlmopen", "GLIBC_2.3.4"},
-    [DLSYM] = {"dlsym", "GLIBC_2.2.5"},
+#define DLSYM_VERSION "GLIBC_2.2.5"
 #else
-    [DLOPEN] = {"dlopen", "GLIBC_2.17"},
-    [DLMOPEN] = {"dlmopen", "GLIBC_2.17"},
-    [DLSYM] = {"dlsym", "GLIBC_2.17"},
+#define DLSYM_VERSION "GLIBC_2.17"
 #endif
-};
 
+/* The C library's own dlsym finds what is next, which may be another's. */
 static hak_function *look_up(enum function which)
 {
+    static const char *const names[FUNCTIONS] = {
+        [DLOPEN] = "dlopen", [DLMOPEN] = "dlmopen", [DLSYM] = "dlsym"};
     hak_function *const linked[FUNCTIONS] = {
         [DLOPEN] = (hak_function *)___dlopen,
         [DLMOPEN] = (hak_function *)___dlmopen,
         [DLSYM] = (hak_function *)___dlsym,
     };
+    void *(*find)(void *, const char *);
 
     if (linked[which] != NULL || dlvsym == NULL) {
         return linked[which];
     }
-    return __extension__(hak_function *)
-        dlvsym(RTLD_NEXT, wanted[which].name, wanted[which].version);
+    *(void **)&find = dlvsym(RTLD_NEXT, "dlsym", DLSYM_VERSION);
+    return __extension__(hak_function *)(find != NULL
+                                             ? find(RTLD_NEXT, names[which])
+                                             : NULL);
 }
 
 /* The function that comes after ours; NULL: a static program without it. */

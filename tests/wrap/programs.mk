@@ -20,7 +20,7 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork opens opens_cxx cxx \
         early libearly.so libatfork.so libopened.so libcxx.so plugins handles \
         libcnames libcnames_wraps opener ownmalloc debugs libplugin.so libprivate.so libouter.so \
-        inner/libinner.so libopener.so libaudit.so) \
+        inner/libinner.so libopener.so libaudit.so libwraps.so) \
     $(addprefix shared/,behaviour before cxx plugins handles) \
     $(addprefix archive/,behaviour sized before cxx cxx_static_runtime secret plugins \
         handles libcnames links links_lto links_shared) \

@@ -89,6 +89,36 @@ Test(whose, a_library_that_audits)
     free(audit);
 }
 
+/* Another library wraps dlopen and dlsym, too, before us or behind us. */
+Test(whose, libraries_opened_where_others_wrap_dlopen)
+{
+    static const char *const orders[] = {"LD_PRELOAD=%1$s %2$s",
+                                         "LD_PRELOAD=%2$s %1$s"};
+    static const struct wrap_how calls = {.env = {"PROGRAM_CALLS=1"}};
+
+    for (int i = 0; i < 2; i++) {
+        struct wrap_said said;
+        char *preload;
+        int opens = 0, lookups = 0;
+
+        cr_assert_gt(asprintf(&preload, orders[i], wrap_path("libhakmem.so"),
+                              wrap_program("plain/libwraps.so")),
+                     0);
+        wrap_run(&said, &calls, "env", preload, wrap_program("plain/plugins"),
+                 "deepbind", wrap_program(WHERE));
+        cr_assert_str_eq(said.out, "well\n");
+        cr_assert_eq(sscanf(said.err, "opens %d, lookups %d", &opens, &lookups),
+                     2);
+        cr_assert(opens > 60 && lookups > 100, "%s: said %s", preload,
+                  said.err);
+        wrap_done(&said);
+        wrap_run(&said, &alone, "env", preload, wrap_program("plain/handles"));
+        cr_assert_str_eq(said.out, "well\n");
+        wrap_done(&said);
+        free(preload);
+    }
+}
+
 /* ---- functions that are looked up --------------------------------------- */
 
 Test(whose, names_looked_up_in_the_c_library)
