@@ -90,8 +90,9 @@ FLAGS := -std=gnu11 -D_GNU_SOURCE= $(DEBUG_INFO) -fPIC -fvisibility=hidden \
     -DHAK_VERSION_STRING='"$(VERSION)"' $(VARIANT_$(VARIANT)) \
     $(if $(filter 1,$(HARDENED)),-DHAK_HARDENED=1)
 
-# CFLAGS and LDFLAGS are the user's and come last.
-COMPILE = $(CC) $(FLAGS) $(CFLAGS) -MMD -MP
+# CFLAGS and LDFLAGS are the user's and come last. But -flto: what a member of
+# an archive defines in assembler, or is put together by `ld -r`, would be lost.
+COMPILE = $(CC) $(FLAGS) $(CFLAGS) -fno-lto -MMD -MP
 LINK = $(CC) -pthread $(filter -fsanitize=%,$(FLAGS)) $(LDFLAGS)
 
 # Everything compiled depends on this file, which changes when a flag does.
