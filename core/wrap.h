@@ -21,6 +21,8 @@
 #ifndef HAK_WRAP_H
 #define HAK_WRAP_H
 
+#include <malloc.h>
+
 #include "hot.h"
 #include "lane.h"
 #include "libc.h"
@@ -84,6 +86,13 @@ HAK_NOINLINE void hak_wrap_free(void *p);
 void hak_wrap_defer(void *p);
 
 /* Names of the C library's that its headers may not have. */
+#if !__GLIBC_PREREQ(2, 33)
+struct mallinfo2 {
+    size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks,
+        fordblks, keepcost;
+};
+#endif
+HAK_API struct mallinfo2 mallinfo2(void);
 HAK_API void cfree(void *p);
 HAK_API void __libc_free(void *p);
 HAK_API void *__libc_realloc(void *p, size_t size);

@@ -47,7 +47,12 @@ enum function { DLOPEN, DLMOPEN, DLSYM, FUNCTIONS };
 WEAK void *___dlopen(const char *file, int mode);
 WEAK void *___dlmopen(Lmid_t space, const char *file, int mode);
 WEAK void *___dlsym(void *handle, const char *name);
+#if __GLIBC_PREREQ(2, 34)
 extern __typeof__(dlvsym) dlvsym WEAK;
+#define HAS_DLVSYM (dlvsym != NULL)
+#else
+#define HAS_DLVSYM true /* it is in libdl, which must be linked then */
+#endif
 
 /* The version that dlsym has had from the beginning. */
 #ifdef __x86_64__
@@ -68,7 +73,7 @@ static hak_function *look_up(enum function which)
     };
     void *(*find)(void *, const char *);
 
-    if (linked[which] != NULL || dlvsym == NULL) {
+    if (linked[which] != NULL || !HAS_DLVSYM) {
         return linked[which];
     }
     *(void **)&find = dlvsym(RTLD_NEXT, "dlsym", DLSYM_VERSION);

@@ -9,7 +9,6 @@
 #include "wrap.h"
 
 HAK_API int malloc_trim(size_t pad);
-HAK_API struct mallinfo2 mallinfo2(void);
 HAK_API struct mallinfo mallinfo(void);
 HAK_API void malloc_stats(void);
 
