@@ -224,7 +224,9 @@ static HAK_NOINLINE void free_sized_slow(void *p, size_t size,
 {
     size_t usable;
 
-    if (p != NULL && hak_range_owns(p)) {
+    /* In a fork the locks that it would take are held. */
+    if (p != NULL && hak_range_owns(p) &&
+        (hak_wrap_flags & HAK_WRAP_FORKING) == 0) {
         usable = hak_lane_usable(p, caller);
         if (size > usable || (HAK_HARD && size != usable)) {
             hak_fatal("%s(%p, %zu): the block has %zu bytes", caller, p, size,
