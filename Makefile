@@ -12,7 +12,8 @@
 #
 # What is built:
 #   $(BUILD)/libhakmem.so       malloc and its kin: to preload, or -lhakmem
-#   $(BUILD)/libhakmem.a        the same for static linking
+#   $(BUILD)/libhakmem.a        the same for static linking: leads the linker to
+#                               libhakmem_malloc.a and hakmem_malloc.o beside it
 #   $(BUILD)/libhakmem_core.a   the core alone, hak_* names: include/hakmem.h
 #   $(BUILD)/libhakmem_lua.a    the core and the Lua adapter
 #   $(BUILD)/lua/hakmem.so      the Lua module: LUA_CPATH=$(BUILD)/lua/?.so
@@ -89,8 +90,9 @@ FLAGS := -std=gnu11 -D_GNU_SOURCE= $(DEBUG_INFO) -fPIC -fvisibility=hidden \
     -DHAK_VERSION_STRING='"$(VERSION)"' $(VARIANT_$(VARIANT)) \
     $(if $(filter 1,$(HARDENED)),-DHAK_HARDENED=1)
 
-# CFLAGS and LDFLAGS are the user's and come last.
-COMPILE = $(CC) $(FLAGS) $(CFLAGS) -MMD -MP
+# CFLAGS and LDFLAGS are the user's and come last. But -flto: what a member of
+# an archive defines in assembler, or is put together by `ld -r`, would be lost.
+COMPILE = $(CC) $(FLAGS) $(CFLAGS) -fno-lto -MMD -MP
 LINK = $(CC) -pthread $(filter -fsanitize=%,$(FLAGS)) $(LDFLAGS)
 
 # Everything compiled depends on this file, which changes when a flag does.
@@ -107,8 +109,9 @@ $(STAMP):
 
 # libc_real.c is for the libraries in which malloc is ours, libc_plain.c for
 # the others.
-WRAP := $(wildcard core/wrap*.c) core/libc_real.c
-CORE := $(filter-out $(WRAP) $(if $(filter 1,$(HARDENED)),,core/hard%.c), \
+NEED := core/wrap_need.c
+WRAP := $(filter-out $(NEED),$(wildcard core/wrap*.c)) core/libc_real.c
+CORE := $(filter-out $(WRAP) $(NEED) $(if $(filter 1,$(HARDENED)),,core/hard%.c), \
     $(wildcard core/*.c))
 LUA := $(wildcard adapters/lua/*.c)
 
@@ -346,12 +349,14 @@ WRAPPED := $(filter-out core/libc_plain.c,$(CORE)) $(WRAP)
 SONAME := libhakmem.so.$(VERSION_MAJOR)
 
 # -Bsymbolic: our own calls stay here, even in a program that has another copy
-# of the core in it. nodelete: threads end in it when it would be gone.
+# of the core in it. nodelete: threads end in it when it would be gone. -ldl:
+# before glibc 2.34 dlsym is there.
 $(BUILD)/libhakmem.so: $(WRAPPED:%.c=$(BUILD)/obj/%.o)
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -o $@ $(filter %.o,$^) \
-	    -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,now -Wl,-z,defs -Wl,--as-needed
+	    -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,-z,now -Wl,-z,defs \
+	    -Wl,--no-as-needed -ldl -Wl,--as-needed
 	$(Q)ln -sf $(@F) $(BUILD)/$(SONAME)
 
 # One member holds all names of C, so that a program gets all of them or none.
@@ -365,8 +370,18 @@ $(BUILD)/obj/static/wrap_new.o: core/wrap_new.c $(STAMP)
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -fexceptions -DHAK_STATIC_NEW=1 -c $< -o $@
 
-$(BUILD)/libhakmem.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
+$(BUILD)/libhakmem_malloc.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
     $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out core/libc_plain.c,$(CORE)))
+
+# From the archive malloc is taken if it is asked for, which hakmem_malloc.o
+# does (core/wrap_need.c). Linkers look beside the script first. Not EXTERN:
+# mold does not know it.
+$(BUILD)/hakmem_malloc.o: $(BUILD)/obj/$(NEED:.c=.o)
+	$(Q)cp $< $@
+$(BUILD)/libhakmem.a: $(BUILD)/libhakmem_malloc.a $(BUILD)/hakmem_malloc.o $(STAMP)
+	$(SAY) LINK $@
+	$(Q)printf '/* GNU ld script: HAKMEM %s */\nINPUT(%s %s)\n' $(VERSION) \
+	    hakmem_malloc.o libhakmem_malloc.a >$@
 
 # ---- tests ------------------------------------------------------------------
 
@@ -652,14 +667,22 @@ $(NGINX_MODULE): $(NGINX_LIBRARY)
 $(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
 
 HEADERS := hakmem.h hakmem_lua.h hakmem_ngx.h hakmem_stats.def
-LIBS := libhakmem.a libhakmem_core.a libhakmem_lua.a
+PACKAGES := hakmem hakmem_core hakmem_lua
+LIBS := libhakmem.a libhakmem_malloc.a hakmem_malloc.o libhakmem_core.a \
+    libhakmem_lua.a
+
+# Lua 5.4 has a name of its own on every system; with none of them found the
+# package leaves it to the host.
+LUA_PACKAGE ?= $(shell for name in lua5.4 lua-5.4 lua54 lua; do \
+    pkg-config --exists "$$name >= 5.4" "$$name < 5.5" 2>/dev/null && \
+    echo $$name && break; done)
 
 # A page for each function, which leads to the page that has it.
 LINKS = $(shell $(PYTHON) docs/make-man.py --links | sed 's/ .*//')
 INSTALLED = $(HEADERS:%=$(INCLUDEDIR)/%) $(LIBS:%=$(LIBDIR)/%) \
     $(foreach lib,$(SHARED),$(LIBDIR)/$(lib) $(LIBDIR)/$(lib).$(VERSION_MAJOR) \
         $(LIBDIR)/$(lib).$(VERSION)) \
-    $(LUADIR)/hakmem.so $(PKGCONFIGDIR)/hakmem.pc \
+    $(LUADIR)/hakmem.so $(PACKAGES:%=$(PKGCONFIGDIR)/%.pc) \
     $(foreach page,$(PAGES) $(LINKS),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page))
 
 install: lib lua docs $(SHARED:%=$(BUILD)/%) ## install below PREFIX (DESTDIR before it)
@@ -673,9 +696,11 @@ install: lib lua docs $(SHARED:%=$(BUILD)/%) ## install below PREFIX (DESTDIR be
 	    ln -sf "$$lib.$(VERSION)" "$$lib.$(VERSION_MAJOR)"; \
 	    ln -sf "$$lib.$(VERSION_MAJOR)" "$$lib"; done
 	$(Q)install -m 755 $(BUILD)/lua/hakmem.so '$(DESTDIR)$(LUADIR)'
-	$(Q)sed -e 1d -e 's,@PREFIX@,$(PREFIX),' -e 's,@LIBDIR@,$(LIBDIR),' \
-	    -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' -e 's,@VERSION@,$(VERSION),' \
-	    hakmem.pc.in >'$(DESTDIR)$(PKGCONFIGDIR)/hakmem.pc'
+	$(Q)set -e; for name in $(PACKAGES); do sed -e 1d -e 's,@PREFIX@,$(PREFIX),' \
+	    -e 's,@LIBDIR@,$(LIBDIR),' -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' \
+	    -e 's,@VERSION@,$(VERSION),' $(if $(LUA_PACKAGE),-e \
+	    's|@LUA@|$(LUA_PACKAGE)|',-e /@LUA@/d) "$$name.pc.in" \
+	    >'$(DESTDIR)$(PKGCONFIGDIR)'/"$$name.pc"; done
 	$(Q)for page in $(PAGES); do install -m 644 $(BUILD)/man/$$page \
 	    '$(DESTDIR)$(MANDIR)'/man$${page##*.} || exit 1; done
 	$(Q)$(PYTHON) docs/make-man.py --links | while read -r name page; do \

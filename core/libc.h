@@ -28,6 +28,14 @@ void *hak_libc_memalign(size_t alignment, size_t size);
 size_t hak_libc_usable_size(void *p);
 
 /*
+ * libc_real.c alone: has the C library's allocator begin, if it has not. Its
+ * beginning may be a cancellation point (glibc 2.36 draws a random number), and
+ * is not done again: a thread that was cancelled there would leave it half
+ * made. Here it can't be. The functions above do it by themselves.
+ */
+void hak_libc_start(void);
+
+/*
  * libc_real.c alone: the definition of a function that comes after ours in
  * the order in which libraries are searched, or NULL.
  */

@@ -2,15 +2,18 @@
  * libc_real.c - the C library's own allocator, in a program where malloc is
  * ours.
  *
- * glibc shows it as __libc_malloc and so on. The references are weak: a static
- * program has no second allocator, since the linker takes one malloc. There
- * every block is a mapping of its own, with its bounds in front of it; that
+ * glibc shows it as __libc_malloc and so on; of these __libc_free and
+ * __libc_realloc are ours as well (wrap.c), and the real ones are looked up.
+ * The references are weak: a static program has no second allocator, since the
+ * linker takes one malloc. There every block is a mapping of its own, with its bounds in front of it; that
  * is slow and wastes most of a page, but it is only for what the lanes refuse.
  */
 #include "libc.h"
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "os.h"
@@ -19,11 +22,15 @@
 
 WEAK void *__libc_malloc(size_t size);
 WEAK void *__libc_calloc(size_t count, size_t size);
-WEAK void *__libc_realloc(void *p, size_t size);
 WEAK void *__libc_memalign(size_t alignment, size_t size);
+/* These are ours. */
 WEAK void __libc_free(void *p);
+WEAK void *__libc_realloc(void *p, size_t size);
 /* Weak: a static program that does not ask for it shall not get it. */
 extern __typeof__(dlsym) dlsym WEAK;
+/* Its r_map is the program, a handle for dlsym; by dlopen it would be too, but
+ * of that the linker warns in static programs. */
+extern __typeof__(_r_debug) _r_debug WEAK;
 
 /* ---- without a C library's allocator ------------------------------------ */
 
@@ -95,33 +102,119 @@ static void *own_realloc(void *p, size_t size)
 
 /* ---- with it ------------------------------------------------------------ */
 
+/* What has to be looked up: `ours` is what we have by that name. */
+struct next {
+    const char *name;
+    hak_function *ours;
+    _Atomic(hak_function *) found;
+};
+
+static struct next next_free = {.name = "__libc_free",
+                                .ours = (hak_function *)__libc_free},
+                   next_realloc = {.name = "__libc_realloc",
+                                   .ours = (hak_function *)__libc_realloc},
+                   next_usable = {.name = "malloc_usable_size"};
+
+/*
+ * Who has __libc_malloc has the others as well: as a rule the C library, which
+ * comes next. A program that brings another allocator with all of its names
+ * comes first.
+ */
+static hak_function *look_up(const struct next *next)
+{
+    hak_function *found = NULL;
+
+    if (next->ours != NULL && &_r_debug != NULL && _r_debug.r_map != NULL &&
+        hak_libc_next("__libc_malloc") != (hak_function *)__libc_malloc) {
+        found = __extension__(hak_function *) dlsym(_r_debug.r_map, next->name);
+    }
+    return found != NULL && found != next->ours ? found
+                                                : hak_libc_next(next->name);
+}
+
+static hak_function *next_of(struct next *next)
+{
+    hak_function *found =
+        atomic_load_explicit(&next->found, memory_order_relaxed);
+
+    if (HAK_UNLIKELY(found == NULL)) {
+        found = look_up(next);
+        atomic_store_explicit(&next->found, found, memory_order_relaxed);
+    }
+    return found;
+}
+
+/*
+ * Later the dynamic linker's lock may be another thread's, who waits for us.
+ * What is asked for earlier is found then.
+ */
+__attribute__((constructor(101))) static void load(void)
+{
+    if (__libc_malloc != NULL) {
+        next_of(&next_free);
+        next_of(&next_realloc);
+        next_of(&next_usable);
+    }
+}
+
+void hak_libc_start(void)
+{
+    static _Atomic(void *) first; /* its first block, which it keeps */
+    int state;
+
+    if (atomic_load_explicit(&first, memory_order_acquire) == NULL &&
+        __libc_malloc != NULL) {
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+        atomic_store_explicit(&first, __libc_malloc(1), memory_order_release);
+        pthread_setcancelstate(state, NULL);
+    }
+}
+
 void *hak_libc_malloc(size_t size)
 {
+    hak_libc_start();
     return __libc_malloc != NULL ? __libc_malloc(size) : own_alloc(16, size);
 }
 
 void *hak_libc_zalloc(size_t size)
 {
+    hak_libc_start();
     return __libc_calloc != NULL ? __libc_calloc(1, size) : own_alloc(16, size);
 }
 
 void *hak_libc_realloc(void *p, size_t size)
 {
-    return __libc_realloc != NULL ? __libc_realloc(p, size)
-                                  : own_realloc(p, size);
+    void *(*next)(void *, size_t);
+
+    if (__libc_malloc == NULL) {
+        return own_realloc(p, size);
+    }
+    hak_libc_start();
+    next = (void *(*)(void *, size_t))next_of(&next_realloc);
+    if (next == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return next(p, size);
 }
 
 void hak_libc_free(void *p)
 {
-    if (__libc_free != NULL) {
-        __libc_free(p);
-    } else {
+    void (*next)(void *);
+
+    if (__libc_malloc == NULL) {
         own_free(p);
+        return;
+    }
+    next = (void (*)(void *))next_of(&next_free);
+    if (next != NULL) {
+        next(p);
     }
 }
 
 void *hak_libc_memalign(size_t alignment, size_t size)
 {
+    hak_libc_start();
     return __libc_memalign != NULL ? __libc_memalign(alignment, size)
                                    : own_alloc(alignment, size);
 }
@@ -132,19 +225,13 @@ hak_function *hak_libc_next(const char *name)
                                                        : NULL);
 }
 
-/* The one that glibc has under no second name. */
 size_t hak_libc_usable_size(void *p)
 {
-    typedef size_t usable_size(void *);
-    static _Atomic(usable_size *) next;
-    usable_size *found = atomic_load_explicit(&next, memory_order_relaxed);
+    size_t (*next)(void *);
 
     if (p == NULL || __libc_malloc == NULL) {
         return p != NULL ? own_usable(p) : 0;
     }
-    if (found == NULL) {
-        found = (usable_size *)hak_libc_next("malloc_usable_size");
-        atomic_store_explicit(&next, found, memory_order_relaxed);
-    }
-    return found != NULL ? found(p) : 0;
+    next = (size_t(*)(void *))next_of(&next_usable);
+    return next != NULL ? next(p) : 0;
 }

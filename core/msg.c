@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { LINE_MAX_BYTES = 512, KEPT_FROM = 100 };
@@ -50,12 +51,16 @@ int hak_msg_fd(void)
     return fd;
 }
 
+/*
+ * write() is a point where a cancelled thread ends, and this one may hold a
+ * lock of ours; the bare system call is none.
+ */
 void hak_msg_write(int fd, const char *text, size_t length)
 {
     int saved = errno;
 
     while (length > 0) {
-        ssize_t n = write(fd, text, length);
+        long n = syscall(SYS_write, fd, text, length);
 
         if (n == 0 || (n < 0 && errno != EINTR)) {
             break; /* nothing can be done about it */

@@ -16,7 +16,8 @@ HAK_COLD void hak_warn(const char *format, ...) HAK_PRINTF(1, 2);
 
 /*
  * Writes a text of any length as it is, to any descriptor, in as many calls as
- * it takes. What can't be written is lost. errno is kept.
+ * it takes. What can't be written is lost. errno is kept. No message is a
+ * cancellation point.
  */
 void hak_msg_write(int fd, const char *text, size_t length);
 

@@ -22,6 +22,9 @@ enum hak_huge { HAK_HUGE_AUTO, HAK_HUGE_ALWAYS, HAK_HUGE_NEVER };
 /* Values of HAK_OPT_show_stats, likewise. */
 enum hak_show { HAK_SHOW_NOT, HAK_SHOW_TABLE, HAK_SHOW_JSON, HAK_SHOW_PROM };
 
+/* Values of HAK_OPT_deepbind, likewise. */
+enum hak_deepbind { HAK_DEEPBIND_DROP, HAK_DEEPBIND_KEEP };
+
 enum hak_option {
 #define HAK_OPTION(type, name, ...) HAK_OPT_##name,
 #include "options.def"

@@ -391,7 +391,8 @@ void hak_os_random(void *buffer, size_t size)
     const unsigned char *given = (void *)getauxval(AT_RANDOM);
     uint64_t mix = hak_os_clock() ^ (uintptr_t)buffer;
 
-    if (getrandom(buffer, size, GRND_NONBLOCK) == (ssize_t)size) {
+    /* By the system call: the C library's is a cancellation point. */
+    if (syscall(SYS_getrandom, buffer, size, GRND_NONBLOCK) == (long)size) {
         return;
     }
     for (size_t i = 0; i < size; i++) {

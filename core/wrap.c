@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "msg.h"
 #include "wrap.h"
 
 /* <stdlib.h> and <malloc.h> would say the same without visibility. */
@@ -16,7 +17,6 @@ HAK_API void *calloc(size_t count, size_t size);
 HAK_API void *realloc(void *p, size_t size);
 HAK_API void *reallocarray(void *p, size_t count, size_t size);
 HAK_API void free(void *p);
-HAK_API void cfree(void *p);
 HAK_API int posix_memalign(void **out, size_t alignment, size_t size);
 HAK_API void *aligned_alloc(size_t alignment, size_t size);
 HAK_API void *memalign(size_t alignment, size_t size);
@@ -195,6 +195,66 @@ void *reallocarray(void *p, size_t count, size_t size)
         return no_memory();
     }
     return realloc(p, bytes);
+}
+
+/*
+ * glibc's malloc by its own names, for programs that wrap it by these: of them
+ * the two that are given a block. It may be ours.
+ */
+void __libc_free(void *p)
+{
+    free(p);
+}
+
+void *__libc_realloc(void *p, size_t size)
+{
+    return realloc(p, size);
+}
+
+/* ---- with the size ------------------------------------------------------ */
+
+/*
+ * C23's, of which C libraries before glibc 2.43 know nothing. A size that is
+ * larger than the block is fatal; in the hardened build, which knows what was
+ * asked for, any other. Weak: a program linked with libhakmem.a may have its
+ * own, which a compiler's age made necessary.
+ */
+#define WEAK __attribute__((weak))
+
+static HAK_NOINLINE void free_sized_slow(void *p, size_t size,
+                                         const char *caller)
+{
+    size_t usable;
+
+    /* In a signal's handler its thread may hold the locks that it takes. */
+    if (p != NULL && hak_range_owns(p) &&
+        (hak_wrap_flags & HAK_WRAP_INSIDE) == 0) {
+        usable = hak_lane_usable(p, caller);
+        if (size > usable || (HAK_HARD && size != usable)) {
+            hak_fatal("%s(%p, %zu): the block has %zu bytes", caller, p, size,
+                      usable);
+        }
+    }
+    free(p);
+}
+
+WEAK void free_sized(void *p, size_t size)
+{
+    if (HAK_HARD || HAK_UNLIKELY(!hak_hot_free(p, size))) {
+        free_sized_slow(p, size, "free_sized");
+    }
+}
+
+/* aligned_alloc's 0 counts as an alignment, too. */
+WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
+{
+    if (HAK_UNLIKELY(alignment != 0 && ((uintptr_t)p & (alignment - 1)) != 0)) {
+        hak_fatal("free_aligned_sized(%p, %zu, %zu): not aligned so", p,
+                  alignment, size);
+    }
+    if (HAK_HARD || HAK_UNLIKELY(!hak_hot_free(p, size))) {
+        free_sized_slow(p, size, "free_aligned_sized");
+    }
 }
 
 /* ---- aligned blocks ----------------------------------------------------- */

@@ -22,6 +22,8 @@
 #ifndef HAK_WRAP_H
 #define HAK_WRAP_H
 
+#include <malloc.h>
+
 #include "hot.h"
 #include "lane.h"
 #include "libc.h"
@@ -82,5 +84,19 @@ HAK_NOINLINE void hak_wrap_free(void *p);
 
 /* Frees p, a block of ours, when the thread next comes into the lanes. */
 void hak_wrap_defer(void *p);
+
+/* Names of the C library's that its headers may not have. */
+#if !__GLIBC_PREREQ(2, 33)
+struct mallinfo2 {
+    size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks,
+        fordblks, keepcost;
+};
+#endif
+HAK_API struct mallinfo2 mallinfo2(void);
+HAK_API void cfree(void *p);
+HAK_API void __libc_free(void *p);
+HAK_API void *__libc_realloc(void *p, size_t size);
+HAK_API void free_sized(void *p, size_t size);
+HAK_API void free_aligned_sized(void *p, size_t alignment, size_t size);
 
 #endif /* HAK_WRAP_H */

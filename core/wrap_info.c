@@ -9,7 +9,6 @@
 #include "wrap.h"
 
 HAK_API int malloc_trim(size_t pad);
-HAK_API struct mallinfo2 mallinfo2(void);
 HAK_API struct mallinfo mallinfo(void);
 HAK_API void malloc_stats(void);
 
@@ -18,6 +17,7 @@ int malloc_trim(size_t pad)
     int (*next)(size_t) = (int (*)(size_t))hak_libc_next("malloc_trim");
     bool ours = hak_trim() != 0;
 
+    hak_libc_start();
     return (next != NULL && next(pad) != 0) || ours;
 }
 
@@ -49,6 +49,7 @@ struct mallinfo2 mallinfo2(void)
     struct mallinfo2 info = {0};
 
     if (next != NULL) {
+        hak_libc_start();
         info = next();
     }
     add_ours(&info);
@@ -82,6 +83,7 @@ void malloc_stats(void)
 
     hak_msg_write(STDERR_FILENO, text, hak_min(length, sizeof(text) - 1));
     if (next != NULL) {
+        hak_libc_start();
         next();
     }
 }

@@ -61,7 +61,9 @@ expected() {
         printf './lib/%s\n' "$library" "$library.$major" "$library.$version"
     done
     echo ./lib/lua/5.4/hakmem.so
-    echo ./lib/pkgconfig/hakmem.pc
+    for package in hakmem hakmem_core hakmem_lua; do
+        echo "./lib/pkgconfig/$package.pc"
+    done
     for page in hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hakmem_py.1 \
         hak_malloc.3 hak_lua_alloc.3 ngx_hak_palloc.3; do
         echo "./share/man/man${page##*.}/$page"
@@ -89,6 +91,26 @@ int main(void)
 }
 END
 
+# Nothing in it calls a function of HAKMEM's, and what calls malloc is built in.
+cat >"$dir/plain.c" <<'END'
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(int argc, char **argv)
+{
+    char *text = malloc((size_t)argc + 5000);
+
+    if (text == NULL) {
+        return 1;
+    }
+    strcpy(text, argv[argc - 1]);
+    puts(strrchr(text, '/') + 1);
+    free(text);
+    return 0;
+}
+END
+
 cat >"$dir/host.c" <<'END'
 #include <hakmem_lua.h>
 #include <lauxlib.h>
@@ -109,10 +131,11 @@ int main(void)
 }
 END
 
-# As pkg-config tells it, where the package is not where it says it is.
+# As pkg-config tells it, where the package is not where it says it is. What is
+# of other packages lies outside the stage.
 pkg() {
-    PKG_CONFIG_LIBDIR=$top/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage \
-        pkg-config "$@"
+    PKG_CONFIG_LIBDIR=$top/lib/pkgconfig:$(pkg-config --variable pc_path pkg-config) \
+        pkg-config "$@" | sed "s,$prefix,$top,g"
 }
 
 # compile OUT SOURCE WORDS...: as a strict user would.
@@ -143,10 +166,29 @@ check 'it runs' says "$version" "$dir/program"
 check 'a program is built with the archive' compile static program.c \
     "$(pkg --cflags hakmem) $top/lib/libhakmem.a -pthread"
 check 'it runs' says "$version" "$dir/static"
+check 'a program is built with the core' \
+    compile core program.c "$(pkg --cflags --libs hakmem_core)"
+check 'it runs' says "$version" "$dir/core"
+check 'its malloc is not ours' sh -c "! nm '$dir/core' | grep -q ' [TW] malloc$'"
 check 'a host of Lua is built' compile host host.c \
-    "$(pkg --cflags hakmem) $(pkg-config --cflags lua5.4)" \
-    "-L$top/lib -lhakmem_lua $LUA_LIBS -lm -ldl -pthread"
+    "$(pkg --cflags --libs hakmem_lua)" "$LUA_LIBS -lm -ldl"
 check 'it runs' says 5000 "$dir/host"
+
+# A program that takes malloc alone, by LTO and without, linked in every way.
+for how in '' -flto '-static -O2' '-static -flto -O2' '-static-pie -flto'; do
+    case $how in
+    *-static*) libs=$(pkg --static --libs hakmem) ;;
+    *) libs=$(pkg --libs hakmem) ;;
+    esac
+    check "a program is built with '$how'" compile plain plain.c "$how $libs"
+    check 'it runs' says plain "$dir/plain"
+    check 'HAKMEM is in it' sh -c "HAKMEM_SHOW_STATS=1 \
+        LD_LIBRARY_PATH='$top/lib' '$dir/plain' 2>&1 | grep -q '^tiny  *[0-9]'"
+    check "a program is built with the archive and '$how'" \
+        compile plain plain.c "$how $top/lib/libhakmem.a -pthread"
+    check 'HAKMEM is in it' sh -c \
+        "HAKMEM_SHOW_STATS=1 '$dir/plain' 2>&1 | grep -q '^tiny  *[0-9]'"
+done
 check 'lua5.4 finds the module' env LUA_CPATH="$top/lib/lua/5.4/?.so" \
     lua5.4 -e "assert(require('hakmem').version == '$version')"
 if [ -n "$SHARED" ]; then

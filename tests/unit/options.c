@@ -32,7 +32,8 @@ Test(options, defaults)
     cr_assert_eq(hak_option(HAK_OPT_force_libc_alloc), 0);
     cr_assert_eq(hak_option(HAK_OPT_bench_fast_mode), 0);
     cr_assert_eq(hak_option(HAK_OPT_wrap_diag), 0);
-    cr_assert_eq((int)HAK_OPTIONS, 9, "a new option: test its default here");
+    cr_assert_eq(hak_option(HAK_OPT_deepbind), HAK_DEEPBIND_DROP);
+    cr_assert_eq((int)HAK_OPTIONS, 10, "a new option: test its default here");
 }
 
 /* One setting and the value that must come of it. */

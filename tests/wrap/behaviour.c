@@ -67,6 +67,67 @@ Test(behaviour, without_guards_for_small_sizes)
     expect_same(&fast, "plain/behaviour");
 }
 
+/* Not asked for malloc, the linker has to take ours all the same. */
+Test(behaviour, linked_where_nothing_asks_for_malloc)
+{
+    static const char *const programs[][2] = {
+        {"archive/links", "owned: 1 1 1\n"},
+        {"archive/links_lto", "owned: 1 1 1\n"},
+        {"archive/links_shared", "owned: 1\n"},
+        {"static/links_lto", "owned: 1 1 1\n"},
+        {"static/links_shared", "owned: 1\n"}};
+
+    for (int i = 0; i < 5; i++) {
+        wrap_expect(&alone, programs[i][1], "", wrap_program(programs[i][0]));
+    }
+}
+
+/* ---- C23 ---------------------------------------------------------------- */
+
+#ifdef HAK_HARDENED
+#define SEES_EVERY_SIZE true
+#else
+#define SEES_EVERY_SIZE false
+#endif
+
+Test(behaviour, sized_frees)
+{
+    wrap_expect(&alone, "well\n", "", wrap_program("plain/sized"));
+    wrap_expect(&preloaded, "well\n", "", wrap_program("plain/sized"));
+    wrap_expect(&alone, "well\n", "", wrap_program("archive/sized"));
+}
+
+Test(behaviour, sized_frees_with_a_wrong_size)
+{
+    static const struct {
+        const char *what, *said;
+        bool hardened;
+    } ways[] = {
+        {"too large", ", 200): the block has ", false},
+        {"far too large", ", 500000): the block has ", false},
+        {"too small", ", 99): the block has 100 bytes\n", true},
+        {"far too small", ", 5): the block has 100000 bytes\n", true},
+        {"not aligned", ", 1073741824, 16): not aligned so\n", false},
+    };
+
+    for (int i = 0; i < 5; i++) {
+        struct wrap_said said;
+
+        wrap_try(&said, &preloaded,
+                 (const char *const[]){wrap_program("plain/sized"),
+                                       ways[i].what, NULL});
+        if (ways[i].hardened && !SEES_EVERY_SIZE) {
+            cr_assert_eq(said.status, 0, "%s: %s", ways[i].what, said.err);
+        } else {
+            cr_assert(WIFSIGNALED(said.status));
+            cr_assert(strncmp(said.err, "hakmem: fatal: free_", 20) == 0);
+            cr_assert_not_null(strstr(said.err, ways[i].said), "said: %s",
+                               said.err);
+        }
+        wrap_done(&said);
+    }
+}
+
 /* ---- C++ ---------------------------------------------------------------- */
 
 Test(behaviour, cxx_preloaded)

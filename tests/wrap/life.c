@@ -147,6 +147,25 @@ Test(life, figures_at_exit_and_when_asked_for)
     wrap_done(&said);
 }
 
+/* ---- cancellation ------------------------------------------------------- */
+
+/* What we print is no point where a cancelled thread ends. */
+Test(life, a_cancelled_thread_ends_where_it_asks_to)
+{
+    static const struct wrap_how trace = {.preload = true,
+                                          .env = {"HAKMEM_TRACE=1"}};
+    struct wrap_said said;
+
+    wrap_run(&said, &alone, wrap_program("plain/cancels"));
+    cr_assert_str_eq(said.out, "reached: 5\n");
+    wrap_done(&said);
+    wrap_run(&said, &trace, wrap_program("plain/cancels"));
+    cr_assert_str_eq(said.out, "reached: 5\n");
+    cr_assert_not_null(strstr(said.err, "[SP_INTERNAL_ALLOC]"));
+    cr_assert_not_null(strstr(said.err, ": cancels, process "));
+    wrap_done(&said);
+}
+
 /* ---- rights ------------------------------------------------------------- */
 
 /* A program with more rights than its user takes no settings from him. */

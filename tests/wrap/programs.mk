@@ -17,12 +17,17 @@ PROGRAMS := tests/wrap/programs
 
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
-    $(addprefix plain/,behaviour owns misuse forks forks_atfork opens opens_cxx cxx \
-        early libearly.so libpages.so libatfork.so libopened.so libcxx.so \
-        libhandlers.so forkstorm forkstorm_core) \
-    $(addprefix shared/,behaviour before cxx forkstorm) \
-    $(addprefix archive/,behaviour before cxx cxx_static_runtime secret forkstorm) \
-    $(addprefix static/,behaviour forkstorm $(if $(filter ubsan,$(VARIANT)),,cxx)))
+    $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork \
+        opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
+        opener ownmalloc debugs forkstorm forkstorm_core \
+        libearly.so libpages.so libatfork.so libopened.so libcxx.so \
+        libplugin.so libprivate.so libouter.so inner/libinner.so libopener.so \
+        libaudit.so libwraps.so libhandlers.so) \
+    $(addprefix shared/,behaviour before cxx plugins handles forkstorm) \
+    $(addprefix archive/,behaviour sized before cxx cxx_static_runtime secret \
+        plugins handles libcnames links links_lto links_shared forkstorm) \
+    $(addprefix static/,behaviour links_lto links_shared forkstorm \
+        $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
 $(BUILD)/testing/tests/wrap/%.o: \
     FLAGS += $(if $(filter ubsan,$(VARIANT)),-DWRAP_SANITIZED=1)
@@ -49,6 +54,12 @@ PROGRAM_FLAGS := $(DEBUG_INFO) -O1 -fPIC -fno-builtin -Wall -Wextra -pthread -D_
 PROGRAM_C := $(CC) -std=gnu11 $(PROGRAM_FLAGS) $(CFLAGS)
 PROGRAM_CXX := $(CXX) -std=c++17 -fsized-deallocation $(PROGRAM_FLAGS) $(CXXFLAGS)
 
+# Sources once more, otherwise: as optimised when linked; with no call of
+# malloc.
+PROGRAM_LTO := -O2 -fbuiltin -flto
+PROGRAM_KIND = $(if $(filter %_lto,$(@F)),$(PROGRAM_LTO))$(if $(filter \
+    %_shared,$(@F)),-DPROGRAM_NO_MALLOC)
+
 # $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last.
 define program_rules
 $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP) \
@@ -61,6 +72,12 @@ $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP) $(NEEDS_$(1))
 	$$(SAY) CXX $$@
 	@mkdir -p $$(@D)
 	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
+
+$(addprefix $(BUILD)/$(PROGRAMS)/$(1)/links,_lto _shared): \
+    $(PROGRAMS)/links.c $(PROGRAMS)/program.h $(STAMP) $(NEEDS_$(1))
+	$$(SAY) CC $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(PROGRAM_C) $$(PROGRAM_KIND) -o $$@ $$< $(HOW_$(1))
 
 $(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.c $(PROGRAMS)/program.h $(STAMP)
 	$$(SAY) CC $$@
@@ -80,6 +97,26 @@ PROGRAM_BESIDE = -L$(@D) -Wl,-rpath,'$$ORIGIN'
 $(BUILD)/$(PROGRAMS)/plain/libearly.so: PROGRAM_LIBS := -Wl,-z,initfirst
 $(BUILD)/$(PROGRAMS)/plain/early: PROGRAM_LIBS = $(PROGRAM_BESIDE) -learly
 $(BUILD)/$(PROGRAMS)/plain/early: $(BUILD)/$(PROGRAMS)/plain/libearly.so
+
+$(BUILD)/$(PROGRAMS)/plain/libopener.so: PROGRAM_LIBS := -Wl,-z,initfirst \
+    -Wl,--enable-new-dtags,-rpath,'$$ORIGIN'
+$(BUILD)/$(PROGRAMS)/plain/opener: PROGRAM_LIBS = $(PROGRAM_BESIDE) -lopener
+$(BUILD)/$(PROGRAMS)/plain/opener: $(BUILD)/$(PROGRAMS)/plain/libopener.so
+$(BUILD)/$(PROGRAMS)/plain/debugs: PROGRAM_LIBS := -Wno-deprecated-declarations
+
+# libplugin.c in every kind.
+PLUGIN_private := -DPLUGIN_PRIVATE -Wl,-Bsymbolic
+PLUGIN_outer := -DPLUGIN_OPENS -Wl,--enable-new-dtags,-rpath,'$$ORIGIN/inner'
+$(addprefix $(BUILD)/$(PROGRAMS)/plain/,libprivate.so libouter.so \
+    inner/libinner.so): $(PROGRAMS)/libplugin.c $(PROGRAMS)/program.h $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(PROGRAM_C) -shared -o $@ $< $(PLUGIN_$(patsubst lib%.so,%,$(@F)))
+
+$(BUILD)/$(PROGRAMS)/plain/libcnames_wraps: $(PROGRAMS)/libcnames.c \
+    $(PROGRAMS)/program.h $(STAMP)
+	$(SAY) CC $@
+	$(Q)$(PROGRAM_C) -DPROGRAM_WRAPS -o $@ $<
 
 # The same sources once more, linked otherwise.
 $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
