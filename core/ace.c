@@ -19,6 +19,9 @@
 #define PURGE_LEAST (256 * HAK_KIB / HAK_PAGE)
 #define LONG_WAIT 8
 
+/* Under a limit on address space holes from here on are unmapped at once. */
+#define SHED_LEAST (128 * HAK_KIB / HAK_PAGE)
+
 _Atomic(uint32_t) hak_ace_due;
 
 static void mend(void);
@@ -32,11 +35,6 @@ static uint32_t top;    /* no superslab from here on was ever the lane's */
 static struct hak_lane_figures figures;
 
 /* ---- holes ------------------------------------------------------------------ */
-
-static char *address(uint32_t page)
-{
-    return (char *)hak_range.base + (size_t)page * HAK_PAGE;
-}
 
 static uint32_t delay(void)
 {
@@ -109,6 +107,7 @@ static bool super_add(void)
     hak_bits_set(meta->starts, 0, HAK_ACE_PAGES, false);
     hak_bits_set(meta->holes, 0, HAK_ACE_PAGES, false);
     hak_bits_set(meta->dirty, 0, HAK_ACE_PAGES, false);
+    hak_bits_set(meta->gone, 0, HAK_ACE_PAGES, false);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
         if ((warm >> n & 1) != 0) {
             hak_bits_set(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
@@ -125,21 +124,52 @@ static bool super_add(void)
     return true;
 }
 
-/* Gives back the superslab that the hole at `page` fills. */
-static void super_give(uint32_t page)
+/* A bit for each slab of the superslab that may have contents. */
+static uint32_t warm_slabs(const struct hak_ace_super *meta)
 {
-    const struct hak_ace_super *meta = hak_ace_super(page);
     uint32_t warm = 0;
 
-    hole_drop(page);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
         if (hak_bits_any(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
                          HAK_SLAB_SIZE / HAK_PAGE)) {
             warm |= (uint32_t)1 << n;
         }
     }
-    set_tags(page / HAK_ACE_PAGES, 0);
-    hak_range_supers_give(page / HAK_ACE_PAGES, 1, HAK_LANE_ACE, warm);
+    return warm;
+}
+
+/*
+ * Gives back the superslab that the hole at `page` fills. False: it was mapped
+ * in part and the system would not unmap the rest; it stays a hole.
+ */
+static bool super_give(uint32_t page)
+{
+    const struct hak_ace_super *meta = hak_ace_super(page);
+    uint32_t super = page / (uint32_t)HAK_ACE_PAGES;
+    bool bare = hak_bits_any(meta->gone, 0, HAK_ACE_PAGES);
+
+    if (bare) {
+        hak_ace_unmap(page, HAK_ACE_PAGES);
+        if (!hak_bits_all(meta->gone, 0, HAK_ACE_PAGES)) {
+            return false;
+        }
+    }
+    hole_drop(page);
+    set_tags(super, 0);
+    if (bare) {
+        hak_range_super_gone(super, HAK_LANE_ACE);
+    } else {
+        hak_range_supers_give(super, 1, HAK_LANE_ACE, warm_slabs(meta));
+    }
+    return true;
+}
+
+/* Under a limit on address space a hole of some length is unmapped. */
+static void shed(uint32_t page)
+{
+    if (hak_ace_hole(page)->pages >= SHED_LEAST && hak_range_limited()) {
+        hak_ace_unmap(page, hak_ace_hole(page)->pages);
+    }
 }
 
 /*
@@ -165,7 +195,7 @@ static bool cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
     super->owner[hak_ace_at(page) / 8] = owner;
     super->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
     if (HAK_HARD) {
-        hak_ace_note(address(page), false);
+        hak_ace_note(hak_ace_address(page), false);
     }
     return zero;
 }
@@ -196,8 +226,9 @@ static void join(uint32_t page, uint32_t pages, uint32_t now)
         }
     }
     hole_add(page, pages, now);
-    if (pages == HAK_ACE_PAGES && spares > SPARE_MOST) {
-        super_give(page);
+    if (pages < HAK_ACE_PAGES ||
+        (spares <= SPARE_MOST && !hak_range_limited()) || !super_give(page)) {
+        shed(page);
     }
 }
 
@@ -216,24 +247,81 @@ static void describe(uint32_t page, struct hak_ace_run *run)
     run->owner = hak_ace_super(page)->owner[hak_ace_at(page) / 8];
 }
 
+/* Unmaps the holes below `page` in its tree; the bytes. */
+static size_t shed_tree(uint32_t page)
+{
+    size_t bytes = 0;
+
+    for (; page != 0; page = hak_ace_hole(page)->right) {
+        bytes += shed_tree(hak_ace_hole(page)->left);
+        bytes += hak_ace_unmap(page, hak_ace_hole(page)->pages);
+    }
+    return bytes;
+}
+
+/* Holes from before there was a limit on address space. */
+static bool shed_all(void)
+{
+    size_t bytes = 0;
+
+    for (uint32_t n = SHED_LEAST; n <= HAK_ACE_PAGES && hak_range_limited();
+         n++) {
+        bytes += shed_tree(holes.roots[n]);
+    }
+    return bytes != 0;
+}
+
+/* A hole in which a run of `pages` fits, or 0: out of memory. */
+static uint32_t find_hole(uint32_t pages)
+{
+    uint32_t hole = hak_hole_best(&holes, hak_min(pages, HAK_ACE_PAGES));
+
+    if (hole == 0 && (super_add() || (shed_all() && super_add()))) {
+        hole = hak_hole_best(&holes, HAK_ACE_PAGES);
+    }
+    return hole;
+}
+
+/* Somebody else has mapped something in a hole: it is left alone for good. */
+static void bury(uint32_t hole)
+{
+    struct hak_ace_super *super = hak_ace_super(hole);
+    uint32_t pages = hak_ace_hole(hole)->pages;
+
+    hole_drop(hole);
+    super->owner[hak_ace_at(hole) / 8] = 0;
+    super->pages[hak_ace_at(hole) / 8] = (uint16_t)pages;
+}
+
 static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
                           bool *zero)
 {
-    uint32_t room = pages + align - 1;
-    uint32_t hole = hak_hole_best(&holes, hak_min(room, HAK_ACE_PAGES));
-    uint32_t page;
+    uint32_t hole, page, end;
+    enum hak_os_claim claim;
 
-    if (hole == 0) {
-        if (!super_add()) {
+    while ((hole = find_hole(pages + align - 1)) != 0) {
+        page = (hole + align - 1) & ~(align - 1);
+        claim = hak_ace_claim(page, pages);
+        if (claim == HAK_OS_REFUSED) {
             return NULL;
         }
-        hole = hak_hole_best(&holes, HAK_ACE_PAGES);
+        if (claim == HAK_OS_TAKEN) {
+            bury(hole);
+            continue;
+        }
+        end = hole + hak_ace_hole(hole)->pages;
+        *zero = cut(hole, page, pages, owner);
+        if (page > hole) {
+            shed(hole);
+        }
+        if (page + pages < end) {
+            shed(page + pages);
+        }
+        figures.allocs++;
+        count_bytes(pages);
+        return hak_ace_address(page);
     }
-    page = (hole + align - 1) & ~(align - 1);
-    *zero = cut(hole, page, pages, owner);
-    figures.allocs++;
-    count_bytes(pages);
-    return address(page);
+    return NULL;
 }
 
 void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
@@ -334,7 +422,7 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
     }
     room = old + hak_ace_hole(hole)->pages;
     stamp = hak_ace_hole(hole)->stamp;
-    if (room < pages) {
+    if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED) {
         return false;
     }
     hole_drop(hole);
@@ -418,8 +506,11 @@ static size_t purge_hole(uint32_t page)
     uint32_t at = hak_ace_at(page);
 
     HAK_HELD(&lock);
+    if (hak_bits_any(super->gone, at, pages)) {
+        return hak_ace_unmap(page, pages);
+    }
     if (!hak_bits_any(super->dirty, at, pages) ||
-        !hak_os_purge(address(page), pages * HAK_PAGE)) {
+        !hak_os_purge(hak_ace_address(page), pages * HAK_PAGE)) {
         return 0;
     }
     hak_bits_set(super->dirty, at, pages, false);
@@ -492,8 +583,7 @@ size_t hak_ace_trim(void)
 
     hak_lock_take(&lock);
     bytes = purge_all(0, NULL);
-    while (spares > 0) {
-        super_give(hak_hole_best(&holes, HAK_ACE_PAGES));
+    while (spares > 0 && super_give(hak_hole_best(&holes, HAK_ACE_PAGES))) {
     }
     atomic_store_explicit(&hak_ace_due, 0, memory_order_relaxed);
     hak_lock_drop(&lock);

@@ -9,6 +9,7 @@
 #define HAK_ACE_BITS_H
 
 #include "ace_tree.h"
+#include "os.h"
 
 typedef _Atomic(uint64_t) hak_ace_map;
 
@@ -56,6 +57,17 @@ HAK_INLINE bool hak_bits_any(const hak_ace_map *map, uint32_t from,
     return false;
 }
 
+HAK_INLINE bool hak_bits_all(const hak_ace_map *map, uint32_t from,
+                             uint32_t count)
+{
+    for (uint32_t i = from; i < from + count; i++) {
+        if (!hak_bits_get(map, i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The first set bit after `from`, or HAK_ACE_PAGES. */
 HAK_INLINE uint32_t hak_bits_next(const hak_ace_map *map, uint32_t from)
 {
@@ -87,6 +99,16 @@ HAK_INLINE uint32_t hak_bits_before(const hak_ace_map *map, uint32_t from)
     }
     return i * 64 + 63 - (uint32_t)__builtin_clzll(bits);
 }
+
+/* ---- ace_gone.c ----------------------------------------------------------- */
+
+/* Maps those of `pages` pages, of a hole, that are gone; if not all, some. */
+enum hak_os_claim hak_ace_claim(uint32_t page, uint32_t pages);
+
+/* Unmaps those that are not, as far as it can; the bytes. */
+size_t hak_ace_unmap(uint32_t page, uint32_t pages);
+
+/* ---- runs and holes ------------------------------------------------------ */
 
 /* How many pages the run or hole that begins at `page` has. */
 HAK_INLINE uint32_t hak_ace_length(uint32_t page)

@@ -27,6 +27,7 @@ struct hak_ace_super {
     _Atomic(uint64_t) starts[HAK_ACE_WORDS];
     _Atomic(uint64_t) holes[HAK_ACE_WORDS];
     _Atomic(uint64_t) dirty[HAK_ACE_WORDS];
+    _Atomic(uint64_t) gone[HAK_ACE_WORDS]; /* see ace_gone.c */
     struct hak_hole hole[HAK_ACE_PLACES];
     uint32_t owner[HAK_ACE_PLACES]; /* of runs */
     uint16_t pages[HAK_ACE_PLACES]; /* of runs, what the map of starts says */
@@ -57,6 +58,11 @@ struct hak_holes {
     uint64_t some[HAK_ACE_WORDS + 1];  /* lengths that have a hole */
     uint32_t roots[HAK_ACE_PAGES + 1]; /* of the treaps, by length */
 };
+
+HAK_INLINE char *hak_ace_address(uint32_t page)
+{
+    return (char *)hak_range.base + (size_t)page * HAK_PAGE;
+}
 
 /* Adds the hole that begins at `page`, whose `pages` is set. */
 void hak_hole_insert(struct hak_holes *holes, uint32_t page);

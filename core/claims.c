@@ -281,8 +281,7 @@ static uint32_t mapped_run(uint32_t first, uint32_t end)
     return i < end && hak_supers.at[i].claimed != 0 ? i + 1 - first : i - first;
 }
 
-/* Superslab i is not mapped any more. */
-static void forget(uint32_t i)
+void hak_super_forget(uint32_t i)
 {
     struct hak_super *super = &hak_supers.at[i];
 
@@ -313,7 +312,7 @@ bool hak_super_unmap(uint32_t first, uint32_t count)
         hak_lock_step();
         if (run > 0 && hak_os_unmap(hak_range_super_start(first), bytes)) {
             for (uint32_t i = first; i <= last; i++) {
-                forget(i);
+                hak_super_forget(i);
             }
         } else if (run > 0) {
             all = false;

@@ -450,6 +450,9 @@ uint32_t hak_range_room_for(size_t bytes);
 void hak_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
                            uint32_t warm);
 
+/* Gives back a superslab that its lane has unmapped. */
+void hak_range_super_gone(uint32_t super, enum hak_lane lane);
+
 /* Gives superslabs back and their contents to the system. */
 void hak_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane);
 

@@ -186,6 +186,9 @@ enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes);
  */
 bool hak_super_unmap(uint32_t first, uint32_t count);
 
+/* Superslab i is not mapped any more. */
+void hak_super_forget(uint32_t i);
+
 /* Unmaps all that is free as a whole; returns the bytes of address space. */
 size_t hak_super_unmap_spare(void);
 

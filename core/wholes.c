@@ -524,6 +524,17 @@ void hak_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
     hak_lock_drop(&hak_supers.lock);
 }
 
+void hak_range_super_gone(uint32_t super, enum hak_lane lane)
+{
+    hak_lock_take(&hak_supers.lock);
+    hak_super_forget(super);
+    hak_supers.at[super].used = 0;
+    hak_super_changed(super);
+    hak_super_may_start(super);
+    hak_super_account(lane, -(int64_t)HAK_SUPER_SIZE);
+    hak_lock_drop(&hak_supers.lock);
+}
+
 /* What could not be unmapped of superslabs with contents, free by now. */
 static void purge_left(uint32_t first, uint32_t count)
 {
