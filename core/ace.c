@@ -291,6 +291,7 @@ static void bury(uint32_t hole)
     hole_drop(hole);
     super->owner[hak_ace_at(hole) / 8] = 0;
     super->pages[hak_ace_at(hole) / 8] = (uint16_t)pages;
+    count_bytes(pages);
 }
 
 static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
