@@ -66,7 +66,8 @@ typedef struct hak_lock {
 /* Of each thread. */
 struct hak_lock_self {
     uint64_t number;  /* 0: it has taken no lock yet */
-    uint64_t process; /* its process's number when it took its last lock */
+    uint64_t process; /* its process's number when it took its last lock; 0:
+                       * then it was alone, and will be until it drops it */
 };
 
 struct hak_process {
@@ -100,9 +101,13 @@ HAK_INLINE void hak_lock_take(hak_lock *lock)
 
 HAK_INLINE void hak_lock_drop(hak_lock *lock)
 {
-    uint64_t word =
-        atomic_exchange_explicit(&lock->word, 0, memory_order_release);
+    uint64_t word;
 
+    if (hak_lock_self.process == 0) {
+        atomic_store_explicit(&lock->word, 0, memory_order_release);
+        return;
+    }
+    word = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
     if (HAK_UNLIKELY((word & 1) != 0)) {
         hak_lock_wake(lock);
     }
