@@ -149,9 +149,6 @@ void hak_lock_forked(void)
     struct hak_process *process = atomic_load(&hak_process);
     uint64_t number = atomic_load(&process->number);
 
-    if (process == &plain && !atomic_load(&refused)) {
-        return; /* no other thread has ever held a lock */
-    }
     /* Not wiped, whatever was promised: some emulators only say so. */
     if (process == &plain || (number != 0 && number != DRAWING &&
                               atomic_load(&process->pid) != getpid())) {
@@ -160,7 +157,9 @@ void hak_lock_forked(void)
         atomic_store(&process->pid, getpid());
         atomic_store(&process->number, number);
     }
-    begin();
+    if (hak_lock_self.number != 0) {
+        begin();
+    }
 }
 
 /* ---- waiting --------------------------------------------------------------- */

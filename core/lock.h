@@ -36,8 +36,8 @@
  *
  * There is no such page while the C library says that the process has a single
  * thread. No lock can then be held by another than who forks: who holds one
- * starts no thread. Where the kernel refuses the page (before 4.14) the number
- * is renewed by fork's child handler alone.
+ * starts no thread. Then, and where the kernel refuses the page (before 4.14),
+ * fork's child handler renews the number.
  *
  * A nested fork, even by a signal's handler in the middle of any of this, wipes
  * the page again, and all begins anew. Ghosts of a grandparent are ghosts.
