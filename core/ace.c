@@ -367,6 +367,7 @@ void hak_ace_empty(void *p)
 
     hak_lock_take(&lock);
     page = hak_ace_run_at(p);
+    HAK_HELD(&lock);
     if (page != 0) {
         /* It stays dirty: its heap's cache may give it to the next user. */
         (void)hak_os_purge(p, hak_ace_length(page) * HAK_PAGE);

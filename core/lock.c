@@ -80,6 +80,13 @@ static bool is_single(void)
     return &__libc_single_threaded != NULL && __libc_single_threaded != 0;
 }
 
+/* Whether no other thread can hold a lock, nor want one. */
+static bool is_alone(void)
+{
+    return atomic_load_explicit(&hak_process, memory_order_relaxed) == &plain &&
+           !atomic_load_explicit(&refused, memory_order_relaxed) && is_single();
+}
+
 /* There are threads: from here on the number stands where it will be wiped. */
 static void use_page(uint64_t number)
 {
@@ -142,9 +149,6 @@ void hak_lock_forked(void)
     struct hak_process *process = atomic_load(&hak_process);
     uint64_t number = atomic_load(&process->number);
 
-    if (process == &plain && !atomic_load(&refused)) {
-        return; /* no other thread has ever held a lock */
-    }
     /* Not wiped, whatever was promised: some emulators only say so. */
     if (process == &plain || (number != 0 && number != DRAWING &&
                               atomic_load(&process->pid) != getpid())) {
@@ -153,7 +157,9 @@ void hak_lock_forked(void)
         atomic_store(&process->pid, getpid());
         atomic_store(&process->number, number);
     }
-    begin();
+    if (hak_lock_self.number != 0) {
+        begin();
+    }
 }
 
 /* ---- waiting --------------------------------------------------------------- */
@@ -214,11 +220,26 @@ static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
     return false;
 }
 
+/* The way of a program with one thread: a lock costs it no atomic operation. */
+static bool take_alone(hak_lock *lock)
+{
+    if (hak_lock_self.number == 0 || !is_alone() ||
+        atomic_load_explicit(&lock->word, memory_order_relaxed) != 0) {
+        return false;
+    }
+    atomic_store_explicit(&lock->word, hak_lock_self.number << 1,
+                          memory_order_relaxed);
+    return true;
+}
+
 void hak_lock_take_slow(hak_lock *lock)
 {
     int saved = errno;
     bool waited = false, ghost;
 
+    if (take_alone(lock)) {
+        return;
+    }
     do {
         begin();
     } while (!try_take(lock, &waited, &ghost));

@@ -36,8 +36,8 @@
  *
  * There is no such page while the C library says that the process has a single
  * thread. No lock can then be held by another than who forks: who holds one
- * starts no thread. Where the kernel refuses the page (before 4.14) the number
- * is renewed by fork's child handler alone.
+ * starts no thread. Then, and where the kernel refuses the page (before 4.14),
+ * fork's child handler renews the number.
  *
  * A nested fork, even by a signal's handler in the middle of any of this, wipes
  * the page again, and all begins anew. Ghosts of a grandparent are ghosts.
@@ -66,7 +66,8 @@ typedef struct hak_lock {
 /* Of each thread. */
 struct hak_lock_self {
     uint64_t number;  /* 0: it has taken no lock yet */
-    uint64_t process; /* its process's number when it took its last lock */
+    uint64_t process; /* its process's number when it took its last lock; 0:
+                       * then it was alone, and will be until it drops it */
 };
 
 struct hak_process {
@@ -100,9 +101,13 @@ HAK_INLINE void hak_lock_take(hak_lock *lock)
 
 HAK_INLINE void hak_lock_drop(hak_lock *lock)
 {
-    uint64_t word =
-        atomic_exchange_explicit(&lock->word, 0, memory_order_release);
+    uint64_t word;
 
+    if (hak_lock_self.process == 0) {
+        atomic_store_explicit(&lock->word, 0, memory_order_release);
+        return;
+    }
+    word = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
     if (HAK_UNLIKELY((word & 1) != 0)) {
         hak_lock_wake(lock);
     }

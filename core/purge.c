@@ -166,6 +166,7 @@ void hak_range_purged(size_t bytes)
 {
     if (bytes > 0) {
         hak_lock_take(&hak_supers.lock);
+        HAK_HELD(&hak_supers.lock);
         hak_supers.figures.purges++;
         hak_supers.figures.purged += bytes;
         hak_lock_drop(&hak_supers.lock);

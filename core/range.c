@@ -276,6 +276,7 @@ void hak_range_heap_give(uint32_t id)
     struct free_slot *slot = hak_range_heap(id);
 
     hak_lock_take(&hak_supers.lock);
+    HAK_HELD(&hak_supers.lock);
     slot->next = heap_free;
     heap_free = id;
     hak_lock_drop(&hak_supers.lock);

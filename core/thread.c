@@ -329,6 +329,7 @@ static void each_idle(void (*work)(struct hak_heap *heap))
     for (uint32_t id = parked; id != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
+        HAK_HELD(&lock);
         work(heap);
         id = heap->parked_next;
     }

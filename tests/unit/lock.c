@@ -228,7 +228,10 @@ Test(lock, a_lock_is_settled_without_being_wanted)
 /* Threads of a child without handlers; the one that forked is none of them. */
 Test(lock, one_thread_of_many_takes_over)
 {
-    pthread_t holder = start_holder();
+    pthread_t holder;
+
+    UNIT_SKIP_IF_GCC_TSAN();
+    holder = start_holder();
 
     for (int i = 0; i < 3; i++) {
         pid_t pid = forks[i]();
@@ -266,6 +269,7 @@ Test(lock, nobody_takes_over_what_the_forking_thread_holds)
 {
     pid_t pid;
 
+    UNIT_SKIP_IF_GCC_TSAN();
     unit_in_thread(take_once, NULL);
     hak_lock_take(&lock);
     pid = fork();
@@ -289,7 +293,10 @@ Test(lock, nobody_takes_over_what_the_forking_thread_holds)
 /* Its thread before the fork holds one more, taken after it. */
 Test(lock, a_lock_taken_in_a_child_is_nobody_s_to_take_over)
 {
-    pthread_t holder = start_holder();
+    pthread_t holder;
+
+    UNIT_SKIP_IF_GCC_TSAN();
+    holder = start_holder();
 
     for (int i = 0; i < 3; i++) {
         pid_t pid = forks[i]();
@@ -322,10 +329,15 @@ static void *end_soon(void *arg)
 
 Test(lock, a_child_by_vfork_waits_for_its_parent_s_threads)
 {
-    pthread_t holder = start_holder();
-    pthread_t ender = unit_start(end_soon, NULL);
-    pid_t pid = vfork();
+    pthread_t holder, ender;
+    pid_t pid;
 
+#ifdef HAK_TSAN
+    cr_skip_test("the sanitizer's vfork is a fork");
+#endif
+    holder = start_holder();
+    ender = unit_start(end_soon, NULL);
+    pid = vfork();
     if (pid == 0) {
         hak_lock_take(&lock);
         hak_lock_drop(&lock);

@@ -33,7 +33,7 @@ enum { THREADS = 3, SLOTS = 24, KEPT = 40, LIMIT = 60 };
 
 static bool stdio, nss, opening, joining, locking, signals, alone, bare, core;
 static volatile bool stop;
-static char file_name[] = "/tmp/forkstormXXXXXX";
+static char *file_name;
 
 /* ---- allocating over all lanes --------------------------------------------- */
 
@@ -128,8 +128,12 @@ static void *allocate(void *arg)
 
 static void make_file(void)
 {
-    FILE *file = fdopen(mkstemp(file_name), "w");
+    const char *dir = getenv("TMPDIR");
+    FILE *file;
 
+    NEED(asprintf(&file_name, "%s/forkstormXXXXXX",
+                  dir != NULL ? dir : P_tmpdir) > 0);
+    file = fdopen(mkstemp(file_name), "w");
     NEED(file != NULL);
     for (int i = 0; i < 50000; i++) {
         fputc('x', file);
