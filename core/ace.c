@@ -291,6 +291,7 @@ static void bury(uint32_t hole)
     hole_drop(hole);
     super->owner[hak_ace_at(hole) / 8] = 0;
     super->pages[hak_ace_at(hole) / 8] = (uint16_t)pages;
+    figures.allocs++;
     count_bytes(pages);
 }
 
