@@ -23,6 +23,21 @@ under() {
     fi
 }
 
+# unserved COMMAND...: the same for a command that no library can serve (it takes
+# none, or has an allocator of its own) and that must not be harmed by it.
+unserved() {
+    if [ -z "$LIBRARY" ]; then
+        "$@"
+    else
+        env LD_PRELOAD="$LIBRARY" "$@"
+    fi
+}
+
+# mapped PID: whether the library is in the process; the run without has none.
+mapped() {
+    [ -z "$LIBRARY" ] || grep -qF "/${LIBRARY##*/}" "/proc/$1/maps"
+}
+
 die() {
     echo "$*" >&2
     exit 1
