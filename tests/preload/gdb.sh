@@ -108,5 +108,5 @@ END
 under gdb -nx -nh -batch -x commands --args ./program >said
 [ -s core ] || die 'no core file'
 [ "$(stat -c %s core)" -lt 100000000 ] || die 'the core file is too large'
-under gdb -nx -nh -batch -ex 'set print address off' -ex 'print *the_list' \
+under gdb -nx -nh -batch -iex 'set print address off' -ex 'print *the_list' \
     -ex 'backtrace 3' program core | grep -e '^#' -e '^\$'

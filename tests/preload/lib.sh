@@ -33,6 +33,11 @@ unserved() {
     fi
 }
 
+# processes TEXT: those whose command line has the text.
+processes() {
+    grep -lsF -e "$1" /proc/[0-9]*/cmdline | cut -d / -f 3
+}
+
 # mapped PID: whether the library is in the process; the run without has none.
 mapped() {
     [ -z "$LIBRARY" ] || grep -qF "/${LIBRARY##*/}" "/proc/$1/maps"
