@@ -33,9 +33,17 @@ unserved() {
     fi
 }
 
-# processes TEXT: those whose command line has the text.
+# processes NAME: those of this run whose program is called that, not yet ended.
 processes() {
-    grep -lsF -e "$1" /proc/[0-9]*/cmdline | cut -d / -f 3
+    local session stat rest
+    read -r session < <(sed 's/.*) //' /proc/$$/stat | cut -d ' ' -f 4)
+    for stat in /proc/[0-9]*/stat; do
+        rest=$(cat "$stat" 2>/dev/null) || continue
+        [[ $rest == *"($1)"* ]] || continue
+        read -r -a rest <<<"${rest##*) }"
+        [ "${rest[0]}" = Z ] || [ "${rest[3]}" != "$session" ] ||
+            cut -d / -f 3 <<<"$stat"
+    done
 }
 
 # mapped PID: whether the library is in the process; the run without has none.

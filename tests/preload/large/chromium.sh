@@ -99,20 +99,24 @@ unserved "${browser[@]}" --screenshot="$PWD/shot.png" --window-size=300,200 \
     "$page" >>chromium.log 2>&1
 head -c 4 shot.png | tail -c 3
 echo
-# Every process has the library, or the loader would have said so.
-unserved "${browser[@]}" --remote-debugging-port=0 about:blank >>chromium.log 2>&1 &
-browser_is_there() {
-    [ "$(processes "--user-data-dir=$PWD/profile" | wc -l)" -ge 2 ]
-}
-until_true 20 'the browser is there' browser_is_there
-sleep 1
-for process in $(processes "--user-data-dir=$PWD/profile"); do
-    ! [ -s "/proc/$process/maps" ] || ! grep -qF /chromium "/proc/$process/maps" ||
-        mapped "$process" ||
-        die "process $process does not have the library"
-done
+# Every process of the browser has it.
+unserved "${browser[@]}" --remote-debugging-port=0 "$page" >>chromium.log 2>&1 &
 browser=$!
-kill "$browser" "$server"
+there_are_four() {
+    [ "$(processes chromium | wc -l)" -ge 4 ]
+}
+until_true 20 'the browser is there' there_are_four
+for process in $(processes chromium); do
+    mapped "$process" || ! [ -e "/proc/$process" ] ||
+        die "process $process has not the library"
+done
+gone() {
+    # shellcheck disable=SC2046  # several
+    kill $(processes chromium) || true
+    [ -z "$(processes chromium)$(processes chrome_crashpad)" ]
+}
+until_true 20 'the browser has gone' gone
+kill "$server"
 wait "$browser" "$server" || true
 # One that the library does serve.
-under true
+under ls page

@@ -52,7 +52,7 @@ cat >program.el <<'CODE'
 (ert-deftest program-processes ()
   (dotimes (i 10)
     (with-temp-buffer
-      (call-process "seq" nil t nil (number-to-string (* 1000 (1+ i))))
+      (call-process "seq" nil (list t nil) nil (number-to-string (* 1000 (1+ i))))
       (princ (format "%d " (count-lines (point-min) (point-max))))))
   (let ((threads (mapcar (lambda (n) (make-thread (lambda () (apply #'+ (number-sequence 1 (* n 1000))))))
                          (number-sequence 1 6))))

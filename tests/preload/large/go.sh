@@ -95,6 +95,8 @@ func main() {
 	fmt.Println(strings.Join(results, "\n"))
 	out, err := exec.Command("echo", "a program").Output()
 	fmt.Println(string(out), err)
+	// As a program of C ends; Go alone would not call what is to be called then.
+	C.exit(0)
 }
 CODE
 cat >mixed/main_test.go <<'CODE'
@@ -151,6 +153,7 @@ expect 'the number of results' "$(grep -c '^[0-9]' output)" 40
 cat output
 sha256sum mixed
 cd ../pure
-CGO_ENABLED=0 AS=build-pure under go build -trimpath -o pure .
+# This one starts no program of C.
+CGO_ENABLED=0 unserved go build -trimpath -o pure .
 sha256sum pure
 unserved ./pure

@@ -114,7 +114,7 @@ until_true 10 'the server answers' curl -sf "http://127.0.0.1:$PORT/?n=1"
 for n in $(seq 60); do
     curl -sf "http://127.0.0.1:$PORT/?n=$n"
 done | sha256sum
-all=$(processes "127.0.0.1:$PORT")
+all=$(processes php)
 [ "$(wc -w <<<"$all")" -ge 4 ] || die 'there are no workers'
 for process in $all; do
     mapped "$process"
