@@ -39,8 +39,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LARGE = HERE / "large"
 # Long ones first; some of the jobs that run at a time mostly sleep.
-FIRST = ["python3", "redis", "node", "postgresql", "libreoffice", "chromium",
-         "java"]
+FIRST = ["python3", "redis", "node", "postgresql", "go", "libreoffice",
+         "chromium", "java"]
 JOBS = 3
 RUNNING = {}  # of each run: its session and its directory
 
@@ -199,11 +199,11 @@ def chosen(args):
             sys.exit(f"run.py: no check '{name}'; there are "
                      + ", ".join(sorted(known)))
     names = args.names
-    if not names and args.large and args.third != "all":
+    if not names and args.large:
         third = args.third or str(time.gmtime().tm_yday % 3)
-        names = [name for name in known if known[name] == third]
-        print(f"third {third} of the large checks: "
-              + " ".join(sorted(names)), flush=True)
+        names = [name for name in known if third in ("all", known[name])]
+        what = ("every third" if third == "all" else f"third {third}")
+        print(f"{what} of the large checks:", *sorted(names), flush=True)
     names = sorted(names or known, key=lambda name: (name not in FIRST, name))
     here = platform.machine()
     for name in names[:]:
