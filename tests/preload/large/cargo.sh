@@ -104,7 +104,7 @@ CODE
 export CARGO_HOME=$PWD/cargo CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0
 cd one
 AS=build under cargo build --offline --release --quiet
-AS=test under cargo test --offline --quiet --package two |
+AS=tests under cargo test --offline --quiet --package two |
     sed 's/finished in .*//'
 under target/release/one >output
 expect 'the last line' "$(tail -n 1 output)" 'true'

@@ -92,16 +92,16 @@ browser=(chromium --headless --no-sandbox --disable-gpu --disable-quic
     "--user-data-dir=$PWD/profile")
 export DBUS_SESSION_BUS_ADDRESS=/dev/null
 unserved "${browser[@]}" --dump-dom "$page" \
-    >page 2>chromium.log || die "$(tail -n 20 chromium.log)"
-sed '/<script>/,/<\/script>/d' page
-grep -q '^done' page || die 'the page has not changed to the end'
+    >printed 2>chromium.log || die "$(tail -n 20 chromium.log)"
+sed '/<script>/,/<\/script>/d' printed
+grep -q '^done' printed || die 'the page has not changed to the end'
 unserved "${browser[@]}" --screenshot="$PWD/shot.png" --window-size=300,200 \
     "$page" >>chromium.log 2>&1
 head -c 4 shot.png | tail -c 3
 echo
 # Every process of the browser has it.
 unserved "${browser[@]}" --remote-debugging-port=0 "$page" >>chromium.log 2>&1 &
-browser=$!
+starter=$!
 there_are_four() {
     [ "$(processes chromium | wc -l)" -ge 4 ]
 }
@@ -117,6 +117,6 @@ gone() {
 }
 until_true 20 'the browser has gone' gone
 kill "$server"
-wait "$browser" "$server" || true
+wait "$starter" "$server" || true
 # One that the library does serve.
-under ls page
+under ls printed

@@ -34,4 +34,4 @@ AS=ffprobe under ffprobe -loglevel error -show_entries \
     stream=codec_name,width,height,nb_read_frames -count_frames one.mkv
 # What is no film is an error and no more.
 head -c 20000 two.mp4 >cut.mp4
-AS=cut run -i cut.mp4 -f null - && echo 'read' || echo 'not read'
+AS=damaged run -i cut.mp4 -f null - && echo 'read' || echo 'not read'

@@ -147,7 +147,7 @@ CODE
 cd mixed
 CGO_ENABLED=1 AS=build under go build -trimpath -o mixed .
 AS=vet under go vet .
-AS=test under go test . | cut -f 1,2
+AS=tests under go test . | cut -f 1,2
 under ./mixed >output
 expect 'the number of results' "$(grep -c '^[0-9]' output)" 40
 cat output

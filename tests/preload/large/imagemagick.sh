@@ -31,4 +31,4 @@ AS=compare under compare -metric RMSE plasma.png six.png null: || true
 grep -o '^[0-9.]* ([0-9.e-]*)' "$REPORTS/compare"
 # A damaged picture is an error and no more.
 head -c 5000 plasma.png >cut.png
-AS=cut under convert cut.png cut.jpg && echo 'read' || echo 'not read'
+AS=damaged under convert cut.png cut.jpg && echo 'read' || echo 'not read'

@@ -29,10 +29,10 @@ tar -tzf two-2.0.0.tgz | sort
     cd app
     AS=install under npm install >install.log
     AS=list under npm ls --all --parseable --long | sed "s,$HOME,,g"
-    AS=test under npm test --silent
+    AS=tests under npm test --silent
     rm -r node_modules
     AS=ci under npm ci >>install.log
-    AS=test-again under npm test --silent
+    AS=tests-again under npm test --silent
     sha256sum package-lock.json
 )
 # What is not there can't be had.

@@ -96,7 +96,8 @@ AS=malloc under php program.php
 AS=malloc-jit under php "${jit[@]}" program.php
 unset USE_ZEND_ALLOC
 # A limit of PHP's own is an error of the program, not the end of the world.
-AS=limit under php -d memory_limit=64M -r \
+# shellcheck disable=SC2016  # PHP's
+AS=limit under php -d display_errors=1 -d memory_limit=64M -r \
     '$a = []; while (true) { $a[] = str_repeat("x", 100000); }' |
     grep -o 'Allowed memory size of [0-9]* bytes exhausted' || true
 

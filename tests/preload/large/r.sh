@@ -46,6 +46,6 @@ for (topic in c("regex", "strsplit", "Reduce", "mapply", "merge", "sprintf", "ou
     example(topic, package = "base", character.only = TRUE, echo = FALSE, ask = FALSE)
 }
 CODE
-AS=own under Rscript --vanilla own.R >own
-[ "$(grep -c '^##' own)" -eq 21 ] || die 'its examples end early'
-sed -e 's/0x[0-9a-f]*/0x/g' own
+AS=own under Rscript --vanilla own.R >examples
+[ "$(grep -c '^##' examples)" -eq 21 ] || die 'its examples end early'
+sed -e 's/0x[0-9a-f]*/0x/g' examples
