@@ -6,6 +6,9 @@
 #   REPORTS   a directory for what the commands say on standard error
 set -euo pipefail
 
+# What starts the commands of `under`, without the library: another user's.
+before=()
+
 # under COMMAND...: runs a command under the library, or without it; what it
 # says on standard error goes to a file of its own in REPORTS, $AS or a new one.
 under() {
@@ -16,15 +19,15 @@ under() {
         report=$(mktemp "$REPORTS/${1##*/}-XXXXXX")
     fi
     if [ -z "$LIBRARY" ]; then
-        "$@" 2>"$report"
+        "${before[@]}" "$@" 2>"$report"
     else
-        env LD_PRELOAD="$LIBRARY" LD_DEBUG_OUTPUT="$report" "$EVIDENCE" "$@" \
-            2>"$report"
+        "${before[@]}" env LD_PRELOAD="$LIBRARY" LD_DEBUG_OUTPUT="$report" \
+            "$EVIDENCE" "$@" 2>"$report"
     fi
 }
 
-# unserved COMMAND...: the same for a command that no library can serve (it takes
-# none, or has an allocator of its own) and that must not be harmed by it.
+# unserved COMMAND...: the same for a command that no library can serve (it
+# takes none, or has an allocator of its own) and that must not be harmed.
 unserved() {
     if [ -z "$LIBRARY" ]; then
         "$@"

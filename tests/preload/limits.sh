@@ -101,7 +101,7 @@ threads = [threading.Thread(target=lambda: [bytes(i) for i in range(9999)])
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print('stack')")
-(ulimit -n 5 && AS=files under /usr/bin/python3 -c "
+(ulimit -n 16 && AS=files under /usr/bin/python3 -c "
 print('files', len([bytes(i) for i in range(3000)]))")
 # No other process or thread may be made; root is let off.
 cat >as_nobody.py <<'CODE'

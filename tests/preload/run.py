@@ -254,7 +254,7 @@ def main():
     parser.add_argument("--large", action="store_true",
                         help="the large checks, their packages installed first")
     parser.add_argument("--third", choices=["", "0", "1", "2", "all"],
-                        default="", help="of the large checks; default: by date")
+                        default="", help="of the large checks; else by date")
     parser.add_argument("--limit", type=float, default=400,
                         help="seconds for each run")
     parser.add_argument("names", nargs="*", help="default: every check")

@@ -44,7 +44,7 @@ cat >program.el <<'CODE'
 (ert-deftest program-modes ()
   (dolist (mode '(c-mode emacs-lisp-mode python-mode sh-mode))
     (with-temp-buffer
-      (dotimes (i 300) (insert (format "int f%d(void)\n{\nif (x)\nreturn \"%d\";\n}\n" i i)))
+      (dotimes (i 100) (insert (format "int f%d(void)\n{\nif (x)\nreturn \"%d\";\n}\n" i i)))
       (funcall mode)
       (when (eq mode 'c-mode) (indent-region (point-min) (point-max)))
       (font-lock-ensure)

@@ -8,9 +8,8 @@
 bin=$(echo /usr/lib/postgresql/*/bin)
 bin=${bin##* }
 [ -x "$bin/postgres" ] || die "there is no PostgreSQL in $bin"
-user=()
 if [ "$(id -u)" -eq 0 ]; then
-    user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+    before=(setpriv --reuid=65534 --regid=65534 --clear-groups)
     # Another user reads the library, and writes what the loader says of it.
     chmod 711 .
     chmod 1777 "$REPORTS" "$TMPDIR"
@@ -25,7 +24,7 @@ fi
 cd run
 export PGHOST=$PWD PGPORT=$PORT PGUSER=postgres PGDATA=$PWD/data
 
-AS=initdb under "${user[@]}" "$bin/initdb" --data-checksums -U postgres \
+AS=initdb under "$bin/initdb" --data-checksums -U postgres \
     --no-locale -E UTF8 -A trust >initdb.log
 cat >>data/postgresql.conf <<CONF
 listen_addresses = ''
@@ -41,26 +40,26 @@ jit = off
 CONF
 chown --reference=data data/postgresql.conf
 start() {
-    AS=$1 under "${user[@]}" "$bin/postgres" >postgres.log &
+    AS=$1 under "$bin/postgres" >postgres.log &
     server=$!
     until_true 20 'the server answers' "$bin/psql" -c 'SELECT 1' postgres
 }
 stop() {
     kill -INT "$(head -n 1 data/postmaster.pid)"
     wait "$server"
-    "${user[@]}" "$bin/pg_checksums" --check | grep -e '^Bad' -e '^Data'
+    "${before[@]}" "$bin/pg_checksums" --check | grep -e '^Bad' -e '^Data'
 }
 sql() { # of one database, one line an answer
-    AS='' under "${user[@]}" "$bin/psql" -XAtq -v ON_ERROR_STOP=1 "$1"
+    under "$bin/psql" -XAtq -v ON_ERROR_STOP=1 "$1"
 }
 trap 'tail -n 20 postgres.log "$REPORTS"/server* >&2' ERR
 start server
 mapped "$(head -n 1 data/postmaster.pid)"
 "$bin/createdb" bench
-AS=pgbench-init under "${user[@]}" "$bin/pgbench" -i -q -s 5 bench
+AS=pgbench-init under "$bin/pgbench" -i -q -s 5 bench
 seconds=30
 [ -n "$LIBRARY" ] || seconds=10
-AS=pgbench under "${user[@]}" "$bin/pgbench" -T "$seconds" -c 8 -j 2 -M prepared \
+AS=pgbench under "$bin/pgbench" -T "$seconds" -c 8 -j 2 -M prepared \
     bench >pgbench.log
 expect 'failed transactions' \
     "$(awk '/^number of failed/ { print $5 }' pgbench.log)" 0
@@ -111,9 +110,9 @@ DELETE FROM item WHERE id % 3 = 0;
 VACUUM (FULL, ANALYZE) item;
 REINDEX TABLE item;
 SQL
-AS=dump under "${user[@]}" "$bin/pg_dump" -Fc -f dump work
+AS=dump under "$bin/pg_dump" -Fc -f dump work
 "$bin/createdb" again
-AS=restore under "${user[@]}" "$bin/pg_restore" -j 2 -d again dump
+AS=restore under "$bin/pg_restore" -j 2 -d again dump
 for name in work again; do
     "$bin/psql" -XAtq -c 'COPY (SELECT * FROM item ORDER BY id) TO STDOUT' "$name" |
         sha256sum
