@@ -6,6 +6,9 @@
 #   REPORTS   a directory for what the commands say on standard error
 set -euo pipefail
 
+# What starts the commands of `under`, without the library: another user's.
+before=()
+
 # under COMMAND...: runs a command under the library, or without it; what it
 # says on standard error goes to a file of its own in REPORTS, $AS or a new one.
 under() {
@@ -16,11 +19,39 @@ under() {
         report=$(mktemp "$REPORTS/${1##*/}-XXXXXX")
     fi
     if [ -z "$LIBRARY" ]; then
-        "$@" 2>"$report"
+        "${before[@]}" "$@" 2>"$report"
     else
-        env LD_PRELOAD="$LIBRARY" LD_DEBUG_OUTPUT="$report" "$EVIDENCE" "$@" \
-            2>"$report"
+        "${before[@]}" env LD_PRELOAD="$LIBRARY" LD_DEBUG_OUTPUT="$report" \
+            "$EVIDENCE" "$@" 2>"$report"
     fi
+}
+
+# unserved COMMAND...: the same for a command that no library can serve (it
+# takes none, or has an allocator of its own) and that must not be harmed.
+unserved() {
+    if [ -z "$LIBRARY" ]; then
+        "$@"
+    else
+        env LD_PRELOAD="$LIBRARY" "$@"
+    fi
+}
+
+# processes NAME: those of this run whose program is called that, not yet ended.
+processes() {
+    local session stat rest
+    read -r session < <(sed 's/.*) //' /proc/$$/stat | cut -d ' ' -f 4)
+    for stat in /proc/[0-9]*/stat; do
+        rest=$(cat "$stat" 2>/dev/null) || continue
+        [[ $rest == *"($1)"* ]] || continue
+        read -r -a rest <<<"${rest##*) }"
+        [ "${rest[0]}" = Z ] || [ "${rest[3]}" != "$session" ] ||
+            cut -d / -f 3 <<<"$stat"
+    done
+}
+
+# mapped PID: whether the library is in the process; the run without has none.
+mapped() {
+    [ -z "$LIBRARY" ] || grep -qF "/${LIBRARY##*/}" "/proc/$1/maps"
 }
 
 die() {

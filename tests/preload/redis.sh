@@ -44,7 +44,23 @@ values() {
     done
     cli zrange scores 0 -1 withscores | sha256sum
     cli lrange list:3 0 -1 | sha256sum
+    cli xrange stream - + | sha256sum
+    cli pfcount many
+    cli geosearch places fromlonlat 10 10 byradius 900 km asc | sha256sum
+    cli bitcount bits
+    cli getrange script 100000 100200
 }
+for i in $(seq 200); do
+    echo "XADD stream $i-1 n $i text $(printf '%0*d' $((i % 90)) 7)"
+    echo "PFADD many a$i b$((i % 50))"
+    echo "GEOADD places $((i % 170)).5 $((i % 80)).25 place$i"
+    echo "SETBIT bits $((i * 7919)) 1"
+done | cli --pipe
+# Lua's memory is the same allocator's.
+cli eval "local t = {} for i = 1, 20000 do t[i] = i .. ':' .. (i * 31) end
+    redis.call('SET', 'script', table.concat(t, ';')) return #t" 0
+cli eval "return cjson.encode({#redis.call('GET', 'script'), redis.sha1hex(
+    redis.call('GET', 'script')), cmsgpack.unpack(cmsgpack.pack('x'))})" 0
 values | tee before
 cli bgsave
 saved() {
@@ -56,6 +72,22 @@ until_true 20 'the snapshot is written' saved
 cli debug reload
 values >after
 cmp before after
+# Its log of commands is written anew, and read.
+cli config set appendonly yes
+written() {
+    [ "$(cli info persistence | tr -d '\r' |
+        grep -c -e '^aof_rewrite_in_progress:0' -e '^aof_enabled:1' \
+            -e '^aof_rewrite_scheduled:0' -e '^aof_last_bgrewrite_status:ok')" \
+        -eq 4 ]
+}
+until_true 20 'the log is written' written
+cli bgrewriteaof
+until_true 20 'the log is written anew' written
+cli debug loadaof
+values >after
+cmp before after
+cli memory purge
+cli config set appendonly no
 cli config set maxmemory 1mb
 cli config set maxmemory-policy allkeys-random
 cli config set maxmemory 0
