@@ -342,6 +342,7 @@ static void free_locked(uint32_t page)
     uint32_t pages = hak_ace_length(page);
     uint32_t now = hak_os_tick();
 
+    hak_range_ask_limit(now);
     figures.frees++;
     count_bytes(-(int64_t)pages);
     join(page, pages, now);

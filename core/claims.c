@@ -33,18 +33,18 @@ bool hak_range_is_foreign(const void *p)
     return !is_claimed(offset) && hak_os_is_mapped(p);
 }
 
-bool hak_range_limited(void)
+atomic_bool hak_range_is_limited;
+
+void hak_range_ask_limit(uint32_t now)
 {
     static _Atomic(uint32_t) asked;
-    static atomic_bool limited;
-    uint32_t now = hak_os_tick();
 
     if (now - atomic_load_explicit(&asked, memory_order_relaxed) >= LIMIT_ASK) {
         atomic_store_explicit(&asked, now, memory_order_relaxed);
-        atomic_store_explicit(&limited, hak_os_address_limit() != SIZE_MAX,
+        atomic_store_explicit(&hak_range_is_limited,
+                              hak_os_address_limit() != SIZE_MAX,
                               memory_order_relaxed);
     }
-    return atomic_load_explicit(&limited, memory_order_relaxed);
 }
 
 /* ---- the extent ---------------------------------------------------------- */
@@ -244,6 +244,7 @@ enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes)
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     HAK_HELD(&hak_supers.lock);
+    hak_range_ask_limit(hak_os_tick());
     for (uint32_t n = first; n < first + hak_supers_for(bytes); n++) {
         claim = hak_super_claim_meta(n);
         if (claim != HAK_OS_CLAIMED) {

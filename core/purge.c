@@ -32,6 +32,7 @@ void hak_purge_wanted(uint32_t i)
     uint32_t now = hak_os_tick();
 
     HAK_HELD(&hak_supers.lock);
+    hak_range_ask_limit(now);
     hak_supers.at[i].stamp = now;
     if (!hak_range_waiting()) {
         atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
@@ -132,7 +133,7 @@ static uint32_t purge_old(uint32_t i, uint32_t now)
 void hak_range_tick(uint32_t now)
 {
     uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
-    uint64_t began = hak_os_clock();
+    uint64_t began;
     uint32_t next = 0;
     uint32_t done = 0;
     size_t before;
@@ -140,6 +141,7 @@ void hak_range_tick(uint32_t now)
     if (due == 0 || !hak_tick_reached(now, due)) {
         return;
     }
+    began = hak_os_clock();
     hak_lock_take(&hak_supers.lock);
     for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
          i < hak_supers.limit;

@@ -467,10 +467,17 @@ size_t hak_range_spare(void);
 
 /*
  * Whether this process has a limit on address space (RLIMIT_AS): what is free
- * is then unmapped at once, and runs get whole pages instead of superslabs.
- * Asked of the system now and then.
+ * is then unmapped at once, and runs get whole pages instead of superslabs. The
+ * system is asked now and then, when memory is claimed or comes back.
  */
-bool hak_range_limited(void);
+extern HAK_HIDDEN atomic_bool hak_range_is_limited;
+void hak_range_ask_limit(uint32_t now);
+
+HAK_INLINE bool hak_range_limited(void)
+{
+    return HAK_UNLIKELY(atomic_load_explicit(&hak_range_is_limited,
+                                             memory_order_relaxed));
+}
 
 /* ---- memory back: purge.c ------------------------------------------------ */
 

@@ -169,7 +169,7 @@ static void add_lane(struct text *text, const char *name,
 
 static void add_memory(struct text *text, const hak_stats_t *stats)
 {
-    add(text, "memory   %s reserved, %s committed, %s resident\n",
+    add(text, "memory   %s window, %s mapped, %s resident\n",
         bytes(stats->range_bytes).text, bytes(stats->committed_bytes).text,
         bytes(stats->populated_bytes).text);
     add(text, "         %s given back in %s purges\n",

@@ -197,6 +197,7 @@ static uint32_t claim_place(size_t bytes, uint32_t align, uint32_t *room)
 {
     bool again = true;
 
+    hak_range_ask_limit(hak_os_tick());
     for (;;) {
         uint32_t first = make_roomy_place(hak_supers_for(bytes), align, room);
         enum hak_os_claim claim;

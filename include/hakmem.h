@@ -89,9 +89,9 @@ HAK_API void *hak_aligned_alloc(size_t alignment, size_t size)
 HAK_API size_t hak_usable_size(const void *ptr);
 
 /*
- * True if ptr points into HAKMEM's address range: one subtraction and one
- * comparison, no memory is read, so any value is safe. Blocks that HAKMEM had
- * to take from the system allocator are outside the range.
+ * True if ptr points into memory of HAKMEM's, in use or not. Any value is safe:
+ * nothing is read at ptr. Blocks that HAKMEM had to take from the system
+ * allocator are not its own. Any thread may ask.
  */
 HAK_API bool hak_owns(const void *ptr);
 

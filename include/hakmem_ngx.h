@@ -32,7 +32,7 @@
  * A pool is used by one thread at a time, which need not be the one that made
  * it; the parent is touched by ngx_hak_pool_create and ngx_hak_pool_destroy
  * alone. Every pointer returned is 16-byte aligned. What HAKMEM has no memory
- * for, having no address range (`ulimit -v`), comes from the system's malloc
+ * for, having no address range, comes from the system's malloc
  * and is freed by the same calls.
  */
 

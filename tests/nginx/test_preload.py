@@ -220,7 +220,7 @@ class Signals(Preload):
         self.assertEqual(said.count("syntax is ok"), 1)
         self.assertEqual(said.count("test is successful"), 1)
         nginx.env["HAKMEM_SHOW_STATS"] = "1"
-        self.assertRegex(nginx.test()[1], r"memory +[1-9][^\n]* reserved")
+        self.assertRegex(nginx.test()[1], r"memory +[1-9][^\n]* window")
 
     def test_broken_configuration(self):
         nginx = self.server()

@@ -323,6 +323,7 @@ static void limit_to(size_t more)
 
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
     usleep(50000); /* it is asked for now and then */
+    hak_range_ask_limit(hak_os_tick());
     NEED(hak_range_limited());
 }
 
