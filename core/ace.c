@@ -1,298 +1,25 @@
 /*
- * ace.c - the ACE lane: runs and holes.
+ * ace.c - the ACE lane: runs, memory on its way back, forks.
  */
-#include "ace.h"
+#include "ace_holes.h"
 
-#include "ace_bits.h"
-#include "lock.h"
 #include "options.h"
 #include "os.h"
 
 /*
- * Holes that fill a superslab stay here, up to SPARE_MOST of them, so that a
- * program that frees and allocates does not take and give superslabs all the
- * time. Holes of PURGE_LEAST pages or more are purged after the delay, smaller
- * ones LONG_WAIT times later: a call to the system costs as much for one page
- * as for many.
+ * Holes of PURGE_LEAST pages or more are purged after the delay, smaller ones
+ * LONG_WAIT times later: a call to the system costs as much for one page as for
+ * many.
  */
-#define SPARE_MOST 4
 #define PURGE_LEAST (256 * HAK_KIB / HAK_PAGE)
 #define LONG_WAIT 8
 
-/* Under a limit on address space holes from here on are unmapped at once. */
-#define SHED_LEAST (128 * HAK_KIB / HAK_PAGE)
-
-_Atomic(uint32_t) hak_ace_due;
-
-static void mend(void);
-
-static hak_lock lock = HAK_LOCK_INIT(mend);
-
-/* Under `lock`. */
-static struct hak_holes holes;
-static uint32_t spares; /* holes that fill a superslab */
-static uint32_t top;    /* no superslab from here on was ever the lane's */
-static struct hak_lane_figures figures;
-
-/* ---- holes ------------------------------------------------------------------ */
-
-static uint32_t delay(void)
-{
-    return (uint32_t)hak_option(HAK_OPT_purge_delay);
-}
-
-/* Sees to it that holes are looked at when their time has come. */
-static void want_tick(uint32_t now)
-{
-    if (atomic_load_explicit(&hak_ace_due, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&hak_ace_due, hak_some_time(now + delay()),
-                              memory_order_relaxed);
-    }
-}
-
-/* The pages from `page` on are a hole now. */
-static void hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
-{
-    struct hak_ace_super *super = hak_ace_super(page);
-    struct hak_hole *hole = hak_ace_hole(page);
-
-    HAK_HELD(&lock);
-    hak_bits_set(super->starts, hak_ace_at(page), 1, true);
-    hak_lock_step();
-    hak_bits_set(super->holes, hak_ace_at(page), 1, true);
-    hole->pages = pages;
-    hole->stamp = stamp;
-    hak_hole_insert(&holes, page);
-    spares += pages == HAK_ACE_PAGES;
-}
-
-/* The hole is none any more; its start is still one. */
-static void hole_drop(uint32_t page)
-{
-    HAK_HELD(&lock);
-    hak_hole_remove(&holes, page);
-    hak_bits_set(hak_ace_super(page)->holes, hak_ace_at(page), 1, false);
-    hak_lock_step();
-    spares -= hak_ace_hole(page)->pages == HAK_ACE_PAGES;
-}
-
-static bool is_hole(uint32_t page)
-{
-    return hak_bits_get(hak_ace_super(page)->holes, hak_ace_at(page));
-}
-
-static void set_tags(uint32_t super, uint32_t tag)
-{
-    uint32_t first = super * (uint32_t)HAK_SUPER_SLABS;
-
-    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        hak_range_set_tag(first + n, tag);
-    }
-}
-
-/* Takes a superslab; it is one hole. False: out of memory. */
-static bool super_add(void)
-{
-    uint32_t warm;
-    uint32_t super = hak_range_super_take(HAK_LANE_ACE, &warm);
-    uint32_t now = hak_os_tick();
-    struct hak_ace_super *meta;
-
-    if (super == HAK_NO_SUPER) {
-        return false;
-    }
-    top = (uint32_t)hak_max(top, super + 1);
-    hak_lock_step();
-    meta = hak_range_super_meta(super);
-    hak_bits_set(meta->starts, 0, HAK_ACE_PAGES, false);
-    hak_bits_set(meta->holes, 0, HAK_ACE_PAGES, false);
-    hak_bits_set(meta->dirty, 0, HAK_ACE_PAGES, false);
-    hak_bits_set(meta->gone, 0, HAK_ACE_PAGES, false);
-    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        if ((warm >> n & 1) != 0) {
-            hak_bits_set(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
-                         HAK_SLAB_SIZE / HAK_PAGE, true);
-        }
-    }
-    hak_lock_step();
-    set_tags(super, HAK_TAG_SHARED(HAK_TAG_ACE));
-    hak_lock_step();
-    hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, now);
-    if (warm != 0) { /* what is not used of it shall not stay so */
-        want_tick(now);
-    }
-    return true;
-}
-
-/* A bit for each slab of the superslab that may have contents. */
-static uint32_t warm_slabs(const struct hak_ace_super *meta)
-{
-    uint32_t warm = 0;
-
-    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        if (hak_bits_any(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
-                         HAK_SLAB_SIZE / HAK_PAGE)) {
-            warm |= (uint32_t)1 << n;
-        }
-    }
-    return warm;
-}
-
-/*
- * Gives back the superslab that the hole at `page` fills. False: it was mapped
- * in part and the system would not unmap the rest; it stays a hole.
- */
-static bool super_give(uint32_t page)
-{
-    const struct hak_ace_super *meta = hak_ace_super(page);
-    uint32_t super = page / (uint32_t)HAK_ACE_PAGES;
-    bool bare = hak_bits_any(meta->gone, 0, HAK_ACE_PAGES);
-
-    if (bare) {
-        hak_ace_unmap(page, HAK_ACE_PAGES);
-        if (!hak_bits_all(meta->gone, 0, HAK_ACE_PAGES)) {
-            return false;
-        }
-    }
-    hole_drop(page);
-    set_tags(super, 0);
-    if (bare) {
-        hak_range_super_gone(super, HAK_LANE_ACE);
-    } else {
-        hak_range_supers_give(super, 1, HAK_LANE_ACE, warm_slabs(meta));
-    }
-    return true;
-}
-
-/* Under a limit on address space a hole of some length is unmapped. */
-static void shed(uint32_t page)
-{
-    if (hak_ace_hole(page)->pages >= SHED_LEAST && hak_range_limited()) {
-        hak_ace_unmap(page, hak_ace_hole(page)->pages);
-    }
-}
-
-/*
- * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is
- * left of the hole on either side stays one. True: they are all zero.
- */
-static bool cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
-{
-    struct hak_ace_super *super = hak_ace_super(page);
-    uint32_t end = hole + hak_ace_hole(hole)->pages;
-    uint32_t stamp = hak_ace_hole(hole)->stamp;
-    bool zero = !hak_bits_any(super->dirty, hak_ace_at(page), pages);
-
-    hole_drop(hole);
-    if (page > hole) {
-        hole_add(hole, page - hole, stamp);
-    }
-    if (page + pages < end) {
-        hole_add(page + pages, end - page - pages, stamp);
-    }
-    hak_bits_set(super->starts, hak_ace_at(page), 1, true);
-    hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
-    super->owner[hak_ace_at(page) / 8] = owner;
-    super->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
-    if (HAK_HARD) {
-        hak_ace_note(hak_ace_address(page), false);
-    }
-    return zero;
-}
-
-/*
- * The pages from `page` on, whose start is set but which are neither run nor
- * hole, become a hole, with those on both sides.
- */
-static void join(uint32_t page, uint32_t pages, uint32_t now)
-{
-    struct hak_ace_super *super = hak_ace_super(page);
-    uint32_t at = hak_ace_at(page);
-    uint32_t next = page + pages;
-
-    if (at + pages < HAK_ACE_PAGES && is_hole(next)) {
-        hole_drop(next);
-        pages += hak_ace_hole(next)->pages;
-        hak_bits_set(super->starts, hak_ace_at(next), 1, false);
-    }
-    if (at > 0) {
-        uint32_t before = page - at + hak_bits_before(super->starts, at);
-
-        if (is_hole(before)) {
-            hole_drop(before);
-            pages += page - before;
-            hak_bits_set(super->starts, at, 1, false);
-            page = before;
-        }
-    }
-    hole_add(page, pages, now);
-    if (pages < HAK_ACE_PAGES ||
-        (spares <= SPARE_MOST && !hak_range_limited()) || !super_give(page)) {
-        shed(page);
-    }
-}
-
 /* ---- runs --------------------------------------------------------------------- */
-
-static void count_bytes(int64_t pages)
-{
-    HAK_HELD(&lock);
-    figures.live_bytes += (uint64_t)(pages * (int64_t)HAK_PAGE);
-    figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
-}
 
 static void describe(uint32_t page, struct hak_ace_run *run)
 {
     run->bytes = hak_ace_length(page) * HAK_PAGE;
     run->owner = hak_ace_super(page)->owner[hak_ace_at(page) / 8];
-}
-
-/* Unmaps the holes below `page` in its tree; the bytes. */
-static size_t shed_tree(uint32_t page)
-{
-    size_t bytes = 0;
-
-    for (; page != 0; page = hak_ace_hole(page)->right) {
-        bytes += shed_tree(hak_ace_hole(page)->left);
-        bytes += hak_ace_unmap(page, hak_ace_hole(page)->pages);
-    }
-    return bytes;
-}
-
-/* Holes from before there was a limit on address space. */
-static bool shed_all(void)
-{
-    size_t bytes = 0;
-
-    for (uint32_t n = SHED_LEAST; n <= HAK_ACE_PAGES && hak_range_limited();
-         n++) {
-        bytes += shed_tree(holes.roots[n]);
-    }
-    return bytes != 0;
-}
-
-/* A hole in which a run of `pages` fits, or 0: out of memory. */
-static uint32_t find_hole(uint32_t pages)
-{
-    uint32_t hole = hak_hole_best(&holes, hak_min(pages, HAK_ACE_PAGES));
-
-    if (hole == 0 && (super_add() || (shed_all() && super_add()))) {
-        hole = hak_hole_best(&holes, HAK_ACE_PAGES);
-    }
-    return hole;
-}
-
-/* Somebody else has mapped something in a hole: it is left alone for good. */
-static void bury(uint32_t hole)
-{
-    struct hak_ace_super *super = hak_ace_super(hole);
-    uint32_t pages = hak_ace_hole(hole)->pages;
-
-    hole_drop(hole);
-    super->owner[hak_ace_at(hole) / 8] = 0;
-    super->pages[hak_ace_at(hole) / 8] = (uint16_t)pages;
-    figures.allocs++;
-    count_bytes(pages);
 }
 
 static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
@@ -301,26 +28,26 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
     uint32_t hole, page, end;
     enum hak_os_claim claim;
 
-    while ((hole = find_hole(pages + align - 1)) != 0) {
+    while ((hole = hak_ace_find_hole(pages + align - 1)) != 0) {
         page = (hole + align - 1) & ~(align - 1);
         claim = hak_ace_claim(page, pages);
         if (claim == HAK_OS_REFUSED) {
             return NULL;
         }
         if (claim == HAK_OS_TAKEN) {
-            bury(hole);
+            hak_ace_bury(hole);
             continue;
         }
         end = hole + hak_ace_hole(hole)->pages;
-        *zero = cut(hole, page, pages, owner);
+        *zero = hak_ace_cut(hole, page, pages, owner);
         if (page > hole) {
-            shed(hole);
+            hak_ace_shed(hole);
         }
         if (page + pages < end) {
-            shed(page + pages);
+            hak_ace_shed(page + pages);
         }
-        figures.allocs++;
-        count_bytes(pages);
+        hak_ace.figures.allocs++;
+        hak_ace_count(pages);
         return hak_ace_address(page);
     }
     return NULL;
@@ -330,10 +57,10 @@ void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
 {
     void *p;
 
-    hak_lock_take(&lock);
+    hak_lock_take(&hak_ace.lock);
     p = alloc_locked((uint32_t)hak_max(pages, HAK_ACE_LEAST),
                      (uint32_t)(align / HAK_PAGE), owner, zero);
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
     return p;
 }
 
@@ -343,23 +70,23 @@ static void free_locked(uint32_t page)
     uint32_t now = hak_os_tick();
 
     hak_range_ask_limit(now);
-    figures.frees++;
-    count_bytes(-(int64_t)pages);
-    join(page, pages, now);
-    want_tick(now);
+    hak_ace.figures.frees++;
+    hak_ace_count(-(int64_t)pages);
+    hak_ace_join(page, pages, now);
+    hak_ace_want_tick(now);
 }
 
 bool hak_ace_free(void *p, struct hak_ace_run *run)
 {
     uint32_t page;
 
-    hak_lock_take(&lock);
+    hak_lock_take(&hak_ace.lock);
     page = hak_ace_run_at(p);
     if (page != 0) {
         describe(page, run);
         free_locked(page);
     }
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
     return page != 0;
 }
 
@@ -367,14 +94,14 @@ void hak_ace_empty(void *p)
 {
     uint32_t page;
 
-    hak_lock_take(&lock);
+    hak_lock_take(&hak_ace.lock);
     page = hak_ace_run_at(p);
-    HAK_HELD(&lock);
+    HAK_HELD(&hak_ace.lock);
     if (page != 0) {
         /* It stays dirty: its heap's cache may give it to the next user. */
         (void)hak_os_purge(p, hak_ace_length(page) * HAK_PAGE);
     }
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
 }
 
 bool hak_ace_find(const void *p, struct hak_ace_run *run)
@@ -393,13 +120,13 @@ bool hak_ace_around(const void *p, struct hak_ace_run *run)
     uint32_t at = hak_ace_at(page);
     bool in_run;
 
-    hak_lock_take(&lock);
+    hak_lock_take(&hak_ace.lock);
     page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
-    in_run = !is_hole(page) && !hak_ace_is_cached(page);
+    in_run = !hak_ace_is_hole(page) && !hak_ace_is_cached(page);
     if (in_run) {
         describe(page, run);
     }
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
     return in_run;
 }
 
@@ -410,8 +137,8 @@ static void shrink(uint32_t page, uint32_t old, uint32_t pages)
 
     hak_bits_set(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1,
                  true);
-    join(page + pages, old - pages, now);
-    want_tick(now);
+    hak_ace_join(page + pages, old - pages, now);
+    hak_ace_want_tick(now);
 }
 
 /* Takes what is missing from the hole behind a run. */
@@ -421,7 +148,7 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
     uint32_t hole = page + old;
     uint32_t room, stamp;
 
-    if (hak_ace_at(page) + pages > HAK_ACE_PAGES || !is_hole(hole)) {
+    if (hak_ace_at(page) + pages > HAK_ACE_PAGES || !hak_ace_is_hole(hole)) {
         return false;
     }
     room = old + hak_ace_hole(hole)->pages;
@@ -429,11 +156,11 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
     if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED) {
         return false;
     }
-    hole_drop(hole);
+    hak_ace_hole_drop(hole);
     hak_bits_set(super->starts, hak_ace_at(hole), 1, false);
     hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
     if (room > pages) {
-        hole_add(page + pages, room - pages, stamp);
+        hak_ace_hole_add(page + pages, room - pages, stamp);
     }
     return true;
 }
@@ -448,7 +175,7 @@ static bool resize_locked(uint32_t page, uint32_t pages)
         return false;
     }
     hak_ace_super(page)->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
-    count_bytes((int64_t)pages - old);
+    hak_ace_count((int64_t)pages - old);
     return true;
 }
 
@@ -457,11 +184,11 @@ bool hak_ace_resize(void *p, size_t pages)
     uint32_t page;
     bool done;
 
-    hak_lock_take(&lock);
+    hak_lock_take(&hak_ace.lock);
     page = hak_ace_run_at(p);
     done = page != 0 &&
            resize_locked(page, (uint32_t)hak_max(pages, HAK_ACE_LEAST));
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
     return done;
 }
 
@@ -481,8 +208,8 @@ static uint32_t after(uint32_t page)
 
 void hak_ace_free_owner(uint32_t owner)
 {
-    hak_lock_take(&lock);
-    for (uint32_t super = 0; super < top; super++) {
+    hak_lock_take(&hak_ace.lock);
+    for (uint32_t super = 0; super < hak_ace.top; super++) {
         uint32_t first = super * (uint32_t)HAK_SUPER_SLABS;
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
         uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
@@ -490,14 +217,14 @@ void hak_ace_free_owner(uint32_t owner)
         while (HAK_TAG_CLASS(hak_range_tag((size_t)first << HAK_SLAB_SHIFT)) ==
                    HAK_TAG_ACE &&
                page < end) {
-            if (!is_hole(page) &&
+            if (!hak_ace_is_hole(page) &&
                 hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
                 free_locked(page);
             }
             page = after(page);
         }
     }
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
 }
 
 /* ---- memory back ----------------------------------------------------------------- */
@@ -509,7 +236,7 @@ static size_t purge_hole(uint32_t page)
     uint32_t pages = hak_ace_hole(page)->pages;
     uint32_t at = hak_ace_at(page);
 
-    HAK_HELD(&lock);
+    HAK_HELD(&hak_ace.lock);
     if (hak_bits_any(super->gone, at, pages)) {
         return hak_ace_unmap(page, pages);
     }
@@ -524,7 +251,8 @@ static size_t purge_hole(uint32_t page)
 /* When a hole may go; *next becomes the earliest such time to come. */
 static bool hole_old(const struct hak_hole *hole, uint32_t now, uint32_t *next)
 {
-    uint32_t wait = delay() * (hole->pages >= PURGE_LEAST ? 1 : LONG_WAIT);
+    uint32_t wait =
+        hak_ace_delay() * (hole->pages >= PURGE_LEAST ? 1 : LONG_WAIT);
     uint32_t at = hak_some_time(hole->stamp + wait);
 
     if (hak_tick_reached(now, at)) {
@@ -559,9 +287,9 @@ static size_t purge_all(uint32_t now, uint32_t *next)
 {
     size_t bytes = 0;
 
-    HAK_HELD(&lock);
+    HAK_HELD(&hak_ace.lock);
     for (uint32_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
-        bytes += purge_tree(holes.roots[pages], now, next);
+        bytes += purge_tree(hak_ace.holes.roots[pages], now, next);
     }
     hak_range_purged(bytes);
     return bytes;
@@ -575,22 +303,23 @@ void hak_ace_tick(uint32_t now)
     if (due == 0 || !hak_tick_reached(now, due)) {
         return;
     }
-    hak_lock_take(&lock);
+    hak_lock_take(&hak_ace.lock);
     purge_all(now, &next);
     atomic_store_explicit(&hak_ace_due, next, memory_order_relaxed);
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
 }
 
 size_t hak_ace_trim(void)
 {
     size_t bytes;
 
-    hak_lock_take(&lock);
+    hak_lock_take(&hak_ace.lock);
     bytes = purge_all(0, NULL);
-    while (spares > 0 && super_give(hak_hole_best(&holes, HAK_ACE_PAGES))) {
+    while (hak_ace.spares > 0 &&
+           hak_ace_super_give(hak_hole_best(&hak_ace.holes, HAK_ACE_PAGES))) {
     }
     atomic_store_explicit(&hak_ace_due, 0, memory_order_relaxed);
-    hak_lock_drop(&lock);
+    hak_lock_drop(&hak_ace.lock);
     return bytes;
 }
 
@@ -598,14 +327,14 @@ size_t hak_ace_trim(void)
 
 void hak_ace_figures(struct hak_lane_figures *out)
 {
-    hak_lock_take(&lock);
-    *out = figures;
-    hak_lock_drop(&lock);
+    hak_lock_take(&hak_ace.lock);
+    *out = hak_ace.figures;
+    hak_lock_drop(&hak_ace.lock);
 }
 
 bool hak_ace_forked(void)
 {
-    return hak_lock_settle(&lock);
+    return hak_lock_settle(&hak_ace.lock);
 }
 
 /*
@@ -622,7 +351,7 @@ static bool mend_piece(uint32_t page, uint32_t pages)
     struct hak_ace_super *super = hak_ace_super(page);
     uint32_t at = hak_ace_at(page);
 
-    if (is_hole(page)) {
+    if (hak_ace_is_hole(page)) {
         return true;
     }
     hak_bits_set(super->dirty, at, pages, true);
@@ -631,7 +360,7 @@ static bool mend_piece(uint32_t page, uint32_t pages)
         return true;
     }
     super->pages[at / 8] = (uint16_t)pages;
-    figures.live_bytes += pages * HAK_PAGE;
+    hak_ace.figures.live_bytes += pages * HAK_PAGE;
     return false;
 }
 
@@ -647,7 +376,7 @@ static void mend_super(uint32_t page, uint32_t now)
 
         if (!mend_piece(page, pages)) {
             if (hole != 0) {
-                hole_add(hole, page - hole, now);
+                hak_ace_hole_add(hole, page - hole, now);
             }
             hole = 0;
         } else if (hole == 0) {
@@ -660,19 +389,19 @@ static void mend_super(uint32_t page, uint32_t now)
         page += pages;
     }
     if (hole != 0) {
-        hole_add(hole, end - hole, now);
+        hak_ace_hole_add(hole, end - hole, now);
     }
 }
 
 /* A ghost held the lock: all but the maps and the owners is made anew. */
-static void mend(void)
+void hak_ace_mend(void)
 {
     uint32_t now = hak_os_tick();
 
-    holes = (struct hak_holes){{0}, {0}};
-    spares = 0;
-    figures.live_bytes = 0;
-    for (uint32_t super = 0; super < top; super++) {
+    hak_ace.holes = (struct hak_holes){{0}, {0}};
+    hak_ace.spares = 0;
+    hak_ace.figures.live_bytes = 0;
+    for (uint32_t super = 0; super < hak_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
 
         if (hak_range_tag((size_t)super << HAK_SUPER_SHIFT) !=
@@ -682,8 +411,8 @@ static void mend(void)
         if (hak_bits_get(hak_ace_super(page)->starts, 0)) {
             mend_super(page, now);
         } else { /* it was only just taken, and is lost */
-            set_tags(super, 0);
+            hak_ace_set_tags(super, 0);
         }
     }
-    want_tick(now);
+    hak_ace_want_tick(now);
 }

@@ -38,7 +38,7 @@ static uint32_t model_best(uint32_t room)
 {
     uint32_t found = 0, found_pages = UINT32_MAX;
 
-    for (uint32_t super = 0; super < top; super++) {
+    for (uint32_t super = 0; super < hak_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
         uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
 
@@ -273,7 +273,7 @@ Test(ace, a_random_stream_agrees_with_a_model)
     cr_assert_leq(ace_check().supers, SPARE_MOST);
     hak_ace_trim();
     cr_assert_eq(ace_check().supers, 0);
-    cr_assert_eq(hak_hole_best(&holes, 1), 0);
+    cr_assert_eq(hak_hole_best(&hak_ace.holes, 1), 0);
 }
 
 /* ---- by hand ------------------------------------------------------------------------ */
@@ -383,7 +383,7 @@ Test(ace, free_owner_frees_that_owner_s_alone)
         hak_ace_free_owner(6);
         cr_assert_eq(ace_check().runs, 1);
         put_run(q);
-        cr_assert_eq(figures.live_bytes, 0);
+        cr_assert_eq(hak_ace.figures.live_bytes, 0);
     }
 }
 

@@ -9,6 +9,7 @@
 #define ACE_CHECK_H
 
 #include "../../core/ace.c"
+#include "../../core/ace_holes.c"
 
 #include "unit.h"
 
@@ -31,7 +32,7 @@ UNIT void ace_check_super(uint32_t super, struct ace_sums *sums)
     for (uint32_t at = 0; at < HAK_ACE_PAGES;) {
         uint32_t pages = hak_ace_length(begin + at);
 
-        if (is_hole(begin + at)) {
+        if (hak_ace_is_hole(begin + at)) {
             NEED(!hole_before);
             NEED(hak_ace_hole(begin + at)->pages == pages);
             sums->holes++;
@@ -43,7 +44,7 @@ UNIT void ace_check_super(uint32_t super, struct ace_sums *sums)
             sums->runs++;
             sums->run_pages += pages;
         }
-        hole_before = is_hole(begin + at);
+        hole_before = hak_ace_is_hole(begin + at);
         at += pages;
         NEED(at <= HAK_ACE_PAGES);
     }
@@ -62,7 +63,7 @@ UNIT void ace_check_tree(uint32_t length, uint32_t page, uint32_t *before,
         const struct hak_hole *hole = hak_ace_hole(page);
 
         ace_check_tree(length, hole->left, before, seen);
-        NEED(is_hole(page));
+        NEED(hak_ace_is_hole(page));
         NEED(hole->pages == length && *before < page);
         *before = page;
         ++*seen;
@@ -85,20 +86,20 @@ UNIT struct ace_sums ace_check(void)
         size_t offset = (size_t)super * HAK_SUPER_SIZE;
 
         if (HAK_TAG_CLASS(hak_range_tag(offset)) == HAK_TAG_ACE) {
-            NEED(super < top);
+            NEED(super < hak_ace.top);
             ace_check_super(super, &sums);
         }
     }
     NEED(sums.supers * HAK_SUPER_SIZE == range.held[HAK_LANE_ACE]);
     for (uint32_t length = 1; length <= HAK_ACE_PAGES; length++) {
         before = 0;
-        ace_check_tree(length, holes.roots[length], &before, &seen);
+        ace_check_tree(length, hak_ace.holes.roots[length], &before, &seen);
     }
     NEED(seen == sums.holes);
-    NEED(sums.spares == spares && spares <= SPARE_MOST);
-    NEED(figures.live_bytes == sums.run_pages * HAK_PAGE);
-    NEED(figures.allocs - figures.frees == sums.runs);
-    NEED(figures.peak_bytes >= figures.live_bytes);
+    NEED(sums.spares == hak_ace.spares && hak_ace.spares <= SPARE_MOST);
+    NEED(hak_ace.figures.live_bytes == sums.run_pages * HAK_PAGE);
+    NEED(hak_ace.figures.allocs - hak_ace.figures.frees == sums.runs);
+    NEED(hak_ace.figures.peak_bytes >= hak_ace.figures.live_bytes);
     return sums;
 }
 

@@ -35,7 +35,7 @@ static size_t count_gone(void)
 {
     size_t gone = 0;
 
-    for (uint32_t super = 0; super < top; super++) {
+    for (uint32_t super = 0; super < hak_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
 
         for (uint32_t at = 0; hak_range_tag((size_t)super * HAK_SUPER_SIZE) ==
@@ -109,7 +109,7 @@ static void work_at_random(void *arg)
         }
     }
     ace_check();
-    NEED(figures.live_bytes == 0);
+    NEED(hak_ace.figures.live_bytes == 0);
     NEED(unit_stats().ace_held_bytes == 0);
 }
 

@@ -46,57 +46,57 @@ static char *threaded(void)
 import "C"
 
 import (
-	"crypto/sha256"
-	"fmt"
-	"os/exec"
-	"sort"
-	"strings"
-	"sync"
-	"unsafe"
+    "crypto/sha256"
+    "fmt"
+    "os/exec"
+    "sort"
+    "strings"
+    "sync"
+    "unsafe"
 )
 
 func Work(seed int) string {
-	var kept []unsafe.Pointer
-	sum := sha256.New()
-	for i := 0; i < 3000; i++ {
-		s := C.CString(strings.Repeat(fmt.Sprint(i*seed%97), 1+i%50))
-		t := C.twice(s)
-		fmt.Fprint(sum, C.GoString(t))
-		kept = append(kept, unsafe.Pointer(s))
-		C.free(unsafe.Pointer(t))
-		if i%7 == 0 {
-			p := C.malloc(C.size_t(1 + i*100))
-			C.memset(p, C.int(i&255), C.size_t(1+i*100))
-			sum.Write(C.GoBytes(p, C.int(1+i)))
-			kept = append(kept, p)
-		}
-	}
-	p := C.threaded()
-	fmt.Fprint(sum, C.GoString(p))
-	C.free(unsafe.Pointer(p))
-	for _, p := range kept {
-		C.free(p)
-	}
-	return fmt.Sprintf("%d %x", seed, sum.Sum(nil))
+    var kept []unsafe.Pointer
+    sum := sha256.New()
+    for i := 0; i < 3000; i++ {
+        s := C.CString(strings.Repeat(fmt.Sprint(i*seed%97), 1+i%50))
+        t := C.twice(s)
+        fmt.Fprint(sum, C.GoString(t))
+        kept = append(kept, unsafe.Pointer(s))
+        C.free(unsafe.Pointer(t))
+        if i%7 == 0 {
+            p := C.malloc(C.size_t(1 + i*100))
+            C.memset(p, C.int(i&255), C.size_t(1+i*100))
+            sum.Write(C.GoBytes(p, C.int(1+i)))
+            kept = append(kept, p)
+        }
+    }
+    p := C.threaded()
+    fmt.Fprint(sum, C.GoString(p))
+    C.free(unsafe.Pointer(p))
+    for _, p := range kept {
+        C.free(p)
+    }
+    return fmt.Sprintf("%d %x", seed, sum.Sum(nil))
 }
 
 func main() {
-	var group sync.WaitGroup
-	results := make([]string, 40)
-	for i := range results {
-		group.Add(1)
-		go func(i int) {
-			defer group.Done()
-			results[i] = Work(i + 1)
-		}(i)
-	}
-	group.Wait()
-	sort.Strings(results)
-	fmt.Println(strings.Join(results, "\n"))
-	out, err := exec.Command("echo", "a program").Output()
-	fmt.Println(string(out), err)
-	// As a program of C ends; Go alone would not call what is to be called then.
-	C.exit(0)
+    var group sync.WaitGroup
+    results := make([]string, 40)
+    for i := range results {
+        group.Add(1)
+        go func(i int) {
+            defer group.Done()
+            results[i] = Work(i + 1)
+        }(i)
+    }
+    group.Wait()
+    sort.Strings(results)
+    fmt.Println(strings.Join(results, "\n"))
+    out, err := exec.Command("echo", "a program").Output()
+    fmt.Println(string(out), err)
+    // As a program of C ends; Go alone would not call what is to be called then.
+    C.exit(0)
 }
 CODE
 cat >mixed/main_test.go <<'CODE'
@@ -105,43 +105,43 @@ package main
 import "testing"
 
 func TestWork(t *testing.T) {
-	if Work(5) != Work(5) {
-		t.Fatal("not the same")
-	}
+    if Work(5) != Work(5) {
+        t.Fatal("not the same")
+    }
 }
 CODE
 cat >pure/main.go <<'CODE'
 package main
 
 import (
-	"crypto/sha256"
-	"fmt"
-	"sort"
-	"strings"
+    "crypto/sha256"
+    "fmt"
+    "sort"
+    "strings"
 )
 
 func main() {
-	done := make(chan string)
-	for i := 0; i < 20; i++ {
-		go func(i int) {
-			words := map[string]int{}
-			for j := 0; j < 50000; j++ {
-				words[fmt.Sprint(i*j%997)] += j
-			}
-			var all []string
-			for word, n := range words {
-				all = append(all, fmt.Sprint(word, n))
-			}
-			sort.Strings(all)
-			done <- fmt.Sprintf("%d %x", i, sha256.Sum256([]byte(strings.Join(all, ","))))
-		}(i)
-	}
-	var results []string
-	for i := 0; i < 20; i++ {
-		results = append(results, <-done)
-	}
-	sort.Strings(results)
-	fmt.Println(strings.Join(results, "\n"))
+    done := make(chan string)
+    for i := 0; i < 20; i++ {
+        go func(i int) {
+            words := map[string]int{}
+            for j := 0; j < 50000; j++ {
+                words[fmt.Sprint(i*j%997)] += j
+            }
+            var all []string
+            for word, n := range words {
+                all = append(all, fmt.Sprint(word, n))
+            }
+            sort.Strings(all)
+            done <- fmt.Sprintf("%d %x", i, sha256.Sum256([]byte(strings.Join(all, ","))))
+        }(i)
+    }
+    var results []string
+    for i := 0; i < 20; i++ {
+        results = append(results, <-done)
+    }
+    sort.Strings(results)
+    fmt.Println(strings.Join(results, "\n"))
 }
 CODE
 cd mixed
