@@ -20,16 +20,16 @@ extern char __libc_single_threaded __attribute__((weak));
 #define DRAWING UINT64_MAX
 
 /* Where there is no page that is wiped. */
-static struct hak_process plain = {.number = 1};
+static struct hak_process plain = {.number = HAK_LOCK_ALONE + 1};
 
 _Atomic(struct hak_process *) hak_process = &plain;
 
 __thread struct hak_lock_self hak_lock_self
-    __attribute__((tls_model("initial-exec")));
+    __attribute__((tls_model("initial-exec"))) = {.process = HAK_LOCK_ALONE};
 
-static _Atomic(uint64_t) drawn = 1; /* the last number */
-static _Atomic(uint64_t) first = 1; /* this process's */
-static atomic_bool refused;         /* the page */
+static _Atomic(uint64_t) drawn = HAK_LOCK_ALONE + 1; /* the last number */
+static _Atomic(uint64_t) first = HAK_LOCK_ALONE + 1; /* this process's */
+static atomic_bool refused;                          /* the page */
 
 /* The thread that forked, if `forked_to` is this process's number. */
 static _Atomic(uint64_t) forker, forked_to;
@@ -126,7 +126,7 @@ static bool begins(void)
         atomic_store(&forked_to, number);
     }
     /* As long as it is alone it comes here each time, to look whether it is. */
-    hak_lock_self.process = alone ? 0 : number;
+    hak_lock_self.process = alone ? HAK_LOCK_ALONE : number;
     return true;
 }
 

@@ -66,9 +66,15 @@ typedef struct hak_lock {
 /* Of each thread. */
 struct hak_lock_self {
     uint64_t number;  /* 0: it has taken no lock yet */
-    uint64_t process; /* its process's number when it took its last lock; 0:
-                       * then it was alone, and will be until it drops it */
+    uint64_t process; /* its process's number when it took its last lock */
 };
+
+/*
+ * Instead of that: it has taken none, or was alone then, as it will be until it
+ * drops the lock. No process has this number, nor 0, which a page that was
+ * wiped has.
+ */
+#define HAK_LOCK_ALONE 1u
 
 struct hak_process {
     _Atomic(uint64_t) number; /* 0: a new process that nobody has noticed */
@@ -103,7 +109,7 @@ HAK_INLINE void hak_lock_drop(hak_lock *lock)
 {
     uint64_t word;
 
-    if (hak_lock_self.process == 0) {
+    if (hak_lock_self.process == HAK_LOCK_ALONE) {
         atomic_store_explicit(&lock->word, 0, memory_order_release);
         return;
     }

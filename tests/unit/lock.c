@@ -206,6 +206,33 @@ Test(lock, so_does_a_child_of_a_child)
     end_holder(holder);
 }
 
+/* A thread that had never taken a lock, and so has no number, forks. */
+static void *fork_unnumbered(void *arg)
+{
+    NEED(hak_lock_self.number == 0);
+    *(pid_t *)arg = bare_fork();
+    if (*(pid_t *)arg == 0) {
+        static hak_lock free_lock = HAK_LOCK_INIT(NULL);
+
+        hak_lock_take(&free_lock);
+        NEED(hak_lock_self.number != 0 && hak_lock_mine(&free_lock));
+        hak_lock_drop(&free_lock);
+        take_over();
+        _exit(0);
+    }
+    return NULL;
+}
+
+Test(lock, so_does_a_child_of_a_thread_that_never_took_one)
+{
+    pthread_t holder = start_holder();
+    pid_t pid;
+
+    unit_in_thread(fork_unnumbered, &pid);
+    expect_well(pid);
+    end_holder(holder);
+}
+
 /* Settled by who forked, or by fork's handlers in the core that is linked in. */
 Test(lock, a_lock_is_settled_without_being_wanted)
 {
@@ -413,7 +440,7 @@ Test(lock, a_page_that_is_not_wiped_is_noticed)
     pthread_t holder;
     pid_t pid;
 
-    atomic_store(&page.number, 1);
+    atomic_store(&page.number, atomic_load(&first));
     atomic_store(&page.pid, getpid());
     atomic_store(&hak_process, &page);
     holder = start_holder();
