@@ -45,13 +45,14 @@ static void look_at_range(void)
         const struct hak_super *super = &hak_supers.at[i];
 
         NEED((super->used & super->warm) == 0);
-        NEED(hak_map_get(hak_supers.warm_map, i) == (super->warm != 0));
-        NEED(hak_map_get(hak_supers.held_map, i) == (super->used != 0));
-        NEED(hak_map_get(hak_supers.part_map, i) ==
+        NEED(super->claimed == 0 || hak_os_is_mapped(hak_range_super_start(i)));
+        NEED(hak_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
+        NEED(hak_map_get(HAK_MAP_HELD, i) == (super->used != 0));
+        NEED(hak_map_get(HAK_MAP_PART, i) ==
              (super->used != 0 && super->used != HAK_ALL_SLABS));
         range_check_starts(i);
         spare += super->used == 0 && super->warm != 0;
-        used += super->state == HAK_SUPER_COMMITTED
+        used += super->state == HAK_SUPER_OPEN
                     ? (size_t)__builtin_popcount(super->used)
                     : 0;
     }
