@@ -237,7 +237,7 @@ static size_t purge_hole(uint32_t page)
     uint32_t at = hak_ace_at(page);
 
     HAK_HELD(&hak_ace.lock);
-    if (hak_bits_any(super->gone, at, pages)) {
+    if (hak_ace_any_gone(page, pages)) {
         return hak_ace_unmap(page, pages);
     }
     if (!hak_bits_any(super->dirty, at, pages) ||

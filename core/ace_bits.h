@@ -102,6 +102,16 @@ HAK_INLINE uint32_t hak_bits_before(const hak_ace_map *map, uint32_t from)
 
 /* ---- ace_gone.c ----------------------------------------------------------- */
 
+/* Whether a page was ever gone. */
+extern HAK_HIDDEN atomic_bool hak_ace_were_gone;
+
+HAK_INLINE bool hak_ace_any_gone(uint32_t page, uint32_t pages)
+{
+    return HAK_UNLIKELY(atomic_load_explicit(&hak_ace_were_gone,
+                                             memory_order_relaxed)) &&
+           hak_bits_any(hak_ace_super(page)->gone, hak_ace_at(page), pages);
+}
+
 /* Maps those of `pages` pages, of a hole, that are gone; if not all, some. */
 enum hak_os_claim hak_ace_claim(uint32_t page, uint32_t pages);
 

@@ -14,6 +14,8 @@
 #include "lock.h"
 #include "os.h"
 
+atomic_bool hak_ace_were_gone;
+
 /* How many pages from `page` on, up to `end`, are as gone as the first one. */
 static uint32_t alike(uint32_t page, uint32_t end)
 {
@@ -32,7 +34,7 @@ enum hak_os_claim hak_ace_claim(uint32_t page, uint32_t pages)
     struct hak_ace_super *super = hak_ace_super(page);
     uint32_t end = page + pages, n;
 
-    if (HAK_LIKELY(!hak_bits_any(super->gone, hak_ace_at(page), pages))) {
+    if (HAK_LIKELY(!hak_ace_any_gone(page, pages))) {
         return HAK_OS_CLAIMED;
     }
     for (; page < end; page += n) {
@@ -63,6 +65,7 @@ size_t hak_ace_unmap(uint32_t page, uint32_t pages)
         if (hak_bits_get(super->gone, hak_ace_at(page))) {
             continue;
         }
+        atomic_store_explicit(&hak_ace_were_gone, true, memory_order_relaxed);
         hak_bits_set(super->gone, hak_ace_at(page), n, true);
         hak_lock_step();
         if (hak_os_unmap(hak_ace_address(page), n * HAK_PAGE)) {

@@ -135,7 +135,7 @@ bool hak_ace_super_give(uint32_t page)
 {
     const struct hak_ace_super *meta = hak_ace_super(page);
     uint32_t super = page / (uint32_t)HAK_ACE_PAGES;
-    bool bare = hak_bits_any(meta->gone, 0, HAK_ACE_PAGES);
+    bool bare = hak_ace_any_gone(page, HAK_ACE_PAGES);
 
     if (bare) {
         hak_ace_unmap(page, HAK_ACE_PAGES);

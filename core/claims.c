@@ -244,7 +244,6 @@ enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes)
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     HAK_HELD(&hak_supers.lock);
-    hak_range_ask_limit(hak_os_tick());
     for (uint32_t n = first; n < first + hak_supers_for(bytes); n++) {
         claim = hak_super_claim_meta(n);
         if (claim != HAK_OS_CLAIMED) {
@@ -371,6 +370,7 @@ static uint32_t find_mapped(void)
 
 uint32_t hak_super_open(void)
 {
+    hak_range_ask_limit(hak_os_tick());
     for (;;) {
         uint32_t i = find_whole();
 
