@@ -125,6 +125,13 @@ TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
     $(wildcard tests/unit/*.c tests/lua/*.c tests/nginxunit/*.c)))
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 
+# To preload: a kernel with other pages, as far as AT_PAGESZ tells.
+OTHER_PAGES := $(BUILD)/tests/libpages.so
+$(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
+
 # One source, a program per allocator; `none` is the loop by itself.
 MIXED := hakmem system mimalloc jemalloc tcmalloc none
 BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
@@ -280,7 +287,7 @@ $(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
 check-nginx: $(NGINX_SAMPLE)
 
 # The tests preload them.
-check-nginx: $(SHARED:%=$(BUILD)/%) $(BUILD)/tests/wrap/programs/plain/libpages.so
+check-nginx: $(SHARED:%=$(BUILD)/%) $(OTHER_PAGES)
 
 # The status page's shared zone by itself; nginx's headers come with a build.
 NGINX_STRESS := $(BUILD)/tests/nginx/status_stress
@@ -334,8 +341,9 @@ wheel: ## the source archive and a wheel for PYTHON, into $(BUILD)/dist
 	@.ci/install-deps python
 	@adapters/python/build.sh $(PYTHON) $(BUILD)/dist
 
-check-python: python ## test hakmem_py under PYTHON
-	@PYTHONPATH=$(abspath $(PYTHON_DIR)) $(PYTHON) -m unittest discover \
+check-python: python $(OTHER_PAGES) ## test hakmem_py under PYTHON
+	@PYTHONPATH=$(abspath $(PYTHON_DIR)) PAGES=$(abspath $(OTHER_PAGES)) \
+	    $(PYTHON) -m unittest discover \
 	    -s tests/python $(if $(filter 1,$(V)),-v)
 
 # ---- libhakmem.so, libhakmem.a ----------------------------------------------

@@ -35,15 +35,19 @@ bool hak_range_is_foreign(const void *p)
 
 atomic_bool hak_range_is_limited;
 
+static void ask_limit(void)
+{
+    atomic_store_explicit(&hak_range_is_limited, hak_os_is_limited(),
+                          memory_order_relaxed);
+}
+
 void hak_range_ask_limit(uint32_t now)
 {
     static _Atomic(uint32_t) asked;
 
     if (now - atomic_load_explicit(&asked, memory_order_relaxed) >= LIMIT_ASK) {
         atomic_store_explicit(&asked, now, memory_order_relaxed);
-        atomic_store_explicit(&hak_range_is_limited,
-                              hak_os_address_limit() != SIZE_MAX,
-                              memory_order_relaxed);
+        ask_limit();
     }
 }
 
@@ -215,6 +219,8 @@ static enum hak_os_claim claim_gap(size_t from, size_t to)
 
     if (claim == HAK_OS_CLAIMED) {
         count_in(from, to);
+    } else if (claim == HAK_OS_REFUSED) {
+        ask_limit(); /* it may be there for no more than a moment */
     } else if (claim == HAK_OS_TAKEN && first == last) {
         if (hak_supers.at[first].claimed == 0) {
             pass_over(first);

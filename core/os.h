@@ -118,6 +118,9 @@ uint32_t hak_os_tick(void);
 /* The most address space this process may have, in bytes; SIZE_MAX: all. */
 size_t hak_os_address_limit(void);
 
+/* Whether there is such a limit (RLIMIT_AS), or one on data (RLIMIT_DATA). */
+bool hak_os_is_limited(void);
+
 #ifdef HAK_TESTING
 /*
  * Tests only: the n-th call from now (1 is the next) that can be refused is

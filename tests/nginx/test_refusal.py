@@ -9,7 +9,7 @@ from nginx_server import Load
 
 # Says that pages have 16 KB.
 PAGES = os.path.join(os.environ["HAKMEM_BUILD"],
-                     "tests/wrap/programs/plain/libpages.so")
+                     "tests/libpages.so")
 
 LITTLE = 1 << 28
 

@@ -1,5 +1,6 @@
 """Blocks as C code sees them: PyMem_* and PyObject_*, through ctypes."""
 import ctypes
+import os
 import unittest
 
 import hakmem_py
@@ -9,6 +10,9 @@ SIZES = [0, 1, 8, 15, 16, 17, 31, 32, 100, 127, 128, 129, 255, 256, 500, 512,
          513, 1000, 1008, 1009, 1023, 1024, 1025, 1152, 1153, 4000, 8192,
          30000, 53248, 53249, 100000, 1 << 20, (2 << 20) - 1, 2 << 20, 3 << 20]
 
+
+# Says that pages have 16 KB.
+PAGES = os.environ.get("PAGES", "")
 
 STRIPES = bytes(i * 7 % 251 for i in range(251))
 
@@ -216,19 +220,51 @@ class Blocks(Case):
             print("fine")
         """, env={"HAKMEM_PYTHON": "all"})
 
+    def test_little_address_space(self):
+        """RLIMIT_AS, before the import and after it, takes nothing away."""
+        for when in "before", "after":
+            with self.subTest(when):
+                self.says(f"""
+                    import resource
+                    def limit():
+                        resource.setrlimit(resource.RLIMIT_AS,
+                                           (300 << 20, 300 << 20))
+                    if "{when}" == "before":
+                        limit()
+                    import hakmem_py
+                    assert hakmem_py.enabled
+                    from churn import churn
+                    churn()
+                    if "{when}" == "after":
+                        limit()
+                    churn()
+                    held = []
+                    try:
+                        while True:
+                            held.append(["x" * 100 for i in range(1000)])
+                    except MemoryError:
+                        pass
+                    del held
+                    import subprocess, threading
+                    thread = threading.Thread(target=churn)
+                    thread.start()
+                    thread.join()
+                    assert subprocess.run("true").returncode == 0
+                    churn()
+                    print("fine")
+                """)
+
+    @unittest.skipUnless(PAGES, "make builds the library that this needs")
     def test_refused_by_the_system(self):
-        """RLIMIT_AS leaves no address space: the saved allocator serves."""
+        """Pages that are not 4 KB: the saved allocator serves."""
         self.says("""
-            import resource
-            resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
-            import sys
             import hakmem_py
             assert hakmem_py.enabled is False
             assert "address space" in hakmem_py.reason, hakmem_py.reason
             from churn import churn
             churn()
             print("fine")
-        """, quiet=False)
+        """, env={"LD_PRELOAD": PAGES}, quiet=False)
 
     def test_out_of_memory(self):
         """The core's memory ends, the saved allocator's too: MemoryError."""

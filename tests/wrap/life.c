@@ -40,7 +40,7 @@ Test(life, forks_with_handlers_that_allocate)
 Test(life, without_a_range_the_c_library_serves_everything)
 {
     static const struct wrap_how pages = {.preload = true,
-                                          .beside = "plain/libpages.so"};
+                                          .beside = "tests/libpages.so"};
     struct wrap_said glibc, ours;
 
     wrap_run(&glibc, &alone, wrap_program("plain/behaviour"));

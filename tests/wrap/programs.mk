@@ -20,7 +20,7 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork \
         opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
         opener ownmalloc debugs forkstorm forkstorm_core \
-        libearly.so libpages.so libatfork.so libopened.so libcxx.so \
+        libearly.so libatfork.so libopened.so libcxx.so \
         libplugin.so libprivate.so libouter.so inner/libinner.so libopener.so \
         libaudit.so libwraps.so libhandlers.so) \
     $(addprefix shared/,behaviour before cxx plugins handles forkstorm) \
@@ -33,6 +33,7 @@ $(BUILD)/testing/tests/wrap/%.o: \
     FLAGS += $(if $(filter ubsan,$(VARIANT)),-DWRAP_SANITIZED=1)
 
 TESTS += $(WRAP_TESTS)
+WRAP_PROGRAMS += $(OTHER_PAGES)
 
 $(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o
 	$(SAY) LINK $@

@@ -33,7 +33,7 @@
 /* How to run a program. */
 struct wrap_how {
     bool preload;       /* libhakmem.so */
-    const char *beside; /* and this library of programs/plain after it */
+    const char *beside; /* and this library of the build directory after it */
     const char *env[WRAP_MOST]; /* NAME=VALUE to be added */
     rlim_t address_space;       /* RLIMIT_AS; 0: as it is */
     bool no_stderr;             /* standard error is closed */
@@ -110,7 +110,7 @@ WRAP _Noreturn void wrap_exec(const struct wrap_how *how,
         char *both;
 
         if (asprintf(&both, "%s %s", how->preload ? library : "",
-                     wrap_program(how->beside)) > 0) {
+                     wrap_path(how->beside)) > 0) {
             setenv("LD_PRELOAD", both, 1);
         }
     }

@@ -110,8 +110,8 @@ bool hak_py_start(void)
     none->tiny.tag = threads->tiny.tag = hak_heap_none.tiny.tag;
     hak_py.most = most_asked();
     if (!hak_range_init()) {
-        hak_py.reason = "no address space could be reserved: see the message "
-                        "on standard error";
+        hak_py.reason = "no address space could be had: see the message on "
+                        "standard error";
         return false;
     }
     /* Seals, which the hardened build has, are those of threads' heaps. */
