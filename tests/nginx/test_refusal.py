@@ -11,7 +11,7 @@ from nginx_server import Load
 PAGES = os.path.join(os.environ["HAKMEM_BUILD"],
                      "tests/libpages.so")
 
-LITTLE = 1 << 28
+LITTLE = 1 << 30
 
 
 class Limited(Case):
