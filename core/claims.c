@@ -9,9 +9,6 @@
 #include "os.h"
 #include "supers.h"
 
-/* How often the limit on address space is asked for, in milliseconds. */
-#define LIMIT_ASK 20
-
 /* ---- whose an address is ------------------------------------------------- */
 
 /* Without the lock: nothing changes at the address of somebody's live block. */
@@ -35,15 +32,20 @@ bool hak_range_is_foreign(const void *p)
 
 atomic_bool hak_range_is_limited;
 
+static void ask_limit(void)
+{
+    atomic_store_explicit(&hak_range_is_limited,
+                          hak_os_address_limit() != SIZE_MAX,
+                          memory_order_relaxed);
+}
+
 void hak_range_ask_limit(uint32_t now)
 {
     static _Atomic(uint32_t) asked;
 
-    if (now - atomic_load_explicit(&asked, memory_order_relaxed) >= LIMIT_ASK) {
+    if (now != atomic_load_explicit(&asked, memory_order_relaxed)) {
         atomic_store_explicit(&asked, now, memory_order_relaxed);
-        atomic_store_explicit(&hak_range_is_limited,
-                              hak_os_address_limit() != SIZE_MAX,
-                              memory_order_relaxed);
+        ask_limit();
     }
 }
 
@@ -238,13 +240,31 @@ static size_t gap_in(uint32_t i, size_t to)
                    to);
 }
 
+void hak_super_heed_limit(uint32_t first, uint32_t count)
+{
+    uint32_t i = first;
+
+    HAK_HELD(&hak_supers.lock);
+    while (i < first + count && hak_supers.at[i].claimed != 0) {
+        i++;
+    }
+    if (i < first + count) {
+        ask_limit(); /* a small part of what a mapping costs */
+    } else {
+        hak_range_ask_limit(hak_os_tick());
+    }
+    if (hak_range_limited() && !hak_supers.was_limited) {
+        hak_super_unmap_spare();
+    }
+    hak_supers.was_limited = hak_range_limited();
+}
+
 enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes)
 {
     size_t at = first * HAK_SUPER_SIZE, end = at + bytes;
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     HAK_HELD(&hak_supers.lock);
-    hak_range_ask_limit(hak_os_tick());
     for (uint32_t n = first; n < first + hak_supers_for(bytes); n++) {
         claim = hak_super_claim_meta(n);
         if (claim != HAK_OS_CLAIMED) {
@@ -380,6 +400,7 @@ uint32_t hak_super_open(void)
             }
             continue;
         }
+        hak_super_heed_limit(i, 1);
         switch (hak_super_claim(i, HAK_SUPER_SIZE)) {
         case HAK_OS_CLAIMED: return i;
         case HAK_OS_REFUSED: return find_mapped();

@@ -411,12 +411,17 @@ uint32_t hak_os_tick(void)
     return (uint32_t)(now.tv_sec * 1000 + now.tv_nsec / 1000000);
 }
 
-size_t hak_os_address_limit(void)
+static size_t soft_limit(int resource)
 {
     struct rlimit limit;
 
-    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
         return SIZE_MAX;
     }
     return (size_t)limit.rlim_cur;
+}
+
+size_t hak_os_address_limit(void)
+{
+    return hak_min(soft_limit(RLIMIT_AS), soft_limit(RLIMIT_DATA));
 }
