@@ -393,6 +393,40 @@ Test(claims, a_limit_that_is_new_is_heeded_at_once)
     }
 }
 
+/* At the limit a block shrinks, though there is none of the smaller size. */
+static void shrink_at_the_limit(void *arg)
+{
+    size_t sizes[] = {90 * HAK_MIB, 5 * HAK_MIB, 1500 * HAK_KIB};
+    char *p[3];
+
+    (void)arg;
+    NEED(hak_range_init());
+    hak_free(hak_malloc(1));
+    limit_to(150 * HAK_MIB);
+    for (int i = 0; i < 3; i++) {
+        NEED((p[i] = hak_malloc(sizes[i])) != NULL);
+        unit_fill(p[i], 10000, (unsigned)i);
+    }
+    for (int i = 0; i < 3; i++) {
+        for (size_t size = 9 * HAK_MIB; size > 500; size /= 3) {
+            while (hak_malloc(size) != NULL) {
+            }
+        }
+        while (hak_malloc(10000) != NULL) {
+        }
+        NEED(hak_realloc(p[i], 10000) == p[i]);
+        NEED(unit_filled(p[i], 10000, (unsigned)i));
+        NEED(hak_malloc(sizes[i] / 2) != NULL);
+    }
+    range_check();
+}
+
+Test(claims, at_a_limit_what_shrinks_gives_back)
+{
+    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
+    unit_expect_said(shrink_at_the_limit, NULL, "");
+}
+
 /* Slabs, runs and holes: nothing that is free stays mapped. */
 static void free_everything(void *arg)
 {
