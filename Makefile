@@ -611,6 +611,21 @@ bench-fork: ## memory of forked workers beside four other allocators
 	@$(MAKE) lib $(BENCH_FORK)
 	@$(PYTHON) bench/fork.py --build $(BUILD)
 
+BENCH_LIMITS := $(BUILD)/bench/bench_limits
+$(BUILD)/obj/bench/bench_limits.o: FLAGS += -fno-builtin-malloc \
+    -fno-builtin-free
+$(BENCH_LIMITS): $(BUILD)/obj/bench/bench_limits.o
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -ldl
+
+# BENCH_ARGS goes to limits.py: other peers, Python.
+.PHONY: bench-limits
+bench-limits: ## what limits on address space and locked memory do
+	@.ci/install-deps bench
+	@$(MAKE) lib $(BENCH_LIMITS)
+	@$(PYTHON) bench/limits.py --build $(BUILD) $(BENCH_ARGS)
+
 MIXED_hakmem := -DBENCH_HEADER='<hakmem.h>' -DBENCH_MALLOC=hak_malloc \
     -DBENCH_FREE=hak_free
 MIXED_system := -DBENCH_HEADER='<stdlib.h>' -DBENCH_MALLOC=malloc \

@@ -239,6 +239,21 @@ static void *lane_copy(void *p, size_t old, size_t size,
     return to != NULL ? memcpy(to, p, n) : NULL;
 }
 
+/*
+ * What is smaller now but got no block of that size: it stays, and gives back
+ * what it can of its own.
+ */
+static void *keep(void *p, size_t old, size_t size)
+{
+    size_t least =
+        old > HAK_LANE_HUGE_MIN ? HAK_LANE_HUGE_MIN : HAK_LANE_ACE_MIN;
+
+    if (old > least) {
+        (void)hak_large_resize(p, hak_max(size, least));
+    }
+    return p;
+}
+
 /* hak_lane_realloc but for the seal: p has `old` bytes, `size` room for it. */
 static void *resize(void *p, size_t old, size_t size, enum hak_reason *reason,
                     const char *caller)
@@ -256,7 +271,7 @@ static void *resize(void *p, size_t old, size_t size, enum hak_reason *reason,
     }
     moved = lane_copy(p, old, size, reason);
     if (moved == NULL) {
-        return size <= old ? p : NULL;
+        return size <= old ? keep(p, old, size) : NULL;
     }
     /* The seal, which hak_large_copy may have thrown away, was looked at. */
     if (!hak_hot_free(p, 0) && (HAK_HARD || !hak_hot_run_free(p))) {

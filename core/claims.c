@@ -9,9 +9,6 @@
 #include "os.h"
 #include "supers.h"
 
-/* How often the limit on address space is asked for, in milliseconds. */
-#define LIMIT_ASK 20
-
 /* ---- whose an address is ------------------------------------------------- */
 
 /* Without the lock: nothing changes at the address of somebody's live block. */
@@ -37,7 +34,8 @@ atomic_bool hak_range_is_limited;
 
 static void ask_limit(void)
 {
-    atomic_store_explicit(&hak_range_is_limited, hak_os_is_limited(),
+    atomic_store_explicit(&hak_range_is_limited,
+                          hak_os_address_limit() != SIZE_MAX,
                           memory_order_relaxed);
 }
 
@@ -45,7 +43,7 @@ void hak_range_ask_limit(uint32_t now)
 {
     static _Atomic(uint32_t) asked;
 
-    if (now - atomic_load_explicit(&asked, memory_order_relaxed) >= LIMIT_ASK) {
+    if (now != atomic_load_explicit(&asked, memory_order_relaxed)) {
         atomic_store_explicit(&asked, now, memory_order_relaxed);
         ask_limit();
     }
@@ -219,8 +217,6 @@ static enum hak_os_claim claim_gap(size_t from, size_t to)
 
     if (claim == HAK_OS_CLAIMED) {
         count_in(from, to);
-    } else if (claim == HAK_OS_REFUSED) {
-        ask_limit(); /* it may be there for no more than a moment */
     } else if (claim == HAK_OS_TAKEN && first == last) {
         if (hak_supers.at[first].claimed == 0) {
             pass_over(first);
@@ -242,6 +238,25 @@ static size_t gap_in(uint32_t i, size_t to)
 {
     return hak_min(i * HAK_SUPER_SIZE + hak_supers.at[i].claimed * HAK_PAGE,
                    to);
+}
+
+void hak_super_heed_limit(uint32_t first, uint32_t count)
+{
+    uint32_t i = first;
+
+    HAK_HELD(&hak_supers.lock);
+    while (i < first + count && hak_supers.at[i].claimed != 0) {
+        i++;
+    }
+    if (i < first + count) {
+        ask_limit(); /* a small part of what a mapping costs */
+    } else {
+        hak_range_ask_limit(hak_os_tick());
+    }
+    if (hak_range_limited() && !hak_supers.was_limited) {
+        hak_super_unmap_spare();
+    }
+    hak_supers.was_limited = hak_range_limited();
 }
 
 enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes)
@@ -376,7 +391,6 @@ static uint32_t find_mapped(void)
 
 uint32_t hak_super_open(void)
 {
-    hak_range_ask_limit(hak_os_tick());
     for (;;) {
         uint32_t i = find_whole();
 
@@ -386,6 +400,7 @@ uint32_t hak_super_open(void)
             }
             continue;
         }
+        hak_super_heed_limit(i, 1);
         switch (hak_super_claim(i, HAK_SUPER_SIZE)) {
         case HAK_OS_CLAIMED: return i;
         case HAK_OS_REFUSED: return find_mapped();

@@ -115,11 +115,11 @@ void hak_os_random(void *buffer, size_t size);
 /* Milliseconds of a clock that only goes forward, wraps around and is cheap. */
 uint32_t hak_os_tick(void);
 
-/* The most address space this process may have, in bytes; SIZE_MAX: all. */
+/*
+ * The most address space that this process may have for memory of its own, in
+ * bytes (RLIMIT_AS, RLIMIT_DATA); SIZE_MAX: all.
+ */
 size_t hak_os_address_limit(void);
-
-/* Whether there is such a limit (RLIMIT_AS), or one on data (RLIMIT_DATA). */
-bool hak_os_is_limited(void);
 
 #ifdef HAK_TESTING
 /*

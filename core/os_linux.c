@@ -423,11 +423,5 @@ static size_t soft_limit(int resource)
 
 size_t hak_os_address_limit(void)
 {
-    return soft_limit(RLIMIT_AS);
-}
-
-bool hak_os_is_limited(void)
-{
-    return soft_limit(RLIMIT_AS) != SIZE_MAX ||
-           soft_limit(RLIMIT_DATA) != SIZE_MAX;
+    return hak_min(soft_limit(RLIMIT_AS), soft_limit(RLIMIT_DATA));
 }

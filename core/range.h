@@ -466,9 +466,10 @@ uint32_t hak_range_super_head(uint32_t super);
 size_t hak_range_spare(void);
 
 /*
- * Whether this process has a limit on address space (RLIMIT_AS): what is free
- * is then unmapped at once, and runs get whole pages instead of superslabs. The
- * system is asked now and then, when memory is claimed or comes back.
+ * Whether this process has a limit on address space (RLIMIT_AS, RLIMIT_DATA):
+ * what is free is then unmapped at once, and runs get whole pages instead of
+ * superslabs. The system is asked when something is to be mapped and when
+ * memory is used again or comes back, that at most once in a tick of the clock.
  */
 extern HAK_HIDDEN atomic_bool hak_range_is_limited;
 void hak_range_ask_limit(uint32_t now);

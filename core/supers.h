@@ -112,6 +112,7 @@ struct hak_supers {
     uint32_t foreign;                /* superslabs that somebody else has */
     uint32_t rooms;                  /* superslabs kept for runs to grow into */
     uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
+    bool was_limited;                /* hak_range_limited at the last claim */
     struct hak_range_figures figures;
     /* Side by side: a small process uses the first words of all. */
     uint64_t maps[HAK_SUPERS_MOST / 64][HAK_MAPS];
@@ -172,6 +173,13 @@ bool hak_super_extend(uint32_t more);
 
 /* Makes the descriptors of superslab i usable; if not, see hak_super_claim. */
 enum hak_os_claim hak_super_claim_meta(uint32_t i);
+
+/*
+ * To be called before superslabs are claimed: asks for the limit on address
+ * space, in any case if something is to be mapped. If there was none before,
+ * then what is free is unmapped.
+ */
+void hak_super_heed_limit(uint32_t first, uint32_t count);
 
 /*
  * Maps `bytes` bytes from superslab `first` on, as far as they are not. If they

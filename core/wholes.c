@@ -197,7 +197,6 @@ static uint32_t claim_place(size_t bytes, uint32_t align, uint32_t *room)
 {
     bool again = true;
 
-    hak_range_ask_limit(hak_os_tick());
     for (;;) {
         uint32_t first = make_roomy_place(hak_supers_for(bytes), align, room);
         enum hak_os_claim claim;
@@ -205,6 +204,7 @@ static uint32_t claim_place(size_t bytes, uint32_t align, uint32_t *room)
         if (first == HAK_NO_SUPER) {
             return HAK_NO_SUPER;
         }
+        hak_super_heed_limit(first, hak_supers_for(bytes));
         claim = hak_super_claim(first, to_map(bytes));
         if (claim == HAK_OS_CLAIMED) {
             return first;
@@ -260,12 +260,14 @@ static bool grow_locked(uint32_t first, uint32_t count, uint32_t *room,
 {
     uint32_t last = first + count - 1, from = first + count;
     uint32_t more = hak_supers_for(bytes) - count;
-    size_t want = to_map(bytes - (count - 1) * HAK_SUPER_SIZE);
     enum hak_os_claim claim;
+    size_t want;
 
     if (!may_grow(from, *room, more)) {
         return false;
     }
+    hak_super_heed_limit(from, more);
+    want = to_map(bytes - (count - 1) * HAK_SUPER_SIZE);
     claim = hak_super_claim(last, want);
     if (claim == HAK_OS_REFUSED && hak_super_unmap_spare() > 0) {
         claim = hak_super_claim(last, want);

@@ -322,7 +322,7 @@ static void limit_to(size_t more)
     struct rlimit limit = {unit_address_space() + more, RLIM_INFINITY};
 
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
-    usleep(50000); /* it is asked for now and then */
+    usleep(20000); /* the clock has ticked */
     hak_range_ask_limit(hak_os_tick());
     NEED(hak_range_limited());
 }
@@ -353,6 +353,78 @@ Test(claims, under_a_limit_a_run_has_whole_pages_only)
 {
     UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
     unit_expect_said(use_exactly, NULL, "");
+}
+
+/*
+ * A limit that has come a moment ago: the next run has whole pages only, and
+ * what is free by now is unmapped.
+ */
+static void use_under_a_new_limit(void *resource)
+{
+    struct rlimit limit = {1024 * HAK_MIB, RLIM_INFINITY};
+    char *p[8];
+    size_t before;
+    bool zero;
+
+    NEED(hak_range_init());
+    for (int i = 0; i < 8; i++) {
+        NEED((p[i] = hak_malloc(unit_ask(16 * HAK_MIB))) != NULL);
+        memset(p[i], 1, 16 * HAK_MIB - HAK_HARD_SEAL);
+    }
+    for (int i = 0; i < 8; i += 2) {
+        hak_free(p[i]);
+    }
+    NEED(hak_range_spare() == 64 * HAK_MIB);
+    before = unit_address_space();
+    NEED(setrlimit(*(int *)resource, &limit) == 0);
+    NEED(hak_huge_alloc(16 * HAK_MIB + 1, 1, HAK_ID_SHARED, &zero) != NULL);
+    NEED(hak_range_spare() == 0);
+    NEED(unit_address_space() <= before - 48 * HAK_MIB + 256 * HAK_KIB);
+    range_check();
+}
+
+Test(claims, a_limit_that_is_new_is_heeded_at_once)
+{
+    int resources[] = {RLIMIT_AS, RLIMIT_DATA};
+
+    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
+    for (int i = 0; i < 2; i++) {
+        unit_expect_said(use_under_a_new_limit, &resources[i], "");
+    }
+}
+
+/* At the limit a block shrinks, though there is none of the smaller size. */
+static void shrink_at_the_limit(void *arg)
+{
+    size_t sizes[] = {90 * HAK_MIB, 5 * HAK_MIB, 1500 * HAK_KIB};
+    char *p[3];
+
+    (void)arg;
+    NEED(hak_range_init());
+    hak_free(hak_malloc(1));
+    limit_to(150 * HAK_MIB);
+    for (int i = 0; i < 3; i++) {
+        NEED((p[i] = hak_malloc(sizes[i])) != NULL);
+        unit_fill(p[i], 10000, (unsigned)i);
+    }
+    for (int i = 0; i < 3; i++) {
+        for (size_t size = 9 * HAK_MIB; size > 500; size /= 3) {
+            while (hak_malloc(size) != NULL) {
+            }
+        }
+        while (hak_malloc(10000) != NULL) {
+        }
+        NEED(hak_realloc(p[i], 10000) == p[i]);
+        NEED(unit_filled(p[i], 10000, (unsigned)i));
+        NEED(hak_malloc(sizes[i] / 2) != NULL);
+    }
+    range_check();
+}
+
+Test(claims, at_a_limit_what_shrinks_gives_back)
+{
+    UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
+    unit_expect_said(shrink_at_the_limit, NULL, "");
 }
 
 /* Slabs, runs and holes: nothing that is free stays mapped. */
