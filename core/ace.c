@@ -505,6 +505,7 @@ size_t hak_ace_trim(void)
 void hak_ace_figures(struct hak_lane_figures *out)
 {
     hak_lock_take(&lock);
+    HAK_POINT("ace");
     *out = figures;
     hak_lock_drop(&lock);
 }

@@ -339,6 +339,7 @@ static uint32_t take_bare(uint32_t count, enum hak_lane lane, uint32_t *room)
 static void count_bare(uint32_t first, size_t bytes)
 {
     hak_lock_take(&hak_supers.lock);
+    HAK_HELD(&hak_supers.lock);
     hak_supers.figures.committed += bytes;
     for (uint32_t i = first; i < first + hak_supers_for(bytes); i++) {
         hak_supers.at[i].claimed =
