@@ -445,8 +445,8 @@ static void run_take(void *arg)
 
     (void)arg;
     room = 4;
-    pair = hak_range_run_take(2 * HAK_SUPER_SIZE, 1, HAK_LANE_HUGE, &room,
-                              &zero);
+    pair =
+        hak_range_run_take(2 * HAK_SUPER_SIZE, 1, HAK_LANE_HUGE, &room, &zero);
     NEED(pair != HAK_NO_SUPER && room == 4);
 }
 
@@ -464,8 +464,8 @@ static void run_move(void *arg)
     uint32_t none = 0;
 
     (void)arg;
-    moved = hak_range_run_move(pair, 3, 5 * HAK_SUPER_SIZE, HAK_LANE_HUGE,
-                               &none);
+    moved =
+        hak_range_run_move(pair, 3, 5 * HAK_SUPER_SIZE, HAK_LANE_HUGE, &none);
     NEED(moved != HAK_NO_SUPER);
 }
 
