@@ -186,9 +186,15 @@ static void linger(unsigned n)
     }
 }
 
+/* So that the thread's store has to wait for the line. */
+static void look_at(struct hak_heap *heap)
+{
+    NEED(atomic_load(&heap->state) == HAK_HEAP_OWNED);
+}
+
 Test(meet, nobody_looks_away_from_a_heap_that_is_left)
 {
-    enum { ROUNDS = 30000, APART = 64 };
+    enum { ROUNDS = 30000, APART = 200 };
 
     hak_free(hak_malloc(1));
     atomic_store(&hak_test_meet, line_up_to_park);
@@ -201,6 +207,7 @@ Test(meet, nobody_looks_away_from_a_heap_that_is_left)
         while (atomic_load(&at_start[0]) < i) {
             sched_yield();
         }
+        look_at(owner.heap);
         line_up(1, i);
         linger(i % APART);
         send(owner.block);
