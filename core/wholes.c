@@ -483,6 +483,7 @@ static void complete(uint32_t i)
         hak_super_claim(i, HAK_SUPER_SIZE) == HAK_OS_CLAIMED) {
         return;
     }
+    atomic_fetch_sub(&hak_supers_populated, hak_super_resident(i));
     super->used = HAK_ALL_SLABS;
     super->warm = 0;
     super->state = HAK_SUPER_FOREIGN;
