@@ -8,7 +8,18 @@
  *   REFUSE_AT      the n-th of them is refused
  *   REFUSE_ON      and all later ones
  *   REFUSE_ERRNO   with this number (unset: ENOMEM)
- *   REFUSE_KERNEL  words with commas: see the table in `kernel`
+ *   REFUSE_KERNEL  words with commas:
+ *       hints        before 4.17: MAP_FIXED_NOREPLACE is not known
+ *       nowipe       before 4.14: nor MADV_WIPEONFORK
+ *       nodontunmap  before 5.7: nor MREMAP_DONTUNMAP
+ *       nopopulate   before 5.14: nor MADV_POPULATE_WRITE
+ *       onemapping   up to 6.16: mremap moves one mapping at a time, and with
+ *                    MREMAP_FIXED has unmapped the target by then
+ *       keeps        MADV_DONTNEED says yes and drops nothing
+ *       keepsmoved   the same of pages that were moved: qemu-user 7.2
+ *       pages16      pages of 16 KB, which are said to be of 4
+ *       locked       mlockall(MCL_FUTURE): a limit, and no MADV_DONTNEED
+ *       intrudes     others map pages where we are about to
  *
  * At the end of the program it says "calls N, refused N" on standard output.
  */
@@ -98,15 +109,6 @@ static int refused(char kind)
     return (int)setting("REFUSE_ERRNO", ENOMEM);
 }
 
-__attribute__((destructor)) static void say(void)
-{
-    char text[60];
-    int length = snprintf(text, sizeof(text), "calls %u, refused %u\n",
-                          atomic_load(&calls), atomic_load(&refusals));
-
-    (void)call(SYS_write, 1, (long)text, length, 0, 0, 0);
-}
-
 /* ---- other kernels -------------------------------------------------------------- */
 
 /* Whether REFUSE_KERNEL has this word. */
@@ -126,30 +128,13 @@ static bool is_kernel(const char *word)
     return false;
 }
 
-/* Counts what a word has changed as a refusal, so that it is seen to matter. */
+/* The same; counted as a refusal, so that it is seen to have mattered. */
 static bool kernel(const char *word)
 {
-    static const char *const known[] = {
-        "hints",       /* before 4.17: MAP_FIXED_NOREPLACE is not known */
-        "nowipe",      /* before 4.14: nor MADV_WIPEONFORK */
-        "nodontunmap", /* before 5.7: nor MREMAP_DONTUNMAP */
-        "nopopulate",  /* before 5.14: nor MADV_POPULATE_WRITE */
-        "onemapping",  /* up to 6.16: mremap moves one mapping, FIXED unmaps */
-        "keeps",       /* MADV_DONTNEED says yes and drops nothing */
-        "keepsmoved",  /* the same of what was moved: qemu-user 7.2 */
-        "pages16",     /* pages of 16 KB, that are said to be of 4 */
-        "locked",      /* mlockall(MCL_FUTURE): EAGAIN, no MADV_DONTNEED */
-    };
-    size_t i = 0;
+    bool is = is_kernel(word);
 
-    while (strcmp(known[i], word) != 0) {
-        i++; /* it is there */
-    }
-    if (!is_kernel(known[i])) {
-        return false;
-    }
-    atomic_fetch_add(&refusals, 1);
-    return true;
+    atomic_fetch_add(&refusals, is);
+    return is;
 }
 
 enum { MOVES = 200 };
@@ -168,6 +153,16 @@ static void note_move(uintptr_t start, size_t size)
     atomic_store(&moves[i].start, start);
 }
 
+static void forget_moves(uintptr_t start, size_t size)
+{
+    for (unsigned i = 0; i < MOVES; i++) {
+        if (atomic_load(&moves[i].start) >= start &&
+            atomic_load(&moves[i].end) <= start + size) {
+            atomic_store(&moves[i].end, 0);
+        }
+    }
+}
+
 static bool was_moved(uintptr_t start, size_t size)
 {
     for (unsigned i = 0; i < MOVES; i++) {
@@ -179,12 +174,58 @@ static bool was_moved(uintptr_t start, size_t size)
     return false;
 }
 
+/* ---- other people's mappings -------------------------------------------------- */
+
+enum { INTRUDERS = 100, EVERY = 3 };
+
+static atomic_uint claims;
+static _Atomic(char *) intruders[INTRUDERS];
+
+/* In the middle of what is about to be claimed somebody maps a page. */
+static void intrude(char *addr, size_t size)
+{
+    unsigned i = atomic_fetch_add(&claims, 1);
+    char *page = addr + size / 2;
+
+    if (i % EVERY == EVERY - 1 && i / EVERY < INTRUDERS &&
+        call(SYS_mmap, (long)page, (long)PAGE, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | NOREPLACE, -1, 0) == (long)page) {
+        memset(page, 0x77, PAGE);
+        atomic_store(&intruders[i / EVERY], page);
+    }
+}
+
+static bool intruders_are_well(void)
+{
+    for (int i = 0; i < INTRUDERS; i++) {
+        const char *page = atomic_load(&intruders[i]);
+
+        if (page != NULL &&
+            (page[0] != 0x77 || memcmp(page, page + 1, PAGE - 1) != 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- at the end ------------------------------------------------------------------- */
+
+__attribute__((destructor)) static void say(void)
+{
+    char text[60];
+    int length = snprintf(text, sizeof(text), "calls %u, refused %u%s\n",
+                          atomic_load(&calls), atomic_load(&refusals),
+                          intruders_are_well() ? "" : ", intruders harmed");
+
+    (void)call(SYS_write, 1, (long)text, length, 0, 0, 0);
+}
+
+/* ---- the calls ------------------------------------------------------------------- */
+
 /* What may be locked at once: the program's blocks do not fit. */
 #define LOCK_LIMIT ((size_t)48 << 20)
 
 static atomic_size_t locked;
-
-/* ---- the calls ------------------------------------------------------------------- */
 
 static long do_mmap(void *addr, size_t size, int prot, int flags, int fd,
                     off_t offset)
@@ -197,6 +238,9 @@ static long do_mmap(void *addr, size_t size, int prot, int flags, int fd,
     }
     if (error != 0) {
         return -error;
+    }
+    if ((flags & NOREPLACE) != 0 && size >= 2u << 20 && kernel("intrudes")) {
+        intrude(addr, size);
     }
     if ((flags & NOREPLACE) != 0 && kernel("hints")) {
         flags &= ~NOREPLACE;
@@ -216,6 +260,7 @@ static long do_munmap(void *addr, size_t size)
     result = call(SYS_munmap, (long)addr, (long)size, 0, 0, 0, 0);
     if (result == 0) {
         atomic_fetch_sub(&locked, size);
+        forget_moves((uintptr_t)addr, size);
     }
     return result;
 }
