@@ -328,6 +328,7 @@ size_t hak_ace_trim(void)
 void hak_ace_figures(struct hak_lane_figures *out)
 {
     hak_lock_take(&hak_ace.lock);
+    HAK_POINT("ace");
     *out = hak_ace.figures;
     hak_lock_drop(&hak_ace.lock);
 }

@@ -337,6 +337,7 @@ void *hak_huge_resize(void *p, size_t size)
 void hak_huge_figures(struct hak_lane_figures *out)
 {
     hak_lock_take(&lock);
+    HAK_POINT("huge");
     *out = figures;
     hak_lock_drop(&lock);
 }

@@ -269,3 +269,16 @@ void hak_lock_expect(hak_lock *lock, const char *where)
     }
 }
 #endif
+
+#ifdef HAK_TESTING
+_Atomic(void (*)(const char *name)) hak_test_meet;
+
+void hak_test_point(const char *name)
+{
+    void (*meet)(const char *) = atomic_load(&hak_test_meet);
+
+    if (meet != NULL) {
+        meet(name);
+    }
+}
+#endif

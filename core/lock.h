@@ -136,6 +136,18 @@ HAK_NOINLINE void hak_lock_expect(hak_lock *lock, const char *where);
 #endif
 
 /*
+ * Where a thread meets others, at a place that has a name: tests hold it there
+ * while others go on. See tests/unit/meet.h.
+ */
+#ifdef HAK_TESTING
+extern _Atomic(void (*)(const char *name)) hak_test_meet;
+HAK_NOINLINE void hak_test_point(const char *name);
+#define HAK_POINT(name) hak_test_point(name)
+#else
+#define HAK_POINT(name) ((void)0)
+#endif
+
+/*
  * Between two writes of which a ghost must not have made the second alone: in
  * the order of the program, as the thread's own instructions have it. A child
  * sees what a ghost wrote up to one instruction.

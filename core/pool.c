@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "lock.h"
 #include "msg.h"
 #include "options.h"
 #include "os.h"
@@ -468,6 +469,7 @@ void hak_pool_collect(struct hak_pool *pool)
             atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel);
         uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
+        HAK_POINT("pool");
         if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
             misuse(hak_range_slab_start(number) +
                        (size_t)__builtin_ctzll(bits & free_bits(span)) *

@@ -68,9 +68,13 @@ static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
  */
 static size_t unmap_super(uint32_t i)
 {
-    size_t bytes = hak_super_resident(i);
+    size_t bytes;
 
-    if (hak_supers.at[i].used != 0 || bytes == 0 || !hak_super_unmap(i, 1)) {
+    if (hak_supers.at[i].used != 0) { /* what is resident its owners change */
+        return 0;
+    }
+    bytes = hak_super_resident(i);
+    if (bytes == 0 || !hak_super_unmap(i, 1)) {
         return 0;
     }
     hak_supers.figures.purges++;

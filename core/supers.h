@@ -37,7 +37,8 @@ enum hak_super_state {
     HAK_SUPER_FRESH,   /* nothing of ours is mapped */
     HAK_SUPER_OPEN,    /* mapped: free, or cut into slabs */
     HAK_SUPER_ROOM,    /* nothing is mapped: a run may grow into it */
-    HAK_SUPER_FOREIGN, /* somebody else has mapped something there */
+    HAK_SUPER_FOREIGN, /* somebody else has mapped something there, or we have
+                        * and can neither unmap it nor map the rest */
     HAK_SUPER_WHOLE,   /* the first of those taken together */
     HAK_SUPER_BODY     /* the others */
 };

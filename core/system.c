@@ -309,6 +309,7 @@ void hak_system_free_owner(struct hak_heap *owner)
 void hak_system_figures(struct hak_system_figures *out)
 {
     hak_lock_take(&lock);
+    HAK_POINT("system");
     *out = figures;
     hak_lock_drop(&lock);
     out->foreign = atomic_load_explicit(&foreign, memory_order_relaxed);

@@ -49,6 +49,7 @@ static void send_all(struct hak_heap *heap)
 static void park_locked(struct hak_heap *heap)
 {
     HAK_HELD(&lock);
+    HAK_POINT("park");
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
@@ -79,6 +80,7 @@ void hak_heap_sent_slow(uint32_t id)
     if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
         return;
     }
+    HAK_POINT("sent");
     hak_lock_take(&lock);
     if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
         hak_heap_collect(heap);
@@ -234,6 +236,7 @@ static struct hak_heap *adopt_locked(void)
     struct hak_heap *heap = NULL;
 
     HAK_HELD(&lock);
+    HAK_POINT("adopt");
     if (parked != 0) {
         heap = hak_range_heap(parked);
         parked = heap->parked_next;

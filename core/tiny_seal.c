@@ -4,6 +4,7 @@
  *
  * Layer 4.
  */
+#include "lock.h"
 #include "tiny_slab.h"
 
 /* Blocks of stale lists that a free counts. */
@@ -136,6 +137,7 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
         uint32_t n = (uint32_t)atomic_exchange_explicit(&slab->remote, 0,
                                                         memory_order_acq_rel);
 
+        HAK_POINT("seal");
         tiny->remote_frees += n;
         tiny->remote_bytes += (uint64_t)n * slab->block;
         tiny->shelves[slab->class].taken -= n;

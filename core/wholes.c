@@ -342,6 +342,7 @@ static uint32_t take_bare(uint32_t count, enum hak_lane lane, uint32_t *room)
 static void count_bare(uint32_t first, size_t bytes)
 {
     hak_lock_take(&hak_supers.lock);
+    HAK_HELD(&hak_supers.lock);
     hak_supers.figures.committed += bytes;
     for (uint32_t i = first; i < first + hak_supers_for(bytes); i++) {
         hak_supers.at[i].claimed =
@@ -485,6 +486,7 @@ static void complete(uint32_t i)
         hak_super_claim(i, HAK_SUPER_SIZE) == HAK_OS_CLAIMED) {
         return;
     }
+    atomic_fetch_sub(&hak_supers_populated, hak_super_resident(i));
     super->used = HAK_ALL_SLABS;
     super->warm = 0;
     super->state = HAK_SUPER_FOREIGN;

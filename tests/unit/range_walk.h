@@ -94,7 +94,9 @@ UNIT void range_check_super(uint32_t i, struct range_sums *sums)
     case HAK_SUPER_ROOM:
     case HAK_SUPER_FOREIGN:
         NEED(super->used == HAK_ALL_SLABS && super->warm == 0);
-        NEED(super->claimed == 0);
+        /* Or the rest of a run that was neither unmapped nor made whole. */
+        NEED(super->claimed == 0 || (super->state == HAK_SUPER_FOREIGN &&
+                                     super->claimed < HAK_SUPER_PAGES));
         sums->rooms += super->state == HAK_SUPER_ROOM;
         sums->foreign += super->state == HAK_SUPER_FOREIGN;
         break;

@@ -19,10 +19,10 @@ WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork \
         opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
-        opener ownmalloc debugs forkstorm forkstorm_core \
+        opener ownmalloc debugs forkstorm forkstorm_core refused \
         libearly.so libatfork.so libopened.so libcxx.so \
         libplugin.so libprivate.so libouter.so inner/libinner.so libopener.so \
-        libaudit.so libwraps.so libhandlers.so) \
+        libaudit.so libwraps.so libhandlers.so librefuses.so) \
     $(addprefix shared/,behaviour before cxx plugins handles forkstorm) \
     $(addprefix archive/,behaviour sized before cxx cxx_static_runtime secret \
         plugins handles libcnames links links_lto links_shared forkstorm) \
