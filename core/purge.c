@@ -15,10 +15,10 @@
 #include "os.h"
 #include "supers.h"
 
-#define RUN_LEAST 4 /* slabs: 256 KB */
-#define PORTION 16  /* superslabs a tick */
+#define RUN_LEAST 4   /* slabs: 256 KB */
+#define PORTION 16    /* superslabs a tick */
 #define SLICE 1000000 /* or as many as go in so many nanoseconds */
-#define PAUSE 10    /* ms to the next portion */
+#define PAUSE 10      /* ms to the next portion */
 
 _Atomic(uint32_t) hak_range_due;
 

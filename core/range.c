@@ -66,11 +66,9 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     parts[HAK_PART_SUPERS] =
         (struct hak_part){.at = start, .unit = sizeof(struct hak_super)};
     parts[HAK_PART_BACKS] =
-        (struct hak_part){.at = start + layout->backs,
-                          .unit = HAK_SUPER_SLABS};
-    parts[HAK_PART_TAGS] =
-        (struct hak_part){.at = start + layout->base,
-                          .unit = HAK_SUPER_SLABS * sizeof(uint32_t)};
+        (struct hak_part){.at = start + layout->backs, .unit = HAK_SUPER_SLABS};
+    parts[HAK_PART_TAGS] = (struct hak_part){
+        .at = start + layout->base, .unit = HAK_SUPER_SLABS * sizeof(uint32_t)};
     hak_supers.at = (struct hak_super *)(void *)start;
     hak_supers.most = (uint32_t)(size / HAK_SUPER_SIZE);
     hak_supers.limit = 0;

@@ -479,8 +479,7 @@ static void mend_state(uint32_t i)
         super->claimed = 0;
         hak_supers.foreign++;
     } else if (super->used == 0) {
-        super->state =
-            super->claimed != 0 ? HAK_SUPER_OPEN : HAK_SUPER_FRESH;
+        super->state = super->claimed != 0 ? HAK_SUPER_OPEN : HAK_SUPER_FRESH;
         super->warm = super->claimed != 0 ? HAK_ALL_SLABS : 0;
         super->described = false;
     } else if (super->state == HAK_SUPER_ROOM) {

@@ -108,10 +108,10 @@ struct hak_supers {
     uint32_t most;  /* what that may become */
     uint32_t warm_start[HAK_SPAN_MOST + 1];
     uint32_t part_start[HAK_SPAN_MOST + 1];
-    uint32_t low;     /* no superslab below can be taken whole */
-    uint32_t spare;   /* superslabs free as a whole and warm */
-    uint32_t foreign; /* superslabs that somebody else has */
-    uint32_t rooms;   /* superslabs kept for runs to grow into */
+    uint32_t low;                    /* no superslab below can be taken whole */
+    uint32_t spare;                  /* superslabs free as a whole and warm */
+    uint32_t foreign;                /* superslabs that somebody else has */
+    uint32_t rooms;                  /* superslabs kept for runs to grow into */
     uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
     struct hak_range_figures figures;
     /* Side by side: a small process uses the first words of all. */

@@ -133,7 +133,8 @@ static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
         lua->fallback_memory++;
     }
     p = lua->fallback(lua->fallback_ud, ptr, osize, nsize);
-    if (HAK_UNLIKELY(in_range(lua, p))) { /* among our addresses, but not ours */
+    if (HAK_UNLIKELY(in_range(lua,
+                              p))) { /* among our addresses, but not ours */
         lua->size = 0;
     }
     return p;
