@@ -3,16 +3,21 @@
  * that is left and what is sent to it, a slab that is told of twice, who is
  * woken by whom.
  *
- * What of these things has been broken, one by one, and who has noticed:
+ * What of these things has been broken, one by one, and who told of it; where
+ * the thread sanitizer did as well, in which programs (HAK_HELD off):
  *
- *   broken                                     noticed by
- *   a lock is not taken, in any function       HAK_HELD, meet_locks
- *   a heap is left: said after the last look   meet, thread
- *   ... said, but not before that look (7)     meet (x86-64, in the end)
- *   who sends does not look again (8)          meet
- *   a told span's next one is read too late    meet
- *   a sleeper wakes nobody after itself        meet
- *   a refusal is taken for done (9, 10, 11)    fault_kinds, os
+ *   broken                                  told by          thread sanitizer
+ *   no lock where lists change              HAK_HELD         thread, stress
+ *   ... where nothing is but read           meet_locks       seldom
+ *   no lock for who sends to a parked heap  meet_locks       meet, thread
+ *   a heap is left: looked, then said       meet             -
+ *   ... said, but not before it looks       meet, on x86-64  -
+ *   who sends does not look again           meet             -
+ *   a told slab's next is read too late     meet             -
+ *   a sleeper wakes nobody after itself     meet             -
+ *   who sends, tells or drops: relaxed      -                meet, remote, seal
+ *   a refusal is taken for done             fault_kinds, os  -
+ *   the kernel is taken at its word         wrap/refused     -
  */
 #include "heap.h"
 #include "lane.h"
