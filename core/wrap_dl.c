@@ -147,33 +147,64 @@ static const struct owned *find_owned(const char *name)
 }
 
 /*
- * What the program calls as malloc. RTLD_DEFAULT would not do: linked with
+ * What the program calls by this name. RTLD_DEFAULT would not do: linked with
  * -Bsymbolic, we find ourselves by that.
  */
-static hak_function *first_malloc(void)
+static void *of_program(const char *name)
 {
-    void *program, *found = NULL;
+    void *program = real(DLOPEN) != NULL && real(DLSYM) != NULL
+                        ? real_dlopen(NULL, RTLD_LAZY)
+                        : NULL;
 
-    if (real(DLOPEN) != NULL && real(DLSYM) != NULL) {
-        program = real_dlopen(NULL, RTLD_LAZY);
-        found = program != NULL ? real_dlsym(program, "malloc") : NULL;
+    return program != NULL ? real_dlsym(program, name) : NULL;
+}
+
+/*
+ * Whether the program's malloc leads to us. If its address is another that says
+ * nothing: in a program that is not position independent it may be an entry of
+ * its linkage table. Then a block tells.
+ */
+static bool is_ours(void)
+{
+    void *(*call)(size_t);
+    void (*give_back)(void *);
+    void *found = of_program("malloc"), *gives = of_program("free"), *p;
+    bool ours;
+
+    if (found == (void *)(uintptr_t)malloc || found == NULL || gives == NULL) {
+        return found != NULL;
     }
-    return __extension__(hak_function *) found;
+    memcpy(&call, &found, sizeof(call));
+    memcpy(&give_back, &gives, sizeof(give_back));
+    p = call(1);
+    ours = p != NULL && hak_range_owns(p);
+    give_back(p);
+    return ours;
 }
 
 /*
  * Whether the process has its blocks from us: not if the program brings its
- * own malloc, nor if everything goes to the C library.
+ * own malloc, nor if everything goes to the C library. A malloc of its own may
+ * come here when it is asked for the first time: then it is not ours.
  */
 static bool serves(void)
 {
     enum { UNKNOWN, YES, NO };
     static _Atomic(int) known;
+    static __thread bool asking __attribute__((tls_model("initial-exec")));
     int answer = atomic_load_explicit(&known, memory_order_relaxed);
 
     if (answer == UNKNOWN) {
-        answer = first_malloc() == (hak_function *)malloc ? YES : NO;
-        atomic_store_explicit(&known, answer, memory_order_relaxed);
+        if (asking || (hak_wrap_flags & HAK_WRAP_INSIDE) != 0) {
+            return false;
+        }
+        asking = true;
+        answer = is_ours() ? YES : NO;
+        asking = false;
+        /* Before our start a block says nothing. */
+        if (answer == YES || atomic_load(&hak_wrap_state) > HAK_WRAP_STARTING) {
+            atomic_store_explicit(&known, answer, memory_order_relaxed);
+        }
     }
     return answer == YES && !hak_option(HAK_OPT_force_libc_alloc);
 }

@@ -19,7 +19,7 @@ WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork \
         opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
-        opener ownmalloc debugs forkstorm forkstorm_core refused \
+        opener ownmalloc debugs plugins_nopie handles_nopie forkstorm forkstorm_core refused \
         libearly.so libatfork.so libopened.so libcxx.so \
         libplugin.so libprivate.so libouter.so inner/libinner.so libopener.so \
         libaudit.so libwraps.so libhandlers.so librefuses.so) \
@@ -124,6 +124,14 @@ $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
     $(PROGRAMS)/program.h $(STAMP) $(BUILD)/$(PROGRAMS)/plain/libatfork.so
 	$(SAY) CC $@
 	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(PROGRAM_BESIDE) -latfork
+
+# Not position independent, and malloc's address is taken: it is an entry of the
+# program's linkage table then.
+$(BUILD)/$(PROGRAMS)/plain/%_nopie: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(PROGRAM_C) -fno-pic -fno-pie -no-pie -DPROGRAM_NAMES_MALLOC=1 -o $@ \
+	    $< $(PROGRAM_LIBS)
 
 # With handlers that are registered before a preloaded library's; and with a core
 # of its own beside that.

@@ -50,7 +50,8 @@ static unsigned run(const struct wrap_how *how, const char *mode,
 /* Refuses the n-th of these calls; the number of those refused. */
 static unsigned refuse(const char *calls, unsigned n, bool on, int error)
 {
-    struct wrap_how how = {.preload = true, .beside = "tests/wrap/programs/plain/librefuses.so"};
+    struct wrap_how how = {.preload = true,
+                           .beside = "tests/wrap/programs/plain/librefuses.so"};
     char env[4][40], what[200];
 
     snprintf(env[0], sizeof(env[0]), "REFUSE_CALLS=%s", calls);
@@ -138,7 +139,8 @@ enum { KERNELS = sizeof(kernels) / sizeof(kernels[0]) };
 
 static void run_on(const char *kernel, const char *mode)
 {
-    struct wrap_how how = {.preload = true, .beside = "tests/wrap/programs/plain/librefuses.so"};
+    struct wrap_how how = {.preload = true,
+                           .beside = "tests/wrap/programs/plain/librefuses.so"};
     char env[80];
 
     snprintf(env, sizeof(env), "REFUSE_KERNEL=%s", kernel);
@@ -157,8 +159,8 @@ Test(refused, on_other_kernels)
 
 Test(refused, when_mappings_are_used_up)
 {
-    static const struct wrap_how how = {.preload = true,
-                                        .beside = "tests/wrap/programs/plain/librefuses.so"};
+    static const struct wrap_how how = {
+        .preload = true, .beside = "tests/wrap/programs/plain/librefuses.so"};
 
     for (int i = 0; i < 4; i++) {
         run(&how, "maps", "maps");

@@ -129,20 +129,35 @@ Test(whose, names_looked_up_in_the_c_library)
     wrap_expect(&alone, "well\n", "", wrap_program("archive/handles"));
 }
 
+/* malloc's address is one of the program's then, though it has none. */
+Test(whose, a_program_that_is_not_position_independent)
+{
+    expect_well(wrap_program("plain/handles_nopie"));
+    wrap_expect(&forced, "well\n", "", wrap_program("plain/handles_nopie"));
+    expect_well(wrap_program("plain/plugins_nopie"), "deepbind",
+                wrap_program(WHERE));
+}
+
+/* Debian's is not position independent; the first in PATH may be another. */
 Test(whose, names_looked_up_by_python)
 {
-    expect_well("python3", "-c",
-                "import ctypes\n"
-                "for name in 'libc.so.6', None:\n"
-                "    c = ctypes.CDLL(name)\n"
-                "    for f in c.strdup, c.malloc, c.realloc, c.calloc:\n"
-                "        f.restype = ctypes.c_void_p\n"
-                "    c.free.argtypes = [ctypes.c_void_p]\n"
-                "    c.realloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n"
-                "    for n in range(1, 200000, 999):\n"
-                "        c.free(c.realloc(c.strdup(b'x' * n), n * 2))\n"
-                "        c.free(c.realloc(c.calloc(2, n), n))\n"
-                "print('well')\n");
+    static const char *const pythons[] = {"python3", "/usr/bin/python3"};
+
+    for (int i = 0; i < 2; i++) {
+        expect_well(
+            pythons[i], "-c",
+            "import ctypes\n"
+            "for name in 'libc.so.6', None:\n"
+            "    c = ctypes.CDLL(name)\n"
+            "    for f in c.strdup, c.malloc, c.realloc, c.calloc:\n"
+            "        f.restype = ctypes.c_void_p\n"
+            "    c.free.argtypes = [ctypes.c_void_p]\n"
+            "    c.realloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n"
+            "    for n in range(1, 200000, 999):\n"
+            "        c.free(c.realloc(c.strdup(b'x' * n), n * 2))\n"
+            "        c.free(c.realloc(c.calloc(2, n), n))\n"
+            "print('well')\n");
+    }
 }
 
 /* ---- other mallocs ------------------------------------------------------ */

@@ -19,6 +19,12 @@
 
 #define PROGRAM __attribute__((unused)) static
 
+/* A program that is not position independent then has an address for them. */
+#ifdef PROGRAM_NAMES_MALLOC
+void *(*volatile program_malloc)(size_t) = malloc;
+void (*volatile program_free)(void *) = free;
+#endif
+
 /* Ends the program with a line about what should have held. */
 #define NEED(condition)                                                        \
     ((condition) ? (void)0 : need_failed(#condition, __FILE__, __LINE__))
