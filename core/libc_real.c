@@ -132,13 +132,20 @@ static hak_function *look_up(const struct next *next)
                                                 : hak_libc_next(next->name);
 }
 
+/*
+ * dlsym frees what the dlsym before it had to say, which may be a block of the
+ * C library's: while we look for its free that block can't go back, and stays.
+ */
 static hak_function *next_of(struct next *next)
 {
+    static __thread bool looking;
     hak_function *found =
         atomic_load_explicit(&next->found, memory_order_relaxed);
 
-    if (HAK_UNLIKELY(found == NULL)) {
+    if (HAK_UNLIKELY(found == NULL && !looking)) {
+        looking = true;
         found = look_up(next);
+        looking = false;
         atomic_store_explicit(&next->found, found, memory_order_relaxed);
     }
     return found;

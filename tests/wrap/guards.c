@@ -109,7 +109,7 @@ Test(guards, init_recursion_and_exited)
     cr_assert_eq(lines_with(said.err, "[wrap] libc malloc: init\n"), 1);
     cr_assert_eq(lines_with(said.err, "[wrap] libc malloc: recursion\n"), 1);
     cr_assert_eq(lines_with(said.err, "[wrap] libc malloc: exited\n"), 1);
-    cr_assert_eq(wrap_count(&said, "init "), 3);
+    cr_assert_geq(wrap_count(&said, "init "), 3);     /* and dlsym's own */
     cr_assert_eq(wrap_count(&said, "recursion "), 5); /* a thread each */
     cr_assert_geq(wrap_count(&said, "exited "), 8);
     wrap_done(&said);
