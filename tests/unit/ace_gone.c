@@ -225,3 +225,20 @@ Test(ace_gone, holes_from_before_a_limit_are_unmapped_when_memory_is_out)
     UNIT_SKIP_IF_WATCHED("address limits do not go with shadow memory");
     unit_expect_said(limit_late, NULL, "");
 }
+
+Test(ace_gone, without_a_limit_every_page_stays_mapped)
+{
+    char *p[20];
+    bool zero;
+
+    cr_assert(hak_range_init());
+    for (int i = 0; i < 20; i++) {
+        p[i] = get_run(200 + (size_t)i, &zero);
+        cr_assert_not_null(p[i]);
+    }
+    for (int i = 0; i < 20; i++) {
+        put_run(p[i]);
+        cr_assert_eq(count_gone(), 0);
+    }
+    ace_check();
+}
