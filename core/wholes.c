@@ -10,11 +10,13 @@
  * as it has bytes and at least ROOM_LEAST, where it then grows without a copy
  * and without a second mapping beside the first, which a limit on address space
  * may not allow. All rooms together take at most half of the window, and one a
- * ROOM_SHARE of what is left of that half.
+ * ROOM_SHARE of what is left of that half. A window below ROOM_WINDOW has none
+ * to give away.
  */
 #define ROOM_LEAST (16 * HAK_GIB)
 #define ROOM_TIMES 4
 #define ROOM_SHARE 16
+#define ROOM_WINDOW (64 * HAK_GIB)
 
 /* Marks superslabs as taken; what is warm among them. */
 static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
@@ -169,16 +171,17 @@ void hak_range_room_give(uint32_t first, uint32_t room)
 
 uint32_t hak_range_room_for(size_t bytes)
 {
-    uint32_t free, room;
+    size_t wish = hak_max(ROOM_LEAST, ROOM_TIMES * bytes) / HAK_SUPER_SIZE;
+    size_t half, left;
 
+    if (hak_range.window < ROOM_WINDOW) {
+        return 0;
+    }
     hak_lock_take(&hak_supers.lock);
-    free = hak_supers.most / 2 -
-           (uint32_t)hak_min(hak_supers.rooms, hak_supers.most / 2);
-    room = (uint32_t)hak_min(free / ROOM_SHARE,
-                             hak_max(ROOM_LEAST, ROOM_TIMES * bytes) /
-                                 HAK_SUPER_SIZE);
+    half = hak_supers.most / 2;
+    left = half - hak_min(hak_supers.rooms, half);
     hak_lock_drop(&hak_supers.lock);
-    return room;
+    return (uint32_t)hak_min(left / ROOM_SHARE, wish);
 }
 
 /* ---- runs ------------------------------------------------------------------ */
