@@ -56,8 +56,6 @@ uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm)
     return i;
 }
 
-/* ---- places for runs ----------------------------------------------------- */
-
 /* Whether superslabs first .. first + count - 1 are free as a whole. */
 static bool all_free(uint32_t first, uint32_t count)
 {
@@ -183,8 +181,6 @@ uint32_t hak_range_room_for(size_t bytes)
     hak_lock_drop(&hak_supers.lock);
     return (uint32_t)hak_min(left / ROOM_SHARE, wish);
 }
-
-/* ---- runs ------------------------------------------------------------------ */
 
 /* What is mapped for a run of `bytes` bytes. */
 static size_t to_map(size_t bytes)
