@@ -359,10 +359,7 @@ Test(lock, a_child_by_vfork_waits_for_its_parent_s_threads)
     pthread_t holder, ender;
     pid_t pid;
 
-    UNIT_SKIP_IF_WATCHED("valgrind makes a fork of a vfork");
-#ifdef HAK_TSAN
-    cr_skip_test("the sanitizer's vfork is a fork");
-#endif
+    UNIT_SKIP_IF_WATCHED("valgrind and the sanitizers make a fork of it");
     holder = start_holder();
     ender = unit_start(end_soon, NULL);
     pid = vfork();
