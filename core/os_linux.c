@@ -100,7 +100,8 @@ size_t hak_os_page_size(void)
  */
 static char *look(size_t size)
 {
-    long addr = syscall(SYS_mmap, NULL, size, PROT_NONE, ANYWHERE, -1, 0);
+    /* All of the last argument, which goes over the stack, is to be 0. */
+    long addr = syscall(SYS_mmap, NULL, size, PROT_NONE, ANYWHERE, -1L, 0L);
 
     if (addr == -1) {
         return NULL;
