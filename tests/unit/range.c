@@ -1,5 +1,5 @@
 /*
- * range.c - tests of the range: the reservation, ownership, tags, heap slots.
+ * range.c - tests of the range: the window, ownership, tags, heap slots.
  */
 #include "range.h"
 
@@ -11,7 +11,7 @@
 
 TestSuite(range, .timeout = 120);
 
-/* ---- the reservation ----------------------------------------------------- */
+/* ---- the window ---------------------------------------------------------- */
 
 Test(range, nothing_is_owned_before_the_first_use)
 {
