@@ -548,7 +548,6 @@ Test(meet_locks, range)
         {"supers_give", supers_give, false},
         {"spare", spare, false},
         {"tick", tick, false},
-        {"room_for", room_for, false},
         {"run_take", run_take, false},
         {"run_grow", run_grow, false},
         {"run_move", run_move, false},
@@ -566,5 +565,17 @@ Test(meet_locks, range)
     cr_assert_neq(listed, HAK_NO_SLAB);
     hak_range_slab(listed)->all_next = HAK_NO_SLAB;
     hak_range_slab(listed)->slabs = 1;
+    each_waits(STEPS(steps), hold_range, let_range_go);
+}
+
+/* Valgrind leaves some machines a smaller window, which has no rooms. */
+Test(meet_locks, room_of_a_run)
+{
+    static const struct step steps[] = {{"room_for", room_for, false}};
+
+    cr_assert(hak_range_init());
+    if (hak_range.window < 64 * HAK_GIB) {
+        cr_skip("this process has no window of 64 GB");
+    }
     each_waits(STEPS(steps), hold_range, let_range_go);
 }
