@@ -132,6 +132,16 @@ $(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
+# Found before libgit2 by the tests under valgrind; see its source.
+NO_GIT := $(if $(filter valgrind,$(VARIANT)),$(BUILD)/tests/nogit/made)
+$(BUILD)/tests/nogit/made: tests/support/nogit/libgit2.c $(STAMP)
+	$(SAY) CC $(@D)
+	@mkdir -p $(@D)
+	$(Q)name=$$(ldd "$$($(CC) -print-file-name=libcriterion.so)" | \
+	    awk '/libgit2/ {print $$1}') && \
+	{ [ -z "$$name" ] || $(CC) -shared -fPIC -Wall -Wextra \
+	    -Wl,-soname,$$name -o $(@D)/$$name $<; } && touch $@
+
 # One source, a program per allocator; `none` is the loop by itself.
 MIXED := hakmem system mimalloc jemalloc tcmalloc none
 BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
@@ -514,7 +524,7 @@ test: ## install what is missing, build, run every test
 	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)' \
 	    $${nginx:+"$$nginx"}
 
-check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
+check: lib lua $(TESTS) $(WRAP_PROGRAMS) $(NO_GIT) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 # A BUILD given by hand gets a directory beside it for every variant.
