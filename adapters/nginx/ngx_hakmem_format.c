@@ -41,7 +41,7 @@ static void ngx_hakmem_prometheus(ngx_hakmem_out_t *out,
 static void ngx_hakmem_prometheus_workers(ngx_hakmem_out_t *out,
     ngx_hakmem_snapshot_t *ss);
 static void ngx_hakmem_prometheus_figure(ngx_hakmem_out_t *out,
-    ngx_hakmem_snapshot_t *ss, ngx_uint_t figure);
+    ngx_hakmem_snapshot_t *ss, ngx_uint_t figure, char *old);
 static void ngx_hakmem_print(ngx_hakmem_out_t *out, const char *fmt, ...);
 
 
@@ -291,7 +291,8 @@ static void
 ngx_hakmem_json_figures(ngx_hakmem_out_t *out, ngx_hakmem_row_t *row,
     ngx_uint_t gone)
 {
-    ngx_uint_t  i;
+    char        *old;
+    ngx_uint_t   i;
 
     for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
 
@@ -301,6 +302,12 @@ ngx_hakmem_json_figures(ngx_hakmem_out_t *out, ngx_hakmem_row_t *row,
 
         ngx_hakmem_print(out, ",\"%s\":%uA", ngx_hakmem_figures[i].name,
                          row->figures[i]);
+
+        old = ngx_hakmem_old_names[i];
+
+        if (old) {
+            ngx_hakmem_print(out, ",\"%s\":%uA", old, row->figures[i]);
+        }
     }
 }
 
@@ -308,12 +315,19 @@ ngx_hakmem_json_figures(ngx_hakmem_out_t *out, ngx_hakmem_row_t *row,
 static void
 ngx_hakmem_prometheus(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
 {
-    ngx_uint_t  i;
+    char        *old;
+    ngx_uint_t   i;
 
     ngx_hakmem_prometheus_workers(out, ss);
 
     for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
-        ngx_hakmem_prometheus_figure(out, ss, i);
+        ngx_hakmem_prometheus_figure(out, ss, i, NULL);
+
+        old = ngx_hakmem_old_names[i];
+
+        if (old) {
+            ngx_hakmem_prometheus_figure(out, ss, i, old);
+        }
     }
 }
 
@@ -355,30 +369,37 @@ ngx_hakmem_prometheus_workers(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
 
 /*
  * The gone have labels too, so that sum() over a counter's series is what all
- * workers, now and before, have counted.
+ * workers, now and before, have counted. old is the name to use instead of the
+ * figure's, or NULL.
  */
 
 static void
 ngx_hakmem_prometheus_figure(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss,
-    ngx_uint_t figure)
+    ngx_uint_t figure, char *old)
 {
-    char                 *suffix;
+    char                 *name, *suffix;
     ngx_uint_t            i;
     ngx_hakmem_row_t     *row;
     ngx_hakmem_figure_t  *f;
 
     f = &ngx_hakmem_figures[figure];
+    name = old ? old : f->name;
     suffix = f->counter ? "_total" : "";
 
-    ngx_hakmem_print(out, "# HELP hakmem_nginx_%s%s %s\n"
-                     "# TYPE hakmem_nginx_%s%s %s\n",
-                     f->name, suffix, f->help, f->name, suffix,
-                     f->counter ? "counter" : "gauge");
+    ngx_hakmem_print(out, "# HELP hakmem_nginx_%s%s ", name, suffix);
+
+    if (old) {
+        ngx_hakmem_print(out, "deprecated, is now hakmem_nginx_%s%s: ",
+                         f->name, suffix);
+    }
+
+    ngx_hakmem_print(out, "%s\n# TYPE hakmem_nginx_%s%s %s\n",
+                     f->help, name, suffix, f->counter ? "counter" : "gauge");
 
     if (f->counter) {
         ngx_hakmem_print(out, "hakmem_nginx_%s%s{worker=\"gone\","
                          "generation=\"gone\"} %uA\n",
-                         f->name, suffix, ss->gone.figures[figure]);
+                         name, suffix, ss->gone.figures[figure]);
     }
 
     row = ss->workers.elts;
@@ -386,7 +407,7 @@ ngx_hakmem_prometheus_figure(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss,
     for (i = 0; i < ss->workers.nelts; i++) {
         ngx_hakmem_print(out, "hakmem_nginx_%s%s{worker=\"%i\","
                          "generation=\"%ui\"} %uA\n",
-                         f->name, suffix, row[i].worker, row[i].generation,
+                         name, suffix, row[i].worker, row[i].generation,
                          row[i].figures[figure]);
     }
 }

@@ -32,7 +32,6 @@
 enum {
 #define NGX_HAKMEM_FIGURE(name, kind, value, help)  NGX_HAKMEM_FIGURE_##name,
 #include "ngx_hakmem_figures.def"
-#undef NGX_HAKMEM_FIGURE
     NGX_HAKMEM_FIGURES
 };
 
@@ -106,6 +105,10 @@ typedef enum {
 
 
 extern ngx_hakmem_figure_t  ngx_hakmem_figures[];
+
+/* by figure: its name of before, which is deprecated; or NULL */
+
+extern char  *ngx_hakmem_old_names[];
 
 
 /* ngx_hakmem_process.c */

@@ -14,10 +14,13 @@ import unittest
 from nginx_case import Case, upgrade, Echo
 from nginx_server import Complaint, until
 
-FIGURES = dict(re.findall(
-    r"^NGX_HAKMEM_FIGURE\((\w+), (counter|gauge),",
-    (pathlib.Path(__file__).resolve().parents[2]
-     / "adapters/nginx/ngx_hakmem_figures.def").read_text(), re.M))
+TABLE = (pathlib.Path(__file__).resolve().parents[2]
+         / "adapters/nginx/ngx_hakmem_figures.def").read_text()
+FIGURES = dict(re.findall(r"^NGX_HAKMEM_FIGURE\((\w+), (counter|gauge),",
+                          TABLE, re.M))
+# {name: what it was called before}
+RENAMED = dict(re.findall(r"^NGX_HAKMEM_RENAMED\((\w+), (\w+)\)", TABLE,
+                          re.M))
 COUNTERS = [name for name, kind in FIGURES.items() if kind == "counter"]
 
 PAGES = """
@@ -85,6 +88,12 @@ def exposition(text):
         if (kind == "counter") != name.endswith("_total"):
             raise Complaint(f"{name} is a {kind}")
     return samples
+
+
+def keys(names):
+    """What JSON has for figures: their names, and those of before."""
+    return [key for name in names for key in (name, RENAMED.get(name))
+            if key]
 
 
 class Watch:
@@ -181,9 +190,9 @@ class Formats(Judged):
                          [0, 1, 2])
         self.assertEqual(sorted(one["pid"] for one in whole["workers"]),
                          self.pids)
-        self.assertEqual(list(whole["gone"]), ["workers", *COUNTERS])
+        self.assertEqual(list(whole["gone"]), ["workers", *keys(COUNTERS)])
         for one in whole["workers"]:
-            self.assertEqual(list(one)[6:], list(FIGURES))
+            self.assertEqual(list(one)[6:], keys(FIGURES))
             self.assertEqual(one["generation"], 1)
         [generation] = whole["generations"]
         self.assertEqual(generation.pop("generation"), 1)
@@ -208,6 +217,24 @@ class Formats(Judged):
         infos = [dict(labels) for (one, labels) in samples
                  if one == "hakmem_nginx_worker_info"]
         self.assertEqual(sorted(int(one["pid"]) for one in infos), self.pids)
+
+    def test_names_of_before(self):
+        """They have the same values, and are told to be deprecated."""
+        self.assertEqual(RENAMED["tiny_allocs"], "tiny_calls")
+        text = self.nginx.get("/status")[2].decode()
+        exposed = self.nginx.get("/prometheus")[2].decode()
+        samples = exposition(exposed)
+        for name, old in RENAMED.items():
+            self.assertNotRegex(text, rf"(?m)^{old}\b")
+            for one in [*page(self.nginx)["workers"]]:
+                self.assertEqual(one[name], one[old])
+            tail = "_total" * (FIGURES[name] == "counter")
+            self.assertIn(f"# HELP hakmem_nginx_{old}{tail} deprecated, is now"
+                          f" hakmem_nginx_{name}{tail}: ", exposed)
+            for (one, labels), value in samples.items():
+                if one == f"hakmem_nginx_{name}{tail}":
+                    self.assertEqual(
+                        samples[f"hakmem_nginx_{old}{tail}", labels], value)
 
     def test_lengths(self):
         for path in ("/status", "/json", "/prometheus"):
@@ -251,7 +278,7 @@ class Serving(Judged):
     def test_calls_grow(self):
         """By request: one of 1024 bytes at least, a pool of 4096 or more."""
         for lanes, large in (("tiny", "fallback_large"),
-                             ("all", "pool_calls")):
+                             ("all", "pool_allocs")):
             with self.subTest(lanes):
                 nginx = self.server(PAGES, f"hakmem_lanes {lanes};",
                                     workers=1)
@@ -263,7 +290,7 @@ class Serving(Judged):
                 after = page(nginx)["workers"][0]
                 grown = {name: after[name] - before[name]
                          for name in FIGURES}
-                self.assertGreaterEqual(grown["tiny_calls"], 400)
+                self.assertGreaterEqual(grown["tiny_allocs"], 400)
                 self.assertGreaterEqual(grown[large], 400)
                 self.assertGreater(grown["asked_bytes"], 400 * 4096)
                 self.assertGreater(after["live_bytes"], 0)
@@ -275,7 +302,7 @@ class Serving(Judged):
     def test_switched_off(self):
         nginx = self.server(PAGES, "hakmem off;")
         for one in page(nginx)["workers"]:
-            self.assertEqual((one["served_by"], one["tiny_calls"]),
+            self.assertEqual((one["served_by"], one["tiny_allocs"]),
                              ("system", 0))
             self.assertIn("hakmem off", one["why"])
         self.assertIn("worker 0 of generation 1: hakmem off",
