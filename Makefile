@@ -244,6 +244,8 @@ NGINX_MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | \
 NGINX_AVAILABLE_DIR ?= /usr/share/nginx/modules-available
 NGINX_ENABLED_DIR ?= /etc/nginx/modules-enabled
 NGINX_LOAD := mod-http-hakmem.conf
+# The nginx whose configuration is looked through, with -p and -c if it has such.
+NGINX_RUN ?= nginx
 NGINX_INSTALLED = $(NGINX_MODULES_DIR)/$(notdir $(NGINX_MODULE)) \
     $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)
 
@@ -258,9 +260,18 @@ install-nginx: nginx ## install the module and what loads it, DESTDIR before it
 	$(Q)ln -sf '$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)' \
 	    '$(DESTDIR)$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)'
 
-uninstall-nginx: ## remove what install-nginx put there
+# What the configuration says of us is looked for before the module is gone.
+uninstall-nginx: ## remove what install-nginx put there, name the lines that will fail
 	$(SAY) RM '$(DESTDIR)$(NGINX_MODULES_DIR)'
-	$(Q)rm -f $(NGINX_INSTALLED:%='$(DESTDIR)'%)
+	$(Q)lines=$$([ -n '$(DESTDIR)' ] || \
+	    HAKMEM_SKIP='$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)' \
+	    adapters/nginx/conf_lines.sh $(NGINX_RUN)); \
+	rm -f $(NGINX_INSTALLED:%='$(DESTDIR)'%) && \
+	if [ -n "$$lines" ]; then \
+	    echo 'nginx will refuse these lines now, take them out before it' \
+	        'is reloaded or started:'; \
+	    printf '%s\n' "$$lines"; \
+	fi
 
 $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
     adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
@@ -287,7 +298,12 @@ $(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
 check-nginx: $(NGINX_SAMPLE)
 
 # The tests preload them.
-check-nginx: $(SHARED:%=$(BUILD)/%) $(OTHER_PAGES)
+NGINX_DENY := $(BUILD)/tests/libdeny.so
+$(NGINX_DENY): tests/nginx/libdeny.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
+check-nginx: $(SHARED:%=$(BUILD)/%) $(OTHER_PAGES) $(NGINX_DENY)
 
 # The status page's shared zone by itself; nginx's headers come with a build.
 NGINX_STRESS := $(BUILD)/tests/nginx/status_stress

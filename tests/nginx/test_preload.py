@@ -213,10 +213,11 @@ class Descriptors(Preload):
 
 class Signals(Preload):
     def test_configuration_test(self):
-        """nginx -t runs on the library, too, and says what it always says."""
+        """nginx -t runs on the library, too, and says what it always says,
+        and by whom workers will be served."""
         nginx = self.server()
         status, said = nginx.test()
-        self.assertEqual((status, said.count("\n")), (0, 2), said)
+        self.assertEqual((status, said.count("\n")), (0, 3), said)
         self.assertEqual(said.count("syntax is ok"), 1)
         self.assertEqual(said.count("test is successful"), 1)
         nginx.env["HAKMEM_SHOW_STATS"] = "1"
@@ -306,7 +307,7 @@ class Missing(Preload):
         self.assertEqual(len(found), 2, nginx.story())
         status, said = nginx.test()
         self.assertEqual(status, 0)
-        self.assertRegex(said.splitlines()[-3], wanted)
+        self.assertRegex(said.splitlines()[-4], wanted)
         nginx.reload()
         self.stock(nginx, "hakmem_mode preload")
         return nginx

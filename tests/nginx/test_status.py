@@ -183,8 +183,9 @@ class Formats(Judged):
 
     def test_json(self):
         whole = page(self.nginx)
-        self.assertEqual(list(whole), ["hakmem", "nginx", "slots", "all",
-                                       "gone", "generations", "workers"])
+        self.assertEqual(list(whole), [
+            "hakmem", "nginx", "module_file", "slots", "all", "gone",
+            "generations", "workers"])
         self.assertEqual(whole["slots"]["used"], 3)
         self.assertEqual([one["worker"] for one in whole["workers"]],
                          [0, 1, 2])
@@ -192,7 +193,7 @@ class Formats(Judged):
                          self.pids)
         self.assertEqual(list(whole["gone"]), ["workers", *keys(COUNTERS)])
         for one in whole["workers"]:
-            self.assertEqual(list(one)[6:], keys(FIGURES))
+            self.assertEqual(list(one)[7:], keys(FIGURES))
             self.assertEqual(one["generation"], 1)
         [generation] = whole["generations"]
         self.assertEqual(generation.pop("generation"), 1)
@@ -489,12 +490,13 @@ class Refused(Judged):
     def test_format(self):
         self.refused("server { listen 127.0.0.1:@HTTP@;\n"
                      "location / { hakmem_status xml; } #HERE\n}",
-                     'invalid value "xml"')
+                     'invalid value "xml" in "hakmem_status" directive, it must'
+                     ' be "text", "json" or "prometheus"')
 
     def test_arguments(self):
         self.refused("server { listen 127.0.0.1:@HTTP@;\n"
                      "location / { hakmem_status json text; } #HERE\n}",
-                     "invalid number of arguments")
+                     "invalid number of arguments.*prometheus")
 
     def test_twice(self):
         self.refused("server { listen 127.0.0.1:@HTTP@;\n"
