@@ -238,6 +238,20 @@ nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not 
 $(NGINX_MODULE): export CC := $(CC)
 $(NGINX_MODULE): export NGX_SANITIZE = $(filter -fsanitize=%,$(FLAGS))
 
+# Built anew for another nginx: its version and what it is configured with.
+NGINX_FOR := $(NGINX_DIR)/built-for
+NGINX_FOR_NOW := $(strip $(NGINX_SRC) $(shell sed -n \
+    's/^.define NGINX_VERSION *"\(.*\)"/\1/p' \
+    '$(NGINX_SRC)/src/core/nginx.h' 2>/dev/null; \
+    cksum <'$(NGINX_SRC)/conf_flags' 2>/dev/null) $(NGX_CONF_FLAGS))
+ifneq ($(file <$(NGINX_FOR)),$(NGINX_FOR_NOW))
+$(NGINX_FOR): force
+endif
+$(NGINX_FOR):
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(NGINX_FOR_NOW))' >$@
+$(NGINX_MODULE): $(NGINX_FOR)
+
 # Where Debian's nginx looks for modules, and for what loads them.
 NGINX_MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | \
     sed -n 's/.*--modules-path=\([^ ]*\).*/\1/p'),/usr/lib/nginx/modules)
