@@ -43,10 +43,12 @@ uint64_t hak_ngx_asked(void);
 
 /* What hak_stats does not tell. */
 typedef struct hak_ngx_figures {
-    uint64_t asked;   /* bytes */
-    uint64_t large;   /* calls that went to libc: over 1024 B, lanes tiny */
-    uint64_t refused; /* calls that went to libc: the core had no memory */
-    uint64_t foreign; /* blocks of libc's that were freed or resized by us */
+    uint64_t asked; /* bytes */
+    /* Calls that went to libc: */
+    uint64_t fallback_large;  /* over 1024 B, lanes tiny */
+    uint64_t fallback_memory; /* the core had no memory */
+    /* Blocks of libc's that were freed or resized by us. */
+    uint64_t foreign_frees;
 } hak_ngx_figures;
 
 void hak_ngx_get_figures(hak_ngx_figures *figures);

@@ -52,7 +52,7 @@ static void count_large(size_t size)
 
     if (figures != NULL) {
         figures->asked += size;
-        figures->large++;
+        figures->fallback_large++;
     }
 }
 
@@ -62,7 +62,7 @@ static void count_refused(size_t size)
 
     if (figures != NULL) {
         figures->asked += size;
-        figures->refused++;
+        figures->fallback_memory++;
     }
 }
 
@@ -71,7 +71,7 @@ static void count_foreign(void)
     hak_ngx_figures *figures = figures_here();
 
     if (figures != NULL) {
-        figures->foreign++;
+        figures->foreign_frees++;
     }
 }
 
@@ -89,9 +89,9 @@ HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
             const hak_ngx_figures *part = hak_ngx_figures_of(heap);
 
             figures->asked += part->asked;
-            figures->large += part->large;
-            figures->refused += part->refused;
-            figures->foreign += part->foreign;
+            figures->fallback_large += part->fallback_large;
+            figures->fallback_memory += part->fallback_memory;
+            figures->foreign_frees += part->foreign_frees;
         }
     }
 }
