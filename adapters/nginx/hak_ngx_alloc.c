@@ -78,10 +78,8 @@ static void count_foreign(void)
 /* Each is a whole word, which its thread may be changing. */
 HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
 {
-    uint32_t heaps = hak_range.size != 0 ? hak_range_heap_count() : 0;
-
     *figures = (hak_ngx_figures){0};
-    for (uint32_t id = 1; id <= heaps; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
         uint32_t state = atomic_load(&heap->state);
 
