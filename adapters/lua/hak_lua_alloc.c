@@ -240,7 +240,8 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
         lua->foreign++;
         lua->fallback(lua->fallback_ud, ptr, osize, nsize);
     }
-    if (HAK_UNLIKELY(kind == HAK_LUA_FOREIGN || lua->gone)) {
+    if (HAK_UNLIKELY(lua->main != NULL &&
+                     (kind == HAK_LUA_FOREIGN || lua->gone))) {
         hak_lua_heap_freed(lua, ptr, osize);
     }
     return NULL;

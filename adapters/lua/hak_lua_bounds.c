@@ -71,6 +71,11 @@ void hak_lua_bounds_set(struct hak_lua_heap *lua)
     set_strain(lua, CALM);
 }
 
+size_t hak_lua_bounds_reserve(const struct hak_lua_heap *lua)
+{
+    return lua->bounds != NULL ? lua->bounds->reserve : 0;
+}
+
 /* A request was refused in the end. */
 static void give_up(struct hak_lua_heap *lua)
 {

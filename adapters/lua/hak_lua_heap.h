@@ -43,7 +43,7 @@ struct hak_lua_heap {
     lua_Alloc fallback;
     void *fallback_ud;
     struct hak_lua_bounds *bounds; /* reserve and soft limit, or NULL */
-    const void *main; /* switched states: the main thread, until it is freed */
+    const void *main; /* switched states: the main thread, or where it was */
     bool gone;        /* its block has been freed: live blocks are leaks */
     bool closing;     /* hak_lua_close ends the heap */
     uint64_t large, fallback_large, fallback_memory, foreign, refused;
@@ -118,6 +118,9 @@ bool hak_lua_bounds_admit(struct hak_lua_heap *lua, const void *ptr,
 /* A limit has been set: `stop` and the gate follow. */
 void hak_lua_bounds_set(struct hak_lua_heap *lua);
 
+/* The reserve in bytes. */
+size_t hak_lua_bounds_reserve(const struct hak_lua_heap *lua);
+
 /* The state is about to be closed: the reserve opens. */
 void hak_lua_bounds_open(struct hak_lua_heap *lua);
 
@@ -140,8 +143,8 @@ void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
 size_t hak_lua_most(hak_lua_lanes lanes);
 
 /*
- * A block that is not ours has been freed, or something in a heap whose state
- * is gone: ends the heap if this was the last of a switched state.
+ * A block that is not ours has been freed in a switched state, or anything when
+ * it is gone: ends the heap if this was the last.
  */
 void hak_lua_heap_freed(struct hak_lua_heap *lua, const void *ptr,
                         size_t osize);

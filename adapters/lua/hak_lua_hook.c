@@ -37,8 +37,7 @@ struct saved {
 struct watch {
     hak_lua_heap *heap;
     lua_State *main;
-    size_t soft; /* 0: none is set */
-    size_t reserve;
+    size_t soft;           /* 0: none is set */
     struct saved saved[2]; /* of the main thread, of a coroutine */
     int stepmul;           /* the collector's before, -1: not changed */
     bool due;
@@ -129,23 +128,27 @@ static size_t live_of(const struct watch *watch)
 
 /*
  * The next call comes at `soft`; after a refusal, that who handles the error
- * can work, when the reserve or a sixteenth more is used up.
+ * can work, when the reserve or a sixteenth more is used up. Returns 0, or -1
+ * with errno: only the first time.
  */
-static void arm(struct watch *watch)
+static int arm(struct watch *watch)
 {
     size_t at = watch->soft;
 
     watch->refused = watch->refused && live_of(watch) > at;
     if (watch->refused) {
-        at = live_of(watch) + hak_max(watch->reserve, at / 16);
+        at = live_of(watch) +
+             hak_max(hak_lua_bounds_reserve(watch->heap), at / 16);
     }
-    /* It has its memory since on_limit was called: this does not fail. */
-    hak_lua_heap_on_limit(watch->heap, at, at != 0 ? soft_limit_met : NULL,
-                          watch);
+    return hak_lua_heap_on_limit(watch->heap, at,
+                                 at != 0 ? soft_limit_met : NULL, watch);
 }
 
-/* What the function says; see README. True: collect and ask again. */
-static bool obey(lua_State *L, struct watch *watch, bool collected)
+/*
+ * What the function says, see README: a new soft limit, or that garbage is to
+ * be collected first; all else is an error.
+ */
+static void obey(lua_State *L, struct watch *watch, bool collected)
 {
     if (lua_type(L, -1) == LUA_TNUMBER) {
         int whole;
@@ -157,14 +160,14 @@ static bool obey(lua_State *L, struct watch *watch, bool collected)
                        "no number of bytes",
                        lua_tostring(L, -1));
         }
-        if (limit == 0 || (size_t)limit > live_of(watch)) {
+        if (limit == 0 || (size_t)limit > watch->soft) {
             watch->soft = (size_t)limit;
-            return false;
+            return;
         }
     } else if (lua_type(L, -1) == LUA_TSTRING &&
                strcmp(lua_tostring(L, -1), "collect") == 0) {
         if (!collected) {
-            return true;
+            return;
         }
     } else if (lua_toboolean(L, -1)) {
         luaL_error(L,
@@ -175,16 +178,15 @@ static bool obey(lua_State *L, struct watch *watch, bool collected)
     }
     lua_pushliteral(L, "not enough memory");
     lua_error(L);
-    return false;
 }
 
 /* The function is called with live bytes, soft limit, whether collected. */
 static int ask(lua_State *L)
 {
     struct watch *watch = lua_touserdata(L, 1);
-    bool collected = false, again = true;
+    bool collected = false;
 
-    while (again && watch->soft != 0 && live_of(watch) > watch->soft) {
+    while (watch->soft != 0 && live_of(watch) > watch->soft) {
         size_t soft = watch->soft;
 
         lua_settop(L, 1);
@@ -194,11 +196,11 @@ static int ask(lua_State *L)
         lua_pushboolean(L, collected);
         lua_call(L, 3, 1);
         if (watch->soft == soft) { /* else it has called on_limit */
-            again = obey(L, watch, collected);
-            collected = true;
+            obey(L, watch, collected);
         }
-        if (again && watch->soft == soft) {
+        if (watch->soft == soft) {
             lua_gc(L, LUA_GCCOLLECT);
+            collected = true;
         }
     }
     return 0;
@@ -264,8 +266,8 @@ static void call_due(lua_State *L, lua_Debug *event)
         lua_error(L);
     }
     if (!watch->sentinel) {
-        make_sentinel(L);
-        lua_settop(L, 0);
+        lua_pushcfunction(L, make_sentinel);
+        lua_call(L, 0, 0);
     }
 }
 
@@ -283,33 +285,28 @@ static size_t check_bytes(lua_State *L, int arg, const char *what)
 static int l_on_limit(lua_State *L)
 {
     struct watch *watch = lua_touserdata(L, lua_upvalueindex(1));
-    size_t before = watch->soft, soft = 0;
+    size_t before = watch->soft, soft;
 
-    if (!lua_isnoneornil(L, 1)) {
-        soft = check_bytes(L, 1, "a soft limit is 0 (none) or bytes");
+    if (lua_isnoneornil(L, 1)) {
+        lua_pushinteger(L, (lua_Integer)before);
+        return 1;
     }
+    soft = check_bytes(L, 1, "a soft limit is 0 (none) or bytes");
     if (soft != 0) {
         luaL_checktype(L, 2, LUA_TFUNCTION);
-    }
-    lua_settop(L, 2);
-    if (soft == 0) {
-        lua_pushnil(L);
-        lua_replace(L, 2);
-    }
-    lua_setiuservalue(L, lua_upvalueindex(1), 1);
-    watch->soft = soft;
-    watch->refused = false;
-    if (hak_lua_heap_reserve(watch->heap, watch->reserve) != 0) {
-        watch->soft = 0;
-        return luaL_error(L, "hakmem.on_limit: %s", strerror(errno));
     }
     if (soft != 0 && !watch->sentinel) {
         lua_pushcfunction(L, make_sentinel);
         lua_call(L, 0, 0);
     }
-    if (!watch->running) { /* else when the function has returned */
-        arm(watch);
+    watch->soft = soft;
+    watch->refused = false;
+    if (!watch->running && arm(watch) != 0) { /* else it follows at the end */
+        watch->soft = 0;
+        return luaL_error(L, "hakmem.on_limit: %s", strerror(errno));
     }
+    lua_settop(L, 2); /* the function, or whatever stands there for none */
+    lua_setiuservalue(L, lua_upvalueindex(1), 1);
     lua_pushinteger(L, (lua_Integer)before);
     return 1;
 }
@@ -318,7 +315,7 @@ static int l_on_limit(lua_State *L)
 static int l_reserve(lua_State *L)
 {
     struct watch *watch = lua_touserdata(L, lua_upvalueindex(1));
-    size_t before = watch->reserve;
+    size_t before = hak_lua_bounds_reserve(watch->heap);
 
     if (!lua_isnoneornil(L, 1)) {
         size_t bytes = check_bytes(L, 1, "a reserve is 0 (none) or bytes");
@@ -326,7 +323,6 @@ static int l_reserve(lua_State *L)
         if (hak_lua_heap_reserve(watch->heap, bytes) != 0) {
             return luaL_error(L, "hakmem.reserve: %s", strerror(errno));
         }
-        watch->reserve = bytes;
     }
     lua_pushinteger(L, (lua_Integer)before);
     return 1;

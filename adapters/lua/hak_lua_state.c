@@ -133,8 +133,7 @@ static const char when_closed[] =
 void hak_lua_heap_freed(struct hak_lua_heap *lua, const void *ptr, size_t osize)
 {
     if (!lua->gone) {
-        if (lua->main == NULL ||
-            (uintptr_t)lua->main - (uintptr_t)ptr >= osize) {
+        if ((uintptr_t)lua->main - (uintptr_t)ptr >= osize) {
             return;
         }
         lua->gone = true;

@@ -69,6 +69,12 @@ Test(on_limit, no_limit_any_more)
 {
     everywhere("hakmem.on_limit(1 << 20, function() note() return 0 end)\n"
                "assert(hog(100000) == 100000)\n"
+               "assert(#calls == 1 and hakmem.on_limit() == 0)\n"
+               "hakmem.on_limit(1000000, note)\n"
+               "assert(hakmem.on_limit() == 1000000, 'it only asks')\n"
+               "assert(hakmem.on_limit(nil) == 1000000)\n"
+               "assert(hakmem.on_limit(0, 'no function') == 1000000)\n"
+               "hog(100000)\n"
                "assert(#calls == 1 and hakmem.on_limit() == 0)");
 }
 
@@ -235,6 +241,41 @@ Test(on_limit, a_call_that_is_due_at_the_end)
         else
             hak_lua_close(L);
     }
+}
+
+/* What a host in C has set is what a script finds. */
+Test(on_limit, the_reserve_of_the_host)
+{
+    hak_lua_config config = {.size = sizeof config, .reserve = 12345};
+    lua_State *L = hak_lua_newstate(&config);
+    luaL_openlibs(L);
+    luaL_requiref(L, "hakmem", luaopen_hakmem, 1);
+    lt_run(L, "assert(hakmem.reserve() == 12345)\n"
+              "hakmem.on_limit(1 << 30, print)\n"
+              "assert(hakmem.reserve() == 12345)\n");
+    hak_lua_close(L);
+}
+
+/* A hook does not disturb what the code that it interrupts has at hand. */
+Test(on_limit, registers_and_closing_variables)
+{
+    everywhere("local closed = false\n"
+               "hakmem.on_limit(1 << 20, function(live, soft)\n"
+               "    note() return soft + 100000 end)\n"
+               "do\n"
+               "    local c <close> = setmetatable({}, {__close = function()\n"
+               "        closed = true end})\n"
+               "    local a, b, d = {1}, {2}, {3}\n"
+               "    local t = {}\n"
+               "    for i = 1, 30000 do\n"
+               "        t[i] = {a[1] + i, b, {d, i}}\n"
+               "        assert(not closed and a[1] == 1 and b[1] == 2)\n"
+               "    end\n"
+               "    for i = 1, 30000 do\n"
+               "        assert(t[i][1] == i + 1 and t[i][3][2] == i)\n"
+               "    end\n"
+               "end\n"
+               "assert(closed and #calls > 10, #calls)");
 }
 
 Test(on_limit, bad_arguments)
