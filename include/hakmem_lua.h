@@ -1,12 +1,48 @@
 /*
  * hakmem_lua.h - HAKMEM for Lua 5.4.
  *
- *     lua_State *L = lua_newstate(hak_lua_alloc, NULL);     // simplest
+ * The simplest: lua_State *L = lua_newstate(hak_lua_alloc, NULL). The best, a
+ * heap for each state, with a limit:
  *
- *     hak_lua_config config = {.size = sizeof config, .limit = 8 << 20};
- *     lua_State *L = hak_lua_newstate(&config);             // best
- *     ...
- *     hak_lua_close(L);
+ *     #include <hakmem_lua.h>
+ *     #include <lauxlib.h>
+ *     #include <lualib.h>
+ *     #include <stdio.h>
+ *
+ *     static int run(lua_State *L) // all that may run out of memory
+ *     {
+ *         luaL_openlibs(L);
+ *         if (luaL_loadfile(L, lua_touserdata(L, 1)) != LUA_OK) {
+ *             return lua_error(L);
+ *         }
+ *         lua_call(L, 0, 0);
+ *         return 0;
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         hak_lua_config config = {.size = sizeof config,
+ *                                  .limit = 8 << 20,
+ *                                  .reserve = 64 << 10,
+ *                                  .name = "player 17"};
+ *         lua_State *L = argc > 1 ? hak_lua_newstate(&config) : NULL;
+ *         int status;
+ *
+ *         if (L == NULL) {
+ *             return 2;
+ *         }
+ *         lua_pushcfunction(L, run);
+ *         lua_pushlightuserdata(L, argv[1]);
+ *         status = lua_pcall(L, 1, 0, 0);
+ *         if (status != LUA_OK) {
+ *             fprintf(stderr, "%s\n", lua_tostring(L, -1));
+ *         }
+ *         hak_lua_close(L); // instead of lua_close
+ *         return status != LUA_OK;
+ *     }
+ *
+ * Under a limit any call that allocates may raise an error, luaL_openlibs too:
+ * outside of a protected call that ends the program.
  *
  * Blocks of every size come from HAKMEM's lanes; what these refuse, and with
  * `lanes` tiny all above 1024 B, comes from the fallback: the system's realloc
@@ -41,6 +77,7 @@ typedef struct hak_lua_config {
     size_t limit;        /* bytes the state may hold, 0: no limit */
     const char *name;    /* at most 31 bytes kept, for reports; or NULL */
     hak_lua_lanes lanes; /* which sizes go to HAKMEM */
+    size_t reserve;      /* bytes above limit, see hak_lua_heap_reserve */
 } hak_lua_config;
 
 /* Lua's types of objects, as lua_Alloc is told them (ptr NULL: osize). */
@@ -96,9 +133,9 @@ HAK_API hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config);
 /*
  * Ends a heap after lua_close of its state. If blocks are still live, says so
  * in one line on standard error (a leak report); all blocks of HAKMEM's are
- * released slab by slab, live ones of the fallback are lost. NULL does
- * nothing. Not for the heap of a switched state, which ends itself
- * (hak_lua_switch).
+ * released slab by slab, live ones of the fallback are lost, and nothing of the
+ * heap stays in memory but a page or two for the next one. NULL does nothing.
+ * Not for the heap of a switched state, which ends itself (hak_lua_switch).
  */
 HAK_API void hak_lua_heap_delete(hak_lua_heap *heap);
 
@@ -109,15 +146,22 @@ HAK_API void hak_lua_heap_delete(hak_lua_heap *heap);
  */
 HAK_API lua_State *hak_lua_newstate(const hak_lua_config *config);
 
-/* lua_close(L), then the end of its heap if it has one. */
+/*
+ * lua_close(L), with the reserve open for finalizers, then the end of its heap
+ * if it has one, also if the state was switched: with a leak report.
+ */
 HAK_API void hak_lua_close(lua_State *L);
 
 /*
  * Moves a running state to HAKMEM. Blocks it already has go back, each when
  * its time comes, to the allocator that made them, which also becomes the
- * fallback. The switch can't be undone; the heap ends itself when lua_close
- * frees the state. Returns the heap, the state's present one if it has been
- * on a heap of ours already, or NULL with ENOMEM or EINVAL.
+ * fallback. The switch can't be undone. The heap ends itself: when lua_close
+ * has freed the block that the main thread lies in and nothing is live. What
+ * is live then, blocks that C code took by lua_getallocf, is said in one line
+ * on standard error, and the heap ends with the last of them. (hak_lua_close
+ * ends it in any case.) Returns the heap, the state's present one if it has
+ * been on a heap of ours already, or NULL with ENOMEM or EINVAL, and the state
+ * keeps its allocator.
  */
 HAK_API hak_lua_heap *hak_lua_switch(lua_State *L,
                                      const hak_lua_config *config);
@@ -129,10 +173,63 @@ HAK_API hak_lua_heap *hak_lua_heap_of(lua_State *L);
 HAK_API int hak_lua_heap_stats(const hak_lua_heap *heap, hak_lua_stats *stats);
 
 /*
- * Sets the limit in bytes (0: none); returns the one before. A limit below
+ * Sets the hard limit in bytes (0: none); returns the one before. A limit below
  * what is live refuses every further growth until enough is freed.
  */
 HAK_API size_t hak_lua_heap_limit(hak_lua_heap *heap, size_t limit);
+
+/*
+ * A reserve of bytes above the limit (0, as a heap begins: none), so that a
+ * state which ran into it can still report its error, run finalizers and
+ * close. It opens when a request has been refused in the end, that is when Lua
+ * has collected and asked once more, or has given up, and in hak_lua_close; it
+ * closes when what is live has fallen to 15/16 of the limit. While it is open
+ * requests are refused only beyond limit + reserve. A soft limit whose callback
+ * refuses has the reserve above it likewise. Called by the thread that uses the
+ * heap. Returns 0, or -1 with EINVAL (heap is NULL) or ENOMEM.
+ */
+HAK_API int hak_lua_heap_reserve(hak_lua_heap *heap, size_t bytes);
+
+/* What a soft limit's callback is told; all sizes in bytes. */
+typedef struct hak_lua_need {
+    size_t size;       /* sizeof(hak_lua_need) */
+    size_t bytes;      /* that what is live is to grow by */
+    size_t live_bytes; /* now */
+    size_t soft_limit;
+    size_t limit;  /* 0: none */
+    int collected; /* Lua has collected all garbage for this request */
+} hak_lua_need;
+
+/* Answers of the callback; a number above both is the new soft limit. */
+#define HAK_LUA_REFUSE ((size_t)0)
+#define HAK_LUA_COLLECT ((size_t)1)
+#define HAK_LUA_NO_LIMIT ((size_t)-1)
+
+/*
+ * Called when a request would take what is live beyond the soft limit. Returns
+ *   - a larger soft limit in bytes (HAK_LUA_NO_LIMIT: none any more): it holds
+ *     from now on, and the request is looked at again, under the hard limit too;
+ *   - HAK_LUA_COLLECT: let Lua collect first. If the request still does not fit
+ *     the callback is asked again, with `collected` set, where this answer is
+ *     HAK_LUA_REFUSE. Requests that Lua does not repeat, of luaL_Buffer for
+ *     one, fail;
+ *   - HAK_LUA_REFUSE: the request fails, when Lua has collected and it still
+ *     does not fit: "not enough memory". So does a number that is no larger.
+ * It runs inside of lua_Alloc, in the middle of an operation of Lua's: it may
+ * use the heap's functions (hak_lua_heap_stats, hak_lua_heap_limit), but no
+ * function of Lua's on this state, and must return.
+ */
+typedef size_t (*hak_lua_on_limit)(void *arg, hak_lua_heap *heap,
+                                   const hak_lua_need *need);
+
+/*
+ * Sets the soft limit in bytes and its callback; 0 and NULL remove both. One of
+ * them alone is an error. A soft limit above the hard one is never met. Called
+ * by the thread that uses the heap. Returns 0, or -1 with EINVAL or ENOMEM, and
+ * what was set before stays.
+ */
+HAK_API int hak_lua_heap_on_limit(hak_lua_heap *heap, size_t soft_limit,
+                                  hak_lua_on_limit callback, void *arg);
 
 /* Gives the heap's idle memory back to the system; returns the bytes. */
 HAK_API size_t hak_lua_heap_trim(hak_lua_heap *heap);

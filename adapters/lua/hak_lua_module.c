@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
+#include "msg.h"
 
 static hak_lua_heap *heap_of(lua_State *L)
 {
@@ -90,14 +91,16 @@ int luaopen_hakmem(lua_State *L)
     hak_lua_heap *heap = hak_lua_switch(L, NULL);
 
     if (heap == NULL) {
-        return luaL_error(L,
-                          "hakmem: no heap could be made (%s); the state "
-                          "keeps its allocator",
-                          strerror(errno));
+        hak_warn("Lua: no heap could be made (%s); the state keeps its "
+                 "allocator",
+                 strerror(errno));
+        hak_lua_hook_without_heap(L);
+        return 1;
     }
     luaL_newlibtable(L, functions);
     lua_pushlightuserdata(L, heap);
     luaL_setfuncs(L, functions, 1);
+    hak_lua_hook_open(L, heap);
     lua_pushstring(L, hak_version());
     lua_setfield(L, -2, "version");
     return 1;
