@@ -103,9 +103,13 @@ static int collect_one(struct dl_phdr_info *info, size_t size, void *arg)
     if (one == NULL) {
         return 1;
     }
-    *one = (struct hak_ngx_loaded){.elf = elf,
-                                   .object = object_of(walk, elf.file),
-                                   .taboo = is_taboo(&elf)};
+    *one = (struct hak_ngx_loaded){.elf = elf};
+    one->is_known = walk->is_known != NULL && walk->is_known(&elf);
+    if (one->is_known) {
+        return 0;
+    }
+    one->object = object_of(walk, elf.file);
+    one->taboo = is_taboo(&elf);
     if (one->taboo) {
         one->object = NULL;
     } else if (why != NULL) {

@@ -15,6 +15,7 @@ struct hak_ngx_loaded {
     struct hak_ngx_elf elf;
     hak_ngx_object *object; /* that it is to be served as, or NULL */
     bool taboo;
+    bool is_known;  /* an earlier walk has been here; taboo is not looked at */
     unsigned slots; /* of ours */
     /* Why its frees can't all be ours; empty: they are. */
     char unpatched[120];
@@ -26,6 +27,8 @@ struct hak_ngx_walk {
     size_t n;
     bool writes; /* or only looks */
     bool failed; /* out of memory */
+    /* Whether an object needs no second look; NULL: all do. */
+    bool (*is_known)(const struct hak_ngx_elf *elf);
     struct hak_ngx_loaded *all;
     size_t count, room;
     /* Who has the name that others find, by the name's place in the table. */

@@ -9,6 +9,7 @@
  */
 #include "hak_ngx_names.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "hak_ngx_new.h"
@@ -102,9 +103,22 @@ const hak_ngx_name hak_ngx_names[] = {
 const size_t hak_ngx_names_count =
     sizeof(hak_ngx_names) / sizeof(hak_ngx_names[0]);
 
+/*
+ * Most names of most objects are C++'s and not its operators: they, and letters
+ * that no name of ours begins with, are told at once.
+ */
+static bool may_be_ours(const char *name)
+{
+    if (name[0] == '_' && name[1] == 'Z') {
+        return (name[2] == 'n' || name[2] == 'd') &&
+               (name[3] == 'w' || name[3] == 'a' || name[3] == 'l');
+    }
+    return name[0] != '\0' && strchr("_acdefgmprsvw", name[0]) != NULL;
+}
+
 const hak_ngx_name *hak_ngx_name_find(const char *name)
 {
-    size_t low = 0, high = hak_ngx_names_count;
+    size_t low = 0, high = may_be_ours(name) ? hak_ngx_names_count : 0;
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;

@@ -22,11 +22,17 @@
 #include "hak_ngx_loaded.h"
 #include "hak_ngx_slots.h"
 
-/* What the last walk that wrote has found; the text under the list's lock. */
+/* What the last walk that wrote has found. */
 static struct {
     _Atomic(unsigned long long) loads; /* dlpi_adds; 0: there was none yet */
     _Atomic(unsigned) others, other_slots, unpatched;
+    /* Under the list's lock. */
+    unsigned long long unloads; /* dlpi_subs */
     char text[512];
+    struct place {
+        uintptr_t base, dynamic;
+    } * places; /* of the objects that it saw */
+    size_t nplaces;
 } last;
 
 static unsigned long long loads_seen;
@@ -52,14 +58,16 @@ static bool put(struct hak_ngx_walk *walk, struct hak_ngx_loaded *one,
 
     if (task == RETREAT) {
         return *at != name->ours || name->ours == name->any ||
-               (name->any != NULL ? hak_ngx_slot_take(&one->elf, at, name->any)
-                                  : hak_ngx_slot_give_back(at));
+               (name->any != NULL
+                    ? hak_ngx_slot_take(&one->elf, at, name->any, false)
+                    : hak_ngx_slot_give_back(at));
     }
     one->slots++;
     if (!walk->writes || *at == wanted(name, task) || (task == FREES && has)) {
         return true;
     }
-    return hak_ngx_slot_take(&one->elf, at, wanted(name, task));
+    return hak_ngx_slot_take(&one->elf, at, wanted(name, task),
+                             name->any == NULL);
 }
 
 /* False: *why, and slots after the first that could not be are as they were. */
@@ -97,27 +105,6 @@ static bool work_on(struct hak_ngx_walk *walk, struct hak_ngx_loaded *one,
         }
     }
     return good;
-}
-
-/* Whether it allocates from us already. */
-static bool is_served(const struct hak_ngx_loaded *one)
-{
-    struct hak_ngx_reloc reloc;
-
-    for (unsigned table = 0; table < 2; table++) {
-        for (size_t i = 0; i < one->elf.tables[table].count; i++) {
-            const hak_ngx_name *name;
-
-            if (hak_ngx_elf_reloc(&one->elf, table, i, &reloc) &&
-                reloc.kind == HAK_NGX_SLOT &&
-                (name = hak_ngx_name_find(reloc.name)) != NULL &&
-                name->any == NULL &&
-                *(hak_ngx_function **)reloc.at == name->ours) {
-                return true;
-            }
-        }
-    }
-    return false;
 }
 
 /* Whether `one` imports a name that `other` has. */
@@ -172,7 +159,7 @@ static void take_frees(struct hak_ngx_walk *walk)
     for (size_t i = 0; i < walk->count; i++) {
         struct hak_ngx_loaded *one = &walk->all[i];
 
-        if (one->taboo || *one->unpatched != '\0') {
+        if (one->is_known || one->taboo || *one->unpatched != '\0') {
             continue;
         }
         if (!work_on(walk, one, FREES, one->unpatched,
@@ -192,7 +179,7 @@ static void leave_out_unsafe(struct hak_ngx_walk *walk)
         for (size_t j = 0; *bad->unpatched != '\0' && j < walk->count; j++) {
             struct hak_ngx_loaded *one = &walk->all[j];
 
-            if (one->object != NULL && !is_served(one) &&
+            if (one->object != NULL && !hak_ngx_slots_serve(&one->elf) &&
                 (imports_from(bad, one) || imports_from(one, bad))) {
                 leave_out(one, "its blocks may be freed past us by ",
                           hak_ngx_printable(&bad->elf));
@@ -220,30 +207,68 @@ static void serve(struct hak_ngx_walk *walk)
     }
 }
 
+static void add_text(const char *file, const char *why)
+{
+    size_t used = strlen(last.text);
+
+    snprintf(last.text + used, sizeof(last.text) - used, "%s%s: %s",
+             used != 0 ? "; " : "", file, why);
+}
+
+/* A walk that looks at what is new alone adds to what was found before. */
 static void remember(const struct hak_ngx_walk *walk)
 {
-    unsigned others = 0, slots = 0, unpatched = 0;
-    size_t used = 0;
+    bool is_first = walk->is_known == NULL;
+    unsigned others = is_first ? 0 : last.others;
+    unsigned slots = is_first ? 0 : last.other_slots;
+    unsigned unpatched = is_first ? 0 : last.unpatched;
 
-    last.text[0] = '\0';
+    last.text[is_first ? 0 : strlen(last.text)] = '\0';
     for (size_t i = 0; i < walk->count; i++) {
         const struct hak_ngx_loaded *one = &walk->all[i];
 
-        if (one->object == NULL && one->slots != 0 && !is_served(one)) {
+        if (one->object == NULL && one->slots != 0 &&
+            !hak_ngx_slots_serve(&one->elf)) {
             others++;
             slots += one->slots;
         }
-        unpatched += *one->unpatched != '\0';
-        if (*one->unpatched != '\0' && used < sizeof(last.text)) {
-            used +=
-                (size_t)snprintf(last.text + used, sizeof(last.text) - used,
-                                 "%s%s: %s", used != 0 ? "; " : "",
-                                 hak_ngx_printable(&one->elf), one->unpatched);
+        if (*one->unpatched != '\0') {
+            unpatched++;
+            add_text(hak_ngx_printable(&one->elf), one->unpatched);
         }
     }
     last.others = others;
     last.other_slots = slots;
     last.unpatched = unpatched;
+}
+
+/* What there is now is known from now on; without memory for it nothing is. */
+static void get_to_know(const struct hak_ngx_walk *walk)
+{
+    struct place *places = realloc(last.places, walk->count * sizeof(*places));
+
+    last.nplaces = 0;
+    if (places == NULL) {
+        return;
+    }
+    last.places = places;
+    for (; last.nplaces < walk->count; last.nplaces++) {
+        const struct hak_ngx_elf *elf = &walk->all[last.nplaces].elf;
+
+        places[last.nplaces] = (struct place){elf->base, elf->dynamic};
+    }
+}
+
+/* Nothing has been unloaded since, so what stands there is what stood there. */
+static bool is_known(const struct hak_ngx_elf *elf)
+{
+    for (size_t i = 0; i < last.nplaces; i++) {
+        if (last.places[i].base == elf->base &&
+            last.places[i].dynamic == elf->dynamic) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void work(struct hak_ngx_walk *walk)
@@ -252,7 +277,7 @@ static void work(struct hak_ngx_walk *walk)
         walk->objects[i].slots = 0;
         walk->objects[i].why[0] = '\0';
     }
-    if (walk->writes) {
+    if (walk->writes && walk->is_known == NULL) {
         hak_ngx_slots_drop_gone();
     }
     hak_ngx_collect(walk);
@@ -263,6 +288,7 @@ static void work(struct hak_ngx_walk *walk)
         if (walk->writes) {
             serve(walk);
             remember(walk);
+            get_to_know(walk);
         }
     }
     hak_ngx_forget(walk);
@@ -273,6 +299,7 @@ static void work(struct hak_ngx_walk *walk)
 struct turn {
     struct hak_ngx_walk *walk; /* NULL: only asks */
     unsigned long long loads;
+    bool only_new; /* what no earlier walk has seen */
     bool done;
 };
 
@@ -285,9 +312,12 @@ static int take_turn(struct dl_phdr_info *info, size_t size, void *arg)
         turn->loads = info->dlpi_adds;
     } else if (turn->loads == info->dlpi_adds) {
         turn->done = true;
+        turn->walk->is_known =
+            turn->only_new && info->dlpi_subs == last.unloads ? is_known : NULL;
         work(turn->walk);
         if (turn->walk->writes && !turn->walk->failed) {
             last.loads = turn->loads;
+            last.unloads = info->dlpi_subs;
         }
     }
     return 1;
@@ -308,9 +338,9 @@ static unsigned long long count_loads(void)
  * thread that loads, in a constructor, dladdr does not wait; then all is filled
  * in, too.) False: somebody is always loading something.
  */
-static bool work_in_peace(struct hak_ngx_walk *walk)
+static bool work_in_peace(struct hak_ngx_walk *walk, bool only_new)
 {
-    struct turn turn = {.walk = walk};
+    struct turn turn = {.walk = walk, .only_new = only_new};
     Dl_info ignored;
 
     for (int tries = 0; tries < 100 && !turn.done; tries++) {
@@ -343,7 +373,7 @@ static int finish(const struct hak_ngx_walk *walk, bool done, char *why,
 int hak_ngx_patch(hak_ngx_object *objects, size_t n, char *why, size_t len)
 {
     struct hak_ngx_walk walk = {.objects = objects, .n = n, .writes = true};
-    bool done = work_in_peace(&walk);
+    bool done = work_in_peace(&walk, false);
     int result = finish(&walk, done, why, len);
 
     for (size_t i = 0; done && !walk.failed && i < n; i++) {
@@ -367,7 +397,7 @@ int hak_ngx_check(const hak_ngx_object *objects, size_t n, char *why,
         return -1;
     }
     memcpy(copies, objects, n * sizeof(*copies));
-    done = work_in_peace(&walk);
+    done = work_in_peace(&walk, false);
     result = finish(&walk, done, why, len);
     free(copies);
     return result;
@@ -379,7 +409,7 @@ void hak_ngx_catch_up(void)
     int saved = errno;
 
     if (last.loads != 0 && count_loads() != last.loads) {
-        (void)work_in_peace(&walk);
+        (void)work_in_peace(&walk, true);
     }
     errno = saved;
 }

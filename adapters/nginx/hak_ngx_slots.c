@@ -14,7 +14,8 @@ struct slot {
     hak_ngx_function **at;
     hak_ngx_function *was;
     hak_ngx_function *ours;
-    bool relro; /* its page is read-only */
+    bool relro;     /* its page is read-only */
+    bool allocates; /* from us */
     /* Whether the object is still there is told by these. */
     uintptr_t base, dynamic;
 };
@@ -72,12 +73,13 @@ static bool make_room(void)
 }
 
 bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
-                       hak_ngx_function *ours)
+                       hak_ngx_function *ours, bool allocates)
 {
     uintptr_t place = (uintptr_t)at;
     struct slot slot = {.at = at,
                         .was = *at,
                         .ours = ours,
+                        .allocates = allocates,
                         .relro = place - elf->relro_start <
                                  elf->relro_end - elf->relro_start,
                         .base = elf->base,
@@ -95,6 +97,19 @@ bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
         made.at[made.count++] = slot;
     }
     return true;
+}
+
+bool hak_ngx_slots_serve(const struct hak_ngx_elf *elf)
+{
+    for (size_t i = 0; i < made.count; i++) {
+        const struct slot *slot = &made.at[i];
+
+        if (slot->allocates && slot->base == elf->base &&
+            slot->dynamic == elf->dynamic) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool hak_ngx_slot_give_back(hak_ngx_function **at)

@@ -15,9 +15,15 @@
 #include "hak_ngx_elf.h"
 #include "hak_ngx_names.h"
 
-/* False: its page won't open (errno), or out of memory; it is as it was. */
+/*
+ * False: its page won't open (errno), or out of memory; it is as it was. Whether
+ * by this slot the object allocates from us is remembered.
+ */
 bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
-                       hak_ngx_function *ours);
+                       hak_ngx_function *ours, bool allocates);
+
+/* Whether an object has such a slot. */
+bool hak_ngx_slots_serve(const struct hak_ngx_elf *elf);
 
 /* Writes back what stood there; false: its page won't open. */
 bool hak_ngx_slot_give_back(hak_ngx_function **at);
