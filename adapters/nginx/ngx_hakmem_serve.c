@@ -130,7 +130,6 @@ ngx_hakmem_list(ngx_pool_t *pool, ngx_hakmem_conf_t *hcf, ngx_uint_t *n)
 void
 ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 {
-    int              rc;
     char             why[256];
     ngx_uint_t       n;
     ngx_pool_t      *pool;
@@ -169,16 +168,13 @@ ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
         return;
     }
 
-    rc = hak_ngx_patch(objects, n, why, sizeof(why));
-
-    ngx_hakmem_report_unpatched(cycle, objects, n);
-
-    if (rc != 0) {
+    if (hak_ngx_patch(objects, n, why, sizeof(why)) != 0) {
         ngx_hakmem_refused(cycle, hcf, why,
                            "mend it, or leave the object out of the "
                            "configuration");
 
     } else {
+        ngx_hakmem_report_unpatched(cycle, objects, n);
         ngx_hakmem_report(cycle, hcf, objects, n);
     }
 
@@ -246,6 +242,11 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
         p = ngx_slprintf(p, last, ", frees of %ui other objects (%ui slots)",
                          (ngx_uint_t) hak_ngx_other_objects(),
                          (ngx_uint_t) hak_ngx_other_slots());
+    }
+
+    if (hak_ngx_unpatched()) {
+        p = ngx_slprintf(p, last, ", unpatched objects: %ui",
+                         (ngx_uint_t) hak_ngx_unpatched());
     }
 
     p = ngx_slprintf(p, last + NGX_HAKMEM_LANES_LEN, ", lanes %s",
