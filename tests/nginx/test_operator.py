@@ -10,7 +10,7 @@ import tempfile
 import unittest
 
 import nginx_server
-from nginx_case import Case, PAGE
+from nginx_case import Case, PAGE, listed
 from nginx_server import Load, until
 from test_refusal import PAGES
 from test_status import exposition, page
@@ -314,6 +314,22 @@ class Replaced(Case):
         nginx.reload()
         self.assertEqual(self.warned(nginx), [])
         nginx.stop()
+
+
+class Lists(unittest.TestCase):
+    """What the documents recommend for hakmem_objects is one list for each
+    module: test_waf.py and test_modules.py serve these."""
+
+    def test_one_for_each(self):
+        texts = [(ROOT / name).read_text() for name in (
+            "README.md", "adapters/nginx/README.md")]
+        told = [frozenset(found.split()) for text in texts for found in
+                re.findall(r"`hakmem_objects\s+(lib\w[^;`]*|ngx_[^;`]*)[;`]",
+                           text)]
+        wanted = [frozenset(listed(name).strip(";").split()[1:])
+                  for name in ("ModSecurity", "Perl")]
+        self.assertGreaterEqual(len(told), 3)
+        self.assertEqual(set(told), set(wanted))
 
 
 class Lines(Case):

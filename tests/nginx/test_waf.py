@@ -8,7 +8,7 @@ import unittest
 import urllib.parse
 
 import nginx_server
-from nginx_case import Case, FILES, PAGE, SITE
+from nginx_case import Case, FILES, PAGE, SITE, listed
 from nginx_server import Load
 from test_modules import needs
 
@@ -46,8 +46,7 @@ FILTER = SITE + """
 # nginx's module is among them as it frees the texts of a refusal, which
 # libmodsecurity makes: without it the worker aborts with "free(): invalid
 # pointer".
-OBJECTS = ("hakmem_objects nginx libcrypto libmodsecurity libstdc++"
-           " ngx_http_modsecurity_module;")
+OBJECTS = listed("ModSecurity")
 AGENT = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "Accept": "*/*",
          "Host": "localhost"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded", **AGENT}
