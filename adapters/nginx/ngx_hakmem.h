@@ -108,9 +108,10 @@ char *ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
 
 /*
  * ngx_hakmem_file.c: a master loads the module's file once, whatever is put in
- * its place later. init() remembers the file that was loaded, when it is called
- * first; check() compares it with the one that is there now, report() also says
- * so in the log. Workers inherit what the master remembers.
+ * its place later; and a library is preloaded once. watch() remembers the file of
+ * an address, when it is called first for it; check() compares all of them with
+ * what is there now and tells of the first that differs, report() says it in the
+ * log. Workers inherit what the master remembers.
  */
 
 typedef enum {
@@ -119,8 +120,8 @@ typedef enum {
     NGX_HAKMEM_FILE_GONE
 } ngx_hakmem_file_e;
 
-void ngx_hakmem_file_init(void);
-ngx_hakmem_file_e ngx_hakmem_file_check(void);
+void ngx_hakmem_file_watch(void *address);
+ngx_hakmem_file_e ngx_hakmem_file_check(const char **path);
 void ngx_hakmem_file_report(ngx_cycle_t *cycle);
 
 

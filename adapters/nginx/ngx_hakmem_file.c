@@ -1,12 +1,13 @@
 
 /*
- * ngx_hakmem_file.c - whether the module's file is still the one that runs.
+ * ngx_hakmem_file.c - whether the files of our code are still those that run.
  *
  * The module is never unloaded, and a path that is loaded already is not opened
  * again: after a new file was put in its place a reload goes on with the old
- * code. That is told by the file's contents, so that neither a new date nor the
- * same file installed once more is taken for an upgrade; they are read again
- * only when something about the file has changed.
+ * code. It is the same with a preloaded library. That is told by the file's
+ * contents, so that neither a new date nor the same file installed once more is
+ * taken for an upgrade; they are read again only when something about the file
+ * has changed.
  */
 
 
@@ -16,6 +17,7 @@
 
 
 #define NGX_HAKMEM_FILE_CHUNK  4096
+#define NGX_HAKMEM_FILES       2         /* the module, a preloaded library */
 
 
 typedef struct {
@@ -25,81 +27,96 @@ typedef struct {
     struct timespec      mtime;
     struct timespec      ctime;
     uint32_t             crc32;
+} ngx_hakmem_print_t;
+
+
+typedef struct {
+    char                 path[NGX_MAX_PATH];
+    ngx_hakmem_print_t   loaded;
+    ngx_hakmem_print_t   seen;           /* by the last check */
 } ngx_hakmem_file_t;
 
 
-static ngx_int_t ngx_hakmem_file_info(ngx_hakmem_file_t *file);
-static ngx_int_t ngx_hakmem_file_read(ngx_hakmem_file_t *file);
-static ngx_uint_t ngx_hakmem_file_is(ngx_hakmem_file_t *one,
-    ngx_hakmem_file_t *two);
+static ngx_hakmem_file_e ngx_hakmem_file_compare(ngx_hakmem_file_t *file);
+static ngx_int_t ngx_hakmem_file_info(ngx_hakmem_file_t *file,
+    ngx_hakmem_print_t *print);
+static ngx_int_t ngx_hakmem_file_read(ngx_hakmem_file_t *file,
+    ngx_hakmem_print_t *print);
+static ngx_uint_t ngx_hakmem_file_is(ngx_hakmem_print_t *one,
+    ngx_hakmem_print_t *two);
 
 
-static char               ngx_hakmem_file_path[NGX_MAX_PATH];   /* "": not known */
-static ngx_hakmem_file_t  ngx_hakmem_file_loaded;
-static ngx_hakmem_file_t  ngx_hakmem_file_seen;        /* by the last check */
+static ngx_hakmem_file_t  ngx_hakmem_file[NGX_HAKMEM_FILES];
+static ngx_uint_t         ngx_hakmem_nfiles;
 
+
+/* address: in an object that is loaded; what can't be read is not watched */
 
 void
-ngx_hakmem_file_init(void)
+ngx_hakmem_file_watch(void *address)
 {
-    Dl_info  info;
+    Dl_info             info;
+    ngx_uint_t          i;
+    ngx_hakmem_file_t  *file;
 
-    if (ngx_hakmem_file_path[0] != '\0'
-        || dladdr(&ngx_hakmem_module, &info) == 0
-        || ngx_strlen(info.dli_fname) >= sizeof(ngx_hakmem_file_path))
+    if (dladdr(address, &info) == 0
+        || ngx_strlen(info.dli_fname) >= NGX_MAX_PATH)
     {
         return;
     }
 
-    (void) ngx_cpystrn((u_char *) ngx_hakmem_file_path, (u_char *) info.dli_fname,
-                       sizeof(ngx_hakmem_file_path));
+    for (i = 0; i < ngx_hakmem_nfiles; i++) {
+        if (ngx_strcmp(ngx_hakmem_file[i].path, info.dli_fname) == 0) {
+            return;
+        }
+    }
 
-    if (ngx_hakmem_file_info(&ngx_hakmem_file_loaded) != NGX_OK
-        || ngx_hakmem_file_read(&ngx_hakmem_file_loaded) != NGX_OK)
-    {
-        ngx_hakmem_file_path[0] = '\0';
+    if (i == NGX_HAKMEM_FILES) {
         return;
     }
 
-    ngx_hakmem_file_seen = ngx_hakmem_file_loaded;
+    file = &ngx_hakmem_file[i];
+
+    (void) ngx_cpystrn((u_char *) file->path, (u_char *) info.dli_fname,
+                       NGX_MAX_PATH);
+
+    if (ngx_hakmem_file_info(file, &file->loaded) == NGX_OK
+        && ngx_hakmem_file_read(file, &file->loaded) == NGX_OK)
+    {
+        file->seen = file->loaded;
+        ngx_hakmem_nfiles++;
+    }
 }
 
 
 ngx_hakmem_file_e
-ngx_hakmem_file_check(void)
+ngx_hakmem_file_check(const char **path)
 {
-    ngx_hakmem_file_t  now;
+    ngx_uint_t         i;
+    ngx_hakmem_file_e  rc;
 
-    if (ngx_hakmem_file_path[0] == '\0') {
-        return NGX_HAKMEM_FILE_SAME;
-    }
+    for (i = 0; i < ngx_hakmem_nfiles; i++) {
+        rc = ngx_hakmem_file_compare(&ngx_hakmem_file[i]);
 
-    if (ngx_hakmem_file_info(&now) != NGX_OK) {
-        return (ngx_errno == NGX_ENOENT) ? NGX_HAKMEM_FILE_GONE
-                                         : NGX_HAKMEM_FILE_SAME;
-    }
-
-    if (!ngx_hakmem_file_is(&now, &ngx_hakmem_file_seen)) {
-
-        if (ngx_hakmem_file_read(&now) != NGX_OK) {
-            return NGX_HAKMEM_FILE_SAME;
+        if (rc != NGX_HAKMEM_FILE_SAME) {
+            *path = ngx_hakmem_file[i].path;
+            return rc;
         }
-
-        ngx_hakmem_file_seen = now;
     }
 
-    return (ngx_hakmem_file_seen.size == ngx_hakmem_file_loaded.size
-            && ngx_hakmem_file_seen.crc32 == ngx_hakmem_file_loaded.crc32)
-           ? NGX_HAKMEM_FILE_SAME : NGX_HAKMEM_FILE_REPLACED;
+    *path = "";
+
+    return NGX_HAKMEM_FILE_SAME;
 }
 
 
 void
 ngx_hakmem_file_report(ngx_cycle_t *cycle)
 {
-    ngx_hakmem_file_e  file;
+    const char         *path;
+    ngx_hakmem_file_e   file;
 
-    file = ngx_hakmem_file_check();
+    file = ngx_hakmem_file_check(&path);
 
     if (file == NGX_HAKMEM_FILE_SAME) {
         return;
@@ -111,50 +128,75 @@ ngx_hakmem_file_report(ngx_cycle_t *cycle)
                   "hakmem: \"%s\" %s since nginx started, a reload goes on "
                   "with the code of before (%s); to load what is there send "
                   "USR2 to the master, then QUIT to the old one",
-                  ngx_hakmem_file_path,
+                  path,
                   file == NGX_HAKMEM_FILE_GONE ? "is gone" : "was replaced",
                   hak_version());
 }
 
 
+static ngx_hakmem_file_e
+ngx_hakmem_file_compare(ngx_hakmem_file_t *file)
+{
+    ngx_hakmem_print_t  now;
+
+    if (ngx_hakmem_file_info(file, &now) != NGX_OK) {
+        return (ngx_errno == NGX_ENOENT) ? NGX_HAKMEM_FILE_GONE
+                                         : NGX_HAKMEM_FILE_SAME;
+    }
+
+    if (!ngx_hakmem_file_is(&now, &file->seen)) {
+
+        if (ngx_hakmem_file_read(file, &now) != NGX_OK) {
+            return NGX_HAKMEM_FILE_SAME;
+        }
+
+        file->seen = now;
+    }
+
+    return (file->seen.size == file->loaded.size
+            && file->seen.crc32 == file->loaded.crc32)
+           ? NGX_HAKMEM_FILE_SAME : NGX_HAKMEM_FILE_REPLACED;
+}
+
+
 static ngx_int_t
-ngx_hakmem_file_info(ngx_hakmem_file_t *file)
+ngx_hakmem_file_info(ngx_hakmem_file_t *file, ngx_hakmem_print_t *print)
 {
     ngx_file_info_t  fi;
 
-    if (ngx_file_info(ngx_hakmem_file_path, &fi) == NGX_FILE_ERROR) {
+    if (ngx_file_info(file->path, &fi) == NGX_FILE_ERROR) {
         return NGX_ERROR;
     }
 
-    file->dev = fi.st_dev;
-    file->ino = fi.st_ino;
-    file->size = fi.st_size;
-    file->mtime = fi.st_mtim;
-    file->ctime = fi.st_ctim;
+    print->dev = fi.st_dev;
+    print->ino = fi.st_ino;
+    print->size = fi.st_size;
+    print->mtime = fi.st_mtim;
+    print->ctime = fi.st_ctim;
 
     return NGX_OK;
 }
 
 
 static ngx_int_t
-ngx_hakmem_file_read(ngx_hakmem_file_t *file)
+ngx_hakmem_file_read(ngx_hakmem_file_t *file, ngx_hakmem_print_t *print)
 {
     u_char    buf[NGX_HAKMEM_FILE_CHUNK];
     ssize_t   n;
     ngx_fd_t  fd;
 
-    fd = open(ngx_hakmem_file_path, O_RDONLY|O_CLOEXEC);
+    fd = open(file->path, O_RDONLY|O_CLOEXEC);
     if (fd == NGX_INVALID_FILE) {
         return NGX_ERROR;
     }
 
-    ngx_crc32_init(file->crc32);
+    ngx_crc32_init(print->crc32);
 
     while ((n = ngx_read_fd(fd, buf, sizeof(buf))) > 0) {
-        ngx_crc32_update(&file->crc32, buf, n);
+        ngx_crc32_update(&print->crc32, buf, n);
     }
 
-    ngx_crc32_final(file->crc32);
+    ngx_crc32_final(print->crc32);
 
     (void) ngx_close_file(fd);
 
@@ -163,7 +205,7 @@ ngx_hakmem_file_read(ngx_hakmem_file_t *file)
 
 
 static ngx_uint_t
-ngx_hakmem_file_is(ngx_hakmem_file_t *one, ngx_hakmem_file_t *two)
+ngx_hakmem_file_is(ngx_hakmem_print_t *one, ngx_hakmem_print_t *two)
 {
     return one->dev == two->dev
            && one->ino == two->ino

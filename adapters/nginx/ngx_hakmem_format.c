@@ -136,10 +136,10 @@ ngx_hakmem_text(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
     }
 
     if (ss->file != NGX_HAKMEM_FILE_SAME) {
-        ngx_hakmem_print(out, "module file %s since nginx started: the code "
-                         "of before runs until nginx is started anew or "
-                         "upgraded by USR2\n",
-                         ngx_hakmem_files[ss->file]);
+        ngx_hakmem_print(out, "%s is %s since nginx started: the code of "
+                         "before runs until nginx is started anew or upgraded "
+                         "by USR2\n",
+                         ss->path, ngx_hakmem_files[ss->file]);
     }
 }
 
@@ -271,7 +271,7 @@ ngx_hakmem_json(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
     ngx_hakmem_row_t  *row;
 
     ngx_hakmem_print(out, "{\"hakmem\":\"%s\",\"nginx\":\"" NGINX_VERSION
-                     "\",\n\"module_file\":\"%s\",\n"
+                     "\",\n\"code_on_disk\":\"%s\",\n"
                      "\"slots\":{\"used\":%ui,\"size\":%d},\n",
                      hak_version(), ngx_hakmem_files[ss->file],
                      ss->slots, NGX_HAKMEM_SLOTS);
@@ -373,10 +373,10 @@ ngx_hakmem_prometheus_workers(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
                      "figures of\n"
                      "# TYPE hakmem_nginx_slots gauge\n"
                      "hakmem_nginx_slots %ui\n"
-                     "# HELP hakmem_nginx_module_replaced 1: the module's file "
-                     "is not the one that runs\n"
-                     "# TYPE hakmem_nginx_module_replaced gauge\n"
-                     "hakmem_nginx_module_replaced %d\n",
+                     "# HELP hakmem_nginx_code_replaced 1: the file of the "
+                     "module or library is not the one that runs\n"
+                     "# TYPE hakmem_nginx_code_replaced gauge\n"
+                     "hakmem_nginx_code_replaced %d\n",
                      ss->gone.workers, ss->slots,
                      ss->file != NGX_HAKMEM_FILE_SAME);
 

@@ -154,7 +154,7 @@ ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf)
     ngx_conf_init_msec_value(hcf->trim, NGX_HAKMEM_TRIM);
     ngx_conf_init_size_value(hcf->limit, 0);
 
-    ngx_hakmem_file_init();
+    ngx_hakmem_file_watch(&ngx_hakmem_module);
 
     if (!ngx_is_init_cycle(cycle->old_cycle)) {
         ngx_hakmem_file_report(cycle);

@@ -137,6 +137,7 @@ ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path)
         ngx_hakmem_preloaded = ngx_hakmem_preload_find();
 
         if (ngx_hakmem_preloaded) {
+            ngx_hakmem_file_watch((void *) ngx_hakmem_preloaded);
             return NGX_CONF_OK;
         }
 

@@ -95,7 +95,11 @@ typedef struct {
     ngx_array_t          generations;    /* ngx_hakmem_row_t */
     ngx_array_t          workers;        /* by generation and number */
     ngx_uint_t           slots;          /* in use */
-    ngx_hakmem_file_e    file;           /* set by who asks for a snapshot */
+
+    /* set by who asks for a snapshot */
+
+    ngx_hakmem_file_e    file;
+    const char          *path;
 } ngx_hakmem_snapshot_t;
 
 

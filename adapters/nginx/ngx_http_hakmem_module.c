@@ -155,7 +155,7 @@ ngx_http_hakmem_handler(ngx_http_request_t *r)
 
     ngx_hakmem_slot_publish();
 
-    ss.file = ngx_hakmem_file_check();
+    ss.file = ngx_hakmem_file_check(&ss.path);
 
     if (ngx_hakmem_snapshot(&ss, hmcf->shm_zone, r->pool) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -89,13 +89,13 @@ ROWS = [
         insn=40),
     Row("perl_set", site("location /perl { return 200 $words; }", PERL),
         path="/perl", modules=("ngx_http_perl_module",),
-        objects="nginx libcrypto libperl", requests=4000),
+        objects="ngx_http_perl_module libperl", requests=4000),
     Row("modsecurity", site(
         "modsecurity on; modsecurity_rules_file @PREFIX@/rules.conf;"),
         path="/page?name=value&word=some",
         modules=("ngx_http_modsecurity_module",),
         # The connector frees what libmodsecurity made for a refusal.
-        objects="nginx libcrypto libmodsecurity libstdc++"
+        objects="libmodsecurity libstdc++"
         " ngx_http_modsecurity_module", requests=150,
         insn=20),
 ]

@@ -2,6 +2,7 @@
 upgrades, and the proof that the module was at work."""
 import asyncio
 import gzip
+import pathlib
 import re
 import threading
 import unittest
@@ -9,6 +10,8 @@ import unittest
 import nginx_server
 
 nginx_server.end_on_term()
+
+README = pathlib.Path(__file__).resolve().parents[2] / "adapters/nginx/README.md"
 
 # Names and bytes of the files that the sites serve.
 FILES = {f"f{size}": bytes(range(256)) * (size // 256) + b"e" * (size % 256)
@@ -63,6 +66,12 @@ TLS = """
         }
     }
 """
+
+
+def listed(name):
+    """The `hakmem_objects ...;` that the README recommends for a module."""
+    [row] = re.findall(rf"(?m)^\| {name} \(.*", README.read_text())
+    return re.search(r"hakmem_objects [^;]*;", row)[0]
 
 
 class Echo:

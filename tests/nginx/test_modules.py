@@ -5,7 +5,7 @@ import pathlib
 import unittest
 
 import nginx_server
-from nginx_case import Case, FILES, PAGE, SITE
+from nginx_case import Case, FILES, PAGE, SITE, listed
 from nginx_server import Load
 
 LUA_MODULES = ("ndk_http_module", "ngx_http_lua_module")
@@ -226,8 +226,10 @@ class Perl(Case):
         self.all_of_it("")
 
     def test_on_the_module(self):
-        self.all_of_it("hakmem_objects libperl ngx_http_perl_module nginx"
-                       " libcrypto;")
+        self.all_of_it(listed("Perl"))
+
+    def test_defaults_named(self):
+        self.all_of_it(listed("Perl").replace(";", " nginx libcrypto;"))
 
 
 class Later(Case):

@@ -10,7 +10,7 @@ import tempfile
 import unittest
 
 import nginx_server
-from nginx_case import Case, PAGE
+from nginx_case import Case, PAGE, listed
 from nginx_server import Load, until
 from test_refusal import PAGES
 from test_status import exposition, page
@@ -137,6 +137,7 @@ class Required(Case):
 
     def test_one_process(self):
         nginx = self.server(SITE, "hakmem on require;", master=False)
+        self.whole(nginx)
         self.served(nginx)
         nginx.signal("HUP")
         until(10, "it reads", lambda: nginx.find("reconfiguring$"))
@@ -255,33 +256,33 @@ class Replaced(Case):
 
     def test_reload(self):
         nginx = self.server_of()
-        self.assertEqual(page(nginx)["module_file"], "same")
+        self.assertEqual(page(nginx)["code_on_disk"], "same")
         nginx.reload()
         # Its date changes, or the same file is installed once more.
         os.utime(self.module)
         nginx.reload()
         self.install(self.built.read_bytes())
         nginx.reload()
-        self.assertEqual(page(nginx)["module_file"], "same")
+        self.assertEqual(page(nginx)["code_on_disk"], "same")
         self.assertEqual(self.warned(nginx), [])
         self.newer()
         # The page needs no reload to see it.
-        self.assertEqual(page(nginx)["module_file"], "replaced")
+        self.assertEqual(page(nginx)["code_on_disk"], "replaced")
         nginx.reload()
         [line] = self.warned(nginx)
         self.assertIn(f"goes on with the code of before ({self.now})", line)
         self.assertIn("USR2", line)
         whole = page(nginx)
-        self.assertEqual((whole["hakmem"], whole["module_file"]),
+        self.assertEqual((whole["hakmem"], whole["code_on_disk"]),
                          (self.now, "replaced"))
-        self.assertIn("module file replaced since nginx started",
+        self.assertIn(f"{self.module} is replaced since nginx started",
                       nginx.get("/status")[2].decode())
         samples = exposition(nginx.get("/prometheus")[2].decode())
-        self.assertEqual(samples["hakmem_nginx_module_replaced", ()], 1)
+        self.assertEqual(samples["hakmem_nginx_code_replaced", ()], 1)
         # Back again.
         self.install(self.built.read_bytes())
         nginx.reload()
-        self.assertEqual(page(nginx)["module_file"], "same")
+        self.assertEqual(page(nginx)["code_on_disk"], "same")
         self.assertEqual(len(self.warned(nginx)), 1)
         nginx.stop()
 
@@ -297,8 +298,27 @@ class Replaced(Case):
     def test_gone(self):
         nginx = self.server_of()
         self.module.unlink()
-        self.assertEqual(page(nginx)["module_file"], "gone")
-        self.assertIn("module file gone", nginx.get("/status")[2].decode())
+        self.assertEqual(page(nginx)["code_on_disk"], "gone")
+        self.assertIn(f"{self.module} is gone", nginx.get("/status")[2].decode())
+        nginx.stop()
+
+    def test_preloaded_library(self):
+        nginx = nginx_server.Server(SITE, start=False)
+        self.addCleanup(nginx.destroy)
+        library = nginx.prefix / "libhakmem.so"
+        shutil.copy(os.path.join(os.environ["HAKMEM_BUILD"], "libhakmem.so"),
+                    library)
+        nginx.configure(main=f"hakmem_mode preload {library};")
+        nginx.start()
+        self.assertEqual(page(nginx)["code_on_disk"], "same")
+        data = library.read_bytes()
+        library.unlink()
+        library.write_bytes(data + b"more")
+        self.assertEqual(page(nginx)["code_on_disk"], "replaced")
+        nginx.reload()
+        [line] = nginx.find("was replaced since")
+        self.assertIn("[error]", line)
+        self.assertIn(f'"{library}"', line)
         nginx.stop()
 
     def test_upgrade(self):
@@ -313,11 +333,27 @@ class Replaced(Case):
         self.assertEqual(nginx.master_pid(), new)
         self.served(nginx)
         whole = page(nginx)
-        self.assertEqual((whole["hakmem"], whole["module_file"]),
+        self.assertEqual((whole["hakmem"], whole["code_on_disk"]),
                          (self.next, "same"))
         nginx.reload()
         self.assertEqual(self.warned(nginx), [])
         nginx.stop()
+
+
+class Lists(unittest.TestCase):
+    """What the documents recommend for hakmem_objects is one list for each
+    module: test_waf.py and test_modules.py serve these."""
+
+    def test_one_for_each(self):
+        texts = [(ROOT / name).read_text() for name in (
+            "README.md", "adapters/nginx/README.md")]
+        told = [frozenset(found.split()) for text in texts for found in
+                re.findall(r"`hakmem_objects\s+(lib\w[^;`]*|ngx_[^;`]*)[;`]",
+                           text)]
+        wanted = [frozenset(listed(name).strip(";").split()[1:])
+                  for name in ("ModSecurity", "Perl")]
+        self.assertGreaterEqual(len(told), 3)
+        self.assertEqual(set(told), set(wanted))
 
 
 class Lines(Case):

@@ -184,7 +184,7 @@ class Formats(Judged):
     def test_json(self):
         whole = page(self.nginx)
         self.assertEqual(list(whole), [
-            "hakmem", "nginx", "module_file", "slots", "all", "gone",
+            "hakmem", "nginx", "code_on_disk", "slots", "all", "gone",
             "generations", "workers"])
         self.assertEqual(whole["slots"]["used"], 3)
         self.assertEqual([one["worker"] for one in whole["workers"]],

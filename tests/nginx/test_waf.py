@@ -8,7 +8,7 @@ import unittest
 import urllib.parse
 
 import nginx_server
-from nginx_case import Case, FILES, PAGE, SITE
+from nginx_case import Case, FILES, PAGE, SITE, listed
 from nginx_server import Load
 from test_modules import needs
 
@@ -43,9 +43,7 @@ FILTER = SITE + """
     }
     server { listen 127.0.0.1:@SINK@; location / { return 200 "taken"; } }
 """
-# nginx's own module, which frees the texts of a refusal that libmodsecurity
-# makes, need not be among them.
-OBJECTS = "hakmem_objects libmodsecurity libstdc++;"
+OBJECTS = listed("ModSecurity")
 AGENT = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "Accept": "*/*",
          "Host": "localhost"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded", **AGENT}
