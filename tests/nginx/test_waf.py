@@ -46,8 +46,8 @@ FILTER = SITE + """
 # nginx's module is among them as it frees the texts of a refusal, which
 # libmodsecurity makes: without it the worker aborts with "free(): invalid
 # pointer".
-OBJECTS = ("hakmem_objects nginx libcrypto libmodsecurity libstdc++"
-           " ngx_http_modsecurity_module;")
+OBJECTS = nginx_server.objects("nginx", "libcrypto", "libmodsecurity",
+                               "libstdc++", "ngx_http_modsecurity_module")
 AGENT = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "Accept": "*/*",
          "Host": "localhost"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded", **AGENT}
