@@ -306,8 +306,11 @@ $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
 .PHONY: check-nginx check-nginx-valgrind
 
 # NGINX_TESTS: some, as unittest names them: NGINX_TESTS='test_serving'.
+# HAKMEM_NGINX is another nginx than Debian's, NGINX_TESTED the module for it.
+NGINX_TESTED ?= $(NGINX_MODULE)
 check-nginx: nginx ## test the module in Debian's nginx
-	@cd tests/nginx && HAKMEM_NGINX_MODULE='$(abspath $(NGINX_MODULE))' \
+	@cd tests/nginx && HAKMEM_NGINX_MODULE='$(abspath $(NGINX_TESTED))' \
+	    HAKMEM_NGINX='$(HAKMEM_NGINX)' \
 	    HAKMEM_BUILD='$(abspath $(BUILD))' \
 	    $(PYTHON) -m unittest $(or $(NGINX_TESTS),discover) \
 	    $(if $(filter 1,$(V)),-v)
@@ -342,6 +345,39 @@ check-nginx: $(NGINX_STRESS)
 
 check-nginx-valgrind: nginx ## the same module under valgrind, requests of every kind
 	@$(MAKE) check-nginx NGINX_TESTS=valgrind_check
+
+# An nginx with other people's modules compiled in, which takes minutes to
+# build. NGINX_STATIC: how, as tests/nginx/static/build.sh names it, or several.
+NGINX_STATIC ?= plain
+NGINX_STATIC_DIR := $(BUILD)/nginx-static
+NGINX_STATIC_SRC := $(NGINX_STATIC_DIR)/sources
+
+.PHONY: check-nginx-static check-nginx-static-run
+check-nginx-static: ## the module in an nginx with Lua, PAM, ModSecurity compiled in
+	@.ci/install-deps nginx nginx-static
+	@for kind in $(NGINX_STATIC); do \
+	    $(MAKE) check-nginx-static-run NGINX_STATIC=$$kind || exit 1; done
+
+check-nginx-static-run: $(NGINX_STATIC_DIR)/$(NGINX_STATIC)/module/tested
+	@$(MAKE) check-nginx NGINX_TESTS='$(or $(NGINX_TESTS),static_check)' \
+	    HAKMEM_NGINX='$(abspath $(<D)/../nginx)' \
+	    NGINX_TESTED='$(<D)/objs/$(notdir $(NGINX_MODULE))'
+
+$(NGINX_STATIC_SRC)/versions: tests/nginx/static/sources.sh
+	$(SAY) FETCH $(@D)
+	$(Q)$< $(@D)
+
+$(NGINX_STATIC_DIR)/%/nginx: tests/nginx/static/build.sh \
+    $(NGINX_STATIC_SRC)/versions
+	$(SAY) NGINX $@
+	$(Q)CC='$(CC)' NGINX_SRC='$(NGINX_SRC)' $< $(NGINX_STATIC_SRC) \
+	    $(NGINX_STATIC_DIR) $*
+
+.PRECIOUS: $(NGINX_STATIC_DIR)/%/nginx
+$(NGINX_STATIC_DIR)/%/module/tested: $(NGINX_STATIC_DIR)/%/nginx $(NGINX_MODULE)
+	$(SAY) NGINX $(@D)
+	$(Q)NGX_CONF_FLAGS="$$(cat $(<D)/flags)" adapters/nginx/build.sh \
+	    $(NGINX_STATIC_SRC)/nginx $(@D) $(NGINX_LIB) && touch $@
 
 # BENCH_ARGS goes to nginx_report.py: '--insn', '--memory', '--rows static,tls'.
 .PHONY: bench-nginx
@@ -842,5 +878,5 @@ help: ## list the targets
     check-install lint lint-deps $(LINTS:%=lint-%) format install-deps clean help force
 
 ifneq ($(wildcard $(BUILD)),)
--include $(shell find $(BUILD) -name '*.d')
+-include $(shell find $(BUILD) -name nginx-static -prune -o -name '*.d' -print)
 endif

@@ -5,7 +5,9 @@
         status, headers, body = nginx.get("/hello")
 
 The tests, the benchmark and the demo use it. HAKMEM_NGINX_MODULE names the
-module under test; Server(hakmem=False) is stock nginx. @NAME@ in a
+module under test; Server(hakmem=False) is stock nginx. HAKMEM_NGINX names the
+nginx, if it is not the system's; modules that are compiled into it are there as
+if they had been loaded. @NAME@ in a
 configuration is a free port, one for every name; @PREFIX@ is the directory
 that everything lives in, @MODULES@ that of Debian's modules.
 
@@ -33,8 +35,9 @@ import tempfile
 import threading
 import time
 
-NGINX = (shutil.which("nginx", path=os.environ.get("PATH", "")
-                      + ":/usr/sbin:/usr/local/sbin:/sbin") or "nginx")
+NGINX = (os.environ.get("HAKMEM_NGINX")
+         or shutil.which("nginx", path=os.environ.get("PATH", "")
+                         + ":/usr/sbin:/usr/local/sbin:/sbin") or "nginx")
 MODULE = os.environ.get("HAKMEM_NGINX_MODULE", "")
 
 # A line of a log that tells of trouble.
@@ -78,10 +81,38 @@ class Complaint(AssertionError):
 # ---- what is there ----------------------------------------------------------
 
 @functools.cache
+def configured():
+    """What this nginx was configured with."""
+    if not has_nginx():
+        return ""
+    return subprocess.run([NGINX, "-V"], capture_output=True, text=True,
+                          check=True).stderr
+
+
+def compiled_in(name):
+    """Whether a module is a part of the program; for what nginx brings
+    itself and for directories called by the module's name."""
+    own = re.search(r"--with-stream(\s|$)", configured())
+    return (name == "ngx_stream_module" and own is not None
+            or re.search(rf"--add-module=\S*/{name}(\s|$)", configured())
+            is not None)
+
+
+def objects(*names):
+    """A hakmem_objects directive of those that are files of their own here,
+    not a part of the program."""
+    def apart(name):
+        if name.startswith("libluajit") and compiled_in("ngx_http_lua_module"):
+            return f"{name}.so".encode() in pathlib.Path(NGINX).read_bytes()
+        return not compiled_in(name)
+    left = [name for name in names if apart(name)]
+    return f"hakmem_objects {' '.join(left)};" if left else ""
+
+
+@functools.cache
 def modules_path():
     """Where this nginx keeps its modules."""
-    said = subprocess.run([NGINX, "-V"], capture_output=True, text=True,
-                          check=True).stderr
+    said = configured()
     found = re.search(r"--modules-path=(\S+)", said)
     prefix = re.search(r"--prefix=(\S+)", said)
     return (found[1] if found else
@@ -93,8 +124,10 @@ def has_nginx():
 
 
 def has_module(name):
-    """Whether Debian's package of a module is installed."""
-    return has_nginx() and os.path.exists(f"{modules_path()}/{name}.so")
+    """Whether Debian's package of a module is installed, or it is compiled
+    in."""
+    return has_nginx() and (compiled_in(name) or os.path.exists(
+        f"{modules_path()}/{name}.so"))
 
 
 def descriptors(wanted):
@@ -296,7 +329,8 @@ class Server:
     def text(self):
         """The configuration, whole."""
         load = [self.hakmem] if self.hakmem else []
-        load += [f"{modules_path()}/{name}.so" for name in self.modules]
+        load += [f"{modules_path()}/{name}.so" for name in self.modules
+                 if not compiled_in(name)]
         user = ""
         if os.geteuid() == 0:
             user = "user root root;"
