@@ -37,6 +37,7 @@ struct hak_lua_heap {
     lua_Alloc fallback;
     void *fallback_ud;
     void *main_block; /* switched states: its free is the state's end */
+    lua_State *made;  /* hak_lua_newstate's main thread; NULL: not so made */
     uint64_t large, fallback_large, fallback_memory, foreign, refused;
     uint64_t type_count[HAK_LUA_TAGS];
     uint64_t type_bytes[HAK_LUA_TAGS];

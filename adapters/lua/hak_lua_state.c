@@ -55,7 +55,7 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
         return NULL;
     }
     core.name = config != NULL ? config->name : NULL;
-    heap = hak_heap_new(&core);
+    heap = hak_inside_heap_new(&core);
     if (heap == NULL) {
         return NULL;
     }
@@ -78,7 +78,7 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
 
 void hak_lua_heap_end(struct hak_lua_heap *lua)
 {
-    hak_heap_delete(hak_lua_core(lua));
+    hak_inside_heap_delete(hak_lua_core(lua));
 }
 
 void hak_lua_heap_delete(hak_lua_heap *lua)
@@ -105,7 +105,7 @@ size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
 
 size_t hak_lua_heap_trim(hak_lua_heap *lua)
 {
-    return hak_heap_trim(hak_lua_core(lua));
+    return hak_inside_heap_trim(hak_lua_core(lua));
 }
 
 /* Lua's tag 4 (string) .. 10 (prototype), or one that is no object's. */
@@ -217,6 +217,7 @@ lua_State *hak_lua_newstate(const hak_lua_config *config)
         hak_lua_heap_delete(lua);
         return NULL;
     }
+    lua->made = L;
     lua_atpanic(L, panic);
     lua_setwarnf(L, warn_off, L);
     return L;
@@ -229,15 +230,36 @@ hak_lua_heap *hak_lua_heap_of(lua_State *L)
     return lua_getallocf(L, &ud) == hak_lua_alloc ? ud : NULL;
 }
 
-/* The start of the block that holds the main thread. */
-static void *main_block(lua_State *L)
+static lua_State *main_thread(lua_State *L)
 {
-    void *block;
+    lua_State *found;
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-    block = lua_getextraspace(lua_tothread(L, -1));
+    found = lua_tothread(L, -1);
     lua_pop(L, 1);
-    return block;
+    return found;
+}
+
+/*
+ * The heap that hak_lua_newstate made for a state whose allocator is another
+ * now: a script has loaded the module, whose core is another copy, and that
+ * goes on to use this heap for what it does not serve. NULL: there is none.
+ */
+static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
+{
+    lua_State *made = lua_checkstack(L, 1) ? main_thread(L) : NULL;
+    uint32_t count = hak_range_heap_count();
+
+    for (uint32_t id = 1; made != NULL && id <= count; id++) {
+        struct hak_heap *heap = hak_range_heap(id);
+        struct hak_lua_heap *lua = hak_heap_extra(heap);
+
+        /* Behind other heaps there are zeros. */
+        if (atomic_load(&heap->state) == HAK_HEAP_MADE && lua->made == made) {
+            return lua;
+        }
+    }
+    return NULL;
 }
 
 hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
@@ -256,9 +278,11 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
         return NULL;
     }
     lua->fallback = lua_getallocf(L, &lua->fallback_ud);
-    lua->main_block = main_block(L);
-    if (hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX))) {
-        lua->size = 0; /* its old blocks are in the range as well */
+    lua->main_block = lua_getextraspace(main_thread(L)); /* its start */
+    /* Its old blocks may be in the window as well, as another core's. */
+    if (hak_range_may_overlap || hak_range_limited() ||
+        hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX))) {
+        lua->size = 0;
     }
     /* Counts what the state already has, with nothing left under the gate. */
     lua->peak =
@@ -272,8 +296,12 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
 void hak_lua_close(lua_State *L)
 {
     struct hak_lua_heap *lua = hak_lua_heap_of(L);
-    bool ends_itself = lua != NULL && lua->main_block != NULL;
+    bool ends_itself;
 
+    if (lua == NULL) {
+        lua = heap_beneath(L);
+    }
+    ends_itself = lua != NULL && lua->main_block != NULL;
     if (lua != NULL) {
         hak_tiny_hold(&hak_lua_core(lua)->tiny);
     }
