@@ -417,9 +417,11 @@ wheel: ## the source archive and a wheel for PYTHON, into $(BUILD)/dist
 	@.ci/install-deps python
 	@adapters/python/build.sh $(PYTHON) $(BUILD)/dist
 
-check-python: python $(OTHER_PAGES) ## test hakmem_py under PYTHON
+# The Lua module is used if `make lua` has built it.
+check-python: python $(OTHER_PAGES) $(SHARED:%=$(BUILD)/%) ## test hakmem_py under PYTHON
 	@PYTHONPATH=$(abspath $(PYTHON_DIR)) PAGES=$(abspath $(OTHER_PAGES)) \
-	    $(PYTHON) -m unittest discover \
+	    LIBRARY=$(abspath $(BUILD)/libhakmem.so) \
+	    LUA_MODULE=$(abspath $(BUILD)/lua/hakmem.so) $(PYTHON) -m unittest discover \
 	    -s tests/python $(if $(filter 1,$(V)),-v)
 
 # ---- libhakmem.so, libhakmem.a ----------------------------------------------

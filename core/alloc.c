@@ -28,6 +28,8 @@ void hak_free(void *p)
     }
 }
 
+HAK_INSIDE(hak_inside_free, hak_free);
+
 void hak_free_sized(void *p, size_t size)
 {
     if (HAK_UNLIKELY(!hak_hot_free(p, size))) {
@@ -409,7 +411,7 @@ static void *move_to_system(void *p, size_t size, enum hak_reason reason)
 
     if (moved != NULL) {
         memcpy(moved, p, hak_min(size, hak_lane_usable(p, "hak_realloc")));
-        hak_free(p);
+        hak_inside_free(p);
     }
     return moved;
 }

@@ -18,6 +18,13 @@
 #define HAK_NOINLINE __attribute__((noinline))
 /* Data of ours that other files use: reached directly, not through the GOT. */
 #define HAK_HIDDEN __attribute__((visibility("hidden")))
+/*
+ * A public function by a name of our own, for calls from inside: by the public
+ * name another core may be found, that came into the process before us.
+ */
+#define HAK_INSIDE(inside, public)                                             \
+    extern __typeof__(public) inside                                           \
+        __attribute__((alias(#public), visibility("hidden")))
 #define HAK_COLD __attribute__((noinline, cold))
 #define HAK_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 

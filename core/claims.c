@@ -55,7 +55,8 @@ static HAK_COLD void say_full(void)
 {
     static bool said;
 
-    if (!said) {
+    /* 0: one that was guessed proves to be another's, and others are tried. */
+    if (!said && hak_range.window != 0) {
         said = true;
         hak_warn("the address window of %zu MB is used up, %zu MB of it by "
                  "other mappings (a larger HAKMEM_RANGE?); further requests go "

@@ -369,3 +369,7 @@ size_t hak_heap_trim(hak_heap *heap)
     settle(heap);
     return hak_ace_trim() + hak_range_purge();
 }
+
+HAK_INSIDE(hak_inside_heap_new, hak_heap_new);
+HAK_INSIDE(hak_inside_heap_delete, hak_heap_delete);
+HAK_INSIDE(hak_inside_heap_trim, hak_heap_trim);

@@ -50,6 +50,12 @@ _Static_assert(HAK_LANE_ACE_LEAST - HAK_LANE_ACE_MIN < HAK_PAGE,
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
                      enum hak_reason *reason);
 
+/* hakmem.h's functions for calls from inside: see HAK_INSIDE. */
+extern HAK_HIDDEN __typeof__(hak_free) hak_inside_free;
+extern HAK_HIDDEN __typeof__(hak_heap_new) hak_inside_heap_new;
+extern HAK_HIDDEN __typeof__(hak_heap_delete) hak_inside_heap_delete;
+extern HAK_HIDDEN __typeof__(hak_heap_trim) hak_inside_heap_trim;
+
 /* Frees p, in the range; `caller` is named if it is no block. */
 void hak_lane_free(void *p, const char *caller);
 

@@ -14,9 +14,12 @@
 #include <errno.h>
 #include <link.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "options.h"
 #include "os.h"
+#include "range.h"
 
 #define WEAK __attribute__((weak))
 
@@ -102,18 +105,28 @@ static void *own_realloc(void *p, size_t size)
 
 /* ---- with it ------------------------------------------------------------ */
 
-/* What has to be looked up: `ours` is what we have by that name. */
+/*
+ * What has to be looked up: `ours` is what we have by that name, `usual` what
+ * programs call it.
+ */
 struct next {
-    const char *name;
+    const char *name, *usual;
     hak_function *ours;
     _Atomic(hak_function *) found;
+    hak_function *programs; /* see heed_program; NULL: ours, or the found one */
 };
 
 static struct next next_free = {.name = "__libc_free",
+                                .usual = "free",
                                 .ours = (hak_function *)__libc_free},
                    next_realloc = {.name = "__libc_realloc",
+                                   .usual = "realloc",
                                    .ours = (hak_function *)__libc_realloc},
-                   next_usable = {.name = "malloc_usable_size"};
+                   next_usable = {.name = "malloc_usable_size",
+                                  .usual = "malloc_usable_size"};
+
+/* The thread hands a block on to the program's function. */
+static __thread bool passing;
 
 /*
  * Who has __libc_malloc has the others as well: as a rule the C library, which
@@ -151,6 +164,51 @@ static hak_function *next_of(struct next *next)
     return found;
 }
 
+/* What the program calls by a name. */
+static hak_function *of_program(const char *name)
+{
+    return __extension__(hak_function *) dlsym(_r_debug.r_map, name);
+}
+
+/*
+ * Whether the program's malloc is another's that does not lead to us: we were
+ * opened while it ran, or it brings its own. A block tells; not if we hand all
+ * on ourselves.
+ */
+static bool is_bystander(void)
+{
+    hak_function *found = of_program("malloc");
+    void (*give_back)(void *) = (void (*)(void *))of_program("free");
+    void *p;
+    bool others;
+
+    if (found == NULL || found == (hak_function *)malloc || give_back == NULL ||
+        hak_option(HAK_OPT_force_libc_alloc)) {
+        return false;
+    }
+    p = ((void *(*)(size_t))found)(1);
+    others = p != NULL && !hak_range_owns(p);
+    give_back(p);
+    return others;
+}
+
+/*
+ * A bystander's foreign blocks go to the program's functions, as those of
+ * another copy of this library that was preloaded. If they come back to us from
+ * there they go to the C library's.
+ */
+static void heed_program(void)
+{
+    struct next *const all[] = {&next_free, &next_realloc, &next_usable};
+
+    if (&_r_debug == NULL || _r_debug.r_map == NULL || !is_bystander()) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        all[i]->programs = of_program(all[i]->usual);
+    }
+}
+
 /*
  * Later the dynamic linker's lock may be another thread's, who waits for us.
  * What is asked for earlier is found then.
@@ -161,7 +219,18 @@ __attribute__((constructor(101))) static void load(void)
         next_of(&next_free);
         next_of(&next_realloc);
         next_of(&next_usable);
+        heed_program();
     }
+}
+
+/* What a foreign block is handed on to, up to passed. */
+static hak_function *pass_to(struct next *next)
+{
+    if (HAK_UNLIKELY(next->programs != NULL && !passing)) {
+        passing = true;
+        return next->programs;
+    }
+    return next_of(next);
 }
 
 void hak_libc_start(void)
@@ -192,31 +261,36 @@ void *hak_libc_zalloc(size_t size)
 void *hak_libc_realloc(void *p, size_t size)
 {
     void *(*next)(void *, size_t);
+    bool outer = passing;
 
     if (__libc_malloc == NULL) {
         return own_realloc(p, size);
     }
     hak_libc_start();
-    next = (void *(*)(void *, size_t))next_of(&next_realloc);
+    next = (void *(*)(void *, size_t))pass_to(&next_realloc);
     if (next == NULL) {
         errno = ENOMEM;
         return NULL;
     }
-    return next(p, size);
+    p = next(p, size);
+    passing = outer;
+    return p;
 }
 
 void hak_libc_free(void *p)
 {
     void (*next)(void *);
+    bool outer = passing;
 
     if (__libc_malloc == NULL) {
         own_free(p);
         return;
     }
-    next = (void (*)(void *))next_of(&next_free);
+    next = (void (*)(void *))pass_to(&next_free);
     if (next != NULL) {
         next(p);
     }
+    passing = outer;
 }
 
 void *hak_libc_memalign(size_t alignment, size_t size)
@@ -235,10 +309,14 @@ hak_function *hak_libc_next(const char *name)
 size_t hak_libc_usable_size(void *p)
 {
     size_t (*next)(void *);
+    bool outer = passing;
+    size_t size;
 
     if (p == NULL || __libc_malloc == NULL) {
         return p != NULL ? own_usable(p) : 0;
     }
-    next = (size_t(*)(void *))next_of(&next_usable);
-    return next != NULL ? next(p) : 0;
+    next = (size_t(*)(void *))pass_to(&next_usable);
+    size = next != NULL ? next(p) : 0;
+    passing = outer;
+    return size;
 }

@@ -11,6 +11,8 @@
 
 struct hak_range hak_range = {.base = HAK_NO_BASE};
 
+bool hak_range_may_overlap;
+
 /* Under the lock. */
 static bool tried; /* init has run */
 
@@ -171,10 +173,12 @@ static bool open_some_window(void)
         hak_hard_start();
     }
     hak_os_random(&seed, sizeof(seed));
+    hak_range_may_overlap = hak_os_address_limit() != SIZE_MAX;
     for (; size >= WINDOW_LEAST; size = (size / 2) & ~(HAK_SUPER_SIZE - 1)) {
         if (open_window(size, seed++)) {
             return true;
         }
+        hak_range_may_overlap = true;
     }
     return false;
 }

@@ -161,6 +161,14 @@ struct hak_range {
 extern HAK_HIDDEN struct hak_range hak_range;
 
 /*
+ * The window was guessed, under a limit on address space, or is smaller than
+ * asked for, for want of it: another core's, of which a process may have
+ * several, may lie across it. Else each has its own, since as much again was
+ * free around it. Where they do, each passes over what the other has mapped.
+ */
+extern HAK_HIDDEN bool hak_range_may_overlap;
+
+/*
  * Chooses the window; later calls do nothing. False: there is none (no memory
  * for the first arrays, or pages that are not HAK_PAGE; said once in one line)
  * and all requests go to the system allocator.

@@ -189,3 +189,5 @@ int hak_stats(hak_stats_t *stats)
     memcpy(stats, &all, size);
     return 0;
 }
+
+HAK_INSIDE(hak_inside_stats, hak_stats);

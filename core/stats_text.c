@@ -4,6 +4,7 @@
  * Layer 7. Nothing here allocates: texts go into the caller's buffer, and what
  * HAKMEM_SHOW_STATS prints into one of our own.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,6 +16,12 @@
 #include "msg.h"
 #include "options.h"
 #include "range.h"
+
+/* stats.c's, and our own: see HAK_INSIDE. */
+extern HAK_HIDDEN __typeof__(hak_stats) hak_inside_stats;
+HAK_INSIDE(hak_inside_stats_table, hak_stats_table);
+HAK_INSIDE(hak_inside_stats_json, hak_stats_json);
+HAK_INSIDE(hak_inside_stats_prometheus, hak_stats_prometheus);
 
 enum figure_kind { counter, gauge };
 
@@ -67,7 +74,7 @@ size_t hak_stats_text(char *buf, size_t len)
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_stats(&stats);
+    hak_inside_stats(&stats);
     for (size_t i = 0; i < FIGURES; i++) {
         add(&text, "%-18s %15llu %-5s  %s\n", figures[i].name, value(&stats, i),
             figures[i].unit, figures[i].help);
@@ -80,7 +87,7 @@ size_t hak_stats_json(char *buf, size_t len)
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_stats(&stats);
+    hak_inside_stats(&stats);
     add(&text, "{\"version\":%u", (unsigned)stats.version);
     for (size_t i = 0; i < FIGURES; i++) {
         add(&text, ",\"%s\":%llu", figures[i].name, value(&stats, i));
@@ -96,7 +103,7 @@ size_t hak_stats_prometheus(char *buf, size_t len)
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_stats(&stats);
+    hak_inside_stats(&stats);
     for (size_t i = 0; i < FIGURES; i++) {
         const struct figure *figure = &figures[i];
         const char *end = ends[figure->kind];
@@ -199,14 +206,34 @@ static void add_system(struct text *text, const hak_stats_t *stats)
         number(stats->foreign_frees).text, number(stats->limit_refused).text);
 }
 
+/* Weak: a static program need not have it. */
+extern __typeof__(dladdr) dladdr __attribute__((weak));
+
+/*
+ * The file that this core is in. A process may have several: an adapter's
+ * beside a preloaded libhakmem.so's.
+ */
+static const char *home(void)
+{
+    Dl_info info;
+    const char *slash;
+
+    if (dladdr == NULL || dladdr(figures, &info) == 0 ||
+        info.dli_fname == NULL) {
+        return program_invocation_short_name;
+    }
+    slash = strrchr(info.dli_fname, '/');
+    return slash != NULL ? slash + 1 : info.dli_fname;
+}
+
 size_t hak_stats_table(char *buf, size_t len)
 {
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_stats(&stats);
-    add(&text, "HAKMEM %s: %s, process %d\n", hak_version(),
-        program_invocation_short_name, (int)getpid());
+    hak_inside_stats(&stats);
+    add(&text, "HAKMEM %s: %s, process %d, in %s\n", HAK_VERSION_STRING,
+        program_invocation_short_name, (int)getpid(), home());
     add(&text, "%-8s %17s %17s %11s %11s %11s\n", "lane", "calls", "frees",
         "live", "peak", "held");
     add_lane(&text, "tiny", &stats.tiny_allocs);
@@ -231,12 +258,12 @@ void hak_stats_report(int fd)
         return;
     }
     if (form == HAK_SHOW_JSON) {
-        length = hak_min(hak_stats_json(text, room), room - 1);
+        length = hak_min(hak_inside_stats_json(text, room), room - 1);
         text[length++] = '\n';
     } else if (form == HAK_SHOW_PROM) {
-        length = hak_min(hak_stats_prometheus(text, room), room - 1);
+        length = hak_min(hak_inside_stats_prometheus(text, room), room - 1);
     } else {
-        length = hak_min(hak_stats_table(text, room), room - 1);
+        length = hak_min(hak_inside_stats_table(text, room), room - 1);
     }
     hak_msg_write(fd, text, length);
 }

@@ -64,10 +64,18 @@ static void park(struct hak_heap *heap)
     hak_lock_drop(&lock);
 }
 
+/*
+ * Not `arg`: another namespace's C library (dlmopen) keeps what its thread keys
+ * hold in the same place, so that it may be a heap of a core's there.
+ */
 static void thread_exit(void *arg)
 {
-    struct hak_heap *heap = arg;
+    struct hak_heap *heap = hak_self;
 
+    (void)arg;
+    if (!hak_thread_has_heap()) {
+        return;
+    }
     hak_self = (struct hak_heap *)&hak_heap_exited;
     send_all(heap);
     park(heap);

@@ -65,7 +65,7 @@ static bool read_config(hak_lua_config *config, const hak_lua_config *from)
 static struct hak_lua_heap *new_heap(const hak_lua_config *config)
 {
     hak_heap_config core = {.size = sizeof(core), .name = config->name};
-    struct hak_heap *heap = hak_heap_new(&core);
+    struct hak_heap *heap = hak_inside_heap_new(&core);
     struct hak_lua_heap *lua;
 
     if (heap == NULL) {
@@ -92,7 +92,7 @@ static void end(struct hak_lua_heap *lua)
 {
     hak_lua_list_drop(lua);
     free(lua->bounds);
-    hak_heap_delete(hak_lua_core(lua));
+    hak_inside_heap_delete(hak_lua_core(lua));
 }
 
 hak_lua_heap *hak_lua_heap_new(const hak_lua_config *from)
@@ -173,7 +173,7 @@ size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
 
 size_t hak_lua_heap_trim(hak_lua_heap *lua)
 {
-    return hak_heap_trim(hak_lua_core(lua));
+    return hak_inside_heap_trim(hak_lua_core(lua));
 }
 
 /* ---- states ------------------------------------------------------------- */
@@ -245,6 +245,7 @@ lua_State *hak_lua_newstate(const hak_lua_config *config)
         hak_lua_heap_delete(lua);
         return NULL;
     }
+    lua->made = L;
     lua_atpanic(L, panic);
     lua_setwarnf(L, warn_off, L);
     return L;
@@ -259,12 +260,36 @@ hak_lua_heap *hak_lua_heap_of(lua_State *L)
 
 static lua_State *main_thread(lua_State *L)
 {
-    lua_State *main;
+    lua_State *found;
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-    main = lua_tothread(L, -1);
+    found = lua_tothread(L, -1);
     lua_pop(L, 1);
-    return main;
+    return found;
+}
+
+/*
+ * The heap that hak_lua_newstate made for a state whose allocator is another
+ * now: a script has loaded the module, whose core is another copy, and that
+ * goes on to use this heap for what it does not serve. NULL: there is none.
+ */
+static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
+{
+    lua_State *made = lua_checkstack(L, 1) ? main_thread(L) : NULL;
+
+    if (made == NULL) {
+        return NULL;
+    }
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+        struct hak_lua_heap *lua = hak_heap_extra(heap);
+
+        /* Behind other heaps there are zeros. */
+        if (atomic_load(&heap->state) == HAK_HEAP_MADE && lua->made == made) {
+            return lua;
+        }
+    }
+    return NULL;
 }
 
 hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
@@ -284,8 +309,10 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
     }
     lua->fallback = lua_getallocf(L, &lua->fallback_ud);
     lua->main = main_thread(L);
-    if (hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX))) {
-        lua->size = 0; /* its old blocks are in the range as well */
+    /* Its old blocks may be in the window as well, as another core's. */
+    if (hak_range_may_overlap || hak_range_limited() ||
+        hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX))) {
+        lua->size = 0;
     }
     /* Counts what the state already has, with nothing left under the gate. */
     lua->peak =
@@ -300,6 +327,9 @@ void hak_lua_close(lua_State *L)
 {
     struct hak_lua_heap *lua = hak_lua_heap_of(L);
 
+    if (lua == NULL) {
+        lua = heap_beneath(L);
+    }
     if (lua != NULL) {
         hak_tiny_hold(&hak_lua_core(lua)->tiny);
         lua->closing = true;

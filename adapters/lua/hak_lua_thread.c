@@ -111,7 +111,7 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
 static HAK_NOINLINE void *free_slow(void *ptr)
 {
     if (hak_range_owns(ptr)) {
-        hak_free(ptr);
+        hak_inside_free(ptr);
     } else {
         free(ptr);
     }

@@ -22,10 +22,14 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
         opener ownmalloc debugs plugins_nopie handles_nopie forkstorm forkstorm_core refused \
         libearly.so libatfork.so libopened.so libcxx.so \
         libplugin.so libprivate.so libouter.so inner/libinner.so libopener.so \
-        libaudit.so libwraps.so libhandlers.so librefuses.so) \
-    $(addprefix shared/,behaviour before cxx plugins handles forkstorm) \
+        libaudit.so libwraps.so libhandlers.so librefuses.so \
+        cores hosts owners libcore.so libcorecopy.so libcopy.so libluacopy.so \
+        libowner.so libcounts.so) \
+    $(addprefix shared/,behaviour before cxx plugins handles forkstorm hosts \
+        owners) \
     $(addprefix archive/,behaviour sized before cxx cxx_static_runtime secret \
-        plugins handles libcnames links links_lto links_shared forkstorm) \
+        plugins handles libcnames links links_lto links_shared forkstorm \
+        owners) \
     $(addprefix static/,behaviour links_lto links_shared forkstorm \
         $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
@@ -132,6 +136,31 @@ $(BUILD)/$(PROGRAMS)/plain/%_nopie: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAM
 	@mkdir -p $(@D)
 	$(Q)$(PROGRAM_C) -fno-pic -fno-pie -no-pie -DPROGRAM_NAMES_MALLOC=1 -o $@ \
 	    $< $(PROGRAM_LIBS)
+
+# Programs and libraries with a core of their own, and copies of what there is.
+PROGRAM_CORE = $(LUA_CFLAGS) $(BUILD)/libhakmem_lua.a $(LUA_LIBS) -lm -ldl \
+    $(filter -fsanitize=%,$(FLAGS))
+$(addprefix $(BUILD)/$(PROGRAMS)/plain/,cores libcore.so): PROGRAM_LIBS = \
+    $(PROGRAM_CORE)
+$(addprefix $(BUILD)/$(PROGRAMS)/plain/,cores libcore.so): \
+    $(BUILD)/libhakmem_lua.a
+
+COPY_libcopy := $(BUILD)/libhakmem.so
+COPY_libluacopy := $(BUILD)/lua/hakmem.so
+COPY_libcorecopy := $(BUILD)/$(PROGRAMS)/plain/libcore.so
+define copy_rule
+$(BUILD)/$(PROGRAMS)/plain/$(1).so: $(COPY_$(1))
+	$$(Q)mkdir -p $$(@D) && cp $$< $$@
+
+endef
+$(foreach copy,libcopy libluacopy libcorecopy,$(eval $(call copy_rule,$(copy))))
+
+PROGRAM_OWNER = -L$(BUILD)/$(PROGRAMS)/plain -lowner \
+    -Wl,-rpath,$(abspath $(BUILD)/$(PROGRAMS)/plain)
+$(foreach how,plain shared archive,$(BUILD)/$(PROGRAMS)/$(how)/owners): \
+    PROGRAM_LIBS = $(PROGRAM_OWNER)
+$(foreach how,plain shared archive,$(BUILD)/$(PROGRAMS)/$(how)/owners): \
+    $(BUILD)/$(PROGRAMS)/plain/libowner.so
 
 # With handlers that are registered before a preloaded library's; and with a core
 # of its own beside that.
