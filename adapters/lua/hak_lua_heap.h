@@ -46,7 +46,7 @@ struct hak_lua_heap {
     const void *main; /* switched states: the main thread, or where it was */
     bool gone;        /* its block has been freed: live blocks are leaks */
     bool closing;     /* hak_lua_close ends the heap */
-    lua_State *made; /* hak_lua_newstate's main thread; NULL: not so made */
+    lua_State *made;  /* hak_lua_newstate's main thread; NULL: not so made */
     uint64_t larger_allocs, larger_frees;
     uint64_t fallback_large, fallback_memory, foreign, refused;
     uint64_t type_count[HAK_LUA_TAGS];
