@@ -268,16 +268,19 @@ static lua_State *main_thread(lua_State *L)
     return found;
 }
 
+/* Its address is a key of the registry. */
+static char switched_key;
+
 /*
- * The heap that hak_lua_newstate made for a state whose allocator is another
- * now: a script has loaded the module, whose core is another copy, and that
- * goes on to use this heap for what it does not serve. NULL: there is none.
+ * The heap of ours that a state had before its allocator became another's: a
+ * script has loaded the module, whose core is another copy, and that goes on to
+ * use this heap for what it does not serve. NULL: there is none.
  */
 static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
 {
-    lua_State *made = lua_checkstack(L, 1) ? main_thread(L) : NULL;
+    const lua_State *of = lua_checkstack(L, 1) ? main_thread(L) : NULL;
 
-    if (made == NULL) {
+    if (of == NULL) {
         return NULL;
     }
     for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
@@ -285,11 +288,39 @@ static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
         struct hak_lua_heap *lua = hak_heap_extra(heap);
 
         /* Behind other heaps there are zeros. */
-        if (atomic_load(&heap->state) == HAK_HEAP_MADE && lua->made == made) {
+        if (atomic_load(&heap->state) == HAK_HEAP_MADE && !lua->gone &&
+            (lua->made == of || lua->main == of)) {
             return lua;
         }
     }
     return NULL;
+}
+
+/* Notes in the state that it has been switched by this copy of the library. */
+static int note_switch(lua_State *L)
+{
+    lua_pushboolean(L, 1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &switched_key);
+    return 0;
+}
+
+static bool was_switched(lua_State *L)
+{
+    bool was = lua_rawgetp(L, LUA_REGISTRYINDEX, &switched_key) != LUA_TNIL;
+
+    lua_pop(L, 1);
+    return was;
+}
+
+/*
+ * A state may be switched again, when another copy's switch lies in between.
+ * Its old blocks are then in the window as another heap's; or as another
+ * core's.
+ */
+static bool has_others_blocks(lua_State *L)
+{
+    return was_switched(L) || hak_range_may_overlap || hak_range_limited() ||
+           hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX));
 }
 
 hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
@@ -299,7 +330,7 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
     if (lua != NULL) {
         return lua;
     }
-    if (!lua_checkstack(L, 1)) {
+    if (!lua_checkstack(L, 2)) {
         errno = ENOMEM;
         return NULL;
     }
@@ -308,12 +339,17 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
         return NULL;
     }
     lua->fallback = lua_getallocf(L, &lua->fallback_ud);
-    lua->main = main_thread(L);
-    /* Its old blocks may be in the window as well, as another core's. */
-    if (hak_range_may_overlap || hak_range_limited() ||
-        hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX))) {
+    if (has_others_blocks(L)) {
         lua->size = 0;
     }
+    lua_pushcfunction(L, note_switch);
+    if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
+        lua_pop(L, 1);
+        end(lua);
+        errno = ENOMEM;
+        return NULL;
+    }
+    lua->main = main_thread(L);
     /* Counts what the state already has, with nothing left under the gate. */
     lua->peak =
         (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (size_t)lua_gc(L, LUA_GCCOUNTB);
