@@ -132,6 +132,16 @@ $(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
+# Found before libgit2 by the tests under valgrind; see its source.
+NO_GIT := $(if $(filter valgrind,$(VARIANT)),$(BUILD)/tests/nogit/made)
+$(BUILD)/tests/nogit/made: tests/support/nogit/libgit2.c $(STAMP)
+	$(SAY) CC $(@D)
+	@mkdir -p $(@D)
+	$(Q)name=$$(ldd "$$($(CC) -print-file-name=libcriterion.so)" | \
+	    awk '/libgit2/ {print $$1}') && \
+	{ [ -z "$$name" ] || $(CC) -shared -fPIC -Wall -Wextra \
+	    -Wl,-soname,$$name -o $(@D)/$$name $<; } && touch $@
+
 # One source, a program per allocator; `none` is the loop by itself.
 MIXED := hakmem system mimalloc jemalloc tcmalloc none
 BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
@@ -238,12 +248,28 @@ nginx: $(NGINX_MODULE) ## build the module for NGINX_SRC, Debian's nginx if not 
 $(NGINX_MODULE): export CC := $(CC)
 $(NGINX_MODULE): export NGX_SANITIZE = $(filter -fsanitize=%,$(FLAGS))
 
+# Built anew for another nginx: its version and what it is configured with.
+NGINX_FOR := $(NGINX_DIR)/built-for
+NGINX_FOR_NOW := $(strip $(NGINX_SRC) $(shell sed -n \
+    's/^.define NGINX_VERSION *"\(.*\)"/\1/p' \
+    '$(NGINX_SRC)/src/core/nginx.h' 2>/dev/null; \
+    cksum <'$(NGINX_SRC)/conf_flags' 2>/dev/null) $(NGX_CONF_FLAGS))
+ifneq ($(file <$(NGINX_FOR)),$(NGINX_FOR_NOW))
+$(NGINX_FOR): force
+endif
+$(NGINX_FOR):
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(NGINX_FOR_NOW))' >$@
+$(NGINX_MODULE): $(NGINX_FOR)
+
 # Where Debian's nginx looks for modules, and for what loads them.
 NGINX_MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | \
     sed -n 's/.*--modules-path=\([^ ]*\).*/\1/p'),/usr/lib/nginx/modules)
 NGINX_AVAILABLE_DIR ?= /usr/share/nginx/modules-available
 NGINX_ENABLED_DIR ?= /etc/nginx/modules-enabled
 NGINX_LOAD := mod-http-hakmem.conf
+# The nginx whose configuration is looked through, with -p and -c if it has such.
+NGINX_RUN ?= nginx
 NGINX_INSTALLED = $(NGINX_MODULES_DIR)/$(notdir $(NGINX_MODULE)) \
     $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)
 
@@ -258,9 +284,18 @@ install-nginx: nginx ## install the module and what loads it, DESTDIR before it
 	$(Q)ln -sf '$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)' \
 	    '$(DESTDIR)$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)'
 
-uninstall-nginx: ## remove what install-nginx put there
+# What the configuration says of us is looked for before the module is gone.
+uninstall-nginx: ## remove what install-nginx put there, name the lines that will fail
 	$(SAY) RM '$(DESTDIR)$(NGINX_MODULES_DIR)'
-	$(Q)rm -f $(NGINX_INSTALLED:%='$(DESTDIR)'%)
+	$(Q)lines=$$([ -n '$(DESTDIR)' ] || \
+	    HAKMEM_SKIP='$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)' \
+	    adapters/nginx/conf_lines.sh $(NGINX_RUN)); \
+	rm -f $(NGINX_INSTALLED:%='$(DESTDIR)'%) && \
+	if [ -n "$$lines" ]; then \
+	    echo 'nginx will refuse these lines now, take them out before it' \
+	        'is reloaded or started:'; \
+	    printf '%s\n' "$$lines"; \
+	fi
 
 $(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
     adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
@@ -287,7 +322,12 @@ $(NGINX_SAMPLE): $(NGINX_LIB) $(wildcard tests/nginx/sample/*) \
 check-nginx: $(NGINX_SAMPLE)
 
 # The tests preload them.
-check-nginx: $(SHARED:%=$(BUILD)/%) $(OTHER_PAGES)
+NGINX_DENY := $(BUILD)/tests/libdeny.so
+$(NGINX_DENY): tests/nginx/libdeny.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
+check-nginx: $(SHARED:%=$(BUILD)/%) $(OTHER_PAGES) $(NGINX_DENY)
 
 # The status page's shared zone by itself; nginx's headers come with a build.
 NGINX_STRESS := $(BUILD)/tests/nginx/status_stress
@@ -427,13 +467,21 @@ NGINX_OBJECT_now := -Wl,-z,now,-z,relro
 NGINX_OBJECT_lazy := -Wl,-z,lazy,-z,norelro
 NGINX_OBJECT_data := -DWITH_DATA
 NGINX_OBJECT_argz := -DWITH_ARGZ
+NGINX_OBJECT_text := -DWITH_TEXT='"malloc"' -Wl,-z,notext
+NGINX_OBJECT_textfree := -DWITH_TEXT='"free"' -Wl,-z,notext
+NGINX_OBJECT_friend := -DWITH_FRIEND
+NGINX_OBJECT_dl := -DWITH_DL
+NGINX_OBJECT_runpath := -DWITH_DL -Wl,-rpath,'$$ORIGIN',--enable-new-dtags
+NGINX_OBJECT_late := -DWITH_CONSTRUCTOR -Wl,-z,now,-z,relro
+NGINX_OBJECT_callers := -DWITH_CALLERS
+NGINX_OBJECT_allocator := -DWITH_ALLOCATOR
 NGINX_OBJECT_own := -DWITH_OWN
-NGINX_OBJECT_module := -DWITH_MODULE
 NGINX_OBJECT_cxx := -DWITH_NEW -Wl,--no-as-needed -lstdc++
 NGINX_OBJECT_COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE= -O1 -g -fPIC -fno-builtin \
     -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) -shared
-$(BUILD)/tests/nginxunit/slots: $(patsubst %,$(NGINX_OBJECTS)/libngx%.so, \
-    now lazy data argz own module cxx)
+$(BUILD)/tests/nginxunit/slots $(BUILD)/tests/nginxunit/frees: $(patsubst %,$(NGINX_OBJECTS)/libngx%.so, \
+    now lazy data argz text textfree friend dl runpath late callers allocator \
+    own cxx)
 $(BUILD)/tests/nginxunit/alloc: $(NGINX_OBJECTS)/libatfork.so
 NGINX_LINK_alloc = -L$(NGINX_OBJECTS) -Wl,--no-as-needed,-latfork,--as-needed \
     -Wl,-rpath,'$$ORIGIN/objects'
@@ -514,7 +562,7 @@ test: ## install what is missing, build, run every test
 	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)' \
 	    $${nginx:+"$$nginx"}
 
-check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
+check: lib lua $(TESTS) $(WRAP_PROGRAMS) $(NO_GIT) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 # A BUILD given by hand gets a directory beside it for every variant.

@@ -96,24 +96,54 @@ enum {
 /*
  * Figures of one heap. live_bytes and peak_bytes count what Lua asked for,
  * so that in a state made by hak_lua_newstate live_bytes equals
- * collectgarbage("count") * 1024.
+ * collectgarbage("count") * 1024. What is marked as deprecated goes with the
+ * next version.
  */
 typedef struct hak_lua_stats {
     size_t size; /* set to sizeof(hak_lua_stats) before the call */
     size_t limit;
-    size_t live_bytes;
-    size_t peak_bytes;
+    size_t live_bytes;        /* asked for and not freed */
+    size_t peak_bytes;        /* the most that ever was */
     uint64_t calls;           /* calls that asked for something or freed it */
-    uint64_t tiny;            /* of them: served by the Tiny lane */
-    uint64_t large;           /* served by the lanes above Tiny */
+    uint64_t tiny;            /* deprecated: tiny_allocs + tiny_frees */
+    uint64_t large;           /* deprecated: larger_allocs + larger_frees */
     uint64_t fallback_large;  /* served by the fallback: not ours by `lanes` */
     uint64_t fallback_memory; /* ... : the core was out of memory */
-    uint64_t foreign;         /* frees and resizes of blocks it made */
-    uint64_t refused;         /* calls refused by the limit */
-    uint64_t slabs;           /* slabs of 64 KB held now, of Tiny and Pool */
-    uint64_t type_count[HAK_LUA_TYPES]; /* objects made, by type */
-    uint64_t type_bytes[HAK_LUA_TYPES]; /* bytes asked for, by type */
+    union {
+        uint64_t foreign_frees; /* frees and resizes of blocks it made */
+        uint64_t foreign;       /* deprecated */
+    };
+    union {
+        uint64_t limit_refusals; /* calls refused by the limit */
+        uint64_t refused;        /* deprecated */
+    };
+    uint64_t slabs; /* slabs of 64 KB held now, of Tiny and Pool */
+    uint64_t type_count[HAK_LUA_TYPES]; /* blocks ever made, by type */
+    uint64_t type_bytes[HAK_LUA_TYPES]; /* their bytes when they were made */
+    uint64_t tiny_allocs;               /* of calls: served by the Tiny lane */
+    uint64_t tiny_frees;                /* ... : blocks given back to it */
+    uint64_t larger_allocs; /* served by the lanes above Tiny, resized too */
+    uint64_t larger_frees;  /* blocks given back to them */
+    uint64_t held_bytes;    /* what the lanes hold for the heap's blocks */
 } hak_lua_stats;
+
+/* What there is of one type, and what was ever made of it. */
+typedef struct hak_lua_type {
+    uint64_t live_count; /* objects; garbage counts until it is collected */
+    uint64_t live_bytes; /* of these objects, with their parts: */
+    uint64_t part_bytes; /* a table's array and hash part, a thread's stack and
+                            calls, a prototype's code, constants and debug
+                            information; the table of all strings */
+    uint64_t made_count; /* ever made (0: the state has no heap of its own) */
+    uint64_t made_bytes; /* bytes of them when they were made, without parts */
+} hak_lua_type;
+
+/* The types' live_bytes add up to live_bytes, which is Lua's own count. */
+typedef struct hak_lua_types {
+    size_t size; /* set to sizeof(hak_lua_types) before the call */
+    size_t live_bytes;
+    hak_lua_type type[HAK_LUA_TYPES];
+} hak_lua_types;
 
 /*
  * A lua_Alloc (its contract is in Lua's manual, section 4.6). ud is a
@@ -169,8 +199,53 @@ HAK_API hak_lua_heap *hak_lua_switch(lua_State *L,
 /* The heap of a state, or NULL if it has none. */
 HAK_API hak_lua_heap *hak_lua_heap_of(lua_State *L);
 
-/* Fills *stats. Returns 0, or -1 with EINVAL if stats->size is wrong. */
+/*
+ * Fills *stats. Any thread may ask while the heap is there; what another
+ * thread's state does meanwhile may be in one figure and not yet in the next.
+ * Returns 0, or -1 with EINVAL if stats->size is wrong (that of an older
+ * version of the struct is right).
+ */
 HAK_API int hak_lua_heap_stats(const hak_lua_heap *heap, hak_lua_stats *stats);
+
+/*
+ * Bytes of the heap that are in memory now, by asking the system about each
+ * stretch of its slabs (some microseconds, a millisecond for 100 MB). Any
+ * thread may ask. 0: the heap has been deleted, see hak_lua_visit.
+ */
+HAK_API size_t hak_lua_heap_resident(const hak_lua_heap *heap);
+
+/*
+ * Answers what fills a state: its live objects by type, counted by a walk over
+ * the collector's lists. Works on every state, whatever its allocator; L may be
+ * any of its threads. Nothing is allocated, changed or collected; time is that
+ * of a walk (10 to 50 ns an object). For the thread that runs the state, where
+ * it might call Lua or while a lua_Alloc is asked for more: what is being made
+ * there counts as HAK_LUA_OTHER, as buffers of the parser do. Returns 0, or -1:
+ * EINVAL if types->size is wrong; ENOTSUP if this Lua is not laid out as 5.4.1
+ * to 5.4.8 are by default, which is tried at the first call on a state made for
+ * that; ENOMEM if there is no memory for that.
+ */
+HAK_API int hak_lua_count_types(lua_State *L, hak_lua_types *types);
+
+/*
+ * Called by hak_lua_each for one heap; `name` and `stats` are valid until it
+ * returns. `heap` may have been deleted by now: it tells heaps apart, and
+ * hak_lua_heap_resident may be asked about it. A value other than 0 ends the
+ * walk.
+ */
+typedef int hak_lua_visit(void *ud, const hak_lua_heap *heap, const char *name,
+                          const hak_lua_stats *stats);
+
+/*
+ * Calls `visit` for every heap of the process (of this copy of the library),
+ * those of switched states and of other threads too, with its name ("": it has
+ * none) and its figures as of that moment. Any thread may ask. No lock is held
+ * while `visit` runs: it may do what it likes, make and delete heaps, or leave
+ * by lua_error. Heaps made or deleted meanwhile are seen or not. A heap is not
+ * deleted while its figures are read: hak_lua_heap_delete waits for that.
+ * Returns what ended the walk, or 0.
+ */
+HAK_API int hak_lua_each(hak_lua_visit *visit, void *ud);
 
 /*
  * Sets the hard limit in bytes (0: none); returns the one before. A limit below

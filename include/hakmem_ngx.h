@@ -126,11 +126,18 @@ size_t ngx_hak_pool_limit(ngx_hak_pool_t *pool, size_t limit);
 typedef struct {
     size_t    size;     /* set to sizeof(ngx_hak_pool_stats_t) before */
     size_t    limit;    /* 0: none */
-    size_t    live;     /* bytes in blocks, rounded up to whole blocks */
-    size_t    held;     /* bytes in slabs that are this pool's; 0: small */
+
+    /* bytes in blocks, rounded up to whole blocks; live: deprecated */
+    union { size_t  live_bytes, live; };
+
+    /* bytes in slabs that are this pool's; 0: small; held: deprecated */
+    union { size_t  held_bytes, held; };
+
     uint64_t  allocs;   /* blocks given out */
     uint64_t  frees;    /* blocks freed; allocs less these are in use */
-    uint64_t  refused;  /* requests that met the limit */
+
+    /* requests that the limit refused; refused: deprecated */
+    union { uint64_t  limit_refusals, refused; };
 } ngx_hak_pool_stats_t;
 
 /* Fills *stats. NGX_OK, or NGX_ERROR with EINVAL if stats->size is wrong. */

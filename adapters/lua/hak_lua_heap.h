@@ -46,9 +46,11 @@ struct hak_lua_heap {
     const void *main; /* switched states: the main thread, or where it was */
     bool gone;        /* its block has been freed: live blocks are leaks */
     bool closing;     /* hak_lua_close ends the heap */
-    uint64_t large, fallback_large, fallback_memory, foreign, refused;
+    uint64_t larger_allocs, larger_frees;
+    uint64_t fallback_large, fallback_memory, foreign, refused;
     uint64_t type_count[HAK_LUA_TAGS];
     uint64_t type_bytes[HAK_LUA_TAGS];
+    _Atomic(const void *) mark; /* hak_lua_each's: a Lua heap, in use */
 };
 
 _Static_assert(sizeof(struct hak_lua_heap) <= HAK_HEAP_EXTRA,
@@ -133,6 +135,19 @@ void *hak_lua_thread_free(void *ud, void *ptr, size_t osize, size_t nsize);
 
 /* The system's realloc and free as a lua_Alloc. */
 void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
+
+/* ---- hak_lua_stats.c ----------------------------------------------------- */
+
+/* From here on hak_lua_each finds the heap, or no longer; it is whole. */
+void hak_lua_list_add(struct hak_lua_heap *lua);
+void hak_lua_list_drop(struct hak_lua_heap *lua);
+
+/* ---- hak_lua_module_stats.c: functions of the module --------------------- */
+
+/* Upvalue 1 is the state's heap. */
+int hak_lua_l_stats(lua_State *L);
+int hak_lua_l_types(lua_State *L);
+int hak_lua_l_heaps(lua_State *L);
 
 /* ---- hak_lua_state.c ------------------------------------------------------ */
 

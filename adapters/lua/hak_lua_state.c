@@ -83,12 +83,14 @@ static struct hak_lua_heap *new_heap(const hak_lua_config *config)
         hak_range.size != 0 ? hak_lua_most(config->lanes) : HAK_LANE_TINY_MAX;
     lua->fallback = hak_lua_system_alloc;
     hak_lua_heap_limit(lua, config->limit);
+    hak_lua_list_add(lua);
     return lua;
 }
 
 /* Ends a heap without a word about what is left in it. */
 static void end(struct hak_lua_heap *lua)
 {
+    hak_lua_list_drop(lua);
     free(lua->bounds);
     hak_heap_delete(hak_lua_core(lua));
 }
@@ -172,46 +174,6 @@ size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
 size_t hak_lua_heap_trim(hak_lua_heap *lua)
 {
     return hak_heap_trim(hak_lua_core(lua));
-}
-
-/* Lua's tag 4 (string) .. 10 (prototype), or one that is no object's. */
-static unsigned type_of_tag(unsigned tag)
-{
-    bool object = tag >= LUA_TSTRING && tag < LUA_TSTRING + HAK_LUA_TYPES - 1;
-
-    return object ? tag - LUA_TSTRING + HAK_LUA_STRING : HAK_LUA_OTHER;
-}
-
-int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
-{
-    const struct hak_heap *core = hak_lua_core(lua);
-    struct hak_heap_counts counts;
-
-    if (stats->size != sizeof(*stats)) {
-        errno = EINVAL;
-        return -1;
-    }
-    memset(stats, 0, sizeof(*stats));
-    stats->size = sizeof(*stats);
-    hak_heap_count(core, &counts);
-    stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
-    stats->live_bytes = hak_lua_live(lua);
-    stats->peak_bytes = hak_lua_peak(lua);
-    stats->tiny = counts.tiny.allocs + counts.tiny.frees;
-    stats->large = lua->large;
-    stats->fallback_large = lua->fallback_large;
-    stats->fallback_memory = lua->fallback_memory;
-    stats->foreign = lua->foreign;
-    stats->refused = lua->refused;
-    stats->calls = stats->tiny + stats->large + stats->fallback_large +
-                   stats->fallback_memory + stats->foreign;
-    stats->slabs = core->tiny.nslabs;
-    stats->slabs += core->pool != NULL ? core->pool->nslabs : 0;
-    for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {
-        stats->type_count[type_of_tag(tag)] += lua->type_count[tag];
-        stats->type_bytes[type_of_tag(tag)] += lua->type_bytes[tag];
-    }
-    return 0;
 }
 
 /* ---- states ------------------------------------------------------------- */

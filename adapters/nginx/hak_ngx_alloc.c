@@ -52,7 +52,7 @@ static void count_large(size_t size)
 
     if (figures != NULL) {
         figures->asked += size;
-        figures->large++;
+        figures->fallback_large++;
     }
 }
 
@@ -62,7 +62,7 @@ static void count_refused(size_t size)
 
     if (figures != NULL) {
         figures->asked += size;
-        figures->refused++;
+        figures->fallback_memory++;
     }
 }
 
@@ -71,7 +71,7 @@ static void count_foreign(void)
     hak_ngx_figures *figures = figures_here();
 
     if (figures != NULL) {
-        figures->foreign++;
+        figures->foreign_frees++;
     }
 }
 
@@ -87,9 +87,9 @@ HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
             const hak_ngx_figures *part = hak_ngx_figures_of(heap);
 
             figures->asked += part->asked;
-            figures->large += part->large;
-            figures->refused += part->refused;
-            figures->foreign += part->foreign;
+            figures->fallback_large += part->fallback_large;
+            figures->fallback_memory += part->fallback_memory;
+            figures->foreign_frees += part->foreign_frees;
         }
     }
 }
@@ -196,17 +196,21 @@ static void free_keeping(void *p)
 }
 #endif
 
+static HAK_NOINLINE void free_foreign(void *p)
+{
+    if (p != NULL) {
+        count_foreign();
+        free_keeping(p);
+    }
+}
+
 static HAK_NOINLINE void free_slow(void *p)
 {
-    if (p == NULL) {
-        return;
-    }
     if (hak_range_owns(p)) {
         free_own(p);
-        return;
+    } else { /* a mapping of somebody else's amid ours */
+        free_foreign(p);
     }
-    count_foreign();
-    free_keeping(p);
 }
 
 /* ---- malloc, free, calloc -------------------------------------------------- */
@@ -220,8 +224,19 @@ void *hak_ngx_malloc(size_t size)
 
 void hak_ngx_free(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+    if (HAK_UNLIKELY(!hak_range_covers(p))) {
+        free_foreign(p);
+    } else if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
         free_slow(p);
+    }
+}
+
+void hak_ngx_any_free(void *p)
+{
+    if (HAK_LIKELY(!hak_range_covers(p))) {
+        free_keeping(p);
+    } else {
+        hak_ngx_free(p);
     }
 }
 
@@ -294,7 +309,7 @@ void *hak_ngx_realloc(void *p, size_t size)
                                          : realloc_foreign(p, size);
 }
 
-void *hak_ngx_guest_realloc(void *p, size_t size)
+void *hak_ngx_any_realloc(void *p, size_t size)
 {
     return hak_range_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
 }
@@ -307,6 +322,12 @@ void *hak_ngx_reallocarray(void *p, size_t items, size_t size)
         return no_memory();
     }
     return hak_ngx_realloc(p, bytes);
+}
+
+void *hak_ngx_any_reallocarray(void *p, size_t items, size_t size)
+{
+    return hak_range_owns(p) ? hak_ngx_reallocarray(p, items, size)
+                             : reallocarray(p, items, size);
 }
 
 /* ---- aligned blocks -------------------------------------------------------- */

@@ -194,11 +194,11 @@ ngx_hak_pool_stats(ngx_hak_pool_t *pool, ngx_hak_pool_stats_t *stats)
     }
 
     stats->limit = pool->hak.limit == SIZE_MAX ? 0 : pool->hak.limit;
-    stats->live = hak_ngx_pool_live(&pool->hak);
-    stats->held = hak_ngx_pool_held(&pool->hak);
+    stats->live_bytes = hak_ngx_pool_live(&pool->hak);
+    stats->held_bytes = hak_ngx_pool_held(&pool->hak);
     stats->allocs = pool->hak.allocs;
     stats->frees = pool->hak.frees;
-    stats->refused = pool->hak.refused;
+    stats->limit_refusals = pool->hak.limit_refusals;
 
     return NGX_OK;
 }

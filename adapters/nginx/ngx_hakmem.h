@@ -19,6 +19,9 @@
 
 typedef struct {
     ngx_flag_t       enable;
+    ngx_uint_t       require;            /* "hakmem on require", and where: */
+    ngx_str_t        require_file;
+    ngx_uint_t       require_line;
     ngx_uint_t       mode;               /* NGX_HAKMEM_MODULE or _PRELOAD */
     ngx_uint_t       lanes;              /* hak_ngx_lanes */
     ngx_msec_t       trim;               /* 0: off */
@@ -39,17 +42,22 @@ typedef struct {
 /* who serves the allocations of the objects that the module is to serve */
 
 typedef enum {
-    NGX_HAKMEM_SYSTEM = 0,     /* the system allocator; worker.why */
+    NGX_HAKMEM_SYSTEM = 0,     /* the system allocator */
     NGX_HAKMEM_MODULE,         /* the module, by their slots */
     NGX_HAKMEM_PRELOAD         /* a preloaded libhakmem.so, and of all others */
 } ngx_hakmem_state_e;
+
+
+#define NGX_HAKMEM_TEXT_LEN  512
 
 
 /* what a process tells of itself besides the core's figures */
 
 typedef struct {
     ngx_hakmem_state_e   state;
-    char                 why[128];       /* not served: for what reason */
+
+    /* served: what; not served: why, and what to do about it */
+    char                 text[NGX_HAKMEM_TEXT_LEN];
 
     uint64_t             trims;          /* times idle memory was given back */
     uint64_t             trimmed;        /* bytes of ours that went back */
@@ -63,10 +71,57 @@ extern ngx_module_t  ngx_hakmem_module;
 extern ngx_module_t  ngx_http_hakmem_module;
 
 
+/*
+ * ngx_hakmem_module.c: what a worker does to be served; and NGX_CONF_ERROR,
+ * after a line, if a directive has fewer or more arguments
+ */
+
+void ngx_hakmem_begin(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+char *ngx_hakmem_takes(ngx_conf_t *cf, ngx_uint_t least, ngx_uint_t most,
+    const char *allowed);
+
+
 /* ngx_hakmem_serve.c: objects of the configuration, and their slots */
 
 char *ngx_hakmem_check_objects(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
 void ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+
+/* this worker is not served: one line in the log, and worker.text */
+
+void ngx_hakmem_refused(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
+    const char *why, const char *advice);
+
+
+/* ngx_hakmem_loaded.c: the names of what hakmem_objects may name now */
+
+u_char *ngx_hakmem_loaded(u_char *buf, u_char *last);
+
+
+/*
+ * ngx_hakmem_outlook.c: whether workers will be served is tried before there
+ * are any, in a process that ends at once. For `nginx -t`, which says what came
+ * of it, and for "hakmem on require", of which it is an error if they won't.
+ */
+
+char *ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+
+
+/*
+ * ngx_hakmem_file.c: a master loads the module's file once, whatever is put in
+ * its place later. init() remembers the file that was loaded, when it is called
+ * first; check() compares it with the one that is there now, report() also says
+ * so in the log. Workers inherit what the master remembers.
+ */
+
+typedef enum {
+    NGX_HAKMEM_FILE_SAME = 0,  /* or nothing is known of it */
+    NGX_HAKMEM_FILE_REPLACED,
+    NGX_HAKMEM_FILE_GONE
+} ngx_hakmem_file_e;
+
+void ngx_hakmem_file_init(void);
+ngx_hakmem_file_e ngx_hakmem_file_check(void);
+void ngx_hakmem_file_report(ngx_cycle_t *cycle);
 
 
 /* ngx_hakmem_trim.c: the worker's timer */

@@ -41,7 +41,9 @@ static void ngx_hakmem_prometheus(ngx_hakmem_out_t *out,
 static void ngx_hakmem_prometheus_workers(ngx_hakmem_out_t *out,
     ngx_hakmem_snapshot_t *ss);
 static void ngx_hakmem_prometheus_figure(ngx_hakmem_out_t *out,
-    ngx_hakmem_snapshot_t *ss, ngx_uint_t figure);
+    ngx_hakmem_snapshot_t *ss, ngx_uint_t figure, char *old);
+static u_char *ngx_hakmem_why(ngx_hakmem_row_t *row);
+static u_char *ngx_hakmem_serving(ngx_hakmem_row_t *row);
 static void ngx_hakmem_print(ngx_hakmem_out_t *out, const char *fmt, ...);
 
 
@@ -60,6 +62,18 @@ static char  *ngx_hakmem_states[] = {
     "module",
     "preload"
 };
+
+
+/* by ngx_hakmem_file_e */
+
+static char  *ngx_hakmem_files[] = {
+    "same",
+    "replaced",
+    "gone"
+};
+
+
+static u_char  ngx_hakmem_none[] = "";
 
 
 ngx_buf_t *
@@ -111,12 +125,21 @@ ngx_hakmem_text(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
 
     for (i = 0; i < ss->workers.nelts; i++) {
 
-        if (row[i].why[0] == '\0') {
+        if (row[i].text[0] == '\0') {
             continue;
         }
 
-        ngx_hakmem_print(out, "worker %i of generation %ui: %s\n",
-                         row[i].worker, row[i].generation, row[i].why);
+        ngx_hakmem_print(out, "worker %i of generation %ui: %s%s\n",
+                         row[i].worker, row[i].generation,
+                         *ngx_hakmem_serving(&row[i]) ? "serving " : "",
+                         row[i].text);
+    }
+
+    if (ss->file != NGX_HAKMEM_FILE_SAME) {
+        ngx_hakmem_print(out, "module file %s since nginx started: the code "
+                         "of before runs until nginx is started anew or "
+                         "upgraded by USR2\n",
+                         ngx_hakmem_files[ss->file]);
     }
 }
 
@@ -248,8 +271,10 @@ ngx_hakmem_json(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
     ngx_hakmem_row_t  *row;
 
     ngx_hakmem_print(out, "{\"hakmem\":\"%s\",\"nginx\":\"" NGINX_VERSION
-                     "\",\n\"slots\":{\"used\":%ui,\"size\":%d},\n",
-                     hak_version(), ss->slots, NGX_HAKMEM_SLOTS);
+                     "\",\n\"module_file\":\"%s\",\n"
+                     "\"slots\":{\"used\":%ui,\"size\":%d},\n",
+                     hak_version(), ngx_hakmem_files[ss->file],
+                     ss->slots, NGX_HAKMEM_SLOTS);
 
     ngx_hakmem_print(out, "\"all\":{\"workers\":%ui", ss->all.workers);
     ngx_hakmem_json_figures(out, &ss->all, 0);
@@ -275,10 +300,11 @@ ngx_hakmem_json(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
     for (i = 0; i < ss->workers.nelts; i++) {
         ngx_hakmem_print(out, "%s\n{\"worker\":%i,\"generation\":%ui,"
                          "\"pid\":%P,\"served_by\":\"%s\",\"why\":\"%s\","
-                         "\"age_ms\":%M",
+                         "\"serving\":\"%s\",\"age_ms\":%M",
                          i ? "," : "", row[i].worker, row[i].generation,
                          row[i].pid, ngx_hakmem_states[row[i].state],
-                         row[i].why, row[i].age);
+                         ngx_hakmem_why(&row[i]), ngx_hakmem_serving(&row[i]),
+                         row[i].age);
         ngx_hakmem_json_figures(out, &row[i], 0);
         ngx_hakmem_print(out, "}");
     }
@@ -291,7 +317,8 @@ static void
 ngx_hakmem_json_figures(ngx_hakmem_out_t *out, ngx_hakmem_row_t *row,
     ngx_uint_t gone)
 {
-    ngx_uint_t  i;
+    char        *old;
+    ngx_uint_t   i;
 
     for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
 
@@ -301,6 +328,12 @@ ngx_hakmem_json_figures(ngx_hakmem_out_t *out, ngx_hakmem_row_t *row,
 
         ngx_hakmem_print(out, ",\"%s\":%uA", ngx_hakmem_figures[i].name,
                          row->figures[i]);
+
+        old = ngx_hakmem_old_names[i];
+
+        if (old) {
+            ngx_hakmem_print(out, ",\"%s\":%uA", old, row->figures[i]);
+        }
     }
 }
 
@@ -308,12 +341,19 @@ ngx_hakmem_json_figures(ngx_hakmem_out_t *out, ngx_hakmem_row_t *row,
 static void
 ngx_hakmem_prometheus(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
 {
-    ngx_uint_t  i;
+    char        *old;
+    ngx_uint_t   i;
 
     ngx_hakmem_prometheus_workers(out, ss);
 
     for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
-        ngx_hakmem_prometheus_figure(out, ss, i);
+        ngx_hakmem_prometheus_figure(out, ss, i, NULL);
+
+        old = ngx_hakmem_old_names[i];
+
+        if (old) {
+            ngx_hakmem_prometheus_figure(out, ss, i, old);
+        }
     }
 }
 
@@ -332,8 +372,13 @@ ngx_hakmem_prometheus_workers(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
                      "# HELP hakmem_nginx_slots workers that the page has "
                      "figures of\n"
                      "# TYPE hakmem_nginx_slots gauge\n"
-                     "hakmem_nginx_slots %ui\n",
-                     ss->gone.workers, ss->slots);
+                     "hakmem_nginx_slots %ui\n"
+                     "# HELP hakmem_nginx_module_replaced 1: the module's file "
+                     "is not the one that runs\n"
+                     "# TYPE hakmem_nginx_module_replaced gauge\n"
+                     "hakmem_nginx_module_replaced %d\n",
+                     ss->gone.workers, ss->slots,
+                     ss->file != NGX_HAKMEM_FILE_SAME);
 
     ngx_hakmem_print(out,
                      "# HELP hakmem_nginx_worker_info who serves the worker: "
@@ -348,37 +393,45 @@ ngx_hakmem_prometheus_workers(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
                          "generation=\"%ui\",pid=\"%P\",served_by=\"%s\","
                          "why=\"%s\"} 1\n",
                          row[i].worker, row[i].generation, row[i].pid,
-                         ngx_hakmem_states[row[i].state], row[i].why);
+                         ngx_hakmem_states[row[i].state],
+                         ngx_hakmem_why(&row[i]));
     }
 }
 
 
 /*
  * The gone have labels too, so that sum() over a counter's series is what all
- * workers, now and before, have counted.
+ * workers, now and before, have counted. old is the name to use instead of the
+ * figure's, or NULL.
  */
 
 static void
 ngx_hakmem_prometheus_figure(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss,
-    ngx_uint_t figure)
+    ngx_uint_t figure, char *old)
 {
-    char                 *suffix;
+    char                 *name, *suffix;
     ngx_uint_t            i;
     ngx_hakmem_row_t     *row;
     ngx_hakmem_figure_t  *f;
 
     f = &ngx_hakmem_figures[figure];
+    name = old ? old : f->name;
     suffix = f->counter ? "_total" : "";
 
-    ngx_hakmem_print(out, "# HELP hakmem_nginx_%s%s %s\n"
-                     "# TYPE hakmem_nginx_%s%s %s\n",
-                     f->name, suffix, f->help, f->name, suffix,
-                     f->counter ? "counter" : "gauge");
+    ngx_hakmem_print(out, "# HELP hakmem_nginx_%s%s ", name, suffix);
+
+    if (old) {
+        ngx_hakmem_print(out, "deprecated, is now hakmem_nginx_%s%s: ",
+                         f->name, suffix);
+    }
+
+    ngx_hakmem_print(out, "%s\n# TYPE hakmem_nginx_%s%s %s\n",
+                     f->help, name, suffix, f->counter ? "counter" : "gauge");
 
     if (f->counter) {
         ngx_hakmem_print(out, "hakmem_nginx_%s%s{worker=\"gone\","
                          "generation=\"gone\"} %uA\n",
-                         f->name, suffix, ss->gone.figures[figure]);
+                         name, suffix, ss->gone.figures[figure]);
     }
 
     row = ss->workers.elts;
@@ -386,9 +439,25 @@ ngx_hakmem_prometheus_figure(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss,
     for (i = 0; i < ss->workers.nelts; i++) {
         ngx_hakmem_print(out, "hakmem_nginx_%s%s{worker=\"%i\","
                          "generation=\"%ui\"} %uA\n",
-                         f->name, suffix, row[i].worker, row[i].generation,
+                         name, suffix, row[i].worker, row[i].generation,
                          row[i].figures[figure]);
     }
+}
+
+
+/* the text of a worker tells one of the two, by who serves it */
+
+static u_char *
+ngx_hakmem_why(ngx_hakmem_row_t *row)
+{
+    return (row->state == NGX_HAKMEM_SYSTEM + 1) ? row->text : ngx_hakmem_none;
+}
+
+
+static u_char *
+ngx_hakmem_serving(ngx_hakmem_row_t *row)
+{
+    return (row->state > NGX_HAKMEM_SYSTEM + 1) ? row->text : ngx_hakmem_none;
 }
 
 

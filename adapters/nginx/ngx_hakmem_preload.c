@@ -57,6 +57,13 @@ ngx_hakmem_mode(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
+    if (ngx_hakmem_takes(cf, 1, 2, "\"module\" or \"preload\", and after "
+                         "\"preload\" the path of libhakmem.so")
+        != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
     value = cf->args->elts;
 
     if (ngx_strcmp(value[1].data, "module") == 0) {
@@ -429,15 +436,20 @@ ngx_hakmem_mode_init(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 ngx_int_t
 ngx_hakmem_mode_init_process(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 {
-    Dl_info  info;
+    u_char   *p;
+    Dl_info   info;
 
     if (ngx_hakmem_preloaded) {
         ngx_hakmem_worker.state = NGX_HAKMEM_PRELOAD;
 
+        p = ngx_snprintf((u_char *) ngx_hakmem_worker.text,
+                         NGX_HAKMEM_TEXT_LEN - 1, "all of nginx, by \"%s\"",
+                         dladdr((void *) ngx_hakmem_preloaded, &info)
+                         ? info.dli_fname : "libhakmem.so");
+        *p = '\0';
+
         ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
-                      "hakmem: preloaded, all of nginx is served by \"%s\"",
-                      dladdr((void *) ngx_hakmem_preloaded, &info)
-                      ? info.dli_fname : "libhakmem.so");
+                      "hakmem: preloaded, serving %s", ngx_hakmem_worker.text);
 
         return NGX_OK;
     }
@@ -445,9 +457,9 @@ ngx_hakmem_mode_init_process(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
     if (hcf->mode == NGX_HAKMEM_PRELOAD && ngx_hakmem_why[0]) {
         ngx_hakmem_worker.state = NGX_HAKMEM_SYSTEM;
 
-        (void) ngx_cpystrn((u_char *) ngx_hakmem_worker.why,
-                           (u_char *) ngx_hakmem_why,
-                           sizeof(ngx_hakmem_worker.why));
+        ngx_hakmem_refused(cycle, hcf, ngx_hakmem_why,
+                           "name the libhakmem.so that \"make install\" put "
+                           "there");
 
         return NGX_OK;
     }

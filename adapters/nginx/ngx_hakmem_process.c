@@ -15,11 +15,16 @@
 ngx_hakmem_figure_t  ngx_hakmem_figures[] = {
 #define NGX_HAKMEM_FIGURE(name, kind, value, help)  { #name, help, kind },
 #include "ngx_hakmem_figures.def"
-#undef NGX_HAKMEM_FIGURE
 };
 
 #undef counter
 #undef gauge
+
+
+char  *ngx_hakmem_old_names[NGX_HAKMEM_FIGURES] = {
+#define NGX_HAKMEM_RENAMED(name, old)  [NGX_HAKMEM_FIGURE_##name] = #old,
+#include "ngx_hakmem_figures.def"
+};
 
 
 void
@@ -48,7 +53,6 @@ ngx_hakmem_gather(ngx_atomic_uint_t *figures)
 #define NGX_HAKMEM_FIGURE(name, kind, value, help)                            \
     figures[NGX_HAKMEM_FIGURE_##name] = value;
 #include "ngx_hakmem_figures.def"
-#undef NGX_HAKMEM_FIGURE
 }
 
 

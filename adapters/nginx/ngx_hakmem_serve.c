@@ -11,20 +11,21 @@
 
 static hak_ngx_object *ngx_hakmem_list(ngx_pool_t *pool,
     ngx_hakmem_conf_t *hcf, ngx_uint_t *n);
-static void ngx_hakmem_refused(ngx_cycle_t *cycle, const char *why);
 static void ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
+    hak_ngx_object *objects, ngx_uint_t n);
+static void ngx_hakmem_report_unpatched(ngx_cycle_t *cycle,
     hak_ngx_object *objects, ngx_uint_t n);
 
 
-/*
- * Nobody but the two is handed a block of theirs to free: nginx's own is
- * freed by nginx, and libcrypto's through CRYPTO_free().
- */
+/* what is served without being named */
 
 static const char  *ngx_hakmem_default[] = { "nginx", "libcrypto" };
 
 #define NGX_HAKMEM_DEFAULT                                                    \
     (sizeof(ngx_hakmem_default) / sizeof(ngx_hakmem_default[0]))
+
+
+#define NGX_HAKMEM_LANES_LEN  (sizeof(", lanes tiny") - 1)
 
 
 static ngx_uint_t  ngx_hakmem_slots;
@@ -36,6 +37,7 @@ char *
 ngx_hakmem_check_objects(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 {
     char                  why[256];
+    u_char                loaded[1024];
     ngx_uint_t            i, n;
     hak_ngx_object       *objects;
     hak_ngx_presence      presence;
@@ -54,10 +56,14 @@ ngx_hakmem_check_objects(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
             continue;
         }
 
+        *ngx_hakmem_loaded(loaded, loaded + sizeof(loaded) - 1) = '\0';
+
         ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
-                      "%s object \"%V\" in hakmem_objects in %V:%ui",
+                      "%s object \"%V\" in hakmem_objects in %V:%ui, "
+                      "it must be of what is loaded: %s",
                       presence == HAK_NGX_NEVER ? "forbidden" : "unknown",
-                      &object[i].name, &object[i].file, object[i].line);
+                      &object[i].name, &object[i].file, object[i].line,
+                      loaded);
 
         return NGX_CONF_ERROR;
     }
@@ -124,29 +130,30 @@ ngx_hakmem_list(ngx_pool_t *pool, ngx_hakmem_conf_t *hcf, ngx_uint_t *n)
 void
 ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 {
-    char             why[sizeof(ngx_hakmem_worker.why)];
+    char             why[256];
     ngx_uint_t       n;
     ngx_pool_t      *pool;
     hak_ngx_object  *objects;
 
     if (!hcf->enable) {
         if (ngx_hakmem_worker.state == NGX_HAKMEM_SYSTEM) {
-            (void) ngx_cpystrn((u_char *) ngx_hakmem_worker.why,
-                               (u_char *) "hakmem off",
-                               sizeof(ngx_hakmem_worker.why));
+            (void) ngx_cpystrn((u_char *) ngx_hakmem_worker.text,
+                               (u_char *) "hakmem off", NGX_HAKMEM_TEXT_LEN);
         }
 
         return;
     }
 
     if (!hak_ngx_start()) {
-        ngx_hakmem_refused(cycle, "no address range could be reserved");
+        ngx_hakmem_refused(cycle, hcf, "no address range could be reserved",
+                           "it takes pages of 4 KB and room below the limit "
+                           "on address space (ulimit -v, LimitAS=)");
         return;
     }
 
     pool = ngx_create_pool(NGX_DEFAULT_POOL_SIZE, cycle->log);
     if (pool == NULL) {
-        ngx_hakmem_refused(cycle, "out of memory");
+        ngx_hakmem_refused(cycle, hcf, "out of memory", "reload nginx");
         return;
     }
 
@@ -156,12 +163,18 @@ ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
     (void) hak_ngx_loaded_since();
 
     if (objects == NULL) {
-        ngx_hakmem_refused(cycle, "out of memory");
+        ngx_hakmem_refused(cycle, hcf, "out of memory", "reload nginx");
+        ngx_destroy_pool(pool);
+        return;
+    }
 
-    } else if (hak_ngx_patch(objects, n, why, sizeof(why)) != 0) {
-        ngx_hakmem_refused(cycle, why);
+    if (hak_ngx_patch(objects, n, why, sizeof(why)) != 0) {
+        ngx_hakmem_refused(cycle, hcf, why,
+                           "mend it, or leave the object out of the "
+                           "configuration");
 
     } else {
+        ngx_hakmem_report_unpatched(cycle, objects, n);
         ngx_hakmem_report(cycle, hcf, objects, n);
     }
 
@@ -169,20 +182,31 @@ ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 }
 
 
-static void
-ngx_hakmem_refused(ngx_cycle_t *cycle, const char *why)
+void
+ngx_hakmem_refused(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
+    const char *why, const char *advice)
 {
+    u_char      *p;
+    ngx_uint_t   level;
+
     if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE) {
-        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
-                      "hakmem: nothing more is served: %s", why);
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                      "hakmem: nothing more is served: %s; %s", why, advice);
         return;
     }
 
-    (void) ngx_cpystrn((u_char *) ngx_hakmem_worker.why, (u_char *) why,
-                       sizeof(ngx_hakmem_worker.why));
+    p = ngx_snprintf((u_char *) ngx_hakmem_worker.text,
+                     NGX_HAKMEM_TEXT_LEN - 1, "%s; %s", why, advice);
+    *p = '\0';
 
-    ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
-                  "hakmem: on the system allocator: %s", why);
+    /* requests are worth more than the allocator they are served with */
+
+    level = hcf->require ? NGX_LOG_EMERG : NGX_LOG_ERR;
+
+    ngx_log_error(level, cycle->log, 0,
+                  "hakmem: this worker is not served, it goes on with the "
+                  "system allocator: %s; or write \"hakmem off;\"",
+                  ngx_hakmem_worker.text);
 }
 
 
@@ -190,31 +214,46 @@ static void
 ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
     hak_ngx_object *objects, ngx_uint_t n)
 {
-    u_char      *p, *last, line[1024];
+    u_char      *p, *last;
     ngx_uint_t   i, slots;
 
     slots = 0;
-    p = line;
-    last = line + sizeof(line);
+    p = (u_char *) ngx_hakmem_worker.text;
+    last = p + NGX_HAKMEM_TEXT_LEN - 1 - NGX_HAKMEM_LANES_LEN;
 
     for (i = 0; i < n; i++) {
         slots += objects[i].slots;
 
         if (objects[i].slots) {
             p = ngx_slprintf(p, last, "%s%s (%ui slots)",
-                             p == line ? "" : ", ", objects[i].name,
-                             (ngx_uint_t) objects[i].slots);
+                             p == (u_char *) ngx_hakmem_worker.text ? "" : ", ",
+                             objects[i].name, (ngx_uint_t) objects[i].slots);
         }
     }
 
-    if (hak_ngx_guest_slots()) {
-        slots += hak_ngx_guest_slots();
-        p = ngx_slprintf(p, last, ", frees of modules (%ui slots)",
-                         (ngx_uint_t) hak_ngx_guest_slots());
+    if (slots == 0) {
+        ngx_hakmem_refused(cycle, hcf, "nginx calls no allocator from outside",
+                           "it has one of its own linked in");
+        return;
     }
 
+    if (hak_ngx_other_slots()) {
+        slots += hak_ngx_other_slots();
+        p = ngx_slprintf(p, last, ", frees of %ui other objects (%ui slots)",
+                         (ngx_uint_t) hak_ngx_other_objects(),
+                         (ngx_uint_t) hak_ngx_other_slots());
+    }
+
+    if (hak_ngx_unpatched()) {
+        p = ngx_slprintf(p, last, ", unpatched objects: %ui",
+                         (ngx_uint_t) hak_ngx_unpatched());
+    }
+
+    p = ngx_slprintf(p, last + NGX_HAKMEM_LANES_LEN, ", lanes %s",
+                     hcf->lanes == HAK_NGX_ALL ? "all" : "tiny");
+    *p = '\0';
+
     ngx_hakmem_worker.state = NGX_HAKMEM_MODULE;
-    ngx_hakmem_worker.why[0] = '\0';
 
     if (slots == ngx_hakmem_slots) {
         return;
@@ -223,6 +262,48 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
     ngx_hakmem_slots = slots;
 
     ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
-                  "hakmem: serving %*s, lanes %s", (size_t) (p - line), line,
-                  hcf->lanes == HAK_NGX_ALL ? "all" : "tiny");
+                  "hakmem: serving %s", ngx_hakmem_worker.text);
+}
+
+
+/* in one line, and only if it is another than the last time */
+
+static void
+ngx_hakmem_report_unpatched(ngx_cycle_t *cycle, hak_ngx_object *objects,
+    ngx_uint_t n)
+{
+    u_char       *p, *last, line[1024];
+    ngx_uint_t    i;
+
+    static u_char  said[sizeof(line)];
+
+    p = line;
+    last = line + sizeof(line) - 1;
+
+    if (hak_ngx_unpatched()) {
+        p = ngx_cpystrn(p, (u_char *) "frees that stay the system's: ",
+                        last - p);
+        hak_ngx_unpatched_text((char *) p, last - p);
+        p += ngx_strlen(p);
+    }
+
+    for (i = 0; i < n; i++) {
+        if (objects[i].why[0] != '\0') {
+            p = ngx_slprintf(p, last, "%s%s is not served: %s",
+                             p == line ? "" : "; ", objects[i].name,
+                             objects[i].why);
+        }
+    }
+
+    *p = '\0';
+
+    if (ngx_strcmp(line, said) == 0) {
+        return;
+    }
+
+    ngx_memcpy(said, line, sizeof(line));
+
+    if (p != line) {
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0, "hakmem: %s", line);
+    }
 }

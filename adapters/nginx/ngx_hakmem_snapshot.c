@@ -138,8 +138,8 @@ ngx_hakmem_read_slot(ngx_hakmem_row_t *row, ngx_hakmem_slot_t *slot)
 
     ngx_memory_barrier();
 
-    ngx_memcpy(row->why, slot->why, sizeof(row->why));
-    row->why[sizeof(row->why) - 1] = '\0';
+    ngx_memcpy(row->text, slot->text, NGX_HAKMEM_TEXT_LEN);
+    row->text[NGX_HAKMEM_TEXT_LEN - 1] = '\0';
 
     for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
         row->figures[i] = slot->figures[i];

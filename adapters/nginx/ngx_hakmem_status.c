@@ -10,6 +10,7 @@
 
 static ngx_int_t ngx_hakmem_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_uint_t ngx_hakmem_slot_find(ngx_hakmem_zone_t *zone);
+static void ngx_hakmem_slot_tell(ngx_hakmem_slot_t *slot);
 
 
 /* this worker's, and its counters at the start: those of the master */
@@ -174,7 +175,6 @@ ngx_hakmem_slot_find(ngx_hakmem_zone_t *zone)
 void
 ngx_hakmem_slot_publish(void)
 {
-    u_char              ch;
     ngx_uint_t          i;
     ngx_atomic_uint_t   figures[NGX_HAKMEM_FIGURES];
     ngx_hakmem_slot_t  *slot;
@@ -196,33 +196,43 @@ ngx_hakmem_slot_publish(void)
         slot->figures[i] = figures[i];
     }
 
-    if (slot->state != (ngx_atomic_uint_t) ngx_hakmem_worker.state + 1) {
+    ngx_hakmem_slot_tell(slot);
 
-        /* no byte of it shall need to be escaped in JSON and elsewhere */
-
-        for (i = 0; i < sizeof(slot->why) - 1; i++) {
-
-            ch = (u_char) ngx_hakmem_worker.why[i];
-
-            if (ch == '\0') {
-                break;
-            }
-
-            if (ch == '"' || ch == '\\') {
-                ch = '\'';
-            }
-
-            slot->why[i] = (ch >= 0x20 && ch < 0x7f) ? ch : '?';
-        }
-
-        slot->why[i] = '\0';
-
-        ngx_memory_barrier();
-
-        slot->state = ngx_hakmem_worker.state + 1;
-    }
+    slot->state = ngx_hakmem_worker.state + 1;
 
     slot->updated = ngx_current_msec;
+}
+
+
+/* no byte of the text shall need to be escaped in JSON and elsewhere */
+
+static void
+ngx_hakmem_slot_tell(ngx_hakmem_slot_t *slot)
+{
+    u_char      ch, text[NGX_HAKMEM_TEXT_LEN];
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_HAKMEM_TEXT_LEN - 1; i++) {
+
+        ch = (u_char) ngx_hakmem_worker.text[i];
+
+        if (ch == '\0') {
+            break;
+        }
+
+        if (ch == '"' || ch == '\\') {
+            ch = '\'';
+        }
+
+        text[i] = (ch >= 0x20 && ch < 0x7f) ? ch : '?';
+    }
+
+    text[i] = '\0';
+
+    if (ngx_strcmp(slot->text, text) != 0) {
+        ngx_memcpy(slot->text, text, i + 1);
+        ngx_memory_barrier();
+    }
 }
 
 

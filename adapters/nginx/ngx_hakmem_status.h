@@ -5,7 +5,8 @@
  *
  * The zone has a slot for each worker, which it alone writes, and the sums of
  * those that are gone. Every figure is one aligned word, written and read as a
- * whole; readers take no lock.
+ * whole; readers take no lock. A text is no such word: who reads it while it is
+ * written may see a part of both, but nothing that JSON could not hold.
  *
  * A slot is in use while its number in use[] differs from that in the sums'
  * counted[]. A worker takes a slot by adding one to use[]; it is given back
@@ -32,7 +33,6 @@
 enum {
 #define NGX_HAKMEM_FIGURE(name, kind, value, help)  NGX_HAKMEM_FIGURE_##name,
 #include "ngx_hakmem_figures.def"
-#undef NGX_HAKMEM_FIGURE
     NGX_HAKMEM_FIGURES
 };
 
@@ -52,7 +52,7 @@ typedef struct {
     ngx_atomic_t         ended;          /* it exits and won't write again */
     ngx_atomic_t         updated;        /* ngx_current_msec */
     ngx_atomic_t         state;          /* ngx_hakmem_state_e + 1; 0: starts */
-    u_char               why[128];       /* written before state, once */
+    u_char               text[NGX_HAKMEM_TEXT_LEN];      /* of the worker */
     ngx_atomic_t         figures[NGX_HAKMEM_FIGURES];
 } ngx_hakmem_slot_t;
 
@@ -84,7 +84,7 @@ typedef struct {
     ngx_uint_t           state;
     ngx_msec_t           age;
     ngx_uint_t           workers;        /* how many it is the sum of */
-    u_char               why[128];
+    u_char               text[NGX_HAKMEM_TEXT_LEN];
     ngx_atomic_uint_t    figures[NGX_HAKMEM_FIGURES];
 } ngx_hakmem_row_t;
 
@@ -95,6 +95,7 @@ typedef struct {
     ngx_array_t          generations;    /* ngx_hakmem_row_t */
     ngx_array_t          workers;        /* by generation and number */
     ngx_uint_t           slots;          /* in use */
+    ngx_hakmem_file_e    file;           /* set by who asks for a snapshot */
 } ngx_hakmem_snapshot_t;
 
 
@@ -106,6 +107,10 @@ typedef enum {
 
 
 extern ngx_hakmem_figure_t  ngx_hakmem_figures[];
+
+/* by figure: its name of before, which is deprecated; or NULL */
+
+extern char  *ngx_hakmem_old_names[];
 
 
 /* ngx_hakmem_process.c */

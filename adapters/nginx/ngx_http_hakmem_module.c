@@ -46,6 +46,9 @@ static void ngx_http_hakmem_exit_process(ngx_cycle_t *cycle);
 
 #define NGX_HTTP_HAKMEM_INTERVAL  1000
 
+#define NGX_HTTP_HAKMEM_VALID                                                 \
+    "\"text\", \"json\" or \"prometheus\""
+
 
 static ngx_conf_enum_t  ngx_http_hakmem_formats[] = {
     { ngx_string("text"), NGX_HAKMEM_TEXT },
@@ -67,7 +70,7 @@ static ngx_str_t  ngx_http_hakmem_types[] = {
 static ngx_command_t  ngx_http_hakmem_commands[] = {
 
     { ngx_string("hakmem_status"),
-      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      NGX_HTTP_LOC_CONF|NGX_CONF_ANY,
       ngx_http_hakmem_status,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_hakmem_loc_conf_t, format),
@@ -151,6 +154,8 @@ ngx_http_hakmem_handler(ngx_http_request_t *r)
     hmcf = ngx_http_get_module_main_conf(r, ngx_http_hakmem_module);
 
     ngx_hakmem_slot_publish();
+
+    ss.file = ngx_hakmem_file_check();
 
     if (ngx_hakmem_snapshot(&ss, hmcf->shm_zone, r->pool) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -373,22 +378,43 @@ ngx_http_hakmem_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_hakmem_loc_conf_t *hlcf = conf;
 
-    char                         *rv;
+    ngx_str_t                    *value;
+    ngx_uint_t                    i;
     ngx_http_core_loc_conf_t     *clcf;
     ngx_http_hakmem_main_conf_t  *hmcf;
 
-    if (cf->args->nelts == 2) {
-        rv = ngx_conf_set_enum_slot(cf, cmd, conf);
-        if (rv != NGX_CONF_OK) {
-            return rv;
-        }
-
-    } else if (hlcf->format != NGX_CONF_UNSET_UINT) {
+    if (hlcf->format != NGX_CONF_UNSET_UINT) {
         return "is duplicate";
-
-    } else {
-        hlcf->format = NGX_HAKMEM_TEXT;
     }
+
+    if (ngx_hakmem_takes(cf, 0, 1, NGX_HTTP_HAKMEM_VALID " or nothing")
+        != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    value = cf->args->elts;
+    i = 0;                               /* text */
+
+    if (cf->args->nelts == 2) {
+        while (ngx_http_hakmem_formats[i].name.len
+               && ngx_strcmp(ngx_http_hakmem_formats[i].name.data,
+                             value[1].data)
+                  != 0)
+        {
+            i++;
+        }
+    }
+
+    if (ngx_http_hakmem_formats[i].name.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in \"%V\" directive, "
+                           "it must be " NGX_HTTP_HAKMEM_VALID,
+                           &value[1], &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    hlcf->format = ngx_http_hakmem_formats[i].value;
 
     hmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_hakmem_module);
 

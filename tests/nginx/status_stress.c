@@ -50,7 +50,6 @@ ngx_hakmem_worker_t  ngx_hakmem_worker = { NGX_HAKMEM_MODULE, "", 0, 0, 0 };
 ngx_hakmem_figure_t  ngx_hakmem_figures[] = {
 #define NGX_HAKMEM_FIGURE(name, kind, value, help)  { #name, help, kind },
 #include "ngx_hakmem_figures.def"
-#undef NGX_HAKMEM_FIGURE
 };
 
 #undef counter
@@ -351,7 +350,7 @@ stress_judge(void)
         return 1;
     }
 
-    i = ss.all.figures[NGX_HAKMEM_FIGURE_tiny_calls];
+    i = ss.all.figures[NGX_HAKMEM_FIGURE_tiny_allocs];
 
     printf("%lu lives, %lu ended by themselves; published %lu..%lu, "
            "counted %lu; %lu reads, %lu wrong; %lu slots left, %lu used\n",

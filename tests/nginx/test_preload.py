@@ -93,7 +93,7 @@ class Serves(Preload):
             self.assertGreaterEqual(one["committed_bytes"],
                                     one["live_bytes"])
         def calls(rows):
-            return sum(one["tiny_calls"] + one["pool_calls"] for one in rows)
+            return sum(one["tiny_allocs"] + one["pool_allocs"] for one in rows)
         # A worker that was not asked has told up to a second ago.
         until(5, "two calls by request", lambda: calls(
             page(nginx)["workers"]) - calls(before) > 400)
@@ -105,7 +105,7 @@ class Serves(Preload):
     def test_calls_of_the_master_are_not_the_workers(self):
         nginx = self.server(workers=1)
         [one] = page(nginx)["workers"]
-        self.assertLess(one["tiny_calls"], 1000)
+        self.assertLess(one["tiny_allocs"], 1000)
 
     def test_once(self):
         """The same process, executed again one time, named as before."""
@@ -213,10 +213,11 @@ class Descriptors(Preload):
 
 class Signals(Preload):
     def test_configuration_test(self):
-        """nginx -t runs on the library, too, and says what it always says."""
+        """nginx -t runs on the library, too, and says what it always says,
+        and by whom workers will be served."""
         nginx = self.server()
         status, said = nginx.test()
-        self.assertEqual((status, said.count("\n")), (0, 2), said)
+        self.assertEqual((status, said.count("\n")), (0, 3), said)
         self.assertEqual(said.count("syntax is ok"), 1)
         self.assertEqual(said.count("test is successful"), 1)
         nginx.env["HAKMEM_SHOW_STATS"] = "1"
@@ -306,7 +307,7 @@ class Missing(Preload):
         self.assertEqual(len(found), 2, nginx.story())
         status, said = nginx.test()
         self.assertEqual(status, 0)
-        self.assertRegex(said.splitlines()[-3], wanted)
+        self.assertRegex(said.splitlines()[-4], wanted)
         nginx.reload()
         self.stock(nginx, "hakmem_mode preload")
         return nginx

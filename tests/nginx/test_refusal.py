@@ -13,6 +13,13 @@ PAGES = os.path.join(os.environ["HAKMEM_BUILD"],
 
 LITTLE = 1 << 30
 
+# What the directives take, as a complaint names it.
+ENABLE = '"on", "on require" or "off"'
+LANES = '"tiny" or "all"'
+TIME = '"off" or a time of at least 100ms'
+SIZE = '"off" or a size of at least 1m'
+MODE = '"module" or "preload"'
+
 
 class Limited(Case):
     """A limit on the address space (ulimit -v) is shared with nginx."""
@@ -35,8 +42,11 @@ class NoRange(Case):
         with Load(nginx, "/f1000", PAGE):
             nginx.wrk("/f20000")
         self.stock(nginx)
-        warnings = nginx.find(r"\[warn\].*hakmem")
-        self.assertEqual(len(warnings), len(nginx.workers()), warnings)
+        lines = nginx.find(r"\[error\].*hakmem: this worker is not served")
+        self.assertEqual(len(lines), len(nginx.workers()), lines)
+        # Why, and what to do.
+        self.assertIn("no address range", lines[0])
+        self.assertIn("ulimit -v", lines[0])
         nginx.reload()
         self.whole(nginx)
         nginx.stop()
@@ -51,28 +61,44 @@ class Configuration(Case):
         self.addCleanup(nginx.destroy)
         status, said = nginx.test()
         self.assertNotEqual(status, 0, said)
-        line = 1 + nginx.text().splitlines().index(main.splitlines()[-1])
+        lines = nginx.text().splitlines()
+        line = (lines.index(main.splitlines()[0])
+                + len(main.splitlines()))
         self.assertIn(f"nginx.conf:{line}", said)
         for word in words:
             self.assertIn(word, said)
 
     def test_bad(self):
         for main, *words in (
-                ["hakmem perhaps;", "hakmem"],
-                ["hakmem;", "arguments"],
-                ["hakmem_lanes big;", "hakmem_lanes", "big"],
-                ["hakmem_lanes tiny all;", "arguments"],
-                ["hakmem_objects;", "arguments"],
-                ["hakmem_objects libc;", "libc"],
-                ["hakmem_trim often;", "hakmem_trim"],
-                ["hakmem_limit much;", "hakmem_limit"],
+                ["hakmem perhaps;", '"perhaps" in "hakmem"', ENABLE],
+                ["hakmem on perhaps;", '"perhaps" in "hakmem"', ENABLE],
+                ["hakmem off require;", '"require" in "hakmem"', ENABLE],
+                ["hakmem;", "number of arguments", ENABLE],
+                ["hakmem on require now;", "number of arguments", ENABLE],
+                ["hakmem on;\nhakmem on;", '"hakmem"', "duplicate"],
+                ["hakmem_lanes big;", '"big" in "hakmem_lanes"', LANES],
+                ["hakmem_lanes;", "number of arguments", LANES],
+                ["hakmem_lanes tiny all;", "number of arguments", LANES],
+                ["hakmem_objects;", "number of arguments", '"libssl"'],
+                ["hakmem_objects libc;", 'forbidden object "libc"',
+                 "nginx, ", "libcrypto"],
+                ["hakmem_objects libnone;", 'unknown object "libnone"',
+                 "nginx, ", "libcrypto"],
+                ["hakmem_trim often;", '"often" in "hakmem_trim"', TIME],
+                ["hakmem_trim 1ms;", '"1ms" in "hakmem_trim"', TIME],
+                ["hakmem_trim;", "number of arguments", TIME],
+                ["hakmem_limit much;", '"much" in "hakmem_limit"', SIZE],
+                ["hakmem_limit 1k;", '"1k" in "hakmem_limit"', SIZE],
+                ["hakmem_limit 1m 2m;", "number of arguments", SIZE],
                 ["hakmem_limit 1m;\nhakmem_limit 2m;", "duplicate"],
+                ["hakmem_mode half;", '"half" in "hakmem_mode"', MODE],
+                ["hakmem_mode;", "number of arguments", MODE],
                 ["hakmem_things 1;", "unknown directive"]):
             with self.subTest(main):
                 self.refused(main, *words)
 
     def test_good(self):
-        for main in ("hakmem on;", "hakmem off;", "hakmem_lanes all;",
+        for main in ("hakmem on;", "hakmem on require;", "hakmem ON;", "hakmem off;", "hakmem_lanes all;",
                      "hakmem_objects libcrypto libssl;", "hakmem_trim 5s;",
                      "hakmem_limit 64m;"):
             with self.subTest(main):

@@ -14,10 +14,13 @@ import unittest
 from nginx_case import Case, upgrade, Echo
 from nginx_server import Complaint, until
 
-FIGURES = dict(re.findall(
-    r"^NGX_HAKMEM_FIGURE\((\w+), (counter|gauge),",
-    (pathlib.Path(__file__).resolve().parents[2]
-     / "adapters/nginx/ngx_hakmem_figures.def").read_text(), re.M))
+TABLE = (pathlib.Path(__file__).resolve().parents[2]
+         / "adapters/nginx/ngx_hakmem_figures.def").read_text()
+FIGURES = dict(re.findall(r"^NGX_HAKMEM_FIGURE\((\w+), (counter|gauge),",
+                          TABLE, re.M))
+# {name: what it was called before}
+RENAMED = dict(re.findall(r"^NGX_HAKMEM_RENAMED\((\w+), (\w+)\)", TABLE,
+                          re.M))
 COUNTERS = [name for name, kind in FIGURES.items() if kind == "counter"]
 
 PAGES = """
@@ -85,6 +88,12 @@ def exposition(text):
         if (kind == "counter") != name.endswith("_total"):
             raise Complaint(f"{name} is a {kind}")
     return samples
+
+
+def keys(names):
+    """What JSON has for figures: their names, and those of before."""
+    return [key for name in names for key in (name, RENAMED.get(name))
+            if key]
 
 
 class Watch:
@@ -174,16 +183,17 @@ class Formats(Judged):
 
     def test_json(self):
         whole = page(self.nginx)
-        self.assertEqual(list(whole), ["hakmem", "nginx", "slots", "all",
-                                       "gone", "generations", "workers"])
+        self.assertEqual(list(whole), [
+            "hakmem", "nginx", "module_file", "slots", "all", "gone",
+            "generations", "workers"])
         self.assertEqual(whole["slots"]["used"], 3)
         self.assertEqual([one["worker"] for one in whole["workers"]],
                          [0, 1, 2])
         self.assertEqual(sorted(one["pid"] for one in whole["workers"]),
                          self.pids)
-        self.assertEqual(list(whole["gone"]), ["workers", *COUNTERS])
+        self.assertEqual(list(whole["gone"]), ["workers", *keys(COUNTERS)])
         for one in whole["workers"]:
-            self.assertEqual(list(one)[6:], list(FIGURES))
+            self.assertEqual(list(one)[7:], keys(FIGURES))
             self.assertEqual(one["generation"], 1)
         [generation] = whole["generations"]
         self.assertEqual(generation.pop("generation"), 1)
@@ -208,6 +218,24 @@ class Formats(Judged):
         infos = [dict(labels) for (one, labels) in samples
                  if one == "hakmem_nginx_worker_info"]
         self.assertEqual(sorted(int(one["pid"]) for one in infos), self.pids)
+
+    def test_names_of_before(self):
+        """They have the same values, and are told to be deprecated."""
+        self.assertEqual(RENAMED["tiny_allocs"], "tiny_calls")
+        text = self.nginx.get("/status")[2].decode()
+        exposed = self.nginx.get("/prometheus")[2].decode()
+        samples = exposition(exposed)
+        for name, old in RENAMED.items():
+            self.assertNotRegex(text, rf"(?m)^{old}\b")
+            for one in [*page(self.nginx)["workers"]]:
+                self.assertEqual(one[name], one[old])
+            tail = "_total" * (FIGURES[name] == "counter")
+            self.assertIn(f"# HELP hakmem_nginx_{old}{tail} deprecated, is now"
+                          f" hakmem_nginx_{name}{tail}: ", exposed)
+            for (one, labels), value in samples.items():
+                if one == f"hakmem_nginx_{name}{tail}":
+                    self.assertEqual(
+                        samples[f"hakmem_nginx_{old}{tail}", labels], value)
 
     def test_lengths(self):
         for path in ("/status", "/json", "/prometheus"):
@@ -251,7 +279,7 @@ class Serving(Judged):
     def test_calls_grow(self):
         """By request: one of 1024 bytes at least, a pool of 4096 or more."""
         for lanes, large in (("tiny", "fallback_large"),
-                             ("all", "pool_calls")):
+                             ("all", "pool_allocs")):
             with self.subTest(lanes):
                 nginx = self.server(PAGES, f"hakmem_lanes {lanes};",
                                     workers=1)
@@ -263,7 +291,7 @@ class Serving(Judged):
                 after = page(nginx)["workers"][0]
                 grown = {name: after[name] - before[name]
                          for name in FIGURES}
-                self.assertGreaterEqual(grown["tiny_calls"], 400)
+                self.assertGreaterEqual(grown["tiny_allocs"], 400)
                 self.assertGreaterEqual(grown[large], 400)
                 self.assertGreater(grown["asked_bytes"], 400 * 4096)
                 self.assertGreater(after["live_bytes"], 0)
@@ -275,7 +303,7 @@ class Serving(Judged):
     def test_switched_off(self):
         nginx = self.server(PAGES, "hakmem off;")
         for one in page(nginx)["workers"]:
-            self.assertEqual((one["served_by"], one["tiny_calls"]),
+            self.assertEqual((one["served_by"], one["tiny_allocs"]),
                              ("system", 0))
             self.assertIn("hakmem off", one["why"])
         self.assertIn("worker 0 of generation 1: hakmem off",
@@ -462,12 +490,13 @@ class Refused(Judged):
     def test_format(self):
         self.refused("server { listen 127.0.0.1:@HTTP@;\n"
                      "location / { hakmem_status xml; } #HERE\n}",
-                     'invalid value "xml"')
+                     'invalid value "xml" in "hakmem_status" directive, it must'
+                     ' be "text", "json" or "prometheus"')
 
     def test_arguments(self):
         self.refused("server { listen 127.0.0.1:@HTTP@;\n"
                      "location / { hakmem_status json text; } #HERE\n}",
-                     "invalid number of arguments")
+                     "invalid number of arguments.*prometheus")
 
     def test_twice(self):
         self.refused("server { listen 127.0.0.1:@HTTP@;\n"

@@ -233,9 +233,9 @@ Test(ngx_alloc, calls_that_libc_serves)
     hak_ngx_free(NULL);
     hak_ngx_free(hak_ngx_realloc(hak_ngx_malloc(10), TINY + 1));
     after = figures();
-    cr_assert_eq(after.large - before.large, 3);
-    cr_assert_eq(after.foreign - before.foreign, 4);
-    cr_assert_eq(after.refused - before.refused, 0);
+    cr_assert_eq(after.fallback_large - before.fallback_large, 3);
+    cr_assert_eq(after.foreign_frees - before.foreign_frees, 4);
+    cr_assert_eq(after.fallback_memory - before.fallback_memory, 0);
     cr_assert_eq(after.asked - before.asked, 3 * (TINY + 1) + 10);
 }
 

@@ -178,7 +178,7 @@ ngx_http_hakmem_pool_bytes(void *pool)
         return 0;
     }
 
-    return ngx_max(stats.held, stats.live);
+    return ngx_max(stats.held_bytes, stats.live_bytes);
 }
 
 
