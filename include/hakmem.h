@@ -119,8 +119,10 @@ HAK_API hak_heap *hak_heap_new(const hak_heap_config *config);
 
 /*
  * Frees every block the heap gave out and the heap itself, in time that
- * grows with its slabs, not its blocks. NULL does nothing. No thread may
- * use or free a block of it, nor be about to, from here on.
+ * grows with its slabs, not its blocks. Its memory goes back to the system as
+ * free memory does, its own two pages too (a few such are kept for new heaps:
+ * heaps_kept_bytes, at most 256 KB; none after hak_trim). NULL does nothing. No
+ * thread may use or free a block of it, nor be about to, from here on.
  */
 HAK_API void hak_heap_delete(hak_heap *heap);
 

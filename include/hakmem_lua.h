@@ -281,15 +281,19 @@ typedef struct hak_lua_need {
 #define HAK_LUA_NO_LIMIT ((size_t)-1)
 
 /*
- * Called when a request would take what is live beyond the soft limit. Returns
- *   - a larger soft limit in bytes (HAK_LUA_NO_LIMIT: none any more): it holds
- *     from now on, and the request is looked at again, under the hard limit too;
- *   - HAK_LUA_COLLECT: let Lua collect first. If the request still does not fit
- *     the callback is asked again, with `collected` set, where this answer is
- *     HAK_LUA_REFUSE. Requests that Lua does not repeat, of luaL_Buffer for
- *     one, fail;
- *   - HAK_LUA_REFUSE: the request fails, when Lua has collected and it still
- *     does not fit: "not enough memory". So does a number that is no larger.
+ * Called when a request would take what is live beyond the soft limit. It
+ * returns one of these:
+ *
+ * A larger soft limit in bytes (HAK_LUA_NO_LIMIT: none any more) holds from now
+ * on, and the request is looked at again, under the hard limit too.
+ *
+ * HAK_LUA_COLLECT lets Lua collect first. If the request still does not fit the
+ * callback is asked again, with `collected` set, where this answer is
+ * HAK_LUA_REFUSE. A request that Lua does not repeat (luaL_Buffer's) fails.
+ *
+ * HAK_LUA_REFUSE, or a number that is no larger: the request fails if it does
+ * not fit when Lua has collected, by the error "not enough memory".
+ *
  * It runs inside of lua_Alloc, in the middle of an operation of Lua's: it may
  * use the heap's functions (hak_lua_heap_stats, hak_lua_heap_limit), but no
  * function of Lua's on this state, and must return.

@@ -145,10 +145,10 @@ struct seen {
 /* The first Lua heap with an id above `id`: its id, or 0. */
 static uint32_t see_next(uint32_t id, struct seen *seen)
 {
-    uint32_t count = hak_range_heap_count(), found = 0;
+    uint32_t found = 0;
 
     hak_lock_take(&lock);
-    while (++id <= count && found == 0) {
+    while (found == 0 && (id = hak_range_heap_next(id)) != 0) {
         struct hak_heap *core = hak_range_heap(id);
 
         seen->lua = hak_heap_extra(core);

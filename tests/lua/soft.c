@@ -128,7 +128,7 @@ static int count_writes(lua_State *L)
     return 0;
 }
 
-static int finalized(size_t reserve)
+static int finalized(size_t room, size_t reserve)
 {
     lua_State *L = open_limited(300000, reserve);
     hak_lua_heap *heap = hak_lua_heap_of(L);
@@ -141,15 +141,17 @@ static int finalized(size_t reserve)
               "        K = {K, t}\n"
               "        written() end})\n"
               "end\n");
-    hak_lua_heap_limit(heap, lt_live(heap));
+    hak_lua_heap_limit(heap, lt_live(heap) + room);
     hak_lua_close(L);
     return written;
 }
 
 Test(soft, finalizers_of_a_close_have_the_reserve)
 {
-    cr_expect_lt(finalized(0), 50);
-    cr_expect_eq(finalized(1 << 20), 50);
+    cr_expect_lt(finalized(0, 0), 50);
+    cr_expect_eq(finalized(0, 1 << 20), 50);
+    cr_expect_lt(finalized(100000, 0), 50);
+    cr_expect_eq(finalized(100000, 1 << 20), 50);
 }
 
 /* ---- the soft limit ---------------------------------------------------- */

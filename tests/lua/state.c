@@ -449,3 +449,44 @@ Test(state, many_at_once)
     for (long i = 0; i < count; i++)
         hak_lua_close(states[i * 7 % count]);
 }
+
+/* However many were open at once, nothing of them stays in memory. */
+static void leave_nothing(bool in_use)
+{
+    enum { MOST = 4000 };
+    static hak_lua_heap *heaps[MOST];
+    static lua_State *states[MOST];
+    long count = lt_scaled(MOST);
+    hak_lua_close(lt_open(LT_HEAP));
+    hak_trim();
+    long before = lt_resident();
+    for (long i = 0; i < count; i++) {
+        if (in_use)
+            states[i] = lt_open(LT_HEAP);
+        else
+            heaps[i] = hak_lua_heap_new(NULL);
+    }
+    long most = lt_resident() - before;
+    for (long i = 0; i < count; i++) {
+        if (in_use)
+            hak_lua_close(states[i * 7919 % count]);
+        else
+            hak_lua_heap_delete(heaps[i * 7919 % count]);
+    }
+    hak_trim();
+    if (lt_native()) {
+        cr_expect_gt(most, 4 * count, "only %ld KB for %ld heaps", most, count);
+        cr_expect_lt(lt_resident(), before + 1024, "%ld KB, then %ld KB",
+                     before, lt_resident());
+    }
+}
+
+Test(state, closed_ones_leave_nothing)
+{
+    leave_nothing(true);
+}
+
+Test(state, deleted_heaps_leave_nothing)
+{
+    leave_nothing(false);
+}
