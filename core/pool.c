@@ -61,13 +61,15 @@ static int32_t budget(const struct hak_pool *pool, unsigned class)
 }
 
 /* The bottom of a bin's stack, which is NULL. */
-static void **bottom(const struct hak_pool *pool, unsigned class)
+static HAK_RACY_READER void **bottom(const struct hak_pool *pool,
+                                     unsigned class)
 {
     return (void **)&pool->stacks[class * pool->places];
 }
 
 /* Blocks in the bin. */
-static int32_t count(const struct hak_pool *pool, unsigned class)
+static HAK_RACY_READER int32_t count(const struct hak_pool *pool,
+                                     unsigned class)
 {
     return (int32_t)(pool->top[class] - bottom(pool, class)) - 1;
 }

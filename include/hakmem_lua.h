@@ -295,8 +295,8 @@ typedef struct hak_lua_need {
  * not fit when Lua has collected, by the error "not enough memory".
  *
  * It runs inside of lua_Alloc, in the middle of an operation of Lua's: it may
- * use the heap's functions (hak_lua_heap_stats, hak_lua_heap_limit), but no
- * function of Lua's on this state, and must return.
+ * use the heap's functions (hak_lua_heap_stats, hak_lua_heap_limit) and
+ * hak_lua_count_types, but no function of Lua's on this state, and must return.
  */
 typedef size_t (*hak_lua_on_limit)(void *arg, hak_lua_heap *heap,
                                    const hak_lua_need *need);

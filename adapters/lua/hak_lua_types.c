@@ -306,9 +306,10 @@ static int make_objects(lua_State *L)
         "    if k > 0 then return 1 + deep(k - 1) end\n"
         "    return 0\n"
         "end\n"
-        "for i = 1, 200 do t[i] = i .. '' end\n"
-        "for i = 150, 200 do t[i] = nil end\n"
-        "n = #t + deep(20)\n"
+        "local guess = {}\n"
+        "for i = 1, 200 do t[i], guess[i] = i .. '', i end\n"
+        "for i = 150, 200 do guess[i] = nil end\n"
+        "t[0], n = guess, #guess + deep(20)\n"
         "t.long = 'a string that is longer than forty characters: ' .. n\n"
         "for i = 1, 3 do t[-i] = function() return i, t, n end end\n"
         "return t, function(...) return deep, ... end, metatable\n";

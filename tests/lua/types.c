@@ -200,8 +200,11 @@ Test(types, arrays)
               "    local t = table.pack(table.unpack({}, 1, n))\n"
               "    local u = {}\n"
               "    for i = 1, n do t[i], u[i] = i, i end\n"
-              "    for i = n, n // 2, -1 do t[i], u[i] = nil, nil end\n"
-              "    keep[#keep + 1] = {t, u, #t, #u}\n"
+              "    for i = n, n - n // 4, -1 do\n"
+              "        t[i], u[i] = nil, nil\n"
+              "        keep[#keep + 1] = {t, u, #t, #u}\n"
+              "        look('size ' .. n .. ' to ' .. i)\n"
+              "    end\n"
               "    u[#u + 1] = 1\n"
               "    look('size ' .. n)\n"
               "end\n");
@@ -365,6 +368,78 @@ Test(types, a_full_state_can_be_asked)
     cr_expect_gt(types.type[HAK_LUA_TABLE].live_bytes,
                  types.live_bytes - types.live_bytes / 10);
     cr_expect_gt(types.type[HAK_LUA_TABLE].part_bytes, 100000u);
+    hak_lua_close(L);
+}
+
+typedef struct asking {
+    lua_State *L;
+    int times;
+} asking;
+
+/* Asks in the middle of whatever Lua is at, and lets it go on. */
+static size_t ask_and_raise(void *arg, hak_lua_heap *heap,
+                            const hak_lua_need *need)
+{
+    asking *a = arg;
+    hak_lua_types types = counted(a->L);
+    cr_assert_eq(sum_of(&types), lt_live(heap));
+    a->times++;
+    return need->soft_limit + 500;
+}
+
+Test(types, in_the_callback_of_a_limit)
+{
+    asking a = {.L = lt_open(LT_HEAP)};
+    hak_lua_heap *heap = hak_lua_heap_of(a.L);
+    cr_assert_eq(hak_lua_heap_on_limit(heap, lt_live(heap), ask_and_raise, &a),
+                 0);
+    lt_run(a.L, "local t, s = {}, ''\n"
+                "for i = 1, 300 do\n"
+                "    t[i] = {i, x = i} t['s' .. i] = i\n"
+                "    s = s .. i\n"
+                "end\n"
+                "local function deep(k)\n"
+                "    if k > 0 then return 1 + deep(k - 1) end return 0\n"
+                "end\n"
+                "deep(1000)\n"
+                "t.co = coroutine.wrap(deep)\n"
+                "t.co(500)\n"
+                "assert(load('return {' .. ('1,'):rep(500) .. '}'))\n"
+                "table.concat(t, '', 1, 0)\n"
+                "for i = 1, 300 do t[i] = nil end\n"
+                "for i = 1, 600 do t['n' .. i] = i end\n");
+    cr_expect_gt(a.times, 100, "asked %d times", a.times);
+    hak_lua_close(a.L);
+}
+
+/* Lua's own, and for what is called from here ours: another Lua. */
+static bool another_lua;
+
+lua_Number lua_version(lua_State *L)
+{
+    (void)L;
+    return another_lua ? 503 : LUA_VERSION_NUM;
+}
+
+/* What is not laid out as we know is not walked, and is said so. */
+Test(types, another_lua)
+{
+    lua_State *L = lt_open(LT_HEAP);
+    hak_lua_types types = {.size = sizeof types};
+    luaL_requiref(L, "hakmem", luaopen_hakmem, 1);
+    another_lua = true;
+    errno = 0;
+    cr_expect_eq(hak_lua_count_types(L, &types), -1);
+    cr_expect_eq(errno, ENOTSUP);
+    lt_run(L,
+           "local types, why = hakmem.types()\n"
+           "assert(types == nil)\n"
+           "assert(why == 'hakmem.types: this build of Lua is not laid out '\n"
+           "    .. 'as 5.4.1 to 5.4.8 are; stats().types says what was '\n"
+           "    .. 'made', why)\n"
+           "assert(hakmem.stats().types.table.made_count > 0)\n");
+    another_lua = false;
+    cr_expect_eq(hak_lua_count_types(L, &types), -1, "it is tried once");
     hak_lua_close(L);
 }
 
