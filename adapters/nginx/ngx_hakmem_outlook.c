@@ -71,8 +71,8 @@ ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 
 
 /*
- * SIGCHLD is blocked so that nginx's handler does not take the child away. The
- * handler runs afterwards and finds nothing.
+ * Signals wait until the child is gone: nginx's handler of SIGCHLD would take it
+ * away. It runs afterwards and finds nothing.
  */
 
 static ngx_int_t
@@ -89,8 +89,7 @@ ngx_hakmem_try(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
         return NGX_ERROR;
     }
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
+    sigfillset(&set);
     (void) sigprocmask(SIG_BLOCK, &set, &old);
 
     pid = fork();
