@@ -132,6 +132,16 @@ $(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
 
+# Found before libgit2 by the tests under valgrind; see its source.
+NO_GIT := $(if $(filter valgrind,$(VARIANT)),$(BUILD)/tests/nogit/made)
+$(BUILD)/tests/nogit/made: tests/support/nogit/libgit2.c $(STAMP)
+	$(SAY) CC $(@D)
+	@mkdir -p $(@D)
+	$(Q)name=$$(ldd "$$($(CC) -print-file-name=libcriterion.so)" | \
+	    awk '/libgit2/ {print $$1}') && \
+	{ [ -z "$$name" ] || $(CC) -shared -fPIC -Wall -Wextra \
+	    -Wl,-soname,$$name -o $(@D)/$$name $<; } && touch $@
+
 # One source, a program per allocator; `none` is the loop by itself.
 MIXED := hakmem system mimalloc jemalloc tcmalloc none
 BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
@@ -457,13 +467,21 @@ NGINX_OBJECT_now := -Wl,-z,now,-z,relro
 NGINX_OBJECT_lazy := -Wl,-z,lazy,-z,norelro
 NGINX_OBJECT_data := -DWITH_DATA
 NGINX_OBJECT_argz := -DWITH_ARGZ
+NGINX_OBJECT_text := -DWITH_TEXT='"malloc"' -Wl,-z,notext
+NGINX_OBJECT_textfree := -DWITH_TEXT='"free"' -Wl,-z,notext
+NGINX_OBJECT_friend := -DWITH_FRIEND
+NGINX_OBJECT_dl := -DWITH_DL
+NGINX_OBJECT_runpath := -DWITH_DL -Wl,-rpath,'$$ORIGIN',--enable-new-dtags
+NGINX_OBJECT_late := -DWITH_CONSTRUCTOR -Wl,-z,now,-z,relro
+NGINX_OBJECT_callers := -DWITH_CALLERS
+NGINX_OBJECT_allocator := -DWITH_ALLOCATOR
 NGINX_OBJECT_own := -DWITH_OWN
-NGINX_OBJECT_module := -DWITH_MODULE
 NGINX_OBJECT_cxx := -DWITH_NEW -Wl,--no-as-needed -lstdc++
 NGINX_OBJECT_COMPILE = $(CC) -std=gnu11 -D_GNU_SOURCE= -O1 -g -fPIC -fno-builtin \
     -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) -shared
-$(BUILD)/tests/nginxunit/slots: $(patsubst %,$(NGINX_OBJECTS)/libngx%.so, \
-    now lazy data argz own module cxx)
+$(BUILD)/tests/nginxunit/slots $(BUILD)/tests/nginxunit/frees: $(patsubst %,$(NGINX_OBJECTS)/libngx%.so, \
+    now lazy data argz text textfree friend dl runpath late callers allocator \
+    own cxx)
 $(BUILD)/tests/nginxunit/alloc: $(NGINX_OBJECTS)/libatfork.so
 NGINX_LINK_alloc = -L$(NGINX_OBJECTS) -Wl,--no-as-needed,-latfork,--as-needed \
     -Wl,-rpath,'$$ORIGIN/objects'
@@ -544,7 +562,7 @@ test: ## install what is missing, build, run every test
 	    '$(MAKE) check-python-suite-quick PYTHON=$(STOCK_PYTHON)' \
 	    $${nginx:+"$$nginx"}
 
-check: lib lua $(TESTS) $(WRAP_PROGRAMS) ## run the tests of VARIANT, installing nothing
+check: lib lua $(TESTS) $(WRAP_PROGRAMS) $(NO_GIT) ## run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 # A BUILD given by hand gets a directory beside it for every variant.

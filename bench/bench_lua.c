@@ -294,11 +294,11 @@ static void add_stats(struct run *run, const hak_lua_heap *heap)
     if (heap == NULL || hak_lua_heap_stats(heap, &now) != 0)
         return;
     run->hak.calls += now.calls;
-    run->hak.tiny += now.tiny;
-    run->hak.large += now.large;
+    run->hak.tiny_allocs += now.tiny_allocs;
+    run->hak.larger_allocs += now.larger_allocs;
     run->hak.fallback_large += now.fallback_large;
     run->hak.fallback_memory += now.fallback_memory;
-    run->hak.foreign += now.foreign;
+    run->hak.foreign_frees += now.foreign_frees;
     if (now.peak_bytes > run->hak.peak_bytes)
         run->hak.peak_bytes = now.peak_bytes;
 }
@@ -418,12 +418,13 @@ static void print_summary(const struct run *run, long units, uint64_t ns)
            run->program, run->allocator->name, units, (double)ns / 1e6,
            faults(), peak_kb(), run->result, run->digest);
     if (run->allocator->own_heap)
-        printf(" calls=%" PRIu64 " tiny=%" PRIu64 " large=%" PRIu64
-               " fallback_large=%" PRIu64 " fallback_memory=%" PRIu64
-               " foreign=%" PRIu64 " lua_peak=%zu",
-               run->hak.calls, run->hak.tiny, run->hak.large,
+        printf(" calls=%" PRIu64 " tiny_allocs=%" PRIu64
+               " larger_allocs=%" PRIu64 " fallback_large=%" PRIu64
+               " fallback_memory=%" PRIu64 " foreign_frees=%" PRIu64
+               " lua_peak=%zu",
+               run->hak.calls, run->hak.tiny_allocs, run->hak.larger_allocs,
                run->hak.fallback_large, run->hak.fallback_memory,
-               run->hak.foreign, run->hak.peak_bytes);
+               run->hak.foreign_frees, run->hak.peak_bytes);
     putchar('\n');
     fflush(stdout);
 }

@@ -227,6 +227,40 @@ void hak_ace_free_owner(uint32_t owner)
     hak_lock_drop(&hak_ace.lock);
 }
 
+/* The first run of the owner's in a superslab of ACE's that begins above `at`;
+ * 0: there is none. */
+static uint32_t next_in(uint32_t super, uint32_t owner, const char *at)
+{
+    uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
+    uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
+
+    HAK_HELD(&hak_ace.lock);
+    for (; page < end; page += hak_ace_length(page)) {
+        if (!hak_ace_is_hole(page) && hak_ace_address(page) > at &&
+            hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
+            return page;
+        }
+    }
+    return 0;
+}
+
+char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes)
+{
+    uint32_t super = at != NULL ? hak_range_number(at) / HAK_SUPER_SLABS : 0;
+    uint32_t page = 0;
+
+    hak_lock_take(&hak_ace.lock);
+    for (; super < hak_ace.top && page == 0; super++) {
+        uint32_t tag = hak_range_tag((size_t)super << HAK_SUPER_SHIFT);
+
+        page =
+            HAK_TAG_CLASS(tag) == HAK_TAG_ACE ? next_in(super, owner, at) : 0;
+    }
+    *bytes = page != 0 ? hak_ace_length(page) * HAK_PAGE : 0;
+    hak_lock_drop(&hak_ace.lock);
+    return page != 0 ? hak_ace_address(page) : NULL;
+}
+
 /* ---- memory back ----------------------------------------------------------------- */
 
 /* Gives a hole's pages back; the bytes that may have been resident. */

@@ -112,6 +112,12 @@ bool hak_ace_resize(void *p, size_t pages);
 /* Frees every run of a heap. */
 void hak_ace_free_owner(uint32_t owner);
 
+/*
+ * The first run of a heap that begins above the address `at`, and its length;
+ * NULL: there is none. By the time the caller looks it may have been freed.
+ */
+char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes);
+
 /* The time when holes have been idle for long enough, see hak_range_due. */
 extern HAK_HIDDEN _Atomic(uint32_t) hak_ace_due;
 

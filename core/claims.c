@@ -315,9 +315,41 @@ void hak_super_forget(uint32_t i)
     hak_super_changed(i);
 }
 
+/* Whether all superslabs of a step of descriptors are fresh. */
+static bool is_fresh_step(uint32_t from, uint32_t to)
+{
+    while (from < to && hak_supers.at[from].state == HAK_SUPER_FRESH) {
+        from++;
+    }
+    return from == to;
+}
+
+_Static_assert(HAK_META_STEP / sizeof(struct hak_slab) * sizeof(uint32_t) %
+                       HAK_PAGE ==
+                   0,
+               "the tags of a step of descriptors are whole pages");
+
+void hak_super_drop_meta(uint32_t first, uint32_t count)
+{
+    uint32_t per_step = (uint32_t)(HAK_META_STEP / HAK_SUPER_META);
+    uint32_t end = first + count;
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t step = first / per_step; step * per_step < end; step++) {
+        uint32_t from = step * per_step;
+        uint32_t to = (uint32_t)hak_min(from + per_step, hak_supers.limit);
+
+        if (hak_map_get(HAK_MAP_META, step) && is_fresh_step(from, to)) {
+            hak_os_purge(hak_range_super_meta(from), HAK_META_STEP);
+            hak_os_purge((void *)(hak_range_tags() + from * HAK_SUPER_SLABS),
+                         per_step * HAK_SUPER_SLABS * sizeof(uint32_t));
+        }
+    }
+}
+
 bool hak_super_unmap(uint32_t first, uint32_t count)
 {
-    uint32_t end = first + count;
+    uint32_t end = first + count, begin = first;
     bool all = true;
 
     HAK_HELD(&hak_supers.lock);
@@ -342,6 +374,7 @@ bool hak_super_unmap(uint32_t first, uint32_t count)
         hak_supers.unmap_end = 0;
         first = last + 1;
     }
+    hak_super_drop_meta(begin, count);
     return all;
 }
 

@@ -145,12 +145,28 @@ static void remember(const struct hak_heap *heap)
     atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
 }
 
+/*
+ * The pages of its slot that most heaps never touch go back: long stacks of
+ * Pool's bins, what a seal has put aside.
+ */
+static void drop_far_pages(struct hak_heap *heap)
+{
+    const struct hak_pool *pool = heap->pool;
+
+    if (heap->tiny.nstale > 0 || heap->tiny.nsealed > 0 ||
+        (pool != NULL && pool->places != HAK_POOL_STACK_SHORT)) {
+        hak_os_purge((char *)heap + HAK_HEAP_KEPT * HAK_PAGE,
+                     HAK_HEAP_SLOT - HAK_HEAP_KEPT * HAK_PAGE);
+    }
+}
+
 void hak_heap_destroy(struct hak_heap *heap)
 {
     uint32_t id = heap->tiny.id;
 
     remember(heap);
     atomic_store(&heap->state, HAK_HEAP_FREE);
+    drop_far_pages(heap);
     hak_tiny_release(&heap->tiny);
     if (heap->pool != NULL) {
         hak_ace_cache_empty(heap->runs);

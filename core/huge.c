@@ -230,6 +230,25 @@ void hak_huge_free_owner(uint32_t owner)
              hak_huge_free(hak_range_super_start(super), &block));
 }
 
+char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes)
+{
+    char *next = NULL;
+
+    hak_lock_take(&lock);
+    for (uint32_t super = blocks; super != HAK_NO_SUPER;
+         super = huge_at(super)->next) {
+        char *start = hak_range_super_start(super);
+
+        if (huge_at(super)->owner == owner && start > at &&
+            (next == NULL || start < next)) {
+            next = start;
+            *bytes = huge_at(super)->size;
+        }
+    }
+    hak_lock_drop(&lock);
+    return next;
+}
+
 /* ---- resizing ------------------------------------------------------------------- */
 
 static void set_size(uint32_t super, size_t size, uint32_t room)

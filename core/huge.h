@@ -48,6 +48,12 @@ void *hak_huge_resize(void *p, size_t size);
 /* Frees every block of a heap. */
 void hak_huge_free_owner(uint32_t owner);
 
+/*
+ * The first block of a heap that begins above the address `at`, and its length;
+ * NULL: there is none. By the time the caller looks it may have been freed.
+ */
+char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes);
+
 void hak_huge_figures(struct hak_lane_figures *figures);
 
 /* In a forked child: see hak_lock_settle. */

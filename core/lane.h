@@ -169,6 +169,15 @@ void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
 /* Frees ACE and Huge blocks of a heap made by hand. */
 void hak_large_free_owner(struct hak_heap *heap);
 
+/* ---- resident.c ---------------------------------------------------------- */
+
+/*
+ * Bytes of a heap made by hand that are in memory now: its state, its slabs,
+ * its blocks of ACE and Huge. Any thread, as long as the heap is not deleted.
+ * O(slabs of the process), and a call to the system for each stretch of pages.
+ */
+size_t hak_heap_resident(const struct hak_heap *heap);
+
 /* ---- the system behind the lanes: alloc.c -------------------------------- */
 
 /* Frees p outside the range; fatal if it is no block of the system's. */

@@ -34,6 +34,11 @@ void hak_purge_wanted(uint32_t i)
     HAK_HELD(&hak_supers.lock);
     hak_range_ask_limit(now);
     hak_supers.at[i].stamp = now;
+    hak_purge_at(now);
+}
+
+void hak_purge_at(uint32_t now)
+{
     if (!hak_range_waiting()) {
         atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
                               memory_order_relaxed);
@@ -138,7 +143,7 @@ void hak_range_tick(uint32_t now)
 {
     uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
     uint64_t began;
-    uint32_t next = 0;
+    uint32_t next = 0, slots;
     uint32_t done = 0;
     size_t before;
 
@@ -163,6 +168,10 @@ void hak_range_tick(uint32_t now)
             (next == 0 || hak_tick_reached(next, again))) {
             next = hak_some_time(again);
         }
+    }
+    slots = hak_slots_tick(now, delay());
+    if (slots != 0 && (next == 0 || hak_tick_reached(next, slots))) {
+        next = slots;
     }
     atomic_store_explicit(&hak_range_due, next, memory_order_relaxed);
     hak_lock_drop(&hak_supers.lock);
@@ -190,6 +199,7 @@ size_t hak_range_purge(void)
         bytes += purge_super(i, 1);
     }
     hak_super_unmap_spare();
+    bytes += hak_slots_purge();
     atomic_store_explicit(&hak_range_due, 0, memory_order_relaxed);
     hak_lock_drop(&hak_supers.lock);
     return bytes;

@@ -1,5 +1,5 @@
 /*
- * range.c - the window, the heap slots and the range's figures.
+ * range.c - the window and the range's figures.
  */
 #include "range.h"
 
@@ -11,20 +11,8 @@
 
 struct hak_range hak_range = {.base = HAK_NO_BASE};
 
-/* A slot a heap has left holds the id of the next free one. */
-struct free_slot {
-    uint32_t next;
-};
-
 /* Under the lock. */
-static bool tried;          /* init has run */
-static size_t heap_meta;    /* bytes of heap slots mapped */
-static uint32_t heap_limit; /* heap slots that there may be */
-static uint32_t heap_free;  /* first free slot, 0: none */
-static struct hak_intent heap_intent;
-
-/* Heap slots ever taken; written under the lock, read by any thread. */
-static _Atomic(uint32_t) heap_count;
+static bool tried; /* init has run */
 
 /* ---- the window ----------------------------------------------------------- */
 
@@ -77,7 +65,7 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     hak_range.backs = (uint8_t *)parts[HAK_PART_BACKS].at;
     hak_range.slabs = (struct hak_slab *)(void *)(start + layout->slabs);
     hak_range.heap_slots = start + layout->heaps;
-    heap_limit = heaps_of(size);
+    hak_slots_limit(heaps_of(size));
 }
 
 /* Searches begin behind the tags' own superslabs, which are never free. */
@@ -220,80 +208,14 @@ bool hak_range_init(void)
     return hak_range.size != 0;
 }
 
-/* ---- heap slots --------------------------------------------------------- */
-
-static bool map_slots(uint32_t count)
-{
-    enum hak_os_claim claim;
-
-    HAK_HELD(&hak_supers.lock);
-    if ((size_t)count * HAK_HEAP_SLOT <= heap_meta) {
-        return true;
-    }
-    claim = hak_claim_noted(&heap_intent, hak_range.heap_slots + heap_meta,
-                            HAK_META_STEP);
-    if (claim == HAK_OS_TAKEN) { /* there are no more, for good */
-        heap_limit = heap_count;
-    }
-    if (claim == HAK_OS_CLAIMED) {
-        heap_meta += HAK_META_STEP;
-        hak_lock_step();
-        heap_intent.at = NULL;
-    }
-    return claim == HAK_OS_CLAIMED;
-}
-
-static void *heap_take_locked(uint32_t *id)
-{
-    struct free_slot *slot;
-
-    HAK_HELD(&hak_supers.lock);
-    if (heap_free != 0) {
-        *id = heap_free;
-        slot = hak_range_heap(heap_free);
-        heap_free = slot->next;
-        return slot;
-    }
-    if (heap_count == heap_limit || !map_slots(heap_count + 1)) {
-        return NULL;
-    }
-    *id = atomic_fetch_add(&heap_count, 1) + 1;
-    return hak_range_heap(*id);
-}
-
-void *hak_range_heap_take(uint32_t *id)
-{
-    void *slot;
-
-    hak_lock_take(&hak_supers.lock);
-    slot = heap_take_locked(id);
-    hak_lock_drop(&hak_supers.lock);
-    return slot;
-}
-
-void hak_range_heap_give(uint32_t id)
-{
-    struct free_slot *slot = hak_range_heap(id);
-
-    hak_lock_take(&hak_supers.lock);
-    HAK_HELD(&hak_supers.lock);
-    slot->next = heap_free;
-    heap_free = id;
-    hak_lock_drop(&hak_supers.lock);
-}
-
-uint32_t hak_range_heap_count(void)
-{
-    return atomic_load(&heap_count);
-}
-
-/* ---- figures and fork --------------------------------------------------- */
+/* ---- statistics and fork ------------------------------------------------ */
 
 void hak_range_figures(struct hak_range_figures *out)
 {
     hak_lock_take(&hak_supers.lock);
     *out = hak_supers.figures;
     out->populated = hak_range_populated();
+    out->heaps_kept = hak_slots_kept();
     hak_lock_drop(&hak_supers.lock);
 }
 
@@ -304,14 +226,12 @@ bool hak_range_forked(void)
 
 /*
  * A ghost held the lock. If it was choosing the window, that is done anew (what
- * it had mapped is lost). The list of free slots may be half done and is not
- * made again: a slot that the forking thread has just taken looks like a free
- * one. A slot taken by a ghost and not counted is taken again. A superslab that
- * it had mapped and not noted is met as somebody else's.
+ * it had mapped is lost). A superslab that it had mapped and not noted is met
+ * as somebody else's.
  */
 void hak_range_mend(void)
 {
-    heap_free = 0;
+    hak_slots_mend();
     if (hak_range.window == 0) {
         tried = false;
         hak_range.size = 0;

@@ -29,9 +29,9 @@
  * Slabs and single superslabs are taken from the low end of the extent, runs of
  * superslabs from its high end, so that they seldom stand in each other's way.
  *
- * range.c has the window, the tags and the heap slots; claims.c the superslabs'
- * mappings; supers.c who has which slab, wholes.c which superslab; purge.c
- * gives memory back to the system after a while.
+ * range.c has the window and the tags; slots.c the heap slots; claims.c the
+ * superslabs' mappings; supers.c who has which slab, wholes.c which superslab;
+ * purge.c gives memory back to the system after a while.
  */
 #ifndef HAK_RANGE_H
 #define HAK_RANGE_H
@@ -518,15 +518,21 @@ void hak_range_purged(size_t bytes);
 /* Drops the pages of every free slab; returns the bytes. */
 size_t hak_range_purge(void);
 
-/* ---- heap slots, figures, fork: range.c ---------------------------------- */
+/* ---- heap slots: slots.c -------------------------------------------------- */
 
 /*
- * Memory for a heap, HAK_HEAP_SLOT bytes, page-aligned; *id is its number.
- * A reused slot keeps its old contents, a new one is zero. NULL: out of
+ * Memory for a heap, HAK_HEAP_SLOT bytes, page-aligned; *id is its number. A
+ * slot that was used before holds what was left there, or zeros. NULL: out of
  * memory or of slots.
  */
 void *hak_range_heap_take(uint32_t *id);
+
+/*
+ * Gives it back. Its first HAK_HEAP_KEPT pages may stay resident for the next
+ * heap; whoever has touched others has purged them.
+ */
 void hak_range_heap_give(uint32_t id);
+#define HAK_HEAP_KEPT 2
 
 /* The heap slot with this id, which was taken at some time. */
 HAK_INLINE void *hak_range_heap(uint32_t id)
@@ -536,6 +542,15 @@ HAK_INLINE void *hak_range_heap(uint32_t id)
 
 /* How many heap slots were ever taken: their ids are 1 to this. */
 uint32_t hak_range_heap_count(void);
+
+/*
+ * The first id above `id` whose slot is in use, or 0: a walk over all heaps
+ * begins with 0. Any thread; slots that are taken meanwhile may be left out.
+ * (The pages of the others have nothing to say, and a look costs a page fault.)
+ */
+uint32_t hak_range_heap_next(uint32_t id);
+
+/* ---- figures, fork: range.c ----------------------------------------------- */
 
 /* What a lane counts, in the order of its figures in hakmem_stats.def. */
 struct hak_lane_figures {
@@ -550,6 +565,7 @@ struct hak_range_figures {
     uint64_t purges;
     size_t held[HAK_LANES]; /* bytes of slabs and superslabs */
     size_t held_peak[HAK_LANES];
+    size_t heaps_kept; /* bytes at the most, see hak_range_heap_give */
 };
 void hak_range_figures(struct hak_range_figures *figures);
 

@@ -60,12 +60,11 @@ static void add_past_counts(struct hak_lane_figures *lanes)
 
 static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
 {
-    uint32_t count = hak_range_heap_count();
     struct hak_range_figures range;
 
     hak_ace_figures(&lanes[HAK_LANE_ACE]);
     hak_huge_figures(&lanes[HAK_LANE_HUGE]);
-    for (uint32_t id = 1; id <= count; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         const struct hak_heap *heap = hak_range_heap(id);
 
         if (atomic_load(&heap->state) != HAK_HEAP_FREE) {
@@ -115,9 +114,7 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
 
 static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
 {
-    uint32_t count = hak_range_heap_count();
-
-    for (uint32_t id = 1; id <= count; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         const struct hak_heap *heap = hak_range_heap(id);
         uint32_t state = atomic_load(&heap->state);
 
@@ -171,6 +168,7 @@ static void add_range(hak_stats_t *stats)
     stats->populated_bytes = range.populated;
     stats->purged_bytes = range.purged;
     stats->purges = range.purges;
+    stats->heaps_kept_bytes = range.heaps_kept;
 }
 
 int hak_stats(hak_stats_t *stats)

@@ -1,6 +1,6 @@
 /*
- * supers.h - what range.c, claims.c, supers.c, wholes.c and purge.c share; for
- * no other file.
+ * supers.h - what range.c, slots.c, claims.c, supers.c, wholes.c and purge.c
+ * share; for no other file.
  *
  * Layer 3. A superslab's life:
  *
@@ -207,6 +207,33 @@ size_t hak_super_unmap_spare(void);
  */
 uint32_t hak_super_open(void);
 
+/*
+ * Superslabs first..first+count-1 may be fresh. Where a whole step of
+ * descriptors (HAK_META_STEP) is of fresh ones, these and their tags go back to
+ * the system: a claim takes no notice of the former, the latter are 0 anyway.
+ */
+void hak_super_drop_meta(uint32_t first, uint32_t count);
+
+/* ---- slots.c; the caller holds the lock ---------------------------------- */
+
+/* So many heap slots are the most. */
+void hak_slots_limit(uint32_t most);
+
+/* Gives the pages of the kept slots back; the bytes, at the most. */
+size_t hak_slots_purge(void);
+
+/*
+ * The same if they have been idle for `delay` ms at the time `now`. When to ask
+ * again; 0: nothing is kept.
+ */
+uint32_t hak_slots_tick(uint32_t now, uint32_t delay);
+
+/* Bytes of the kept slots' pages, at the most. */
+size_t hak_slots_kept(void);
+
+/* What a ghost (lock.h) has left. */
+void hak_slots_mend(void);
+
 /* ---- supers.c ------------------------------------------------------------ */
 
 /* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part. */
@@ -218,5 +245,8 @@ size_t hak_super_resident(uint32_t i);
 
 /* purge.c: superslab i has got something warm. Caller holds the lock. */
 void hak_purge_wanted(uint32_t i);
+
+/* purge.c: something else came back at the time `now`. Caller holds the lock. */
+void hak_purge_at(uint32_t now);
 
 #endif /* HAK_SUPERS_H */

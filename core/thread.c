@@ -113,11 +113,11 @@ static bool wants_seal(const struct hak_heap *heap, uint32_t state)
  * In the child, before it allocates: heaps that are to be sealed. Free slabs
  * have their pages dropped, as the parent's are no better than fresh ones.
  */
-static void fork_seal(uint32_t count)
+static void fork_seal(void)
 {
     bool any = false;
 
-    for (uint32_t id = 1; id <= count; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
         uint32_t state = atomic_load(&heap->state);
 
@@ -148,9 +148,9 @@ static bool is_sound(struct hak_heap *heap)
 }
 
 /* The heaps of threads that do not exist here are parked. */
-static void park_ghosts(uint32_t count)
+static void park_ghosts(void)
 {
-    for (uint32_t id = 1; id <= count; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
         if (heap != hak_self && atomic_load(&heap->state) == HAK_HEAP_OWNED &&
@@ -166,10 +166,8 @@ static void park_ghosts(uint32_t count)
  */
 static void mend(void)
 {
-    uint32_t count = hak_range_heap_count();
-
     parked = 0;
-    for (uint32_t id = 1; id <= count; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_PARKED && is_sound(heap)) {
@@ -186,7 +184,6 @@ static void mend(void)
  */
 static void fork_child(void)
 {
-    uint32_t count = hak_range_heap_count();
     bool none;
 
     hak_lock_forked();
@@ -197,8 +194,8 @@ static void fork_child(void)
     none = hak_lock_settle(&lock) && none;
     if (none) {
         hak_lock_take(&lock);
-        fork_seal(count);
-        park_ghosts(count);
+        fork_seal();
+        park_ghosts();
         hak_lock_drop(&lock);
     }
 }

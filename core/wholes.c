@@ -532,6 +532,7 @@ void hak_range_super_gone(uint32_t super, enum hak_lane lane)
 {
     hak_lock_take(&hak_supers.lock);
     hak_super_forget(super);
+    hak_super_drop_meta(super, 1);
     hak_supers.at[super].used = 0;
     hak_super_changed(super);
     hak_super_may_start(super);

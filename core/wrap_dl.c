@@ -25,10 +25,10 @@
 #include <features.h>
 
 #include "options.h"
+#include "stub.h"
 #include "wrap.h"
 
-#if defined(__GLIBC__) && defined(__LP64__) &&                                 \
-    (defined(__x86_64__) || defined(__aarch64__))
+#if defined(__GLIBC__) && HAK_HAS_STUBS
 
 #include <gnu/lib-names.h>
 #include <malloc.h>
@@ -36,8 +36,6 @@
 #include <string.h>
 
 #define WEAK __attribute__((weak))
-/* Called by the stubs alone. */
-#define STUB_ONLY __attribute__((used, visibility("hidden")))
 
 /* ---- the real functions ------------------------------------------------- */
 
@@ -226,13 +224,9 @@ static bool is_libcs(const char *name, const void *p)
 
 /* ---- the stubs' decisions ----------------------------------------------- */
 
-/*
- * Each gets the arguments of a call, which it may change, and returns the
- * function to jump to with them. NULL: args[0] is the call's result.
- */
-STUB_ONLY hak_function *hak_wrap_dlopen(uintptr_t *args);
-STUB_ONLY hak_function *hak_wrap_dlmopen(uintptr_t *args);
-STUB_ONLY hak_function *hak_wrap_dlsym(uintptr_t *args);
+HAK_STUB_ONLY hak_function *hak_wrap_dlopen(uintptr_t *args);
+HAK_STUB_ONLY hak_function *hak_wrap_dlmopen(uintptr_t *args);
+HAK_STUB_ONLY hak_function *hak_wrap_dlsym(uintptr_t *args);
 
 static hak_function *pass_on(enum function which, uintptr_t *args)
 {
@@ -291,66 +285,8 @@ hak_function *hak_wrap_dlsym(uintptr_t *args)
 
 /* ---- the stubs ---------------------------------------------------------- */
 
-#define STUB_HEAD(name)                                                        \
-    ".text\n"                                                                  \
-    ".weak " name "\n"                                                         \
-    ".type " name ", %function\n"                                              \
-    ".p2align 4\n" name ":\n"                                                  \
-    ".cfi_startproc\n"
-
-#define STUB_FOOT(name)                                                        \
-    ".cfi_endproc\n"                                                           \
-    ".size " name ", . - " name "\n"
-
-#ifdef __x86_64__
-#define STUB(name)                                                             \
-    __asm__(STUB_HEAD(name) "endbr64\n"                                        \
-                            "pushq %rdx\n"                                     \
-                            ".cfi_adjust_cfa_offset 8\n"                       \
-                            "pushq %rsi\n"                                     \
-                            ".cfi_adjust_cfa_offset 8\n"                       \
-                            "pushq %rdi\n"                                     \
-                            ".cfi_adjust_cfa_offset 8\n"                       \
-                            "movq %rsp, %rdi\n"                                \
-                            "call hak_wrap_" name "\n"                         \
-                            "popq %rdi\n"                                      \
-                            ".cfi_adjust_cfa_offset -8\n"                      \
-                            "popq %rsi\n"                                      \
-                            ".cfi_adjust_cfa_offset -8\n"                      \
-                            "popq %rdx\n"                                      \
-                            ".cfi_adjust_cfa_offset -8\n"                      \
-                            "testq %rax, %rax\n"                               \
-                            "jz 1f\n"                                          \
-                            "jmpq *%rax\n"                                     \
-                            "1: movq %rdi, %rax\n"                             \
-                            "ret\n" STUB_FOOT(name))
-#else
-/* hint #34 is `bti c`; x16 is a register that may jump to one. */
-#define STUB(name)                                                             \
-    __asm__(STUB_HEAD(name) "hint #34\n"                                       \
-                            "stp x29, x30, [sp, #-48]!\n"                      \
-                            ".cfi_def_cfa_offset 48\n"                         \
-                            ".cfi_offset x29, -48\n"                           \
-                            ".cfi_offset x30, -40\n"                           \
-                            "mov x29, sp\n"                                    \
-                            "stp x0, x1, [sp, #16]\n"                          \
-                            "str x2, [sp, #32]\n"                              \
-                            "add x0, sp, #16\n"                                \
-                            "bl hak_wrap_" name "\n"                           \
-                            "mov x16, x0\n"                                    \
-                            "ldp x0, x1, [sp, #16]\n"                          \
-                            "ldr x2, [sp, #32]\n"                              \
-                            "ldp x29, x30, [sp], #48\n"                        \
-                            ".cfi_restore x30\n"                               \
-                            ".cfi_restore x29\n"                               \
-                            ".cfi_def_cfa_offset 0\n"                          \
-                            "cbz x16, 1f\n"                                    \
-                            "br x16\n"                                         \
-                            "1: ret\n" STUB_FOOT(name))
-#endif
-
-STUB("dlopen");
-STUB("dlmopen");
-STUB("dlsym");
+HAK_STUB(".weak dlopen", "dlopen", "hak_wrap_dlopen");
+HAK_STUB(".weak dlmopen", "dlmopen", "hak_wrap_dlmopen");
+HAK_STUB(".weak dlsym", "dlsym", "hak_wrap_dlsym");
 
 #endif /* a machine that there are stubs for */

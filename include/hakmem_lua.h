@@ -1,12 +1,48 @@
 /*
  * hakmem_lua.h - HAKMEM for Lua 5.4.
  *
- *     lua_State *L = lua_newstate(hak_lua_alloc, NULL);     // simplest
+ * The simplest: lua_State *L = lua_newstate(hak_lua_alloc, NULL). The best, a
+ * heap for each state, with a limit:
  *
- *     hak_lua_config config = {.size = sizeof config, .limit = 8 << 20};
- *     lua_State *L = hak_lua_newstate(&config);             // best
- *     ...
- *     hak_lua_close(L);
+ *     #include <hakmem_lua.h>
+ *     #include <lauxlib.h>
+ *     #include <lualib.h>
+ *     #include <stdio.h>
+ *
+ *     static int run(lua_State *L) // all that may run out of memory
+ *     {
+ *         luaL_openlibs(L);
+ *         if (luaL_loadfile(L, lua_touserdata(L, 1)) != LUA_OK) {
+ *             return lua_error(L);
+ *         }
+ *         lua_call(L, 0, 0);
+ *         return 0;
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         hak_lua_config config = {.size = sizeof config,
+ *                                  .limit = 8 << 20,
+ *                                  .reserve = 64 << 10,
+ *                                  .name = "player 17"};
+ *         lua_State *L = argc > 1 ? hak_lua_newstate(&config) : NULL;
+ *         int status;
+ *
+ *         if (L == NULL) {
+ *             return 2;
+ *         }
+ *         lua_pushcfunction(L, run);
+ *         lua_pushlightuserdata(L, argv[1]);
+ *         status = lua_pcall(L, 1, 0, 0);
+ *         if (status != LUA_OK) {
+ *             fprintf(stderr, "%s\n", lua_tostring(L, -1));
+ *         }
+ *         hak_lua_close(L); // instead of lua_close
+ *         return status != LUA_OK;
+ *     }
+ *
+ * Under a limit any call that allocates may raise an error, luaL_openlibs too:
+ * outside of a protected call that ends the program.
  *
  * Blocks of every size come from HAKMEM's lanes; what these refuse, and with
  * `lanes` tiny all above 1024 B, comes from the fallback: the system's realloc
@@ -41,6 +77,7 @@ typedef struct hak_lua_config {
     size_t limit;        /* bytes the state may hold, 0: no limit */
     const char *name;    /* at most 31 bytes kept, for reports; or NULL */
     hak_lua_lanes lanes; /* which sizes go to HAKMEM */
+    size_t reserve;      /* bytes above limit, see hak_lua_heap_reserve */
 } hak_lua_config;
 
 /* Lua's types of objects, as lua_Alloc is told them (ptr NULL: osize). */
@@ -59,24 +96,54 @@ enum {
 /*
  * Figures of one heap. live_bytes and peak_bytes count what Lua asked for,
  * so that in a state made by hak_lua_newstate live_bytes equals
- * collectgarbage("count") * 1024.
+ * collectgarbage("count") * 1024. What is marked as deprecated goes with the
+ * next version.
  */
 typedef struct hak_lua_stats {
     size_t size; /* set to sizeof(hak_lua_stats) before the call */
     size_t limit;
-    size_t live_bytes;
-    size_t peak_bytes;
+    size_t live_bytes;        /* asked for and not freed */
+    size_t peak_bytes;        /* the most that ever was */
     uint64_t calls;           /* calls that asked for something or freed it */
-    uint64_t tiny;            /* of them: served by the Tiny lane */
-    uint64_t large;           /* served by the lanes above Tiny */
+    uint64_t tiny;            /* deprecated: tiny_allocs + tiny_frees */
+    uint64_t large;           /* deprecated: larger_allocs + larger_frees */
     uint64_t fallback_large;  /* served by the fallback: not ours by `lanes` */
     uint64_t fallback_memory; /* ... : the core was out of memory */
-    uint64_t foreign;         /* frees and resizes of blocks it made */
-    uint64_t refused;         /* calls refused by the limit */
-    uint64_t slabs;           /* slabs of 64 KB held now, of Tiny and Pool */
-    uint64_t type_count[HAK_LUA_TYPES]; /* objects made, by type */
-    uint64_t type_bytes[HAK_LUA_TYPES]; /* bytes asked for, by type */
+    union {
+        uint64_t foreign_frees; /* frees and resizes of blocks it made */
+        uint64_t foreign;       /* deprecated */
+    };
+    union {
+        uint64_t limit_refusals; /* calls refused by the limit */
+        uint64_t refused;        /* deprecated */
+    };
+    uint64_t slabs; /* slabs of 64 KB held now, of Tiny and Pool */
+    uint64_t type_count[HAK_LUA_TYPES]; /* blocks ever made, by type */
+    uint64_t type_bytes[HAK_LUA_TYPES]; /* their bytes when they were made */
+    uint64_t tiny_allocs;               /* of calls: served by the Tiny lane */
+    uint64_t tiny_frees;                /* ... : blocks given back to it */
+    uint64_t larger_allocs; /* served by the lanes above Tiny, resized too */
+    uint64_t larger_frees;  /* blocks given back to them */
+    uint64_t held_bytes;    /* what the lanes hold for the heap's blocks */
 } hak_lua_stats;
+
+/* What there is of one type, and what was ever made of it. */
+typedef struct hak_lua_type {
+    uint64_t live_count; /* objects; garbage counts until it is collected */
+    uint64_t live_bytes; /* of these objects, with their parts: */
+    uint64_t part_bytes; /* a table's array and hash part, a thread's stack and
+                            calls, a prototype's code, constants and debug
+                            information; the table of all strings */
+    uint64_t made_count; /* ever made (0: the state has no heap of its own) */
+    uint64_t made_bytes; /* bytes of them when they were made, without parts */
+} hak_lua_type;
+
+/* The types' live_bytes add up to live_bytes, which is Lua's own count. */
+typedef struct hak_lua_types {
+    size_t size; /* set to sizeof(hak_lua_types) before the call */
+    size_t live_bytes;
+    hak_lua_type type[HAK_LUA_TYPES];
+} hak_lua_types;
 
 /*
  * A lua_Alloc (its contract is in Lua's manual, section 4.6). ud is a
@@ -96,9 +163,9 @@ HAK_API hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config);
 /*
  * Ends a heap after lua_close of its state. If blocks are still live, says so
  * in one line on standard error (a leak report); all blocks of HAKMEM's are
- * released slab by slab, live ones of the fallback are lost. NULL does
- * nothing. Not for the heap of a switched state, which ends itself
- * (hak_lua_switch).
+ * released slab by slab, live ones of the fallback are lost, and nothing of the
+ * heap stays in memory but a page or two for the next one. NULL does nothing.
+ * Not for the heap of a switched state, which ends itself (hak_lua_switch).
  */
 HAK_API void hak_lua_heap_delete(hak_lua_heap *heap);
 
@@ -109,15 +176,22 @@ HAK_API void hak_lua_heap_delete(hak_lua_heap *heap);
  */
 HAK_API lua_State *hak_lua_newstate(const hak_lua_config *config);
 
-/* lua_close(L), then the end of its heap if it has one. */
+/*
+ * lua_close(L), with the reserve open for finalizers, then the end of its heap
+ * if it has one, also if the state was switched: with a leak report.
+ */
 HAK_API void hak_lua_close(lua_State *L);
 
 /*
  * Moves a running state to HAKMEM. Blocks it already has go back, each when
  * its time comes, to the allocator that made them, which also becomes the
- * fallback. The switch can't be undone; the heap ends itself when lua_close
- * frees the state. Returns the heap, the state's present one if it has been
- * on a heap of ours already, or NULL with ENOMEM or EINVAL.
+ * fallback. The switch can't be undone. The heap ends itself: when lua_close
+ * has freed the block that the main thread lies in and nothing is live. What
+ * is live then, blocks that C code took by lua_getallocf, is said in one line
+ * on standard error, and the heap ends with the last of them. (hak_lua_close
+ * ends it in any case.) Returns the heap, the state's present one if it has
+ * been on a heap of ours already, or NULL with ENOMEM or EINVAL, and the state
+ * keeps its allocator.
  */
 HAK_API hak_lua_heap *hak_lua_switch(lua_State *L,
                                      const hak_lua_config *config);
@@ -125,14 +199,112 @@ HAK_API hak_lua_heap *hak_lua_switch(lua_State *L,
 /* The heap of a state, or NULL if it has none. */
 HAK_API hak_lua_heap *hak_lua_heap_of(lua_State *L);
 
-/* Fills *stats. Returns 0, or -1 with EINVAL if stats->size is wrong. */
+/*
+ * Fills *stats. Any thread may ask while the heap is there; what another
+ * thread's state does meanwhile may be in one figure and not yet in the next.
+ * Returns 0, or -1 with EINVAL if stats->size is wrong (that of an older
+ * version of the struct is right).
+ */
 HAK_API int hak_lua_heap_stats(const hak_lua_heap *heap, hak_lua_stats *stats);
 
 /*
- * Sets the limit in bytes (0: none); returns the one before. A limit below
+ * Bytes of the heap that are in memory now, by asking the system about each
+ * stretch of its slabs (some microseconds, a millisecond for 100 MB). Any
+ * thread may ask. 0: the heap has been deleted, see hak_lua_visit.
+ */
+HAK_API size_t hak_lua_heap_resident(const hak_lua_heap *heap);
+
+/*
+ * Answers what fills a state: its live objects by type, counted by a walk over
+ * the collector's lists. Works on every state, whatever its allocator; L may be
+ * any of its threads. Nothing is allocated, changed or collected; time is that
+ * of a walk (10 to 50 ns an object). For the thread that runs the state, where
+ * it might call Lua or while a lua_Alloc is asked for more: what is being made
+ * there counts as HAK_LUA_OTHER, as buffers of the parser do. Returns 0, or -1:
+ * EINVAL if types->size is wrong; ENOTSUP if this Lua is not laid out as 5.4.1
+ * to 5.4.8 are by default, which is tried at the first call on a state made for
+ * that; ENOMEM if there is no memory for that.
+ */
+HAK_API int hak_lua_count_types(lua_State *L, hak_lua_types *types);
+
+/*
+ * Called by hak_lua_each for one heap; `name` and `stats` are valid until it
+ * returns. `heap` may have been deleted by now: it tells heaps apart, and
+ * hak_lua_heap_resident may be asked about it. A value other than 0 ends the
+ * walk.
+ */
+typedef int hak_lua_visit(void *ud, const hak_lua_heap *heap, const char *name,
+                          const hak_lua_stats *stats);
+
+/*
+ * Calls `visit` for every heap of the process (of this copy of the library),
+ * those of switched states and of other threads too, with its name ("": it has
+ * none) and its figures as of that moment. Any thread may ask. No lock is held
+ * while `visit` runs: it may do what it likes, make and delete heaps, or leave
+ * by lua_error. Heaps made or deleted meanwhile are seen or not. A heap is not
+ * deleted while its figures are read: hak_lua_heap_delete waits for that.
+ * Returns what ended the walk, or 0.
+ */
+HAK_API int hak_lua_each(hak_lua_visit *visit, void *ud);
+
+/*
+ * Sets the hard limit in bytes (0: none); returns the one before. A limit below
  * what is live refuses every further growth until enough is freed.
  */
 HAK_API size_t hak_lua_heap_limit(hak_lua_heap *heap, size_t limit);
+
+/*
+ * A reserve of bytes above the limit (0, as a heap begins: none), so that a
+ * state which ran into it can still report its error, run finalizers and
+ * close. It opens when a request has been refused in the end, that is when Lua
+ * has collected and asked once more, or has given up, and in hak_lua_close; it
+ * closes when what is live has fallen to 15/16 of the limit. While it is open
+ * requests are refused only beyond limit + reserve. A soft limit whose callback
+ * refuses has the reserve above it likewise. Called by the thread that uses the
+ * heap. Returns 0, or -1 with EINVAL (heap is NULL) or ENOMEM.
+ */
+HAK_API int hak_lua_heap_reserve(hak_lua_heap *heap, size_t bytes);
+
+/* What a soft limit's callback is told; all sizes in bytes. */
+typedef struct hak_lua_need {
+    size_t size;       /* sizeof(hak_lua_need) */
+    size_t bytes;      /* that what is live is to grow by */
+    size_t live_bytes; /* now */
+    size_t soft_limit;
+    size_t limit;  /* 0: none */
+    int collected; /* Lua has collected all garbage for this request */
+} hak_lua_need;
+
+/* Answers of the callback; a number above both is the new soft limit. */
+#define HAK_LUA_REFUSE ((size_t)0)
+#define HAK_LUA_COLLECT ((size_t)1)
+#define HAK_LUA_NO_LIMIT ((size_t)-1)
+
+/*
+ * Called when a request would take what is live beyond the soft limit. Returns
+ *   - a larger soft limit in bytes (HAK_LUA_NO_LIMIT: none any more): it holds
+ *     from now on, and the request is looked at again, under the hard limit too;
+ *   - HAK_LUA_COLLECT: let Lua collect first. If the request still does not fit
+ *     the callback is asked again, with `collected` set, where this answer is
+ *     HAK_LUA_REFUSE. Requests that Lua does not repeat, of luaL_Buffer for
+ *     one, fail;
+ *   - HAK_LUA_REFUSE: the request fails, when Lua has collected and it still
+ *     does not fit: "not enough memory". So does a number that is no larger.
+ * It runs inside of lua_Alloc, in the middle of an operation of Lua's: it may
+ * use the heap's functions (hak_lua_heap_stats, hak_lua_heap_limit), but no
+ * function of Lua's on this state, and must return.
+ */
+typedef size_t (*hak_lua_on_limit)(void *arg, hak_lua_heap *heap,
+                                   const hak_lua_need *need);
+
+/*
+ * Sets the soft limit in bytes and its callback; 0 and NULL remove both. One of
+ * them alone is an error. A soft limit above the hard one is never met. Called
+ * by the thread that uses the heap. Returns 0, or -1 with EINVAL or ENOMEM, and
+ * what was set before stays.
+ */
+HAK_API int hak_lua_heap_on_limit(hak_lua_heap *heap, size_t soft_limit,
+                                  hak_lua_on_limit callback, void *arg);
 
 /* Gives the heap's idle memory back to the system; returns the bytes. */
 HAK_API size_t hak_lua_heap_trim(hak_lua_heap *heap);

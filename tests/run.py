@@ -69,6 +69,8 @@ def environment(build, variant, logs):
     env.setdefault("HAKMEM_TEST_DIR", str(ROOT / "tests" / "lua"))
     if variant == "valgrind":
         env.setdefault("HAKMEM_TEST_SCALE", "20")
+        env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (
+            str(build / "tests" / "nogit"), env.get("LD_LIBRARY_PATH"))))
     if variant in SANITIZERS:
         name, options = SANITIZERS[variant]
         parts = [options, f"log_path={logs}/log", env.get(name, "")]

@@ -96,10 +96,15 @@ HAK_INLINE void count_type(struct hak_lua_heap *lua, size_t tag, size_t size)
 
 /* ---- slow paths of a state on its own heap ------------------------------ */
 
-/* Whether the limit lets `more` bytes in; counts a refusal. */
-static bool admit(struct hak_lua_heap *lua, size_t more)
+/*
+ * Whether the limits let a request in that takes `more` bytes; counts a
+ * refusal.
+ */
+static bool admit(struct hak_lua_heap *lua, const void *ptr, size_t nsize,
+                  size_t more)
 {
-    if (more <= PTRDIFF_MAX && hak_lua_live(lua) + more <= lua->limit) {
+    if (more <= PTRDIFF_MAX && (hak_lua_live(lua) + more <= lua->stop ||
+                                hak_lua_bounds_admit(lua, ptr, nsize, more))) {
         return true;
     }
     lua->refused++;
@@ -158,7 +163,7 @@ SLOW void *new_slow(struct hak_lua_heap *lua, void *ptr, size_t tag,
 {
     void *p;
 
-    if (!admit(lua, nsize)) {
+    if (!admit(lua, ptr, nsize, nsize)) {
         return NULL;
     }
     p = from_lanes(lua, nsize);
@@ -190,14 +195,14 @@ SLOW void *new_peak(struct hak_lua_heap *lua, void *ptr, size_t tag,
     size_t live = hak_lua_live(lua);
     void *p;
 
-    if (HAK_UNLIKELY(live > lua->limit)) {
+    if (HAK_UNLIKELY(live > lua->stop)) {
         return new_again(lua, ptr, tag, nsize);
     }
     p = hak_bin_pop(bin_for(lua, nsize));
     if (HAK_UNLIKELY(p == NULL)) {
         return new_again(lua, ptr, tag, nsize);
     }
-    lua->gate = live; /* the peak, as long as it is below the limit */
+    lua->gate = live; /* the peak, as long as it is below `stop` */
     lua->headroom = 0;
     count_type(lua, tag, nsize);
     return p;
@@ -234,9 +239,10 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
     } else {
         lua->foreign++;
         lua->fallback(lua->fallback_ud, ptr, osize, nsize);
-        if (ptr == lua->main_block) {
-            hak_lua_heap_end(lua);
-        }
+    }
+    if (HAK_UNLIKELY(lua->main != NULL &&
+                     (kind == HAK_LUA_FOREIGN || lua->gone))) {
+        hak_lua_heap_freed(lua, ptr, osize);
     }
     return NULL;
 }
@@ -363,7 +369,7 @@ SLOW void *resize_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
     unsigned kind;
     void *p;
 
-    if (nsize > osize && !admit(lua, nsize - osize)) {
+    if (nsize > osize && !admit(lua, ptr, nsize, nsize - osize)) {
         return NULL;
     }
     if (((osize - 1) | (nsize - 1)) < HAK_LANE_TINY_MAX && in_range(lua, ptr)) {

@@ -5,10 +5,15 @@
  * Lua hands us, leads to both without a load. One thread at a time uses it.
  *
  * Accounting, in bytes that Lua asked for: what is live is gate - headroom,
- * and gate is the most that was ever live, or the limit if that is less. An allocation takes its size from headroom,
+ * and gate is the most that was ever live, or `stop` if that is less. An allocation takes its size from headroom,
  * one instruction whose sign says that the peak rises or the limit is met;
  * the slow path then puts it back and looks. Between calls headroom >= 0,
- * unless the limit was set below what is live.
+ * unless `stop` was set below what is live.
+ *
+ * A switched state's end: the block that its main thread lies in is freed last,
+ * wherever in it that lies. The heap ends then, or if something is live, when
+ * that is freed. Blocks that the state's C code had from the allocator before,
+ * which Lua does not count, make `live` too small, below 0 at the end.
  */
 #ifndef HAK_LUA_HEAP_H
 #define HAK_LUA_HEAP_H
@@ -32,14 +37,20 @@ struct hak_lua_heap {
     size_t gate;
     size_t peak;  /* when the gate was last set; see hak_lua_peak */
     size_t limit; /* SIZE_MAX: none */
+    size_t stop;  /* up to here nobody is asked; see hak_lua_bounds.c */
     size_t most;  /* larger sizes are the fallback's */
     /* Who serves what we don't, and made what the state had before us. */
     lua_Alloc fallback;
     void *fallback_ud;
-    void *main_block; /* switched states: its free is the state's end */
-    uint64_t large, fallback_large, fallback_memory, foreign, refused;
+    struct hak_lua_bounds *bounds; /* reserve and soft limit, or NULL */
+    const void *main; /* switched states: the main thread, or where it was */
+    bool gone;        /* its block has been freed: live blocks are leaks */
+    bool closing;     /* hak_lua_close ends the heap */
+    uint64_t larger_allocs, larger_frees;
+    uint64_t fallback_large, fallback_memory, foreign, refused;
     uint64_t type_count[HAK_LUA_TAGS];
     uint64_t type_bytes[HAK_LUA_TAGS];
+    _Atomic(const void *) mark; /* hak_lua_each's: a Lua heap, in use */
 };
 
 _Static_assert(sizeof(struct hak_lua_heap) <= HAK_HEAP_EXTRA,
@@ -61,13 +72,13 @@ HAK_INLINE size_t hak_lua_peak(const struct hak_lua_heap *lua)
     return hak_max(lua->peak, lua->gate);
 }
 
-/* Moves the gate to min(peak, limit), what is live staying the same. */
+/* Moves the gate to min(peak, stop), what is live staying the same. */
 HAK_INLINE void hak_lua_set_gate(struct hak_lua_heap *lua)
 {
     size_t live = hak_lua_live(lua);
 
     lua->peak = hak_lua_peak(lua);
-    lua->gate = hak_min(lua->peak, lua->limit);
+    lua->gate = hak_min(lua->peak, lua->stop);
     lua->headroom = (int64_t)(lua->gate - live);
 }
 
@@ -97,6 +108,24 @@ void hak_lua_large_free(struct hak_lua_heap *lua, void *p);
 void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
                            size_t nsize);
 
+/* ---- hak_lua_bounds.c: the limits ----------------------------------------- */
+
+/*
+ * Whether a request beyond `stop` (ptr and nsize as lua_Alloc has them) that
+ * takes `more` bytes is let in.
+ */
+bool hak_lua_bounds_admit(struct hak_lua_heap *lua, const void *ptr,
+                          size_t nsize, size_t more);
+
+/* A limit has been set: `stop` and the gate follow. */
+void hak_lua_bounds_set(struct hak_lua_heap *lua);
+
+/* The reserve in bytes. */
+size_t hak_lua_bounds_reserve(const struct hak_lua_heap *lua);
+
+/* The state is about to be closed: the reserve opens. */
+void hak_lua_bounds_open(struct hak_lua_heap *lua);
+
 /* ---- hak_lua_thread.c: ud NULL, the calling thread's heap ---------------- */
 
 /* The arguments stand as in a lua_Alloc, of which these are the parts. */
@@ -107,6 +136,19 @@ void *hak_lua_thread_free(void *ud, void *ptr, size_t osize, size_t nsize);
 /* The system's realloc and free as a lua_Alloc. */
 void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
 
+/* ---- hak_lua_stats.c ----------------------------------------------------- */
+
+/* From here on hak_lua_each finds the heap, or no longer; it is whole. */
+void hak_lua_list_add(struct hak_lua_heap *lua);
+void hak_lua_list_drop(struct hak_lua_heap *lua);
+
+/* ---- hak_lua_module_stats.c: functions of the module --------------------- */
+
+/* Upvalue 1 is the state's heap. */
+int hak_lua_l_stats(lua_State *L);
+int hak_lua_l_types(lua_State *L);
+int hak_lua_l_heaps(lua_State *L);
+
 /* ---- hak_lua_state.c ------------------------------------------------------ */
 
 /*
@@ -115,7 +157,19 @@ void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
  */
 size_t hak_lua_most(hak_lua_lanes lanes);
 
-/* Ends a heap without a word about what is left in it. */
-void hak_lua_heap_end(struct hak_lua_heap *lua);
+/*
+ * A block that is not ours has been freed in a switched state, or anything when
+ * it is gone: ends the heap if this was the last.
+ */
+void hak_lua_heap_freed(struct hak_lua_heap *lua, const void *ptr,
+                        size_t osize);
+
+/* ---- hak_lua_module.c and its other file, hak_lua_hook.c ------------------ */
+
+/* Adds on_limit and reserve to the module's table on top of the stack. */
+void hak_lua_hook_open(lua_State *L, hak_lua_heap *heap);
+
+/* Pushes a module for a state that could not be given a heap. */
+void hak_lua_hook_without_heap(lua_State *L);
 
 #endif /* HAK_LUA_HEAP_H */

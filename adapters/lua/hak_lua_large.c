@@ -37,7 +37,7 @@ void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size)
     } else {
         p = hak_large_alloc(heap, HAK_LANE_ALIGN, size, &zero, &reason);
     }
-    lua->large += p != NULL;
+    lua->larger_allocs += p != NULL;
     return p;
 }
 
@@ -52,7 +52,7 @@ void *hak_lua_large_copy(struct hak_lua_heap *lua, void *p, size_t n,
         return to != NULL ? memcpy(to, p, hak_min(n, size)) : NULL;
     }
     p = hak_large_copy(hak_lua_core(lua), p, n, size, &reason);
-    lua->large += p != NULL;
+    lua->larger_allocs += p != NULL;
     return p;
 }
 
@@ -72,7 +72,7 @@ void hak_lua_large_free(struct hak_lua_heap *lua, void *p)
     if (HAK_UNLIKELY(!hak_large_free(hak_lua_core(lua), p))) {
         hak_lane_misuse(p, "hak_lua_alloc");
     }
-    lua->large++;
+    lua->larger_frees++;
 }
 
 /* Whether a block with `usable` bytes may stay where it is for nsize. */
@@ -103,6 +103,6 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
         return p;
     }
     p = hak_large_resize(p, nsize);
-    lua->large += p != NULL;
+    lua->larger_allocs += p != NULL;
     return p;
 }

@@ -10,54 +10,11 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
+#include "msg.h"
 
 static hak_lua_heap *heap_of(lua_State *L)
 {
     return lua_touserdata(L, lua_upvalueindex(1));
-}
-
-static void set_number(lua_State *L, const char *key, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, key);
-}
-
-static void push_types(lua_State *L, const hak_lua_stats *stats)
-{
-    static const char *const names[HAK_LUA_TYPES] = {
-        "other",    "string", "table",   "function",
-        "userdata", "thread", "upvalue", "prototype"};
-
-    lua_createtable(L, 0, HAK_LUA_TYPES);
-    for (int i = 0; i < HAK_LUA_TYPES; i++) {
-        lua_createtable(L, 0, 2);
-        set_number(L, "count", stats->type_count[i]);
-        set_number(L, "bytes", stats->type_bytes[i]);
-        lua_setfield(L, -2, names[i]);
-    }
-}
-
-/* hakmem.stats() -> table */
-static int l_stats(lua_State *L)
-{
-    hak_lua_stats stats = {.size = sizeof(stats)};
-
-    hak_lua_heap_stats(heap_of(L), &stats);
-    lua_createtable(L, 0, 12);
-    set_number(L, "limit", stats.limit);
-    set_number(L, "live_bytes", stats.live_bytes);
-    set_number(L, "peak_bytes", stats.peak_bytes);
-    set_number(L, "calls", stats.calls);
-    set_number(L, "tiny", stats.tiny);
-    set_number(L, "large", stats.large);
-    set_number(L, "fallback_large", stats.fallback_large);
-    set_number(L, "fallback_memory", stats.fallback_memory);
-    set_number(L, "foreign", stats.foreign);
-    set_number(L, "refused", stats.refused);
-    set_number(L, "slabs", stats.slabs);
-    push_types(L, &stats);
-    lua_setfield(L, -2, "types");
-    return 1;
 }
 
 /* hakmem.limit([bytes]) -> the limit before; 0 is none */
@@ -86,18 +43,22 @@ static int l_trim(lua_State *L)
 int luaopen_hakmem(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"stats", l_stats}, {"limit", l_limit}, {"trim", l_trim}, {NULL, NULL}};
+        {"stats", hak_lua_l_stats}, {"types", hak_lua_l_types},
+        {"heaps", hak_lua_l_heaps}, {"limit", l_limit},
+        {"trim", l_trim},           {NULL, NULL}};
     hak_lua_heap *heap = hak_lua_switch(L, NULL);
 
     if (heap == NULL) {
-        return luaL_error(L,
-                          "hakmem: no heap could be made (%s); the state "
-                          "keeps its allocator",
-                          strerror(errno));
+        hak_warn("Lua: no heap could be made (%s); the state keeps its "
+                 "allocator",
+                 strerror(errno));
+        hak_lua_hook_without_heap(L);
+        return 1;
     }
     luaL_newlibtable(L, functions);
     lua_pushlightuserdata(L, heap);
     luaL_setfuncs(L, functions, 1);
+    hak_lua_hook_open(L, heap);
     lua_pushstring(L, hak_version());
     lua_setfield(L, -2, "version");
     return 1;

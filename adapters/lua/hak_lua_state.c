@@ -3,7 +3,9 @@
  */
 #include <errno.h>
 #include <lauxlib.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hak_lua_heap.h"
@@ -43,19 +45,29 @@ size_t hak_lua_most(hak_lua_lanes lanes)
 
 /* ---- heaps -------------------------------------------------------------- */
 
-hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
-{
-    hak_heap_config core = {.size = sizeof(core)};
-    struct hak_lua_heap *lua;
-    struct hak_heap *heap;
+/* A config as the first version had it ends where the reserve begins. */
+#define CONFIG_FIRST offsetof(hak_lua_config, reserve)
 
-    if (config != NULL && (config->size != sizeof(*config) ||
-                           config->lanes > HAK_LUA_LANES_ALL)) {
-        errno = EINVAL;
-        return NULL;
+/* Copies *from, or what is meant by NULL; false: it can't be read. */
+static bool read_config(hak_lua_config *config, const hak_lua_config *from)
+{
+    memset(config, 0, sizeof(*config));
+    if (from == NULL) {
+        return true;
     }
-    core.name = config != NULL ? config->name : NULL;
-    heap = hak_heap_new(&core);
+    if (from->size != sizeof(*config) && from->size != CONFIG_FIRST) {
+        return false;
+    }
+    memcpy(config, from, from->size);
+    return config->lanes <= HAK_LUA_LANES_ALL;
+}
+
+static struct hak_lua_heap *new_heap(const hak_lua_config *config)
+{
+    hak_heap_config core = {.size = sizeof(core), .name = config->name};
+    struct hak_heap *heap = hak_heap_new(&core);
+    struct hak_lua_heap *lua;
+
     if (heap == NULL) {
         return NULL;
     }
@@ -67,18 +79,74 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *config)
     lua->base = hak_range.base;
     lua->size = hak_range.window;
     /* Without a range Tiny's bins stay empty; the other lanes don't ask. */
-    lua->most = hak_range.size != 0
-                    ? hak_lua_most(config != NULL ? config->lanes
-                                                  : HAK_LUA_LANES_DEFAULT)
-                    : HAK_LANE_TINY_MAX;
+    lua->most =
+        hak_range.size != 0 ? hak_lua_most(config->lanes) : HAK_LANE_TINY_MAX;
     lua->fallback = hak_lua_system_alloc;
-    hak_lua_heap_limit(lua, config != NULL ? config->limit : 0);
+    hak_lua_heap_limit(lua, config->limit);
+    hak_lua_list_add(lua);
     return lua;
 }
 
-void hak_lua_heap_end(struct hak_lua_heap *lua)
+/* Ends a heap without a word about what is left in it. */
+static void end(struct hak_lua_heap *lua)
 {
+    hak_lua_list_drop(lua);
+    free(lua->bounds);
     hak_heap_delete(hak_lua_core(lua));
+}
+
+hak_lua_heap *hak_lua_heap_new(const hak_lua_config *from)
+{
+    hak_lua_config config;
+    struct hak_lua_heap *lua;
+
+    if (!read_config(&config, from)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    lua = new_heap(&config);
+    if (lua != NULL && config.reserve != 0 &&
+        hak_lua_heap_reserve(lua, config.reserve) != 0) {
+        end(lua);
+        lua = NULL;
+    }
+    return lua;
+}
+
+/* Bytes that nobody frees any more: see hak_lua_heap.h on what is below 0. */
+static size_t leaked(const struct hak_lua_heap *lua)
+{
+    ptrdiff_t live = (ptrdiff_t)hak_lua_live(lua);
+
+    return live > 0 ? (size_t)live : 0;
+}
+
+static void say_leak(const struct hak_lua_heap *lua, const char *when)
+{
+    if (leaked(lua) != 0) {
+        hak_warn("Lua heap \"%s\": %zu bytes were still in use when %s",
+                 hak_lua_core(lua)->name, leaked(lua), when);
+    }
+}
+
+static const char when_closed[] =
+    "its state was closed; C code has taken them by lua_getallocf";
+
+void hak_lua_heap_freed(struct hak_lua_heap *lua, const void *ptr, size_t osize)
+{
+    if (!lua->gone) {
+        if ((uintptr_t)lua->main - (uintptr_t)ptr >= osize) {
+            return;
+        }
+        lua->gone = true;
+        lua->size = 0; /* what is left is freed by the slow path, and so here */
+        if (!lua->closing) {
+            say_leak(lua, when_closed);
+        }
+    }
+    if (leaked(lua) == 0 && !lua->closing) {
+        end(lua);
+    }
 }
 
 void hak_lua_heap_delete(hak_lua_heap *lua)
@@ -86,12 +154,12 @@ void hak_lua_heap_delete(hak_lua_heap *lua)
     if (lua == NULL) {
         return;
     }
-    if (hak_lua_live(lua) != 0) {
-        hak_warn("Lua heap \"%s\": %zu bytes were still in use when it was "
-                 "deleted; was its state closed?",
-                 hak_lua_core(lua)->name, hak_lua_live(lua));
+    if (lua->closing) {
+        say_leak(lua, when_closed);
+    } else if (!lua->gone) {
+        say_leak(lua, "it was deleted; was its state closed?");
     }
-    hak_lua_heap_end(lua);
+    end(lua);
 }
 
 size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
@@ -99,53 +167,13 @@ size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
     size_t before = lua->limit == SIZE_MAX ? 0 : lua->limit;
 
     lua->limit = limit == 0 ? SIZE_MAX : limit;
-    hak_lua_set_gate(lua);
+    hak_lua_bounds_set(lua);
     return before;
 }
 
 size_t hak_lua_heap_trim(hak_lua_heap *lua)
 {
     return hak_heap_trim(hak_lua_core(lua));
-}
-
-/* Lua's tag 4 (string) .. 10 (prototype), or one that is no object's. */
-static unsigned type_of_tag(unsigned tag)
-{
-    bool object = tag >= LUA_TSTRING && tag < LUA_TSTRING + HAK_LUA_TYPES - 1;
-
-    return object ? tag - LUA_TSTRING + HAK_LUA_STRING : HAK_LUA_OTHER;
-}
-
-int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
-{
-    const struct hak_heap *core = hak_lua_core(lua);
-    struct hak_heap_counts counts;
-
-    if (stats->size != sizeof(*stats)) {
-        errno = EINVAL;
-        return -1;
-    }
-    memset(stats, 0, sizeof(*stats));
-    stats->size = sizeof(*stats);
-    hak_heap_count(core, &counts);
-    stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
-    stats->live_bytes = hak_lua_live(lua);
-    stats->peak_bytes = hak_lua_peak(lua);
-    stats->tiny = counts.tiny.allocs + counts.tiny.frees;
-    stats->large = lua->large;
-    stats->fallback_large = lua->fallback_large;
-    stats->fallback_memory = lua->fallback_memory;
-    stats->foreign = lua->foreign;
-    stats->refused = lua->refused;
-    stats->calls = stats->tiny + stats->large + stats->fallback_large +
-                   stats->fallback_memory + stats->foreign;
-    stats->slabs = core->tiny.nslabs;
-    stats->slabs += core->pool != NULL ? core->pool->nslabs : 0;
-    for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {
-        stats->type_count[type_of_tag(tag)] += lua->type_count[tag];
-        stats->type_bytes[type_of_tag(tag)] += lua->type_bytes[tag];
-    }
-    return 0;
 }
 
 /* ---- states ------------------------------------------------------------- */
@@ -229,15 +257,14 @@ hak_lua_heap *hak_lua_heap_of(lua_State *L)
     return lua_getallocf(L, &ud) == hak_lua_alloc ? ud : NULL;
 }
 
-/* The start of the block that holds the main thread. */
-static void *main_block(lua_State *L)
+static lua_State *main_thread(lua_State *L)
 {
-    void *block;
+    lua_State *main;
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-    block = lua_getextraspace(lua_tothread(L, -1));
+    main = lua_tothread(L, -1);
     lua_pop(L, 1);
-    return block;
+    return main;
 }
 
 hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
@@ -256,7 +283,7 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
         return NULL;
     }
     lua->fallback = lua_getallocf(L, &lua->fallback_ud);
-    lua->main_block = main_block(L);
+    lua->main = main_thread(L);
     if (hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX))) {
         lua->size = 0; /* its old blocks are in the range as well */
     }
@@ -272,13 +299,12 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
 void hak_lua_close(lua_State *L)
 {
     struct hak_lua_heap *lua = hak_lua_heap_of(L);
-    bool ends_itself = lua != NULL && lua->main_block != NULL;
 
     if (lua != NULL) {
         hak_tiny_hold(&hak_lua_core(lua)->tiny);
+        lua->closing = true;
+        hak_lua_bounds_open(lua);
     }
     lua_close(L);
-    if (!ends_itself) {
-        hak_lua_heap_delete(lua);
-    }
+    hak_lua_heap_delete(lua);
 }

@@ -1,16 +1,29 @@
 /*
  * hak_ngx.h - the part of the nginx adapter that knows nothing of nginx:
- * the allocation functions that take the place of libc's in chosen objects
- * (hak_ngx_alloc.c, hak_ngx_libc.c, hak_ngx_new.c), and how they get there
- * (hak_ngx_names.c, hak_ngx_elf.c, hak_ngx_slots.c).
+ * the functions that take the place of libc's in other objects (hak_ngx_alloc.c,
+ * hak_ngx_libc.c, hak_ngx_callers.c, hak_ngx_new.c, hak_ngx_dl.c), and how they
+ * get there (hak_ngx_names.c, hak_ngx_elf.c, hak_ngx_slots.c, hak_ngx_patch.c).
  *
  * A loaded object calls malloc through a slot of its own, a pointer that the
- * dynamic linker filled in. We write our function's address there. An object
- * whose slots are ours may be handed blocks from before and blocks that
- * objects with other slots made, so every free and realloc of ours decides by
- * address: in the range is ours, all else is libc's. The other way round there
- * is no such rule: who takes a block from a patched object and frees it must be
- * patched too. libc itself never is.
+ * dynamic linker filled in. We write our function's address there.
+ *
+ *   objects that are served   all their slots of names of ours: they allocate
+ *                             from us
+ *   all other objects         those of free, realloc and what else libc would
+ *                             do to a block that it is handed: by address, a
+ *                             block of ours comes home, all else is libc's
+ *   libc, its dynamic linker, the library of another allocator, ourselves
+ *                             none
+ *
+ * So a block of ours may be freed by any object. An object whose frees can't be
+ * made ours is *unpatched*, and what it is linked with directly, so that blocks
+ * pass from one to the other, is not served. Frees come before everything: no
+ * object is served until the frees of all are ours.
+ *
+ * Objects that are loaded later are patched before dlopen returns (its slots
+ * lead to hak_ngx_dl.c); those that libc loads for itself, and constructors'
+ * calls, when a patched object next calls dlopen or dlsym, at the latest with
+ * the next hak_ngx_patch.
  */
 #ifndef HAK_NGX_H
 #define HAK_NGX_H
@@ -53,45 +66,57 @@ typedef struct hak_ngx_figures {
 
 void hak_ngx_get_figures(hak_ngx_figures *figures);
 
-/* ---- hak_ngx_slots.c ------------------------------------------------------ */
+/* ---- hak_ngx_patch.c ------------------------------------------------------ */
 
 /*
- * Objects that are loaded, by name: "nginx" is the program; else the file's
- * name, whole or up to ".so", its "lib" being optional: "libcrypto" and
+ * An object that is to be served, by name: "nginx" is the program; else the
+ * file's name, whole or up to ".so", its "lib" being optional: "libcrypto" and
  * "crypto" are libcrypto.so.3, "ngx_http_perl_module.so" is that module.
  */
 typedef struct hak_ngx_object {
     const char *name;
-    unsigned slots; /* that point at us now; 0: not loaded, or it has none */
+    unsigned slots; /* that are ours now; 0: it isn't loaded or served */
+    char why[160];  /* it is loaded, but can't be served; else empty */
 } hak_ngx_object;
 
 typedef enum {
     HAK_NGX_ABSENT, /* not loaded */
     HAK_NGX_LOADED,
-    HAK_NGX_NEVER /* libc, its dynamic linker, ourselves, libhakmem.so */
+    HAK_NGX_NEVER /* libc, its dynamic linker, ourselves, another allocator */
 } hak_ngx_presence;
 
 hak_ngx_presence hak_ngx_find(const char *name);
 
 /*
- * Points the slots of n objects at our functions. May be called again, for
- * objects that were loaded since: slots that are ours already stay. Returns 0;
- * or -1, all slots being as they were before this call, and why, at most `len`
- * bytes, in `why`. Not for several threads at once, nor while one loads or
- * unloads libraries.
+ * Makes the frees of all objects ours, then has the n objects served. May be
+ * called again, for objects that were loaded since; what is served stays so.
+ * Returns 0; or -1, and why, at most `len` bytes: none of the objects is
+ * served. By any thread, which waits for those that load libraries.
  */
 int hak_ngx_patch(hak_ngx_object *objects, size_t n, char *why, size_t len);
 
 /*
- * nginx's modules free what nginx has allocated for them: hak_ngx_patch has
- * their frees decide by address, too, though they allocate from libc unless
- * they are among its objects. How many slots of such ones are ours.
+ * Whether all of the objects that are loaded could be served. 0; or -1, and why
+ * the first one could not. Nothing is changed.
  */
-unsigned hak_ngx_guest_slots(void);
-
-/* Whether it could be done, as hak_ngx_patch; nothing is changed. */
 int hak_ngx_check(const hak_ngx_object *objects, size_t n, char *why,
                   size_t len);
+
+/* Objects that are not served but have slots of ours, and those slots. */
+unsigned hak_ngx_other_objects(void);
+unsigned hak_ngx_other_slots(void);
+
+/* How many objects are unpatched. */
+unsigned hak_ngx_unpatched(void);
+
+/* Their files and why, "libx.so: ...; liby.so: ...", cut at `len` bytes. */
+void hak_ngx_unpatched_text(char *text, size_t len);
+
+/*
+ * Patches what has been loaded since the last time, if anything was: the frees
+ * alone. Keeps errno, and what dlerror has to say.
+ */
+void hak_ngx_catch_up(void);
 
 /*
  * Whether libraries were loaded since this was last asked, or it never was;
@@ -101,7 +126,7 @@ bool hak_ngx_loaded_since(void);
 
 /*
  * Writes back what the slots held, in objects that are still there. Blocks of
- * ours that patched objects have must have been freed before.
+ * ours must have been freed before. For tests.
  */
 void hak_ngx_unpatch(void);
 

@@ -78,10 +78,8 @@ static void count_foreign(void)
 /* Each is a whole word, which its thread may be changing. */
 HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
 {
-    uint32_t heaps = hak_range.size != 0 ? hak_range_heap_count() : 0;
-
     *figures = (hak_ngx_figures){0};
-    for (uint32_t id = 1; id <= heaps; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
         uint32_t state = atomic_load(&heap->state);
 
@@ -198,17 +196,21 @@ static void free_keeping(void *p)
 }
 #endif
 
+static HAK_NOINLINE void free_foreign(void *p)
+{
+    if (p != NULL) {
+        count_foreign();
+        free_keeping(p);
+    }
+}
+
 static HAK_NOINLINE void free_slow(void *p)
 {
-    if (p == NULL) {
-        return;
-    }
     if (hak_range_owns(p)) {
         free_own(p);
-        return;
+    } else { /* a mapping of somebody else's amid ours */
+        free_foreign(p);
     }
-    count_foreign();
-    free_keeping(p);
 }
 
 /* ---- malloc, free, calloc -------------------------------------------------- */
@@ -222,8 +224,19 @@ void *hak_ngx_malloc(size_t size)
 
 void hak_ngx_free(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+    if (HAK_UNLIKELY(!hak_range_covers(p))) {
+        free_foreign(p);
+    } else if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
         free_slow(p);
+    }
+}
+
+void hak_ngx_any_free(void *p)
+{
+    if (HAK_LIKELY(!hak_range_covers(p))) {
+        free_keeping(p);
+    } else {
+        hak_ngx_free(p);
     }
 }
 
@@ -296,7 +309,7 @@ void *hak_ngx_realloc(void *p, size_t size)
                                          : realloc_foreign(p, size);
 }
 
-void *hak_ngx_guest_realloc(void *p, size_t size)
+void *hak_ngx_any_realloc(void *p, size_t size)
 {
     return hak_range_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
 }
@@ -309,6 +322,12 @@ void *hak_ngx_reallocarray(void *p, size_t items, size_t size)
         return no_memory();
     }
     return hak_ngx_realloc(p, bytes);
+}
+
+void *hak_ngx_any_reallocarray(void *p, size_t items, size_t size)
+{
+    return hak_range_owns(p) ? hak_ngx_reallocarray(p, items, size)
+                             : reallocarray(p, items, size);
 }
 
 /* ---- aligned blocks -------------------------------------------------------- */

@@ -9,12 +9,21 @@
 #if defined(__x86_64__) && defined(__LP64__)
 #define JUMP_SLOT R_X86_64_JUMP_SLOT
 #define GLOB_DAT R_X86_64_GLOB_DAT
+#define WORD R_X86_64_64
+/* What is filled in is no address. */
+#define IS_NO_ADDRESS(type)                                                    \
+    ((type) == R_X86_64_NONE || (type) == R_X86_64_SIZE32 ||                   \
+     (type) == R_X86_64_SIZE64)
 #elif defined(__aarch64__) && defined(__LP64__)
 #define JUMP_SLOT R_AARCH64_JUMP_SLOT
 #define GLOB_DAT R_AARCH64_GLOB_DAT
+#define WORD R_AARCH64_ABS64
+#define IS_NO_ADDRESS(type) ((type) == R_AARCH64_NONE)
 #else /* hak_ngx_elf_open refuses all objects */
 #define JUMP_SLOT UINT32_MAX
 #define GLOB_DAT UINT32_MAX
+#define WORD UINT32_MAX
+#define IS_NO_ADDRESS(type) false
 #endif
 
 bool hak_ngx_elf_has(const struct hak_ngx_elf *elf, uintptr_t address,
@@ -33,11 +42,13 @@ bool hak_ngx_elf_has(const struct hak_ngx_elf *elf, uintptr_t address,
 }
 
 /* The dynamic section's entries that matter, by tag. */
-enum { TAGS = DT_JMPREL + 1 };
+enum { TAGS = DT_RUNPATH + 1 };
 
 struct entries {
     ElfW(Xword) value[TAGS];
     bool has[TAGS];
+    ElfW(Xword) gnu_hash; /* an address, or 0 */
+    ElfW(Xword) flags;    /* DT_FLAGS_1 */
 };
 
 static void read_entries(const struct hak_ngx_elf *elf, struct entries *entries)
@@ -49,6 +60,10 @@ static void read_entries(const struct hak_ngx_elf *elf, struct entries *entries)
         if (entry->d_tag > 0 && entry->d_tag < TAGS) {
             entries->value[entry->d_tag] = entry->d_un.d_val;
             entries->has[entry->d_tag] = true;
+        } else if (entry->d_tag == DT_GNU_HASH) {
+            entries->gnu_hash = entry->d_un.d_ptr;
+        } else if (entry->d_tag == DT_FLAGS_1) {
+            entries->flags = entry->d_un.d_val;
         }
     }
 }
@@ -57,18 +72,18 @@ static void read_entries(const struct hak_ngx_elf *elf, struct entries *entries)
  * An address of the dynamic section. glibc's dynamic linker has added the base
  * to it already, others leave it to the reader. 0: it leads nowhere.
  */
-static uintptr_t address_of(const struct hak_ngx_elf *elf,
-                            const struct entries *entries, int tag)
+static uintptr_t placed(const struct hak_ngx_elf *elf, uintptr_t address)
 {
-    uintptr_t address = entries->value[tag];
-
-    if (!entries->has[tag]) {
-        return 0;
-    }
     if (!hak_ngx_elf_has(elf, address, false)) {
         address += elf->base;
     }
     return hak_ngx_elf_has(elf, address, false) ? address : 0;
+}
+
+static uintptr_t address_of(const struct hak_ngx_elf *elf,
+                            const struct entries *entries, int tag)
+{
+    return entries->has[tag] ? placed(elf, entries->value[tag]) : 0;
 }
 
 static void open_tables(struct hak_ngx_elf *elf, const struct entries *entries)
@@ -88,8 +103,7 @@ static void open_tables(struct hak_ngx_elf *elf, const struct entries *entries)
     elf->tables[1].count = jump_size / sizeof(ElfW(Rela));
 }
 
-static const char *wrong_with(const struct hak_ngx_elf *elf,
-                              const struct entries *entries)
+static const char *wrong_with(const struct entries *entries)
 {
     if (JUMP_SLOT == UINT32_MAX) {
         return "this processor's relocations are not known";
@@ -101,9 +115,6 @@ static const char *wrong_with(const struct hak_ngx_elf *elf,
     if (entries->has[DT_RELAENT] &&
         entries->value[DT_RELAENT] != sizeof(ElfW(Rela))) {
         return "its relocations are of an unknown size";
-    }
-    if (elf->symbols == NULL || elf->strings == NULL) {
-        return "it has no symbol table";
     }
     return NULL;
 }
@@ -144,7 +155,17 @@ bool hak_ngx_elf_open(struct hak_ngx_elf *elf, const struct dl_phdr_info *info,
     elf->symbols = (const ElfW(Sym) *)address_of(elf, &entries, DT_SYMTAB);
     elf->strings = (const char *)address_of(elf, &entries, DT_STRTAB);
     elf->strings_size = entries.value[DT_STRSZ];
-    *why = wrong_with(elf, &entries);
+    elf->hash = (const uint32_t *)address_of(elf, &entries, DT_HASH);
+    elf->gnu_hash = entries.gnu_hash != 0
+                        ? (const uint32_t *)placed(elf, entries.gnu_hash)
+                        : NULL;
+    elf->has_runpath =
+        entries.has[DT_RUNPATH] || (entries.flags & DF_1_NODEFLIB) != 0;
+    elf->has_rpath = entries.has[DT_RPATH];
+    if (elf->symbols == NULL || elf->strings == NULL) {
+        return false; /* it names nothing */
+    }
+    *why = wrong_with(&entries);
     if (*why != NULL) {
         return false;
     }
@@ -165,9 +186,90 @@ bool hak_ngx_elf_reloc(const struct hak_ngx_elf *elf, unsigned table, size_t i,
     reloc->name = elf->strings + symbol->st_name;
     reloc->at = elf->base + rela->r_offset;
     reloc->type = (unsigned)ELF64_R_TYPE(rela->r_info);
-    reloc->known = reloc->type == JUMP_SLOT || reloc->type == GLOB_DAT;
+    reloc->kind = IS_NO_ADDRESS(reloc->type) ? HAK_NGX_NO_ADDRESS
+                  : rela->r_addend != 0      ? HAK_NGX_UNKNOWN
+                  : reloc->type == JUMP_SLOT || reloc->type == GLOB_DAT ||
+                          reloc->type == WORD
+                      ? HAK_NGX_SLOT
+                      : HAK_NGX_UNKNOWN;
     reloc->imported = symbol->st_shndx == SHN_UNDEF;
     reloc->own = reloc->imported ? 0 : elf->base + symbol->st_value;
-    reloc->stands = reloc->imported && symbol->st_value != 0;
+    reloc->is_lazy = reloc->type == JUMP_SLOT;
+    reloc->stands = reloc->imported && symbol->st_value != 0
+                        ? elf->base + symbol->st_value
+                        : 0;
     return true;
+}
+
+/* ---- what an object defines ------------------------------------------------ */
+
+static bool is_definition(const struct hak_ngx_elf *elf, size_t number,
+                          const char *name)
+{
+    const ElfW(Sym) *symbol = &elf->symbols[number];
+
+    return symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 &&
+           ELF64_ST_BIND(symbol->st_info) != STB_LOCAL &&
+           symbol->st_name < elf->strings_size &&
+           strcmp(elf->strings + symbol->st_name, name) == 0;
+}
+
+/* A table of DT_HASH: buckets, chains; both hold numbers of symbols. */
+static bool in_hash(const struct hak_ngx_elf *elf, const char *name)
+{
+    const uint32_t *buckets = elf->hash + 2;
+    const uint32_t *chains = buckets + elf->hash[0];
+    uint32_t hash = 0;
+
+    for (const char *c = name; *c != '\0'; c++) {
+        hash = (hash << 4) + (unsigned char)*c;
+        hash = (hash ^ (hash >> 24 & 0xf0)) & 0x0fffffff;
+    }
+    if (elf->hash[0] == 0) {
+        return false;
+    }
+    for (uint32_t i = buckets[hash % elf->hash[0]]; i != 0; i = chains[i]) {
+        if (is_definition(elf, i, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * One of DT_GNU_HASH: how many buckets, the first symbol in it, words of a
+ * filter (64 bits each) that is of no use here; the filter, the buckets, and
+ * for each symbol its hash, whose lowest bit ends a bucket's chain.
+ */
+static bool in_gnu_hash(const struct hak_ngx_elf *elf, const char *name)
+{
+    const uint32_t *table = elf->gnu_hash;
+    uint32_t nbuckets = table[0], first = table[1];
+    const uint32_t *buckets = table + 4 + 2 * (size_t)table[2];
+    const uint32_t *hashes = buckets + nbuckets;
+    uint32_t hash = 5381, i;
+
+    for (const char *c = name; *c != '\0'; c++) {
+        hash = hash * 33 + (unsigned char)*c;
+    }
+    i = nbuckets != 0 ? buckets[hash % nbuckets] : 0;
+    if (i < first || i == 0) {
+        return false;
+    }
+    for (;; i++) {
+        uint32_t other = hashes[i - first];
+
+        if ((other | 1) == (hash | 1) && is_definition(elf, i, name)) {
+            return true;
+        }
+        if ((other & 1) != 0) {
+            return false;
+        }
+    }
+}
+
+bool hak_ngx_elf_defines(const struct hak_ngx_elf *elf, const char *name)
+{
+    return elf->gnu_hash != NULL ? in_gnu_hash(elf, name)
+                                 : elf->hash != NULL && in_hash(elf, name);
 }

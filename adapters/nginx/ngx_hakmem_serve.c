@@ -13,12 +13,11 @@ static hak_ngx_object *ngx_hakmem_list(ngx_pool_t *pool,
     ngx_hakmem_conf_t *hcf, ngx_uint_t *n);
 static void ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
     hak_ngx_object *objects, ngx_uint_t n);
+static void ngx_hakmem_report_unpatched(ngx_cycle_t *cycle,
+    hak_ngx_object *objects, ngx_uint_t n);
 
 
-/*
- * Nobody but the two is handed a block of theirs to free: nginx's own is
- * freed by nginx, and libcrypto's through CRYPTO_free().
- */
+/* what is served without being named */
 
 static const char  *ngx_hakmem_default[] = { "nginx", "libcrypto" };
 
@@ -165,13 +164,17 @@ ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 
     if (objects == NULL) {
         ngx_hakmem_refused(cycle, hcf, "out of memory", "reload nginx");
+        ngx_destroy_pool(pool);
+        return;
+    }
 
-    } else if (hak_ngx_patch(objects, n, why, sizeof(why)) != 0) {
+    if (hak_ngx_patch(objects, n, why, sizeof(why)) != 0) {
         ngx_hakmem_refused(cycle, hcf, why,
                            "mend it, or leave the object out of the "
                            "configuration");
 
     } else {
+        ngx_hakmem_report_unpatched(cycle, objects, n);
         ngx_hakmem_report(cycle, hcf, objects, n);
     }
 
@@ -234,10 +237,16 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
         return;
     }
 
-    if (hak_ngx_guest_slots()) {
-        slots += hak_ngx_guest_slots();
-        p = ngx_slprintf(p, last, ", frees of modules (%ui slots)",
-                         (ngx_uint_t) hak_ngx_guest_slots());
+    if (hak_ngx_other_slots()) {
+        slots += hak_ngx_other_slots();
+        p = ngx_slprintf(p, last, ", frees of %ui other objects (%ui slots)",
+                         (ngx_uint_t) hak_ngx_other_objects(),
+                         (ngx_uint_t) hak_ngx_other_slots());
+    }
+
+    if (hak_ngx_unpatched()) {
+        p = ngx_slprintf(p, last, ", unpatched objects: %ui",
+                         (ngx_uint_t) hak_ngx_unpatched());
     }
 
     p = ngx_slprintf(p, last + NGX_HAKMEM_LANES_LEN, ", lanes %s",
@@ -254,4 +263,47 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
 
     ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
                   "hakmem: serving %s", ngx_hakmem_worker.text);
+}
+
+
+/* in one line, and only if it is another than the last time */
+
+static void
+ngx_hakmem_report_unpatched(ngx_cycle_t *cycle, hak_ngx_object *objects,
+    ngx_uint_t n)
+{
+    u_char       *p, *last, line[1024];
+    ngx_uint_t    i;
+
+    static u_char  said[sizeof(line)];
+
+    p = line;
+    last = line + sizeof(line) - 1;
+
+    if (hak_ngx_unpatched()) {
+        p = ngx_cpystrn(p, (u_char *) "frees that stay the system's: ",
+                        last - p);
+        hak_ngx_unpatched_text((char *) p, last - p);
+        p += ngx_strlen(p);
+    }
+
+    for (i = 0; i < n; i++) {
+        if (objects[i].why[0] != '\0') {
+            p = ngx_slprintf(p, last, "%s%s is not served: %s",
+                             p == line ? "" : "; ", objects[i].name,
+                             objects[i].why);
+        }
+    }
+
+    *p = '\0';
+
+    if (ngx_strcmp(line, said) == 0) {
+        return;
+    }
+
+    ngx_memcpy(said, line, sizeof(line));
+
+    if (p != line) {
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0, "hakmem: %s", line);
+    }
 }

@@ -487,10 +487,12 @@ static void expect_lane(const hak_lua_heap *heap, hak_lua_lanes lanes,
     bool tiny = size <= 1024, ours = tiny || lanes == HAK_LUA_LANES_ALL;
     bool slabs = size <= 52 * 1024 && ours;
     cr_expect_eq(stats.calls, count);
-    cr_expect_eq(stats.tiny, tiny ? count : 0u, "%zu: %lu tiny", size,
-                 (unsigned long)stats.tiny);
-    cr_expect_eq(stats.large, !tiny && ours ? count : 0u, "%zu: %lu large",
-                 size, (unsigned long)stats.large);
+    cr_expect_eq(stats.tiny_allocs, tiny ? count : 0u, "%zu: %lu tiny", size,
+                 (unsigned long)stats.tiny_allocs);
+    cr_expect_eq(stats.larger_allocs, !tiny && ours ? count : 0u,
+                 "%zu: %lu larger", size, (unsigned long)stats.larger_allocs);
+    cr_expect_eq(stats.tiny_frees + stats.larger_frees, 0u);
+    cr_expect_geq(stats.held_bytes, ours ? count * size : 0u);
     cr_expect_eq(stats.fallback_memory, 0u);
     cr_expect_eq(stats.slabs > 0, slabs, "%zu: %lu slabs", size,
                  (unsigned long)stats.slabs);
@@ -509,14 +511,17 @@ static void count_lanes(hak_lua_lanes lanes)
             kept[i] = hak_lua_alloc(heap, NULL, 0, sizes[s]);
         expect_lane(heap, lanes, sizes[s], EACH);
         cr_expect_eq(lt_stats(heap).fallback_large, ours ? 0u : EACH);
-        cr_expect_eq(lt_stats(heap).foreign, 0u);
+        cr_expect_eq(lt_stats(heap).foreign_frees, 0u);
         for (int i = 0; i < EACH; i++) {
             cr_expect_eq(hak_owns(kept[i]), ours, "%zu bytes at %p", sizes[s],
                          kept[i]);
             hak_lua_alloc(heap, kept[i], sizes[s], 0);
         }
         cr_expect_eq(lt_stats(heap).calls, (uint64_t)EACH * 2);
-        cr_expect_eq(lt_stats(heap).foreign, ours ? 0u : EACH);
+        cr_expect_eq(lt_stats(heap).tiny_frees, sizes[s] <= 1024 ? EACH : 0u);
+        cr_expect_eq(lt_stats(heap).larger_frees,
+                     sizes[s] > 1024 && ours ? EACH : 0u);
+        cr_expect_eq(lt_stats(heap).foreign_frees, ours ? 0u : EACH);
         hak_lua_heap_delete(heap);
     }
 }
@@ -690,6 +695,49 @@ Test(contract, stats_wrong_size)
     hak_lua_heap_delete(heap);
 }
 
+/* A program that knows the fields of 0.1 alone gets these and no more. */
+Test(contract, stats_of_an_older_size)
+{
+    hak_lua_heap *heap = new_heap(0);
+    hak_lua_stats stats;
+    memset(&stats, 0x5a, sizeof stats);
+    stats.size = offsetof(hak_lua_stats, tiny_allocs);
+    void *ptr = hak_lua_alloc(heap, NULL, LUA_TTABLE, 56);
+    cr_expect_eq(hak_lua_heap_stats(heap, &stats), 0);
+    cr_expect_eq(stats.size, offsetof(hak_lua_stats, tiny_allocs));
+    cr_expect_eq(stats.live_bytes, (size_t)56);
+    cr_expect_eq(stats.type_count[HAK_LUA_TABLE], 1u);
+    cr_expect_eq(stats.tiny_allocs, 0x5a5a5a5a5a5a5a5au);
+    hak_lua_alloc(heap, ptr, 56, 0);
+    hak_lua_heap_delete(heap);
+}
+
+/* Deprecated names say what they did. */
+Test(contract, stats_by_old_names)
+{
+    hak_lua_heap *heap = heap_with(HAK_LUA_LANES_TINY, 4000);
+    void *tiny = hak_lua_alloc(heap, NULL, 0, 100);
+    void *large = hak_lua_alloc(heap, NULL, 0, 2000);
+    cr_expect_null(hak_lua_alloc(heap, NULL, 0, 2000));
+    hak_lua_alloc(heap, tiny, 100, 0);
+    hak_lua_alloc(heap, large, 2000, 0);
+    hak_lua_stats stats = lt_stats(heap);
+    cr_expect_eq(stats.tiny, stats.tiny_allocs + stats.tiny_frees);
+    cr_expect_eq(stats.tiny, 2u);
+    cr_expect_eq(stats.foreign, stats.foreign_frees);
+    cr_expect_eq(stats.foreign, 1u);
+    cr_expect_eq(stats.refused, stats.limit_refusals);
+    cr_expect_eq(stats.refused, 1u);
+    hak_lua_heap_delete(heap);
+    heap = heap_with(HAK_LUA_LANES_ALL, 0);
+    large = hak_lua_alloc(heap, NULL, 0, 2000);
+    hak_lua_alloc(heap, large, 2000, 0);
+    stats = lt_stats(heap);
+    cr_expect_eq(stats.large, stats.larger_allocs + stats.larger_frees);
+    cr_expect_eq(stats.large, 2u);
+    hak_lua_heap_delete(heap);
+}
+
 /* ---- the limit --------------------------------------------------------- */
 
 Test(contract, limit_is_exact)
@@ -700,7 +748,7 @@ Test(contract, limit_is_exact)
     cr_expect(ptr, "4000 of 4000 bytes refused");
     cr_expect_null(hak_lua_alloc(heap, NULL, 0, 1));
     cr_expect_null(hak_lua_alloc(heap, ptr, 4000, 4001));
-    cr_expect_eq(lt_stats(heap).refused, 3u);
+    cr_expect_eq(lt_stats(heap).limit_refusals, 3u);
     cr_expect_null(hak_lua_alloc(heap, NULL, 0, SIZE_MAX));
     cr_expect_null(hak_lua_alloc(heap, ptr, 4000, SIZE_MAX));
     cr_expect_eq(lt_live(heap), (size_t)4000);
@@ -710,7 +758,7 @@ Test(contract, limit_is_exact)
     cr_expect(ptr && small);
     hak_lua_stats before = lt_stats(heap);
     cr_expect_null(hak_lua_alloc(heap, small, 100, 101));
-    cr_expect_eq(lt_stats(heap).refused, before.refused + 1);
+    cr_expect_eq(lt_stats(heap).limit_refusals, before.limit_refusals + 1);
     small = hak_lua_alloc(heap, small, 100, 0);
     cr_expect_null(small);
     cr_expect_null(hak_lua_alloc(heap, ptr, 3900, 0));
@@ -727,7 +775,7 @@ static void refuse_small_growth(hak_lua_lanes lanes, size_t size)
     cr_expect_null(hak_lua_alloc(heap, ptr, size, size + 1),
                    "%zu bytes within a limit of %zu", size + 1, size);
     cr_expect(filled(ptr, size, 5));
-    cr_expect_eq(lt_stats(heap).refused, 1u);
+    cr_expect_eq(lt_stats(heap).limit_refusals, 1u);
     cr_expect_eq(lt_live(heap), size);
     hak_lua_alloc(heap, ptr, size, 0);
     hak_lua_heap_delete(heap);
@@ -899,7 +947,7 @@ Test(contract, no_range)
     void *ptr = hak_lua_alloc(heap, NULL, 0, 100);
     cr_assert(ptr, "no block without a range");
     cr_expect_eq(lt_stats(heap).fallback_memory, 1u);
-    cr_expect_eq(lt_stats(heap).tiny, 0u);
+    cr_expect_eq(lt_stats(heap).tiny_allocs, 0u);
     hak_lua_alloc(heap, ptr, 100, 0);
     cr_expect_eq(lt_live(heap), (size_t)0);
     check_resize(heap);

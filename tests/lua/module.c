@@ -190,8 +190,8 @@ Test(module, required_late)
         "for i = 1, 20000, 2 do t[i] = nil end\n"
         "collectgarbage() collectgarbage()\n"
         "local s = h.stats()\n"
-        "assert(s.foreign > 2000, s.foreign)\n"
-        "assert(s.tiny > 20000, s.tiny)\n"
+        "assert(s.foreign_frees > 2000, s.foreign_frees)\n"
+        "assert(s.tiny_allocs > 20000, s.tiny_allocs)\n"
         "print 'late'";
     child c = lua("-e", code, NULL, NULL);
     expect_end(&c, 0, code);
@@ -213,7 +213,7 @@ Test(module, required_in_a_coroutine)
         "collectgarbage() collectgarbage()\n"
         "local t = {}\n"
         "for i = 1, 10000 do t[i] = {i} end\n"
-        "assert(h.stats().tiny > 10000)\n"
+        "assert(h.stats().tiny_allocs > 10000)\n"
         "print 'inside'";
     child c = lua("-e", code, NULL, NULL);
     expect_end(&c, 0, code);
@@ -226,26 +226,35 @@ Test(module, required_in_a_coroutine)
 
 Test(module, stats)
 {
-    good("local s = hakmem.stats()\n"
-         "for _, name in ipairs {'live_bytes', 'peak_bytes', 'limit',\n"
-         "    'calls', 'tiny', 'large', 'fallback_large', 'fallback_memory',\n"
-         "    'foreign', 'refused', 'slabs'} do\n"
-         "    assert(math.type(s[name]) == 'integer', name)\n"
-         "    assert(s[name] >= 0, name)\n"
-         "end\n"
-         "local n = 0\n"
-         "for _, name in ipairs {'string', 'table', 'function', 'userdata',\n"
-         "    'thread', 'upvalue', 'prototype', 'other'} do\n"
-         "    local t = s.types[name]\n"
-         "    assert(math.type(t.count) == 'integer', name)\n"
-         "    assert(math.type(t.bytes) == 'integer', name)\n"
-         "    assert((t.count == 0) == (t.bytes == 0), name)\n"
-         "    n = n + 1\n"
-         "end\n"
-         "for _ in pairs(s.types) do n = n - 1 end\n"
-         "assert(n == 0)\n"
-         "print 'stats'",
-         "stats\n");
+    good(
+        "local s = hakmem.stats()\n"
+        "for _, name in ipairs {'live_bytes', 'peak_bytes', 'limit',\n"
+        "    'held_bytes', 'resident_bytes', 'calls', 'tiny_allocs',\n"
+        "    'tiny_frees', 'larger_allocs', 'larger_frees', 'fallback_large',\n"
+        "    'fallback_memory', 'foreign_frees', 'limit_refusals', 'slabs',\n"
+        "    'tiny', 'large', 'foreign', 'refused'} do\n"
+        "    assert(math.type(s[name]) == 'integer', name)\n"
+        "    assert(s[name] >= 0, name)\n"
+        "end\n"
+        "local n = 0\n"
+        "for _, name in ipairs {'string', 'table', 'function', 'userdata',\n"
+        "    'thread', 'upvalue', 'prototype', 'other'} do\n"
+        "    local t = s.types[name]\n"
+        "    assert(math.type(t.made_count) == 'integer', name)\n"
+        "    assert(math.type(t.made_bytes) == 'integer', name)\n"
+        "    assert((t.made_count == 0) == (t.made_bytes == 0), name)\n"
+        "    assert(t.count == t.made_count and t.bytes == t.made_bytes)\n"
+        "    n = n + 1\n"
+        "end\n"
+        "for _ in pairs(s.types) do n = n - 1 end\n"
+        "assert(n == 0)\n"
+        "assert(s.tiny == s.tiny_allocs + s.tiny_frees)\n"
+        "assert(s.large == s.larger_allocs + s.larger_frees)\n"
+        "assert(s.foreign == s.foreign_frees)\n"
+        "assert(s.refused == s.limit_refusals)\n"
+        "assert(s.resident_bytes > 0 and s.held_bytes > 0)\n"
+        "print 'stats'",
+        "stats\n");
 }
 
 Test(module, stats_move)
@@ -258,14 +267,15 @@ Test(module, stats_move)
          "assert(b.live_bytes >= a.live_bytes + 5000 * 56 + 100000)\n"
          "assert(b.peak_bytes >= b.live_bytes)\n"
          "assert(b.calls >= a.calls + 10000)\n"
-         "assert(b.tiny >= a.tiny + 10000)\n"
-         "assert(b.large > a.large)\n"
+         "assert(b.tiny_allocs >= a.tiny_allocs + 10000)\n"
+         "assert(b.larger_allocs > a.larger_allocs)\n"
          "assert(b.fallback_large == 0)\n"
-         "assert(b.fallback_memory == 0 and b.refused == 0)\n"
+         "assert(b.fallback_memory == 0 and b.limit_refusals == 0)\n"
          "assert(b.slabs > 0)\n"
-         "assert(b.types.table.count >= a.types.table.count + 5000)\n"
-         "assert(b.types.table.count < a.types.table.count + 5100)\n"
-         "assert(b.types.table.bytes >= a.types.table.bytes + 5000 * 56)\n"
+         "assert(b.types.table.made_count >= a.types.table.made_count + 5000)\n"
+         "assert(b.types.table.made_count < a.types.table.made_count + 5100)\n"
+         "assert(b.types.table.made_bytes >= a.types.table.made_bytes + 5000 * "
+         "56)\n"
          "t = nil\n"
          "collectgarbage() collectgarbage()\n"
          "local c = hakmem.stats()\n"
@@ -273,6 +283,55 @@ Test(module, stats_move)
          "assert(c.peak_bytes >= b.live_bytes)\n"
          "print 'moved'",
          "moved\n");
+}
+
+/* What is live is there to the byte, before and after a table of tables. */
+Test(module, types)
+{
+    good("local function all(types)\n"
+         "    local sum = 0\n"
+         "    for _, t in pairs(types) do\n"
+         "        assert(t.part_bytes <= t.live_bytes)\n"
+         "        sum = sum + t.live_bytes\n"
+         "    end\n"
+         "    return sum\n"
+         "end\n"
+         "hakmem.types()\n"
+         "collectgarbage() collectgarbage() collectgarbage 'stop'\n"
+         "local a, count = hakmem.types(), collectgarbage 'count' * 1024\n"
+         "assert(all(a) <= count and all(a) > count - 4000)\n"
+         "local t = {}\n"
+         "for i = 1, 5000 do t[i] = {i} end\n"
+         "collectgarbage()\n"
+         "local b = hakmem.types()\n"
+         "local more = b.table.live_count - a.table.live_count\n"
+         "assert(more >= 5001 and more < 5020, more)\n"
+         "more = b.table.live_bytes - a.table.live_bytes\n"
+         "assert(more > 5000 * (56 + 16) + 5000 * 16, more)\n"
+         "assert(b.table.made_count >= a.table.made_count + 5001)\n"
+         "t = nil\n"
+         "collectgarbage() collectgarbage()\n"
+         "local c = hakmem.types()\n"
+         "assert(c.table.live_count < a.table.live_count + 30)\n"
+         "assert(c.table.made_count >= b.table.made_count)\n"
+         "print 'types'",
+         "types\n");
+}
+
+Test(module, heaps)
+{
+    good("local heaps = hakmem.heaps()\n"
+         "assert(#heaps == 1)\n"
+         "local h, s = heaps[1], hakmem.stats()\n"
+         "assert(h.current == true and h.name == '')\n"
+         "for key, value in pairs(s) do\n"
+         "    if math.type(value) == 'integer' and key ~= 'tiny' and\n"
+         "        key ~= 'large' and key ~= 'foreign' and key ~= 'refused'\n"
+         "    then assert(math.type(h[key]) == 'integer', key) end\n"
+         "end\n"
+         "assert(h.live_bytes <= s.live_bytes and h.live_bytes > 10000)\n"
+         "print 'heaps'",
+         "heaps\n");
 }
 
 Test(module, limit)
@@ -291,7 +350,7 @@ Test(module, limit)
          "    assert(not ok and message == 'not enough memory', message)\n"
          "end\n"
          "local s = hakmem.stats()\n"
-         "assert(s.refused >= 40 and s.peak_bytes <= room)\n"
+         "assert(s.limit_refusals >= 40 and s.peak_bytes <= room)\n"
          "assert(hakmem.limit(0) == room)\n"
          "assert(#string.rep('x', 1 << 20) == 1 << 20)\n"
          "assert(hakmem.limit(1e6) == 0 and hakmem.limit(0) == 1000000)\n"
@@ -302,9 +361,10 @@ Test(module, limit)
 /* The variable decides, a bad value is said once and the default counts. */
 Test(module, lanes_by_environment)
 {
-    static const char code[] = "local s = ('x'):rep(100000)\n"
-                               "local h = hakmem.stats()\n"
-                               "print(h.large > 0, h.fallback_large > 0)";
+    static const char code[] =
+        "local s = ('x'):rep(100000)\n"
+        "local h = hakmem.stats()\n"
+        "print(h.larger_allocs > 0, h.fallback_large > 0)";
     good(code, "true\tfalse\n");
     setenv("HAKMEM_LUA_LANES", "tiny", 1);
     good(code, "false\ttrue\n");
@@ -465,7 +525,8 @@ Test(module, ends_not_loaded)
 /* A script given as file and as standard input, with other -l and -W. */
 Test(module, interpreter_options)
 {
-    child c = lua("-W", "-lhakmem", "-e", "print(hakmem.stats().tiny > 0)");
+    child c =
+        lua("-W", "-lhakmem", "-e", "print(hakmem.stats().tiny_allocs > 0)");
     expect_end(&c, 0, "-W");
     cr_expect_str_eq(lt_text_get(&c.out), "true\n");
     cr_expect_str_eq(lt_text_get(&c.err), "", "%s", lt_text_get(&c.err));

@@ -1,5 +1,7 @@
 """Other modules beside ours: Lua, Perl, stream; loaded before our workers
 patch and after; their libraries on the module and not."""
+import os
+import pathlib
 import unittest
 
 import nginx_server
@@ -55,6 +57,34 @@ LUA = SITE + """
                 ffi.C.free(ffi.C.strdup(string.rep("s", size)))
             end
             ngx.print("ffi")
+        } }
+        # What lua-resty-core's C side allocates, and libcrypto, Lua frees by
+        # the name free.
+        location /dict { content_by_lua_block {
+            local words, all = ngx.shared.words, 0
+            for _, size in ipairs { 1, 4000, 4097, 5000, 70000, 300000 } do
+                assert(words:set("large", string.rep("x", size)))
+                all = all + #words:get("large")
+                words:delete("large")
+            end
+            ngx.print(all)
+        } }
+        location /crypto { content_by_lua_block {
+            local ffi = require "ffi"
+            ffi.cdef [[ void *X509_NAME_new(void); void X509_NAME_free(void *);
+                char *X509_NAME_oneline(void *, char *, int);
+                void *realloc(void *, size_t); void free(void *);
+                size_t malloc_usable_size(void *); ]]
+            local crypto = ffi.load(ffi.os == "Linux" and "libcrypto.so.3")
+            for _ = 1, 100 do
+                local name = crypto.X509_NAME_new()
+                local text = crypto.X509_NAME_oneline(name, nil, 0)
+                assert(ffi.C.malloc_usable_size(text) >= 1)
+                text = ffi.cast("char *", ffi.C.realloc(text, 3000))
+                ffi.C.free(text)
+                crypto.X509_NAME_free(name)
+            end
+            ngx.print("crypto")
         } }
     }
 """
@@ -113,6 +143,8 @@ class Lua(Case):
             self.whole(nginx, "/words", LUA_ANSWER, port="LUA")
             self.whole(nginx, "/all", 2 * LUA_ANSWER + b"true7", port="LUA")
             self.whole(nginx, "/ffi", b"ffi", port="LUA")
+            self.whole(nginx, "/dict", b"383098", port="LUA")
+            self.whole(nginx, "/crypto", b"crypto", port="LUA")
             self.whole(nginx, "/filter", FILES["f20000"].upper(), port="LUA")
         with Load(nginx, "/words", LUA_ANSWER, port="LUA"):
             nginx.wrk("/all", "LUA")
@@ -128,6 +160,48 @@ class Lua(Case):
     def test_on_the_module(self):
         self.all_of_it("hakmem_objects ngx_http_lua_module libluajit-5.1;"
                        " hakmem_lanes all;")
+
+    def test_one_of_them(self):
+        """Who frees its blocks need not be named."""
+        self.all_of_it("hakmem_objects ngx_http_lua_module;")
+
+
+@needs("ngx_nchan_module")
+class Nchan(Case):
+    """A pointer to free in a module's data is a slot like any other."""
+
+    def test_served(self):
+        nginx = self.server(SITE, modules=["ngx_nchan_module"])
+        for _ in range(20):
+            self.whole(nginx)
+        self.served(nginx)
+        self.assertEqual(nginx.find("frees that stay"), [])
+        nginx.stop()
+
+
+@needs("ngx_http_auth_pam_module")
+class Pam(Case):
+    """The module's answers are freed by libpam, which imports nothing of
+    nginx, and by what libpam loads."""
+
+    FILE = pathlib.Path("/etc/pam.d/hakmem-test")
+
+    @unittest.skipIf(os.geteuid(), "not as root")
+    def test_refused(self):
+        self.FILE.write_text("auth required pam_unix.so\n")
+        self.addCleanup(self.FILE.unlink)
+        # As if it were a part of nginx: it allocates from us.
+        nginx = self.server(SITE.replace("root html;", """root html;
+            auth_pam "x"; auth_pam_service_name "hakmem-test";"""),
+            "hakmem_objects ngx_http_auth_pam_module;",
+            modules=["ngx_http_auth_pam_module"],
+            expected=["user 'nobody' was not authenticated"])
+        for _ in range(2):
+            status = nginx.get("/f1000", headers={
+                "Authorization": "Basic bm9ib2R5OmI="})[0]
+            self.assertEqual(status, 401)
+        self.served(nginx)
+        nginx.stop()
 
 
 @needs(*PERL_MODULES)

@@ -175,8 +175,9 @@ class Denied(Case):
         self.killed(nginx)
         lines = nginx.find(r"\[error\].*this worker is not served")
         self.assertEqual(len(lines), 1, nginx.story())
-        self.assertRegex(lines[0], "system allocator: a slot can't be written:"
-                         ' Permission denied; .*; or write "hakmem off;"')
+        self.assertRegex(lines[0], "system allocator: the program: a slot can't"
+                         ' be written: Permission denied; .*; or write'
+                         ' "hakmem off;"')
         rows = page(nginx)["workers"]
         self.assertEqual(sorted(one["served_by"] for one in rows),
                          ["module", "system"])
@@ -187,11 +188,13 @@ class Denied(Case):
             self.assertIn("a slot can't be" if here == "why"
                           else "libcrypto (", one[here])
         text = nginx.get("/status")[2].decode()
-        self.assertRegex(text, r"(?m)^worker \d of generation 1: a slot can't")
+        self.assertRegex(text, r"(?m)^worker \d of generation 1: the program:"
+                         " a slot can't")
         self.assertRegex(text, r"(?m)^worker \d of generation 1: serving nginx"
                          r" \(\d+ slots\), .*, lanes all$")
         self.assertRegex(nginx.get("/prometheus")[2].decode(),
-                         r'worker_info\{.*served_by="system",why="a slot can')
+                         r'worker_info\{.*served_by="system",why="the program:'
+                         ' a slot can')
         with Load(nginx, "/f1000", PAGE):
             nginx.wrk("/f20000")
         nginx.stop()
@@ -208,7 +211,8 @@ class Denied(Case):
         workers = nginx.workers()
         nginx.reload(wait=False)
         until(10, "the complaint", lambda: nginx.find(
-            r"\[emerg\].*would not be served: a slot can't be written"))
+            r"\[emerg\].*would not be served: the program: a slot can't"
+            " be written"))
         with Load(nginx, "/f1000", PAGE):
             nginx.wrk("/f20000")
         self.assertEqual(nginx.workers(), workers)

@@ -43,9 +43,6 @@ FILTER = SITE + """
     }
     server { listen 127.0.0.1:@SINK@; location / { return 200 "taken"; } }
 """
-# nginx's module is among them as it frees the texts of a refusal, which
-# libmodsecurity makes: without it the worker aborts with "free(): invalid
-# pointer".
 OBJECTS = listed("ModSecurity")
 AGENT = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "Accept": "*/*",
          "Host": "localhost"}
@@ -134,7 +131,7 @@ class Filter(Case):
         self.asked(self.filter("hakmem off;"))
 
     def test_beside(self):
-        """Its objects are not patched; nginx and libcrypto are."""
+        """Its objects are not served; nginx and libcrypto are."""
         self.all_of_it("")
 
     def test_on_the_module(self):

@@ -152,6 +152,14 @@ static void ace_free_owner(void *arg)
     hak_ace_free_owner(7);
 }
 
+static void ace_next(void *arg)
+{
+    size_t bytes;
+
+    (void)arg;
+    NEED(hak_ace_next(7, NULL, &bytes) == NULL);
+}
+
 static void ace_tick(void *arg)
 {
     (void)arg;
@@ -178,6 +186,7 @@ Test(meet_locks, ace)
         {"around", ace_around, false}, {"empty", ace_empty, false},
         {"tick", ace_tick, false},     {"free_owner", ace_free_owner, false},
         {"trim", ace_trim, false},     {"figures", ace_figures, false},
+        {"next", ace_next, false},
     };
     bool zero;
 
@@ -234,6 +243,14 @@ static void huge_free_owner(void *arg)
     hak_huge_free_owner(7);
 }
 
+static void huge_next(void *arg)
+{
+    size_t bytes;
+
+    (void)arg;
+    NEED(hak_huge_next(7, NULL, &bytes) == NULL);
+}
+
 static void huge_figures(void *arg)
 {
     ask_huge(arg);
@@ -242,13 +259,10 @@ static void huge_figures(void *arg)
 Test(meet_locks, huge)
 {
     static const struct step steps[] = {
-        {"alloc", huge_alloc, false},
-        {"find", huge_find, false},
-        {"grow", huge_grow, false},
-        {"shrink", huge_shrink, false},
-        {"free", huge_free, false},
-        {"free_owner", huge_free_owner, false},
-        {"figures", huge_figures, false},
+        {"alloc", huge_alloc, false}, {"find", huge_find, false},
+        {"grow", huge_grow, false},   {"shrink", huge_shrink, false},
+        {"free", huge_free, false},   {"free_owner", huge_free_owner, false},
+        {"next", huge_next, false},   {"figures", huge_figures, false},
     };
 
     hak_free(hak_malloc(1));

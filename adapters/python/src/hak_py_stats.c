@@ -10,12 +10,10 @@ struct counted {
 
 static void count_heaps(struct counted *counted, const hak_stats_t *stats)
 {
-    uint32_t heaps = hak_range_heap_count();
-
     counted->tiny[HAK_PY_OBJ] = stats->tiny_allocs;
     counted->large[HAK_PY_OBJ] =
         stats->pool_allocs + stats->ace_allocs + stats->huge_allocs;
-    for (uint32_t id = 1; id <= heaps; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         const struct hak_py_extra *extra = hak_py_extra(hak_range_heap(id));
 
         for (unsigned i = 0; i < HAK_PY_OBJ; i++) {
@@ -66,10 +64,9 @@ static PyObject *number(uint64_t value)
 /* One class of Tiny's in all heaps. */
 static HAK_RACY_READER PyObject *class_dict(unsigned class)
 {
-    uint32_t heaps = hak_range_heap_count();
     unsigned long long allocs = 0, live = 0;
 
-    for (uint32_t id = 1; id <= heaps; id++) {
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         const struct hak_heap *heap = hak_range_heap(id);
 
         allocs += heap->tiny.bins[class].pops;

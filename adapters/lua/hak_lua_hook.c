@@ -1,0 +1,414 @@
+/*
+ * hak_lua_hook.c - the module's soft limit, whose callback is a Lua function,
+ * its reserve, and the module of a state that got no heap.
+ *
+ * Nothing of Lua's may run inside of lua_Alloc, so hakmem.on_limit's function
+ * runs a little later. What goes beyond the soft limit is let in, up to the hard
+ * one, and two things are arranged that are allowed there:
+ *   - a count hook for the next instruction of the main thread. lua_sethook may
+ *     be called at any time, from a signal's handler too;
+ *   - where a coroutine runs (which one, lua_Alloc is not told): the collector
+ *     is made due and quick (lua_gc's LUA_GCRESTART and LUA_GCSETSTEPMUL only
+ *     set numbers), and so comes to the end of a cycle within a few KB. There it
+ *     calls the finalizer of our sentinel, an object that nobody refers to, on
+ *     the running thread, and that sets the hook there: in a finalizer itself no
+ *     error would be raised. It leaves a new sentinel for the next cycle.
+ * The hook calls the function: it may do what any function may, its errors are
+ * those of the code that was running. A collector that was stopped stays so;
+ * then it is the main thread alone that is interrupted.
+ */
+#include <errno.h>
+#include <lauxlib.h>
+#include <string.h>
+
+#include "hak_lua_heap.h"
+
+/* The collector's step multiplier while a call is due: nearly a whole cycle. */
+#define QUICK 1000
+
+/* A hook that a thread had, to be put back. */
+struct saved {
+    lua_State *L; /* NULL: none */
+    lua_Hook hook;
+    int mask, count;
+};
+
+/* A full userdata, with the function as its user value. */
+struct watch {
+    hak_lua_heap *heap;
+    lua_State *main;
+    size_t soft;           /* 0: none is set */
+    struct saved saved[2]; /* of the main thread, of a coroutine */
+    int stepmul;           /* the collector's before, -1: not changed */
+    bool due;
+    bool running; /* the function is */
+    bool refused; /* and it refused: until what is live is below `soft` again */
+    bool sentinel; /* there is one */
+};
+
+/* Its address is the watch's key in the registry. */
+static const char key;
+
+static struct watch *watch_of(lua_State *L)
+{
+    struct watch *watch;
+
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
+    watch = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return watch;
+}
+
+/* ---- the hook -------------------------------------------------------------- */
+
+static void call_due(lua_State *L, lua_Debug *event);
+
+static void set_hook(lua_State *L, struct saved *saved)
+{
+    if (lua_gethook(L) != call_due) {
+        saved->L = L;
+        saved->hook = lua_gethook(L);
+        saved->mask = lua_gethookmask(L);
+        saved->count = lua_gethookcount(L);
+        lua_sethook(L, call_due, LUA_MASKCOUNT, 1);
+    }
+}
+
+static void put_back(struct saved *saved)
+{
+    if (saved->L != NULL && lua_gethook(saved->L) == call_due) {
+        lua_sethook(saved->L, saved->hook, saved->mask, saved->count);
+    }
+    saved->L = NULL;
+}
+
+/* L's hook has come; a coroutine that has ended since is not looked at. */
+static void put_all_back(lua_State *L, struct watch *watch)
+{
+    if (watch->saved[1].L != L) {
+        watch->saved[1].L = NULL;
+    }
+    put_back(&watch->saved[0]);
+    put_back(&watch->saved[1]);
+    if (lua_gethook(L) == call_due) { /* handed on to a new coroutine */
+        lua_sethook(L, NULL, 0, 0);
+    }
+    if (watch->stepmul >= 0) {
+        lua_gc(L, LUA_GCSETSTEPMUL, watch->stepmul);
+        watch->stepmul = -1;
+    }
+}
+
+/* ---- inside of lua_Alloc ---------------------------------------------------- */
+
+static size_t soft_limit_met(void *arg, hak_lua_heap *heap,
+                             const hak_lua_need *need)
+{
+    struct watch *watch = arg;
+
+    (void)heap;
+    (void)need;
+    watch->due = true;
+    set_hook(watch->main, &watch->saved[0]);
+    if (lua_gc(watch->main, LUA_GCISRUNNING) == 1) {
+        int before = lua_gc(watch->main, LUA_GCSETSTEPMUL, QUICK);
+
+        watch->stepmul = watch->stepmul >= 0 ? watch->stepmul : before;
+        lua_gc(watch->main, LUA_GCRESTART);
+    }
+    return HAK_LUA_NO_LIMIT; /* until the function has been called */
+}
+
+/* ---- the function ----------------------------------------------------------- */
+
+static size_t live_of(const struct watch *watch)
+{
+    return hak_lua_live(watch->heap);
+}
+
+/*
+ * The next call comes at `soft`; after a refusal, that who handles the error
+ * can work, when the reserve or a sixteenth more is used up. Returns 0, or -1
+ * with errno: only the first time.
+ */
+static int arm(struct watch *watch)
+{
+    size_t at = watch->soft;
+
+    watch->refused = watch->refused && live_of(watch) > at;
+    if (watch->refused) {
+        at = live_of(watch) +
+             hak_max(hak_lua_bounds_reserve(watch->heap), at / 16);
+    }
+    return hak_lua_heap_on_limit(watch->heap, at,
+                                 at != 0 ? soft_limit_met : NULL, watch);
+}
+
+/*
+ * What the function says, see README: a new soft limit, or that garbage is to
+ * be collected first; all else is an error.
+ */
+static void obey(lua_State *L, struct watch *watch, bool collected)
+{
+    if (lua_type(L, -1) == LUA_TNUMBER) {
+        int whole;
+        lua_Integer limit = lua_tointegerx(L, -1, &whole);
+
+        if (!whole || limit < 0) {
+            luaL_error(L,
+                       "hakmem.on_limit: the function returned %s, which is "
+                       "no number of bytes",
+                       lua_tostring(L, -1));
+        }
+        if (limit == 0 || (size_t)limit > watch->soft) {
+            watch->soft = (size_t)limit;
+            return;
+        }
+    } else if (lua_type(L, -1) == LUA_TSTRING &&
+               strcmp(lua_tostring(L, -1), "collect") == 0) {
+        if (!collected) {
+            return;
+        }
+    } else if (lua_toboolean(L, -1)) {
+        luaL_error(L,
+                   "hakmem.on_limit: the function returned a %s; it may "
+                   "return a larger limit in bytes (0: none), \"collect\", "
+                   "or nil to refuse",
+                   luaL_typename(L, -1));
+    }
+    lua_pushliteral(L, "not enough memory");
+    lua_error(L);
+}
+
+/* The function is called with live bytes, soft limit, whether collected. */
+static int ask(lua_State *L)
+{
+    struct watch *watch = lua_touserdata(L, 1);
+    bool collected = false;
+
+    while (watch->soft != 0 && live_of(watch) > watch->soft) {
+        size_t soft = watch->soft;
+
+        lua_settop(L, 1);
+        lua_getiuservalue(L, 1, 1);
+        lua_pushinteger(L, (lua_Integer)live_of(watch));
+        lua_pushinteger(L, (lua_Integer)soft);
+        lua_pushboolean(L, collected);
+        lua_call(L, 3, 1);
+        if (watch->soft == soft) { /* else it has called on_limit */
+            obey(L, watch, collected);
+        }
+        if (watch->soft == soft) {
+            lua_gc(L, LUA_GCCOLLECT);
+            collected = true;
+        }
+    }
+    return 0;
+}
+
+static int at_cycle(lua_State *L);
+
+/* A new object that is garbage at once. */
+static int make_sentinel(lua_State *L)
+{
+    struct watch *watch = watch_of(L);
+
+    lua_newuserdatauv(L, 0, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, at_cycle);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    watch->sentinel = true;
+    return 0;
+}
+
+/* The sentinel's finalizer, on the running thread, at the end of a cycle. */
+static int at_cycle(lua_State *L)
+{
+    struct watch *watch = watch_of(L);
+
+    watch->sentinel = false;
+    if (watch->soft == 0) {
+        return 0;
+    }
+    if (watch->refused && !watch->running) {
+        arm(watch);
+    }
+    if (watch->due && L != watch->main) {
+        watch->saved[1].L = NULL;
+        set_hook(L, &watch->saved[1]);
+    }
+    lua_pushcfunction(L,
+                      make_sentinel); /* without memory: the next hook does */
+    lua_pcall(L, 0, 0, 0);
+    return 0;
+}
+
+static void call_due(lua_State *L, lua_Debug *event)
+{
+    struct watch *watch = watch_of(L);
+    int status;
+
+    (void)event;
+    put_all_back(L, watch);
+    if (!watch->due || watch->running) {
+        return;
+    }
+    watch->due = false;
+    watch->running = true;
+    lua_pushcfunction(L, ask);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
+    status = lua_pcall(L, 1, 0, 0);
+    watch->running = false;
+    watch->refused = status != LUA_OK;
+    arm(watch);
+    if (status != LUA_OK) {
+        lua_error(L);
+    }
+    if (!watch->sentinel) {
+        lua_pushcfunction(L, make_sentinel);
+        lua_call(L, 0, 0);
+    }
+}
+
+/* ---- the module's functions -------------------------------------------------- */
+
+static size_t check_bytes(lua_State *L, int arg, const char *what)
+{
+    lua_Integer bytes = luaL_checkinteger(L, arg);
+
+    luaL_argcheck(L, bytes >= 0, arg, what);
+    return (size_t)bytes;
+}
+
+/* hakmem.on_limit([bytes, function]) -> the soft limit before; 0 is none */
+static int l_on_limit(lua_State *L)
+{
+    struct watch *watch = lua_touserdata(L, lua_upvalueindex(1));
+    size_t before = watch->soft, soft;
+
+    if (lua_isnoneornil(L, 1)) {
+        lua_pushinteger(L, (lua_Integer)before);
+        return 1;
+    }
+    soft = check_bytes(L, 1, "a soft limit is 0 (none) or bytes");
+    if (soft != 0) {
+        luaL_checktype(L, 2, LUA_TFUNCTION);
+    }
+    if (soft != 0 && !watch->sentinel) {
+        lua_pushcfunction(L, make_sentinel);
+        lua_call(L, 0, 0);
+    }
+    watch->soft = soft;
+    watch->refused = false;
+    if (!watch->running && arm(watch) != 0) { /* else it follows at the end */
+        watch->soft = 0;
+        return luaL_error(L, "hakmem.on_limit: %s", strerror(errno));
+    }
+    lua_settop(L, 2); /* the function, or whatever stands there for none */
+    lua_setiuservalue(L, lua_upvalueindex(1), 1);
+    lua_pushinteger(L, (lua_Integer)before);
+    return 1;
+}
+
+/* hakmem.reserve([bytes]) -> the reserve before */
+static int l_reserve(lua_State *L)
+{
+    struct watch *watch = lua_touserdata(L, lua_upvalueindex(1));
+    size_t before = hak_lua_bounds_reserve(watch->heap);
+
+    if (!lua_isnoneornil(L, 1)) {
+        size_t bytes = check_bytes(L, 1, "a reserve is 0 (none) or bytes");
+
+        if (hak_lua_heap_reserve(watch->heap, bytes) != 0) {
+            return luaL_error(L, "hakmem.reserve: %s", strerror(errno));
+        }
+    }
+    lua_pushinteger(L, (lua_Integer)before);
+    return 1;
+}
+
+static void push_watch(lua_State *L, hak_lua_heap *heap)
+{
+    struct watch *watch;
+
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
+    if (lua_touserdata(L, -1) != NULL) {
+        return;
+    }
+    lua_pop(L, 1);
+    watch = lua_newuserdatauv(L, sizeof(*watch), 1);
+    memset(watch, 0, sizeof(*watch));
+    watch->heap = heap;
+    watch->stepmul = -1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+    watch->main = lua_tothread(L, -1);
+    lua_pop(L, 1);
+}
+
+void hak_lua_hook_open(lua_State *L, hak_lua_heap *heap)
+{
+    static const luaL_Reg functions[] = {
+        {"on_limit", l_on_limit}, {"reserve", l_reserve}, {NULL, NULL}};
+
+    push_watch(L, heap);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+    luaL_setfuncs(L, functions, 1);
+}
+
+/* ---- a state without a heap --------------------------------------------------- */
+
+static int l_zero(lua_State *L)
+{
+    lua_pushinteger(L, 0);
+    return 1;
+}
+
+static int l_refuse(lua_State *L)
+{
+    lua_Integer bytes = luaL_optinteger(L, 1, 0);
+
+    if (bytes != 0) {
+        return luaL_error(L, "hakmem: this state has no heap, so nothing can "
+                             "be limited");
+    }
+    return l_zero(L);
+}
+
+/* A key that the table on top has not is answered by `index`. */
+static void set_index(lua_State *L, lua_CFunction index)
+{
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, index);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
+}
+
+static int l_zeros(lua_State *L)
+{
+    lua_createtable(L, 0, 0);
+    set_index(L, l_zero);
+    return 1;
+}
+
+/* stats() -> a table in which every number is 0, types.string.count too */
+static int l_no_stats(lua_State *L)
+{
+    l_zeros(L);
+    lua_createtable(L, 0, 0);
+    set_index(L, l_zeros);
+    lua_setfield(L, -2, "types");
+    return 1;
+}
+
+void hak_lua_hook_without_heap(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"stats", l_no_stats},  {"limit", l_refuse},   {"trim", l_zero},
+        {"on_limit", l_refuse}, {"reserve", l_refuse}, {NULL, NULL}};
+
+    luaL_newlib(L, functions);
+    lua_pushstring(L, hak_version());
+    lua_setfield(L, -2, "version");
+}

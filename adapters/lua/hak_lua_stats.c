@@ -1,0 +1,176 @@
+/*
+ * hak_lua_stats.c - a heap's figures, and all heaps of the process.
+ *
+ * A heap is found by its slot in the core and known as Lua's by its mark, the
+ * address of the lock below, which nobody else writes there. Who ends a heap
+ * takes the mark away under the lock; who holds the lock may read any heap that
+ * has the mark. No more than that: its user works on it meanwhile, so figures
+ * are read as hak_heap_count does.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "hak_lua_heap.h"
+#include "lock.h"
+
+static hak_lock lock = HAK_LOCK_INIT(NULL);
+
+/* Whether it is a Lua heap in use; caller holds the lock. */
+static bool is_listed(const struct hak_lua_heap *lua)
+{
+    return atomic_load_explicit(&lua->mark, memory_order_acquire) == &lock;
+}
+
+/* ---- one heap ----------------------------------------------------------- */
+
+/* Lua's tag 4 (string) .. 10 (prototype), or one that is no object's. */
+static unsigned type_of_tag(unsigned tag)
+{
+    bool object = tag >= LUA_TSTRING && tag < LUA_TSTRING + HAK_LUA_TYPES - 1;
+
+    return object ? tag - LUA_TSTRING + HAK_LUA_STRING : HAK_LUA_OTHER;
+}
+
+/* What is live, of two words that belong together, seen twice the same. */
+static HAK_RACY_READER void read_account(const struct hak_lua_heap *lua,
+                                         hak_lua_stats *stats)
+{
+    const volatile int64_t *headroom = &lua->headroom;
+    const volatile size_t *gate = &lua->gate;
+    int64_t live = 0;
+
+    for (int tries = 0; tries < 1000; tries++) {
+        size_t now = *gate;
+
+        live = (int64_t)now - *headroom;
+        if (live >= 0 && *gate == now && (int64_t)now - *headroom == live) {
+            break;
+        }
+    }
+    stats->live_bytes = live > 0 ? (size_t)live : 0;
+    stats->peak_bytes = hak_max(lua->peak, *gate);
+    stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
+}
+
+static HAK_RACY_READER void read_counters(const struct hak_lua_heap *lua,
+                                          hak_lua_stats *stats)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(hak_lua_core(lua), &counts);
+    stats->tiny_allocs = counts.tiny.allocs;
+    stats->tiny_frees = counts.tiny.frees;
+    stats->larger_allocs = lua->larger_allocs;
+    stats->larger_frees = lua->larger_frees;
+    stats->tiny = stats->tiny_allocs + stats->tiny_frees;
+    stats->large = stats->larger_allocs + stats->larger_frees;
+    stats->fallback_large = lua->fallback_large;
+    stats->fallback_memory = lua->fallback_memory;
+    stats->foreign_frees = lua->foreign;
+    stats->limit_refusals = lua->refused;
+    stats->calls = stats->tiny + stats->large + stats->fallback_large +
+                   stats->fallback_memory + stats->foreign_frees;
+    for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {
+        stats->type_count[type_of_tag(tag)] += lua->type_count[tag];
+        stats->type_bytes[type_of_tag(tag)] += lua->type_bytes[tag];
+    }
+}
+
+static HAK_RACY_READER void read_memory(const struct hak_heap *core,
+                                        hak_lua_stats *stats)
+{
+    const struct hak_pool *pool = core->pool;
+    uint64_t slabs = core->tiny.nslabs, sealed = core->tiny.nsealed;
+
+    if (pool != NULL) {
+        slabs += pool->nslabs;
+        sealed += pool->nsealed;
+    }
+    stats->slabs = slabs;
+    stats->held_bytes =
+        (slabs + sealed) * HAK_SLAB_SIZE +
+        atomic_load_explicit(&core->other_bytes, memory_order_relaxed);
+}
+
+int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
+{
+    size_t size = hak_min(stats->size, sizeof(*stats));
+    hak_lua_stats all;
+
+    if (size < offsetof(hak_lua_stats, tiny_allocs)) {
+        errno = EINVAL;
+        return -1;
+    }
+    memset(&all, 0, sizeof(all));
+    read_account(lua, &all);
+    read_counters(lua, &all);
+    read_memory(hak_lua_core(lua), &all);
+    all.size = size;
+    memcpy(stats, &all, size);
+    return 0;
+}
+
+size_t hak_lua_heap_resident(const hak_lua_heap *lua)
+{
+    size_t bytes = 0;
+
+    hak_lock_take(&lock);
+    if (is_listed(lua)) {
+        bytes = hak_heap_resident(hak_lua_core(lua));
+    }
+    hak_lock_drop(&lock);
+    return bytes;
+}
+
+/* ---- all heaps ---------------------------------------------------------- */
+
+void hak_lua_list_add(struct hak_lua_heap *lua)
+{
+    atomic_store_explicit(&lua->mark, &lock, memory_order_release);
+}
+
+void hak_lua_list_drop(struct hak_lua_heap *lua)
+{
+    hak_lock_take(&lock);
+    atomic_store_explicit(&lua->mark, NULL, memory_order_relaxed);
+    hak_lock_drop(&lock);
+}
+
+struct seen {
+    const hak_lua_heap *lua;
+    char name[HAK_HEAP_NAME];
+    hak_lua_stats stats;
+};
+
+/* The first Lua heap with an id above `id`: its id, or 0. */
+static uint32_t see_next(uint32_t id, struct seen *seen)
+{
+    uint32_t count = hak_range_heap_count(), found = 0;
+
+    hak_lock_take(&lock);
+    while (++id <= count && found == 0) {
+        struct hak_heap *core = hak_range_heap(id);
+
+        seen->lua = hak_heap_extra(core);
+        if (is_listed(seen->lua)) {
+            memcpy(seen->name, core->name, sizeof(seen->name));
+            seen->stats.size = sizeof(seen->stats);
+            hak_lua_heap_stats(seen->lua, &seen->stats);
+            found = id;
+        }
+    }
+    hak_lock_drop(&lock);
+    return found;
+}
+
+int hak_lua_each(hak_lua_visit *visit, void *ud)
+{
+    struct seen seen;
+    uint32_t id = 0;
+    int end = 0;
+
+    while (end == 0 && (id = see_next(id, &seen)) != 0) {
+        end = visit(ud, seen.lua, seen.name, &seen.stats);
+    }
+    return end;
+}

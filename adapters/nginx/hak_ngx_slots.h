@@ -1,0 +1,36 @@
+/*
+ * hak_ngx_slots.h - the slots that are ours, and the writing of one.
+ *
+ * Whoever calls any of this holds the dynamic linker's list still: he is inside
+ * dl_iterate_phdr, whose lock is then the one of what stands here, too. So no
+ * lock of ours is ever held while somebody else's code runs.
+ *
+ * Invariant: the list has every slot that points at one of our functions and
+ * that we wrote, once, with what stood there before; those of objects that have
+ * been unloaded go with hak_ngx_slots_drop_gone.
+ */
+#ifndef HAK_NGX_SLOTS_H
+#define HAK_NGX_SLOTS_H
+
+#include "hak_ngx_elf.h"
+#include "hak_ngx_names.h"
+
+/*
+ * False: its page won't open (errno), or out of memory; it is as it was. Whether
+ * by this slot the object allocates from us is remembered.
+ */
+bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
+                       hak_ngx_function *ours, bool allocates);
+
+/* Whether an object has such a slot. */
+bool hak_ngx_slots_serve(const struct hak_ngx_elf *elf);
+
+/* Writes back what stood there; false: its page won't open. */
+bool hak_ngx_slot_give_back(hak_ngx_function **at);
+
+/* The same of all. */
+void hak_ngx_slots_give_back(void);
+
+void hak_ngx_slots_drop_gone(void);
+
+#endif /* HAK_NGX_SLOTS_H */
