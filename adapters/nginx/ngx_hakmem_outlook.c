@@ -46,11 +46,14 @@ ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 
     not = (worker.state == NGX_HAKMEM_SYSTEM) ? "not " : "";
 
-    if (hcf->require && worker.state == NGX_HAKMEM_SYSTEM) {
+    if (hcf->require
+        && (worker.state == NGX_HAKMEM_SYSTEM || worker.left_out))
+    {
         ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
-                      "hakmem: workers would not be served: %s; required by "
+                      "hakmem: workers would not be served%s: %s; required by "
                       "\"hakmem on require\" in %V:%ui",
-                      worker.text, &hcf->require_file, hcf->require_line);
+                      worker.left_out ? " as a whole" : "", worker.text,
+                      &hcf->require_file, hcf->require_line);
 
         return NGX_CONF_ERROR;
     }
