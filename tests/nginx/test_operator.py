@@ -396,7 +396,7 @@ class Lists(unittest.TestCase):
                 re.findall(r"`hakmem_objects\s+(lib\w[^;`]*|ngx_[^;`]*)[;`]",
                            text)]
         wanted = [frozenset(listed(name).strip(";").split()[1:])
-                  for name in ("ModSecurity", "Perl")]
+                  for name in ("ModSecurity", "Perl", "Lua")]
         self.assertGreaterEqual(len(told), 3)
         self.assertEqual(set(told), set(wanted))
 
