@@ -330,7 +330,13 @@ $(NGINX_DENY): tests/nginx/libdeny.c $(STAMP)
 	$(SAY) CC $@
 	@mkdir -p $(@D)
 	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
-check-nginx: $(SHARED:%=$(BUILD)/%) $(OTHER_PAGES) $(NGINX_DENY)
+NGINX_CRYPT := $(BUILD)/tests/nginx/unpatched/libcrypt.so.1
+$(NGINX_CRYPT): tests/nginx/libcrypt.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D) && echo 'XCRYPT_2.0 { crypt_r; };' >$(@D)/map
+	$(Q)$(CC) -shared -fPIC -Wall -Wextra -Wl,-z,notext \
+	    -Wl,-soname,$(@F),--version-script=$(@D)/map -o $@ $<
+check-nginx: $(SHARED:%=$(BUILD)/%) $(OTHER_PAGES) $(NGINX_DENY) $(NGINX_CRYPT)
 
 # The status page's shared zone by itself; nginx's headers come with a build.
 NGINX_STRESS := $(BUILD)/tests/nginx/status_stress

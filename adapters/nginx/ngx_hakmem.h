@@ -56,8 +56,11 @@ typedef enum {
 typedef struct {
     ngx_hakmem_state_e   state;
 
-    /* served: what; not served: why, and what to do about it */
+    /* served: what, and what is not; not served: why, and what to do about it */
     char                 text[NGX_HAKMEM_TEXT_LEN];
+
+    /* objects that were to be served, and are not although others are */
+    ngx_uint_t           left_out;
 
     uint64_t             trims;          /* times idle memory was given back */
     uint64_t             trimmed;        /* bytes of ours that went back */

@@ -46,11 +46,14 @@ ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 
     not = (worker.state == NGX_HAKMEM_SYSTEM) ? "not " : "";
 
-    if (hcf->require && worker.state == NGX_HAKMEM_SYSTEM) {
+    if (hcf->require
+        && (worker.state == NGX_HAKMEM_SYSTEM || worker.left_out))
+    {
         ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
-                      "hakmem: workers would not be served: %s; required by "
+                      "hakmem: workers would not be served%s: %s; required by "
                       "\"hakmem on require\" in %V:%ui",
-                      worker.text, &hcf->require_file, hcf->require_line);
+                      worker.left_out ? " as a whole" : "", worker.text,
+                      &hcf->require_file, hcf->require_line);
 
         return NGX_CONF_ERROR;
     }
@@ -71,8 +74,8 @@ ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 
 
 /*
- * SIGCHLD is blocked so that nginx's handler does not take the child away. The
- * handler runs afterwards and finds nothing.
+ * Signals wait until the child is gone: nginx's handler of SIGCHLD would take it
+ * away. It runs afterwards and finds nothing.
  */
 
 static ngx_int_t
@@ -89,8 +92,7 @@ ngx_hakmem_try(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
         return NGX_ERROR;
     }
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
+    sigfillset(&set);
     (void) sigprocmask(SIG_BLOCK, &set, &old);
 
     pid = fork();

@@ -13,7 +13,7 @@ static hak_ngx_object *ngx_hakmem_list(ngx_pool_t *pool,
     ngx_hakmem_conf_t *hcf, ngx_uint_t *n);
 static void ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
     hak_ngx_object *objects, ngx_uint_t n);
-static void ngx_hakmem_report_unpatched(ngx_cycle_t *cycle,
+static void ngx_hakmem_report_left_out(ngx_cycle_t *cycle,
     hak_ngx_object *objects, ngx_uint_t n);
 
 
@@ -174,7 +174,6 @@ ngx_hakmem_serve(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
                            "configuration");
 
     } else {
-        ngx_hakmem_report_unpatched(cycle, objects, n);
         ngx_hakmem_report(cycle, hcf, objects, n);
     }
 
@@ -214,26 +213,28 @@ static void
 ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
     hak_ngx_object *objects, ngx_uint_t n)
 {
-    u_char      *p, *last;
+    u_char      *p, *last, *text;
     ngx_uint_t   i, slots;
 
     slots = 0;
-    p = (u_char *) ngx_hakmem_worker.text;
-    last = p + NGX_HAKMEM_TEXT_LEN - 1 - NGX_HAKMEM_LANES_LEN;
+    text = (u_char *) ngx_hakmem_worker.text;
+    p = text;
+    last = text + NGX_HAKMEM_TEXT_LEN - 1 - NGX_HAKMEM_LANES_LEN;
 
     for (i = 0; i < n; i++) {
         slots += objects[i].slots;
 
         if (objects[i].slots) {
             p = ngx_slprintf(p, last, "%s%s (%ui slots)",
-                             p == (u_char *) ngx_hakmem_worker.text ? "" : ", ",
-                             objects[i].name, (ngx_uint_t) objects[i].slots);
+                             p == text ? "" : ", ", objects[i].name,
+                             (ngx_uint_t) objects[i].slots);
         }
     }
 
     if (slots == 0) {
-        ngx_hakmem_refused(cycle, hcf, "nginx calls no allocator from outside",
-                           "it has one of its own linked in");
+        ngx_hakmem_refused(cycle, hcf, objects[0].why[0] ? objects[0].why
+                           : "nginx calls no allocator from outside",
+                           "mend it, or do without the module");
         return;
     }
 
@@ -244,14 +245,11 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
                          (ngx_uint_t) hak_ngx_other_slots());
     }
 
-    if (hak_ngx_unpatched()) {
-        p = ngx_slprintf(p, last, ", unpatched objects: %ui",
-                         (ngx_uint_t) hak_ngx_unpatched());
-    }
-
     p = ngx_slprintf(p, last + NGX_HAKMEM_LANES_LEN, ", lanes %s",
                      hcf->lanes == HAK_NGX_ALL ? "all" : "tiny");
     *p = '\0';
+
+    ngx_hakmem_report_left_out(cycle, objects, n);
 
     ngx_hakmem_worker.state = NGX_HAKMEM_MODULE;
 
@@ -266,13 +264,17 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
 }
 
 
-/* in one line, and only if it is another than the last time */
+/*
+ * What is neither served nor patched: at the end of worker.text; and in one line
+ * of the log, if it is another than the last time.
+ */
 
 static void
-ngx_hakmem_report_unpatched(ngx_cycle_t *cycle, hak_ngx_object *objects,
+ngx_hakmem_report_left_out(ngx_cycle_t *cycle, hak_ngx_object *objects,
     ngx_uint_t n)
 {
     u_char       *p, *last, line[1024];
+    size_t        len;
     ngx_uint_t    i;
 
     static u_char  said[sizeof(line)];
@@ -280,22 +282,32 @@ ngx_hakmem_report_unpatched(ngx_cycle_t *cycle, hak_ngx_object *objects,
     p = line;
     last = line + sizeof(line) - 1;
 
-    if (hak_ngx_unpatched()) {
-        p = ngx_cpystrn(p, (u_char *) "frees that stay the system's: ",
-                        last - p);
-        hak_ngx_unpatched_text((char *) p, last - p);
-        p += ngx_strlen(p);
-    }
+    ngx_hakmem_worker.left_out = 0;
 
     for (i = 0; i < n; i++) {
         if (objects[i].why[0] != '\0') {
+            ngx_hakmem_worker.left_out++;
             p = ngx_slprintf(p, last, "%s%s is not served: %s",
                              p == line ? "" : "; ", objects[i].name,
                              objects[i].why);
         }
     }
 
+    if (hak_ngx_unpatched()) {
+        p = ngx_slprintf(p, last, "%sfrees that stay the system's: ",
+                         p == line ? "" : "; ");
+        hak_ngx_unpatched_text((char *) p, last - p + 1);
+        p += ngx_strlen(p);
+    }
+
     *p = '\0';
+
+    if (p != line) {
+        len = ngx_strlen(ngx_hakmem_worker.text);
+        p = ngx_snprintf((u_char *) ngx_hakmem_worker.text + len,
+                         NGX_HAKMEM_TEXT_LEN - 1 - len, "; %s", line);
+        *p = '\0';
+    }
 
     if (ngx_strcmp(line, said) == 0) {
         return;
@@ -303,7 +315,7 @@ ngx_hakmem_report_unpatched(ngx_cycle_t *cycle, hak_ngx_object *objects,
 
     ngx_memcpy(said, line, sizeof(line));
 
-    if (p != line) {
+    if (line[0] != '\0') {
         ngx_log_error(NGX_LOG_ERR, cycle->log, 0, "hakmem: %s", line);
     }
 }

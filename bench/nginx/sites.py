@@ -94,10 +94,7 @@ ROWS = [
         "modsecurity on; modsecurity_rules_file @PREFIX@/rules.conf;"),
         path="/page?name=value&word=some",
         modules=("ngx_http_modsecurity_module",),
-        # The connector frees what libmodsecurity made for a refusal.
-        objects="libmodsecurity libstdc++"
-        " ngx_http_modsecurity_module", requests=150,
-        insn=20),
+        objects="libmodsecurity libstdc++", requests=150, insn=20),
 ]
 
 

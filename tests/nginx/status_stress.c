@@ -41,7 +41,7 @@ ngx_pid_t            ngx_pid;
 ngx_uint_t           ngx_worker;
 ngx_uint_t           ngx_pagesize = 4096;
 volatile ngx_msec_t  ngx_current_msec;
-ngx_hakmem_worker_t  ngx_hakmem_worker = { NGX_HAKMEM_MODULE, "", 0, 0, 0 };
+ngx_hakmem_worker_t  ngx_hakmem_worker = { .state = NGX_HAKMEM_MODULE };
 
 
 #define counter  1

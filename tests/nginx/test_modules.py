@@ -158,8 +158,7 @@ class Lua(Case):
         self.all_of_it("")
 
     def test_on_the_module(self):
-        self.all_of_it(nginx_server.objects(
-            "ngx_http_lua_module", "libluajit-5.1") + " hakmem_lanes all;")
+        self.all_of_it(listed("Lua") + " hakmem_lanes all;")
 
     def test_one_of_them(self):
         """Who frees its blocks need not be named."""

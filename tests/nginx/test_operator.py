@@ -17,6 +17,7 @@ from test_status import exposition, page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DENY = os.path.join(os.environ["HAKMEM_BUILD"], "tests/libdeny.so")
+UNPATCHED = os.path.join(os.environ["HAKMEM_BUILD"], "tests/nginx/unpatched")
 SITE = """
     server {
         listen 127.0.0.1:@HTTP@;
@@ -139,8 +140,10 @@ class Required(Case):
         nginx = self.server(SITE, "hakmem on require;", master=False)
         self.whole(nginx)
         self.served(nginx)
-        nginx.signal("HUP")
-        until(10, "it reads", lambda: nginx.find("reconfiguring$"))
+        # When it begins to read for the second time it has read once. What
+        # comes while it reads it may sleep through.
+        until(20, "it reads", lambda: nginx.signal("HUP") or len(
+            nginx.find("reconfiguring$")) >= 2, step=0.2)
         self.assertEqual(nginx.find("unknown process"), [])
         nginx.signal("QUIT")
         until(20, "it ends", lambda: not nginx.alive())
@@ -218,6 +221,48 @@ class Denied(Case):
         nginx.reload()
         self.served(nginx)
         nginx.stop()
+
+
+class LeftOut(Case):
+    """nginx is linked with a library whose frees can't be ours, so it is not
+    served, and others are."""
+
+    WHY = r"nginx is not served: .*libcrypt\.so\.1"
+    SYSTEMS = r"frees that stay the system's: .*libcrypt\.so\.1: .* for free"
+
+    def linked(self, main):
+        nginx = nginx_server.Server(SITE, main, start=False, env={
+            "LD_LIBRARY_PATH": UNPATCHED}, expected=["would not be served"])
+        self.addCleanup(nginx.destroy)
+        needed = subprocess.run(["ldd", nginx_server.NGINX], text=True,
+                                capture_output=True, check=True).stdout
+        if "libcrypt.so.1" not in needed:
+            self.skipTest("nginx is not linked with libcrypt.so.1")
+        return nginx
+
+    def test_told(self):
+        nginx = self.linked("")
+        status, said = nginx.test()
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, f"will be served: by the module, libcrypto .*"
+                         rf"{self.WHY}.*\(tried")
+        nginx.write("html/f1000", PAGE)
+        nginx.start()
+        self.assertEqual(len(nginx.find(
+            rf"\[error\].*hakmem: {self.WHY}.*{self.SYSTEMS}")), 2,
+            nginx.story())
+        for one in page(nginx)["workers"]:
+            self.assertEqual((one["served_by"], one["why"]), ("module", ""))
+            self.assertRegex(one["serving"], f"{self.WHY}.*{self.SYSTEMS}")
+        with Load(nginx, "/f1000", PAGE):
+            nginx.wrk("/f1000")
+        nginx.stop()
+
+    def test_required(self):
+        status, said = self.linked("hakmem on require;").test()
+        self.assertEqual(status, 1, said)
+        self.assertRegex(said, r"\[emerg\].*would not be served as a whole: .*"
+                         + self.WHY)
 
 
 class Replaced(Case):
@@ -351,7 +396,7 @@ class Lists(unittest.TestCase):
                 re.findall(r"`hakmem_objects\s+(lib\w[^;`]*|ngx_[^;`]*)[;`]",
                            text)]
         wanted = [frozenset(listed(name).strip(";").split()[1:])
-                  for name in ("ModSecurity", "Perl")]
+                  for name in ("ModSecurity", "Perl", "Lua")]
         self.assertGreaterEqual(len(told), 3)
         self.assertEqual(set(told), set(wanted))
 
