@@ -5,7 +5,7 @@
 #
 # NGINX_SRC is the tree that Debian's nginx-dev installs, whose conf_flags make
 # a module that Debian's nginx loads, or any other: then the environment's
-# NGX_CONF_FLAGS is what configure gets. LIB is libhakmem_nginx.a. The tree
+# NGX_CONF_FLAGS is what configure gets, quoted as nginx -V prints it. LIB is libhakmem_nginx.a. The tree
 # stays as it is: nginx's configure runs in WORK, where links lead to it. The
 # module is WORK/objs/ngx_http_hakmem_module.so. MODULE is another one's
 # directory, with a file `config` as nginx wants it. CC is the compiler,
@@ -35,8 +35,9 @@ fi
 
 cd "$work"
 export HAKMEM_NGINX_LIB="$lib"
-# shellcheck disable=SC2086  # a list of words
-$configure ${NGX_CONF_FLAGS-} --builddir="$PWD/objs" --with-cc="${CC:-gcc}" \
+# As nginx -V prints it: words, some with blanks in quotes.
+eval "set -- ${NGX_CONF_FLAGS-}"
+$configure "$@" --builddir="$PWD/objs" --with-cc="${CC:-gcc}" \
     ${NGX_SANITIZE:+"--with-cc-opt=$NGX_SANITIZE"} \
     ${NGX_SANITIZE:+"--with-ld-opt=$NGX_SANITIZE"} \
     --add-dynamic-module="$module" >configure.log 2>&1 || {

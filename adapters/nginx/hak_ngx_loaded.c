@@ -212,8 +212,9 @@ static bool may_replace_new(struct hak_ngx_walk *walk, const hak_ngx_name *name,
         object_of(walk, definer->file) != NULL) {
         return true;
     }
-    snprintf(why, len,
-             "its operator new is of an object that is to be given as well: %s",
+    snprintf(why, len, "its operator new is %s: %s",
+             is_taboo(definer) ? "another allocator's"
+                               : "of an object that is to be given as well",
              hak_ngx_printable(definer));
     return false;
 }

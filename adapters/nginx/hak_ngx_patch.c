@@ -37,6 +37,12 @@ static struct {
 
 static unsigned long long loads_seen;
 
+/*
+ * This thread is in a walk. It calls functions of libc; who has put himself
+ * before one of them may look up the real one, by a dlsym that is ours by now.
+ */
+static _Thread_local bool is_walking;
+
 /* ---- one object ----------------------------------------------------------------- */
 
 /*
@@ -343,11 +349,13 @@ static bool work_in_peace(struct hak_ngx_walk *walk, bool only_new)
     struct turn turn = {.walk = walk, .only_new = only_new};
     Dl_info ignored;
 
+    is_walking = true;
     for (int tries = 0; tries < 100 && !turn.done; tries++) {
         turn.loads = count_loads();
         dladdr((const void *)(uintptr_t)hak_ngx_find, &ignored);
         dl_iterate_phdr(take_turn, &turn);
     }
+    is_walking = false;
     return turn.done;
 }
 
@@ -408,7 +416,7 @@ void hak_ngx_catch_up(void)
     struct hak_ngx_walk walk = {.writes = true};
     int saved = errno;
 
-    if (last.loads != 0 && count_loads() != last.loads) {
+    if (!is_walking && last.loads != 0 && count_loads() != last.loads) {
         (void)work_in_peace(&walk, true);
     }
     errno = saved;

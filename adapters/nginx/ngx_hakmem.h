@@ -95,6 +95,12 @@ void ngx_hakmem_refused(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
     const char *why, const char *advice);
 
 
+/* ngx_hakmem_master.c: frees by address where the configuration is read */
+
+void ngx_hakmem_master_begin(void);
+void ngx_hakmem_master_undo(void);
+
+
 /* ngx_hakmem_loaded.c: the names of what hakmem_objects may name now */
 
 u_char *ngx_hakmem_loaded(u_char *buf, u_char *last);

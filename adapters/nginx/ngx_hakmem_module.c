@@ -140,6 +140,8 @@ ngx_hakmem_create_conf(ngx_cycle_t *cycle)
     hcf->trim = NGX_CONF_UNSET_MSEC;
     hcf->limit = NGX_CONF_UNSET_SIZE;
 
+    ngx_hakmem_master_begin();
+
     return hcf;
 }
 
@@ -186,7 +188,7 @@ ngx_hakmem_init_module(ngx_cycle_t *cycle)
 }
 
 
-/* the master, the cache manager and the cache loader stay as they are */
+/* the master, the cache manager and the cache loader are not served */
 
 static ngx_int_t
 ngx_hakmem_init_process(ngx_cycle_t *cycle)

@@ -4,7 +4,7 @@
  *
  * Only a process that does what a worker does can tell: the range is reserved,
  * slots are written. So one is made for it, which does that, tells and ends;
- * the process that reads the configuration stays as it was. What this one
+ * the process that reads the configuration is not served. What this one
  * could not see is what comes later to a worker: its user's limits, and what
  * modules load when it starts.
  */

@@ -429,6 +429,10 @@ ngx_hakmem_mode_init(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
                       "\"hakmem off\" does not switch "
                       "\"hakmem_mode preload\" off");
     }
+
+    if (ngx_hakmem_preloaded || !hcf->enable) {
+        ngx_hakmem_master_undo();
+    }
 }
 
 

@@ -9,6 +9,7 @@ if it is not set.
 import concurrent.futures
 import contextlib
 import os
+import pathlib
 import time
 import unittest
 
@@ -246,7 +247,17 @@ class Static(Case):
         self.waf(self.main)
 
     def test_rules_on_the_module(self):
-        self.waf(self.main + "hakmem_objects libmodsecurity libstdc++;")
+        main = self.main + "hakmem_objects libmodsecurity libstdc++;"
+        if b"libjemalloc" not in pathlib.Path(nginx_server.NGINX).read_bytes():
+            self.waf(main)
+            return
+        nginx = self.site()
+        nginx.configure(main=main)
+        status, said = nginx.test()
+        self.assertEqual(status, 1)
+        self.assertIn("libmodsecurity.so.3: its operator new is another"
+                      " allocator's: libjemalloc", said)
+        nginx.stop()
 
     def test_luajit_on_the_module(self):
         self.same("/all", main=self.main

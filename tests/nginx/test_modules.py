@@ -162,7 +162,7 @@ class Lua(Case):
 
     def test_one_of_them(self):
         """Who frees its blocks need not be named."""
-        self.all_of_it("hakmem_objects ngx_http_lua_module;")
+        self.all_of_it(nginx_server.objects("ngx_http_lua_module"))
 
 
 @needs("ngx_nchan_module")
@@ -192,7 +192,7 @@ class Pam(Case):
         # As if it were a part of nginx: it allocates from us.
         nginx = self.server(SITE.replace("root html;", """root html;
             auth_pam "x"; auth_pam_service_name "hakmem-test";"""),
-            "hakmem_objects ngx_http_auth_pam_module;",
+            nginx_server.objects("ngx_http_auth_pam_module"),
             modules=["ngx_http_auth_pam_module"],
             expected=["user 'nobody' was not authenticated"])
         for _ in range(2):

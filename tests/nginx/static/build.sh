@@ -5,9 +5,9 @@
 #     build.sh SOURCES WORK [KIND]
 #
 # SOURCES is what sources.sh made. The program is WORK/KIND/nginx; WORK/KIND/flags
-# is what it was configured with, but for what is the compiler's and the
-# linker's: our module for it is built with that. KIND is how it is compiled
-# and linked; the last three are plain's objects, linked otherwise:
+# is what our module for it is built with, as nginx -V would print it: the same,
+# but for what makes its KIND. KIND is how it is compiled and linked; the last
+# three are plain's objects, linked otherwise:
 #
 #     plain     as the compiler does it: position independent, lazily bound
 #     debug     --with-debug, not optimized
@@ -86,5 +86,5 @@ log=$work/$kind/make.log
 make -f objs/Makefile "-j$(nproc)" LINK="$CC $link" binary >"$log" 2>&1 ||
     failed make "$log"
 cp objs/nginx "$work/$kind/nginx.made"
-echo "$flags" >"$work/$kind/flags"
+echo "$flags --with-cc-opt='-O2 -g1'" >"$work/$kind/flags"
 mv "$work/$kind/nginx.made" "$work/$kind/nginx"

@@ -16,6 +16,7 @@ set -eu
 mkdir -p "$1"
 cd "$1"
 folder=$PWD
+[ ! -f versions ] || mv versions taken
 key=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -f "$key" ] && key="[signed-by=$key] " || key=
 
