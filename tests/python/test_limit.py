@@ -72,7 +72,7 @@ class Memory(Builds):
                 build(lambda i: grown.extend(more))
                 live = hakmem_py.stats()["live_bytes"]
                 assert live < (24 << 20), live
-                assert (10 << 20) < size * len(grown) < (24 << 20), len(grown)
+                assert (5 << 20) < size * len(grown) < (24 << 20), len(grown)
                 grown.clear()
             try:
                 bytes(21 << 20)
