@@ -298,7 +298,8 @@ class Limit(Case):
             churn()
             found = hakmem_py.stats()
             assert found["limit_of"] == "served"
-            assert found["obj"]["limit_refusals"] >= 3
+            refusals = [found[n]["limit_refusals"] for n in ("obj", "mem")]
+            assert sum(refusals) >= 3, refusals
             assert hakmem_py.limit(None) == 50 << 20
             kept = [bytes(1000) for i in range(100000)]
             print("fine")

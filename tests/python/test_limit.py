@@ -48,7 +48,8 @@ class Memory(Builds):
                         assert limit * 3 // 4 < live < limit + (4 << 20), live
                         assert len(kept) > 100
                         del kept
-                    assert found["obj"]["limit_refusals"] > 0
+                    assert sum(found[name]["limit_refusals"]
+                               for name in ("obj", "mem", "raw")) > 0
                     print("fine")
                 """, env={"HAKMEM_PYTHON_LIMIT": "24M",
                           "HAKMEM_PYTHON_LANES": lanes,
