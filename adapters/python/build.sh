@@ -47,5 +47,8 @@ archive=$(ls "$work"/dist/*.tar.gz)
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-index \
     --no-deps --no-build-isolation --wheel-dir "$work/dist" "$archive" \
     >>"$log" 2>&1 || fail 'the archive does not build'
+wheel=$(basename "$work"/dist/*.whl)
 mv "$work"/dist/* "$out"
-ls "$out"/*.tar.gz "$out"/*.whl
+echo "$out/$(basename "$archive")"
+echo "$out/$wheel"
+echo "in a virtual environment of $1: pip install $out/$wheel"

@@ -29,10 +29,12 @@ def shares():
     """Requests in all, and how many of them each way."""
     found = hakmem_py.stats()
     domains = [found[name] for name in ("raw", "mem", "obj")]
-    sums = {name: sum(domain[name] for domain in domains)
-            for name in ("calls", "tiny", "larger", "foreign")}
-    sums["fallback"] = sum(sum(domain["fallback"].values())
-                           for domain in domains)
+    sums = {name: sum(sum(domain[key] for key in keys) for domain in domains)
+            for name, keys in (
+                ("calls", ["calls"]), ("tiny", ["tiny_allocs"]),
+                ("larger", ["larger_allocs"]), ("foreign", ["foreign_frees"]),
+                ("fallback", ["fallback_large", "fallback_memory",
+                              "fallback_off"]))}
     return " ".join(f"{name}={value}" for name, value in sums.items())
 
 

@@ -38,13 +38,14 @@ static int twice(void)
 
     for (int i = 0; i < 3; i++) {
         Py_Initialize();
-        failed |= run("import hakmem_py\n"
-                      "from churn import churn\n"
-                      "churn()\n"
-                      "assert hakmem_py.enabled, hakmem_py.reason\n"
-                      "before = hakmem_py.stats()['obj']['tiny']\n"
-                      "kept = [str(i) for i in range(3000)]\n"
-                      "assert hakmem_py.stats()['obj']['tiny'] > before\n");
+        failed |=
+            run("import hakmem_py\n"
+                "from churn import churn\n"
+                "churn()\n"
+                "assert hakmem_py.enabled, hakmem_py.reason\n"
+                "before = hakmem_py.stats()['obj']['tiny_allocs']\n"
+                "kept = [str(i) for i in range(3000)]\n"
+                "assert hakmem_py.stats()['obj']['tiny_allocs'] > before\n");
         failed = finish(failed);
     }
     puts(failed ? "failed" : "fine");

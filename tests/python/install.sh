@@ -93,7 +93,7 @@ archive_is_good() {
 ON='import hakmem_py as h; assert h.enabled, h.reason;
 import sys; assert h.__file__.startswith(sys.prefix), h.__file__
 x = [str(n) for n in range(100000)]
-assert h.stats()["obj"]["tiny"] > 100000
+assert h.stats()["obj"]["tiny_allocs"] > 100000
 print("served", h.__version__)'
 LOADED='import sys; print("loaded:", "hakmem_py" in sys.modules)'
 

@@ -17,8 +17,9 @@ class Figures(Case):
         del kept
         freed = hakmem_py.stats()
         self.assertGreaterEqual(
-            after["obj"]["tiny"] - before["obj"]["tiny"], 10000)
-        self.assertLess(after["obj"]["tiny"] - before["obj"]["tiny"], 11000)
+            after["obj"]["tiny_allocs"] - before["obj"]["tiny_allocs"], 10000)
+        self.assertLess(
+            after["obj"]["tiny_allocs"] - before["obj"]["tiny_allocs"], 11000)
         self.assertGreaterEqual(
             after["live_bytes"] - before["live_bytes"], 10000 * 16)
         self.assertLess(freed["live_bytes"], after["live_bytes"] - 100000)
@@ -34,7 +35,8 @@ class Figures(Case):
             for i in range(5000):
                 kept[i] = make(i)
             after = hakmem_py.stats()
-            counted.append([after[name]["tiny"] - before[name]["tiny"]
+            counted.append([after[name]["tiny_allocs"]
+                            - before[name]["tiny_allocs"]
                             for name in ("obj", "mem")])
         for obj, mem in counted:
             self.assertTrue(4500 <= obj < 11000, counted)
@@ -49,13 +51,14 @@ class Figures(Case):
         freed = hakmem_py.stats()
         if before["lanes"] == "all":
             self.assertGreaterEqual(
-                after["obj"]["larger"] - before["obj"]["larger"], 4)
+                after["obj"]["larger_allocs"]
+                - before["obj"]["larger_allocs"], 4)
             self.assertGreater(
                 after["live_bytes"] - freed["live_bytes"], 5200000)
         else:
             self.assertGreaterEqual(
-                after["obj"]["fallback"]["large"]
-                - before["obj"]["fallback"]["large"], 4)
+                after["obj"]["fallback_large"]
+                - before["obj"]["fallback_large"], 4)
 
     def test_larger_blocks_of_mem(self):
         self.says("""
@@ -64,8 +67,9 @@ class Figures(Case):
             zeros = bytes(2000)
             kept = [list(zeros) for i in range(1000)]
             after = hakmem_py.stats()["mem"]
-            assert 1000 <= after["larger"] - before["larger"] < 1100
-            assert after["tiny"] - before["tiny"] < 500
+            larger = after["larger_allocs"] - before["larger_allocs"]
+            assert 1000 <= larger < 1100
+            assert after["tiny_allocs"] - before["tiny_allocs"] < 500
             print("fine")
         """, env={"HAKMEM_PYTHON_LANES": "all"})
 
@@ -87,16 +91,34 @@ class Figures(Case):
         after = hakmem_py.stats()
         self.assertGreater(full["held_bytes"], full["live_bytes"])
         self.assertGreater(full["held_bytes"] - after["held_bytes"], 15 << 20)
-        self.assertGreater(after["returned_bytes"] - before["returned_bytes"],
+        self.assertGreater(after["purged_bytes"] - before["purged_bytes"],
                            15 << 20)
 
     def test_calls_are_the_sum(self):
         stats = hakmem_py.stats()
         for name in ("obj", "mem", "raw"):
             domain = stats[name]
-            self.assertEqual(domain["calls"], domain["tiny"]
-                             + domain["larger"]
-                             + sum(domain["fallback"].values()))
+            self.assertEqual(
+                domain["calls"],
+                domain["tiny_allocs"] + domain["larger_allocs"]
+                + domain["fallback_large"] + domain["fallback_memory"]
+                + domain["fallback_off"])
+
+    def test_old_names_of_figures(self):
+        """Read for one version more."""
+        stats = hakmem_py.stats(classes=True)
+        self.assertEqual(stats["returned_bytes"], stats["purged_bytes"])
+        for name in ("obj", "mem", "raw"):
+            domain = stats[name]
+            for old, new in (("tiny", "tiny_allocs"),
+                             ("larger", "larger_allocs"),
+                             ("foreign", "foreign_frees"),
+                             ("refused", "limit_refusals")):
+                self.assertEqual(domain[old], domain[new])
+            for reason, count in domain["fallback"].items():
+                self.assertEqual(count, domain["fallback_" + reason])
+        for one in stats["classes"]:
+            self.assertEqual(one["calls"], one["tiny_allocs"])
 
     def test_classes(self):
         self.assertNotIn("classes", hakmem_py.stats())
@@ -142,16 +164,16 @@ class Switches(Case):
             before = hakmem_py.stats()
             more = ["%d" % i for i in range(10000)]
             after = hakmem_py.stats()
-            assert after["obj"]["tiny"] == before["obj"]["tiny"]
-            assert after["obj"]["fallback"]["off"] > 10000
+            assert after["obj"]["tiny_allocs"] == before["obj"]["tiny_allocs"]
+            assert after["obj"]["fallback_off"] > 10000
             del kept
             assert hakmem_py.stats()["blocks"] < before["blocks"] - 9000
             churn()
             assert hakmem_py.enable() is True
             assert hakmem_py.enabled and hakmem_py.reason is None
-            before = hakmem_py.stats()["obj"]["foreign"]
+            before = hakmem_py.stats()["obj"]["foreign_frees"]
             del more
-            assert hakmem_py.stats()["obj"]["foreign"] - before > 9000
+            assert hakmem_py.stats()["obj"]["foreign_frees"] - before > 9000
             churn()
             print("fine")
         """)
@@ -228,8 +250,9 @@ class Environment(Case):
                 import hakmem_py
                 churn()
                 stats = hakmem_py.stats()
-                large = stats["obj"]["fallback"]["large"]
-                print(stats["lanes"], large > 1000, stats["obj"]["larger"] > 0)
+                large = stats["obj"]["fallback_large"]
+                print(stats["lanes"], large > 1000,
+                      stats["obj"]["larger_allocs"] > 0)
             """, env={"HAKMEM_PYTHON_LANES": word},
                 wanted=f"{wanted} {wanted == 'tiny'} {wanted == 'all'}")
 
@@ -245,18 +268,21 @@ class Limit(Case):
                 hakmem_py.limit(bytes)
 
     def test_bad_values(self):
-        with self.assertRaisesRegex(ValueError, "negative"):
-            hakmem_py.limit(-1)
-        for value in ("1M", 1.5, [1]):
-            with self.assertRaises(TypeError):
-                hakmem_py.limit(value)
+        for limit in (hakmem_py.limit, hakmem_py.limit_served,
+                      hakmem_py.limit_memory):
+            with self.assertRaisesRegex(ValueError, limit.__name__
+                                        + ".*negative"):
+                limit(-1)
+            for value in ("1M", 1.5, [1]):
+                with self.assertRaises(TypeError):
+                    limit(value)
         self.assertIsNone(hakmem_py.stats()["limit"])
 
     def test_memory_error_and_on(self):
         self.says("""
             from churn import churn
             import hakmem_py
-            assert hakmem_py.limit(50 << 20) is None
+            assert hakmem_py.limit_served(50 << 20) is None
             for round in range(3):
                 kept = []
                 try:
@@ -270,8 +296,10 @@ class Limit(Case):
                 assert len(kept) > 50000
                 del kept
             churn()
-            refused = hakmem_py.stats()
-            assert sum(refused[n]["refused"] for n in ("obj", "mem")) >= 3
+            found = hakmem_py.stats()
+            assert found["limit_of"] == "served"
+            refusals = [found[n]["limit_refusals"] for n in ("obj", "mem")]
+            assert sum(refusals) >= 3, refusals
             assert hakmem_py.limit(None) == 50 << 20
             kept = [bytes(1000) for i in range(100000)]
             print("fine")

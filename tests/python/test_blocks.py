@@ -189,7 +189,7 @@ class Blocks(Case):
             test_blocks.use_up(made)
             stats = hakmem_py.stats()
             for name in DOMAINS:
-                assert stats[name]["foreign"] >= 6 * len(SIZES), stats
+                assert stats[name]["foreign_frees"] >= 6 * len(SIZES), stats
             print("fine")
         """)
 

@@ -18,16 +18,16 @@ class Tracemalloc(Case):
                 import hakmem_py
                 assert hakmem_py.enabled is True, hakmem_py.reason
                 from churn import churn
-                before = hakmem_py.stats()["obj"]["tiny"]
+                before = hakmem_py.stats()["obj"]["tiny_allocs"]
                 traced = tracemalloc.get_traced_memory()[0]
                 more = [bytes(i) for i in range(3000)]
                 assert tracemalloc.get_traced_memory()[0] > traced + 4000000
-                assert hakmem_py.stats()["obj"]["tiny"] > before + 500
+                assert hakmem_py.stats()["obj"]["tiny_allocs"] > before + 500
                 churn()
                 tracemalloc.stop()
-                before = hakmem_py.stats()["obj"]["tiny"]
+                before = hakmem_py.stats()["obj"]["tiny_allocs"]
                 churn()
-                assert hakmem_py.stats()["obj"]["tiny"] > before + 1000
+                assert hakmem_py.stats()["obj"]["tiny_allocs"] > before + 1000
                 del kept, more
                 churn()
                 tracemalloc.start(5)
@@ -64,7 +64,7 @@ class Tracemalloc(Case):
                 assert tracemalloc.is_tracing() and hakmem_py.enabled
                 churn()
                 kept = [object() for i in range(1000)]
-                assert hakmem_py.stats()["obj"]["tiny"] > 1000
+                assert hakmem_py.stats()["obj"]["tiny_allocs"] > 1000
                 tracemalloc.stop()
                 churn()
                 print("fine")
@@ -99,7 +99,7 @@ class Tracemalloc(Case):
             print("fine")
         """)
 
-    # The object domain's allocator as ctypes sees it.
+    # The raw domain's allocator as ctypes sees it.
     ALLOCATOR = """
         import ctypes
         import tracemalloc
@@ -110,24 +110,24 @@ class Tracemalloc(Case):
         get = ctypes.pythonapi.PyMem_GetAllocator
         set = ctypes.pythonapi.PyMem_SetAllocator
         before = Allocator()
-        get(2, ctypes.byref(before))
+        get(0, ctypes.byref(before))
         tracemalloc.start()
         now = Allocator()
-        get(2, ctypes.byref(now))
+        get(0, ctypes.byref(now))
     """
 
     def not_found(self, other):
         """`other` is in its place: refused, and nothing changes."""
         self.says(textwrap.dedent(self.ALLOCATOR) + textwrap.dedent(other) +
                   textwrap.dedent("""
-            set(2, ctypes.byref(other))
+            set(0, ctypes.byref(other))
             try:
                 import hakmem_py
                 print("was imported")
             except ImportError as error:
                 assert "tracemalloc" in str(error), error
                 assert "before tracemalloc.start()" in str(error), error
-            set(2, ctypes.byref(now))
+            set(0, ctypes.byref(now))
             import hakmem_py
             assert hakmem_py.enabled
             tracemalloc.stop()
@@ -227,7 +227,8 @@ class Imports(Case):
                 del sys.modules[name]
             del hakmem_py
             import hakmem_py
-            assert hakmem_py.stats()["obj"]["tiny"] > first["obj"]["tiny"]
+            now = hakmem_py.stats()
+            assert now["obj"]["tiny_allocs"] > first["obj"]["tiny_allocs"]
             assert hakmem_py.enabled
             churn()
             print("fine")

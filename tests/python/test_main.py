@@ -1,6 +1,7 @@
 """python -m hakmem_py: a program runs as under python itself."""
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -210,6 +211,11 @@ class Options(Folder):
         lines = run.stderr.splitlines()
         self.assertIn(": on; lanes: ", lines[0])
         self.assertTrue(lines[1].startswith(STATS))
+        self.assertEqual(lines[1].split(), [
+            "domain", "calls", "tiny_allocs", "larger_allocs", "fallback",
+            "foreign_frees", "limit_refusals"])
+        self.assertRegex(lines[5], "^MB: live .*peak .*held .*resident"
+                         " .*purged")
         obj = lines[2].split()
         self.assertEqual(obj[0], "obj")
         self.assertGreater(int(obj[1]), 1000)
@@ -266,6 +272,27 @@ class Options(Folder):
                 run = ours(*arguments)
                 self.assertEqual(run.returncode, 2)
                 self.assertIn(word, run.stderr)
+
+    def test_help_lists_every_variable(self):
+        """Those of the adapter's table, and of the core's that hold here."""
+        text = ours("--help").stdout
+        top = pathlib.Path(__file__).resolve().parent.parent.parent
+        tables = {}
+        for table in ("adapters/python/hak_py_options.def",
+                      "core/options.def"):
+            tables[table] = re.findall(r'"(HAKMEM_\w+)"',
+                                       (top / table).read_text())
+        own, core = tables.values()
+        self.assertGreaterEqual(len(own), 5)
+        listed = re.findall(r"^  (HAKMEM_\w+)=", text, re.M)
+        self.assertEqual(listed[:len(own)], own)
+        self.assertEqual(set(core) - set(listed),
+                         {"HAKMEM_FORCE_LIBC_ALLOC", "HAKMEM_DEEPBIND",
+                          "HAKMEM_BENCH_FAST_MODE", "HAKMEM_WRAP_DIAG"})
+        self.assertIn("HAKMEM_PYTHON=default|off|obj|mem|raw|all (default: "
+                      "default)", text)
+        self.assertIn("HAKMEM_PURGE_DELAY=milliseconds (default: 1000)", text)
+        self.assertTrue(all(len(line) < 80 for line in text.splitlines()))
 
     def test_help_and_version(self):
         self.assertIn("usage: ", ours("--help").stdout)

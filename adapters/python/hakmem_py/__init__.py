@@ -2,8 +2,9 @@
 
 HAKMEM_PYTHON (default, off, obj, mem, raw, all) says which of the
 interpreter's allocator domains, HAKMEM_PYTHON_LANES (default, tiny, all) which
-sizes. Whatever HAKMEM does not serve, and every block from before, stays with
-the allocator that was there.
+sizes, HAKMEM_PYTHON_LIMIT how much memory the program may have. Whatever HAKMEM
+does not serve, and every block from before, stays with the allocator that was
+there. `python -m hakmem_py --help` lists every variable.
 """
 import gc
 import sys
@@ -13,7 +14,8 @@ from hakmem_py._hakmem import (__version__, allocated_blocks, disable, seal,
                                trim)
 
 __all__ = ["__version__", "allocated_blocks", "disable", "enable", "enabled",
-           "freeze", "give_back_every", "limit", "reason", "seal", "stats", "trim"]
+           "freeze", "give_back_every", "limit", "limit_memory", "limit_served",
+           "reason", "seal", "stats", "trim"]
 
 _DOMAINS = ("raw", "mem", "obj")
 
@@ -36,19 +38,64 @@ def enable(domains=("obj", "mem")):
 
 
 def stats(classes=False):
-    """The figures of the process, as a dict; with those of every size class."""
+    """The figures of the process, as a dict; with those of every size class.
+
+    Of each domain: enabled, calls (requests), tiny_allocs and larger_allocs (of
+    them served by Tiny and by the lanes above), fallback_large, fallback_memory
+    and fallback_off (by the allocator from before: too large, out of memory,
+    disabled), foreign_frees (blocks of others, freed or resized) and
+    limit_refusals. Of all: live_bytes and peak_bytes (in use), blocks,
+    held_bytes (of the lanes), resident_bytes, purged_bytes (given back), limit,
+    limit_of ("memory", "served" or None), lanes, shared, reason. The names
+    tiny, larger, fallback, foreign, refused and returned_bytes are old ones, for
+    one version.
+    """
     return _hakmem.stats(classes)
 
 
-def limit(bytes):
-    """Sets the most bytes that blocks of HAKMEM may have; None: no limit.
+def _checked(name, bytes):
+    if bytes is not None and bytes < 0:
+        raise ValueError(f"hakmem_py.{name}({bytes}): must not be negative")
+    return bytes
+
+
+def limit_memory(bytes):
+    """Sets the most bytes that this process may have from Python's allocators
+    from here on: obj, mem and raw, blocks of every size. None: no limit.
+
+    A request beyond it is a MemoryError, from which a program can go on. Once
+    the limit was met, requests may go beyond it by a reserve, a quarter of it
+    (64 KB to 4 MB; a quarter of that for one block), so that the error can be
+    handled; the reserve is there again when so much has been freed.
+
+    While it holds all three domains are on and every size is HAKMEM's, so that
+    each block is counted, rounded up to what it takes; disable() ends it. Not
+    counted: blocks from before the import that stay as they are, and what C
+    libraries take from malloc and mmap themselves (RLIMIT_AS is for those).
+
+    One limit for the process, forked children and all its interpreters; any
+    thread may set it. Replaces limit_served. Returns the limit there was
+    before. ValueError if more is in use, RuntimeError if it can't be kept
+    (debug hooks, tracemalloc that can't be looked beneath).
+    """
+    return _hakmem.limit_memory(_checked("limit_memory", bytes))
+
+
+def limit_served(bytes):
+    """Sets the most bytes that blocks of HAKMEM may have; None: no limit. What
+    HAKMEM does not serve (with HAKMEM_PYTHON_LANES=tiny all above 1024 B) is
+    not counted: limit_memory() limits the program.
 
     A request beyond it is a MemoryError; small objects then get 64 KB more, so
-    that it can be handled. Returns the limit there was before.
+    that it can be handled. Replaces limit_memory. Returns the limit there was
+    before. ValueError if more is in use.
     """
-    if bytes is not None and bytes < 0:
-        raise ValueError(f"hakmem_py.limit({bytes}): must not be negative")
-    return _hakmem.limit(bytes)
+    return _hakmem.limit_served(_checked("limit_served", bytes))
+
+
+def limit(bytes):
+    """The old name of limit_served(), for one version."""
+    return _hakmem.limit_served(_checked("limit", bytes))
 
 
 def give_back_every(seconds):
@@ -81,9 +128,10 @@ def _debugmallocstats():
     function itself is silent about objects once pymalloc has none."""
     found = stats(classes=True)["classes"]
     lines = [f"Small block threshold = {found[-1]['size']}, in {len(found)}"
-             " size classes (HAKMEM).", "", " size      blocks       calls"]
-    lines += [f"{entry['size']:>5}{entry['blocks']:>12}{entry['calls']:>12}"
-              for entry in found if entry["calls"]]
+             " size classes (HAKMEM).", "", " size      blocks tiny_allocs"]
+    lines += [f"{entry['size']:>5}{entry['blocks']:>12}"
+              f"{entry['tiny_allocs']:>12}"
+              for entry in found if entry["tiny_allocs"]]
     print(*lines, "", sep="\n", file=sys.__stderr__, flush=True)
     _debugmallocstats.before()
 

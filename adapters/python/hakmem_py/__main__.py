@@ -2,6 +2,7 @@
 import atexit
 import os
 import sys
+import textwrap
 
 import hakmem_py
 from hakmem_py import _program
@@ -20,9 +21,7 @@ Runs a Python program with its objects on HAKMEM.
   --compare    run it with and without HAKMEM: time, memory, page faults
   --autostart  on: every start of this Python environment is on HAKMEM
                (a .pth file in its site-packages); off: no longer
-
-Settings: HAKMEM_PYTHON=off|obj|mem|raw|all|default, which of Python's
-allocator domains; HAKMEM_PYTHON_LANES=tiny|all|default, which sizes."""
+  --help       this, and every variable that it heeds"""
 
 
 def fail(text, status=2):
@@ -30,23 +29,45 @@ def fail(text, status=2):
     sys.exit(status)
 
 
+def settings():
+    """Every variable, as the tables of the adapter and the core have it."""
+    lines = ["Variables, read once when hakmem_py is imported:"]
+    for name, values, initial, text in hakmem_py._hakmem.options():
+        words = values.split()
+        if len(words) > 1 and initial < len(words) and "," not in values:
+            initial = words[initial]
+            values = "|".join(words)
+        lines += ["", f"  {name}={values} (default: {initial})"]
+        lines += textwrap.wrap(text, 72, initial_indent="      ",
+                               subsequent_indent="      ")
+    return "\n".join(lines)
+
+
 def print_stats():
     """The figures, at exit."""
     found = hakmem_py.stats()
     lines = [f"hakmem_py {hakmem_py.__version__}: "
              + (found["reason"] or "on") + f"; lanes: {found['lanes']}",
-             f"{'domain':<8}{'requests':>12}{'Tiny':>12}{'larger':>10}"
-             f"{'fallback':>10}{'foreign':>10}"]
+             f"{'domain':<6}{'calls':>12}{'tiny_allocs':>13}"
+             f"{'larger_allocs':>14}{'fallback':>10}{'foreign_frees':>14}"
+             f"{'limit_refusals':>15}"]
     for name in ("obj", "mem", "raw"):
         domain = found[name]
-        lines.append(f"{name:<8}{domain['calls']:>12}{domain['tiny']:>12}"
-                     f"{domain['larger']:>10}"
-                     f"{sum(domain['fallback'].values()):>10}"
-                     f"{domain['foreign']:>10}")
-    lines.append(f"live {found['live_bytes'] / 2**20:.2f} MB, peak"
-                 f" {found['peak_bytes'] / 2**20:.2f} MB, resident"
-                 f" {found['resident_bytes'] / 2**20:.1f} MB, given back"
-                 f" {found['returned_bytes'] / 2**20:.1f} MB")
+        fallback = sum(domain["fallback_" + reason]
+                       for reason in ("large", "memory", "off"))
+        lines.append(f"{name:<6}{domain['calls']:>12}"
+                     f"{domain['tiny_allocs']:>13}"
+                     f"{domain['larger_allocs']:>14}{fallback:>10}"
+                     f"{domain['foreign_frees']:>14}"
+                     f"{domain['limit_refusals']:>15}")
+    lines.append(f"MB: live {found['live_bytes'] / 2**20:.2f}, peak"
+                 f" {found['peak_bytes'] / 2**20:.2f}, held"
+                 f" {found['held_bytes'] / 2**20:.1f}, resident"
+                 f" {found['resident_bytes'] / 2**20:.1f}, purged"
+                 f" {found['purged_bytes'] / 2**20:.1f}")
+    if found["limit"] is not None:
+        lines.append(f"limit of {found['limit_of']}:"
+                     f" {found['limit'] / 2**20:.1f} MB")
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
@@ -85,7 +106,7 @@ def main(arguments):
         verbose, arguments = True, arguments[1:]
     first = arguments[0] if arguments else None
     if first in ("-h", "--help"):
-        print(USAGE)
+        print(USAGE, settings(), sep="\n\n")
         return
     if first == "--version":
         print(f"hakmem_py {hakmem_py.__version__}")

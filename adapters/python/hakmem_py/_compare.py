@@ -26,6 +26,7 @@ def _environment(on):
     env = dict(os.environ)
     if not on:
         env["HAKMEM_PYTHON"] = "off"
+        env.pop("HAKMEM_PYTHON_LIMIT", None)
     elif env.get("HAKMEM_PYTHON") == "off":
         del env["HAKMEM_PYTHON"]
     return env

@@ -27,7 +27,9 @@
  *
  * Blocks are told by their address, so that whoever frees one, in whatever
  * state, does it right; one outside our range is handed on to the allocator
- * that was there before us (`saved`).
+ * that was there before us (`saved`). A block of ours that reaches pymalloc
+ * comes home through raw, whose free and realloc are always ours
+ * (hak_py_hook.c).
  *
  * Our functions don't use their ctx, which stays the saved allocator's: raw is
  * used without the GIL while they are installed one by one.
@@ -69,17 +71,31 @@ struct hak_py_domain {
     _Atomic(uint64_t) refused; /* by the limit */
 };
 
+/* The mask of all domains. */
+#define HAK_PY_ALL ((1u << HAK_PY_DOMAINS) - 1)
+
 #define HAK_PY_NO_LIMIT ((size_t)PTRDIFF_MAX)
+/* Of HAKMEM_PYTHON_LIMIT, in which an interpreter has begun. */
+#define HAK_PY_LEAST_LIMIT HAK_MIB
 
 struct hak_py {
     struct hak_py_domain domains[HAK_PY_DOMAINS];
     struct hak_heap *heap; /* the GIL's; NULL: none yet, or none any more */
     size_t most;           /* larger sizes are the saved allocator's */
+    unsigned asked;        /* mask: the domains that the program wants on */
     bool started;
     atomic_bool shared; /* see hak_py_heap */
     const char *reason; /* why nothing is enabled, or NULL */
-    /* the limit, and the bytes of our live blocks while there is one */
+    /*
+     * The limit, and the bytes of our live blocks while there is one. If it is
+     * one for all memory (`whole`), every domain is on and every size is ours
+     * meanwhile, so that what is ours is all there is to count.
+     */
     size_t limit;
+    bool whole;
+    void *(*libc)(void *ctx,
+                  size_t size);   /* meanwhile: raw's, if it is malloc */
+    size_t reserve, reserve_most; /* beyond it, once met, by blocks so large */
     _Atomic(size_t) live;
     atomic_bool met;      /* and not yet left far behind */
     _Atomic(size_t) peak; /* the most that hak_py_sample has seen */
@@ -189,8 +205,11 @@ void hak_py_share(void);
 /* When shared, by mem and obj: the GIL's heap is ours if we hold that GIL. */
 void hak_py_retire(void);
 
-/* Sets the limit, HAK_PY_NO_LIMIT: none. False: more than that is in use. */
-bool hak_py_set_limit(size_t limit);
+/*
+ * Sets the limit, HAK_PY_NO_LIMIT: none; for all memory if `whole`, when all
+ * domains are installed. False: more than that is in use.
+ */
+bool hak_py_set_limit(size_t limit, bool whole);
 
 /* Bytes of our blocks in use, in all domains. */
 size_t hak_py_live(void);
@@ -198,24 +217,74 @@ size_t hak_py_live(void);
 /* Raises the peak if need be. */
 void hak_py_sample(void);
 
-/* ---- hak_py_hook.c: installing -------------------------------------------- */
+/* ---- hak_py_site.c: where in a domain ------------------------------------- */
+
+/* Where a domain's functions stand: in `now`, or beneath a hook. */
+struct hak_py_site {
+    PyMemAllocatorEx now;
+    PyMemAllocatorEx *below; /* NULL: not beneath anything */
+};
+
+HAK_INLINE const PyMemAllocatorEx *
+hak_py_current(const struct hak_py_site *site)
+{
+    return site->below != NULL ? site->below : &site->now;
+}
+
+enum hak_py_found {
+    HAK_PY_FOUND,
+    HAK_PY_FOUND_DEBUG,    /* the debug hooks are there */
+    HAK_PY_FOUND_NOTHING,  /* beneath tracemalloc */
+    HAK_PY_FOUND_NO_MEMORY /* of hak_py_install: it could not begin */
+};
 
 /* Whether tracemalloc traces. -1: a Python exception. */
 int hak_py_is_tracing(void);
 
+/* Whether raw, which is that, is CPython's own: malloc and free. */
+bool hak_py_is_libc(const PyMemAllocatorEx *now);
+
+/* The lowest place in a domain: beneath all hooks that can be looked beneath. */
+enum hak_py_found hak_py_find_site(unsigned which, bool tracing,
+                                   struct hak_py_site *site);
+
+void hak_py_put(unsigned which, const struct hak_py_site *site,
+                const PyMemAllocatorEx *functions);
+
+/* Whether a domain that is on is served by us, and nobody has put another
+ * allocator in our place. */
+bool hak_py_answers(unsigned which);
+
+/* The same of one that may be off, `saved` being what it hands others' blocks
+ * to: proved by a request. Under the lock of hak_py_module.c. */
+bool hak_py_is_there(unsigned which, PyMemAllocatorEx *saved);
+
+/* ---- hak_py_hook.c: installing -------------------------------------------- */
+
+/* Whether these are the functions that bring our blocks home from raw. */
+bool hak_py_is_home(const PyMemAllocatorEx *now);
+
 /*
- * Installs our functions in the domains of a mask where they are not yet, and
- * turns the mask on. If it must not be done, hak_py.reason says why. False:
- * tracemalloc traces, and what is beneath it can't be found. Lets go of the GIL
- * at no time.
+ * Installs our functions in the domains of a mask where they are not yet; not
+ * HAK_PY_FOUND: nothing is changed, and hak_py.reason says why unless it is
+ * HAK_PY_FOUND_NOTHING. Lets go of the GIL at no time.
  */
+enum hak_py_found hak_py_install(unsigned mask, bool tracing);
+
+/* hak_py_install, and turns the mask on. False: HAK_PY_FOUND_NOTHING. */
 bool hak_py_enable(unsigned mask, bool tracing);
 
 /*
- * A program that ends its interpreter and begins another one gets CPython's
- * own allocators back (3.12 and later). True: it did, and we know it now.
+ * Forgets the domains where our functions are no more: a hook has put back what
+ * it found before us, or a program has ended its interpreter and begun another
+ * one, which gets CPython's own allocators (3.12 and later). True: there were
+ * such.
  */
 bool hak_py_forget(void);
+
+/* The domains that are on HAKMEM, a mask; if it is 0, why, else NULL. */
+unsigned hak_py_enabled(void);
+const char *hak_py_why(void);
 
 /* ---- hak_py_options.def ---------------------------------------------------- */
 
@@ -229,6 +298,9 @@ size_t hak_py_option(enum hak_py_option option);
 
 /* The words of HAKMEM_PYTHON, in their order, as masks. */
 unsigned hak_py_mask_asked(void);
+
+/* Every variable that holds, as tuples (name, values, default, help). */
+PyObject *hak_py_option_list(void);
 
 /* ---- hak_py_stats.c -------------------------------------------------------- */
 

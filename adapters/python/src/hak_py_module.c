@@ -11,6 +11,7 @@
 #include "hak_py.h"
 
 #include "lock.h"
+#include "msg.h"
 
 PyMODINIT_FUNC PyInit__hakmem(void);
 
@@ -32,6 +33,34 @@ PyMODINIT_FUNC PyInit__hakmem(void)
  * for: there is nothing to mend. */
 static hak_lock lock = HAK_LOCK_INIT(NULL);
 
+static PyObject *not_beneath(PyObject *type)
+{
+    PyErr_SetString(type, "hakmem_py: tracemalloc is tracing and the allocator "
+                          "beneath it could not be found; import hakmem_py "
+                          "before tracemalloc.start()");
+    return NULL;
+}
+
+/* HAKMEM_PYTHON_LIMIT. It is not met: the program begins. */
+static void set_first_limit(unsigned mask, bool tracing)
+{
+    size_t limit = hak_py_option(HAK_PY_OPT_limit);
+    const char *reason = mask == 0 ? "HAKMEM_PYTHON=off" : hak_py.reason;
+
+    if (limit == 0) {
+        return;
+    }
+    if (reason == NULL && limit < HAK_PY_LEAST_LIMIT) {
+        reason = "no program fits in less than 1M";
+    }
+    if (reason == NULL && hak_py_install(HAK_PY_ALL, tracing) == HAK_PY_FOUND &&
+        hak_py_set_limit(limit, true)) {
+        return;
+    }
+    hak_warn("HAKMEM_PYTHON_LIMIT=%zu: there is no limit: %s", limit,
+             reason != NULL ? reason : "more than that is in use");
+}
+
 /* The mask, or where `once` is set what HAKMEM_PYTHON asks for the first time. */
 static PyObject *enable(unsigned mask, bool once)
 {
@@ -45,20 +74,17 @@ static PyObject *enable(unsigned mask, bool once)
     hak_lock_take(&lock);
     if (!once || hak_py_forget() || !done) {
         good = hak_py_enable(mask, tracing);
-        done |= good;
         if (good && mask == 0) {
             hak_py.reason = once ? "HAKMEM_PYTHON=off" : "no domain is enabled";
         }
+        if (good && once && !done) {
+            set_first_limit(mask, tracing);
+        }
+        done |= good;
     }
     hak_lock_drop(&lock);
-    if (!good) {
-        PyErr_SetString(once ? PyExc_ImportError : PyExc_RuntimeError,
-                        "hakmem_py: tracemalloc is tracing and the allocator "
-                        "beneath it could not be found; import hakmem_py "
-                        "before tracemalloc.start()");
-        return NULL;
-    }
-    return Py_BuildValue("");
+    return good ? Py_BuildValue("")
+                : not_beneath(once ? PyExc_ImportError : PyExc_RuntimeError);
 }
 
 static PyObject *py_start(PyObject *self, PyObject *unused)
@@ -82,6 +108,9 @@ static PyObject *py_disable(PyObject *self, PyObject *unused)
     (void)unused;
     hak_lock_take(&lock);
     hak_py_switch(0);
+    if (hak_py.whole) {
+        hak_py_set_limit(HAK_PY_NO_LIMIT, false);
+    }
     hak_py.reason = "hakmem_py.disable() was called";
     hak_lock_drop(&lock);
     return Py_BuildValue("");
@@ -89,22 +118,18 @@ static PyObject *py_disable(PyObject *self, PyObject *unused)
 
 static PyObject *py_enabled(PyObject *self, PyObject *unused)
 {
-    unsigned mask = 0;
-
     (void)self;
     (void)unused;
-    for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
-        mask |= (unsigned)hak_py.domains[i].on << i;
-    }
-    return PyLong_FromUnsignedLong(mask);
+    return PyLong_FromUnsignedLong(hak_py_enabled());
 }
 
 static PyObject *py_reason(PyObject *self, PyObject *unused)
 {
+    const char *reason = hak_py_why();
+
     (void)self;
     (void)unused;
-    return hak_py.reason != NULL ? PyUnicode_FromString(hak_py.reason)
-                                 : Py_BuildValue("");
+    return reason != NULL ? PyUnicode_FromString(reason) : Py_BuildValue("");
 }
 
 static PyObject *py_stats(PyObject *self, PyObject *arg)
@@ -192,30 +217,80 @@ static PyObject *py_seal(PyObject *self, PyObject *unused)
     return Py_BuildValue("");
 }
 
-static PyObject *py_limit(PyObject *self, PyObject *arg)
+/* A limit from Python: bytes, or None. False: an exception. */
+static bool limit_from(PyObject *arg, size_t *limit)
 {
-    size_t before = hak_py.limit, limit = HAK_PY_NO_LIMIT;
+    *limit = HAK_PY_NO_LIMIT;
+    if (arg != Py_None) {
+        *limit = PyLong_AsSize_t(arg);
+        if (PyErr_Occurred()) {
+            return false;
+        }
+        *limit = hak_min(*limit, HAK_PY_NO_LIMIT);
+    }
+    return true;
+}
+
+/* Sets it; returns the one from before, or NULL. */
+static PyObject *change_limit(const char *name, size_t limit, bool whole)
+{
+    size_t before = hak_py.limit;
     bool done;
 
-    (void)self;
-    if (arg != Py_None) {
-        limit = PyLong_AsSize_t(arg);
-        if (PyErr_Occurred()) {
-            return NULL;
-        }
-        limit = hak_min(limit, HAK_PY_NO_LIMIT);
-    }
     hak_lock_take(&lock);
-    done = hak_py_set_limit(limit);
+    done = hak_py_set_limit(limit, whole);
     hak_lock_drop(&lock);
     if (!done) {
         return PyErr_Format(PyExc_ValueError,
-                            "hakmem_py.limit(%zu): %zu bytes are in use "
+                            "hakmem_py.%s(%zu): %zu bytes are in use "
                             "already; free some or set a higher limit",
-                            limit, hak_py_live());
+                            name, limit, hak_py_live());
     }
     return before == HAK_PY_NO_LIMIT ? Py_BuildValue("")
                                      : PyLong_FromSize_t(before);
+}
+
+static PyObject *py_limit_served(PyObject *self, PyObject *arg)
+{
+    size_t limit;
+
+    (void)self;
+    return limit_from(arg, &limit) ? change_limit("limit_served", limit, false)
+                                   : NULL;
+}
+
+static PyObject *py_limit_memory(PyObject *self, PyObject *arg)
+{
+    enum hak_py_found found = HAK_PY_FOUND;
+    int tracing = hak_py_is_tracing();
+    size_t limit;
+
+    (void)self;
+    if (tracing < 0 || !limit_from(arg, &limit)) {
+        return NULL;
+    }
+    if (limit != HAK_PY_NO_LIMIT) {
+        hak_lock_take(&lock);
+        hak_py_forget();
+        found = hak_py_install(HAK_PY_ALL, tracing);
+        hak_lock_drop(&lock);
+    }
+    if (found == HAK_PY_FOUND_NOTHING) {
+        return not_beneath(PyExc_RuntimeError);
+    }
+    if (found != HAK_PY_FOUND) {
+        return PyErr_Format(PyExc_RuntimeError,
+                            "hakmem_py.limit_memory(%zu): can't be kept: %s",
+                            limit, hak_py.reason);
+    }
+    return change_limit("limit_memory", limit, true);
+}
+
+static PyObject *py_options(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return hak_py_option_list();
 }
 
 static PyMethodDef functions[] = {
@@ -231,7 +306,9 @@ static PyMethodDef functions[] = {
     {"look", py_look, METH_O, "for memory to give back, if that is the number"},
     {"give_back", py_give_back, METH_NOARGS, "HAKMEM_PYTHON_GIVE_BACK"},
     {"seal", py_seal, METH_NOARGS, "leave shared pages alone from here on"},
-    {"limit", py_limit, METH_O, "the most bytes in use, or None"},
+    {"limit_served", py_limit_served, METH_O, "of blocks of ours, or None"},
+    {"limit_memory", py_limit_memory, METH_O, "of all domains, or None"},
+    {"options", py_options, METH_NOARGS, "the variables that hold"},
     {NULL, NULL, 0, NULL}};
 
 static int module_exec(PyObject *module)

@@ -7,6 +7,7 @@
  * blocks back.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <time.h>
 
@@ -22,7 +23,6 @@
  */
 #define ASK_EVERY 4
 #define LOOK_AROUND_EVERY 50
-#define GRACE (64 * HAK_KIB)
 /* Blocks of this size are sampled one by one. */
 #define SAMPLE_LARGE HAK_MIB
 
@@ -75,18 +75,19 @@ static bool is_limited(void)
 }
 
 /*
- * Whether `size` more bytes are allowed. Once the limit was met, small blocks
- * may go GRACE bytes beyond it: who handles a MemoryError needs a few. That
- * ends when so much has been freed that the limit may be met anew.
+ * Whether `size` more bytes are allowed. Once the limit was met, blocks of a
+ * moderate size may go beyond it by the reserve. That ends when so much has
+ * been freed that the limit may be met anew.
  */
 static bool admit(struct hak_py_domain *d, size_t size)
 {
     size_t live = atomic_load_explicit(&hak_py.live, memory_order_relaxed);
     bool met = atomic_load_explicit(&hak_py.met, memory_order_relaxed);
-    size_t grace = met && size <= HAK_LANE_TINY_MAX ? GRACE : 0;
+    size_t most = hak_py.limit +
+                  (met && size <= hak_py.reserve_most ? hak_py.reserve : 0);
 
-    if (live <= hak_py.limit + grace && size <= hak_py.limit + grace - live) {
-        if (met && live + GRACE < hak_py.limit) {
+    if (live <= most && size <= most - live) {
+        if (met && live + hak_py.reserve < hak_py.limit) {
             atomic_store(&hak_py.met, false);
         }
         return true;
@@ -303,6 +304,21 @@ static HAK_NOINLINE void *from_saved(struct hak_py_domain *d, size_t size,
                 : d->saved.malloc(d->saved.ctx, size);
 }
 
+/*
+ * A block where neither our lanes nor the saved allocator had memory: from what
+ * bins and lanes keep free, which goes back to the system first.
+ */
+static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
+{
+    struct hak_heap *heap = heap_of(d);
+
+    if (heap != NULL) {
+        hak_heap_collect(heap);
+    }
+    hak_trim();
+    return new_block(d, size, zero);
+}
+
 /* A new block, of ours or the saved allocator's; NULL: out of memory. */
 static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
 {
@@ -318,7 +334,15 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
     }
     p = new_block(d, size, &is_zero);
     if (HAK_UNLIKELY(p == NULL)) {
-        return from_saved(d, size, zero, HAK_PY_MEMORY);
+        p = from_saved(d, size, zero, HAK_PY_MEMORY);
+        if (p != NULL) {
+            return p;
+        }
+        is_zero = zero;
+        p = at_last(d, size, &is_zero);
+    }
+    if (HAK_UNLIKELY(p == NULL)) {
+        return NULL;
     }
     return zero && !is_zero ? memset(p, 0, size) : p;
 }
@@ -507,11 +531,32 @@ static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
     return moved;
 }
 
+/* A block of the C library's, with `old` bytes, that grows under a limit for
+ * all memory: it is ours from then on, and counted. */
+static void *take_over(struct hak_py_domain *d, void *p, size_t old,
+                       size_t size)
+{
+    void *moved = new_any(d, size, false);
+
+    if (HAK_LIKELY(moved != NULL)) {
+        memcpy(moved, p, old);
+        d->saved.free(d->saved.ctx, p);
+    }
+    return moved;
+}
+
 /* A block that is not ours stays with whoever made it: its size is unknown. */
 static HAK_NOINLINE void *resize_foreign(struct hak_py_domain *d, void *p,
                                          size_t size)
 {
     add(&d->foreign);
+    if (HAK_UNLIKELY(hak_py.libc != NULL && d->saved.malloc == hak_py.libc)) {
+        size_t old = malloc_usable_size(p);
+
+        if (size > old) {
+            return take_over(d, p, old, size);
+        }
+    }
     return d->saved.realloc(d->saved.ctx, p, size);
 }
 

@@ -44,6 +44,60 @@ unsigned hak_py_mask_asked(void)
     return masks[hak_py_option(HAK_PY_OPT_domains)];
 }
 
+/* What a user may set, in words. */
+struct line {
+    const char *env, *values, *help;
+    size_t initial;
+    enum hak_option_type type;
+};
+
+#define HAK_OPTION(type, name, env, initial, least, most, words, help)         \
+    {env, words, help, initial, HAK_OPTION_##type},
+static const struct line own_lines[] = {
+#include "../hak_py_options.def"
+};
+static const struct line core_lines[] = {
+#include "options.def"
+};
+#undef HAK_OPTION
+
+/* Whether a row of the core's is libhakmem.so's alone. */
+static bool is_of_library(unsigned row)
+{
+    return row == HAK_OPT_force_libc_alloc || row == HAK_OPT_deepbind ||
+           row == HAK_OPT_bench_fast_mode || row == HAK_OPT_wrap_diag;
+}
+
+static bool append_line(PyObject *list, const struct line *line)
+{
+    static const char *const takes[] = {"0 1", "", "bytes, with K, M or G", ""};
+    const char *values =
+        *line->values != '\0' ? line->values : takes[line->type];
+    PyObject *one = Py_BuildValue("(ssns)", line->env, values,
+                                  (Py_ssize_t)line->initial, line->help);
+    bool good = one != NULL && PyList_Append(list, one) == 0;
+
+    Py_XDECREF(one);
+    return good;
+}
+
+PyObject *hak_py_option_list(void)
+{
+    PyObject *list = PyList_New(0);
+    bool good = list != NULL;
+
+    for (unsigned i = 0; good && i < HAK_PY_OPTIONS; i++) {
+        good = append_line(list, &own_lines[i]);
+    }
+    for (unsigned i = 0; good && i < HAK_OPTIONS; i++) {
+        good = is_of_library(i) || append_line(list, &core_lines[i]);
+    }
+    if (!good) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
 /* Values of HAK_PY_OPT_lanes and HAK_PY_OPT_seal, in the order of their words. */
 enum { LANES_DEFAULT, LANES_TINY, LANES_ALL };
 enum { SEAL_DEFAULT, SEAL_OFF, SEAL_FORK };
@@ -165,10 +219,12 @@ static void settle(void)
 
 void hak_py_switch(unsigned mask)
 {
+    hak_py.asked = mask;
+    hak_py.most = hak_py.whole ? HAK_LANE_HUGE_MAX : most_asked();
     for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
         struct hak_py_domain *d = &hak_py.domains[i];
 
-        d->on = d->installed && (mask >> i & 1) != 0;
+        d->on = d->installed && (hak_py.whole || (mask >> i & 1) != 0);
     }
     settle();
 }
@@ -243,8 +299,31 @@ void hak_py_retire(void)
 
 /* ---- the limit --------------------------------------------------------------- */
 
-bool hak_py_set_limit(size_t limit)
+/*
+ * Who handles a MemoryError needs some memory: a few small objects or, where
+ * every size counts, what it takes to write a traceback or a log entry.
+ */
+#define RESERVE_LEAST (64 * HAK_KIB)
+#define RESERVE_MOST (4 * HAK_MIB)
+#define RESERVE_SHARE 4 /* of the limit */
+#define RESERVE_BLOCK 4 /* of the reserve, a block at most */
+
+static void set_reserve(void)
 {
+    hak_py.reserve = RESERVE_LEAST;
+    hak_py.reserve_most = HAK_LANE_TINY_MAX;
+    if (hak_py.whole) {
+        hak_py.reserve =
+            hak_max(RESERVE_LEAST,
+                    hak_min(hak_py.limit / RESERVE_SHARE, RESERVE_MOST));
+        hak_py.reserve_most = hak_py.reserve / RESERVE_BLOCK;
+    }
+}
+
+bool hak_py_set_limit(size_t limit, bool whole)
+{
+    const PyMemAllocatorEx *raw = &hak_py.domains[HAK_PY_RAW].saved;
+
     if (limit != HAK_PY_NO_LIMIT) {
         size_t live = hak_py_live();
 
@@ -256,7 +335,10 @@ bool hak_py_set_limit(size_t limit)
         }
     }
     hak_py.limit = limit;
-    settle();
+    hak_py.whole = whole && limit != HAK_PY_NO_LIMIT;
+    hak_py.libc = hak_py.whole && hak_py_is_libc(raw) ? raw->malloc : NULL;
+    set_reserve();
+    hak_py_switch(hak_py.asked);
     return true;
 }
 

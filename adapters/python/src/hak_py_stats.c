@@ -25,28 +25,6 @@ static void count_heaps(struct counted *counted, const hak_stats_t *stats)
     }
 }
 
-static PyObject *domain_dict(const struct hak_py_domain *d,
-                             const struct counted *counted)
-{
-    unsigned i = d->which;
-    unsigned long long fallback[HAK_PY_REASONS], all = 0;
-
-    for (unsigned r = 0; r < HAK_PY_REASONS; r++) {
-        fallback[r] = atomic_load(&d->fallback[r]);
-        all += fallback[r];
-    }
-    return Py_BuildValue(
-        "{s:O,s:K,s:K,s:K,s:{s:K,s:K,s:K},s:K,s:K}", "enabled",
-        d->on ? Py_True : Py_False, "calls",
-        (unsigned long long)(counted->tiny[i] + counted->large[i] + all),
-        "tiny", (unsigned long long)counted->tiny[i], "larger",
-        (unsigned long long)counted->large[i], "fallback", "large",
-        fallback[HAK_PY_LARGE], "memory", fallback[HAK_PY_MEMORY], "off",
-        fallback[HAK_PY_OFF], "foreign",
-        (unsigned long long)atomic_load(&d->foreign), "refused",
-        (unsigned long long)atomic_load(&d->refused));
-}
-
 /* Adds an object to a dict and gives it up; false: an exception. */
 static bool put(PyObject *dict, const char *key, PyObject *value)
 {
@@ -61,6 +39,60 @@ static PyObject *number(uint64_t value)
     return PyLong_FromUnsignedLongLong(value);
 }
 
+/* The names that these figures had before 0.2. */
+static bool put_old_names(PyObject *dict, const struct hak_py_domain *d)
+{
+    static const char *const pairs[][2] = {{"tiny", "tiny_allocs"},
+                                           {"larger", "larger_allocs"},
+                                           {"foreign", "foreign_frees"},
+                                           {"refused", "limit_refusals"}};
+    bool good = true;
+
+    for (unsigned i = 0; good && i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        PyObject *value = PyDict_GetItemString(dict, pairs[i][1]);
+
+        Py_XINCREF(value);
+        good = put(dict, pairs[i][0], value);
+    }
+    return good &&
+           put(dict, "fallback",
+               Py_BuildValue("{s:K,s:K,s:K}", "large",
+                             (unsigned long long)d->fallback[HAK_PY_LARGE],
+                             "memory",
+                             (unsigned long long)d->fallback[HAK_PY_MEMORY],
+                             "off",
+                             (unsigned long long)d->fallback[HAK_PY_OFF]));
+}
+
+static PyObject *domain_dict(const struct hak_py_domain *d,
+                             const struct counted *counted, bool enabled)
+{
+    static const char *const reasons[HAK_PY_REASONS] = {
+        "fallback_large", "fallback_memory", "fallback_off"};
+    uint64_t tiny = counted->tiny[d->which], larger = counted->large[d->which];
+    uint64_t all = 0;
+    PyObject *dict = PyDict_New();
+    bool good = dict != NULL;
+
+    for (unsigned r = 0; r < HAK_PY_REASONS; r++) {
+        all += d->fallback[r];
+    }
+    good = good && put(dict, "enabled", PyBool_FromLong(enabled)) &&
+           put(dict, "calls", number(tiny + larger + all)) &&
+           put(dict, "tiny_allocs", number(tiny)) &&
+           put(dict, "larger_allocs", number(larger));
+    for (unsigned r = 0; good && r < HAK_PY_REASONS; r++) {
+        good = put(dict, reasons[r], number(d->fallback[r]));
+    }
+    good = good && put(dict, "foreign_frees", number(d->foreign)) &&
+           put(dict, "limit_refusals", number(d->refused)) &&
+           put_old_names(dict, d);
+    if (!good) {
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
+
 /* One class of Tiny's in all heaps. */
 static HAK_RACY_READER PyObject *class_dict(unsigned class)
 {
@@ -72,9 +104,9 @@ static HAK_RACY_READER PyObject *class_dict(unsigned class)
         allocs += heap->tiny.bins[class].pops;
         live += hak_tiny_live(&heap->tiny, class);
     }
-    return Py_BuildValue("{s:I,s:K,s:K}", "size",
-                         (unsigned)hak_tiny_size[class], "calls", allocs,
-                         "blocks", live);
+    return Py_BuildValue("{s:I,s:K,s:K,s:K}", "size",
+                         (unsigned)hak_tiny_size[class], "tiny_allocs", allocs,
+                         "blocks", live, "calls", allocs);
 }
 
 static PyObject *class_list(void)
@@ -111,16 +143,21 @@ uint64_t hak_py_blocks(void)
     return hak_py.started ? blocks_of(&stats) : 0;
 }
 
-static PyObject *reason_object(void)
+static PyObject *string_or_none(const char *text)
 {
-    return hak_py.reason != NULL ? PyUnicode_FromString(hak_py.reason)
-                                 : Py_BuildValue("");
+    return text != NULL ? PyUnicode_FromString(text) : Py_BuildValue("");
 }
 
-static PyObject *limit_object(void)
+static bool put_limit(PyObject *dict)
 {
-    return hak_py.limit != HAK_PY_NO_LIMIT ? PyLong_FromSize_t(hak_py.limit)
-                                           : Py_BuildValue("");
+    bool none = hak_py.limit == HAK_PY_NO_LIMIT;
+
+    return put(dict, "limit",
+               none ? Py_BuildValue("") : PyLong_FromSize_t(hak_py.limit)) &&
+           put(dict, "limit_of",
+               string_or_none(none           ? NULL
+                              : hak_py.whole ? "memory"
+                                             : "served"));
 }
 
 PyObject *hak_py_stats(bool classes)
@@ -129,13 +166,16 @@ PyObject *hak_py_stats(bool classes)
     hak_stats_t stats = {.size = sizeof(stats)};
     struct counted counted = {{0}, {0}};
     PyObject *dict = PyDict_New();
+    unsigned enabled = hak_py_enabled();
     bool good = dict != NULL;
 
     hak_stats(&stats);
     count_heaps(&counted, &stats);
     hak_py_sample();
     for (unsigned i = HAK_PY_DOMAINS; good && i-- > 0;) {
-        good = put(dict, names[i], domain_dict(&hak_py.domains[i], &counted));
+        good = put(dict, names[i],
+                   domain_dict(&hak_py.domains[i], &counted,
+                               (enabled >> i & 1) != 0));
     }
     good =
         good && put(dict, "live_bytes", PyLong_FromSize_t(hak_py_live())) &&
@@ -145,13 +185,14 @@ PyObject *hak_py_stats(bool classes)
             number(stats.tiny_held_bytes + stats.pool_held_bytes +
                    stats.ace_held_bytes + stats.huge_held_bytes)) &&
         put(dict, "resident_bytes", number(stats.populated_bytes)) &&
+        put(dict, "purged_bytes", number(stats.purged_bytes)) &&
         put(dict, "returned_bytes", number(stats.purged_bytes)) &&
-        put(dict, "limit", limit_object()) &&
+        put_limit(dict) &&
         put(dict, "lanes",
             PyUnicode_FromString(hak_py.most > HAK_LANE_TINY_MAX ? "all"
                                                                  : "tiny")) &&
         put(dict, "shared", PyBool_FromLong(hak_py.shared)) &&
-        put(dict, "reason", reason_object());
+        put(dict, "reason", string_or_none(hak_py_why()));
     if (good && classes) {
         good = put(dict, "classes", class_list());
     }
