@@ -39,7 +39,7 @@ static void set_figures(lua_State *L, const hak_lua_heap *heap,
     set_number(L, "fallback_large", stats->fallback_large);
     set_number(L, "fallback_memory", stats->fallback_memory);
     set_number(L, "foreign_frees", stats->foreign_frees);
-    set_number(L, "limit_refusals", stats->limit_refusals);
+    set_number(L, "limit_refused", stats->limit_refused);
     set_number(L, "slabs", stats->slabs);
 }
 

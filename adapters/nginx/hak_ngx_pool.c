@@ -19,7 +19,7 @@
 static HAK_COLD void *none(struct hak_ngx_pool *pool, bool at_limit)
 {
     pool->at_limit = at_limit;
-    pool->limit_refusals += at_limit;
+    pool->limit_refused += at_limit;
     errno = ENOMEM;
     return NULL;
 }

@@ -39,10 +39,10 @@ struct hak_ngx_pool {
     void **few;
     uint32_t nfew, room;
     size_t few_bytes;
-    size_t limit;            /* SIZE_MAX: none */
-    uint64_t allocs, frees;  /* blocks given out and freed */
-    uint64_t limit_refusals; /* requests that met the limit */
-    bool at_limit;           /* as did the last one that was NULL, ENOMEM */
+    size_t limit;           /* SIZE_MAX: none */
+    uint64_t allocs, frees; /* blocks given out and freed */
+    uint64_t limit_refused; /* requests that met the limit */
+    bool at_limit;          /* as did the last one that was NULL, ENOMEM */
     char name[HAK_NGX_POOL_NAME];
 };
 

@@ -198,7 +198,7 @@ ngx_hak_pool_stats(ngx_hak_pool_t *pool, ngx_hak_pool_stats_t *stats)
     stats->held_bytes = hak_ngx_pool_held(&pool->hak);
     stats->allocs = pool->hak.allocs;
     stats->frees = pool->hak.frees;
-    stats->limit_refusals = pool->hak.limit_refusals;
+    stats->limit_refused = pool->hak.limit_refused;
 
     return NGX_OK;
 }

@@ -243,7 +243,7 @@ static void expect_refused(void *p, uint64_t refused)
 {
     cr_assert_null(p);
     cr_assert_eq(errno, ENOMEM);
-    cr_assert_eq(pool.limit_refusals, refused);
+    cr_assert_eq(pool.limit_refused, refused);
 }
 
 Test(pool, the_limit_is_exact_before_and_behind_the_few)

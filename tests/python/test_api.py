@@ -113,7 +113,7 @@ class Figures(Case):
             for old, new in (("tiny", "tiny_allocs"),
                              ("larger", "larger_allocs"),
                              ("foreign", "foreign_frees"),
-                             ("refused", "limit_refusals")):
+                             ("refused", "limit_refused")):
                 self.assertEqual(domain[old], domain[new])
             for reason, count in domain["fallback"].items():
                 self.assertEqual(count, domain["fallback_" + reason])
@@ -298,7 +298,7 @@ class Limit(Case):
             churn()
             found = hakmem_py.stats()
             assert found["limit_of"] == "served"
-            refusals = [found[n]["limit_refusals"] for n in ("obj", "mem")]
+            refusals = [found[n]["limit_refused"] for n in ("obj", "mem")]
             assert sum(refusals) >= 3, refusals
             assert hakmem_py.limit(None) == 50 << 20
             kept = [bytes(1000) for i in range(100000)]

@@ -213,7 +213,7 @@ class Options(Folder):
         self.assertTrue(lines[1].startswith(STATS))
         self.assertEqual(lines[1].split(), [
             "domain", "calls", "tiny_allocs", "larger_allocs", "fallback",
-            "foreign_frees", "limit_refusals"])
+            "foreign_frees", "limit_refused"])
         self.assertRegex(lines[5], "^MB: live .*peak .*held .*resident"
                          " .*purged")
         obj = lines[2].split()

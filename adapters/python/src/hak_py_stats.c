@@ -45,7 +45,7 @@ static bool put_old_names(PyObject *dict, const struct hak_py_domain *d)
     static const char *const pairs[][2] = {{"tiny", "tiny_allocs"},
                                            {"larger", "larger_allocs"},
                                            {"foreign", "foreign_frees"},
-                                           {"refused", "limit_refusals"}};
+                                           {"refused", "limit_refused"}};
     bool good = true;
 
     for (unsigned i = 0; good && i < sizeof(pairs) / sizeof(pairs[0]); i++) {
@@ -85,7 +85,7 @@ static PyObject *domain_dict(const struct hak_py_domain *d,
         good = put(dict, reasons[r], number(d->fallback[r]));
     }
     good = good && put(dict, "foreign_frees", number(d->foreign)) &&
-           put(dict, "limit_refusals", number(d->refused)) &&
+           put(dict, "limit_refused", number(d->refused)) &&
            put_old_names(dict, d);
     if (!good) {
         Py_CLEAR(dict);
