@@ -405,8 +405,10 @@ static int l_no_stats(lua_State *L)
 void hak_lua_hook_without_heap(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"stats", l_no_stats},  {"limit", l_refuse},   {"trim", l_zero},
-        {"on_limit", l_refuse}, {"reserve", l_refuse}, {NULL, NULL}};
+        {"stats", l_no_stats},      {"limit", l_refuse},
+        {"types", hak_lua_l_types}, {"heaps", hak_lua_l_heaps},
+        {"trim", l_zero},           {"on_limit", l_refuse},
+        {"reserve", l_refuse},      {NULL, NULL}};
 
     luaL_newlib(L, functions);
     lua_pushstring(L, hak_version());

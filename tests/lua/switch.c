@@ -611,6 +611,8 @@ Test(switching, module_without_a_heap)
               "assert(hakmem.limit() == 0 and hakmem.trim() == 0)\n"
               "assert(hakmem.limit(0) == 0 and hakmem.reserve() == 0)\n"
               "assert(hakmem.on_limit() == 0 and hakmem.version)\n"
+              "assert(hakmem.types().table.live_count > 0)\n"
+              "assert(#hakmem.heaps() == 0)\n"
               "for _, f in ipairs {hakmem.limit, hakmem.reserve,\n"
               "                    hakmem.on_limit} do\n"
               "    local ok, message = pcall(f, 1000, print)\n"
