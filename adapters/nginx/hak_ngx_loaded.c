@@ -44,15 +44,20 @@ static bool is_named(const char *path, const char *name)
            (strncmp(file, "lib", 3) == 0 && is_stem(file + 3, name));
 }
 
+bool hak_ngx_is_libc(const struct hak_ngx_elf *elf)
+{
+    return hak_ngx_elf_has(elf, (uintptr_t)gnu_get_libc_version, false);
+}
+
 /* libc, its dynamic linker, another allocator, ourselves: not to be patched. */
 static bool is_taboo(const struct hak_ngx_elf *elf)
 {
     const char *file = file_of(elf->file);
 
     return hak_ngx_elf_has(elf, (uintptr_t)hak_ngx_find, false) ||
-           hak_ngx_elf_has(elf, (uintptr_t)gnu_get_libc_version, false) ||
-           elf->base == getauxval(AT_BASE) || is_stem(file, "libc") ||
-           is_stem(file, "libhakmem") || hak_ngx_elf_defines(elf, "malloc") ||
+           hak_ngx_is_libc(elf) || elf->base == getauxval(AT_BASE) ||
+           is_stem(file, "libc") || is_stem(file, "libhakmem") ||
+           hak_ngx_elf_defines(elf, "malloc") ||
            hak_ngx_elf_defines(elf, "free");
 }
 

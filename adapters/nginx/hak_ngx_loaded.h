@@ -42,6 +42,9 @@ struct hak_ngx_walk {
 void hak_ngx_collect(struct hak_ngx_walk *walk);
 void hak_ngx_forget(struct hak_ngx_walk *walk);
 
+/* Whether it is the C library that this code is linked with. */
+bool hak_ngx_is_libc(const struct hak_ngx_elf *elf);
+
 /* An object's file, for messages. */
 const char *hak_ngx_printable(const struct hak_ngx_elf *elf);
 

@@ -113,8 +113,22 @@ static bool work_on(struct hak_ngx_walk *walk, struct hak_ngx_loaded *one,
     return good;
 }
 
-/* Whether `one` imports a name that `other` has. */
-static bool imports_from(const struct hak_ngx_loaded *one,
+static bool libc_defines(const struct hak_ngx_walk *walk, const char *name)
+{
+    for (size_t i = 0; i < walk->count; i++) {
+        if (hak_ngx_is_libc(&walk->all[i].elf)) {
+            return hak_ngx_elf_defines(&walk->all[i].elf, name);
+        }
+    }
+    return false;
+}
+
+/*
+ * Whether `one` imports a name that `other` has. A program may have libc's
+ * variables (stderr), by a copy relocation: these link nobody.
+ */
+static bool imports_from(const struct hak_ngx_walk *walk,
+                         const struct hak_ngx_loaded *one,
                          const struct hak_ngx_loaded *other)
 {
     struct hak_ngx_reloc reloc;
@@ -123,7 +137,8 @@ static bool imports_from(const struct hak_ngx_loaded *one,
         for (size_t i = 0; i < one->elf.tables[table].count; i++) {
             if (hak_ngx_elf_reloc(&one->elf, table, i, &reloc) &&
                 reloc.imported &&
-                hak_ngx_elf_defines(&other->elf, reloc.name)) {
+                hak_ngx_elf_defines(&other->elf, reloc.name) &&
+                !libc_defines(walk, reloc.name)) {
                 return true;
             }
         }
@@ -186,7 +201,8 @@ static void leave_out_unsafe(struct hak_ngx_walk *walk)
             struct hak_ngx_loaded *one = &walk->all[j];
 
             if (one->object != NULL && !hak_ngx_slots_serve(&one->elf) &&
-                (imports_from(bad, one) || imports_from(one, bad))) {
+                (imports_from(walk, bad, one) ||
+                 imports_from(walk, one, bad))) {
                 leave_out(one, "its blocks may be freed past us by ",
                           hak_ngx_printable(&bad->elf));
             }
