@@ -6,7 +6,7 @@
  * The n-th call is refused, for every STRIDE-th n, others in each run, until
  * the program makes no n-th call any more.
  *
- * Obeys: HAKMEM_TEST_STRIDE (1: every n; unset: 8).
+ * Obeys: HAKMEM_TEST_STRIDE (1: every n; unset: 16).
  */
 #include <errno.h>
 
@@ -14,7 +14,7 @@
 
 TestSuite(refused, .timeout = 600);
 
-enum { STRIDE = 8 };
+enum { STRIDE = 16 };
 
 /* One line at most, of ours. */
 static bool is_well(const char *err)
