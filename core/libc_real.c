@@ -178,12 +178,16 @@ static hak_function *of_program(const char *name)
 static bool is_bystander(void)
 {
     hak_function *found = of_program("malloc");
-    void (*give_back)(void *) = (void (*)(void *))of_program("free");
+    void (*give_back)(void *);
     void *p;
     bool others;
 
-    if (found == NULL || found == (hak_function *)malloc || give_back == NULL ||
+    if (found == NULL || found == (hak_function *)malloc ||
         hak_option(HAK_OPT_force_libc_alloc)) {
+        return false;
+    }
+    give_back = (void (*)(void *))of_program("free");
+    if (give_back == NULL) {
         return false;
     }
     p = ((void *(*)(size_t))found)(1);
