@@ -271,7 +271,7 @@ NGINX_LOAD := mod-http-hakmem.conf
 # The nginx whose configuration is looked through, with -p and -c if it has such.
 NGINX_RUN ?= nginx
 NGINX_INSTALLED = $(NGINX_MODULES_DIR)/$(notdir $(NGINX_MODULE)) \
-    $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)
+    $(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD) $(NGINX_ENABLED_DIR)/00-$(NGINX_LOAD)
 
 # As root: make install-nginx && nginx -t && nginx -s reload
 .PHONY: install-nginx uninstall-nginx
@@ -282,13 +282,13 @@ install-nginx: nginx ## install the module and what loads it, DESTDIR before it
 	$(Q)echo 'load_module modules/$(notdir $(NGINX_MODULE));' \
 	    >'$(DESTDIR)$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)'
 	$(Q)ln -sf '$(NGINX_AVAILABLE_DIR)/$(NGINX_LOAD)' \
-	    '$(DESTDIR)$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)'
+	    '$(DESTDIR)$(NGINX_ENABLED_DIR)/00-$(NGINX_LOAD)'
 
 # What the configuration says of us is looked for before the module is gone.
 uninstall-nginx: ## remove what install-nginx put there, name the lines that will fail
 	$(SAY) RM '$(DESTDIR)$(NGINX_MODULES_DIR)'
 	$(Q)lines=$$([ -n '$(DESTDIR)' ] || \
-	    HAKMEM_SKIP='$(NGINX_ENABLED_DIR)/50-$(NGINX_LOAD)' \
+	    HAKMEM_SKIP='$(NGINX_ENABLED_DIR)/00-$(NGINX_LOAD)' \
 	    adapters/nginx/conf_lines.sh $(NGINX_RUN)); \
 	rm -f $(NGINX_INSTALLED:%='$(DESTDIR)'%) && \
 	if [ -n "$$lines" ]; then \

@@ -125,8 +125,8 @@ ngx_hakmem_file_report(ngx_cycle_t *cycle)
     /* at the level that nginx's log has if it is not told otherwise */
 
     ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
-                  "hakmem: \"%s\" %s since nginx started, a reload goes on "
-                  "with the code of before (%s); to load what is there send "
+                  "hakmem: \"%s\" %s since nginx started; a reload keeps "
+                  "running the old code (%s); to load the new file send "
                   "USR2 to the master, then QUIT to the old one",
                   path,
                   file == NGX_HAKMEM_FILE_GONE ? "is gone" : "was replaced",

@@ -136,10 +136,12 @@ ngx_hakmem_text(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
     }
 
     if (ss->file != NGX_HAKMEM_FILE_SAME) {
-        ngx_hakmem_print(out, "%s is %s since nginx started: the code of "
-                         "before runs until nginx is started anew or upgraded "
-                         "by USR2\n",
-                         ss->path, ngx_hakmem_files[ss->file]);
+        ngx_hakmem_print(out, "%s %s since nginx started: the old code "
+                         "runs until nginx is restarted or upgraded by "
+                         "USR2\n",
+                         ss->path,
+                         ss->file == NGX_HAKMEM_FILE_GONE ? "is gone"
+                                                          : "was replaced");
     }
 }
 

@@ -317,12 +317,12 @@ class Replaced(Case):
         self.assertEqual(page(nginx)["code_on_disk"], "replaced")
         nginx.reload()
         [line] = self.warned(nginx)
-        self.assertIn(f"goes on with the code of before ({self.now})", line)
+        self.assertIn(f"keeps running the old code ({self.now})", line)
         self.assertIn("USR2", line)
         whole = page(nginx)
         self.assertEqual((whole["hakmem"], whole["code_on_disk"]),
                          (self.now, "replaced"))
-        self.assertIn(f"{self.module} is replaced since nginx started",
+        self.assertIn(f"{self.module} was replaced since nginx started",
                       nginx.get("/status")[2].decode())
         samples = exposition(nginx.get("/prometheus")[2].decode())
         self.assertEqual(samples["hakmem_nginx_code_replaced", ()], 1)
@@ -459,7 +459,7 @@ include @PREFIX@/more/*.conf;"""
         folder = nginx.prefix
         shutil.copy(nginx.hakmem, folder / "ngx_http_hakmem_module.so")
         nginx.hakmem = str(folder / "ngx_http_hakmem_module.so")
-        nginx.write("enabled/50-mod-http-hakmem.conf", "")
+        nginx.write("enabled/00-mod-http-hakmem.conf", "")
         nginx.configure()
         done = subprocess.run(
             ["make", "-s", "-C", ROOT, "uninstall-nginx", "DESTDIR=",
@@ -471,7 +471,7 @@ include @PREFIX@/more/*.conf;"""
                  if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")})
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertFalse(os.path.exists(nginx.hakmem))
-        self.assertFalse((folder / "enabled/50-mod-http-hakmem.conf").exists())
+        self.assertFalse((folder / "enabled/00-mod-http-hakmem.conf").exists())
         number = 1 + next(at for at, line in enumerate(
             nginx.text().splitlines()) if "hakmem_status" in line)
         self.assertIn(f"{folder}/nginx.conf:{number}: location / {{ hakmem_s",
