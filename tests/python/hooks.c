@@ -5,6 +5,7 @@
  *   start(domains, kind)  a mask of domains; "context": what was there is kept
  *       where the hook's ctx points, as tracemalloc, memray and ddtrace do;
  *       "hidden": in variables of which ctx says nothing
+ *   start_odd(domains, kind)  a hook whose ctx leads to something else; for good
  *   stop()
  *   patch(), unpatch()    malloc and its kin in the slots of every loaded
  *       object, as memray does besides
@@ -87,6 +88,105 @@ static PyObject *start(PyObject *self, PyObject *args)
             hook.ctx = hook.malloc == context.malloc ? &saved[i] : NULL;
             PyMem_SetAllocator((PyMemAllocatorDomain)i, &hook);
         }
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- odd ones ------------------------------------------------------------------ */
+
+/* "letter": the first byte is that which CPython's debug hooks have there. */
+static struct {
+    long letter;
+    PyMemAllocatorEx saved;
+} letters[DOMAINS] = {{'r'}, {'m'}, {'o'}};
+
+/* "constant": read-only, though its segment is not. */
+static const PyMemAllocatorEx constants[DOMAINS] = {
+    FUNCTIONS(raw), FUNCTIONS(mem), FUNCTIONS(obj)};
+
+/* "table": at the same places, functions that take no ctx. */
+static void *table_malloc(size_t size)
+{
+    return obj_malloc(NULL, size);
+}
+
+static void *table_calloc(size_t n, size_t size)
+{
+    return obj_calloc(NULL, n, size);
+}
+
+static void *table_realloc(void *p, size_t size)
+{
+    return obj_realloc(NULL, p, size);
+}
+
+static void table_free(void *p)
+{
+    obj_free(NULL, p);
+}
+
+static struct {
+    void *nothing;
+    void *(*malloc)(size_t size);
+    void *(*calloc)(size_t n, size_t size);
+    void *(*realloc)(void *p, size_t size);
+    void (*free)(void *p);
+} table = {NULL, table_malloc, table_calloc, table_realloc, table_free};
+
+static void *by_table_malloc(void *ctx, size_t size)
+{
+    return table.malloc(size);
+}
+
+static void *by_table_calloc(void *ctx, size_t n, size_t size)
+{
+    return table.calloc(n, size);
+}
+
+static void *by_table_realloc(void *ctx, void *p, size_t size)
+{
+    return table.realloc(p, size);
+}
+
+static void by_table_free(void *ctx, void *p)
+{
+    table.free(p);
+}
+
+static const PyMemAllocatorEx by_table = {
+    &table, by_table_malloc, by_table_calloc, by_table_realloc, by_table_free};
+
+static PyObject *start_odd(PyObject *self, PyObject *args)
+{
+    long domains;
+    const char *kind;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ls", &domains, &kind)) {
+        return NULL;
+    }
+    for (int i = 0; i < DOMAINS; i++) {
+        PyMemAllocatorEx hook = hidden[i];
+
+        if ((domains >> i & 1) == 0) {
+            continue;
+        }
+        PyMem_GetAllocator((PyMemAllocatorDomain)i, &saved[i]);
+        if (strcmp(kind, "letter") == 0) {
+            letters[i].saved = saved[i];
+            hook.ctx = &letters[i];
+        } else if (strcmp(kind, "constant") == 0) {
+            hook = context;
+            hook.ctx = (void *)&constants[i];
+        } else if (strcmp(kind, "table") == 0) {
+            hook = by_table;
+        } else if (strcmp(kind, "one") == 0) { /* what raw had, for all */
+            hook = context;
+            hook.ctx = &saved[0];
+        } else {
+            hook.ctx = strcmp(kind, "number") == 0 ? (void *)8 : (void *)-8;
+        }
+        PyMem_SetAllocator((PyMemAllocatorDomain)i, &hook);
     }
     Py_RETURN_NONE;
 }
@@ -246,6 +346,7 @@ static PyObject *unpatch(PyObject *self, PyObject *unused)
 }
 
 static PyMethodDef functions[] = {{"start", start, METH_VARARGS, NULL},
+                                  {"start_odd", start_odd, METH_VARARGS, NULL},
                                   {"stop", stop, METH_NOARGS, NULL},
                                   {"count", get_count, METH_NOARGS, NULL},
                                   {"patch", patch, METH_NOARGS, NULL},

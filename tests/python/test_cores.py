@@ -18,7 +18,7 @@ ALL = {"HAKMEM_PYTHON": "all", "HAKMEM_PYTHON_LANES": "all"}
 
 # What every program below does with its objects, in threads too.
 WORK = """
-import ctypes, gc, os, subprocess, sys, threading
+import ctypes, gc, os, subprocess, sys, threading, warnings
 
 def work(n=3000):
     kept = {}
@@ -45,7 +45,9 @@ def in_threads(function, count=3):
     assert not failed, failed
 
 def in_a_child(function):
-    pid = os.fork()
+    with warnings.catch_warnings(): # a joined thread may not have ended yet
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         function()
         os._exit(0)

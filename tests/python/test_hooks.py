@@ -259,6 +259,48 @@ class Hooks(Case):
                         print(order, "ended with", status)
             """)
 
+    def test_odd_contexts(self):
+        """What ctx leads to looks like a saved allocator and is none, or must
+        not be written to: we go on top."""
+        for kind, domains in (("letter", 7), ("constant", 7), ("table", 4),
+                              ("number", 7), ("nowhere", 7)):
+            self.passes(f"""
+                hooks.start_odd({domains}, {kind!r})
+                work()
+                import hakmem_py
+                work()
+                still_on("", hakmem_py)
+                free()
+            """)
+
+    def test_one_context_for_all_domains(self):
+        """Where raw and mem have one allocator, a hook may save it once. What
+        raw uses without the GIL must not be ours for mem and obj."""
+        for domains in ("default", "all"):
+            self.passes("""
+                import threading
+                hooks.start_odd(7, "one")
+                work()
+                import hakmem_py
+                def raw():
+                    import ctypes
+                    api = ctypes.CDLL(None) # without the GIL
+                    api.PyMem_RawMalloc.restype = ctypes.c_void_p
+                    api.PyMem_RawFree.argtypes = [ctypes.c_void_p]
+                    for i in range(20000):
+                        api.PyMem_RawFree(api.PyMem_RawMalloc(i % 500))
+                threads = [threading.Thread(target=raw) for _ in range(3)]
+                for thread in threads:
+                    thread.start()
+                for _ in range(20):
+                    work()
+                    free()
+                for thread in threads:
+                    thread.join()
+                still_on("", hakmem_py)
+                free()
+            """, PYTHONMALLOC="malloc", HAKMEM_PYTHON=domains)
+
     def test_again_and_again(self):
         """It starts and stops many times, with us since the first."""
         for kind in ("context", "hidden"):
@@ -317,8 +359,6 @@ class Hooks(Case):
                 hakmem_py.trim()
             assert blocks() < before - 60, (before, blocks())
         """)
-
-
 
 
 if __name__ == "__main__":

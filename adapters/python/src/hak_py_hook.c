@@ -164,6 +164,11 @@ static enum hak_py_found find_sites(unsigned mask, bool tracing,
             return found;
         }
     }
+    for (unsigned i = HAK_PY_MEM; (mask & 1) != 0 && i < HAK_PY_DOMAINS; i++) {
+        if ((mask >> i & 1) != 0 && sites[i].below == sites[HAK_PY_RAW].below) {
+            sites[i].below = NULL; /* raw's: on top of the hook instead */
+        }
+    }
     return HAK_PY_FOUND;
 }
 

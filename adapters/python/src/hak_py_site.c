@@ -13,6 +13,7 @@
  *     and end the program over one they don't know: nothing is installed.
  * Everybody else's allocator becomes the saved one.
  */
+#include <dlfcn.h>
 #include <link.h>
 #include <string.h>
 
@@ -27,9 +28,27 @@ struct place {
     uintptr_t at;
     size_t bytes;
     ElfW(Word) flags; /* PF_X, PF_W: of the segment */
+    bool constant;    /* in variables that were made read-only once relocated */
     uintptr_t object; /* where the object is loaded */
     bool found;
 };
+
+/* Adds what one segment, which begins at `start`, says of the place. */
+static void look_at_segment(struct place *place, const ElfW(Phdr) * segment,
+                            uintptr_t start)
+{
+    uintptr_t at = place->at, end = start + segment->p_memsz;
+
+    if (segment->p_type == PT_LOAD && at >= start && at < end &&
+        place->bytes <= end - at) {
+        place->flags = segment->p_flags;
+        place->found = true;
+    }
+    if (segment->p_type == PT_GNU_RELRO && at < end &&
+        at + place->bytes > start) {
+        place->constant = true;
+    }
+}
 
 static int look_at_object(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -38,17 +57,11 @@ static int look_at_object(struct dl_phdr_info *info, size_t size, void *arg)
     (void)size;
     for (unsigned i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
-        uintptr_t start = info->dlpi_addr + segment->p_vaddr;
 
-        if (segment->p_type == PT_LOAD && place->at >= start &&
-            place->at - start + place->bytes <= segment->p_memsz) {
-            place->flags = segment->p_flags;
-            place->object = (uintptr_t)info->dlpi_phdr;
-            place->found = true;
-            return 1;
-        }
+        look_at_segment(place, segment, info->dlpi_addr + segment->p_vaddr);
     }
-    return 0;
+    place->object = (uintptr_t)info->dlpi_phdr;
+    return place->found;
 }
 
 static struct place place_of(uintptr_t at, size_t bytes)
@@ -72,18 +85,24 @@ static bool is_own_data(const PyMemAllocatorEx *now, size_t bytes)
     struct place data = place_of((uintptr_t)now->ctx, bytes);
     struct place code = place_of((uintptr_t)now->malloc, 1);
 
-    return data.found && code.found && (data.flags & PF_W) != 0 &&
-           (code.flags & PF_X) != 0 && data.object == code.object;
+    return data.found && !data.constant && code.found &&
+           (data.flags & PF_W) != 0 && (code.flags & PF_X) != 0 &&
+           data.object == code.object;
 }
 
-bool hak_py_is_libc(const PyMemAllocatorEx *now)
+/* Whether the functions are CPython's own. */
+static bool is_of_python(const PyMemAllocatorEx *now)
 {
     struct place code = place_of((uintptr_t)now->malloc, 1);
     struct place python = place_of((uintptr_t)PyMem_RawMalloc, 1);
 
+    return code.found && code.object == python.object;
+}
+
+bool hak_py_is_libc(const PyMemAllocatorEx *now)
+{
     /* From 3.15 on it may be mimalloc's. */
-    return PY_VERSION_HEX < 0x030f0000 && now->ctx == NULL && code.found &&
-           code.object == python.object;
+    return PY_VERSION_HEX < 0x030f0000 && now->ctx == NULL && is_of_python(now);
 }
 
 /* ---- the debug hooks --------------------------------------------------------- */
@@ -91,7 +110,8 @@ bool hak_py_is_libc(const PyMemAllocatorEx *now)
 /* Their context begins with a letter that names the domain. */
 static bool is_debug(unsigned which, const PyMemAllocatorEx *now)
 {
-    return is_own_data(now, sizeof(void *) + sizeof(*now)) &&
+    return is_of_python(now) &&
+           is_own_data(now, sizeof(void *) + sizeof(*now)) &&
            *(const char *)now->ctx == names[which][0];
 }
 
@@ -132,17 +152,49 @@ int hak_py_is_tracing(void)
 
 /* ---- what a hook has saved --------------------------------------------------- */
 
-/* Stands in for the malloc beneath, to see whether it is called. */
-static struct {
-    void *(*malloc)(void *ctx, size_t size);
-    atomic_bool called;
-} probe;
+/* Hooks on hooks, at most. */
+#define DEEPEST 8
 
-static void *probe_malloc(void *ctx, size_t size)
+/* What the request is for which it is looked whether it arrives. */
+#define PROBE_SIZE 1
+
+/*
+ * Stand in for a malloc beneath, to see whether it is called. Threads that use
+ * raw meanwhile call it too, later than they read where it is: each place in
+ * each domain has one of its own, which leads to the same malloc for good.
+ */
+static struct probe {
+    void *(*malloc)(void *ctx, size_t size);
+    void *ctx;
+    atomic_bool called;
+} probes[HAK_PY_DOMAINS][DEEPEST];
+
+static void *probed(struct probe *probe, void *ctx, size_t size)
 {
-    atomic_store(&probe.called, true);
-    return probe.malloc(ctx, size);
+    /* What is called otherwise is no PyMemAllocatorEx. A hook may make the
+     * block larger. */
+    if (ctx == probe->ctx && size >= PROBE_SIZE) {
+        atomic_store(&probe->called, true);
+    }
+    return probe->malloc(ctx, size);
 }
+
+#define PROBE(which, deep)                                                     \
+    static void *probe_##which##_##deep(void *ctx, size_t size)                \
+    {                                                                          \
+        return probed(&probes[which][deep], ctx, size);                        \
+    }
+#define PROBES(of, which)                                                      \
+    of(which, 0) of(which, 1) of(which, 2) of(which, 3) of(which, 4)           \
+        of(which, 5) of(which, 6) of(which, 7)
+#define PROBE_NAME(which, deep) probe_##which##_##deep,
+
+PROBES(PROBE, 0)
+PROBES(PROBE, 1)
+PROBES(PROBE, 2)
+
+static void *(*const probe_mallocs[HAK_PY_DOMAINS][DEEPEST])(void *, size_t) = {
+    {PROBES(PROBE_NAME, 0)}, {PROBES(PROBE_NAME, 1)}, {PROBES(PROBE_NAME, 2)}};
 
 static void *domain_malloc(unsigned which, size_t size)
 {
@@ -163,12 +215,14 @@ static void domain_free(unsigned which, void *p)
 }
 
 /*
- * What a hook, which is `now`, hands its requests to; NULL: it does not stand
- * where we look for it.
+ * What a hook, which is `now` and the deep-th one, hands its requests to; NULL:
+ * it does not stand where we look for it.
  */
-static PyMemAllocatorEx *beneath(unsigned which, const PyMemAllocatorEx *now)
+static PyMemAllocatorEx *beneath(unsigned which, unsigned deep,
+                                 const PyMemAllocatorEx *now)
 {
     PyMemAllocatorEx *below = now->ctx;
+    struct probe *probe = &probes[which][deep];
     void *p;
 
     if (!is_own_data(now, sizeof(*below)) || (uintptr_t)below % 8 != 0 ||
@@ -178,23 +232,31 @@ static PyMemAllocatorEx *beneath(unsigned which, const PyMemAllocatorEx *now)
         !is_code((uintptr_t)below->free)) {
         return NULL;
     }
-    probe.malloc = below->malloc;
-    atomic_store(&probe.called, false);
-    below->malloc = probe_malloc;
-    p = domain_malloc(which, 1);
-    below->malloc = probe.malloc;
+    probe->malloc = below->malloc;
+    probe->ctx = below->ctx;
+    atomic_store(&probe->called, false);
+    below->malloc = probe_mallocs[which][deep];
+    p = domain_malloc(which, PROBE_SIZE);
+    below->malloc = probe->malloc;
     domain_free(which, p);
-    return atomic_load(&probe.called) ? below : NULL;
+    return atomic_load(&probe->called) ? below : NULL;
 }
 
 /* ---- the site ------------------------------------------------------------------ */
 
-/* Hooks on hooks, at most. */
-#define DEEPEST 8
-
 static bool is_ours(unsigned which, const PyMemAllocatorEx *now)
 {
     return now->malloc == hak_py_functions[which].malloc || hak_py_is_home(now);
+}
+
+/*
+ * Whether what a hook on mem or obj saved is where raw's functions are. A hook
+ * that saved one allocator for all domains (PYTHONMALLOC=malloc) calls it
+ * without the GIL, so ours for mem and obj must not stand there.
+ */
+static bool is_of_raw(unsigned which, const PyMemAllocatorEx *below)
+{
+    return which != HAK_PY_RAW && is_ours(HAK_PY_RAW, below);
 }
 
 enum hak_py_found hak_py_find_site(unsigned which, bool tracing,
@@ -209,8 +271,8 @@ enum hak_py_found hak_py_find_site(unsigned which, bool tracing,
         if (is_debug(which, now)) {
             return HAK_PY_FOUND_DEBUG;
         }
-        below = is_ours(which, now) ? NULL : beneath(which, now);
-        if (below == NULL) {
+        below = is_ours(which, now) ? NULL : beneath(which, deep, now);
+        if (below == NULL || is_of_raw(which, below)) {
             break;
         }
         now = site->below = below;
@@ -258,6 +320,27 @@ bool hak_py_answers(unsigned which)
     return ours;
 }
 
+/*
+ * Whether a domain's requests go to another hakmem_py, by its file's name. It
+ * serves them by itself and hands others' blocks on, maybe to us: who took us
+ * for gone and installed us above it would make a ring.
+ */
+static bool is_other_core(unsigned which)
+{
+    struct hak_py_site site;
+    Dl_info info, own;
+    const char *name;
+
+    hak_py_find_site(which, false, &site);
+    if (dladdr((void *)(uintptr_t)hak_py_current(&site)->free, &info) == 0 ||
+        dladdr((void *)(uintptr_t)passed_free, &own) == 0 ||
+        info.dli_fbase == own.dli_fbase) {
+        return false;
+    }
+    name = strrchr(info.dli_fname, '/');
+    return name != NULL && strncmp(name, "/_hakmem.", 9) == 0;
+}
+
 bool hak_py_is_there(unsigned which, PyMemAllocatorEx *saved)
 {
     void *p = domain_malloc(which, 1);
@@ -271,5 +354,5 @@ bool hak_py_is_there(unsigned which, PyMemAllocatorEx *saved)
     saved->free = passed_free;
     domain_free(which, p);
     saved->free = passed.free;
-    return atomic_load(&passed.called);
+    return atomic_load(&passed.called) || is_other_core(which);
 }
