@@ -448,6 +448,20 @@ include @PREFIX@/more/*.conf;"""
     def test_of_a_broken_configuration(self):
         self.lines(broken=True)
 
+    def test_nothing_of_it_is_run(self):
+        """It is run by root: what a file says is text."""
+        nginx = nginx_server.Server(self.HTTP, self.MAIN, start=False)
+        self.addCleanup(nginx.destroy)
+        nginx.configure()
+        ran = nginx.prefix / "ran"
+        nginx.write("unused.conf",
+                    f'load_module "a$(touch {ran})`touch {ran}`";\n'
+                    f"load_module a';touch {ran};';\n")
+        nginx.write("nginx.conf", nginx.text() + "nonsense;\n")
+        subprocess.run([self.SCRIPT, *nginx.arguments()], check=True,
+                       capture_output=True, env=nginx.environment())
+        self.assertFalse(ran.exists())
+
     @unittest.skipUnless(shutil.which("make"), "without make")
     def test_uninstall(self):
         """make uninstall-nginx removes its three files and names the lines."""
