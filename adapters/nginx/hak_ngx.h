@@ -69,7 +69,7 @@ void hak_ngx_get_figures(hak_ngx_figures *figures);
 /* ---- hak_ngx_patch.c ------------------------------------------------------ */
 
 /*
- * An object that is to be served, by name: "nginx" is the program; else the
+ * An object that is to be served, by name: "nginx" is the program alone; else the
  * file's name, whole or up to ".so", its "lib" being optional: "libcrypto" and
  * "crypto" are libcrypto.so.3, "ngx_http_perl_module.so" is that module.
  */
