@@ -114,7 +114,9 @@ void hak_ngx_unpatched_text(char *text, size_t len);
 
 /*
  * Patches what has been loaded since the last time, if anything was: the frees
- * alone. Keeps errno, and what dlerror has to say.
+ * alone; and again the slots that another thread has bound to libc meanwhile,
+ * its first call through one having begun before the slot was ours. Keeps errno,
+ * and what dlerror has to say.
  */
 void hak_ngx_catch_up(void);
 

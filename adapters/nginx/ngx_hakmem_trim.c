@@ -93,10 +93,14 @@ ngx_hakmem_timer(ngx_event_t *ev)
     hcf = ngx_hakmem_get_conf(cycle);
     ev->log = cycle->log;
 
-    if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE
-        && hak_ngx_loaded_since())
-    {
-        ngx_hakmem_serve(cycle, hcf);
+    if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE) {
+
+        if (hak_ngx_loaded_since()) {
+            ngx_hakmem_serve(cycle, hcf);
+
+        } else {
+            hak_ngx_catch_up();
+        }
     }
 
     if (hcf->trim) {
