@@ -349,6 +349,23 @@ class Replaced(Case):
         self.assertIn(f"{self.module} is gone", nginx.get("/status")[2].decode())
         nginx.stop()
 
+    def test_below_a_relative_prefix(self):
+        """Workers are elsewhere, and find it."""
+        nginx = nginx_server.Server(SITE, "working_directory /;", start=False,
+                                    daemon=True)
+        self.addCleanup(nginx.destroy)
+        shutil.copy(nginx.hakmem, nginx.prefix / "module.so")
+        nginx.hakmem = "module.so"
+        nginx.command = ["env", "-C", str(nginx.prefix.parent)]
+        nginx.arguments = lambda: [
+            nginx_server.NGINX, "-p", f"{nginx.prefix.name}/", "-c",
+            "nginx.conf", "-e", "error.log"]
+        nginx.start()
+        self.assertEqual(page(nginx)["code_on_disk"], "same")
+        (nginx.prefix / "module.so").unlink()
+        self.assertEqual(page(nginx)["code_on_disk"], "gone")
+        nginx.stop()
+
     def test_preloaded_library(self):
         nginx = nginx_server.Server(SITE, start=False)
         self.addCleanup(nginx.destroy)
