@@ -22,8 +22,9 @@ of_interest() {
     awk -F '\t' -v skip="$skip" -v modules="$modules" '
     function needs_us(path,   found) {
         if (path !~ /^\//) path = modules "/" path
+        # The shell gets it in single quotes, and it has none: nothing of it is run.
         gsub(/["\047]/, "", path)
-        return system("grep -q ngx_hak_ \"" path "\" 2>/dev/null") == 0
+        return system("grep -q ngx_hak_ -- \047" path "\047 2>/dev/null") == 0
     }
     {
         file = $1; line = $2; text = $3

@@ -69,7 +69,7 @@ void hak_ngx_get_figures(hak_ngx_figures *figures);
 /* ---- hak_ngx_patch.c ------------------------------------------------------ */
 
 /*
- * An object that is to be served, by name: "nginx" is the program; else the
+ * An object that is to be served, by name: "nginx" is the program alone; else the
  * file's name, whole or up to ".so", its "lib" being optional: "libcrypto" and
  * "crypto" are libcrypto.so.3, "ngx_http_perl_module.so" is that module.
  */
@@ -114,7 +114,9 @@ void hak_ngx_unpatched_text(char *text, size_t len);
 
 /*
  * Patches what has been loaded since the last time, if anything was: the frees
- * alone. Keeps errno, and what dlerror has to say.
+ * alone; and again the slots that another thread has bound to libc meanwhile,
+ * its first call through one having begun before the slot was ours. Keeps errno,
+ * and what dlerror has to say.
  */
 void hak_ngx_catch_up(void);
 

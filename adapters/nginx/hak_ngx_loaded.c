@@ -37,8 +37,9 @@ static bool is_named(const char *path, const char *name)
     if (*name == '\0') {
         return false;
     }
-    if (*path == '\0') {
-        return strcmp(name, "nginx") == 0;
+    /* Not Perl's module of that name, nginx.so, either. */
+    if (*path == '\0' || strcmp(name, "nginx") == 0) {
+        return *path == '\0' && strcmp(name, "nginx") == 0;
     }
     return is_stem(file, name) ||
            (strncmp(file, "lib", 3) == 0 && is_stem(file + 3, name));

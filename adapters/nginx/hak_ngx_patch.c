@@ -301,6 +301,8 @@ static void work(struct hak_ngx_walk *walk)
     }
     if (walk->writes && walk->is_known == NULL) {
         hak_ngx_slots_drop_gone();
+    } else if (walk->writes) {
+        hak_ngx_slots_mend();
     }
     hak_ngx_collect(walk);
     if (!walk->failed) {
@@ -427,13 +429,30 @@ int hak_ngx_check(const hak_ngx_object *objects, size_t n, char *why,
     return result;
 }
 
+/* Nothing came or went since the last walk: what it wrote is looked at. */
+static int mend(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    bool *is_done = arg;
+
+    (void)size;
+    *is_done = info->dlpi_adds == last.loads && info->dlpi_subs == last.unloads;
+    if (*is_done) {
+        hak_ngx_slots_mend();
+    }
+    return 1;
+}
+
 void hak_ngx_catch_up(void)
 {
     struct hak_ngx_walk walk = {.writes = true};
     int saved = errno;
+    bool is_done;
 
-    if (!is_walking && last.loads != 0 && count_loads() != last.loads) {
-        (void)work_in_peace(&walk, true);
+    if (!is_walking && last.loads != 0) {
+        dl_iterate_phdr(mend, &is_done);
+        if (!is_done) {
+            (void)work_in_peace(&walk, true);
+        }
     }
     errno = saved;
 }

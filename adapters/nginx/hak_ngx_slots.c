@@ -16,6 +16,7 @@ struct slot {
     hak_ngx_function *ours;
     bool relro;     /* its page is read-only */
     bool allocates; /* from us */
+    bool unbound;   /* it was; a thread may be about to bind it */
     /* Whether the object is still there is told by these. */
     uintptr_t base, dynamic;
 };
@@ -80,6 +81,7 @@ bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
                         .was = *at,
                         .ours = ours,
                         .allocates = allocates,
+                        .unbound = hak_ngx_elf_has(elf, (uintptr_t)*at, false),
                         .relro = place - elf->relro_start <
                                  elf->relro_end - elf->relro_start,
                         .base = elf->base,
@@ -92,6 +94,7 @@ bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
     known = find(at);
     if (known != NULL) { /* another function of ours stood there */
         slot.was = slot.was == known->ours ? known->was : slot.was;
+        slot.unbound = slot.unbound || known->unbound;
         *known = slot;
     } else {
         made.at[made.count++] = slot;
@@ -160,6 +163,20 @@ void hak_ngx_slots_drop_gone(void)
         }
     }
     made.count = kept;
+}
+
+/* More than one thread may be at it, so such a slot is looked at for good. */
+void hak_ngx_slots_mend(void)
+{
+    for (size_t i = 0; i < made.count; i++) {
+        struct slot *slot = &made.at[i];
+        hak_ngx_function *now = __atomic_load_n(slot->at, __ATOMIC_RELAXED);
+
+        if (slot->unbound && now != slot->ours &&
+            write_slot(slot, slot->ours)) {
+            slot->was = now;
+        }
+    }
 }
 
 void hak_ngx_slots_give_back(void)

@@ -33,4 +33,12 @@ void hak_ngx_slots_give_back(void);
 
 void hak_ngx_slots_drop_gone(void);
 
+/*
+ * Writes those again that another thread has overwritten: it was on its first
+ * call through a slot that was not bound, inside the dynamic linker, which then
+ * binds it to libc. No object may have been unloaded since the last
+ * hak_ngx_slots_drop_gone.
+ */
+void hak_ngx_slots_mend(void);
+
 #endif /* HAK_NGX_SLOTS_H */

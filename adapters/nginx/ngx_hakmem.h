@@ -75,11 +75,13 @@ extern ngx_module_t  ngx_http_hakmem_module;
 
 
 /*
- * ngx_hakmem_module.c: what a worker does to be served; and NGX_CONF_ERROR,
- * after a line, if a directive has fewer or more arguments
+ * ngx_hakmem_module.c: what a worker does to be served; whether a cycle has our
+ * module; and NGX_CONF_ERROR, after a line, if a directive has fewer or more
+ * arguments
  */
 
 void ngx_hakmem_begin(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+ngx_uint_t ngx_hakmem_is_loaded(ngx_cycle_t *cycle);
 char *ngx_hakmem_takes(ngx_conf_t *cf, ngx_uint_t least, ngx_uint_t most,
     const char *allowed);
 

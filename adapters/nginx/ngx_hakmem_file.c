@@ -37,6 +37,7 @@ typedef struct {
 } ngx_hakmem_file_t;
 
 
+static ngx_int_t ngx_hakmem_file_path(const char *name, u_char *path);
 static ngx_hakmem_file_e ngx_hakmem_file_compare(ngx_hakmem_file_t *file);
 static ngx_int_t ngx_hakmem_file_info(ngx_hakmem_file_t *file,
     ngx_hakmem_print_t *print);
@@ -55,18 +56,19 @@ static ngx_uint_t         ngx_hakmem_nfiles;
 void
 ngx_hakmem_file_watch(void *address)
 {
+    u_char              path[NGX_MAX_PATH];
     Dl_info             info;
     ngx_uint_t          i;
     ngx_hakmem_file_t  *file;
 
     if (dladdr(address, &info) == 0
-        || ngx_strlen(info.dli_fname) >= NGX_MAX_PATH)
+        || ngx_hakmem_file_path(info.dli_fname, path) != NGX_OK)
     {
         return;
     }
 
     for (i = 0; i < ngx_hakmem_nfiles; i++) {
-        if (ngx_strcmp(ngx_hakmem_file[i].path, info.dli_fname) == 0) {
+        if (ngx_strcmp(ngx_hakmem_file[i].path, path) == 0) {
             return;
         }
     }
@@ -77,8 +79,7 @@ ngx_hakmem_file_watch(void *address)
 
     file = &ngx_hakmem_file[i];
 
-    (void) ngx_cpystrn((u_char *) file->path, (u_char *) info.dli_fname,
-                       NGX_MAX_PATH);
+    (void) ngx_cpystrn((u_char *) file->path, path, NGX_MAX_PATH);
 
     if (ngx_hakmem_file_info(file, &file->loaded) == NGX_OK
         && ngx_hakmem_file_read(file, &file->loaded) == NGX_OK)
@@ -86,6 +87,38 @@ ngx_hakmem_file_watch(void *address)
         file->seen = file->loaded;
         ngx_hakmem_nfiles++;
     }
+}
+
+
+/*
+ * From the root: with "nginx -p relative/" names are relative, and a worker that
+ * looks is where "working_directory" has put it.
+ */
+
+static ngx_int_t
+ngx_hakmem_file_path(const char *name, u_char *path)
+{
+    size_t  len;
+
+    len = 0;
+
+    if (name[0] != '/') {
+
+        if (getcwd((char *) path, NGX_MAX_PATH - 1) == NULL) {
+            return NGX_ERROR;
+        }
+
+        len = ngx_strlen(path);
+        path[len++] = '/';
+    }
+
+    if (ngx_strlen(name) >= NGX_MAX_PATH - len) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_cpystrn(path + len, (u_char *) name, NGX_MAX_PATH - len);
+
+    return NGX_OK;
 }
 
 

@@ -39,7 +39,10 @@ ngx_hakmem_loaded(u_char *buf, u_char *last)
 }
 
 
-/* a file's name up to ".so", which is enough to name it */
+/*
+ * a file's name up to ".so", which is enough to name it; Perl's nginx.so is
+ * not "nginx", the program
+ */
 
 static int
 ngx_hakmem_loaded_one(struct dl_phdr_info *info, size_t size, void *arg)
@@ -57,7 +60,7 @@ ngx_hakmem_loaded_one(struct dl_phdr_info *info, size_t size, void *arg)
         file = "nginx";
     }
 
-    so = strstr(file, ".so");
+    so = ngx_strcmp(file, "nginx.so") ? strstr(file, ".so") : NULL;
     len = so ? (size_t) (so - file) : ngx_strlen(file);
 
     if (len >= sizeof(name)) {

@@ -221,6 +221,23 @@ ngx_hakmem_begin(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 }
 
 
+/* a single process may have read a configuration without our module */
+
+ngx_uint_t
+ngx_hakmem_is_loaded(ngx_cycle_t *cycle)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; cycle->modules[i]; i++) {
+        if (cycle->modules[i] == &ngx_hakmem_module) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 static char *
 ngx_hakmem_enable(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {

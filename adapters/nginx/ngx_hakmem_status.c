@@ -252,6 +252,13 @@ ngx_hakmem_slot_end(void)
 }
 
 
+void
+ngx_hakmem_slot_forget(void)
+{
+    ngx_hakmem_slot = NULL;
+}
+
+
 /* under the zone's mutex */
 
 void

@@ -131,6 +131,9 @@ void ngx_hakmem_slot_take(ngx_shm_zone_t *shm_zone, ngx_uint_t generation,
     ngx_log_t *log);
 void ngx_hakmem_slot_publish(void);
 void ngx_hakmem_slot_end(void);
+
+/* its zone is no more */
+void ngx_hakmem_slot_forget(void);
 void ngx_hakmem_fold(ngx_hakmem_zone_t *zone);
 
 

@@ -37,7 +37,6 @@ static void ngx_hakmem_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
 static ngx_uint_t ngx_hakmem_is_idle(ngx_hakmem_idle_t *idle, size_t now,
     size_t used);
 static void ngx_hakmem_give_back(ngx_uint_t ours, ngx_uint_t libc);
-static ngx_uint_t ngx_hakmem_is_loaded(void);
 static size_t ngx_hakmem_own(void);
 
 
@@ -85,18 +84,23 @@ ngx_hakmem_timer(ngx_event_t *ev)
 
     /* a single process may have another configuration now, or not our module */
 
-    if (!ngx_hakmem_is_loaded()) {
+    cycle = (ngx_cycle_t *) ngx_cycle;
+
+    if (!ngx_hakmem_is_loaded(cycle)) {
         return;
     }
 
-    cycle = (ngx_cycle_t *) ngx_cycle;
     hcf = ngx_hakmem_get_conf(cycle);
     ev->log = cycle->log;
 
-    if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE
-        && hak_ngx_loaded_since())
-    {
-        ngx_hakmem_serve(cycle, hcf);
+    if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE) {
+
+        if (hak_ngx_loaded_since()) {
+            ngx_hakmem_serve(cycle, hcf);
+
+        } else {
+            hak_ngx_catch_up();
+        }
     }
 
     if (hcf->trim) {
@@ -108,21 +112,6 @@ ngx_hakmem_timer(ngx_event_t *ev)
     }
 
     ngx_add_timer(ev, hcf->trim ? hcf->trim : NGX_HAKMEM_TICK);
-}
-
-
-static ngx_uint_t
-ngx_hakmem_is_loaded(void)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; ngx_cycle->modules[i]; i++) {
-        if (ngx_cycle->modules[i] == &ngx_hakmem_module) {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 

@@ -274,6 +274,13 @@ ngx_http_hakmem_request_bytes_variable(ngx_http_request_t *r,
 static void
 ngx_http_hakmem_timer_handler(ngx_event_t *ev)
 {
+    /* in a single process the zone goes when the module does */
+
+    if (!ngx_hakmem_is_loaded((ngx_cycle_t *) ngx_cycle)) {
+        ngx_hakmem_slot_forget();
+        return;
+    }
+
     ngx_hakmem_slot_publish();
 
     ngx_add_timer(ev, NGX_HTTP_HAKMEM_INTERVAL);
@@ -438,6 +445,10 @@ ngx_http_hakmem_init_module(ngx_cycle_t *cycle)
     if (ngx_http_hakmem_running) {
 
         /* no master: the worker itself reads a new configuration */
+
+        if (!ngx_hakmem_is_loaded(cycle->old_cycle)) {
+            ngx_hakmem_slot_forget();
+        }
 
         ngx_http_hakmem_start(cycle);
     }

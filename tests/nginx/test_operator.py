@@ -349,6 +349,23 @@ class Replaced(Case):
         self.assertIn(f"{self.module} is gone", nginx.get("/status")[2].decode())
         nginx.stop()
 
+    def test_below_a_relative_prefix(self):
+        """Workers are elsewhere, and find it."""
+        nginx = nginx_server.Server(SITE, "working_directory /;", start=False,
+                                    daemon=True)
+        self.addCleanup(nginx.destroy)
+        shutil.copy(nginx.hakmem, nginx.prefix / "module.so")
+        nginx.hakmem = "module.so"
+        nginx.command = ["env", "-C", str(nginx.prefix.parent)]
+        nginx.arguments = lambda: [
+            nginx_server.NGINX, "-p", f"{nginx.prefix.name}/", "-c",
+            "nginx.conf", "-e", "error.log"]
+        nginx.start()
+        self.assertEqual(page(nginx)["code_on_disk"], "same")
+        (nginx.prefix / "module.so").unlink()
+        self.assertEqual(page(nginx)["code_on_disk"], "gone")
+        nginx.stop()
+
     def test_preloaded_library(self):
         nginx = nginx_server.Server(SITE, start=False)
         self.addCleanup(nginx.destroy)
@@ -447,6 +464,20 @@ include @PREFIX@/more/*.conf;"""
 
     def test_of_a_broken_configuration(self):
         self.lines(broken=True)
+
+    def test_nothing_of_it_is_run(self):
+        """It is run by root: what a file says is text."""
+        nginx = nginx_server.Server(self.HTTP, self.MAIN, start=False)
+        self.addCleanup(nginx.destroy)
+        nginx.configure()
+        ran = nginx.prefix / "ran"
+        nginx.write("unused.conf",
+                    f'load_module "a$(touch {ran})`touch {ran}`";\n'
+                    f"load_module a';touch {ran};';\n")
+        nginx.write("nginx.conf", nginx.text() + "nonsense;\n")
+        subprocess.run([self.SCRIPT, *nginx.arguments()], check=True,
+                       capture_output=True, env=nginx.environment())
+        self.assertFalse(ran.exists())
 
     @unittest.skipUnless(shutil.which("make"), "without make")
     def test_uninstall(self):

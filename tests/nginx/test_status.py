@@ -458,6 +458,22 @@ class Lives(Judged):
             time.sleep(1.2)
             self.assertIsNone(nginx.process.poll(), nginx.story())
 
+    def test_one_process_without_the_module(self):
+        """The zone goes with the module, and comes with it."""
+        nginx = self.server(PAGES, master=False)
+        module = nginx.hakmem
+        for there, http, pause in (
+                (False, PLAIN, 1.2), (True, PAGES, 1.2), (False, PLAIN, 0),
+                (True, PLAIN, 0), (False, PLAIN, 0), (True, PAGES, 1.2)):
+            before = len(nginx.find("reconfiguring$"))
+            nginx.hakmem = module if there else False
+            nginx.configure(http=http.replace("@ECHO@", "1"))
+            nginx.signal("HUP")
+            until(10, "it reads", lambda: len(
+                nginx.find("reconfiguring$")) > before)
+            time.sleep(pause)
+            self.assertIsNone(nginx.process.poll(), nginx.story())
+
 
 class Zone(unittest.TestCase):
     """The shared zone without an nginx, which is too slow for the narrow

@@ -9,9 +9,11 @@
 #include <envz.h>
 #include <gnu/lib-names.h>
 #include <iconv.h>
+#include <link.h>
 #include <malloc.h>
 #include <regex.h>
 
+#include "hak_ngx_elf.h"
 #include "objects.h"
 
 TestSuite(ngx_frees, .timeout = 60);
@@ -226,6 +228,74 @@ Test(ngx_frees, threads)
     for (int i = 0; i < 3; i++) {
         cr_assert_eq(pthread_join(loaders[i].thread, NULL), 0);
     }
+}
+
+/* ---- a thread that binds a slot late ------------------------------------------------ */
+
+static hak_ngx_function **slot_of_free;
+
+static int find_slot(struct dl_phdr_info *info, size_t size, void *name)
+{
+    struct hak_ngx_elf elf;
+    struct hak_ngx_reloc reloc;
+    const char *why;
+
+    (void)size;
+    if (strstr(info->dlpi_name, name) != NULL &&
+        hak_ngx_elf_open(&elf, info, &why)) {
+        for (size_t i = 0; i < elf.tables[1].count; i++) {
+            if (hak_ngx_elf_reloc(&elf, 1, i, &reloc) &&
+                strcmp(reloc.name, "free") == 0) {
+                slot_of_free = (hak_ngx_function **)reloc.at;
+            }
+        }
+    }
+    return 0;
+}
+
+/* What the dynamic linker does for a first call that began before the patch. */
+static void bind_late(void)
+{
+    *slot_of_free = (hak_ngx_function *)free;
+}
+
+/* Meanwhile an object may have gone, or one have come that nobody knows. */
+static void check_late(bool goes, bool comes)
+{
+    struct object object = load("ngxlazy", RTLD_LAZY);
+    struct object other = load("ngxnow", RTLD_NOW);
+
+    UNIT_SKIP_IF_WATCHED("free is the checker's");
+    dl_iterate_phdr(find_slot, (void *)(uintptr_t) "ngxlazy");
+    cr_assert_not_null(slot_of_free);
+    patch(NULL, 0);
+    bind_late();
+    if (goes) {
+        cr_assert_eq(dlclose(other.handle), 0);
+    }
+    if (comes) {
+        load("ngxlate", RTLD_NOW);
+    }
+    hak_ngx_catch_up();
+    check_by_address(&object);
+    hak_ngx_unpatch();
+    object.free(object.malloc(20));
+    cr_assert_neq(*slot_of_free, (hak_ngx_function *)hak_ngx_any_free);
+}
+
+Test(ngx_frees, a_slot_that_is_bound_late)
+{
+    check_late(false, false);
+}
+
+Test(ngx_frees, a_slot_that_is_bound_late_when_objects_go)
+{
+    check_late(true, false);
+}
+
+Test(ngx_frees, a_slot_that_is_bound_late_when_objects_come)
+{
+    check_late(false, true);
 }
 
 /* ---- by name ----------------------------------------------------------------------- */

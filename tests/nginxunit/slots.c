@@ -233,6 +233,24 @@ Test(ngx_slots, names_of_objects)
     cr_assert_eq(hak_ngx_find(""), HAK_NGX_ABSENT);
 }
 
+/* Perl has an object nginx.so. */
+Test(ngx_slots, nginx_is_the_program_alone)
+{
+    char path[400];
+    hak_ngx_object objects[] = {{.name = "nginx"}, {.name = "nginx.so"}};
+    struct object object;
+
+    snprintf(path, sizeof(path), "%s", path_of("ngxnow"));
+    strcpy(strrchr(path, '/'), "/nginx.so");
+    cr_assert(symlink("libngxnow.so", path) == 0 || errno == EEXIST);
+    object = opened(dlopen(path, RTLD_NOW));
+    cr_assert_eq(hak_ngx_find("nginx"), HAK_NGX_NEVER); /* see below */
+    patch(objects, 2);
+    cr_assert_eq(objects[0].slots, 0);
+    cr_assert_eq(objects[1].slots, SLOTS);
+    cr_assert(is_served(&object));
+}
+
 /* The program has the adapter in it here. */
 Test(ngx_slots, objects_that_never_are)
 {

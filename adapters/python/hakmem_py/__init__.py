@@ -54,6 +54,9 @@ def stats(classes=False):
 
 
 def _checked(name, bytes):
+    if bytes is not None and not isinstance(bytes, int):
+        raise TypeError(f"hakmem_py.{name}({bytes!r}): must be a number of"
+                        " bytes, or None")
     if bytes is not None and bytes < 0:
         raise ValueError(f"hakmem_py.{name}({bytes}): must not be negative")
     return bytes
