@@ -4,6 +4,7 @@
 #include "range.h"
 
 #include <hakmem.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include "supers.h"
@@ -231,4 +232,36 @@ Test(slots, descriptors_and_tags_go_with_their_superslabs)
         cr_assert_eq(resident_meta(first, STEP), 0);
         cr_assert_eq(resident_meta(first + STEP, STEP), 0);
     }
+}
+
+/* Makes heaps that have a Pool, and deletes them. */
+static void *make_and_delete(void *done)
+{
+    for (int i = 0; i < 1000; i++) {
+        hak_heap *heaps[40];
+
+        for (int n = 0; n < 40; n++) {
+            heaps[n] = hak_heap_new(NULL);
+            NEED(heaps[n] != NULL && hak_heap_malloc(heaps[n], 2000) != NULL);
+        }
+        for (int n = 0; n < 40; n++) {
+            hak_heap_delete(heaps[n]);
+        }
+    }
+    atomic_store((atomic_bool *)done, true);
+    return NULL;
+}
+
+Test(slots, statistics_may_be_asked_while_heaps_are_deleted)
+{
+    atomic_bool done = false;
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, make_and_delete, &done), 0);
+    while (!atomic_load(&done)) {
+        hak_stats_t stats = {.size = sizeof(stats)};
+
+        cr_assert_eq(hak_stats(&stats), 0);
+    }
+    pthread_join(thread, NULL);
 }
