@@ -265,3 +265,37 @@ Test(slots, statistics_may_be_asked_while_heaps_are_deleted)
     }
     pthread_join(thread, NULL);
 }
+
+/* Bytes that are resident when heaps have done what they do, again. */
+static uint64_t populated_by_heaps(void)
+{
+    enum { HEAPS = 30 };
+    hak_heap *heaps[HEAPS];
+    hak_stats_t stats = {.size = sizeof(stats)};
+
+    for (int i = 0; i < HEAPS; i++) {
+        heaps[i] = hak_heap_new(NULL);
+        NEED(heaps[i] != NULL);
+        for (int n = 0; n < 600; n++) { /* a few of most, many of some */
+            size_t size = n % 3 != 0 ? 40 : (size_t)(n % 50) * 16 + 1;
+            char *block = hak_heap_malloc(heaps[i], size);
+
+            NEED(block != NULL);
+            memset(block, 1, size);
+        }
+    }
+    NEED(hak_stats(&stats) == 0);
+    for (int i = 0; i < HEAPS; i++) {
+        hak_heap_delete(heaps[i]);
+    }
+    return stats.populated_bytes;
+}
+
+Test(slots, heaps_that_are_made_again_find_the_pages_they_need)
+{
+    uint64_t first = populated_by_heaps();
+
+    for (int round = 0; round < 5; round++) {
+        cr_assert_eq(populated_by_heaps(), first);
+    }
+}
