@@ -97,10 +97,14 @@ static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
     }
 }
 
+/* The heap may be deleted meanwhile: what points into its slot is read once. */
 HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
                                     struct hak_heap_counts *counts)
 {
-    const struct hak_pool *pool = heap->pool;
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
+    const struct hak_ace_cache *runs =
+        __atomic_load_n(&heap->runs, __ATOMIC_RELAXED);
 
     memset(counts, 0, sizeof(*counts));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
@@ -112,6 +116,7 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->tiny.live_bytes += live * hak_tiny_size[c];
     }
     counts->remote_frees = heap->tiny.remote_frees;
+    counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
     for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
         uint64_t live = hak_pool_live(pool, c);
         uint64_t pops = pool->pops[c];
@@ -122,11 +127,14 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
     }
     if (pool != NULL) {
         counts->remote_frees += pool->remote_frees;
-        counts->runs_taken = heap->runs->takes;
+        counts->sealed_bytes += pool->nsealed * HAK_SLAB_SIZE;
+    }
+    if (runs != NULL) {
+        counts->runs_taken = runs->takes;
         for (unsigned i = 0; i < HAK_ACE_CACHE; i++) {
-            counts->runs_held += heap->runs->pages[i] != 0;
+            counts->runs_held += runs->pages[i] != 0;
         }
-        counts->runs_bytes = heap->runs->held * HAK_PAGE;
+        counts->runs_bytes = runs->held * HAK_PAGE;
     }
 }
 

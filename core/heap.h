@@ -124,8 +124,9 @@ extern struct hak_heap_past hak_heap_past;
 struct hak_heap_counts {
     struct hak_lane_figures tiny, pool;         /* without peaks */
     uint64_t runs_taken, runs_held, runs_bytes; /* of the cache of ACE runs */
-    uint64_t remote_frees;
+    uint64_t remote_frees, sealed_bytes;
 };
+/* Any thread, while the heap's owner works on it or deletes it. */
 void hak_heap_count(const struct hak_heap *heap,
                     struct hak_heap_counts *counts);
 

@@ -148,6 +148,7 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     uint8_t slabs = hak_pool_classes[class].slabs;
     uint32_t number =
         hak_range_slabs_take(slabs, HAK_LANE_POOL,
+                             (uint8_t)(HAK_TAG_POOL + class),
                              pool->shelves[class].use == HAK_POOL_WHOLE);
     struct hak_slab *span;
 

@@ -283,10 +283,14 @@ HAK_INLINE void *hak_range_super_meta(uint32_t super)
  * Takes `count` free slabs side by side, resident ones first, then the lowest
  * address, claiming a superslab if need be. `whole`: what is taken will be
  * written to throughout, so that above 8 MB it may come populated, as a huge
- * page; if not, Pool gets slabs with little resident first. Of the descriptors
- * only `populated` is set. HAK_NO_SLAB: out of memory.
+ * page; if not, Pool gets slabs with little resident first. Of the resident
+ * ones those come first that were last of `class`, a descriptor's class or
+ * HAK_CLASS_ANY: heaps that are made again, to do the same, find the pages they
+ * need. Of the descriptors only `populated` is set. HAK_NO_SLAB: out of memory.
  */
-uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, bool whole);
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
+                              bool whole);
+#define HAK_CLASS_ANY 0xfeu /* no descriptor's */
 
 /*
  * Makes the first `need` bytes of a span of `slabs` slabs usable, and `step`

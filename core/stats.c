@@ -106,10 +106,7 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
     stats->flushes += heap->tiny.flushes;
     stats->remote_frees += counts.remote_frees;
     stats->limit_refused += heap->limit_refused;
-    stats->sealed_bytes += heap->tiny.nsealed * HAK_SLAB_SIZE;
-    if (heap->pool != NULL) {
-        stats->sealed_bytes += heap->pool->nsealed * HAK_SLAB_SIZE;
-    }
+    stats->sealed_bytes += counts.sealed_bytes;
 }
 
 static HAK_RACY_READER void add_heaps(hak_stats_t *stats)

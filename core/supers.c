@@ -222,13 +222,21 @@ static uint32_t open_whole(bool populate)
     return i;
 }
 
-/* Of the places in superslab i, the one with most bytes resident. */
-static uint32_t warmest(uint32_t i, uint32_t places)
+/*
+ * Of the places in superslab i, the first that was last of this class; if there
+ * is none, the one with most bytes resident. (A descriptor that no slab has had
+ * yet, or ACE or Huge since, says anything; then it is any place.)
+ */
+static uint32_t warmest(uint32_t i, uint32_t places, uint8_t class)
 {
     uint32_t best = (uint32_t)__builtin_ctz(places);
 
     for (; places != 0; places &= places - 1) {
         uint32_t bit = (uint32_t)__builtin_ctz(places);
+
+        if (hak_range_slab(i * HAK_SUPER_SLABS + bit)->class == class) {
+            return bit;
+        }
 
         if (hak_range_slab(i * HAK_SUPER_SLABS + bit)->populated >
             hak_range_slab(i * HAK_SUPER_SLABS + best)->populated) {
@@ -254,7 +262,7 @@ static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
     return i * (uint32_t)HAK_SUPER_SLABS + bit;
 }
 
-static uint32_t take_locked(uint32_t count, bool whole)
+static uint32_t take_locked(uint32_t count, uint8_t class, bool whole)
 {
     uint32_t i = find(HAK_MAP_WARM, hak_supers.warm_start, count, true);
     uint32_t places, warm;
@@ -273,7 +281,7 @@ static uint32_t take_locked(uint32_t count, bool whole)
     places = runs(i, count);
     warm = places & hak_supers.at[i].warm;
     return take_at(i,
-                   warm != 0 ? warmest(i, warm)
+                   warm != 0 ? warmest(i, warm, class)
                              : (uint32_t)__builtin_ctz(places),
                    count);
 }
@@ -320,7 +328,8 @@ static uint32_t take_cool(uint32_t count)
     return HAK_NO_SLAB;
 }
 
-uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, bool whole)
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
+                              bool whole)
 {
     uint32_t number = HAK_NO_SLAB;
 
@@ -332,7 +341,7 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, bool whole)
         number = take_cool(count);
     }
     if (number == HAK_NO_SLAB) {
-        number = take_locked(count, whole);
+        number = take_locked(count, class, whole);
     }
     if (number != HAK_NO_SLAB) {
         hak_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));

@@ -23,7 +23,8 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     uint32_t number;
 
     hak_tiny_seal_collect(tiny); /* which may bring one */
-    number = hak_range_slabs_take(1, HAK_LANE_TINY, kind != HAK_TAG_PACKED);
+    number = hak_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
+                                  kind != HAK_TAG_PACKED);
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }

@@ -237,6 +237,8 @@ static int at_cycle(lua_State *L)
     if (watch->due && L != watch->main) {
         watch->saved[1].L = NULL;
         set_hook(L, &watch->saved[1]);
+    } else if (watch->due) { /* somebody may have put another hook there */
+        set_hook(L, &watch->saved[0]);
     }
     lua_pushcfunction(L,
                       make_sentinel); /* without memory: the next hook does */

@@ -417,10 +417,10 @@ static int ask_once(struct told *told)
 
     if (error < 0) {
         error = look_at_lua(&fresh);
-        atomic_store(&found_main, fresh.main);
-        atomic_store(&found_main_at, fresh.main_at);
-        atomic_store(&found_thread, fresh.thread);
-        if (error != ENOMEM) {
+        if (error != ENOMEM) { /* else it may be half of what another found */
+            atomic_store(&found_main, fresh.main);
+            atomic_store(&found_main_at, fresh.main_at);
+            atomic_store(&found_thread, fresh.thread);
             atomic_store(&found, error);
         }
     }

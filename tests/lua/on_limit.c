@@ -192,6 +192,27 @@ Test(on_limit, other_hooks)
 }
 
 /* And so is the collector. */
+/* A hook that is set while the call is due only puts it off. */
+Test(on_limit, a_hook_that_replaces_ours)
+{
+    lua_State *L = open_module(LT_HEAP);
+
+    lt_run(L, "local main = coroutine.running()\n"
+              "local function other() end\n"
+              "hakmem.on_limit(1 << 20, function() note() return 0 end)\n"
+              "collectgarbage('stop')\n"
+              "coroutine.wrap(function()\n"
+              "    hog(20000)\n"
+              "    debug.sethook(main, other, '', 1 << 30)\n"
+              "end)()\n"
+              "collectgarbage('restart')\n"
+              "keep = {}\n"
+              "for i = 1, 100000 do keep[i] = {i} end\n"
+              "assert(#calls == 1, #calls)\n"
+              "assert(debug.gethook() == other)");
+    hak_lua_close(L);
+}
+
 Test(on_limit, the_collector_is_as_before)
 {
     lua_State *L = open_module(LT_HEAP);

@@ -170,7 +170,7 @@ Test(ace_back, the_rest_of_a_warm_superslab_is_purged)
 
     cr_assert(hak_range_init());
     for (size_t i = 0; i < HAK_SUPER_SLABS; i++) {
-        slab[i] = hak_range_slabs_take(1, HAK_LANE_TINY, false);
+        slab[i] = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
         cr_assert(hak_range_ready(slab[i], 1, HAK_SLAB_SIZE, 0));
         memset(hak_range_slab_start(slab[i]), 1, HAK_SLAB_SIZE);
     }

@@ -141,7 +141,8 @@ Test(fault_kinds, what_a_moved_block_leaves_behind_is_dropped_by_itself)
 static void use_everything(void)
 {
     for (;;) {
-        uint32_t slab = hak_range_slabs_take(1, HAK_LANE_TINY, false);
+        uint32_t slab =
+            hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
 
         if (slab == HAK_NO_SLAB) {
             return;
@@ -230,7 +231,7 @@ Test(fault_kinds, slabs_that_are_not_populated_are_not_counted)
     uint32_t slab;
 
     cr_assert(hak_range_init());
-    slab = hak_range_slabs_take(2, HAK_LANE_POOL, false);
+    slab = hak_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, false);
     cr_assert_neq(slab, HAK_NO_SLAB);
     before = hak_range_populated();
     refuse(HAK_OS_POPULATE);
@@ -254,7 +255,8 @@ Test(fault_kinds, a_huge_page_that_is_refused_is_not_counted)
     setenv("HAKMEM_HUGE", "always", 1);
     cr_assert(hak_range_init());
     for (uint32_t n = 0; n < 5 * HAK_SUPER_SLABS; n++) {
-        uint32_t slab = hak_range_slabs_take(1, HAK_LANE_TINY, true);
+        uint32_t slab =
+            hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
 
         cr_assert(hak_range_ready(slab, 1, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
     }
@@ -262,7 +264,8 @@ Test(fault_kinds, a_huge_page_that_is_refused_is_not_counted)
     cr_assert_geq(before, 9 * HAK_MIB);
     refuse(HAK_OS_POPULATE);
     while (hak_os_test_calls() == 0 && supers++ < MOST * HAK_SUPER_SLABS) {
-        cr_assert_neq(hak_range_slabs_take(1, HAK_LANE_TINY, true),
+        cr_assert_neq(hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
+                                           true),
                       HAK_NO_SLAB);
     }
     refuse_nothing();

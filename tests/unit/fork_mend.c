@@ -17,8 +17,9 @@ static void range_work(unsigned round)
     bool zero;
 
     watch_on();
-    slab = hak_range_slabs_take(count, HAK_LANE_POOL, round % 2 != 0);
-    other = hak_range_slabs_take(1, HAK_LANE_TINY, true);
+    slab = hak_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY,
+                                round % 2 != 0);
+    other = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
     super = hak_range_supers_take(2, 1, HAK_LANE_HUGE, &zero);
     NEED(slab != HAK_NO_SLAB && other != HAK_NO_SLAB && super != HAK_NO_SUPER);
     NEED(hak_range_ready(slab, count, HAK_PAGE, 4 * HAK_PAGE));

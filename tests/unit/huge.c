@@ -215,7 +215,7 @@ Test(huge, a_block_with_one_warm_slab_is_not_called_zero)
 
     setenv("HAKMEM_RANGE", "1G", 1);
     cr_assert(hak_range_init());
-    slab = hak_range_slabs_take(1, HAK_LANE_TINY, false);
+    slab = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
     low = slab / HAK_SUPER_SLABS;
     cr_assert(hak_range_ready(slab, 1, HAK_PAGE, 0));
     hak_range_slab_start(slab)[100] = 7;

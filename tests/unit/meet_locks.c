@@ -404,7 +404,7 @@ static uint32_t slab, listed, single, pair, moved, heap_id, room;
 static void slabs_take(void *arg)
 {
     (void)arg;
-    slab = hak_range_slabs_take(3, HAK_LANE_POOL, false);
+    slab = hak_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
     NEED(slab != HAK_NO_SLAB);
 }
 
@@ -575,7 +575,7 @@ Test(meet_locks, range)
     };
 
     cr_assert(hak_range_init());
-    listed = hak_range_slabs_take(1, HAK_LANE_TINY, false);
+    listed = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
     cr_assert_neq(listed, HAK_NO_SLAB);
     hak_range_slab(listed)->all_next = HAK_NO_SLAB;
     hak_range_slab(listed)->slabs = 1;

@@ -331,7 +331,7 @@ Test(pool, resident_bytes_are_counted_once)
     uint32_t span;
 
     cr_assert(hak_range_init());
-    span = hak_range_slabs_take(2, HAK_LANE_POOL, true);
+    span = hak_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, true);
     cr_assert(hak_range_ready(span + 1, 1, HAK_SLAB_SIZE, 0));
     cr_assert_eq(hak_range_populated(), HAK_SLAB_SIZE);
     cr_assert(hak_range_ready(span, 2, HAK_SLAB_SIZE + 4096, 0));

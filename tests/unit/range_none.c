@@ -221,8 +221,8 @@ static uint32_t take_all(void)
     uint32_t list = HAK_NO_SLAB;
     uint32_t number;
 
-    while ((number = hak_range_slabs_take(1, HAK_LANE_TINY, true)) !=
-           HAK_NO_SLAB) {
+    while ((number = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
+                                          true)) != HAK_NO_SLAB) {
         hak_range_set_tag(number, 0xfffff00);
         hak_range_slab(number)->slabs = 1;
         hak_range_slab(number)->all_next = list;

@@ -4,6 +4,7 @@
 #include "range.h"
 
 #include <hakmem.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include "supers.h"
@@ -230,5 +231,71 @@ Test(slots, descriptors_and_tags_go_with_their_superslabs)
         hak_trim();
         cr_assert_eq(resident_meta(first, STEP), 0);
         cr_assert_eq(resident_meta(first + STEP, STEP), 0);
+    }
+}
+
+/* Makes heaps that have a Pool, and deletes them. */
+static void *make_and_delete(void *done)
+{
+    for (int i = 0; i < 1000; i++) {
+        hak_heap *heaps[40];
+
+        for (int n = 0; n < 40; n++) {
+            heaps[n] = hak_heap_new(NULL);
+            NEED(heaps[n] != NULL && hak_heap_malloc(heaps[n], 2000) != NULL);
+        }
+        for (int n = 0; n < 40; n++) {
+            hak_heap_delete(heaps[n]);
+        }
+    }
+    atomic_store((atomic_bool *)done, true);
+    return NULL;
+}
+
+Test(slots, statistics_may_be_asked_while_heaps_are_deleted)
+{
+    atomic_bool done = false;
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, make_and_delete, &done), 0);
+    while (!atomic_load(&done)) {
+        hak_stats_t stats = {.size = sizeof(stats)};
+
+        cr_assert_eq(hak_stats(&stats), 0);
+    }
+    pthread_join(thread, NULL);
+}
+
+/* Bytes that are resident when heaps have done what they do, again. */
+static uint64_t populated_by_heaps(void)
+{
+    enum { HEAPS = 30 };
+    hak_heap *heaps[HEAPS];
+    hak_stats_t stats = {.size = sizeof(stats)};
+
+    for (int i = 0; i < HEAPS; i++) {
+        heaps[i] = hak_heap_new(NULL);
+        NEED(heaps[i] != NULL);
+        for (int n = 0; n < 600; n++) { /* a few of most, many of some */
+            size_t size = n % 3 != 0 ? 40 : (size_t)(n % 50) * 16 + 1;
+            char *block = hak_heap_malloc(heaps[i], size);
+
+            NEED(block != NULL);
+            memset(block, 1, size);
+        }
+    }
+    NEED(hak_stats(&stats) == 0);
+    for (int i = 0; i < HEAPS; i++) {
+        hak_heap_delete(heaps[i]);
+    }
+    return stats.populated_bytes;
+}
+
+Test(slots, heaps_that_are_made_again_find_the_pages_they_need)
+{
+    uint64_t first = populated_by_heaps();
+
+    for (int round = 0; round < 5; round++) {
+        cr_assert_eq(populated_by_heaps(), first);
     }
 }

@@ -99,7 +99,8 @@ Test(supers, a_list_of_spans_is_given_at_once)
     hak_range_list_give(HAK_NO_SLAB, HAK_LANE_POOL);
     for (uint32_t i = 0; i < 100; i++) {
         uint32_t count = 1 + i % HAK_SPAN_MOST;
-        uint32_t number = hak_range_slabs_take(count, HAK_LANE_POOL, true);
+        uint32_t number =
+            hak_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, true);
 
         for (uint32_t n = 0; n < count; n++) {
             hak_range_set_tag(number + n, 0x100);
@@ -418,7 +419,7 @@ Test(supers, above_8_mb_superslabs_for_parts_come_empty)
 
     setenv("HAKMEM_HUGE", "always", 1);
     make_resident(8 * HAK_MIB);
-    number = hak_range_slabs_take(3, HAK_LANE_POOL, false);
+    number = hak_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
     cr_assert_eq(hak_range_resident(number, 3), 0);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     i = take_one();
@@ -758,7 +759,8 @@ static void *take_and_give(void *arg)
             at->number = HAK_NO_SLAB;
         } else {
             at->count = 1 + (uint32_t)unit_below(&random, HAK_SPAN_MOST);
-            at->number = hak_range_slabs_take(at->count, HAK_LANE_POOL, true);
+            at->number = hak_range_slabs_take(at->count, HAK_LANE_POOL,
+                                              HAK_CLASS_ANY, true);
             NEED(at->number != HAK_NO_SLAB && at->number < 8000);
             hold(at, 0, me);
             NEED(hak_range_ready(at->number, at->count,

@@ -777,7 +777,7 @@ Test(tiny, a_slab_that_cannot_be_populated_is_tried_again)
         unit_fill(p, 1024, (unsigned)got++);
     }
     cr_assert_eq(tiny->nslabs, 4);
-    other = hak_range_slabs_take(1, HAK_LANE_TINY, true);
+    other = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
     tiny_delete(tiny);
     tiny = tiny_new(false);
     hak_range_purge();
