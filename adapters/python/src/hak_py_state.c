@@ -70,7 +70,8 @@ static bool is_of_library(unsigned row)
 
 static bool append_line(PyObject *list, const struct line *line)
 {
-    static const char *const takes[] = {"0 1", "", "bytes, with K, M, G or T", ""};
+    static const char *const takes[] = {"0 1", "", "bytes, with K, M, G or T",
+                                        ""};
     const char *values =
         *line->values != '\0' ? line->values : takes[line->type];
     PyObject *one = Py_BuildValue("(ssns)", line->env, values,
