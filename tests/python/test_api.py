@@ -274,8 +274,11 @@ class Limit(Case):
                                         + ".*negative"):
                 limit(-1)
             for value in ("1M", 1.5, [1]):
-                with self.assertRaises(TypeError):
+                with self.assertRaisesRegex(TypeError, limit.__name__
+                                            + ".*whole number of bytes"):
                     limit(value)
+        self.assertIsNone(hakmem_py.limit_served(1 << 70))
+        self.assertIsNone(hakmem_py.limit_served(None))
         self.assertIsNone(hakmem_py.stats()["limit"])
 
     def test_memory_error_and_on(self):

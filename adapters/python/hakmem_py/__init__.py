@@ -7,6 +7,7 @@ does not serve, and every block from before, stays with the allocator that was
 there. `python -m hakmem_py --help` lists every variable.
 """
 import gc
+import operator
 import sys
 
 from hakmem_py import _hakmem
@@ -54,12 +55,16 @@ def stats(classes=False):
 
 
 def _checked(name, bytes):
-    if bytes is not None and not isinstance(bytes, int):
-        raise TypeError(f"hakmem_py.{name}({bytes!r}): must be a number of"
-                        " bytes, or None")
-    if bytes is not None and bytes < 0:
+    if bytes is None:
+        return None
+    try:
+        bytes = operator.index(bytes)
+    except TypeError:
+        raise TypeError(f"hakmem_py.{name}({bytes!r}): must be a whole number"
+                        " of bytes, or None") from None
+    if bytes < 0:
         raise ValueError(f"hakmem_py.{name}({bytes}): must not be negative")
-    return bytes
+    return min(bytes, sys.maxsize)
 
 
 def limit_memory(bytes):

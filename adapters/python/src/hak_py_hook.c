@@ -216,7 +216,8 @@ bool hak_py_enable(unsigned mask, bool tracing)
     enum hak_py_found found;
 
     hak_py_forget();
-    found = hak_py_install(mask, tracing);
+    /* A limit for all memory is kept in all of them. */
+    found = hak_py_install(hak_py.whole ? HAK_PY_ALL : mask, tracing);
     if (found == HAK_PY_FOUND) {
         hak_py_switch(mask);
         hak_py.reason = NULL;
