@@ -71,6 +71,8 @@ def environment(build, variant, logs):
         env.setdefault("HAKMEM_TEST_SCALE", "20")
         env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (
             str(build / "tests" / "nogit"), env.get("LD_LIBRARY_PATH"))))
+    if variant == "ubsan": # for programs that a test compiles
+        env["HAKMEM_TEST_FLAGS"] = "-fsanitize=undefined"
     if variant in SANITIZERS:
         name, options = SANITIZERS[variant]
         parts = [options, f"log_path={logs}/log", env.get(name, "")]

@@ -210,6 +210,9 @@ Test(ngx_frees, threads)
     struct loader loaders[3];
     struct dl dl = load_dl("ngxdl");
 
+#ifdef HAK_TSAN
+    cr_skip("the loader's lock is one that the checker does not see");
+#endif
     patch(NULL, 0);
     for (int i = 0; i < 3; i++) {
         loaders[i] = (struct loader){.dl = dl};
@@ -220,7 +223,12 @@ Test(ngx_frees, threads)
                      0);
     }
     for (int i = 0; i < 20; i++) {
-        patch(NULL, 0);
+        char why[200];
+
+        /* It may find no moment at which nobody loads; the next time may. */
+        if (hak_ngx_patch(NULL, 0, why, sizeof(why)) != 0) {
+            cr_assert_str_eq(why, "libraries are being loaded");
+        }
         hak_ngx_catch_up();
         sched_yield();
     }
@@ -228,6 +236,7 @@ Test(ngx_frees, threads)
     for (int i = 0; i < 3; i++) {
         cr_assert_eq(pthread_join(loaders[i].thread, NULL), 0);
     }
+    patch(NULL, 0);
 }
 
 /* ---- a thread that binds a slot late ------------------------------------------------ */

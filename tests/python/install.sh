@@ -122,7 +122,7 @@ assert {"py.typed", "__init__.pyi"} <= set(os.listdir(d)), os.listdir(d)'
     echo 'import sys; print("hello", sys.argv[1])' >"$dir/hello.py"
     check 'it runs a program' \
         says 'hello you' python -m hakmem_py "$dir/hello.py" you
-    check 'and says who served' says Tiny python -m hakmem_py -v -c pass
+    check 'and says who served' says tiny_allocs python -m hakmem_py -v -c pass
     check 'and compares' \
         says 'page faults' python -m hakmem_py --compare -c 'print(1)'
     check 'by itself it stays off' says 'loaded: False' python -c "$LOADED"
