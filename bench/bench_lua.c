@@ -295,7 +295,9 @@ static void add_stats(struct run *run, const hak_lua_heap *heap)
         return;
     run->hak.calls += now.calls;
     run->hak.tiny_allocs += now.tiny_allocs;
+    run->hak.tiny_frees += now.tiny_frees;
     run->hak.larger_allocs += now.larger_allocs;
+    run->hak.larger_frees += now.larger_frees;
     run->hak.fallback_large += now.fallback_large;
     run->hak.fallback_memory += now.fallback_memory;
     run->hak.foreign_frees += now.foreign_frees;
@@ -418,11 +420,11 @@ static void print_summary(const struct run *run, long units, uint64_t ns)
            run->program, run->allocator->name, units, (double)ns / 1e6,
            faults(), peak_kb(), run->result, run->digest);
     if (run->allocator->own_heap)
-        printf(" calls=%" PRIu64 " tiny_allocs=%" PRIu64
-               " larger_allocs=%" PRIu64 " fallback_large=%" PRIu64
-               " fallback_memory=%" PRIu64 " foreign_frees=%" PRIu64
-               " lua_peak=%zu",
-               run->hak.calls, run->hak.tiny_allocs, run->hak.larger_allocs,
+        printf(" calls=%" PRIu64 " tiny_calls=%" PRIu64 " larger_calls=%" PRIu64
+               " fallback_large=%" PRIu64 " fallback_memory=%" PRIu64
+               " foreign_frees=%" PRIu64 " lua_peak=%zu",
+               run->hak.calls, run->hak.tiny_allocs + run->hak.tiny_frees,
+               run->hak.larger_allocs + run->hak.larger_frees,
                run->hak.fallback_large, run->hak.fallback_memory,
                run->hak.foreign_frees, run->hak.peak_bytes);
     putchar('\n');

@@ -197,10 +197,10 @@ def row_figures(row, restarts, ends):
         "peak_kb": median_of(ends, row, "peak_kb"),
         "faults": median_of(ends, row, "faults"),
     }
-    if "tiny" in ends[0][row]:
+    if "tiny_calls" in ends[0][row]:
         calls = median_of(ends, row, "calls")
-        figures["tiny"] = median_of(ends, row, "tiny") / max(calls, 1)
-        figures["large"] = median_of(ends, row, "large")
+        figures["tiny"] = median_of(ends, row, "tiny_calls") / max(calls, 1)
+        figures["large"] = median_of(ends, row, "larger_calls")
         figures["fallbacks"] = (median_of(ends, row, "fallback_large")
                                 + median_of(ends, row, "fallback_memory"))
     return figures
