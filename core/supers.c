@@ -223,23 +223,24 @@ static uint32_t open_whole(bool populate)
 }
 
 /*
- * Of the places in superslab i, the first that was last of this class; if there
- * is none, the one with most bytes resident. (A descriptor that no slab has had
- * yet, or ACE or Huge since, says anything; then it is any place.)
+ * Of the places in superslab i, the first whose slab last had this class; if
+ * there is none, the one with the most bytes resident. (The class of a slab that
+ * was never used, or that ACE or Huge had since, is arbitrary: a hint only.)
  */
-static uint32_t warmest(uint32_t i, uint32_t places, uint8_t class)
+static uint32_t best_place(uint32_t i, uint32_t places, uint8_t class)
 {
     uint32_t best = (uint32_t)__builtin_ctz(places);
+    uint32_t most = 0;
 
     for (; places != 0; places &= places - 1) {
         uint32_t bit = (uint32_t)__builtin_ctz(places);
+        const struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + bit);
 
-        if (hak_range_slab(i * HAK_SUPER_SLABS + bit)->class == class) {
+        if (slab->class == class) {
             return bit;
         }
-
-        if (hak_range_slab(i * HAK_SUPER_SLABS + bit)->populated >
-            hak_range_slab(i * HAK_SUPER_SLABS + best)->populated) {
+        if (slab->populated > most) {
+            most = slab->populated;
             best = bit;
         }
     }
@@ -281,7 +282,7 @@ static uint32_t take_locked(uint32_t count, uint8_t class, bool whole)
     places = runs(i, count);
     warm = places & hak_supers.at[i].warm;
     return take_at(i,
-                   warm != 0 ? warmest(i, warm, class)
+                   warm != 0 ? best_place(i, warm, class)
                              : (uint32_t)__builtin_ctz(places),
                    count);
 }
