@@ -513,6 +513,7 @@ static size_t mend_super(uint32_t i)
         return super->warm != 0 ? HAK_SUPER_SIZE : 0;
     }
     if (super->state != HAK_SUPER_OPEN) {
+        super->warm = 0; /* of one that was just being taken as a whole */
         return 0;
     }
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
