@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "background.h"
 #include "hot.h"
 #include "msg.h"
 #include "os.h"
@@ -79,12 +80,14 @@ void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
     hak_tiny_look(&heap->tiny, bin);
     hak_heap_look_around(heap);
+    hak_background_mind();
 }
 
 void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
 {
     hak_pool_look(heap->pool, class);
     hak_heap_look_around(heap);
+    hak_background_mind();
 }
 
 /* The smallest class of blocks that are a multiple of `alignment`, or none. */
@@ -124,7 +127,8 @@ static void *place(size_t alignment, size_t size, bool zero,
                              ? hak_tiny_class_16[hak_tiny_index(size)]
                              : aligned_class(alignment, size);
 
-        hak_heap_tick(hak_thread_has_heap() ? hak_self : NULL);
+        hak_heap_tick(hak_thread_own());
+        hak_background_mind();
         *reason = HAK_REASON_MEMORY;
         p = hak_thread_alloc(class, reason);
     } else {
@@ -153,8 +157,7 @@ static struct hak_heap *heap_to_free(void)
 {
     enum hak_reason reason;
 
-    return HAK_LIKELY(hak_thread_has_heap()) ? hak_self
-                                             : hak_thread_heap(&reason);
+    return hak_thread_heap(&reason);
 }
 
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
@@ -185,6 +188,7 @@ static void lane_free(void *p, const char *caller)
         return;
     }
     hak_heap_sent(hak_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
+    hak_background_mind();
 }
 
 void hak_lane_free(void *p, const char *caller)

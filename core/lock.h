@@ -157,6 +157,15 @@ HAK_INLINE void hak_lock_step(void)
     __asm__ volatile("" ::: "memory");
 }
 
+/*
+ * A thread that the C library does not know of is about to be started: locks
+ * will tell it from others. The calling thread holds none.
+ */
+void hak_lock_not_alone(void);
+
+/* Whether any thread sleeps until it gets a lock. */
+bool hak_lock_any_waits(void);
+
 /* The calling thread's number, drawn if it has none. */
 uint64_t hak_lock_number(void);
 

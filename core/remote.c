@@ -34,6 +34,8 @@ uint32_t hak_remote_send(struct hak_tiny *self, unsigned i)
     uint32_t id = box->id;
 
     if (box->count > 0) {
+        /* Its blocks may be of any size: as many of 64 bytes. */
+        hak_range_count_sent(box->count * 64);
         push(hak_range_heap(id), box->head, box->tail);
     }
     box->id = 0;
