@@ -185,13 +185,18 @@ int32_t hak_background_thread(void)
 
 /* ---- its end, forks ------------------------------------------------------------ */
 
-/* It ends; what waited counts again, so that it is started when it may be. */
+/*
+ * It ends; what waited counts again, so that it is started when it may be. It
+ * may itself wait for a lock that the calling thread has, in a signal's handler.
+ */
 static void end(void)
 {
     if (atomic_load(&thread.id) != 0) {
         atomic_store(&stop, 1);
         hak_os_wake(&stop);
-        hak_os_thread_wait(&thread, GOODBYE);
+        if (hak_lock_self.held == 0) {
+            hak_os_thread_wait(&thread, GOODBYE);
+        }
         atomic_store(&hak_range_freed, LEAST);
     }
 }

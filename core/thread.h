@@ -35,6 +35,12 @@ HAK_INLINE struct hak_heap *hak_thread_own(void)
                : NULL;
 }
 
+/* Whether the thread has a heap (now). */
+HAK_INLINE bool hak_thread_has_heap(void)
+{
+    return hak_thread_own() != NULL;
+}
+
 /*
  * The calling thread's heap, adopted or made if it has none. NULL: out of
  * memory, no range, or the thread is ending (*reason says which).
