@@ -454,6 +454,13 @@ static bool may_handle(const struct status *status, uint64_t blocked_before)
            any_open(status->caught & ~faults());
 }
 
+/* The thread sanitizer does not see that a thread that sleeps does nothing. */
+#ifdef HAK_TSAN
+enum { SEES = false };
+#else
+enum { SEES = true };
+#endif
+
 /*
  * The mask and the system call are read one after the other: that they are of
  * one sleep, which began before and has not ended, says the number of times the
@@ -461,12 +468,13 @@ static bool may_handle(const struct status *status, uint64_t blocked_before)
  */
 bool hak_os_thread_waits(int32_t id, uint64_t blocked_before)
 {
+    struct status status, later;
     int saved = errno;
     bool waits = false;
 
-#ifndef HAK_TSAN /* it does not see that a thread that sleeps does nothing */
-    struct status status, later;
-
+    if (!SEES || id <= 0) {
+        return false;
+    }
     read_status(id, &status);
     if (!may_handle(&status, blocked_before) && is_waiting(id)) {
         read_status(id, &later);
@@ -474,10 +482,6 @@ bool hak_os_thread_waits(int32_t id, uint64_t blocked_before)
                 later.switches == status.switches &&
                 later.blocked == status.blocked;
     }
-#else
-    (void)id;
-    (void)blocked_before;
-#endif
     errno = saved;
     return waits;
 }
