@@ -18,7 +18,7 @@
 #define LEAST HAK_RANGE_FREED_MUCH
 
 /* Looks at threads' heaps after the last time that something waited. */
-#define LOOKS_MORE 2
+#define LOOKS_MORE 3
 
 /* Milliseconds: between two attempts to start it; to the first after a fork. */
 #define RETRY 1000
@@ -64,10 +64,13 @@ static uint32_t ace_due(void)
     return atomic_load_explicit(&hak_ace_due, memory_order_relaxed);
 }
 
-/* Half the delay: what has not been used for so long goes the whole way. */
+/*
+ * A heap that has not been used from one look to the next is trimmed, and what
+ * comes of it then waits the whole delay.
+ */
 static uint32_t look_every(void)
 {
-    return (uint32_t)hak_max((size_t)hak_option(HAK_OPT_purge_delay) / 2,
+    return (uint32_t)hak_max((size_t)hak_option(HAK_OPT_purge_delay) / 4,
                              10 * SLEEP_LEAST);
 }
 

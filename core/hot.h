@@ -18,9 +18,8 @@
 HAK_INLINE void *hak_hot_tiny(size_t need, size_t size)
 {
     struct hak_bin *bin =
-        &hak_thread_self()->tiny.bins[hak_tiny_class_16[hak_tiny_index(need)]];
+        hak_thread_bin(hak_tiny_class_16[hak_tiny_index(need)]);
 
-    __asm__("" : "+r"(bin)); /* gcc would work it out twice */
     return hak_hard_close(
         hak_bin_pop(bin),
         hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]], size);

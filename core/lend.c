@@ -68,6 +68,16 @@ bool hak_lend_forked(struct hak_heap *heap)
     return sound;
 }
 
+/*
+ * Whether no thread of ours is where it may sleep in the midst of something of
+ * ours, as far as this heap goes.
+ */
+static bool is_calm(void *arg)
+{
+    return !hak_heap_is_busy(arg) && !hak_lock_any_waits() &&
+           !hak_os_any_reads() && !hak_msg_any_writes();
+}
+
 /* Caller holds the lock. */
 static bool lend_locked(struct hak_heap *heap,
                         void (*work)(struct hak_heap *heap))
@@ -83,9 +93,8 @@ static bool lend_locked(struct hak_heap *heap,
     }
     set_self(self_at, &hak_heap_none);
     HAK_POINT("lend");
-    lent = hak_os_thread_waits(heap->lend.thread, heap->lend.signals) &&
-           !hak_heap_is_busy(heap) && !hak_lock_any_waits() &&
-           !hak_os_any_reads() && !hak_msg_any_writes();
+    lent = hak_os_thread_waits(heap->lend.thread, heap->lend.signals, is_calm,
+                               heap);
     if (lent) {
         work(heap);
     }

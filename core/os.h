@@ -174,12 +174,13 @@ uint64_t hak_os_blocked_signals(void);
 
 /*
  * Whether a thread of this process was seen asleep in a system call that waits
- * for something of other people's, and not in a signal's handler: at that
- * moment no function of ours was under way in it, but perhaps one that reads or
- * writes a file or waits for a lock. `blocked_before`: signals that it had
- * blocked when no function of ours was. False also if it can't be told.
+ * for something of other people's, and not in a signal's handler, while calm(arg)
+ * was true: at that moment no function of ours was under way in it, but one that
+ * `calm` does not see. `blocked_before`: signals that it had blocked when none
+ * was. False also if it can't be told.
  */
-bool hak_os_thread_waits(int32_t id, uint64_t blocked_before);
+bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
+                         bool (*calm)(void *arg), void *arg);
 
 #ifdef HAK_TESTING
 /*

@@ -462,25 +462,28 @@ enum { SEES = true };
 #endif
 
 /*
- * The mask and the system call are read one after the other: that they are of
- * one sleep, which began before and has not ended, says the number of times the
- * thread has been off a processor.
+ * A thread is counted as off its processor when it falls asleep. So if it is
+ * seen asleep, and the count then is what it was at first, it has slept all the
+ * time, and what was read in between, the mask and what `calm` looks at, was
+ * read while it slept. (The count stands behind the mask in the same file: what
+ * is read at once with it is not read after it.)
  */
-bool hak_os_thread_waits(int32_t id, uint64_t blocked_before)
+bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
+                         bool (*calm)(void *arg), void *arg)
 {
-    struct status status, later;
+    struct status first, status, later;
     int saved = errno;
     bool waits = false;
 
     if (!SEES || id <= 0) {
         return false;
     }
+    read_status(id, &first);
     read_status(id, &status);
-    if (!may_handle(&status, blocked_before) && is_waiting(id)) {
+    if (!may_handle(&status, blocked_before) && calm(arg) && is_waiting(id)) {
         read_status(id, &later);
-        waits = later.switches != UINT64_MAX &&
-                later.switches == status.switches &&
-                later.blocked == status.blocked;
+        waits =
+            first.switches != UINT64_MAX && later.switches == first.switches;
     }
     errno = saved;
     return waits;
