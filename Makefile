@@ -650,6 +650,13 @@ $(PRELOAD_THREADS): tests/preload/threads.cc $(STAMP)
 	$(Q)$(CXX) -std=c++17 -O2 -g -pthread -Wall -Wextra -Wpedantic \
 	    $(if $(filter 1,$(WERROR)),-Werror) -o $@ $<
 
+# ---- models -----------------------------------------------------------------
+
+.PHONY: check-model
+check-model: ## what lends a sleeping thread's heap, as a model (spin)
+	@.ci/install-deps model
+	@CC='$(CC)' tests/model/run.sh $(BUILD)
+
 # ---- demo and benchmarks ----------------------------------------------------
 
 demo: ## install what is missing, run Lua, Python and nginx with and without HAKMEM

@@ -24,7 +24,7 @@ resident size of each process while it sleeps. Prints a table for each set:
 Writes every figure to DIR/bench/back.csv, the curve to back-curve.csv and its
 picture to back.svg beside it; --draw makes the picture again. What HAKMEM is
 meant to stay below is marked where it does not; --check makes that a failure.
-The whole takes about 20 minutes, half of them asleep.
+The whole takes 20 to 30 minutes, most of them asleep.
 """
 import argparse
 import concurrent.futures

@@ -209,8 +209,8 @@ def draw(path, picture):
         "set terminal svg size 900,420 background 'white'"
         " font 'sans-serif,13'",
         f"set output '{picture}'",
-        "set title 'resident MB of a program that makes 300 MB of blocks of"
-        " 16 B to 100 KB,\\nfrees them, sleeps, and does it again'",
+        'set title "resident MB of a program that makes 300 MB of blocks of'
+        ' 16 B to 100 KB,\\nfrees them, sleeps, and does it again"',
         "set xrange [0:20]",
         "set yrange [0:*]",
         "set xtics 2",
