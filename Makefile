@@ -718,6 +718,25 @@ bench-limits: ## what limits on address space and locked memory do
 	@$(MAKE) lib $(BENCH_LIMITS)
 	@$(PYTHON) bench/limits.py --build $(BUILD) $(BENCH_ARGS)
 
+BENCH_BACK := $(BUILD)/bench/bench_back
+$(BUILD)/obj/bench/bench_back.o: FLAGS += -fno-builtin-malloc -fno-builtin-free
+$(BENCH_BACK): $(BUILD)/obj/bench/bench_back.o
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -ldl
+
+# BENCH_ARGS goes to back.py: other peers, some of the sets.
+.PHONY: bench-back bench-back-picture
+bench-back: ## memory that was freed: what a sleeping process keeps, a picture
+	@.ci/install-deps bench bench-back
+	@$(MAKE) lib $(BENCH_BACK)
+	@$(MAKE) HARDENED=1 BUILD=$(BUILD)-hardened lib
+	@$(PYTHON) bench/back.py --build $(BUILD) $(BENCH_ARGS)
+
+bench-back-picture: ## README's picture of it, docs/back.svg, made anew
+	@$(MAKE) bench-back BENCH_ARGS='--sets curve $(BENCH_ARGS)'
+	@cp $(BUILD)/bench/back.svg docs/back.svg
+
 MIXED_hakmem := -DBENCH_HEADER='<hakmem.h>' -DBENCH_MALLOC=hak_malloc \
     -DBENCH_FREE=hak_free
 MIXED_system := -DBENCH_HEADER='<stdlib.h>' -DBENCH_MALLOC=malloc \

@@ -162,6 +162,22 @@ size_t hak_super_resident(uint32_t i)
     return bytes;
 }
 
+size_t hak_super_idle(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (!super->described) {
+        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    }
+    for (uint32_t warm = super->warm; warm != 0; warm &= warm - 1) {
+        bytes +=
+            hak_range_slab(i * HAK_SUPER_SLABS + (uint32_t)__builtin_ctz(warm))
+                ->populated;
+    }
+    return bytes;
+}
+
 /* Populates a superslab as a huge page. A refusal leaves plain pages. */
 static void populate_huge(uint32_t i)
 {
@@ -377,6 +393,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     }
     hak_supers.figures.slabs_used -= count;
     hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
+    hak_range_count_freed(count * HAK_SLAB_SIZE);
 }
 
 void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
