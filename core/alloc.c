@@ -78,15 +78,22 @@ void hak_heap_look_around(struct hak_heap *heap)
 
 void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
-    hak_tiny_look(&heap->tiny, bin);
-    hak_heap_look_around(heap);
+    hak_heap_look_bin(heap, bin);
+    if (heap->tiny.looks == 0) { /* if not, it is busy and has just looked */
+        hak_heap_look_around(heap);
+    }
     hak_background_mind();
 }
 
 void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
 {
     hak_pool_look(heap->pool, class);
-    hak_heap_look_around(heap);
+    if (HAK_UNLIKELY(heap->tiny.allow.over)) {
+        hak_heap_shed(heap);
+    }
+    if (heap->pool->looks == 0) {
+        hak_heap_look_around(heap);
+    }
     hak_background_mind();
 }
 

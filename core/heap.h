@@ -115,6 +115,18 @@ HAK_INLINE bool hak_heap_is_busy(const struct hak_heap *heap)
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
 void hak_heap_collect(struct hak_heap *heap);
 
+/* Everything that the heap keeps together is brought down to what it may. */
+void hak_heap_shed(struct hak_heap *heap);
+
+/* hak_tiny_look, and whatever else keeps too much. */
+HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
+{
+    hak_tiny_look(&heap->tiny, bin);
+    if (HAK_UNLIKELY(heap->tiny.allow.over)) {
+        hak_heap_shed(heap);
+    }
+}
+
 /*
  * Seals the heap's slabs: see tiny.h, pool.h. Its cached runs of ACE's go back
  * to their lane, which needs no seal: it gives out whole pages, and a page that

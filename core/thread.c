@@ -317,6 +317,7 @@ void hak_thread_adopt(struct hak_heap *heap)
     struct hak_heap *before = own_now();
 
     heap->tiny.direct = false;
+    hak_allowance_init(&heap->tiny.allow, false);
     pthread_once(&once, init_once);
     if (hak_thread_self() == &hak_heap_exited || !usable) {
         park(heap);
