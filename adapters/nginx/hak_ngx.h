@@ -132,4 +132,13 @@ bool hak_ngx_loaded_since(void);
  */
 void hak_ngx_unpatch(void);
 
+/* ---- hak_ngx_sleep.c ------------------------------------------------------ */
+
+/*
+ * From now on the program calls `work` each time before it sleeps in
+ * sigsuspend. Work must not fail and may allocate. False: the program has no
+ * such call, or its slot can't be written.
+ */
+bool hak_ngx_before_sleep(void (*work)(void));
+
 #endif /* HAK_NGX_H */

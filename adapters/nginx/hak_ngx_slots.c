@@ -28,20 +28,37 @@ static struct {
 
 /* ---- writing ---------------------------------------------------------------- */
 
-static bool write_slot(const struct slot *slot, hak_ngx_function *value)
+static bool is_relro(const struct hak_ngx_elf *elf, uintptr_t place)
+{
+    return place - elf->relro_start < elf->relro_end - elf->relro_start;
+}
+
+static bool write_word(hak_ngx_function **at, hak_ngx_function *value,
+                       bool relro)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    void *start = (void *)((uintptr_t)slot->at & ~(page - 1));
+    void *start = (void *)((uintptr_t)at & ~(page - 1));
 
-    if (slot->relro && mprotect(start, page, PROT_READ | PROT_WRITE) != 0) {
+    if (relro && mprotect(start, page, PROT_READ | PROT_WRITE) != 0) {
         return false;
     }
     /* Other threads may be calling through it. */
-    __atomic_store_n(slot->at, value, __ATOMIC_RELEASE);
-    if (slot->relro) {
+    __atomic_store_n(at, value, __ATOMIC_RELEASE);
+    if (relro) {
         mprotect(start, page, PROT_READ);
     }
     return true;
+}
+
+static bool write_slot(const struct slot *slot, hak_ngx_function *value)
+{
+    return write_word(slot->at, value, slot->relro);
+}
+
+bool hak_ngx_slot_write(const struct hak_ngx_elf *elf, hak_ngx_function **at,
+                        hak_ngx_function *value)
+{
+    return write_word(at, value, is_relro(elf, (uintptr_t)at));
 }
 
 /* ---- the list ---------------------------------------------------------------- */
@@ -76,14 +93,12 @@ static bool make_room(void)
 bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
                        hak_ngx_function *ours, bool allocates)
 {
-    uintptr_t place = (uintptr_t)at;
     struct slot slot = {.at = at,
                         .was = *at,
                         .ours = ours,
                         .allocates = allocates,
                         .unbound = hak_ngx_elf_has(elf, (uintptr_t)*at, false),
-                        .relro = place - elf->relro_start <
-                                 elf->relro_end - elf->relro_start,
+                        .relro = is_relro(elf, (uintptr_t)at),
                         .base = elf->base,
                         .dynamic = elf->dynamic};
     struct slot *known;

@@ -41,4 +41,10 @@ void hak_ngx_slots_drop_gone(void);
  */
 void hak_ngx_slots_mend(void);
 
+/*
+ * Writes a word that is none of those, and is not remembered: false as above.
+ */
+bool hak_ngx_slot_write(const struct hak_ngx_elf *elf, hak_ngx_function **at,
+                        hak_ngx_function *value);
+
 #endif /* HAK_NGX_SLOTS_H */

@@ -136,7 +136,18 @@ ngx_hakmem_file_e ngx_hakmem_file_check(const char **path);
 void ngx_hakmem_file_report(ngx_cycle_t *cycle);
 
 
-/* ngx_hakmem_trim.c: the worker's timer */
+/*
+ * ngx_hakmem_reload.c: the master gives back what a configuration leaves when
+ * it ends; begin() when one is about to be read, end() when it has been
+ */
+
+ngx_int_t ngx_hakmem_reload_begin(ngx_cycle_t *cycle);
+void ngx_hakmem_reload_end(void);
+
+
+/* ngx_hakmem_trim.c: the worker's timer; whether a cycle gives memory back */
+
+ngx_uint_t ngx_hakmem_trims(ngx_cycle_t *cycle);
 
 void ngx_hakmem_trim_start(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
 
@@ -148,8 +159,16 @@ void ngx_hakmem_mode_init(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
 ngx_int_t ngx_hakmem_mode_init_process(ngx_cycle_t *cycle,
     ngx_hakmem_conf_t *hcf);
 
-/* as hak_stats(), of the core that serves this process */
+ngx_uint_t ngx_hakmem_is_preloaded(void);
+
+/* as hak_stats() and hak_trim(), of the core that serves this process */
+
 int ngx_hakmem_stats(hak_stats_t *stats);
+size_t ngx_hakmem_core_trim(void);
+
+/* as hak_seal(), of a preloaded library if there is one */
+
+void ngx_hakmem_core_seal(void);
 
 /* bytes of this process that are resident, and those of files among them */
 

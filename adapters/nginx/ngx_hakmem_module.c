@@ -142,6 +142,10 @@ ngx_hakmem_create_conf(ngx_cycle_t *cycle)
 
     ngx_hakmem_master_begin();
 
+    if (ngx_hakmem_reload_begin(cycle) != NGX_OK) {
+        return NULL;
+    }
+
     return hcf;
 }
 
@@ -183,6 +187,8 @@ ngx_hakmem_init_module(ngx_cycle_t *cycle)
     if (ngx_hakmem_started) {
         ngx_hakmem_serve(cycle, ngx_hakmem_get_conf(cycle));
     }
+
+    ngx_hakmem_reload_end();
 
     return NGX_OK;
 }

@@ -26,11 +26,17 @@
 #define NGX_HAKMEM_MARK     "HAKMEM_NGINX_PRELOAD"
 
 
-typedef int (*ngx_hakmem_stats_pt)(hak_stats_t *stats);
+/* what we call of a preloaded library */
+
+typedef struct {
+    int      (*stats)(hak_stats_t *stats);
+    size_t   (*trim)(void);
+    void     (*seal)(void);
+} ngx_hakmem_core_t;
 
 
 static char *ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path);
-static ngx_hakmem_stats_pt ngx_hakmem_preload_find(void);
+static ngx_uint_t ngx_hakmem_preload_find(void);
 static char *ngx_hakmem_preload_failed(ngx_conf_t *cf, ngx_err_t err,
     ngx_str_t *path, char *what);
 static char **ngx_hakmem_preload_environ(ngx_conf_t *cf, ngx_str_t *path);
@@ -42,8 +48,9 @@ static ngx_uint_t ngx_hakmem_preload_marked(void);
 extern char  **environ;
 
 
-static char                 ngx_hakmem_why[128];   /* "": nothing failed */
-static ngx_hakmem_stats_pt  ngx_hakmem_preloaded;  /* the mode is preload */
+static char               ngx_hakmem_why[128];   /* "": nothing failed */
+static ngx_uint_t         ngx_hakmem_preloaded;  /* the mode is preload */
+static ngx_hakmem_core_t  ngx_hakmem_core;       /* ... on this */
 
 
 char *
@@ -137,7 +144,7 @@ ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path)
         ngx_hakmem_preloaded = ngx_hakmem_preload_find();
 
         if (ngx_hakmem_preloaded) {
-            ngx_hakmem_file_watch((void *) ngx_hakmem_preloaded);
+            ngx_hakmem_file_watch((void *) ngx_hakmem_core.stats);
             return NGX_CONF_OK;
         }
 
@@ -180,7 +187,7 @@ ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path)
 
 /* libhakmem.so, if it is what serves malloc() */
 
-static ngx_hakmem_stats_pt
+static ngx_uint_t
 ngx_hakmem_preload_find(void)
 {
     void     *stats, *served;
@@ -195,10 +202,14 @@ ngx_hakmem_preload_find(void)
         || dladdr(served, &two) == 0
         || one.dli_fbase != two.dli_fbase)
     {
-        return NULL;
+        return 0;
     }
 
-    return (ngx_hakmem_stats_pt) stats;
+    ngx_hakmem_core.stats = (int (*)(hak_stats_t *)) stats;
+    ngx_hakmem_core.trim = (size_t (*)(void)) dlsym(RTLD_DEFAULT, "hak_trim");
+    ngx_hakmem_core.seal = (void (*)(void)) dlsym(RTLD_DEFAULT, "hak_seal");
+
+    return 1;
 }
 
 
@@ -449,7 +460,7 @@ ngx_hakmem_mode_init_process(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 
         p = ngx_snprintf((u_char *) ngx_hakmem_worker.text,
                          NGX_HAKMEM_TEXT_LEN - 1, "all of nginx, by \"%s\"",
-                         dladdr((void *) ngx_hakmem_preloaded, &info)
+                         dladdr((void *) ngx_hakmem_core.stats, &info)
                          ? info.dli_fname : "libhakmem.so");
         *p = '\0';
 
@@ -473,9 +484,36 @@ ngx_hakmem_mode_init_process(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 }
 
 
+ngx_uint_t
+ngx_hakmem_is_preloaded(void)
+{
+    return ngx_hakmem_preloaded;
+}
+
+
 int
 ngx_hakmem_stats(hak_stats_t *stats)
 {
-    return ngx_hakmem_preloaded ? ngx_hakmem_preloaded(stats)
+    return ngx_hakmem_preloaded ? ngx_hakmem_core.stats(stats)
                                 : hak_stats(stats);
+}
+
+
+size_t
+ngx_hakmem_core_trim(void)
+{
+    if (!ngx_hakmem_preloaded) {
+        return hak_trim();
+    }
+
+    return ngx_hakmem_core.trim ? ngx_hakmem_core.trim() : 0;
+}
+
+
+void
+ngx_hakmem_core_seal(void)
+{
+    if (ngx_hakmem_core.seal) {
+        ngx_hakmem_core.seal();
+    }
 }

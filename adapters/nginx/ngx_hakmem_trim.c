@@ -76,6 +76,21 @@ ngx_hakmem_trim_start(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 }
 
 
+ngx_uint_t
+ngx_hakmem_trims(ngx_cycle_t *cycle)
+{
+    ngx_hakmem_conf_t  *hcf;
+
+    if (cycle->modules == NULL || !ngx_hakmem_is_loaded(cycle)) {
+        return 0;
+    }
+
+    hcf = ngx_hakmem_get_conf(cycle);
+
+    return hcf->trim && (hcf->enable || ngx_hakmem_is_preloaded());
+}
+
+
 static void
 ngx_hakmem_timer(ngx_event_t *ev)
 {
