@@ -1,17 +1,19 @@
 """freeze(), what it owes at exit, and the collector in a forked child.
 
 What the collector has put aside (gc.freeze) CPython does not finalize at exit:
-a buffered file would lose its end. So the finalizers that are left run here,
-from 3.12 on, without a write to any other object: see _AtEnd.
+a buffered file would lose its end. So freeze() remembers what has a finalizer,
+from 3.12 on, and what is left of it is finalized here, without a write to any
+other object; to let the collector look for it would write to all.
 
 A forked child that collects writes into the head of every object of its parent.
 Its collector passes them over as long as the parent lives, whose pages they are
-as well; then the child is a process like any other.
+as well; then, or at exit, the child is a process like any other.
 """
 import _io
 import gc
 import os
 import sys
+from _weakref import ref
 
 from hakmem_py import _hakmem
 
@@ -23,11 +25,13 @@ _FEW = 2000
 # Whether the program has put objects aside, and whom a child was forked by.
 _asked = False
 _parent = None
+# Of objects that freeze() has put aside.
+_remembered = []
 
 
 def _with_all(call, *arguments):
-    """A call while the collector knows what was put aside, too; it must not
-    collect meanwhile, nor are objects written to."""
+    """A call while the collector knows what was put aside, too, and does not
+    collect."""
     enabled = gc.isenabled()
     gc.disable()
     gc.unfreeze()
@@ -59,10 +63,20 @@ class _AtEnd(type(sys)):
                 kept.add(id(stream))
                 stream = getattr(stream, "buffer",
                                  getattr(stream, "raw", None))
+        left = [known() for known in _remembered] + _hakmem.unfinished()
         # A file before what it writes to.
-        for one in sorted(_with_all(_hakmem.unfinished), key=_depth):
-            if id(one) not in kept and one is not self:
+        for one in sorted(left, key=_depth):
+            if id(one) not in kept and one is not self and one is not None:
                 _hakmem.finish(one)
+
+
+def _remember():
+    """What has a finalizer, of what is not yet put aside."""
+    for one in _hakmem.unfinished():
+        try:
+            _remembered.append(ref(one))
+        except TypeError:
+            pass  # no weak reference can be made
 
 
 def _finalize_at_exit():
@@ -136,20 +150,21 @@ def freeze(immortal):
     global _asked
     immortal = _is_wanted(immortal)
     gc.collect()
+    _remember()
+    _finalize_at_exit()
     if immortal:
         _with_all(_hakmem.immortal, _known(), _AtEnd)
-    _asked = True
     gc.freeze()
-    _finalize_at_exit()
+    _asked = True
     _hakmem.seal()
 
 
 # ---- a forked child ------------------------------------------------------------
 
 def _collecting(phase, info):
-    """In gc.callbacks: before a full collection of a child that outlived its
-    parent, its objects are put back."""
-    if phase == "start" and info["generation"] == 2 and \
+    """In gc.callbacks: before a collection of more than the youngest objects,
+    in a child that outlived its parent, those of its parent are put back."""
+    if phase == "start" and info["generation"] != 0 and \
             os.getppid() != _parent:
         gc.callbacks.remove(_collecting)
         gc.unfreeze()
@@ -160,12 +175,12 @@ def in_child(parent):
     global _asked, _parent
     if _parent is None:
         _asked = _asked or gc.get_freeze_count() > _FEW
-    if not _asked:
-        if _collecting not in gc.callbacks:
-            gc.callbacks.append(_collecting)
-        if not _LISTS_FINALIZERS and _parent is None:
+    if _asked:
+        _remember()
+    elif _collecting not in gc.callbacks:
+        gc.callbacks.append(_collecting)
+        if _parent is None:
             import atexit
             atexit.register(gc.unfreeze)
     _parent = parent
     gc.freeze()
-    _finalize_at_exit()
