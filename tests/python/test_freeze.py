@@ -432,9 +432,10 @@ class AtExit(Frozen):
     def test_without(self):
         self.ends("")
 
-    @unittest.skipUnless(IMMORTAL, "before 3.12 as after gc.freeze")
     def test_frozen(self):
         self.ends("hakmem_py.freeze()")
+        if not IMMORTAL:
+            return
         self.ends("hakmem_py.freeze(immortal=True)")
         self.ends("hakmem_py.freeze(immortal=True)\nhakmem_py.freeze()")
         self.ends("""
@@ -446,10 +447,9 @@ class AtExit(Frozen):
             del one
         """, wanted=self.WANTED + ["later/", "atexit"])
 
-    @unittest.skipUnless(IMMORTAL, "before 3.12 as after gc.freeze")
     def test_frozen_child(self):
-        self.ends("""
-            hakmem_py.freeze(immortal=True)
+        self.ends(f"""
+            hakmem_py.freeze(immortal={IMMORTAL})
             if os.fork() != 0:
                 assert os.wait()[1] >> 8 == 3
                 os._exit(0)
@@ -473,7 +473,7 @@ class AtExit(Frozen):
                     sys.stdout.flush()
             sys.last = Last()
             hakmem_py.freeze()
-        """, ["last"] if IMMORTAL else [])
+        """, ["last"])
 
 
 class Children(Frozen):

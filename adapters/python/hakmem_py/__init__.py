@@ -133,8 +133,8 @@ def freeze(immortal=None):
     mortal: those with __del__ or with a weak reference to them, open files and
     whatever else other C code made. None: as HAKMEM_PYTHON_FREEZE says.
 
-    At exit finalizers still run, those of C code too (from 3.12 on; before, as
-    after gc.freeze, they do not).
+    At exit finalizers run as ever (after gc.freeze alone they do not), but for
+    those of objects to which no weak reference can be made.
 
     Call it in the main interpreter (immortal: RuntimeError in another);
     other threads may run. It may be called again. NotImplementedError: immortal

@@ -2,8 +2,8 @@
 
 What the collector has put aside (gc.freeze) CPython does not finalize at exit:
 a buffered file would lose its end. So freeze() remembers what has a finalizer,
-from 3.12 on, and what is left of it is finalized here, without a write to any
-other object; to let the collector look for it would write to all.
+and what is left of it is finalized here, without a write to any other object; to
+let the collector look for it would write to all.
 
 A forked child that collects writes into the head of every object of its parent.
 Its collector passes them over as long as the parent lives, whose pages they are
@@ -17,7 +17,6 @@ from _weakref import ref
 
 from hakmem_py import _hakmem
 
-_LISTS_FINALIZERS = sys.version_info >= (3, 12)
 _AT_END = "hakmem_py._at_end"
 # More objects than 3.12 itself puts aside, and fewer than any program has.
 _FEW = 2000
@@ -63,16 +62,21 @@ class _AtEnd(type(sys)):
                 kept.add(id(stream))
                 stream = getattr(stream, "buffer",
                                  getattr(stream, "raw", None))
-        left = [known() for known in _remembered] + _hakmem.unfinished()
+        left = [known() for known in _remembered] + _unfinished()
         # A file before what it writes to.
         for one in sorted(left, key=_depth):
             if id(one) not in kept and one is not self and one is not None:
                 _hakmem.finish(one)
 
 
+def _unfinished():
+    """What has a finalizer, of what is not put aside."""
+    return _hakmem.unfinished(gc.get_objects())
+
+
 def _remember():
-    """What has a finalizer, of what is not yet put aside."""
-    for one in _hakmem.unfinished():
+    """Before gc.freeze."""
+    for one in _unfinished():
         try:
             _remembered.append(ref(one))
         except TypeError:
@@ -80,7 +84,7 @@ def _remember():
 
 
 def _finalize_at_exit():
-    if _LISTS_FINALIZERS and _AT_END not in sys.modules:
+    if _AT_END not in sys.modules:
         sys.modules[_AT_END] = _AtEnd(_AT_END)
 
 
@@ -157,6 +161,15 @@ def freeze(immortal):
     gc.freeze()
     _asked = True
     _hakmem.seal()
+
+
+def freeze_server(say):
+    """For hakmem_py.gunicorn and its like: immortal, if that is possible and
+    HAKMEM_PYTHON_FREEZE does not say plain; says what was done in one line."""
+    immortal = why_not() is None and not _hakmem.freezes_plain()
+    freeze(immortal)
+    say("hakmem_py: what is loaded is frozen" +
+        (", and immortal" if immortal else ""))
 
 
 # ---- a forked child ------------------------------------------------------------

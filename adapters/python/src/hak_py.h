@@ -305,9 +305,9 @@ PyObject *hak_py_immortal(PyObject *known, PyTypeObject *some_class);
 #define HAK_PY_IMMORTAL 0
 #endif
 
-/* From 3.12 on, else an empty list: the interpreter's objects with a finalizer
- * that has not run, oldest first, without generators. NULL: MemoryError. */
-PyObject *hak_py_unfinished(void);
+/* Of a list, a list of those with a finalizer that has not run, without
+ * generators. NULL: MemoryError. */
+PyObject *hak_py_unfinished(PyObject *objects);
 
 /* Whether a forked child's collector leaves its parent's objects alone. */
 bool hak_py_freezes_forks(void);

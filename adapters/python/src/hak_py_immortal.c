@@ -219,31 +219,18 @@ PyObject *hak_py_immortal(PyObject *known, PyTypeObject *some_class)
 
 /* ---- finalizers at exit ----------------------------------------------------- */
 
-#if PY_VERSION_HEX >= 0x030c0000
-
-/* A gcvisitobjects_t: appends what has a finalizer that has not run. */
-static int append_unfinished(PyObject *op, void *list)
+PyObject *hak_py_unfinished(PyObject *objects)
 {
-    if (Py_TYPE(op)->tp_finalize == NULL || PyObject_GC_IsFinalized(op) ||
-        PyGen_Check(op) || PyCoro_CheckExact(op) || PyAsyncGen_CheckExact(op)) {
-        return 1;
-    }
-    return PyList_Append(list, op) == 0;
-}
+    PyObject *found = PyList_New(0);
 
-#endif
+    for (Py_ssize_t i = 0; found != NULL && i < PyList_GET_SIZE(objects); i++) {
+        PyObject *op = PyList_GET_ITEM(objects, i);
 
-PyObject *hak_py_unfinished(void)
-{
-    PyObject *list = PyList_New(0);
-
-#if PY_VERSION_HEX >= 0x030c0000
-    if (list != NULL) {
-        PyUnstable_GC_VisitObjects(append_unfinished, list);
-        if (PyErr_Occurred()) {
-            Py_CLEAR(list);
+        if (Py_TYPE(op)->tp_finalize != NULL && !PyObject_GC_IsFinalized(op) &&
+            !PyGen_Check(op) && !PyCoro_CheckExact(op) &&
+            !PyAsyncGen_CheckExact(op) && PyList_Append(found, op) != 0) {
+            Py_CLEAR(found);
         }
     }
-#endif
-    return list;
+    return found;
 }

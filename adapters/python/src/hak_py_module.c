@@ -217,14 +217,22 @@ static PyObject *py_seal(PyObject *self, PyObject *unused)
     return Py_BuildValue("");
 }
 
-/* Whether HAKMEM_PYTHON_FREEZE asks for freeze(immortal=True). */
+/* HAKMEM_PYTHON_FREEZE: whether it asks for freeze(immortal=True), or for the
+ * contrary. */
+enum { FREEZE_DEFAULT, FREEZE_PLAIN, FREEZE_IMMORTAL };
+
 static PyObject *py_freezes_immortal(PyObject *self, PyObject *unused)
 {
-    enum { PLAIN_DEFAULT, PLAIN, IMMORTAL };
-
     (void)self;
     (void)unused;
-    return PyBool_FromLong(hak_py_option(HAK_PY_OPT_freeze) == IMMORTAL);
+    return PyBool_FromLong(hak_py_option(HAK_PY_OPT_freeze) == FREEZE_IMMORTAL);
+}
+
+static PyObject *py_freezes_plain(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(hak_py_option(HAK_PY_OPT_freeze) == FREEZE_PLAIN);
 }
 
 static PyObject *py_freezes_forks(PyObject *self, PyObject *unused)
@@ -257,11 +265,10 @@ static PyObject *py_immortal(PyObject *self, PyObject *args)
 
 #endif
 
-static PyObject *py_unfinished(PyObject *self, PyObject *unused)
+static PyObject *py_unfinished(PyObject *self, PyObject *objects)
 {
     (void)self;
-    (void)unused;
-    return hak_py_unfinished();
+    return hak_py_unfinished(objects);
 }
 
 /* Runs an object's finalizer, unless it has run. */
@@ -363,11 +370,12 @@ static PyMethodDef functions[] = {
     {"seal", py_seal, METH_NOARGS, "leave shared pages alone from here on"},
     {"freezes_immortal", py_freezes_immortal, METH_NOARGS,
      "HAKMEM_PYTHON_FREEZE"},
+    {"freezes_plain", py_freezes_plain, METH_NOARGS, "HAKMEM_PYTHON_FREEZE"},
     {"freezes_forks", py_freezes_forks, METH_NOARGS, "HAKMEM_PYTHON_SEAL"},
 #if HAK_PY_IMMORTAL
     {"immortal", py_immortal, METH_VARARGS, "what lives, of these types"},
 #endif
-    {"unfinished", py_unfinished, METH_NOARGS, "whose finalizer has not run"},
+    {"unfinished", py_unfinished, METH_O, "of a list, what has a finalizer"},
     {"finish", py_finish, METH_O, "runs an object's finalizer"},
     {"limit_served", py_limit_served, METH_O, "of blocks of ours, or None"},
     {"limit_memory", py_limit_memory, METH_O, "of all domains, or None"},
