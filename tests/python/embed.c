@@ -3,6 +3,7 @@
  *
  *     embed debug   sets up the debug hooks by PyMem_SetupDebugHooks first
  *     embed twice   begins and ends the interpreter three times
+ *     embed frozen  the same, with all that lives frozen, immortal from 3.12 on
  *     embed legacy  Py_NewInterpreter, with the one GIL up to 3.11
  */
 #include <Python.h>
@@ -32,7 +33,7 @@ static int debug(void)
                       "print('fine', flush=True)\n"));
 }
 
-static int twice(void)
+static int twice(const char *before_the_end)
 {
     int failed = 0;
 
@@ -46,6 +47,7 @@ static int twice(void)
                 "before = hakmem_py.stats()['obj']['tiny_allocs']\n"
                 "kept = [str(i) for i in range(3000)]\n"
                 "assert hakmem_py.stats()['obj']['tiny_allocs'] > before\n");
+        failed |= run(before_the_end);
         failed = finish(failed);
     }
     puts(failed ? "failed" : "fine");
@@ -81,7 +83,13 @@ int main(int argc, char **argv)
         return debug();
     }
     if (strcmp(what, "twice") == 0) {
-        return twice();
+        return twice("");
+    }
+    if (strcmp(what, "frozen") == 0) {
+        return twice("import sys, json, datetime, threading\n"
+                     "hakmem_py.freeze(immortal=sys.version_info >= (3, 12))\n"
+                     "kept.append('later')\n"
+                     "churn()\n");
     }
     return strcmp(what, "legacy") == 0 ? legacy() : 2;
 }

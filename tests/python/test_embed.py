@@ -57,6 +57,7 @@ class Embedded(unittest.TestCase):
     def test_begin_and_end_again(self):
         for domains in ("default", "all"):
             self.says("twice", domains)
+            self.says("frozen", domains)
 
     def test_interpreters_of_old(self):
         for domains in ("default", "all"):

@@ -6,8 +6,8 @@ sizes, HAKMEM_PYTHON_LIMIT how much memory the program may have. Whatever HAKMEM
 does not serve, and every block from before, stays with the allocator that was
 there. `python -m hakmem_py --help` lists every variable.
 """
-import gc
 import operator
+import os
 import sys
 
 from hakmem_py import _hakmem
@@ -119,16 +119,38 @@ def give_back_every(seconds):
     _idle.every(float(seconds or 0))
 
 
-def freeze():
-    """For the parent of a prefork server, before it forks: collects, puts all
-    objects out of the collector's sight (gc.freeze) and seals their memory.
+def freeze(immortal=None):
+    """For the parent of a prefork server, once all is loaded and before it
+    forks: collects, puts all objects out of the collector's sight (gc.freeze)
+    and seals their memory. Children then allocate from fresh memory, and neither
+    they nor the parent write to the pages that they share but to change an
+    object or its reference count.
 
-    Children then allocate from fresh memory, and neither they nor the parent
-    write to the pages that they share but to change an object.
+    immortal=True, on CPython 3.12 and later: no counts either. What lives gets
+    an immortal reference count (PEP 683) and is never freed, in the parent and
+    its children: dropped data stays. sys.getrefcount() of it is a constant, and
+    what checks for a count of one copies. Objects whose end means something stay
+    mortal: those with __del__ or with a weak reference to them, open files and
+    whatever else other C code made. None: as HAKMEM_PYTHON_FREEZE says.
+
+    At exit finalizers run as ever (after gc.freeze alone they do not), but for
+    those of objects to which no weak reference can be made.
+
+    Call it in the main interpreter (immortal: RuntimeError in another);
+    other threads may run. It may be called again. NotImplementedError: immortal
+    before 3.12, or in a debug build.
     """
-    gc.collect()
-    gc.freeze()
-    seal()
+    from hakmem_py import _freeze
+    _freeze.freeze(immortal)
+
+
+def _in_child():
+    """After a fork: HAKMEM_PYTHON_SEAL's part that is the collector's."""
+    global _pid
+    parent, _pid = _pid, os.getpid()
+    if _hakmem.freezes_forks():
+        from hakmem_py import _freeze
+        _freeze.in_child(parent)
 
 
 def _debugmallocstats():
@@ -153,6 +175,8 @@ def __getattr__(name):
 
 
 _hakmem.start()
+_pid = os.getpid()
+os.register_at_fork(after_in_child=_in_child)
 if _hakmem.enabled() != 0:
     _debugmallocstats.before = getattr(sys._debugmallocstats, "before",
                                        sys._debugmallocstats)

@@ -286,6 +286,32 @@ bool hak_py_forget(void);
 unsigned hak_py_enabled(void);
 const char *hak_py_why(void);
 
+/* ---- hak_py_immortal.c ----------------------------------------------------- */
+
+/* PEP 683's counts, and a collector that lists what it knows; not where Python
+ * itself checks its counts. */
+#if PY_VERSION_HEX >= 0x030c0000 && !defined(Py_GIL_DISABLED) &&               \
+    !defined(Py_DEBUG)
+#define HAK_PY_IMMORTAL 1
+
+/*
+ * Makes what the interpreter's containers refer to immortal, where its type is
+ * one of `known`, a tuple of types, or a class of Python's made from one of
+ * them; some_class is any class made in Python. Returns how many objects it
+ * made immortal; NULL: MemoryError.
+ */
+PyObject *hak_py_immortal(PyObject *known, PyTypeObject *some_class);
+#else
+#define HAK_PY_IMMORTAL 0
+#endif
+
+/* Of a list, a list of those with a finalizer that has not run, without
+ * generators. NULL: MemoryError. */
+PyObject *hak_py_unfinished(PyObject *objects);
+
+/* Whether a forked child's collector leaves its parent's objects alone. */
+bool hak_py_freezes_forks(void);
+
 /* ---- hak_py_options.def ---------------------------------------------------- */
 
 enum hak_py_option {

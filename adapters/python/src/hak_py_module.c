@@ -217,6 +217,68 @@ static PyObject *py_seal(PyObject *self, PyObject *unused)
     return Py_BuildValue("");
 }
 
+/* HAKMEM_PYTHON_FREEZE: whether it asks for freeze(immortal=True), or for the
+ * contrary. */
+enum { FREEZE_DEFAULT, FREEZE_PLAIN, FREEZE_IMMORTAL };
+
+static PyObject *py_freezes_immortal(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(hak_py_option(HAK_PY_OPT_freeze) == FREEZE_IMMORTAL);
+}
+
+static PyObject *py_freezes_plain(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(hak_py_option(HAK_PY_OPT_freeze) == FREEZE_PLAIN);
+}
+
+static PyObject *py_freezes_forks(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(hak_py_freezes_forks());
+}
+
+#if HAK_PY_IMMORTAL
+
+/* The types whose objects may become immortal, and a class made in Python. */
+static PyObject *py_immortal(PyObject *self, PyObject *args)
+{
+    PyObject *known, *some_class;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyTuple_Type, &known, &PyType_Type,
+                          &some_class)) {
+        return NULL;
+    }
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "hakmem_py.freeze(immortal=True): this is not the main "
+                        "interpreter, whose processes fork; call it there");
+        return NULL;
+    }
+    return hak_py_immortal(known, (PyTypeObject *)some_class);
+}
+
+#endif
+
+static PyObject *py_unfinished(PyObject *self, PyObject *objects)
+{
+    (void)self;
+    return hak_py_unfinished(objects);
+}
+
+/* Runs an object's finalizer, unless it has run. */
+static PyObject *py_finish(PyObject *self, PyObject *op)
+{
+    (void)self;
+    PyObject_CallFinalizer(op);
+    return Py_BuildValue("");
+}
+
 /* A limit from Python: bytes, or None. False: an exception. */
 static bool limit_from(PyObject *arg, size_t *limit)
 {
@@ -306,6 +368,15 @@ static PyMethodDef functions[] = {
     {"look", py_look, METH_O, "for memory to give back, if that is the number"},
     {"give_back", py_give_back, METH_NOARGS, "HAKMEM_PYTHON_GIVE_BACK"},
     {"seal", py_seal, METH_NOARGS, "leave shared pages alone from here on"},
+    {"freezes_immortal", py_freezes_immortal, METH_NOARGS,
+     "HAKMEM_PYTHON_FREEZE"},
+    {"freezes_plain", py_freezes_plain, METH_NOARGS, "HAKMEM_PYTHON_FREEZE"},
+    {"freezes_forks", py_freezes_forks, METH_NOARGS, "HAKMEM_PYTHON_SEAL"},
+#if HAK_PY_IMMORTAL
+    {"immortal", py_immortal, METH_VARARGS, "what lives, of these types"},
+#endif
+    {"unfinished", py_unfinished, METH_O, "of a list, what has a finalizer"},
+    {"finish", py_finish, METH_O, "runs an object's finalizer"},
     {"limit_served", py_limit_served, METH_O, "of blocks of ours, or None"},
     {"limit_memory", py_limit_memory, METH_O, "of all domains, or None"},
     {"options", py_options, METH_NOARGS, "the variables that hold"},

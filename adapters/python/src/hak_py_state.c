@@ -102,7 +102,7 @@ PyObject *hak_py_option_list(void)
 
 /* Values of HAK_PY_OPT_lanes and HAK_PY_OPT_seal, in the order of their words. */
 enum { LANES_DEFAULT, LANES_TINY, LANES_ALL };
-enum { SEAL_DEFAULT, SEAL_OFF, SEAL_FORK };
+enum { SEAL_DEFAULT, SEAL_OFF, SEAL_FORK, SEAL_PAGES };
 
 static size_t most_asked(void)
 {
@@ -116,6 +116,13 @@ static size_t most_asked(void)
 static bool seals_forks(void)
 {
     return hak_py_option(HAK_PY_OPT_seal) != SEAL_OFF;
+}
+
+bool hak_py_freezes_forks(void)
+{
+    size_t seal = hak_py_option(HAK_PY_OPT_seal);
+
+    return hak_py_enabled() != 0 && (seal == SEAL_DEFAULT || seal == SEAL_FORK);
 }
 
 /* The table that leads from a size to a bin. */
