@@ -3,7 +3,6 @@
  */
 #include "ace_holes.h"
 
-#include "options.h"
 #include "os.h"
 
 /*
@@ -37,6 +36,9 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
         if (claim == HAK_OS_TAKEN) {
             hak_ace_bury(hole);
             continue;
+        }
+        if (!hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(page, pages))) {
+            return NULL;
         }
         end = hole + hak_ace_hole(hole)->pages;
         *zero = hak_ace_cut(hole, page, pages, owner);
@@ -153,7 +155,8 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
     }
     room = old + hak_ace_hole(hole)->pages;
     stamp = hak_ace_hole(hole)->stamp;
-    if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED) {
+    if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED ||
+        !hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(hole, pages - old))) {
         return false;
     }
     hak_ace_hole_drop(hole);
@@ -278,7 +281,7 @@ static size_t purge_hole(uint32_t page)
         !hak_os_purge(hak_ace_address(page), pages * HAK_PAGE)) {
         return 0;
     }
-    hak_bits_set(super->dirty, at, pages, false);
+    hak_ace_clean(page, pages);
     return pages * HAK_PAGE;
 }
 
@@ -436,6 +439,7 @@ void hak_ace_mend(void)
     hak_ace.holes = (struct hak_holes){{0}, {0}};
     hak_ace.spares = 0;
     hak_ace.figures.live_bytes = 0;
+    atomic_store(HAK_ACE_CHARGED, 0);
     for (uint32_t super = 0; super < hak_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
 
@@ -445,6 +449,9 @@ void hak_ace_mend(void)
         }
         if (hak_bits_get(hak_ace_super(page)->starts, 0)) {
             mend_super(page, now);
+            atomic_fetch_add(HAK_ACE_CHARGED,
+                             HAK_SUPER_SIZE -
+                                 hak_ace_fresh(page, HAK_ACE_PAGES));
         } else { /* it was only just taken, and is lost */
             hak_ace_set_tags(super, 0);
         }

@@ -6,7 +6,7 @@
  */
 #include "ace_bits.h"
 #include "msg.h"
-#include "options.h"
+#include "pressure.h"
 
 /* A longer run is worth the lock. */
 #define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
@@ -84,8 +84,7 @@ void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now)
         return;
     }
     if (cache->idle_at == 0) {
-        cache->idle_at =
-            hak_some_time(now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2);
+        cache->idle_at = hak_some_time(now + hak_idle_delay());
     } else if (hak_tick_reached(now, cache->idle_at)) {
         cache->idle_at = 0;
         hak_ace_cache_empty(cache);

@@ -10,8 +10,8 @@
 
 #include "lock.h"
 #include "msg.h"
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 
 /*
  * A bin may keep BUDGET_LEAST bytes, up to BUDGET_MOST if that is at most
@@ -530,16 +530,16 @@ void hak_pool_trim(struct hak_pool *pool)
 static void heed_slow(struct hak_pool *pool)
 {
     uint32_t now = hak_os_tick();
-    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
+    uint32_t idle = hak_idle_delay();
 
     if (!pool->alert) {
         pool->alert = true;
-        pool->idle_at = now + delay / 2;
+        pool->idle_at = now + idle;
         for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
             grant(pool, c);
         }
     } else if (hak_tick_reached(now, pool->idle_at)) {
-        pool->idle_at = now + delay / 2;
+        pool->idle_at = now + idle;
         give_idle(pool);
     }
     hak_range_tick(now);

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "msg.h"
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 #include "tiny_slab.h"
 
 /*
@@ -408,7 +408,7 @@ static void heed_quiet(struct hak_tiny *tiny, uint32_t now)
 static void heed_slow(struct hak_tiny *tiny)
 {
     uint32_t now = hak_os_tick();
-    uint32_t later = now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2;
+    uint32_t later = now + hak_idle_delay();
     bool waiting = hak_range_waiting();
 
     heed_quiet(tiny, now);
