@@ -8,6 +8,9 @@
 #include "msg.h"
 #include "pressure.h"
 
+_Static_assert(HAK_PRESSURE_RUNS == HAK_ACE_CACHE_BYTES / HAK_PAGE,
+               "what a cache may hold when memory is not short");
+
 /* A longer run is worth the lock. */
 #define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
 
@@ -60,7 +63,8 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
         make_room(cache, i, p);
     }
     if (pages > RUN_MOST ||
-        (cache->held + pages) * HAK_PAGE > HAK_ACE_CACHE_BYTES) {
+        cache->held + pages > atomic_load_explicit(&hak_pressure.runs_most,
+                                                   memory_order_relaxed)) {
         return 0;
     }
     hak_ace_note(p, true);

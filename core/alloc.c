@@ -51,7 +51,7 @@ static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
         hak_pool_heed(heap->pool);
         hak_ace_cache_tick(heap->runs, now);
     }
-    hak_relief_round(heap, now);
+    hak_relief_round(heap, now, 0);
     hak_ace_tick(now);
     hak_range_tick(now);
 }
@@ -61,7 +61,7 @@ static bool is_waiting(void)
 {
     return hak_range_waiting() ||
            atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0 ||
-           hak_relief_wanted();
+           hak_relief_wanted(0);
 }
 
 void hak_heap_tick(struct hak_heap *heap)

@@ -166,7 +166,6 @@ void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     uint32_t first;
 
     size = hak_round_up(hak_max(size, 1), HAK_PAGE);
-    hak_pressure_heed(hak_os_tick());
     if (!hak_limit_charge(CHARGED, size)) {
         return NULL;
     }
@@ -354,7 +353,7 @@ void *hak_huge_resize(void *p, size_t size)
         return NULL;
     }
     size = hak_round_up(size, HAK_PAGE);
-    hak_pressure_heed(hak_os_tick());
+    hak_pressure_heed(hak_os_tick(), size > old ? size - old : 0);
     if (size > old && !hak_limit_charge(CHARGED, size - old)) {
         return NULL;
     }

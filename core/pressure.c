@@ -13,7 +13,7 @@
 /* In percent of a limit; of the time in memory.pressure's last 10 s. */
 enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 
-#define LOOK_FIRST (4 * HAK_MIB) /* held before the first look */
+#define LOOK_FIRST (2 * HAK_MIB) /* held before the first look */
 #define LOOK_MOST (8 * HAK_MIB)  /* charged between two */
 #define LOOK_LEAST (256 * HAK_KIB)
 #define LOOK_TIME 1000       /* milliseconds between two */
@@ -22,6 +22,7 @@ enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 struct hak_pressure hak_pressure = {
     .limit = SIZE_MAX,
     .look_at = LOOK_FIRST,
+    .runs_most = HAK_PRESSURE_RUNS,
 };
 
 /*
@@ -187,7 +188,8 @@ void hak_limit_purged(void)
 
 /* ---- looks ----------------------------------------------------------------------- */
 
-static bool is_near(const struct hak_cgroup_state *state, size_t limit)
+static bool is_near(const struct hak_cgroup_state *state, size_t limit,
+                    size_t want)
 {
     bool was = atomic_load(&hak_pressure.near);
     unsigned full = (unsigned)hak_max(state->full, hak_cgroup_rlimits());
@@ -195,7 +197,7 @@ static bool is_near(const struct hak_cgroup_state *state, size_t limit)
     if (limit != SIZE_MAX) {
         full = (unsigned)hak_max(full, hak_percent(hak_limit_used(), limit));
     }
-    return full >= (was ? NEAR_UNTIL : NEAR_FROM) ||
+    return full >= (was ? NEAR_UNTIL : NEAR_FROM) || want > state->room / 2 ||
            state->pressure >= (was ? WAITS_UNTIL : WAITS_FROM);
 }
 
@@ -211,7 +213,20 @@ static size_t step(const struct hak_cgroup_state *state, size_t limit)
     return used < near ? hak_min(most, near - used) : most;
 }
 
-static void look(uint32_t now)
+static void set_near(bool near)
+{
+    uint32_t round = hak_pressure_round() + 1;
+
+    if (!atomic_exchange(&hak_pressure.near, near) && near) {
+        atomic_fetch_add(&events, 1);
+    }
+    atomic_store(&hak_pressure.runs_most, near ? 0 : HAK_PRESSURE_RUNS);
+    if (near) {
+        atomic_store(&hak_pressure.round, round != 0 ? round : 1);
+    }
+}
+
+static void look(uint32_t now, size_t want)
 {
     struct hak_cgroup_state state;
     size_t limit;
@@ -219,18 +234,9 @@ static void look(uint32_t now)
 
     read_group(&state);
     limit = limit_of(state.limit);
-    near = is_near(&state, limit);
+    near = is_near(&state, limit, want);
     atomic_store(&hak_pressure.limit, limit);
-    if (near && !atomic_exchange(&hak_pressure.near, true)) {
-        atomic_fetch_add(&events, 1);
-    } else if (!near) {
-        atomic_store(&hak_pressure.near, false);
-    }
-    if (near) {
-        uint32_t round = hak_pressure_round() + 1;
-
-        atomic_store(&hak_pressure.round, round != 0 ? round : 1);
-    }
+    set_near(near);
     atomic_store(&look_time, state.room == SIZE_MAX && limit == SIZE_MAX
                                  ? LOOK_TIME_FREE
                                  : LOOK_TIME);
@@ -238,18 +244,18 @@ static void look(uint32_t now)
     atomic_store(&hak_pressure.look_at, hak_limit_used() + step(&state, limit));
 }
 
-void hak_pressure_heed(uint32_t now)
+void hak_pressure_heed(uint32_t now, size_t want)
 {
     uint32_t last = atomic_load_explicit(&looked, memory_order_relaxed);
     uint32_t time = atomic_load_explicit(&look_time, memory_order_relaxed);
 
-    if (hak_limit_used() <
+    if (hak_limit_used() + want <
             atomic_load_explicit(&hak_pressure.look_at, memory_order_relaxed) &&
         (last == 0 || now - last < time)) {
         return;
     }
     if (begin()) {
-        look(now);
+        look(now, want);
         end();
     }
 }
@@ -269,7 +275,7 @@ void hak_pressure_figures(struct hak_pressure_figures *figures)
 void hak_pressure_test_look(void)
 {
     if (begin()) {
-        look(hak_os_tick());
+        look(hak_os_tick(), 0);
         end();
     }
 }

@@ -12,7 +12,9 @@
  * processes wait for memory) the process is under pressure, until it is below
  * 75 % again:
  *
- *   - HAKMEM_PURGE_DELAY counts as 0, freed superslabs are not kept;
+ *   - HAKMEM_PURGE_DELAY counts as 0, freed superslabs and ACE's larger holes
+ *     are not kept at all, nor are ACE's runs in the heaps' caches;
+ *   - what is populated ahead of need are a few pages;
  *   - no huge page is taken;
  *   - each look that finds it so begins a new *round*: free memory of all lanes
  *     goes back, and every heap that comes into a slow path empties its bins
@@ -39,6 +41,8 @@
 #include "options.h"
 #include "range.h"
 
+#define HAK_PRESSURE_RUNS ((uint32_t)(4 * HAK_MIB / HAK_PAGE))
+
 /* What others hold than slabs. */
 enum hak_charged { HAK_CHARGED_ACE, HAK_CHARGED_HUGE, HAK_CHARGES };
 
@@ -46,6 +50,8 @@ struct hak_pressure {
     _Atomic(size_t) limit;   /* HAKMEM_LIMIT in bytes; SIZE_MAX: none */
     _Atomic(size_t) look_at; /* so much held asks for a look */
     atomic_bool near;        /* under pressure */
+    /* pages that a heap's cache of ACE's runs may hold: none under pressure */
+    _Atomic(uint32_t) runs_most;
     _Atomic(uint32_t) round; /* see above; 0: there never was pressure */
     _Atomic(size_t) charged[HAK_CHARGES];
 };
@@ -98,9 +104,12 @@ HAK_INLINE size_t hak_limit_used(void)
     return used;
 }
 
-/* Looks if it is time to, at the time `now` (hak_os_tick). No lock of the
- * range's is held. */
-void hak_pressure_heed(uint32_t now);
+/*
+ * Looks if it is time to, at the time `now` (hak_os_tick), before `want` bytes
+ * are taken: they are pressure if they are most of what is left. No lock of the
+ * range's is held.
+ */
+void hak_pressure_heed(uint32_t now, size_t want);
 
 /* ---- the hard side --------------------------------------------------------- */
 

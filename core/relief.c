@@ -28,11 +28,11 @@ static void lanes_part(uint32_t round)
     }
 }
 
-void hak_relief_round(struct hak_heap *heap, uint32_t now)
+void hak_relief_round(struct hak_heap *heap, uint32_t now, size_t want)
 {
     uint32_t round;
 
-    hak_pressure_heed(now);
+    hak_pressure_heed(now, want);
     if (!hak_pressure_near()) {
         return;
     }

@@ -13,18 +13,19 @@
 
 /*
  * A slow path of the heap (NULL: there is none), used by the calling thread,
- * while there is pressure: looks at the limits if it is time to; if the heap
+ * which is about to take `want` bytes: looks at the limits if it is time to; if the heap
  * has not taken part in the present round, its bins and caches are emptied; and
  * the first to come in a round gives back what all lanes have free.
  */
-void hak_relief_round(struct hak_heap *heap, uint32_t now);
+void hak_relief_round(struct hak_heap *heap, uint32_t now, size_t want);
 
 /* Whether that has something to do. */
-HAK_INLINE bool hak_relief_wanted(void)
+HAK_INLINE bool hak_relief_wanted(size_t want)
 {
     return hak_pressure_near() ||
-           hak_limit_used() >= atomic_load_explicit(&hak_pressure.look_at,
-                                                    memory_order_relaxed);
+           hak_limit_used() + want >=
+               atomic_load_explicit(&hak_pressure.look_at,
+                                    memory_order_relaxed);
 }
 
 /*

@@ -25,6 +25,9 @@ _Atomic(size_t) hak_supers_populated;
 #define HUGE_ROOM (2 * HAK_SUPER_SIZE) /* left to HAKMEM_LIMIT */
 #define HUGE_SKIP_MOST 1024
 
+/* What is made resident ahead of need while memory is short. */
+#define STEP_NEAR (2 * HAK_PAGE)
+
 /*
  * Slabs of which a few pages will do are looked for in this many superslabs;
  * they may have that much resident.
@@ -339,7 +342,7 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
     if (hak_range.size == 0) {
         return HAK_NO_SLAB;
     }
-    hak_pressure_heed(hak_os_tick());
+    hak_pressure_heed(hak_os_tick(), count * HAK_SLAB_SIZE);
     hak_lock_take(&hak_supers.lock);
     if (!whole && lane == HAK_LANE_POOL) {
         number = take_cool(count);
@@ -462,6 +465,7 @@ bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
     if (HAK_LIKELY(need <= have)) {
         return true;
     }
+    step = hak_pressure_near() ? hak_min(step, STEP_NEAR) : step;
     want = hak_max(hak_round_up(need, HAK_PAGE), have + step);
     want = hak_min(want, slabs * HAK_SLAB_SIZE);
     more = make_resident(number, have, want, false);
