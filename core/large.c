@@ -97,6 +97,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         class = pool_class(alignment, size);
     }
     if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
+        before_taking(heap, 0);
         return hak_pool_alloc(heap->pool, class);
     }
     if (size <= HAK_LANE_ACE_MAX && alignment <= HAK_SUPER_SIZE) {

@@ -35,6 +35,7 @@ static pid_t group_of; /* the process that has found it; 0: none */
 static bool said[HAK_CGROUP_OVER + 1], said_none, said_percent;
 
 /* Any thread. */
+static _Atomic(void (*)(void)) on_round; /* NULL: nobody wants to know */
 static _Atomic(uint32_t) looked; /* hak_os_tick() of the last look; 0: none */
 static _Atomic(uint32_t) look_time = LOOK_TIME;
 static _Atomic(size_t) container = SIZE_MAX; /* its limit */
@@ -244,6 +245,20 @@ static void look(uint32_t now, size_t want)
     atomic_store(&hak_pressure.look_at, hak_limit_used() + step(&state, limit));
 }
 
+void hak_pressure_on_round(void (*lanes)(void))
+{
+    atomic_store(&on_round, lanes);
+}
+
+static void tell(void)
+{
+    void (*lanes)(void) = atomic_load(&on_round);
+
+    if (lanes != NULL && hak_pressure_near()) {
+        lanes();
+    }
+}
+
 void hak_pressure_heed(uint32_t now, size_t want)
 {
     uint32_t last = atomic_load_explicit(&looked, memory_order_relaxed);
@@ -257,6 +272,7 @@ void hak_pressure_heed(uint32_t now, size_t want)
     if (begin()) {
         look(now, want);
         end();
+        tell();
     }
 }
 
@@ -277,6 +293,7 @@ void hak_pressure_test_look(void)
     if (begin()) {
         look(hak_os_tick(), 0);
         end();
+        tell();
     }
 }
 #endif

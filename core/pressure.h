@@ -111,6 +111,13 @@ HAK_INLINE size_t hak_limit_used(void)
  */
 void hak_pressure_heed(uint32_t now, size_t want);
 
+/*
+ * What a round asks of the lanes, which stand above: called after the look that
+ * began it, by the thread that looked, perhaps in a slow path of its heap; no
+ * lock is held but its heap is not to be touched.
+ */
+void hak_pressure_on_round(void (*lanes)(void));
+
 /* ---- the hard side --------------------------------------------------------- */
 
 /* Reads HAKMEM_LIMIT; when the range is made. */

@@ -11,20 +11,31 @@
 #define TRY_TIMES 2
 #define TRY_ALWAYS (64 * HAK_MIB)
 
-/* The last round in which the lanes have given back what was free. */
-static _Atomic(uint32_t) lanes_round;
-
-/* The lanes' part of a round is for who comes first. */
-static void lanes_part(uint32_t round)
+/* What lanes have free goes back. */
+static void trim_lanes(void)
 {
-    uint32_t before = atomic_load(&lanes_round);
+    hak_ace_trim();
+    hak_range_purge();
+    hak_limit_purged();
+}
+
+__attribute__((constructor)) static void register_lanes(void)
+{
+    hak_pressure_on_round(trim_lanes);
+}
+
+/* The last round that heaps of nobody's have taken part in. */
+static _Atomic(uint32_t) idle_round;
+
+/* Parked heaps take part by who comes first in a round; and its own heap. */
+static void idle_part(uint32_t round)
+{
+    uint32_t before = atomic_load(&idle_round);
 
     if (before != round &&
-        atomic_compare_exchange_strong(&lanes_round, &before, round)) {
+        atomic_compare_exchange_strong(&idle_round, &before, round)) {
         hak_thread_trim();
-        hak_ace_trim();
-        hak_range_purge();
-        hak_limit_purged();
+        trim_lanes();
     }
 }
 
@@ -41,7 +52,7 @@ void hak_relief_round(struct hak_heap *heap, uint32_t now, size_t want)
         heap->relief_round = round;
         hak_heap_collect(heap);
     }
-    lanes_part(round);
+    idle_part(round);
 }
 
 bool hak_relief(struct hak_heap *heap, size_t size)
@@ -54,8 +65,6 @@ bool hak_relief(struct hak_heap *heap, size_t size)
         hak_heap_collect(heap);
     }
     hak_thread_trim();
-    hak_ace_trim();
-    hak_range_purge();
-    hak_limit_purged();
+    trim_lanes();
     return true;
 }
