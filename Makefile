@@ -640,6 +640,21 @@ check-preload-large: ## a third of the large ones, PRELOAD_THIRD=all for all (in
 	@$(MAKE) preload-libs
 	@$(PRELOAD_RUN) --large $(PRELOAD_THIRD:%=--third %) $(PRELOAD_CHECKS)
 
+# Ten programs in control groups (root), or under RLIMIT_DATA: four minutes.
+# Some alone: LIMIT_PROGRAMS='redis nginx'; LIMIT_ARGS='--by data --slack 1.1'.
+LIMIT_PARSER := $(BUILD)/tests/limits/parser
+.PHONY: check-limit-programs
+check-limit-programs: $(BUILD)/libhakmem.so $(LIMIT_PARSER) ## programs in a container as small as glibc's malloc can do with, and 5 %
+	@.ci/install-deps preload
+	@$(PYTHON) tests/limits/programs.py --library $(BUILD)/libhakmem.so \
+	    --parser $(LIMIT_PARSER) $(LIMIT_ARGS) $(LIMIT_PROGRAMS)
+
+$(LIMIT_PARSER): tests/limits/parser.cc $(STAMP)
+	$(SAY) CXX $@
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 -O2 -g -Wall -Wextra -Wpedantic \
+	    $(if $(filter 1,$(WERROR)),-Werror) -o $@ $<
+
 # The library, and the hardened one beside it.
 preload-libs: $(filter $(BUILD)/%,$(PRELOAD_LIB))
 	@$(if $(PRELOAD_HARDENED),$(MAKE) HARDENED=1 BUILD=$(PRELOAD_HARDENED) lib)

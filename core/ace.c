@@ -3,7 +3,6 @@
  */
 #include "ace_holes.h"
 
-#include "options.h"
 #include "os.h"
 
 /*
@@ -38,6 +37,9 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
             hak_ace_bury(hole);
             continue;
         }
+        if (!hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(page, pages))) {
+            return NULL;
+        }
         end = hole + hak_ace_hole(hole)->pages;
         *zero = hak_ace_cut(hole, page, pages, owner);
         if (page > hole) {
@@ -64,6 +66,41 @@ void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
     return p;
 }
 
+/* Gives a hole's pages back; the bytes that may have been resident. */
+static size_t purge_hole(uint32_t page)
+{
+    struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t pages = hak_ace_hole(page)->pages;
+    uint32_t at = hak_ace_at(page);
+
+    HAK_HELD(&hak_ace.lock);
+    if (hak_ace_any_gone(page, pages)) {
+        return hak_ace_unmap(page, pages);
+    }
+    if (!hak_bits_any(super->dirty, at, pages) ||
+        !hak_os_purge(hak_ace_address(page), pages * HAK_PAGE)) {
+        return 0;
+    }
+    hak_ace_clean(page, pages);
+    return pages * HAK_PAGE;
+}
+
+/*
+ * The same for the hole that `page`, which was freed, lies in; if there is
+ * still one: its superslab may have been given back.
+ */
+static void purge_around(uint32_t page)
+{
+    uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
+    uint32_t at = hak_ace_at(page);
+
+    if (hak_range_tag((size_t)slab << HAK_SLAB_SHIFT) ==
+        HAK_TAG_SHARED(HAK_TAG_ACE)) {
+        page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
+        hak_range_purged(purge_hole(page));
+    }
+}
+
 static void free_locked(uint32_t page)
 {
     uint32_t pages = hak_ace_length(page);
@@ -73,6 +110,9 @@ static void free_locked(uint32_t page)
     hak_ace.figures.frees++;
     hak_ace_count(-(int64_t)pages);
     hak_ace_join(page, pages, now);
+    if (pages >= PURGE_LEAST && hak_pressure_near()) {
+        purge_around(page);
+    }
     hak_ace_want_tick(now);
     hak_range_count_freed(pages * HAK_PAGE);
 }
@@ -154,7 +194,8 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
     }
     room = old + hak_ace_hole(hole)->pages;
     stamp = hak_ace_hole(hole)->stamp;
-    if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED) {
+    if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED ||
+        !hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(hole, pages - old))) {
         return false;
     }
     hak_ace_hole_drop(hole);
@@ -263,25 +304,6 @@ char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes)
 }
 
 /* ---- memory back ----------------------------------------------------------------- */
-
-/* Gives a hole's pages back; the bytes that may have been resident. */
-static size_t purge_hole(uint32_t page)
-{
-    struct hak_ace_super *super = hak_ace_super(page);
-    uint32_t pages = hak_ace_hole(page)->pages;
-    uint32_t at = hak_ace_at(page);
-
-    HAK_HELD(&hak_ace.lock);
-    if (hak_ace_any_gone(page, pages)) {
-        return hak_ace_unmap(page, pages);
-    }
-    if (!hak_bits_any(super->dirty, at, pages) ||
-        !hak_os_purge(hak_ace_address(page), pages * HAK_PAGE)) {
-        return 0;
-    }
-    hak_bits_set(super->dirty, at, pages, false);
-    return pages * HAK_PAGE;
-}
 
 /* When a hole may go; *next becomes the earliest such time to come. */
 static bool hole_old(const struct hak_hole *hole, uint32_t now, uint32_t *next)
@@ -437,6 +459,7 @@ void hak_ace_mend(void)
     hak_ace.holes = (struct hak_holes){{0}, {0}};
     hak_ace.spares = 0;
     hak_ace.figures.live_bytes = 0;
+    atomic_store(HAK_ACE_CHARGED, 0);
     for (uint32_t super = 0; super < hak_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
 
@@ -446,6 +469,9 @@ void hak_ace_mend(void)
         }
         if (hak_bits_get(hak_ace_super(page)->starts, 0)) {
             mend_super(page, now);
+            atomic_fetch_add(HAK_ACE_CHARGED,
+                             HAK_SUPER_SIZE -
+                                 hak_ace_fresh(page, HAK_ACE_PAGES));
         } else { /* it was only just taken, and is lost */
             hak_ace_set_tags(super, 0);
         }

@@ -10,6 +10,7 @@
 
 #include "ace_tree.h"
 #include "os.h"
+#include "pressure.h"
 
 typedef _Atomic(uint64_t) hak_ace_map;
 
@@ -68,6 +69,20 @@ HAK_INLINE bool hak_bits_all(const hak_ace_map *map, uint32_t from,
     return true;
 }
 
+/* How many bits are set. */
+HAK_INLINE uint32_t hak_bits_count(const hak_ace_map *map, uint32_t from,
+                                   uint32_t count)
+{
+    uint32_t n, set = 0;
+
+    for (uint32_t i = from; i < from + count; i += n) {
+        n = (uint32_t)hak_min(64 - i % 64, from + count - i);
+        set += (uint32_t)__builtin_popcountll(hak_bits_word(map, i / 64) &
+                                              hak_bits_mask(i, n));
+    }
+    return set;
+}
+
 /* The first set bit after `from`, or HAK_ACE_PAGES. */
 HAK_INLINE uint32_t hak_bits_next(const hak_ace_map *map, uint32_t from)
 {
@@ -117,6 +132,17 @@ enum hak_os_claim hak_ace_claim(uint32_t page, uint32_t pages);
 
 /* Unmaps those that are not, as far as it can; the bytes. */
 size_t hak_ace_unmap(uint32_t page, uint32_t pages);
+
+/* ---- dirty pages: ace_gone.c --------------------------------------------- */
+
+/* Pages that were dirty count as charged (pressure.h). */
+#define HAK_ACE_CHARGED (&hak_pressure.charged[HAK_CHARGED_ACE])
+
+/* The bytes of those of `pages` pages that are not dirty. */
+size_t hak_ace_fresh(uint32_t page, uint32_t pages);
+
+/* None of them is dirty any more. */
+void hak_ace_clean(uint32_t page, uint32_t pages);
 
 /* ---- runs and holes ------------------------------------------------------ */
 

@@ -6,7 +6,10 @@
  */
 #include "ace_bits.h"
 #include "msg.h"
-#include "options.h"
+#include "pressure.h"
+
+_Static_assert(HAK_PRESSURE_RUNS == HAK_ACE_CACHE_BYTES / HAK_PAGE,
+               "what a cache may hold when memory is not short");
 
 /* A longer run is worth the lock. */
 #define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
@@ -93,7 +96,9 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     if (cache->pages[i] != 0) {
         make_room(cache, i, p);
     }
-    if (pages > RUN_MOST) {
+    if (pages > RUN_MOST ||
+        cache->held + pages > atomic_load_explicit(&hak_pressure.runs_most,
+                                                   memory_order_relaxed)) {
         return 0;
     }
     if (HAK_UNLIKELY(!may_hold(cache, pages))) {
@@ -131,8 +136,7 @@ void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now)
         return;
     }
     if (cache->idle_at == 0) {
-        cache->idle_at =
-            hak_some_time(now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2);
+        cache->idle_at = hak_some_time(now + hak_idle_delay());
     } else if (hak_tick_reached(now, cache->idle_at)) {
         cache->idle_at = 0;
         hak_ace_cache_empty(cache);

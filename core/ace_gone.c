@@ -16,6 +16,21 @@
 
 atomic_bool hak_ace_were_gone;
 
+size_t hak_ace_fresh(uint32_t page, uint32_t pages)
+{
+    return (pages - hak_bits_count(hak_ace_super(page)->dirty, hak_ace_at(page),
+                                   pages)) *
+           HAK_PAGE;
+}
+
+void hak_ace_clean(uint32_t page, uint32_t pages)
+{
+    size_t dirty = pages * HAK_PAGE - hak_ace_fresh(page, pages);
+
+    hak_bits_set(hak_ace_super(page)->dirty, hak_ace_at(page), pages, false);
+    hak_limit_uncharge(HAK_ACE_CHARGED, dirty);
+}
+
 /* How many pages from `page` on, up to `end`, are as gone as the first one. */
 static uint32_t alike(uint32_t page, uint32_t end)
 {
@@ -69,7 +84,7 @@ size_t hak_ace_unmap(uint32_t page, uint32_t pages)
         hak_bits_set(super->gone, hak_ace_at(page), n, true);
         hak_lock_step();
         if (hak_os_unmap(hak_ace_address(page), n * HAK_PAGE)) {
-            hak_bits_set(super->dirty, hak_ace_at(page), n, false);
+            hak_ace_clean(page, n);
             bytes += n * HAK_PAGE;
         } else {
             hak_bits_set(super->gone, hak_ace_at(page), n, false);

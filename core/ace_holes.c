@@ -5,7 +5,6 @@
  */
 #include "ace_holes.h"
 
-#include "options.h"
 #include "os.h"
 
 /*
@@ -26,7 +25,7 @@ struct hak_ace_lane hak_ace = {.lock = HAK_LOCK_INIT(hak_ace_mend)};
 
 uint32_t hak_ace_delay(void)
 {
-    return (uint32_t)hak_option(HAK_OPT_purge_delay);
+    return hak_purge_delay();
 }
 
 /* Sees to it that holes are looked at when their time has come. */
@@ -101,6 +100,7 @@ static bool super_add(void)
         if ((warm >> n & 1) != 0) {
             hak_bits_set(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
                          HAK_SLAB_SIZE / HAK_PAGE, true);
+            atomic_fetch_add(HAK_ACE_CHARGED, HAK_SLAB_SIZE);
         }
     }
     hak_lock_step();
@@ -148,7 +148,10 @@ bool hak_ace_super_give(uint32_t page)
     if (bare) {
         hak_range_super_gone(super, HAK_LANE_ACE);
     } else {
-        hak_range_supers_give(super, 1, HAK_LANE_ACE, warm_slabs(meta));
+        uint32_t warm = warm_slabs(meta);
+
+        hak_ace_clean(page, HAK_ACE_PAGES);
+        hak_range_supers_give(super, 1, HAK_LANE_ACE, warm);
     }
     return true;
 }

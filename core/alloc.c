@@ -11,6 +11,7 @@
 #include "hot.h"
 #include "msg.h"
 #include "os.h"
+#include "relief.h"
 
 static HAK_NOINLINE void *malloc_slow(size_t size);
 static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller);
@@ -51,6 +52,7 @@ static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
         hak_pool_heed(heap->pool);
         hak_ace_cache_tick(heap->runs, now);
     }
+    hak_relief_round(heap, now, 0);
     hak_ace_tick(now);
     hak_range_tick(now);
 }
@@ -59,7 +61,8 @@ static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
 static bool is_waiting(void)
 {
     return hak_range_waiting() ||
-           atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0;
+           atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0 ||
+           hak_relief_wanted(0);
 }
 
 void hak_heap_tick(struct hak_heap *heap)
@@ -170,8 +173,13 @@ static struct hak_heap *heap_to_free(void)
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
                      enum hak_reason *reason)
 {
-    return hak_lane_close(place(alignment, hak_hard_grow(size), zero, reason),
-                          size);
+    void *p = place(alignment, hak_hard_grow(size), zero, reason);
+
+    if (HAK_UNLIKELY(p == NULL) && *reason == HAK_REASON_MEMORY &&
+        hak_relief(NULL, size)) {
+        p = place(alignment, hak_hard_grow(size), zero, reason);
+    }
+    return hak_lane_close(p, size);
 }
 
 /* hak_lane_free of a block whose seal was looked at, or has none. */
@@ -300,10 +308,15 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
     size_t old = is_tiny_start(p, tag)
                      ? hak_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY]
                      : block_size(p, caller);
+    void *moved;
 
     hak_lane_open(p, old, caller);
-    return hak_lane_close(resize(p, old, hak_hard_grow(size), reason, caller),
-                          size);
+    moved = resize(p, old, hak_hard_grow(size), reason, caller);
+    if (HAK_UNLIKELY(moved == NULL) && *reason == HAK_REASON_MEMORY &&
+        hak_relief(NULL, size)) {
+        moved = resize(p, old, hak_hard_grow(size), reason, caller);
+    }
+    return hak_lane_close(moved, size);
 }
 
 /* ---- behind them the system ------------------------------------------------- */
@@ -311,7 +324,8 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
 /* What the lanes refused. */
 static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
 {
-    if (size > PTRDIFF_MAX) {
+    if (size > PTRDIFF_MAX ||
+        (hak_reason_is_short(reason) && hak_limit_refuses(size))) {
         errno = ENOMEM;
         return NULL;
     }

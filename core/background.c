@@ -12,6 +12,7 @@
 #include "msg.h"
 #include "options.h"
 #include "os.h"
+#include "pressure.h"
 #include "thread.h"
 
 /* With less than this waiting no thread is started. */
@@ -70,8 +71,7 @@ static uint32_t ace_due(void)
  */
 static uint32_t look_every(void)
 {
-    return (uint32_t)hak_max((size_t)hak_option(HAK_OPT_purge_delay) / 4,
-                             10 * SLEEP_LEAST);
+    return (uint32_t)hak_max((size_t)hak_purge_delay() / 4, 10 * SLEEP_LEAST);
 }
 
 /* What the thread knows from one round to the next. */

@@ -50,7 +50,8 @@ struct hak_heap {
     uint64_t limit_refused;
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
-    bool seal_at_fork; /* made by hand: it is sealed in a forked child */
+    uint32_t relief_round; /* the last one it took part in, see pressure.h */
+    bool seal_at_fork;     /* made by hand: it is sealed in a forked child */
     union {
         char name[HAK_HEAP_NAME]; /* made by hand */
         /* A thread's: the owner before self_at is set, then who lends it: see

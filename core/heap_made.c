@@ -12,6 +12,7 @@
 #include "heap.h"
 #include "lane.h"
 #include "msg.h"
+#include "relief.h"
 
 hak_heap *hak_heap_new(const hak_heap_config *config)
 {
@@ -106,6 +107,10 @@ static void *heap_system(struct hak_heap *heap, size_t size,
 {
     void *p = NULL;
 
+    if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+        errno = ENOMEM;
+        return NULL;
+    }
     if (size <= PTRDIFF_MAX && admit_slow(heap, size)) {
         p = hak_system_alloc(16, size, heap, reason);
     }
@@ -131,6 +136,9 @@ static HAK_NOINLINE void *heap_large(struct hak_heap *heap, size_t size)
         return NULL;
     }
     p = hak_large_alloc(heap, 16, size, &zero, &reason);
+    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
+        p = hak_large_alloc(heap, 16, size, &zero, &reason);
+    }
     if (HAK_UNLIKELY(p == NULL)) {
         return heap_system(heap, size, reason);
     }
@@ -156,6 +164,9 @@ void *hak_heap_malloc(hak_heap *heap, size_t size)
         return NULL;
     }
     p = hak_tiny_alloc(&heap->tiny, class);
+    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
+        p = hak_tiny_alloc(&heap->tiny, class);
+    }
     if (HAK_UNLIKELY(p == NULL)) {
         return heap_system(heap, size, HAK_REASON_MEMORY);
     }

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "lock.h"
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 
 /* Blocks above KEEP_BLOCK, and what would make more than KEEP_ALL bytes of
  * free superslabs with contents, go back to the system when they are freed. */
@@ -19,6 +19,9 @@
 
 /* A block of this size is given room to grow before it ever has. */
 #define ROOM_FROM (64 * HAK_MIB)
+
+/* Blocks count in full: who has asked for memory may touch it at any time. */
+#define CHARGED (&hak_pressure.charged[HAK_CHARGED_HUGE])
 
 /* How much of a block's end is looked at when it grows. */
 #define PROBE (256 * HAK_KIB)
@@ -112,7 +115,7 @@ static void list_drop(uint32_t super)
 
 static void want_huge_pages(uint32_t super, uint32_t count)
 {
-    if (hak_option(HAK_OPT_huge) == HAK_HUGE_ALWAYS) {
+    if (hak_option(HAK_OPT_huge) == HAK_HUGE_ALWAYS && !hak_pressure_near()) {
         hak_os_want_huge(hak_range_super_start(super), count * HAK_SUPER_SIZE);
     }
 }
@@ -139,7 +142,8 @@ static bool may_keep(size_t bytes)
 {
     size_t most = hak_range_limited() ? KEEP_LIMITED : KEEP_ALL;
 
-    return bytes <= KEEP_BLOCK && bytes + hak_range_spare() <= most;
+    return !hak_pressure_near() && bytes <= KEEP_BLOCK &&
+           bytes + hak_range_spare() <= most;
 }
 
 /* Gives superslabs that hold contents back, now or after the delay. */
@@ -162,8 +166,12 @@ void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     uint32_t first;
 
     size = hak_round_up(hak_max(size, 1), HAK_PAGE);
+    if (!hak_limit_charge(CHARGED, size)) {
+        return NULL;
+    }
     first = take(size, align, &room, zero);
     if (first == HAK_NO_SUPER) {
+        hak_limit_uncharge(CHARGED, size);
         return NULL;
     }
     huge = huge_at(first);
@@ -194,6 +202,7 @@ bool hak_huge_free(void *p, struct hak_huge_block *block)
     }
     hak_lock_drop(&lock);
     if (first != HAK_NO_SUPER) {
+        hak_limit_uncharge(CHARGED, block->size);
         hak_range_room_give(first + count, room);
         give(first, count);
     }
@@ -344,8 +353,15 @@ void *hak_huge_resize(void *p, size_t size)
         return NULL;
     }
     size = hak_round_up(size, HAK_PAGE);
+    hak_pressure_heed(hak_os_tick(), size > old ? size - old : 0);
+    if (size > old && !hak_limit_charge(CHARGED, size - old)) {
+        return NULL;
+    }
     moved = block_resize(super, size);
-    if (moved != NULL && filled) {
+    if (moved == NULL || size < old) {
+        hak_limit_uncharge(CHARGED, size > old ? size - old : old - size);
+    }
+    if (moved != NULL && filled && !hak_pressure_near()) {
         populate_ahead(moved, old, size);
     }
     return moved;
@@ -363,7 +379,12 @@ void hak_huge_figures(struct hak_lane_figures *out)
 
 bool hak_huge_forked(void)
 {
-    return hak_lock_settle(&lock);
+    bool settled = hak_lock_settle(&lock);
+
+    if (settled) { /* what ghosts were about to have, or to give */
+        atomic_store(CHARGED, figures.live_bytes);
+    }
+    return settled;
 }
 
 /*

@@ -8,6 +8,7 @@
 #include "background.h"
 #include "lane.h"
 #include "os.h"
+#include "relief.h"
 #include "thread.h"
 
 /* Fresh pages that are about to be written are populated from here on. */
@@ -35,6 +36,14 @@ static void *owned(struct hak_heap *heap, void *p, size_t bytes)
     return p;
 }
 
+/* Before so many bytes are taken from a lane that all heaps share. */
+static void before_taking(struct hak_heap *heap, size_t bytes)
+{
+    if (HAK_UNLIKELY(hak_relief_wanted(bytes))) {
+        hak_relief_round(heap, hak_os_tick(), bytes);
+    }
+}
+
 static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
                        bool *zero)
 {
@@ -49,6 +58,7 @@ static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         hak_heap_look_around(heap);
     }
     if (p == NULL) {
+        before_taking(heap, bytes);
         p = hak_ace_alloc(pages, hak_max(alignment, HAK_PAGE),
                           hak_heap_owner(heap), zero);
         hak_keep_took(&heap->tiny.allow, bytes);
@@ -67,6 +77,7 @@ static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         *reason = HAK_REASON_ALIGNED;
     }
     hak_heap_look_around(heap);
+    before_taking(heap, bytes);
     return owned(heap,
                  hak_huge_alloc(bytes, alignment, hak_heap_owner(heap), zero),
                  bytes);
@@ -88,6 +99,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         class = pool_class(alignment, size);
     }
     if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
+        before_taking(heap, 0);
         return hak_pool_alloc(heap->pool, class);
     }
     if (size <= HAK_LANE_ACE_MAX && alignment <= HAK_SUPER_SIZE) {
@@ -234,6 +246,7 @@ void *hak_large_resize(void *p, size_t size)
     before = hak_large_find(p, &owner);
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
+        before_taking(NULL, bytes - hak_min(before, bytes));
         if (size <= HAK_LANE_POOL_MAX || size > HAK_LANE_ACE_MAX ||
             !hak_ace_resize(p, bytes / HAK_PAGE)) {
             return NULL;
@@ -262,7 +275,7 @@ static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
     void *p = NULL;
 
     hak_heap_use_large(heap);
-    if (size >= HAK_LANE_ACE_MIN && size <= most) {
+    if (size >= HAK_LANE_ACE_MIN && size <= most && !hak_pressure_near()) {
         p = hak_ace_cache_take(heap->runs,
                                (uint32_t)(hak_round_up(size, HAK_PAGE) /
                                           HAK_PAGE));

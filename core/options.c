@@ -21,6 +21,9 @@ static size_t values[HAK_OPTIONS];
 static struct hak_options core = {rows, HAK_OPTIONS, values,
                                   HAK_OPTIONS_UNREAD};
 
+/* Of HAK_OPT_cgroup; written by who reads the table. */
+static char cgroup_dir[HAK_OPTION_PATH];
+
 /* ---- one value ---------------------------------------------------------- */
 
 static bool parse_bool(const char *text, size_t *value)
@@ -89,6 +92,31 @@ static bool parse_size(const char *text, size_t *value)
     return *end == '\0' && (*value >> shift) == number;
 }
 
+/* The same, or a percentage: "80%". */
+static bool parse_share(const char *text, size_t *value)
+{
+    char *end;
+
+    if (parse_digits(text, value, &end) && strcmp(end, "%") == 0) {
+        *value = HAK_PERCENT | hak_min(*value, HAK_PERCENT - 1);
+        return true;
+    }
+    return parse_size(text, value);
+}
+
+/* Keeps the name of a directory; the environment's own may be written over. */
+static bool parse_dir(const char *text, size_t *value)
+{
+    size_t length = strlen(text);
+
+    if (*text != '/' || length >= sizeof(cgroup_dir)) {
+        return false;
+    }
+    memcpy(cgroup_dir, text, length + 1);
+    *value = 1;
+    return true;
+}
+
 /* The place of text among `words`; a WORD may begin as a BOOL does. */
 static bool parse_word(const char *words, const char *text, size_t *value)
 {
@@ -124,7 +152,37 @@ static bool parse(const struct hak_option_row *row, const char *text,
     case HAK_OPTION_BOOL: return parse_bool(text, value);
     case HAK_OPTION_INT: return parse_int(text, value);
     case HAK_OPTION_SIZE: return parse_size(text, value);
+    case HAK_OPTION_SHARE: return parse_share(text, value);
+    case HAK_OPTION_DIR: return parse_dir(text, value);
     default: return parse_word(row->words, text, value);
+    }
+}
+
+/* Whether a value that was parsed may be. */
+static bool is_within(const struct hak_option_row *row, size_t value)
+{
+    if (row->type == HAK_OPTION_SHARE && (value & HAK_PERCENT) != 0) {
+        return value - HAK_PERCENT >= 1 && value - HAK_PERCENT <= 100;
+    }
+    return value >= row->least && value <= row->most;
+}
+
+/* The same for those whose default is that there is none. */
+static HAK_COLD void complain_none(const struct hak_option_row *row,
+                                   const char *text, bool parsed)
+{
+    if (row->type == HAK_OPTION_DIR) {
+        hak_warn("%s=%.100s: not the absolute path of a directory (of less "
+                 "than %d bytes); using the process's own",
+                 row->env, text, HAK_OPTION_PATH);
+    } else if (parsed) {
+        hak_warn("%s=%s: must be from %zu to %zu bytes, or from 1%% to 100%%; "
+                 "there is no limit",
+                 row->env, text, row->least, row->most);
+    } else {
+        hak_warn("%s=%s: neither a size in bytes (a number, then K, M, G or T) "
+                 "nor a percentage (80%%); there is no limit",
+                 row->env, text);
     }
 }
 
@@ -136,7 +194,9 @@ static HAK_COLD void complain(const struct hak_option_row *row,
     const char *initial;
     int length;
 
-    if (parsed) {
+    if (row->type == HAK_OPTION_SHARE || row->type == HAK_OPTION_DIR) {
+        complain_none(row, text, parsed);
+    } else if (parsed) {
         hak_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env, text,
                  row->least, row->most, size ? "bytes" : row->words,
                  row->initial);
@@ -166,8 +226,11 @@ static size_t read_row(const struct hak_option_row *row, bool aloud)
     if (text == NULL || *text == '\0') {
         return row->initial;
     }
+    if (row->type == HAK_OPTION_DIR && !aloud) {
+        return row->initial; /* its place is being written to */
+    }
     parsed = parse(row, text, &value);
-    if (parsed && value >= row->least && value <= row->most) {
+    if (parsed && is_within(row, value)) {
         return value;
     }
     if (aloud) {
@@ -220,6 +283,11 @@ size_t hak_options_get(struct hak_options *options, size_t which)
 size_t hak_option(enum hak_option option)
 {
     return hak_options_get(&core, option);
+}
+
+const char *hak_option_cgroup(void)
+{
+    return hak_option(HAK_OPT_cgroup) != 0 ? cgroup_dir : NULL;
 }
 
 bool hak_options_ready(void)

@@ -22,6 +22,12 @@ enum hak_huge { HAK_HUGE_AUTO, HAK_HUGE_ALWAYS, HAK_HUGE_NEVER };
 /* Values of HAK_OPT_show_stats, likewise. */
 enum hak_show { HAK_SHOW_NOT, HAK_SHOW_TABLE, HAK_SHOW_JSON, HAK_SHOW_PROM };
 
+/*
+ * A SHARE's value is bytes, or HAK_PERCENT and a percentage of something that
+ * the reader of the option knows.
+ */
+#define HAK_PERCENT ((size_t)1 << 63)
+
 /* Values of HAK_OPT_deepbind, likewise. */
 enum hak_deepbind { HAK_DEEPBIND_DROP, HAK_DEEPBIND_KEEP };
 
@@ -35,6 +41,13 @@ enum hak_option {
 /* The value of an option. The first call reads the environment. */
 size_t hak_option(enum hak_option option);
 
+/*
+ * The text of HAK_OPT_cgroup, the one option whose value is none but is there
+ * (1) or not (0): an absolute path shorter than HAK_OPTION_PATH.
+ */
+const char *hak_option_cgroup(void);
+#define HAK_OPTION_PATH 400
+
 /* Whether the environment is there: what hak_option says is final. */
 bool hak_options_ready(void);
 
@@ -44,7 +57,9 @@ enum hak_option_type {
     HAK_OPTION_BOOL,
     HAK_OPTION_INT,
     HAK_OPTION_SIZE,
-    HAK_OPTION_WORD
+    HAK_OPTION_SHARE,
+    HAK_OPTION_WORD,
+    HAK_OPTION_DIR
 };
 
 struct hak_option_row {

@@ -165,7 +165,10 @@ bool hak_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds);
  */
 size_t hak_os_read_file(const char *path, char *text, size_t size);
 
-/* Whether any thread is in hak_os_read_file. */
+/* read(2), but no cancellation point. */
+long hak_os_read(int fd, void *bytes, size_t size);
+
+/* Whether any thread is in one of the two. */
 bool hak_os_any_reads(void);
 
 /* The calling thread's id, and the signals (1 << (n - 1)) it has blocked. */

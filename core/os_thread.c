@@ -310,18 +310,26 @@ bool hak_os_any_reads(void)
     return atomic_load(&reading) != 0;
 }
 
+long hak_os_read(int fd, void *bytes, size_t size)
+{
+    long n;
+
+    atomic_fetch_add(&reading, 1);
+    n = syscall(SYS_read, fd, bytes, size);
+    atomic_fetch_sub(&reading, 1);
+    return n;
+}
+
 size_t hak_os_read_file(const char *path, char *text, size_t size)
 {
     int saved = errno, fd;
     long n = 0;
 
-    atomic_fetch_add(&reading, 1);
     fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        n = syscall(SYS_read, fd, text, size - 1);
+        n = hak_os_read(fd, text, size - 1);
         syscall(SYS_close, fd);
     }
-    atomic_fetch_sub(&reading, 1);
     errno = saved;
     n = n > 0 ? n : 0;
     text[n] = '\0';

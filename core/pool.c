@@ -10,8 +10,8 @@
 
 #include "lock.h"
 #include "msg.h"
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 
 /*
  * The page-fault ladder. A span is left to page faults while the process is

@@ -6,9 +6,9 @@
  * the heap.
  */
 #include "lock.h"
-#include "options.h"
 #include "os.h"
 #include "pool_bin.h"
+#include "pressure.h"
 
 /* As in tiny_back.c. */
 #define BUSY_TIME 10
@@ -221,20 +221,20 @@ void hak_pool_trim(struct hak_pool *pool)
 static void heed_slow(struct hak_pool *pool)
 {
     uint32_t now = hak_os_tick();
-    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
+    uint32_t idle = hak_idle_delay();
     bool busy = pool->looked_at != 0 && now - pool->looked_at < BUSY_TIME;
 
     pool->looks = busy ? BUSY_LOOKS : 0;
     pool->looked_at = hak_some_time(now);
     if (!pool->alert) {
         pool->alert = true;
-        pool->idle_at = now + delay / 2;
+        pool->idle_at = now + idle;
         for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
             hak_stack_grant(pool, c);
         }
     } else if (hak_tick_reached(now, pool->idle_at)) {
-        pool->idle_at = now + delay / 2;
-        if (!busy) {
+        pool->idle_at = now + idle;
+        if (!busy || hak_pressure_near()) {
             give_idle(pool);
         }
     }

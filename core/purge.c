@@ -11,8 +11,8 @@
  * paths, PORTION at a time or more that are sparsely resident.
  */
 #include "msg.h"
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 #include "supers.h"
 
 #define RUN_LEAST 4   /* slabs: 256 KB */
@@ -25,7 +25,7 @@ _Atomic(size_t) hak_range_freed, hak_range_sent;
 
 static uint32_t delay(void)
 {
-    return (uint32_t)hak_option(HAK_OPT_purge_delay);
+    return hak_purge_delay();
 }
 
 void hak_purge_wanted(uint32_t i)

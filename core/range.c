@@ -156,6 +156,7 @@ static bool open_window(size_t size, unsigned guess)
     pass_over_tags();
     hak_lock_step(); /* from here on the range is complete */
     hak_range.window = size;
+    hak_limit_start();
     return true;
 }
 

@@ -9,6 +9,7 @@
 
 #include "ace.h"
 #include "huge.h"
+#include "pressure.h"
 #include "thread.h"
 
 /* ---- the lanes ---------------------------------------------------------- */
@@ -168,6 +169,18 @@ static void add_range(hak_stats_t *stats)
     stats->heaps_kept_bytes = range.heaps_kept;
 }
 
+static void add_pressure(hak_stats_t *stats)
+{
+    struct hak_pressure_figures figures;
+
+    hak_pressure_figures(&figures);
+    stats->limit_bytes = figures.limit;
+    stats->limit_used_bytes = hak_limit_used();
+    stats->pressure_events = figures.events;
+    stats->limit_purges = figures.purges;
+    stats->limit_refused += figures.refusals;
+}
+
 int hak_stats(hak_stats_t *stats)
 {
     hak_stats_t all = {.version = HAK_STATS_VERSION};
@@ -182,6 +195,7 @@ int hak_stats(hak_stats_t *stats)
     add_past(&all);
     add_fallbacks(&all);
     add_range(&all);
+    add_pressure(&all);
     all.size = size;
     memcpy(stats, &all, size);
     return 0;

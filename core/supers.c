@@ -3,8 +3,8 @@
  */
 #include "supers.h"
 
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 
 struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
@@ -22,7 +22,11 @@ _Atomic(size_t) hak_supers_populated;
 #define HUGE_FROM (8 * HAK_MIB)
 #define HUGE_FROM_SEALED (32 * HAK_MIB) /* above what the seal found */
 #define HUGE_SKIP 4
+#define HUGE_ROOM (2 * HAK_SUPER_SIZE) /* left to HAKMEM_LIMIT */
 #define HUGE_SKIP_MOST 1024
+
+/* What is made resident ahead of need while memory is short. */
+#define STEP_NEAR (2 * HAK_PAGE)
 
 /*
  * Slabs of which a few pages will do are looked for in this many superslabs;
@@ -111,7 +115,8 @@ static bool huge_wanted(void)
     size_t populated = atomic_load(&hak_supers_populated);
 
     huge_from = hak_min(huge_from, populated + HUGE_FROM_SEALED);
-    if (mode == HAK_HUGE_NEVER || populated < huge_from) {
+    if (mode == HAK_HUGE_NEVER || populated < huge_from ||
+        hak_pressure_near() || hak_limit_room() < HUGE_ROOM) {
         return false;
     }
     if (mode == HAK_HUGE_AUTO && huge_pass > 0) {
@@ -353,6 +358,7 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
     if (hak_range.size == 0) {
         return HAK_NO_SLAB;
     }
+    hak_pressure_heed(hak_os_tick(), count * HAK_SLAB_SIZE);
     hak_lock_take(&hak_supers.lock);
     if (!whole && lane == HAK_LANE_POOL) {
         number = take_cool(count);
@@ -444,23 +450,16 @@ size_t hak_range_resident(uint32_t number, uint32_t slabs)
     return have;
 }
 
-bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
+/*
+ * The bytes from `have` to `want` of a span that are not resident, which count
+ * as such from here on if `mark`. A slab behind the first gap may have been
+ * resident already.
+ */
+static size_t make_resident(uint32_t number, size_t have, size_t want,
+                            bool mark)
 {
-    size_t have = hak_range_resident(number, slabs);
     size_t more = 0;
-    size_t want;
 
-    if (HAK_LIKELY(need <= have)) {
-        return true;
-    }
-    want = hak_max(hak_round_up(need, HAK_PAGE), have + step);
-    want = hak_min(want, slabs * HAK_SLAB_SIZE);
-    /* A fault is the cheapest way to get a single page. */
-    if (step > 0 && want - have > HAK_PAGE &&
-        !populate_small(hak_range_slab_start(number) + have, want - have)) {
-        return false;
-    }
-    /* A slab behind the first gap may have been resident already. */
     for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
          at += HAK_SLAB_SIZE) {
         uint32_t *populated =
@@ -469,11 +468,38 @@ bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
 
         if (now > *populated) {
             more += now - *populated;
-            *populated = now;
+            *populated = mark ? now : *populated;
         }
     }
-    atomic_fetch_add_explicit(&hak_supers_populated, more,
-                              memory_order_relaxed);
+    return more;
+}
+
+bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
+{
+    size_t have = hak_range_resident(number, slabs);
+    size_t more, want;
+
+    if (HAK_LIKELY(need <= have)) {
+        return true;
+    }
+    step = hak_pressure_near() ? hak_min(step, STEP_NEAR) : step;
+    want = hak_max(hak_round_up(need, HAK_PAGE), have + step);
+    want = hak_min(want, slabs * HAK_SLAB_SIZE);
+    more = make_resident(number, have, want, false);
+    if (!hak_limit_charge(&hak_supers_populated, more)) {
+        want = hak_round_up(need, HAK_PAGE); /* nothing ahead of need */
+        more = make_resident(number, have, want, false);
+        if (!hak_limit_charge(&hak_supers_populated, more)) {
+            return false;
+        }
+    }
+    /* A fault is the cheapest way to get a single page. */
+    if (step > 0 && want - have > HAK_PAGE &&
+        !populate_small(hak_range_slab_start(number) + have, want - have)) {
+        hak_limit_uncharge(&hak_supers_populated, more);
+        return false;
+    }
+    make_resident(number, have, want, true);
     return true;
 }
 

@@ -31,6 +31,7 @@
 
 #include "lock.h"
 #include "os.h"
+#include "pressure.h"
 #include "range.h"
 
 enum hak_super_state {
@@ -121,8 +122,8 @@ struct hak_supers {
 
 extern HAK_HIDDEN struct hak_supers hak_supers;
 
-/* Any thread: bytes resident in slabs, as far as we made them so. */
-extern HAK_HIDDEN _Atomic(size_t) hak_supers_populated;
+/* hak_supers_populated, in pressure.h: bytes resident in slabs, as far as we
+ * made them so; any thread may change it. */
 
 HAK_INLINE uint64_t *hak_map_word(enum hak_map map, uint32_t i)
 {

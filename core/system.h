@@ -26,6 +26,12 @@ enum hak_reason {
     HAK_REASONS
 };
 
+/* Whether the lanes were asked and had no memory: see hak_limit_refuses. */
+HAK_INLINE bool hak_reason_is_short(enum hak_reason reason)
+{
+    return reason >= HAK_REASON_LARGE && reason <= HAK_REASON_MEMORY;
+}
+
 /*
  * Allocates `size` bytes aligned to `alignment` (16 or more) for `owner` (a
  * heap made by hand, or NULL). NULL: out of memory, errno ENOMEM.

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "msg.h"
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 #include "tiny_bin.h"
 #include "tiny_slab.h"
 

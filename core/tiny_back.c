@@ -4,8 +4,8 @@
  *
  * Every function is called by the one thread that uses the heap.
  */
-#include "options.h"
 #include "os.h"
+#include "pressure.h"
 #include "tiny_bin.h"
 #include "tiny_slab.h"
 
@@ -238,7 +238,7 @@ static void heed_pace(struct hak_tiny *tiny, uint32_t now)
 static void heed_slow(struct hak_tiny *tiny, bool look)
 {
     uint32_t now = hak_os_tick();
-    uint32_t later = now + (uint32_t)hak_option(HAK_OPT_purge_delay) / 2;
+    uint32_t later = now + hak_idle_delay();
     bool waiting = hak_range_waiting();
 
     if (look) {
@@ -250,7 +250,7 @@ static void heed_slow(struct hak_tiny *tiny, bool look)
         grant_anew(tiny);
     } else if (hak_tick_reached(now, tiny->idle_at)) {
         tiny->idle_at = hak_some_time(later);
-        if (tiny->looks == 0) {
+        if (tiny->looks == 0 || hak_pressure_near()) {
             relieve(tiny);
         }
     }

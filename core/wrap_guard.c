@@ -9,6 +9,7 @@
 
 #include "msg.h"
 #include "options.h"
+#include "pressure.h"
 #include "wrap.h"
 
 _Atomic(int) hak_wrap_state = HAK_WRAP_COLD;
@@ -70,6 +71,10 @@ __attribute__((destructor)) static void say_counts(void)
 void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
                         enum hak_reason reason)
 {
+    if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+        errno = ENOMEM;
+        return NULL;
+    }
     hak_system_count(reason);
     if (atomic_load_explicit(&diag, memory_order_relaxed)) {
         say_once(reason);

@@ -179,6 +179,13 @@ def options_of(path, known):
                 takes = "\\fIsize\\fP"
                 bounds = (f"Default: {in_units(initial)}; from"
                           f" {in_units(least)} to {in_units(most)}.")
+            elif kind == "SHARE":
+                takes = "\\fIsize\\fP|\\fIn\\fP%"
+                bounds = (f"Default: none; from {in_units(least)} to"
+                          f" {in_units(most)}, or from 1% to 100% of {words}.")
+            elif kind == "DIR":
+                takes = "\\fIdirectory\\fP"
+                bounds = "Default: none."
             else:
                 fail(path, line, f"{kind} is no type of option")
         except (ValueError, IndexError):

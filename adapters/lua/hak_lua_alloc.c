@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
+#include "relief.h"
 
 /*
  * The slow ends are called as they stand: a version of one that gcc makes for
@@ -123,12 +124,46 @@ static void take(struct hak_lua_heap *lua, size_t more)
     }
 }
 
-/* A block of the fallback's: new (ptr NULL) or resized; not accounted. */
+/* A block of our lanes', or NULL: a size that is not ours, no memory. */
+HAK_INLINE void *from_lanes(struct hak_lua_heap *lua, size_t size)
+{
+    if (HAK_LIKELY(size <= HAK_LANE_TINY_MAX)) {
+        return hak_tiny_alloc(&hak_lua_core(lua)->tiny, class_for(size));
+    }
+    return ours(lua, size) ? hak_lua_large_new(lua, size) : NULL;
+}
+
+/*
+ * Where there is a HAKMEM_LIMIT the fallback is not asked for what our lanes
+ * had no memory for, but they are once more.
+ */
+static HAK_COLD void *at_limit(struct hak_lua_heap *lua, const void *ptr,
+                               size_t nsize)
+{
+    void *p = NULL;
+
+    if (ptr == NULL && hak_relief(hak_lua_core(lua), nsize)) {
+        p = from_lanes(lua, nsize);
+    }
+    if (p == NULL && hak_limit_refuses(nsize)) {
+        lua->refused++;
+    }
+    return p;
+}
+
+/*
+ * A block of the fallback's: new (ptr NULL) or resized; not accounted. Or at a
+ * HAKMEM_LIMIT one of ours.
+ */
 static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
                            size_t nsize)
 {
     void *p;
 
+    if (hak_limit_is_set() && ours(lua, nsize) &&
+        (ptr == NULL || nsize > osize)) {
+        return at_limit(lua, ptr, nsize);
+    }
     if (ptr != NULL) {
         lua->foreign++;
     }
@@ -143,15 +178,6 @@ static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
         lua->size = 0;
     }
     return p;
-}
-
-/* A block of our lanes', or NULL: a size that is not ours, no memory. */
-HAK_INLINE void *from_lanes(struct hak_lua_heap *lua, size_t size)
-{
-    if (HAK_LIKELY(size <= HAK_LANE_TINY_MAX)) {
-        return hak_tiny_alloc(&hak_lua_core(lua)->tiny, class_for(size));
-    }
-    return ours(lua, size) ? hak_lua_large_new(lua, size) : NULL;
 }
 
 /*

@@ -8,6 +8,7 @@
 
 #include "hak_lua_heap.h"
 #include "hot.h"
+#include "relief.h"
 #include "thread.h"
 
 void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
@@ -42,11 +43,22 @@ static void *from_lanes(size_t size)
                : NULL;
 }
 
+/* Whether HAKMEM_LIMIT ends a request that the lanes had no memory for. */
+static bool refuses(size_t size)
+{
+    return size <= hak_lua_most(HAK_LUA_LANES_DEFAULT) &&
+           hak_limit_refuses(size);
+}
+
 static HAK_NOINLINE void *new_slow(size_t size)
 {
     void *p = from_lanes(size);
 
-    return p != NULL ? p : malloc(size);
+    if (HAK_UNLIKELY(p == NULL) && hak_limit_is_set() &&
+        hak_relief(NULL, size)) {
+        p = from_lanes(size);
+    }
+    return p != NULL || refuses(size) ? p : malloc(size);
 }
 
 void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
@@ -96,7 +108,7 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
         p = from_lanes(nsize); /* a block that grows comes over to us */
     }
     if (p == NULL && !ours) {
-        p = realloc(ptr, nsize);
+        p = nsize > osize && refuses(nsize) ? NULL : realloc(ptr, nsize);
         return p == NULL && nsize <= osize ? ptr : p;
     }
     if (p == NULL) {

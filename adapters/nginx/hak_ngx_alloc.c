@@ -17,6 +17,7 @@
 #include "background.h"
 #include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
+#include "relief.h"
 
 size_t hak_ngx_most = HAK_LANE_TINY_MAX;
 size_t hak_ngx_most_hot = HAK_LANE_TINY_MAX;
@@ -155,6 +156,9 @@ static HAK_NOINLINE void *alloc_slow(size_t alignment, size_t size, bool zero)
     }
     p = hak_lane_alloc(alignment, size, zero, &reason);
     if (HAK_UNLIKELY(p == NULL)) {
+        if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+            return no_memory();
+        }
         count_refused(size);
         return from_libc(alignment, size, zero);
     }
@@ -286,6 +290,9 @@ static void *realloc_own(void *p, size_t size)
     }
     moved = hak_lane_realloc(p, size, &reason, "realloc");
     if (HAK_UNLIKELY(moved == NULL)) {
+        if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+            return no_memory();
+        }
         count_refused(size);
         return move_out(p, size);
     }

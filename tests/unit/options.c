@@ -35,7 +35,9 @@ Test(options, defaults)
     cr_assert_eq(hak_option(HAK_OPT_wrap_diag), 0);
     cr_assert_eq(hak_option(HAK_OPT_deepbind), HAK_DEEPBIND_DROP);
     cr_assert_eq(hak_option(HAK_OPT_background_thread), 1);
-    cr_assert_eq((int)HAK_OPTIONS, 11, "a new option: test its default here");
+    cr_assert_eq(hak_option(HAK_OPT_limit), 0);
+    cr_assert_null(hak_option_cgroup());
+    cr_assert_eq((int)HAK_OPTIONS, 13, "a new option: test its default here");
 }
 
 /* One setting and the value that must come of it. */
@@ -60,6 +62,7 @@ static void read_setting(void *arg)
 #define TRACE HAK_OPT_trace, "HAKMEM_TRACE"
 #define DELAY HAK_OPT_purge_delay, "HAKMEM_PURGE_DELAY"
 #define SHOW HAK_OPT_show_stats, "HAKMEM_SHOW_STATS"
+#define LIMIT HAK_OPT_limit, "HAKMEM_LIMIT"
 
 Test(options, right_values_are_taken_silently)
 {
@@ -101,6 +104,12 @@ Test(options, right_values_are_taken_silently)
         {SHOW, "Yes", HAK_SHOW_TABLE},
         {SHOW, "json", HAK_SHOW_JSON},
         {SHOW, "prometheus", HAK_SHOW_PROM},
+        {LIMIT, "", 0},
+        {LIMIT, "1M", HAK_MIB},
+        {LIMIT, "1024G", 1024 * HAK_GIB},
+        {LIMIT, "1%", HAK_PERCENT | 1},
+        {LIMIT, "100%", HAK_PERCENT | 100},
+        {HAK_OPT_cgroup, "HAKMEM_CGROUP", "/sys", 1},
         {HAK_OPT_force_libc_alloc, "HAKMEM_FORCE_LIBC_ALLOC", "1", 1},
         {HAK_OPT_bench_fast_mode, "HAKMEM_BENCH_FAST_MODE", "1", 1},
         {HAK_OPT_wrap_diag, "HAKMEM_WRAP_DIAG", "1", 1},
@@ -174,6 +183,48 @@ Test(options, a_size_out_of_bounds_is_one_line_and_the_default)
                    HAK_RANGE_DEFAULT);
 }
 
+/* There is no limit by default, which the line says instead of a number. */
+static void expect_no_limit(const char *text, const char *why)
+{
+    struct setting setting = {LIMIT, text, 0};
+    char line[600];
+
+    snprintf(line, sizeof(line),
+             "hakmem: HAKMEM_LIMIT=%s: %s; there is no "
+             "limit\n",
+             text, why);
+    unit_expect_said(read_setting, &setting, line);
+}
+
+Test(options, a_wild_limit_is_one_line_and_none)
+{
+    static const char *const strange[] = {"banana", "-1",   "%",  "1.5%", "-1%",
+                                          "80 %",   "80%%", "1X", " 80%"};
+    static const char *const outside[] = {
+        "0",  "1048575", "1023K", "1025G",
+        "0%", "101%",    "200%",  "18446744073709551615%"};
+
+    for (size_t i = 0; i < sizeof(strange) / sizeof(strange[0]); i++) {
+        expect_no_limit(strange[i],
+                        "neither a size in bytes (a number, then K, M, G or T) "
+                        "nor a percentage (80%)");
+    }
+    for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
+        expect_no_limit(outside[i], "must be from 1048576 to 1099511627776 "
+                                    "bytes, or from 1% to 100%");
+    }
+}
+
+Test(options, a_wild_directory_is_one_line_and_none)
+{
+    struct setting setting = {HAK_OPT_cgroup, "HAKMEM_CGROUP", "here", 0};
+
+    unit_expect_said(read_setting, &setting,
+                     "hakmem: HAKMEM_CGROUP=here: not the absolute path of a "
+                     "directory (of less than 400 bytes); using the process's "
+                     "own\n");
+}
+
 Test(options, a_wild_number_is_one_line_and_the_default)
 {
     static const char *const texts[] = {"soon", "-1",   "+1", " 1", "1 ",
@@ -203,7 +254,8 @@ Test(options, the_bounds_of_a_word_are_its_words)
         size_t value = 0;
 
         cr_assert_leq(rows[i].initial, rows[i].most);
-        cr_assert_geq(rows[i].initial, rows[i].least);
+        cr_assert(rows[i].initial >= rows[i].least ||
+                  rows[i].type == HAK_OPTION_SHARE);
         if (rows[i].type != HAK_OPTION_WORD) {
             continue;
         }

@@ -19,7 +19,7 @@ WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix plain/,back behaviour owns misuse cancels sized forks forks_atfork \
         opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
-        opener ownmalloc debugs plugins_nopie handles_nopie forkstorm forkstorm_core refused \
+        opener ownmalloc debugs plugins_nopie handles_nopie forkstorm forkstorm_core refused limited \
         libearly.so libatfork.so libopened.so libcxx.so \
         libplugin.so libprivate.so libouter.so inner/libinner.so libopener.so \
         libaudit.so libwraps.so libhandlers.so librefuses.so \
@@ -30,7 +30,7 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
     $(addprefix archive/,back behaviour sized before cxx cxx_static_runtime secret \
         plugins handles libcnames links links_lto links_shared forkstorm \
         owners) \
-    $(addprefix static/,behaviour links_lto links_shared forkstorm \
+    $(addprefix archive/,limited) $(addprefix static/,limited behaviour links_lto links_shared forkstorm \
         $(if $(filter ubsan,$(VARIANT)),,cxx)))
 
 $(BUILD)/testing/tests/wrap/%.o: \

@@ -186,6 +186,12 @@ extern HAK_HIDDEN void (*hak_py_copy)(void *to, const void *from, size_t n);
 
 /* ---- hak_py_state.c: switching between the states above ------------------- */
 
+/*
+ * hak_py_spare.c: whether HAKMEM_LIMIT, which is set, leaves room for a block of
+ * `size` bytes of the heap (NULL: the thread's), but for what is kept back.
+ */
+bool hak_py_limit_spares(struct hak_heap *heap, size_t size);
+
 /* Makes the GIL's heap and reads the options. False: *reason says why not. */
 bool hak_py_start(void);
 

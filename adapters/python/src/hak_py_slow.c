@@ -13,6 +13,7 @@
 
 #include "hak_py.h"
 #include "hot.h"
+#include "relief.h"
 
 /* How many refills of the GIL's heap pass between two samples for the peak. */
 #define SAMPLE_EVERY 64
@@ -319,6 +320,15 @@ static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
     return new_block(d, size, zero);
 }
 
+/* Counts a refusal, if it is HAKMEM_LIMIT's; NULL. */
+static HAK_COLD void *limit_refused(struct hak_py_domain *d, size_t size)
+{
+    if (hak_limit_refuses(size)) {
+        add(&d->refused);
+    }
+    return NULL;
+}
+
 /* A new block, of ours or the saved allocator's; NULL: out of memory. */
 static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
 {
@@ -332,9 +342,13 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
     if (is_limited() && !admit(d, size)) {
         return NULL;
     }
+    if (hak_limit_is_set() && !hak_py_limit_spares(heap_of(d), size)) {
+        return limit_refused(d, size);
+    }
     p = new_block(d, size, &is_zero);
     if (HAK_UNLIKELY(p == NULL)) {
-        p = from_saved(d, size, zero, HAK_PY_MEMORY);
+        p = hak_limit_is_set() ? NULL
+                               : from_saved(d, size, zero, HAK_PY_MEMORY);
         if (p != NULL) {
             return p;
         }
@@ -342,7 +356,7 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
         p = at_last(d, size, &is_zero);
     }
     if (HAK_UNLIKELY(p == NULL)) {
-        return NULL;
+        return limit_refused(d, size);
     }
     return zero && !is_zero ? memset(p, 0, size) : p;
 }
