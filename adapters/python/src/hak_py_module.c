@@ -191,8 +191,12 @@ static PyObject *py_give_back(PyObject *self, PyObject *arg)
     if (on < 0) {
         return NULL;
     }
-    wants_idle = on != 0 ? 1 : 0;
-    hak_py_idle_allow(on != 0 && hak_py_enabled() != 0);
+    wants_idle = on;
+    if (on != 0) {
+        begin_idle();
+    } else {
+        hak_py_idle_allow(false);
+    }
     return Py_BuildValue("");
 }
 
