@@ -34,7 +34,8 @@ COMMON = """
 """
 QUICK = {"HAKMEM_PURGE_DELAY": "100"}
 SLOW = {"HAKMEM_PURGE_DELAY": "20000"}
-STRICT = ("-W", "error::DeprecationWarning")
+# "error" would be lost: fork gives up the exception.
+STRICT = ("-W", "always::DeprecationWarning")
 
 
 class Base(Case):
@@ -314,6 +315,11 @@ class Asleep(unittest.TestCase):
                      "sys.stdin.buffer.raw.read()",
                      "import ctypes; ctypes.CDLL(None).sleep(100)"):
             self.left(170, f"peak(); {wait}", 6)
+
+    def test_after_a_fork(self):
+        self.left(170, "peak()\n"
+                       "if os.fork() == 0: os._exit(0)\n"
+                       "time.sleep(100)", 6)
 
     def test_while_another_thread_computes(self):
         """In C code, which has let go of the GIL."""

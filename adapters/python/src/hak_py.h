@@ -251,7 +251,12 @@ bool hak_py_idle_is_allowed(void);
  * too, until hak_py_idle_release is called as often. A child begins anew.
  */
 void hak_py_idle_hold(void);
-void hak_py_idle_release(void);
+
+/* Starts the thread if there was one. `later`: not yet, but by
+ * hak_py_idle_resume, or when something is noticed after a while; whether there
+ * was one. */
+bool hak_py_idle_release(bool later);
+void hak_py_idle_resume(void);
 
 /* Fork handlers, once. */
 void hak_py_idle_watch_forks(void);

@@ -48,6 +48,7 @@
 #define SPINS 50
 #define LEAST_PAUSE 10  /* ms between two looks */
 #define AGAIN_AFTER 500 /* ms, when there could be no thread */
+#define LATER 20        /* ms after a fork, see hak_py_idle_release */
 /* The C library is asked to trim when it has given so many blocks, and has had so
  * many back since it was last asked. */
 #define LIBC_GAVE 256
@@ -59,9 +60,9 @@ enum { RUNS = 1, FORBIDDEN = 2, HELD = 4 };
 _Atomic(uint32_t) hak_py_idle_seen = FORBIDDEN;
 
 static hak_lock lock = HAK_LOCK_INIT(NULL);
-static unsigned holds;     /* under lock: of forks */
-static bool was_running;   /* under lock: when the first of them began */
-static uint32_t failed_at; /* under lock: no thread could be made; 0: never */
+static unsigned holds;      /* under lock: of forks */
+static bool was_running;    /* under lock: when the first of them began */
+static uint32_t not_before; /* under lock: no thread until then; 0: any time */
 
 static _Atomic(uint32_t) order;  /* a futex; 1: the thread is to end */
 static _Atomic(uint64_t) number; /* the thread's, see lock.h; 0: not yet */
@@ -74,7 +75,7 @@ static _Atomic(int32_t) tid;
 static struct {
     uint32_t next;     /* time of the next look */
     uint64_t activity; /* of the GIL's heap at the last one */
-    uint64_t foreign;  /* blocks of the C library freed */
+    uint64_t libc;     /* the same of the C library, as far as told */
     bool collected;    /* the heap has nothing to give since */
 } seen;
 
@@ -103,8 +104,8 @@ static uint64_t foreign_frees(void)
     return sum;
 }
 
-/* Larger blocks are the C library's as a rule; that of others is not known. */
-static bool libc_is_due(void)
+/* Blocks above 1024 B, which are the C library's as a rule. */
+static uint64_t libc_gave(void)
 {
     uint64_t gave = 0;
 
@@ -112,7 +113,12 @@ static bool libc_is_due(void)
         gave += atomic_load_explicit(&hak_py.domains[i].fallback[HAK_PY_LARGE],
                                      memory_order_relaxed);
     }
-    return gave >= LIBC_GAVE &&
+    return gave;
+}
+
+static bool libc_is_due(void)
+{
+    return libc_gave() >= LIBC_GAVE &&
            foreign_frees() -
                    atomic_load_explicit(&libc_trimmed, memory_order_relaxed) >=
                LIBC_FREED;
@@ -170,16 +176,17 @@ static void look_at(struct hak_heap *heap)
     seen.activity = activity(heap);
 }
 
-/* Blocks above 1024 B are the C library's as a rule. */
+/* The C library needs no loan, but it locks others out for the time it takes. */
 static void look_at_libc(void)
 {
-    uint64_t now = foreign_frees();
+    uint64_t freed = foreign_frees();
+    uint64_t now = freed + libc_gave();
 
-    if (now == seen.foreign && libc_is_due()) {
+    if (now == seen.libc && libc_is_due()) {
         malloc_trim(0);
-        atomic_store(&libc_trimmed, now);
+        atomic_store(&libc_trimmed, freed);
     }
-    seen.foreign = now;
+    seen.libc = now;
 }
 
 static uint32_t half_delay(void)
@@ -197,9 +204,9 @@ static void look(void)
         seen.next = now + half_delay();
         if (hak_py_loan_begin()) {
             look_at(hak_py.heap);
-            look_at_libc();
             hak_py_loan_end();
         }
+        look_at_libc();
     }
     hak_heap_tick(NULL);
 }
@@ -325,9 +332,11 @@ static void start_locked(void)
 
     HAK_HELD(&lock);
     if (atomic_load(&hak_py_idle_seen) != 0 ||
-        (failed_at != 0 && now - failed_at < AGAIN_AFTER) || !await_gone()) {
+        (not_before != 0 && !hak_tick_reached(now, not_before)) ||
+        !await_gone()) {
         return;
     }
+    not_before = 0;
     atomic_store(&order, 0);
     atomic_store(&number, 0);
     atomic_store(&tid, BEGINS);
@@ -340,7 +349,7 @@ static void start_locked(void)
         error = create(0);
     }
     if (error != 0) {
-        failed_at = hak_some_time(now);
+        not_before = hak_some_time(now + AGAIN_AFTER);
         atomic_store(&tid, 0);
         atomic_fetch_and(&hak_py_idle_seen, ~(uint32_t)RUNS);
     }
@@ -427,20 +436,39 @@ void hak_py_idle_hold(void)
     errno = before;
 }
 
-void hak_py_idle_release(void)
+bool hak_py_idle_release(bool later)
 {
     int before = errno;
+    bool resumes = false;
     sigset_t signals;
 
     take(&signals);
     if (holds > 0 && --holds == 0) {
         atomic_fetch_and(&hak_py_idle_seen, ~(uint32_t)HELD);
-        if (was_running) {
+        resumes = was_running;
+        not_before = later ? hak_some_time(tick() + LATER) : 0;
+        if (resumes && !later) {
             start_locked();
         }
     }
     drop(&signals);
     errno = before;
+    return resumes && later;
+}
+
+void hak_py_idle_resume(void)
+{
+    sigset_t signals;
+
+    take(&signals);
+    not_before = 0;
+    start_locked();
+    drop(&signals);
+}
+
+static void fork_parent(void)
+{
+    hak_py_idle_release(false);
 }
 
 /* There is no thread, whatever the parent had. */
@@ -471,7 +499,7 @@ void hak_py_idle_watch_forks(void)
 
     if (!done) {
         done = true;
-        pthread_atfork(hak_py_idle_hold, hak_py_idle_release, fork_child);
+        pthread_atfork(hak_py_idle_hold, fork_parent, fork_child);
     }
 }
 

@@ -209,7 +209,11 @@ static PyObject *py_at_exit(PyObject *self, PyObject *unused)
     return Py_BuildValue("");
 }
 
-/* Around os.fork: 3.12 counts threads after fork's own handlers have run. */
+/*
+ * Around os.fork. From 3.12 on it counts the process's threads, in 3.13 after
+ * all of Python's handlers: so the thread is started when the caller's frame
+ * goes on.
+ */
 static PyObject *py_before_fork(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -218,11 +222,25 @@ static PyObject *py_before_fork(PyObject *self, PyObject *unused)
     return Py_BuildValue("");
 }
 
+#define COUNTS_THREADS (PY_VERSION_HEX >= 0x030c0000)
+
+/* In the main thread. The frame is compared and not looked into; it is another
+ * one in other handlers, or if another thread forked: then a request resumes. */
+static int resume(void *frame)
+{
+    if ((void *)PyEval_GetFrame() == frame) {
+        hak_py_idle_resume();
+    }
+    return 0;
+}
+
 static PyObject *py_after_fork(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    hak_py_idle_release();
+    if (hak_py_idle_release(COUNTS_THREADS)) {
+        Py_AddPendingCall(resume, PyEval_GetFrame());
+    }
     return Py_BuildValue("");
 }
 
