@@ -211,7 +211,7 @@ PYTHON_MODULE = $(PYTHON_DIR)/hakmem_py/_hakmem$(word 3,$(PYTHON_SAYS))
 PYTHON_OBJECTS = $(patsubst adapters/python/src/%.c,$(PYTHON_DIR)/obj/%.o, \
     $(wildcard adapters/python/src/*.c))
 
-.PHONY: python check-python
+.PHONY: python check-python check-python-loans
 python: $(PYTHON_MODULE) ## build hakmem_py for PYTHON, into $(BUILD)/python-VERSION
 	$(Q)cp adapters/python/hakmem_py/*.py* adapters/python/hakmem_py/py.typed \
 	    $(PYTHON_DIR)/hakmem_py
@@ -429,6 +429,12 @@ check-python: python $(OTHER_PAGES) $(SHARED:%=$(BUILD)/%) ## test hakmem_py und
 	    LIBRARY=$(abspath $(BUILD)/libhakmem.so) \
 	    LUA_MODULE=$(abspath $(BUILD)/lua/hakmem.so) $(PYTHON) -m unittest discover \
 	    -s tests/python $(if $(filter 1,$(V)),-v)
+
+check-python-loans: ## the GIL's heap lent at every moment, for 20 s
+	@$(MAKE) python PYTHON=$(PYTHON) BUILD=$(BUILD)/loans \
+	    CFLAGS='$(CFLAGS) -DHAK_PY_EAGER=1'
+	@PYTHONPATH=$(abspath $(BUILD)/loans/$(notdir $(PYTHON_DIR))) \
+	    $(PYTHON) tests/python/loans.py 20
 
 # ---- libhakmem.so, libhakmem.a ----------------------------------------------
 

@@ -550,6 +550,9 @@ void hak_range_tick(uint32_t now);
 /* Counts bytes that a lane has given back by itself. */
 void hak_range_purged(size_t bytes);
 
+/* Bytes of free slabs that are resident: what is still to go back. */
+size_t hak_range_due_bytes(void);
+
 /* Drops the pages of every free slab; returns the bytes. */
 size_t hak_range_purge(void);
 

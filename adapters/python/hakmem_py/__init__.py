@@ -6,6 +6,7 @@ sizes, HAKMEM_PYTHON_LIMIT how much memory the program may have. Whatever HAKMEM
 does not serve, and every block from before, stays with the allocator that was
 there. `python -m hakmem_py --help` lists every variable.
 """
+import atexit
 import operator
 import os
 import sys
@@ -15,7 +16,7 @@ from hakmem_py._hakmem import (__version__, allocated_blocks, disable, seal,
                                trim)
 
 __all__ = ["__version__", "allocated_blocks", "disable", "enable", "enabled",
-           "freeze", "give_back_every", "limit", "limit_memory", "limit_served",
+           "freeze", "give_back", "give_back_every", "limit", "limit_memory", "limit_served",
            "reason", "seal", "stats", "trim"]
 
 _DOMAINS = ("raw", "mem", "obj")
@@ -46,8 +47,10 @@ def stats(classes=False):
     and fallback_off (by the allocator from before: too large, out of memory,
     disabled), foreign_frees (blocks of others, freed or resized) and
     limit_refused. Of all: live_bytes and peak_bytes (in use), blocks,
-    held_bytes (of the lanes), resident_bytes, purged_bytes (given back), limit,
-    limit_of ("memory", "served" or None), lanes, shared, reason. The names
+    held_bytes (of the lanes, for blocks) and free_bytes (of them in no block),
+    due_bytes (of no lane, in memory and waiting to go back), resident_bytes,
+    purged_bytes (given back), give_back, limit, limit_of ("memory", "served" or
+    None), lanes, shared, reason. The names
     tiny, larger, fallback, foreign, refused and returned_bytes are old ones, for
     one version.
     """
@@ -106,17 +109,24 @@ def limit(bytes):
     return _hakmem.limit_served(_checked("limit", bytes))
 
 
-def give_back_every(seconds):
-    """Starts a thread that looks every so often for idle memory to give back,
-    so that it also goes back while the program sleeps. None or 0 ends it.
+def give_back(on=True):
+    """Whether idle memory also goes back while the program makes no requests,
+    as it does unless HAKMEM_PYTHON_GIVE_BACK=0.
 
-    Forked children have one as well. HAKMEM_PYTHON_GIVE_BACK does the same.
+    A thread without Python state does it, which is there only while something
+    waits to go and never during a fork. One switch for the process and its
+    forked children; any thread may set it.
     """
+    _hakmem.give_back(bool(on))
+
+
+def give_back_every(seconds):
+    """The old name of give_back(), for one version: None or 0 is off, and every
+    other number on."""
     if seconds is not None and not 0 <= seconds < 1e6:
         raise ValueError(f"hakmem_py.give_back_every({seconds}): must be from"
                          " 0 to 1000000 seconds")
-    from hakmem_py import _idle
-    _idle.every(float(seconds or 0))
+    give_back(seconds)
 
 
 def freeze(immortal=None):
@@ -176,10 +186,12 @@ def __getattr__(name):
 
 _hakmem.start()
 _pid = os.getpid()
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_hakmem.before_fork,
+                    after_in_parent=_hakmem.after_fork,
+                    after_in_child=_in_child)
+if _hakmem.is_main():
+    atexit.register(_hakmem.at_exit)
 if _hakmem.enabled() != 0:
     _debugmallocstats.before = getattr(sys._debugmallocstats, "before",
                                        sys._debugmallocstats)
     sys._debugmallocstats = _debugmallocstats
-    if _hakmem.give_back() != 0:
-        give_back_every(_hakmem.give_back())

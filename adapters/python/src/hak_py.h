@@ -12,13 +12,17 @@
  *     seals are those of threads' heaps, begins there;
  *   - hak_py_none: the domain is off, or there is a limit.
  *
- * The last two are heaps whose bins are empty and whose tag matches no slab:
+ * The last three are heaps whose bins are empty and whose tag matches no slab:
  * every request and every free then comes to hak_py_slow.c, which begins with
- * the thread's heap in one case, and in the other looks at the rest of the
+ * the thread's heap in one case, and in the others looks at the rest of the
  * state.
+ *
+ *   - hak_py_lent: the GIL's heap is on loan to the thread that gives memory back
+ *     (hak_py_loan.c), which took it while nobody held the GIL.
  *
  *     GIL's heap --a limit is set--> none --and removed--> GIL's heap
  *     GIL's heap --a second interpreter (3.12 and later)--> threads, for good
+ *     GIL's heap --nobody has the GIL--> lent --a moment later--> GIL's heap
  *
  * Who learns of a second interpreter (hak_py_suspect) may not hold the one GIL,
  * so that it only turns the hot paths off; the GIL's heap is left to whoever is
@@ -85,6 +89,7 @@ struct hak_py {
     unsigned asked;        /* mask: the domains that the program wants on */
     bool started;
     atomic_bool shared; /* see hak_py_heap */
+    atomic_bool lent;   /* the same: the GIL's heap is on loan, or may be */
     const char *reason; /* why nothing is enabled, or NULL */
     /*
      * The limit, and the bytes of our live blocks while there is one. If it is
@@ -123,6 +128,7 @@ HAK_INLINE struct hak_py_extra *hak_py_extra(struct hak_heap *heap)
 
 /* Pages, as every heap has. */
 extern HAK_HIDDEN char hak_py_none[HAK_PAGE], hak_py_threads[HAK_PAGE];
+extern HAK_HIDDEN char hak_py_lent[HAK_PAGE];
 
 HAK_INLINE unsigned hak_py_class(size_t size)
 {
@@ -141,13 +147,21 @@ HAK_INLINE bool hak_py_is_threads(const struct hak_py_domain *d)
     return hak_py_hot(d) == (struct hak_heap *)(void *)hak_py_threads;
 }
 
+/* Waits until the GIL's heap is no longer on loan; its holder calls it. */
+HAK_NOINLINE void hak_py_loan_await(void);
+
 /* The GIL's heap, to its holder; NULL: each thread works on its own. */
 HAK_INLINE struct hak_heap *hak_py_heap(void)
 {
-    return HAK_LIKELY(!atomic_load_explicit(&hak_py.shared,
-                                            memory_order_acquire))
-               ? hak_py.heap
-               : NULL;
+    if (HAK_UNLIKELY(atomic_load_explicit(&hak_py.shared,
+                                          memory_order_acquire))) {
+        return NULL;
+    }
+    if (HAK_UNLIKELY(atomic_load_explicit(&hak_py.lent,
+                                          memory_order_acquire))) {
+        hak_py_loan_await();
+    }
+    return hak_py.heap;
 }
 
 /* The most bytes that Tiny serves; the hardened build adds a seal to each. */
@@ -178,6 +192,74 @@ void hak_py_free(struct hak_py_domain *d, void *p);
 
 /* The look at a bin of the GIL's heap that a push has asked for. */
 void hak_py_look(struct hak_bin *bin);
+
+/* ---- hak_py_gil.c: who has the GIL ----------------------------------------- */
+
+/*
+ * Finds the word that says whether somebody holds the GIL of the main
+ * interpreter, and tries it; lets go of the GIL for a moment. Called by its
+ * holder. False: it was not found, and nobody can borrow the heap.
+ */
+bool hak_py_gil_find(void);
+
+/* Whether somebody holds it, or it is not known. Any thread. */
+bool hak_py_gil_is_held(void);
+
+/* ---- hak_py_loan.c: the GIL's heap in another thread's hands --------------- */
+
+/*
+ * Takes the GIL's heap, without the GIL. False: somebody holds that, or there is
+ * no such heap (any more). Who takes the GIL meanwhile and needs the heap waits
+ * for hak_py_loan_end.
+ */
+bool hak_py_loan_begin(void);
+void hak_py_loan_end(void);
+
+/* ---- hak_py_idle.c: the thread that gives memory back ---------------------- */
+
+/* 0: free memory that waits is noticed; else a thread runs, or none may. */
+extern HAK_HIDDEN _Atomic(uint32_t) hak_py_idle_seen;
+
+/* Whether there is something to give back: an estimate from a few words. */
+bool hak_py_idle_is_due(void);
+
+/* Starts the thread, unless it runs or may not. Keeps errno. */
+HAK_NOINLINE void hak_py_idle_start(void);
+
+/* On slow paths, after something was freed. */
+HAK_INLINE void hak_py_idle_notice(void)
+{
+    if (HAK_UNLIKELY(atomic_load_explicit(&hak_py_idle_seen,
+                                          memory_order_relaxed) == 0 &&
+                     hak_py_idle_is_due())) {
+        hak_py_idle_start();
+    }
+}
+
+/* How many of others' blocks are freed before that is a reason to look. */
+#define HAK_PY_NOTICE_FOREIGN 64
+
+/* From time to time: in a child of _Fork nobody else says the thread is gone. */
+void hak_py_idle_check(void);
+
+/* Whether there may be a thread; none does when it returns. */
+void hak_py_idle_allow(bool on);
+bool hak_py_idle_is_allowed(void);
+
+/*
+ * No thread from here on, the one there is being gone from the kernel's list
+ * too, until hak_py_idle_release is called as often. A child begins anew.
+ */
+void hak_py_idle_hold(void);
+
+/* Starts the thread if there was one. `later`: not yet, but by
+ * hak_py_idle_resume, or when something is noticed after a while; whether there
+ * was one. */
+bool hak_py_idle_release(bool later);
+void hak_py_idle_resume(void);
+
+/* Fork handlers, once. */
+void hak_py_idle_watch_forks(void);
 
 /* ---- hak_py_copy.c --------------------------------------------------------- */
 

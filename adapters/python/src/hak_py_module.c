@@ -41,6 +41,23 @@ static PyObject *not_beneath(PyObject *type)
     return NULL;
 }
 
+/* Whether memory is to go back while the program sleeps; -1: as the variable
+ * says. Under the GIL. */
+static int wants_idle = -1;
+
+/* Not under `lock`: lets go of the GIL for a moment. */
+static void begin_idle(void)
+{
+    bool on = wants_idle >= 0 ? wants_idle != 0
+                              : hak_py_option(HAK_PY_OPT_give_back) != 0;
+
+    if (on && hak_py_enabled() != 0) {
+        hak_py_gil_find();
+        hak_py_idle_watch_forks();
+        hak_py_idle_allow(true);
+    }
+}
+
 /* HAKMEM_PYTHON_LIMIT. It is not met: the program begins. */
 static void set_first_limit(unsigned mask, bool tracing)
 {
@@ -83,6 +100,9 @@ static PyObject *enable(unsigned mask, bool once)
         done |= good;
     }
     hak_lock_drop(&lock);
+    if (good) {
+        begin_idle();
+    }
     return good ? Py_BuildValue("")
                 : not_beneath(once ? PyExc_ImportError : PyExc_RuntimeError);
 }
@@ -161,46 +181,75 @@ static PyObject *py_trim(PyObject *self, PyObject *unused)
     return PyLong_FromSize_t(bytes);
 }
 
-/* ---- who looks for memory to give back: hakmem_py/_idle.py ---------------- */
+/* ---- who gives memory back while the program sleeps: hak_py_idle.c ------- */
 
-static atomic_ulong looker;
-
-static PyObject *py_next_looker(PyObject *self, PyObject *unused)
+static PyObject *py_give_back(PyObject *self, PyObject *arg)
 {
-    (void)self;
-    (void)unused;
-    return PyLong_FromUnsignedLong(atomic_fetch_add(&looker, 1) + 1);
-}
-
-/* Looks for the thread with that number; false: there is a newer one. */
-static PyObject *py_look(PyObject *self, PyObject *arg)
-{
-    unsigned long number = PyLong_AsUnsignedLong(arg);
-    struct hak_heap *heap = hak_py_heap();
+    int on = PyObject_IsTrue(arg);
 
     (void)self;
-    if (PyErr_Occurred()) {
+    if (on < 0) {
         return NULL;
     }
-    if (number != atomic_load(&looker)) {
-        return PyBool_FromLong(0);
-    }
-    if (heap != NULL) {
-        hak_heap_look_around(heap);
+    wants_idle = on;
+    if (on != 0) {
+        begin_idle();
     } else {
-        hak_heap_tick(NULL);
+        hak_py_idle_allow(false);
     }
-    return PyBool_FromLong(1);
+    return Py_BuildValue("");
 }
 
-/* HAKMEM_PYTHON_GIVE_BACK to the main interpreter, to others 0. */
-static PyObject *py_give_back(PyObject *self, PyObject *unused)
+/* The interpreter ends. */
+static PyObject *py_at_exit(PyObject *self, PyObject *unused)
 {
-    bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
-
     (void)self;
     (void)unused;
-    return PyLong_FromSize_t(is_main ? hak_py_option(HAK_PY_OPT_give_back) : 0);
+    hak_py_idle_allow(false);
+    return Py_BuildValue("");
+}
+
+/*
+ * Around os.fork. From 3.12 on it counts the process's threads, in 3.13 after
+ * all of Python's handlers: so the thread is started when the caller's frame
+ * goes on.
+ */
+static PyObject *py_before_fork(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    hak_py_idle_hold();
+    return Py_BuildValue("");
+}
+
+#define COUNTS_THREADS (PY_VERSION_HEX >= 0x030c0000)
+
+/* In the main thread. The frame is compared and not looked into; it is another
+ * one in other handlers, or if another thread forked: then a request resumes. */
+static int resume(void *frame)
+{
+    if ((void *)PyEval_GetFrame() == frame) {
+        hak_py_idle_resume();
+    }
+    return 0;
+}
+
+static PyObject *py_after_fork(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    if (hak_py_idle_release(COUNTS_THREADS)) {
+        Py_AddPendingCall(resume, PyEval_GetFrame());
+    }
+    return Py_BuildValue("");
+}
+
+static PyObject *py_is_main(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(PyInterpreterState_Get() ==
+                           PyInterpreterState_Main());
 }
 
 /* ---- and the rest --------------------------------------------------------- */
@@ -364,9 +413,11 @@ static PyMethodDef functions[] = {
     {"stats", py_stats, METH_O, "figures; of each class, if true"},
     {"allocated_blocks", py_allocated_blocks, METH_NOARGS, "blocks in use"},
     {"trim", py_trim, METH_NOARGS, "give memory back to the system now"},
-    {"next_looker", py_next_looker, METH_NOARGS, "a number; see look"},
-    {"look", py_look, METH_O, "for memory to give back, if that is the number"},
-    {"give_back", py_give_back, METH_NOARGS, "HAKMEM_PYTHON_GIVE_BACK"},
+    {"give_back", py_give_back, METH_O, "while the program sleeps too?"},
+    {"at_exit", py_at_exit, METH_NOARGS, "no thread from here on"},
+    {"before_fork", py_before_fork, METH_NOARGS, "no thread until after_fork"},
+    {"after_fork", py_after_fork, METH_NOARGS, "in the parent"},
+    {"is_main", py_is_main, METH_NOARGS, "is this the main interpreter?"},
     {"seal", py_seal, METH_NOARGS, "leave shared pages alone from here on"},
     {"freezes_immortal", py_freezes_immortal, METH_NOARGS,
      "HAKMEM_PYTHON_FREEZE"},

@@ -11,6 +11,7 @@
 
 char hak_py_none[HAK_PAGE] __attribute__((aligned(64)));
 char hak_py_threads[HAK_PAGE] __attribute__((aligned(64)));
+char hak_py_lent[HAK_PAGE] __attribute__((aligned(64)));
 
 /* ---- mem and obj ----------------------------------------------------------- */
 

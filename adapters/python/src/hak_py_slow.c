@@ -48,9 +48,10 @@ static struct hak_heap *heap_of(const struct hak_py_domain *d)
     return heap;
 }
 
-static void add(_Atomic(uint64_t) *counter)
+/* What it was before. */
+static uint64_t add(_Atomic(uint64_t) *counter)
 {
-    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+    return atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
 /* What is due from time to time: see ASK_EVERY. */
@@ -65,7 +66,9 @@ static HAK_NOINLINE void now_and_then(struct hak_heap *heap)
     if (HAK_UNLIKELY(now >= next)) {
         next = now + LOOK_AROUND_EVERY;
         hak_heap_look_around(heap);
+        hak_py_idle_check();
     }
+    hak_py_idle_notice();
 }
 
 /* ---- the limit ------------------------------------------------------------- */
@@ -199,6 +202,7 @@ HAK_INLINE bool thread_push(void *p, uint32_t tag)
     bin = hak_tiny_bin(&hak_self->tiny, byte);
     if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
         hak_heap_look(hak_self, bin);
+        hak_py_idle_notice();
     }
     return true;
 }
@@ -406,8 +410,12 @@ void hak_py_look(struct hak_bin *bin)
 
 static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
 {
-    add(&d->foreign);
+    uint64_t before = add(&d->foreign);
+
     d->saved.free(d->saved.ctx, p);
+    if (HAK_UNLIKELY(before % HAK_PY_NOTICE_FOREIGN == 0)) {
+        hak_py_idle_notice();
+    }
 }
 
 /* p, whose tag is that of a class of Pool's of `heap`, the GIL's. */
@@ -423,6 +431,7 @@ static HAK_NOINLINE void free_pool(struct hak_py_domain *d,
     }
     if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
         hak_pool_look(heap->pool, class);
+        hak_py_idle_notice();
     }
     if (HAK_UNLIKELY(++frees % ASK_EVERY == 0)) {
         now_and_then(heap);
@@ -446,6 +455,7 @@ void hak_py_free(struct hak_py_domain *d, void *p)
         free_pool(d, heap, p, class);
     } else if (!hak_py_is_threads(d) || !thread_push(p, tag)) {
         free_block(d, p);
+        hak_py_idle_notice();
     }
 }
 
@@ -542,6 +552,7 @@ static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
         memcpy(moved, p, hak_min(old, size));
     }
     free_block(d, p);
+    hak_py_idle_notice();
     return moved;
 }
 

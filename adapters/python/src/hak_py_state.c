@@ -167,12 +167,14 @@ bool hak_py_start(void)
 {
     struct hak_heap *none = (void *)hak_py_none;
     struct hak_heap *threads = (void *)hak_py_threads;
+    struct hak_heap *lent = (void *)hak_py_lent;
 
     if (hak_py.started) {
         return true;
     }
-    none->tiny.tag = threads->tiny.tag = hak_heap_none.tiny.tag;
-    hak_background_close(); /* it reads hak_self more than once */
+    none->tiny.tag = threads->tiny.tag = lent->tiny.tag =
+        hak_heap_none.tiny.tag;
+    hak_background_close(); /* the adapter has a thread of its own */
     hak_py.most = most_asked();
     if (!hak_range_init()) {
         hak_py.reason = "no address space could be had: see the message on "
@@ -290,7 +292,12 @@ void hak_py_retire(void)
     struct hak_heap *heap = __atomic_load_n(&hak_py.heap, __ATOMIC_ACQUIRE);
 
     if (HAK_UNLIKELY(heap != NULL) && is_main()) {
-        __atomic_store_n(&hak_py.heap, NULL, __ATOMIC_RELEASE);
+        hak_py_loan_await();
+        heap = __atomic_exchange_n(&hak_py.heap, NULL, __ATOMIC_ACQ_REL);
+    } else {
+        heap = NULL;
+    }
+    if (HAK_UNLIKELY(heap != NULL)) {
         hak_thread_adopt(heap);
     }
 }

@@ -160,6 +160,24 @@ static bool put_limit(PyObject *dict)
                                              : "served"));
 }
 
+/* What the lanes hold for blocks, and how it goes back. */
+static bool put_held(PyObject *dict, const hak_stats_t *stats)
+{
+    uint64_t held = stats->tiny_held_bytes + stats->pool_held_bytes +
+                    stats->ace_held_bytes + stats->huge_held_bytes;
+    uint64_t live = stats->tiny_live_bytes + stats->pool_live_bytes +
+                    stats->ace_live_bytes + stats->huge_live_bytes;
+    size_t due = hak_py.started ? hak_range_due_bytes() : 0;
+
+    return put(dict, "held_bytes", number(held)) &&
+           put(dict, "free_bytes", number(held > live ? held - live : 0)) &&
+           put(dict, "due_bytes", number(due)) &&
+           put(dict, "resident_bytes", number(stats->populated_bytes)) &&
+           put(dict, "purged_bytes", number(stats->purged_bytes)) &&
+           put(dict, "returned_bytes", number(stats->purged_bytes)) &&
+           put(dict, "give_back", PyBool_FromLong(hak_py_idle_is_allowed()));
+}
+
 PyObject *hak_py_stats(bool classes)
 {
     static const char *const names[HAK_PY_DOMAINS] = {"raw", "mem", "obj"};
@@ -181,13 +199,7 @@ PyObject *hak_py_stats(bool classes)
         good && put(dict, "live_bytes", PyLong_FromSize_t(hak_py_live())) &&
         put(dict, "peak_bytes", number(atomic_load(&hak_py.peak))) &&
         put(dict, "blocks", number(blocks_of(&stats))) &&
-        put(dict, "held_bytes",
-            number(stats.tiny_held_bytes + stats.pool_held_bytes +
-                   stats.ace_held_bytes + stats.huge_held_bytes)) &&
-        put(dict, "resident_bytes", number(stats.populated_bytes)) &&
-        put(dict, "purged_bytes", number(stats.purged_bytes)) &&
-        put(dict, "returned_bytes", number(stats.purged_bytes)) &&
-        put_limit(dict) &&
+        put_held(dict, &stats) && put_limit(dict) &&
         put(dict, "lanes",
             PyUnicode_FromString(hak_py.most > HAK_LANE_TINY_MAX ? "all"
                                                                  : "tiny")) &&
