@@ -173,9 +173,10 @@ HAK_API void hak_heap_seal_at_fork(hak_heap *heap, bool on);
 
 /*
  * Gives idle memory back to the operating system now: the calling thread's
- * free blocks, those of heaps whose threads have ended, and every slab that
- * nobody uses. Returns the bytes given back. Other threads' heaps and heaps
- * made by hand keep their own free blocks.
+ * free blocks, those of threads that have ended or are seen to sleep in the
+ * kernel, and every slab that nobody uses. Returns the bytes given back. The
+ * heaps of threads that run, and explicit heaps, keep their own free blocks.
+ * Any thread; takes some 50 us for each thread that has a heap.
  */
 HAK_API size_t hak_trim(void);
 
