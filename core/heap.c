@@ -150,19 +150,70 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
     }
 }
 
+/* Keeps in mind what the lanes above Tiny have counted. */
+static void remember_large(const struct hak_heap_counts *counts)
+{
+    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
+    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
+}
+
 /* Keeps in mind what a heap has counted. */
 static void remember(const struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
     hak_heap_count(heap, &counts);
+    remember_large(&counts);
     atomic_fetch_add(&hak_heap_past.allocs, counts.tiny.allocs);
-    atomic_fetch_add(&hak_heap_past.pool_allocs, counts.pool.allocs);
-    atomic_fetch_add(&hak_heap_past.runs_taken, counts.runs_taken);
     atomic_fetch_add(&hak_heap_past.remote_frees, counts.remote_frees);
     atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
     atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
+}
+
+bool hak_heap_is_empty(const struct hak_heap *heap)
+{
+    const struct hak_tiny *tiny = &heap->tiny;
+
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        if (tiny->outbox[i].count != 0) { /* of a ghost's: for who adopts it */
+            return false;
+        }
+    }
+    return tiny->all == HAK_NO_SLAB &&
+           (heap->pool == NULL ||
+            (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0));
+}
+
+/* The state of the lanes above Tiny goes, of which nothing is in use. */
+static void drop_large(struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    remember_large(&counts);
+    heap->tiny.remote_frees += heap->pool->remote_frees;
+    heap->pool = NULL;
+    heap->runs = NULL;
+}
+
+void hak_heap_rest(struct hak_heap *heap)
+{
+    size_t from = HAK_PAGE, end = HAK_HEAP_SLOT;
+
+    if (heap->pool == NULL) {
+        return;
+    }
+    if (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0) {
+        drop_large(heap);
+    } else {
+        hak_pool_rest(heap->pool);
+        from += HAK_PAGE;
+    }
+    if (heap->tiny.nstale > 0) { /* they lie at the slot's end */
+        end -= HAK_PAGE;
+    }
+    hak_os_purge((char *)heap + from, end - from);
 }
 
 /*
