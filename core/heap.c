@@ -109,6 +109,12 @@ static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
     }
 }
 
+/* Blocks that are out of slabs and not in use. */
+static uint64_t rest(int64_t taken, uint64_t live)
+{
+    return taken > (int64_t)live ? (uint64_t)taken - live : 0;
+}
+
 /* The heap may be deleted meanwhile: what points into its slot is read once. */
 HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
                                     struct hak_heap_counts *counts)
@@ -126,6 +132,8 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->tiny.allocs += pops;
         counts->tiny.frees += pops > live ? pops - live : 0;
         counts->tiny.live_bytes += live * hak_tiny_size[c];
+        counts->kept_bytes +=
+            rest(heap->tiny.shelves[c].taken, live) * hak_tiny_size[c];
     }
     counts->remote_frees = heap->tiny.remote_frees;
     counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
@@ -136,6 +144,8 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->pool.allocs += pops;
         counts->pool.frees += pops > live ? pops - live : 0;
         counts->pool.live_bytes += live * hak_pool_classes[c].block;
+        counts->kept_bytes +=
+            rest(pool->shelves[c].taken, live) * hak_pool_classes[c].block;
     }
     if (pool != NULL) {
         counts->remote_frees += pool->remote_frees;
@@ -147,6 +157,7 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
             counts->runs_held += runs->pages[i] != 0;
         }
         counts->runs_bytes = runs->held * HAK_PAGE;
+        counts->kept_bytes += counts->runs_bytes;
     }
 }
 

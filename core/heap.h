@@ -169,6 +169,7 @@ struct hak_heap_counts {
     struct hak_lane_figures tiny, pool;         /* without peaks */
     uint64_t runs_taken, runs_held, runs_bytes; /* of the cache of ACE runs */
     uint64_t remote_frees, sealed_bytes;
+    uint64_t kept_bytes; /* of free blocks in bins and that cache */
 };
 /* Any thread, while the heap's owner works on it or deletes it. */
 void hak_heap_count(const struct hak_heap *heap,

@@ -90,6 +90,7 @@ static HAK_NOINLINE bool admit_slow(struct hak_heap *heap, size_t size)
     if (heap->live <= heap->gate && size <= heap->gate - heap->live) {
         return true;
     }
+    hak_heap_collect(heap); /* who is at the limit needs what it keeps least */
     heap->limit_refused++;
     return false;
 }
@@ -98,6 +99,25 @@ static bool admit(struct hak_heap *heap, size_t size)
 {
     return HAK_LIKELY(heap->live + size <= heap->gate) ||
            admit_slow(heap, size);
+}
+
+/*
+ * From the lanes once more, after they were refused memory: what the heap's
+ * bins hold, and whatever else is free, may make room.
+ */
+static HAK_NOINLINE void *again(struct hak_heap *heap, size_t size)
+{
+    enum hak_reason reason;
+    bool zero;
+
+    if (heap->tiny.id == 0 || hak_heap_is_empty(heap)) { /* holds nothing */
+        return NULL;
+    }
+    hak_heap_trim(heap);
+    return size <= HAK_TINY_MAX_SIZE
+               ? hak_tiny_alloc(&heap->tiny,
+                                hak_tiny_class_16[hak_tiny_index(size)])
+               : hak_large_alloc(heap, 16, size, &zero, &reason);
 }
 
 /* From the system, for this heap. */
@@ -131,6 +151,9 @@ static HAK_NOINLINE void *heap_large(struct hak_heap *heap, size_t size)
         return NULL;
     }
     p = hak_large_alloc(heap, 16, size, &zero, &reason);
+    if (HAK_UNLIKELY(p == NULL && reason == HAK_REASON_MEMORY)) {
+        p = again(heap, size);
+    }
     if (HAK_UNLIKELY(p == NULL)) {
         return heap_system(heap, size, reason);
     }
@@ -156,6 +179,9 @@ void *hak_heap_malloc(hak_heap *heap, size_t size)
         return NULL;
     }
     p = hak_tiny_alloc(&heap->tiny, class);
+    if (HAK_UNLIKELY(p == NULL)) {
+        p = again(heap, size);
+    }
     if (HAK_UNLIKELY(p == NULL)) {
         return heap_system(heap, size, HAK_REASON_MEMORY);
     }

@@ -374,6 +374,7 @@ static void expect_rest(size_t size, size_t pages)
     cr_assert_eq(unit_stats().heaps_parked, pages != 0);
     if (pages != 0) {
         cr_assert_leq(hak_os_resident(heap, HAK_HEAP_SLOT), pages * HAK_PAGE);
+        cr_assert_eq(unit_stats().heaps_parked_bytes, pages * HAK_PAGE);
         tiny_check(&heap->tiny);
     }
     hak_free(left);
