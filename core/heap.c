@@ -109,6 +109,12 @@ static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
     }
 }
 
+/* Blocks that are out of slabs and not in use. */
+static uint64_t rest(int64_t taken, uint64_t live)
+{
+    return taken > (int64_t)live ? (uint64_t)taken - live : 0;
+}
+
 /* The heap may be deleted meanwhile: what points into its slot is read once. */
 HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
                                     struct hak_heap_counts *counts)
@@ -126,6 +132,8 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->tiny.allocs += pops;
         counts->tiny.frees += pops > live ? pops - live : 0;
         counts->tiny.live_bytes += live * hak_tiny_size[c];
+        counts->kept_bytes +=
+            rest(heap->tiny.shelves[c].taken, live) * hak_tiny_size[c];
     }
     counts->remote_frees = heap->tiny.remote_frees;
     counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
@@ -136,6 +144,8 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->pool.allocs += pops;
         counts->pool.frees += pops > live ? pops - live : 0;
         counts->pool.live_bytes += live * hak_pool_classes[c].block;
+        counts->kept_bytes +=
+            rest(pool->shelves[c].taken, live) * hak_pool_classes[c].block;
     }
     if (pool != NULL) {
         counts->remote_frees += pool->remote_frees;
@@ -147,7 +157,15 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
             counts->runs_held += runs->pages[i] != 0;
         }
         counts->runs_bytes = runs->held * HAK_PAGE;
+        counts->kept_bytes += counts->runs_bytes;
     }
+}
+
+/* Keeps in mind what the lanes above Tiny have counted. */
+static void remember_large(const struct hak_heap_counts *counts)
+{
+    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
+    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
 }
 
 /* Keeps in mind what a heap has counted. */
@@ -156,13 +174,57 @@ static void remember(const struct hak_heap *heap)
     struct hak_heap_counts counts;
 
     hak_heap_count(heap, &counts);
+    remember_large(&counts);
     atomic_fetch_add(&hak_heap_past.allocs, counts.tiny.allocs);
-    atomic_fetch_add(&hak_heap_past.pool_allocs, counts.pool.allocs);
-    atomic_fetch_add(&hak_heap_past.runs_taken, counts.runs_taken);
     atomic_fetch_add(&hak_heap_past.remote_frees, counts.remote_frees);
     atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
     atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
+}
+
+bool hak_heap_is_empty(const struct hak_heap *heap)
+{
+    const struct hak_tiny *tiny = &heap->tiny;
+
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        if (tiny->outbox[i].count != 0) { /* of a ghost's: for who adopts it */
+            return false;
+        }
+    }
+    return tiny->all == HAK_NO_SLAB &&
+           (heap->pool == NULL ||
+            (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0));
+}
+
+/* The state of the lanes above Tiny goes, of which nothing is in use. */
+static void drop_large(struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    remember_large(&counts);
+    heap->tiny.remote_frees += heap->pool->remote_frees;
+    heap->pool = NULL;
+    heap->runs = NULL;
+}
+
+void hak_heap_rest(struct hak_heap *heap)
+{
+    size_t from = HAK_PAGE, end = HAK_HEAP_SLOT;
+
+    if (heap->pool == NULL) {
+        return;
+    }
+    if (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0) {
+        drop_large(heap);
+    } else {
+        hak_pool_rest(heap->pool);
+        from += HAK_PAGE;
+    }
+    if (heap->tiny.nstale > 0) { /* they lie at the slot's end */
+        end -= HAK_PAGE;
+    }
+    hak_os_purge((char *)heap + from, end - from);
 }
 
 /*

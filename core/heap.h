@@ -7,6 +7,7 @@
  * state of the larger lanes and are not touched before those are used.
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
+ *     parked --no block of it is in use any more--> free
  *     free --new---> made (by hand) ----delete--> free
  *     owned, parked --fork, in the child--> parked, or lost if it was caught in
  *                                           a slow path
@@ -42,7 +43,7 @@ struct hak_heap {
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
     /* under the heaps' lock */
-    uint32_t parked_next; /* id, 0: last */
+    uint32_t parked_next, parked_prev; /* ids, 0: none */
     /* the user of a heap made by hand */
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
     size_t gate;  /* `live` may rise to this: the limit less other_bytes */
@@ -116,6 +117,16 @@ HAK_INLINE bool hak_heap_is_busy(const struct hak_heap *heap)
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
 void hak_heap_collect(struct hak_heap *heap);
 
+/*
+ * For a heap that was collected and has no user: whether no block of it is in
+ * use, so that nobody can send it one, and it has none to send. If not, it gives
+ * back what its
+ * slot has resident beyond what they need: all but the first page, and the second
+ * if there are blocks of Pool's.
+ */
+bool hak_heap_is_empty(const struct hak_heap *heap);
+void hak_heap_rest(struct hak_heap *heap);
+
 /* Everything that the heap keeps together is brought down to what it may. */
 void hak_heap_shed(struct hak_heap *heap);
 
@@ -159,6 +170,7 @@ struct hak_heap_counts {
     struct hak_lane_figures tiny, pool;         /* without peaks */
     uint64_t runs_taken, runs_held, runs_bytes; /* of the cache of ACE runs */
     uint64_t remote_frees, sealed_bytes;
+    uint64_t kept_bytes; /* of free blocks in bins and that cache */
 };
 /* Any thread, while the heap's owner works on it or deletes it. */
 void hak_heap_count(const struct hak_heap *heap,

@@ -91,6 +91,7 @@ static HAK_NOINLINE bool admit_slow(struct hak_heap *heap, size_t size)
     if (heap->live <= heap->gate && size <= heap->gate - heap->live) {
         return true;
     }
+    hak_heap_collect(heap); /* who is at the limit needs what it keeps least */
     heap->limit_refused++;
     return false;
 }

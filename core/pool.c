@@ -48,6 +48,13 @@ void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
     lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
 }
 
+void hak_pool_rest(struct hak_pool *pool)
+{
+    hak_pool_busy(pool, true);
+    lay_out(pool, HAK_POOL_STACK_SHORT);
+    hak_pool_busy(pool, false);
+}
+
 void hak_pool_release(struct hak_pool *pool)
 {
     uint32_t all = pool->all;

@@ -120,6 +120,12 @@ void hak_pool_collect(struct hak_pool *pool);
  */
 void hak_pool_trim(struct hak_pool *pool);
 
+/*
+ * For a pool whose bins are empty and that nobody uses: from here on its stacks
+ * need only the page of the rest, until it is used again and has grown.
+ */
+void hak_pool_rest(struct hak_pool *pool);
+
 /* ---- the fork seal: pool_seal.c ------------------------------------------ */
 
 /* Empties the bins and seals every span with a block in use. */

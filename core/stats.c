@@ -108,6 +108,7 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
     stats->remote_frees += counts.remote_frees;
     stats->limit_refused += heap->limit_refused;
     stats->sealed_bytes += counts.sealed_bytes;
+    stats->kept_bytes += counts.kept_bytes;
 }
 
 static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
@@ -121,6 +122,10 @@ static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
         }
         stats->heaps += state != HAK_HEAP_PARKED;
         stats->heaps_parked += state == HAK_HEAP_PARKED;
+        if (state == HAK_HEAP_PARKED) { /* see hak_heap_rest */
+            stats->heaps_parked_bytes +=
+                heap->pool != NULL ? 2 * HAK_PAGE : HAK_PAGE;
+        }
         add_heap(stats, heap);
     }
 }

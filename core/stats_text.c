@@ -185,9 +185,9 @@ static void add_memory(struct text *text, const hak_stats_t *stats)
         stats->limit_bytes != 0 ? bytes(stats->limit_bytes).text : "none",
         bytes(stats->limit_used_bytes).text,
         number(stats->pressure_events).text, number(stats->limit_purges).text);
-    add(text, "heaps    %s in use, %s parked, %s slabs\n",
+    add(text, "heaps    %s in use, %s parked, %s slabs, %s in bins\n",
         number(stats->heaps).text, number(stats->heaps_parked).text,
-        number(stats->slabs).text);
+        number(stats->slabs).text, bytes(stats->kept_bytes).text);
     add(text, "work     %s refills, %s flushes, %s remote frees\n",
         number(stats->refills).text, number(stats->flushes).text,
         number(stats->remote_frees).text);

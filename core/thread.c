@@ -51,6 +51,48 @@ static void send_all(struct hak_heap *heap)
     }
 }
 
+/* In front of the list of parked heaps. */
+static void list_add(struct hak_heap *heap)
+{
+    heap->parked_prev = 0;
+    heap->parked_next = parked;
+    if (parked != 0) {
+        ((struct hak_heap *)hak_range_heap(parked))->parked_prev =
+            heap->tiny.id;
+    }
+    parked = heap->tiny.id;
+}
+
+static void list_drop(struct hak_heap *heap)
+{
+    struct hak_heap *next = hak_range_heap(heap->parked_next);
+    struct hak_heap *before = hak_range_heap(heap->parked_prev);
+
+    if (heap->parked_next != 0) {
+        next->parked_prev = heap->parked_prev;
+    }
+    if (heap->parked_prev != 0) {
+        before->parked_next = heap->parked_next;
+    } else {
+        parked = heap->parked_next;
+    }
+}
+
+/*
+ * A parked heap was collected. One without a block in use has no slab, so
+ * nobody can send it anything: it ends. (Who has just sent its last block still
+ * reads its state, in a slot that stays mapped.)
+ */
+static bool end_if_empty(struct hak_heap *heap)
+{
+    HAK_HELD(&lock);
+    if (!hak_heap_is_empty(heap)) {
+        return false;
+    }
+    hak_heap_destroy(heap);
+    return true;
+}
+
 /* Caller holds `lock`. */
 static void park_locked(struct hak_heap *heap)
 {
@@ -59,8 +101,10 @@ static void park_locked(struct hak_heap *heap)
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
-    heap->parked_next = parked;
-    parked = heap->tiny.id;
+    if (!end_if_empty(heap)) {
+        hak_heap_rest(heap);
+        list_add(heap);
+    }
 }
 
 static void park(struct hak_heap *heap)
@@ -123,6 +167,10 @@ void hak_heap_sent_slow(uint32_t id)
     hak_lock_take(&lock);
     if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
         hak_heap_collect(heap);
+        if (hak_heap_is_empty(heap)) {
+            list_drop(heap);
+            end_if_empty(heap);
+        }
     }
     hak_lock_drop(&lock);
 }
@@ -203,8 +251,7 @@ static void mend(void)
         struct hak_heap *heap = hak_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_PARKED && is_sound(heap)) {
-            heap->parked_next = parked;
-            parked = id;
+            list_add(heap);
         }
     }
 }
@@ -281,7 +328,7 @@ static struct hak_heap *adopt_locked(void)
     HAK_POINT("adopt");
     if (parked != 0) {
         heap = hak_range_heap(parked);
-        parked = heap->parked_next;
+        list_drop(heap);
         heap->keeper = hak_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
     }
@@ -385,8 +432,12 @@ static void each_idle(void (*work)(struct hak_heap *heap))
         struct hak_heap *heap = hak_range_heap(id);
 
         HAK_HELD(&lock);
-        work(heap);
         id = heap->parked_next;
+        work(heap);
+        if (hak_heap_is_empty(heap)) {
+            list_drop(heap);
+            end_if_empty(heap);
+        }
     }
     hak_lock_drop(&lock);
 }

@@ -118,6 +118,24 @@ Test(allowance, with_the_sizes_of_pool)
     expect_little();
 }
 
+Test(allowance, statistics_tell_bins_from_what_is_in_use)
+{
+    hak_stats_t stats;
+
+    fill(10000, 4000);
+    free_all(5000);
+    stats = unit_stats();
+    cr_assert_eq(stats.kept_bytes, kept(hak_self));
+    for (size_t i = 5000; i < 10000; i++) {
+        hak_free(blocks[i]);
+    }
+    stats = unit_stats();
+    cr_assert_eq(stats.tiny_live_bytes + stats.pool_live_bytes, 0);
+    cr_assert_eq(stats.kept_bytes, kept(hak_self));
+    hak_trim();
+    cr_assert_eq(unit_stats().kept_bytes, 0);
+}
+
 Test(allowance, runs_of_ace_count)
 {
     for (size_t i = 0; i < 16; i++) {

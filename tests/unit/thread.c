@@ -74,7 +74,7 @@ Test(thread, a_thousand_threads_in_turn_share_one_heap)
     }
     stats = unit_stats();
     cr_assert_eq(stats.heaps, 1);
-    cr_assert_eq(stats.heaps_parked, 1);
+    cr_assert_eq(stats.heaps_parked, 0, "it ends with each");
     cr_assert_eq(hak_range_heap_count(), 2);
     cr_assert_eq(stats.tiny_live_bytes, 0);
     cr_assert_leq(stats.slabs, 1, "only the main thread's may stay");
@@ -113,7 +113,7 @@ Test(thread, heaps_are_bounded_by_the_threads_at_once)
         }
         cr_assert_eq(hak_range_heap_count(), AT_ONCE);
         cr_assert_eq(unit_stats().heaps, 0);
-        cr_assert_eq(unit_stats().heaps_parked, AT_ONCE);
+        cr_assert_eq(unit_stats().heaps_parked, 0);
         cr_assert_eq(unit_stats().slabs, 0);
     }
 }
@@ -211,13 +211,16 @@ Test(thread, a_heap_made_by_hand_is_adopted)
     hak_free(p);
     hak_trim();
     cr_assert_eq(unit_stats().tiny_live_bytes, 0);
-    cr_assert_eq(unit_stats().heaps_parked, 1);
+    cr_assert_eq(unit_stats().heaps_parked, 0, "with its last block it ended");
     cr_assert_eq(hak_range_heap_count(), 2);
 }
+
+static void *left;
 
 static void *adopt_and_end(void *arg)
 {
     hak_thread_adopt(arg);
+    left = hak_malloc(1);
     return NULL;
 }
 
@@ -234,6 +237,7 @@ Test(thread, an_adopted_heap_is_parked_at_the_thread_s_end)
     hak_free(hak_malloc(1));
     cr_assert_eq(hak_self, made);
     cr_assert_eq(hak_range_heap_count(), 1);
+    hak_free(left);
 }
 
 /* A thread that ends sends what its outboxes hold. */
@@ -337,8 +341,85 @@ Test(thread, nothing_is_lost_when_threads_come_and_go)
     cr_assert_eq(stats.tiny_allocs, stats.tiny_frees);
     cr_assert_eq(stats.slabs, 0);
     cr_assert_leq(hak_range_heap_count(), AT_ONCE + 1);
-    for (uint32_t id = 1; id <= hak_range_heap_count(); id++) {
-        tiny_check(hak_range_heap(id));
+    cr_assert_eq(stats.heaps_parked, 0);
+    tiny_check(&hak_self->tiny);
+}
+
+/* ---- what ended threads keep -------------------------------------------------- */
+
+/* Uses every lane, and leaves one block of the size that *arg points to. */
+static void *use_all_and_leave(void *arg)
+{
+    size_t size = *(size_t *)arg;
+
+    for (size_t n = 16; n < 300000; n = n * 3 / 2) {
+        char *p = hak_malloc(n);
+
+        memset(p, 1, n);
+        hak_free(p);
+    }
+    left = size != 0 ? hak_malloc(size) : NULL;
+    *(size_t *)arg = hak_self->tiny.id;
+    return NULL;
+}
+
+static void expect_rest(size_t size, size_t pages)
+{
+    struct hak_heap *heap;
+    size_t arg = size;
+
+    hak_free(hak_malloc(1));
+    unit_in_thread(use_all_and_leave, &arg);
+    heap = hak_range_heap((uint32_t)arg);
+    cr_assert_eq(unit_stats().heaps_parked, pages != 0);
+    if (pages != 0) {
+        cr_assert_leq(hak_os_resident(heap, HAK_HEAP_SLOT), pages * HAK_PAGE);
+        cr_assert_eq(unit_stats().heaps_parked_bytes, pages * HAK_PAGE);
+        tiny_check(&heap->tiny);
+    }
+    hak_free(left);
+    hak_trim(); /* sends it */
+    cr_assert_eq(unit_stats().heaps_parked, 0, "gone with its last block");
+    cr_assert_eq(hak_os_resident(heap, HAK_HEAP_SLOT), 0);
+    cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_FREE);
+    cr_assert_eq(unit_stats().pool_allocs, unit_stats().pool_frees);
+}
+
+Test(thread, an_ended_thread_without_blocks_leaves_nothing)
+{
+    expect_rest(0, 0);
+}
+
+Test(thread, a_parked_heap_keeps_a_page)
+{
+    expect_rest(100, 1);
+}
+
+Test(thread, with_blocks_of_pool_it_keeps_two)
+{
+    expect_rest(5000, 2);
+}
+
+static void *adopt_and_use(void *arg)
+{
+    size_t none = 0;
+    void *before = left;
+
+    use_all_and_leave(&none);
+    NEED(none == *(size_t *)arg);
+    hak_free(before);
+    return NULL;
+}
+
+/* What was dropped is made anew by who adopts it. */
+Test(thread, an_adopted_heap_has_all_lanes_again)
+{
+    for (size_t size = 100; size < 20000; size *= 7) {
+        size_t arg = size;
+
+        unit_in_thread(use_all_and_leave, &arg);
+        unit_in_thread(adopt_and_use, &arg);
+        cr_assert_eq(unit_stats().heaps_parked, 0);
     }
 }
 
@@ -386,7 +467,7 @@ Test(thread, late_requests_are_served_by_the_system)
     cr_assert_eq(stats.fallback_exited, 5);
     cr_assert_eq(stats.fallback_large, 0);
     cr_assert_eq(stats.system_live, 4);
-    cr_assert_eq(stats.heaps_parked, 1);
+    cr_assert_eq(stats.heaps_parked, 0);
     for (int i = 0; i < 4; i++) {
         cr_assert_eq(late_blocks[i][39], i == 1 ? 1 : i);
         hak_free(late_blocks[i]);
@@ -742,8 +823,9 @@ static void *adopt(void *arg)
 static void adopt_outbox(void *arg)
 {
     (void)arg;
-    unit_in_thread(adopt, NULL);
     NEED(unit_stats().heaps_parked == 1);
+    unit_in_thread(adopt, NULL);
+    NEED(unit_stats().heaps_parked == 0);
     hak_trim();
     NEED(hak_self->tiny.remote_frees == 30);
     tiny_check(&hak_self->tiny);
