@@ -294,7 +294,8 @@ http {{
     fastcgi_temp_path fast; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     server {{ listen 127.0.0.1:{port}; root {root};
         location /big {{ proxy_pass http://127.0.0.1:{port}/words;
-            proxy_set_header Accept-Encoding ''; proxy_buffers 32 16k; }}
+            proxy_set_header Accept-Encoding ''; proxy_buffers 16 32k;
+            proxy_max_temp_file_size 0; }}
     }}
 }}
 """
