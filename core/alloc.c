@@ -125,8 +125,8 @@ static void *make_zero(void *p, size_t size)
 }
 
 /* hak_lane_alloc but for the seal: `size` has room for it. */
-static void *place(size_t alignment, size_t size, bool zero,
-                   enum hak_reason *reason)
+HAK_INLINE void *place(size_t alignment, size_t size, bool zero,
+                       enum hak_reason *reason)
 {
     struct hak_heap *heap;
     bool is_zero = false;
@@ -170,16 +170,25 @@ static struct hak_heap *heap_to_free(void)
     return hak_thread_heap(&reason);
 }
 
+/* There was no memory: once more, when all that is free has gone back. */
+static HAK_COLD void *at_last(size_t alignment, size_t size, bool zero,
+                              enum hak_reason *reason)
+{
+    void *p = NULL;
+
+    if (*reason == HAK_REASON_MEMORY && hak_relief(NULL, size)) {
+        p = place(alignment, hak_hard_grow(size), zero, reason);
+    }
+    return hak_lane_close(p, size);
+}
+
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
                      enum hak_reason *reason)
 {
     void *p = place(alignment, hak_hard_grow(size), zero, reason);
 
-    if (HAK_UNLIKELY(p == NULL) && *reason == HAK_REASON_MEMORY &&
-        hak_relief(NULL, size)) {
-        p = place(alignment, hak_hard_grow(size), zero, reason);
-    }
-    return hak_lane_close(p, size);
+    return HAK_LIKELY(p != NULL) ? hak_lane_close(p, size)
+                                 : at_last(alignment, size, zero, reason);
 }
 
 /* hak_lane_free of a block whose seal was looked at, or has none. */

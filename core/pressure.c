@@ -22,6 +22,7 @@ enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 struct hak_pressure hak_pressure = {
     .limit = SIZE_MAX,
     .look_at = LOOK_FIRST,
+    .heed_at = LOOK_FIRST,
     .runs_most = HAK_PRESSURE_RUNS,
 };
 
@@ -132,6 +133,13 @@ static size_t limit_of(size_t of)
     return SIZE_MAX;
 }
 
+/* So many bytes held ask for a look; under pressure slow paths always ask. */
+static void look_next_at(size_t held)
+{
+    atomic_store(&hak_pressure.look_at, held);
+    atomic_store(&hak_pressure.heed_at, hak_pressure_near() ? 0 : held);
+}
+
 void hak_limit_start(void)
 {
     struct hak_cgroup_state state = {.limit = SIZE_MAX};
@@ -145,8 +153,7 @@ void hak_limit_start(void)
     }
     limit = limit_of(state.limit);
     atomic_store(&hak_pressure.limit, limit);
-    atomic_store(&hak_pressure.look_at,
-                 hak_min(LOOK_FIRST, limit / 100 * NEAR_FROM));
+    look_next_at(hak_min(LOOK_FIRST, limit / 100 * NEAR_FROM));
     end();
 }
 
@@ -242,7 +249,7 @@ static void look(uint32_t now, size_t want)
                                  ? LOOK_TIME_FREE
                                  : LOOK_TIME);
     atomic_store(&looked, hak_some_time(now));
-    atomic_store(&hak_pressure.look_at, hak_limit_used() + step(&state, limit));
+    look_next_at(hak_limit_used() + step(&state, limit));
 }
 
 void hak_pressure_on_round(void (*lanes)(void))

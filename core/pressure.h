@@ -49,6 +49,7 @@ enum hak_charged { HAK_CHARGED_ACE, HAK_CHARGED_HUGE, HAK_CHARGES };
 struct hak_pressure {
     _Atomic(size_t) limit;   /* HAKMEM_LIMIT in bytes; SIZE_MAX: none */
     _Atomic(size_t) look_at; /* so much held asks for a look */
+    _Atomic(size_t) heed_at; /* the same; 0 under pressure: see relief.h */
     atomic_bool near;        /* under pressure */
     /* pages that a heap's cache of ACE's runs may hold: none under pressure */
     _Atomic(uint32_t) runs_most;

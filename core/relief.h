@@ -22,10 +22,8 @@ void hak_relief_round(struct hak_heap *heap, uint32_t now, size_t want);
 /* Whether that has something to do. */
 HAK_INLINE bool hak_relief_wanted(size_t want)
 {
-    return hak_pressure_near() ||
-           hak_limit_used() + want >=
-               atomic_load_explicit(&hak_pressure.look_at,
-                                    memory_order_relaxed);
+    return hak_limit_used() + want >=
+           atomic_load_explicit(&hak_pressure.heed_at, memory_order_relaxed);
 }
 
 /*

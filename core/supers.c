@@ -460,6 +460,10 @@ static size_t make_resident(uint32_t number, size_t have, size_t want,
 {
     size_t more = 0;
 
+    if (HAK_LIKELY(want <= HAK_SLAB_SIZE)) { /* no other slab is touched */
+        hak_range_slab(number)->populated = (uint32_t)(mark ? want : have);
+        return want - have;
+    }
     for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
          at += HAK_SLAB_SIZE) {
         uint32_t *populated =
