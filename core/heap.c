@@ -49,6 +49,19 @@ void hak_heap_collect(struct hak_heap *heap)
     }
 }
 
+size_t hak_heap_sweep(struct hak_heap *heap)
+{
+    size_t bytes = 0;
+
+    hak_heap_collect(heap);
+    if (heap->pool != NULL) {
+        hak_pool_busy(heap->pool, true);
+        bytes += hak_pool_sweep(heap->pool, true);
+        hak_pool_busy(heap->pool, false);
+    }
+    return bytes;
+}
+
 void hak_heap_seal_slabs(struct hak_heap *heap)
 {
     if (heap->tiny.id == 0) { /* there is no range */

@@ -95,6 +95,13 @@ HAK_INLINE uint32_t hak_heap_owner(const struct hak_heap *heap)
 void hak_heap_collect(struct hak_heap *heap);
 
 /*
+ * The same, and gives back the pages of slabs in use that hold no block in use:
+ * what touches them again faults. For a heap that is idle, or told to trim.
+ * Returns the bytes of such pages.
+ */
+size_t hak_heap_sweep(struct hak_heap *heap);
+
+/*
  * Seals the heap's slabs: see tiny.h, pool.h. Its cached runs of ACE's go back
  * to their lane, which needs no seal: it gives out whole pages, and a page that
  * is written to for the first time costs the same wherever it lies.

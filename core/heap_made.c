@@ -364,10 +364,12 @@ void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
 
 size_t hak_heap_trim(hak_heap *heap)
 {
+    size_t bytes;
+
     hak_heap_seal_count(heap);
-    hak_heap_collect(heap);
+    bytes = hak_heap_sweep(heap);
     settle(heap);
-    return hak_ace_trim() + hak_range_purge();
+    return bytes + hak_ace_trim() + hak_range_purge();
 }
 
 HAK_INSIDE(hak_inside_heap_new, hak_heap_new);

@@ -157,9 +157,7 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     }
     span = hak_range_slab(number);
     span->bits = span->ready = 0;
-    if (HAK_HARD) {
-        span->held = 0;
-    }
+    span->held = 0;
     atomic_store_explicit(&span->remote, 0, memory_order_relaxed);
     span->block = hak_pool_classes[class].block;
     span->class = (uint8_t)(HAK_TAG_POOL + class);
@@ -294,11 +292,13 @@ static bool fill(struct hak_pool *pool, unsigned class)
     struct hak_slab *span = hak_range_slab(number);
     int32_t most = (int32_t)hak_min((size_t)budget(pool, class), REFILL_MOST);
     void *blocks[REFILL_MOST];
+    uint64_t before;
     int32_t n = 0;
 
     if (number == HAK_NO_SLAB) {
         return false;
     }
+    before = span->bits;
     for (; n < most && span->bits != 0; n++) {
         unsigned index = (unsigned)__builtin_ctzll(span->bits);
 
@@ -306,6 +306,9 @@ static bool fill(struct hak_pool *pool, unsigned class)
         span->bits &= span->bits - 1;
     }
     shelf->taken += n;
+    if (HAK_UNLIKELY(pool->swept)) {
+        hak_pool_wake(pool, number, before & ~span->bits);
+    }
     if (HAK_HARD) {
         shuffle(blocks, (uint32_t)n);
     }
@@ -541,6 +544,7 @@ static void heed_slow(struct hak_pool *pool)
     } else if (hak_tick_reached(now, pool->idle_at)) {
         pool->idle_at = now + delay / 2;
         give_idle(pool);
+        hak_pool_sweep(pool, false);
     }
     hak_range_tick(now);
 }

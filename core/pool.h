@@ -22,6 +22,8 @@
  *   - a span is in the open list exactly if bits != 0 or ready lacks some of
  *     the span's blocks;
  *   - a span is in the inbox, or about to be, exactly if remote != 0;
+ *   - a page that is gone (range.h) lies in blocks of `bits` alone, or behind
+ *     the last; `swept` is set if there may be any;
  *   - a sealed span (range.h) is in no open list and none of its blocks in a
  *     bin: a free sets its bit, and with all bits set the span is given back.
  * The owner works on all but remote, inbox_next and the inbox.
@@ -65,6 +67,7 @@ struct hak_pool {
     uint32_t nsealed; /* of those that are */
     uint32_t idle_at; /* when bins are next emptied */
     bool alert;       /* free memory waits to go back: look often */
+    bool swept;       /* pages of spans in use have gone */
     uint64_t remote_frees;
     uint64_t remote_bytes; /* freed by others since it was last set to 0 */
     /* any thread */
@@ -106,6 +109,18 @@ void hak_pool_collect(struct hak_pool *pool);
 /* Collects, empties the bins and gives back every span without a block in use.
  */
 void hak_pool_trim(struct hak_pool *pool);
+
+/* ---- pages of spans in use: pool_pages.c --------------------------------- */
+
+/*
+ * Gives back the pages of spans that lie in free blocks; if not `all`, then of
+ * blocks that were free at the last call already, and those of some hundred
+ * spans at the most. The bytes. The caller marks itself as busy. O(spans).
+ */
+size_t hak_pool_sweep(struct hak_pool *pool, bool all);
+
+/* The blocks `bits` of a span, of a pool with `swept`, leave it for the bin. */
+void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits);
 
 /* ---- the fork seal: pool_seal.c ------------------------------------------ */
 

@@ -31,7 +31,8 @@
  *
  * range.c has the window and the tags; slots.c the heap slots; claims.c the
  * superslabs' mappings; supers.c who has which slab, wholes.c which superslab;
- * purge.c gives memory back to the system after a while.
+ * purge.c gives memory back to the system after a while, pages.[ch] pages of
+ * slabs in use.
  */
 #ifndef HAK_RANGE_H
 #define HAK_RANGE_H
@@ -88,7 +89,7 @@ enum hak_lane {
 
 /*
  * The descriptor of a slab; one cache line. A span is described by its first
- * slab; of the others only `populated` means something. ACE and
+ * slab; of the others only `populated` and `gone` mean something. ACE and
  * Huge lay structs of their own over the descriptors of a superslab they have.
  */
 struct hak_slab {
@@ -99,11 +100,16 @@ struct hak_slab {
             uint32_t nfree;         /* how many those are */
             uint32_t carved;        /* blocks that were ever handed out */
             uint32_t capacity;      /* blocks that fit */
+            uint16_t ngone;         /* free blocks that touch a page gone */
+            uint16_t swept;         /* what tiny_pages.c has seen last */
         };
         struct {            /* Pool: a bit for each block of the span */
             uint64_t bits;  /* free blocks */
             uint64_t ready; /* blocks that were ever free */
-            uint64_t held;  /* hardened build: blocks in the bin */
+            union {
+                uint64_t held; /* hardened build: blocks in the bin */
+                uint64_t seen; /* others: free at the last sweep */
+            };
         };
     };
     uint32_t open_next; /* slabs of the class with something free */
@@ -121,6 +127,8 @@ struct hak_slab {
     uint32_t block; /* block size in bytes */
     uint8_t class;  /* the tag's class byte */
     uint8_t slabs;  /* how many make up the span */
+    /* owner thread; 0 while free */
+    uint16_t gone; /* a bit for each page given back to the system: pages.h */
 };
 
 _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");

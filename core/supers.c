@@ -5,6 +5,7 @@
 
 #include "options.h"
 #include "os.h"
+#include "pages.h"
 
 struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
@@ -142,8 +143,11 @@ static void describe(uint32_t i)
         return;
     }
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        hak_range_slab(i * HAK_SUPER_SLABS + n)->populated =
+        struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
+
+        slab->populated =
             (super->warm >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
+        slab->gone = 0;
     }
     super->described = true;
 }
@@ -351,6 +355,22 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
     return number;
 }
 
+/*
+ * Of a free slab `populated` is the most that is resident: pages that are gone
+ * at the end of it don't count, others do, as if they had come back.
+ */
+static void forget_gone(struct hak_slab *slab)
+{
+    uint32_t pages = hak_slab_pages_below(slab->populated) & ~slab->gone;
+    size_t before = hak_slab_resident(slab);
+
+    slab->populated =
+        pages != 0 ? (uint32_t)HAK_PAGE * (uint32_t)(32 - __builtin_clz(pages))
+                   : 0;
+    slab->gone = 0;
+    atomic_fetch_add(&hak_supers_populated, slab->populated - before);
+}
+
 static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
 {
     uint32_t i = number / HAK_SUPER_SLABS;
@@ -362,6 +382,9 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
 
         hak_range_set_tag(n, 0);
         super->used &= ~bit;
+        if (HAK_UNLIKELY(hak_range_slab(n)->gone != 0)) {
+            forget_gone(hak_range_slab(n));
+        }
         if (hak_range_slab(n)->populated > 0) {
             super->warm |= bit;
         }
@@ -521,9 +544,10 @@ static size_t mend_super(uint32_t i)
 
         if ((super->used >> n & 1) == 0) {
             slab->populated = (uint32_t)HAK_SLAB_SIZE;
+            slab->gone = 0;
         }
         /* One that was just taken whole has other things there. */
-        bytes += hak_min(slab->populated, HAK_SLAB_SIZE);
+        bytes += hak_slab_resident(slab);
     }
     super->warm = ~super->used;
     super->described = true;
