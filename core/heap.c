@@ -51,9 +51,12 @@ void hak_heap_collect(struct hak_heap *heap)
 
 size_t hak_heap_sweep(struct hak_heap *heap)
 {
-    size_t bytes = 0;
+    size_t bytes;
 
     hak_heap_collect(heap);
+    hak_tiny_busy(&heap->tiny, true);
+    bytes = hak_tiny_sweep(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
     if (heap->pool != NULL) {
         hak_pool_busy(heap->pool, true);
         bytes += hak_pool_sweep(heap->pool, true);

@@ -39,10 +39,9 @@ struct hak_heap {
     uint64_t keeper; /* the thread's number, see lock.h */
     /* any thread */
     _Atomic(uint32_t) state;
+    uint32_t parked_next; /* id, 0: last; under the heaps' lock */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
-    /* under the heaps' lock */
-    uint32_t parked_next; /* id, 0: last */
     /* the user of a heap made by hand */
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
     size_t gate;  /* `live` may rise to this: the limit less other_bytes */

@@ -225,7 +225,7 @@ static void check_start(const void *p, unsigned class, const char *caller)
     if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, hak_tiny_magic[class]))) {
         hak_lane_check(p, caller);
     }
-    hak_link_refuse(p);
+    hak_tiny_refuse(p);
 }
 
 /*
@@ -243,7 +243,7 @@ static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
         if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
             hak_lane_check(p, caller);
         }
-        hak_link_refuse(p);
+        hak_tiny_refuse(p);
         return class;
     }
     if (byte >= HAK_TAG_TINY_END) {

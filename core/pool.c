@@ -360,8 +360,7 @@ static void put(struct hak_pool *pool, uint32_t number, uint64_t bits,
     }
     span->bits |= bits;
     shelf->taken -= n;
-    if (span->bits == span->ready &&
-        (span->open_next != HAK_NO_SLAB || span->open_prev != HAK_NO_SLAB)) {
+    if (span->bits == span->ready && !hak_slab_is_alone(number)) {
         span_give(pool, number);
     }
 }

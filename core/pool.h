@@ -35,6 +35,7 @@
 #include "hard.h"
 #include "pool_class.h"
 #include "range.h"
+#include "slab_list.h"
 
 /*
  * Places in a bin's stack, its bottom included. Heaps made by hand begin with

@@ -112,9 +112,9 @@ struct hak_slab {
             };
         };
     };
-    uint32_t open_next; /* slabs of the class with something free */
-    uint32_t open_prev;
-    uint32_t all_next; /* every slab or span of the heap's lane */
+    uint32_t open_next;   /* slabs of the class with something free */
+    uint32_t open_before; /* of the first one: the last */
+    uint32_t all_next;    /* every slab or span of the heap's lane */
     uint32_t all_prev;
     /* any thread */
     /* Blocks that other threads freed. Pool: a bit for each; Tiny: how many
@@ -325,62 +325,6 @@ size_t hak_range_populated(void);
  * grown by a good deal more, so that a worker that needs little gets little.
  */
 void hak_range_start_small(void);
-
-/* ---- lists of slabs of one heap ------------------------------------------ */
-
-/* Puts a slab at the front of the list *first of open slabs. */
-HAK_INLINE void hak_slab_open(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    slab->open_prev = HAK_NO_SLAB;
-    slab->open_next = *first;
-    if (*first != HAK_NO_SLAB) {
-        hak_range_slab(*first)->open_prev = number;
-    }
-    *first = number;
-}
-
-HAK_INLINE void hak_slab_close(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    if (slab->open_prev != HAK_NO_SLAB) {
-        hak_range_slab(slab->open_prev)->open_next = slab->open_next;
-    } else {
-        *first = slab->open_next;
-    }
-    if (slab->open_next != HAK_NO_SLAB) {
-        hak_range_slab(slab->open_next)->open_prev = slab->open_prev;
-    }
-}
-
-/* The same for the list of all slabs of a heap's lane. */
-HAK_INLINE void hak_slab_join(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    slab->all_prev = HAK_NO_SLAB;
-    slab->all_next = *first;
-    if (*first != HAK_NO_SLAB) {
-        hak_range_slab(*first)->all_prev = number;
-    }
-    *first = number;
-}
-
-HAK_INLINE void hak_slab_leave(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    if (slab->all_prev != HAK_NO_SLAB) {
-        hak_range_slab(slab->all_prev)->all_next = slab->all_next;
-    } else {
-        *first = slab->all_next;
-    }
-    if (slab->all_next != HAK_NO_SLAB) {
-        hak_range_slab(slab->all_next)->all_prev = slab->all_prev;
-    }
-}
 
 /* ---- sealed slabs --------------------------------------------------------- */
 

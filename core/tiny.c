@@ -131,9 +131,16 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     uint32_t number = shelf->open;
-    uint32_t count = hak_range_slab(number)->nfree;
+    uint32_t count;
 
+    if (HAK_UNLIKELY(hak_range_slab(number)->nfree == 0)) {
+        hak_tiny_slab_wake(tiny, number);
+    }
+    count = hak_range_slab(number)->nfree;
     hak_slab_close(&shelf->open, number);
+    if (HAK_UNLIKELY(hak_range_slab(number)->ngone > 0)) {
+        hak_slab_open_last(&shelf->open, number);
+    }
     head_set(tiny, class, hak_tiny_slab_empty(number), count);
     shelf->taken += count;
 }
@@ -282,7 +289,9 @@ static bool fill(struct hak_tiny *tiny, unsigned class)
     if (tiny->packed && carve_packed(tiny, class)) {
         return true;
     }
-    if (shelf->open != HAK_NO_SLAB) {
+    /* One without a list but pages that are gone comes behind the fresh one. */
+    if (shelf->open != HAK_NO_SLAB && (hak_range_slab(shelf->open)->nfree > 0 ||
+                                       shelf->fresh == HAK_NO_SLAB)) {
         take_open(tiny, class);
         return true;
     }
@@ -419,7 +428,9 @@ static void heed_slow(struct hak_tiny *tiny)
     } else if (hak_tick_reached(now, tiny->idle_at)) {
         tiny->idle_at = hak_some_time(later);
         relieve(tiny);
+        hak_tiny_sweep_begin(tiny, now);
     }
+    hak_tiny_sweep_slice(tiny, now);
     tiny->alert = waiting;
     hak_range_tick(now);
 }

@@ -132,7 +132,7 @@ UNIT void pool_check_open(const struct hak_pool *pool, unsigned class,
         const struct hak_slab *span = hak_range_slab(n);
 
         NEED(span->class == HAK_TAG_POOL + class);
-        NEED(span->open_prev == before);
+        NEED(before == HAK_NO_SLAB || span->open_before == before);
         NEED(span->bits != 0 || span->ready != pool_all_bits(class));
         NEED(++count <= open);
         idle += span->bits == span->ready;
@@ -140,6 +140,8 @@ UNIT void pool_check_open(const struct hak_pool *pool, unsigned class,
         n = span->open_next;
     }
     NEED(count == open);
+    NEED(count == 0 ||
+         hak_range_slab(pool->shelves[class].open)->open_before == before);
     NEED(idle <= 1); /* the others have been given back */
 }
 
