@@ -212,6 +212,29 @@ static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
 }
 
 /*
+ * `units` units of the starter slab, or `least` of them, for a run of the class;
+ * the first. HAK_STARTER_UNITS: it is full, or out of memory.
+ */
+static uint32_t starter_take(struct hak_tiny *tiny, unsigned class,
+                             uint32_t least, uint32_t *units)
+{
+    uint32_t first = HAK_STARTER_UNITS;
+
+    if (HAK_UNLIKELY(tiny->holes)) {
+        first = hak_tiny_starter_hole(tiny, *units);
+        if (first == HAK_STARTER_UNITS && least < *units) {
+            *units = least;
+            first = hak_tiny_starter_hole(tiny, least);
+        }
+    }
+    if (first == HAK_STARTER_UNITS && starter_ready(tiny, class, *units)) {
+        first = tiny->starter_used;
+        tiny->starter_used += *units;
+    }
+    return first;
+}
+
+/*
  * A run of new blocks from the starter slab. False: it is full, or out of
  * memory; from then on the heap takes slabs of one class.
  */
@@ -219,25 +242,27 @@ static bool carve_packed(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     size_t size = hak_tiny_size[class];
-    uint32_t used = tiny->starter_used;
+    size_t left = (HAK_STARTER_UNITS - tiny->starter_used) * HAK_STARTER_UNIT;
+    size_t step = hak_min(shelf->step, CARVE_PACKED_MOST);
     size_t least = hak_round_up(size, HAK_STARTER_UNIT);
-    size_t left = (HAK_STARTER_UNITS - used) * HAK_STARTER_UNIT;
-    size_t bytes = hak_max(hak_min(shelf->step, left), least);
-    size_t units = bytes / HAK_STARTER_UNIT;
-    uint32_t count = (uint32_t)(bytes / size);
+    uint32_t units =
+        (uint32_t)(hak_max(hak_min(step, left), least) / HAK_STARTER_UNIT);
+    uint32_t first =
+        starter_take(tiny, class, (uint32_t)(least / HAK_STARTER_UNIT), &units);
+    uint32_t count = (uint32_t)(units * HAK_STARTER_UNIT / size);
     char *start;
 
-    if (!starter_ready(tiny, class, units)) {
+    if (first == HAK_STARTER_UNITS) {
         tiny->packed = false;
         return false;
     }
-    memset(&tiny->starter_class[used], (int)class, units);
-    tiny->starter_class[used] |= HAK_STARTER_RUN;
-    tiny->starter_used += (uint32_t)units;
-    start = hak_range_slab_start(tiny->starter) + used * HAK_STARTER_UNIT;
+    memset(&tiny->starter_class[first], (int)class, units);
+    tiny->starter_class[first] |= HAK_STARTER_RUN;
+    start = hak_range_slab_start(tiny->starter) + first * HAK_STARTER_UNIT;
     shelf->taken += count;
     head_set(tiny, class, hak_tiny_link_new(start, size, count), count);
-    shelf->step = (uint16_t)hak_min(2 * bytes, CARVE_PACKED_MOST);
+    step = hak_min(2 * units * HAK_STARTER_UNIT, CARVE_PACKED_MOST);
+    shelf->step = (uint16_t)hak_max(shelf->step, step);
     return true;
 }
 

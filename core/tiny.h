@@ -18,7 +18,9 @@
  * small heap then fits on a few pages instead of a page for each class. The
  * starter slab's tag says HAK_TAG_PACKED instead of a class, so that only
  * sized frees (Lua's) find the bin at once; what is flushed of it waits in the
- * class's `loose` list, and the slab stays until the heap ends.
+ * class's `loose` list, and the slab stays until the heap ends. Its runs of
+ * which all blocks wait there can be dissolved (tiny_starter.c); a heap of which
+ * some were is packed again.
  *
  * A heap can be sealed, as a rule around a fork: what its slabs have free is
  * given up, so that parent and child go on sharing their pages, and allocations
@@ -124,11 +126,13 @@ struct hak_tiny {
     uint16_t seldom;       /* the same in a large heap at any time */
     bool quiet;            /* little happens: look at the first occasion */
     uint8_t sweep_class;   /* the class of sweep_slab */
+    bool holes;            /* units below starter_used may be in no run */
     uint32_t looked_at;    /* when a large heap last looked at the time */
     uint32_t idle_at;      /* when bins are next relieved of idle blocks */
     uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
     uint32_t starter_used; /* units carved of it */
-    /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first */
+    /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first; 0xff
+     * of the others */
     uint8_t starter_class[HAK_STARTER_UNITS];
     uint32_t all;        /* first of all slabs */
     uint32_t nslabs;     /* those that are not sealed */

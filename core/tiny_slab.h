@@ -64,6 +64,18 @@ void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now);
 void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number);
 
 /*
+ * tiny_starter.c: gives back the pages of the starter slab, which is not sealed,
+ * that no run with a block in use lies on. The bytes.
+ */
+size_t hak_tiny_starter_sweep(struct hak_tiny *tiny);
+
+/*
+ * Where so many units that were swept lie side by side, their pages usable
+ * again; HAK_STARTER_UNITS: nowhere.
+ */
+uint32_t hak_tiny_starter_hole(struct hak_tiny *tiny, uint32_t units);
+
+/*
  * tiny.c: the class, whose slabs are all sealed, begins anew; its bin becomes
  * stale lists. (The heap may be that of another thread, which a fork stopped
  * between two of its counters: figures may then be off by a block.)
