@@ -25,6 +25,7 @@
 #ifndef HAK_ACE_H
 #define HAK_ACE_H
 
+#include "allowance.h"
 #include "base.h"
 #include "hard.h"
 #include "range.h"
@@ -49,6 +50,9 @@ struct hak_ace_cache {
     uint32_t held;                 /* pages in all */
     uint32_t idle_at;              /* when it is next emptied; 0: not known */
     uint64_t takes;                /* runs given out, ever */
+    struct hak_allowance *allow;   /* the heap's */
+    uint32_t may_hold;             /* pages, as it was last worked out */
+    uint32_t puts;                 /* until it is worked out anew */
 };
 
 /* Hardened build: notes that a run goes into a cache or leaves it. */
@@ -77,6 +81,9 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
  * cache, and was not put there.
  */
 size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner);
+
+/* The same if all that the heap keeps is too much. */
+void hak_ace_cache_shed(struct hak_ace_cache *cache);
 
 /* Frees the runs in the cache. */
 void hak_ace_cache_empty(struct hak_ace_cache *cache);

@@ -11,6 +11,9 @@
 /* A longer run is worth the lock. */
 #define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
 
+/* What a cache may hold is asked for every so many puts. */
+#define BOUND_PUTS 32
+
 void hak_ace_note(const void *run, bool in)
 {
     if (HAK_HARD) {
@@ -44,6 +47,37 @@ static HAK_NOINLINE void make_room(struct hak_ace_cache *cache, uint32_t i,
     drop(cache, i);
 }
 
+/* Notes what the cache holds. */
+static void note(struct hak_ace_cache *cache)
+{
+    cache->allow->kept[HAK_KEEPS_RUNS] = cache->held * (int64_t)HAK_PAGE;
+}
+
+/* Works out what the cache may hold. */
+static void set_bound(struct hak_ace_cache *cache)
+{
+    int64_t rest;
+
+    note(cache);
+    rest = hak_may_keep(cache->allow) - hak_kept(cache->allow) +
+           cache->held * (int64_t)HAK_PAGE;
+    rest = rest > 0 ? rest : 0;
+    cache->may_hold =
+        (uint32_t)(hak_min((size_t)rest, HAK_ACE_CACHE_BYTES) / HAK_PAGE);
+    cache->puts = BOUND_PUTS;
+}
+
+/* Whether `pages` more may be held. */
+static bool may_hold(struct hak_ace_cache *cache, uint32_t pages)
+{
+    if (HAK_UNLIKELY(cache->puts == 0 ||
+                     cache->held + pages > cache->may_hold)) {
+        set_bound(cache);
+    }
+    cache->puts--;
+    return cache->held + pages <= cache->may_hold;
+}
+
 size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
 {
     uint32_t page = hak_ace_run_at(p);
@@ -59,8 +93,11 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     if (cache->pages[i] != 0) {
         make_room(cache, i, p);
     }
-    if (pages > RUN_MOST ||
-        (cache->held + pages) * HAK_PAGE > HAK_ACE_CACHE_BYTES) {
+    if (pages > RUN_MOST) {
+        return 0;
+    }
+    if (HAK_UNLIKELY(!may_hold(cache, pages))) {
+        hak_keep_gave(cache->allow, pages * HAK_PAGE);
         return 0;
     }
     hak_ace_note(p, true);
@@ -75,6 +112,16 @@ void hak_ace_cache_empty(struct hak_ace_cache *cache)
 {
     for (uint32_t i = 0; i < HAK_ACE_CACHE; i++) {
         drop(cache, i);
+    }
+    note(cache);
+}
+
+void hak_ace_cache_shed(struct hak_ace_cache *cache)
+{
+    note(cache);
+    if (hak_kept(cache->allow) > hak_may_keep(cache->allow)) {
+        hak_keep_gave(cache->allow, cache->held * HAK_PAGE);
+        hak_ace_cache_empty(cache);
     }
 }
 

@@ -77,13 +77,19 @@ void hak_heap_look_around(struct hak_heap *heap)
 
 void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
-    hak_tiny_look(&heap->tiny, bin);
-    hak_heap_look_around(heap);
+    hak_heap_look_bin(heap, bin);
+    if (heap->tiny.looks ==
+        0) { /* else the heap is busy, and has just looked */
+        hak_heap_look_around(heap);
+    }
 }
 
 void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
 {
     hak_pool_look(heap->pool, class);
+    if (HAK_UNLIKELY(heap->tiny.allow.over)) {
+        hak_heap_shed(heap);
+    }
     hak_heap_look_around(heap);
 }
 

@@ -33,7 +33,9 @@ void hak_heap_use_large(struct hak_heap *heap)
 
     if (heap->pool == NULL) {
         memset(&large->runs, 0, sizeof(large->runs));
-        hak_pool_init(&large->pool, heap->tiny.id, heap->tiny.direct);
+        large->runs.allow = &heap->tiny.allow;
+        hak_pool_init(&large->pool, &heap->tiny.allow, heap->tiny.id,
+                      heap->tiny.direct);
         heap->runs = &large->runs;
         /* Last: a fork of another thread may copy the heap right here. */
         __atomic_store_n(&heap->pool, &large->pool, __ATOMIC_RELEASE);
@@ -63,6 +65,16 @@ size_t hak_heap_sweep(struct hak_heap *heap)
         hak_pool_busy(heap->pool, false);
     }
     return bytes;
+}
+
+void hak_heap_shed(struct hak_heap *heap)
+{
+    if (heap->pool != NULL) {
+        hak_ace_cache_shed(heap->runs);
+        hak_pool_shed(heap->pool);
+    }
+    hak_tiny_shed(&heap->tiny);
+    heap->tiny.allow.over = false;
 }
 
 void hak_heap_seal_slabs(struct hak_heap *heap)

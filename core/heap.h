@@ -93,6 +93,18 @@ HAK_INLINE uint32_t hak_heap_owner(const struct hak_heap *heap)
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
 void hak_heap_collect(struct hak_heap *heap);
 
+/* Everything that the heap keeps together is brought down to what it may. */
+void hak_heap_shed(struct hak_heap *heap);
+
+/* hak_tiny_look, and whatever else keeps too much. */
+HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
+{
+    hak_tiny_look(&heap->tiny, bin);
+    if (HAK_UNLIKELY(heap->tiny.allow.over)) {
+        hak_heap_shed(heap);
+    }
+}
+
 /*
  * The same, and gives back the pages of slabs in use that hold no block in use:
  * what touches them again faults. For a heap that is idle, or told to trim.

@@ -50,6 +50,7 @@ static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     if (p == NULL) {
         p = hak_ace_alloc(pages, hak_max(alignment, HAK_PAGE),
                           hak_heap_owner(heap), zero);
+        hak_keep_took(&heap->tiny.allow, bytes);
     }
     return owned(heap, p, bytes);
 }

@@ -1,10 +1,10 @@
 /*
  * pool.c - the Pool lane's slow half: refill, flush, spans.
  *
- * Every function but hak_pool_remote_free and the questions about a pointer
- * is called by the one thread that uses the heap.
+ * Every function but the questions about a pointer is called by the one thread
+ * that uses the heap.
  */
-#include "pool.h"
+#include "pool_bin.h"
 
 #include <string.h>
 
@@ -12,20 +12,6 @@
 #include "msg.h"
 #include "options.h"
 #include "os.h"
-
-/*
- * A bin may keep BUDGET_LEAST bytes, up to BUDGET_MOST if that is at most
- * 1/2^BUDGET_SHIFT of the pool's slabs, or 1/2^BUDGET_SHIFT_LARGE of them if
- * that is more, in BLOCKS_LEAST blocks or more; a refill takes at most
- * REFILL_MOST of a span. A batch of blocks of 1 to 8 KB, 4 MB of them, then
- * comes from the bins alone: 7.9 ns each instead of 16.7.
- */
-#define BUDGET_LEAST (256 * HAK_KIB)
-#define BUDGET_SHIFT 2
-#define BUDGET_MOST HAK_MIB
-#define BUDGET_SHIFT_LARGE 5
-#define BLOCKS_LEAST 4
-#define REFILL_MOST 16
 
 /*
  * The page-fault ladder. A span is left to page faults while the process is
@@ -39,52 +25,6 @@
 #define LADDER_MORE HAK_SLAB_SIZE
 #define SMALL HAK_PAGE
 
-/* As in tiny.c: how often bins are looked at while memory waits to go back. */
-#define ALERT_PUSHES 16
-
-_Static_assert(HAK_POOL_STACK_SHORT - 1 <= BLOCKS_LEAST,
-               "a short stack is full before the budget is used up");
-
-/* The most blocks that a bin of the class may hold. */
-static int32_t budget(const struct hak_pool *pool, unsigned class)
-{
-    size_t held = pool->nslabs * HAK_SLAB_SIZE;
-    size_t bytes = hak_min(held >> BUDGET_SHIFT, BUDGET_MOST);
-    size_t blocks;
-
-    if (pool->places == HAK_POOL_STACK_SHORT) { /* every new heap comes here */
-        return HAK_POOL_STACK_SHORT - 1;
-    }
-    bytes = hak_max(hak_max(bytes, BUDGET_LEAST), held >> BUDGET_SHIFT_LARGE);
-    blocks = bytes / hak_pool_classes[class].block;
-    return (int32_t)hak_min(hak_max(blocks, BLOCKS_LEAST), pool->places - 1);
-}
-
-/* The bottom of a bin's stack, which is NULL. */
-static HAK_RACY_READER void **bottom(const struct hak_pool *pool,
-                                     unsigned class)
-{
-    return (void **)&pool->stacks[class * pool->places];
-}
-
-/* Blocks in the bin. */
-static HAK_RACY_READER int32_t count(const struct hak_pool *pool,
-                                     unsigned class)
-{
-    return (int32_t)(pool->top[class] - bottom(pool, class)) - 1;
-}
-
-/* The next look at a bin comes when it is full, or sooner. */
-static void grant(struct hak_pool *pool, unsigned class)
-{
-    int32_t pushes = budget(pool, class) - count(pool, class);
-
-    if (pool->alert && pushes > ALERT_PUSHES) {
-        pushes = ALERT_PUSHES;
-    }
-    pool->left[class] = pool->grant[class] = pushes > 1 ? pushes - 1 : 0;
-}
-
 /* Gives the empty bins stacks of so many places. */
 static void lay_out(struct hak_pool *pool, uint32_t places)
 {
@@ -92,16 +32,18 @@ static void lay_out(struct hak_pool *pool, uint32_t places)
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         /* Beyond short stacks no bottom was ever anything else. */
         if (c * places < HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT) {
-            *bottom(pool, c) = NULL;
+            *hak_stack_bottom(pool, c) = NULL;
         }
-        pool->top[c] = bottom(pool, c) + 1;
-        grant(pool, c);
+        pool->top[c] = hak_stack_bottom(pool, c) + 1;
+        hak_stack_grant(pool, c);
     }
 }
 
-void hak_pool_init(struct hak_pool *pool, uint32_t id, bool small)
+void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
+                   uint32_t id, bool small)
 {
     memset(pool, 0, offsetof(struct hak_pool, stacks));
+    pool->allow = allow;
     pool->tag = id << HAK_TAG_CLASS_BITS | HAK_TAG_POOL;
     lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
 }
@@ -111,36 +53,13 @@ void hak_pool_release(struct hak_pool *pool)
     uint32_t all = pool->all;
 
     pool->all = HAK_NO_SLAB;
-    pool->nslabs = pool->nsealed = 0;
+    pool->nslabs = pool->nsealed = pool->nempty = 0;
     if (all != HAK_NO_SLAB) {
         hak_range_list_give(all, HAK_LANE_POOL);
     }
 }
 
-static void busy(struct hak_pool *pool, bool on)
-{
-    hak_pool_busy(pool, on);
-}
-
 /* ---- spans ---------------------------------------------------------------- */
-
-/* The bits of the first n blocks. */
-static uint64_t first_bits(uint32_t n)
-{
-    return n >= 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1;
-}
-
-static unsigned class_of(const struct hak_slab *span)
-{
-    return span->class - HAK_TAG_POOL;
-}
-
-/* Whether all of a span's blocks are taken, and it belongs in no list. */
-static bool is_full(const struct hak_slab *span)
-{
-    return span->bits == 0 &&
-           span->ready == first_bits(hak_pool_classes[class_of(span)].count);
-}
 
 /* A new span, open, with no block ready. */
 static uint32_t span_take(struct hak_pool *pool, unsigned class)
@@ -169,18 +88,22 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     hak_slab_join(&pool->all, number);
     hak_slab_open(&pool->shelves[class].open, number);
     pool->nslabs += slabs;
+    pool->nempty += slabs; /* for a moment */
+    pool->allow->slabs += (int64_t)(slabs * HAK_SLAB_SIZE);
     return number;
 }
 
-/* Gives back a span of which no block is taken. */
-static void span_give(struct hak_pool *pool, uint32_t number)
+/* Gives back a span of which no block is taken, one of nempty. */
+void hak_span_give(struct hak_pool *pool, uint32_t number)
 {
     struct hak_slab *span = hak_range_slab(number);
-    struct hak_pool_shelf *shelf = &pool->shelves[class_of(span)];
+    struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
 
     hak_slab_close(&shelf->open, number);
     hak_slab_leave(&pool->all, number);
     pool->nslabs -= span->slabs;
+    pool->nempty -= span->slabs;
+    pool->allow->slabs -= (int64_t)(span->slabs * HAK_SLAB_SIZE);
     if (shelf->last == number) {
         shelf->last = HAK_NO_SLAB;
     }
@@ -235,7 +158,7 @@ static size_t ladder_step(const struct hak_pool *pool, unsigned class,
 static bool span_ready(struct hak_pool *pool, uint32_t number)
 {
     struct hak_slab *span = hak_range_slab(number);
-    unsigned class = class_of(span);
+    unsigned class = hak_span_class(span);
     uint32_t have = (uint32_t)__builtin_popcountll(span->ready);
     size_t step =
         ladder_step(pool, class,
@@ -248,8 +171,8 @@ static bool span_ready(struct hak_pool *pool, uint32_t number)
                          step)) {
         return false;
     }
-    span->bits |= first_bits(have + more) & ~span->ready;
-    span->ready = first_bits(have + more);
+    span->bits |= hak_span_first_bits(have + more) & ~span->ready;
+    span->ready = hak_span_first_bits(have + more);
     return true;
 }
 
@@ -284,14 +207,25 @@ HAK_INLINE void shuffle(void **blocks, uint32_t n)
     }
 }
 
+/* Blocks that a refill takes at the most: half of what may be kept. */
+static int32_t refill_most(const struct hak_pool *pool, unsigned class)
+{
+    size_t blocks =
+        (size_t)hak_may_keep(pool->allow) / 2 / hak_pool_classes[class].block;
+    size_t most =
+        hak_min((size_t)hak_stack_budget(pool, class), HAK_STACK_REFILL_MOST);
+
+    return (int32_t)hak_max(hak_min(blocks, most), 1);
+}
+
 /* Moves blocks of the first open span into the empty bin. */
 static bool fill(struct hak_pool *pool, unsigned class)
 {
     uint32_t number = open_ready(pool, class);
     struct hak_pool_shelf *shelf = &pool->shelves[class];
     struct hak_slab *span = hak_range_slab(number);
-    int32_t most = (int32_t)hak_min((size_t)budget(pool, class), REFILL_MOST);
-    void *blocks[REFILL_MOST];
+    int32_t most = refill_most(pool, class);
+    void *blocks[HAK_STACK_REFILL_MOST];
     uint64_t before;
     int32_t n = 0;
 
@@ -299,13 +233,15 @@ static bool fill(struct hak_pool *pool, unsigned class)
         return false;
     }
     before = span->bits;
+    pool->nempty -= span->bits == span->ready ? span->slabs : 0;
     for (; n < most && span->bits != 0; n++) {
         unsigned index = (unsigned)__builtin_ctzll(span->bits);
 
         blocks[n] = hak_range_slab_start(number) + (size_t)index * span->block;
         span->bits &= span->bits - 1;
     }
-    shelf->taken += n;
+    hak_pool_take(pool, class, n);
+    hak_keep_took(pool->allow, (size_t)n * span->block);
     if (HAK_UNLIKELY(pool->swept)) {
         hak_pool_wake(pool, number, before & ~span->bits);
     }
@@ -317,70 +253,59 @@ static bool fill(struct hak_pool *pool, unsigned class)
         hak_pool_note(blocks[n - 1], class, true);
         *pool->top[class]++ = blocks[--n];
     }
-    if (is_full(span)) {
+    if (hak_span_is_full(span)) {
         hak_slab_close(&shelf->open, number);
         shelf->last = number;
     }
     return true;
 }
 
-static void heed(struct hak_pool *pool);
-static void empty(struct hak_pool *pool);
-
 void *hak_pool_refill(struct hak_pool *pool, unsigned class)
 {
     void *p = NULL;
 
-    busy(pool, true);
+    hak_pool_busy(pool, true);
     if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
                      pool->nslabs > GROWN)) {
-        empty(pool);
+        hak_pool_empty(pool);
         lay_out(pool, HAK_POOL_STACK);
     }
     if (HAK_LIKELY(fill(pool, class))) {
         p = hak_pool_pop(pool, class);
-        grant(pool, class);
+        hak_stack_grant(pool, class);
     }
-    heed(pool);
-    busy(pool, false);
+    hak_pool_heed_within(pool);
+    hak_pool_busy(pool, false);
     return p;
 }
 
 /* ---- flush ------------------------------------------------------------------- */
 
 /* n blocks of a span, those of `bits`, are free again. */
-static void put(struct hak_pool *pool, uint32_t number, uint64_t bits,
-                int64_t n)
+void hak_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                  int64_t n)
 {
     struct hak_slab *span = hak_range_slab(number);
-    struct hak_pool_shelf *shelf = &pool->shelves[class_of(span)];
+    struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
 
-    if (is_full(span)) {
+    if (hak_span_is_full(span)) {
         hak_slab_open(&shelf->open, number);
     }
     span->bits |= bits;
-    shelf->taken -= n;
-    if (span->bits == span->ready && !hak_slab_is_alone(number)) {
-        span_give(pool, number);
-    }
-}
+    hak_pool_take(pool, hak_span_class(span), -n);
+    if (span->bits == span->ready) {
+        bool only = hak_slab_is_alone(number);
+        bool few = hak_pool_may_keep_empty(pool, span->slabs);
 
-/* Its owner may be at work, but not on the bit of a block in use. */
-static HAK_RACY_READER enum hak_pool_state state_of(const struct hak_slab *span,
-                                                    uint64_t bit)
-{
-    if ((bit & *(const volatile uint64_t *)&span->ready) == 0) {
-        return HAK_POOL_NEVER;
+        pool->nempty += span->slabs;
+        if (!only || !few) {
+            hak_span_give(pool, number);
+        }
     }
-    if (HAK_HARD && (bit & *(const volatile uint64_t *)&span->held) != 0) {
-        return HAK_POOL_FREE;
-    }
-    return (bit & *(const volatile uint64_t *)&span->bits) != 0 ? HAK_POOL_FREE
-                                                                : HAK_POOL_USED;
 }
 
 /* Ends the program: p was freed and should not have been. */
-static HAK_COLD void misuse(const void *p, enum hak_pool_state state)
+HAK_COLD void hak_pool_misuse(const void *p, enum hak_pool_state state)
 {
     hak_fatal("free(%p): %s", p,
               state == HAK_POOL_FREE ? "a block that is free already"
@@ -388,9 +313,9 @@ static HAK_COLD void misuse(const void *p, enum hak_pool_state state)
 }
 
 /* The n blocks that have been in the bin for longest go back to their spans. */
-static void flush(struct hak_pool *pool, unsigned class, int32_t n)
+void hak_stack_flush(struct hak_pool *pool, unsigned class, int32_t n)
 {
-    void **stack = bottom(pool, class) + 1;
+    void **stack = hak_stack_bottom(pool, class) + 1;
 
     for (int32_t i = 0; i < n; i++) {
         uint32_t number = hak_pool_span(stack[i]);
@@ -399,170 +324,15 @@ static void flush(struct hak_pool *pool, unsigned class, int32_t n)
         enum hak_pool_state state;
 
         hak_pool_note(stack[i], class, false);
-        state = state_of(hak_range_slab(number), bit);
+        state = hak_span_state(hak_range_slab(number), bit);
         if (HAK_UNLIKELY(state != HAK_POOL_USED)) {
-            misuse(stack[i], state);
+            hak_pool_misuse(stack[i], state);
         }
-        put(pool, number, bit, 1);
+        hak_span_put(pool, number, bit, 1);
     }
     memmove(stack, stack + n,
-            (size_t)(count(pool, class) - n) * sizeof(*stack));
+            (size_t)(hak_stack_count(pool, class) - n) * sizeof(*stack));
     pool->top[class] -= n;
-}
-
-void hak_pool_look(struct hak_pool *pool, unsigned class)
-{
-    busy(pool, true);
-    if (count(pool, class) >= budget(pool, class) - 1) {
-        flush(pool, class, (count(pool, class) + 1) / 2);
-    }
-    grant(pool, class);
-    heed(pool);
-    busy(pool, false);
-}
-
-/* ---- blocks that other threads free --------------------------------------------- */
-
-bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
-{
-    unsigned class = hak_pool_class_at(p);
-    uint32_t number = hak_pool_span(p);
-    struct hak_slab *span = hak_range_slab(number);
-    uint64_t bit, old;
-
-    *told = false;
-    if (!hak_pool_is_start(p, class)) {
-        return false;
-    }
-    bit = hak_pool_bit(p, class);
-    if (state_of(span, bit) != HAK_POOL_USED) {
-        return false;
-    }
-    old = atomic_fetch_or_explicit(&span->remote, bit, memory_order_acq_rel);
-    if ((old & bit) != 0) {
-        return false;
-    }
-    if (old == 0) {
-        hak_slab_tell(&owner->inbox, number);
-        *told = true;
-    }
-    return true;
-}
-
-/* Blocks that are known to be free. */
-static uint64_t free_bits(const struct hak_slab *span)
-{
-    return HAK_HARD ? span->bits | span->held : span->bits;
-}
-
-void hak_pool_collect(struct hak_pool *pool)
-{
-    uint32_t number;
-
-    /* seq_cst: who parks a heap first says so, then looks here. */
-    if (HAK_LIKELY(atomic_load_explicit(&pool->inbox, memory_order_seq_cst) ==
-                   HAK_NO_SLAB)) {
-        return;
-    }
-    number = atomic_exchange_explicit(&pool->inbox, HAK_NO_SLAB,
-                                      memory_order_acquire);
-    while (number != HAK_NO_SLAB) {
-        struct hak_slab *span = hak_range_slab(number);
-        uint32_t next = span->inbox_next;
-        /* From here on the span may be put into the inbox again. */
-        uint64_t bits =
-            atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel);
-        uint64_t n = (uint64_t)__builtin_popcountll(bits);
-
-        HAK_POINT("pool");
-        if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
-            misuse(hak_range_slab_start(number) +
-                       (size_t)__builtin_ctzll(bits & free_bits(span)) *
-                           span->block,
-                   HAK_POOL_FREE);
-        }
-        pool->remote_frees += n;
-        pool->remote_bytes += n * span->block;
-        if (hak_range_sealed((size_t)number << HAK_SLAB_SHIFT)) {
-            hak_pool_seal_put(pool, number, bits, (int64_t)n);
-        } else {
-            put(pool, number, bits, (int64_t)n);
-        }
-        number = next;
-    }
-}
-
-/* ---- memory back ------------------------------------------------------------------ */
-
-/* Empties the bins; gives back the spans that this leaves without a block. */
-static void empty(struct hak_pool *pool)
-{
-    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        flush(pool, c, count(pool, c));
-        grant(pool, c);
-    }
-}
-
-/* Empties the bins and gives back every span without a block in use. */
-static void give_idle(struct hak_pool *pool)
-{
-    empty(pool);
-    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        uint32_t number = pool->shelves[c].open;
-
-        while (number != HAK_NO_SLAB) {
-            uint32_t next = hak_range_slab(number)->open_next;
-
-            if (hak_range_slab(number)->bits == hak_range_slab(number)->ready) {
-                span_give(pool, number);
-            }
-            number = next;
-        }
-    }
-}
-
-void hak_pool_trim(struct hak_pool *pool)
-{
-    busy(pool, true);
-    hak_pool_collect(pool);
-    give_idle(pool);
-    busy(pool, false);
-}
-
-static void heed_slow(struct hak_pool *pool)
-{
-    uint32_t now = hak_os_tick();
-    uint32_t delay = (uint32_t)hak_option(HAK_OPT_purge_delay);
-
-    if (!pool->alert) {
-        pool->alert = true;
-        pool->idle_at = now + delay / 2;
-        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-            grant(pool, c);
-        }
-    } else if (hak_tick_reached(now, pool->idle_at)) {
-        pool->idle_at = now + delay / 2;
-        give_idle(pool);
-        hak_pool_sweep(pool, false);
-    }
-    hak_range_tick(now);
-}
-
-/* On every slow path: what has been idle for long goes back. */
-static void heed(struct hak_pool *pool)
-{
-    if (HAK_UNLIKELY(hak_range_waiting())) {
-        heed_slow(pool);
-    } else {
-        pool->alert = false;
-    }
-}
-
-void hak_pool_heed(struct hak_pool *pool)
-{
-    busy(pool, true);
-    heed(pool);
-    busy(pool, false);
 }
 
 /* ---- questions ---------------------------------------------------------------------- */
@@ -570,7 +340,7 @@ void hak_pool_heed(struct hak_pool *pool)
 HAK_RACY_READER uint64_t hak_pool_live(const struct hak_pool *pool,
                                        unsigned class)
 {
-    int64_t live = pool->shelves[class].taken - count(pool, class);
+    int64_t live = pool->shelves[class].taken - hak_stack_count(pool, class);
 
     return live > 0 ? (uint64_t)live : 0;
 }
@@ -581,6 +351,6 @@ enum hak_pool_state hak_pool_state(const void *p)
     uint32_t number = hak_pool_span(p);
 
     return hak_pool_is_start(p, class)
-               ? state_of(hak_range_slab(number), hak_pool_bit(p, class))
+               ? hak_span_state(hak_range_slab(number), hak_pool_bit(p, class))
                : HAK_POOL_MIDDLE;
 }

@@ -8,7 +8,7 @@
  * never have touched.
  *
  *     span --bits cleared--> bin --pop--> user --push--> bin --bits set--> span
- *     span with all bits set --unless it is the class's only open one--> range
+ *     span with all bits set --a few are kept--> range
  *
  * A block that another thread frees sets its bit in the span's `remote` word;
  * whoever sets the first one puts the span into the owner's inbox, a list
@@ -21,6 +21,8 @@
  *   - bits is a subset of ready, the blocks that were ever in the bin;
  *   - a span is in the open list exactly if bits != 0 or ready lacks some of
  *     the span's blocks;
+ *   - a span with bits == ready stays if it is the class's only open one, and
+ *     no more than 1/16 of the pool's slabs, or one span, are in such;
  *   - a span is in the inbox, or about to be, exactly if remote != 0;
  *   - a page that is gone (range.h) lies in blocks of `bits` alone, or behind
  *     the last; `swept` is set if there may be any;
@@ -31,6 +33,7 @@
 #ifndef HAK_POOL_H
 #define HAK_POOL_H
 
+#include "allowance.h"
 #include "base.h"
 #include "hard.h"
 #include "pool_class.h"
@@ -53,6 +56,7 @@ struct hak_pool_shelf {
     uint32_t open; /* first span with free blocks */
     uint32_t last; /* the last span all of whose blocks were taken; a hint */
     uint8_t use;   /* enum hak_pool_use */
+    uint8_t seen;  /* blocks in the bin, as last noted in `allow` */
 };
 
 struct hak_pool {
@@ -62,13 +66,17 @@ struct hak_pool {
     int32_t left[HAK_POOL_CLASSES];  /* pushes to the next look, less 1 */
     int32_t grant[HAK_POOL_CLASSES]; /* what `left` was set to: see tiny.h */
     struct hak_pool_shelf shelves[HAK_POOL_CLASSES];
-    uint32_t tag;     /* id << 8 | HAK_TAG_POOL */
-    uint32_t all;     /* first of all spans */
-    uint32_t nslabs;  /* of spans that are not sealed */
-    uint32_t nsealed; /* of those that are */
-    uint32_t idle_at; /* when bins are next emptied */
-    bool alert;       /* free memory waits to go back: look often */
-    bool swept;       /* pages of spans in use have gone */
+    struct hak_allowance *allow; /* the heap's */
+    uint32_t tag;                /* id << 8 | HAK_TAG_POOL */
+    uint32_t all;                /* first of all spans */
+    uint32_t nslabs;             /* of spans that are not sealed */
+    uint32_t nsealed;            /* of those that are */
+    uint32_t nempty;    /* of nslabs: of spans kept without a block taken */
+    uint32_t idle_at;   /* when bins are next emptied */
+    uint32_t looked_at; /* when the time was last looked at */
+    bool alert;         /* free memory waits to go back: look often */
+    bool swept;         /* pages of spans in use have gone */
+    uint8_t looks;      /* as in tiny.h */
     uint64_t remote_frees;
     uint64_t remote_bytes; /* freed by others since it was last set to 0 */
     /* any thread */
@@ -83,7 +91,8 @@ struct hak_pool {
  * Makes the state of heap `id` usable; `stacks` is all zero, or was of this
  * state before. `small`: begin with short stacks.
  */
-void hak_pool_init(struct hak_pool *pool, uint32_t id, bool small);
+void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
+                   uint32_t id, bool small);
 
 /* Gives every span back, whatever is still in use. O(spans). */
 void hak_pool_release(struct hak_pool *pool);
@@ -93,6 +102,10 @@ HAK_NOINLINE void *hak_pool_refill(struct hak_pool *pool, unsigned class);
 
 /* Looks at a bin whose `left` a push has brought below 0. */
 HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
+
+/* The bins that hold most go back to their spans if all of the heap's hold too
+ * much. */
+void hak_pool_shed(struct hak_pool *pool);
 
 /* Gives back what bins have kept for long; called on slow paths. */
 void hak_pool_heed(struct hak_pool *pool);

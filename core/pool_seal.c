@@ -22,6 +22,7 @@ void hak_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
 
     span->bits |= bits;
     pool->shelves[span->class - HAK_TAG_POOL].taken -= n;
+    hak_keep_taken(pool->allow, -n * (int64_t)span->block);
     if (span->bits == span->ready) {
         give(pool, number);
     }
@@ -54,6 +55,7 @@ void hak_pool_seal(struct hak_pool *pool)
         pool->shelves[c].last = HAK_NO_SLAB;
     }
     pool->nsealed += pool->nslabs;
+    pool->allow->slabs -= (int64_t)(pool->nslabs * HAK_SLAB_SIZE);
     pool->nslabs = 0;
     hak_pool_busy(pool, false);
 }

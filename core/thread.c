@@ -278,6 +278,7 @@ void hak_thread_adopt(struct hak_heap *heap)
     struct hak_heap *before = hak_self;
 
     heap->tiny.direct = false;
+    hak_allowance_init(&heap->tiny.allow, false);
     pthread_once(&once, init_once);
     if (before == &hak_heap_exited || !usable) {
         park(heap);

@@ -36,9 +36,9 @@
  * are stale, and each free into a sealed slab counts a few of their blocks.
  *
  * Invariants, for each class c of a heap:
- *   - head holds base + (grant - left) - pops blocks: what it held when it was
- *     last looked at, pushes since, less what was popped; spare holds
- *     spare_count; taken = head + spare + what users and other threads'
+ *   - head holds base + (grant - left) - pops blocks (modulo 2^32): what it held
+ *     when it was last looked at, pushes since, less what was popped; spare
+ *     holds spare_count; taken = head + spare + what users and other threads'
  *     outboxes have;
  *   - a slab is in the open list exactly if nfree + ngone > 0 and it is not
  *     sealed, and those with nfree == 0 stand at its end;
@@ -49,8 +49,9 @@
  *   - loose holds nloose blocks, all of the starter slab;
  *   - every slab is in the `all` list, and its tag is the heap's tag | c, or
  *     | HAK_TAG_PACKED for the starter, whose counts are not used;
- *   - a slab with nfree + ngone == carved stays only as `fresh` or when it was the
- *     class's only open slab; if it is sealed it does not stay;
+ *   - a slab with nfree + ngone == carved > 0 stays only as `fresh` or when it was the
+ *     class's only open slab, and of these 1 + nslabs / 16 in all; nempty is
+ *     their number; if it is sealed it does not stay;
  *   - no block of a sealed slab is in head, spare or loose; one that is free
  *     is counted in nfree or remote, or in a stale list, or was sent to the
  *     inbox before;
@@ -59,6 +60,7 @@
 #ifndef HAK_TINY_H
 #define HAK_TINY_H
 
+#include "allowance.h"
 #include "base.h"
 #include "hard.h"
 #include "range.h"
@@ -81,16 +83,17 @@ struct hak_bin {
 
 /* The cold half of a class. */
 struct hak_shelf {
-    int64_t taken;           /* blocks out of slabs, see above */
-    int64_t base;            /* see above */
-    uint32_t open;           /* first slab with free blocks */
-    uint32_t fresh;          /* the slab being carved, or HAK_NO_SLAB */
-    int32_t grant;           /* what `left` was set to */
-    uint32_t spare_count;    /* spare's count */
-    uint16_t step;           /* bytes to carve next */
-    uint16_t filled;         /* slabs carved to their end, at most UINT16_MAX */
-    uint32_t nloose;         /* loose's count */
-    struct hak_block *loose; /* free blocks of the starter slab */
+    int64_t taken;        /* blocks out of slabs, see above */
+    uint32_t base;        /* see above; only its difference to pops counts */
+    uint32_t open;        /* first slab with free blocks */
+    uint32_t fresh;       /* the slab being carved, or HAK_NO_SLAB */
+    int32_t grant;        /* what `left` was set to */
+    uint32_t spare_count; /* spare's count */
+    uint32_t seen;        /* blocks of head and spare, as last noted */
+    uint16_t step;        /* bytes to carve next */
+    uint16_t filled;      /* slabs carved to their end, at most UINT16_MAX */
+    /* free blocks of the starter slab, see hak_tiny_loose */
+    uint16_t nloose, loose;
 };
 
 /* The starter slab's runs are made of units of this many bytes. */
@@ -125,20 +128,23 @@ struct hak_tiny {
     uint8_t pushes;        /* to a bin's next look in an alert */
     uint16_t seldom;       /* the same in a large heap at any time */
     bool quiet;            /* little happens: look at the first occasion */
+    uint8_t looks;         /* that a busy heap has without one at the time */
     uint8_t sweep_class;   /* the class of sweep_slab */
     bool holes;            /* units below starter_used may be in no run */
-    uint32_t looked_at;    /* when a large heap last looked at the time */
+    uint32_t looked_at;    /* when the heap last looked at the time */
     uint32_t idle_at;      /* when bins are next relieved of idle blocks */
     uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
     uint32_t starter_used; /* units carved of it */
     /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first; 0xff
      * of the others */
     uint8_t starter_class[HAK_STARTER_UNITS];
-    uint32_t all;        /* first of all slabs */
-    uint32_t nslabs;     /* those that are not sealed */
-    uint32_t nsealed;    /* those that are */
-    uint32_t nstale;     /* stale lists */
-    uint32_t sweep_at;   /* when slabs are next swept (0: no pass goes on), */
+    struct hak_allowance allow; /* what it may keep, Pool's and runs included */
+    uint32_t all;               /* first of all slabs */
+    uint32_t nslabs;            /* those that are not sealed */
+    uint32_t nempty;   /* of them those that are kept without a block in use */
+    uint32_t nsealed;  /* those that are */
+    uint32_t nstale;   /* stale lists */
+    uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
     uint32_t sweep_slab; /* from this one on */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
@@ -150,6 +156,20 @@ struct hak_tiny {
     _Atomic(uint32_t) sealed_inbox;    /* sealed slabs with remote != 0 */
     _Atomic(struct hak_block *) inbox; /* blocks that others freed */
 };
+
+/* The class's list of free blocks of the starter slab. */
+HAK_INLINE struct hak_block *hak_tiny_loose(const struct hak_tiny *tiny,
+                                            unsigned class)
+{
+    const struct hak_shelf *shelf = &tiny->shelves[class];
+    char *start;
+
+    if (shelf->nloose == 0) {
+        return NULL;
+    }
+    start = hak_range_slab_start(tiny->starter);
+    return (struct hak_block *)(void *)(start + 8 * (size_t)shelf->loose);
+}
 
 /* Makes the state of heap `id` (at least 1). */
 void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
@@ -168,6 +188,10 @@ HAK_NOINLINE void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
  * back what they have kept for long, even if no other memory waits to go.
  */
 #define HAK_TINY_LARGE 64
+
+/* Settles all bins; those that hold most go back to the slabs if all of the
+ * heap's hold too much. */
+void hak_tiny_shed(struct hak_tiny *tiny);
 
 /* Gives back what bins have kept for long; called on slow paths. */
 void hak_tiny_heed(struct hak_tiny *tiny);

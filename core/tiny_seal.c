@@ -40,6 +40,15 @@ void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
     }
 }
 
+/* Slabs that are not sealed, without the starter. */
+static uint32_t open_slabs(const struct hak_tiny *tiny)
+{
+    bool starter = tiny->starter != HAK_NO_SLAB &&
+                   !hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT);
+
+    return tiny->nslabs - starter;
+}
+
 void hak_tiny_seal(struct hak_tiny *tiny)
 {
     hak_tiny_busy(tiny, true);
@@ -49,6 +58,7 @@ void hak_tiny_seal(struct hak_tiny *tiny)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         hak_tiny_slab_trim(tiny, c);
     }
+    tiny->allow.slabs -= (int64_t)(open_slabs(tiny) * HAK_SLAB_SIZE);
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
          n = hak_range_slab(n)->all_next) {
         struct hak_slab *slab = hak_range_slab(n);
@@ -72,7 +82,10 @@ void hak_tiny_seal(struct hak_tiny *tiny)
 
 void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
 {
-    tiny->shelves[hak_tiny_class_at(block)].taken--;
+    unsigned class = hak_tiny_class_at(block);
+
+    tiny->shelves[class].taken--;
+    hak_keep_taken(&tiny->allow, -(int64_t)hak_tiny_size[class]);
     count(tiny, hak_range_number(block), 1);
 }
 
@@ -147,6 +160,7 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
         tiny->remote_frees += n;
         tiny->remote_bytes += (uint64_t)n * slab->block;
         tiny->shelves[slab->class].taken -= n;
+        hak_keep_taken(&tiny->allow, -(int64_t)n * slab->block);
         count(tiny, number, n);
         number = next;
     }

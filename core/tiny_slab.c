@@ -40,6 +40,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     slab->slabs = 1;
     hak_slab_join(&tiny->all, number);
     tiny->nslabs++;
+    tiny->allow.slabs += kind != HAK_TAG_PACKED ? (int64_t)HAK_SLAB_SIZE : 0;
     hak_range_set_tag(number,
                       tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
                                                           : HAK_TAG_PACKED));
@@ -60,6 +61,7 @@ void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
     }
     hak_slab_leave(&tiny->all, number);
     tiny->nslabs--;
+    tiny->allow.slabs -= (int64_t)HAK_SLAB_SIZE;
     hak_range_slabs_give(number, 1, HAK_LANE_TINY);
 }
 
@@ -72,6 +74,7 @@ void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
         uint32_t next = slab->open_next;
 
         if (slab->nfree + slab->ngone == slab->carved) {
+            tiny->nempty--;
             hak_tiny_slab_give(tiny, number);
         }
         number = next;
@@ -252,10 +255,30 @@ static void loose_put(struct hak_tiny *tiny, const struct hak_run *run)
     unsigned class = hak_tiny_class_of(run->first, tiny->tag | HAK_TAG_PACKED);
     struct hak_shelf *shelf = &tiny->shelves[class];
 
-    hak_link_set(run->last, shelf->loose);
-    shelf->loose = run->first;
-    shelf->nloose += run->count;
+    hak_link_set(run->last, hak_tiny_loose(tiny, class));
+    shelf->loose =
+        (uint16_t)(((uintptr_t)run->first & (HAK_SLAB_SIZE - 1)) / 8);
+    shelf->nloose = (uint16_t)(shelf->nloose + run->count);
     shelf->taken -= run->count;
+    hak_keep_taken(&tiny->allow, -(int64_t)run->count * hak_tiny_size[class]);
+}
+
+/*
+ * Keeps a slab that has no block in use any more, or gives it back: the only
+ * open one of its class is soon needed again, as a rule. A slab for each class
+ * would be too much for a small heap.
+ */
+static void keep_or_give(struct hak_tiny *tiny, uint32_t number)
+{
+    const struct hak_slab *slab = hak_range_slab(number);
+    bool only = hak_slab_is_alone(number);
+
+    if ((only || tiny->shelves[slab->class].fresh == number) &&
+        tiny->nempty < hak_may_keep_empty(&tiny->allow, tiny->nslabs)) {
+        tiny->nempty++;
+    } else {
+        hak_tiny_slab_give(tiny, number);
+    }
 }
 
 /* Takes a run of blocks of slab `number` back. */
@@ -273,6 +296,7 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
     hak_link_set(run->last, slab->free);
     slab->free = run->first;
     shelf->taken -= run->count;
+    hak_keep_taken(&tiny->allow, -(int64_t)run->count * slab->block);
     if (slab->nfree == 0) {
         if (slab->ngone > 0) { /* it was the last, and is the first */
             hak_slab_close(&shelf->open, number);
@@ -280,9 +304,8 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
         hak_slab_open(&shelf->open, number);
     }
     slab->nfree += run->count;
-    if (slab->nfree + slab->ngone == slab->carved && shelf->fresh != number &&
-        !hak_slab_is_alone(number)) {
-        hak_tiny_slab_give(tiny, number);
+    if (slab->nfree + slab->ngone == slab->carved) {
+        keep_or_give(tiny, number);
     }
 }
 
@@ -317,7 +340,7 @@ void hak_tiny_release(struct hak_tiny *tiny)
     uint32_t all = tiny->all;
 
     tiny->all = HAK_NO_SLAB;
-    tiny->nslabs = tiny->nsealed = tiny->nstale = 0;
+    tiny->nslabs = tiny->nsealed = tiny->nstale = tiny->nempty = 0;
     if (all != HAK_NO_SLAB) {
         hak_range_list_give(all, HAK_LANE_TINY);
     }

@@ -48,7 +48,7 @@ static void count_loose(const struct hak_tiny *tiny,
 {
     memset(count, 0, HAK_STARTER_UNITS);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        for (const struct hak_block *block = tiny->shelves[c].loose;
+        for (const struct hak_block *block = hak_tiny_loose(tiny, c);
              block != NULL; block = hak_link_get(block)) {
             count[run_of(tiny, unit_of(block))]++;
         }
@@ -82,16 +82,16 @@ static void drop_blocks(struct hak_tiny *tiny, unsigned class,
                         const bool is_free[HAK_STARTER_UNITS])
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
-    struct hak_block *block = shelf->loose;
+    struct hak_block *block = hak_tiny_loose(tiny, class);
 
-    shelf->loose = NULL;
     shelf->nloose = 0;
     while (block != NULL) {
         struct hak_block *next = hak_link_get(block);
 
         if (!is_free[unit_of(block)]) {
-            hak_link_set(block, shelf->loose);
-            shelf->loose = block;
+            hak_link_set(block, hak_tiny_loose(tiny, class));
+            shelf->loose =
+                (uint16_t)(((uintptr_t)block & (HAK_SLAB_SIZE - 1)) / 8);
             shelf->nloose++;
         }
         block = next;

@@ -249,7 +249,7 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
 
 SLOW void *overflow(struct hak_lua_heap *lua, struct hak_bin *bin)
 {
-    hak_tiny_look(&hak_lua_core(lua)->tiny, bin);
+    hak_heap_look_bin(hak_lua_core(lua), bin);
     return NULL;
 }
 
@@ -423,7 +423,7 @@ HAK_INLINE void *object_free(struct hak_lua_heap *lua, void *ptr, size_t osize,
 /* A bin of a block that went to p is to be looked at. */
 SLOW void *moved(struct hak_lua_heap *lua, void *p, struct hak_bin *from)
 {
-    hak_tiny_look(&hak_lua_core(lua)->tiny, from);
+    hak_heap_look_bin(hak_lua_core(lua), from);
     return p;
 }
 

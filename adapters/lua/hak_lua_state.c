@@ -73,7 +73,7 @@ static struct hak_lua_heap *new_heap(const hak_lua_config *config)
     }
     heap->tiny.packed = true; /* most states are small, and many */
     /* A collection frees half of what there is, with many pushes. */
-    heap->tiny.share = 2;
+    heap->tiny.share = heap->tiny.allow.share = 2;
     heap->tiny.pushes = 128;
     lua = hak_heap_extra(heap);
     lua->base = hak_range.base;

@@ -121,6 +121,7 @@ Test(pool, idle_spans_go_back)
 Test(pool, a_bin_holds_a_bounded_part)
 {
     static char *p[3000];
+    size_t kept;
 
     pool = pool_new(&id);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c += 4) {
@@ -138,7 +139,13 @@ Test(pool, a_bin_holds_a_bounded_part)
                           hak_max(hak_min(most / block, HAK_POOL_STACK - 1), 8),
                           "class %u", c);
         }
-        cr_assert_geq(pool_check_quick(pool).bins[c], 1);
+        hak_pool_shed(pool);
+        kept = 0;
+        for (unsigned k = 0; k < HAK_POOL_CLASSES; k++) {
+            kept += pool_check_quick(pool).bins[k] * hak_pool_classes[k].block;
+        }
+        cr_assert_eq((size_t)hak_kept(pool->allow), kept);
+        cr_assert_leq(kept, 64 * HAK_KIB, "all bins together");
     }
 }
 
@@ -230,7 +237,7 @@ Test(pool, a_random_stream_that_begins_with_short_stacks)
     pool = pool_new(&id);
     /* A heap that was here before has left its stacks behind. */
     memset(pool->stacks, 0xee, 45 * HAK_POOL_STACK_SHORT * sizeof(void *));
-    hak_pool_init(pool, id, true);
+    hak_pool_init(pool, pool->allow, id, true);
     for (int i = 0; i < 400; i++) {
         p[i] = get((unsigned)(i * 7) % 12);
         pool_check_quick(pool);
@@ -245,7 +252,7 @@ Test(pool, a_random_stream_that_begins_with_short_stacks)
         pool_check_quick(pool);
     }
     hak_pool_release(pool);
-    hak_pool_init(pool, id, true);
+    hak_pool_init(pool, pool->allow, id, true);
     stream(0, HAK_POOL_CLASSES, unit_scale(4000, 500));
 }
 

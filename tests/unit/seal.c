@@ -394,7 +394,9 @@ Test(seal, there_is_room_for_stale_lists)
     hak_heap *heap = hak_heap_new(NULL);
     struct hak_tiny *tiny = &heap->tiny;
     void *p[8 * HAK_TINY_CLASSES], *freed[HAK_TINY_CLASSES];
+    uint32_t most = 0;
 
+    tiny->allow.extra = HAK_EXTRA_MOST; /* what it frees stays in its bins */
     for (size_t round = 0; round < 8; round++) {
         for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
             p[round * HAK_TINY_CLASSES + c] = hak_tiny_alloc(tiny, c);
@@ -404,13 +406,14 @@ Test(seal, there_is_room_for_stale_lists)
             hak_tiny_free(tiny, c, freed[c]);
         }
         hak_tiny_seal(tiny);
-        cr_assert_gt(tiny->nstale, 0);
+        most = hak_max(most, tiny->nstale);
         tiny_check(tiny);
     }
     for (size_t i = 0; i < 8 * HAK_TINY_CLASSES; i++) {
         hak_free(p[i]);
     }
     hak_heap_trim(heap);
+    cr_assert_gt(most, HAK_TINY_STALE / 2);
     cr_assert_eq(sealed_bytes(), 0);
     cr_assert_eq(tiny->nstale, 0);
     hak_heap_delete(heap);
@@ -418,7 +421,9 @@ Test(seal, there_is_room_for_stale_lists)
 
 Test(seal, runs_in_the_cache_go_back)
 {
-    hak_free(hak_malloc(200000));
+    for (int i = 0; i < 100; i++) { /* until the heap knows that it needs it */
+        hak_free(hak_malloc(200000));
+    }
     cr_assert_eq(hak_self->runs->held, 49);
     hak_seal();
     cr_assert_eq(hak_self->runs->held, 0);

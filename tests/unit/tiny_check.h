@@ -230,7 +230,7 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
     NEED(bin->left >= 0 && bin->left <= shelf->grant);
     NEED((int64_t)head ==
          shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
-    NEED(shelf->loose == NULL && shelf->nloose == 0);
+    NEED(shelf->nloose == 0);
     NEED(spare == shelf->spare_count);
     NEED(shelf->taken >= 0);
     NEED((size_t)shelf->taken ==

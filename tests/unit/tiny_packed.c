@@ -83,7 +83,7 @@ static void check(const hak_heap *heap)
         NEED((int64_t)head ==
              shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
         NEED(count(bin->spare, c) == shelf->spare_count);
-        NEED(count(shelf->loose, c) == shelf->nloose);
+        NEED(count(hak_tiny_loose(tiny, c), c) == shelf->nloose);
         NEED((size_t)shelf->taken >= head + shelf->spare_count);
         NEED(hak_tiny_live(tiny, c) ==
              (size_t)shelf->taken - head - shelf->spare_count);

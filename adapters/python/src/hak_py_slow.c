@@ -386,7 +386,7 @@ void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
 
 void hak_py_look(struct hak_bin *bin)
 {
-    hak_tiny_look(&hak_py.heap->tiny, bin);
+    hak_heap_look_bin(hak_py.heap, bin);
     now_and_then(hak_py.heap);
 }
 

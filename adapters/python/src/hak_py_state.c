@@ -142,6 +142,7 @@ static struct hak_heap *gil_heap(void)
         return NULL;
     }
     heap->tiny.direct = false;
+    hak_allowance_init(&heap->tiny.allow, false);
     hak_heap_seal_at_fork(heap, seals_forks());
     /*
      * Whole structures die at once, with many pushes. Small bins: what they
