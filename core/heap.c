@@ -7,6 +7,11 @@
 
 #include "os.h"
 
+/* A heap is sparse with so many bytes free since it was last swept, of which it
+ * uses no more than one in so many. */
+#define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
+#define SPARSE_PART 3
+
 struct hak_heap_past hak_heap_past;
 
 struct hak_heap *hak_heap_create(enum hak_heap_state state)
@@ -65,6 +70,25 @@ size_t hak_heap_sweep(struct hak_heap *heap)
         hak_pool_busy(heap->pool, false);
     }
     return bytes;
+}
+
+void hak_heap_heed_sparse(struct hak_heap *heap)
+{
+    struct hak_tiny *tiny = &heap->tiny;
+    const struct hak_allowance *allow = &tiny->allow;
+    int64_t slabs = allow->slabs + tiny->starter_used * HAK_STARTER_UNIT;
+    int64_t unused = slabs - hak_in_use(allow);
+
+    if (unused < tiny->unused) {
+        tiny->unused = unused;
+    }
+    if (unused - tiny->unused < SPARSE_LEAST + hak_in_use(allow) / 2 ||
+        unused / SPARSE_PART < hak_in_use(allow) || allow->extra != 0) {
+        return;
+    }
+    hak_heap_sweep(heap);
+    slabs = allow->slabs + tiny->starter_used * HAK_STARTER_UNIT;
+    tiny->unused = slabs - hak_in_use(allow);
 }
 
 void hak_heap_shed(struct hak_heap *heap)

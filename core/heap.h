@@ -96,12 +96,22 @@ void hak_heap_collect(struct hak_heap *heap);
 /* Everything that the heap keeps together is brought down to what it may. */
 void hak_heap_shed(struct hak_heap *heap);
 
+/*
+ * Sweeps a heap made by hand that has become sparse: three quarters of its slabs
+ * free, and a good deal of that since it was last swept, but not one that uses
+ * it again in turns (allowance.h). Nobody else would: it may never be used again.
+ */
+void hak_heap_heed_sparse(struct hak_heap *heap);
+
 /* hak_tiny_look, and whatever else keeps too much. */
 HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 {
     hak_tiny_look(&heap->tiny, bin);
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         hak_heap_shed(heap);
+    }
+    if (heap->tiny.direct) {
+        hak_heap_heed_sparse(heap);
     }
 }
 

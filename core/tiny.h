@@ -146,6 +146,7 @@ struct hak_tiny {
     uint32_t nstale;   /* stale lists */
     uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
     uint32_t sweep_slab; /* from this one on */
+    int64_t unused;      /* see hak_heap_heed_sparse */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
