@@ -650,6 +650,13 @@ $(PRELOAD_THREADS): tests/preload/threads.cc $(STAMP)
 	$(Q)$(CXX) -std=c++17 -O2 -g -pthread -Wall -Wextra -Wpedantic \
 	    $(if $(filter 1,$(WERROR)),-Werror) -o $@ $<
 
+# ---- models -----------------------------------------------------------------
+
+.PHONY: check-model
+check-model: ## what lends a sleeping thread's heap, as a model (spin)
+	@.ci/install-deps model
+	@CC='$(CC)' tests/model/run.sh $(BUILD)
+
 # ---- demo and benchmarks ----------------------------------------------------
 
 demo: ## install what is missing, run Lua, Python and nginx with and without HAKMEM
@@ -717,6 +724,25 @@ bench-limits: ## what limits on address space and locked memory do
 	@.ci/install-deps bench
 	@$(MAKE) lib $(BENCH_LIMITS)
 	@$(PYTHON) bench/limits.py --build $(BUILD) $(BENCH_ARGS)
+
+BENCH_BACK := $(BUILD)/bench/bench_back
+$(BUILD)/obj/bench/bench_back.o: FLAGS += -fno-builtin-malloc -fno-builtin-free
+$(BENCH_BACK): $(BUILD)/obj/bench/bench_back.o
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ -ldl
+
+# BENCH_ARGS goes to back.py: other peers, some of the sets.
+.PHONY: bench-back bench-back-picture
+bench-back: ## memory that was freed: what a sleeping process keeps, a picture
+	@.ci/install-deps bench bench-back
+	@$(MAKE) lib $(BENCH_BACK)
+	@$(MAKE) HARDENED=1 BUILD=$(BUILD)-hardened lib
+	@$(PYTHON) bench/back.py --build $(BUILD) $(BENCH_ARGS)
+
+bench-back-picture: ## README's picture of it, docs/back.svg, made anew
+	@$(MAKE) bench-back BENCH_ARGS='--sets curve $(BENCH_ARGS)'
+	@cp $(BUILD)/bench/back.svg docs/back.svg
 
 MIXED_hakmem := -DBENCH_HEADER='<hakmem.h>' -DBENCH_MALLOC=hak_malloc \
     -DBENCH_FREE=hak_free

@@ -74,6 +74,7 @@ static void free_locked(uint32_t page)
     hak_ace_count(-(int64_t)pages);
     hak_ace_join(page, pages, now);
     hak_ace_want_tick(now);
+    hak_range_count_freed(pages * HAK_PAGE);
 }
 
 bool hak_ace_free(void *p, struct hak_ace_run *run)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "background.h"
 #include "hot.h"
 #include "msg.h"
 #include "os.h"
@@ -78,10 +79,10 @@ void hak_heap_look_around(struct hak_heap *heap)
 void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
     hak_heap_look_bin(heap, bin);
-    if (heap->tiny.looks ==
-        0) { /* else the heap is busy, and has just looked */
+    if (heap->tiny.looks == 0) { /* if not, it is busy and has just looked */
         hak_heap_look_around(heap);
     }
+    hak_background_mind();
 }
 
 void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
@@ -93,7 +94,10 @@ void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
     if (heap->tiny.direct) {
         hak_heap_heed_sparse(heap);
     }
-    hak_heap_look_around(heap);
+    if (heap->pool->looks == 0) {
+        hak_heap_look_around(heap);
+    }
+    hak_background_mind();
 }
 
 /* The smallest class of blocks that are a multiple of `alignment`, or none. */
@@ -133,7 +137,8 @@ static void *place(size_t alignment, size_t size, bool zero,
                              ? hak_tiny_class_16[hak_tiny_index(size)]
                              : aligned_class(alignment, size);
 
-        hak_heap_tick(hak_thread_has_heap() ? hak_self : NULL);
+        hak_heap_tick(hak_thread_own());
+        hak_background_mind();
         *reason = HAK_REASON_MEMORY;
         p = hak_thread_alloc(class, reason);
     } else {
@@ -162,8 +167,7 @@ static struct hak_heap *heap_to_free(void)
 {
     enum hak_reason reason;
 
-    return HAK_LIKELY(hak_thread_has_heap()) ? hak_self
-                                             : hak_thread_heap(&reason);
+    return hak_thread_heap(&reason);
 }
 
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
@@ -194,6 +198,7 @@ static void lane_free(void *p, const char *caller)
         return;
     }
     hak_heap_sent(hak_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
+    hak_background_mind();
 }
 
 void hak_lane_free(void *p, const char *caller)

@@ -50,7 +50,18 @@ struct hak_heap {
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
     bool seal_at_fork; /* made by hand: it is sealed in a forked child */
-    char name[HAK_HEAP_NAME];
+    union {
+        char name[HAK_HEAP_NAME]; /* made by hand */
+        /* A thread's: the owner before self_at is set, then who lends it: see
+         * lend.h. */
+        struct {
+            _Atomic(struct hak_heap **) self_at; /* its hak_self, or NULL */
+            uint64_t signals; /* that the owner had blocked then */
+            uint64_t use;   /* what its counts summed up to at the last look */
+            int32_t thread; /* the owner, as the kernel knows it */
+            uint32_t tries; /* looks since that sum changed */
+        } lend;
+    };
 };
 
 #define HAK_HEAP_EXTRA_AT ((sizeof(struct hak_heap) + 63) & ~(size_t)63)
@@ -88,6 +99,16 @@ void hak_heap_use_large(struct hak_heap *heap);
 HAK_INLINE uint32_t hak_heap_owner(const struct hak_heap *heap)
 {
     return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
+}
+
+/* Whether its user is in a slow path: its lists may be half done. */
+HAK_INLINE bool hak_heap_is_busy(const struct hak_heap *heap)
+{
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
+
+    return atomic_load(&heap->tiny.busy) ||
+           (pool != NULL && atomic_load(&pool->busy));
 }
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */

@@ -7,6 +7,7 @@
 #ifndef HAK_HOT_H
 #define HAK_HOT_H
 
+#include "background.h"
 #include "lane.h"
 #include "thread.h"
 
@@ -17,9 +18,8 @@
 HAK_INLINE void *hak_hot_tiny(size_t need, size_t size)
 {
     struct hak_bin *bin =
-        &hak_self->tiny.bins[hak_tiny_class_16[hak_tiny_index(need)]];
+        hak_thread_bin(hak_tiny_class_16[hak_tiny_index(need)]);
 
-    __asm__("" : "+r"(bin)); /* gcc would work it out twice */
     return hak_hard_close(
         hak_bin_pop(bin),
         hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]], size);
@@ -28,7 +28,7 @@ HAK_INLINE void *hak_hot_tiny(size_t need, size_t size)
 /* The same of Pool's bin. */
 HAK_INLINE void *hak_hot_pool(size_t need, size_t size)
 {
-    struct hak_pool *pool = hak_self->pool;
+    struct hak_pool *pool = hak_thread_self()->pool;
     unsigned class = hak_pool_class_of(need);
 
     return HAK_LIKELY(pool != NULL)
@@ -49,10 +49,9 @@ HAK_INLINE void *hak_hot_malloc(size_t size)
 }
 
 /* hak_hot_free of a block of Pool's, of the thread's own heap. */
-HAK_INLINE bool hak_hot_pool_free(void *p, unsigned class)
+HAK_INLINE bool hak_hot_pool_free(struct hak_heap *heap, void *p,
+                                  unsigned class)
 {
-    struct hak_heap *heap = hak_self;
-
     if (HAK_UNLIKELY(!hak_pool_is_start(p, class) ||
                      (HAK_HARD && !hak_pool_may_free(p, class)))) {
         return false;
@@ -69,7 +68,8 @@ HAK_INLINE bool hak_hot_pool_free(void *p, unsigned class)
  */
 HAK_INLINE bool hak_hot_free(void *p, size_t asked)
 {
-    struct hak_tiny *tiny = &hak_self->tiny;
+    struct hak_heap *heap = hak_thread_self();
+    struct hak_tiny *tiny = &heap->tiny;
     struct hak_bin *bin;
     uint32_t byte;
 
@@ -79,7 +79,7 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
     byte = hak_range_tag_of(p) ^ tiny->tag;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
         return asked == 0 && byte - HAK_TAG_POOL < HAK_POOL_CLASSES &&
-               hak_hot_pool_free(p, byte - HAK_TAG_POOL);
+               hak_hot_pool_free(heap, p, byte - HAK_TAG_POOL);
     }
     bin = hak_tiny_bin(tiny, byte);
     hak_tiny_refuse(p);
@@ -90,7 +90,7 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
         return false;
     }
     if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
-        hak_heap_look(hak_self, bin);
+        hak_heap_look(heap, bin);
     }
     return true;
 }
@@ -101,7 +101,7 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
  */
 HAK_INLINE void *hak_hot_run(size_t size)
 {
-    struct hak_heap *heap = hak_self;
+    struct hak_heap *heap = hak_thread_self();
     size_t need = hak_hard_grow(size);
 
     if (need - HAK_LANE_ACE_MIN > HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN ||
@@ -120,13 +120,14 @@ HAK_INLINE void *hak_hot_run(size_t size)
 /* Frees a run into that cache; false: as hak_hot_free. */
 HAK_INLINE bool hak_hot_run_free(void *p)
 {
-    struct hak_heap *heap = hak_self;
+    struct hak_heap *heap = hak_thread_self();
 
     if (HAK_UNLIKELY(!hak_range_covers(p) || heap->runs == NULL) ||
         hak_range_tag_of(p) != HAK_TAG_SHARED(HAK_TAG_ACE)) {
         return false;
     }
     hak_lane_open(p, 0, "free");
+    hak_background_mind();
     return hak_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
 }
 

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "background.h"
 #include "lane.h"
 #include "os.h"
 #include "thread.h"
@@ -161,6 +162,7 @@ static bool pool_remote_free(uint32_t id, void *p)
         return false;
     }
     if (told) {
+        hak_range_count_sent(HAK_SLAB_SIZE);
         hak_heap_sent(id);
     }
     return true;
@@ -170,6 +172,7 @@ bool hak_large_free(struct hak_heap *heap, void *p)
 {
     uint32_t tag = hak_range_tag_of(p);
 
+    hak_background_mind();
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE: return ace_free(heap, p);
     case HAK_TAG_HUGE: return huge_free(p);

@@ -31,6 +31,11 @@ static _Atomic(uint64_t) drawn = HAK_LOCK_ALONE + 1; /* the last number */
 static _Atomic(uint64_t) first = HAK_LOCK_ALONE + 1; /* this process's */
 static atomic_bool refused;                          /* the page */
 
+/* There is, or was, a thread that the C library does not know of. */
+static atomic_bool not_alone;
+
+static atomic_uint waiting; /* threads that sleep until they get a lock */
+
 /* The thread that forked, if `forked_to` is this process's number. */
 static _Atomic(uint64_t) forker, forked_to;
 
@@ -77,7 +82,13 @@ static void process_begins(struct hak_process *process)
 
 static bool is_single(void)
 {
-    return &__libc_single_threaded != NULL && __libc_single_threaded != 0;
+    return &__libc_single_threaded != NULL && __libc_single_threaded != 0 &&
+           !atomic_load_explicit(&not_alone, memory_order_relaxed);
+}
+
+void hak_lock_not_alone(void)
+{
+    atomic_store(&not_alone, true);
 }
 
 /* Whether no other thread can hold a lock, nor want one. */
@@ -181,8 +192,15 @@ static void sleep_on(hak_lock *lock, uint64_t word)
 {
     struct timespec limit = {.tv_sec = 1};
 
+    atomic_fetch_add(&waiting, 1);
     syscall(SYS_futex, futex_of(lock), FUTEX_WAIT_PRIVATE, (uint32_t)word,
             &limit, NULL, 0);
+    atomic_fetch_sub(&waiting, 1);
+}
+
+bool hak_lock_any_waits(void)
+{
+    return atomic_load(&waiting) != 0;
 }
 
 void hak_lock_wake(hak_lock *lock)

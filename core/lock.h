@@ -67,6 +67,7 @@ typedef struct hak_lock {
 struct hak_lock_self {
     uint64_t number;  /* 0: it has taken no lock yet */
     uint64_t process; /* its process's number when it took its last lock */
+    uint32_t held;    /* locks that it has, or is about to have */
 };
 
 /*
@@ -95,6 +96,7 @@ HAK_INLINE void hak_lock_take(hak_lock *lock)
         atomic_load_explicit(&hak_process, memory_order_acquire);
     uint64_t word = 0;
 
+    hak_lock_self.held++;
     if (HAK_UNLIKELY(hak_lock_self.process !=
                          atomic_load_explicit(&process->number,
                                               memory_order_acquire) ||
@@ -111,12 +113,13 @@ HAK_INLINE void hak_lock_drop(hak_lock *lock)
 
     if (hak_lock_self.process == HAK_LOCK_ALONE) {
         atomic_store_explicit(&lock->word, 0, memory_order_release);
-        return;
+    } else {
+        word = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
+        if (HAK_UNLIKELY((word & 1) != 0)) {
+            hak_lock_wake(lock);
+        }
     }
-    word = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
-    if (HAK_UNLIKELY((word & 1) != 0)) {
-        hak_lock_wake(lock);
-    }
+    hak_lock_self.held--;
 }
 
 /* Whether the calling thread holds the lock. */
@@ -156,6 +159,15 @@ HAK_INLINE void hak_lock_step(void)
 {
     __asm__ volatile("" ::: "memory");
 }
+
+/*
+ * A thread that the C library does not know of is about to be started: locks
+ * will tell it from others. The calling thread holds none.
+ */
+void hak_lock_not_alone(void);
+
+/* Whether any thread sleeps until it gets a lock. */
+bool hak_lock_any_waits(void);
 
 /* The calling thread's number, drawn if it has none. */
 uint64_t hak_lock_number(void);

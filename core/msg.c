@@ -20,6 +20,13 @@ enum { LINE_MAX_BYTES = 512, KEPT_FROM = 100 };
 static int kept = -1;
 static struct stat kept_file;
 
+static atomic_uint writing; /* threads */
+
+bool hak_msg_any_writes(void)
+{
+    return atomic_load(&writing) != 0;
+}
+
 void hak_msg_keep(void)
 {
     int saved = errno;
@@ -59,6 +66,7 @@ void hak_msg_write(int fd, const char *text, size_t length)
 {
     int saved = errno;
 
+    atomic_fetch_add(&writing, 1);
     while (length > 0) {
         long n = syscall(SYS_write, fd, text, length);
 
@@ -68,6 +76,7 @@ void hak_msg_write(int fd, const char *text, size_t length)
         text += n > 0 ? n : 0;
         length -= n > 0 ? (size_t)n : 0;
     }
+    atomic_fetch_sub(&writing, 1);
     errno = saved;
 }
 

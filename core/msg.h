@@ -21,6 +21,9 @@ HAK_COLD void hak_warn(const char *format, ...) HAK_PRINTF(1, 2);
  */
 void hak_msg_write(int fd, const char *text, size_t length);
 
+/* Whether any thread writes a message (it may wait for whoever reads it). */
+bool hak_msg_any_writes(void);
+
 /* Writes "hakmem: fatal: " and the text, then aborts. */
 HAK_COLD _Noreturn void hak_fatal(const char *format, ...) HAK_PRINTF(1, 2);
 

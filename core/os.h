@@ -121,6 +121,67 @@ uint32_t hak_os_tick(void);
  */
 size_t hak_os_address_limit(void);
 
+/* ---- threads: os_thread.c --------------------------------------------------- */
+
+/* Sleeps while the word is as it was seen, at most so long. */
+void hak_os_wait(_Atomic(uint32_t) *word, uint32_t seen, uint32_t milliseconds);
+
+/* Wakes one thread that sleeps on the word. */
+void hak_os_wake(_Atomic(uint32_t) *word);
+
+/*
+ * A thread that the C library does not know: it may use system calls, memory and
+ * the locals named at its start, which are zero there, and no more: no stdio,
+ * no malloc of the C library's, nothing that waits for other people's code. All
+ * signals are blocked in it. It ends when `run` returns.
+ */
+struct hak_os_thread {
+    /* set before the start */
+    const char *name; /* at most 15 bytes */
+    void (*run)(void);
+    /* os_thread.c's */
+    _Atomic(uint32_t) id; /* 0: it has not begun, or is gone */
+    void *memory;         /* stack and locals, kept for the next start */
+};
+
+/*
+ * Starts it; the one before is gone. `locals` are the addresses, in the calling
+ * thread, of the thread-local variables that it uses. Allocates nothing, takes
+ * no lock. False: refused (threads or memory are limited, a filter of system
+ * calls).
+ */
+bool hak_os_thread_start(struct hak_os_thread *thread, void *const *locals,
+                         size_t count);
+
+/*
+ * Waits until it is gone, and no longer counted among the process's threads, at
+ * most so long; false: it is not.
+ */
+bool hak_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds);
+
+/*
+ * Reads a short file, as much as fits less the zero behind it; its bytes, 0 if
+ * it can't be read. No cancellation point.
+ */
+size_t hak_os_read_file(const char *path, char *text, size_t size);
+
+/* Whether any thread is in hak_os_read_file. */
+bool hak_os_any_reads(void);
+
+/* The calling thread's id, and the signals (1 << (n - 1)) it has blocked. */
+int32_t hak_os_thread_id(void);
+uint64_t hak_os_blocked_signals(void);
+
+/*
+ * Whether a thread of this process was seen asleep in a system call that waits
+ * for something of other people's, and not in a signal's handler, while calm(arg)
+ * was true: at that moment no function of ours was under way in it, but one that
+ * `calm` does not see. `blocked_before`: signals that it had blocked when none
+ * was. False also if it can't be told.
+ */
+bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
+                         bool (*calm)(void *arg), void *arg);
+
 #ifdef HAK_TESTING
 /*
  * Tests only: the n-th call from now (1 is the next) that can be refused is

@@ -259,7 +259,10 @@ size_t hak_os_resident(void *addr, size_t size)
 
 /* ---- dropping and moving pages ------------------------------------------- */
 
-/* Whether the system does what it says, as far as it has been tried. */
+/*
+ * Whether the system does what it says, as far as it has been tried: it can't
+ * be while no page is to be had.
+ */
 enum { UNTRIED, HOLDS, LIES };
 
 static bool drop(void *addr, size_t size)
@@ -285,30 +288,31 @@ static bool drops(volatile char *page)
 }
 
 /* And whether the page behind it stays, which is of the same larger one. */
-static bool try_drop(void)
+static int try_drop(void)
 {
     char *pages =
         mmap(NULL, 2 * PAGE_MOST, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
     volatile char *page;
-    bool well = true;
+    bool well;
 
-    if (pages != MAP_FAILED) {
-        page = (char *)hak_round_up((uintptr_t)pages, PAGE_MOST);
-        page[HAK_PAGE] = 1;
-        well = drops(page) && page[HAK_PAGE] == 1;
-        munmap(pages, 2 * PAGE_MOST);
+    if (pages == MAP_FAILED) {
+        return UNTRIED;
     }
-    return well;
+    page = (char *)hak_round_up((uintptr_t)pages, PAGE_MOST);
+    page[HAK_PAGE] = 1;
+    well = drops(page) && page[HAK_PAGE] == 1;
+    munmap(pages, 2 * PAGE_MOST);
+    return well ? HOLDS : LIES;
 }
 
-static bool try_move(void)
+static int try_move(void)
 {
     char *page = mmap(NULL, HAK_PAGE, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
     volatile char *moved;
     bool well;
 
     if (page == MAP_FAILED) {
-        return false;
+        return UNTRIED;
     }
     page[0] = 1;
     moved = move_near(page, NULL, HAK_PAGE);
@@ -319,16 +323,16 @@ static bool try_move(void)
         munmap((void *)(uintptr_t)moved, HAK_PAGE);
     }
     munmap(page, HAK_PAGE);
-    return well;
+    return well ? HOLDS : LIES;
 }
 
-/* Tries once; threads that come together find the same. */
-static bool works(atomic_int *known, bool (*attempt)(void))
+/* Tries until it is known; threads that come together find the same. */
+static bool works(atomic_int *known, int (*attempt)(void))
 {
     int state = atomic_load_explicit(known, memory_order_relaxed);
 
     if (HAK_UNLIKELY(state == UNTRIED)) {
-        state = attempt() ? HOLDS : LIES;
+        state = attempt();
         atomic_store_explicit(known, state, memory_order_relaxed);
     }
     return state == HOLDS;

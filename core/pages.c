@@ -89,3 +89,18 @@ size_t hak_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)
     atomic_fetch_sub(&hak_supers_populated, bytes);
     return bytes;
 }
+
+void hak_range_pages_forget(struct hak_slab *slab)
+{
+    uint32_t pages = hak_slab_pages_below(slab->populated) & ~slab->gone;
+    size_t before = hak_slab_resident(slab);
+
+    if (HAK_LIKELY(slab->gone == 0)) {
+        return;
+    }
+    slab->populated =
+        pages != 0 ? (uint32_t)HAK_PAGE * (uint32_t)(32 - __builtin_clz(pages))
+                   : 0;
+    slab->gone = 0;
+    atomic_fetch_add(&hak_supers_populated, slab->populated - before);
+}

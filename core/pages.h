@@ -50,4 +50,10 @@ void hak_range_pages_wake(uint32_t number, uint32_t pages, bool populate);
  * their page: `populated` goes down to there. */
 size_t hak_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep);
 
+/*
+ * The slab is free. Of such a one `populated` is the most that is resident: pages
+ * that are gone at the end of it don't count, others do, as if they were back.
+ */
+void hak_range_pages_forget(struct hak_slab *slab);
+
 #endif /* HAK_PAGES_H */

@@ -253,6 +253,7 @@ void hak_pool_heed_within(struct hak_pool *pool)
         }
     } else {
         pool->alert = false;
+        pool->looks = 0;
     }
 }
 

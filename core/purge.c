@@ -21,6 +21,7 @@
 #define PAUSE 10      /* ms to the next portion */
 
 _Atomic(uint32_t) hak_range_due;
+_Atomic(size_t) hak_range_freed, hak_range_sent;
 
 static uint32_t delay(void)
 {
@@ -175,6 +176,20 @@ void hak_range_tick(uint32_t now)
     }
     atomic_store_explicit(&hak_range_due, next, memory_order_relaxed);
     hak_lock_drop(&hak_supers.lock);
+}
+
+size_t hak_range_idle_bytes(void)
+{
+    size_t bytes = 0;
+
+    hak_lock_take(&hak_supers.lock);
+    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
+         i < hak_supers.limit;
+         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+        bytes += hak_super_idle(i);
+    }
+    hak_lock_drop(&hak_supers.lock);
+    return bytes;
 }
 
 void hak_range_purged(size_t bytes)

@@ -458,6 +458,29 @@ HAK_INLINE bool hak_range_waiting(void)
     return atomic_load_explicit(&hak_range_due, memory_order_relaxed) != 0;
 }
 
+/*
+ * Bytes that came back, in all lanes and ever, less what hak_background_start
+ * has looked at; and those of them that were sent to other threads' heaps. Rough:
+ * read without a lock, and what is taken again is not subtracted.
+ */
+extern HAK_HIDDEN _Atomic(size_t) hak_range_freed;
+extern HAK_HIDDEN _Atomic(size_t) hak_range_sent;
+#define HAK_RANGE_FREED_MUCH (4 * HAK_MIB)
+
+HAK_INLINE void hak_range_count_freed(size_t bytes)
+{
+    atomic_fetch_add_explicit(&hak_range_freed, bytes, memory_order_relaxed);
+}
+
+HAK_INLINE void hak_range_count_sent(size_t bytes)
+{
+    atomic_fetch_add_explicit(&hak_range_sent, bytes, memory_order_relaxed);
+    hak_range_count_freed(bytes);
+}
+
+/* Bytes resident in free slabs and superslabs. */
+size_t hak_range_idle_bytes(void);
+
 /* A time that is not 0, which says "never". */
 HAK_INLINE uint32_t hak_some_time(uint32_t at)
 {

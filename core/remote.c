@@ -34,6 +34,9 @@ uint32_t hak_remote_send(struct hak_tiny *self, unsigned i)
     uint32_t id = box->id;
 
     if (box->count > 0) {
+        /* As if all were as large as the last. */
+        hak_range_count_sent(box->count *
+                             hak_tiny_size[hak_tiny_class_at(box->head)]);
         push(hak_range_heap(id), box->head, box->tail);
     }
     box->id = 0;

@@ -166,6 +166,22 @@ size_t hak_super_resident(uint32_t i)
     return bytes;
 }
 
+size_t hak_super_idle(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (!super->described) {
+        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    }
+    for (uint32_t warm = super->warm; warm != 0; warm &= warm - 1) {
+        bytes +=
+            hak_range_slab(i * HAK_SUPER_SLABS + (uint32_t)__builtin_ctz(warm))
+                ->populated;
+    }
+    return bytes;
+}
+
 /* Populates a superslab as a huge page. A refusal leaves plain pages. */
 static void populate_huge(uint32_t i)
 {
@@ -355,22 +371,6 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
     return number;
 }
 
-/*
- * Of a free slab `populated` is the most that is resident: pages that are gone
- * at the end of it don't count, others do, as if they had come back.
- */
-static void forget_gone(struct hak_slab *slab)
-{
-    uint32_t pages = hak_slab_pages_below(slab->populated) & ~slab->gone;
-    size_t before = hak_slab_resident(slab);
-
-    slab->populated =
-        pages != 0 ? (uint32_t)HAK_PAGE * (uint32_t)(32 - __builtin_clz(pages))
-                   : 0;
-    slab->gone = 0;
-    atomic_fetch_add(&hak_supers_populated, slab->populated - before);
-}
-
 static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
 {
     uint32_t i = number / HAK_SUPER_SLABS;
@@ -382,9 +382,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
 
         hak_range_set_tag(n, 0);
         super->used &= ~bit;
-        if (HAK_UNLIKELY(hak_range_slab(n)->gone != 0)) {
-            forget_gone(hak_range_slab(n));
-        }
+        hak_range_pages_forget(hak_range_slab(n));
         if (hak_range_slab(n)->populated > 0) {
             super->warm |= bit;
         }
@@ -400,6 +398,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     }
     hak_supers.figures.slabs_used -= count;
     hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
+    hak_range_count_freed(count * HAK_SLAB_SIZE);
 }
 
 void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)

@@ -5,9 +5,11 @@
 
 #include "ace.h"
 #include "huge.h"
+#include "lend.h"
 #include "lock.h"
 #include "msg.h"
 #include "options.h"
+#include "os.h"
 
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
 #define NO_HEAP_TAG 0xffffff00u
@@ -17,6 +19,10 @@ const struct hak_heap hak_heap_exited = {.tiny = {.tag = NO_HEAP_TAG}};
 
 __thread struct hak_heap *hak_self __attribute__((tls_model("initial-exec"))) =
     (struct hak_heap *)&hak_heap_none;
+
+/* The heap that the thread owns, lent or not, or NULL. */
+static __thread struct hak_heap *own_heap
+    __attribute__((tls_model("initial-exec")));
 
 static void mend(void);
 
@@ -64,19 +70,44 @@ static void park(struct hak_heap *heap)
     hak_lock_drop(&lock);
 }
 
+/* The thread's heap was lent, or is: it has it again, or NULL as it was lost. */
+static struct hak_heap *take_back(void)
+{
+    if (own_heap != NULL && !hak_lend_return(own_heap)) {
+        own_heap = NULL;
+    }
+    return own_heap;
+}
+
+/* The thread's heap, NULL: it has none. */
+static struct hak_heap *own_now(void)
+{
+    struct hak_heap *heap = hak_thread_own();
+
+    return heap != NULL ? heap : take_back();
+}
+
+/* The thread has no heap any more but one of the two that are none. */
+static void disown(const struct hak_heap *none)
+{
+    hak_lend_end(own_heap);
+    own_heap = NULL;
+    __atomic_store_n(&hak_self, (struct hak_heap *)none, __ATOMIC_RELAXED);
+}
+
 /*
  * Not `arg`: another namespace's C library (dlmopen) keeps what its thread keys
  * hold in the same place, so that it may be a heap of a core's there.
  */
 static void thread_exit(void *arg)
 {
-    struct hak_heap *heap = hak_self;
+    struct hak_heap *heap = own_now();
 
     (void)arg;
-    if (!hak_thread_has_heap()) {
+    if (heap == NULL) {
         return;
     }
-    hak_self = (struct hak_heap *)&hak_heap_exited;
+    disown(&hak_heap_exited);
     send_all(heap);
     park(heap);
 }
@@ -97,13 +128,6 @@ void hak_heap_sent_slow(uint32_t id)
 }
 
 /* ---- fork: see lock.h ----------------------------------------------------- */
-
-/* Whether the heap was caught in a slow path: its lists may be half done. */
-static bool is_caught(struct hak_heap *heap)
-{
-    return atomic_load(&heap->tiny.busy) ||
-           (heap->pool != NULL && atomic_load(&heap->pool->busy));
-}
 
 void hak_thread_seal_forks(void)
 {
@@ -130,7 +154,7 @@ static void fork_seal(void)
         uint32_t state = atomic_load(&heap->state);
 
         if (state == HAK_HEAP_FREE || state == HAK_HEAP_LOST ||
-            is_caught(heap) || !wants_seal(heap, state)) {
+            hak_heap_is_busy(heap) || !wants_seal(heap, state)) {
             continue;
         }
         hak_heap_seal_slabs(heap);
@@ -145,7 +169,7 @@ static void fork_seal(void)
 /* Whether the heap, of a ghost, can be used; it is lost if not. */
 static bool is_sound(struct hak_heap *heap)
 {
-    if (is_caught(heap)) {
+    if (hak_heap_is_busy(heap)) {
         atomic_store(&heap->state, HAK_HEAP_LOST);
         return false;
     }
@@ -161,7 +185,7 @@ static void park_ghosts(void)
     for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
 
-        if (heap != hak_self && atomic_load(&heap->state) == HAK_HEAP_OWNED &&
+        if (heap != own_heap && atomic_load(&heap->state) == HAK_HEAP_OWNED &&
             hak_lock_is_ghost(heap->keeper) && is_sound(heap)) {
             park_locked(heap);
         }
@@ -185,6 +209,16 @@ static void mend(void)
     }
 }
 
+/* The heap of the thread that forked. */
+static void heap_forked(void)
+{
+    if (hak_thread_own() == NULL && !hak_lend_forked(own_heap)) {
+        own_heap = NULL;
+        return;
+    }
+    own_heap->lend.thread = hak_os_thread_id();
+}
+
 /*
  * If a signal's handler forked while this thread held a lock, which may be
  * needed for the rest, the rest is left undone: other threads' heaps stay as
@@ -195,6 +229,9 @@ static void fork_child(void)
     bool none;
 
     hak_lock_forked();
+    if (own_heap != NULL) {
+        heap_forked();
+    }
     none = hak_system_forked();
     none = hak_range_forked() && none;
     none = hak_huge_forked() && none;
@@ -264,27 +301,30 @@ static struct hak_heap *adopt(void)
 /* The heap, which nobody else has, becomes the thread's; false: it can't. */
 static bool own(struct hak_heap *heap)
 {
-    hak_self = heap;
+    own_heap = heap;
+    __atomic_store_n(&hak_self, heap, __ATOMIC_RELAXED);
     if (pthread_setspecific(key, heap) != 0) {
-        thread_exit(heap);
-        hak_self = (struct hak_heap *)&hak_heap_none;
+        disown(&hak_heap_none);
+        park(heap);
         return false;
     }
+    hak_lend_begin(heap);
     return true;
 }
 
 void hak_thread_adopt(struct hak_heap *heap)
 {
-    struct hak_heap *before = hak_self;
+    struct hak_heap *before = own_now();
 
     heap->tiny.direct = false;
     hak_allowance_init(&heap->tiny.allow, false);
     pthread_once(&once, init_once);
-    if (before == &hak_heap_exited || !usable) {
+    if (hak_thread_self() == &hak_heap_exited || !usable) {
         park(heap);
         return;
     }
-    if (hak_thread_has_heap()) {
+    if (before != NULL) {
+        disown(&hak_heap_none);
         send_all(before);
         park(before);
     }
@@ -295,12 +335,16 @@ void hak_thread_adopt(struct hak_heap *heap)
 
 struct hak_heap *hak_thread_heap(enum hak_reason *reason)
 {
-    struct hak_heap *heap = hak_self;
+    struct hak_heap *heap = hak_thread_own();
 
-    if (hak_thread_has_heap()) {
+    if (HAK_LIKELY(heap != NULL)) {
         return heap;
     }
-    if (heap == &hak_heap_exited) {
+    heap = take_back();
+    if (heap != NULL) {
+        return heap;
+    }
+    if (hak_thread_self() == &hak_heap_exited) {
         *reason = HAK_REASON_EXITED;
         return NULL;
     }
@@ -330,9 +374,11 @@ void *hak_thread_refill(unsigned class, enum hak_reason *reason)
 /* Works on the thread's heap, what it holds for others sent, and on parked ones. */
 static void each_idle(void (*work)(struct hak_heap *heap))
 {
-    if (hak_thread_has_heap()) {
-        send_all(hak_self);
-        work(hak_self);
+    struct hak_heap *own = own_now();
+
+    if (own != NULL) {
+        send_all(own);
+        work(own);
     }
     hak_lock_take(&lock);
     for (uint32_t id = parked; id != 0;) {
@@ -357,9 +403,22 @@ static void seal(struct hak_heap *heap)
     hak_heap_seal_count(heap);
 }
 
+/* The same for a heap that was lent. */
+static void trim_lent(struct hak_heap *heap)
+{
+    send_all(heap);
+    trim(heap);
+}
+
 void hak_thread_trim(void)
 {
     each_idle(trim);
+    hak_lend_all(trim_lent);
+}
+
+bool hak_thread_trim_idle(void)
+{
+    return hak_lend_idle(trim_lent);
 }
 
 void hak_thread_seal(void)

@@ -16,10 +16,45 @@ extern HAK_HIDDEN __thread struct hak_heap *hak_self
 extern HAK_HIDDEN const struct hak_heap hak_heap_none;
 extern HAK_HIDDEN const struct hak_heap hak_heap_exited;
 
+/*
+ * The thread's heap, or one of the two above, as of now: it may be lent (lend.h)
+ * at any moment, so each operation asks once, and a compiler must not again.
+ */
+HAK_INLINE struct hak_heap *hak_thread_self(void)
+{
+    return __atomic_load_n(&hak_self, __ATOMIC_RELAXED);
+}
+
+/*
+ * The bin of a class of that heap. A plain read, which the processor adds in the
+ * same instruction; the compiler can't work it out twice.
+ */
+HAK_INLINE struct hak_bin *hak_thread_bin(unsigned class)
+{
+#ifdef HAK_TSAN
+    return &hak_thread_self()->tiny.bins[class];
+#else
+    struct hak_bin *bin = &hak_self->tiny.bins[class];
+
+    __asm__("" : "+r"(bin));
+    return bin;
+#endif
+}
+
+/* That heap; NULL: it is one of the two. */
+HAK_INLINE struct hak_heap *hak_thread_own(void)
+{
+    struct hak_heap *heap = hak_thread_self();
+
+    return HAK_LIKELY(heap != &hak_heap_none && heap != &hak_heap_exited)
+               ? heap
+               : NULL;
+}
+
 /* Whether the thread has a heap (now). */
 HAK_INLINE bool hak_thread_has_heap(void)
 {
-    return hak_self != &hak_heap_none && hak_self != &hak_heap_exited;
+    return hak_thread_own() != NULL;
 }
 
 /*
@@ -37,7 +72,7 @@ HAK_NOINLINE void *hak_thread_refill(unsigned class, enum hak_reason *reason);
 /* A block of the calling thread's heap. NULL as above; *reason only then. */
 HAK_INLINE void *hak_thread_alloc(unsigned class, enum hak_reason *reason)
 {
-    void *p = hak_bin_pop(&hak_self->tiny.bins[class]);
+    void *p = hak_bin_pop(hak_thread_bin(class));
 
     return HAK_LIKELY(p != NULL) ? p : hak_thread_refill(class, reason);
 }
@@ -66,8 +101,17 @@ void hak_thread_adopt(struct hak_heap *heap);
  * whose objects live there; otherwise HAKMEM_SEAL_FORK decides. */
 void hak_thread_seal_forks(void);
 
-/* Sends the thread's outboxes, trims its heap and all parked ones. */
+/*
+ * Sends the thread's outboxes, trims its heap, all parked ones and those of
+ * threads that sleep.
+ */
 void hak_thread_trim(void);
+
+/*
+ * Trims the heaps of threads that sleep and have not used them since the last
+ * call. False: nothing is left to do.
+ */
+bool hak_thread_trim_idle(void);
 
 /* The same, but that they are sealed. */
 void hak_thread_seal(void);

@@ -507,6 +507,9 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
         atomic_fetch_add(&hak_supers_populated, hak_super_resident(i));
     }
     hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
+    if (warm != 0) {
+        hak_range_count_freed(count * HAK_SUPER_SIZE);
+    }
     if (warm == 0 ||
         (hak_supers.spare > HAK_SPARE_LIMITED && hak_range_limited())) {
         hak_super_unmap(first, count);

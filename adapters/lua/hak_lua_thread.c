@@ -57,7 +57,7 @@ void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
     (void)ptr;
     (void)tag;
     if (!HAK_HARD && HAK_LIKELY(nsize <= HAK_LANE_TINY_MAX)) {
-        p = hak_bin_pop(&hak_self->tiny.bins[class_for(nsize)]);
+        p = hak_bin_pop(hak_thread_bin(class_for(nsize)));
     }
     return HAK_LIKELY(p != NULL) ? p : new_slow(nsize);
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "background.h"
 #include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
 
@@ -33,8 +34,9 @@ void hak_ngx_set_lanes(hak_ngx_lanes lanes)
 /* The calling thread's; NULL: it has no heap, its calls are not counted. */
 HAK_INLINE hak_ngx_figures *figures_here(void)
 {
-    return HAK_LIKELY(hak_thread_has_heap()) ? hak_ngx_figures_of(hak_self)
-                                             : NULL;
+    struct hak_heap *heap = hak_thread_own();
+
+    return HAK_LIKELY(heap != NULL) ? hak_ngx_figures_of(heap) : NULL;
 }
 
 static void count_asked(size_t size)
@@ -108,13 +110,16 @@ bool hak_ngx_start(void)
 {
     enum hak_reason reason;
 
+    hak_background_close(); /* a worker has timers */
     return hak_thread_heap(&reason) != NULL;
 }
 
 void hak_ngx_tick(void)
 {
-    if (hak_thread_has_heap()) {
-        hak_heap_look_around(hak_self);
+    struct hak_heap *heap = hak_thread_own();
+
+    if (heap != NULL) {
+        hak_heap_look_around(heap);
     }
 }
 

@@ -35,7 +35,7 @@ HAK_INLINE void *hak_ngx_take(size_t size)
         return NULL;
     }
     if (HAK_LIKELY(p != NULL)) {
-        hak_ngx_figures_of(hak_self)->asked += size;
+        hak_ngx_figures_of(hak_thread_self())->asked += size;
     }
     return p;
 }

@@ -23,6 +23,7 @@ __attribute__((visibility("default"))) void *malloc(size_t size)
 
 Test(options, defaults)
 {
+    unsetenv("HAKMEM_BACKGROUND_THREAD");
     cr_assert_eq(hak_option(HAK_OPT_range), HAK_RANGE_DEFAULT);
     cr_assert_eq(hak_option(HAK_OPT_huge), HAK_HUGE_AUTO);
     cr_assert_eq(hak_option(HAK_OPT_trace), 0);
@@ -33,7 +34,8 @@ Test(options, defaults)
     cr_assert_eq(hak_option(HAK_OPT_bench_fast_mode), 0);
     cr_assert_eq(hak_option(HAK_OPT_wrap_diag), 0);
     cr_assert_eq(hak_option(HAK_OPT_deepbind), HAK_DEEPBIND_DROP);
-    cr_assert_eq((int)HAK_OPTIONS, 10, "a new option: test its default here");
+    cr_assert_eq(hak_option(HAK_OPT_background_thread), 1);
+    cr_assert_eq((int)HAK_OPTIONS, 11, "a new option: test its default here");
 }
 
 /* One setting and the value that must come of it. */

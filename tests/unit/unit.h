@@ -59,6 +59,15 @@ __tsan_default_options(void)
     return "allocator_may_return_null=1:die_after_fork=0";
 }
 
+/*
+ * What a test sees is what it does: no thread of ours comes in between, but in
+ * the tests of that thread.
+ */
+__attribute__((constructor)) static void unit_no_background(void)
+{
+    setenv("HAKMEM_BACKGROUND_THREAD", "0", 0);
+}
+
 /* The address space that watched programs need is beyond any limit of ours. */
 #ifdef __SANITIZE_THREAD__
 #define UNIT_GCC_TSAN 1

@@ -17,7 +17,7 @@ PROGRAMS := tests/wrap/programs
 
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
-    $(addprefix plain/,behaviour owns misuse cancels sized forks forks_atfork \
+    $(addprefix plain/,back behaviour owns misuse cancels sized forks forks_atfork \
         opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
         opener ownmalloc debugs plugins_nopie handles_nopie forkstorm forkstorm_core refused \
         libearly.so libatfork.so libopened.so libcxx.so \
@@ -27,7 +27,7 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
         libowner.so libcounts.so) \
     $(addprefix shared/,behaviour before cxx plugins handles forkstorm hosts \
         owners) \
-    $(addprefix archive/,behaviour sized before cxx cxx_static_runtime secret \
+    $(addprefix archive/,back behaviour sized before cxx cxx_static_runtime secret \
         plugins handles libcnames links links_lto links_shared forkstorm \
         owners) \
     $(addprefix static/,behaviour links_lto links_shared forkstorm \

@@ -5,6 +5,7 @@
  * hak_py_module.c.
  */
 #include "hak_py.h"
+#include "background.h"
 #include "options.h"
 #include "thread.h"
 
@@ -164,6 +165,7 @@ bool hak_py_start(void)
         return true;
     }
     none->tiny.tag = threads->tiny.tag = hak_heap_none.tiny.tag;
+    hak_background_close(); /* it reads hak_self more than once */
     hak_py.most = most_asked();
     if (!hak_range_init()) {
         hak_py.reason = "no address space could be had: see the message on "
