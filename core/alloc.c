@@ -94,6 +94,9 @@ void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         hak_heap_shed(heap);
     }
+    if (heap->tiny.direct) {
+        hak_heap_heed_sparse(heap);
+    }
     if (heap->pool->looks == 0) {
         hak_heap_look_around(heap);
     }

@@ -17,6 +17,9 @@
  *     its mark, and one that is in use has not: it is wiped when the block
  *     leaves the last list;
  *   - a block freed with its mark in place is free already;
+ *   - (a free block on a page that was given back to the system is in no list
+ *     and reads as zero; the slab's descriptor knows these pages:
+ *     hak_tiny_refuse;)
  *   - a block that leaves a list without it was written to while it was free,
  *     and its link is not followed. That the link leads to a block need then
  *     not be asked: it does unless both words were written, and match.

@@ -22,6 +22,7 @@ static size_t find(const void *p, bool *sealed, const char *caller)
         if (hak_hard_marked(p)) {
             hak_hard_freed(p, caller);
         }
+        hak_tiny_refuse(p);
         size = hak_tiny_size[hak_tiny_class_of(p, tag)];
     }
     *sealed = size != 0;

@@ -7,6 +7,11 @@
 
 #include "os.h"
 
+/* A heap is sparse with so many bytes free since it was last swept, of which it
+ * uses no more than one in so many. */
+#define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
+#define SPARSE_PART 3
+
 struct hak_heap_past hak_heap_past;
 
 struct hak_heap *hak_heap_create(enum hak_heap_state state)
@@ -49,6 +54,41 @@ void hak_heap_collect(struct hak_heap *heap)
         hak_ace_cache_empty(heap->runs);
         hak_pool_trim(heap->pool);
     }
+}
+
+size_t hak_heap_sweep(struct hak_heap *heap)
+{
+    size_t bytes;
+
+    hak_heap_collect(heap);
+    hak_tiny_busy(&heap->tiny, true);
+    bytes = hak_tiny_sweep(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        hak_pool_busy(heap->pool, true);
+        bytes += hak_pool_sweep(heap->pool, true);
+        hak_pool_busy(heap->pool, false);
+    }
+    return bytes;
+}
+
+void hak_heap_heed_sparse(struct hak_heap *heap)
+{
+    struct hak_tiny *tiny = &heap->tiny;
+    const struct hak_allowance *allow = &tiny->allow;
+    int64_t slabs = allow->slabs + tiny->starter_used * HAK_STARTER_UNIT;
+    int64_t unused = slabs - hak_in_use(allow);
+
+    if (unused < tiny->unused) {
+        tiny->unused = unused;
+    }
+    if (unused - tiny->unused < SPARSE_LEAST + hak_in_use(allow) / 2 ||
+        unused / SPARSE_PART < hak_in_use(allow) || allow->extra != 0) {
+        return;
+    }
+    hak_heap_sweep(heap);
+    slabs = allow->slabs + tiny->starter_used * HAK_STARTER_UNIT;
+    tiny->unused = slabs - hak_in_use(allow);
 }
 
 void hak_heap_shed(struct hak_heap *heap)

@@ -40,10 +40,11 @@ struct hak_heap {
     uint64_t keeper; /* the thread's number, see lock.h */
     /* any thread */
     _Atomic(uint32_t) state;
+    uint32_t parked_next; /* id, 0: last; under the heaps' lock */
+    uint32_t parked_prev; /* the same; 0: first */
+    uint32_t relief_round; /* the owner's: the last it took part in, pressure.h */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
-    /* under the heaps' lock */
-    uint32_t parked_next, parked_prev; /* ids, 0: none */
     /* the user of a heap made by hand */
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
     size_t gate;  /* `live` may rise to this: the limit less other_bytes */
@@ -51,8 +52,7 @@ struct hak_heap {
     uint64_t limit_refused;
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
-    uint32_t relief_round; /* the last one it took part in, see pressure.h */
-    bool seal_at_fork;     /* made by hand: it is sealed in a forked child */
+    bool seal_at_fork; /* made by hand: it is sealed in a forked child */
     union {
         char name[HAK_HEAP_NAME]; /* made by hand */
         /* A thread's: the owner before self_at is set, then who lends it: see
@@ -130,6 +130,13 @@ void hak_heap_rest(struct hak_heap *heap);
 /* Everything that the heap keeps together is brought down to what it may. */
 void hak_heap_shed(struct hak_heap *heap);
 
+/*
+ * Sweeps a heap made by hand that has become sparse: three quarters of its slabs
+ * free, and a good deal of that since it was last swept, but not one that uses
+ * it again in turns (allowance.h). Nobody else would: it may never be used again.
+ */
+void hak_heap_heed_sparse(struct hak_heap *heap);
+
 /* hak_tiny_look, and whatever else keeps too much. */
 HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 {
@@ -137,7 +144,17 @@ HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         hak_heap_shed(heap);
     }
+    if (heap->tiny.direct) {
+        hak_heap_heed_sparse(heap);
+    }
 }
+
+/*
+ * The same, and gives back the pages of slabs in use that hold no block in use:
+ * what touches them again faults. For a heap that is idle, or told to trim.
+ * Returns the bytes of such pages.
+ */
+size_t hak_heap_sweep(struct hak_heap *heap);
 
 /*
  * Seals the heap's slabs: see tiny.h, pool.h. Its cached runs of ACE's go back

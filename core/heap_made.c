@@ -239,7 +239,7 @@ static void check_start(const void *p, unsigned class, const char *caller)
     if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, hak_tiny_magic[class]))) {
         hak_lane_check(p, caller);
     }
-    hak_link_refuse(p);
+    hak_tiny_refuse(p);
 }
 
 /*
@@ -257,7 +257,7 @@ static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
         if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
             hak_lane_check(p, caller);
         }
-        hak_link_refuse(p);
+        hak_tiny_refuse(p);
         return class;
     }
     if (byte >= HAK_TAG_TINY_END) {
@@ -378,10 +378,12 @@ void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
 
 size_t hak_heap_trim(hak_heap *heap)
 {
+    size_t bytes;
+
     hak_heap_seal_count(heap);
-    hak_heap_collect(heap);
+    bytes = hak_heap_sweep(heap);
     settle(heap);
-    return hak_ace_trim() + hak_range_purge();
+    return bytes + hak_ace_trim() + hak_range_purge();
 }
 
 HAK_INSIDE(hak_inside_heap_new, hak_heap_new);

@@ -82,6 +82,7 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
                hak_hot_pool_free(heap, p, byte - HAK_TAG_POOL);
     }
     bin = hak_tiny_bin(tiny, byte);
+    hak_tiny_refuse(p);
     if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, bin->magic) ||
                      asked > hak_hard_open(p,
                                            hak_tiny_size[byte / HAK_TAG_TINY],

@@ -83,9 +83,7 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     }
     span = hak_range_slab(number);
     span->bits = span->ready = 0;
-    if (HAK_HARD) {
-        span->held = 0;
-    }
+    span->held = 0;
     atomic_store_explicit(&span->remote, 0, memory_order_relaxed);
     span->block = hak_pool_classes[class].block;
     span->class = (uint8_t)(HAK_TAG_POOL + class);
@@ -235,11 +233,13 @@ static bool fill(struct hak_pool *pool, unsigned class)
     struct hak_slab *span = hak_range_slab(number);
     int32_t most = refill_most(pool, class);
     void *blocks[HAK_STACK_REFILL_MOST];
+    uint64_t before;
     int32_t n = 0;
 
     if (number == HAK_NO_SLAB) {
         return false;
     }
+    before = span->bits;
     pool->nempty -= span->bits == span->ready ? span->slabs : 0;
     for (; n < most && span->bits != 0; n++) {
         unsigned index = (unsigned)__builtin_ctzll(span->bits);
@@ -249,6 +249,9 @@ static bool fill(struct hak_pool *pool, unsigned class)
     }
     hak_pool_take(pool, class, n);
     hak_keep_took(pool->allow, (size_t)n * span->block);
+    if (HAK_UNLIKELY(pool->swept)) {
+        hak_pool_wake(pool, number, before & ~span->bits);
+    }
     if (HAK_HARD) {
         shuffle(blocks, (uint32_t)n);
     }
@@ -298,8 +301,7 @@ void hak_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
     span->bits |= bits;
     hak_pool_take(pool, hak_span_class(span), -n);
     if (span->bits == span->ready) {
-        bool only =
-            span->open_next == HAK_NO_SLAB && span->open_prev == HAK_NO_SLAB;
+        bool only = hak_slab_is_alone(number);
         bool few = hak_pool_may_keep_empty(pool, span->slabs);
 
         pool->nempty += span->slabs;

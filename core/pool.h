@@ -24,6 +24,8 @@
  *   - a span with bits == ready stays if it is the class's only open one, and
  *     no more than 1/16 of the pool's slabs, or one span, are in such;
  *   - a span is in the inbox, or about to be, exactly if remote != 0;
+ *   - a page that is gone (range.h) lies in blocks of `bits` alone, or behind
+ *     the last; `swept` is set if there may be any;
  *   - a sealed span (range.h) is in no open list and none of its blocks in a
  *     bin: a free sets its bit, and with all bits set the span is given back.
  * The owner works on all but remote, inbox_next and the inbox.
@@ -36,6 +38,7 @@
 #include "hard.h"
 #include "pool_class.h"
 #include "range.h"
+#include "slab_list.h"
 
 /*
  * Places in a bin's stack, its bottom included. Heaps made by hand begin with
@@ -72,6 +75,7 @@ struct hak_pool {
     uint32_t idle_at;   /* when bins are next emptied */
     uint32_t looked_at; /* when the time was last looked at */
     bool alert;         /* free memory waits to go back: look often */
+    bool swept;         /* pages of spans in use have gone */
     uint8_t looks;      /* as in tiny.h */
     uint64_t remote_frees;
     uint64_t remote_bytes; /* freed by others since it was last set to 0 */
@@ -125,6 +129,17 @@ void hak_pool_trim(struct hak_pool *pool);
  * need only the page of the rest, until it is used again and has grown.
  */
 void hak_pool_rest(struct hak_pool *pool);
+/* ---- pages of spans in use: pool_pages.c --------------------------------- */
+
+/*
+ * Gives back the pages of spans that lie in free blocks; if not `all`, then of
+ * blocks that were free at the last call already, and those of some hundred
+ * spans at the most. The bytes. The caller marks itself as busy. O(spans).
+ */
+size_t hak_pool_sweep(struct hak_pool *pool, bool all);
+
+/* The blocks `bits` of a span, of a pool with `swept`, leave it for the bin. */
+void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits);
 
 /* ---- the fork seal: pool_seal.c ------------------------------------------ */
 

@@ -236,6 +236,7 @@ static void heed_slow(struct hak_pool *pool)
         pool->idle_at = now + idle;
         if (!busy || hak_pressure_near()) {
             give_idle(pool);
+            hak_pool_sweep(pool, false);
         }
     }
     hak_range_tick(now);

@@ -31,7 +31,8 @@
  *
  * range.c has the window and the tags; slots.c the heap slots; claims.c the
  * superslabs' mappings; supers.c who has which slab, wholes.c which superslab;
- * purge.c gives memory back to the system after a while.
+ * purge.c gives memory back to the system after a while, pages.[ch] pages of
+ * slabs in use.
  */
 #ifndef HAK_RANGE_H
 #define HAK_RANGE_H
@@ -88,7 +89,7 @@ enum hak_lane {
 
 /*
  * The descriptor of a slab; one cache line. A span is described by its first
- * slab; of the others only `populated` means something. ACE and
+ * slab; of the others only `populated` and `gone` mean something. ACE and
  * Huge lay structs of their own over the descriptors of a superslab they have.
  */
 struct hak_slab {
@@ -99,16 +100,21 @@ struct hak_slab {
             uint32_t nfree;         /* how many those are */
             uint32_t carved;        /* blocks that were ever handed out */
             uint32_t capacity;      /* blocks that fit */
+            uint16_t ngone;         /* free blocks that touch a page gone */
+            uint16_t swept;         /* what tiny_pages.c has seen last */
         };
         struct {            /* Pool: a bit for each block of the span */
             uint64_t bits;  /* free blocks */
             uint64_t ready; /* blocks that were ever free */
-            uint64_t held;  /* hardened build: blocks in the bin */
+            union {
+                uint64_t held; /* hardened build: blocks in the bin */
+                uint64_t seen; /* others: free at the last sweep */
+            };
         };
     };
-    uint32_t open_next; /* slabs of the class with something free */
-    uint32_t open_prev;
-    uint32_t all_next; /* every slab or span of the heap's lane */
+    uint32_t open_next;   /* slabs of the class with something free */
+    uint32_t open_before; /* of the first one: the last */
+    uint32_t all_next;    /* every slab or span of the heap's lane */
     uint32_t all_prev;
     /* any thread */
     /* Blocks that other threads freed. Pool: a bit for each; Tiny: how many
@@ -121,6 +127,8 @@ struct hak_slab {
     uint32_t block; /* block size in bytes */
     uint8_t class;  /* the tag's class byte */
     uint8_t slabs;  /* how many make up the span */
+    /* owner thread; 0 while free */
+    uint16_t gone; /* a bit for each page given back to the system: pages.h */
 };
 
 _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
@@ -317,62 +325,6 @@ size_t hak_range_populated(void);
  * grown by a good deal more, so that a worker that needs little gets little.
  */
 void hak_range_start_small(void);
-
-/* ---- lists of slabs of one heap ------------------------------------------ */
-
-/* Puts a slab at the front of the list *first of open slabs. */
-HAK_INLINE void hak_slab_open(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    slab->open_prev = HAK_NO_SLAB;
-    slab->open_next = *first;
-    if (*first != HAK_NO_SLAB) {
-        hak_range_slab(*first)->open_prev = number;
-    }
-    *first = number;
-}
-
-HAK_INLINE void hak_slab_close(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    if (slab->open_prev != HAK_NO_SLAB) {
-        hak_range_slab(slab->open_prev)->open_next = slab->open_next;
-    } else {
-        *first = slab->open_next;
-    }
-    if (slab->open_next != HAK_NO_SLAB) {
-        hak_range_slab(slab->open_next)->open_prev = slab->open_prev;
-    }
-}
-
-/* The same for the list of all slabs of a heap's lane. */
-HAK_INLINE void hak_slab_join(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    slab->all_prev = HAK_NO_SLAB;
-    slab->all_next = *first;
-    if (*first != HAK_NO_SLAB) {
-        hak_range_slab(*first)->all_prev = number;
-    }
-    *first = number;
-}
-
-HAK_INLINE void hak_slab_leave(uint32_t *first, uint32_t number)
-{
-    struct hak_slab *slab = hak_range_slab(number);
-
-    if (slab->all_prev != HAK_NO_SLAB) {
-        hak_range_slab(slab->all_prev)->all_next = slab->all_next;
-    } else {
-        *first = slab->all_next;
-    }
-    if (slab->all_next != HAK_NO_SLAB) {
-        hak_range_slab(slab->all_next)->all_prev = slab->all_prev;
-    }
-}
 
 /* ---- sealed slabs --------------------------------------------------------- */
 

@@ -70,7 +70,7 @@ uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag)
     uint32_t id = HAK_TAG_HEAP(tag);
     struct hak_tiny *owner = hak_range_heap(id);
 
-    hak_link_refuse(p);
+    hak_tiny_refuse(p);
     if (self == NULL || owner->direct) {
         push(owner, p, p);
         return id;

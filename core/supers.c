@@ -4,6 +4,7 @@
 #include "supers.h"
 
 #include "os.h"
+#include "pages.h"
 #include "pressure.h"
 
 struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
@@ -147,8 +148,11 @@ static void describe(uint32_t i)
         return;
     }
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        hak_range_slab(i * HAK_SUPER_SLABS + n)->populated =
+        struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
+
+        slab->populated =
             (super->warm >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
+        slab->gone = 0;
     }
     super->described = true;
 }
@@ -384,6 +388,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
 
         hak_range_set_tag(n, 0);
         super->used &= ~bit;
+        hak_range_pages_forget(hak_range_slab(n));
         if (hak_range_slab(n)->populated > 0) {
             super->warm |= bit;
         }
@@ -568,9 +573,10 @@ static size_t mend_super(uint32_t i)
 
         if ((super->used >> n & 1) == 0) {
             slab->populated = (uint32_t)HAK_SLAB_SIZE;
+            slab->gone = 0;
         }
         /* One that was just taken whole has other things there. */
-        bytes += hak_min(slab->populated, HAK_SLAB_SIZE);
+        bytes += hak_slab_resident(slab);
     }
     super->warm = ~super->used;
     super->described = true;

@@ -445,7 +445,7 @@ static void each_idle(void (*work)(struct hak_heap *heap))
 static void trim(struct hak_heap *heap)
 {
     hak_heap_seal_count(heap);
-    hak_heap_collect(heap);
+    hak_heap_sweep(heap);
 }
 
 static void seal(struct hak_heap *heap)

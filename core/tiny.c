@@ -57,10 +57,18 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     uint32_t number = shelf->open;
-    uint32_t count = hak_range_slab(number)->nfree;
+    uint32_t count;
 
-    tiny->nempty -= count == hak_range_slab(number)->carved;
+    if (HAK_UNLIKELY(hak_range_slab(number)->nfree == 0)) {
+        hak_tiny_slab_wake(tiny, number);
+    }
+    count = hak_range_slab(number)->nfree;
+    tiny->nempty -=
+        count + hak_range_slab(number)->ngone == hak_range_slab(number)->carved;
     hak_slab_close(&shelf->open, number);
+    if (HAK_UNLIKELY(hak_range_slab(number)->ngone > 0)) {
+        hak_slab_open_last(&shelf->open, number);
+    }
     hak_tiny_take(tiny, class, count);
     hak_keep_took(&tiny->allow, count * hak_tiny_size[class]);
     hak_bin_set(tiny, class, hak_tiny_slab_empty(number), count);
@@ -134,6 +142,29 @@ static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
 }
 
 /*
+ * `units` units of the starter slab, or `least` of them, for a run of the class;
+ * the first. HAK_STARTER_UNITS: it is full, or out of memory.
+ */
+static uint32_t starter_take(struct hak_tiny *tiny, unsigned class,
+                             uint32_t least, uint32_t *units)
+{
+    uint32_t first = HAK_STARTER_UNITS;
+
+    if (HAK_UNLIKELY(tiny->holes)) {
+        first = hak_tiny_starter_hole(tiny, *units);
+        if (first == HAK_STARTER_UNITS && least < *units) {
+            *units = least;
+            first = hak_tiny_starter_hole(tiny, least);
+        }
+    }
+    if (first == HAK_STARTER_UNITS && starter_ready(tiny, class, *units)) {
+        first = tiny->starter_used;
+        tiny->starter_used += *units;
+    }
+    return first;
+}
+
+/*
  * A run of new blocks from the starter slab. False: it is full, or out of
  * memory; from then on the heap takes slabs of one class.
  */
@@ -141,25 +172,27 @@ static bool carve_packed(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     size_t size = hak_tiny_size[class];
-    uint32_t used = tiny->starter_used;
+    size_t left = (HAK_STARTER_UNITS - tiny->starter_used) * HAK_STARTER_UNIT;
+    size_t step = hak_min(shelf->step, CARVE_PACKED_MOST);
     size_t least = hak_round_up(size, HAK_STARTER_UNIT);
-    size_t left = (HAK_STARTER_UNITS - used) * HAK_STARTER_UNIT;
-    size_t bytes = hak_max(hak_min(shelf->step, left), least);
-    size_t units = bytes / HAK_STARTER_UNIT;
-    uint32_t count = (uint32_t)(bytes / size);
+    uint32_t units =
+        (uint32_t)(hak_max(hak_min(step, left), least) / HAK_STARTER_UNIT);
+    uint32_t first =
+        starter_take(tiny, class, (uint32_t)(least / HAK_STARTER_UNIT), &units);
+    uint32_t count = (uint32_t)(units * HAK_STARTER_UNIT / size);
     char *start;
 
-    if (!starter_ready(tiny, class, units)) {
+    if (first == HAK_STARTER_UNITS) {
         tiny->packed = false;
         return false;
     }
-    memset(&tiny->starter_class[used], (int)class, units);
-    tiny->starter_class[used] |= HAK_STARTER_RUN;
-    tiny->starter_used += (uint32_t)units;
-    start = hak_range_slab_start(tiny->starter) + used * HAK_STARTER_UNIT;
+    memset(&tiny->starter_class[first], (int)class, units);
+    tiny->starter_class[first] |= HAK_STARTER_RUN;
+    start = hak_range_slab_start(tiny->starter) + first * HAK_STARTER_UNIT;
     hak_tiny_take(tiny, class, count);
     hak_bin_set(tiny, class, hak_tiny_link_new(start, size, count), count);
-    shelf->step = (uint16_t)hak_min(2 * bytes, CARVE_PACKED_MOST);
+    step = hak_min(2 * units * HAK_STARTER_UNIT, CARVE_PACKED_MOST);
+    shelf->step = (uint16_t)hak_max(shelf->step, step);
     return true;
 }
 
@@ -206,10 +239,15 @@ static bool fill(struct hak_tiny *tiny, unsigned class)
         take_loose(tiny, class);
         return true;
     }
+    if (shelf->open != HAK_NO_SLAB && hak_range_slab(shelf->open)->nfree > 0) {
+        take_open(tiny, class);
+        return true;
+    }
     if (tiny->packed && carve_packed(tiny, class)) {
         return true;
     }
-    if (shelf->open != HAK_NO_SLAB) {
+    /* One whose free blocks are all on pages that are gone. */
+    if (shelf->open != HAK_NO_SLAB && shelf->fresh == HAK_NO_SLAB) {
         take_open(tiny, class);
         return true;
     }

@@ -18,7 +18,9 @@
  * small heap then fits on a few pages instead of a page for each class. The
  * starter slab's tag says HAK_TAG_PACKED instead of a class, so that only
  * sized frees (Lua's) find the bin at once; what is flushed of it waits in the
- * class's `loose` list, and the slab stays until the heap ends.
+ * class's `loose` list, and the slab stays until the heap ends. Its runs of
+ * which all blocks wait there can be dissolved (tiny_starter.c); a heap of which
+ * some were is packed again.
  *
  * A heap can be sealed, as a rule around a fork: what its slabs have free is
  * given up, so that parent and child go on sharing their pages, and allocations
@@ -38,13 +40,16 @@
  *     when it was last looked at, pushes since, less what was popped; spare
  *     holds spare_count; taken = head + spare + what users and other threads'
  *     outboxes have;
- *   - a slab is in the open list exactly if nfree > 0 and it is not sealed;
- *   - nfree <= carved <= capacity; carved < capacity at most for `fresh` and
- *     sealed slabs;
+ *   - a slab is in the open list exactly if nfree + ngone > 0 and it is not
+ *     sealed, and those with nfree == 0 stand at its end;
+ *   - nfree + ngone <= carved <= capacity; carved < capacity at most for `fresh`
+ *     and sealed slabs;
+ *   - ngone blocks of a slab, in no list, are those that touch a page that is
+ *     gone (pages.h): all of them free, and carved; 0 if the slab is sealed;
  *   - loose holds nloose blocks, all of the starter slab;
  *   - every slab is in the `all` list, and its tag is the heap's tag | c, or
  *     | HAK_TAG_PACKED for the starter, whose counts are not used;
- *   - a slab with nfree == carved > 0 stays only as `fresh` or when it was the
+ *   - a slab with nfree + ngone == carved > 0 stays only as `fresh` or when it was the
  *     class's only open slab, and of these 1 + nslabs / 16 in all; nempty is
  *     their number; if it is sealed it does not stay;
  *   - no block of a sealed slab is in head, spare or loose; one that is free
@@ -59,6 +64,7 @@
 #include "base.h"
 #include "hard.h"
 #include "range.h"
+#include "slab_list.h"
 #include "tiny_class.h"
 
 /*
@@ -123,18 +129,24 @@ struct hak_tiny {
     uint16_t seldom;       /* the same in a large heap at any time */
     bool quiet;            /* little happens: look at the first occasion */
     uint8_t looks;         /* that a busy heap has without one at the time */
+    uint8_t sweep_class;   /* the class of sweep_slab */
+    bool holes;            /* units below starter_used may be in no run */
     uint32_t looked_at;    /* when the heap last looked at the time */
     uint32_t idle_at;      /* when bins are next relieved of idle blocks */
     uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
     uint32_t starter_used; /* units carved of it */
-    /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first */
+    /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first; 0xff
+     * of the others */
     uint8_t starter_class[HAK_STARTER_UNITS];
     struct hak_allowance allow; /* what it may keep, Pool's and runs included */
     uint32_t all;               /* first of all slabs */
     uint32_t nslabs;            /* those that are not sealed */
-    uint32_t nempty;  /* of them those that are kept without a block in use */
-    uint32_t nsealed; /* those that are */
-    uint32_t nstale;  /* stale lists */
+    uint32_t nempty;   /* of them those that are kept without a block in use */
+    uint32_t nsealed;  /* those that are */
+    uint32_t nstale;   /* stale lists */
+    uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
+    uint32_t sweep_slab; /* from this one on */
+    int64_t unused;      /* see hak_heap_heed_sparse */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
@@ -190,6 +202,12 @@ void hak_tiny_collect(struct hak_tiny *tiny);
 
 /* Empties the bins into the slabs and gives back every slab not in use. */
 void hak_tiny_trim(struct hak_tiny *tiny);
+
+/*
+ * Gives back the pages of slabs in which no block is in use. The bytes. The
+ * caller marks itself as busy. O(slabs), O(free blocks) of what has changed.
+ */
+size_t hak_tiny_sweep(struct hak_tiny *tiny);
 
 /*
  * Seals every slab with a block in use, or that may have one. No block is
@@ -294,12 +312,32 @@ HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
     return block;
 }
 
+/*
+ * Hardened build: ends the program if p, a block of some slab of Tiny's that is
+ * being freed, is free: it is in a list, or was on a page that is gone.
+ */
+HAK_INLINE void hak_tiny_refuse(const void *p)
+{
+    if (HAK_HARD) {
+        const struct hak_slab *slab = hak_range_slab(hak_range_number(p));
+        uint32_t page = ((uintptr_t)p & (HAK_SLAB_SIZE - 1)) / HAK_PAGE;
+
+        /* Its owner may be at work, but not on the page of a block in use. */
+        if (HAK_UNLIKELY((__atomic_load_n(&slab->gone, __ATOMIC_RELAXED) >>
+                              page &
+                          1) != 0)) {
+            hak_hard_freed(p, "free");
+        }
+        hak_link_refuse(p);
+    }
+}
+
 /* Pushes a block; false: it is time for hak_tiny_look. */
 HAK_INLINE bool hak_bin_push(struct hak_bin *bin, void *p)
 {
     struct hak_block *block = p;
 
-    hak_link_refuse(block);
+    hak_tiny_refuse(block);
     hak_link_set(block, bin->head);
     bin->head = block;
     return --bin->left >= 0;

@@ -252,7 +252,11 @@ static void heed_slow(struct hak_tiny *tiny, bool look)
         tiny->idle_at = hak_some_time(later);
         if (tiny->looks == 0 || hak_pressure_near()) {
             relieve(tiny);
+            hak_tiny_sweep_begin(tiny, now);
         }
+    }
+    if (tiny->looks == 0) {
+        hak_tiny_sweep_slice(tiny, now);
     }
     tiny->alert = waiting;
     hak_range_tick(now);

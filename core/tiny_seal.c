@@ -61,6 +61,12 @@ void hak_tiny_seal(struct hak_tiny *tiny)
     tiny->allow.slabs -= (int64_t)(open_slabs(tiny) * HAK_SLAB_SIZE);
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
          n = hak_range_slab(n)->all_next) {
+        struct hak_slab *slab = hak_range_slab(n);
+
+        if (slab->class != HAK_TAG_PACKED && slab->ngone > 0) {
+            slab->nfree += slab->ngone; /* from here on it is only counted */
+            slab->ngone = 0;
+        }
         hak_range_seal(n);
     }
     tiny->nsealed += tiny->nslabs;
@@ -116,7 +122,7 @@ uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
 {
     struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
 
-    hak_link_refuse(p);
+    hak_tiny_refuse(p);
     if (owner != self) {
         if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) { /* of several classes */
             return hak_remote_free(self, p, tag);

@@ -32,6 +32,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     atomic_store_explicit(&slab->remote, 0, memory_order_relaxed);
     slab->free = NULL;
     slab->nfree = 0;
+    slab->ngone = slab->swept = 0;
     slab->carved = 0;
     slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
     slab->block = hak_tiny_size[class];
@@ -52,7 +53,7 @@ void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
     struct hak_slab *slab = hak_range_slab(number);
     struct hak_shelf *shelf = &tiny->shelves[slab->class];
 
-    if (slab->nfree > 0) {
+    if (slab->nfree + slab->ngone > 0) {
         hak_slab_close(&shelf->open, number);
     }
     if (shelf->fresh == number) {
@@ -72,7 +73,7 @@ void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
         struct hak_slab *slab = hak_range_slab(number);
         uint32_t next = slab->open_next;
 
-        if (slab->nfree == slab->carved) {
+        if (slab->nfree + slab->ngone == slab->carved) {
             tiny->nempty--;
             hak_tiny_slab_give(tiny, number);
         }
@@ -132,14 +133,11 @@ struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count)
     return (struct hak_block *)(void *)start;
 }
 
-/* The bits of a slab's blocks, of the smallest class. */
-#define MAP_WORDS (HAK_SLAB_SIZE / HAK_TINY_STEP / 64)
-
 /* Below this a list is not worth the look at the map. */
 #define IN_ORDER_LEAST 16
 
-static void map_list(uint64_t *map, const struct hak_block *list,
-                     uint32_t magic)
+void hak_tiny_slab_map(uint64_t *map, const struct hak_block *list,
+                       uint32_t magic)
 {
     for (; list != NULL; list = hak_link_get(list)) {
         uint64_t at = (uintptr_t)list & (HAK_SLAB_SIZE - 1);
@@ -182,15 +180,15 @@ struct hak_block *hak_tiny_slab_empty(uint32_t number)
     struct hak_slab *slab = hak_range_slab(number);
     struct hak_block *list = slab->free;
     size_t words = (slab->carved + 63) / 64;
-    uint64_t map[MAP_WORDS];
+    uint64_t map[HAK_TINY_MAP_WORDS];
 
     if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
         memset(map, 0, words * sizeof(map[0]));
-        map_list(map, list, hak_tiny_magic[slab->class]);
+        hak_tiny_slab_map(map, list, hak_tiny_magic[slab->class]);
         list = link_map(map, words, hak_range_slab_start(number), slab->block);
     }
     slab->free = NULL;
-    slab->nfree = 0;
+    slab->nfree = slab->swept = 0;
     return list;
 }
 
@@ -273,8 +271,7 @@ static void loose_put(struct hak_tiny *tiny, const struct hak_run *run)
 static void keep_or_give(struct hak_tiny *tiny, uint32_t number)
 {
     const struct hak_slab *slab = hak_range_slab(number);
-    bool only =
-        slab->open_next == HAK_NO_SLAB && slab->open_prev == HAK_NO_SLAB;
+    bool only = hak_slab_is_alone(number);
 
     if ((only || tiny->shelves[slab->class].fresh == number) &&
         tiny->nempty < hak_may_keep_empty(&tiny->allow, tiny->nslabs)) {
@@ -301,10 +298,13 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
     shelf->taken -= run->count;
     hak_keep_taken(&tiny->allow, -(int64_t)run->count * slab->block);
     if (slab->nfree == 0) {
+        if (slab->ngone > 0) { /* it was the last, and is the first */
+            hak_slab_close(&shelf->open, number);
+        }
         hak_slab_open(&shelf->open, number);
     }
     slab->nfree += run->count;
-    if (slab->nfree == slab->carved) {
+    if (slab->nfree + slab->ngone == slab->carved) {
         keep_or_give(tiny, number);
     }
 }

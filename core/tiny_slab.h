@@ -45,6 +45,36 @@ void hak_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list);
  */
 struct hak_block *hak_tiny_slab_empty(uint32_t number);
 
+/* The bits of a slab's blocks, of the smallest class. */
+#define HAK_TINY_MAP_WORDS (HAK_SLAB_SIZE / HAK_TINY_STEP / 64)
+
+/* Sets the bits of the blocks of a list, all of one slab, by their numbers. */
+void hak_tiny_slab_map(uint64_t *map, const struct hak_block *list,
+                       uint32_t magic);
+
+/* ---- pages of slabs in use: tiny_pages.c ---------------------------------- */
+
+/* A pass over the slabs of an idle heap begins, unless one is going on; */
+void hak_tiny_sweep_begin(struct hak_tiny *tiny, uint32_t now);
+/* its next part, if it is time: slabs that seem to be idle are swept. */
+void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now);
+
+/* An open slab with an empty list, of which pages are gone: some come again,
+ * and their blocks are its list. */
+void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number);
+
+/*
+ * tiny_starter.c: gives back the pages of the starter slab, which is not sealed,
+ * that no run with a block in use lies on. The bytes.
+ */
+size_t hak_tiny_starter_sweep(struct hak_tiny *tiny);
+
+/*
+ * Where so many units that were swept lie side by side, their pages usable
+ * again; HAK_STARTER_UNITS: nowhere.
+ */
+uint32_t hak_tiny_starter_hole(struct hak_tiny *tiny, uint32_t units);
+
 /*
  * tiny.c: the class, whose slabs are all sealed, begins anew; its bin becomes
  * stale lists. (The heap may be that of another thread, which a fork stopped

@@ -222,6 +222,41 @@ Test(fork_mend, all_lanes)
     watch(all_work, (unsigned)unit_scale(12, 4));
 }
 
+/* Pages of slabs and spans go while blocks of them are in use, and come again. */
+static void sweep_work(unsigned round)
+{
+    enum { COUNT = 400 };
+    static char *mine[2][COUNT];
+
+    for (unsigned i = 0; i < COUNT; i++) {
+        mine[0][i] = hak_malloc(400);
+        mine[1][i] = hak_malloc(3000);
+        NEED(mine[0][i] != NULL && mine[1][i] != NULL);
+        memset(mine[0][i], 1, 400);
+    }
+    for (unsigned i = 0; i < COUNT; i++) {
+        if (i % 100 != round) {
+            hak_free(mine[0][i]);
+            hak_free(mine[1][i]);
+        }
+    }
+    WATCHED(hak_heap_sweep(hak_self));
+    for (unsigned i = 0; i < 40; i++) {
+        WATCHED(mine[0][i == round ? 40 : i] = hak_malloc(400));
+        WATCHED(mine[1][i == round ? 40 : i] = hak_malloc(3000));
+    }
+    for (unsigned i = 0; i < 41; i++) {
+        hak_free(mine[0][i]);
+        hak_free(mine[1][i]);
+    }
+}
+
+Test(fork_mend, sweep)
+{
+    setenv("HAKMEM_RANGE", "1G", 1);
+    watch(sweep_work, (unsigned)unit_scale(2, 1));
+}
+
 #else
 
 Test(fork_mend, a_thread_cannot_be_stopped_at_each_instruction_here)

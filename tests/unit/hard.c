@@ -18,6 +18,11 @@ static void free_twice(void *p)
     hak_free(p);
 }
 
+static void free_it(void *p)
+{
+    hak_free(p);
+}
+
 static void *free_in_thread(void *p)
 {
     hak_free(p);
@@ -72,6 +77,47 @@ Test(hard, a_tiny_block_deeper_in_its_bin_or_back_in_its_slab)
     unit_expect_fatal(free_flush_free, p,
                       "hakmem: fatal: free(%p): " AGAIN "\n", p);
     hak_free(keep);
+}
+
+/* Whether p is on a page that its slab has given back. */
+static bool is_gone(const void *p)
+{
+    return (hak_range_slab(hak_range_number(p))->gone >>
+                (uintptr_t)p % HAK_SLAB_SIZE / HAK_PAGE &
+            1) != 0;
+}
+
+/* Its page has gone with all its blocks, which are marked no more; the same of
+ * a heap made by hand, whose blocks have no seals. */
+Test(hard, a_tiny_block_of_a_page_that_is_gone)
+{
+    enum { COUNT = 2000 };
+    static void *blocks[COUNT];
+    hak_heap *heap = hak_heap_new(NULL);
+
+    for (int made = 0; made < 2; made++) {
+        void *p = NULL;
+
+        for (int i = 0; i < COUNT; i++) {
+            blocks[i] = made ? hak_heap_malloc(heap, 100) : hak_malloc(100);
+        }
+        for (int i = 0; i < COUNT; i++) {
+            if ((uintptr_t)blocks[i] / HAK_PAGE % 8 != 0) {
+                hak_free(blocks[i]);
+            }
+        }
+        hak_trim();
+        hak_heap_trim(heap);
+        for (int i = 0; i < COUNT; i++) {
+            p = is_gone(blocks[i]) ? blocks[i] : p;
+        }
+        NEED(p != NULL);
+        unit_expect_fatal(free_it, p, "hakmem: fatal: free(%p): " AGAIN "\n",
+                          p);
+        unit_expect_fatal(free_elsewhere, p,
+                          "hakmem: fatal: free(%p): " AGAIN "\n", p);
+    }
+    hak_heap_delete(heap);
 }
 
 /* In an outbox, an inbox, and in the owner's bin. */

@@ -67,6 +67,28 @@ UNIT void pool_check_span(const struct hak_pool *pool, uint32_t number,
     sums->taken[class] += (size_t)__builtin_popcountll(taken);
 }
 
+/* A page that is gone touches no block but those of `bits`. */
+UNIT void pool_check_gone(const struct hak_pool *pool, uint32_t number)
+{
+    const struct hak_slab *span = hak_range_slab(number);
+    uint32_t ready = (uint32_t)__builtin_popcountll(span->ready);
+
+    for (size_t at = 0; at < span->slabs * HAK_SLAB_SIZE; at += HAK_PAGE) {
+        uint32_t slab = number + (uint32_t)(at / HAK_SLAB_SIZE);
+        uint32_t page = (uint32_t)(at % HAK_SLAB_SIZE / HAK_PAGE);
+
+        if ((hak_range_slab(slab)->gone >> page & 1) == 0) {
+            continue;
+        }
+        NEED(pool->swept);
+        NEED(page * HAK_PAGE < hak_range_slab(slab)->populated);
+        for (size_t i = at / span->block;
+             i < ready && i * span->block < at + HAK_PAGE; i++) {
+            NEED((span->bits >> i & 1) != 0);
+        }
+    }
+}
+
 /* A bin: each of its blocks is taken from a span of the pool's, and once. */
 UNIT void pool_check_bin(const struct hak_pool *pool, unsigned class,
                          struct pool_sums *sums)
@@ -110,7 +132,7 @@ UNIT void pool_check_open(const struct hak_pool *pool, unsigned class,
         const struct hak_slab *span = hak_range_slab(n);
 
         NEED(span->class == HAK_TAG_POOL + class);
-        NEED(span->open_prev == before);
+        NEED(before == HAK_NO_SLAB || span->open_before == before);
         NEED(span->bits != 0 || span->ready != pool_all_bits(class));
         NEED(++count <= open);
         idle += span->bits == span->ready;
@@ -118,6 +140,8 @@ UNIT void pool_check_open(const struct hak_pool *pool, unsigned class,
         n = span->open_next;
     }
     NEED(count == open);
+    NEED(count == 0 ||
+         hak_range_slab(pool->shelves[class].open)->open_before == before);
     NEED(idle <= 1); /* the others have been given back */
 }
 
@@ -162,6 +186,7 @@ UNIT struct pool_sums pool_check_quick(const struct hak_pool *pool)
     for (uint32_t n = pool->all; n != HAK_NO_SLAB;) {
         NEED(hak_range_slab(n)->all_prev == before);
         pool_check_span(pool, n, &sums);
+        pool_check_gone(pool, n);
         NEED(sums.slabs <= pool->nslabs && sums.sealed <= pool->nsealed);
         before = n;
         n = hak_range_slab(n)->all_next;

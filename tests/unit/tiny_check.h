@@ -9,6 +9,7 @@
 #define TINY_CHECK_H
 
 #include "unit.h"
+#include "pages.h"
 #include "pool_class.h"
 #include "supers.h"
 #include "tiny.h"
@@ -38,6 +39,7 @@ UNIT void tiny_mark(struct tiny_marks *marks, const struct hak_tiny *tiny,
     NEED((offset & 0xffff) % hak_tiny_size[class] == 0);
     slab = hak_range_slab(tiny_number(p));
     NEED((offset & 0xffff) / hak_tiny_size[class] < slab->carved);
+    NEED((hak_slab_pages_of(offset & 0xffff, slab->block) & slab->gone) == 0);
     NEED((marks->bits[bit / 8] >> (bit % 8) & 1) == 0);
     marks->bits[bit / 8] |= (uint8_t)(1 << bit % 8);
 }
@@ -75,9 +77,31 @@ UNIT void tiny_check_sealed(const struct hak_tiny *tiny, uint32_t number,
     NEED(class < HAK_TINY_CLASSES);
     NEED(slab->block == hak_tiny_size[class]);
     NEED(slab->nfree < slab->carved && slab->carved <= slab->capacity);
+    NEED(slab->ngone == 0);
     NEED(atomic_load(&slab->remote) <= slab->carved - slab->nfree);
     sums[class].sealed_used += slab->carved - slab->nfree;
     sums[class].remote += atomic_load(&slab->remote) != 0;
+}
+
+/* The pages of its slab that a block touches. */
+UNIT uint32_t tiny_pages_at(const struct hak_slab *slab, const void *p)
+{
+    return hak_slab_pages_of(hak_range_offset(p) & 0xffff, slab->block);
+}
+
+/* As many blocks are gone as touch pages that are, all of them carved. */
+UNIT void tiny_check_gone(const struct hak_slab *slab)
+{
+    size_t count = 0;
+
+    for (uint32_t i = 0; slab->gone != 0 && i < slab->capacity; i++) {
+        bool gone = (hak_slab_pages_of((size_t)i * slab->block, slab->block) &
+                     slab->gone) != 0;
+
+        NEED(!gone || i < slab->carved);
+        count += gone;
+    }
+    NEED(count == slab->ngone);
 }
 
 /* One slab: its own fields and its free list. */
@@ -92,7 +116,9 @@ UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
     NEED(slab->block == hak_tiny_size[class]);
     NEED(slab->slabs == 1);
     NEED(slab->capacity == HAK_SLAB_SIZE / slab->block);
-    NEED(slab->nfree <= slab->carved && slab->carved <= slab->capacity);
+    NEED(slab->nfree + slab->ngone <= slab->carved &&
+         slab->carved <= slab->capacity);
+    tiny_check_gone(slab);
     NEED(slab->carved == slab->capacity || fresh);
     NEED((size_t)slab->carved * slab->block <= slab->populated);
     NEED(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
@@ -100,13 +126,14 @@ UNIT void tiny_check_slab(struct tiny_marks *marks, const struct hak_tiny *tiny,
     for (const struct hak_block *p = slab->free; p != NULL;
          p = hak_link_get(p)) {
         NEED(tiny_number(p) == number);
+        NEED((tiny_pages_at(slab, p) & slab->gone) == 0);
     }
     NEED(tiny_mark_list(marks, tiny, class, slab->free) == slab->nfree);
     sums[class].slabs++;
-    sums[class].open += slab->nfree > 0;
+    sums[class].open += slab->nfree + slab->ngone > 0;
     sums[class].carved += slab->carved;
-    sums[class].nfree += slab->nfree;
-    sums[class].idle += slab->nfree == slab->carved && !fresh;
+    sums[class].nfree += slab->nfree + slab->ngone;
+    sums[class].idle += slab->nfree + slab->ngone == slab->carved && !fresh;
 }
 
 /* The list of all slabs, links in both directions. */
@@ -177,13 +204,17 @@ UNIT void tiny_check_open(const struct hak_tiny *tiny, unsigned class,
     for (uint32_t n = tiny->shelves[class].open; n != HAK_NO_SLAB;) {
         const struct hak_slab *slab = hak_range_slab(n);
 
-        NEED(slab->class == class && slab->nfree > 0);
-        NEED(slab->open_prev == before);
+        NEED(slab->class == class && slab->nfree + slab->ngone > 0);
+        NEED(slab->nfree == 0 || before == HAK_NO_SLAB ||
+             hak_range_slab(before)->nfree > 0);
+        NEED(before == HAK_NO_SLAB || slab->open_before == before);
         NEED(++count <= open);
         before = n;
         n = slab->open_next;
     }
     NEED(count == open);
+    NEED(count == 0 ||
+         hak_range_slab(tiny->shelves[class].open)->open_before == before);
 }
 
 UNIT void tiny_check_class(struct tiny_marks *marks,

@@ -5,6 +5,7 @@
 #include "tiny.h"
 
 #include "heap.h"
+#include "pages_check.h"
 #include "unit.h"
 
 TestSuite(tiny_packed, .timeout = 120);
@@ -41,6 +42,34 @@ static size_t count(const struct hak_block *list, unsigned class)
     return n;
 }
 
+/* No run lies on a page that is gone; holes are known. */
+static void check_units(const struct hak_tiny *tiny)
+{
+    if (tiny->starter == HAK_NO_SLAB) {
+        return;
+    }
+    for (uint32_t at = 0; at < HAK_STARTER_UNITS; at++) {
+        bool used = tiny->starter_class[at] != 0xff;
+        uint32_t page = at * HAK_STARTER_UNIT / HAK_PAGE;
+
+        NEED(!used || at < tiny->starter_used);
+        NEED(!used || (hak_range_slab(tiny->starter)->gone >> page & 1) == 0);
+        NEED(used || at >= tiny->starter_used || tiny->holes);
+    }
+}
+
+static size_t sweep(hak_heap *heap)
+{
+    size_t bytes;
+
+    hak_tiny_trim(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, true);
+    bytes = hak_tiny_sweep(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
+    pages_check_sum();
+    return bytes;
+}
+
 static void check(const hak_heap *heap)
 {
     const struct hak_tiny *tiny = &heap->tiny;
@@ -60,6 +89,7 @@ static void check(const hak_heap *heap)
              (size_t)shelf->taken - head - shelf->spare_count);
     }
     NEED(tiny->starter_used <= HAK_STARTER_UNITS);
+    check_units(tiny);
 }
 
 Test(tiny_packed, a_few_blocks_of_every_class_share_one_slab)
@@ -193,6 +223,93 @@ Test(tiny_packed, misuse_is_fatal_as_in_any_slab)
     hak_heap_delete(heap);
 }
 
+static size_t resident(const hak_heap *heap)
+{
+    return unit_resident(hak_range_slab_start(heap->tiny.starter),
+                         HAK_SLAB_SIZE);
+}
+
+Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
+{
+    enum { COUNT = 60 };
+    hak_heap *heap = packed_new();
+    static char *blocks[HAK_TINY_CLASSES][COUNT];
+    static const unsigned classes[] = {2, 5, 11, 20, 30};
+    enum { CLASSES = sizeof(classes) / sizeof(classes[0]) };
+    size_t before, holes;
+
+    for (size_t i = 0; i < COUNT; i++) {
+        for (unsigned k = 0; k < CLASSES; k++) {
+            unsigned c = classes[k];
+
+            blocks[c][i] = hak_tiny_alloc(&heap->tiny, c);
+            unit_fill(blocks[c][i], hak_tiny_size[c], c + (unsigned)i);
+        }
+    }
+    /* One run in the middle stays. */
+    before = resident(heap);
+    for (unsigned k = 0; k < CLASSES; k++) {
+        for (size_t i = 0; i < COUNT; i++) {
+            unsigned c = classes[k];
+
+            if (c != 11 || i != COUNT / 2) {
+                hak_tiny_free(&heap->tiny, c, blocks[c][i]);
+            }
+        }
+    }
+    cr_assert_gt(sweep(heap), 0);
+    check(heap);
+    cr_assert_gt(before, 5);
+    cr_assert_leq(resident(heap), 1);
+    cr_assert(unit_filled(blocks[11][COUNT / 2], hak_tiny_size[11],
+                          11 + COUNT / 2));
+    cr_assert_eq(sweep(heap), 0);
+    holes = heap->tiny.starter_used;
+    /* The holes serve any class, and not more of the slab is used. */
+    for (size_t i = 0; i < holes - 4; i++) {
+        char *p = hak_tiny_alloc(&heap->tiny, 31 + i % 3); /* 512 B or so */
+
+        NEED(in_starter(heap, p));
+        unit_fill(p, hak_tiny_size[31 + i % 3], (unsigned)i);
+        check(heap);
+    }
+    cr_assert_leq(heap->tiny.starter_used, 2 * holes + 8);
+    cr_assert(unit_filled(blocks[11][COUNT / 2], hak_tiny_size[11],
+                          11 + COUNT / 2));
+    hak_heap_delete(heap);
+    pages_check_sum();
+}
+
+/* A heap that has outgrown its starter slab and become small is packed again. */
+Test(tiny_packed, a_heap_that_was_large_is_packed_again)
+{
+    enum { COUNT = 4000 };
+    hak_heap *heap = packed_new();
+    unsigned class = hak_tiny_class_8[hak_tiny_index(64)];
+    static void *blocks[COUNT];
+    void *p;
+
+    for (size_t i = 0; i < COUNT; i++) {
+        blocks[i] = hak_tiny_alloc(&heap->tiny, class);
+    }
+    cr_assert_not(heap->tiny.packed);
+    for (size_t i = 0; i < COUNT; i++) {
+        hak_tiny_free(&heap->tiny, class, blocks[i]);
+    }
+    sweep(heap);
+    cr_assert_eq(heap->tiny.nslabs, 1);
+    cr_assert_eq(resident(heap), 0);
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        p = hak_tiny_alloc(&heap->tiny, c);
+        cr_assert(in_starter(heap, p));
+        unit_fill(p, hak_tiny_size[c], c);
+    }
+    check(heap);
+    cr_assert_eq(heap->tiny.nslabs, 1);
+    cr_assert_leq(heap->tiny.starter_used, 2 * HAK_TINY_CLASSES);
+    hak_heap_delete(heap);
+}
+
 /* Random allocations and sized frees, contents kept, lists whole. */
 Test(tiny_packed, random_use_keeps_contents_and_lists)
 {
@@ -210,7 +327,7 @@ Test(tiny_packed, random_use_keeps_contents_and_lists)
                              (unsigned)slot));
             hak_tiny_free(&heap->tiny, class[slot], blocks[slot]);
             blocks[slot] = NULL;
-        } else {
+        } else if (i / 20000 % 2 == 0 || unit_below(&random, 8) == 0) {
             class[slot] = (unsigned)unit_below(&random, HAK_TINY_CLASSES);
             blocks[slot] = hak_tiny_alloc(&heap->tiny, class[slot]);
             NEED(blocks[slot] != NULL);
@@ -219,8 +336,8 @@ Test(tiny_packed, random_use_keeps_contents_and_lists)
         if (i % 5000 == 0) {
             check(heap);
         }
-        if (i % 30000 == 0) {
-            hak_tiny_trim(&heap->tiny);
+        if (i % 3000 == 0) {
+            sweep(heap);
             check(heap);
         }
     }

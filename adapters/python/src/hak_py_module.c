@@ -169,14 +169,14 @@ static PyObject *py_allocated_blocks(PyObject *self, PyObject *unused)
 
 static PyObject *py_trim(PyObject *self, PyObject *unused)
 {
-    size_t bytes;
+    size_t bytes = 0;
 
     (void)self;
     (void)unused;
     if (hak_py_heap() != NULL) {
-        hak_heap_collect(hak_py.heap);
+        bytes = hak_heap_sweep(hak_py.heap);
     }
-    bytes = hak_trim();
+    bytes += hak_trim();
     malloc_trim(0);
     return PyLong_FromSize_t(bytes);
 }

@@ -1,0 +1,47 @@
+/*
+ * pages_check.h - the sum of what is resident in slabs, for the tests of pages
+ * that go back while their slab is in use.
+ */
+#ifndef PAGES_CHECK_H
+#define PAGES_CHECK_H
+
+#include "pages.h"
+#include "supers.h"
+#include "unit.h"
+
+/* The process's sum is that of its slabs; no other lanes may be in use. */
+UNIT void pages_check_sum(void)
+{
+    size_t sum = 0;
+
+    hak_lock_take(&hak_supers.lock);
+    for (uint32_t i = hak_supers.tags; i < hak_supers.limit; i++) {
+        const struct hak_super *super = &hak_supers.at[i];
+
+        NEED(super->state == HAK_SUPER_FRESH || super->state == HAK_SUPER_OPEN);
+        for (uint32_t n = 0; super->state == HAK_SUPER_OPEN &&
+                             super->described && n < HAK_SUPER_SLABS;
+             n++) {
+            const struct hak_slab *slab =
+                hak_range_slab(i * HAK_SUPER_SLABS + n);
+
+            NEED((super->used >> n & 1) != 0 || slab->gone == 0);
+            sum += hak_slab_resident(slab);
+        }
+        sum += super->described
+                   ? 0
+                   : (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    }
+    hak_lock_drop(&hak_supers.lock);
+    NEED(sum == hak_range_populated());
+}
+
+UNIT uint64_t pages_purged(void)
+{
+    struct hak_range_figures figures;
+
+    hak_range_figures(&figures);
+    return figures.purged;
+}
+
+#endif /* PAGES_CHECK_H */
