@@ -84,6 +84,19 @@ class Thread(Base):
             print("fine")
         """, HAKMEM_PYTHON_GIVE_BACK="0")
 
+    def test_statistics(self):
+        self.fine("""
+            before = hakmem_py.stats()
+            assert before["free_bytes"] <= before["held_bytes"]
+            peak()
+            assert hakmem_py.stats()["due_bytes"] > 5 << 20
+            assert until(lambda: hakmem_py.stats()["due_bytes"] == 0)
+            after = hakmem_py.stats()
+            gone = after["purged_bytes"] - before["purged_bytes"]
+            assert gone > 5 << 20, (before, after)
+            print("fine")
+        """, HAKMEM_PURGE_DELAY="500")
+
     def test_off_altogether(self):
         self.fine("""
             peak(200000, 2000)

@@ -233,7 +233,10 @@ class AddressSpace(Builds):
                 thread.join()
                 block = bytearray(30 << 20)
                 print("fine")
-            """, env={"HAKMEM_PYTHON_LANES": lanes})
+            """, env={"HAKMEM_PYTHON_LANES": lanes,
+                      # The C library's, for the thread, takes 64 MB of
+                      # addresses, once in a while.
+                      "MALLOC_ARENA_MAX": "1"})
 
 
 if __name__ == "__main__":

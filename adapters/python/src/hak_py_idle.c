@@ -45,6 +45,7 @@
 
 #define STACK (64 * HAK_KIB)
 #define BOUND 2000 /* ms that a fork waits for the thread's end */
+#define WHILE 20   /* ms that the next one's start does, with `lock` */
 #define SPINS 50
 #define LEAST_PAUSE 10  /* ms between two looks */
 #define AGAIN_AFTER 500 /* ms, when there could be no thread */
@@ -282,11 +283,11 @@ static bool is_there(int32_t thread)
     return syscall(SYS_tgkill, getpid(), thread, 0) == 0 || errno != ESRCH;
 }
 
-/* Waits, for BOUND at the most, until the kernel has forgotten the thread, which
- * has been told to end. */
-static bool await_gone(void)
+/* Waits, for `most` ms, until the kernel has forgotten the thread, which has
+ * been told to end. */
+static bool await_gone(uint32_t most)
 {
-    uint32_t end = tick() + BOUND;
+    uint32_t end = tick() + most;
     int32_t thread;
 
     for (unsigned i = 0; (thread = atomic_load(&tid)) != 0; i++) {
@@ -333,7 +334,7 @@ static void start_locked(void)
     HAK_HELD(&lock);
     if (atomic_load(&hak_py_idle_seen) != 0 ||
         (not_before != 0 && !hak_tick_reached(now, not_before)) ||
-        !await_gone()) {
+        !await_gone(WHILE)) {
         return;
     }
     not_before = 0;
@@ -409,7 +410,7 @@ void hak_py_idle_allow(bool on)
     }
     drop(&signals);
     if (!on) {
-        await_gone();
+        await_gone(BOUND);
     }
 }
 
@@ -432,7 +433,7 @@ void hak_py_idle_hold(void)
     }
     stop_locked();
     drop(&signals);
-    await_gone();
+    await_gone(BOUND);
     errno = before;
 }
 
