@@ -13,6 +13,7 @@ import gc, os, sys, weakref
 import hakmem_py
 def immortal(one):
     return sys.getrefcount(one) >= 1 << 30
+several = len(sys.argv) + 2  # what is made of it is no constant
 """
 # From 3.12 on a fork beside threads is warned of.
 QUIET = ("-W", "ignore::DeprecationWarning")
@@ -68,7 +69,7 @@ class Immortal(Frozen):
             import collections, datetime, decimal, re, types
             class Plain:
                 def __init__(self):
-                    self.number = 12345.5 * len(sys.argv)
+                    self.number = 12345.5 * several
                 def method(self):
                     return "a constant", (1000001, "in a tuple of code")
             class Slots:
@@ -76,13 +77,13 @@ class Immortal(Frozen):
             class Text(str):
                 pass
             slots = Slots()
-            slots.one = "slot " * len(sys.argv)
-            text = "a " * (len(sys.argv) + 5)
+            slots.one = "slot " * several
+            text = "a " * several
             made = {
-                "key " * len(sys.argv): [1.5 * len(sys.argv)],
-                "untracked": ((10 ** 20, (text, b"bytes" * len(sys.argv))),),
+                "key " * several: [1.5 * several],
+                "untracked": ((10 ** 20, (text, b"bytes" * several)),),
                 "plain": {"n": 10 ** 21, "s": "s" * 100},
-                "set": {frozenset([3.25 * len(sys.argv)])},
+                "set": {frozenset([3.25 * several])},
                 "instances": [Plain(), slots, Text("t" * 90)],
                 "stdlib": [datetime.date(2026, 1, 2), re.compile("a+b"),
                            decimal.Decimal("1.5"),
@@ -92,8 +93,8 @@ class Immortal(Frozen):
             made["loop"].append(made)
             hakmem_py.freeze(immortal=True)
             seen, todo = set(), [made, Plain, Slots, Text]
-            todo.append(Plain.method.__code__)
-            todo += Plain.method.__code__.co_consts
+            code = Plain.method.__code__
+            todo += [code, code.co_consts, code.co_names, code.co_linetable]
             while todo:
                 one = todo.pop()
                 assert immortal(one), one
@@ -134,7 +135,7 @@ class Immortal(Frozen):
         self.runs("""
             data = []
             hakmem_py.freeze(immortal=True)
-            later = ["later " * len(sys.argv)]
+            later = ["later " * several]
             data.append(later)
             assert not immortal(later)
             hakmem_py.freeze(immortal=True)
@@ -332,8 +333,8 @@ class Immortal(Frozen):
                 return one, pair, text, things
             def call(*all, n=None, **more):
                 return all, n
-            number, real = 10 ** 20, 2.5 * len(sys.argv)
-            one, text = One(number), "text " * len(sys.argv)
+            number, real = 10 ** 20, 2.5 * several
+            one, text = One(number), "text " * several
             pair = (text, (real, [number]))
             things, table = [one, pair, text, number, real], {text: one}
             every = [one, text, pair, pair[1], things, table, number, real, One,
