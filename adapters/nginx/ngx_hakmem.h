@@ -145,11 +145,25 @@ ngx_int_t ngx_hakmem_reload_begin(ngx_cycle_t *cycle);
 void ngx_hakmem_reload_end(void);
 
 
-/* ngx_hakmem_trim.c: the worker's timer; whether a cycle gives memory back */
+/*
+ * ngx_hakmem_timer.c: the worker's timer. start() by whoever needs it; from then
+ * on it is there while there is something to do.
+ */
+
+void ngx_hakmem_timer_start(ngx_cycle_t *cycle);
+
+
+/*
+ * ngx_hakmem_trim.c: whether processes of a cycle give memory back; a look at
+ * what is free, which comes after so many milliseconds and says whether there
+ * should be another one; and one at the limit
+ */
 
 ngx_uint_t ngx_hakmem_trims(ngx_cycle_t *cycle);
-
-void ngx_hakmem_trim_start(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
+void ngx_hakmem_trim_start(void);
+ngx_msec_t ngx_hakmem_trim_interval(ngx_hakmem_conf_t *hcf);
+ngx_uint_t ngx_hakmem_trim_look(ngx_hakmem_conf_t *hcf);
+void ngx_hakmem_trim_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
 
 
 /* ngx_hakmem_preload.c: the directive, what a start and a worker make of it */
@@ -161,6 +175,10 @@ ngx_int_t ngx_hakmem_mode_init_process(ngx_cycle_t *cycle,
 
 ngx_uint_t ngx_hakmem_is_preloaded(void);
 
+/* whether a core serves this process, by the module or preloaded */
+
+ngx_uint_t ngx_hakmem_has_core(void);
+
 /* as hak_stats() and hak_trim(), of the core that serves this process */
 
 int ngx_hakmem_stats(hak_stats_t *stats);
@@ -169,6 +187,11 @@ size_t ngx_hakmem_core_trim(void);
 /* as hak_seal(), of a preloaded library if there is one */
 
 void ngx_hakmem_core_seal(void);
+
+/* what the lanes hold besides blocks in use; free and resident, in no lane */
+
+size_t ngx_hakmem_free_bytes(hak_stats_t *stats);
+size_t ngx_hakmem_due_bytes(hak_stats_t *stats);
 
 /* bytes of this process that are resident, and those of files among them */
 

@@ -211,7 +211,10 @@ ngx_hakmem_init_process(ngx_cycle_t *cycle)
 
     ngx_hakmem_begin(cycle, hcf);
 
-    ngx_hakmem_trim_start(cycle, hcf);
+    if (hcf->enable || ngx_hakmem_has_core()) {
+        ngx_hakmem_trim_start();
+        ngx_hakmem_timer_start(cycle);
+    }
 
     return NGX_OK;
 }

@@ -491,6 +491,14 @@ ngx_hakmem_is_preloaded(void)
 }
 
 
+ngx_uint_t
+ngx_hakmem_has_core(void)
+{
+    return ngx_hakmem_preloaded
+           || ngx_hakmem_worker.state == NGX_HAKMEM_MODULE;
+}
+
+
 int
 ngx_hakmem_stats(hak_stats_t *stats)
 {

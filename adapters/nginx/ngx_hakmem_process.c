@@ -56,6 +56,35 @@ ngx_hakmem_gather(ngx_atomic_uint_t *figures)
 }
 
 
+/* the statistics of a process that is at work need not be of one moment */
+
+size_t
+ngx_hakmem_free_bytes(hak_stats_t *stats)
+{
+    size_t  held, live;
+
+    held = stats->tiny_held_bytes + stats->pool_held_bytes
+           + stats->ace_held_bytes + stats->huge_held_bytes;
+    live = stats->tiny_live_bytes + stats->pool_live_bytes
+           + stats->ace_live_bytes + stats->huge_live_bytes;
+
+    return held > live ? held - live : 0;
+}
+
+
+/* a lower bound: slabs that a lane has need not be resident as a whole */
+
+size_t
+ngx_hakmem_due_bytes(hak_stats_t *stats)
+{
+    size_t  slabs;
+
+    slabs = stats->tiny_held_bytes + stats->pool_held_bytes;
+
+    return stats->populated_bytes > slabs ? stats->populated_bytes - slabs : 0;
+}
+
+
 ngx_int_t
 ngx_hakmem_resident(size_t *all, size_t *shared)
 {

@@ -133,7 +133,8 @@ ngx_hakmem_read_slot(ngx_hakmem_row_t *row, ngx_hakmem_slot_t *slot)
     row->ended = slot->ended;
     row->state = slot->state;
 
-    age = (ngx_msec_int_t) (ngx_current_msec - slot->updated);
+    age = slot->asleep ? 0
+                       : (ngx_msec_int_t) (ngx_current_msec - slot->updated);
     row->age = (age > 0) ? age : 0;
 
     ngx_memory_barrier();

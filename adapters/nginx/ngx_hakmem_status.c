@@ -204,6 +204,21 @@ ngx_hakmem_slot_publish(void)
 }
 
 
+/* what was published holds until the worker wakes up */
+
+void
+ngx_hakmem_slot_asleep(ngx_uint_t asleep)
+{
+    if (ngx_hakmem_slot) {
+        ngx_hakmem_slot->updated = ngx_current_msec;
+
+        ngx_memory_barrier();
+
+        ngx_hakmem_slot->asleep = asleep;
+    }
+}
+
+
 /* no byte of the text shall need to be escaped in JSON and elsewhere */
 
 static void

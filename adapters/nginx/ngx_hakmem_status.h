@@ -51,6 +51,7 @@ typedef struct {
     ngx_uint_t           generation;
     ngx_atomic_t         ended;          /* it exits and won't write again */
     ngx_atomic_t         updated;        /* ngx_current_msec */
+    ngx_atomic_t         asleep;         /* since then nothing has changed */
     ngx_atomic_t         state;          /* ngx_hakmem_state_e + 1; 0: starts */
     u_char               text[NGX_HAKMEM_TEXT_LEN];      /* of the worker */
     ngx_atomic_t         figures[NGX_HAKMEM_FIGURES];
@@ -130,6 +131,7 @@ ngx_shm_zone_t *ngx_hakmem_zone_add(ngx_conf_t *cf, void *tag);
 void ngx_hakmem_slot_take(ngx_shm_zone_t *shm_zone, ngx_uint_t generation,
     ngx_log_t *log);
 void ngx_hakmem_slot_publish(void);
+void ngx_hakmem_slot_asleep(ngx_uint_t asleep);
 void ngx_hakmem_slot_end(void);
 
 /* its zone is no more */

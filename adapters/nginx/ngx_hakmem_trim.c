@@ -1,13 +1,20 @@
 
 /*
- * ngx_hakmem_trim.c - the worker's timer: idle memory goes back, the limit is
- * looked at, objects that were loaded meanwhile are served.
+ * ngx_hakmem_trim.c - what a worker's allocators keep free goes back: ours, and
+ * libc.
  *
  * The core gives back what has been free for a while, but only as long as
- * there are requests; and libc gives back nothing but the end of its heap. What
- * has been idle for two ticks, and was not so when memory was last given back,
- * is worth a trim: whatever is in use now and then stays. A process that
- * shuts down gives back all it can.
+ * there are requests; and libc gives back nothing but the end of its heap. So
+ * the timer looks at both, twice within hakmem_trim. What was free at two looks
+ * and was not so when memory was last given back goes back if it is enough, so
+ * that whatever is in use now and then stays:
+ *
+ *     the worker has much to do   nothing of ours
+ *     it has little to do         1 MB and an eighth of what is in use
+ *     nothing has changed         256 KB: it sleeps
+ *     it shuts down               64 KB: it won't need it again
+ *
+ * What a trim leaves (holes among blocks in use) is no reason for the next one.
  */
 
 
@@ -18,62 +25,43 @@
 #include <malloc.h>
 
 
-#define NGX_HAKMEM_TICK         1000
 #define NGX_HAKMEM_IDLE_MIN     (1024 * 1024)
-#define NGX_HAKMEM_QUIET        2000          /* allocations in a second */
+#define NGX_HAKMEM_ASLEEP_MIN   (256 * 1024)
+#define NGX_HAKMEM_EXITING_MIN  (64 * 1024)
+#define NGX_HAKMEM_QUIET        2000          /* calls in a second */
 
 
-/* free memory of one allocator, as its last ticks have seen it */
+/* of one allocator */
 
 typedef struct {
-    size_t               last;
-    size_t               low;           /* the least since the last trim */
-} ngx_hakmem_idle_t;
+    uint64_t             calls;
+    size_t               used;
+    size_t               idle;
+} ngx_hakmem_sample_t;
 
 
-static void ngx_hakmem_timer(ngx_event_t *ev);
-static void ngx_hakmem_tick(ngx_hakmem_conf_t *hcf);
-static void ngx_hakmem_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
-static ngx_uint_t ngx_hakmem_is_idle(ngx_hakmem_idle_t *idle, size_t now,
-    size_t used);
-static void ngx_hakmem_give_back(ngx_uint_t ours, ngx_uint_t libc);
+/* ... as its looks have seen it */
+
+typedef struct {
+    ngx_hakmem_sample_t  last;
+    size_t               low;           /* the least idle since the last trim */
+} ngx_hakmem_seen_t;
+
+
+static void ngx_hakmem_sample_own(ngx_hakmem_sample_t *sample);
+static void ngx_hakmem_sample_libc(ngx_hakmem_sample_t *sample);
+static ngx_uint_t ngx_hakmem_has_changed(ngx_hakmem_sample_t *one,
+    ngx_hakmem_sample_t *two);
+static ngx_uint_t ngx_hakmem_is_idle(ngx_hakmem_seen_t *seen,
+    ngx_hakmem_sample_t *now, size_t least);
+static void ngx_hakmem_give_back(ngx_uint_t own, ngx_uint_t libc);
 static size_t ngx_hakmem_own(void);
 
 
-static ngx_connection_t   ngx_hakmem_dumb;
-static ngx_event_t        ngx_hakmem_event;
-
-static ngx_hakmem_idle_t  ngx_hakmem_own_idle;
-static ngx_hakmem_idle_t  ngx_hakmem_libc_idle;
-static uint64_t           ngx_hakmem_allocs;
+static ngx_hakmem_seen_t  ngx_hakmem_own_seen;
+static ngx_hakmem_seen_t  ngx_hakmem_libc_seen;
+static ngx_msec_t         ngx_hakmem_looked;
 static ngx_uint_t         ngx_hakmem_over;
-
-
-void
-ngx_hakmem_trim_start(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
-{
-    struct mallinfo2  info;
-
-    if (!hcf->enable && ngx_hakmem_worker.state == NGX_HAKMEM_SYSTEM) {
-        return;
-    }
-
-    if (ngx_hakmem_event.timer_set) {
-        return;
-    }
-
-    info = mallinfo2();
-    ngx_hakmem_libc_idle.low = info.fordblks;
-
-    ngx_hakmem_dumb.fd = (ngx_socket_t) -1;
-
-    ngx_hakmem_event.handler = ngx_hakmem_timer;
-    ngx_hakmem_event.log = cycle->log;
-    ngx_hakmem_event.data = &ngx_hakmem_dumb;
-    ngx_hakmem_event.cancelable = 1;
-
-    ngx_add_timer(&ngx_hakmem_event, hcf->trim ? hcf->trim : NGX_HAKMEM_TICK);
-}
 
 
 ngx_uint_t
@@ -87,152 +75,192 @@ ngx_hakmem_trims(ngx_cycle_t *cycle)
 
     hcf = ngx_hakmem_get_conf(cycle);
 
-    return hcf->trim && (hcf->enable || ngx_hakmem_is_preloaded());
+    return hcf->trim && (hcf->enable || ngx_hakmem_has_core());
 }
 
 
-static void
-ngx_hakmem_timer(ngx_event_t *ev)
+/* what it has when it starts is no idle memory of its own */
+
+void
+ngx_hakmem_trim_start(void)
 {
-    ngx_cycle_t        *cycle;
-    ngx_hakmem_conf_t  *hcf;
+    ngx_hakmem_sample_own(&ngx_hakmem_own_seen.last);
+    ngx_hakmem_sample_libc(&ngx_hakmem_libc_seen.last);
 
-    /* a single process may have another configuration now, or not our module */
+    ngx_hakmem_own_seen.low = ngx_hakmem_own_seen.last.idle;
+    ngx_hakmem_libc_seen.low = ngx_hakmem_libc_seen.last.idle;
 
-    cycle = (ngx_cycle_t *) ngx_cycle;
-
-    if (!ngx_hakmem_is_loaded(cycle)) {
-        return;
-    }
-
-    hcf = ngx_hakmem_get_conf(cycle);
-    ev->log = cycle->log;
-
-    if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE) {
-
-        if (hak_ngx_loaded_since()) {
-            ngx_hakmem_serve(cycle, hcf);
-
-        } else {
-            hak_ngx_catch_up();
-        }
-    }
-
-    if (hcf->trim) {
-        ngx_hakmem_tick(hcf);
-    }
-
-    if (hcf->limit) {
-        ngx_hakmem_limit(hcf, cycle->log);
-    }
-
-    ngx_add_timer(ev, hcf->trim ? hcf->trim : NGX_HAKMEM_TICK);
+    ngx_hakmem_looked = ngx_current_msec;
 }
 
 
-static void
-ngx_hakmem_tick(ngx_hakmem_conf_t *hcf)
+ngx_msec_t
+ngx_hakmem_trim_interval(ngx_hakmem_conf_t *hcf)
 {
-    size_t             held, live;
-    uint64_t           allocs;
-    ngx_uint_t         ours, libc, quiet;
-    hak_stats_t        stats;
-    struct mallinfo2   info;
+    return hcf->trim * 2 / 5;
+}
 
-    if (ngx_exiting || ngx_quit) {
-        ngx_hakmem_give_back(1, 1);
-        return;
+
+/* whether there should be another look, though nobody may call us until then */
+
+ngx_uint_t
+ngx_hakmem_trim_look(ngx_hakmem_conf_t *hcf)
+{
+    size_t               own_least, libc_least;
+    ngx_msec_t           passed;
+    ngx_uint_t           own, libc, changed, busy;
+    ngx_hakmem_sample_t  ours, theirs;
+
+    passed = ngx_current_msec - ngx_hakmem_looked;
+
+    if (passed < ngx_hakmem_trim_interval(hcf)) {
+        return 1;
     }
 
-    ours = 0;
+    ngx_hakmem_looked = ngx_current_msec;
 
     if (ngx_hakmem_worker.state == NGX_HAKMEM_MODULE) {
         hak_ngx_tick();
-
-        stats.size = sizeof(hak_stats_t);
-        (void) hak_stats(&stats);
-
-        allocs = stats.tiny_allocs + stats.pool_allocs + stats.ace_allocs;
-        quiet = allocs - ngx_hakmem_allocs
-                <= NGX_HAKMEM_QUIET * hcf->trim / 1000;
-        ngx_hakmem_allocs = allocs;
-
-        held = stats.tiny_held_bytes + stats.pool_held_bytes
-               + stats.ace_held_bytes;
-        live = stats.tiny_live_bytes + stats.pool_live_bytes
-               + stats.ace_live_bytes;
-
-        ours = ngx_hakmem_is_idle(&ngx_hakmem_own_idle,
-                                  held > live ? held - live : 0, live)
-               && quiet;
     }
 
-    info = mallinfo2();
+    ngx_hakmem_sample_own(&ours);
+    ngx_hakmem_sample_libc(&theirs);
 
-    libc = ngx_hakmem_is_idle(&ngx_hakmem_libc_idle, info.fordblks,
-                              info.uordblks);
+    changed = ngx_hakmem_has_changed(&ours, &ngx_hakmem_own_seen.last)
+              || ngx_hakmem_has_changed(&theirs, &ngx_hakmem_libc_seen.last);
 
-    ngx_hakmem_give_back(ours, libc);
+    busy = ours.calls - ngx_hakmem_own_seen.last.calls
+           > NGX_HAKMEM_QUIET * passed / 1000;
+
+    if (ngx_exiting) {
+        busy = 0;
+        own_least = NGX_HAKMEM_EXITING_MIN;
+        libc_least = NGX_HAKMEM_EXITING_MIN;
+
+    } else if (!changed) {
+        own_least = NGX_HAKMEM_ASLEEP_MIN;
+        libc_least = NGX_HAKMEM_ASLEEP_MIN;
+
+    } else {
+        own_least = ngx_max(NGX_HAKMEM_IDLE_MIN, ours.used / 8);
+        libc_least = ngx_max(NGX_HAKMEM_IDLE_MIN, theirs.used / 8);
+    }
+
+    own = ngx_hakmem_is_idle(&ngx_hakmem_own_seen, &ours, own_least);
+    libc = ngx_hakmem_is_idle(&ngx_hakmem_libc_seen, &theirs, libc_least);
+
+    ngx_hakmem_give_back(own && !busy, libc);
+
+    return changed;
+}
+
+
+/*
+ * Free memory: what the lanes hold besides blocks in use, and what they have
+ * given up that is still resident.
+ */
+
+static void
+ngx_hakmem_sample_own(ngx_hakmem_sample_t *sample)
+{
+    hak_stats_t  stats;
+
+    ngx_memzero(sample, sizeof(ngx_hakmem_sample_t));
+
+    if (!ngx_hakmem_has_core()) {
+        return;
+    }
+
+    stats.size = sizeof(hak_stats_t);
+    (void) ngx_hakmem_stats(&stats);
+
+    sample->calls = stats.tiny_allocs + stats.tiny_frees
+                    + stats.pool_allocs + stats.pool_frees
+                    + stats.ace_allocs + stats.ace_frees
+                    + stats.huge_allocs + stats.huge_frees;
+    sample->used = stats.tiny_live_bytes + stats.pool_live_bytes
+                   + stats.ace_live_bytes + stats.huge_live_bytes;
+
+    sample->idle = ngx_hakmem_free_bytes(&stats)
+                   + ngx_hakmem_due_bytes(&stats);
+}
+
+
+/* on a preloaded library mallinfo2() tells of its blocks, too: seen already */
+
+static void
+ngx_hakmem_sample_libc(ngx_hakmem_sample_t *sample)
+{
+    struct mallinfo2  info;
+
+    ngx_memzero(sample, sizeof(ngx_hakmem_sample_t));
+
+    if (!ngx_hakmem_is_preloaded()) {
+        info = mallinfo2();
+
+        sample->used = info.uordblks;
+        sample->idle = info.fordblks;
+    }
+}
+
+
+static ngx_uint_t
+ngx_hakmem_has_changed(ngx_hakmem_sample_t *one, ngx_hakmem_sample_t *two)
+{
+    return one->calls != two->calls || one->used != two->used
+           || one->idle != two->idle;
 }
 
 
 /* whether enough is idle for the second time, and was not at the last trim */
 
 static ngx_uint_t
-ngx_hakmem_is_idle(ngx_hakmem_idle_t *idle, size_t now, size_t used)
+ngx_hakmem_is_idle(ngx_hakmem_seen_t *seen, ngx_hakmem_sample_t *now,
+    size_t least)
 {
     size_t  both;
 
-    both = ngx_min(now, idle->last);
+    both = ngx_min(now->idle, seen->last.idle);
 
-    idle->last = now;
-    idle->low = ngx_min(idle->low, now);
+    seen->last = *now;
+    seen->low = ngx_min(seen->low, now->idle);
 
-    return both > idle->low + ngx_max(NGX_HAKMEM_IDLE_MIN, used / 8);
+    return both > seen->low + least;
 }
 
 
 static void
-ngx_hakmem_give_back(ngx_uint_t ours, ngx_uint_t libc)
+ngx_hakmem_give_back(ngx_uint_t own, ngx_uint_t libc)
 {
-    size_t             bytes;
-    ngx_uint_t         given;
-    hak_stats_t        stats;
-    struct mallinfo2   info;
+    size_t      bytes;
+    ngx_uint_t  given;
 
     given = 0;
 
-    if (ours && ngx_hakmem_worker.state == NGX_HAKMEM_MODULE) {
-        bytes = hak_trim();
+    if (own && ngx_hakmem_has_core()) {
+        bytes = ngx_hakmem_core_trim();
         given = bytes != 0;
         ngx_hakmem_worker.trimmed += bytes;
 
-        stats.size = sizeof(hak_stats_t);
-        (void) hak_stats(&stats);
-
-        ngx_hakmem_own_idle.low = stats.tiny_held_bytes
-                                  + stats.pool_held_bytes
-                                  + stats.ace_held_bytes
-                                  - stats.tiny_live_bytes
-                                  - stats.pool_live_bytes
-                                  - stats.ace_live_bytes;
+        ngx_hakmem_sample_own(&ngx_hakmem_own_seen.last);
+        ngx_hakmem_own_seen.low = ngx_hakmem_own_seen.last.idle;
     }
 
-    /* a preloaded libhakmem.so has taken this over, and passes it on */
+    /* a preloaded library has this name, too, and passes it on */
 
-    if (libc) {
+    if (libc || (own && ngx_hakmem_is_preloaded())) {
         given |= malloc_trim(0) != 0;
 
-        info = mallinfo2();
-        ngx_hakmem_libc_idle.low = info.fordblks;
+        ngx_hakmem_sample_libc(&ngx_hakmem_libc_seen.last);
+        ngx_hakmem_libc_seen.low = ngx_hakmem_libc_seen.last.idle;
     }
 
     ngx_hakmem_worker.trims += given;
 }
 
 
-static void
-ngx_hakmem_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log)
+void
+ngx_hakmem_trim_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log)
 {
     size_t  before, after;
 

@@ -29,7 +29,6 @@ static ngx_int_t ngx_http_hakmem_post_read_handler(ngx_http_request_t *r);
 static void ngx_http_hakmem_cleanup(void *data);
 static ngx_int_t ngx_http_hakmem_request_bytes_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static void ngx_http_hakmem_timer_handler(ngx_event_t *ev);
 static ngx_int_t ngx_http_hakmem_add_variables(ngx_conf_t *cf);
 static ngx_int_t ngx_http_hakmem_init(ngx_conf_t *cf);
 static void *ngx_http_hakmem_create_main_conf(ngx_conf_t *cf);
@@ -43,8 +42,6 @@ static ngx_int_t ngx_http_hakmem_init_process(ngx_cycle_t *cycle);
 static void ngx_http_hakmem_start(ngx_cycle_t *cycle);
 static void ngx_http_hakmem_exit_process(ngx_cycle_t *cycle);
 
-
-#define NGX_HTTP_HAKMEM_INTERVAL  1000
 
 #define NGX_HTTP_HAKMEM_VALID                                                 \
     "\"text\", \"json\" or \"prometheus\""
@@ -122,11 +119,9 @@ static ngx_http_variable_t  ngx_http_hakmem_vars[] = {
 
 /* how many configurations this master has started workers with */
 
-static ngx_uint_t        ngx_http_hakmem_generation;
+static ngx_uint_t  ngx_http_hakmem_generation;
 
-static ngx_uint_t        ngx_http_hakmem_running;
-static ngx_event_t       ngx_http_hakmem_timer;
-static ngx_connection_t  ngx_http_hakmem_dumb;
+static ngx_uint_t  ngx_http_hakmem_running;
 
 
 static ngx_int_t
@@ -268,22 +263,6 @@ ngx_http_hakmem_request_bytes_variable(ngx_http_request_t *r,
     v->data = p;
 
     return NGX_OK;
-}
-
-
-static void
-ngx_http_hakmem_timer_handler(ngx_event_t *ev)
-{
-    /* in a single process the zone goes when the module does */
-
-    if (!ngx_hakmem_is_loaded((ngx_cycle_t *) ngx_cycle)) {
-        ngx_hakmem_slot_forget();
-        return;
-    }
-
-    ngx_hakmem_slot_publish();
-
-    ngx_add_timer(ev, NGX_HTTP_HAKMEM_INTERVAL);
 }
 
 
@@ -474,7 +453,6 @@ ngx_http_hakmem_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_hakmem_start(ngx_cycle_t *cycle)
 {
-    ngx_event_t                  *ev;
     ngx_http_hakmem_main_conf_t  *hmcf;
 
     hmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_hakmem_module);
@@ -482,19 +460,8 @@ ngx_http_hakmem_start(ngx_cycle_t *cycle)
     ngx_hakmem_slot_take(hmcf ? hmcf->shm_zone : NULL,
                          ngx_http_hakmem_generation, cycle->log);
 
-    ev = &ngx_http_hakmem_timer;
-
-    ngx_http_hakmem_dumb.fd = (ngx_socket_t) -1;
-
-    ev->handler = ngx_http_hakmem_timer_handler;
-    ev->data = &ngx_http_hakmem_dumb;
-    ev->log = cycle->log;
-    ev->cancelable = 1;
-
-    /* at once: the worker's state is known when all modules are ready */
-
-    if (hmcf && hmcf->shm_zone && !ev->timer_set) {
-        ngx_add_timer(ev, 1);
+    if (hmcf && hmcf->shm_zone) {
+        ngx_hakmem_timer_start(cycle);
     }
 }
 

@@ -1,11 +1,19 @@
-"""Idle memory goes back; hakmem_limit tells of too much of it."""
+"""Idle memory goes back, and a worker that has none sleeps; hakmem_limit tells
+of too much of it."""
 import contextlib
+import json
+import pathlib
+import re
+import time
 import unittest
 
 import nginx_server
 from nginx_case import Case, SITE, TLS
+from test_preload import LIBRARY
 
 MANY = 600  # TLS connections, some 15 KB each
+PRELOAD = f"hakmem_mode preload {LIBRARY};"
+PAGE = "location = /json { hakmem_status json; }"
 LIMIT = 10  # MB: more than a worker begins with, less than they take
 
 
@@ -14,13 +22,31 @@ def own(pid):
     return nginx_server.memory(pid)["Anonymous"]
 
 
+def waits(pid):
+    """How often it has waited for something so far."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M)[1])
+
+
+def sleeps(pid, seconds=1.5):
+    """Whether it slept all that time: a timer would have woken it."""
+    before = waits(pid)
+    time.sleep(seconds)
+    return waits(pid) == before
+
+
 class Trim(Case):
 
-    def start(self, main):
-        nginx = self.server(SITE + TLS, main=main, workers=1,
-                            tls=True)
+    def start(self, main, **options):
+        site = (SITE + TLS).replace("location /list/", PAGE
+                                    + " location /list/")
+        nginx = self.server(site, main=main, workers=1, tls=True, **options)
         nginx.wrk("/f1000", port="TLS", scheme="https")
         return nginx, nginx.worker()
+
+    def page(self, nginx):
+        [worker] = json.loads(nginx.get("/json")[2])["workers"]
+        return worker
 
     def crowd(self, nginx, stack):
         """Opens many connections that have been used."""
@@ -38,17 +64,71 @@ class Trim(Case):
             there = own(pid)
         return before, there
 
-    def test_goes_back_while_idle(self):
-        nginx, pid = self.start("hakmem_trim 200ms;")
-        before, there = self.came_and_went(nginx, pid)
-        self.assertGreater(there, before * 1.5)
-        nginx_server.until(30, "memory to go back",
-                           lambda: own(pid) < before * 1.25)
+    def comes_and_goes(self, main, **options):
+        """More than once: the timer comes back when there is work."""
+        nginx, pid = self.start(main, **options)
+        trimmed = 0
+        for _ in range(2):
+            before, there = self.came_and_went(nginx, pid)
+            self.assertGreater(there, before * 1.5)
+            nginx_server.until(30, "memory to go back",
+                               lambda before=before: own(pid) < before * 1.25)
+            nginx_server.until(30, "sleep", lambda: sleeps(pid))
+            page = self.page(nginx)
+            self.assertGreater(page["trimmed_bytes"], trimmed)
+            self.assertGreaterEqual(page["purged_bytes"],
+                                    page["trimmed_bytes"])
+            self.assertLess(page["free_bytes"] + page["due_bytes"], 8 << 20)
+            trimmed = page["trimmed_bytes"]
         self.whole(nginx)
         nginx.stop()
 
+    def test_goes_back_while_idle(self):
+        self.comes_and_goes("hakmem_trim 200ms;")
+
+    def test_goes_back_by_default(self):
+        self.comes_and_goes("")
+
+    def test_goes_back_without_a_master(self):
+        self.comes_and_goes("", master=False)
+
+    @unittest.skipUnless(LIBRARY.exists(), f"{LIBRARY} is not there")
+    def test_goes_back_preloaded(self):
+        self.comes_and_goes(PRELOAD)
+
+    def test_sleeps(self):
+        """With nothing to give back, too, whatever the timer is for."""
+        for main in ("", "hakmem off;",
+                     "hakmem_trim off; hakmem_limit 1024m;"):
+            with self.subTest(main):
+                nginx, pid = self.start(main)
+                nginx_server.until(30, "sleep", lambda pid=pid: sleeps(pid))
+                time.sleep(0.5)
+                self.assertLess(self.page(nginx)["age_ms"], 500)
+                nginx.stop()
+
+    def test_page_of_a_sleeper(self):
+        """What another worker shows of it is true, and not old."""
+        site = "server { listen 127.0.0.1:@HTTP@; root html; " + PAGE + " }"
+        nginx = self.server(site, workers=2)
+        nginx.ab("/f1", requests=200)
+        nginx_server.until(30, "sleep", lambda: all(
+            [sleeps(pid) for pid in nginx.workers()]))
+        for worker in json.loads(nginx.get("/json")[2])["workers"]:
+            self.assertLess(worker["age_ms"], 1000)
+            self.assertGreater(worker["rss_bytes"], 1 << 20)
+        nginx.stop()
+
     def test_shutting_down(self):
-        nginx, pid = self.start("hakmem_trim 200ms;")
+        self.shuts_down("hakmem_trim 200ms;")
+
+    @unittest.skipUnless(LIBRARY.exists(), f"{LIBRARY} is not there")
+    def test_shutting_down_preloaded(self):
+        self.shuts_down(PRELOAD)
+
+    def shuts_down(self, main):
+        """Memory that was freed before and while it shuts down."""
+        nginx, pid = self.start(main)
         with contextlib.ExitStack() as stack:
             tunnel = stack.enter_context(contextlib.closing(nginx.socket()))
             tunnel.sendall(b"GET /f1 HTTP/1.1\r\n")  # it waits for the rest
@@ -56,6 +136,7 @@ class Trim(Case):
             nginx.reload(wait=False)
             nginx_server.until(30, "memory to go back",
                                lambda: own(pid) < before * 1.25)
+            nginx_server.until(15, "sleep", lambda: sleeps(pid))
         nginx.gone({pid})
         nginx.stop()
 
