@@ -129,7 +129,7 @@ static void run(void)
 static bool is_worth_it(void)
 {
     return ace_due() != 0 || atomic_load(&hak_range_sent) >= LEAST ||
-           hak_range_idle_bytes() >= LEAST;
+           hak_range_due_bytes() >= LEAST;
 }
 
 static void start(void)

@@ -42,7 +42,8 @@ struct hak_heap {
     _Atomic(uint32_t) state;
     uint32_t parked_next; /* id, 0: last; under the heaps' lock */
     uint32_t parked_prev; /* the same; 0: first */
-    uint32_t relief_round; /* the owner's: the last it took part in, pressure.h */
+    uint32_t
+        relief_round; /* the owner's: the last it took part in, pressure.h */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
     /* the user of a heap made by hand */

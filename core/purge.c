@@ -178,7 +178,7 @@ void hak_range_tick(uint32_t now)
     hak_lock_drop(&hak_supers.lock);
 }
 
-size_t hak_range_idle_bytes(void)
+size_t hak_range_due_bytes(void)
 {
     size_t bytes = 0;
 
@@ -201,29 +201,6 @@ void hak_range_purged(size_t bytes)
         hak_supers.figures.purged += bytes;
         hak_lock_drop(&hak_supers.lock);
     }
-}
-
-size_t hak_range_due_bytes(void)
-{
-    size_t bytes = 0;
-
-    hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
-        const struct hak_super *super = &hak_supers.at[i];
-
-        for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-            if ((super->warm >> n & 1) != 0) {
-                bytes +=
-                    super->described
-                        ? hak_range_slab(i * HAK_SUPER_SLABS + n)->populated
-                        : HAK_SLAB_SIZE;
-            }
-        }
-    }
-    hak_lock_drop(&hak_supers.lock);
-    return bytes;
 }
 
 size_t hak_range_purge(void)

@@ -478,9 +478,6 @@ HAK_INLINE void hak_range_count_sent(size_t bytes)
     hak_range_count_freed(bytes);
 }
 
-/* Bytes resident in free slabs and superslabs. */
-size_t hak_range_idle_bytes(void);
-
 /* A time that is not 0, which says "never". */
 HAK_INLINE uint32_t hak_some_time(uint32_t at)
 {
@@ -502,7 +499,10 @@ void hak_range_tick(uint32_t now);
 /* Counts bytes that a lane has given back by itself. */
 void hak_range_purged(size_t bytes);
 
-/* Bytes of free slabs that are resident: what is still to go back. */
+/*
+ * Bytes of free slabs and superslabs that are resident: what is still to go
+ * back, but for ACE's holes.
+ */
 size_t hak_range_due_bytes(void);
 
 /* Drops the pages of every free slab; returns the bytes. */

@@ -176,9 +176,9 @@ static void add_lane(struct text *text, const char *name,
 
 static void add_memory(struct text *text, const hak_stats_t *stats)
 {
-    add(text, "memory   %s window, %s mapped, %s resident\n",
+    add(text, "memory   %s window, %s mapped, %s resident, %s of it due back\n",
         bytes(stats->range_bytes).text, bytes(stats->committed_bytes).text,
-        bytes(stats->populated_bytes).text);
+        bytes(stats->populated_bytes).text, bytes(stats->due_bytes).text);
     add(text, "         %s given back in %s purges\n",
         bytes(stats->purged_bytes).text, number(stats->purges).text);
     add(text, "limit    %s, of which %s held; near it %s times, %s purges\n",
