@@ -82,7 +82,7 @@ void hak_heap_heed_sparse(struct hak_heap *heap)
     if (unused < tiny->unused) {
         tiny->unused = unused;
     }
-    if (unused - tiny->unused < SPARSE_LEAST + hak_in_use(allow) / 2 ||
+    if (unused - tiny->unused < SPARSE_LEAST + hak_in_use(allow) ||
         unused / SPARSE_PART < hak_in_use(allow) || allow->extra != 0) {
         return;
     }

@@ -768,3 +768,31 @@ Test(heap_made, random_use_keeps_contents_account_and_limit)
     hak_heap_delete(heap);
     unit_expect_none_live();
 }
+
+/* ---- a sparse heap -------------------------------------------------------- */
+
+/* Its slabs hold a block each: their pages go while the others are freed. */
+Test(heap_made, what_is_left_of_a_bulk_free_is_resident_and_little_else)
+{
+    enum { COUNT = 4000, EACH = 128 };
+    static unsigned char *blocks[COUNT];
+    hak_heap *heap = hak_heap_new(NULL);
+
+    for (int i = 0; i < COUNT; i++) {
+        blocks[i] = hak_heap_malloc(heap, i % 8 != 0 ? 500 : 3000);
+        NEED(blocks[i] != NULL);
+        memset(blocks[i], i % 251, i % 8 != 0 ? 500 : 3000);
+    }
+    cr_assert_gt(hak_heap_resident(heap), 2 * HAK_MIB);
+    for (int i = 0; i < COUNT; i++) {
+        if (i % EACH != 1) {
+            hak_heap_free(heap, blocks[i]);
+        }
+    }
+    /* A page or two for each that is left, and what bins keep. */
+    cr_assert_leq(hak_heap_resident(heap), 512 * HAK_KIB);
+    for (int i = 1; i < COUNT; i += EACH) {
+        NEED(blocks[i][0] == i % 251 && blocks[i][499] == i % 251);
+    }
+    hak_heap_delete(heap);
+}
