@@ -8,7 +8,7 @@
 #include "os.h"
 
 #define TURNS 4
-#define TURNS_TIME 20 /* milliseconds */
+#define TURNS_TIME 100 /* milliseconds */
 
 static size_t extra_most(const struct hak_allowance *allow)
 {

@@ -39,18 +39,6 @@ static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 
 /* ---- a thread ends ------------------------------------------------------ */
 
-static void send_all(struct hak_heap *heap)
-{
-    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        uint32_t sent;
-
-        hak_tiny_busy(&heap->tiny, true);
-        sent = hak_remote_send(&heap->tiny, i);
-        hak_tiny_busy(&heap->tiny, false);
-        hak_heap_sent(sent);
-    }
-}
-
 /* In front of the list of parked heaps. */
 static void list_add(struct hak_heap *heap)
 {
@@ -91,6 +79,40 @@ static bool end_if_empty(struct hak_heap *heap)
     }
     hak_heap_destroy(heap);
     return true;
+}
+
+/* Something was sent to the heap: if its thread has ended it is taken in for it;
+ * true. */
+static bool tell_parked(struct hak_heap *heap)
+{
+    if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
+        return false;
+    }
+    HAK_POINT("sent");
+    hak_lock_take(&lock);
+    if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
+        hak_heap_collect(heap);
+        if (hak_heap_is_empty(heap)) {
+            list_drop(heap);
+            end_if_empty(heap);
+        }
+    }
+    hak_lock_drop(&lock);
+    return true;
+}
+
+static void send_all(struct hak_heap *heap)
+{
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        uint32_t sent;
+
+        hak_tiny_busy(&heap->tiny, true);
+        sent = hak_remote_send(&heap->tiny, i);
+        hak_tiny_busy(&heap->tiny, false);
+        if (sent != 0) {
+            tell_parked(hak_range_heap(sent));
+        }
+    }
 }
 
 /* Caller holds `lock`. */
@@ -156,23 +178,61 @@ static void thread_exit(void *arg)
     park(heap);
 }
 
+/*
+ * To whom this thread has sent last, how often since it looked, and what that
+ * heap had taken in then. After MAIL_MOST times the owner that has taken in
+ * nothing is asked for its heap: if it sleeps, its inbox would grow.
+ */
+static __thread struct {
+    uint32_t id, times;
+    uint64_t taken;
+} mail __attribute__((tls_model("initial-exec")));
+
+#define MAIL_MOST 64
+
+static void take_mail(struct hak_heap *heap)
+{
+    hak_tiny_busy(&heap->tiny, true);
+    hak_tiny_collect(&heap->tiny);
+    hak_tiny_seal_collect(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        hak_pool_busy(heap->pool, true);
+        hak_pool_collect(heap->pool);
+        hak_pool_busy(heap->pool, false);
+    }
+}
+
+static HAK_RACY_READER uint64_t mail_taken(const struct hak_heap *heap)
+{
+    const volatile uint64_t *taken = &heap->tiny.remote_frees;
+
+    return *taken;
+}
+
+static void mind_mail(struct hak_heap *heap)
+{
+    uint64_t taken = mail_taken(heap);
+
+    if (mail.id != heap->tiny.id || mail.taken != taken) {
+        mail.id = heap->tiny.id;
+        mail.taken = taken;
+        mail.times = 0;
+    }
+    mail.times++;
+    if (mail.times == MAIL_MOST) {
+        mail.times = 0;
+        hak_lend(heap, take_mail);
+    }
+}
+
 void hak_heap_sent_slow(uint32_t id)
 {
     struct hak_heap *heap = hak_range_heap(id);
 
-    if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
-        return;
+    if (!tell_parked(heap) && atomic_load(&heap->state) == HAK_HEAP_OWNED) {
+        mind_mail(heap);
     }
-    HAK_POINT("sent");
-    hak_lock_take(&lock);
-    if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
-        hak_heap_collect(heap);
-        if (hak_heap_is_empty(heap)) {
-            list_drop(heap);
-            end_if_empty(heap);
-        }
-    }
-    hak_lock_drop(&lock);
 }
 
 /* ---- fork: see lock.h ----------------------------------------------------- */

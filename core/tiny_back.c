@@ -161,6 +161,16 @@ void hak_tiny_shed(struct hak_tiny *tiny)
     hak_tiny_busy(tiny, false);
 }
 
+/* Nothing may be kept: the bin that grew is emptied. */
+static void give_class(struct hak_tiny *tiny, unsigned class)
+{
+    size_t bytes = seen_bytes(tiny, class);
+
+    tiny->flushes++;
+    bin_empty(tiny, class);
+    hak_keep_gave(&tiny->allow, bytes);
+}
+
 static void heed_slow(struct hak_tiny *tiny, bool look);
 
 void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
@@ -179,6 +189,9 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     } else if (count + shelf->spare_count > shelf->seen) {
         hak_bin_grant(tiny, class,
                       (int32_t)hak_max((size_t)cap / 2, (size_t)(cap - count)));
+        if (hak_may_keep(&tiny->allow) == 0) { /* the others are, as a rule */
+            give_class(tiny, class);
+        }
         bound(tiny);
     } else {
         hak_bin_grant_steady(tiny, class, cap - (int32_t)count);
