@@ -36,7 +36,7 @@ static void fill(size_t size)
     char *p;
 
     for (count = 0; (p = hak_malloc(unit_ask(size))) != NULL; count++) {
-        NEED(count < BLOCKS);
+        NEED(count < BLOCKS && count * size <= 2 * LIMIT);
         memset(p, 1, unit_ask(size));
         blocks[count] = p;
     }
@@ -171,7 +171,7 @@ static void heap_fills_up(void *arg)
     heap = hak_heap_new(NULL);
     for (size_t i = 0; i < SIZES; i++) {
         for (count = 0; (blocks[count] = hak_heap_malloc(heap, sizes[i]));) {
-            count++;
+            NEED(++count * sizes[i] <= 2 * LIMIT);
         }
         NEED(errno == ENOMEM && used() <= LIMIT);
         NEED(count * sizes[i] >= LIMIT - LIMIT / 8 - sizes[i]);
@@ -469,6 +469,27 @@ Test(container, slow_paths_look_by_themselves)
     for (size_t i = 0; i < SIZES; i++) {
         unit_expect_said(looks_by_itself, (void *)(uintptr_t)&sizes[i], "");
     }
+}
+
+/* Others in the container take more while this process takes nothing. */
+static void looks_in_time(void *arg)
+{
+    (void)arg;
+    setenv("HAKMEM_PURGE_DELAY", "3600000", 1);
+    begin();
+    for (count = 0; count < 500; count++) {
+        blocks[count] = hak_malloc(100000);
+        memset(blocks[count], 1, 100000);
+    }
+    drop_all();
+    put("memory.current", "94371840\n");
+    comes_down(2 * HAK_MIB);
+    NEED(is_near() && unit_stats().pressure_events == 1);
+}
+
+Test(container, a_look_comes_with_time)
+{
+    unit_expect_said(looks_in_time, NULL, "");
 }
 
 /* A process of less than a few MB does not read files. */
