@@ -5,6 +5,7 @@
  * calls through a slot of its own, as malloc. Nobody else's slot is touched, and
  * this one is no part of what hak_ngx_patch writes and hak_ngx_unpatch undoes.
  */
+#include <dlfcn.h>
 #include <signal.h>
 #include <string.h>
 
@@ -12,13 +13,16 @@
 #include "hak_ngx_slots.h"
 
 static void (*before)(void);
+
+/* Looked up: we may be a part of the program, whose slot is ours then. */
+static int (*really)(const sigset_t *mask);
 static bool is_done;
 
 /* Signals are blocked in here, none is lost: libc's lets them in. */
 static int sleep_after(const sigset_t *mask)
 {
     before();
-    return sigsuspend(mask);
+    return really(mask);
 }
 
 static bool is_sleep(const struct hak_ngx_elf *program,
@@ -63,7 +67,10 @@ static int look(struct dl_phdr_info *info, size_t size, void *arg)
 bool hak_ngx_before_sleep(void (*work)(void))
 {
     before = work;
-    if (!is_done) {
+    if (really == NULL) {
+        *(void **)&really = dlsym(RTLD_DEFAULT, "sigsuspend");
+    }
+    if (!is_done && really != NULL) {
         dl_iterate_phdr(look, NULL);
     }
     return is_done;
