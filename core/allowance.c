@@ -13,7 +13,7 @@
 static size_t extra_most(const struct hak_allowance *allow)
 {
     return hak_max(HAK_EXTRA_MOST,
-                   hak_min((size_t)hak_in_use(allow) / 4, HAK_GIB));
+                   hak_min((size_t)hak_in_use(allow) / 2, HAK_GIB));
 }
 
 /* What was given back before had to be taken again, and now goes again. */

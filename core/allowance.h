@@ -104,11 +104,22 @@ HAK_INLINE int64_t hak_may_keep(const struct hak_allowance *allow)
     return (int64_t)hak_max((size_t)bytes, hak_max(allow->extra, allow->least));
 }
 
+/*
+ * What the sum may come to before all bins are settled: a quarter more, so that
+ * enough has come since the last time to pay for the walk.
+ */
+HAK_INLINE int64_t hak_keep_most(const struct hak_allowance *allow)
+{
+    int64_t bytes = hak_may_keep(allow);
+
+    return bytes + bytes / 4;
+}
+
 /* Bytes that a bin may take before it is looked at again; sparse heaps have
  * other rules. */
 HAK_INLINE size_t hak_keep_step(const struct hak_allowance *allow)
 {
-    int64_t room = hak_may_keep(allow) - hak_kept(allow);
+    int64_t room = hak_keep_most(allow) - hak_kept(allow);
 
     return room > (int64_t)allow->least ? (size_t)room / 4 : allow->least / 4;
 }

@@ -74,7 +74,7 @@ static void bound(struct hak_pool *pool)
     if (HAK_UNLIKELY(!hak_pool_may_keep_empty(pool, 0))) {
         give_empty(pool);
     }
-    if (HAK_UNLIKELY(hak_kept(pool->allow) > hak_may_keep(pool->allow))) {
+    if (HAK_UNLIKELY(hak_kept(pool->allow) > hak_keep_most(pool->allow))) {
         settle_all(pool);
     }
 }

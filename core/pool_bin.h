@@ -123,7 +123,7 @@ HAK_INLINE void hak_stack_grant_steady(struct hak_pool *pool, unsigned class)
 {
     int32_t pushes =
         hak_stack_budget(pool, class) - hak_stack_count(pool, class);
-    int32_t most = (int32_t)(HAK_STACK_LEAST / hak_pool_classes[class].block);
+    int32_t most = (int32_t)(HAK_STACK_MOST / hak_pool_classes[class].block);
 
     hak_stack_set_left(pool, class, pushes < most ? pushes : most);
 }

@@ -142,7 +142,7 @@ static void bound(struct hak_tiny *tiny)
             hak_tiny_slab_trim(tiny, c);
         }
     }
-    if (HAK_LIKELY(hak_kept(&tiny->allow) <= hak_may_keep(&tiny->allow))) {
+    if (HAK_LIKELY(hak_kept(&tiny->allow) <= hak_keep_most(&tiny->allow))) {
         return;
     }
     settle_all(tiny);
