@@ -72,6 +72,12 @@ bool hak_os_unmap(void *addr, size_t size);
 void hak_os_want_huge(void *addr, size_t size);
 
 /*
+ * From here on huge pages there stay, but no other pages are made into one: the
+ * kernel's daemon would fill in what was purged of one.
+ */
+void hak_os_want_small(void *addr, size_t size);
+
+/*
  * Makes pages resident now, in one call, so that touching them does not fault.
  * False: out of memory. Where the kernel can't it answers true and leaves it
  * to the page faults.

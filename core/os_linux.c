@@ -207,6 +207,14 @@ void hak_os_want_huge(void *addr, size_t size)
     errno = saved;
 }
 
+void hak_os_want_small(void *addr, size_t size)
+{
+    int saved = errno;
+
+    (void)madvise(addr, size, MADV_NOHUGEPAGE);
+    errno = saved;
+}
+
 bool hak_os_populate(void *addr, size_t size)
 {
     static atomic_bool cannot;

@@ -31,6 +31,13 @@
 _Static_assert(HAK_POOL_STACK_SHORT - 1 <= HAK_STACK_BLOCKS_LEAST,
                "a short stack is full before the budget is used up");
 
+/* How many blocks of the class make up `bytes`: by a short division, as each
+ * look at a bin comes here. */
+HAK_INLINE uint32_t hak_stack_blocks(size_t bytes, unsigned class)
+{
+    return (uint32_t)hak_min(bytes, HAK_GIB) / hak_pool_classes[class].block;
+}
+
 /* The most blocks that a bin of the class may hold. */
 HAK_INLINE int32_t hak_stack_budget(const struct hak_pool *pool, unsigned class)
 {
@@ -43,7 +50,7 @@ HAK_INLINE int32_t hak_stack_budget(const struct hak_pool *pool, unsigned class)
     }
     bytes =
         hak_max(hak_max(bytes, HAK_STACK_LEAST), held >> HAK_STACK_SHIFT_LARGE);
-    blocks = bytes / hak_pool_classes[class].block;
+    blocks = hak_stack_blocks(bytes, class);
     return (int32_t)hak_min(hak_max(blocks, HAK_STACK_BLOCKS_LEAST),
                             pool->places - 1);
 }
@@ -85,14 +92,14 @@ HAK_INLINE void hak_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
 HAK_INLINE int32_t hak_stack_most_pushes(const struct hak_pool *pool,
                                          unsigned class)
 {
-    size_t block = hak_pool_classes[class].block;
     int64_t used = pool->shelves[class].taken - pool->shelves[class].seen;
 
     if (hak_is_sparse(pool->allow)) {
         return (int32_t)hak_min((size_t)used / HAK_STACK_SPARSE_PART,
                                 HAK_POOL_STACK);
     }
-    return (int32_t)hak_min(hak_max(hak_keep_step(pool->allow) / block,
+    return (int32_t)hak_min(hak_max(hak_stack_blocks(hak_keep_step(pool->allow),
+                                                     class),
                                     HAK_STACK_BLOCKS_LEAST),
                             HAK_POOL_STACK);
 }
@@ -123,7 +130,7 @@ HAK_INLINE void hak_stack_grant_steady(struct hak_pool *pool, unsigned class)
 {
     int32_t pushes =
         hak_stack_budget(pool, class) - hak_stack_count(pool, class);
-    int32_t most = (int32_t)(HAK_STACK_MOST / hak_pool_classes[class].block);
+    int32_t most = (int32_t)hak_stack_blocks(HAK_STACK_MOST, class);
 
     hak_stack_set_left(pool, class, pushes < most ? pushes : most);
 }

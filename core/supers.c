@@ -197,6 +197,7 @@ static void populate_huge(uint32_t i)
     if (!hak_os_populate(start, HAK_SUPER_SIZE)) {
         return;
     }
+    hak_os_want_small(start, HAK_SUPER_SIZE);
     huge_learn(hak_os_clock() - began);
     hak_supers.at[i].warm = HAK_ALL_SLABS;
     hak_supers.at[i].described = false;
