@@ -432,13 +432,20 @@ class Server:
 
     def stop(self, patience=None):
         """Ends it gently and looks for what went wrong."""
-        for process in self.alive():
-            # The newest master, whoever that is; workers follow theirs.
-            if process.parent not in {one.pid for one in self.alive()}:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGQUIT)
-        until(patience or self.patience + 5, "nginx ends", lambda: (
-            self.process.poll() is not None and not self.alive()), self.story)
+        told = set()
+
+        def ends():
+            """Workers follow their master; one that a USR2 started does not."""
+            alive = self.alive()
+            for process in alive:
+                if (process.parent not in {one.pid for one in alive}
+                        and process.pid not in told):
+                    told.add(process.pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGQUIT)
+            return self.process.poll() is not None and not alive
+
+        until(patience or self.patience + 5, "nginx ends", ends, self.story)
         if self.process.returncode != 0:
             raise Complaint(f"nginx ended with {self.process.returncode}\n"
                             + self.story())
