@@ -266,13 +266,26 @@ void hak_py_idle_watch_forks(void);
 /* Copies n bytes, as memcpy; for 1 KB and more. */
 extern HAK_HIDDEN void (*hak_py_copy)(void *to, const void *from, size_t n);
 
-/* ---- hak_py_state.c: switching between the states above ------------------- */
+/* ---- hak_py_spare.c: what limits allow ------------------------------------- */
 
 /*
- * hak_py_spare.c: whether HAKMEM_LIMIT, which is set, leaves room for a block of
- * `size` bytes of the heap (NULL: the thread's), but for what is kept back.
+ * Whether HAKMEM_LIMIT, which is set, leaves room for a block of `size` bytes of
+ * the heap (NULL: the thread's), but for what is kept back.
  */
 bool hak_py_limit_spares(struct hak_heap *heap, size_t size);
+
+/*
+ * Whether the module's own limit, which is set, allows d `size` more bytes; if
+ * not, that is counted. Once the limit was met, blocks of a moderate size may go
+ * beyond it by the reserve. That ends when so much has been freed that the limit
+ * may be met anew.
+ */
+bool hak_py_admit(struct hak_py_domain *d, size_t size);
+
+/* The bytes of the block p, of ours, as hak_py_live sums them up. */
+size_t hak_py_bytes_of(const void *p);
+
+/* ---- hak_py_state.c: switching between the states above ------------------- */
 
 /* Makes the GIL's heap and reads the options. False: *reason says why not. */
 bool hak_py_start(void);
