@@ -114,12 +114,15 @@ extern HAK_HIDDEN struct hak_py hak_py;
 #define HAK_PY_SIZES (HAK_LANE_TINY_MAX / 16 + 1)
 
 struct hak_py_extra {
-    uint64_t tiny[HAK_PY_OBJ]; /* blocks given out to raw and mem */
-    uint64_t large[HAK_PY_OBJ];
+    uint64_t tiny[HAK_PY_OBJ];   /* blocks given out to raw and mem */
+    uint64_t large[HAK_PY_OBJ];  /* so far: HAK_HEAP_COUNTERS words */
     uint16_t bins[HAK_PY_SIZES]; /* the GIL's heap only */
 };
 _Static_assert(sizeof(struct hak_py_extra) <= HAK_HEAP_EXTRA,
                "it fits behind the heap");
+_Static_assert(offsetof(struct hak_py_extra, bins) ==
+                   HAK_HEAP_COUNTERS * sizeof(uint64_t),
+               "what heaps count is kept when they end");
 
 HAK_INLINE struct hak_py_extra *hak_py_extra(struct hak_heap *heap)
 {
