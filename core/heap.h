@@ -56,8 +56,8 @@ struct hak_heap {
     bool seal_at_fork; /* made by hand: it is sealed in a forked child */
     union {
         char name[HAK_HEAP_NAME]; /* made by hand */
-        /* A thread's: the owner before self_at is set, then who lends it: see
-         * lend.h. */
+        /* A thread's: the owner before self_at is set, then whoever holds the
+         * lock of lend.h. */
         struct {
             _Atomic(struct hak_heap **) self_at; /* its hak_self, or NULL */
             uint64_t signals; /* that the owner had blocked then */
