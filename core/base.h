@@ -44,6 +44,14 @@
  */
 #define HAK_RACY_READER __attribute__((no_sanitize("thread")))
 
+/* The same for what is to be inlined: there the attribute would be lost. */
+#ifdef HAK_TSAN
+#define HAK_RACY_INLINE                                                        \
+    HAK_RACY_READER static HAK_NOINLINE __attribute__((unused))
+#else
+#define HAK_RACY_INLINE HAK_INLINE
+#endif
+
 __extension__ typedef unsigned __int128 hak_u128;
 
 #define HAK_KIB ((size_t)1024)

@@ -208,6 +208,17 @@ static void remember_large(const struct hak_heap_counts *counts)
     atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
 }
 
+/* The same of what an adapter has in a thread's heap. */
+static void remember_extra(const struct hak_heap *heap)
+{
+    const uint64_t *extra =
+        (const void *)((const char *)heap + HAK_HEAP_EXTRA_AT);
+
+    for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
+        atomic_fetch_add(&hak_heap_past.extra[i], extra[i]);
+    }
+}
+
 /* Keeps in mind what a heap has counted. */
 static void remember(const struct hak_heap *heap)
 {
@@ -220,6 +231,9 @@ static void remember(const struct hak_heap *heap)
     atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
     atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
+    if (atomic_load(&heap->state) != HAK_HEAP_MADE) {
+        remember_extra(heap);
+    }
 }
 
 bool hak_heap_is_empty(const struct hak_heap *heap)

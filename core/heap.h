@@ -56,8 +56,8 @@ struct hak_heap {
     bool seal_at_fork; /* made by hand: it is sealed in a forked child */
     union {
         char name[HAK_HEAP_NAME]; /* made by hand */
-        /* A thread's: the owner before self_at is set, then who lends it: see
-         * lend.h. */
+        /* A thread's: the owner before self_at is set, then whoever holds the
+         * lock of lend.h. */
         struct {
             _Atomic(struct hak_heap **) self_at; /* its hak_self, or NULL */
             uint64_t signals; /* that the owner had blocked then */
@@ -74,7 +74,12 @@ struct hak_heap {
 _Static_assert(sizeof(struct hak_heap) <= HAK_PAGE - 384,
                "a heap leaves its maker 384 bytes of its first page");
 
-/* The rest of the heap's page, HAK_HEAP_EXTRA bytes, zeroed by hak_heap_new. */
+/*
+ * The rest of the heap's page, HAK_HEAP_EXTRA bytes, zeroed by hak_heap_new. If
+ * the heap is a thread's, then the first words are counters (uint64_t), as many
+ * as HAK_HEAP_COUNTERS: it ends when it likes, and hak_heap_past has them then.
+ */
+#define HAK_HEAP_COUNTERS 4
 HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
 {
     return (char *)heap + HAK_HEAP_EXTRA_AT;
@@ -180,6 +185,7 @@ void hak_heap_destroy(struct hak_heap *heap);
 struct hak_heap_past {
     _Atomic(uint64_t) allocs, refills, flushes, remote_frees, refused;
     _Atomic(uint64_t) pool_allocs, runs_taken;
+    _Atomic(uint64_t) extra[HAK_HEAP_COUNTERS]; /* see hak_heap_extra */
 };
 extern struct hak_heap_past hak_heap_past;
 

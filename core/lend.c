@@ -78,16 +78,24 @@ static bool is_calm(void *arg)
            !hak_os_any_reads() && !hak_msg_any_writes();
 }
 
-/* Caller holds the lock. */
+/*
+ * The hak_self of the thread that owns the heap, or NULL: it may not be lent, and
+ * `lend` is not ours. While the lock is held that stays so: see hak_lend_end.
+ */
+static struct hak_heap **owner_self(struct hak_heap *heap)
+{
+    HAK_HELD(&lock);
+    return atomic_load(&heap->state) == HAK_HEAP_OWNED
+               ? atomic_load(&heap->lend.self_at)
+               : NULL;
+}
+
 static bool lend_locked(struct hak_heap *heap,
                         void (*work)(struct hak_heap *heap))
 {
-    struct hak_heap **self_at = atomic_load(&heap->state) == HAK_HEAP_OWNED
-                                    ? atomic_load(&heap->lend.self_at)
-                                    : NULL;
+    struct hak_heap **self_at = owner_self(heap);
     bool lent;
 
-    HAK_HELD(&lock);
     if (self_at == NULL || self_at == &hak_self) {
         return false;
     }
@@ -153,8 +161,12 @@ static HAK_RACY_READER uint64_t use_of(const struct hak_heap *heap)
 static bool lend_if_idle(struct hak_heap *heap,
                          void (*work)(struct hak_heap *heap))
 {
-    uint64_t use = use_of(heap);
+    uint64_t use;
 
+    if (owner_self(heap) == NULL) {
+        return false;
+    }
+    use = use_of(heap);
     if (use != heap->lend.use) {
         heap->lend.use = use;
         heap->lend.tries = 0;
@@ -164,7 +176,7 @@ static bool lend_if_idle(struct hak_heap *heap,
         return false;
     }
     heap->lend.tries++;
-    if (hak_lend(heap, work)) {
+    if (lend_locked(heap, work)) {
         heap->lend.tries = TRIES_MOST;
         heap->lend.use = use_of(heap);
     }
@@ -182,7 +194,9 @@ bool hak_lend_idle(void (*work)(struct hak_heap *heap))
         struct hak_heap *heap = hak_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_OWNED) {
+            hak_lock_take(&lock);
             more = lend_if_idle(heap, work) || more;
+            hak_lock_drop(&lock);
         }
     }
     return more;

@@ -56,15 +56,15 @@ HAK_INLINE int32_t hak_stack_budget(const struct hak_pool *pool, unsigned class)
 }
 
 /* The bottom of a bin's stack, which is NULL. */
-HAK_RACY_READER HAK_INLINE void **hak_stack_bottom(const struct hak_pool *pool,
-                                                   unsigned class)
+HAK_RACY_INLINE void **hak_stack_bottom(const struct hak_pool *pool,
+                                        unsigned class)
 {
     return (void **)&pool->stacks[class * pool->places];
 }
 
 /* Blocks in the bin. */
-HAK_RACY_READER HAK_INLINE int32_t hak_stack_count(const struct hak_pool *pool,
-                                                   unsigned class)
+HAK_RACY_INLINE int32_t hak_stack_count(const struct hak_pool *pool,
+                                        unsigned class)
 {
     return (int32_t)(pool->top[class] - hak_stack_bottom(pool, class)) - 1;
 }
@@ -155,8 +155,8 @@ HAK_INLINE bool hak_span_is_full(const struct hak_slab *span)
 }
 
 /* Its owner may be at work, but not on the bit of a block in use. */
-HAK_RACY_READER HAK_INLINE enum hak_pool_state
-hak_span_state(const struct hak_slab *span, uint64_t bit)
+HAK_RACY_INLINE enum hak_pool_state hak_span_state(const struct hak_slab *span,
+                                                   uint64_t bit)
 {
     if ((bit & *(const volatile uint64_t *)&span->ready) == 0) {
         return HAK_POOL_NEVER;

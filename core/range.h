@@ -30,7 +30,7 @@
  * superslabs from its high end, so that they seldom stand in each other's way.
  *
  * range.c has the window and the tags; slots.c the heap slots; claims.c the
- * superslabs' mappings; supers.c who has which slab, wholes.c which superslab;
+ * superslabs' mappings; supers.c who has which slab, wholes.c which superslab, rooms.c where;
  * purge.c gives memory back to the system after a while, pages.[ch] pages of
  * slabs in use.
  */

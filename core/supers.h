@@ -1,6 +1,6 @@
 /*
- * supers.h - what range.c, slots.c, claims.c, supers.c, wholes.c and purge.c
- * share; for no other file.
+ * supers.h - what range.c, slots.c, claims.c, supers*.c, rooms.c, wholes.c and
+ * purge.c share; for no other file.
  *
  * Layer 3. A superslab's life:
  *
@@ -215,6 +215,21 @@ uint32_t hak_super_open(void);
  */
 void hak_super_drop_meta(uint32_t first, uint32_t count);
 
+/* ---- rooms.c; the caller holds the lock ---------------------------------- */
+
+/* Whether superslabs first .. first + count - 1 are free as a whole. */
+bool hak_super_all_free(uint32_t first, uint32_t count);
+
+/*
+ * The highest place for `count` superslabs, with *room more behind them if these
+ * are easily had; if not, *room is 0. HAK_NO_SUPER: there is none.
+ */
+uint32_t hak_super_place(uint32_t count, uint32_t align, uint32_t *room);
+
+/* Keeps `count` free superslabs for the run before them; how many it could. */
+uint32_t hak_super_keep_room(uint32_t first, uint32_t count);
+void hak_super_give_room(uint32_t first, uint32_t count);
+
 /* ---- slots.c; the caller holds the lock ---------------------------------- */
 
 /* So many heap slots are the most. */
@@ -237,7 +252,8 @@ void hak_slots_mend(void);
 
 /* ---- supers.c ------------------------------------------------------------ */
 
-/* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part. */
+/* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part,
+ * supers_mend.c. */
 void hak_range_mend(void);
 void hak_supers_mend(void);
 

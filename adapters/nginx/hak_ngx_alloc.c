@@ -78,10 +78,24 @@ static void count_foreign(void)
     }
 }
 
+_Static_assert(sizeof(hak_ngx_figures) == HAK_HEAP_COUNTERS * sizeof(uint64_t),
+               "all of them are kept when a heap ends");
+
+/* What heaps had counted that have ended. */
+static hak_ngx_figures figures_past(void)
+{
+    return (hak_ngx_figures){
+        .asked = atomic_load(&hak_heap_past.extra[0]),
+        .fallback_large = atomic_load(&hak_heap_past.extra[1]),
+        .fallback_memory = atomic_load(&hak_heap_past.extra[2]),
+        .foreign_frees = atomic_load(&hak_heap_past.extra[3]),
+    };
+}
+
 /* Each is a whole word, which its thread may be changing. */
 HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
 {
-    *figures = (hak_ngx_figures){0};
+    *figures = figures_past();
     for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = hak_range_heap(id);
         uint32_t state = atomic_load(&heap->state);

@@ -413,10 +413,9 @@ Test(module, trim)
          "for i = 1, 100000 do t[i] = {i} end\n"
          "t = nil\n"
          "collectgarbage() collectgarbage()\n"
-         "local before = hakmem.stats().slabs\n"
          "local bytes = hakmem.trim()\n"
          "assert(math.type(bytes) == 'integer' and bytes > 1 << 20, bytes)\n"
-         "assert(hakmem.stats().slabs <= before)\n"
+         "assert(hakmem.stats().slabs <= 16)\n" /* of some 170 */
          "assert(hakmem.trim() < bytes)\n"
          "local u = {}\n"
          "for i = 1, 100000 do u[i] = {i} end\n"

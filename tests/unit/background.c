@@ -47,12 +47,14 @@ static unsigned threads(void)
     return count;
 }
 
-/* Takes and frees `megabytes` in blocks of `size`. */
+/* Takes and frees `megabytes` in blocks of `size`; no malloc of the C library's,
+ * in which a signal's handler could not fork. */
 static void use(size_t megabytes, size_t size)
 {
     size_t count = megabytes * HAK_MIB / size;
-    char **blocks = malloc(count * sizeof(*blocks));
+    char **blocks = hak_os_map(count * sizeof(*blocks));
 
+    NEED(blocks != NULL);
     for (size_t i = 0; i < count; i++) {
         blocks[i] = hak_malloc(size);
         NEED(blocks[i] != NULL);
@@ -61,7 +63,7 @@ static void use(size_t megabytes, size_t size)
     for (size_t i = 0; i < count; i++) {
         hak_free(blocks[i]);
     }
-    free(blocks);
+    hak_os_unmap(blocks, count * sizeof(*blocks));
 }
 
 /* Whether no more than `most` MB are resident and the thread is gone, soon. */

@@ -400,6 +400,42 @@ Test(thread, with_blocks_of_pool_it_keeps_two)
     expect_rest(5000, 2);
 }
 
+/* As an adapter counts, in its heap; leaves a block if *arg. */
+static void *count_in_extra(void *arg)
+{
+    uint64_t *extra;
+
+    left = hak_malloc(100);
+    extra = hak_heap_extra(hak_self);
+    for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
+        extra[i] += i + 1;
+    }
+    if (!*(bool *)arg) {
+        hak_free(left);
+        left = NULL;
+    }
+    return NULL;
+}
+
+Test(thread, what_an_adapter_counted_in_a_heap_outlives_it)
+{
+    bool leave = false;
+
+    hak_free(hak_malloc(1));
+    unit_in_thread(count_in_extra, &leave);
+    unit_in_thread(count_in_extra, &leave);
+    leave = true;
+    unit_in_thread(count_in_extra, &leave);
+    for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
+        cr_assert_eq(atomic_load(&hak_heap_past.extra[i]), 2 * (i + 1));
+    }
+    hak_free(left);
+    hak_trim(); /* sends it */
+    for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
+        cr_assert_eq(atomic_load(&hak_heap_past.extra[i]), 3 * (i + 1));
+    }
+}
+
 static void *adopt_and_use(void *arg)
 {
     size_t none = 0;

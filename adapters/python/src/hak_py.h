@@ -114,12 +114,15 @@ extern HAK_HIDDEN struct hak_py hak_py;
 #define HAK_PY_SIZES (HAK_LANE_TINY_MAX / 16 + 1)
 
 struct hak_py_extra {
-    uint64_t tiny[HAK_PY_OBJ]; /* blocks given out to raw and mem */
-    uint64_t large[HAK_PY_OBJ];
+    uint64_t tiny[HAK_PY_OBJ];   /* blocks given out to raw and mem */
+    uint64_t large[HAK_PY_OBJ];  /* so far: HAK_HEAP_COUNTERS words */
     uint16_t bins[HAK_PY_SIZES]; /* the GIL's heap only */
 };
 _Static_assert(sizeof(struct hak_py_extra) <= HAK_HEAP_EXTRA,
                "it fits behind the heap");
+_Static_assert(offsetof(struct hak_py_extra, bins) ==
+                   HAK_HEAP_COUNTERS * sizeof(uint64_t),
+               "what heaps count is kept when they end");
 
 HAK_INLINE struct hak_py_extra *hak_py_extra(struct hak_heap *heap)
 {
@@ -266,13 +269,26 @@ void hak_py_idle_watch_forks(void);
 /* Copies n bytes, as memcpy; for 1 KB and more. */
 extern HAK_HIDDEN void (*hak_py_copy)(void *to, const void *from, size_t n);
 
-/* ---- hak_py_state.c: switching between the states above ------------------- */
+/* ---- hak_py_spare.c: what limits allow ------------------------------------- */
 
 /*
- * hak_py_spare.c: whether HAKMEM_LIMIT, which is set, leaves room for a block of
- * `size` bytes of the heap (NULL: the thread's), but for what is kept back.
+ * Whether HAKMEM_LIMIT, which is set, leaves room for a block of `size` bytes of
+ * the heap (NULL: the thread's), but for what is kept back.
  */
 bool hak_py_limit_spares(struct hak_heap *heap, size_t size);
+
+/*
+ * Whether the module's own limit, which is set, allows d `size` more bytes; if
+ * not, that is counted. Once the limit was met, blocks of a moderate size may go
+ * beyond it by the reserve. That ends when so much has been freed that the limit
+ * may be met anew.
+ */
+bool hak_py_admit(struct hak_py_domain *d, size_t size);
+
+/* The bytes of the block p, of ours, as hak_py_live sums them up. */
+size_t hak_py_bytes_of(const void *p);
+
+/* ---- hak_py_state.c: switching between the states above ------------------- */
 
 /* Makes the GIL's heap and reads the options. False: *reason says why not. */
 bool hak_py_start(void);

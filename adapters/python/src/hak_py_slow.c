@@ -78,51 +78,18 @@ static bool is_limited(void)
     return HAK_UNLIKELY(hak_py.limit != HAK_PY_NO_LIMIT);
 }
 
-/*
- * Whether `size` more bytes are allowed. Once the limit was met, blocks of a
- * moderate size may go beyond it by the reserve. That ends when so much has
- * been freed that the limit may be met anew.
- */
-static bool admit(struct hak_py_domain *d, size_t size)
-{
-    size_t live = atomic_load_explicit(&hak_py.live, memory_order_relaxed);
-    bool met = atomic_load_explicit(&hak_py.met, memory_order_relaxed);
-    size_t most = hak_py.limit +
-                  (met && size <= hak_py.reserve_most ? hak_py.reserve : 0);
-
-    if (live <= most && size <= most - live) {
-        if (met && live + hak_py.reserve < hak_py.limit) {
-            atomic_store(&hak_py.met, false);
-        }
-        return true;
-    }
-    add(&d->refused);
-    atomic_store(&hak_py.met, true);
-    return false;
-}
-
-/* The bytes of the block p, of ours, as hak_py_live sums them up. */
-static size_t bytes_of(const void *p)
-{
-    uint32_t tag = hak_range_tag_of(p);
-    uint32_t owner;
-
-    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
-                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
-}
-
 /* Counts p in or out. */
 static void count_in(const void *p)
 {
     if (is_limited()) {
-        atomic_fetch_add(&hak_py.live, bytes_of(p));
+        atomic_fetch_add(&hak_py.live, hak_py_bytes_of(p));
     }
 }
 
 static void count_out(const void *p)
 {
     if (is_limited()) {
-        atomic_fetch_sub(&hak_py.live, bytes_of(p));
+        atomic_fetch_sub(&hak_py.live, hak_py_bytes_of(p));
     }
 }
 
@@ -343,7 +310,7 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
     if (HAK_UNLIKELY(!is_ours(d, size, &reason))) {
         return from_saved(d, size, zero, reason);
     }
-    if (is_limited() && !admit(d, size)) {
+    if (is_limited() && !hak_py_admit(d, size)) {
         return NULL;
     }
     if (hak_limit_is_set() && !hak_py_limit_spares(heap_of(d), size)) {
@@ -536,7 +503,7 @@ static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
 {
     void *moved;
 
-    if (is_limited() && size > old && d->on && !admit(d, size - old)) {
+    if (is_limited() && size > old && d->on && !hak_py_admit(d, size - old)) {
         return NULL;
     }
     moved = resize_large(d, p, old, size);

@@ -1,11 +1,13 @@
 /*
- * hak_py_spare.c - the last of a HAKMEM_LIMIT is kept back.
+ * hak_py_spare.c - what limits allow.
  *
- * CPython ends the program if there is no memory for the exception that says
- * so. So what would come from the last part of the limit is refused; from then
- * on small blocks may have it, until there is more room again.
+ * The last of a HAKMEM_LIMIT is kept back: CPython ends the program if there is
+ * no memory for the exception that says so. So what would come from the last
+ * part of the limit is refused; from then on small blocks may have it, until
+ * there is more room again.
  */
 #include "hak_py.h"
+#include "hot.h"
 #include "relief.h"
 
 #define SHARE 32 /* of the limit */
@@ -29,4 +31,31 @@ bool hak_py_limit_spares(struct hak_heap *heap, size_t size)
     }
     atomic_store(&met, room < spare);
     return room >= spare;
+}
+
+bool hak_py_admit(struct hak_py_domain *d, size_t size)
+{
+    size_t live = atomic_load_explicit(&hak_py.live, memory_order_relaxed);
+    bool met = atomic_load_explicit(&hak_py.met, memory_order_relaxed);
+    size_t most = hak_py.limit +
+                  (met && size <= hak_py.reserve_most ? hak_py.reserve : 0);
+
+    if (live <= most && size <= most - live) {
+        if (met && live + hak_py.reserve < hak_py.limit) {
+            atomic_store(&hak_py.met, false);
+        }
+        return true;
+    }
+    atomic_fetch_add_explicit(&d->refused, 1, memory_order_relaxed);
+    atomic_store(&hak_py.met, true);
+    return false;
+}
+
+size_t hak_py_bytes_of(const void *p)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t owner;
+
+    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
+                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
 }

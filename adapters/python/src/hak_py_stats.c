@@ -8,6 +8,16 @@ struct counted {
     uint64_t tiny[HAK_PY_DOMAINS], large[HAK_PY_DOMAINS];
 };
 
+/* Counts blocks of the domain i, which are not obj's. */
+static void count(struct counted *counted, unsigned i, uint64_t tiny,
+                  uint64_t large)
+{
+    counted->tiny[i] += tiny;
+    counted->large[i] += large;
+    counted->tiny[HAK_PY_OBJ] -= tiny;
+    counted->large[HAK_PY_OBJ] -= large;
+}
+
 static void count_heaps(struct counted *counted, const hak_stats_t *stats)
 {
     counted->tiny[HAK_PY_OBJ] = stats->tiny_allocs;
@@ -17,11 +27,12 @@ static void count_heaps(struct counted *counted, const hak_stats_t *stats)
         const struct hak_py_extra *extra = hak_py_extra(hak_range_heap(id));
 
         for (unsigned i = 0; i < HAK_PY_OBJ; i++) {
-            counted->tiny[i] += extra->tiny[i];
-            counted->large[i] += extra->large[i];
-            counted->tiny[HAK_PY_OBJ] -= extra->tiny[i];
-            counted->large[HAK_PY_OBJ] -= extra->large[i];
+            count(counted, i, extra->tiny[i], extra->large[i]);
         }
+    }
+    for (unsigned i = 0; i < HAK_PY_OBJ; i++) { /* heaps that have ended */
+        count(counted, i, atomic_load(&hak_heap_past.extra[i]),
+              atomic_load(&hak_heap_past.extra[HAK_PY_OBJ + i]));
     }
 }
 
