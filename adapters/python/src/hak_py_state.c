@@ -268,11 +268,25 @@ void hak_py_share(void)
 /* Interpreter states have 384 KB in 3.12, 195 KB in 3.13. */
 #define SUSPECT_LEAST (64 * HAK_KIB)
 
+/* The calling thread is in pymalloc, which asks raw for what obj or mem wanted. */
+static __thread bool is_object;
+
 void hak_py_suspect(size_t size)
 {
-    if (size >= SUSPECT_LEAST && !hak_py.shared) {
+    if (size >= SUSPECT_LEAST && !is_object && !hak_py.shared) {
         hak_py_share();
     }
+}
+
+void *hak_py_saved_calloc(const struct hak_py_domain *d, size_t size)
+{
+    bool outer = is_object;
+    void *p;
+
+    is_object = outer || d->which != HAK_PY_RAW;
+    p = d->saved.calloc(d->saved.ctx, 1, size);
+    is_object = outer;
+    return p;
 }
 
 /* Whether the calling thread holds the main interpreter's GIL. */
@@ -307,6 +321,11 @@ void hak_py_retire(void)
 void hak_py_suspect(size_t size)
 {
     (void)size;
+}
+
+void *hak_py_saved_calloc(const struct hak_py_domain *d, size_t size)
+{
+    return d->saved.calloc(d->saved.ctx, 1, size);
 }
 
 void hak_py_retire(void)
