@@ -31,7 +31,7 @@
 /* What bins keep, by whose they are. */
 enum hak_keeps { HAK_KEEPS_TINY, HAK_KEEPS_POOL, HAK_KEEPS_RUNS, HAK_KEEPS };
 
-/* The least for a thread's heap, and for one made by hand. */
+/* The least for a thread's heap, and for an explicit one. */
 #define HAK_KEEP_LEAST ((uint32_t)(64 * HAK_KIB))
 #define HAK_KEEP_LEAST_MADE ((uint32_t)(4 * HAK_KIB))
 
@@ -42,7 +42,7 @@ enum hak_keeps { HAK_KEEPS_TINY, HAK_KEEPS_POOL, HAK_KEEPS_RUNS, HAK_KEEPS };
 /* With less in use a heap whose slabs are mostly free keeps nothing. */
 #define HAK_KEEP_USE_LEAST ((int64_t)HAK_MIB)
 
-#define HAK_EXTRA_MOST (6 * HAK_MIB) /* or a quarter of what is in use */
+#define HAK_EXTRA_MOST (6 * HAK_MIB) /* or half of what is in use */
 
 struct hak_allowance {
     int64_t taken;           /* bytes of blocks out of the lanes' slabs */

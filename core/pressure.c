@@ -183,7 +183,7 @@ bool hak_limit_refuses_slow(size_t size)
     atomic_fetch_add(&refusals, 1);
     if (!atomic_exchange(&told, true)) {
         hak_warn("HAKMEM_LIMIT: %zu of %zu bytes are in use, a request for "
-                 "%zu is refused, as further ones will be",
+                 "%zu is refused (later refusals are not reported)",
                  hak_limit_used(), atomic_load(&hak_pressure.limit), size);
     }
     return true;

@@ -181,7 +181,7 @@ static void add_memory(struct text *text, const hak_stats_t *stats)
         bytes(stats->populated_bytes).text, bytes(stats->due_bytes).text);
     add(text, "         %s given back in %s purges\n",
         bytes(stats->purged_bytes).text, number(stats->purges).text);
-    add(text, "limit    %s, of which %s held; near it %s times, %s purges\n",
+    add(text, "limit    %s, %s held; near it %s times, %s purges\n",
         stats->limit_bytes != 0 ? bytes(stats->limit_bytes).text : "none",
         bytes(stats->limit_used_bytes).text,
         number(stats->pressure_events).text, number(stats->limit_purges).text);

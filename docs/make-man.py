@@ -24,7 +24,7 @@ OPTIONS = [ROOT / "core" / "options.def",
            *sorted(ROOT.glob("adapters/*/*_options.def"))]
 STATS = ROOT / "include" / "hakmem_stats.def"
 PYTHON = ROOT / "adapters" / "python"
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def fail(path, line, text):
@@ -145,7 +145,7 @@ def number(text, known):
 
 def in_units(n):
     """A size as it may be written in the variable."""
-    for unit in "GMK":
+    for unit in "TGMK":
         if n and n % UNITS[unit] == 0:
             return f"{n // UNITS[unit]}{unit}"
     return str(n)
@@ -175,6 +175,9 @@ def options_of(path, known):
             elif kind == "INT":
                 takes = f"\\fI{words}\\fP"
                 bounds = f"Default: {initial}; from {least} to {most}."
+                if all(word.isdigit() for word in choice):
+                    takes = "|".join(f"\\fB{word}\\fP" for word in choice)
+                    bounds = f"Default: {initial}."
             elif kind == "SIZE":
                 takes = "\\fIsize\\fP"
                 bounds = (f"Default: {in_units(initial)}; from"

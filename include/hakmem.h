@@ -95,10 +95,10 @@ HAK_API size_t hak_usable_size(const void *ptr);
  */
 HAK_API bool hak_owns(const void *ptr);
 
-/* ---- heaps made by hand ------------------------------------------------ */
+/* ---- explicit heaps ---------------------------------------------------- */
 
 /*
- * A heap made by hand is used by one thread at a time: the caller's own lock
+ * An explicit heap is used by one thread at a time: the caller's own lock
  * or ownership rule decides which. It needs no thread-local state and no
  * atomics, and deleting it frees all it gave out at once.
  */
@@ -159,17 +159,17 @@ HAK_API size_t hak_heap_live(const hak_heap *heap);
  */
 HAK_API void hak_seal(void);
 
-/* The same for one heap made by hand. */
+/* The same for one explicit heap. */
 HAK_API void hak_heap_seal(hak_heap *heap);
 
 /*
- * Whether a heap made by hand is to be sealed in every child of a fork, before
+ * Whether an explicit heap is to be sealed in every child of a fork, before
  * fork returns there; off in a new heap, HAKMEM_SEAL_FORK does not matter.
  * A heap that another thread was just at work on is left as it is.
  */
 HAK_API void hak_heap_seal_at_fork(hak_heap *heap, bool on);
 
-/* ---- memory back, figures, version ------------------------------------- */
+/* ---- memory back, statistics, version ---------------------------------- */
 
 /*
  * Gives idle memory back to the operating system now: the calling thread's
@@ -180,13 +180,13 @@ HAK_API void hak_heap_seal_at_fork(hak_heap *heap, bool on);
  */
 HAK_API size_t hak_trim(void);
 
-/* The same for one heap made by hand (and every slab that nobody uses). */
+/* The same for one explicit heap (and every slab that nobody uses). */
 HAK_API size_t hak_heap_trim(hak_heap *heap);
 
 /*
- * The figures of the whole process. Set size to sizeof(hak_stats_t) before
+ * The statistics of the whole process. Set size to sizeof(hak_stats_t) before
  * the call; at most that many bytes are written, size and version first.
- * Figures of running threads are read without stopping them and may be a
+ * Those of running threads are read without stopping them and may be a
  * moment old; each is a whole value.
  */
 typedef struct hak_stats_t {

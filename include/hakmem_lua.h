@@ -94,7 +94,7 @@ enum {
 };
 
 /*
- * Figures of one heap. live_bytes and peak_bytes count what Lua asked for,
+ * Statistics of one heap. live_bytes and peak_bytes count what Lua asked for,
  * so that in a state made by hak_lua_newstate live_bytes equals
  * collectgarbage("count") * 1024. What is marked as deprecated goes with the
  * next version.
@@ -148,7 +148,7 @@ typedef struct hak_lua_types {
 /*
  * A lua_Alloc (its contract is in Lua's manual, section 4.6). ud is a
  * hak_lua_heap, or NULL: the calling thread's heap, with no limit and no
- * figures of its own; such a state may be handed from thread to thread.
+ * statistics of its own; such a state may be handed from thread to thread.
  * Returns NULL when neither HAKMEM nor the fallback has memory, or when the
  * heap's limit would be exceeded; a shrink and a free never fail.
  */
@@ -239,10 +239,10 @@ typedef int hak_lua_visit(void *ud, const hak_lua_heap *heap, const char *name,
 /*
  * Calls `visit` for every heap of the process (of this copy of the library),
  * those of switched states and of other threads too, with its name ("": it has
- * none) and its figures as of that moment. Any thread may ask. No lock is held
+ * none) and its statistics as of that moment. Any thread may ask. No lock is held
  * while `visit` runs: it may do what it likes, make and delete heaps, or leave
  * by lua_error. Heaps made or deleted meanwhile are seen or not. A heap is not
- * deleted while its figures are read: hak_lua_heap_delete waits for that.
+ * deleted while its statistics are read: hak_lua_heap_delete waits for that.
  * Returns what ended the walk, or 0.
  */
 HAK_API int hak_lua_each(hak_lua_visit *visit, void *ud);
@@ -310,7 +310,11 @@ typedef size_t (*hak_lua_on_limit)(void *arg, hak_lua_heap *heap,
 HAK_API int hak_lua_heap_on_limit(hak_lua_heap *heap, size_t soft_limit,
                                   hak_lua_on_limit callback, void *arg);
 
-/* Gives the heap's idle memory back to the system; returns the bytes. */
+/*
+ * Gives the heap's idle memory back to the system; returns the bytes. Without it
+ * a state that does not run keeps what it has freed. Called by the thread that
+ * uses the heap.
+ */
 HAK_API size_t hak_lua_heap_trim(hak_lua_heap *heap);
 
 /* The C module's entry: require "hakmem". */

@@ -115,7 +115,7 @@ void *ngx_hak_prealloc(ngx_hak_pool_t *pool, void *p, size_t size);
  */
 ngx_int_t ngx_hak_pfree(ngx_hak_pool_t *pool, void *p);
 
-/* ---- limit, figures, memory back ---------------------------------------- */
+/* ---- limit, statistics, memory back ------------------------------------- */
 
 /*
  * Sets the limit (0: none) and returns the one before. A limit below what is

@@ -287,11 +287,20 @@ class Options(Folder):
         listed = re.findall(r"^  (HAKMEM_\w+)=", text, re.M)
         self.assertEqual(listed[:len(own)], own)
         self.assertEqual(set(core) - set(listed),
-                         {"HAKMEM_FORCE_LIBC_ALLOC", "HAKMEM_DEEPBIND",
+                         {"HAKMEM_BACKGROUND_THREAD",
+                          "HAKMEM_FORCE_LIBC_ALLOC", "HAKMEM_DEEPBIND",
                           "HAKMEM_BENCH_FAST_MODE", "HAKMEM_WRAP_DIAG"})
         self.assertIn("HAKMEM_PYTHON=default|off|obj|mem|raw|all (default: "
                       "default)", text)
-        self.assertIn("HAKMEM_PURGE_DELAY=milliseconds (default: 1000)", text)
+        for line in ("HAKMEM_PURGE_DELAY=milliseconds (default: 1000)",
+                     "HAKMEM_PYTHON_GIVE_BACK=0|1 (default: 1)",
+                     "HAKMEM_RANGE=bytes, with K, M, G or T (default: 1T)",
+                     "HAKMEM_LIMIT=bytes, with K, M, G or T, or percent "
+                     "(default: none)",
+                     "HAKMEM_CGROUP=an absolute path (default: none)",
+                     "HAKMEM_HUGE=auto|always|never (default: auto)",
+                     "HAKMEM_SHOW_STATS=0|1|json|prometheus (default: 0)"):
+            self.assertIn(f"  {line}\n", text)
         self.assertTrue(all(len(line) < 80 for line in text.splitlines()))
 
     def test_help_and_version(self):

@@ -193,6 +193,26 @@ class Subinterpreters(Case):
             print("fine")
         """)
 
+    def test_large_zeroed_blocks_are_no_interpreter(self):
+        """They reach raw's calloc too, by way of pymalloc."""
+        for domains in ("default", "all"):
+            self.says("""
+                import sys
+                import hakmem_py
+                for off in False, True:
+                    if off:
+                        hakmem_py.disable()
+                    kept = [bytes(size) for size in
+                            (65536, 200000, 393216, 3000000) * 4]
+                    assert hakmem_py.stats()["shared"] is False, off
+                from subs import sub
+                one = sub.create()
+                wanted = sys.version_info >= (3, 12)
+                assert hakmem_py.stats()["shared"] is wanted
+                sub.destroy(one)
+                print("fine")
+            """, env={"HAKMEM_PYTHON": domains})
+
     @unittest.skipIf(sys.version_info < (3, 12), "one GIL up to 3.11")
     def test_at_once(self):
         """Interpreters with GILs of their own, really beside each other."""

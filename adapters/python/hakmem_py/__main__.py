@@ -29,12 +29,24 @@ def fail(text, status=2):
     sys.exit(status)
 
 
+def in_units(size):
+    """A size as it may be written in the variable."""
+    for shift, unit in ((40, "T"), (30, "G"), (20, "M"), (10, "K")):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
+
+
 def settings():
     """Every variable, as the tables of the adapter and the core have it."""
     lines = ["Variables, read once when hakmem_py is imported:"]
     for name, values, initial, text in hakmem_py._hakmem.options():
         words = values.split()
-        if len(words) > 1 and initial < len(words) and "," not in values:
+        if "percent" in values or "path" in values:
+            initial = "none"
+        elif "bytes" in values:
+            initial = in_units(initial)
+        elif len(words) > 1:
             initial = words[initial]
             values = "|".join(words)
         lines += ["", f"  {name}={values} (default: {initial})"]

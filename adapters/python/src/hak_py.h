@@ -299,9 +299,13 @@ void hak_py_switch(unsigned mask);
 /*
  * From 3.12 on: a request of this size was made of raw's calloc. The interpreter
  * states that are made while the program runs come from there, before anything
- * else of theirs, and little else is so large.
+ * else of theirs, and little else is so large: what obj and mem were asked for
+ * first, bytes(100000) for example, is none (hak_py_saved_calloc).
  */
 void hak_py_suspect(size_t size);
+
+/* The saved allocator's calloc, for a request that was made of d. */
+void *hak_py_saved_calloc(const struct hak_py_domain *d, size_t size);
 
 /* From here on there may be more than one GIL. Any thread. */
 void hak_py_share(void);

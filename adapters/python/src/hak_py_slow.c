@@ -272,7 +272,7 @@ static HAK_NOINLINE void *from_saved(struct hak_py_domain *d, size_t size,
                                      bool zero, enum hak_py_reason reason)
 {
     add(&d->fallback[reason]);
-    return zero ? d->saved.calloc(d->saved.ctx, 1, size)
+    return zero ? hak_py_saved_calloc(d, size)
                 : d->saved.malloc(d->saved.ctx, size);
 }
 

@@ -62,20 +62,31 @@ static const struct line core_lines[] = {
 };
 #undef HAK_OPTION
 
-/* Whether a row of the core's is libhakmem.so's alone. */
-static bool is_of_library(unsigned row)
+/* Whether a row of the core's does nothing here: we have a thread of our own. */
+static bool is_idle(unsigned row)
 {
-    return row == HAK_OPT_force_libc_alloc || row == HAK_OPT_deepbind ||
+    return row == HAK_OPT_background_thread ||
+           row == HAK_OPT_force_libc_alloc || row == HAK_OPT_deepbind ||
            row == HAK_OPT_bench_fast_mode || row == HAK_OPT_wrap_diag;
+}
+
+/* What the variable may be set to. */
+static const char *values_of(const struct line *line)
+{
+    switch (line->type) {
+    case HAK_OPTION_BOOL: return "0 1";
+    case HAK_OPTION_SIZE: return "bytes, with K, M, G or T";
+    case HAK_OPTION_SHARE: return "bytes, with K, M, G or T, or percent";
+    case HAK_OPTION_DIR: return "an absolute path";
+    case HAK_OPTION_INT:
+    case HAK_OPTION_WORD: break;
+    }
+    return line->values;
 }
 
 static bool append_line(PyObject *list, const struct line *line)
 {
-    static const char *const takes[] = {"0 1", "", "bytes, with K, M, G or T",
-                                        ""};
-    const char *values =
-        *line->values != '\0' ? line->values : takes[line->type];
-    PyObject *one = Py_BuildValue("(ssns)", line->env, values,
+    PyObject *one = Py_BuildValue("(ssns)", line->env, values_of(line),
                                   (Py_ssize_t)line->initial, line->help);
     bool good = one != NULL && PyList_Append(list, one) == 0;
 
@@ -92,7 +103,7 @@ PyObject *hak_py_option_list(void)
         good = append_line(list, &own_lines[i]);
     }
     for (unsigned i = 0; good && i < HAK_OPTIONS; i++) {
-        good = is_of_library(i) || append_line(list, &core_lines[i]);
+        good = is_idle(i) || append_line(list, &core_lines[i]);
     }
     if (!good) {
         Py_CLEAR(list);
@@ -268,11 +279,25 @@ void hak_py_share(void)
 /* Interpreter states have 384 KB in 3.12, 195 KB in 3.13. */
 #define SUSPECT_LEAST (64 * HAK_KIB)
 
+/* The calling thread is in pymalloc, which asks raw for what obj or mem wanted. */
+static __thread bool is_object;
+
 void hak_py_suspect(size_t size)
 {
-    if (size >= SUSPECT_LEAST && !hak_py.shared) {
+    if (size >= SUSPECT_LEAST && !is_object && !hak_py.shared) {
         hak_py_share();
     }
+}
+
+void *hak_py_saved_calloc(const struct hak_py_domain *d, size_t size)
+{
+    bool outer = is_object;
+    void *p;
+
+    is_object = outer || d->which != HAK_PY_RAW;
+    p = d->saved.calloc(d->saved.ctx, 1, size);
+    is_object = outer;
+    return p;
 }
 
 /* Whether the calling thread holds the main interpreter's GIL. */
@@ -307,6 +332,11 @@ void hak_py_retire(void)
 void hak_py_suspect(size_t size)
 {
     (void)size;
+}
+
+void *hak_py_saved_calloc(const struct hak_py_domain *d, size_t size)
+{
+    return d->saved.calloc(d->saved.ctx, 1, size);
 }
 
 void hak_py_retire(void)
