@@ -17,6 +17,10 @@
  *     more than HAK_EXTRA_MOST given back and none of it needed, or memory has
  *     been idle --> extra is 0
  *
+ * While a heap made by hand is falling each bin is looked at whenever a part of
+ * what is in use of its class was freed, so at last with the last block: nobody
+ * else gives back what a heap keeps that is then left alone.
+ *
  * The sums are brought up to date on slow paths only: `kept` is what the lanes
  * held when each of their bins was last looked at. It is right for a lane after
  * that has settled all of its bins, which it does when the sum looks too large.
@@ -56,6 +60,7 @@ struct hak_allowance {
     uint8_t turns;
     uint8_t share; /* see above */
     bool over;     /* another lane has to give back */
+    bool falling;  /* made by hand: much was freed, and nothing taken since */
 };
 
 HAK_INLINE void hak_allowance_init(struct hak_allowance *allow, bool made)
@@ -90,6 +95,12 @@ HAK_INLINE bool hak_is_sparse(const struct hak_allowance *allow)
 {
     return hak_in_use(allow) < allow->slabs / 4 && allow->extra == 0 &&
            allow->slabs > hak_keep_small(allow);
+}
+
+/* Whether bins are looked at whenever a part of what is in use was freed. */
+HAK_INLINE bool hak_is_heeded(const struct hak_allowance *allow)
+{
+    return allow->falling || hak_is_sparse(allow);
 }
 
 /* What all bins may keep. */
@@ -151,6 +162,7 @@ HAK_INLINE void hak_keep_taken(struct hak_allowance *allow, int64_t bytes)
 HAK_INLINE void hak_keep_took(struct hak_allowance *allow, size_t bytes)
 {
     allow->took = (uint32_t)hak_min(allow->took + bytes, HAK_GIB);
+    allow->falling = false;
 }
 
 /* Bins gave `bytes` back because they held too much. */

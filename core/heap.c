@@ -7,8 +7,16 @@
 
 #include "os.h"
 
-/* A heap is sparse with so many bytes free since it was last swept, of which it
- * uses no more than one in so many. */
+/*
+ * A heap is swept when so many bytes more are free than when it was last: in a
+ * small one SMALL_LEAST and 1/SMALL_PART of what is in use, in others
+ * SPARSE_LEAST and all that is in use, which is more than what a collection
+ * of garbage leaves as a rule; and of them no more than one in SPARSE_PART + 1 is
+ * in use. With half of that a heap is falling.
+ */
+#define SMALL_MOST ((int64_t)(32 * HAK_KIB))
+#define SMALL_LEAST ((int64_t)(2 * HAK_KIB))
+#define SMALL_PART 8
 #define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
 #define SPARSE_PART 3
 
@@ -56,6 +64,21 @@ void hak_heap_collect(struct hak_heap *heap)
     }
 }
 
+/* The stacks of Pool's bins, which are empty, become short again if the heap
+ * has; the bytes that lay beyond them. */
+static size_t shorten(struct hak_heap *heap)
+{
+    size_t bytes = sizeof(struct hak_heap_large) - HAK_PAGE;
+
+    if (heap->pool->places == HAK_POOL_STACK_SHORT || !heap->tiny.direct ||
+        hak_pool_is_grown(heap->pool) || heap->tiny.nstale > 0) {
+        return 0;
+    }
+    hak_pool_rest(heap->pool);
+    hak_os_purge((char *)heap + 2 * HAK_PAGE, bytes);
+    return bytes;
+}
+
 size_t hak_heap_sweep(struct hak_heap *heap)
 {
     size_t bytes;
@@ -68,27 +91,74 @@ size_t hak_heap_sweep(struct hak_heap *heap)
         hak_pool_busy(heap->pool, true);
         bytes += hak_pool_sweep(heap->pool, true);
         hak_pool_busy(heap->pool, false);
+        bytes += shorten(heap);
     }
     return bytes;
+}
+
+/* Bytes of the heap's slabs that are not in use. */
+static int64_t unused_bytes(const struct hak_tiny *tiny)
+{
+    return tiny->allow.slabs + tiny->starter_used * HAK_STARTER_UNIT -
+           hak_in_use(&tiny->allow);
+}
+
+/* So many bytes that become free are worth a sweep. */
+static int64_t worth_a_sweep(int64_t use)
+{
+    return use < SMALL_MOST ? SMALL_LEAST + use / SMALL_PART
+                            : SPARSE_LEAST + use;
+}
+
+/* Sweeps; what it gives back counts as given back by bins. */
+static void sweep_sparse(struct hak_heap *heap)
+{
+    struct hak_allowance *allow = &heap->tiny.allow;
+    struct hak_allowance before = *allow;
+    size_t bytes = (size_t)hak_kept(allow) + hak_heap_sweep(heap);
+
+    allow->gave = before.gave;
+    allow->took = before.took;
+    allow->since = before.since;
+    allow->turns = before.turns;
+    allow->falling = before.falling;
+    if (bytes > 0) {
+        hak_keep_gave(allow, bytes);
+    }
+    heap->tiny.most_used = hak_in_use(allow);
+}
+
+static void fall(struct hak_heap *heap)
+{
+    heap->tiny.allow.falling = true;
+    hak_tiny_busy(&heap->tiny, true);
+    hak_tiny_grant_anew(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        hak_pool_busy(heap->pool, true);
+        hak_pool_grant_anew(heap->pool);
+        hak_pool_busy(heap->pool, false);
+    }
 }
 
 void hak_heap_heed_sparse(struct hak_heap *heap)
 {
     struct hak_tiny *tiny = &heap->tiny;
-    const struct hak_allowance *allow = &tiny->allow;
-    int64_t slabs = allow->slabs + tiny->starter_used * HAK_STARTER_UNIT;
-    int64_t unused = slabs - hak_in_use(allow);
+    int64_t use = hak_in_use(&tiny->allow);
+    int64_t least = worth_a_sweep(use);
 
-    if (unused < tiny->unused) {
-        tiny->unused = unused;
+    if (use > tiny->most_used) {
+        tiny->most_used = use;
     }
-    if (unused - tiny->unused < SPARSE_LEAST + hak_in_use(allow) ||
-        unused / SPARSE_PART < hak_in_use(allow) || allow->extra != 0) {
+    if (tiny->allow.extra != 0 || unused_bytes(tiny) / SPARSE_PART < use) {
         return;
     }
-    hak_heap_sweep(heap);
-    slabs = allow->slabs + tiny->starter_used * HAK_STARTER_UNIT;
-    tiny->unused = slabs - hak_in_use(allow);
+    if (tiny->most_used - use >= least) {
+        sweep_sparse(heap);
+    }
+    if (!tiny->allow.falling && tiny->most_used - use >= least / 2) {
+        fall(heap);
+    }
 }
 
 void hak_heap_shed(struct hak_heap *heap)

@@ -138,8 +138,10 @@ void hak_heap_shed(struct hak_heap *heap);
 
 /*
  * Sweeps a heap made by hand that has become sparse: three quarters of its slabs
- * free, and a good deal of that since it was last swept, but not one that uses
- * it again in turns (allowance.h). Nobody else would: it may never be used again.
+ * free, and a good deal of what was in use at most since it was last swept, but
+ * not one that uses it again in turns (allowance.h). Nobody else would: it may
+ * never be used again. So while it is falling it looks at its bins often, that
+ * the last of these sweeps comes with the last free or little before.
  */
 void hak_heap_heed_sparse(struct hak_heap *heap);
 

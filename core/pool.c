@@ -21,7 +21,6 @@
  */
 #define LADDER_FROM HAK_MIB
 #define LADDER_FIRST (16 * HAK_KIB)
-#define GROWN 16 /* slabs that a heap has when its stacks get longer */
 #define LADDER_MORE HAK_SLAB_SIZE
 #define SMALL HAK_PAGE
 
@@ -273,7 +272,7 @@ void *hak_pool_refill(struct hak_pool *pool, unsigned class)
 
     hak_pool_busy(pool, true);
     if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
-                     pool->nslabs > GROWN)) {
+                     hak_pool_is_grown(pool))) {
         hak_pool_empty(pool);
         lay_out(pool, HAK_POOL_STACK);
     }

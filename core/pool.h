@@ -107,6 +107,9 @@ HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
  * much. */
 void hak_pool_shed(struct hak_pool *pool);
 
+/* Every bin's next look comes as the state of the heap says. */
+void hak_pool_grant_anew(struct hak_pool *pool);
+
 /* Gives back what bins have kept for long; called on slow paths. */
 void hak_pool_heed(struct hak_pool *pool);
 
@@ -129,6 +132,14 @@ void hak_pool_trim(struct hak_pool *pool);
  * need only the page of the rest, until it is used again and has grown.
  */
 void hak_pool_rest(struct hak_pool *pool);
+
+/* Whether it has so many slabs that its stacks are long. */
+#define HAK_POOL_GROWN 16
+HAK_INLINE bool hak_pool_is_grown(const struct hak_pool *pool)
+{
+    return pool->nslabs > HAK_POOL_GROWN;
+}
+
 /* ---- pages of spans in use: pool_pages.c --------------------------------- */
 
 /*

@@ -218,6 +218,13 @@ void hak_pool_trim(struct hak_pool *pool)
     hak_pool_busy(pool, false);
 }
 
+void hak_pool_grant_anew(struct hak_pool *pool)
+{
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        hak_stack_grant(pool, c);
+    }
+}
+
 static void heed_slow(struct hak_pool *pool)
 {
     uint32_t now = hak_os_tick();
@@ -229,9 +236,7 @@ static void heed_slow(struct hak_pool *pool)
     if (!pool->alert) {
         pool->alert = true;
         pool->idle_at = now + idle;
-        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-            hak_stack_grant(pool, c);
-        }
+        hak_pool_grant_anew(pool);
     } else if (hak_tick_reached(now, pool->idle_at)) {
         pool->idle_at = now + idle;
         if (!busy || hak_pressure_near()) {

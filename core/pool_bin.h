@@ -94,7 +94,7 @@ HAK_INLINE int32_t hak_stack_most_pushes(const struct hak_pool *pool,
 {
     int64_t used = pool->shelves[class].taken - pool->shelves[class].seen;
 
-    if (hak_is_sparse(pool->allow)) {
+    if (hak_is_heeded(pool->allow)) {
         return (int32_t)hak_min((size_t)used / HAK_STACK_SPARSE_PART,
                                 HAK_POOL_STACK);
     }

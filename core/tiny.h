@@ -146,7 +146,7 @@ struct hak_tiny {
     uint32_t nstale;   /* stale lists */
     uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
     uint32_t sweep_slab; /* from this one on */
-    int64_t unused;      /* see hak_heap_heed_sparse */
+    int64_t most_used;   /* see hak_heap_heed_sparse */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
@@ -193,6 +193,9 @@ HAK_NOINLINE void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 /* Settles all bins; those that hold most go back to the slabs if all of the
  * heap's hold too much. */
 void hak_tiny_shed(struct hak_tiny *tiny);
+
+/* Every bin's next look comes as the state of the heap says. */
+void hak_tiny_grant_anew(struct hak_tiny *tiny);
 
 /* Gives back what bins have kept for long; called on slow paths. */
 void hak_tiny_heed(struct hak_tiny *tiny);

@@ -224,8 +224,7 @@ static void relieve(struct hak_tiny *tiny)
     bound(tiny);
 }
 
-/* Every bin's next look comes as the state of the heap says. */
-static void grant_anew(struct hak_tiny *tiny)
+void hak_tiny_grant_anew(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         hak_bin_settle(tiny, c);
@@ -244,7 +243,7 @@ static void heed_pace(struct hak_tiny *tiny, uint32_t now)
     tiny->looked_at = hak_some_time(now);
     tiny->quiet = quiet;
     if (quiet && !was) {
-        grant_anew(tiny);
+        hak_tiny_grant_anew(tiny);
     }
 }
 
@@ -260,7 +259,7 @@ static void heed_slow(struct hak_tiny *tiny, bool look)
     if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
         tiny->alert = waiting;
         tiny->idle_at = hak_some_time(later);
-        grant_anew(tiny);
+        hak_tiny_grant_anew(tiny);
     } else if (hak_tick_reached(now, tiny->idle_at)) {
         tiny->idle_at = hak_some_time(later);
         if (tiny->looks == 0 || hak_pressure_near()) {

@@ -84,7 +84,7 @@ HAK_INLINE size_t hak_bin_most_pushes(const struct hak_tiny *tiny,
     size_t pushes =
         hak_max(bytes * hak_tiny_magic[class] >> 32, HAK_BIN_BLOCKS);
 
-    if (HAK_UNLIKELY(hak_is_sparse(&tiny->allow))) {
+    if (HAK_UNLIKELY(hak_is_heeded(&tiny->allow))) {
         pushes = hak_min(pushes, (size_t)(shelf->taken - shelf->seen) /
                                      HAK_BIN_SPARSE_PART);
     }

@@ -796,3 +796,52 @@ Test(heap_made, what_is_left_of_a_bulk_free_is_resident_and_little_else)
     }
     hak_heap_delete(heap);
 }
+
+/* Fills a heap with blocks of many sizes, `most` bytes of them; their number. */
+static int fill_mixed(hak_heap *heap, size_t most, void **blocks)
+{
+    int n = 0;
+
+    for (size_t bytes = 0; bytes < most; n++) {
+        size_t size = 100 + (size_t)n * 7 % 3000;
+
+        blocks[n] = hak_heap_malloc(heap, size);
+        NEED(blocks[n] != NULL);
+        memset(blocks[n], 1, size);
+        bytes += size;
+    }
+    return n;
+}
+
+/*
+ * A heap of 6 KB fills and is emptied again, and that is all: it is as small
+ * as before, with a few pages, however much it had.
+ */
+Test(heap_made, a_small_heap_is_small_again_with_the_last_free)
+{
+    static const size_t most[] = {64 * HAK_KIB, 256 * HAK_KIB, HAK_MIB};
+    static void *blocks[2000], *rest[100];
+
+    for (size_t i = 0; i < sizeof(most) / sizeof(most[0]); i++) {
+        hak_heap *heap = hak_heap_new(NULL);
+        int n;
+
+        heap->tiny.packed = true;
+        for (int k = 0; k < 100; k++) {
+            rest[k] = hak_heap_malloc(heap, 60);
+            NEED(rest[k] != NULL);
+        }
+        n = fill_mixed(heap, most[i], blocks);
+        for (int k = 0; k < n; k++) {
+            hak_heap_free(heap, blocks[k]);
+        }
+        cr_expect_leq(hak_heap_resident(heap), 32 * HAK_KIB, "%zu KB of %zu",
+                      hak_heap_resident(heap) / HAK_KIB, most[i] / HAK_KIB);
+        cr_expect(heap->pool == NULL ||
+                  heap->pool->places == HAK_POOL_STACK_SHORT);
+        for (int k = 0; k < 100; k++) {
+            hak_heap_free(heap, rest[k]);
+        }
+        hak_heap_delete(heap);
+    }
+}
