@@ -459,7 +459,7 @@ $(BUILD)/libhakmem.so: $(WRAPPED:%.c=$(BUILD)/obj/%.o)
 
 # One member holds all names of C, so that a program gets all of them or none.
 $(BUILD)/obj/wrap_c.o: $(patsubst %.c,$(BUILD)/obj/%.o,core/libc_real.c \
-    $(filter-out core/wrap_new.c core/wrap_nothrow.c,$(WRAP)))
+    $(filter-out core/wrap_new.c core/wrap_nothrow.c core/wrap_alone.c,$(WRAP)))
 	$(SAY) LINK $@
 	$(Q)$(LD) -r -o $@ $(sort $^)
 

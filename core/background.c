@@ -33,7 +33,7 @@
 #define SLEEP_MOST 60000
 
 static atomic_bool closed;
-static atomic_uint forks; /* under way */
+static atomic_uint pauses; /* under way, of forks and others */
 static atomic_flag starting = ATOMIC_FLAG_INIT;
 static _Atomic(uint32_t)
     not_before;                /* hak_os_tick() of the next attempt, or 0 */
@@ -150,7 +150,7 @@ static bool may_start(void)
 {
     uint32_t at = atomic_load(&not_before);
 
-    return atomic_load(&forks) == 0 && atomic_load(&thread.id) == 0 &&
+    return atomic_load(&pauses) == 0 && atomic_load(&thread.id) == 0 &&
            (at == 0 || hak_tick_reached(hak_os_tick(), at));
 }
 
@@ -204,29 +204,30 @@ static void end(void)
     }
 }
 
-static void fork_prepare(void)
+void hak_background_pause(void)
 {
-    atomic_fetch_add(&forks, 1);
+    atomic_fetch_add(&pauses, 1);
     end();
 }
 
-static void fork_parent(void)
+void hak_background_resume(void)
 {
     atomic_store(&not_before, hak_some_time(hak_os_tick() + PAUSE_AFTER_FORK));
-    atomic_fetch_sub(&forks, 1);
+    atomic_fetch_sub(&pauses, 1);
 }
 
 static void fork_child(void)
 {
     atomic_store(&thread.id, 0);
-    atomic_store(&forks, 0);
+    atomic_store(&pauses, 0);
     atomic_store(&not_before, 0);
     atomic_flag_clear(&starting);
 }
 
 __attribute__((constructor)) static void watch_forks(void)
 {
-    if (pthread_atfork(fork_prepare, fork_parent, fork_child) != 0) {
+    if (pthread_atfork(hak_background_pause, hak_background_resume,
+                       fork_child) != 0) {
         hak_background_close();
         hak_warn("pthread_atfork failed: memory does not go back while the "
                  "program sleeps");

@@ -44,6 +44,13 @@ HAK_INLINE void hak_background_mind(void)
  */
 void hak_background_close(void);
 
+/*
+ * The thread ends, and none is started until the second is called. It is gone when
+ * the first returns, or that gave up waiting. They nest; any thread.
+ */
+void hak_background_pause(void);
+void hak_background_resume(void);
+
 /* The thread's id, 0: there is none (now). */
 int32_t hak_background_thread(void);
 

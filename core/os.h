@@ -186,7 +186,7 @@ uint64_t hak_os_blocked_signals(void);
  * for something of other people's, and not in a signal's handler, while calm(arg)
  * was true: at that moment no function of ours was under way in it, but one that
  * `calm` does not see. `blocked_before`: signals that it had blocked when none
- * was. False also if it can't be told.
+ * was. False also if it can't be told. One caller at a time.
  */
 bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
                          bool (*calm)(void *arg), void *arg);

@@ -29,8 +29,8 @@
 #define STACK (64 * HAK_KIB)
 /* Besides our own locals: what the C library has around the thread pointer. */
 #define AROUND (2 * HAK_PAGE)
-/* Thread-local memory of that size: some program has large arrays there. */
-#define LOCALS_MOST (16 * HAK_MIB)
+/* Some program has large arrays there; what is not touched is not resident. */
+#define LOCALS_MOST (512 * HAK_MIB)
 
 /* Signal masks as the kernel has them. */
 #define MASK_BYTES 8
@@ -184,16 +184,21 @@ static bool measure(void *const *locals, size_t count, size_t *below,
     return *below + *above <= LOCALS_MOST;
 }
 
-/* Its memory is kept for the next time. */
-static bool map_once(struct hak_os_thread *thread, size_t size)
+/* Its memory, zero but for the stack, which begins at its guard page; it is kept
+ * for the next time. */
+static bool map_once(struct hak_os_thread *thread, size_t locals)
 {
+    const size_t stack = HAK_PAGE + STACK;
+
     if (thread->memory == NULL) {
-        thread->memory = hak_os_map(size);
+        thread->memory = hak_os_map(stack + locals);
         if (thread->memory == NULL) {
             return false;
         }
-        hak_os_name(thread->memory, size, "hakmem thread");
+        hak_os_name(thread->memory, stack + locals, "hakmem thread");
         (void)mprotect(thread->memory, HAK_PAGE, PROT_NONE);
+    } else if (!hak_os_purge((char *)thread->memory + stack, locals)) {
+        memset((char *)thread->memory + stack, 0, locals);
     }
     return true;
 }
@@ -209,11 +214,10 @@ static bool start(struct hak_os_thread *thread, void *const *locals,
     uintptr_t *tp;
 
     if (!measure(locals, count, &below, &above) ||
-        !map_once(thread, HAK_PAGE + STACK + below + above)) {
+        !map_once(thread, below + above)) {
         return false;
     }
     stack_end = (char *)thread->memory + HAK_PAGE + STACK;
-    memset(stack_end, 0, below + above);
     tp = (uintptr_t *)(void *)(stack_end + below);
     make_head(tp, (const uintptr_t *)thread_pointer());
     return clone(begin, stack_end, flags, thread, &thread->id, tp,
@@ -396,16 +400,39 @@ static uint64_t number_of(const char *text, const char *name, int base)
     return at != NULL ? strtoull(at + strlen(name), NULL, base) : UINT64_MAX;
 }
 
-/* With the processors and memory nodes of a large machine. */
-#define STATUS_BYTES 8192
+/*
+ * With the processors and memory nodes of a large machine. Not on the stack:
+ * small threads come here from free.
+ */
+static char text[8192];
 
-static void read_status(int32_t id, struct status *status)
+/*
+ * Whether the file is about the thread that calls itself `id`. /proc may be
+ * another namespace's, where threads have other numbers: the last one is its own.
+ */
+static bool is_about(int32_t id)
 {
-    char path[PATH_BYTES], text[STATUS_BYTES];
+    const char *at = strstr(text, "\nNSpid:");
+    int32_t last = id;
+
+    if (at != NULL) {
+        for (at += strlen("\nNSpid:"); *at == '\t';) {
+            last = (int32_t)strtol(at, (char **)&at, 10);
+        }
+    }
+    return last == id;
+}
+
+/* False: it can't be read, or is another thread's. */
+static bool read_status(int32_t id, struct status *status)
+{
+    char path[PATH_BYTES];
     uint64_t willing, forced;
 
     thread_path(path, id, "status");
-    hak_os_read_file(path, text, sizeof(text));
+    if (hak_os_read_file(path, text, sizeof(text)) == 0 || !is_about(id)) {
+        return false;
+    }
     status->blocked = number_of(text, "SigBlk:", 16);
     status->ignored = number_of(text, "SigIgn:", 16);
     status->caught = number_of(text, "SigCgt:", 16);
@@ -414,6 +441,7 @@ static void read_status(int32_t id, struct status *status)
     status->switches = willing != UINT64_MAX && forced != UINT64_MAX
                            ? willing + forced
                            : UINT64_MAX;
+    return true;
 }
 
 static uint64_t bit_of(int number)
@@ -428,8 +456,12 @@ static uint64_t faults(void)
            bit_of(SIGTRAP) | bit_of(SIGSYS) | bit_of(SIGABRT);
 }
 
-/* Whether a handler of one of these signals may run without blocking it. */
-static bool any_open(uint64_t caught)
+/*
+ * Whether a handler may run that does not block its signal. Also where none is
+ * set up any more: what runs may have been set up for one time (sysv_signal). The
+ * flags remain.
+ */
+static bool any_open(void)
 {
     /* As the kernel has it, on every processor that we know. */
     struct {
@@ -440,7 +472,7 @@ static bool any_open(uint64_t caught)
     } action;
 
     for (int n = 1; n <= 64; n++) {
-        if ((caught & bit_of(n)) != 0 &&
+        if ((faults() & bit_of(n)) == 0 &&
             (syscall(SYS_rt_sigaction, n, NULL, &action, MASK_BYTES) != 0 ||
              (action.flags & SA_NODEFER) != 0)) {
             return true;
@@ -456,10 +488,9 @@ static bool any_open(uint64_t caught)
  */
 static bool may_handle(const struct status *status, uint64_t blocked_before)
 {
-    uint64_t blocked = status->blocked & ~blocked_before & ~faults();
+    uint64_t blocked = status->blocked & ~blocked_before;
 
-    return (blocked & (~status->ignored | status->caught)) != 0 ||
-           any_open(status->caught & ~faults());
+    return (blocked & (~status->ignored | status->caught)) != 0 || any_open();
 }
 
 /* The thread sanitizer does not see that a thread that sleeps does nothing. */
@@ -486,10 +517,9 @@ bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
     if (!SEES || id <= 0) {
         return false;
     }
-    read_status(id, &first);
-    read_status(id, &status);
-    if (!may_handle(&status, blocked_before) && calm(arg) && is_waiting(id)) {
-        read_status(id, &later);
+    if (read_status(id, &first) && read_status(id, &status) &&
+        !may_handle(&status, blocked_before) && calm(arg) && is_waiting(id) &&
+        read_status(id, &later)) {
         waits =
             first.switches != UINT64_MAX && later.switches == first.switches;
     }

@@ -3,7 +3,9 @@
  */
 #include "lend.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <time.h>
 
 #include "meet.h"
@@ -270,6 +272,26 @@ Test(lend, not_of_one_in_a_handler)
     check_handler(SA_RESETHAND);
 }
 
+/* Nothing is blocked then, and none is set up any more. */
+Test(lend, not_of_one_in_a_handler_that_was_set_up_for_one_time)
+{
+    check_handler((int)(SA_RESETHAND | SA_NODEFER));
+}
+
+Test(lend, not_of_one_in_a_handler_of_a_fault)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    struct owner owner = {0};
+
+    handled = &owner;
+    NEED(sigaction(SIGABRT, &action, NULL) == 0);
+    start(&owner, spins_until);
+    pthread_kill(owner.thread, SIGABRT);
+    doze(50);
+    cr_assert_not(try(&owner, 20));
+    finish(&owner);
+}
+
 Test(lend, where_signals_were_blocked_from_the_start)
 {
     struct owner owner = {0};
@@ -282,6 +304,60 @@ Test(lend, where_signals_were_blocked_from_the_start)
     start(&owner, sleeps);
     cr_assert(try(&owner, 200));
     finish(&owner);
+}
+
+/* ---- other numbers ------------------------------------------------------------- */
+
+static void *borrows(void *arg)
+{
+    NEED(!try(arg, 20));
+    return arg;
+}
+
+/*
+ * In a namespace of process numbers whose /proc is not mounted: a thread that
+ * runs has, there, the number that one which sleeps has in /proc.
+ */
+static void run_beside_namesake(void)
+{
+    struct owner owner = {0};
+    pthread_t borrower;
+    char number[32];
+    ssize_t n = readlink("/proc/self", number, sizeof(number) - 1);
+    int fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+
+    NEED(n > 0);
+    number[n] = '\0';
+    n = snprintf(number, sizeof(number), "%d", atoi(number) - 1);
+    if (fd < 0 || write(fd, number, (size_t)n) != n) {
+        _exit(77);
+    }
+    close(fd);
+    start(&owner, is_busy);
+    borrower = unit_start(borrows, &owner);
+    doze(300);
+    unit_join(borrower);
+    finish(&owner);
+    _exit(0);
+}
+
+Test(lend, not_of_one_that_proc_knows_by_another_number)
+{
+    int status;
+    pid_t child;
+
+    if (unshare(CLONE_NEWPID) != 0) {
+        cr_skip("no namespace can be made");
+    }
+    child = fork();
+    if (child == 0) {
+        run_beside_namesake();
+    }
+    NEED(child > 0 && waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        cr_skip("numbers can't be chosen");
+    }
+    cr_assert_eq(status, 0);
 }
 
 /* ---- who wakes ------------------------------------------------------------------- */

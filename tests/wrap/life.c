@@ -30,6 +30,18 @@ Test(life, forks_with_handlers_that_allocate)
     wrap_done(&said);
 }
 
+/* ---- a thread of ours in the way ------------------------------------------ */
+
+/* Namespaces are for processes with one thread, rights are a thread's. */
+Test(life, alone_where_programs_count_on_it)
+{
+    static const struct wrap_how how = {.preload = true,
+                                        .env = {"HAKMEM_BACKGROUND_THREAD=1"}};
+
+    wrap_expect(&alone, "well\n", "", wrap_program("plain/alone"));
+    wrap_expect(&how, "well\n", "", wrap_program("plain/alone"));
+}
+
 /* ---- no range ----------------------------------------------------------- */
 
 #define OTHER_PAGES                                                            \
