@@ -34,7 +34,7 @@ static atomic_bool refused;                          /* the page */
 /* There is, or was, a thread that the C library does not know of. */
 static atomic_bool not_alone;
 
-static atomic_uint waiting; /* threads that sleep until they get a lock */
+static atomic_uint waiting; /* the sum of hak_lock_self.waits */
 
 /* The thread that forked, if `forked_to` is this process's number. */
 static _Atomic(uint64_t) forker, forked_to;
@@ -160,6 +160,7 @@ void hak_lock_forked(void)
     struct hak_process *process = atomic_load(&hak_process);
     uint64_t number = atomic_load(&process->number);
 
+    atomic_store(&waiting, hak_lock_self.waits); /* ghosts wait no more */
     /* Not wiped, whatever was promised: some emulators only say so. */
     if (process == &plain || (number != 0 && number != DRAWING &&
                               atomic_load(&process->pid) != getpid())) {
@@ -182,6 +183,19 @@ static uint32_t *futex_of(hak_lock *lock)
            (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
 }
 
+/* Before and after a system call about a lock. */
+static void wait_begins(void)
+{
+    hak_lock_self.waits++;
+    atomic_fetch_add(&waiting, 1);
+}
+
+static void wait_ends(void)
+{
+    atomic_fetch_sub(&waiting, 1);
+    hak_lock_self.waits--;
+}
+
 /*
  * Sleeps while the word is as it was seen. With a limit of time: a signal's
  * handler that forks in here returns, in the child, to a lock that nobody will
@@ -192,10 +206,10 @@ static void sleep_on(hak_lock *lock, uint64_t word)
 {
     struct timespec limit = {.tv_sec = 1};
 
-    atomic_fetch_add(&waiting, 1);
+    wait_begins();
     syscall(SYS_futex, futex_of(lock), FUTEX_WAIT_PRIVATE, (uint32_t)word,
             &limit, NULL, 0);
-    atomic_fetch_sub(&waiting, 1);
+    wait_ends();
 }
 
 bool hak_lock_any_waits(void)
@@ -207,7 +221,9 @@ void hak_lock_wake(hak_lock *lock)
 {
     int saved = errno;
 
+    wait_begins();
     syscall(SYS_futex, futex_of(lock), FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    wait_ends();
     errno = saved;
 }
 

@@ -68,6 +68,7 @@ struct hak_lock_self {
     uint64_t number;  /* 0: it has taken no lock yet */
     uint64_t process; /* its process's number when it took its last lock */
     uint32_t held;    /* locks that it has, or is about to have */
+    uint32_t waits;   /* its part of hak_lock_any_waits */
 };
 
 /*
@@ -166,7 +167,8 @@ HAK_INLINE void hak_lock_step(void)
  */
 void hak_lock_not_alone(void);
 
-/* Whether any thread sleeps until it gets a lock. */
+/* Whether any thread sleeps until it gets a lock, or is waking who does: a tracer
+ * may stop it there. */
 bool hak_lock_any_waits(void);
 
 /* The calling thread's number, drawn if it has none. */

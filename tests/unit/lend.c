@@ -360,6 +360,75 @@ Test(lend, not_of_one_that_proc_knows_by_another_number)
     cr_assert_eq(status, 0);
 }
 
+/* ---- by who sends to it --------------------------------------------------------- */
+
+enum { SENT = 64 * 64 * 12 };
+static void *mail[SENT];
+static atomic_uint asked;
+static atomic_bool mailed;
+
+static void count_asked(const char *name)
+{
+    atomic_fetch_add(&asked, strcmp(name, "lend") == 0);
+}
+
+static void makes_and_is_busy(struct owner *owner)
+{
+    for (size_t i = 0; i < SENT; i++) {
+        mail[i] = hak_malloc(100);
+        NEED(mail[i] != NULL);
+    }
+    atomic_store(&mailed, true);
+    is_busy(owner);
+}
+
+static void makes_and_sleeps(struct owner *owner)
+{
+    for (size_t i = 0; i < SENT; i++) {
+        mail[i] = hak_malloc(100);
+        NEED(mail[i] != NULL);
+    }
+    atomic_store(&mailed, true);
+    sleeps(owner);
+}
+
+/* How often the owner is asked for its heap while its blocks are freed. */
+static unsigned asks(void (*act)(struct owner *owner), uint32_t *time)
+{
+    struct owner owner = {0};
+
+    atomic_store(&mailed, false);
+    start(&owner, act);
+    while (!atomic_load(&mailed)) {
+        sched_yield();
+    }
+    doze(50);
+    atomic_store(&asked, 0);
+    atomic_store(&hak_test_meet, count_asked);
+    *time = hak_os_tick();
+    for (size_t i = 0; i < SENT; i++) {
+        hak_free(mail[i]);
+    }
+    *time = hak_os_tick() - *time;
+    atomic_store(&hak_test_meet, NULL);
+    finish(&owner);
+    return atomic_load(&asked);
+}
+
+/* One that is at work is not asked all the time. */
+Test(lend, a_sleeper_gets_its_mail_taken_in)
+{
+    uint32_t time;
+    unsigned count;
+
+    SKIP_UNLESS_SEEN();
+    setenv("HAKMEM_BACKGROUND_THREAD", "0", 1);
+    count = asks(makes_and_is_busy, &time);
+    cr_expect_leq(count, 1 + time / 20, "%u in %u ms", count, time);
+    count = asks(makes_and_sleeps, &time);
+    cr_expect_geq(count, 6, "%u in %u ms", count, time);
+}
+
 /* ---- who wakes ------------------------------------------------------------------- */
 
 static struct owner *waking;

@@ -431,6 +431,36 @@ Test(lock, without_the_page_fork_s_handler_mends)
     end_holder(holder);
 }
 
+static void *wait_once(void *arg)
+{
+    hak_lock_take(&lock);
+    hak_lock_drop(&lock);
+    return arg;
+}
+
+/* A heap is lent only where nobody waits. */
+Test(lock, ghosts_do_not_wait)
+{
+    pthread_t waits;
+    pid_t pid;
+
+    hak_lock_take(&lock);
+    waits = unit_start(wait_once, NULL);
+    while (!hak_lock_any_waits()) {
+        sched_yield();
+    }
+    pid = fork();
+    if (pid == 0) {
+        hak_lock_forked();
+        NEED(!hak_lock_any_waits());
+        _exit(0);
+    }
+    expect_well(pid);
+    hak_lock_drop(&lock);
+    unit_join(waits);
+    cr_assert_not(hak_lock_any_waits());
+}
+
 /* Nor is an emulator believed that says it wipes pages and does not. */
 Test(lock, a_page_that_is_not_wiped_is_noticed)
 {
