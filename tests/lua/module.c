@@ -416,7 +416,8 @@ Test(module, trim)
          "local before = hakmem.stats().slabs\n"
          "local bytes = hakmem.trim()\n"
          "assert(math.type(bytes) == 'integer' and bytes > 1 << 20, bytes)\n"
-         "assert(hakmem.stats().slabs <= before)\n"
+         /* The table of statistics may take some anew. */
+         "assert(hakmem.stats().slabs <= before + 4)\n"
          "assert(hakmem.trim() < bytes)\n"
          "local u = {}\n"
          "for i = 1, 100000 do u[i] = {i} end\n"
