@@ -15,8 +15,8 @@
  * in use. With half of that a heap is falling.
  */
 #define SMALL_MOST ((int64_t)(32 * HAK_KIB))
-#define SMALL_LEAST ((int64_t)(2 * HAK_KIB))
-#define SMALL_PART 8
+#define SMALL_LEAST ((int64_t)HAK_KIB)
+#define SMALL_PART 16
 #define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
 #define SPARSE_PART 3
 

@@ -125,7 +125,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
 
 /*
  * The starter slab, ready for `units` more units; false if it can't be. What
- * is resident of it doubles from a page on, by STARTER_STEP at most.
+ * is resident of it grows by a page at first, then by STARTER_STEP.
  */
 static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
 {
@@ -138,7 +138,7 @@ static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
     }
     return tiny->starter != HAK_NO_SLAB && end <= HAK_STARTER_UNITS &&
            hak_range_ready(tiny->starter, 1, end * HAK_STARTER_UNIT,
-                           hak_min(have, STARTER_STEP));
+                           have <= STARTER_STEP ? HAK_PAGE : STARTER_STEP);
 }
 
 /*
@@ -303,6 +303,7 @@ void hak_tiny_hold(struct hak_tiny *tiny)
         tiny->bins[c].left += INT32_MAX / 2;
         tiny->shelves[c].grant += INT32_MAX / 2;
     }
+    tiny->allow.extra = INT32_MAX; /* Pool's blocks stay as well, unswept */
 }
 
 HAK_RACY_READER uint64_t hak_tiny_live(const struct hak_tiny *tiny,

@@ -242,7 +242,7 @@ uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag);
 void hak_tiny_seal_collect(struct hak_tiny *tiny);
 
 /*
- * From here on blocks stay in the bins: for a heap that is about to be
+ * From here on blocks stay in the bins, Pool's too: for a heap that is about to be
  * released whole.
  */
 void hak_tiny_hold(struct hak_tiny *tiny);

@@ -3,6 +3,8 @@
  * hak_lua_alloc: exact figures, panic and warnings, limits too small for a
  * state, leak reports, 20,000 states without growth.
  */
+#include <sys/resource.h>
+
 #include "lua_test.h"
 
 TestSuite(state, .timeout = 300);
@@ -489,4 +491,95 @@ Test(state, closed_ones_leave_nothing)
 Test(state, deleted_heaps_leave_nothing)
 {
     leave_nothing(false);
+}
+
+/* ---- many that come, fill, err and go ------------------------------------- */
+
+enum { MANY = 60 };
+
+static const char hog[] =
+    "local t = {} while true do t[#t + 1] = string.rep('x', 100 + #t % 3000) "
+    "end";
+
+static lua_State *small_state(size_t limit)
+{
+    hak_lua_config config = {.size = sizeof(config), .limit = limit};
+    lua_State *L = hak_lua_newstate(&config);
+
+    cr_assert(L != NULL);
+    luaL_requiref(L, "_G", luaopen_base, 1);
+    luaL_requiref(L, "string", luaopen_string, 1);
+    lua_settop(L, 0);
+    return L;
+}
+
+static long resident_kb(void)
+{
+    long all = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+
+    cr_assert(file != NULL && fscanf(file, "%ld %ld", &all, &resident) == 2);
+    fclose(file);
+    return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* A state that filled up to its limit and dropped all is as small as a new one. */
+Test(state, one_that_was_full_and_collected_is_small_again)
+{
+    lua_State *states[MANY];
+    long made, after;
+
+    if (LT_SANITIZED) {
+        return;
+    }
+    hak_lua_close(small_state(256 << 10)); /* what the first one brings */
+    made = resident_kb();
+    for (int i = 0; i < MANY; i++) {
+        states[i] = small_state(256 << 10);
+        cr_assert_eq(luaL_loadstring(states[i], hog), LUA_OK);
+        cr_assert_eq(lua_pcall(states[i], 0, 0, 0), LUA_ERRMEM);
+        lua_settop(states[i], 0);
+        lua_gc(states[i], LUA_GCCOLLECT);
+    }
+    after = resident_kb();
+    /* Some 32 KB each; 95 without sweeps. */
+    cr_expect_leq(after - made, MANY * 48 + 512, "%ld KB each",
+                  (after - made) / MANY);
+    for (int i = 0; i < MANY; i++) {
+        hak_lua_close(states[i]);
+    }
+}
+
+static long faults(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt;
+}
+
+/* States that are closed and made again find the pages of those before. */
+Test(state, those_made_again_find_warm_pages)
+{
+    lua_State *states[MANY];
+    long before = 0;
+
+    if (LT_SANITIZED) {
+        return;
+    }
+    for (int round = 0; round < 4; round++) {
+        before = round == 1 ? faults() : before;
+        for (int i = 0; i < MANY; i++) {
+            states[i] = small_state(4 << 20);
+            cr_assert_eq(luaL_dostring(states[i],
+                                       "t = {} for i = 1, 100 do "
+                                       "t[i] = {name = 'x' .. i, i} end"),
+                         LUA_OK);
+        }
+        for (int i = 0; i < MANY; i++) {
+            hak_lua_close(states[i]);
+        }
+    }
+    cr_expect_leq((faults() - before) / (3 * MANY), 3, "%ld faults",
+                  faults() - before);
 }
