@@ -298,28 +298,30 @@ void hak_tiny_heed_within(struct hak_tiny *tiny)
 
 /*
  * A block that another thread freed: into the spare list, where it is at hand
- * for the next refill, or if that has enough into its slab.
+ * for the next refill, or if that has enough into its slab: its bytes then.
  */
-static void take_in(struct hak_tiny *tiny, unsigned class,
-                    struct hak_block *block)
+static size_t take_in(struct hak_tiny *tiny, unsigned class,
+                      struct hak_block *block)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
     if (shelf->spare_count >= (uint32_t)hak_bin_budget(tiny, class) ||
         hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
         hak_tiny_slab_put(tiny, block);
-        return;
+        return hak_tiny_size[class];
     }
     hak_link_set(block, tiny->bins[class].spare);
     tiny->bins[class].spare = block;
     shelf->spare_count++;
     shelf->seen++;
     hak_keep_note(&tiny->allow, HAK_KEEPS_TINY, hak_tiny_size[class]);
+    return 0;
 }
 
 void hak_tiny_collect(struct hak_tiny *tiny)
 {
     struct hak_block *list;
+    size_t gave = 0;
 
     /* seq_cst: who parks a heap first says so, then looks here for the last. */
     if (HAK_LIKELY(atomic_load_explicit(&tiny->inbox, memory_order_seq_cst) ==
@@ -327,6 +329,9 @@ void hak_tiny_collect(struct hak_tiny *tiny)
         return;
     }
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
+    if (hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+        settle_all(tiny); /* it may be long ago that they held so much */
+    }
     while (list != NULL) {
         struct hak_block *next = hak_link_get(list);
         unsigned class = hak_tiny_class_at(list);
@@ -337,9 +342,12 @@ void hak_tiny_collect(struct hak_tiny *tiny)
             hak_range_sealed(hak_range_offset(list))) {
             hak_tiny_seal_put(tiny, list);
         } else {
-            take_in(tiny, class, list);
+            gave += take_in(tiny, class, list);
         }
         list = next;
+    }
+    if (gave > 0) {
+        hak_keep_gave(&tiny->allow, gave);
     }
     bound(tiny);
 }
