@@ -48,6 +48,7 @@ static HAK_NOINLINE void make_room(struct hak_ace_cache *cache, uint32_t i,
         hak_fatal("free(%p): a block that is free already", p);
     }
     drop(cache, i);
+    hak_range_mind_freed();
 }
 
 /* Notes what the cache holds. */

@@ -227,7 +227,9 @@ static void fork_child(void)
 __attribute__((constructor)) static void watch_forks(void)
 {
     if (pthread_atfork(hak_background_pause, hak_background_resume,
-                       fork_child) != 0) {
+                       fork_child) == 0) {
+        hak_range_on_much = hak_background_start;
+    } else {
         hak_background_close();
         hak_warn("pthread_atfork failed: memory does not go back while the "
                  "program sleeps");

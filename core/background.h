@@ -5,7 +5,7 @@
  * goes to sleep has none. So when LEAST bytes or more wait to go back a thread
  * is started, if there is none:
  *
- *     none --wanted, hak_background_mind--> running --nothing waits--> none
+ *     none --wanted, hak_range_mind_freed--> running --nothing waits--> none
  *                                              '------a fork comes---> none
  *
  * It sleeps until something is due, gives it back, trims the heaps of threads
@@ -26,16 +26,6 @@
 
 /* Starts the thread if enough waits; no lock of ours is held. Keeps errno. */
 HAK_COLD void hak_background_start(void);
-
-/* To be called at the end of slow paths that free. */
-HAK_INLINE void hak_background_mind(void)
-{
-    if (HAK_UNLIKELY(atomic_load_explicit(&hak_range_freed,
-                                          memory_order_relaxed) >=
-                     HAK_RANGE_FREED_MUCH)) {
-        hak_background_start();
-    }
-}
 
 /*
  * From here on there is no thread, and no other thread's heap is trimmed: for

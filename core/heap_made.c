@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "background.h"
 #include "heap.h"
 #include "lane.h"
 #include "msg.h"
@@ -47,7 +46,7 @@ void hak_heap_delete(hak_heap *heap)
         hak_system_free_owner(heap);
     }
     hak_heap_destroy(heap);
-    hak_background_mind();
+    hak_range_mind_freed();
 }
 
 /* Bytes in live blocks, without what other threads freed. */

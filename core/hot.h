@@ -7,7 +7,6 @@
 #ifndef HAK_HOT_H
 #define HAK_HOT_H
 
-#include "background.h"
 #include "lane.h"
 #include "thread.h"
 
@@ -127,7 +126,6 @@ HAK_INLINE bool hak_hot_run_free(void *p)
         return false;
     }
     hak_lane_open(p, 0, "free");
-    hak_background_mind();
     return hak_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
 }
 

@@ -5,7 +5,6 @@
  */
 #include <string.h>
 
-#include "background.h"
 #include "lane.h"
 #include "os.h"
 #include "relief.h"
@@ -184,7 +183,7 @@ bool hak_large_free(struct hak_heap *heap, void *p)
 {
     uint32_t tag = hak_range_tag_of(p);
 
-    hak_background_mind();
+    hak_range_mind_freed();
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE: return ace_free(heap, p);
     case HAK_TAG_HUGE: return huge_free(p);

@@ -22,6 +22,7 @@
 
 _Atomic(uint32_t) hak_range_due;
 _Atomic(size_t) hak_range_freed, hak_range_sent;
+void (*hak_range_on_much)(void);
 
 static uint32_t delay(void)
 {

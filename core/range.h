@@ -467,6 +467,22 @@ extern HAK_HIDDEN _Atomic(size_t) hak_range_freed;
 extern HAK_HIDDEN _Atomic(size_t) hak_range_sent;
 #define HAK_RANGE_FREED_MUCH (4 * HAK_MIB)
 
+/*
+ * What is to be done when they are much, for lanes that free where nobody above
+ * them looks: hak_background_start. No lock is held.
+ */
+extern HAK_HIDDEN void (*hak_range_on_much)(void);
+
+HAK_INLINE void hak_range_mind_freed(void)
+{
+    if (HAK_UNLIKELY(atomic_load_explicit(&hak_range_freed,
+                                          memory_order_relaxed) >=
+                     HAK_RANGE_FREED_MUCH) &&
+        hak_range_on_much != NULL) {
+        hak_range_on_much();
+    }
+}
+
 HAK_INLINE void hak_range_count_freed(size_t bytes)
 {
     atomic_fetch_add_explicit(&hak_range_freed, bytes, memory_order_relaxed);
