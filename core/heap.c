@@ -110,22 +110,14 @@ static int64_t worth_a_sweep(int64_t use)
                             : SPARSE_LEAST + use;
 }
 
-/* Sweeps; what it gives back counts as given back by bins. */
 static void sweep_sparse(struct hak_heap *heap)
 {
-    struct hak_allowance *allow = &heap->tiny.allow;
-    struct hak_allowance before = *allow;
-    size_t bytes = (size_t)hak_kept(allow) + hak_heap_sweep(heap);
+    bool falling = heap->tiny.allow.falling;
 
-    allow->gave = before.gave;
-    allow->took = before.took;
-    allow->since = before.since;
-    allow->turns = before.turns;
-    allow->falling = before.falling;
-    if (bytes > 0) {
-        hak_keep_gave(allow, bytes);
-    }
-    heap->tiny.most_used = hak_in_use(allow);
+    hak_heap_sweep(heap);
+    heap->tiny.allow.falling = falling;
+    heap->tiny.most_used = hak_in_use(&heap->tiny.allow);
+    heap->tiny.unused = unused_bytes(&heap->tiny);
 }
 
 static void fall(struct hak_heap *heap)
@@ -141,22 +133,34 @@ static void fall(struct hak_heap *heap)
     }
 }
 
+/* Freed since the last sweep: slabs that left, or were left, may hide it. */
+static int64_t freed_bytes(const struct hak_tiny *tiny, int64_t use,
+                           int64_t unused)
+{
+    int64_t fell = tiny->most_used - use, rose = unused - tiny->unused;
+
+    return fell > rose ? fell : rose;
+}
+
 void hak_heap_heed_sparse(struct hak_heap *heap)
 {
     struct hak_tiny *tiny = &heap->tiny;
     int64_t use = hak_in_use(&tiny->allow);
+    int64_t unused = unused_bytes(tiny);
     int64_t least = worth_a_sweep(use);
 
-    if (use > tiny->most_used) {
+    if (use > tiny->most_used) { /* it grows: new slabs are no frees */
         tiny->most_used = use;
+        tiny->unused = unused;
     }
-    if (tiny->allow.extra != 0 || unused_bytes(tiny) / SPARSE_PART < use) {
+    tiny->unused = unused < tiny->unused ? unused : tiny->unused;
+    if (tiny->allow.extra != 0 || unused / SPARSE_PART < use) {
         return;
     }
-    if (tiny->most_used - use >= least) {
+    if (freed_bytes(tiny, use, unused) >= least) {
         sweep_sparse(heap);
     }
-    if (!tiny->allow.falling && tiny->most_used - use >= least / 2) {
+    if (!tiny->allow.falling && freed_bytes(tiny, use, unused) >= least / 2) {
         fall(heap);
     }
 }
