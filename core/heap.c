@@ -149,10 +149,7 @@ void hak_heap_heed_sparse(struct hak_heap *heap)
     int64_t unused = unused_bytes(tiny);
     int64_t least = worth_a_sweep(use);
 
-    if (use > tiny->most_used) { /* it grows: new slabs are no frees */
-        tiny->most_used = use;
-        tiny->unused = unused;
-    }
+    tiny->most_used = use > tiny->most_used ? use : tiny->most_used;
     tiny->unused = unused < tiny->unused ? unused : tiny->unused;
     if (tiny->allow.extra != 0 || unused / SPARSE_PART < use) {
         return;
