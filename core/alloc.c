@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "background.h"
 #include "hot.h"
 #include "msg.h"
 #include "os.h"
@@ -84,7 +85,7 @@ void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
     if (heap->tiny.looks == 0) { /* if not, it is busy and has just looked */
         hak_heap_look_around(heap);
     }
-    hak_range_mind_freed();
+    hak_background_mind();
 }
 
 void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
@@ -99,7 +100,7 @@ void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
     if (heap->pool->looks == 0) {
         hak_heap_look_around(heap);
     }
-    hak_range_mind_freed();
+    hak_background_mind();
 }
 
 /* The smallest class of blocks that are a multiple of `alignment`, or none. */
@@ -140,7 +141,7 @@ HAK_INLINE void *place(size_t alignment, size_t size, bool zero,
                              : aligned_class(alignment, size);
 
         hak_heap_tick(hak_thread_own());
-        hak_range_mind_freed();
+        hak_background_mind();
         *reason = HAK_REASON_MEMORY;
         p = hak_thread_alloc(class, reason);
     } else {
@@ -214,7 +215,7 @@ static void lane_free(void *p, const char *caller)
         return;
     }
     hak_heap_sent(hak_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
-    hak_range_mind_freed();
+    hak_background_mind();
 }
 
 void hak_lane_free(void *p, const char *caller)

@@ -5,7 +5,7 @@
  * goes to sleep has none. So when LEAST bytes or more wait to go back a thread
  * is started, if there is none:
  *
- *     none --wanted, hak_range_mind_freed--> running --nothing waits--> none
+ *     none --wanted, hak_background_mind--> running --nothing waits--> none
  *                                              '------a fork comes---> none
  *
  * It sleeps until something is due, gives it back, trims the heaps of threads
@@ -26,6 +26,17 @@
 
 /* Starts the thread if enough waits; no lock of ours is held. Keeps errno. */
 HAK_COLD void hak_background_start(void);
+
+/*
+ * To be called at the end of slow paths that free. By its name, so that an
+ * archive has this file for who frees anything.
+ */
+HAK_INLINE void hak_background_mind(void)
+{
+    if (HAK_UNLIKELY(hak_range_freed_much())) {
+        hak_background_start();
+    }
+}
 
 /*
  * From here on there is no thread, and no other thread's heap is trimmed: for

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "background.h"
 #include "heap.h"
 #include "lane.h"
 #include "msg.h"
@@ -46,7 +47,7 @@ void hak_heap_delete(hak_heap *heap)
         hak_system_free_owner(heap);
     }
     hak_heap_destroy(heap);
-    hak_range_mind_freed();
+    hak_background_mind();
 }
 
 /* Bytes in live blocks, without what other threads freed. */

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "background.h"
 #include "lane.h"
 #include "os.h"
 #include "relief.h"
@@ -183,7 +184,7 @@ bool hak_large_free(struct hak_heap *heap, void *p)
 {
     uint32_t tag = hak_range_tag_of(p);
 
-    hak_range_mind_freed();
+    hak_background_mind();
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE: return ace_free(heap, p);
     case HAK_TAG_HUGE: return huge_free(p);

@@ -473,12 +473,15 @@ extern HAK_HIDDEN _Atomic(size_t) hak_range_sent;
  */
 extern HAK_HIDDEN void (*hak_range_on_much)(void);
 
+HAK_INLINE bool hak_range_freed_much(void)
+{
+    return atomic_load_explicit(&hak_range_freed, memory_order_relaxed) >=
+           HAK_RANGE_FREED_MUCH;
+}
+
 HAK_INLINE void hak_range_mind_freed(void)
 {
-    if (HAK_UNLIKELY(atomic_load_explicit(&hak_range_freed,
-                                          memory_order_relaxed) >=
-                     HAK_RANGE_FREED_MUCH) &&
-        hak_range_on_much != NULL) {
+    if (HAK_UNLIKELY(hak_range_freed_much()) && hak_range_on_much != NULL) {
         hak_range_on_much();
     }
 }

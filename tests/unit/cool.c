@@ -92,9 +92,9 @@ Test(cool, no_superslab_is_opened_for_it)
 
 /* ---- the starter slab ------------------------------------------------------- */
 
-Test(cool, a_starter_slab_doubles_what_it_has_up_to_8_kb_at_once)
+Test(cool, a_starter_slab_grows_by_a_page_and_then_by_8_kb_at_once)
 {
-    static const size_t steps[] = {4096, 8192, 16384, 24576, 32768, 40960};
+    static const size_t steps[] = {4096, 8192, 12288, 20480, 28672, 36864};
     hak_heap *heap = hak_heap_new(NULL);
     size_t at = 0;
 

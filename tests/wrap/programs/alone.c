@@ -81,7 +81,7 @@ static void give_up_rights(void)
 
 static void in_child(void (*act)(void))
 {
-    int status;
+    int status = -1;
     pid_t child = fork();
 
     if (child == 0) {
