@@ -16,7 +16,7 @@
 TestSuite(fault, .timeout = 600);
 
 /* Of a larger block, only MARKED bytes have contents to be checked. */
-enum { BLOCKS = 3000, MARKED = 8192 };
+enum { BLOCKS = 1200, MARKED = 8192 };
 
 static char *blocks[BLOCKS];
 static size_t sizes[BLOCKS];
@@ -120,7 +120,7 @@ static void *use_in_thread(void *arg)
 
 static void work(void)
 {
-    count = unit_scale(BLOCKS, 1000);
+    count = unit_scale(BLOCKS, 600);
     use_thread_heap();
     use_made_heap();
     unit_in_thread(use_in_thread, NULL);

@@ -199,7 +199,7 @@ Test(fork_mend, heaps)
     setenv("HAKMEM_RANGE", "1G", 1);
     hak_free(hak_malloc(1)); /* its key is there before ours */
     NEED(pthread_key_create(&last_key, watch_no_more) == 0);
-    watch(heap_work, (unsigned)unit_scale(4, 2));
+    watch(heap_work, (unsigned)unit_scale(2, 1));
 }
 
 /* All lanes through a thread's heap: bins, spans, caches. */
@@ -219,7 +219,7 @@ static void all_work(unsigned round)
 Test(fork_mend, all_lanes)
 {
     setenv("HAKMEM_RANGE", "1G", 1);
-    watch(all_work, (unsigned)unit_scale(12, 4));
+    watch(all_work, (unsigned)unit_scale(6, 2));
 }
 
 /* Pages of slabs and spans go while blocks of them are in use, and come again. */
