@@ -346,6 +346,7 @@ Test(lend, not_of_one_that_proc_knows_by_another_number)
     int status;
     pid_t child;
 
+    UNIT_SKIP_IF_GCC_TSAN();
     if (unshare(CLONE_NEWPID) != 0) {
         cr_skip("no namespace can be made");
     }
