@@ -26,6 +26,8 @@
     extern __typeof__(public) inside                                           \
         __attribute__((alias(#public), visibility("hidden")))
 #define HAK_COLD __attribute__((noinline, cold))
+/* Begins a cache line: what many threads read is not in one with what changes. */
+#define HAK_OWN_LINE __attribute__((aligned(64)))
 #define HAK_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 #if defined(__SANITIZE_THREAD__)
