@@ -32,8 +32,8 @@
 #include <unistd.h>
 
 #include "hak_py.h"
-#include "lock.h"
-#include "options.h"
+#include "os/lock.h"
+#include "settings/options.h"
 
 /*
  * make check-python-loans sets it: the heap is borrowed all the time and its bins

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "hak_py.h"
-#include "lock.h"
+#include "os/lock.h"
 
 static void mend(void);
 

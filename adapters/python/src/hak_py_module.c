@@ -10,8 +10,8 @@
 
 #include "hak_py.h"
 
-#include "lock.h"
-#include "msg.h"
+#include "os/lock.h"
+#include "base/msg.h"
 
 PyMODINIT_FUNC PyInit__hakmem(void);
 

@@ -5,9 +5,9 @@
  * hak_py_module.c.
  */
 #include "hak_py.h"
-#include "background.h"
-#include "options.h"
-#include "thread.h"
+#include "upkeep/background.h"
+#include "settings/options.h"
+#include "heap/thread.h"
 
 #define DOMAIN(index) [index] = {.hot = (void *)hak_py_none, .which = (index)}
 
@@ -58,7 +58,7 @@ static const struct line own_lines[] = {
 #include "../hak_py_options.def"
 };
 static const struct line core_lines[] = {
-#include "options.def"
+#include "settings/options.def"
 };
 #undef HAK_OPTION
 
