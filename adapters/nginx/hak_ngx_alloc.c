@@ -14,10 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/stats.h"
 #include "upkeep/background.h"
 #include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
 #include "upkeep/relief.h"
+
+HAK_STATS_AT_END;
 
 size_t hak_ngx_most = HAK_LANE_TINY_MAX;
 size_t hak_ngx_most_hot = HAK_LANE_TINY_MAX;

@@ -1,7 +1,7 @@
 /*
  * ace.h - the ACE lane: requests above 52 KB and below 2 MB.
  *
- * Layer 4. Runs of pages inside superslabs, cut to the page, that split and
+ * Runs of pages inside superslabs, cut to the page, that split and
  * coalesce: less than a page of a run is waste. A free run is a hole. A
  * request takes the smallest hole that fits, of several the one with the
  * lowest address; a freed run joins the holes on both sides. All threads and

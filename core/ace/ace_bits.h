@@ -1,7 +1,7 @@
 /*
  * ace_bits.h - ACE's maps of the pages of a superslab: a bit for each.
  *
- * Layer 4, for ace.c and ace_cache.c alone. They are written under ace.c's
+ * For ace.c and ace_cache.c alone. They are written under ace.c's
  * lock. A thread that has a run may read the map of starts without it: no bit
  * inside its run changes, and the one behind it stays.
  */

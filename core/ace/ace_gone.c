@@ -1,7 +1,7 @@
 /*
  * ace_gone.c - pages of ACE's holes that are not mapped.
  *
- * Layer 4. Under a limit on address space (RLIMIT_AS) a hole of some length is
+ * Under a limit on address space (RLIMIT_AS) a hole of some length is
  * unmapped as soon as it comes to be, so that others may have its addresses;
  * a bit of `gone` says so for each page. A run that is cut from it is mapped
  * first. Without such a limit no page is ever gone.

@@ -1,7 +1,7 @@
 /*
  * ace_holes.c - ACE's superslabs and their holes: cut, joined, unmapped.
  *
- * Layer 4. The caller of every function holds the lane's lock.
+ * The caller of every function holds the lane's lock.
  */
 #include "ace/ace_holes.h"
 

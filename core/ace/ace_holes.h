@@ -1,7 +1,7 @@
 /*
  * ace_holes.h - what ace.c and ace_holes.c share; for no other file.
  *
- * Layer 4. The caller of every function holds the lane's lock.
+ * The caller of every function holds the lane's lock.
  */
 #ifndef HAK_ACE_HOLES_H
 #define HAK_ACE_HOLES_H

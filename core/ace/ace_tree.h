@@ -1,7 +1,7 @@
 /*
  * ace_tree.h - what ace.c keeps about a superslab, and the treaps of holes.
  *
- * Layer 4, for ace.c and ace_tree.c alone; everything under ace.c's lock.
+ * For ace.c and ace_tree.c alone; everything under ace.c's lock.
  *
  * A page's number counts from the range's base; 0 is none (tags lie there).
  * The holes of one length are a treap (Aragon and Seidel, "Randomized search

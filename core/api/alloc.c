@@ -7,11 +7,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "api/stats.h"
 #include "upkeep/background.h"
 #include "front/hot.h"
 #include "base/msg.h"
 #include "os/os.h"
 #include "upkeep/relief.h"
+
+HAK_STATS_AT_END;
 
 static HAK_NOINLINE void *malloc_slow(size_t size);
 static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller);

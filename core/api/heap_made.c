@@ -1,18 +1,21 @@
 /*
  * heap_made.c - heaps made by hand: the public hak_heap_* functions.
  *
- * Layer 6. One thread at a time uses such a heap; what other threads freed of
+ * One thread at a time uses such a heap; what other threads freed of
  * it comes in through the inbox.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "api/stats.h"
 #include "upkeep/background.h"
 #include "heap/heap.h"
 #include "front/lane.h"
 #include "base/msg.h"
 #include "upkeep/relief.h"
+
+HAK_STATS_AT_END;
 
 hak_heap *hak_heap_new(const hak_heap_config *config)
 {

@@ -1,7 +1,7 @@
 /*
  * resident.c - how much of one heap is in memory.
  *
- * Layer 6. Any thread may ask: slabs are found by their tags, blocks of ACE and
+ * Any thread may ask: slabs are found by their tags, blocks of ACE and
  * Huge by their owner, none by the heap's own lists, on which its user works.
  * What comes or goes meanwhile is counted or not.
  */

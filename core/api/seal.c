@@ -1,7 +1,7 @@
 /*
  * seal.c - the fork seal: the public functions.
  *
- * Layer 6. What a seal is says tiny.h, and pool.h of its lane; that a child of
+ * What a seal is says tiny.h, and pool.h of its lane; that a child of
  * a fork is sealed by itself is thread.c's.
  */
 #include "front/lane.h"

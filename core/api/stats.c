@@ -1,11 +1,13 @@
 /*
  * stats.c - the figures of the process, summed.
  *
- * Layer 7. The table of figures is include/hakmem_stats.def; stats_text.c
+ * The table of figures is include/hakmem_stats.def; stats_text.c
  * puts them into words.
  */
 #include <errno.h>
 #include <string.h>
+
+#include "api/stats.h"
 
 #include "ace/ace.h"
 #include "huge/huge.h"

@@ -1,7 +1,7 @@
 /*
  * stats_text.c - the figures in words: a line each, a table, JSON, Prometheus.
  *
- * Layer 7. Nothing here allocates: texts go into the caller's buffer, and what
+ * Nothing here allocates: texts go into the caller's buffer, and what
  * HAKMEM_SHOW_STATS prints into one of our own.
  */
 #include <dlfcn.h>
@@ -11,14 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <hakmem.h>
-
+#include "api/stats.h"
 #include "base/msg.h"
 #include "settings/options.h"
 #include "range/range.h"
 
-/* stats.c's, and our own: see HAK_INSIDE. */
-extern HAK_HIDDEN __typeof__(hak_stats) hak_inside_stats;
+/* See HAK_INSIDE. */
 HAK_INSIDE(hak_inside_stats_table, hak_stats_table);
 HAK_INSIDE(hak_inside_stats_json, hak_stats_json);
 HAK_INSIDE(hak_inside_stats_prometheus, hak_stats_prometheus);
@@ -270,4 +268,10 @@ void hak_stats_report(int fd)
         length = hak_min(hak_inside_stats_table(text, room), room - 1);
     }
     hak_msg_write(fd, text, length);
+}
+
+/* The program ends, or the library is unloaded. */
+__attribute__((destructor)) static void show_stats(void)
+{
+    hak_stats_report(hak_msg_fd());
 }

@@ -1,7 +1,7 @@
 /*
  * base.h - attributes, bits and the block link.
  *
- * Layer 0: included by everything, includes nothing of ours.
+ * Included by everything, includes nothing of ours.
  */
 #ifndef HAK_BASE_H
 #define HAK_BASE_H

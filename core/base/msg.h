@@ -1,7 +1,7 @@
 /*
  * msg.h - one-line messages to standard error, without allocating.
  *
- * Layer 0. Every message is one line "hakmem: ..." written by one write(2).
+ * Every message is one line "hakmem: ..." written by one write(2).
  */
 #ifndef HAK_MSG_H
 #define HAK_MSG_H

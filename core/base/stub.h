@@ -2,7 +2,7 @@
  * stub.h - functions that stand before another one and decide, call by call,
  * whether to answer themselves or to be as if they were not there.
  *
- * Layer 0. dlopen and dlsym go by their return address: it tells them who
+ * Dlopen and dlsym go by their return address: it tells them who
  * calls, hence where to look. So who stands before them must not call, but
  * jump. HAK_STUB(bind, name, decide) makes `name`, a function of at most three
  * words; bind is ".weak name" or the like. It calls

@@ -1,7 +1,7 @@
 /*
  * check.c - what is wrong with a pointer that is no block.
  *
- * Layer 6. All of it is cold: what the hot paths could not take for a block
+ * All of it is cold: what the hot paths could not take for a block
  * comes here and ends the program, or is told to be one after all.
  */
 #include "front/lane.h"

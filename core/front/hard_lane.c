@@ -1,7 +1,7 @@
 /*
  * hard_lane.c - the hardened build's seals, where only the pointer is known.
  *
- * Layer 6. Compiled only with HARDENED=1.
+ * Compiled only with HARDENED=1.
  */
 #include "front/lane.h"
 

@@ -1,7 +1,7 @@
 /*
  * hot.h - the hot paths of malloc and free, to be compiled into their callers.
  *
- * Layer 6. They serve what a bin of the thread's own heap can serve and leave
+ * They serve what a bin of the thread's own heap can serve and leave
  * everything else to the caller's slow path.
  */
 #ifndef HAK_HOT_H

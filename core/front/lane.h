@@ -1,7 +1,7 @@
 /*
  * lane.h - from a size to a lane, and from a pointer to its lane.
  *
- * Layer 6. The lanes' bounds stand here once. The functions below serve the
+ * The lanes' bounds stand here once. The functions below serve the
  * calling thread from the four lanes and never go to the system allocator:
  * alloc.c does that for hak_*, the libc names in the same way for their own.
  */

@@ -1,7 +1,7 @@
 /*
  * hard.h - what the hardened build (make HARDENED=1) adds; nothing in others.
  *
- * Layer 2. Everything here is inline and leads to nothing at all when HAK_HARD
+ * Everything here is inline and leads to nothing at all when HAK_HARD
  * is 0, so that the other files need no conditions of their own and the normal
  * build's hot paths are what they were. Three secrets, drawn once in a process
  * before it has a block and kept by a fork, make what follows hard to forge.

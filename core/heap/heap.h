@@ -1,7 +1,7 @@
 /*
  * heap.h - heaps: the Tiny state, and what a heap made by hand adds to it.
  *
- * Layer 5. A heap lives in a slot of sixteen pages (range.h), found from its id
+ * A heap lives in a slot of sixteen pages (range.h), found from its id
  * by arithmetic; what the struct leaves of the first page is its maker's (an
  * adapter keeps its own state there: hak_heap_extra), the others hold the
  * state of the larger lanes and are not touched before those are used.

@@ -1,7 +1,7 @@
 /*
  * lend.h - the heap of a thread that sleeps, lent to another one.
  *
- * Layer 5. What lies in a sleeping thread's bins, and what others have freed
+ * What lies in a sleeping thread's bins, and what others have freed
  * for it, can only be given back by somebody who works on its heap. Its own
  * hot paths take no lock and make no mark, so another thread must know that
  * none of them is under way and that none will begin. It (the borrower)

@@ -1,7 +1,7 @@
 /*
  * thread.h - each thread's heap: found, made, parked, adopted.
  *
- * Layer 5. `hak_self` is never NULL: before a thread's first allocation it is
+ * `hak_self` is never NULL: before a thread's first allocation it is
  * hak_heap_none, an empty heap whose tag matches no slab, so that the hot
  * path needs no "is there a heap" test of its own; after the thread's last
  * destructor it is hak_heap_exited, and late requests go to the system.

@@ -1,7 +1,7 @@
 /*
  * huge.h - the Huge lane: requests of 2 MB and more.
  *
- * Layer 4. A block is a run of whole superslabs at the high end of the range.
+ * A block is a run of whole superslabs at the high end of the range.
  * It grows in place when what follows is free, and otherwise its pages move
  * (mremap) to a place with room behind it, so that it moves once as a rule and
  * contents are not copied. What is known of a block lies over the

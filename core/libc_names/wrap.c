@@ -8,8 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/stats.h"
 #include "base/msg.h"
 #include "libc_names/wrap.h"
+
+HAK_STATS_AT_END;
 
 /* <stdlib.h> and <malloc.h> would say the same without visibility. */
 HAK_API void *malloc(size_t size);

@@ -1,7 +1,7 @@
 /*
  * wrap.h - what the libc names share: guards, fallback, free.
  *
- * Layer 8, for libhakmem.so and libhakmem.a. A request takes one of two ways:
+ * For libhakmem.so and libhakmem.a. A request takes one of two ways:
  *
  *     hot    a block of the thread's bin, or back into it: no guard at all
  *     slow   the guards, then the lanes, then the C library's allocator

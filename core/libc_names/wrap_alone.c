@@ -2,7 +2,7 @@
  * wrap_alone.c - what a thread of ours would be in the way of; only in
  * libhakmem.so.
  *
- * Layer 8. The background thread is one that the C library does not know, and
+ * The background thread is one that the C library does not know, and
  * programs don't expect. unshare and setns refuse a process with more than one
  * thread what they would do for one that is alone; and rights belong to a thread:
  * setuid and its kin change those of all threads that the C library knows. So

@@ -1,7 +1,7 @@
 /*
  * wrap_dl.c - dlopen, dlmopen and dlsym, where they would lead around us.
  *
- * Layer 8. Two ways lead from a program whose malloc is ours to the C
+ * Two ways lead from a program whose malloc is ours to the C
  * library's free, which aborts when it gets a block of ours:
  *
  *   RTLD_DEEPBIND   a library that is opened so (PHP opens its extensions so)

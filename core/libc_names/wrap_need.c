@@ -1,7 +1,7 @@
 /*
  * wrap_need.c - a reference to malloc.
  *
- * Layer 8. An object of its own that libhakmem.a, a script for the linker,
+ * An object of its own that libhakmem.a, a script for the linker,
  * names before the archive: without it nobody might ask for malloc, and the
  * archive's would be left out without a word. A compiler that optimises when
  * it links does not say that it will call malloc, and a program may leave that

@@ -2,7 +2,7 @@
  * wrap_new.h - operator new and delete by their mangled names, and what the
  * two files that define them share.
  *
- * Layer 8. In the names, w is new, a new[], l delete, a delete[]; m is a
+ * In the names, w is new, a new[], l delete, a delete[]; m is a
  * size_t, Pv a pointer.
  */
 #ifndef HAK_WRAP_NEW_H

@@ -1,7 +1,7 @@
 /*
  * cgroup.h - what the control groups of this process allow, read from files.
  *
- * Layer 2. A group and all those above it may have a limit; the one that
+ * A group and all those above it may have a limit; the one that
  * leaves the least room binds. Version 2 has memory.max, memory.high and
  * memory.current, version 1 memory.limit_in_bytes and memory.usage_in_bytes.
  * What a group uses includes file pages that the kernel drops when it needs

@@ -1,7 +1,7 @@
 /*
  * lock.h - locks whose holder can be told, and what a fork leaves of them.
  *
- * Layer 2. A fork may come while other threads hold locks of ours. It does not
+ * A fork may come while other threads hold locks of ours. It does not
  * wait for them, nor are locks held while it runs: glibc's own locks and other
  * libraries' fork handlers come in between, and who waits there for somebody
  * who waits for us waits for ever. So a child may find a lock held by a

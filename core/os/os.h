@@ -1,7 +1,7 @@
 /*
  * os.h - what HAKMEM asks of the operating system.
  *
- * Layer 1, the only user of mmap, munmap, mremap and madvise. Addresses and
+ * The only user of mmap, munmap, mremap and madvise. Addresses and
  * sizes are multiples of HAK_PAGE unless said otherwise. Nothing here takes a
  * lock; errno is kept. What is remembered is what this kernel can't do.
  *

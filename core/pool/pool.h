@@ -1,7 +1,7 @@
 /*
  * pool.h - the Pool lane: requests of 1025 B to 52 KB.
  *
- * Layer 4. Blocks of one class lie in spans of slabs. The heap's bin of the
+ * Blocks of one class lie in spans of slabs. The heap's bin of the
  * class is a stack of pointers to free blocks; below it, a word of bits in the
  * span's descriptor says which of its blocks are free. Nothing is ever written
  * to a free block: a link in it would make a page resident that its user may

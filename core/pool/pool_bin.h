@@ -2,7 +2,7 @@
  * pool_bin.h - a bin of the Pool lane, a stack: what it holds, and when it is
  * looked at; and its spans.
  *
- * Layer 4, for pool*.c alone; called by the heap's one user.
+ * For pool*.c alone; called by the heap's one user.
  */
 #ifndef HAK_POOL_BIN_H
 #define HAK_POOL_BIN_H

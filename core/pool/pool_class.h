@@ -1,7 +1,7 @@
 /*
  * pool_class.h - the size classes of the Pool lane.
  *
- * Layer 4. 45 classes from 1152 B to 52 KB, 8 steps between each two powers of
+ * 45 classes from 1152 B to 52 KB, 8 steps between each two powers of
  * two: at most 12.5 % of a block is waste. Blocks of a class lie side by side
  * in a span of 1 to 8 slabs, so many that at most 2.5 % of the span is left
  * over and at most 64 blocks fit: a bit each.

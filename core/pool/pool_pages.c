@@ -1,7 +1,7 @@
 /*
  * pool_pages.c - pages of partly used spans go back to the system.
  *
- * Layer 4. A span's word of free blocks says all that is needed: nothing is
+ * A span's word of free blocks says all that is needed: nothing is
  * ever written to them, so the pages that lie wholly in them can go, and come
  * again by themselves. What is noted of them (`gone`, range.h) serves the sums,
  * and that none is given back twice.

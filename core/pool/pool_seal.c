@@ -1,7 +1,7 @@
 /*
  * pool_seal.c - the fork seal in the Pool lane: sealed spans.
  *
- * Layer 4. Called by the one thread that uses the heap.
+ * Called by the one thread that uses the heap.
  */
 #include "pool/pool.h"
 

@@ -1,7 +1,5 @@
 /*
  * allowance.c - what a busy heap may keep besides.
- *
- * Layer 2.
  */
 #include "range/allowance.h"
 

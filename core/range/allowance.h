@@ -1,7 +1,7 @@
 /*
  * allowance.h - how much free memory a heap may keep at hand.
  *
- * Layer 2. A heap's bins (Tiny's and Pool's) and its cache of ACE's runs are
+ * A heap's bins (Tiny's and Pool's) and its cache of ACE's runs are
  * bounded together, in bytes. What they may keep is the largest of
  *
  *     least       for heaps that have few slabs or use much of them

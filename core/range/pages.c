@@ -1,7 +1,7 @@
 /*
  * pages.c - pages of slabs in use go back to the system, and come again.
  *
- * Layer 3. Called by the slab's owner, who knows that no block in use and no
+ * Called by the slab's owner, who knows that no block in use and no
  * link lies in them. No lock: what neighbours of the slab do to theirs does
  * not matter.
  */

@@ -1,7 +1,7 @@
 /*
  * pages.h - pages of slabs in use go back to the system, and come again.
  *
- * Layer 3. What is resident of a slab are the pages below `populated` that are
+ * What is resident of a slab are the pages below `populated` that are
  * not in `gone`; the process's sum (hak_range_populated) is that of these. A
  * page that is gone reads as zero, and whoever touches it makes it resident: so
  * its bit must go before that. All by the owner of the slab.

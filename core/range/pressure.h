@@ -1,7 +1,7 @@
 /*
  * pressure.h - how near this process is to a limit on memory, and HAKMEM_LIMIT.
  *
- * Layer 3. There are two kinds of limits:
+ * There are two kinds of limits:
  *
  *   others'     the container's (cgroup.h), RLIMIT_AS, RLIMIT_DATA: who goes
  *               beyond them is killed or refused by the kernel

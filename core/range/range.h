@@ -1,7 +1,7 @@
 /*
  * range.h - the address window that all blocks come from.
  *
- * Layer 3. The window is a contiguous stretch of addresses, chosen at first use
+ * The window is a contiguous stretch of addresses, chosen at first use
  * where nobody has anything, and used from its low end:
  *
  *     | supers | backs | descriptors | heap slots | tags | superslabs ....... |

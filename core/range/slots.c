@@ -1,7 +1,7 @@
 /*
  * slots.c - the slots that heaps live in, all under the range's lock.
  *
- * Layer 3. A bit for each slot says whether it is used; nothing is written to
+ * A bit for each slot says whether it is used; nothing is written to
  * one that is not, so that its pages can go:
  *
  *     never used --take--> used --give--> kept --purge--> cold --take--> used

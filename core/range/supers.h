@@ -2,7 +2,7 @@
  * supers.h - what range.c, slots.c, claims.c, supers*.c, rooms.c, wholes.c and
  * purge.c share; for no other file.
  *
- * Layer 3. A superslab's life:
+ * A superslab's life:
  *
  *     fresh --claim--> free --a slab taken--> cut --all slabs back--> free
  *                      free --taken whole--> whole --given--> free

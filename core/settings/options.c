@@ -296,12 +296,6 @@ bool hak_options_ready(void)
     return atomic_load(&core.state) != HAK_OPTIONS_UNREAD;
 }
 
-/* The program ends, or the library is unloaded. */
-__attribute__((destructor)) static void show_stats(void)
-{
-    hak_stats_report(hak_msg_fd());
-}
-
 #ifdef HAK_TESTING
 void hak_option_test_reload(void)
 {

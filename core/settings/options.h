@@ -1,7 +1,7 @@
 /*
  * options.h - settings from the environment, read once.
  *
- * Layer 2. The table is options.def. A value that can't be read or is out of
+ * The table is options.def. A value that can't be read or is out of
  * bounds is reported in one line and the default is used.
  *
  * Any thread may ask at any time, a signal's handler and a forked child too:
@@ -85,18 +85,6 @@ struct hak_options {
 
 /* The value of row `which`, as hak_option. */
 size_t hak_options_get(struct hak_options *options, size_t which);
-
-/* ---- HAKMEM_SHOW_STATS -------------------------------------------------- */
-
-/*
- * Prints the figures to fd in the form that HAKMEM_SHOW_STATS asks for, if it
- * does. Only the first call in a process prints; a forked child has a first
- * call of its own. Called when the program ends or the library is unloaded.
- *
- * It stands in stats.c, far above. It is named here, and called from
- * options.c, so that a program linked with libhakmem.a gets it in any case.
- */
-void hak_stats_report(int fd);
 
 #ifdef HAK_TESTING
 /* Tests only: reads the environment again. */

@@ -2,7 +2,7 @@
  * libc.h - the allocator that the process had before us, by names that
  * never lead back to ourselves.
  *
- * Layer 4. Two files make them, of which a library holds one:
+ * Two files make them, of which a library holds one:
  *   libc_plain.c  malloc, free and their kin, for a core that does not take
  *                 those names (libhakmem_core.a, the adapters);
  *   libc_real.c   the C library's own, for libhakmem.so and libhakmem.a, in

@@ -1,7 +1,7 @@
 /*
  * system.h - the system allocator behind the core, for what no lane serves.
  *
- * Layer 4. A registry knows every block that came this way, so that any
+ * A registry knows every block that came this way, so that any
  * pointer at all can be asked about without reading what it points to. It is
  * one table under one lock: this is the road for what the lanes refuse.
  *

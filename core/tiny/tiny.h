@@ -1,7 +1,7 @@
 /*
  * tiny.h - the Tiny lane: requests of at most 1024 B.
  *
- * Layer 4. The hot path is inline here, the rest is tiny.c (refill, flush,
+ * The hot path is inline here, the rest is tiny.c (refill, flush,
  * slabs) and remote.c (blocks of other heaps). Nothing reads thread-local
  * state: every function takes the state it works on, which one thread at a
  * time uses.

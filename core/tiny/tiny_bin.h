@@ -1,7 +1,7 @@
 /*
  * tiny_bin.h - a bin of the Tiny lane: what it holds, and when it is looked at.
  *
- * Layer 4, for tiny*.c alone; called by the heap's one user.
+ * For tiny*.c alone; called by the heap's one user.
  */
 #ifndef HAK_TINY_BIN_H
 #define HAK_TINY_BIN_H

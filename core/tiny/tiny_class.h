@@ -1,7 +1,7 @@
 /*
  * tiny_class.h - the size classes of the Tiny lane.
  *
- * Layer 4. 40 classes: steps of 8 B up to 128, then 8 steps between each two
+ * 40 classes: steps of 8 B up to 128, then 8 steps between each two
  * powers of two, so at most 12.5 % of a block above 128 B is waste. Two
  * tables lead from a size to a class:
  *   - hak_tiny_class_8 uses every class: a Lua heap's 24 B stay 24. Sizes

@@ -1,7 +1,7 @@
 /*
  * tiny_pages.c - pages of partly used slabs go back to the system.
  *
- * Layer 4. Free blocks of a slab are linked, so a page can go only when those
+ * Free blocks of a slab are linked, so a page can go only when those
  * that touch it are in no list: a sweep takes them out ("gone blocks", of which
  * only the number is kept), and when the slab is chosen for a refill and its own
  * list has run out some of its pages are linked anew (hak_tiny_slab_wake).

@@ -1,8 +1,6 @@
 /*
  * tiny_seal.c - the fork seal in the Tiny lane: slabs are sealed, and blocks
  * freed into sealed slabs counted.
- *
- * Layer 4.
  */
 #include "os/lock.h"
 #include "tiny/tiny_slab.h"

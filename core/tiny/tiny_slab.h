@@ -1,7 +1,7 @@
 /*
  * tiny_slab.h - slabs of the Tiny lane come and go.
  *
- * Layer 4, for tiny*.c alone; called by the heap's one user.
+ * For tiny*.c alone; called by the heap's one user.
  */
 #ifndef HAK_TINY_SLAB_H
 #define HAK_TINY_SLAB_H

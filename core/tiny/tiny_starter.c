@@ -1,7 +1,7 @@
 /*
  * tiny_starter.c - pages of the starter slab go back to the system.
  *
- * Layer 4. A run of the starter slab (tiny.h) of which all blocks are loose is
+ * A run of the starter slab (tiny.h) of which all blocks are loose is
  * dissolved: its blocks leave their list and its units are as if never carved,
  * for runs of any class. Those at the end make `starter_used` less, the others
  * are holes. The pages that only such units lie on go back.

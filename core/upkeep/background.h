@@ -1,7 +1,7 @@
 /*
  * background.h - a thread that gives memory back while the program sleeps.
  *
- * Layer 6. Free memory goes back on the program's own slow paths; a program that
+ * Free memory goes back on the program's own slow paths; a program that
  * goes to sleep has none. So when LEAST bytes or more wait to go back a thread
  * is started, if there is none:
  *

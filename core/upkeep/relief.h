@@ -1,7 +1,7 @@
 /*
  * relief.h - what heaps and lanes do when memory is short.
  *
- * Layer 6. Under pressure (pressure.h) free memory goes back by rounds, from
+ * Under pressure (pressure.h) free memory goes back by rounds, from
  * slow paths; and before a request is refused for want of memory everything
  * that the calling thread can reach is given back, and it is tried once more.
  */

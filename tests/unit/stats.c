@@ -1,6 +1,7 @@
 /*
  * stats.c - tests of the figures: struct and texts, and that they add up.
  */
+#include "api/stats.h"
 #include "block.h"
 #include "front/lane.h"
 #include "settings/options.h"
