@@ -9,9 +9,6 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "api/stats.h"
-#include "base/msg.h"
-#include "settings/options.h"
 
 #if LUA_VERSION_NUM != 504
 #error "this adapter is for Lua 5.4 (lua_newstate has other arguments in 5.5)"

@@ -7,9 +7,6 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "front/hot.h"
-#include "upkeep/relief.h"
-#include "heap/thread.h"
 
 void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 {

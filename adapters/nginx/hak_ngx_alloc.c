@@ -14,11 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/stats.h"
-#include "upkeep/background.h"
+#include "embed.h"
 #include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
-#include "upkeep/relief.h"
 
 HAK_STATS_AT_END;
 

@@ -8,9 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "heap/heap.h"
-#include "front/hot.h"
-#include "front/lane.h"
+#include "embed.h"
 
 #define FEW_FIRST 16 /* the table's first length */
 #define NOT_FOUND UINT32_MAX

@@ -8,11 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/inside.h"
 #include "api/stats.h"
 #include "upkeep/background.h"
 #include "heap/heap.h"
 #include "front/lane.h"
 #include "base/msg.h"
+#include "front/behind.h"
+#include "front/check.h"
+#include "front/large.h"
+#include "upkeep/look.h"
 #include "upkeep/relief.h"
 
 HAK_STATS_AT_END;

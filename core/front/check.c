@@ -6,6 +6,8 @@
  */
 #include "front/lane.h"
 #include "base/msg.h"
+#include "front/large.h"
+#include "front/check.h"
 
 #define NEVER "an address that was never given out"
 #define MIDDLE "the middle of a block"

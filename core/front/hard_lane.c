@@ -3,7 +3,9 @@
  *
  * Compiled only with HARDENED=1.
  */
+#include "front/hard_lane.h"
 #include "front/lane.h"
+#include "front/large.h"
 
 /*
  * The bytes of the block p, 0 if there is none, and whether it has a seal.

@@ -7,8 +7,10 @@
 #ifndef HAK_HOT_H
 #define HAK_HOT_H
 
+#include "front/hard_lane.h"
 #include "front/lane.h"
 #include "heap/thread.h"
+#include "upkeep/look.h"
 
 /*
  * A Tiny block of the bin for `need` bytes, which are `size` and room for the

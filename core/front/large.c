@@ -7,9 +7,11 @@
 
 #include "upkeep/background.h"
 #include "front/lane.h"
+#include "front/large.h"
 #include "os/os.h"
 #include "upkeep/relief.h"
 #include "heap/thread.h"
+#include "upkeep/look.h"
 
 /* Fresh pages that are about to be written are populated from here on. */
 #define POPULATE_LEAST (32 * HAK_KIB)

@@ -10,6 +10,7 @@
 
 #include "api/stats.h"
 #include "base/msg.h"
+#include "front/behind.h"
 #include "libc_names/wrap.h"
 
 HAK_STATS_AT_END;

@@ -3,6 +3,7 @@
  */
 #include "block.h"
 #include "front/lane.h"
+#include "front/large.h"
 #include "heap/thread.h"
 #include "tiny_check.h"
 #include "unit.h"

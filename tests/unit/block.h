@@ -8,6 +8,7 @@
 #define BLOCK_H
 
 #include "front/lane.h"
+#include "front/large.h"
 #include "unit.h"
 
 /* All the bytes of the block p, in the range; of NULL 0. */

@@ -4,6 +4,7 @@
  * copies into the large lanes.
  */
 #include "front/lane.h"
+#include "front/large.h"
 #include "os/os.h"
 #include "range_check.h"
 #include "unit.h"

@@ -5,6 +5,8 @@
 #include "heap/heap.h"
 
 #include "front/lane.h"
+#include "front/large.h"
+#include "heap/resident.h"
 #include "os/os.h"
 #include "heap/thread.h"
 #include "tiny_check.h"

@@ -21,6 +21,7 @@
  */
 #include "heap/heap.h"
 #include "front/lane.h"
+#include "front/large.h"
 #include "meet.h"
 #include "os/os.h"
 #include "heap/thread.h"

@@ -3,6 +3,7 @@
  * blocks, in every lane, and no other heap's.
  */
 #include "front/lane.h"
+#include "heap/resident.h"
 #include "os/os.h"
 #include "unit.h"
 

@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "hak_py.h"
-#include "os/lock.h"
 
 static void mend(void);
 

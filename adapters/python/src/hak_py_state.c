@@ -5,9 +5,6 @@
  * hak_py_module.c.
  */
 #include "hak_py.h"
-#include "upkeep/background.h"
-#include "settings/options.h"
-#include "heap/thread.h"
 
 #define DOMAIN(index) [index] = {.hot = (void *)hak_py_none, .which = (index)}
 
