@@ -86,7 +86,8 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
  * its place is freed. Its bytes, or 0: it is no such run, or too long for the
  * cache, and was not put there.
  */
-size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner);
+HAK_HOT size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p,
+                                 uint32_t owner);
 
 /* The same if all that the heap keeps is too much. */
 void hak_ace_cache_shed(struct hak_ace_cache *cache);

@@ -57,8 +57,8 @@ static void note(struct hak_ace_cache *cache)
 /* Works out what the cache may hold: whether that is `pages` more. */
 static HAK_NOINLINE bool set_bound(struct hak_ace_cache *cache, uint32_t pages)
 {
-    uint32_t most = atomic_load_explicit(&hak_pressure.runs_most,
-                                         memory_order_relaxed);
+    uint32_t most =
+        atomic_load_explicit(&hak_pressure.runs_most, memory_order_relaxed);
     int64_t rest;
 
     note(cache);

@@ -14,8 +14,8 @@
  */
 static bool has_ticked(struct hak_heap *heap, uint32_t now)
 {
-    bool has = heap->ticked == now && hak_purge_delay() != 0 &&
-               !hak_relief_wanted(0);
+    bool has =
+        heap->ticked == now && hak_purge_delay() != 0 && !hak_relief_wanted(0);
 
     heap->ticked = now;
     return has;
