@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <locale.h>
 #include <sched.h>
 #include <signal.h>
@@ -61,6 +62,27 @@ void hak_os_wake(_Atomic(uint32_t) *word)
 
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
     errno = saved;
+}
+
+/* ---- a fence in other threads ------------------------------------------------- */
+
+static bool membarrier(int command)
+{
+    int saved = errno;
+    bool ok = syscall(SYS_membarrier, command, 0, 0) == 0;
+
+    errno = saved;
+    return ok;
+}
+
+bool hak_os_fence_begin(void)
+{
+    return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+}
+
+bool hak_os_fence(void)
+{
+    return membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 }
 
 /* ---- starting ---------------------------------------------------------------- */
