@@ -16,11 +16,11 @@
 HAK_STATS_AT_END;
 
 /* <stdlib.h> and <malloc.h> would say the same without visibility. */
-HAK_API void *malloc(size_t size);
+HAK_API HAK_HOT void *malloc(size_t size);
 HAK_API void *calloc(size_t count, size_t size);
 HAK_API void *realloc(void *p, size_t size);
 HAK_API void *reallocarray(void *p, size_t count, size_t size);
-HAK_API void free(void *p);
+HAK_API HAK_HOT void free(void *p);
 HAK_API int posix_memalign(void **out, size_t alignment, size_t size);
 HAK_API void *aligned_alloc(size_t alignment, size_t size);
 HAK_API void *memalign(size_t alignment, size_t size);

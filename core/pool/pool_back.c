@@ -24,34 +24,54 @@ static size_t bin_bytes(const struct hak_pool *pool, unsigned class)
     return (size_t)hak_stack_count(pool, class) * hak_pool_classes[class].block;
 }
 
-/* The class whose bin holds most. */
-static unsigned fullest(const struct hak_pool *pool)
+/*
+ * How many bytes each bin may hold so that all together hold no more than `most`:
+ * those that hold less leave what they don't need to the others.
+ */
+static size_t level(const struct hak_pool *pool, size_t most)
 {
-    unsigned most = 0;
+    unsigned all = HAK_POOL_CLASSES, before;
+    size_t bytes = most / all;
 
-    for (unsigned c = 1; c < HAK_POOL_CLASSES; c++) {
-        if (bin_bytes(pool, c) > bin_bytes(pool, most)) {
-            most = c;
+    do {
+        size_t left = most;
+        unsigned full = 0;
+
+        before = all;
+        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+            size_t has = bin_bytes(pool, c);
+
+            full += has > bytes;
+            left -= has > bytes ? 0 : has;
         }
-    }
-    return most;
+        all = full;
+        bytes = full > 0 ? left / full : most;
+    } while (all != before && all > 0);
+    return bytes;
 }
 
-/* As in tiny.c: half of the fullest bin, until Pool's share is met. */
+/* As in tiny_back.c: the fullest bins go back until Pool's share is met. */
 static void shed(struct hak_pool *pool)
 {
     struct hak_allowance *allow = pool->allow;
     int64_t before = allow->kept[HAK_KEEPS_POOL];
     int64_t most = hak_may_keep(allow), others = hak_kept(allow) - before;
+    size_t each;
 
     most -= (int64_t)hak_min((size_t)others, (size_t)most / 2);
     most -= most / 4;
     allow->over = others > most;
-    while (allow->kept[HAK_KEEPS_POOL] > most) {
-        unsigned class = fullest(pool);
+    if (before <= most) {
+        return;
+    }
+    each = level(pool, (size_t)most);
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        int32_t keep = (int32_t)hak_stack_blocks(each, c);
 
-        hak_stack_flush(pool, class, (hak_stack_count(pool, class) + 1) / 2);
-        hak_stack_grant(pool, class);
+        if (hak_stack_count(pool, c) > keep) {
+            hak_stack_flush(pool, c, hak_stack_count(pool, c) - keep);
+            hak_stack_grant(pool, c);
+        }
     }
     if (before > allow->kept[HAK_KEEPS_POOL]) {
         hak_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_POOL]));
@@ -87,17 +107,32 @@ void hak_pool_shed(struct hak_pool *pool)
     hak_pool_busy(pool, false);
 }
 
+/* Nothing may be kept: the bin that grew is emptied. */
+static void give_class(struct hak_pool *pool, unsigned class)
+{
+    size_t bytes = bin_bytes(pool, class);
+
+    hak_stack_flush(pool, class, hak_stack_count(pool, class));
+    hak_stack_grant(pool, class);
+    hak_keep_gave(pool->allow, bytes);
+}
+
 void hak_pool_look(struct hak_pool *pool, unsigned class)
 {
+    int32_t budget = hak_stack_budget(pool, class);
+
     hak_pool_busy(pool, true);
-    if (hak_stack_count(pool, class) >= hak_stack_budget(pool, class) - 1) {
+    if (hak_stack_count(pool, class) >= budget - 1) {
         hak_stack_flush(pool, class, (hak_stack_count(pool, class) + 1) / 2);
     }
     if (hak_stack_note(pool, class)) {
-        hak_stack_grant(pool, class);
+        hak_stack_grant_noted(pool, class, budget);
+        if (hak_may_keep(pool->allow) == 0) { /* the others are, as a rule */
+            give_class(pool, class);
+        }
         bound(pool);
     } else {
-        hak_stack_grant_steady(pool, class);
+        hak_stack_grant_steady(pool, class, budget);
     }
     hak_pool_heed_within(pool);
     hak_pool_busy(pool, false);

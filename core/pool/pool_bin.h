@@ -89,20 +89,35 @@ HAK_INLINE void hak_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
     hak_keep_taken(pool->allow, n * hak_pool_classes[class].block);
 }
 
-/* As in tiny.c: the most pushes to the next look at a bin that grows. */
-HAK_INLINE int32_t hak_stack_most_pushes(const struct hak_pool *pool,
-                                         unsigned class)
+/* `pushes`, or as many blocks as `bytes` are if that is less: one division less
+ * where it is not. */
+HAK_INLINE int32_t hak_stack_at_most(int32_t pushes, size_t bytes,
+                                     unsigned class)
+{
+    if (pushes > 0 &&
+        (uint32_t)pushes * (size_t)hak_pool_classes[class].block > bytes) {
+        pushes = (int32_t)hak_stack_blocks(bytes, class);
+    }
+    return pushes;
+}
+
+/* As in tiny_bin.h: at most so many pushes to the next look at a bin that grows. */
+HAK_INLINE int32_t hak_stack_bound_pushes(const struct hak_pool *pool,
+                                          unsigned class, int32_t pushes)
 {
     int64_t used = pool->shelves[class].taken - pool->shelves[class].seen;
+    int32_t most;
 
-    if (hak_is_heeded(pool->allow)) {
-        return (int32_t)hak_min((size_t)used / HAK_STACK_SPARSE_PART,
+    if (HAK_UNLIKELY(hak_is_heeded(pool->allow))) {
+        most = (int32_t)hak_min((size_t)used / HAK_STACK_SPARSE_PART,
                                 HAK_POOL_STACK);
+    } else if (pushes <= HAK_STACK_BLOCKS_LEAST) {
+        most = pushes;
+    } else {
+        most = hak_stack_at_most(pushes, hak_keep_step(pool->allow), class);
+        most = (int32_t)hak_max((size_t)most, HAK_STACK_BLOCKS_LEAST);
     }
-    return (int32_t)hak_min(hak_max(hak_stack_blocks(hak_keep_step(pool->allow),
-                                                     class),
-                                    HAK_STACK_BLOCKS_LEAST),
-                            HAK_POOL_STACK);
+    return pushes < most ? pushes : most;
 }
 
 HAK_INLINE void hak_stack_set_left(struct hak_pool *pool, unsigned class,
@@ -114,26 +129,33 @@ HAK_INLINE void hak_stack_set_left(struct hak_pool *pool, unsigned class,
     pool->left[class] = pool->grant[class] = pushes > 1 ? pushes - 1 : 0;
 }
 
-/* The next look at a bin comes when it is full, or sooner. */
-HAK_INLINE void hak_stack_grant(struct hak_pool *pool, unsigned class)
+/*
+ * The next look at a bin, which was noted and may hold `budget` blocks, comes when
+ * it is full, or sooner.
+ */
+HAK_INLINE void hak_stack_grant_noted(struct hak_pool *pool, unsigned class,
+                                      int32_t budget)
 {
-    int32_t pushes =
-        hak_stack_budget(pool, class) - hak_stack_count(pool, class);
-    int32_t most;
+    int32_t pushes = budget - hak_stack_count(pool, class);
 
-    hak_stack_note(pool, class);
-    most = hak_stack_most_pushes(pool, class);
-    hak_stack_set_left(pool, class, pushes < most ? pushes : most);
+    hak_stack_set_left(pool, class, hak_stack_bound_pushes(pool, class, pushes));
 }
 
-/* The same for a bin that has not grown since the last look. */
-HAK_INLINE void hak_stack_grant_steady(struct hak_pool *pool, unsigned class)
+/* Notes the bin and says when it is looked at next. */
+HAK_INLINE void hak_stack_grant(struct hak_pool *pool, unsigned class)
 {
-    int32_t pushes =
-        hak_stack_budget(pool, class) - hak_stack_count(pool, class);
-    int32_t most = (int32_t)hak_stack_blocks(HAK_STACK_MOST, class);
+    hak_stack_note(pool, class);
+    hak_stack_grant_noted(pool, class, hak_stack_budget(pool, class));
+}
 
-    hak_stack_set_left(pool, class, pushes < most ? pushes : most);
+/* The same for a bin that was noted and has not grown since the last look. */
+HAK_INLINE void hak_stack_grant_steady(struct hak_pool *pool, unsigned class,
+                                       int32_t budget)
+{
+    int32_t pushes = budget - hak_stack_count(pool, class);
+
+    hak_stack_set_left(pool, class,
+                       hak_stack_at_most(pushes, HAK_STACK_MOST, class));
 }
 
 /* The bits of the first n blocks. */

@@ -8,6 +8,10 @@
 #define TURNS 4
 #define TURNS_TIME 100 /* milliseconds */
 
+/* So many are enough if they come within QUICK_TIME. */
+#define QUICK_TURNS 2
+#define QUICK_TIME 10
+
 static size_t extra_most(const struct hak_allowance *allow)
 {
     return hak_max(HAK_EXTRA_MOST,
@@ -17,18 +21,19 @@ static size_t extra_most(const struct hak_allowance *allow)
 /* What was given back before had to be taken again, and now goes again. */
 static void turn(struct hak_allowance *allow)
 {
-    uint32_t now;
+    uint32_t now = hak_os_tick();
 
+    if (allow->turns == 0) {
+        allow->since = now;
+    }
     allow->turns++;
-    if (allow->turns == 1) {
-        allow->since = hak_os_tick();
-    } else if (allow->turns == TURNS) {
-        now = hak_os_tick();
-        if (now - allow->since <= TURNS_TIME) {
-            allow->extra =
-                (uint32_t)hak_min(allow->extra + allow->gave + allow->gave / 4,
-                                  extra_most(allow));
-        }
+    if ((allow->turns >= QUICK_TURNS && now - allow->since <= QUICK_TIME) ||
+        (allow->turns >= TURNS && now - allow->since <= TURNS_TIME)) {
+        allow->extra =
+            (uint32_t)hak_min(allow->extra + allow->gave + allow->gave / 4,
+                              extra_most(allow));
+        allow->turns = 0;
+    } else if (allow->turns >= TURNS) {
         allow->turns = 0;
     }
     allow->gave = allow->took = 0;

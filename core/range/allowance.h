@@ -12,7 +12,8 @@
  * are kept may hold a slab each: so a heap whose slabs are mostly free (sparse)
  * has no least, and keeps nothing but `extra` if little is in use.
  *
- *     took, gave, took, gave: TURNS times within TURNS_TIME ms
+ *     took, gave, took, gave: TURNS times within TURNS_TIME ms, or QUICK_TURNS
+ *     times within QUICK_TIME
  *         --> extra grows by what was given back in the last of them
  *     more than HAK_EXTRA_MOST given back and none of it needed, or memory has
  *     been idle --> extra is 0

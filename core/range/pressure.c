@@ -210,13 +210,18 @@ static bool is_near(const struct hak_cgroup_state *state, size_t limit,
            state->pressure >= (was ? WAITS_UNTIL : WAITS_FROM);
 }
 
-/* How much may be charged until the next look: a part of the room, and before
- * we are near our own limit no more than leads there. */
-static size_t step(const struct hak_cgroup_state *state, size_t limit)
+/*
+ * How much may be charged beyond `used` until the next look: a part of the room,
+ * and before we are near our own limit no more than leads there. `used` is with
+ * the bytes about to be taken, which were looked at: else who takes and gives
+ * back large blocks in turns would bring a look each time.
+ */
+static size_t step(const struct hak_cgroup_state *state, size_t limit,
+                   size_t used, size_t want)
 {
-    size_t used = hak_limit_used();
     size_t near = limit != SIZE_MAX ? limit / 100 * NEAR_FROM : SIZE_MAX;
-    size_t room = hak_min(state->room, limit - hak_min(used, limit));
+    size_t others = state->room - hak_min(want, state->room);
+    size_t room = hak_min(others, limit - hak_min(used, limit));
     size_t most = hak_max(hak_min(room / 4, LOOK_MOST), LOOK_LEAST);
 
     return used < near ? hak_min(most, near - used) : most;
@@ -238,7 +243,7 @@ static void set_near(bool near)
 static void look(uint32_t now, size_t want)
 {
     struct hak_cgroup_state state;
-    size_t limit;
+    size_t limit, used;
     bool near;
 
     read_group(&state);
@@ -250,7 +255,9 @@ static void look(uint32_t now, size_t want)
                                  ? LOOK_TIME_FREE
                                  : LOOK_TIME);
     atomic_store(&looked, hak_some_time(now));
-    look_next_at(hak_limit_used() + step(&state, limit));
+    used = hak_limit_used();
+    used += hak_min(want, SIZE_MAX / 2 - used);
+    look_next_at(used + step(&state, limit, used, want));
 }
 
 void hak_pressure_on_round(void (*lanes)(void))

@@ -54,7 +54,8 @@ struct hak_pressure {
     /* pages that a heap's cache of ACE's runs may hold: none under pressure */
     _Atomic(uint32_t) runs_most;
     _Atomic(uint32_t) round; /* see above; 0: there never was pressure */
-    _Atomic(size_t) charged[HAK_CHARGES];
+    /* What changes all the time is apart from what slow paths of all threads read. */
+    HAK_OWN_LINE _Atomic(size_t) charged[HAK_CHARGES];
 };
 
 extern HAK_HIDDEN struct hak_pressure hak_pressure;

@@ -21,8 +21,9 @@
 #define SLICE 1000000 /* or as many as go in so many nanoseconds */
 #define PAUSE 10      /* ms to the next portion */
 
-_Atomic(uint32_t) hak_range_due;
-_Atomic(size_t) hak_range_freed, hak_range_sent;
+HAK_OWN_LINE _Atomic(uint32_t) hak_range_due;
+HAK_OWN_LINE _Atomic(size_t) hak_range_freed;
+HAK_OWN_LINE _Atomic(size_t) hak_range_sent;
 void (*hak_range_on_much)(void);
 
 static uint32_t delay(void)

@@ -10,7 +10,7 @@
 #include "range/slabs.h"
 #include "range/supers.h"
 
-struct hak_range hak_range = {.base = HAK_NO_BASE};
+HAK_OWN_LINE struct hak_range hak_range = {.base = HAK_NO_BASE};
 
 bool hak_range_may_overlap;
 

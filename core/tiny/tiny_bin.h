@@ -20,7 +20,13 @@
 #define HAK_BIN_BLOCKS 8
 
 #define HAK_BIN_SPARSE_PART 16
-#define HAK_BIN_STEADY_MOST (64 * HAK_KIB)
+/*
+ * The most that a bin that does not grow takes until it is looked at again: what it
+ * may hold too much of when a program begins to free. A thread's heap is given
+ * back when it sleeps, an explicit one by nobody else.
+ */
+#define HAK_BIN_STEADY_MOST (256 * HAK_KIB)
+#define HAK_BIN_STEADY_MOST_MADE (64 * HAK_KIB)
 
 /* Pushes to the next look in a large heap where little happens. */
 #define HAK_BIN_QUIET_PUSHES 8
@@ -119,7 +125,9 @@ HAK_INLINE void hak_bin_grant(struct hak_tiny *tiny, unsigned class,
 HAK_INLINE void hak_bin_grant_steady(struct hak_tiny *tiny, unsigned class,
                                      int32_t pushes)
 {
-    size_t most = HAK_BIN_STEADY_MOST * (size_t)hak_tiny_magic[class] >> 32;
+    size_t bytes =
+        tiny->direct ? HAK_BIN_STEADY_MOST_MADE : HAK_BIN_STEADY_MOST;
+    size_t most = bytes * hak_tiny_magic[class] >> 32;
 
     hak_bin_set_left(tiny, class, (int32_t)hak_min((size_t)pushes, most));
 }

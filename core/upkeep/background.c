@@ -40,6 +40,13 @@ static _Atomic(uint32_t)
     not_before;                /* hak_os_tick() of the next attempt, or 0 */
 static _Atomic(uint32_t) stop; /* it is to end: it sleeps on this */
 
+/*
+ * It is about to end and looks for the last time. Who has freed and finds it there
+ * and this not set need not start another: what was freed is seen by that look, or
+ * by one before.
+ */
+static atomic_bool leaving;
+
 static void run(void);
 static struct hak_os_thread thread = {.name = "hakmem", .run = run};
 
@@ -118,6 +125,12 @@ static void run(void)
     rounds.look_at = hak_os_tick();
     while (wait != 0 && atomic_load(&stop) == 0) {
         wait = give_back(&rounds);
+        if (wait == 0) {
+            atomic_store(&leaving, true);
+            rounds.look_at = hak_os_tick();
+            wait = give_back(&rounds);
+            atomic_store(&leaving, wait == 0);
+        }
         if (wait != 0 && atomic_load(&stop) == 0) {
             hak_os_wait(&stop, 0, wait);
         }
@@ -140,10 +153,18 @@ static void start(void)
 
     hak_lock_not_alone();
     atomic_store(&stop, 0);
+    atomic_store(&leaving, false);
     if (!hak_os_thread_start(&thread, locals,
                              sizeof(locals) / sizeof(locals[0]))) {
         atomic_store(&not_before, hak_some_time(hak_os_tick() + RETRY));
     }
+}
+
+/* Whether it is there and will see what was freed up to now. */
+static bool is_at_work(void)
+{
+    return atomic_load(&thread.id) != 0 && !atomic_load(&leaving) &&
+           atomic_load(&stop) == 0;
 }
 
 /* Whether it may be started now. */
@@ -157,6 +178,15 @@ static bool may_start(void)
 
 void hak_background_start(void)
 {
+    size_t freed;
+
+    if (atomic_load(&thread.id) != 0) {
+        freed = atomic_exchange(&hak_range_freed, 0);
+        if (!is_at_work()) {
+            atomic_fetch_add(&hak_range_freed, freed);
+        }
+        return;
+    }
     if (atomic_load(&closed) || hak_option(HAK_OPT_background_thread) == 0) {
         atomic_store(&hak_range_freed, 0);
         return;
