@@ -19,6 +19,8 @@
 #include "heap/resident.h"
 #include "heap/thread.h"
 #include "os/lock.h"
+#include "range/purge.h"
+#include "range/slots.h"
 #include "settings/options.h"
 #include "upkeep/background.h"
 #include "upkeep/look.h"

@@ -9,6 +9,7 @@
 #include "heap/resident.h"
 #include "os/os.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 
