@@ -1,7 +1,7 @@
 # The tests: of the core (tests/unit, white box), of libhakmem.so (tests/wrap),
 # of what is installed. Those of an adapter are in its build.mk.
 
-DEPS += test fuzz preload
+DEPS += test fuzz preload musl cmake
 
 # clang's -Wpedantic finds fault with Criterion's assertions.
 $(BUILD)/testing/tests/%.o $(BUILD)/testing/adapters/%.o: FLAGS += \
@@ -53,6 +53,15 @@ $(LIMIT_PARSER): tests/limits/parser.cc $(STAMP)
 check-model: ## test: what lends a sleeping thread's heap, as a model (spin)
 	@.ci/install-deps model
 	@CC='$(CC)' tests/model/run.sh $(BUILD)
+
+# Debian's Lua has a header among glibc's.
+MUSL_LUA = -I/usr/include/lua5.4 -idirafter \
+    /usr/include/$(shell gcc -print-multiarch 2>/dev/null)
+.PHONY: check-musl
+check-musl: ## test: the libraries and the Lua adapter built with musl-gcc
+	@.ci/install-deps musl
+	@$(MAKE) lib lua CC=musl-gcc BUILD=$(call BESIDE,musl) LUA_CFLAGS='$(MUSL_LUA)'
+	@tests/musl/run.sh $(call BESIDE,musl) '$(MUSL_LUA)'
 
 .PHONY: check-install
 check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own
