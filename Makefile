@@ -27,7 +27,7 @@
 #   LIBS       files of $(BUILD) that `make lib` makes and that are installed
 #   SHARED     shared libraries, the same: each begins with lib, ends in .so
 #   INSTALL    other files to install, words MODE:FILE:WHERE
-#   HEADERS    public headers              PACKAGES  templates NAME.pc.in
+#   HEADERS    public headers              PACKAGES  templates, .pc.in .cmake.in
 #   TESTS      Criterion programs          TEST_NEEDS  what they need made
 #   CHECKS     goals that `make test` makes after `make check`
 #   DEMOS      goals of `make demo`
@@ -214,10 +214,13 @@ INSTALL += $(HEADERS:%=644:%:$(INCLUDEDIR)/) $(LIBS:%=644:$(BUILD)/%:$(LIBDIR)/)
 # Each word with its file's name behind a directory's.
 INSTALL_AS = $(foreach word,$(INSTALL),$(if $(filter %/,$(word)),$(word)$(notdir \
     $(word 2,$(subst :, ,$(word)))),$(word)))
+# Where a template goes, filled in.
+package_to = $(if $(filter %.cmake.in,$1),$(LIBDIR)/cmake/hakmem,$(PKGCONFIGDIR))/$(notdir \
+    $(1:.in=))
 INSTALLED = $(foreach word,$(INSTALL_AS),$(lastword $(subst :, ,$(word)))) \
     $(foreach lib,$(SHARED),$(addprefix $(LIBDIR)/,$(lib) \
         $(lib).$(VERSION_MAJOR) $(lib).$(VERSION))) \
-    $(foreach package,$(PACKAGES),$(PKGCONFIGDIR)/$(notdir $(package:.in=))) \
+    $(foreach package,$(PACKAGES),$(call package_to,$(package))) \
     $(MAN_INSTALLED)
 # The loader finds a new library by its cache.
 LDCONFIG = $(if $(DESTDIR),:,[ "$$(id -u)" -ne 0 ] || PATH="$$PATH:/sbin" ldconfig)
@@ -233,11 +236,11 @@ install: $(ALL) docs-if ## use: install below PREFIX (DESTDIR before it)
 	    install -m 755 '$(abspath $(BUILD))'/"$$lib" "$$lib.$(VERSION)"; \
 	    ln -sf "$$lib.$(VERSION)" "$$lib.$(VERSION_MAJOR)"; \
 	    ln -sf "$$lib.$(VERSION_MAJOR)" "$$lib"; done
-	$(Q)set -e; for from in $(PACKAGES); do \
-	    to=$${from##*/} && sed -e 1d -e 's,@PREFIX@,$(PREFIX),' \
+	$(Q)set -e; for word in $(foreach package,$(PACKAGES),$(package):$(call \
+	    package_to,$(package))); do sed -e 1d -e 's,@PREFIX@,$(PREFIX),' \
 	    -e 's,@LIBDIR@,$(LIBDIR),' -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' \
-	    -e 's,@VERSION@,$(VERSION),' $(PACKAGE_SED) "$$from" \
-	    >'$(DESTDIR)$(PKGCONFIGDIR)'/"$${to%.in}"; done
+	    -e 's,@VERSION@,$(VERSION),' $(PACKAGE_SED) "$${word%%:*}" \
+	    >'$(DESTDIR)'"$${word#*:}"; done
 	$(MAN_INSTALL)
 	$(Q)$(LDCONFIG)
 
@@ -267,6 +270,9 @@ format: ## upkeep: rewrite the C files in the project's style
 	@.ci/install-deps lint
 	@.ci/lint-format --apply
 
+dist: ## upkeep: the release archive, into $(BUILD)
+	@.ci/dist $(BUILD)/hakmem-$(VERSION).tar.xz
+
 install-deps: ## upkeep: install every package any target needs
 	@.ci/install-deps $(sort $(DEPS) $(DEPS_test) $(DEPS_demo))
 
@@ -279,8 +285,8 @@ help: ## use: list the targets
 	@awk -f docs/help.awk $(filter-out %.d,$(MAKEFILE_LIST))
 
 .PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind demo \
-    install uninstall lint lint-deps $(LINTS:%=lint-%) format install-deps clean \
-    help force
+    install uninstall lint lint-deps $(LINTS:%=lint-%) format dist install-deps \
+    clean help force
 
 ifneq ($(wildcard $(BUILD)),)
 -include $(shell find $(BUILD) -name nginx-static -prune -o -name '*.d' -print)

@@ -22,7 +22,7 @@ WRAPPED_OBJECTS := $(WRAPPED:%.c=$(BUILD)/obj/%.o)
 SHARED += $(if $(filter asan tsan,$(VARIANT)),,libhakmem.so libhakmem_core.so)
 LIBS += libhakmem.a libhakmem_malloc.a hakmem_malloc.o libhakmem_core.a
 HEADERS += include/hakmem.h include/hakmem_stats.def
-PACKAGES += hakmem.pc.in hakmem_core.pc.in
+PACKAGES += hakmem.pc.in hakmem_core.pc.in $(wildcard cmake/*.cmake.in)
 
 $(BUILD)/libhakmem_core.a $(BUILD)/libhakmem_core.so: $(CORE_OBJECTS)
 $(BUILD)/libhakmem_testing.a: $(CORE_TESTING)

@@ -64,6 +64,9 @@ expected() {
     for package in hakmem hakmem_core hakmem_lua; do
         echo "./lib/pkgconfig/$package.pc"
     done
+    for file in hakmem-config hakmem-config-version; do
+        echo "./lib/cmake/hakmem/$file.cmake"
+    done
     for page in hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hakmem_py.1 \
         hak_malloc.3 hak_lua_alloc.3 ngx_hak_palloc.3; do
         echo "./share/man/man${page##*.}/$page"

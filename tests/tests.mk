@@ -67,3 +67,10 @@ check-musl: ## test: the libraries and the Lua adapter built with musl-gcc
 check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
 	    LIBS='$(LIBS)' SHARED='$(SHARED)' tests/install.sh
+
+.PHONY: check-dist
+check-dist: ## test: the release archive builds by itself; projects use it by CMake
+	@.ci/install-deps cmake
+	@$(MAKE) dist
+	@MAKE='$(MAKE)' CC='$(CC)' ARCHIVE='$(BUILD)/hakmem-$(VERSION).tar.xz' \
+	    tests/cmake/run.sh
