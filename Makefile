@@ -2,7 +2,7 @@
 #
 #   VARIANT  release (default), debug, asan, ubsan, tsan or valgrind
 #   BUILD    where everything goes; default build/VARIANT
-#   HARDENED 1: the hardened build, see core/hard.h; BUILD ends in -hardened
+#   HARDENED 1: the hardened build, see core/guard/hard.h; BUILD ends in -hardened
 #   CC       the compiler, gcc, clang or musl-gcc
 #   WERROR   1: warnings are errors
 #   V        1: show the commands

@@ -4,7 +4,7 @@
 # is ours, libc_plain.c for the others; hard* is for HARDENED=1; wrap_need.c is no
 # part of a library (see libhakmem.a below). All else is the core.
 
-CORE_FILES := $(sort $(wildcard core/*.c core/*/*.c))
+CORE_FILES := $(sort $(wildcard core/*/*.c))
 # $(call core_files,PATTERN...): those of them with such a name.
 core_files = $(foreach file,$(CORE_FILES),$(if $(filter $1,$(notdir $(file))),$(file)))
 
@@ -40,12 +40,13 @@ $(BUILD)/obj/wrap_c.o: $(WRAP_C:%.c=$(BUILD)/obj/%.o)
 	$(SAY) LINK $@
 	$(Q)$(LD) -r -o $@ $(sort $^)
 
-$(BUILD)/obj/static/wrap_new.o: $(call core_files,wrap_new.c) $(STAMP)
+WRAP_NEW := $(patsubst %.c,$(BUILD)/obj/static/%.o,$(call core_files,wrap_new.c))
+$(WRAP_NEW): $(BUILD)/obj/static/%.o: %.c $(STAMP)
 	$(SAY) CC "$< (static)"
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -fexceptions -DHAK_STATIC_NEW=1 -c $< -o $@
 
-$(BUILD)/libhakmem_malloc.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
+$(BUILD)/libhakmem_malloc.a: $(BUILD)/obj/wrap_c.o $(WRAP_NEW) \
     $(filter-out $(WRAP:%.c=$(BUILD)/obj/%.o),$(WRAPPED_OBJECTS))
 
 # From the archive malloc is taken if it is asked for, which hakmem_malloc.o

@@ -11,7 +11,7 @@ docs: $(PAGES:%=$(BUILD)/man/%) ## use: make the man pages: man -l build/release
 
 vpath %.in $(sort $(dir $(PAGES_IN)))
 $(BUILD)/man/%: %.in docs/make-man.py VERSION $(call core_files,base.h \
-    options.h) $(wildcard include/*.h include/*.def core/*.def core/*/*.def \
+    options.h) $(wildcard include/*.h include/*.def core/*/*.def \
     adapters/*/*.def adapters/*/hakmem_*.h) adapters/python/hakmem_py/__init__.py
 	$(SAY) MAN $@
 	@mkdir -p $(@D)
