@@ -148,7 +148,7 @@ $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 endef
 
 include core/core.mk $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk \
-    bench/bench.mk docs/docs.mk
+    bench/bench.mk docs/docs.mk $(wildcard examples/build.mk)
 
 # Everything compiled depends on this file, which changes when a flag does.
 FLAGS_NOW := $(strip $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) $(FLAGS_ALSO))
@@ -281,7 +281,7 @@ clean: ## upkeep: remove what was built
 
 help: ## use: list the targets
 	@echo "make [TARGET] [VARIANT=$(subst $() ,|,$(VARIANTS))]" \
-	    "[CC=gcc|clang] [WERROR=1] [V=1]"
+	    "[CC=gcc|clang|musl-gcc] [WERROR=1] [V=1]"
 	@awk -f docs/help.awk $(filter-out %.d,$(MAKEFILE_LIST))
 
 .PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind demo \

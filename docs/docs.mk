@@ -1,7 +1,7 @@
 # The man pages, made of the headers' comments and the .def tables; PAGE.in is
 # the rest, in docs/ or in an adapter's folder. They need Python.
 
-PAGES_IN := $(wildcard docs/*.in) $(filter-out %.pc.in,$(wildcard adapters/*/*.in))
+PAGES_IN := $(wildcard docs/*.in) $(wildcard adapters/*/*.[0-9].in)
 PAGES := $(patsubst %.in,%,$(notdir $(PAGES_IN)))
 HAVE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
 

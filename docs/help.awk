@@ -1,4 +1,5 @@
-# Lists the targets of makefiles: those with "## GROUP: text" behind them, by group.
+# Lists the targets of makefiles, those with "## GROUP: text" behind them, by group.
+# Without a group it is told by the name.
 
 BEGIN {
     split("use test bench upkeep", order)
@@ -10,14 +11,17 @@ BEGIN {
 {
     line = line $0
 }
-line ~ /^[a-z][a-z -]*:.*## [a-z]+: / {
+line ~ /^[a-z][a-z -]*:.*## / {
     names = line
     sub(/:.*/, "", names)
     text = line
     sub(/.*## /, "", text)
-    group = text
-    sub(/:.*/, "", group)
-    sub(/^[a-z]+: /, "", text)
+    group = names ~ /^check|^test/ ? "test" : names ~ /^bench/ ? "bench" : "use"
+    if (text ~ /^(use|test|bench|upkeep): /) {
+        group = text
+        sub(/:.*/, "", group)
+        sub(/^[a-z]+: /, "", text)
+    }
     count = split(names, name, " ")
     for (i = 1; i <= count; i++) {
         said[group] = said[group] sprintf("  %-26s %s\n", name[i], text)
