@@ -50,6 +50,19 @@ _Static_assert(HAK_LANE_ACE_LEAST - HAK_LANE_ACE_MIN < HAK_PAGE,
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
                      enum hak_reason *reason);
 
+/*
+ * The Tiny class of the smallest blocks that are a multiple of `alignment`, 16
+ * or more; HAK_TINY_CLASSES: there is none.
+ */
+unsigned hak_lane_aligned_class(size_t alignment, size_t size);
+
+/*
+ * Fills p, a block of `size` bytes, with zeros; returns it. What a caller asks
+ * for in the Huge lane it may not touch all of: its pages go back, and come as
+ * zeros when they are.
+ */
+void *hak_lane_make_zero(void *p, size_t size);
+
 /* hakmem.h's functions for calls from inside: see HAK_INSIDE. */
 extern HAK_HIDDEN __typeof__(hak_free) hak_inside_free;
 extern HAK_HIDDEN __typeof__(hak_heap_new) hak_inside_heap_new;
@@ -174,15 +187,6 @@ void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
 
 /* Frees ACE and Huge blocks of a heap made by hand. */
 void hak_large_free_owner(struct hak_heap *heap);
-
-/* ---- resident.c ---------------------------------------------------------- */
-
-/*
- * Bytes of a heap made by hand that are in memory now: its state, its slabs,
- * its blocks of ACE and Huge. Any thread, as long as the heap is not deleted.
- * O(slabs of the process), and a call to the system for each stretch of pages.
- */
-size_t hak_heap_resident(const struct hak_heap *heap);
 
 /* ---- the system behind the lanes: alloc.c -------------------------------- */
 
