@@ -2,7 +2,7 @@
 #
 #   VARIANT  release (default), debug, asan, ubsan, tsan or valgrind
 #   BUILD    where everything goes; default build/VARIANT
-#   HARDENED 1: the hardened build, see core/hard.h; BUILD ends in -hardened
+#   HARDENED 1: the hardened build, see core/guard/hard.h; BUILD ends in -hardened
 #   CC       the compiler, gcc or clang
 #   WERROR   1: warnings are errors
 #   V        1: show the commands
@@ -109,10 +109,10 @@ $(STAMP):
 
 # libc_real.c is for the libraries in which malloc is ours, libc_plain.c for
 # the others.
-NEED := core/wrap_need.c
-WRAP := $(filter-out $(NEED),$(wildcard core/wrap*.c)) core/libc_real.c
-CORE := $(filter-out $(WRAP) $(NEED) $(if $(filter 1,$(HARDENED)),,core/hard%.c), \
-    $(wildcard core/*.c))
+NEED := core/libc_names/wrap_need.c
+WRAP := $(filter-out $(NEED),$(wildcard core/libc_names/wrap*.c)) core/system/libc_real.c
+CORE := $(filter-out $(WRAP) $(NEED) $(if $(filter 1,$(HARDENED)),,core/guard/hard%.c core/front/hard%.c), \
+    $(wildcard core/*/*.c))
 LUA := $(wildcard adapters/lua/*.c)
 
 # The address and thread sanitizers are a malloc themselves.
@@ -443,7 +443,7 @@ check-python-loans: ## the GIL's heap lent at every moment, for 20 s
 $(WRAP:%.c=$(BUILD)/obj/%.o): FLAGS += -fexceptions -fno-builtin-malloc \
     -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free
 
-WRAPPED := $(filter-out core/libc_plain.c,$(CORE)) $(WRAP)
+WRAPPED := $(filter-out core/system/libc_plain.c,$(CORE)) $(WRAP)
 SONAME := libhakmem.so.$(VERSION_MAJOR)
 
 # -Bsymbolic: our own calls stay here, even in a program that has another copy
@@ -458,21 +458,21 @@ $(BUILD)/libhakmem.so: $(WRAPPED:%.c=$(BUILD)/obj/%.o)
 	$(Q)ln -sf $(@F) $(BUILD)/$(SONAME)
 
 # One member holds all names of C, so that a program gets all of them or none.
-$(BUILD)/obj/wrap_c.o: $(patsubst %.c,$(BUILD)/obj/%.o,core/libc_real.c \
-    $(filter-out core/wrap_new.c core/wrap_nothrow.c core/wrap_alone.c,$(WRAP)))
+$(BUILD)/obj/wrap_c.o: $(patsubst %.c,$(BUILD)/obj/%.o,core/system/libc_real.c \
+    $(filter-out core/libc_names/wrap_new.c core/libc_names/wrap_nothrow.c core/libc_names/wrap_alone.c,$(WRAP)))
 	$(SAY) LINK $@
 	$(Q)$(LD) -r -o $@ $(sort $^)
 
-$(BUILD)/obj/static/wrap_new.o: core/wrap_new.c $(STAMP)
+$(BUILD)/obj/static/wrap_new.o: core/libc_names/wrap_new.c $(STAMP)
 	$(SAY) CC "$< (static)"
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -fexceptions -DHAK_STATIC_NEW=1 -c $< -o $@
 
 $(BUILD)/libhakmem_malloc.a: $(BUILD)/obj/wrap_c.o $(BUILD)/obj/static/wrap_new.o \
-    $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out core/libc_plain.c,$(CORE)))
+    $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out core/system/libc_plain.c,$(CORE)))
 
 # From the archive malloc is taken if it is asked for, which hakmem_malloc.o
-# does (core/wrap_need.c). Linkers look beside the script first. Not EXTERN:
+# does (core/libc_names/wrap_need.c). Linkers look beside the script first. Not EXTERN:
 # mold does not know it.
 $(BUILD)/hakmem_malloc.o: $(BUILD)/obj/$(NEED:.c=.o)
 	$(Q)cp $< $@
@@ -815,8 +815,8 @@ PAGES := $(patsubst docs/%.in,%,$(wildcard docs/*.in))
 docs: $(PAGES:%=$(BUILD)/man/%) ## make the man pages: man -l build/release/man/hakmem.7
 	@:
 
-$(BUILD)/man/%: docs/%.in docs/make-man.py VERSION core/base.h core/options.h \
-    $(wildcard include/*.h include/*.def core/*.def adapters/*/*.def) \
+$(BUILD)/man/%: docs/%.in docs/make-man.py VERSION core/base/base.h core/settings/options.h \
+    $(wildcard include/*.h include/*.def core/*/*.def adapters/*/*.def) \
     adapters/python/hakmem_py/__init__.py
 	$(SAY) MAN $@
 	@mkdir -p $(@D)

@@ -20,7 +20,7 @@ import textwrap
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEADERS = {"hakmem.3": "hakmem.h", "hakmem_lua.3": "hakmem_lua.h",
            "hakmem_ngx.3": "hakmem_ngx.h"}
-OPTIONS = [ROOT / "core" / "options.def",
+OPTIONS = [ROOT / "core" / "settings" / "options.def",
            *sorted(ROOT.glob("adapters/*/*_options.def"))]
 STATS = ROOT / "include" / "hakmem_stats.def"
 PYTHON = ROOT / "adapters" / "python"
@@ -125,7 +125,7 @@ def string(path, line, text):
 def constants():
     """The numbers that #defines of the core name, the last one of each."""
     known = {}
-    for name in ("base.h", "options.h"):
+    for name in ("base/base.h", "settings/options.h"):
         text = (ROOT / "core" / name).read_text()
         for word, value in re.findall(r"^#define (HAK_\w+) (.+)$", text, re.M):
             try:
@@ -205,7 +205,7 @@ def sentence(text):
 def environment(paths):
     known, out = constants(), []
     for path in paths:
-        if len(paths) > 1 and path.parent.name != "core":
+        if len(paths) > 1 and path.parent.name != "settings":
             names = {"lua": "Lua", "python": "CPython", "nginx": "nginx"}
             name = names.get(path.parent.name, path.parent.name)
             out.append(f".SS The {name} adapter")

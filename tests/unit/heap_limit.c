@@ -2,9 +2,9 @@
  * heap_limit.c - tests of an explicit heap's limit as it changes, of its peak
  * and its statistics.
  */
-#include "heap_made.h"
-#include "lane.h"
-#include "os.h"
+#include "api/heap_made.h"
+#include "front/lane.h"
+#include "os/os.h"
 #include "unit.h"
 
 TestSuite(heap_limit, .timeout = 120);

@@ -3,9 +3,9 @@
  * whatever the order of frees, and what other threads free. Misuse is in
  * pool_misuse.c.
  */
-#include "os.h"
+#include "os/os.h"
 #include "pool_check.h"
-#include "thread.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(pool, .timeout = 120);

@@ -4,13 +4,13 @@
  * container is a tree of files. Each case is a process of its own, since the
  * environment is read once.
  */
-#include "pressure.h"
+#include "range/pressure.h"
 
 #include <sys/stat.h>
 #include <time.h>
 
-#include "lane.h"
-#include "relief.h"
+#include "front/lane.h"
+#include "upkeep/relief.h"
 #include "unit.h"
 
 TestSuite(pressure, .timeout = 300);

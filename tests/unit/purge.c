@@ -3,8 +3,8 @@
  */
 #include <sys/syscall.h>
 
-#include "options.h"
-#include "os.h"
+#include "settings/options.h"
+#include "os/os.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -3,9 +3,10 @@
  * heaps and on explicit ones, and of an explicit heap's calloc and aligned
  * blocks.
  */
-#include "heap_made.h"
-#include "lane.h"
-#include "os.h"
+#include "api/heap_made.h"
+#include "front/lane.h"
+#include "front/large.h"
+#include "os/os.h"
 #include "unit.h"
 
 TestSuite(sized, .timeout = 120);

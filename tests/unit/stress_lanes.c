@@ -3,8 +3,8 @@
  * blocks change hands, heaps come and go, threads end and their heaps are
  * adopted, the program forks in the midst of it.
  */
-#include "lane.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(stress_lanes, .timeout = 300);

@@ -2,10 +2,10 @@
  * supers.c - tests of the shared pool of slabs and spans: which comes next,
  * what is resident, the populated ladder and huge pages, refusals.
  */
-#include "supers.h"
+#include "range/supers.h"
 
-#include "options.h"
-#include "os.h"
+#include "settings/options.h"
+#include "os/os.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -2,12 +2,12 @@
  * thread.c - tests of thread heaps: first use, exit, adoption, late requests,
  * fork.
  */
-#include "thread.h"
+#include "heap/thread.h"
 
 #include <time.h>
 
-#include "lend.h"
-#include "os.h"
+#include "heap/lend.h"
+#include "os/os.h"
 #include "tiny_check.h"
 #include "unit.h"
 

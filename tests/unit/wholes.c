@@ -2,7 +2,7 @@
  * wholes.c - tests of superslabs taken whole: where they lie, what of them is
  * warm, growing, giving back, refusals.
  */
-#include "os.h"
+#include "os/os.h"
 #include "range_check.h"
 #include "unit.h"
 
