@@ -16,7 +16,6 @@
 #include "front/hot.h"
 #include "front/lane.h"
 #include "front/large.h"
-#include "heap/resident.h"
 #include "heap/thread.h"
 #include "os/lock.h"
 #include "range/purge.h"
