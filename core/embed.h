@@ -37,7 +37,6 @@
 #include "front/hot.h"
 #include "front/lane.h"
 #include "front/large.h"
-#include "heap/resident.h"
 #include "heap/thread.h"
 #include "os/lock.h"
 #include "os/os.h"

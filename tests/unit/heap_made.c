@@ -6,7 +6,6 @@
 
 #include "front/lane.h"
 #include "front/large.h"
-#include "heap/resident.h"
 #include "os/os.h"
 #include "heap/thread.h"
 #include "range/slots.h"
