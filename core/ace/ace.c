@@ -4,6 +4,7 @@
 #include "ace/ace_holes.h"
 
 #include "os/os.h"
+#include "range/purge.h"
 
 /*
  * Holes of PURGE_LEAST pages or more are purged after the delay, smaller ones

@@ -13,6 +13,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/pressure.h"
+#include "range/purge.h"
 #include "range/supers.h"
 
 #define RUN_LEAST 4   /* slabs: 256 KB */

@@ -14,6 +14,7 @@
 #include "os/os.h"
 #include "range/pressure.h"
 #include "heap/thread.h"
+#include "range/purge.h"
 
 /* With less than this waiting no thread is started. */
 #define LEAST HAK_RANGE_FREED_MUCH
