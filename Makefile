@@ -117,7 +117,6 @@ LINK = $(CC) -pthread $(filter -fsanitize=%,$(FLAGS)) $(LDFLAGS)
 # $(call left_out,WHAT,WHY,PACKAGE): a word of LEFT_OUT, which `make lib` says.
 left_out = $(subst $() ,~,$1: $2 (Debian: apt install $3))
 say_left_out = $(foreach line,$1,echo '  left out: $(subst ~, ,$(line))';)
-LEFT_OUT :=
 
 # $(call without,WHAT,WHY,PACKAGE): ends a goal that can't be made.
 without = { echo 'make: $1: $2; on Debian: apt install $3' >&2; exit 1; }
@@ -128,6 +127,9 @@ STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 # A BUILD given by hand gets a directory beside it for every variant.
 BESIDE = $(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$1
 
+# Empty whatever the environment says.
+$(foreach list,TESTS LIBS SHARED INSTALL HEADERS PACKAGES PACKAGE_SED TEST_NEEDS CHECKS \
+    DEMOS FLAGS_ALSO LEFT_OUT,$(eval $(list) :=))
 ALL := lib
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 OTHER_PAGES := $(BUILD)/tests/libpages.so
