@@ -547,6 +547,7 @@ $(NGINX_OBJECTS)/libatfork.so: tests/nginxunit/objects/atfork.c $(STAMP)
 	$(Q)$(NGINX_OBJECT_COMPILE) -o $@ $<
 
 include tests/wrap/programs.mk
+include examples/build.mk
 
 # ---- fuzzing ----------------------------------------------------------------
 
