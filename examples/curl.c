@@ -23,23 +23,27 @@ static char *copy(const char *text)
 struct page {
     hak_heap *heap; /* NULL: the C library */
     char *text;
-    size_t size;
+    size_t size, room;
 };
 
 static size_t on_data(char *data, size_t one, size_t size, void *user)
 {
     struct page *page = user;
-    char *text = page->heap != NULL
-                     ? hak_heap_realloc_sized(page->heap, page->text,
-                                              page->size, page->size + size)
-                     : realloc(page->text, page->size + size);
+    size_t need = page->size + size, room = need * 2;
+    char *text = page->text;
 
     (void)one;
-    if (text == NULL) {
-        return 0;
+    if (need > page->room) {
+        text = page->heap == NULL
+                   ? realloc(text, room)
+                   : hak_heap_realloc_sized(page->heap, text, page->size, room);
+        if (text == NULL) {
+            return 0;
+        }
+        page->text = text;
+        page->room = room;
     }
     memcpy(text + page->size, data, size);
-    page->text = text;
     page->size += size;
     return size;
 }

@@ -58,8 +58,6 @@ static void use_hakmem(size_t limit)
     heap = example_heap("sqlite", limit);
     NEED(sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 1) == SQLITE_OK);
     NEED(sqlite3_config(SQLITE_CONFIG_MALLOC, &methods) == SQLITE_OK);
-    /* Small blocks are ours to serve, not the connection's own array's. */
-    NEED(sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0) == SQLITE_OK);
 }
 
 /* A table in memory that grows, is asked and shrinks; SQLite's last answer. */
