@@ -18,6 +18,8 @@
 #include "front/large.h"
 #include "heap/thread.h"
 #include "os/lock.h"
+#include "range/purge.h"
+#include "range/slots.h"
 #include "settings/options.h"
 #include "upkeep/background.h"
 #include "upkeep/look.h"

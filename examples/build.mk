@@ -55,17 +55,17 @@ EXAMPLES_RUN = $(PYTHON) examples/run.py \
 
 .PHONY: examples check-examples check-examples-run bench-examples \
     bench-examples-run
-examples: $(EXAMPLES_FOUND:%=$(BUILD)/examples/%) ## build programs that give HAKMEM to SQLite, curl and others
+examples: $(EXAMPLES_FOUND:%=$(BUILD)/examples/%) ## use: build programs that give HAKMEM to SQLite, curl and others
 	@:
 
-check-examples: ## install what is missing, build and run them
+check-examples: ## test: those programs built and run, each into a limit too
 	@.ci/install-deps examples
 	@$(MAKE) check-examples-run
 
 check-examples-run: examples
 	@$(EXAMPLES_RUN)
 
-bench-examples: ## their instructions and memory beside the C library's
+bench-examples: ## bench: their instructions and memory beside the C library's
 	@.ci/install-deps examples
 	@$(MAKE) bench-examples-run
 

@@ -44,6 +44,7 @@ struct hak_heap {
     uint32_t parked_prev; /* the same; 0: first */
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
+    uint32_t ticked;  /* the same: when it last saw to what is due */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
     /* the user of a heap made by hand */

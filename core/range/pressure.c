@@ -11,6 +11,7 @@
 #include "os/lock.h"
 #include "base/msg.h"
 #include "os/os.h"
+#include "range/purge.h"
 
 /* In percent of a limit; of the time in memory.pressure's last 10 s. */
 enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };

@@ -8,6 +8,7 @@
 #include "front/large.h"
 #include "os/os.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 
