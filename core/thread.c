@@ -10,6 +10,7 @@
 #include "msg.h"
 #include "options.h"
 #include "os.h"
+#include "purge.h"
 
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
 #define NO_HEAP_TAG 0xffffff00u
@@ -115,6 +116,13 @@ static void send_all(struct hak_heap *heap)
     }
 }
 
+/* The most slabs that a thread's heap had: what it leaves, about. */
+static uint32_t most_slabs(const struct hak_heap *heap)
+{
+    return heap->tiny.most_slabs +
+           (heap->pool != NULL ? heap->pool->most_slabs : 0);
+}
+
 /* Caller holds `lock`. */
 static void park_locked(struct hak_heap *heap)
 {
@@ -123,6 +131,7 @@ static void park_locked(struct hak_heap *heap)
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
+    hak_purge_thread_ended(most_slabs(heap));
     if (!end_if_empty(heap)) {
         hak_heap_rest(heap);
         list_add(heap);
@@ -398,6 +407,15 @@ void hak_thread_close(void)
     atomic_store(&closed, true);
 }
 
+/* Another thread has the heap from now on. */
+static void forget_most(struct hak_heap *heap)
+{
+    heap->tiny.most_slabs = heap->tiny.nslabs;
+    if (heap->pool != NULL) {
+        heap->pool->most_slabs = heap->pool->nslabs;
+    }
+}
+
 static struct hak_heap *adopt_locked(void)
 {
     struct hak_heap *heap = NULL;
@@ -407,6 +425,7 @@ static struct hak_heap *adopt_locked(void)
     if (parked != 0) {
         heap = hak_range_heap(parked);
         list_drop(heap);
+        forget_most(heap);
         heap->keeper = hak_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
     }
@@ -482,6 +501,7 @@ struct hak_heap *hak_thread_heap(enum hak_reason *reason)
     if (!usable || !hak_range_init()) {
         return NULL;
     }
+    hak_purge_thread_began();
     heap = adopt();
     if (heap == NULL) {
         heap = hak_heap_create(HAK_HEAP_OWNED);
