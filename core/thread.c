@@ -565,6 +565,28 @@ void hak_thread_trim(void)
     hak_lend_all(trim_lent);
 }
 
+/* Trims a heap unless that would bring no more than it did the last time. */
+static void relieve(struct hak_heap *heap)
+{
+    if (hak_heap_use(heap) != heap->relieved) {
+        trim(heap);
+        heap->relieved = hak_heap_use(heap);
+    }
+}
+
+/* The same for a heap that was lent. */
+static void relieve_lent(struct hak_heap *heap)
+{
+    send_all(heap);
+    relieve(heap);
+}
+
+void hak_thread_relieve(void)
+{
+    each_idle(relieve);
+    hak_lend_used(relieve_lent);
+}
+
 bool hak_thread_trim_idle(void)
 {
     return hak_lend_idle(trim_lent);

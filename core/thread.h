@@ -108,6 +108,12 @@ void hak_thread_seal_forks(void);
 void hak_thread_trim(void);
 
 /*
+ * The same for want of memory, again and again: but for heaps that were not used
+ * since it was last done, and of threads that did not sleep some 10 ms ago.
+ */
+void hak_thread_relieve(void);
+
+/*
  * Trims the heaps of threads that sleep and have not used them since the last
  * call. False: nothing is left to do.
  */
