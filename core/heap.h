@@ -46,7 +46,7 @@ struct hak_heap {
         relief_round; /* the owner's: the last it took part in, pressure.h */
     /* its hak_heap_use after it was last trimmed for want of memory: whoever
      * uses it, its owner, who has it parked, who borrows it */
-    uint64_t relieved;
+    _Atomic(uint64_t) relieved;
     uint32_t lend_not_before; /* lend.c's: hak_os_tick(), or 0 */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
@@ -104,6 +104,21 @@ _Static_assert(offsetof(struct hak_heap_large, pool.stacks) +
                            HAK_TINY_STALE * sizeof(struct hak_block *),
                "it has the second page, with short stacks it needs no other; "
                "what a seal needs of the last is left");
+
+/* The most slabs that it had since hak_heap_forget_most: what it leaves, about. */
+HAK_INLINE uint32_t hak_heap_most_slabs(const struct hak_heap *heap)
+{
+    return heap->tiny.most_slabs +
+           (heap->pool != NULL ? heap->pool->most_slabs : 0);
+}
+
+HAK_INLINE void hak_heap_forget_most(struct hak_heap *heap)
+{
+    heap->tiny.most_slabs = heap->tiny.nslabs;
+    if (heap->pool != NULL) {
+        heap->pool->most_slabs = heap->pool->nslabs;
+    }
+}
 
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void hak_heap_use_large(struct hak_heap *heap);

@@ -116,13 +116,6 @@ static void send_all(struct hak_heap *heap)
     }
 }
 
-/* The most slabs that a thread's heap had: what it leaves, about. */
-static uint32_t most_slabs(const struct hak_heap *heap)
-{
-    return heap->tiny.most_slabs +
-           (heap->pool != NULL ? heap->pool->most_slabs : 0);
-}
-
 /* Caller holds `lock`. */
 static void park_locked(struct hak_heap *heap)
 {
@@ -131,7 +124,7 @@ static void park_locked(struct hak_heap *heap)
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
-    hak_purge_thread_ended(most_slabs(heap));
+    hak_purge_thread_ended(hak_heap_most_slabs(heap));
     if (!end_if_empty(heap)) {
         hak_heap_rest(heap);
         list_add(heap);
@@ -407,15 +400,6 @@ void hak_thread_close(void)
     atomic_store(&closed, true);
 }
 
-/* Another thread has the heap from now on. */
-static void forget_most(struct hak_heap *heap)
-{
-    heap->tiny.most_slabs = heap->tiny.nslabs;
-    if (heap->pool != NULL) {
-        heap->pool->most_slabs = heap->pool->nslabs;
-    }
-}
-
 static struct hak_heap *adopt_locked(void)
 {
     struct hak_heap *heap = NULL;
@@ -425,7 +409,7 @@ static struct hak_heap *adopt_locked(void)
     if (parked != 0) {
         heap = hak_range_heap(parked);
         list_drop(heap);
-        forget_most(heap);
+        hak_heap_forget_most(heap);
         heap->keeper = hak_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
     }
@@ -540,10 +524,13 @@ static void each_idle(void (*work)(struct hak_heap *heap))
     hak_lock_drop(&lock);
 }
 
+/* Bytes of pages that this thread has swept, in all. */
+static __thread size_t swept __attribute__((tls_model("initial-exec")));
+
 static void trim(struct hak_heap *heap)
 {
     hak_heap_seal_count(heap);
-    hak_heap_sweep(heap);
+    swept += hak_heap_sweep(heap);
 }
 
 static void seal(struct hak_heap *heap)
@@ -559,10 +546,13 @@ static void trim_lent(struct hak_heap *heap)
     trim(heap);
 }
 
-void hak_thread_trim(void)
+size_t hak_thread_trim(void)
 {
+    size_t before = swept;
+
     each_idle(trim);
     hak_lend_all(trim_lent);
+    return swept - before;
 }
 
 /* Trims a heap unless that would bring no more than it did the last time. */
