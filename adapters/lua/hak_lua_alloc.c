@@ -18,7 +18,6 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "relief.h"
 
 /*
  * The slow ends are called as they stand: a version of one that gcc makes for

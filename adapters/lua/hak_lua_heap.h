@@ -20,7 +20,7 @@
 
 #include <hakmem_lua.h>
 
-#include "lane.h"
+#include "embed.h"
 
 /* Lua's tags (LUA_TSTRING 4 .. LUA_TPROTO 10) fit; a power of two. */
 #define HAK_LUA_TAGS 16

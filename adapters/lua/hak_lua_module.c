@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "msg.h"
 
 static hak_lua_heap *heap_of(lua_State *L)
 {

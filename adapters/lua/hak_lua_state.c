@@ -9,12 +9,12 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "msg.h"
-#include "options.h"
 
 #if LUA_VERSION_NUM != 504
 #error "this adapter is for Lua 5.4 (lua_newstate has other arguments in 5.5)"
 #endif
+
+HAK_STATS_AT_END;
 
 /* ---- HAKMEM_LUA_LANES --------------------------------------------------- */
 

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "lock.h"
 
 static hak_lock lock = HAK_LOCK_INIT(NULL);
 

@@ -7,9 +7,6 @@
 #include <string.h>
 
 #include "hak_lua_heap.h"
-#include "hot.h"
-#include "relief.h"
-#include "thread.h"
 
 void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 {

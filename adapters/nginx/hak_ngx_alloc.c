@@ -14,10 +14,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "background.h"
+#include "embed.h"
 #include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
-#include "relief.h"
+
+HAK_STATS_AT_END;
 
 size_t hak_ngx_most = HAK_LANE_TINY_MAX;
 size_t hak_ngx_most_hot = HAK_LANE_TINY_MAX;

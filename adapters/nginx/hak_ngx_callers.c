@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "hak_ngx_names.h"
-#include "lane.h"
+#include "embed.h"
 
 /* Moves a block of ours, of `size` bytes, to libc. False: no memory. */
 static bool move_out(void *at, size_t size)

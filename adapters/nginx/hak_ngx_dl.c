@@ -24,7 +24,7 @@
 
 #include "hak_ngx_elf.h"
 #include "hak_ngx_names.h"
-#include "stub.h"
+#include "embed.h"
 
 #if HAK_HAS_STUBS
 

@@ -6,7 +6,7 @@
 #define HAK_NGX_HOT_H
 
 #include "hak_ngx.h"
-#include "hot.h"
+#include "embed.h"
 
 /* Sizes up to this are the core's, and those of Pool's hot path. */
 extern size_t hak_ngx_most, hak_ngx_most_hot;

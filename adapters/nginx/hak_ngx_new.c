@@ -10,7 +10,7 @@
 #include "hak_ngx_hot.h"
 #include "hak_ngx_names.h"
 #include "hak_ngx_new.h"
-#include "msg.h"
+#include "embed.h"
 
 /* The C++ library's operator of that name; without one nobody can throw. */
 static hak_ngx_function *own(const char *name)

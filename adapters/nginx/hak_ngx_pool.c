@@ -8,9 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "heap.h"
-#include "hot.h"
-#include "lane.h"
+#include "embed.h"
 
 #define FEW_FIRST 16 /* the table's first length */
 #define NOT_FOUND UINT32_MAX

@@ -18,7 +18,7 @@ LEFT_OUT = ("wrap", "hard", "libc_real")
 
 # What an archive needs besides the files that setuptools knows of.
 FROM_TOP = ("VERSION", "LICENSE", "include/hakmem.h", "include/*.def",
-            "core/*.[ch]", "core/*.def")
+            "core/*.h", "core/*/*.[ch]", "core/*/*.def")
 FROM_HERE = ("src/*", "*.def")
 
 
@@ -38,7 +38,7 @@ class SourceArchive(sdist):
             for path in [path for pattern in patterns
                          for path in sorted(top.glob(pattern))]:
                 target = pathlib.Path(base_dir, path.relative_to(top))
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 if not target.exists():
                     self.copy_file(str(path), str(target))
 
@@ -50,7 +50,7 @@ class Install(install):
     prefix_option = None
 
 
-SOURCES = [path for path in sorted((TOP / "core").glob("*.c"))
+SOURCES = [path for path in sorted((TOP / "core").glob("*/*.c"))
            if not path.name.startswith(LEFT_OUT)]
 SOURCES += sorted((HERE / "src").glob("*.c"))
 
@@ -78,7 +78,7 @@ setup(
         [relative(path) for path in SOURCES],
         include_dirs=[relative(TOP / "core"), relative(TOP / "include"),
                       "src", "."],
-        depends=[relative(path) for path in TOP.glob("core/*.[hd]*")],
+        depends=[relative(path) for path in TOP.glob("core/**/*.[hd]*")],
         define_macros=[("_GNU_SOURCE", ""),
                        ("HAK_VERSION_STRING", f'"{VERSION}"')],
         extra_compile_args=["-std=gnu11", "-O2", "-fvisibility=hidden",

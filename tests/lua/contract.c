@@ -5,8 +5,8 @@
  */
 #include "lua_test.h"
 
-#include "os.h"
-#include "range.h"
+#include "os/os.h"
+#include "range/range.h"
 
 #include <sys/resource.h>
 

@@ -3,11 +3,11 @@
  * a script that uses every lane goes on (the fallback helps), its contents are
  * right, its figures exact, and in the end nothing is lost.
  *
- * Uses core/os.h for the failing calls; otherwise as lua_test.h.
+ * Uses core/os/os.h for the failing calls; otherwise as lua_test.h.
  */
 #include "lua_test.h"
 
-#include "os.h"
+#include "os/os.h"
 
 TestSuite(oom, .timeout = 300);
 

@@ -1,6 +1,6 @@
 /*
  * borrow.pml - a model, for spin, of how the heap of a thread that sleeps is lent
- * to one that gives memory back (core/lend.h, lend.c, os_thread.c). To be kept
+ * to one that gives memory back (core/heap/lend.h, lend.c, os_thread.c). To be kept
  * true to them; `make check-model` runs it.
  *
  *     owner     the thread whose heap it is: hot paths, slow paths that wait for

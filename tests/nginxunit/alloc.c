@@ -9,7 +9,7 @@
 #include "hak_ngx.h"
 #include "hak_ngx_names.h"
 #include "hak_ngx_new.h"
-#include "os.h"
+#include "os/os.h"
 #include "unit.h"
 
 TestSuite(ngx_alloc, .timeout = 60);

@@ -3,8 +3,8 @@
  */
 #include "hak_ngx_pool.h"
 
-#include "lane.h"
-#include "os.h"
+#include "front/lane.h"
+#include "os/os.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -6,7 +6,7 @@
 
 objects=$PWD
 cd "$ROOT"
-for source in core/*.c; do
+for source in core/*/*.c; do
     under clang -std=gnu11 -O2 -g -fPIC -pthread -D_GNU_SOURCE= -Iinclude \
         -Icore -DHAK_VERSION_STRING='"0"' -c "$source" \
         -o "$objects/${source##*/}.o"

@@ -79,7 +79,7 @@ nothing_left() {
 # The archive holds what it is built from and no file of another place.
 archive_is_good() {
     tar tzf "$1" >"$dir/list" || return 1
-    for file in core/heap.c core/options.def include/hakmem.h VERSION \
+    for file in core/heap/heap.c core/settings/options.def include/hakmem.h VERSION \
         LICENSE README.md pyproject.toml setup.py src/module.map \
         hakmem_py/__init__.py hakmem_py/__init__.pyi hakmem_py/py.typed; do
         grep -q "^[^/]*/$file\$" "$dir/list" || {

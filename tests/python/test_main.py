@@ -279,7 +279,7 @@ class Options(Folder):
         top = pathlib.Path(__file__).resolve().parent.parent.parent
         tables = {}
         for table in ("adapters/python/hak_py_options.def",
-                      "core/options.def"):
+                      "core/settings/options.def"):
             tables[table] = re.findall(r'"(HAKMEM_\w+)"',
                                        (top / table).read_text())
         own, core = tables.values()

@@ -1,6 +1,6 @@
 /*
  * ace_check.h - compiles the ACE lane in, walks it and verifies what
- * core/ace.h promises; for tests/unit/ace*.c.
+ * core/ace/ace.h promises; for tests/unit/ace*.c.
  *
  * Call it while no other thread uses the lane. The first broken promise ends
  * the process with a line naming it.
@@ -8,8 +8,8 @@
 #ifndef ACE_CHECK_H
 #define ACE_CHECK_H
 
-#include "../../core/ace.c"
-#include "../../core/ace_holes.c"
+#include "../../core/ace/ace.c"
+#include "../../core/ace/ace_holes.c"
 
 #include "unit.h"
 

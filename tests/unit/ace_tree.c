@@ -2,8 +2,9 @@
  * ace_tree.c - tests of the treaps of ACE's holes: order, heap, best fit, depth.
  * They are compiled in here: the tests know their priorities.
  */
-#include "../../core/ace_tree.c"
+#include "../../core/ace/ace_tree.c"
 
+#include "range/superslabs.h"
 #include "unit.h"
 
 TestSuite(ace_tree, .timeout = 120);

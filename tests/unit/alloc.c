@@ -2,8 +2,9 @@
  * alloc.c - tests of hak_malloc, hak_free and their kin.
  */
 #include "block.h"
-#include "lane.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "front/large.h"
+#include "heap/thread.h"
 #include "tiny_check.h"
 #include "unit.h"
 

@@ -2,10 +2,10 @@
  * allowance.c - tests of the bound on what a heap keeps free, all of its bins
  * together: in bulk, in any order, in every lane, and what a busy heap keeps.
  */
-#include "allowance.h"
+#include "range/allowance.h"
 #include "block.h"
 #include "pool_check.h"
-#include "thread.h"
+#include "heap/thread.h"
 #include "tiny_check.h"
 #include "unit.h"
 

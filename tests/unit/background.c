@@ -1,14 +1,14 @@
 /*
  * background.c - tests of the thread that gives memory back.
  */
-#include "background.h"
+#include "upkeep/background.h"
 
 #include <dirent.h>
 #include <sys/time.h>
 #include <time.h>
 
-#include "os.h"
-#include "thread.h"
+#include "os/os.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(background, .timeout = 180);

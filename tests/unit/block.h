@@ -7,7 +7,8 @@
 #ifndef BLOCK_H
 #define BLOCK_H
 
-#include "lane.h"
+#include "front/lane.h"
+#include "front/large.h"
 #include "unit.h"
 
 /* All the bytes of the block p, in the range; of NULL 0. */

@@ -3,7 +3,7 @@
  * look like one: both versions, groups above one another, what is missing,
  * garbled, "max" or below what is in use.
  */
-#include "cgroup.h"
+#include "os/cgroup.h"
 
 #include <sys/stat.h>
 

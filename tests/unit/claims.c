@@ -2,8 +2,11 @@
  * claims.c - tests of the window: the extent grows, somebody else's mappings
  * are passed over, runs have room to grow into, and what is free is unmapped.
  */
-#include "huge.h"
-#include "os.h"
+#include "huge/huge.h"
+#include "os/os.h"
+#include "range/rooms.h"
+#include "range/slots.h"
+#include "range/superslabs.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -3,8 +3,10 @@
  * which slabs Pool gets, the starter slab's ladder, a heap's share for a bin,
  * copies into the large lanes.
  */
-#include "lane.h"
-#include "os.h"
+#include "front/lane.h"
+#include "front/large.h"
+#include "os/os.h"
+#include "range/slabs.h"
 #include "range_check.h"
 #include "unit.h"
 

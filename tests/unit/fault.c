@@ -6,10 +6,10 @@
  * its contents, requests that the core can't serve go to the system or are
  * NULL with ENOMEM, and once memory is back all is as before.
  */
-#include "lane.h"
-#include "os.h"
+#include "front/lane.h"
+#include "os/os.h"
 #include "range_check.h"
-#include "thread.h"
+#include "heap/thread.h"
 #include "tiny_check.h"
 #include "unit.h"
 

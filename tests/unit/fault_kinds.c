@@ -5,10 +5,12 @@
  *
  * fault.c and fault_lanes.c refuse the n-th call, of whatever kind.
  */
-#include "lane.h"
-#include "os.h"
+#include "front/lane.h"
+#include "os/os.h"
+#include "range/slabs.h"
 #include "range_walk.h"
-#include "supers.h"
+#include "range/supers.h"
+#include "range/superslabs.h"
 #include "unit.h"
 
 TestSuite(fault_kinds, .timeout = 120);

@@ -6,9 +6,9 @@
  * with ENOMEM, contents stay, and once memory is back all is as before.
  * fault.c does the same for many small blocks.
  */
-#include "lane.h"
-#include "os.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "os/os.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(fault_lanes, .timeout = 600);

@@ -9,7 +9,7 @@ TestSuite(fork_ace, .timeout = 600);
 
 #if FORK_CHECK
 
-/* Runs and holes are as core/ace.h says; what is lost counts as runs. */
+/* Runs and holes are as core/ace/ace.h says; what is lost counts as runs. */
 static void look_at_ace(void)
 {
     struct ace_sums sums = {0};

@@ -16,14 +16,14 @@
 #include <semaphore.h>
 #include <ucontext.h>
 
-#include "ace.h"
-#include "heap.h"
-#include "huge.h"
-#include "lock.h"
-#include "options.h"
-#include "supers.h"
-#include "system.h"
-#include "thread.h"
+#include "ace/ace.h"
+#include "heap/heap.h"
+#include "huge/huge.h"
+#include "os/lock.h"
+#include "settings/options.h"
+#include "range/supers.h"
+#include "system/system.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 #if defined(__x86_64__) && !UNIT_WATCHED

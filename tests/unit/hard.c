@@ -5,7 +5,7 @@
  * Compiled only with HARDENED=1. The message is the test: exactly one line.
  */
 #include "block.h"
-#include "thread.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(hard, .timeout = 120);

@@ -1,10 +1,11 @@
 /*
  * heap.c - tests of heaps' slots, their beginning and end, what they count.
  */
-#include "heap.h"
+#include "heap/heap.h"
 
-#include "os.h"
-#include "thread.h"
+#include "os/os.h"
+#include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

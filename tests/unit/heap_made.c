@@ -2,11 +2,13 @@
  * heap_made.c - tests of heaps made by hand: limit, deletion, blocks of
  * others.
  */
-#include "heap.h"
+#include "heap/heap.h"
 
-#include "lane.h"
-#include "os.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "front/large.h"
+#include "os/os.h"
+#include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

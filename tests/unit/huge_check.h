@@ -1,6 +1,6 @@
 /*
  * huge_check.h - compiles the Huge lane in, walks it and verifies what
- * core/huge.h promises; for tests/unit/huge*.c.
+ * core/huge/huge.h promises; for tests/unit/huge*.c.
  *
  * Call it while no other thread uses the lane. The first broken promise ends
  * the process with a line naming it.
@@ -8,7 +8,7 @@
 #ifndef HUGE_CHECK_H
 #define HUGE_CHECK_H
 
-#include "../../core/huge.c"
+#include "../../core/huge/huge.c"
 
 #include "unit.h"
 

@@ -4,7 +4,7 @@
  * happens when the address range is used up.
  */
 #include "huge_check.h"
-#include "lane.h"
+#include "front/lane.h"
 #include "range_walk.h"
 
 TestSuite(huge_resize, .timeout = 120);

@@ -3,8 +3,8 @@
  * lane.h names, and realloc, calloc, alignment and heaps made by hand work in
  * all of them and from each into each. Contents are checked throughout.
  */
-#include "lane.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(lanes, .timeout = 120);

@@ -2,8 +2,8 @@
  * lanes_heap.c - tests of heaps made by hand in all four lanes: account and
  * limit, blocks freed by other threads, the end of a heap with blocks in use.
  */
-#include "lane.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(lanes_heap, .timeout = 120);

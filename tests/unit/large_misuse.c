@@ -2,8 +2,8 @@
  * large_misuse.c - what is no block of the ACE or the Huge lane ends the
  * program with one line that names it.
  */
-#include "lane.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(large_misuse, .timeout = 120);

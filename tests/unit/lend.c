@@ -1,7 +1,7 @@
 /*
  * lend.c - tests of heaps that are lent while their threads sleep.
  */
-#include "lend.h"
+#include "heap/lend.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -9,8 +9,9 @@
 #include <time.h>
 
 #include "meet.h"
-#include "os.h"
-#include "thread.h"
+#include "os/os.h"
+#include "range/purge.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(lend, .timeout = 180);

@@ -19,11 +19,13 @@
  *   a refusal is taken for done             fault_kinds, os  -
  *   the kernel is taken at its word         wrap/refused     -
  */
-#include "heap.h"
-#include "lane.h"
+#include "heap/heap.h"
+#include "front/lane.h"
+#include "front/large.h"
 #include "meet.h"
-#include "os.h"
-#include "thread.h"
+#include "os/os.h"
+#include "heap/thread.h"
+#include "range/slots.h"
 
 TestSuite(meet, .timeout = 120);
 

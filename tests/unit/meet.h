@@ -17,7 +17,7 @@
 #include <semaphore.h>
 #include <sys/syscall.h>
 
-#include "lock.h"
+#include "os/lock.h"
 #include "unit.h"
 
 static sem_t meet_there, meet_on;

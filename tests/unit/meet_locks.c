@@ -6,13 +6,18 @@
  * without the lock end at a HAK_HELD; some have none, or do not need to get
  * there. meet.c has what goes wrong between two locks, or without any.
  */
-#include "ace.h"
-#include "heap.h"
-#include "huge.h"
+#include "ace/ace.h"
+#include "heap/heap.h"
+#include "huge/huge.h"
 #include "meet.h"
-#include "supers.h"
-#include "system.h"
-#include "thread.h"
+#include "range/supers.h"
+#include "system/system.h"
+#include "heap/thread.h"
+#include "range/purge.h"
+#include "range/rooms.h"
+#include "range/slabs.h"
+#include "range/slots.h"
+#include "range/superslabs.h"
 
 TestSuite(meet_locks, .timeout = 60);
 

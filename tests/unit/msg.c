@@ -1,7 +1,7 @@
 /*
  * msg.c - tests of the one-line messages.
  */
-#include "msg.h"
+#include "base/msg.h"
 
 #include <sys/socket.h>
 #include <sys/time.h>

@@ -1,7 +1,7 @@
 /*
  * options.c - tests of the settings: every kind of right and wild value.
  */
-#include "options.h"
+#include "settings/options.h"
 
 #include "unit.h"
 
@@ -247,7 +247,7 @@ Test(options, the_bounds_of_a_word_are_its_words)
 {
     static const struct hak_option_row rows[] = {
 #define HAK_OPTION HAK_OPTION_ROW
-#include "options.def"
+#include "settings/options.def"
 #undef HAK_OPTION
     };
 

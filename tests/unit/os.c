@@ -1,7 +1,7 @@
 /*
- * os.c - tests of the operating system layer (core/os_linux.c).
+ * os.c - tests of the operating system layer (core/os/os_linux.c).
  */
-#include "os.h"
+#include "os/os.h"
 
 #include "unit.h"
 

@@ -5,8 +5,9 @@
 #ifndef PAGES_CHECK_H
 #define PAGES_CHECK_H
 
-#include "pages.h"
-#include "supers.h"
+#include "range/pages.h"
+#include "range/slabs.h"
+#include "range/supers.h"
 #include "unit.h"
 
 /* The process's sum is that of its slabs; no other lanes may be in use. */

@@ -3,9 +3,11 @@
  * whatever the order of frees, and what other threads free. Misuse is in
  * pool_misuse.c.
  */
-#include "os.h"
+#include "os/os.h"
 #include "pool_check.h"
-#include "thread.h"
+#include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 #include "unit.h"
 
 TestSuite(pool, .timeout = 120);

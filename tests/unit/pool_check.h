@@ -1,5 +1,5 @@
 /*
- * pool_check.h - walks a Pool state and verifies what core/pool.h promises.
+ * pool_check.h - walks a Pool state and verifies what core/pool/pool.h promises.
  *
  * Call it from the thread that uses the pool while nobody frees its blocks.
  * The first broken promise ends the process with a line naming it.
@@ -7,8 +7,10 @@
 #ifndef POOL_CHECK_H
 #define POOL_CHECK_H
 
-#include "heap.h"
-#include "pool.h"
+#include "heap/heap.h"
+#include "pool/pool.h"
+#include "range/slabs.h"
+#include "range/slots.h"
 #include "unit.h"
 
 /* What the spans come to. */

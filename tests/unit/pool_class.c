@@ -2,7 +2,7 @@
  * pool_class.c - tests of the Pool lane's size classes: every entry of the
  * table worked out again, every size, every place in a span.
  */
-#include "pool_class.h"
+#include "pool/pool_class.h"
 #include "unit.h"
 
 /* Block sizes: 1152 .. 2048 by 128, to 4096 by 256 and so on, up to 52 KB. */

@@ -3,9 +3,9 @@
  * line that names it, whichever function and thread it is given to.
  */
 #include "block.h"
-#include "lane.h"
+#include "front/lane.h"
 #include "pool_check.h"
-#include "thread.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(pool_misuse, .timeout = 120);

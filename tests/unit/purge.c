@@ -3,9 +3,9 @@
  */
 #include <sys/syscall.h>
 
-#include "options.h"
-#include "os.h"
-#include "purge.h"
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/purge.h"
 #include "range_check.h"
 #include "unit.h"
 

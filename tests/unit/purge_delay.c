@@ -6,7 +6,7 @@
  */
 #include <time.h>
 
-#include "lane.h"
+#include "front/lane.h"
 #include "unit.h"
 
 TestSuite(purge_delay, .timeout = 300);

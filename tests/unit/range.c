@@ -1,12 +1,13 @@
 /*
  * range.c - tests of the range: the window, ownership, tags, heap slots.
  */
-#include "range.h"
+#include "range/range.h"
 
-#include "options.h"
-#include "os.h"
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/slots.h"
 #include "range_check.h"
-#include "system.h"
+#include "system/system.h"
 #include "unit.h"
 
 TestSuite(range, .timeout = 120);

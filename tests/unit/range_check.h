@@ -6,7 +6,8 @@
 #define RANGE_CHECK_H
 
 #include "range_walk.h"
-#include "supers.h"
+#include "range/slabs.h"
+#include "range/supers.h"
 #include "unit.h"
 
 /* ---- slabs by their place ------------------------------------------------ */

@@ -2,8 +2,9 @@
  * range_none.c - tests of the range where there is less of it than was wished,
  * none at all, or no slab left.
  */
-#include "options.h"
-#include "os.h"
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/slabs.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -1,11 +1,13 @@
 /*
- * range_walk.h - a walk over all superslabs that verifies what core/supers.h
+ * range_walk.h - a walk over all superslabs that verifies what core/range/supers.h
  * promises. The first broken promise ends the process with a line naming it.
  */
 #ifndef RANGE_WALK_H
 #define RANGE_WALK_H
 
-#include "supers.h"
+#include "range/slabs.h"
+#include "range/supers.h"
+#include "range/superslabs.h"
 #include "unit.h"
 
 /* The first superslab that can be taken: before it are the tags. */

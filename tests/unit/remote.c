@@ -2,8 +2,9 @@
  * remote.c - tests of frees by other threads: outboxes, batches, inboxes,
  * producers and consumers.
  */
-#include "heap.h"
-#include "thread.h"
+#include "heap/heap.h"
+#include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

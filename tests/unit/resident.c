@@ -2,8 +2,9 @@
  * resident.c - tests of hak_heap_resident: what was touched of a heap's own
  * blocks, in every lane, and no other heap's.
  */
-#include "lane.h"
-#include "os.h"
+#include "heap/heap.h"
+#include "front/lane.h"
+#include "os/os.h"
 #include "unit.h"
 
 TestSuite(resident, .timeout = 60);

@@ -2,12 +2,12 @@
  * seal.c - tests of the fork seal: nothing is allocated from sealed slabs, a
  * free writes to none of their pages, and what is wholly free comes back.
  */
-#include "heap.h"
-#include "options.h"
+#include "heap/heap.h"
+#include "settings/options.h"
 #include "pool_check.h"
-#include "thread.h"
+#include "heap/thread.h"
 #include "tiny_check.h"
-#include "tiny_slab.h"
+#include "tiny/tiny_slab.h"
 #include "unit.h"
 
 TestSuite(seal, .timeout = 120);

@@ -1,13 +1,15 @@
 /*
  * slots.c - heap slots: which are in use, what is kept of those that are not.
  */
-#include "range.h"
+#include "range/purge.h"
+#include "range/range.h"
+#include "range/slots.h"
 
 #include <hakmem.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
-#include "supers.h"
+#include "range/supers.h"
 #include "unit.h"
 
 TestSuite(slots, .timeout = 120);

@@ -1,10 +1,11 @@
 /*
  * stats.c - tests of the figures: struct and texts, and that they add up.
  */
+#include "api/stats.h"
 #include "block.h"
-#include "lane.h"
-#include "options.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "settings/options.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(stats, .timeout = 60);

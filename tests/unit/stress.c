@@ -2,9 +2,10 @@
  * stress.c - several threads on everything at once, contents checked: blocks
  * change hands, heaps come and go, threads end and start, memory is trimmed.
  */
-#include "heap.h"
+#include "heap/heap.h"
 #include "range_check.h"
-#include "thread.h"
+#include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

@@ -3,8 +3,9 @@
  * blocks change hands, heaps come and go, threads end and their heaps are
  * adopted, the program forks in the midst of it.
  */
-#include "lane.h"
-#include "thread.h"
+#include "front/lane.h"
+#include "heap/thread.h"
+#include "range/slots.h"
 #include "unit.h"
 
 TestSuite(stress_lanes, .timeout = 300);

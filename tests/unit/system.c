@@ -4,7 +4,7 @@
  * The source itself is compiled in, so that the table can be filled with any
  * pointers; the linker then leaves the library's copy out.
  */
-#include <system.c>
+#include <system/system.c>
 
 #include "unit.h"
 

@@ -2,13 +2,15 @@
  * thread.c - tests of thread heaps: first use, exit, adoption, late requests,
  * fork.
  */
-#include "thread.h"
+#include "heap/thread.h"
 
 #include <time.h>
 
-#include "lend.h"
-#include "options.h"
-#include "os.h"
+#include "heap/lend.h"
+#include "range/purge.h"
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

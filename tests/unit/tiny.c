@@ -1,19 +1,21 @@
 /*
  * tiny.c - tests of the Tiny lane's slow half: carve, refill, overflow and
- * flush, trim, open lists, slab states; the invariants of core/tiny.h after
+ * flush, trim, open lists, slab states; the invariants of core/tiny/tiny.h after
  * every kind of use.
  */
-#include "tiny.h"
+#include "tiny/tiny.h"
 
-#include "options.h"
-#include "os.h"
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 #include "tiny_check.h"
 #include "unit.h"
 
 TestSuite(tiny, .timeout = 120);
 
 /*
- * As in core/tiny.c: pushes between two looks while memory waits to go, and in
+ * As in core/tiny/tiny.c: pushes between two looks while memory waits to go, and in
  * a large heap.
  */
 enum { ALERT_PUSHES = 32, LARGE_PUSHES = 512, QUIET_PUSHES = 8 };

@@ -1,5 +1,5 @@
 /*
- * tiny_check.h - walks a Tiny state and verifies what core/tiny.h promises.
+ * tiny_check.h - walks a Tiny state and verifies what core/tiny/tiny.h promises.
  *
  * Used by the tests that work on a heap's lists. Call it from the thread that
  * uses the heap while nobody sends it blocks. The first broken promise ends
@@ -9,10 +9,11 @@
 #define TINY_CHECK_H
 
 #include "unit.h"
-#include "pages.h"
-#include "pool_class.h"
-#include "supers.h"
-#include "tiny.h"
+#include "range/pages.h"
+#include "pool/pool_class.h"
+#include "range/slots.h"
+#include "range/supers.h"
+#include "tiny/tiny.h"
 
 /* A bit for every 8 bytes of every slab: block seen in some list. */
 struct tiny_marks {

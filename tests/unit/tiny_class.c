@@ -1,7 +1,7 @@
 /*
  * tiny_class.c - tests of the size classes: every size, offset and band.
  */
-#include "tiny_class.h"
+#include "tiny/tiny_class.h"
 
 #include "unit.h"
 

@@ -2,9 +2,9 @@
  * tiny_packed.c - tests of heaps that start packed: the starter slab's runs,
  * what is flushed of it, frees by others, misuse, the end.
  */
-#include "tiny.h"
+#include "tiny/tiny.h"
 
-#include "heap.h"
+#include "heap/heap.h"
 #include "pages_check.h"
 #include "unit.h"
 

@@ -2,11 +2,13 @@
  * tiny_pages.c - tests of pages of partly used slabs that go back, and of the
  * blocks of such pages, which come again.
  */
-#include "heap.h"
-#include "os.h"
+#include "heap/heap.h"
+#include "os/os.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 #include "pages_check.h"
 #include "tiny_check.h"
-#include "tiny_slab.h"
+#include "tiny/tiny_slab.h"
 #include "unit.h"
 
 TestSuite(tiny_pages, .timeout = 120);

@@ -28,8 +28,8 @@
 #include <criterion/criterion.h>
 #include <hakmem.h>
 
-#include "hard.h"
-#include "range.h"
+#include "guard/hard.h"
+#include "range/range.h"
 
 /* Some tests use only part of this. */
 #define UNIT __attribute__((unused)) static inline

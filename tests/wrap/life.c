@@ -267,7 +267,7 @@ EVERY_DAY(ls, "ls", "-lR", "core", "tests")
 EVERY_DAY(sh, "sh", "-c", "for i in 1 2 3; do echo $((i * i)); done | sort -r")
 EVERY_DAY(bash, "bash", "-c",
           "a=(); for i in {1..2000}; do a+=(\"$i$i\"); done; "
-          "printf '%s\\n' \"${a[@]}\" | sort -n | tail -n 3; wc -c core/*.c")
+          "printf '%s\\n' \"${a[@]}\" | sort -n | tail -n 3; wc -c core/*/*.c")
 EVERY_DAY(python, "python3", "-c",
           "import json, re, threading\n"
           "def work(n):\n"
@@ -278,6 +278,6 @@ EVERY_DAY(python, "python3", "-c",
           "[t.start() for t in threads]; [t.join() for t in threads]\n"
           "print(sorted(out.items()), len(re.sub('a', 'bb', 'xa' * 99999)))\n")
 EVERY_DAY(gcc, "gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Iinclude",
-          "-Icore", "-S", "-o", "-", "core/tiny.c")
+          "-Icore", "-S", "-o", "-", "core/tiny/tiny.c")
 EVERY_DAY(awk_and_sed, "sh", "-c",
-          "sed 's/a/b/g' core/*.c | awk '{n += length($0)} END {print n}'")
+          "sed 's/a/b/g' core/*/*.c | awk '{n += length($0)} END {print n}'")

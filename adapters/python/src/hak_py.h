@@ -49,7 +49,7 @@
 
 #include <hakmem.h>
 
-#include "lane.h"
+#include "embed.h"
 
 /* In the order of PyMemAllocatorDomain. */
 enum hak_py_domains { HAK_PY_RAW, HAK_PY_MEM, HAK_PY_OBJ, HAK_PY_DOMAINS };

@@ -32,8 +32,6 @@
 #include <unistd.h>
 
 #include "hak_py.h"
-#include "lock.h"
-#include "options.h"
 
 /*
  * make check-python-loans sets it: the heap is borrowed all the time and its bins

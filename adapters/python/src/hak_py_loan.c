@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "hak_py.h"
-#include "lock.h"
 
 static void mend(void);
 

@@ -10,9 +10,6 @@
 
 #include "hak_py.h"
 
-#include "lock.h"
-#include "msg.h"
-
 PyMODINIT_FUNC PyInit__hakmem(void);
 
 #ifdef Py_GIL_DISABLED

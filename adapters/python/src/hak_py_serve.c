@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "hak_py.h"
-#include "hot.h"
 
 char hak_py_none[HAK_PAGE] __attribute__((aligned(64)));
 char hak_py_threads[HAK_PAGE] __attribute__((aligned(64)));

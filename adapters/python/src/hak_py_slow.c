@@ -12,8 +12,6 @@
 #include <time.h>
 
 #include "hak_py.h"
-#include "hot.h"
-#include "relief.h"
 
 /* How many refills of the GIL's heap pass between two samples for the peak. */
 #define SAMPLE_EVERY 64

@@ -7,8 +7,6 @@
  * there is more room again.
  */
 #include "hak_py.h"
-#include "hot.h"
-#include "relief.h"
 
 #define SHARE 32 /* of the limit */
 #define LEAST (64 * HAK_KIB)

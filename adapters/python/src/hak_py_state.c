@@ -5,9 +5,6 @@
  * hak_py_module.c.
  */
 #include "hak_py.h"
-#include "background.h"
-#include "options.h"
-#include "thread.h"
 
 #define DOMAIN(index) [index] = {.hot = (void *)hak_py_none, .which = (index)}
 
@@ -58,7 +55,7 @@ static const struct line own_lines[] = {
 #include "../hak_py_options.def"
 };
 static const struct line core_lines[] = {
-#include "options.def"
+#include "settings/options.def"
 };
 #undef HAK_OPTION
 

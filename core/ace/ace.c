@@ -1,0 +1,492 @@
+/*
+ * ace.c - the ACE lane: runs, memory on its way back, forks.
+ */
+#include "ace/ace_holes.h"
+
+#include "os/os.h"
+#include "range/purge.h"
+
+/*
+ * Holes of PURGE_LEAST pages or more are purged after the delay, smaller ones
+ * LONG_WAIT times later: a call to the system costs as much for one page as for
+ * many.
+ */
+#define PURGE_LEAST (256 * HAK_KIB / HAK_PAGE)
+#define LONG_WAIT 8
+
+/* ---- runs --------------------------------------------------------------------- */
+
+static void describe(uint32_t page, struct hak_ace_run *run)
+{
+    run->bytes = hak_ace_length(page) * HAK_PAGE;
+    run->owner = hak_ace_super(page)->owner[hak_ace_at(page) / 8];
+}
+
+static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
+                          bool *zero)
+{
+    uint32_t hole, page, end;
+    enum hak_os_claim claim;
+
+    while ((hole = hak_ace_find_hole(pages + align - 1)) != 0) {
+        page = (hole + align - 1) & ~(align - 1);
+        claim = hak_ace_claim(page, pages);
+        if (claim == HAK_OS_REFUSED) {
+            return NULL;
+        }
+        if (claim == HAK_OS_TAKEN) {
+            hak_ace_bury(hole);
+            continue;
+        }
+        if (!hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(page, pages))) {
+            return NULL;
+        }
+        end = hole + hak_ace_hole(hole)->pages;
+        *zero = hak_ace_cut(hole, page, pages, owner);
+        if (page > hole) {
+            hak_ace_shed(hole);
+        }
+        if (page + pages < end) {
+            hak_ace_shed(page + pages);
+        }
+        hak_ace.figures.allocs++;
+        hak_ace_count(pages);
+        return hak_ace_address(page);
+    }
+    return NULL;
+}
+
+void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
+{
+    void *p;
+
+    hak_lock_take(&hak_ace.lock);
+    p = alloc_locked((uint32_t)hak_max(pages, HAK_ACE_LEAST),
+                     (uint32_t)(align / HAK_PAGE), owner, zero);
+    hak_lock_drop(&hak_ace.lock);
+    return p;
+}
+
+/* Gives a hole's pages back; the bytes that may have been resident. */
+static size_t purge_hole(uint32_t page)
+{
+    struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t pages = hak_ace_hole(page)->pages;
+    uint32_t at = hak_ace_at(page);
+
+    HAK_HELD(&hak_ace.lock);
+    if (hak_ace_any_gone(page, pages)) {
+        return hak_ace_unmap(page, pages);
+    }
+    if (!hak_bits_any(super->dirty, at, pages) ||
+        !hak_os_purge(hak_ace_address(page), pages * HAK_PAGE)) {
+        return 0;
+    }
+    hak_ace_clean(page, pages);
+    return pages * HAK_PAGE;
+}
+
+/*
+ * The same for the hole that `page`, which was freed, lies in; if there is
+ * still one: its superslab may have been given back.
+ */
+static void purge_around(uint32_t page)
+{
+    uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
+    uint32_t at = hak_ace_at(page);
+
+    if (hak_range_tag((size_t)slab << HAK_SLAB_SHIFT) ==
+        HAK_TAG_SHARED(HAK_TAG_ACE)) {
+        page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
+        hak_range_purged(purge_hole(page));
+    }
+}
+
+static void free_locked(uint32_t page)
+{
+    uint32_t pages = hak_ace_length(page);
+    uint32_t now = hak_os_tick();
+
+    hak_range_ask_limit(now);
+    hak_ace.figures.frees++;
+    hak_ace_count(-(int64_t)pages);
+    hak_ace_join(page, pages, now);
+    if (pages >= PURGE_LEAST && hak_pressure_near()) {
+        purge_around(page);
+    }
+    hak_ace_want_tick(now);
+    hak_range_count_freed(pages * HAK_PAGE);
+}
+
+bool hak_ace_free(void *p, struct hak_ace_run *run)
+{
+    uint32_t page;
+
+    hak_lock_take(&hak_ace.lock);
+    page = hak_ace_run_at(p);
+    if (page != 0) {
+        describe(page, run);
+        free_locked(page);
+    }
+    hak_lock_drop(&hak_ace.lock);
+    return page != 0;
+}
+
+void hak_ace_empty(void *p)
+{
+    uint32_t page;
+
+    hak_lock_take(&hak_ace.lock);
+    page = hak_ace_run_at(p);
+    HAK_HELD(&hak_ace.lock);
+    if (page != 0) {
+        /* It stays dirty: its heap's cache may give it to the next user. */
+        (void)hak_os_purge(p, hak_ace_length(page) * HAK_PAGE);
+    }
+    hak_lock_drop(&hak_ace.lock);
+}
+
+bool hak_ace_find(const void *p, struct hak_ace_run *run)
+{
+    uint32_t page = hak_ace_run_at(p);
+
+    if (page != 0) {
+        describe(page, run);
+    }
+    return page != 0;
+}
+
+bool hak_ace_around(const void *p, struct hak_ace_run *run)
+{
+    uint32_t page = (uint32_t)(hak_range_offset(p) / HAK_PAGE);
+    uint32_t at = hak_ace_at(page);
+    bool in_run;
+
+    hak_lock_take(&hak_ace.lock);
+    page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
+    in_run = !hak_ace_is_hole(page) && !hak_ace_is_cached(page);
+    if (in_run) {
+        describe(page, run);
+    }
+    hak_lock_drop(&hak_ace.lock);
+    return in_run;
+}
+
+/* Cuts the tail of a run off. */
+static void shrink(uint32_t page, uint32_t old, uint32_t pages)
+{
+    uint32_t now = hak_os_tick();
+
+    hak_bits_set(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1,
+                 true);
+    hak_ace_join(page + pages, old - pages, now);
+    hak_ace_want_tick(now);
+}
+
+/* Takes what is missing from the hole behind a run. */
+static bool grow(uint32_t page, uint32_t old, uint32_t pages)
+{
+    struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t hole = page + old;
+    uint32_t room, stamp;
+
+    if (hak_ace_at(page) + pages > HAK_ACE_PAGES || !hak_ace_is_hole(hole)) {
+        return false;
+    }
+    room = old + hak_ace_hole(hole)->pages;
+    stamp = hak_ace_hole(hole)->stamp;
+    if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED ||
+        !hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(hole, pages - old))) {
+        return false;
+    }
+    hak_ace_hole_drop(hole);
+    hak_bits_set(super->starts, hak_ace_at(hole), 1, false);
+    hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
+    if (room > pages) {
+        hak_ace_hole_add(page + pages, room - pages, stamp);
+    }
+    return true;
+}
+
+static bool resize_locked(uint32_t page, uint32_t pages)
+{
+    uint32_t old = hak_ace_length(page);
+
+    if (pages < old) {
+        shrink(page, old, pages);
+    } else if (pages > old && !grow(page, old, pages)) {
+        return false;
+    }
+    hak_ace_super(page)->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
+    hak_ace_count((int64_t)pages - old);
+    return true;
+}
+
+bool hak_ace_resize(void *p, size_t pages)
+{
+    uint32_t page;
+    bool done;
+
+    hak_lock_take(&hak_ace.lock);
+    page = hak_ace_run_at(p);
+    done = page != 0 &&
+           resize_locked(page, (uint32_t)hak_max(pages, HAK_ACE_LEAST));
+    hak_lock_drop(&hak_ace.lock);
+    return done;
+}
+
+/*
+ * Where the next run or hole begins after `page`, which may have been freed and
+ * have joined holes; behind the superslab if that was given back.
+ */
+static uint32_t after(uint32_t page)
+{
+    uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
+
+    return HAK_TAG_CLASS(hak_range_tag((size_t)slab << HAK_SLAB_SHIFT)) ==
+                   HAK_TAG_ACE
+               ? page + hak_ace_length(page)
+               : page + (uint32_t)HAK_ACE_PAGES;
+}
+
+void hak_ace_free_owner(uint32_t owner)
+{
+    hak_lock_take(&hak_ace.lock);
+    for (uint32_t super = 0; super < hak_ace.top; super++) {
+        uint32_t first = super * (uint32_t)HAK_SUPER_SLABS;
+        uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
+        uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
+
+        while (HAK_TAG_CLASS(hak_range_tag((size_t)first << HAK_SLAB_SHIFT)) ==
+                   HAK_TAG_ACE &&
+               page < end) {
+            if (!hak_ace_is_hole(page) &&
+                hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
+                free_locked(page);
+            }
+            page = after(page);
+        }
+    }
+    hak_lock_drop(&hak_ace.lock);
+}
+
+/* The first run of the owner's in a superslab of ACE's that begins above `at`;
+ * 0: there is none. */
+static uint32_t next_in(uint32_t super, uint32_t owner, const char *at)
+{
+    uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
+    uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
+
+    HAK_HELD(&hak_ace.lock);
+    for (; page < end; page += hak_ace_length(page)) {
+        if (!hak_ace_is_hole(page) && hak_ace_address(page) > at &&
+            hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
+            return page;
+        }
+    }
+    return 0;
+}
+
+char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes)
+{
+    uint32_t super = at != NULL ? hak_range_number(at) / HAK_SUPER_SLABS : 0;
+    uint32_t page = 0;
+
+    hak_lock_take(&hak_ace.lock);
+    for (; super < hak_ace.top && page == 0; super++) {
+        uint32_t tag = hak_range_tag((size_t)super << HAK_SUPER_SHIFT);
+
+        page =
+            HAK_TAG_CLASS(tag) == HAK_TAG_ACE ? next_in(super, owner, at) : 0;
+    }
+    *bytes = page != 0 ? hak_ace_length(page) * HAK_PAGE : 0;
+    hak_lock_drop(&hak_ace.lock);
+    return page != 0 ? hak_ace_address(page) : NULL;
+}
+
+/* ---- memory back ----------------------------------------------------------------- */
+
+/* When a hole may go; *next becomes the earliest such time to come. */
+static bool hole_old(const struct hak_hole *hole, uint32_t now, uint32_t *next)
+{
+    uint32_t wait =
+        hak_ace_delay() * (hole->pages >= PURGE_LEAST ? 1 : LONG_WAIT);
+    uint32_t at = hak_some_time(hole->stamp + wait);
+
+    if (hak_tick_reached(now, at)) {
+        return true;
+    }
+    if (*next == 0 || hak_tick_reached(*next, at)) {
+        *next = at;
+    }
+    return false;
+}
+
+/* Purges the holes below `page` that are old, or all of them (`next` NULL). */
+static size_t purge_tree(uint32_t page, uint32_t now, uint32_t *next)
+{
+    size_t bytes = 0;
+
+    while (page != 0) {
+        struct hak_hole *hole = hak_ace_hole(page);
+
+        bytes += purge_tree(hole->left, now, next);
+        if (hak_bits_any(hak_ace_super(page)->dirty, hak_ace_at(page),
+                         hole->pages) &&
+            (next == NULL || hole_old(hole, now, next))) {
+            bytes += purge_hole(page);
+        }
+        page = hole->right;
+    }
+    return bytes;
+}
+
+static size_t purge_all(uint32_t now, uint32_t *next)
+{
+    size_t bytes = 0;
+
+    HAK_HELD(&hak_ace.lock);
+    for (uint32_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
+        bytes += purge_tree(hak_ace.holes.roots[pages], now, next);
+    }
+    hak_range_purged(bytes);
+    return bytes;
+}
+
+void hak_ace_tick(uint32_t now)
+{
+    uint32_t due = atomic_load_explicit(&hak_ace_due, memory_order_relaxed);
+    uint32_t next = 0;
+
+    if (due == 0 || !hak_tick_reached(now, due)) {
+        return;
+    }
+    hak_lock_take(&hak_ace.lock);
+    purge_all(now, &next);
+    atomic_store_explicit(&hak_ace_due, next, memory_order_relaxed);
+    hak_lock_drop(&hak_ace.lock);
+}
+
+size_t hak_ace_trim(void)
+{
+    size_t bytes;
+
+    hak_lock_take(&hak_ace.lock);
+    bytes = purge_all(0, NULL);
+    while (hak_ace.spares > 0 &&
+           hak_ace_super_give(hak_hole_best(&hak_ace.holes, HAK_ACE_PAGES))) {
+    }
+    atomic_store_explicit(&hak_ace_due, 0, memory_order_relaxed);
+    hak_lock_drop(&hak_ace.lock);
+    return bytes;
+}
+
+size_t hak_ace_due_bytes(void)
+{
+    size_t dirty, runs;
+
+    hak_lock_take(&hak_ace.lock);
+    dirty = atomic_load(HAK_ACE_CHARGED);
+    runs = (size_t)hak_ace.figures.live_bytes; /* dirty throughout */
+    hak_lock_drop(&hak_ace.lock);
+    return dirty - hak_min(dirty, runs);
+}
+
+/* ---- figures and fork -------------------------------------------------------------- */
+
+void hak_ace_figures(struct hak_lane_figures *out)
+{
+    hak_lock_take(&hak_ace.lock);
+    HAK_POINT("ace");
+    *out = hak_ace.figures;
+    hak_lock_drop(&hak_ace.lock);
+}
+
+bool hak_ace_forked(void)
+{
+    return hak_lock_settle(&hak_ace.lock);
+}
+
+/*
+ * What a ghost has left of a superslab is what its maps say, so the writes to
+ * them have an order: a bit of `holes` is set last and cleared first. What the
+ * ghost was at looks like runs, which are lost: a run being made or freed, a
+ * hole being cut, joined or given back, the tail of a run that is cut off. Not
+ * a page of them is known to be zero. Two things are not as they should be: a
+ * piece may be too short for a run, then it is nobody's, and two holes may be
+ * neighbours.
+ */
+static bool mend_piece(uint32_t page, uint32_t pages)
+{
+    struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t at = hak_ace_at(page);
+
+    if (hak_ace_is_hole(page)) {
+        return true;
+    }
+    hak_bits_set(super->dirty, at, pages, true);
+    if (pages < HAK_ACE_LEAST) {
+        hak_bits_set(super->holes, at, 1, true);
+        return true;
+    }
+    super->pages[at / 8] = (uint16_t)pages;
+    hak_ace.figures.live_bytes += pages * HAK_PAGE;
+    return false;
+}
+
+/* The runs and holes of the superslab that begins with `page`. */
+static void mend_super(uint32_t page, uint32_t now)
+{
+    struct hak_ace_super *super = hak_ace_super(page);
+    uint32_t hole = 0; /* where the hole before `page` begins */
+    uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
+
+    while (page < end) {
+        uint32_t pages = hak_ace_length(page);
+
+        if (!mend_piece(page, pages)) {
+            if (hole != 0) {
+                hak_ace_hole_add(hole, page - hole, now);
+            }
+            hole = 0;
+        } else if (hole == 0) {
+            hole = page;
+        } else {
+            hak_bits_set(super->holes, hak_ace_at(page), 1, false);
+            hak_lock_step();
+            hak_bits_set(super->starts, hak_ace_at(page), 1, false);
+        }
+        page += pages;
+    }
+    if (hole != 0) {
+        hak_ace_hole_add(hole, end - hole, now);
+    }
+}
+
+/* A ghost held the lock: all but the maps and the owners is made anew. */
+void hak_ace_mend(void)
+{
+    uint32_t now = hak_os_tick();
+
+    hak_ace.holes = (struct hak_holes){{0}, {0}};
+    hak_ace.spares = 0;
+    hak_ace.figures.live_bytes = 0;
+    atomic_store(HAK_ACE_CHARGED, 0);
+    for (uint32_t super = 0; super < hak_ace.top; super++) {
+        uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
+
+        if (hak_range_tag((size_t)super << HAK_SUPER_SHIFT) !=
+            HAK_TAG_SHARED(HAK_TAG_ACE)) {
+            continue;
+        }
+        if (hak_bits_get(hak_ace_super(page)->starts, 0)) {
+            mend_super(page, now);
+            atomic_fetch_add(HAK_ACE_CHARGED,
+                             HAK_SUPER_SIZE -
+                                 hak_ace_fresh(page, HAK_ACE_PAGES));
+        } else { /* it was only just taken, and is lost */
+            hak_ace_set_tags(super, 0);
+        }
+    }
+    hak_ace_want_tick(now);
+}

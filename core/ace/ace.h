@@ -1,0 +1,148 @@
+/*
+ * ace.h - the ACE lane: requests above 52 KB and below 2 MB.
+ *
+ * Runs of pages inside superslabs, cut to the page, that split and
+ * coalesce: less than a page of a run is waste. A free run is a hole. A
+ * request takes the smallest hole that fits, of several the one with the
+ * lowest address; a freed run joins the holes on both sides. All threads and
+ * heaps share the lane under one lock: work of these sizes dwarfs it.
+ *
+ * What is known of a superslab lies over its descriptors:
+ *   - starts has a bit for each page where a run or a hole begins (page 0 has
+ *     it always), holes for each page where a hole begins; a run or hole ends
+ *     where the next begins;
+ *   - no two holes are neighbours, and a run has at least HAK_ACE_LEAST
+ *     pages, so two runs (or two holes) begin more than 8 pages apart and
+ *     start / 8 is a place of its own for what is kept about each;
+ *   - dirty has a bit for each page that may have contents, gone for each that
+ *     is not mapped (ace_gone.c).
+ * The holes of all superslabs are in treaps by address, one for each length.
+ *
+ * In front of it every heap has a cache of runs it has freed, a place for each
+ * length modulo HAK_ACE_CACHE: a program that frees and allocates blocks of
+ * one size takes no lock. A run in a cache is in use as far as the lane knows.
+ */
+#ifndef HAK_ACE_H
+#define HAK_ACE_H
+
+#include "range/allowance.h"
+#include "base/base.h"
+#include "guard/hard.h"
+#include "range/range.h"
+
+#define HAK_ACE_LEAST 14 /* pages: 52 KB and more */
+#define HAK_ACE_PAGES (HAK_SUPER_SIZE / HAK_PAGE)
+
+/*
+ * `pages` pages (HAK_ACE_LEAST to HAK_ACE_PAGES) aligned to `align` bytes (a
+ * power of two, a page to a superslab) for the heap with this id, HAK_ID_SHARED
+ * for threads. *zero: their contents are zero. NULL: out of memory.
+ */
+void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero);
+
+#define HAK_ACE_CACHE 16
+#define HAK_ACE_CACHE_BYTES (4 * HAK_MIB) /* at most, together */
+
+/* One thread at a time uses it. */
+struct hak_ace_cache {
+    void *run[HAK_ACE_CACHE];
+    uint32_t pages[HAK_ACE_CACHE]; /* 0: no run */
+    uint32_t held;                 /* pages in all */
+    uint32_t idle_at;              /* when it is next emptied; 0: not known */
+    uint64_t takes;                /* runs given out, ever */
+    struct hak_allowance *allow;   /* the heap's */
+    uint32_t may_hold;             /* pages, as it was last worked out */
+    uint32_t puts;                 /* until it is worked out anew */
+};
+
+/* Hardened build: notes that a run goes into a cache or leaves it. */
+void hak_ace_note(const void *run, bool in);
+
+/* A run of the cache, or NULL. */
+HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
+{
+    uint32_t i = pages % HAK_ACE_CACHE;
+
+    if (cache->pages[i] != pages) {
+        return NULL;
+    }
+    cache->pages[i] = 0;
+    cache->held -= pages;
+    cache->takes++;
+    if (HAK_HARD) {
+        hak_ace_note(cache->run[i], false);
+    }
+    return cache->run[i];
+}
+
+/*
+ * Puts p, a run of the heap that `owner` names, into the cache; what was in
+ * its place is freed. Its bytes, or 0: it is no such run, or too long for the
+ * cache, and was not put there.
+ */
+size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner);
+
+/* The same if all that the heap keeps is too much. */
+void hak_ace_cache_shed(struct hak_ace_cache *cache);
+
+/* Frees the runs in the cache. */
+void hak_ace_cache_empty(struct hak_ace_cache *cache);
+
+/* The same, when a while has passed since the last time. */
+void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now);
+
+/* The run that begins at p, an address in a superslab of ACE's. */
+struct hak_ace_run {
+    size_t bytes;
+    uint32_t owner;
+};
+
+/* Frees p and tells what it was. False: no run begins there. */
+bool hak_ace_free(void *p, struct hak_ace_run *run);
+
+/* Tells about p, a run that the caller has. False: no run begins there. */
+bool hak_ace_find(const void *p, struct hak_ace_run *run);
+
+/* Tells about the run that p lies in. False: p lies in a hole. */
+bool hak_ace_around(const void *p, struct hak_ace_run *run);
+
+/*
+ * Gives the pages of the run p back, which stays in use; its contents are
+ * gone. For a run that is about to be freed and was so large that its hole
+ * would be a waste.
+ */
+void hak_ace_empty(void *p);
+
+/* Makes the run p `pages` long where it is. False: there is no room. */
+bool hak_ace_resize(void *p, size_t pages);
+
+/* Frees every run of a heap. */
+void hak_ace_free_owner(uint32_t owner);
+
+/*
+ * The first run of a heap that begins above the address `at`, and its length;
+ * NULL: there is none. By the time the caller looks it may have been freed.
+ */
+char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes);
+
+/* The time when holes have been idle for long enough, see hak_range_due. */
+extern HAK_HIDDEN _Atomic(uint32_t) hak_ace_due;
+
+/* Gives back what has been idle for HAKMEM_PURGE_DELAY. */
+void hak_ace_tick(uint32_t now);
+
+/* Gives back every hole's pages, the holes that fill a superslab included. */
+size_t hak_ace_trim(void);
+
+/* Bytes of holes that may have contents: what is still to go back. */
+size_t hak_ace_due_bytes(void);
+
+void hak_ace_figures(struct hak_lane_figures *figures);
+
+/* In a forked child: see hak_lock_settle. */
+bool hak_ace_forked(void);
+
+/* There: a cache as a ghost has left it, at any instruction. */
+void hak_ace_cache_mend(struct hak_ace_cache *cache);
+
+#endif /* HAK_ACE_H */

@@ -1,0 +1,93 @@
+/*
+ * ace_tree.c - the treaps of ACE's holes.
+ */
+#include "ace/ace_tree.h"
+
+/*
+ * A hash that is a permutation, so no two pages have the same. One odd factor
+ * alone will not do: holes at equal distances, which programs do leave, then
+ * have priorities that rise and fall with their addresses, and the treap
+ * becomes a list.
+ */
+static uint32_t priority(uint32_t page)
+{
+    page *= UINT32_C(0x9e3779b1);
+    page = (page ^ page >> 16) * UINT32_C(0x85ebca6b);
+    return page ^ page >> 15;
+}
+
+void hak_hole_insert(struct hak_holes *holes, uint32_t page)
+{
+    uint32_t pages = hak_ace_hole(page)->pages;
+    uint32_t *link = &holes->roots[pages];
+    uint32_t *left = &hak_ace_hole(page)->left;
+    uint32_t *right = &hak_ace_hole(page)->right;
+    uint32_t rest;
+
+    holes->some[pages / 64] |= (uint64_t)1 << (pages % 64);
+    while (*link != 0 && priority(*link) > priority(page)) {
+        link = page < *link ? &hak_ace_hole(*link)->left
+                            : &hak_ace_hole(*link)->right;
+    }
+    /* What hangs here is split into what is less and what is not. */
+    rest = *link;
+    *link = page;
+    while (rest != 0) {
+        if (rest < page) {
+            *left = rest;
+            left = &hak_ace_hole(rest)->right;
+            rest = *left;
+        } else {
+            *right = rest;
+            right = &hak_ace_hole(rest)->left;
+            rest = *right;
+        }
+    }
+    *left = *right = 0;
+}
+
+void hak_hole_remove(struct hak_holes *holes, uint32_t page)
+{
+    uint32_t pages = hak_ace_hole(page)->pages;
+    uint32_t left = hak_ace_hole(page)->left;
+    uint32_t right = hak_ace_hole(page)->right;
+    uint32_t *link = &holes->roots[pages];
+
+    while (*link != page) {
+        link = page < *link ? &hak_ace_hole(*link)->left
+                            : &hak_ace_hole(*link)->right;
+    }
+    while (left != 0 && right != 0) {
+        if (priority(left) > priority(right)) {
+            *link = left;
+            link = &hak_ace_hole(left)->right;
+            left = *link;
+        } else {
+            *link = right;
+            link = &hak_ace_hole(right)->left;
+            right = *link;
+        }
+    }
+    *link = left != 0 ? left : right;
+    if (holes->roots[pages] == 0) {
+        holes->some[pages / 64] &= ~((uint64_t)1 << (pages % 64));
+    }
+}
+
+uint32_t hak_hole_best(const struct hak_holes *holes, uint32_t pages)
+{
+    uint64_t bits = holes->some[pages / 64] & (UINT64_MAX << (pages % 64));
+    uint32_t page;
+
+    for (pages /= 64; bits == 0;) {
+        if (++pages > HAK_ACE_WORDS) {
+            return 0;
+        }
+        bits = holes->some[pages];
+    }
+    page = holes->roots[pages * 64 + (uint32_t)__builtin_ctzll(bits)];
+    while (hak_ace_hole(page)->left != 0) {
+        page = hak_ace_hole(page)->left;
+    }
+    return page;
+}

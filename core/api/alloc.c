@@ -1,0 +1,214 @@
+/*
+ * alloc.c - hak_malloc, hak_free and their kin, on the thread's heap.
+ *
+ * The hot paths are in hot.h; what they leave goes to the *_slow functions,
+ * to the lanes, and behind them to the system allocator.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "api/inside.h"
+#include "api/stats.h"
+#include "upkeep/background.h"
+#include "front/hot.h"
+#include "base/msg.h"
+#include "front/behind.h"
+#include "os/os.h"
+#include "range/purge.h"
+#include "upkeep/relief.h"
+
+HAK_STATS_AT_END;
+
+static HAK_NOINLINE void *malloc_slow(size_t size);
+static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller);
+
+void *hak_malloc(size_t size)
+{
+    void *p = hak_hot_malloc(size);
+
+    return HAK_LIKELY(p != NULL) ? p : malloc_slow(size);
+}
+
+void hak_free(void *p)
+{
+    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+        free_slow(p, 0, "hak_free");
+    }
+}
+
+HAK_INSIDE(hak_inside_free, hak_free);
+
+void hak_free_sized(void *p, size_t size)
+{
+    if (HAK_UNLIKELY(!hak_hot_free(p, size))) {
+        free_slow(p, size, "hak_free_sized");
+    }
+}
+
+/* ---- behind them the system ------------------------------------------------- */
+
+/* What the lanes refused. */
+static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
+{
+    if (size > PTRDIFF_MAX ||
+        (hak_reason_is_short(reason) && hak_limit_refuses(size))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return hak_system_alloc(hak_max(alignment, 16), size, NULL, reason);
+}
+
+static HAK_NOINLINE void *malloc_slow(size_t size)
+{
+    enum hak_reason reason;
+    void *p = hak_hot_run(size);
+
+    if (HAK_LIKELY(p != NULL)) {
+        return p;
+    }
+    p = hak_lane_alloc(HAK_LANE_ALIGN, size, false, &reason);
+    return HAK_LIKELY(p != NULL) ? p
+                                 : from_system(HAK_LANE_ALIGN, size, reason);
+}
+
+/* The usable size of p; fatal if it is no block. */
+static size_t size_of(const void *p, const char *caller)
+{
+    struct hak_heap *owner;
+    size_t size;
+
+    if (hak_range_owns(p)) {
+        return hak_lane_usable(p, caller);
+    }
+    if (!hak_system_find(p, &owner, &size)) {
+        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    }
+    return size;
+}
+
+/* NULL, a larger block, another heap's, the system's, or none at all. */
+static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller)
+{
+    if (p == NULL || (asked == 0 && hak_hot_run_free(p))) {
+        return;
+    }
+    if (asked != 0 && asked > size_of(p, caller)) {
+        hak_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p, asked,
+                  size_of(p, caller));
+    }
+    if (hak_range_owns(p)) {
+        hak_lane_free(p, caller);
+    } else {
+        hak_lane_free_system(p, caller);
+    }
+}
+
+/* ---- the rest of the family --------------------------------------------------- */
+
+void *hak_calloc(size_t count, size_t size)
+{
+    enum hak_reason reason;
+    size_t bytes;
+    void *p;
+
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = hak_hot_malloc(bytes);
+    if (HAK_LIKELY(p != NULL)) {
+        return memset(p, 0, bytes);
+    }
+    p = hak_lane_alloc(HAK_LANE_ALIGN, bytes, true, &reason);
+    if (HAK_UNLIKELY(p == NULL)) {
+        p = from_system(HAK_LANE_ALIGN, bytes, reason);
+        p = p != NULL ? memset(p, 0, bytes) : NULL;
+    }
+    return p;
+}
+
+/* Resizes a block of the system's; its heap, if it has one, is told. */
+static void *resize_system(void *p, size_t size)
+{
+    struct hak_heap *owner = NULL;
+    size_t old = 0;
+    void *moved;
+
+    hak_system_find(p, &owner, &old);
+    moved = hak_system_resize(p, size);
+    if (moved != NULL && owner != NULL) {
+        atomic_fetch_add(&owner->other_bytes, size - old);
+    }
+    return moved;
+}
+
+/* What the lanes refused goes to the system, with its contents. */
+static void *move_to_system(void *p, size_t size, enum hak_reason reason)
+{
+    void *moved = from_system(HAK_LANE_ALIGN, size, reason);
+
+    if (moved != NULL) {
+        memcpy(moved, p, hak_min(size, hak_lane_usable(p, "hak_realloc")));
+        hak_inside_free(p);
+    }
+    return moved;
+}
+
+void *hak_realloc(void *p, size_t size)
+{
+    enum hak_reason reason;
+    void *moved;
+
+    if (p == NULL) {
+        return hak_malloc(size);
+    }
+    if (HAK_LIKELY(hak_range_owns(p))) {
+        moved = hak_lane_realloc(p, size, &reason, "hak_realloc");
+        return moved != NULL ? moved : move_to_system(p, size, reason);
+    }
+    size_of(p, "hak_realloc");
+    if (size > PTRDIFF_MAX) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return resize_system(p, size);
+}
+
+void *hak_aligned_alloc(size_t alignment, size_t size)
+{
+    enum hak_reason reason;
+    void *p;
+
+    if (!hak_is_pow2(alignment)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    p = hak_lane_alloc(alignment, size, false, &reason);
+    return p != NULL ? p : from_system(alignment, size, reason);
+}
+
+size_t hak_usable_size(const void *p)
+{
+    return p != NULL ? size_of(p, "hak_usable_size") : 0;
+}
+
+bool hak_owns(const void *p)
+{
+    return hak_range_owns(p);
+}
+
+size_t hak_trim(void)
+{
+    size_t bytes = hak_thread_trim();
+
+    if (hak_range.size != 0) {
+        bytes += hak_ace_trim();
+        bytes += hak_range_purge();
+    }
+    return bytes;
+}
+
+const char *hak_version(void)
+{
+    return HAK_VERSION_STRING;
+}

@@ -1,0 +1,448 @@
+/*
+ * heap_made.c - explicit heaps: their life, malloc, realloc and free.
+ *
+ * One thread at a time uses such a heap; what other threads freed of it comes
+ * in through the inbox. heap_limit.c keeps the account, sized.c has the functions
+ * that know or tell a size.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/heap_made.h"
+#include "api/inside.h"
+#include "api/stats.h"
+#include "upkeep/background.h"
+#include "heap/heap.h"
+#include "front/lane.h"
+#include "base/msg.h"
+#include "front/behind.h"
+#include "front/check.h"
+#include "front/large.h"
+#include "range/purge.h"
+#include "upkeep/look.h"
+#include "upkeep/relief.h"
+
+HAK_STATS_AT_END;
+
+hak_heap *hak_heap_new(const hak_heap_config *config)
+{
+    struct hak_heap *heap;
+
+    if (config != NULL && config->size != sizeof(*config)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    heap = hak_heap_create(HAK_HEAP_MADE);
+    if (heap == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (config != NULL) {
+        if (config->limit != 0) {
+            heap->limit = config->limit;
+        }
+        snprintf(heap->name, sizeof(heap->name), "%s",
+                 config->name != NULL ? config->name : "");
+    }
+    hak_made_settle(heap);
+    return heap;
+}
+
+void hak_heap_delete(hak_heap *heap)
+{
+    if (heap == NULL) {
+        return;
+    }
+    if (atomic_load(&heap->other_bytes) != 0) {
+        hak_large_free_owner(heap);
+        hak_system_free_owner(heap);
+    }
+    hak_heap_destroy(heap);
+    hak_background_mind();
+}
+
+/* From the system, for this heap. */
+static void *heap_made_system(struct hak_heap *heap, size_t alignment,
+                              size_t size, enum hak_reason reason)
+{
+    void *p = NULL;
+
+    if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (size <= PTRDIFF_MAX && hak_made_admit_slow(heap, size)) {
+        p = hak_system_alloc(alignment, size, heap, reason);
+    }
+    if (p == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    heap->fallback++;
+    atomic_fetch_add(&heap->other_bytes, size);
+    hak_made_settle(heap);
+    return p;
+}
+
+/*
+ * The account of p, a new block of a lane above Tiny for which `bytes` were
+ * admitted: what is aligned may be larger, and must fit as well.
+ */
+static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
+{
+    uint32_t owner;
+    size_t block = hak_large_find(p, &owner);
+
+    if (block > HAK_LANE_POOL_MAX) { /* large.c has charged it */
+        heap->whole_allocs++;
+        hak_made_settle(heap);
+        return p;
+    }
+    if (HAK_UNLIKELY(block > bytes && !hak_made_admit(heap, block))) {
+        hak_large_free(heap, p);
+        errno = ENOMEM;
+        return NULL;
+    }
+    heap->live += block;
+    return p;
+}
+
+/* From the lanes above Tiny, or the system; *zero: the contents are zero. */
+static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
+                                          size_t alignment, size_t size,
+                                          bool *zero)
+{
+    enum hak_reason reason = HAK_REASON_MEMORY;
+    size_t bytes = hak_large_bytes(size);
+    void *p;
+
+    if (HAK_UNLIKELY(!hak_made_admit(heap, bytes))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = hak_large_alloc(heap, alignment, size, zero, &reason);
+    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
+        p = hak_large_alloc(heap, alignment, size, zero, &reason);
+    }
+    if (HAK_UNLIKELY(p == NULL)) {
+        *zero = false;
+        return heap_made_system(heap, alignment, size, reason);
+    }
+    if (HAK_LIKELY(alignment == HAK_LANE_ALIGN && size <= HAK_LANE_POOL_MAX)) {
+        heap->live += bytes;
+        return p;
+    }
+    return heap_made_charge(heap, p, bytes);
+}
+
+/* A block of the class for `size` bytes or, if there is none, of the system. */
+HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
+                                size_t alignment, size_t size)
+{
+    void *p;
+
+    if (HAK_UNLIKELY(!hak_made_admit(heap, hak_tiny_size[class]))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = hak_tiny_alloc(&heap->tiny, class);
+    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
+        p = hak_tiny_alloc(&heap->tiny, class);
+    }
+    if (HAK_UNLIKELY(p == NULL)) {
+        return heap_made_system(heap, alignment, size, HAK_REASON_MEMORY);
+    }
+    heap->live += hak_tiny_size[class];
+    return p;
+}
+
+void *hak_heap_malloc(hak_heap *heap, size_t size)
+{
+    bool zero;
+
+    if (HAK_UNLIKELY(size > HAK_TINY_MAX_SIZE)) {
+        return heap_made_large(heap, HAK_LANE_ALIGN, size, &zero);
+    }
+    return heap_made_tiny(heap, hak_tiny_class_16[hak_tiny_index(size)],
+                          HAK_LANE_ALIGN, size);
+}
+
+void *hak_heap_calloc(hak_heap *heap, size_t count, size_t size)
+{
+    bool zero = false;
+    size_t bytes;
+    void *p;
+
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = bytes > HAK_TINY_MAX_SIZE
+            ? heap_made_large(heap, HAK_LANE_ALIGN, bytes, &zero)
+            : hak_heap_malloc(heap, bytes);
+    return p != NULL && !zero ? hak_lane_make_zero(p, bytes) : p;
+}
+
+void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
+{
+    unsigned class = HAK_TINY_CLASSES;
+    bool zero;
+
+    if (!hak_is_pow2(alignment)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (alignment <= HAK_LANE_ALIGN) {
+        return hak_heap_malloc(heap, size);
+    }
+    if (alignment <= HAK_LANE_TINY_MAX && size <= HAK_LANE_TINY_MAX &&
+        !heap->tiny.packed) { /* whose first blocks lie at any multiple of 8 */
+        class = hak_lane_aligned_class(alignment, size);
+    }
+    return class < HAK_TINY_CLASSES
+               ? heap_made_tiny(heap, class, alignment, size)
+               : heap_made_large(heap, alignment,
+                                 hak_max(size, HAK_LANE_POOL_MIN), &zero);
+}
+
+/* The size of p, outside the range; fatal if it is no block of heap's. */
+static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
+                                    const char *caller)
+{
+    struct hak_heap *owner;
+    size_t size;
+
+    if (!hak_system_find(p, &owner, &size)) {
+        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    }
+    if (owner != heap) {
+        hak_fatal("%s(%p): a block of another heap", caller, p);
+    }
+    return size;
+}
+
+static HAK_NOINLINE void heap_made_free_system(struct hak_heap *heap, void *p,
+                                               size_t asked, const char *caller)
+{
+    if (p != NULL) {
+        hak_made_need(p, asked, heap_made_system_size(heap, p, caller), caller);
+        hak_lane_free_system(p, caller);
+    }
+}
+
+/* The size of p, of a lane above Tiny; fatal if it is no block of heap's. */
+static size_t heap_made_large_size(struct hak_heap *heap, const void *p,
+                                   const char *caller)
+{
+    uint32_t owner;
+    size_t size = hak_large_find(p, &owner);
+
+    if (size == 0) {
+        hak_lane_misuse(p, caller);
+    }
+    if (owner != heap->tiny.id) {
+        hak_fatal("%s(%p): a block of another heap", caller, p);
+    }
+    return size;
+}
+
+static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
+                                              size_t asked, const char *caller)
+{
+    size_t size = heap_made_large_size(heap, p, caller);
+
+    hak_made_need(p, asked, size, caller);
+    if (size <= HAK_LANE_POOL_MAX) {
+        heap->live -= size;
+    }
+    hak_large_free(heap, p);
+    if (size > HAK_LANE_POOL_MAX) {
+        hak_made_settle(heap);
+    }
+}
+
+static bool heap_made_is_large(const void *p)
+{
+    return hak_tag_is_large(hak_range_tag_of(p));
+}
+
+/* Ends the program unless p, of this heap and class, is the start of a block. */
+static void heap_made_check_start(const void *p, unsigned class,
+                                  const char *caller)
+{
+    if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, hak_tiny_magic[class]))) {
+        hak_lane_check(p, caller);
+    }
+    hak_tiny_refuse(p);
+}
+
+/*
+ * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
+ * if it is neither a sealed slab of heap's nor its starter slab.
+ */
+static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
+                                     const char *caller)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    uint32_t byte = (tag ^ heap->tiny.tag) & ~HAK_TAG_SEALED;
+    unsigned class;
+
+    if (byte == HAK_TAG_PACKED) {
+        class = hak_tiny_class_of(p, tag);
+        if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
+            hak_lane_check(p, caller);
+        }
+        hak_tiny_refuse(p);
+        return class;
+    }
+    if (byte >= HAK_TAG_TINY_END) {
+        hak_lane_check(p, caller);
+        hak_fatal("%s(%p): a block of another heap", caller, p);
+    }
+    heap_made_check_start(p, byte / HAK_TAG_TINY, caller);
+    return byte / HAK_TAG_TINY;
+}
+
+/* Frees p, of the class, in a slab that is not sealed. */
+HAK_INLINE void heap_made_push(struct hak_heap *heap, unsigned class, void *p)
+{
+    if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
+        hak_heap_look(heap, &heap->tiny.bins[class]);
+    }
+}
+
+static HAK_NOINLINE void heap_made_free_slow(struct hak_heap *heap, void *p,
+                                             size_t asked, const char *caller)
+{
+    unsigned class = heap_made_class_slow(heap, p, caller);
+    uint32_t tag = hak_range_tag_of(p);
+
+    hak_made_need(p, asked, hak_tiny_size[class], caller);
+    heap->live -= hak_tiny_size[class];
+    if ((tag & HAK_TAG_SEALED) != 0) {
+        hak_tiny_seal_free(&heap->tiny, p, tag);
+    } else {
+        heap_made_push(heap, class, p);
+    }
+}
+
+/* Frees p, of at least `asked` bytes. */
+HAK_INLINE void heap_made_free(struct hak_heap *heap, void *p, size_t asked,
+                               const char *caller)
+{
+    unsigned class;
+    uint32_t byte;
+
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        heap_made_free_system(heap, p, asked, caller);
+        return;
+    }
+    if (HAK_UNLIKELY(heap_made_is_large(p))) {
+        heap_made_free_large(heap, p, asked, caller);
+        return;
+    }
+    byte = hak_range_tag_of(p) ^ heap->tiny.tag;
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+        heap_made_free_slow(heap, p, asked, caller);
+        return;
+    }
+    class = byte / HAK_TAG_TINY;
+    heap_made_check_start(p, class, caller);
+    hak_made_need(p, asked, hak_tiny_size[class], caller);
+    heap->live -= hak_tiny_size[class];
+    heap_made_push(heap, class, p);
+}
+
+void hak_heap_free(hak_heap *heap, void *p)
+{
+    heap_made_free(heap, p, 0, "hak_heap_free");
+}
+
+void hak_heap_free_sized(hak_heap *heap, void *p, size_t size)
+{
+    heap_made_free(heap, p, size, "hak_heap_free_sized");
+}
+
+size_t hak_made_size(struct hak_heap *heap, const void *p, const char *caller)
+{
+    unsigned class;
+    uint32_t byte;
+
+    if (!hak_range_owns(p)) {
+        return heap_made_system_size(heap, p, caller);
+    }
+    if (heap_made_is_large(p)) {
+        return heap_made_large_size(heap, p, caller);
+    }
+    byte = hak_range_tag_of(p) ^ heap->tiny.tag;
+    class = byte / HAK_TAG_TINY;
+    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+        class = heap_made_class_slow(heap, p, caller);
+    }
+    heap_made_check_start(p, class, caller);
+    return hak_tiny_size[class];
+}
+
+/* Resizes a block of ACE's or Huge's without copying, or NULL. */
+static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
+                                    size_t size)
+{
+    size_t bytes = hak_large_bytes(size);
+    void *moved = NULL;
+
+    if (bytes <= old || hak_made_admit(heap, bytes - old)) {
+        moved = hak_large_resize(p, size);
+    }
+    hak_made_settle(heap);
+    return moved;
+}
+
+void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
+                      size_t size)
+{
+    void *moved;
+
+    if (hak_fits_as_is(old, size) && hak_range_owns(p)) {
+        return p;
+    }
+    if (old > HAK_LANE_POOL_MAX && size > HAK_LANE_POOL_MAX &&
+        hak_range_owns(p)) {
+        moved = heap_made_resize_large(heap, p, old, size);
+        if (moved != NULL) {
+            return moved;
+        }
+    }
+    moved = hak_heap_malloc(heap, size);
+    if (moved == NULL) {
+        return size <= old ? p : NULL; /* a shrink never fails */
+    }
+    memcpy(moved, p, hak_min(keep, size));
+    hak_heap_free(heap, p);
+    return moved;
+}
+
+void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
+{
+    size_t old;
+
+    if (p == NULL) {
+        return hak_heap_malloc(heap, size);
+    }
+    old = hak_made_size(heap, p, "hak_heap_realloc");
+    return hak_made_resize(heap, p, old, old, size);
+}
+
+size_t hak_heap_trim(hak_heap *heap)
+{
+    size_t bytes;
+
+    hak_heap_seal_count(heap);
+    bytes = hak_heap_sweep(heap);
+    hak_made_settle(heap);
+    return bytes + hak_ace_trim() + hak_range_purge();
+}
+
+HAK_INSIDE(hak_inside_heap_new, hak_heap_new);
+HAK_INSIDE(hak_inside_heap_delete, hak_heap_delete);
+HAK_INSIDE(hak_inside_heap_trim, hak_heap_trim);

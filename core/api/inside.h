@@ -1,0 +1,16 @@
+/*
+ * inside.h - hakmem.h's functions for calls from inside: see HAK_INSIDE.
+ */
+#ifndef HAK_INSIDE_H
+#define HAK_INSIDE_H
+
+#include <hakmem.h>
+
+#include "base/base.h"
+
+extern HAK_HIDDEN __typeof__(hak_free) hak_inside_free;
+extern HAK_HIDDEN __typeof__(hak_heap_new) hak_inside_heap_new;
+extern HAK_HIDDEN __typeof__(hak_heap_delete) hak_inside_heap_delete;
+extern HAK_HIDDEN __typeof__(hak_heap_trim) hak_inside_heap_trim;
+
+#endif /* HAK_INSIDE_H */

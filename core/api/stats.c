@@ -1,0 +1,214 @@
+/*
+ * stats.c - the figures of the process, summed.
+ *
+ * The table of figures is include/hakmem_stats.def; stats_text.c
+ * puts them into words.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "api/stats.h"
+
+#include "ace/ace.h"
+#include "huge/huge.h"
+#include "range/pressure.h"
+#include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slots.h"
+
+/* ---- the lanes ---------------------------------------------------------- */
+
+/* A lane's figures stand in hak_stats_t as they do in hak_lane_figures. */
+#define LANE_AT(lane) offsetof(hak_stats_t, lane##_allocs)
+#define LANE_FITS(lane)                                                        \
+    _Static_assert(offsetof(hak_stats_t, lane##_held_bytes) - LANE_AT(lane) == \
+                       offsetof(struct hak_lane_figures, held_bytes),          \
+                   "five figures a lane, in this order")
+LANE_FITS(tiny);
+LANE_FITS(pool);
+LANE_FITS(ace);
+LANE_FITS(huge);
+
+/* Adds what a heap has counted to the figures of Tiny and Pool. */
+static void add_counts(struct hak_lane_figures *lanes,
+                       const struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    lanes[HAK_LANE_TINY].allocs += counts.tiny.allocs;
+    lanes[HAK_LANE_TINY].frees += counts.tiny.frees;
+    lanes[HAK_LANE_TINY].live_bytes += counts.tiny.live_bytes;
+    lanes[HAK_LANE_POOL].allocs += counts.pool.allocs;
+    lanes[HAK_LANE_POOL].frees += counts.pool.frees;
+    lanes[HAK_LANE_POOL].live_bytes += counts.pool.live_bytes;
+    /* To the lane the runs in a cache are in use. */
+    lanes[HAK_LANE_ACE].allocs += counts.runs_taken;
+    lanes[HAK_LANE_ACE].frees += counts.runs_taken + counts.runs_held;
+    lanes[HAK_LANE_ACE].live_bytes -= counts.runs_bytes;
+}
+
+/* Adds what heaps that are no more had counted. */
+static void add_past_counts(struct hak_lane_figures *lanes)
+{
+    uint64_t tiny = atomic_load(&hak_heap_past.allocs);
+    uint64_t pool = atomic_load(&hak_heap_past.pool_allocs);
+    uint64_t runs = atomic_load(&hak_heap_past.runs_taken);
+
+    lanes[HAK_LANE_TINY].allocs += tiny;
+    lanes[HAK_LANE_TINY].frees += tiny;
+    lanes[HAK_LANE_POOL].allocs += pool;
+    lanes[HAK_LANE_POOL].frees += pool;
+    lanes[HAK_LANE_ACE].allocs += runs;
+    lanes[HAK_LANE_ACE].frees += runs;
+}
+
+static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
+{
+    struct hak_range_figures range;
+
+    hak_ace_figures(&lanes[HAK_LANE_ACE]);
+    hak_huge_figures(&lanes[HAK_LANE_HUGE]);
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
+        const struct hak_heap *heap = hak_range_heap(id);
+
+        if (atomic_load(&heap->state) != HAK_HEAP_FREE) {
+            add_counts(lanes, heap);
+        }
+    }
+    add_past_counts(lanes);
+    hak_range_figures(&range);
+    for (int i = 0; i < HAK_LANES; i++) {
+        lanes[i].held_bytes = range.held[i];
+        if (i == HAK_LANE_TINY || i == HAK_LANE_POOL) {
+            lanes[i].peak_bytes = range.held_peak[i];
+        }
+    }
+}
+
+static void add_lanes(hak_stats_t *stats)
+{
+    static const size_t at[HAK_LANES] = {LANE_AT(tiny), LANE_AT(pool),
+                                         LANE_AT(ace), LANE_AT(huge)};
+    struct hak_lane_figures lanes[HAK_LANES] = {{0}};
+
+    lane_figures(lanes);
+    for (size_t i = 0; i < HAK_LANES; i++) {
+        memcpy((char *)stats + at[i], &lanes[i], sizeof(lanes[i]));
+    }
+}
+
+/* ---- the rest ----------------------------------------------------------- */
+
+/* Adds what one heap has counted. */
+static HAK_RACY_READER void add_heap(hak_stats_t *stats,
+                                     const struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    stats->refills += heap->tiny.refills;
+    stats->flushes += heap->tiny.flushes;
+    stats->remote_frees += counts.remote_frees;
+    stats->limit_refused += heap->limit_refused;
+    stats->sealed_bytes += counts.sealed_bytes;
+    stats->kept_bytes += counts.kept_bytes;
+}
+
+static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
+{
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
+        const struct hak_heap *heap = hak_range_heap(id);
+        uint32_t state = atomic_load(&heap->state);
+
+        if (state == HAK_HEAP_FREE) {
+            continue;
+        }
+        stats->heaps += state != HAK_HEAP_PARKED;
+        stats->heaps_parked += state == HAK_HEAP_PARKED;
+        if (state == HAK_HEAP_PARKED) { /* see hak_heap_rest */
+            stats->heaps_parked_bytes +=
+                heap->pool != NULL ? 2 * HAK_PAGE : HAK_PAGE;
+        }
+        add_heap(stats, heap);
+    }
+}
+
+static void add_past(hak_stats_t *stats)
+{
+    stats->refills += atomic_load(&hak_heap_past.refills);
+    stats->flushes += atomic_load(&hak_heap_past.flushes);
+    stats->remote_frees += atomic_load(&hak_heap_past.remote_frees);
+    stats->limit_refused += atomic_load(&hak_heap_past.refused);
+}
+
+static void add_fallbacks(hak_stats_t *stats)
+{
+    struct hak_system_figures system;
+    uint64_t *const figures[HAK_REASONS] = {
+        [HAK_REASON_INIT] = &stats->fallback_init,
+        [HAK_REASON_RECURSION] = &stats->fallback_recursion,
+        [HAK_REASON_FORCED] = &stats->fallback_forced,
+        [HAK_REASON_LARGE] = &stats->fallback_large,
+        [HAK_REASON_ALIGNED] = &stats->fallback_aligned,
+        [HAK_REASON_MEMORY] = &stats->fallback_memory,
+        [HAK_REASON_EXITED] = &stats->fallback_exited,
+    };
+
+    hak_system_figures(&system);
+    for (int i = 0; i < HAK_REASONS; i++) {
+        *figures[i] = system.fallback[i];
+    }
+    stats->foreign_frees = system.foreign;
+    stats->system_live = system.live;
+    stats->system_live_bytes = system.live_bytes;
+}
+
+static void add_range(hak_stats_t *stats)
+{
+    struct hak_range_figures range;
+
+    hak_range_figures(&range);
+    stats->slabs = range.slabs_used;
+    stats->range_bytes = hak_range.window;
+    stats->committed_bytes = range.committed;
+    stats->populated_bytes = range.populated;
+    stats->purged_bytes = range.purged;
+    stats->purges = range.purges;
+    stats->heaps_kept_bytes = range.heaps_kept;
+    stats->due_bytes = hak_range_due_bytes() + hak_ace_due_bytes();
+}
+
+static void add_pressure(hak_stats_t *stats)
+{
+    struct hak_pressure_figures figures;
+
+    hak_pressure_figures(&figures);
+    stats->limit_bytes = figures.limit;
+    stats->limit_used_bytes = hak_limit_used();
+    stats->pressure_events = figures.events;
+    stats->limit_purges = figures.purges;
+    stats->limit_refused += figures.refusals;
+}
+
+int hak_stats(hak_stats_t *stats)
+{
+    hak_stats_t all = {.version = HAK_STATS_VERSION};
+    size_t size = hak_min(stats->size, sizeof(all));
+
+    if (size < offsetof(hak_stats_t, reserved)) {
+        errno = EINVAL;
+        return -1;
+    }
+    add_lanes(&all);
+    add_heaps(&all);
+    add_past(&all);
+    add_fallbacks(&all);
+    add_range(&all);
+    add_pressure(&all);
+    all.size = size;
+    memcpy(stats, &all, size);
+    return 0;
+}
+
+HAK_INSIDE(hak_inside_stats, hak_stats);

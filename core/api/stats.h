@@ -1,0 +1,31 @@
+/*
+ * stats.h - the statistics when a program ends: HAKMEM_SHOW_STATS.
+ *
+ * What hakmem.h declares of them is defined in stats.c and stats_text.c.
+ */
+#ifndef HAK_STATS_H
+#define HAK_STATS_H
+
+#include <hakmem.h>
+
+#include "base/base.h"
+
+/* hak_stats for calls from inside: see HAK_INSIDE. */
+extern HAK_HIDDEN __typeof__(hak_stats) hak_inside_stats;
+
+/*
+ * Prints the statistics to fd in the form that HAKMEM_SHOW_STATS asks for, if it
+ * does. Only the first call in a process prints; a forked child has a first
+ * call of its own. Called when the program ends or the library is unloaded.
+ */
+void hak_stats_report(int fd);
+
+/*
+ * For each file of functions that a program may call, whatever else it calls: one
+ * that is linked with an archive then has the report in it.
+ */
+#define HAK_STATS_AT_END                                                       \
+    static void (*const stats_at_end)(int) __attribute__((used)) =             \
+        hak_stats_report
+
+#endif /* HAK_STATS_H */

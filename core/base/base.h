@@ -1,0 +1,94 @@
+/*
+ * base.h - attributes, bits and the block link.
+ *
+ * Included by everything, includes nothing of ours.
+ */
+#ifndef HAK_BASE_H
+#define HAK_BASE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HAK_LIKELY(x) __builtin_expect(!!(x), 1)
+#define HAK_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define HAK_INLINE static inline __attribute__((always_inline))
+#define HAK_NOINLINE __attribute__((noinline))
+/* Data of ours that other files use: reached directly, not through the GOT. */
+#define HAK_HIDDEN __attribute__((visibility("hidden")))
+/*
+ * A public function by a name of our own, for calls from inside: by the public
+ * name another core may be found, that came into the process before us.
+ */
+#define HAK_INSIDE(inside, public)                                             \
+    extern __typeof__(public) inside                                           \
+        __attribute__((alias(#public), visibility("hidden")))
+#define HAK_COLD __attribute__((noinline, cold))
+/* Code that starts a cache line, as how fast it is would else change with whatever
+ * stands before it: up to 5 % of a malloc and a free. */
+#define HAK_HOT __attribute__((aligned(64)))
+/* Begins a cache line: what many threads read is not in one with what changes. */
+#define HAK_OWN_LINE __attribute__((aligned(64)))
+#define HAK_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+
+#if defined(__SANITIZE_THREAD__)
+#define HAK_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define HAK_TSAN 1
+#endif
+#endif
+
+/*
+ * Statistics are counted by the owning thread without atomics and read by
+ * others at any time. Every counter is an aligned word that the machine
+ * writes whole, so a reader sees an old or a new value; the thread sanitizer
+ * is told that we mean it, on the reading side only.
+ */
+#define HAK_RACY_READER __attribute__((no_sanitize("thread")))
+
+/* The same for what is to be inlined: there the attribute would be lost. */
+#ifdef HAK_TSAN
+#define HAK_RACY_INLINE                                                        \
+    HAK_RACY_READER static HAK_NOINLINE __attribute__((unused))
+#else
+#define HAK_RACY_INLINE HAK_INLINE
+#endif
+
+__extension__ typedef unsigned __int128 hak_u128;
+
+#define HAK_KIB ((size_t)1024)
+#define HAK_MIB (1024 * HAK_KIB)
+#define HAK_GIB (1024 * HAK_MIB)
+
+#define HAK_PAGE ((size_t)4096)
+
+/* A free block: its first word links to the next one. */
+struct hak_block {
+    struct hak_block *next;
+};
+
+/* n rounded up to a multiple of `to`, a power of two. */
+HAK_INLINE size_t hak_round_up(size_t n, size_t to)
+{
+    return (n + to - 1) & ~(to - 1);
+}
+
+HAK_INLINE bool hak_is_pow2(size_t n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+HAK_INLINE size_t hak_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+HAK_INLINE size_t hak_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+#endif /* HAK_BASE_H */

@@ -1,0 +1,122 @@
+/*
+ * msg.c - one-line messages to standard error, without allocating.
+ *
+ * vsnprintf does not allocate for the conversions used here (%s %p %zu %d).
+ */
+#include "base/msg.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { LINE_MAX_BYTES = 512, KEPT_FROM = 100 };
+
+/* Set by hak_msg_keep; -1: nothing is kept. */
+static int kept = -1;
+static struct stat kept_file;
+
+static atomic_uint writing; /* threads */
+
+bool hak_msg_any_writes(void)
+{
+    return atomic_load(&writing) != 0;
+}
+
+void hak_msg_keep(void)
+{
+    int saved = errno;
+
+    /* A number that programs do not count on being the next. */
+    if (kept < 0 && fstat(STDERR_FILENO, &kept_file) == 0) {
+        kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, KEPT_FROM);
+    }
+    errno = saved;
+}
+
+static bool is_kept_file(int fd)
+{
+    struct stat file;
+
+    return fstat(fd, &file) == 0 && file.st_dev == kept_file.st_dev &&
+           file.st_ino == kept_file.st_ino;
+}
+
+int hak_msg_fd(void)
+{
+    int saved = errno;
+    int fd = STDERR_FILENO;
+
+    if (kept >= 0 && !is_kept_file(fd)) {
+        fd = is_kept_file(kept) ? kept : -1;
+    }
+    errno = saved;
+    return fd;
+}
+
+/*
+ * write() is a point where a cancelled thread ends, and this one may hold a
+ * lock of ours; the bare system call is none.
+ */
+void hak_msg_write(int fd, const char *text, size_t length)
+{
+    int saved = errno;
+
+    atomic_fetch_add(&writing, 1);
+    while (length > 0) {
+        long n = syscall(SYS_write, fd, text, length);
+
+        if (n == 0 || (n < 0 && errno != EINTR)) {
+            break; /* nothing can be done about it */
+        }
+        text += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+    atomic_fetch_sub(&writing, 1);
+    errno = saved;
+}
+
+static void put_line(const char *prefix, const char *format, va_list args)
+{
+    char line[LINE_MAX_BYTES];
+    int head = snprintf(line, sizeof(line) - 1, "%s", prefix);
+    int body =
+        vsnprintf(line + head, sizeof(line) - 1 - (size_t)head, format, args);
+    size_t length = (size_t)head + (body > 0 ? (size_t)body : 0);
+
+    length = hak_min(length, sizeof(line) - 2);
+    line[length++] = '\n';
+    hak_msg_write(hak_msg_fd(), line, length);
+}
+
+void hak_msg_raw(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    put_line("", format, args);
+    va_end(args);
+}
+
+void hak_warn(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    put_line("hakmem: ", format, args);
+    va_end(args);
+}
+
+void hak_fatal(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    put_line("hakmem: fatal: ", format, args);
+    va_end(args);
+    abort();
+}

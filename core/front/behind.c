@@ -1,0 +1,21 @@
+/*
+ * behind.c - blocks of the system allocator, for who serves from the lanes.
+ */
+#include "front/behind.h"
+
+#include "base/msg.h"
+#include "heap/heap.h"
+#include "system/system.h"
+
+void hak_lane_free_system(void *p, const char *caller)
+{
+    struct hak_heap *owner;
+    size_t size;
+
+    if (!hak_system_free(p, &owner, &size)) {
+        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    }
+    if (owner != NULL) {
+        atomic_fetch_sub(&owner->other_bytes, size);
+    }
+}

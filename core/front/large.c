@@ -1,0 +1,341 @@
+/*
+ * large.c - the lanes above Tiny, on a given heap.
+ *
+ * Which lane has a block says its slab's tag; see range.h.
+ */
+#include <string.h>
+
+#include "upkeep/background.h"
+#include "front/lane.h"
+#include "front/large.h"
+#include "os/os.h"
+#include "upkeep/relief.h"
+#include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slots.h"
+#include "upkeep/look.h"
+
+/* Fresh pages that are about to be written are populated from here on. */
+#define POPULATE_LEAST (32 * HAK_KIB)
+
+/* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
+static unsigned pool_class(size_t alignment, size_t size)
+{
+    unsigned class = hak_pool_class_of(hak_max(size, HAK_LANE_POOL_MIN));
+
+    while (class < HAK_POOL_CLASSES &&
+           hak_pool_classes[class].block % alignment != 0) {
+        class += 1;
+    }
+    return class;
+}
+
+/* A heap made by hand keeps account of blocks it finds by their owner only. */
+static void *owned(struct hak_heap *heap, void *p, size_t bytes)
+{
+    if (p != NULL && heap->tiny.direct) {
+        atomic_fetch_add_explicit(&heap->other_bytes, bytes,
+                                  memory_order_relaxed);
+    }
+    return p;
+}
+
+/* Before so many bytes are taken from a lane that all heaps share. */
+static void before_taking(struct hak_heap *heap, size_t bytes)
+{
+    if (HAK_UNLIKELY(hak_relief_wanted(bytes))) {
+        hak_relief_round(heap, hak_os_tick(), bytes);
+    }
+}
+
+static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                       bool *zero)
+{
+    size_t bytes = hak_max(hak_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
+    void *p = NULL;
+
+    if (alignment <= HAK_PAGE) {
+        p = hak_ace_cache_take(heap->runs, pages);
+    }
+    if (p == NULL || heap->runs->takes % HAK_LOOK_EVERY == 0) {
+        hak_heap_look_around(heap);
+    }
+    if (p == NULL) {
+        before_taking(heap, bytes);
+        p = hak_ace_alloc(pages, hak_max(alignment, HAK_PAGE),
+                          hak_heap_owner(heap), zero);
+        hak_keep_took(&heap->tiny.allow, bytes);
+    }
+    return owned(heap, p, bytes);
+}
+
+static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                        bool *zero, enum hak_reason *reason)
+{
+    size_t bytes = hak_max(hak_round_up(size, HAK_PAGE), HAK_PAGE);
+
+    if (bytes > hak_range.window) {
+        *reason = HAK_REASON_LARGE;
+    } else if (alignment > hak_range.window) {
+        *reason = HAK_REASON_ALIGNED;
+    }
+    hak_heap_look_around(heap);
+    before_taking(heap, bytes);
+    return owned(heap,
+                 hak_huge_alloc(bytes, alignment, hak_heap_owner(heap), zero),
+                 bytes);
+}
+
+void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                      bool *zero, enum hak_reason *reason)
+{
+    unsigned class = HAK_POOL_CLASSES;
+
+    *zero = false;
+    *reason = HAK_REASON_MEMORY;
+    if (HAK_UNLIKELY(size > PTRDIFF_MAX || heap->tiny.id == 0)) {
+        *reason = size > PTRDIFF_MAX ? HAK_REASON_LARGE : HAK_REASON_MEMORY;
+        return NULL;
+    }
+    hak_heap_use_large(heap);
+    if (size <= HAK_LANE_POOL_MAX) {
+        class = pool_class(alignment, size);
+    }
+    if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
+        before_taking(heap, 0);
+        return hak_pool_alloc(heap->pool, class);
+    }
+    if (size <= HAK_LANE_ACE_MAX && alignment <= HAK_SUPER_SIZE) {
+        return ace_alloc(heap, alignment, size, zero);
+    }
+    return huge_alloc(heap, alignment, size, zero, reason);
+}
+
+/* The account of the heap made by hand that an ACE or Huge block was of. */
+static void disown(uint32_t owner, size_t bytes)
+{
+    if (owner != HAK_ID_SHARED) {
+        struct hak_heap *heap = hak_range_heap(owner);
+
+        atomic_fetch_sub_explicit(&heap->other_bytes, bytes,
+                                  memory_order_relaxed);
+    }
+}
+
+static bool ace_free(struct hak_heap *heap, void *p)
+{
+    struct hak_ace_run run;
+
+    /* A heap made by hand is one of many: it keeps no runs. */
+    if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
+        size_t bytes = hak_ace_cache_put(heap->runs, p, hak_heap_owner(heap));
+
+        if (bytes != 0) {
+            disown(hak_heap_owner(heap), bytes);
+            return true;
+        }
+    }
+    if (!hak_ace_free(p, &run)) {
+        return false;
+    }
+    disown(run.owner, run.bytes);
+    return true;
+}
+
+static bool huge_free(void *p)
+{
+    struct hak_huge_block block;
+
+    if (!hak_huge_free(p, &block)) {
+        return false;
+    }
+    disown(block.owner, block.size);
+    return true;
+}
+
+/* A block of Pool's that is this heap's. */
+static bool pool_free(struct hak_heap *heap, void *p)
+{
+    unsigned class = hak_pool_class_at(p);
+
+    if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
+        return false;
+    }
+    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+        hak_heap_look_pool(heap, class);
+    }
+    return true;
+}
+
+/* A block of Pool's that is not this thread's. */
+static bool pool_remote_free(uint32_t id, void *p)
+{
+    struct hak_heap *owner = hak_range_heap(id);
+    bool told;
+
+    if (!hak_pool_remote_free(owner->pool, p, &told)) {
+        return false;
+    }
+    if (told) {
+        hak_range_count_sent(HAK_SLAB_SIZE);
+        hak_heap_sent(id);
+    }
+    return true;
+}
+
+bool hak_large_free(struct hak_heap *heap, void *p)
+{
+    uint32_t tag = hak_range_tag_of(p);
+
+    hak_background_mind();
+    switch (HAK_TAG_CLASS(tag)) {
+    case HAK_TAG_ACE: return ace_free(heap, p);
+    case HAK_TAG_HUGE: return huge_free(p);
+    default: break;
+    }
+    if (heap != NULL && HAK_TAG_HEAP(tag) == heap->tiny.id) {
+        if ((tag & HAK_TAG_SEALED) != 0) {
+            return hak_pool_seal_free(heap->pool, p);
+        }
+        return pool_free(heap, p);
+    }
+    return pool_remote_free(HAK_TAG_HEAP(tag), p);
+}
+
+size_t hak_large_find(const void *p, uint32_t *owner)
+{
+    uint32_t tag = hak_range_tag_of(p);
+    struct hak_huge_block block = {0, 0};
+    struct hak_ace_run run = {0, 0};
+
+    switch (HAK_TAG_CLASS(tag)) {
+    case HAK_TAG_ACE:
+        hak_ace_find(p, &run);
+        *owner = run.owner;
+        return run.bytes;
+    case HAK_TAG_HUGE:
+        hak_huge_find(p, &block);
+        *owner = block.owner;
+        return block.size;
+    default:
+        *owner = HAK_TAG_HEAP(tag);
+        return hak_pool_state(p) == HAK_POOL_USED
+                   ? hak_pool_classes[hak_pool_class_at(p)].block
+                   : 0;
+    }
+}
+
+/* Tells an ACE or Huge block's owner of its new size. */
+static void resized(const void *p, size_t before)
+{
+    uint32_t owner;
+    size_t now = hak_large_find(p, &owner);
+
+    disown(owner, before - now);
+}
+
+void *hak_large_resize(void *p, size_t size)
+{
+    uint32_t tag = hak_range_tag_of(p), owner;
+    size_t bytes = hak_round_up(size, HAK_PAGE);
+    size_t before;
+
+    if (HAK_TAG_CLASS(tag) < HAK_TAG_ACE) {
+        return size > HAK_LANE_TINY_MAX && size <= HAK_LANE_POOL_MAX &&
+                       hak_pool_class_of(size) == hak_pool_class_at(p)
+                   ? p
+                   : NULL;
+    }
+    before = hak_large_find(p, &owner);
+    switch (HAK_TAG_CLASS(tag)) {
+    case HAK_TAG_ACE:
+        before_taking(NULL, bytes - hak_min(before, bytes));
+        if (size <= HAK_LANE_POOL_MAX || size > HAK_LANE_ACE_MAX ||
+            !hak_ace_resize(p, bytes / HAK_PAGE)) {
+            return NULL;
+        }
+        break;
+    default:
+        p = size < HAK_LANE_HUGE_MIN ? NULL : hak_huge_resize(p, size);
+        if (p == NULL) {
+            return NULL;
+        }
+        break;
+    }
+    resized(p, before);
+    return p;
+}
+
+/*
+ * A place for a block that has outgrown its own: with room behind it in ACE,
+ * where a block that grew once is likely to grow again, unless the cache has
+ * one without.
+ */
+static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
+                           enum hak_reason *reason)
+{
+    size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
+    void *p = NULL;
+
+    hak_heap_use_large(heap);
+    if (size >= HAK_LANE_ACE_MIN && size <= most && !hak_pressure_near()) {
+        p = hak_ace_cache_take(heap->runs,
+                               (uint32_t)(hak_round_up(size, HAK_PAGE) /
+                                          HAK_PAGE));
+        if (p != NULL) {
+            *zero = false;
+            return p;
+        }
+        p = hak_large_alloc(heap, HAK_LANE_ALIGN, size + size / 4, zero,
+                            reason);
+    }
+    if (p == NULL) {
+        return hak_large_alloc(heap, HAK_LANE_ALIGN, size, zero, reason);
+    }
+    hak_large_resize(p, size);
+    return p;
+}
+
+static unsigned class_byte(const void *p)
+{
+    return HAK_TAG_CLASS(hak_range_tag_of(p));
+}
+
+void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
+                     enum hak_reason *reason)
+{
+    bool fresh;
+    void *to =
+        size > n ? alloc_to_grow(heap, size, &fresh, reason)
+                 : hak_large_alloc(heap, HAK_LANE_ALIGN, size, &fresh, reason);
+
+    if (to == NULL) {
+        return NULL;
+    }
+    n = hak_min(n, size);
+    if (fresh && n >= POPULATE_LEAST && !hak_os_populate(to, n)) {
+        hak_large_free(heap, to);
+        *reason = HAK_REASON_MEMORY;
+        return NULL;
+    }
+    memcpy(to, p, n);
+    /* What has outgrown ACE will not come back: no use to keep its pages. */
+    if (class_byte(to) == HAK_TAG_HUGE && hak_range_owns(p) &&
+        class_byte(p) == HAK_TAG_ACE) {
+        hak_ace_empty(p);
+    }
+    return to;
+}
+
+void hak_large_free_owner(struct hak_heap *heap)
+{
+    if (heap->runs != NULL) {
+        hak_ace_cache_empty(heap->runs);
+    }
+    if (heap->tiny.id != 0 &&
+        atomic_load_explicit(&heap->other_bytes, memory_order_relaxed) != 0) {
+        hak_ace_free_owner(heap->tiny.id);
+        hak_huge_free_owner(heap->tiny.id);
+    }
+}

@@ -1,0 +1,224 @@
+/*
+ * hard.h - what the hardened build (make HARDENED=1) adds; nothing in others.
+ *
+ * Everything here is inline and leads to nothing at all when HAK_HARD
+ * is 0, so that the other files need no conditions of their own and the normal
+ * build's hot paths are what they were. Three secrets, drawn once in a process
+ * before it has a block and kept by a fork, make what follows hard to forge.
+ *
+ * Links. A free Tiny block of 16 bytes or more (there are no smaller ones in
+ * this build) holds two words:
+ *
+ *     | link: next ^ secret ^ (address >> 12) | mark | what its user left ...
+ *
+ * The mark is computed of the block's address, its link as it stands there,
+ * and a secret, such that two links never have the same mark. So
+ *   - a block in any list of free ones (bin, spare, slab, outbox, inbox) has
+ *     its mark, and one that is in use has not: it is wiped when the block
+ *     leaves the last list;
+ *   - a block freed with its mark in place is free already;
+ *   - (a free block on a page that was given back to the system is in no list
+ *     and reads as zero; the slab's descriptor knows these pages:
+ *     hak_tiny_refuse;)
+ *   - a block that leaves a list without it was written to while it was free,
+ *     and its link is not followed. That the link leads to a block need then
+ *     not be asked: it does unless both words were written, and match.
+ * Every link is read by hak_link_get and written by hak_link_set.
+ *
+ * Pool writes nothing into free blocks: there the span's descriptor has a bit
+ * for each block in a bin (hak_pool_note), as it has one for each that is free
+ * in the span or was freed by another thread. ACE has a byte for each run in a
+ * cache, Huge's tags tell by themselves.
+ *
+ * Seals. A block of a thread's heap, of any lane, ends with a word that tells
+ * how many bytes were asked for, and behind these stands a canary byte:
+ *
+ *     | size bytes | canary | not used | seal: key ^ (size << 16) |
+ *
+ * where key is computed of the address and a secret, and the canary is its
+ * lowest byte, odd so that a string's end does not look like it. With nothing
+ * unused the seal follows the bytes at once; as its lowest byte is the key's,
+ * it is the canary then. Hence for each block in use: byte `size` is the
+ * canary, and 16 bits of the seal are the key's own: who writes past the end,
+ * by one byte or two, is told what the size was. The seal is made when a block
+ * is given out or resized and looked at when it is resized, freed or asked for
+ * its size, which is what was asked for. A request grows by the seal's 8 bytes
+ * before its lane and class are looked up. Of a large block this may make one
+ * page resident that its user did not touch.
+ *
+ * Blocks of heaps made by hand, a Lua state's among them, have no seals: their
+ * owner often knows the sizes, and is charged for them. Links, marks and bits
+ * hold for them, too. What the system allocator serves is its own.
+ *
+ * Random start. The range begins a random number of superslabs behind where
+ * the kernel put it, and new blocks are handed out in random order.
+ */
+#ifndef HAK_HARD_H
+#define HAK_HARD_H
+
+#include "base/base.h"
+
+#ifdef HAK_HARDENED
+#define HAK_HARD 1
+#else
+#define HAK_HARD 0
+#endif
+
+/* The bytes of a seal. */
+#define HAK_HARD_SEAL ((size_t)(HAK_HARD ? sizeof(uint64_t) : 0))
+
+/* An odd number, for multiplication that loses nothing. */
+#define HAK_HARD_ODD UINT64_C(0x9e3779b97f4a7c15)
+
+/* Constant after hak_hard_start. */
+struct hak_hard {
+    uintptr_t link, mark, seal;
+};
+
+extern HAK_HIDDEN struct hak_hard hak_hard;
+
+/* Draws the secrets: before there is a block. Only if HAK_HARD. */
+void hak_hard_start(void);
+
+/* A random number below n. Only if HAK_HARD. */
+uint32_t hak_hard_below(uint32_t n);
+
+/* These end the program. */
+HAK_COLD _Noreturn void hak_hard_freed(const void *p, const char *caller);
+HAK_COLD _Noreturn void hak_hard_written(const void *p);
+HAK_COLD _Noreturn void hak_hard_broken(const void *p, size_t block,
+                                        const char *caller);
+
+/* ---- links ---------------------------------------------------------------- */
+
+/* A link into what stands for it in the block, and back. */
+HAK_INLINE struct hak_block *hak_link_turn(const struct hak_block *block,
+                                           struct hak_block *next)
+{
+    if (HAK_HARD) {
+        next = (struct hak_block *)((uintptr_t)next ^ hak_hard.link ^
+                                    (uintptr_t)block >> 12);
+    }
+    return next;
+}
+
+/* The mark of a block with the link that it has now. */
+HAK_INLINE uintptr_t hak_hard_mark(const struct hak_block *block)
+{
+    return (((uintptr_t)block->next + hak_hard.mark) ^ (uintptr_t)block) *
+           HAK_HARD_ODD;
+}
+
+/* Whether p, 16 bytes at least, has the mark of a free block. */
+HAK_INLINE bool hak_hard_marked(const void *p)
+{
+    const struct hak_block *block = p;
+
+    return ((const uintptr_t *)p)[1] == hak_hard_mark(block);
+}
+
+/* The block after a free one. */
+HAK_INLINE struct hak_block *hak_link_get(const struct hak_block *block)
+{
+    if (HAK_HARD && HAK_UNLIKELY(!hak_hard_marked(block))) {
+        hak_hard_written(block);
+    }
+    return hak_link_turn(block, block->next);
+}
+
+/* Makes `next` the block after a free one. */
+HAK_INLINE void hak_link_set(struct hak_block *block, struct hak_block *next)
+{
+    block->next = hak_link_turn(block, next);
+    if (HAK_HARD) {
+        ((uintptr_t *)block)[1] = hak_hard_mark(block);
+        /* A fork may copy a list at any time: it is to be whole. */
+        atomic_signal_fence(memory_order_release);
+    }
+}
+
+/* The block has left the lists for its user. */
+HAK_INLINE void hak_link_wipe(struct hak_block *block)
+{
+    if (HAK_HARD) {
+        atomic_signal_fence(memory_order_release);
+        block->next = NULL;
+        ((uintptr_t *)block)[1] = 0;
+    }
+}
+
+/*
+ * A free block that goes into no list: marked all the same, so that it is seen
+ * when it is freed again. Other builds don't touch it.
+ */
+HAK_INLINE void hak_link_mark(struct hak_block *block)
+{
+    if (HAK_HARD) {
+        hak_link_set(block, NULL);
+    }
+}
+
+/* Ends the program if p, which is being freed, is in a list already. */
+HAK_INLINE void hak_link_refuse(const void *p)
+{
+    if (HAK_HARD && HAK_UNLIKELY(hak_hard_marked(p))) {
+        hak_hard_freed(p, "free");
+    }
+}
+
+/* ---- seals ---------------------------------------------------------------- */
+
+/* What to ask the lanes for when `size` bytes are asked for. */
+HAK_INLINE size_t hak_hard_grow(size_t size)
+{
+    return !HAK_HARD || size > PTRDIFF_MAX ? size : size + HAK_HARD_SEAL;
+}
+
+HAK_INLINE uint64_t hak_hard_key(const void *p)
+{
+    uint64_t key = ((uintptr_t)p ^ hak_hard.seal) * HAK_HARD_ODD;
+
+    return (key ^ key >> 32) | 1;
+}
+
+/* The place of the seal of a block. */
+HAK_INLINE uint64_t *hak_hard_place(const void *p, size_t block)
+{
+    return (uint64_t *)((uintptr_t)p + block - HAK_HARD_SEAL);
+}
+
+/* Seals p (NULL: does nothing), a block of `block` bytes; returns it. */
+HAK_INLINE void *hak_hard_close(void *p, size_t block, size_t size)
+{
+    if (HAK_HARD && HAK_LIKELY(p != NULL)) {
+        uint64_t key = hak_hard_key(p);
+
+        *hak_hard_place(p, block) = key ^ (uint64_t)size << 16;
+        ((unsigned char *)p)[size] = (unsigned char)key;
+    }
+    return p;
+}
+
+/*
+ * What was asked for when p, a sealed block of `block` bytes, was given out;
+ * else `block`. Ends the program, naming `caller`, if the seal is broken.
+ */
+HAK_INLINE size_t hak_hard_open(const void *p, size_t block, const char *caller)
+{
+    uint64_t key, word;
+    size_t size;
+
+    if (!HAK_HARD) {
+        return block;
+    }
+    key = hak_hard_key(p);
+    word = *hak_hard_place(p, block) ^ key;
+    size = word >> 16;
+    if (HAK_UNLIKELY((word & 0xffff) != 0 || size > block - HAK_HARD_SEAL ||
+                     ((const unsigned char *)p)[size] != (unsigned char)key)) {
+        hak_hard_broken(p, block, caller);
+    }
+    return size;
+}
+
+#endif /* HAK_HARD_H */

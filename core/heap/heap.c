@@ -1,0 +1,427 @@
+/*
+ * heap.c - heaps begin and end, and what they have counted.
+ */
+#include "heap/heap.h"
+
+#include <string.h>
+
+#include "os/os.h"
+#include "range/slots.h"
+
+/*
+ * A heap is swept when so many bytes more are free than when it was last: in a
+ * small one SMALL_LEAST and 1/SMALL_PART of what is in use, in others
+ * SPARSE_LEAST and all that is in use, which is more than what a collection
+ * of garbage leaves as a rule; and of them no more than one in SPARSE_PART + 1 is
+ * in use. With half of that a heap is falling.
+ */
+#define SMALL_MOST ((int64_t)(32 * HAK_KIB))
+#define SMALL_LEAST ((int64_t)HAK_KIB)
+#define SMALL_PART 16
+#define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
+#define SPARSE_PART 3
+
+struct hak_heap_past hak_heap_past;
+
+struct hak_heap *hak_heap_create(enum hak_heap_state state)
+{
+    struct hak_heap *heap;
+    uint32_t id = 0;
+
+    heap =
+        hak_range_init() ? hak_range_heap_take(&id) : hak_os_map(HAK_HEAP_SLOT);
+    if (heap == NULL) {
+        return NULL;
+    }
+    hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_MADE);
+    memset((char *)heap + sizeof(heap->tiny), 0, HAK_PAGE - sizeof(heap->tiny));
+    heap->limit = heap->gate = SIZE_MAX;
+    heap->keeper = hak_lock_self.number;
+    atomic_store(&heap->state, state);
+    return heap;
+}
+
+void hak_heap_use_large(struct hak_heap *heap)
+{
+    struct hak_heap_large *large = (void *)((char *)heap + HAK_PAGE);
+
+    if (heap->pool == NULL) {
+        memset(&large->runs, 0, sizeof(large->runs));
+        large->runs.allow = &heap->tiny.allow;
+        hak_pool_init(&large->pool, &heap->tiny.allow, heap->tiny.id,
+                      heap->tiny.direct);
+        heap->runs = &large->runs;
+        /* Last: a fork of another thread may copy the heap right here. */
+        __atomic_store_n(&heap->pool, &large->pool, __ATOMIC_RELEASE);
+    }
+}
+
+void hak_heap_collect(struct hak_heap *heap)
+{
+    hak_tiny_trim(&heap->tiny);
+    if (heap->pool != NULL) {
+        hak_ace_cache_empty(heap->runs);
+        hak_pool_trim(heap->pool);
+    }
+}
+
+/* The stacks of Pool's bins, which are empty, become short again if the heap
+ * has; the bytes that lay beyond them. */
+static size_t shorten(struct hak_heap *heap)
+{
+    size_t bytes = sizeof(struct hak_heap_large) - HAK_PAGE;
+
+    if (heap->pool->places == HAK_POOL_STACK_SHORT || !heap->tiny.direct ||
+        hak_pool_is_grown(heap->pool) || heap->tiny.nstale > 0) {
+        return 0;
+    }
+    hak_pool_rest(heap->pool);
+    hak_os_purge((char *)heap + 2 * HAK_PAGE, bytes);
+    return bytes;
+}
+
+size_t hak_heap_sweep(struct hak_heap *heap)
+{
+    size_t bytes;
+
+    hak_heap_collect(heap);
+    hak_tiny_busy(&heap->tiny, true);
+    bytes = hak_tiny_sweep(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        hak_pool_busy(heap->pool, true);
+        bytes += hak_pool_sweep(heap->pool, true);
+        hak_pool_busy(heap->pool, false);
+        bytes += shorten(heap);
+    }
+    return bytes;
+}
+
+/* Bytes of the heap's slabs that are not in use. */
+static int64_t unused_bytes(const struct hak_tiny *tiny)
+{
+    return tiny->allow.slabs + tiny->starter_used * HAK_STARTER_UNIT -
+           hak_in_use(&tiny->allow);
+}
+
+/* So many bytes that become free are worth a sweep. */
+static int64_t worth_a_sweep(int64_t use)
+{
+    return use < SMALL_MOST ? SMALL_LEAST + use / SMALL_PART
+                            : SPARSE_LEAST + use;
+}
+
+static void sweep_sparse(struct hak_heap *heap)
+{
+    bool falling = heap->tiny.allow.falling;
+
+    hak_heap_sweep(heap);
+    heap->tiny.allow.falling = falling;
+    heap->tiny.most_used = hak_in_use(&heap->tiny.allow);
+    heap->tiny.unused = unused_bytes(&heap->tiny);
+}
+
+static void fall(struct hak_heap *heap)
+{
+    heap->tiny.allow.falling = true;
+    hak_tiny_busy(&heap->tiny, true);
+    hak_tiny_grant_anew(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        hak_pool_busy(heap->pool, true);
+        hak_pool_grant_anew(heap->pool);
+        hak_pool_busy(heap->pool, false);
+    }
+}
+
+/* Freed since the last sweep: slabs that left, or were left, may hide it. */
+static int64_t freed_bytes(const struct hak_tiny *tiny, int64_t use,
+                           int64_t unused)
+{
+    int64_t fell = tiny->most_used - use, rose = unused - tiny->unused;
+
+    return fell > rose ? fell : rose;
+}
+
+void hak_heap_heed_sparse(struct hak_heap *heap)
+{
+    struct hak_tiny *tiny = &heap->tiny;
+    int64_t use = hak_in_use(&tiny->allow);
+    int64_t unused = unused_bytes(tiny);
+    int64_t least = worth_a_sweep(use);
+
+    tiny->most_used = use > tiny->most_used ? use : tiny->most_used;
+    tiny->unused = unused < tiny->unused ? unused : tiny->unused;
+    if (tiny->allow.extra != 0 || unused / SPARSE_PART < use) {
+        return;
+    }
+    if (freed_bytes(tiny, use, unused) >= least) {
+        sweep_sparse(heap);
+    }
+    if (!tiny->allow.falling && freed_bytes(tiny, use, unused) >= least / 2) {
+        fall(heap);
+    }
+}
+
+void hak_heap_shed(struct hak_heap *heap)
+{
+    if (heap->pool != NULL) {
+        hak_ace_cache_shed(heap->runs);
+        hak_pool_shed(heap->pool);
+    }
+    hak_tiny_shed(&heap->tiny);
+    heap->tiny.allow.over = false;
+}
+
+void hak_heap_seal_slabs(struct hak_heap *heap)
+{
+    if (heap->tiny.id == 0) { /* there is no range */
+        return;
+    }
+    hak_tiny_seal(&heap->tiny);
+    if (heap->pool != NULL) {
+        hak_ace_cache_empty(heap->runs);
+        hak_pool_seal(heap->pool);
+    }
+}
+
+void hak_heap_seal_count(struct hak_heap *heap)
+{
+    hak_tiny_busy(&heap->tiny, true);
+    hak_tiny_seal_count(&heap->tiny, UINT32_MAX);
+    hak_tiny_busy(&heap->tiny, false);
+}
+
+/* Whether two readings of a running thread's words are of one moment. */
+static bool near(uint64_t a, uint64_t b)
+{
+    return a - b + 16 <= 32;
+}
+
+/*
+ * What was popped of a class and what is live. Several words tell it: a reader
+ * that is interrupted between two of them, or meets the owner in a slow path,
+ * would take thousands of blocks for live, or freed, that are not. It tries
+ * again until it has seen the same twice; not for ever, as the owner may have
+ * been interrupted in there as well.
+ */
+static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
+                                        uint64_t *pops, uint64_t *live)
+{
+    const volatile uint64_t *now = &tiny->bins[c].pops;
+    bool busy;
+
+    for (int tries = 0; tries < 1000; tries++) {
+        *pops = *now;
+        *live = hak_tiny_live(tiny, c);
+        busy = atomic_load(&tiny->busy);
+        if (!busy && near(hak_tiny_live(tiny, c), *live) && near(*now, *pops)) {
+            break;
+        }
+    }
+}
+
+/* Blocks that are out of slabs and not in use. */
+static uint64_t rest(int64_t taken, uint64_t live)
+{
+    return taken > (int64_t)live ? (uint64_t)taken - live : 0;
+}
+
+/* The heap may be deleted meanwhile: what points into its slot is read once. */
+HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
+                                    struct hak_heap_counts *counts)
+{
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
+    const struct hak_ace_cache *runs =
+        __atomic_load_n(&heap->runs, __ATOMIC_RELAXED);
+
+    memset(counts, 0, sizeof(*counts));
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        uint64_t live, pops;
+
+        count_class(&heap->tiny, c, &pops, &live);
+        counts->tiny.allocs += pops;
+        counts->tiny.frees += pops > live ? pops - live : 0;
+        counts->tiny.live_bytes += live * hak_tiny_size[c];
+        counts->kept_bytes +=
+            rest(heap->tiny.shelves[c].taken, live) * hak_tiny_size[c];
+    }
+    counts->remote_frees = heap->tiny.remote_frees;
+    counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
+    for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
+        uint64_t live = hak_pool_live(pool, c);
+        uint64_t pops = pool->pops[c];
+
+        counts->pool.allocs += pops;
+        counts->pool.frees += pops > live ? pops - live : 0;
+        counts->pool.live_bytes += live * hak_pool_classes[c].block;
+        counts->kept_bytes +=
+            rest(pool->shelves[c].taken, live) * hak_pool_classes[c].block;
+    }
+    if (pool != NULL) {
+        counts->remote_frees += pool->remote_frees;
+        counts->sealed_bytes += pool->nsealed * HAK_SLAB_SIZE;
+    }
+    if (runs != NULL) {
+        counts->runs_taken = runs->takes;
+        for (unsigned i = 0; i < HAK_ACE_CACHE; i++) {
+            counts->runs_held += runs->pages[i] != 0;
+        }
+        counts->runs_bytes = runs->held * HAK_PAGE;
+        counts->kept_bytes += counts->runs_bytes;
+    }
+}
+
+/* Keeps in mind what the lanes above Tiny have counted. */
+static void remember_large(const struct hak_heap_counts *counts)
+{
+    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
+    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
+}
+
+/* The same of what an adapter has in a thread's heap. */
+static void remember_extra(const struct hak_heap *heap)
+{
+    const uint64_t *extra =
+        (const void *)((const char *)heap + HAK_HEAP_EXTRA_AT);
+
+    for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
+        atomic_fetch_add(&hak_heap_past.extra[i], extra[i]);
+    }
+}
+
+/* Keeps in mind what a heap has counted. */
+static void remember(const struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    remember_large(&counts);
+    atomic_fetch_add(&hak_heap_past.allocs, counts.tiny.allocs);
+    atomic_fetch_add(&hak_heap_past.remote_frees, counts.remote_frees);
+    atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
+    atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
+    atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
+    if (atomic_load(&heap->state) != HAK_HEAP_MADE) {
+        remember_extra(heap);
+    }
+}
+
+bool hak_heap_is_empty(const struct hak_heap *heap)
+{
+    const struct hak_tiny *tiny = &heap->tiny;
+
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        if (tiny->outbox[i].count != 0) { /* of a ghost's: for who adopts it */
+            return false;
+        }
+    }
+    return tiny->all == HAK_NO_SLAB &&
+           (heap->pool == NULL ||
+            (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0));
+}
+
+/* The same of the lanes above Tiny, added to `sum`. */
+static HAK_RACY_READER uint64_t heap_use_of_large(const struct hak_heap *heap,
+                                                  uint64_t sum)
+{
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
+
+    if (pool == NULL) {
+        return sum;
+    }
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        sum = 3 * sum + pool->pops[c];
+        sum = 3 * sum + (uint32_t)pool->left[c];
+    }
+    sum = 3 * sum + pool->remote_frees + atomic_load(&pool->inbox);
+    return heap->runs != NULL
+               ? 3 * sum + heap->runs->takes + 31 * (uint64_t)heap->runs->held
+               : sum;
+}
+
+HAK_RACY_READER uint64_t hak_heap_use(const struct hak_heap *heap)
+{
+    const struct hak_tiny *tiny = &heap->tiny;
+    uint64_t sum = tiny->flushes + tiny->remote_frees;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        sum = 3 * sum + tiny->bins[c].pops;
+        sum = 3 * sum + (uint32_t)tiny->bins[c].left;
+    }
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        sum = 3 * sum + tiny->outbox[i].count;
+    }
+    sum = 3 * sum + (uintptr_t)atomic_load(&tiny->inbox);
+    sum = 3 * sum + atomic_load(&tiny->sealed_inbox);
+    return heap_use_of_large(heap, sum);
+}
+
+/* The state of the lanes above Tiny goes, of which nothing is in use. */
+static void drop_large(struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    remember_large(&counts);
+    heap->tiny.remote_frees += heap->pool->remote_frees;
+    heap->pool = NULL;
+    heap->runs = NULL;
+}
+
+void hak_heap_rest(struct hak_heap *heap)
+{
+    size_t from = HAK_PAGE, end = HAK_HEAP_SLOT;
+
+    if (heap->pool == NULL) {
+        return;
+    }
+    if (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0) {
+        drop_large(heap);
+    } else {
+        hak_pool_rest(heap->pool);
+        from += HAK_PAGE;
+    }
+    if (heap->tiny.nstale > 0) { /* they lie at the slot's end */
+        end -= HAK_PAGE;
+    }
+    hak_os_purge((char *)heap + from, end - from);
+}
+
+/*
+ * The pages of its slot that most heaps never touch go back: long stacks of
+ * Pool's bins, what a seal has put aside.
+ */
+static void drop_far_pages(struct hak_heap *heap)
+{
+    const struct hak_pool *pool = heap->pool;
+
+    if (heap->tiny.nstale > 0 || heap->tiny.nsealed > 0 ||
+        (pool != NULL && pool->places != HAK_POOL_STACK_SHORT)) {
+        hak_os_purge((char *)heap + HAK_HEAP_KEPT * HAK_PAGE,
+                     HAK_HEAP_SLOT - HAK_HEAP_KEPT * HAK_PAGE);
+    }
+}
+
+void hak_heap_destroy(struct hak_heap *heap)
+{
+    uint32_t id = heap->tiny.id;
+
+    remember(heap);
+    atomic_store(&heap->state, HAK_HEAP_FREE);
+    drop_far_pages(heap);
+    hak_tiny_release(&heap->tiny);
+    if (heap->pool != NULL) {
+        hak_ace_cache_empty(heap->runs);
+        hak_pool_release(heap->pool);
+        heap->pool = NULL;
+        heap->runs = NULL;
+    }
+    if (id != 0) {
+        hak_range_heap_give(id);
+    } else {
+        hak_os_unmap(heap, HAK_HEAP_SLOT);
+    }
+}

@@ -1,0 +1,76 @@
+/*
+ * resident.c - how much of one heap is in memory.
+ *
+ * Any thread may ask: slabs are found by their tags, blocks of ACE and
+ * Huge by their owner, none by the heap's own lists, on which its user works.
+ * What comes or goes meanwhile is counted or not.
+ */
+#include "heap/heap.h"
+#include "huge/huge.h"
+#include "os/os.h"
+
+#define ASK_MOST (128 * HAK_PAGE) /* see hak_os_resident */
+
+static size_t resident(char *at, size_t size)
+{
+    size_t sum = 0;
+
+    for (size_t done = 0; done < size; done += ASK_MOST) {
+        sum += hak_os_resident(at + done, hak_min(size - done, ASK_MOST));
+    }
+    return sum;
+}
+
+static bool is_of(uint32_t number, uint32_t id)
+{
+    return HAK_TAG_HEAP(hak_range_tag((size_t)number << HAK_SLAB_SHIFT)) == id;
+}
+
+/* In slabs of Tiny and Pool; side by side they are asked about together. */
+static size_t in_slabs(uint32_t id)
+{
+    uint32_t end = (uint32_t)(hak_range.size >> HAK_SLAB_SHIFT);
+    size_t sum = 0;
+
+    for (uint32_t first = 1; first < end; first++) {
+        uint32_t next = first;
+
+        while (next < end && is_of(next, id)) {
+            next++;
+        }
+        if (next > first) {
+            sum += resident(hak_range_slab_start(first),
+                            (next - first) * HAK_SLAB_SIZE);
+            first = next;
+        }
+    }
+    return sum;
+}
+
+static size_t in_blocks(uint32_t id)
+{
+    size_t bytes, sum = 0;
+    char *at = NULL;
+
+    while ((at = hak_ace_next(id, at, &bytes)) != NULL) {
+        sum += resident(at, bytes);
+    }
+    while ((at = hak_huge_next(id, at, &bytes)) != NULL) {
+        sum += resident(at, bytes);
+    }
+    return sum;
+}
+
+size_t hak_heap_resident(const struct hak_heap *heap)
+{
+    uint32_t id = heap->tiny.id;
+    size_t sum = resident((char *)(uintptr_t)heap, HAK_HEAP_SLOT);
+
+    if (id != 0) { /* there is a range */
+        sum += in_slabs(id);
+        if (atomic_load(&heap->other_bytes) != 0) {
+            sum += in_blocks(id);
+        }
+    }
+    return sum;
+}

@@ -1,0 +1,590 @@
+/*
+ * thread.c - thread heaps: first use, exit, adoption, fork.
+ */
+#include "heap/thread.h"
+
+#include "ace/ace.h"
+#include "huge/huge.h"
+#include "heap/lend.h"
+#include "os/lock.h"
+#include "base/msg.h"
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/purge.h"
+#include "range/slabs.h"
+#include "range/slots.h"
+
+/* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
+#define NO_HEAP_TAG 0xffffff00u
+
+const struct hak_heap hak_heap_none = {.tiny = {.tag = NO_HEAP_TAG}};
+const struct hak_heap hak_heap_exited = {.tiny = {.tag = NO_HEAP_TAG}};
+
+__thread struct hak_heap *hak_self __attribute__((tls_model("initial-exec"))) =
+    (struct hak_heap *)&hak_heap_none;
+
+/* The heap that the thread owns, lent or not, or NULL. */
+static __thread struct hak_heap *own_heap
+    __attribute__((tls_model("initial-exec")));
+
+static void mend(void);
+
+static hak_lock lock = HAK_LOCK_INIT(mend);
+
+/* Under `lock`. */
+static uint32_t parked; /* first parked heap's id */
+
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool usable; /* the key exists: after `once` */
+static atomic_bool closed;
+static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
+
+/* ---- a thread ends ------------------------------------------------------ */
+
+/* In front of the list of parked heaps. */
+static void list_add(struct hak_heap *heap)
+{
+    heap->parked_prev = 0;
+    heap->parked_next = parked;
+    if (parked != 0) {
+        ((struct hak_heap *)hak_range_heap(parked))->parked_prev =
+            heap->tiny.id;
+    }
+    parked = heap->tiny.id;
+}
+
+static void list_drop(struct hak_heap *heap)
+{
+    struct hak_heap *next = hak_range_heap(heap->parked_next);
+    struct hak_heap *before = hak_range_heap(heap->parked_prev);
+
+    if (heap->parked_next != 0) {
+        next->parked_prev = heap->parked_prev;
+    }
+    if (heap->parked_prev != 0) {
+        before->parked_next = heap->parked_next;
+    } else {
+        parked = heap->parked_next;
+    }
+}
+
+/*
+ * A parked heap was collected. One without a block in use has no slab, so
+ * nobody can send it anything: it ends. (Who has just sent its last block still
+ * reads its state, in a slot that stays mapped.)
+ */
+static bool end_if_empty(struct hak_heap *heap)
+{
+    HAK_HELD(&lock);
+    if (!hak_heap_is_empty(heap)) {
+        return false;
+    }
+    hak_heap_destroy(heap);
+    return true;
+}
+
+/* Something was sent to the heap: if its thread has ended it is taken in for it;
+ * true. */
+static bool tell_parked(struct hak_heap *heap)
+{
+    if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
+        return false;
+    }
+    HAK_POINT("sent");
+    hak_lock_take(&lock);
+    if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
+        hak_heap_collect(heap);
+        if (hak_heap_is_empty(heap)) {
+            list_drop(heap);
+            end_if_empty(heap);
+        }
+    }
+    hak_lock_drop(&lock);
+    return true;
+}
+
+static void send_all(struct hak_heap *heap)
+{
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        uint32_t sent;
+
+        hak_tiny_busy(&heap->tiny, true);
+        sent = hak_remote_send(&heap->tiny, i);
+        hak_tiny_busy(&heap->tiny, false);
+        if (sent != 0) {
+            tell_parked(hak_range_heap(sent));
+        }
+    }
+}
+
+/* Caller holds `lock`. */
+static void park_locked(struct hak_heap *heap)
+{
+    HAK_HELD(&lock);
+    HAK_POINT("park");
+    atomic_store(&heap->state, HAK_HEAP_PARKED);
+    /* What was sent before others could see that we are gone. */
+    hak_heap_collect(heap);
+    hak_purge_thread_ended(hak_heap_most_slabs(heap));
+    if (!end_if_empty(heap)) {
+        hak_heap_rest(heap);
+        list_add(heap);
+    }
+}
+
+static void park(struct hak_heap *heap)
+{
+    hak_lock_take(&lock);
+    park_locked(heap);
+    hak_lock_drop(&lock);
+}
+
+/* The thread's heap was lent, or is: it has it again, or NULL as it was lost. */
+static struct hak_heap *take_back(void)
+{
+    if (own_heap != NULL && !hak_lend_return(own_heap)) {
+        own_heap = NULL;
+    }
+    return own_heap;
+}
+
+/* The thread's heap, NULL: it has none. */
+static struct hak_heap *own_now(void)
+{
+    struct hak_heap *heap = hak_thread_own();
+
+    return heap != NULL ? heap : take_back();
+}
+
+/* The thread has no heap any more but one of the two that are none. */
+static void disown(const struct hak_heap *none)
+{
+    hak_lend_end(own_heap);
+    own_heap = NULL;
+    __atomic_store_n(&hak_self, (struct hak_heap *)none, __ATOMIC_RELAXED);
+}
+
+/*
+ * Not `arg`: another namespace's C library (dlmopen) keeps what its thread keys
+ * hold in the same place, so that it may be a heap of a core's there.
+ */
+static void thread_exit(void *arg)
+{
+    struct hak_heap *heap = own_now();
+
+    (void)arg;
+    if (heap == NULL) {
+        return;
+    }
+    disown(&hak_heap_exited);
+    send_all(heap);
+    park(heap);
+}
+
+/*
+ * To whom this thread has sent last, how often since it looked, and what that
+ * heap had taken in then. After MAIL_MOST times the owner that has taken in
+ * nothing is asked for its heap: if it sleeps, its inbox would grow. One that
+ * does not is in the midst of something, and is not asked again for MAIL_PAUSE
+ * ms: to be asked costs it, and this thread, the time of some 1,000 blocks.
+ */
+static __thread struct {
+    uint32_t id, times;
+    uint64_t taken;
+    uint32_t not_before; /* hak_os_tick(), or 0 */
+} mail __attribute__((tls_model("initial-exec")));
+
+#define MAIL_MOST 64
+#define MAIL_PAUSE 20
+
+static void take_mail(struct hak_heap *heap)
+{
+    hak_tiny_busy(&heap->tiny, true);
+    hak_tiny_collect(&heap->tiny);
+    hak_tiny_seal_collect(&heap->tiny);
+    hak_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        hak_pool_busy(heap->pool, true);
+        hak_pool_collect(heap->pool);
+        hak_pool_busy(heap->pool, false);
+    }
+}
+
+static HAK_RACY_READER uint64_t mail_taken(const struct hak_heap *heap)
+{
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
+    const volatile uint64_t *tiny = &heap->tiny.remote_frees;
+    const volatile uint64_t *pools = pool != NULL ? &pool->remote_frees : tiny;
+
+    return 3 * *tiny + *pools;
+}
+
+/* Takes the heap's mail in, unless its owner did not sleep a moment ago. */
+static void take_in(struct hak_heap *heap)
+{
+    uint32_t now = hak_os_tick();
+
+    if (mail.not_before == 0 || hak_tick_reached(now, mail.not_before)) {
+        mail.not_before =
+            hak_lend(heap, take_mail) ? 0 : hak_some_time(now + MAIL_PAUSE);
+    }
+}
+
+static void mind_mail(struct hak_heap *heap)
+{
+    uint64_t taken = mail_taken(heap);
+
+    if (mail.id != heap->tiny.id || mail.taken != taken) {
+        mail.id = heap->tiny.id;
+        mail.taken = taken;
+        mail.times = 0;
+    }
+    mail.times++;
+    if (mail.times == MAIL_MOST) {
+        mail.times = 0;
+        take_in(heap);
+    }
+}
+
+void hak_heap_sent_slow(uint32_t id)
+{
+    struct hak_heap *heap = hak_range_heap(id);
+
+    if (!tell_parked(heap) && atomic_load(&heap->state) == HAK_HEAP_OWNED) {
+        mind_mail(heap);
+    }
+}
+
+/* ---- fork: see lock.h ----------------------------------------------------- */
+
+void hak_thread_seal_forks(void)
+{
+    atomic_store(&seal_forks, true);
+}
+
+static bool wants_seal(const struct hak_heap *heap, uint32_t state)
+{
+    return state == HAK_HEAP_MADE
+               ? heap->seal_at_fork
+               : atomic_load(&seal_forks) || hak_option(HAK_OPT_seal_fork) != 0;
+}
+
+/*
+ * In the child, before it allocates: heaps that are to be sealed. Free slabs
+ * have their pages dropped, as the parent's are no better than fresh ones.
+ */
+static void fork_seal(void)
+{
+    bool any = false;
+
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+        uint32_t state = atomic_load(&heap->state);
+
+        if (state == HAK_HEAP_FREE || state == HAK_HEAP_LOST ||
+            hak_heap_is_busy(heap) || !wants_seal(heap, state)) {
+            continue;
+        }
+        hak_heap_seal_slabs(heap);
+        any = true;
+    }
+    if (any) {
+        hak_range_purge();
+        hak_range_start_small();
+    }
+}
+
+/* Whether the heap, of a ghost, can be used; it is lost if not. */
+static bool is_sound(struct hak_heap *heap)
+{
+    if (hak_heap_is_busy(heap)) {
+        atomic_store(&heap->state, HAK_HEAP_LOST);
+        return false;
+    }
+    if (heap->runs != NULL) {
+        hak_ace_cache_mend(heap->runs);
+    }
+    return true;
+}
+
+/* The heaps of threads that do not exist here are parked. */
+static void park_ghosts(void)
+{
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        if (heap != own_heap && atomic_load(&heap->state) == HAK_HEAP_OWNED &&
+            hak_lock_is_ghost(heap->keeper) && is_sound(heap)) {
+            park_locked(heap);
+        }
+    }
+}
+
+/*
+ * A ghost held `lock`: the list is made anew. A heap that it was at work on is
+ * lost; one that it was about to adopt, or had just, is as it was.
+ */
+static void mend(void)
+{
+    parked = 0;
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        if (atomic_load(&heap->state) == HAK_HEAP_PARKED && is_sound(heap)) {
+            list_add(heap);
+        }
+    }
+}
+
+/* The heap of the thread that forked. */
+static void heap_forked(void)
+{
+    if (hak_thread_own() == NULL && !hak_lend_forked(own_heap)) {
+        own_heap = NULL;
+        return;
+    }
+    own_heap->lend.thread = hak_os_thread_id();
+}
+
+/*
+ * If a signal's handler forked while this thread held a lock, which may be
+ * needed for the rest, the rest is left undone: other threads' heaps stay as
+ * they are, and the child of a later fork may find and park them.
+ */
+static void fork_child(void)
+{
+    bool none;
+
+    hak_lock_forked();
+    if (own_heap != NULL) {
+        heap_forked();
+    }
+    none = hak_system_forked();
+    none = hak_range_forked() && none;
+    none = hak_huge_forked() && none;
+    none = hak_ace_forked() && none;
+    none = hak_lock_settle(&lock) && none;
+    if (none) {
+        hak_lock_take(&lock);
+        fork_seal();
+        park_ghosts();
+        hak_lock_drop(&lock);
+    }
+}
+
+/* ---- a thread's first use ----------------------------------------------- */
+
+/*
+ * Without it (or in a child of _Fork) locks are mended when they are needed,
+ * but the memory of other threads' heaps stays out of use.
+ */
+__attribute__((constructor)) static void watch_forks(void)
+{
+    if (pthread_atfork(NULL, NULL, fork_child) != 0) {
+        hak_warn("pthread_atfork failed: forked children will not use again "
+                 "what other threads had free");
+    }
+}
+
+static void init_once(void)
+{
+    usable = pthread_key_create(&key, thread_exit) == 0;
+    if (!usable) {
+        hak_warn("no thread key is left (PTHREAD_KEYS_MAX): "
+                 "all requests go to the system allocator");
+    }
+}
+
+void hak_thread_close(void)
+{
+    atomic_store(&closed, true);
+}
+
+static struct hak_heap *adopt_locked(void)
+{
+    struct hak_heap *heap = NULL;
+
+    HAK_HELD(&lock);
+    HAK_POINT("adopt");
+    if (parked != 0) {
+        heap = hak_range_heap(parked);
+        list_drop(heap);
+        hak_heap_forget_most(heap);
+        heap->keeper = hak_lock_self.number;
+        atomic_store(&heap->state, HAK_HEAP_OWNED);
+    }
+    return heap;
+}
+
+static struct hak_heap *adopt(void)
+{
+    struct hak_heap *heap;
+
+    hak_lock_take(&lock);
+    heap = adopt_locked();
+    hak_lock_drop(&lock);
+    return heap;
+}
+
+/* The heap, which nobody else has, becomes the thread's; false: it can't. */
+static bool own(struct hak_heap *heap)
+{
+    own_heap = heap;
+    __atomic_store_n(&hak_self, heap, __ATOMIC_RELAXED);
+    if (pthread_setspecific(key, heap) != 0) {
+        disown(&hak_heap_none);
+        park(heap);
+        return false;
+    }
+    hak_lend_begin(heap);
+    return true;
+}
+
+void hak_thread_adopt(struct hak_heap *heap)
+{
+    struct hak_heap *before = own_now();
+
+    heap->tiny.direct = false;
+    hak_allowance_init(&heap->tiny.allow, false);
+    pthread_once(&once, init_once);
+    if (hak_thread_self() == &hak_heap_exited || !usable) {
+        park(heap);
+        return;
+    }
+    if (before != NULL) {
+        disown(&hak_heap_none);
+        send_all(before);
+        park(before);
+    }
+    heap->keeper = hak_lock_number();
+    atomic_store(&heap->state, HAK_HEAP_OWNED);
+    own(heap);
+}
+
+struct hak_heap *hak_thread_heap(enum hak_reason *reason)
+{
+    struct hak_heap *heap = hak_thread_own();
+
+    if (HAK_LIKELY(heap != NULL)) {
+        return heap;
+    }
+    heap = take_back();
+    if (heap != NULL) {
+        return heap;
+    }
+    if (hak_thread_self() == &hak_heap_exited) {
+        *reason = HAK_REASON_EXITED;
+        return NULL;
+    }
+    if (atomic_load_explicit(&closed, memory_order_relaxed)) {
+        *reason = HAK_REASON_FORCED;
+        return NULL;
+    }
+    *reason = HAK_REASON_MEMORY;
+    pthread_once(&once, init_once);
+    if (!usable || !hak_range_init()) {
+        return NULL;
+    }
+    hak_purge_thread_began();
+    heap = adopt();
+    if (heap == NULL) {
+        heap = hak_heap_create(HAK_HEAP_OWNED);
+    }
+    return heap != NULL && own(heap) ? heap : NULL;
+}
+
+void *hak_thread_refill(unsigned class, enum hak_reason *reason)
+{
+    struct hak_heap *heap = hak_thread_heap(reason);
+
+    return heap != NULL ? hak_tiny_alloc(&heap->tiny, class) : NULL;
+}
+
+/* Works on the thread's heap, what it holds for others sent, and on parked ones. */
+static void each_idle(void (*work)(struct hak_heap *heap))
+{
+    struct hak_heap *own = own_now();
+
+    if (own != NULL) {
+        send_all(own);
+        work(own);
+    }
+    hak_lock_take(&lock);
+    for (uint32_t id = parked; id != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        HAK_HELD(&lock);
+        id = heap->parked_next;
+        work(heap);
+        if (hak_heap_is_empty(heap)) {
+            list_drop(heap);
+            end_if_empty(heap);
+        }
+    }
+    hak_lock_drop(&lock);
+}
+
+/* Bytes of pages that this thread has thread_swept, in all. */
+static __thread size_t thread_swept __attribute__((tls_model("initial-exec")));
+
+static void trim(struct hak_heap *heap)
+{
+    hak_heap_seal_count(heap);
+    thread_swept += hak_heap_sweep(heap);
+}
+
+static void seal(struct hak_heap *heap)
+{
+    hak_heap_seal_slabs(heap);
+    hak_heap_seal_count(heap);
+}
+
+/* The same for a heap that was lent. */
+static void trim_lent(struct hak_heap *heap)
+{
+    send_all(heap);
+    trim(heap);
+}
+
+size_t hak_thread_trim(void)
+{
+    size_t before = thread_swept;
+
+    each_idle(trim);
+    hak_lend_all(trim_lent);
+    return thread_swept - before;
+}
+
+/* Trims a heap unless that would bring no more than it did the last time. */
+static void thread_relieve(struct hak_heap *heap)
+{
+    if (hak_heap_use(heap) != heap->relieved) {
+        trim(heap);
+        heap->relieved = hak_heap_use(heap);
+    }
+}
+
+/* The same for a heap that was lent. */
+static void thread_relieve_lent(struct hak_heap *heap)
+{
+    send_all(heap);
+    thread_relieve(heap);
+}
+
+void hak_thread_relieve(void)
+{
+    each_idle(thread_relieve);
+    hak_lend_used(thread_relieve_lent);
+}
+
+bool hak_thread_trim_idle(void)
+{
+    return hak_lend_idle(trim_lent);
+}
+
+void hak_thread_seal(void)
+{
+    each_idle(seal);
+}

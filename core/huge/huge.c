@@ -1,0 +1,413 @@
+/*
+ * huge.c - the Huge lane.
+ */
+#include "huge/huge.h"
+
+#include <string.h>
+
+#include "os/lock.h"
+#include "os/os.h"
+#include "range/pressure.h"
+#include "range/purge.h"
+#include "range/rooms.h"
+#include "range/superslabs.h"
+
+/* Blocks above KEEP_BLOCK, and what would make more than KEEP_ALL bytes of
+ * free superslabs with contents, go back to the system when they are freed. */
+#define KEEP_BLOCK (32 * HAK_MIB)
+#define KEEP_ALL (128 * HAK_MIB)
+
+/* The same where address space is limited. */
+#define KEEP_LIMITED (8 * HAK_MIB)
+
+/* A block of this size is given room to grow before it ever has. */
+#define ROOM_FROM (64 * HAK_MIB)
+
+/* Blocks count in full: who has asked for memory may touch it at any time. */
+#define CHARGED (&hak_pressure.charged[HAK_CHARGED_HUGE])
+
+/* How much of a block's end is looked at when it grows. */
+#define PROBE (256 * HAK_KIB)
+
+/* Over the descriptors of a block's first superslab. */
+struct huge {
+    size_t size;
+    uint32_t supers;
+    uint32_t room; /* superslabs behind them, kept for it to grow into */
+    uint32_t owner;
+    uint32_t next, prev; /* first superslabs of other blocks */
+};
+
+_Static_assert(sizeof(struct huge) <= HAK_SUPER_META,
+               "it lies over the superslab's descriptors");
+
+static void mend(void);
+
+static hak_lock lock = HAK_LOCK_INIT(mend);
+
+/* Under `lock`. */
+static uint32_t blocks; /* first of all */
+static struct hak_lane_figures figures;
+
+static struct huge *huge_at(uint32_t super)
+{
+    return hak_range_super_meta(super);
+}
+
+static void set_tag(uint32_t super, uint32_t tag)
+{
+    hak_range_set_tag(super * (uint32_t)HAK_SUPER_SLABS, tag);
+}
+
+static uint32_t supers_for(size_t size)
+{
+    return (uint32_t)(hak_round_up(size, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
+}
+
+/* The first superslab of the block p, or HAK_NO_SUPER. */
+static uint32_t super_of(const void *p)
+{
+    size_t offset = hak_range_offset(p);
+
+    HAK_HELD(&lock);
+    if (offset % HAK_SUPER_SIZE != 0 ||
+        hak_range_tag(offset) != HAK_TAG_SHARED(HAK_TAG_HUGE)) {
+        return HAK_NO_SUPER;
+    }
+    return (uint32_t)(offset / HAK_SUPER_SIZE);
+}
+
+/* ---- the list; caller holds the lock ----------------------------------------- */
+
+static void list_add(uint32_t super)
+{
+    struct huge *huge = huge_at(super);
+
+    HAK_HELD(&lock);
+    huge->prev = HAK_NO_SUPER;
+    huge->next = blocks;
+    if (blocks != HAK_NO_SUPER) {
+        huge_at(blocks)->prev = super;
+    }
+    blocks = super;
+    hak_lock_step();
+    set_tag(super, HAK_TAG_SHARED(HAK_TAG_HUGE));
+    figures.live_bytes += huge->size;
+    figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
+}
+
+static void list_drop(uint32_t super)
+{
+    struct huge *huge = huge_at(super);
+
+    HAK_HELD(&lock);
+    if (huge->prev != HAK_NO_SUPER) {
+        huge_at(huge->prev)->next = huge->next;
+    } else {
+        blocks = huge->next;
+    }
+    if (huge->next != HAK_NO_SUPER) {
+        huge_at(huge->next)->prev = huge->prev;
+    }
+    set_tag(super, 0);
+    hak_lock_step();
+    figures.live_bytes -= huge->size;
+}
+
+/* ---- allocating and freeing --------------------------------------------------- */
+
+static void want_huge_pages(uint32_t super, uint32_t count)
+{
+    if (hak_option(HAK_OPT_huge) == HAK_HUGE_ALWAYS && !hak_pressure_near()) {
+        hak_os_want_huge(hak_range_super_start(super), count * HAK_SUPER_SIZE);
+    }
+}
+
+/* Superslabs for `size` bytes, with room behind them, or HAK_NO_SUPER. */
+static uint32_t take(size_t size, size_t align, uint32_t *room, bool *zero)
+{
+    uint32_t first;
+
+    if (size > hak_range.window || align > hak_range.window) {
+        return HAK_NO_SUPER;
+    }
+    first =
+        hak_range_run_take(size, (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
+                           HAK_LANE_HUGE, room, zero);
+    if (first != HAK_NO_SUPER) {
+        want_huge_pages(first, supers_for(size));
+    }
+    return first;
+}
+
+/* Whether superslabs with contents may wait for the next block. */
+static bool may_keep(size_t bytes)
+{
+    size_t most = hak_range_limited() ? KEEP_LIMITED : KEEP_ALL;
+
+    return !hak_pressure_near() && bytes <= KEEP_BLOCK &&
+           bytes + hak_range_spare() <= most;
+}
+
+/* Gives superslabs that hold contents back, now or after the delay. */
+static void give(uint32_t first, uint32_t count)
+{
+    size_t bytes = count * HAK_SUPER_SIZE;
+
+    if (may_keep(bytes)) {
+        hak_range_supers_give(first, count, HAK_LANE_HUGE, HAK_ALL_SLABS);
+    } else {
+        hak_range_purged(bytes);
+        hak_range_supers_drop(first, count, HAK_LANE_HUGE);
+    }
+}
+
+void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
+{
+    uint32_t room = size >= ROOM_FROM ? hak_range_room_for(size) : 0;
+    struct huge *huge;
+    uint32_t first;
+
+    size = hak_round_up(hak_max(size, 1), HAK_PAGE);
+    if (!hak_limit_charge(CHARGED, size)) {
+        return NULL;
+    }
+    first = take(size, align, &room, zero);
+    if (first == HAK_NO_SUPER) {
+        hak_limit_uncharge(CHARGED, size);
+        return NULL;
+    }
+    huge = huge_at(first);
+    huge->size = size;
+    huge->supers = supers_for(size);
+    huge->room = room;
+    huge->owner = owner;
+    hak_lock_take(&lock);
+    figures.allocs++;
+    list_add(first);
+    hak_lock_drop(&lock);
+    return hak_range_super_start(first);
+}
+
+bool hak_huge_free(void *p, struct hak_huge_block *block)
+{
+    uint32_t first, count = 0, room = 0;
+
+    hak_lock_take(&lock);
+    first = super_of(p);
+    if (first != HAK_NO_SUPER) {
+        block->size = huge_at(first)->size;
+        block->owner = huge_at(first)->owner;
+        count = huge_at(first)->supers;
+        room = huge_at(first)->room;
+        figures.frees++;
+        list_drop(first);
+    }
+    hak_lock_drop(&lock);
+    if (first != HAK_NO_SUPER) {
+        hak_limit_uncharge(CHARGED, block->size);
+        hak_range_room_give(first + count, room);
+        give(first, count);
+    }
+    return first != HAK_NO_SUPER;
+}
+
+bool hak_huge_find(const void *p, struct hak_huge_block *block)
+{
+    uint32_t first;
+
+    hak_lock_take(&lock);
+    first = super_of(p);
+    if (first != HAK_NO_SUPER) {
+        block->size = huge_at(first)->size;
+        block->owner = huge_at(first)->owner;
+    }
+    hak_lock_drop(&lock);
+    return first != HAK_NO_SUPER;
+}
+
+void hak_huge_free_owner(uint32_t owner)
+{
+    struct hak_huge_block block;
+    uint32_t super;
+
+    do {
+        hak_lock_take(&lock);
+        for (super = blocks;
+             super != HAK_NO_SUPER && huge_at(super)->owner != owner;
+             super = huge_at(super)->next) {
+        }
+        hak_lock_drop(&lock);
+    } while (super != HAK_NO_SUPER &&
+             hak_huge_free(hak_range_super_start(super), &block));
+}
+
+char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes)
+{
+    char *next = NULL;
+
+    hak_lock_take(&lock);
+    for (uint32_t super = blocks; super != HAK_NO_SUPER;
+         super = huge_at(super)->next) {
+        char *start = hak_range_super_start(super);
+
+        if (huge_at(super)->owner == owner && start > at &&
+            (next == NULL || start < next)) {
+            next = start;
+            *bytes = huge_at(super)->size;
+        }
+    }
+    hak_lock_drop(&lock);
+    return next;
+}
+
+/* ---- resizing ------------------------------------------------------------------- */
+
+static void set_size(uint32_t super, size_t size, uint32_t room)
+{
+    struct huge *huge = huge_at(super);
+
+    hak_lock_take(&lock);
+    HAK_HELD(&lock);
+    figures.live_bytes += size - huge->size;
+    figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
+    huge->size = size;
+    huge->supers = supers_for(size);
+    huge->room = room;
+    hak_lock_drop(&lock);
+}
+
+/* A new place for the block `old`, `size` bytes long, with room to grow. */
+static void *move(uint32_t old, size_t size)
+{
+    uint32_t count = huge_at(old)->supers, old_room = huge_at(old)->room;
+    uint32_t room = hak_range_room_for(size);
+    uint32_t first = hak_range_run_move(old, count, size, HAK_LANE_HUGE, &room);
+
+    if (first == HAK_NO_SUPER) {
+        return NULL;
+    }
+    want_huge_pages(first, supers_for(size));
+    hak_lock_take(&lock);
+    list_drop(old);
+    huge_at(first)->owner = huge_at(old)->owner;
+    huge_at(first)->size = size;
+    huge_at(first)->supers = supers_for(size);
+    huge_at(first)->room = room;
+    list_add(first);
+    hak_lock_drop(&lock);
+    hak_range_room_give(old + count, old_room);
+    hak_range_supers_drop(old, count, HAK_LANE_HUGE);
+    return hak_range_super_start(first);
+}
+
+/* Whether the end of a block has been written to. */
+static bool tail_is_filled(char *p, size_t size)
+{
+    size_t tail = hak_min(size, PROBE);
+
+    return hak_os_resident(p + size - tail, tail) >= tail - tail / 8;
+}
+
+/*
+ * Who has filled a block and makes it larger is about to write there: half as
+ * much again is populated with one call, at a tenth of what page faults cost.
+ */
+static void populate_ahead(char *p, size_t old, size_t size)
+{
+    if (size > old) {
+        (void)hak_os_populate(p + old,
+                              hak_min(size - old,
+                                      hak_round_up(old / 2, HAK_PAGE)));
+    }
+}
+
+/* Makes the block of superslab `super` `size` bytes long, in whole pages. */
+static void *block_resize(uint32_t super, size_t size)
+{
+    uint32_t have = huge_at(super)->supers, room = huge_at(super)->room;
+    uint32_t need = supers_for(size);
+    bool zero;
+
+    if (size > huge_at(super)->size &&
+        !hak_range_run_grow(super, have, &room, size, HAK_LANE_HUGE, &zero)) {
+        huge_at(super)->room = room;
+        return move(super, size);
+    }
+    if (need < have) { /* what is behind it is no room of a shorter block */
+        hak_range_room_give(super + have, room);
+        room = 0;
+    }
+    set_size(super, size, room);
+    if (need < have) {
+        give(super + need, have - need);
+    }
+    return hak_range_super_start(super);
+}
+
+void *hak_huge_resize(void *p, size_t size)
+{
+    uint32_t super = (uint32_t)(hak_range_offset(p) / HAK_SUPER_SIZE);
+    size_t old = huge_at(super)->size;
+    bool filled = size > old && tail_is_filled(p, old);
+    void *moved;
+
+    if (size > hak_range.window) {
+        return NULL;
+    }
+    size = hak_round_up(size, HAK_PAGE);
+    hak_pressure_heed(hak_os_tick(), size > old ? size - old : 0);
+    if (size > old && !hak_limit_charge(CHARGED, size - old)) {
+        return NULL;
+    }
+    moved = block_resize(super, size);
+    if (moved == NULL || size < old) {
+        hak_limit_uncharge(CHARGED, size > old ? size - old : old - size);
+    }
+    if (moved != NULL && filled && !hak_pressure_near()) {
+        populate_ahead(moved, old, size);
+    }
+    return moved;
+}
+
+/* ---- figures and fork --------------------------------------------------------------- */
+
+void hak_huge_figures(struct hak_lane_figures *out)
+{
+    hak_lock_take(&lock);
+    HAK_POINT("huge");
+    *out = figures;
+    hak_lock_drop(&lock);
+}
+
+bool hak_huge_forked(void)
+{
+    bool settled = hak_lock_settle(&lock);
+
+    if (settled) { /* what ghosts were about to have, or to give */
+        atomic_store(CHARGED, figures.live_bytes);
+    }
+    return settled;
+}
+
+/*
+ * A ghost held the lock: the list and its sum are made anew, of the blocks that
+ * have their tag. One that was being freed or moved counts as in use or has
+ * lost its tag, and is lost; one that was growing is as large as it was.
+ */
+static void mend(void)
+{
+    blocks = HAK_NO_SUPER;
+    figures.live_bytes = 0;
+    for (size_t at = 0; at < hak_range.size; at += HAK_SUPER_SIZE) {
+        uint32_t super = (uint32_t)(at / HAK_SUPER_SIZE);
+
+        if (hak_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE)) {
+            struct huge *huge = huge_at(super);
+
+            huge->size =
+                hak_min(huge->size, (size_t)huge->supers * HAK_SUPER_SIZE);
+            list_add(super);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+/*
+ * huge.h - the Huge lane: requests of 2 MB and more.
+ *
+ * A block is a run of whole superslabs at the high end of the range.
+ * It grows in place when what follows is free, and otherwise its pages move
+ * (mremap) to a place with room behind it, so that it moves once as a rule and
+ * contents are not copied. What is known of a block lies over the
+ * descriptors of its first superslab; the tag of its first slab says
+ * HAK_TAG_HUGE, all its other tags are 0. The blocks are in one list under one
+ * lock.
+ *
+ * A freed block's pages go back at once when it is large or when enough is
+ * waiting for reuse already (KEEP_BLOCK, KEEP_ALL); else after the delay, as
+ * any free slab's.
+ */
+#ifndef HAK_HUGE_H
+#define HAK_HUGE_H
+
+#include "base/base.h"
+#include "range/range.h"
+
+/*
+ * `size` bytes aligned to `align` (a power of two) for the heap with this id,
+ * HAK_ID_SHARED for threads. *zero: their contents are zero. NULL: out of
+ * memory or of addresses.
+ */
+void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero);
+
+/* What is known of a block. */
+struct hak_huge_block {
+    size_t size; /* bytes, whole pages */
+    uint32_t owner;
+};
+
+/* Frees p and tells what it was. False: no block begins there. */
+bool hak_huge_free(void *p, struct hak_huge_block *block);
+
+/* Tells about p. False: no block begins there. */
+bool hak_huge_find(const void *p, struct hak_huge_block *block);
+
+/*
+ * Makes the block p at least `size` bytes (2 MB or more), here or elsewhere,
+ * without copying if the kernel can; returns where. NULL: out of memory, p is
+ * untouched.
+ */
+void *hak_huge_resize(void *p, size_t size);
+
+/* Frees every block of a heap. */
+void hak_huge_free_owner(uint32_t owner);
+
+/*
+ * The first block of a heap that begins above the address `at`, and its length;
+ * NULL: there is none. By the time the caller looks it may have been freed.
+ */
+char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes);
+
+void hak_huge_figures(struct hak_lane_figures *figures);
+
+/* In a forked child: see hak_lock_settle. */
+bool hak_huge_forked(void);
+
+#endif /* HAK_HUGE_H */

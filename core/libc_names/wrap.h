@@ -1,0 +1,104 @@
+/*
+ * wrap.h - what the libc names share: guards, fallback, free.
+ *
+ * For libhakmem.so and libhakmem.a. A request takes one of two ways:
+ *
+ *     hot    a block of the thread's bin, or back into it: no guard at all
+ *     slow   the guards, then the lanes, then the C library's allocator
+ *
+ * The guards need not be on the hot way: a thread that was never let through
+ * them has no heap, its bins are empty, and so it comes the slow way.
+ *
+ *   init barrier     until the environment can be read, and while it is being
+ *                    read, requests go to the C library (reason init)
+ *   recursion guard  so does what our own slow way, or the C library inside
+ *                    it, asks for in the same thread (recursion), or a
+ *                    signal's handler that comes in between; what it frees
+ *                    of ours is freed later
+ *   force            HAKMEM_FORCE_LIBC_ALLOC=1: so does everything (forced)
+ *
+ * HAKMEM_BENCH_FAST_MODE=1 lets small requests pass by the recursion guard.
+ */
+#ifndef HAK_WRAP_H
+#define HAK_WRAP_H
+
+#include <malloc.h>
+
+#include "front/hot.h"
+#include "front/lane.h"
+#include "system/libc.h"
+
+/* In this order: from HAK_WRAP_OPEN on the lanes may be asked. */
+enum hak_wrap_state {
+    HAK_WRAP_COLD,     /* nobody has asked for anything */
+    HAK_WRAP_STARTING, /* options are being read */
+    HAK_WRAP_FORCED,   /* HAKMEM_FORCE_LIBC_ALLOC=1 */
+    HAK_WRAP_NO_RANGE, /* no address range: the lanes are of no use */
+    HAK_WRAP_OPEN,
+    HAK_WRAP_FAST /* open, and HAKMEM_BENCH_FAST_MODE=1 */
+};
+
+extern HAK_HIDDEN _Atomic(int) hak_wrap_state;
+
+/* Of each thread; 0: the slow way is free. */
+#define HAK_WRAP_INSIDE 1u   /* in the lanes */
+#define HAK_WRAP_DEFERRED 2u /* there are frees to make up for */
+
+extern HAK_HIDDEN __thread unsigned hak_wrap_flags
+    __attribute__((tls_model("initial-exec")));
+
+bool hak_wrap_enter_slow(enum hak_reason *reason);
+
+/* Whether the lanes may be asked, up to hak_wrap_leave. False: *reason. */
+HAK_INLINE bool hak_wrap_enter(size_t size, enum hak_reason *reason)
+{
+    int state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+
+    if (HAK_LIKELY(state >= HAK_WRAP_OPEN && hak_wrap_flags == 0)) {
+        hak_wrap_flags = HAK_WRAP_INSIDE;
+        return true;
+    }
+    if (state == HAK_WRAP_FAST && size <= HAK_LANE_TINY_MAX) {
+        return true;
+    }
+    return hak_wrap_enter_slow(reason);
+}
+
+HAK_INLINE void hak_wrap_leave(void)
+{
+    hak_wrap_flags &= ~HAK_WRAP_INSIDE;
+}
+
+/*
+ * The slow way: `size` bytes, zeros if asked for, aligned to a power of two,
+ * at least HAK_LANE_ALIGN. NULL: errno is ENOMEM.
+ */
+HAK_NOINLINE void *hak_wrap_alloc(size_t alignment, size_t size, bool zero);
+
+/* The C library's allocator, the reason counted. NULL: errno is ENOMEM. */
+void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
+                        enum hak_reason reason);
+
+/* The slow way to free anything at all. Keeps errno. */
+HAK_NOINLINE void hak_wrap_free(void *p);
+
+/* Frees p, a block of ours, when the thread next comes into the lanes. */
+void hak_wrap_defer(void *p);
+
+/* Names of the C library's that its headers may not have. */
+#ifdef __GLIBC__
+#if !HAK_GLIBC(2, 33)
+struct mallinfo2 {
+    size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks,
+        fordblks, keepcost;
+};
+#endif
+HAK_API struct mallinfo2 mallinfo2(void);
+HAK_API void __libc_free(void *p);
+HAK_API void *__libc_realloc(void *p, size_t size);
+#endif
+HAK_API void cfree(void *p);
+HAK_API void free_sized(void *p, size_t size);
+HAK_API void free_aligned_sized(void *p, size_t alignment, size_t size);
+
+#endif /* HAK_WRAP_H */

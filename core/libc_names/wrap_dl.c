@@ -1,0 +1,292 @@
+/*
+ * wrap_dl.c - dlopen, dlmopen and dlsym, where they would lead around us.
+ *
+ * Two ways lead from a program whose malloc is ours to the C
+ * library's free, which aborts when it gets a block of ours:
+ *
+ *   RTLD_DEEPBIND   a library that is opened so (PHP opens its extensions so)
+ *                   looks names up in itself and what it needs, the C library
+ *                   included, before the program; the flag is dropped, unless
+ *                   HAKMEM_DEEPBIND=keep.
+ *   a handle        dlsym(handle, "free"), which is what Python's ctypes and
+ *                   Ruby's Fiddle do, finds the C library's own. They get
+ *                   ours. What another library defines is left alone.
+ *
+ * All else is the real function's, which is jumped to, not called: it goes by
+ * its return address, which tells it the caller's RUNPATH and namespace, and
+ * what RTLD_NEXT and RTLD_DEFAULT mean. RTLD_NEXT is left alone for another
+ * reason too: who asks for the next malloc wraps ours, or is one we wrap.
+ *
+ * dlvsym finds the real ones and therefore stays as it is. All of this may be
+ * called before any constructor of ours has run. The definitions are weak: in
+ * libhakmem.a they yield to the program's.
+ */
+#include <dlfcn.h>
+#include <features.h>
+
+#include "settings/options.h"
+#include "base/stub.h"
+#include "libc_names/wrap.h"
+
+#if defined(__GLIBC__) && HAK_HAS_STUBS
+
+#include <gnu/lib-names.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WEAK __attribute__((weak))
+
+/* ---- the real functions ------------------------------------------------- */
+
+enum function { DLOPEN, DLMOPEN, DLSYM, FUNCTIONS };
+
+/* The names of a static program's; it has them if it needs them. */
+WEAK void *___dlopen(const char *file, int mode);
+WEAK void *___dlmopen(Lmid_t space, const char *file, int mode);
+WEAK void *___dlsym(void *handle, const char *name);
+#if __GLIBC_PREREQ(2, 34)
+extern __typeof__(dlvsym) dlvsym WEAK;
+#define HAS_DLVSYM (dlvsym != NULL)
+#else
+#define HAS_DLVSYM true /* it is in libdl, which must be linked then */
+#endif
+
+/* The version that dlsym has had from the beginning. */
+#ifdef __x86_64__
+#define DLSYM_VERSION "GLIBC_2.2.5"
+#else
+#define DLSYM_VERSION "GLIBC_2.17"
+#endif
+
+/* The C library's own dlsym finds what is next, which may be another's. */
+static hak_function *look_up(enum function which)
+{
+    static const char *const names[FUNCTIONS] = {
+        [DLOPEN] = "dlopen", [DLMOPEN] = "dlmopen", [DLSYM] = "dlsym"};
+    hak_function *const linked[FUNCTIONS] = {
+        [DLOPEN] = (hak_function *)___dlopen,
+        [DLMOPEN] = (hak_function *)___dlmopen,
+        [DLSYM] = (hak_function *)___dlsym,
+    };
+    void *(*find)(void *, const char *);
+
+    if (linked[which] != NULL || !HAS_DLVSYM) {
+        return linked[which];
+    }
+    *(void **)&find = dlvsym(RTLD_NEXT, "dlsym", DLSYM_VERSION);
+    return __extension__(hak_function *)(find != NULL
+                                             ? find(RTLD_NEXT, names[which])
+                                             : NULL);
+}
+
+/* The function that comes after ours; NULL: a static program without it. */
+static hak_function *real(enum function which)
+{
+    static _Atomic(hak_function *) found[FUNCTIONS];
+    hak_function *function =
+        atomic_load_explicit(&found[which], memory_order_relaxed);
+
+    if (function == NULL) {
+        function = look_up(which);
+        atomic_store_explicit(&found[which], function, memory_order_relaxed);
+    }
+    return function;
+}
+
+static void *real_dlopen(const char *file, int mode)
+{
+    return ((void *(*)(const char *, int))real(DLOPEN))(file, mode);
+}
+
+static void *real_dlsym(void *handle, const char *name)
+{
+    return ((void *(*)(void *, const char *))real(DLSYM))(handle, name);
+}
+
+/* ---- what is ours ------------------------------------------------------- */
+
+static const struct owned {
+    const char *name;
+    hak_function *ours;
+} owned[] = {
+#define OWNED(name)                                                            \
+    {                                                                          \
+#name, (hak_function *)(name)                                          \
+    }
+    OWNED(malloc),
+    OWNED(free),
+    OWNED(calloc),
+    OWNED(realloc),
+    OWNED(reallocarray),
+    OWNED(posix_memalign),
+    OWNED(aligned_alloc),
+    OWNED(memalign),
+    OWNED(valloc),
+    OWNED(pvalloc),
+    OWNED(cfree),
+    OWNED(malloc_usable_size),
+    OWNED(malloc_trim),
+    OWNED(malloc_stats),
+    OWNED(mallinfo2),
+    OWNED(free_sized),
+    OWNED(free_aligned_sized),
+#undef OWNED
+};
+
+static const struct owned *find_owned(const char *name)
+{
+    for (size_t i = 0; i < sizeof(owned) / sizeof(owned[0]); i++) {
+        if (strcmp(name, owned[i].name) == 0) {
+            return &owned[i];
+        }
+    }
+    return NULL;
+}
+
+/*
+ * What the program calls by this name. RTLD_DEFAULT would not do: linked with
+ * -Bsymbolic, we find ourselves by that.
+ */
+static void *of_program(const char *name)
+{
+    void *program = real(DLOPEN) != NULL && real(DLSYM) != NULL
+                        ? real_dlopen(NULL, RTLD_LAZY)
+                        : NULL;
+
+    return program != NULL ? real_dlsym(program, name) : NULL;
+}
+
+/*
+ * Whether the program's malloc leads to us. If its address is another that says
+ * nothing: in a program that is not position independent it may be an entry of
+ * its linkage table. Then a block tells.
+ */
+static bool is_ours(void)
+{
+    void *(*call)(size_t);
+    void (*give_back)(void *);
+    void *found = of_program("malloc"), *gives = of_program("free"), *p;
+    bool ours;
+
+    if (found == (void *)(uintptr_t)malloc || found == NULL || gives == NULL) {
+        return found != NULL;
+    }
+    memcpy(&call, &found, sizeof(call));
+    memcpy(&give_back, &gives, sizeof(give_back));
+    p = call(1);
+    ours = p != NULL && hak_range_owns(p);
+    give_back(p);
+    return ours;
+}
+
+/*
+ * Whether the process has its blocks from us: not if the program brings its
+ * own malloc, nor if everything goes to the C library. A malloc of its own may
+ * come here when it is asked for the first time: then it is not ours.
+ */
+static bool serves(void)
+{
+    enum { UNKNOWN, YES, NO };
+    static _Atomic(int) known;
+    static __thread bool asking __attribute__((tls_model("initial-exec")));
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+
+    if (answer == UNKNOWN) {
+        if (asking || (hak_wrap_flags & HAK_WRAP_INSIDE) != 0) {
+            return false;
+        }
+        asking = true;
+        answer = is_ours() ? YES : NO;
+        asking = false;
+        /* Before our start a block says nothing. */
+        if (answer == YES || atomic_load(&hak_wrap_state) > HAK_WRAP_STARTING) {
+            atomic_store_explicit(&known, answer, memory_order_relaxed);
+        }
+    }
+    return answer == YES && !hak_option(HAK_OPT_force_libc_alloc);
+}
+
+/* Whether the C library's own definition of a name is at p. */
+static bool is_libcs(const char *name, const void *p)
+{
+    static _Atomic(void *) handle;
+    void *libc = atomic_load_explicit(&handle, memory_order_relaxed);
+
+    if (libc == NULL) {
+        libc = real(DLOPEN) != NULL
+                   ? real_dlopen(LIBC_SO, RTLD_LAZY | RTLD_NOLOAD)
+                   : NULL;
+        atomic_store_explicit(&handle, libc, memory_order_relaxed);
+    }
+    return libc != NULL && real_dlsym(libc, name) == p;
+}
+
+/* ---- the stubs' decisions ----------------------------------------------- */
+
+HAK_STUB_ONLY hak_function *hak_wrap_dlopen(uintptr_t *args);
+HAK_STUB_ONLY hak_function *hak_wrap_dlmopen(uintptr_t *args);
+HAK_STUB_ONLY hak_function *hak_wrap_dlsym(uintptr_t *args);
+
+static hak_function *pass_on(enum function which, uintptr_t *args)
+{
+    hak_function *function = real(which);
+
+    if (function == NULL) {
+        args[0] = 0;
+    }
+    return function;
+}
+
+static uintptr_t without_deepbind(uintptr_t mode)
+{
+    if ((mode & RTLD_DEEPBIND) != 0 &&
+        hak_option(HAK_OPT_deepbind) == HAK_DEEPBIND_DROP && serves()) {
+        mode &= ~(uintptr_t)RTLD_DEEPBIND;
+    }
+    return mode;
+}
+
+hak_function *hak_wrap_dlopen(uintptr_t *args)
+{
+    args[1] = without_deepbind(args[1]);
+    return pass_on(DLOPEN, args);
+}
+
+/* Another namespace has a C library, hence a malloc, of its own. */
+hak_function *hak_wrap_dlmopen(uintptr_t *args)
+{
+    if (args[0] == LM_ID_BASE) {
+        args[2] = without_deepbind(args[2]);
+    }
+    return pass_on(DLMOPEN, args);
+}
+
+hak_function *hak_wrap_dlsym(uintptr_t *args)
+{
+    void *handle = (void *)args[0];
+    const char *name = (const char *)args[1];
+    const struct owned *known;
+    void *found;
+
+    if (handle == RTLD_DEFAULT || handle == RTLD_NEXT || name == NULL ||
+        real(DLSYM) == NULL || (known = find_owned(name)) == NULL ||
+        !serves()) {
+        return pass_on(DLSYM, args);
+    }
+    found = real_dlsym(handle, name);
+    if (found != NULL && is_libcs(name, found)) {
+        args[0] = (uintptr_t)known->ours;
+    } else {
+        args[0] = (uintptr_t)found;
+    }
+    return NULL;
+}
+
+/* ---- the stubs ---------------------------------------------------------- */
+
+HAK_STUB(".weak dlopen", "dlopen", "hak_wrap_dlopen");
+HAK_STUB(".weak dlmopen", "dlmopen", "hak_wrap_dlmopen");
+HAK_STUB(".weak dlsym", "dlsym", "hak_wrap_dlsym");
+
+#endif /* a machine that there are stubs for */

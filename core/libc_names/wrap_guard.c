@@ -1,0 +1,180 @@
+/*
+ * wrap_guard.c - the guards of the libc names, and who fell through them.
+ *
+ * Obeys HAKMEM_FORCE_LIBC_ALLOC, HAKMEM_BENCH_FAST_MODE, HAKMEM_WRAP_DIAG.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/msg.h"
+#include "settings/options.h"
+#include "range/pressure.h"
+#include "libc_names/wrap.h"
+
+_Atomic(int) hak_wrap_state = HAK_WRAP_COLD;
+
+__thread unsigned hak_wrap_flags __attribute__((tls_model("initial-exec")));
+
+/* Blocks freed by a signal's handler while the thread was in the lanes. */
+static __thread struct hak_block *deferred;
+
+/* ---- HAKMEM_WRAP_DIAG --------------------------------------------------- */
+
+static const char *const names[HAK_REASONS] = {
+    [HAK_REASON_LARGE] = "large",   [HAK_REASON_ALIGNED] = "aligned",
+    [HAK_REASON_MEMORY] = "memory", [HAK_REASON_EXITED] = "exited",
+    [HAK_REASON_INIT] = "init",     [HAK_REASON_RECURSION] = "recursion",
+    [HAK_REASON_FORCED] = "forced",
+};
+
+static atomic_bool diag;
+static atomic_bool said[HAK_REASONS];
+
+static void say_once(enum hak_reason reason)
+{
+    if (!atomic_exchange(&said[reason], true)) {
+        hak_msg_raw("[wrap] libc malloc: %s", names[reason]);
+    }
+}
+
+static HAK_COLD void start_diag(void)
+{
+    struct hak_system_figures figures;
+
+    atomic_store(&diag, true);
+    hak_system_figures(&figures);
+    if (figures.fallback[HAK_REASON_INIT] != 0) {
+        say_once(HAK_REASON_INIT);
+    }
+}
+
+__attribute__((destructor)) static void say_counts(void)
+{
+    struct hak_system_figures figures;
+    char line[400];
+    size_t used = 0;
+
+    if (!atomic_load(&diag)) {
+        return;
+    }
+    hak_system_figures(&figures);
+    for (int i = 0; i < HAK_REASONS && used < sizeof(line); i++) {
+        used +=
+            (size_t)snprintf(line + used, sizeof(line) - used, "%s %llu, ",
+                             names[i], (unsigned long long)figures.fallback[i]);
+    }
+    hak_msg_raw("[wrap] exit: libc malloc: %slibc blocks freed or resized %llu",
+                line, (unsigned long long)figures.foreign);
+}
+
+void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
+                        enum hak_reason reason)
+{
+    if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    hak_system_count(reason);
+    if (atomic_load_explicit(&diag, memory_order_relaxed)) {
+        say_once(reason);
+    }
+    if (alignment > 16) {
+        return hak_libc_memalign(alignment, size);
+    }
+    return zero ? hak_libc_zalloc(size) : hak_libc_malloc(size);
+}
+
+/* ---- the init barrier --------------------------------------------------- */
+
+static int state_wanted(void)
+{
+    if (hak_option(HAK_OPT_wrap_diag) || hak_option(HAK_OPT_show_stats)) {
+        hak_msg_keep();
+    }
+    if (hak_option(HAK_OPT_wrap_diag)) {
+        start_diag();
+    }
+    if (hak_option(HAK_OPT_force_libc_alloc)) {
+        hak_thread_close();
+        return HAK_WRAP_FORCED;
+    }
+    if (!hak_range_init()) {
+        return HAK_WRAP_NO_RANGE;
+    }
+    return hak_option(HAK_OPT_bench_fast_mode) ? HAK_WRAP_FAST : HAK_WRAP_OPEN;
+}
+
+/* The first to come reads the options; whoever comes meanwhile won't wait. */
+static void start(void)
+{
+    int cold = HAK_WRAP_COLD;
+    int saved = errno;
+
+    if (atomic_compare_exchange_strong(&hak_wrap_state, &cold,
+                                       HAK_WRAP_STARTING)) {
+        atomic_store_explicit(&hak_wrap_state, state_wanted(),
+                              memory_order_release);
+    }
+    errno = saved;
+}
+
+/* ---- frees to make up for ------------------------------------------------ */
+
+void hak_wrap_defer(void *p)
+{
+    struct hak_block *block = p;
+
+    /* Turned, but not marked: it is not free yet. */
+    block->next = hak_link_turn(block, deferred);
+    deferred = block;
+    hak_wrap_flags |= HAK_WRAP_DEFERRED;
+}
+
+static void free_deferred(void)
+{
+    hak_wrap_flags &= ~HAK_WRAP_DEFERRED;
+    while (deferred != NULL) {
+        struct hak_block *block = deferred;
+
+        deferred = hak_link_turn(block, block->next);
+        hak_lane_free(block, "free");
+    }
+}
+
+__attribute__((constructor(101))) static void load(void)
+{
+    start();
+}
+
+/* ---- the guards --------------------------------------------------------- */
+
+/* Whether the state lets anyone through. */
+static bool is_open(enum hak_reason *reason)
+{
+    int state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+
+    /* Before the C library's own start there is no environment to read. */
+    if (state == HAK_WRAP_COLD && hak_options_ready()) {
+        start();
+        state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+    }
+    *reason = state == HAK_WRAP_FORCED     ? HAK_REASON_FORCED
+              : state == HAK_WRAP_NO_RANGE ? HAK_REASON_MEMORY
+                                           : HAK_REASON_INIT;
+    return state >= HAK_WRAP_OPEN;
+}
+
+bool hak_wrap_enter_slow(enum hak_reason *reason)
+{
+    if (!is_open(reason)) {
+        return false;
+    }
+    if ((hak_wrap_flags & HAK_WRAP_INSIDE) != 0) {
+        *reason = HAK_REASON_RECURSION;
+        return false;
+    }
+    hak_wrap_flags |= HAK_WRAP_INSIDE;
+    free_deferred();
+    return true;
+}

@@ -1,0 +1,318 @@
+/*
+ * lock.c - locks: waiting, ghosts, and how a process gets its number.
+ */
+#include "os/lock.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/msg.h"
+#include "os/os.h"
+
+/* The C library's word that no second thread was started; glibc 2.32. */
+extern char __libc_single_threaded __attribute__((weak));
+
+/* The number of a process while one of its threads is drawing it. */
+#define DRAWING UINT64_MAX
+
+/* Where there is no page that is wiped. */
+static struct hak_process plain = {.number = HAK_LOCK_ALONE + 1};
+
+_Atomic(struct hak_process *) hak_process = &plain;
+
+__thread struct hak_lock_self hak_lock_self
+    __attribute__((tls_model("initial-exec"))) = {.process = HAK_LOCK_ALONE};
+
+static _Atomic(uint64_t) drawn = HAK_LOCK_ALONE + 1; /* the last number */
+static _Atomic(uint64_t) first = HAK_LOCK_ALONE + 1; /* this process's */
+static atomic_bool refused;                          /* the page */
+
+/* There is, or was, a thread that the C library does not know of. */
+static atomic_bool not_alone;
+
+static atomic_uint waiting; /* the sum of hak_lock_self.waits */
+
+/* The thread that forked, if `forked_to` is this process's number. */
+static _Atomic(uint64_t) forker, forked_to;
+
+static uint64_t draw(void)
+{
+    return atomic_fetch_add(&drawn, 1) + 1;
+}
+
+bool hak_lock_is_ghost(uint64_t number)
+{
+    uint64_t process = atomic_load(&first);
+
+    return number < process && (atomic_load(&forked_to) != process ||
+                                atomic_load(&forker) != number);
+}
+
+/* ---- a process's number -------------------------------------------------- */
+
+/*
+ * Nobody has noticed yet that this is a new process. One thread draws its
+ * number, others wait. A signal's handler may fork in the midst of it: in that
+ * child the page is wiped again, and `first` tells that it has a number, or
+ * the page that it has none; either way the caller looks again.
+ */
+static void process_begins(struct hak_process *process)
+{
+    uint64_t before = atomic_load(&first);
+    uint64_t seen = 0;
+    uint64_t number;
+
+    if (!atomic_compare_exchange_strong(&process->number, &seen, DRAWING)) {
+        if (seen == DRAWING) {
+            sched_yield();
+        }
+        return;
+    }
+    number = draw();
+    if (atomic_compare_exchange_strong(&first, &before, number)) {
+        seen = DRAWING;
+        atomic_store(&process->pid, getpid());
+        atomic_compare_exchange_strong(&process->number, &seen, number);
+    }
+}
+
+static bool is_single(void)
+{
+    return &__libc_single_threaded != NULL && __libc_single_threaded != 0 &&
+           !atomic_load_explicit(&not_alone, memory_order_relaxed);
+}
+
+void hak_lock_not_alone(void)
+{
+    atomic_store(&not_alone, true);
+}
+
+/* Whether no other thread can hold a lock, nor want one. */
+static bool is_alone(void)
+{
+    return atomic_load_explicit(&hak_process, memory_order_relaxed) == &plain &&
+           !atomic_load_explicit(&refused, memory_order_relaxed) && is_single();
+}
+
+/* There are threads: from here on the number stands where it will be wiped. */
+static void use_page(uint64_t number)
+{
+    struct hak_process *page = hak_os_map_wiped(sizeof(*page));
+    struct hak_process *expected = &plain;
+
+    if (page == NULL) {
+        atomic_store(&refused, true);
+        return;
+    }
+    atomic_store(&page->number, number);
+    atomic_store(&page->pid, getpid());
+    if (!atomic_compare_exchange_strong(&hak_process, &expected, page)) {
+        hak_os_unmap(page, sizeof(*page));
+    }
+}
+
+/* A step towards it; true: the calling thread and its process have numbers. */
+static bool begins(void)
+{
+    struct hak_process *process = atomic_load(&hak_process);
+    uint64_t number = atomic_load(&process->number);
+    bool alone = process == &plain && !atomic_load(&refused);
+
+    if (number == 0 || number == DRAWING) {
+        process_begins(process);
+        return false;
+    }
+    if (alone && !is_single()) {
+        use_page(number);
+        return false;
+    }
+    if (hak_lock_self.number == 0) {
+        hak_lock_self.number = draw();
+    } else if (hak_lock_self.number < number) {
+        atomic_store(&forker, hak_lock_self.number);
+        atomic_store(&forked_to, number);
+    }
+    /* As long as it is alone it comes here each time, to look whether it is. */
+    hak_lock_self.process = alone ? HAK_LOCK_ALONE : number;
+    return true;
+}
+
+static void begin(void)
+{
+    while (!begins()) {
+    }
+}
+
+uint64_t hak_lock_number(void)
+{
+    if (hak_lock_self.number == 0) {
+        begin();
+    }
+    return hak_lock_self.number;
+}
+
+void hak_lock_forked(void)
+{
+    struct hak_process *process = atomic_load(&hak_process);
+    uint64_t number = atomic_load(&process->number);
+
+    atomic_store(&waiting, hak_lock_self.waits); /* ghosts wait no more */
+    /* Not wiped, whatever was promised: some emulators only say so. */
+    if (process == &plain || (number != 0 && number != DRAWING &&
+                              atomic_load(&process->pid) != getpid())) {
+        number = draw();
+        atomic_store(&first, number);
+        atomic_store(&process->pid, getpid());
+        atomic_store(&process->number, number);
+    }
+    if (hak_lock_self.number != 0) {
+        begin();
+    }
+}
+
+/* ---- waiting --------------------------------------------------------------- */
+
+/* The half of the word that holds the lowest bit; a futex has 32 bits. */
+static uint32_t *futex_of(hak_lock *lock)
+{
+    return (uint32_t *)(void *)&lock->word +
+           (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+}
+
+/* Before and after a system call about a lock. */
+static void wait_begins(void)
+{
+    hak_lock_self.waits++;
+    atomic_fetch_add(&waiting, 1);
+}
+
+static void wait_ends(void)
+{
+    atomic_fetch_sub(&waiting, 1);
+    hak_lock_self.waits--;
+}
+
+/*
+ * Sleeps while the word is as it was seen. With a limit of time: a signal's
+ * handler that forks in here returns, in the child, to a lock that nobody will
+ * wake it from. A call without a limit would be taken up again by the kernel;
+ * this one ends when a handler has run, and the caller looks again.
+ */
+static void sleep_on(hak_lock *lock, uint64_t word)
+{
+    struct timespec limit = {.tv_sec = 1};
+
+    wait_begins();
+    syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE,
+            (uint32_t)word, &limit, NULL, 0);
+    wait_ends();
+}
+
+bool hak_lock_any_waits(void)
+{
+    return atomic_load(&waiting) != 0;
+}
+
+void hak_lock_wake(hak_lock *lock)
+{
+    int saved = errno;
+
+    wait_begins();
+    syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAKE | HAK_FUTEX_PRIVATE, 1,
+            NULL, NULL, 0);
+    wait_ends();
+    errno = saved;
+}
+
+/* One attempt. *waited: others may be asleep. *ghost: it is to be mended. */
+static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
+{
+    uint64_t word = atomic_load_explicit(&lock->word, memory_order_acquire);
+    uint64_t mine = hak_lock_self.number << 1;
+
+    *ghost = word != 0 && hak_lock_is_ghost(word >> 1);
+    if (word == 0 || *ghost) {
+        return atomic_compare_exchange_strong_explicit(&lock->word, &word,
+                                                       mine | *waited,
+                                                       memory_order_acq_rel,
+                                                       memory_order_relaxed);
+    }
+    if (word >> 1 == hak_lock_self.number) {
+        hak_fatal("a signal's handler asked for memory while its thread was "
+                  "being served");
+    }
+    if ((word & 1) != 0 ||
+        atomic_compare_exchange_strong_explicit(&lock->word, &word, word | 1,
+                                                memory_order_relaxed,
+                                                memory_order_relaxed)) {
+        sleep_on(lock, word | 1);
+        *waited = true;
+    }
+    return false;
+}
+
+/* The way of a program with one thread: a lock costs it no atomic operation. */
+static bool take_alone(hak_lock *lock)
+{
+    if (hak_lock_self.number == 0 || !is_alone() ||
+        atomic_load_explicit(&lock->word, memory_order_relaxed) != 0) {
+        return false;
+    }
+    atomic_store_explicit(&lock->word, hak_lock_self.number << 1,
+                          memory_order_relaxed);
+    return true;
+}
+
+void hak_lock_take_slow(hak_lock *lock)
+{
+    int saved = errno;
+    bool waited = false, ghost;
+
+    if (take_alone(lock)) {
+        return;
+    }
+    do {
+        begin();
+    } while (!try_take(lock, &waited, &ghost));
+    if (ghost && lock->mend != NULL) {
+        lock->mend();
+    }
+    errno = saved;
+}
+
+bool hak_lock_settle(hak_lock *lock)
+{
+    if (hak_lock_mine(lock)) {
+        return false;
+    }
+    if (atomic_load(&lock->word) != 0) {
+        hak_lock_take(lock);
+        hak_lock_drop(lock);
+    }
+    return true;
+}
+
+#if defined(HAK_DEBUG) || defined(HAK_TESTING)
+void hak_lock_expect(hak_lock *lock, const char *where)
+{
+    if (!hak_lock_mine(lock)) {
+        hak_fatal("%s: its lock is not held", where);
+    }
+}
+#endif
+
+#ifdef HAK_TESTING
+_Atomic(void (*)(const char *name)) hak_test_meet;
+
+void hak_test_point(const char *name)
+{
+    void (*meet)(const char *) = atomic_load(&hak_test_meet);
+
+    if (meet != NULL) {
+        meet(name);
+    }
+}
+#endif

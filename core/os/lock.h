@@ -1,0 +1,186 @@
+/*
+ * lock.h - locks whose holder can be told, and what a fork leaves of them.
+ *
+ * A fork may come while other threads hold locks of ours. It does not
+ * wait for them, nor are locks held while it runs: glibc's own locks and other
+ * libraries' fork handlers come in between, and who waits there for somebody
+ * who waits for us waits for ever. So a child may find a lock held by a
+ * *ghost*, a thread that does not exist there, caught at any instruction. The
+ * child takes the lock over and calls its `mend`, which makes what the lock
+ * guards whole again as of that instruction. A pthread_mutex would not do: its
+ * holder can't be told in one atomic read.
+ *
+ * The word is 0, or the holder's number times 2, plus 1 if somebody may be
+ * asleep. Threads and processes draw their numbers from one counter, which a
+ * child goes on with. (64 bits: 31 are used up in a month by a server that
+ * starts 1000 threads a second.) Every process has a number, larger than those
+ * of all threads that its ancestors had up to the fork, less than those of the
+ * threads that it starts itself. Hence:
+ *
+ *     a holder is a ghost if its number is less than the process's, unless it
+ *     is the thread that forked, which has brought its number along.
+ *
+ * That thread may hold a lock itself (a signal's handler forked inside our slow
+ * path) and goes on with what it was at. Nobody takes its lock over.
+ *
+ * What makes a child notice that it is one: the process's number stands in a
+ * page that the kernel wipes in a child (MADV_WIPEONFORK), and a thread that
+ * takes a lock compares it with what it has seen there last. So before a
+ * thread of a new process takes its first lock, fork handlers or not (_Fork,
+ * clone), the process has its number, and if this is the thread that forked, it
+ * has made itself known. Its locks taken before the fork are known as its own
+ * from its next lock, or fork's child handler, on. (Between a handlerless fork
+ * and that it must not start a thread if it holds one; POSIX allows it none.)
+ * A child by vfork shares its parent's memory: nothing is wiped, nobody is a
+ * ghost.
+ *
+ * There is no such page while the C library says that the process has a single
+ * thread. No lock can then be held by another than who forks: who holds one
+ * starts no thread. Then, and where the kernel refuses the page (before 4.14),
+ * fork's child handler renews the number.
+ *
+ * A nested fork, even by a signal's handler in the middle of any of this, wipes
+ * the page again, and all begins anew. Ghosts of a grandparent are ghosts.
+ */
+#ifndef HAK_LOCK_H
+#define HAK_LOCK_H
+
+#include "base/base.h"
+
+typedef struct hak_lock {
+    _Atomic(uint64_t) word;
+    /*
+     * Called in a forked child by who takes the lock over, which it holds. It
+     * may take no other one (the thread that forked may hold that), may be
+     * called again when it was itself cut short by a fork, and may be NULL.
+     * What is in use stays so; what is doubtful is lost, not given out again.
+     */
+    void (*mend)(void);
+} hak_lock;
+
+#define HAK_LOCK_INIT(mend)                                                    \
+    {                                                                          \
+        0, (mend)                                                              \
+    }
+
+/* Of each thread. */
+struct hak_lock_self {
+    uint64_t number;  /* 0: it has taken no lock yet */
+    uint64_t process; /* its process's number when it took its last lock */
+    uint32_t held;    /* locks that it has, or is about to have */
+    uint32_t waits;   /* its part of hak_lock_any_waits */
+};
+
+/*
+ * Instead of that: it has taken none, or was alone then, as it will be until it
+ * drops the lock. No process has this number, nor 0, which a page that was
+ * wiped has.
+ */
+#define HAK_LOCK_ALONE 1u
+
+struct hak_process {
+    _Atomic(uint64_t) number; /* 0: a new process that nobody has noticed */
+    _Atomic(int32_t) pid;
+};
+
+extern HAK_HIDDEN __thread struct hak_lock_self hak_lock_self
+    __attribute__((tls_model("initial-exec")));
+extern HAK_HIDDEN _Atomic(struct hak_process *) hak_process;
+
+/* No cancellation point; errno is kept. */
+HAK_NOINLINE void hak_lock_take_slow(hak_lock *lock);
+HAK_NOINLINE void hak_lock_wake(hak_lock *lock);
+
+HAK_INLINE void hak_lock_take(hak_lock *lock)
+{
+    const struct hak_process *process =
+        atomic_load_explicit(&hak_process, memory_order_acquire);
+    uint64_t word = 0;
+
+    hak_lock_self.held++;
+    if (HAK_UNLIKELY(hak_lock_self.process !=
+                         atomic_load_explicit(&process->number,
+                                              memory_order_acquire) ||
+                     !atomic_compare_exchange_strong_explicit(
+                         &lock->word, &word, hak_lock_self.number << 1,
+                         memory_order_acq_rel, memory_order_relaxed))) {
+        hak_lock_take_slow(lock);
+    }
+}
+
+HAK_INLINE void hak_lock_drop(hak_lock *lock)
+{
+    uint64_t word;
+
+    if (hak_lock_self.process == HAK_LOCK_ALONE) {
+        atomic_store_explicit(&lock->word, 0, memory_order_release);
+    } else {
+        word = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
+        if (HAK_UNLIKELY((word & 1) != 0)) {
+            hak_lock_wake(lock);
+        }
+    }
+    hak_lock_self.held--;
+}
+
+/* Whether the calling thread holds the lock. */
+HAK_INLINE bool hak_lock_mine(hak_lock *lock)
+{
+    uint64_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+
+    return word != 0 && word >> 1 == hak_lock_self.number;
+}
+
+/* Functions that change what a lock guards begin with it; see lock.c. */
+#if defined(HAK_DEBUG) || defined(HAK_TESTING)
+HAK_NOINLINE void hak_lock_expect(hak_lock *lock, const char *where);
+#define HAK_HELD(lock) hak_lock_expect((lock), __func__)
+#else
+#define HAK_HELD(lock) ((void)0)
+#endif
+
+/*
+ * Where a thread meets others, at a place that has a name: tests hold it there
+ * while others go on. See tests/unit/meet.h.
+ */
+#ifdef HAK_TESTING
+extern _Atomic(void (*)(const char *name)) hak_test_meet;
+HAK_NOINLINE void hak_test_point(const char *name);
+#define HAK_POINT(name) hak_test_point(name)
+#else
+#define HAK_POINT(name) ((void)0)
+#endif
+
+/*
+ * Between two writes of which a ghost must not have made the second alone: in
+ * the order of the program, as the thread's own instructions have it. A child
+ * sees what a ghost wrote up to one instruction.
+ */
+HAK_INLINE void hak_lock_step(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/*
+ * A thread that the C library does not know of is about to be started: locks
+ * will tell it from others. The calling thread holds none.
+ */
+void hak_lock_not_alone(void);
+
+/* Whether any thread sleeps until it gets a lock, or is waking who does: a tracer
+ * may stop it there. */
+bool hak_lock_any_waits(void);
+
+/* The calling thread's number, drawn if it has none. */
+uint64_t hak_lock_number(void);
+
+/* Whether a thread with this number does not exist in this process. */
+bool hak_lock_is_ghost(uint64_t number);
+
+/* In fork's child handler, first of all: see above. */
+void hak_lock_forked(void);
+
+/* There: mends what a ghost has held. False: the calling thread holds it. */
+bool hak_lock_settle(hak_lock *lock);
+
+#endif /* HAK_LOCK_H */

@@ -1,0 +1,440 @@
+/*
+ * os_linux.c - the operating system layer for Linux.
+ */
+#include "os/os.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Values of the kernel's interface that older libc headers lack. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+/* ---- refusals for tests --------------------------------------------------- */
+
+#ifdef HAK_TESTING
+static atomic_uint test_calls;
+static atomic_uint test_refuse_at;
+static atomic_uint test_refuse_from;
+static atomic_uint test_kinds = HAK_OS_ALL;
+
+void hak_os_test_refuse(unsigned n, bool forever)
+{
+    atomic_store(&test_calls, 0);
+    atomic_store(&test_refuse_at, n);
+    atomic_store(&test_refuse_from, forever ? n : 0);
+}
+
+void hak_os_test_refuse_from(unsigned call)
+{
+    atomic_store(&test_refuse_from, call);
+}
+
+void hak_os_test_kinds(unsigned kinds)
+{
+    atomic_store(&test_kinds, kinds);
+}
+
+unsigned hak_os_test_calls(void)
+{
+    return atomic_load(&test_calls);
+}
+
+static bool refused(unsigned kind)
+{
+    unsigned from = atomic_load(&test_refuse_from), call;
+
+    if ((kind & atomic_load(&test_kinds)) == 0) {
+        return false;
+    }
+    call = atomic_fetch_add(&test_calls, 1) + 1;
+    return call == atomic_load(&test_refuse_at) || (from != 0 && call >= from);
+}
+
+#define REFUSED(kind) refused(HAK_OS_##kind)
+#else
+#define REFUSED(kind) false
+#endif
+
+/* ---- mappings ------------------------------------------------------------ */
+
+#define ANYWHERE (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+/* How much more than it is asked for hak_os_place finds free: that as well. */
+#define PLACE_ROOM 2
+
+/* Guesses lie this many times the size apart. */
+#define GUESSES 8
+
+/* What is mapped without a hint is not near this. */
+#define GUESS_ABOVE (4 * HAK_GIB)
+
+size_t hak_os_page_size(void)
+{
+    return getauxval(AT_PAGESZ);
+}
+
+/*
+ * Where the kernel would map `size` bytes with no access, or NULL. By the
+ * system call itself: sanitizers keep track of mmap at a cost that grows with
+ * the size, and this mapping is gone at once.
+ */
+static char *look(size_t size)
+{
+    /* All of the last argument, which goes over the stack, is to be 0. */
+    long addr = syscall(SYS_mmap, NULL, size, PROT_NONE, ANYWHERE, -1L, 0L);
+
+    if (addr == -1) {
+        return NULL;
+    }
+    syscall(SYS_munmap, addr, size);
+    return (char *)addr;
+}
+
+/*
+ * Where a limit forbids to look: far below where the kernel maps a page, or
+ * above if there is not so much below.
+ */
+static char *guess_place(size_t size, unsigned guess)
+{
+    uintptr_t here = (uintptr_t)look(HAK_PAGE);
+    size_t far = size * (2 + guess % GUESSES);
+
+    if (here == 0) {
+        return NULL;
+    }
+    return (char *)(here / 2 > far ? here - far : here + GUESS_ABOVE);
+}
+
+void *hak_os_place(size_t size, size_t align, unsigned guess)
+{
+    int saved = errno;
+    char *place = NULL;
+
+    if (!REFUSED(PLACE)) {
+        place = look(PLACE_ROOM * size + align);
+        if (place != NULL) {
+            place += size / 2;
+        } else if (hak_os_address_limit() != SIZE_MAX) {
+            place = guess_place(size, guess);
+        }
+    }
+    errno = saved;
+    return (void *)hak_round_up((uintptr_t)place, align);
+}
+
+enum hak_os_claim hak_os_claim(void *addr, size_t size)
+{
+    int saved = errno;
+    enum hak_os_claim result = HAK_OS_REFUSED;
+    void *p;
+
+    if (REFUSED(CLAIM)) {
+        return HAK_OS_REFUSED;
+    }
+    p = mmap(addr, size, PROT_READ | PROT_WRITE, ANYWHERE | MAP_FIXED_NOREPLACE,
+             -1, 0);
+    if (p == addr) {
+        result = HAK_OS_CLAIMED;
+    } else if (p != MAP_FAILED) {
+        munmap(p, size);
+        result = HAK_OS_TAKEN;
+    } else if (errno == EEXIST) {
+        result = HAK_OS_TAKEN;
+    }
+    errno = saved;
+    return result;
+}
+
+void *hak_os_map(size_t size)
+{
+    int saved = errno;
+    void *p = REFUSED(MAP)
+                  ? MAP_FAILED
+                  : mmap(NULL, size, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
+
+    errno = saved;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void *hak_os_map_wiped(size_t size)
+{
+    int saved = errno;
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p != MAP_FAILED && madvise(p, size, MADV_WIPEONFORK) != 0) {
+        munmap(p, size);
+        p = MAP_FAILED;
+    }
+    errno = saved;
+    return p != MAP_FAILED ? p : NULL;
+}
+
+bool hak_os_unmap(void *addr, size_t size)
+{
+    int saved = errno;
+    bool done = !REFUSED(UNMAP) && munmap(addr, size) == 0;
+
+    errno = saved;
+    return done;
+}
+
+void hak_os_want_huge(void *addr, size_t size)
+{
+    int saved = errno;
+
+    (void)madvise(addr, size, MADV_HUGEPAGE);
+    errno = saved;
+}
+
+void hak_os_want_small(void *addr, size_t size)
+{
+    int saved = errno;
+
+    (void)madvise(addr, size, MADV_NOHUGEPAGE);
+    errno = saved;
+}
+
+bool hak_os_populate(void *addr, size_t size)
+{
+    static atomic_bool cannot;
+    int saved = errno;
+    bool ok = true;
+
+    if (REFUSED(POPULATE)) {
+        return false;
+    }
+    if (atomic_load_explicit(&cannot, memory_order_relaxed)) {
+        return true;
+    }
+    if (madvise(addr, size, MADV_POPULATE_WRITE) != 0) {
+        if (errno == ENOMEM) {
+            ok = false;
+        } else if (errno == EINVAL || errno == ENOSYS) {
+            atomic_store_explicit(&cannot, true, memory_order_relaxed);
+        }
+    }
+    errno = saved;
+    return ok;
+}
+
+bool hak_os_is_mapped(const void *p)
+{
+    unsigned char page;
+    int saved = errno;
+    bool mapped = mincore((void *)((uintptr_t)p & ~(HAK_PAGE - 1)), HAK_PAGE,
+                          &page) == 0 ||
+                  errno != ENOMEM;
+
+    errno = saved;
+    return mapped;
+}
+
+size_t hak_os_resident(void *addr, size_t size)
+{
+    unsigned char pages[128];
+    int saved = errno;
+    size_t count = 0;
+
+    if (mincore(addr, hak_min(size, sizeof(pages) * HAK_PAGE), pages) == 0) {
+        for (size_t i = 0; i < size / HAK_PAGE && i < sizeof(pages); i++) {
+            count += pages[i] & 1;
+        }
+    }
+    errno = saved;
+    return count * HAK_PAGE;
+}
+
+/* ---- dropping and moving pages ------------------------------------------- */
+
+/*
+ * Whether the system does what it says, as far as it has been tried: it can't
+ * be while no page is to be had.
+ */
+enum { UNTRIED, HOLDS, LIES };
+
+static bool drop(void *addr, size_t size)
+{
+    return madvise(addr, size, MADV_DONTNEED) == 0;
+}
+
+static void *move_near(void *from, void *to, size_t size)
+{
+    /* By the system call: the C library's has no target without FIXED. */
+    return (void *)syscall(SYS_mremap, from, size, size,
+                           MREMAP_MAYMOVE | MREMAP_DONTUNMAP, to);
+}
+
+/* What pages may be rounded up to by a kernel with larger ones. */
+#define PAGE_MOST (64 * HAK_KIB)
+
+/* Whether a page that was written to reads as zero once it is dropped. */
+static bool drops(volatile char *page)
+{
+    page[0] = 1;
+    return !drop((void *)(uintptr_t)page, HAK_PAGE) || page[0] == 0;
+}
+
+/* And whether the page behind it stays, which is of the same larger one. */
+static int try_drop(void)
+{
+    char *pages =
+        mmap(NULL, 2 * PAGE_MOST, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
+    volatile char *page;
+    bool well;
+
+    if (pages == MAP_FAILED) {
+        return UNTRIED;
+    }
+    page = (char *)hak_round_up((uintptr_t)pages, PAGE_MOST);
+    page[HAK_PAGE] = 1;
+    well = drops(page) && page[HAK_PAGE] == 1;
+    munmap(pages, 2 * PAGE_MOST);
+    return well ? HOLDS : LIES;
+}
+
+static int try_move(void)
+{
+    char *page = mmap(NULL, HAK_PAGE, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
+    volatile char *moved;
+    bool well;
+
+    if (page == MAP_FAILED) {
+        return UNTRIED;
+    }
+    page[0] = 1;
+    moved = move_near(page, NULL, HAK_PAGE);
+    well = moved != MAP_FAILED;
+    if (well) {
+        well = moved[0] == 1 && *(volatile char *)page == 0 && drops(moved) &&
+               drops(page);
+        munmap((void *)(uintptr_t)moved, HAK_PAGE);
+    }
+    munmap(page, HAK_PAGE);
+    return well ? HOLDS : LIES;
+}
+
+/* Tries until it is known; threads that come together find the same. */
+static bool works(atomic_int *known, int (*attempt)(void))
+{
+    int state = atomic_load_explicit(known, memory_order_relaxed);
+
+    if (HAK_UNLIKELY(state == UNTRIED)) {
+        state = attempt();
+        atomic_store_explicit(known, state, memory_order_relaxed);
+    }
+    return state == HOLDS;
+}
+
+bool hak_os_purge(void *addr, size_t size)
+{
+    static atomic_int known;
+    int saved = errno;
+    bool done = !REFUSED(PURGE) && works(&known, try_drop) && drop(addr, size);
+
+    errno = saved;
+    return done;
+}
+
+/*
+ * Who has a mapping at `to`, a hint, gets the pages at another address: they
+ * are copied back.
+ */
+bool hak_os_move(void *from, void *to, size_t size)
+{
+    static atomic_int known;
+    int saved = errno;
+    void *at = MAP_FAILED;
+
+    if (!REFUSED(MOVE) && works(&known, try_move)) {
+        at = move_near(from, to, size);
+    }
+    if (at != MAP_FAILED && at != to) {
+        memcpy(from, at, size);
+        munmap(at, size);
+    }
+    errno = saved;
+    return at == to;
+}
+
+/* ---- names, clocks, random bytes, limits --------------------------------- */
+
+void hak_os_name(void *addr, size_t size, const char *name)
+{
+    int saved = errno;
+
+    (void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, addr, size, name);
+    errno = saved;
+}
+
+uint64_t hak_os_clock(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/*
+ * Early in the machine's life, or where a filter forbids getrandom, there is
+ * what the kernel gave the process at its start (AT_RANDOM, 16 bytes).
+ */
+void hak_os_random(void *buffer, size_t size)
+{
+    const unsigned char *given = (void *)getauxval(AT_RANDOM);
+    uint64_t mix = hak_os_clock() ^ (uintptr_t)buffer;
+
+    /* By the system call: the C library's is a cancellation point. */
+    if (syscall(SYS_getrandom, buffer, size, GRND_NONBLOCK) == (long)size) {
+        return;
+    }
+    for (size_t i = 0; i < size; i++) {
+        mix =
+            mix * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        ((unsigned char *)buffer)[i] =
+            (unsigned char)((mix >> 56) ^ (given != NULL ? given[i % 16] : 0));
+    }
+}
+
+uint32_t hak_os_tick(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint32_t)(now.tv_sec * 1000 + now.tv_nsec / 1000000);
+}
+
+static size_t soft_limit(int resource)
+{
+    struct rlimit limit;
+
+    if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return SIZE_MAX;
+    }
+    return (size_t)limit.rlim_cur;
+}
+
+size_t hak_os_address_limit(void)
+{
+    return hak_min(soft_limit(RLIMIT_AS), soft_limit(RLIMIT_DATA));
+}

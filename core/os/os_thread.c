@@ -1,0 +1,527 @@
+/*
+ * os_thread.c - a thread of our own, and whether another one sleeps: Linux.
+ *
+ * pthread_create would allocate, and take locks of the C library's that a
+ * caller of free may hold (glibc frees the memory of ended threads under the
+ * lock of its stacks). So the thread is made by clone, and the C library does
+ * not know it. It needs little of it: `errno` and the words that its compiler's
+ * stack protector looks at, which is what thread-local memory of its own gives
+ * it, laid out as the starting thread's.
+ *
+ *     | guard | stack ........ | locals below | thread pointer | locals above |
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "os/os.h"
+
+#define STACK (64 * HAK_KIB)
+/* Besides our own locals: what the C library has around the thread pointer. */
+#define AROUND (2 * HAK_PAGE)
+/* Some program has large arrays there; what is not touched is not resident. */
+#define LOCALS_MOST (512 * HAK_MIB)
+
+/* Signal masks as the kernel has them. */
+#define MASK_BYTES 8
+
+#if defined(HAK_TSAN) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
+/* ---- waiting on a word ----------------------------------------------------- */
+
+void hak_os_wait(_Atomic(uint32_t) *word, uint32_t seen, uint32_t milliseconds)
+{
+    struct timespec limit = {.tv_sec = milliseconds / 1000,
+                             .tv_nsec = milliseconds % 1000 * 1000000L};
+    int saved = errno;
+
+    syscall(SYS_futex, word, HAK_FUTEX_WAIT, seen, &limit, NULL, 0);
+    errno = saved;
+}
+
+void hak_os_wake(_Atomic(uint32_t) *word)
+{
+    int saved = errno;
+
+    syscall(SYS_futex, word, HAK_FUTEX_WAKE, 1, NULL, NULL, 0);
+    errno = saved;
+}
+
+/* ---- starting ---------------------------------------------------------------- */
+
+int32_t hak_os_thread_id(void)
+{
+    return (int32_t)syscall(SYS_gettid);
+}
+
+/* Nobody else's signal is to be handled there. */
+static void block_signals(uint64_t *before)
+{
+    uint64_t all = UINT64_MAX;
+
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, before, MASK_BYTES);
+}
+
+uint64_t hak_os_blocked_signals(void)
+{
+    uint64_t now = UINT64_MAX;
+
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &now, MASK_BYTES);
+    return now;
+}
+
+static int begin(void *arg)
+{
+    const struct hak_os_thread *thread = arg;
+
+    uselocale(LC_GLOBAL_LOCALE); /* else there is none, not even for strtoul */
+    prctl(PR_SET_NAME, thread->name);
+    thread->run();
+    return 0;
+}
+
+#ifdef SANITIZED
+/* Checkers have locals of their own in every thread, so it is one of theirs. */
+static void *begin_checked(void *arg)
+{
+    struct hak_os_thread *thread = arg;
+
+    begin(thread);
+    atomic_store(&thread->id, 0);
+    hak_os_wake(&thread->id);
+    return NULL;
+}
+
+static bool start(struct hak_os_thread *thread, void *const *locals,
+                  size_t count)
+{
+    pthread_attr_t detached;
+    pthread_t made;
+    bool ok;
+
+    (void)locals;
+    (void)count;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    atomic_store(&thread->id, UINT32_MAX);
+    ok = pthread_create(&made, &detached, begin_checked, thread) == 0;
+    if (!ok) {
+        atomic_store(&thread->id, 0);
+    }
+    pthread_attr_destroy(&detached);
+    return ok;
+}
+#else
+
+#if defined(__x86_64__)
+static uintptr_t thread_pointer(void)
+{
+    uintptr_t tp;
+
+    __asm__("mov %%fs:0, %0" : "=r"(tp));
+    return tp;
+}
+
+/* The words of its head that point to itself, and both protectors' secrets. */
+static void make_head(uintptr_t *tp, const uintptr_t *from)
+{
+    tp[0] = tp[2] = (uintptr_t)tp;
+    tp[5] = from[5];
+    tp[6] = from[6];
+}
+#elif defined(__aarch64__)
+static uintptr_t thread_pointer(void)
+{
+    uintptr_t tp;
+
+    __asm__("mrs %0, tpidr_el0" : "=r"(tp));
+    return tp;
+}
+
+static void make_head(uintptr_t *tp, const uintptr_t *from)
+{
+    (void)tp;
+    (void)from;
+}
+#else
+#error "say here where the thread pointer is: see docs"
+#endif
+
+/* How far the locals reach on both sides of the thread pointer. */
+static bool measure(void *const *locals, size_t count, size_t *below,
+                    size_t *above)
+{
+    uintptr_t tp = thread_pointer();
+
+    *below = *above = AROUND;
+    for (size_t i = 0; i <= count; i++) {
+        uintptr_t at = (uintptr_t)(i < count ? locals[i] : (void *)&errno);
+
+        if (at < tp) {
+            *below = hak_max(*below, tp - at + AROUND);
+        } else {
+            *above = hak_max(*above, at - tp + AROUND);
+        }
+    }
+    *below = hak_round_up(*below, HAK_PAGE);
+    *above = hak_round_up(*above, HAK_PAGE);
+    return *below + *above <= LOCALS_MOST;
+}
+
+/* Its memory, zero but for the stack, which begins at its guard page; it is kept
+ * for the next time. */
+static bool map_once(struct hak_os_thread *thread, size_t locals)
+{
+    const size_t stack = HAK_PAGE + STACK;
+
+    if (thread->memory == NULL) {
+        thread->memory = hak_os_map(stack + locals);
+        if (thread->memory == NULL) {
+            return false;
+        }
+        hak_os_name(thread->memory, stack + locals, "hakmem thread");
+        (void)mprotect(thread->memory, HAK_PAGE, PROT_NONE);
+    } else if (!hak_os_purge((char *)thread->memory + stack, locals)) {
+        memset((char *)thread->memory + stack, 0, locals);
+    }
+    return true;
+}
+
+static bool start(struct hak_os_thread *thread, void *const *locals,
+                  size_t count)
+{
+    const int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
+                      CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
+                      CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+    size_t below, above;
+    char *stack_end;
+    uintptr_t *tp;
+
+    if (!measure(locals, count, &below, &above) ||
+        !map_once(thread, below + above)) {
+        return false;
+    }
+    stack_end = (char *)thread->memory + HAK_PAGE + STACK;
+    tp = (uintptr_t *)(void *)(stack_end + below);
+    make_head(tp, (const uintptr_t *)thread_pointer());
+    return clone(begin, stack_end, flags, thread, &thread->id, tp,
+                 &thread->id) > 0;
+}
+#endif
+
+bool hak_os_thread_start(struct hak_os_thread *thread, void *const *locals,
+                         size_t count)
+{
+    int saved = errno;
+    uint64_t signals;
+    bool ok;
+
+    block_signals(&signals);
+    ok = start(thread, locals, count);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &signals, NULL, MASK_BYTES);
+    errno = saved;
+    return ok;
+}
+
+bool hak_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds)
+{
+    uint64_t until = hak_os_clock() + milliseconds * UINT64_C(1000000);
+    uint32_t id = atomic_load(&thread->id), now = id;
+    int saved = errno;
+
+    while (now != 0 && hak_os_clock() < until) {
+        hak_os_wait(&thread->id, now, milliseconds);
+        now = atomic_load(&thread->id);
+    }
+    /* It is still counted among the process's threads for a moment. */
+    while (now == 0 && id != 0 && id != UINT32_MAX &&
+           syscall(SYS_tgkill, getpid(), id, 0) == 0 &&
+           hak_os_clock() < until) {
+        sched_yield();
+    }
+    errno = saved;
+    return now == 0;
+}
+
+/* ---- whether a thread sleeps ----------------------------------------------- */
+
+/*
+ * The system calls in which threads wait for something that is not ours, by the
+ * place among its arguments of a signal mask that holds meanwhile, or NO_MASK.
+ */
+#define NO_MASK (-1)
+
+static int mask_argument(long call)
+{
+    switch (call) {
+#ifdef SYS_poll
+    case SYS_poll:
+    case SYS_select:
+    case SYS_epoll_wait:
+    case SYS_pause:
+#endif
+    case SYS_read:
+    case SYS_readv:
+    case SYS_write:
+    case SYS_writev:
+    case SYS_recvfrom:
+    case SYS_recvmsg:
+    case SYS_recvmmsg:
+    case SYS_sendto:
+    case SYS_sendmsg:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_connect:
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_futex:
+    case SYS_wait4:
+    case SYS_waitid:
+    case SYS_flock:
+    case SYS_fcntl:
+    case SYS_msgrcv:
+    case SYS_semop:
+    case SYS_semtimedop:
+    case SYS_io_getevents:
+    case SYS_rt_sigtimedwait: return NO_MASK;
+    case SYS_ppoll: return 3;
+    case SYS_epoll_pwait: return 4;
+    case SYS_pselect6: return 5;
+    default: return -2;
+    }
+}
+
+static atomic_uint reading; /* threads */
+
+bool hak_os_any_reads(void)
+{
+    return atomic_load(&reading) != 0;
+}
+
+long hak_os_read(int fd, void *bytes, size_t size)
+{
+    long n;
+
+    atomic_fetch_add(&reading, 1);
+    n = syscall(SYS_read, fd, bytes, size);
+    atomic_fetch_sub(&reading, 1);
+    return n;
+}
+
+size_t hak_os_read_file(const char *path, char *text, size_t size)
+{
+    int saved = errno, fd;
+    long n = 0;
+
+    fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        n = hak_os_read(fd, text, size - 1);
+        syscall(SYS_close, fd);
+    }
+    errno = saved;
+    n = n > 0 ? n : 0;
+    text[n] = '\0';
+    return (size_t)n;
+}
+
+/* The path of a file about a thread of this process. */
+static void thread_path(char *path, int32_t id, const char *file)
+{
+    char digits[12];
+    size_t n = 0;
+
+    do {
+        digits[n++] = (char)('0' + id % 10);
+        id /= 10;
+    } while (id > 0);
+    path = stpcpy(path, "/proc/self/task/");
+    while (n > 0) {
+        *path++ = digits[--n];
+    }
+    *path++ = '/';
+    strcpy(path, file);
+}
+
+#define PATH_BYTES 64
+
+/*
+ * The file says "running", or the number of the system call, or -1, and its six
+ * arguments. What it says is of one moment at which the thread was off every
+ * processor.
+ */
+static bool is_waiting(int32_t id)
+{
+    char path[PATH_BYTES], text[256];
+    char *at = text;
+    long call;
+    int mask;
+
+    thread_path(path, id, "syscall");
+    if (hak_os_read_file(path, text, sizeof(text)) == 0 || text[0] < '0' ||
+        text[0] > '9') {
+        return false;
+    }
+    call = strtol(at, &at, 10);
+    mask = mask_argument(call);
+    for (int i = 0; i < mask; i++) {
+        (void)strtoul(at, &at, 16);
+    }
+    return mask == NO_MASK || (mask >= 0 && strtoul(at, &at, 16) == 0);
+}
+
+/* What a thread's status file says, as far as it matters here. */
+struct status {
+    uint64_t blocked, ignored, caught; /* signals */
+    uint64_t
+        switches; /* how often it has left a processor; all ones: unknown */
+};
+
+/* The number behind a name; all ones: there is none. */
+static uint64_t number_of(const char *text, const char *name, int base)
+{
+    const char *at = strstr(text, name);
+
+    return at != NULL ? strtoull(at + strlen(name), NULL, base) : UINT64_MAX;
+}
+
+/*
+ * With the processors and memory nodes of a large machine. Not on the stack:
+ * small threads come here from free.
+ */
+static char text[8192];
+
+/*
+ * Whether the file is about the thread that calls itself `id`. /proc may be
+ * another namespace's, where threads have other numbers: the last one is its own.
+ */
+static bool is_about(int32_t id)
+{
+    const char *at = strstr(text, "\nNSpid:");
+    int32_t last = id;
+
+    if (at != NULL) {
+        for (at += strlen("\nNSpid:"); *at == '\t';) {
+            last = (int32_t)strtol(at, (char **)&at, 10);
+        }
+    }
+    return last == id;
+}
+
+/* False: it can't be read, or is another thread's. */
+static bool read_status(int32_t id, struct status *status)
+{
+    char path[PATH_BYTES];
+    uint64_t willing, forced;
+
+    thread_path(path, id, "status");
+    if (hak_os_read_file(path, text, sizeof(text)) == 0 || !is_about(id)) {
+        return false;
+    }
+    status->blocked = number_of(text, "SigBlk:", 16);
+    status->ignored = number_of(text, "SigIgn:", 16);
+    status->caught = number_of(text, "SigCgt:", 16);
+    willing = number_of(text, "\nvoluntary_ctxt_switches:", 10);
+    forced = number_of(text, "\nnonvoluntary_ctxt_switches:", 10);
+    status->switches = willing != UINT64_MAX && forced != UINT64_MAX
+                           ? willing + forced
+                           : UINT64_MAX;
+    return true;
+}
+
+static uint64_t bit_of(int number)
+{
+    return (uint64_t)1 << (number - 1);
+}
+
+/* Signals that come of what a thread does itself. */
+static uint64_t faults(void)
+{
+    return bit_of(SIGSEGV) | bit_of(SIGBUS) | bit_of(SIGILL) | bit_of(SIGFPE) |
+           bit_of(SIGTRAP) | bit_of(SIGSYS) | bit_of(SIGABRT);
+}
+
+/*
+ * Whether a handler may run that does not block its signal. Also where none is
+ * set up any more: what runs may have been set up for one time (sysv_signal). The
+ * flags remain.
+ */
+static bool any_open(void)
+{
+    /* As the kernel has it, on every processor that we know. */
+    struct {
+        uintptr_t handler;
+        unsigned long flags;
+        uintptr_t restorer;
+        uint64_t mask;
+    } action;
+
+    for (int n = 1; n <= 64; n++) {
+        if ((faults() & bit_of(n)) == 0 &&
+            (syscall(SYS_rt_sigaction, n, NULL, &action, MASK_BYTES) != 0 ||
+             (action.flags & SA_NODEFER) != 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Whether the thread may be in a signal's handler. While one runs its signal is
+ * blocked, unless it was set up otherwise; signals that the thread has blocked
+ * from the start, or that are ignored, say nothing.
+ */
+static bool may_handle(const struct status *status, uint64_t blocked_before)
+{
+    uint64_t blocked = status->blocked & ~blocked_before;
+
+    return (blocked & (~status->ignored | status->caught)) != 0 || any_open();
+}
+
+/* The thread sanitizer does not see that a thread that sleeps does nothing. */
+#ifdef HAK_TSAN
+enum { SEES = false };
+#else
+enum { SEES = true };
+#endif
+
+/*
+ * A thread is counted as off its processor when it falls asleep. So if it is
+ * seen asleep, and the count then is what it was at first, it has slept all the
+ * time, and what was read in between, the mask and what `calm` looks at, was
+ * read while it slept. (The count stands behind the mask in the same file: what
+ * is read at once with it is not read after it.)
+ */
+bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
+                         bool (*calm)(void *arg), void *arg)
+{
+    struct status first, status, later;
+    int saved = errno;
+    bool waits = false;
+
+    if (!SEES || id <= 0) {
+        return false;
+    }
+    if (read_status(id, &first) && read_status(id, &status) &&
+        !may_handle(&status, blocked_before) && calm(arg) && is_waiting(id) &&
+        read_status(id, &later)) {
+        waits =
+            first.switches != UINT64_MAX && later.switches == first.switches;
+    }
+    errno = saved;
+    return waits;
+}

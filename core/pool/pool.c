@@ -1,0 +1,364 @@
+/*
+ * pool.c - the Pool lane's slow half: refill, flush, spans.
+ *
+ * Every function but the questions about a pointer is called by the one thread
+ * that uses the heap.
+ */
+#include "pool/pool_bin.h"
+
+#include <string.h>
+
+#include "os/lock.h"
+#include "base/msg.h"
+#include "os/os.h"
+#include "range/pressure.h"
+#include "range/slabs.h"
+
+/*
+ * The page-fault ladder. A span is left to page faults while the process is
+ * small or its users may not write to all of what they ask for: that is
+ * measured, on the last span that was used up (probe). Blocks of SMALL bytes
+ * or fewer, which are written to throughout as a rule, are taken to be.
+ */
+#define LADDER_FROM HAK_MIB
+#define LADDER_FIRST (16 * HAK_KIB)
+#define LADDER_MORE HAK_SLAB_SIZE
+#define SMALL HAK_PAGE
+
+/* Gives the empty bins stacks of so many places. */
+static void lay_out(struct hak_pool *pool, uint32_t places)
+{
+    pool->places = places;
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        /* Beyond short stacks no bottom was ever anything else. */
+        if (c * places < HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT) {
+            *hak_stack_bottom(pool, c) = NULL;
+        }
+        pool->top[c] = hak_stack_bottom(pool, c) + 1;
+        hak_stack_grant(pool, c);
+    }
+}
+
+void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
+                   uint32_t id, bool small)
+{
+    memset(pool, 0, offsetof(struct hak_pool, stacks));
+    pool->allow = allow;
+    pool->tag = id << HAK_TAG_CLASS_BITS | HAK_TAG_POOL;
+    lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
+}
+
+void hak_pool_rest(struct hak_pool *pool)
+{
+    hak_pool_busy(pool, true);
+    lay_out(pool, HAK_POOL_STACK_SHORT);
+    hak_pool_busy(pool, false);
+}
+
+void hak_pool_release(struct hak_pool *pool)
+{
+    uint32_t all = pool->all;
+
+    pool->all = HAK_NO_SLAB;
+    pool->nslabs = pool->nsealed = pool->nempty = 0;
+    if (all != HAK_NO_SLAB) {
+        hak_range_list_give(all, HAK_LANE_POOL);
+    }
+}
+
+/* ---- spans ---------------------------------------------------------------- */
+
+/* A new span, open, with no block ready. */
+static uint32_t span_take(struct hak_pool *pool, unsigned class)
+{
+    uint8_t slabs = hak_pool_classes[class].slabs;
+    uint32_t number =
+        hak_range_slabs_take(slabs, HAK_LANE_POOL,
+                             (uint8_t)(HAK_TAG_POOL + class),
+                             pool->shelves[class].use == HAK_POOL_WHOLE);
+    struct hak_slab *span;
+
+    if (number == HAK_NO_SLAB) {
+        return HAK_NO_SLAB;
+    }
+    span = hak_range_slab(number);
+    span->bits = span->ready = 0;
+    span->held = 0;
+    atomic_store_explicit(&span->remote, 0, memory_order_relaxed);
+    span->block = hak_pool_classes[class].block;
+    span->class = (uint8_t)(HAK_TAG_POOL + class);
+    span->slabs = slabs;
+    for (uint8_t i = 0; i < slabs; i++) {
+        hak_range_set_back(number + i, i);
+        hak_range_set_tag(number + i, pool->tag + class);
+    }
+    hak_slab_join(&pool->all, number);
+    hak_slab_open(&pool->shelves[class].open, number);
+    pool->nslabs += slabs;
+    pool->most_slabs = (uint32_t)hak_max(pool->most_slabs, pool->nslabs);
+    pool->nempty += slabs; /* for a moment */
+    pool->allow->slabs += (int64_t)(slabs * HAK_SLAB_SIZE);
+    return number;
+}
+
+/* Gives back a span of which no block is taken, one of nempty. */
+void hak_span_give(struct hak_pool *pool, uint32_t number)
+{
+    struct hak_slab *span = hak_range_slab(number);
+    struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
+
+    hak_slab_close(&shelf->open, number);
+    hak_slab_leave(&pool->all, number);
+    pool->nslabs -= span->slabs;
+    pool->nempty -= span->slabs;
+    pool->allow->slabs -= (int64_t)(span->slabs * HAK_SLAB_SIZE);
+    if (shelf->last == number) {
+        shelf->last = HAK_NO_SLAB;
+    }
+    hak_range_slabs_give(number, span->slabs, HAK_LANE_POOL);
+}
+
+/* ---- refill ----------------------------------------------------------------- */
+
+/* Looks whether the last span that was used up has been written to. */
+static void probe(struct hak_pool_shelf *shelf)
+{
+    const struct hak_slab *span;
+    size_t used, resident;
+
+    if (shelf->last == HAK_NO_SLAB || shelf->use == HAK_POOL_WHOLE) {
+        return;
+    }
+    span = hak_range_slab(shelf->last);
+    used = (size_t)__builtin_popcountll(span->ready) * span->block;
+    resident = hak_os_resident(hak_range_slab_start(shelf->last),
+                               hak_round_up(used, HAK_PAGE));
+    shelf->use = resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
+}
+
+/*
+ * How many bytes more to make resident in a span that has `have`; 0: leave it
+ * to faults. What a class's first span has doubles from a page on.
+ */
+static size_t ladder_step(const struct hak_pool *pool, unsigned class,
+                          size_t have)
+{
+    size_t block = hak_pool_classes[class].block;
+
+    if (hak_range_populated() < LADDER_FROM) {
+        return 0;
+    }
+    if (pool->shelves[class].use == HAK_POOL_WHOLE) {
+        return LADDER_MORE;
+    }
+    if (block > SMALL) {
+        return 0;
+    }
+    return pool->shelves[class].last == HAK_NO_SLAB
+               ? hak_min(hak_max(have, HAK_PAGE), LADDER_FIRST)
+               : LADDER_FIRST;
+}
+
+/*
+ * Makes more blocks of a span ready: as many as the next step of the ladder
+ * brings, or if its pages are left to faults as many again as there are.
+ */
+static bool span_ready(struct hak_pool *pool, uint32_t number)
+{
+    struct hak_slab *span = hak_range_slab(number);
+    unsigned class = hak_span_class(span);
+    uint32_t have = (uint32_t)__builtin_popcountll(span->ready);
+    size_t step =
+        ladder_step(pool, class,
+                    hak_round_up((size_t)have * span->block, HAK_PAGE));
+    uint32_t left = hak_pool_classes[class].count - have;
+    size_t ahead = step > 0 ? step : hak_max(have * span->block, HAK_PAGE);
+    uint32_t more = (uint32_t)hak_min(left, hak_max(ahead / span->block, 1));
+
+    if (!hak_range_ready(number, span->slabs, (have + more) * span->block,
+                         step)) {
+        return false;
+    }
+    span->bits |= hak_span_first_bits(have + more) & ~span->ready;
+    span->ready = hak_span_first_bits(have + more);
+    return true;
+}
+
+/* The first open span, with a free block. HAK_NO_SLAB: out of memory. */
+static uint32_t open_ready(struct hak_pool *pool, unsigned class)
+{
+    struct hak_pool_shelf *shelf = &pool->shelves[class];
+    uint32_t number;
+
+    hak_pool_collect(pool);
+    number = shelf->open;
+    if (number == HAK_NO_SLAB) {
+        probe(shelf);
+        number = span_take(pool, class);
+    }
+    if (number == HAK_NO_SLAB ||
+        (hak_range_slab(number)->bits == 0 && !span_ready(pool, number))) {
+        return HAK_NO_SLAB;
+    }
+    return number;
+}
+
+/* Hardened: into random order. */
+HAK_INLINE void shuffle(void **blocks, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t other = hak_hard_below(i + 1);
+        void *block = blocks[i];
+
+        blocks[i] = blocks[other];
+        blocks[other] = block;
+    }
+}
+
+/* Blocks that a refill takes at the most: half of what may be kept. */
+static int32_t refill_most(const struct hak_pool *pool, unsigned class)
+{
+    size_t blocks =
+        (size_t)hak_may_keep(pool->allow) / 2 / hak_pool_classes[class].block;
+    size_t most =
+        hak_min((size_t)hak_stack_budget(pool, class), HAK_STACK_REFILL_MOST);
+
+    return (int32_t)hak_max(hak_min(blocks, most), 1);
+}
+
+/* Moves blocks of the first open span into the empty bin. */
+static bool fill(struct hak_pool *pool, unsigned class)
+{
+    uint32_t number = open_ready(pool, class);
+    struct hak_pool_shelf *shelf = &pool->shelves[class];
+    struct hak_slab *span = hak_range_slab(number);
+    int32_t most = refill_most(pool, class);
+    void *blocks[HAK_STACK_REFILL_MOST];
+    uint64_t before;
+    int32_t n = 0;
+
+    if (number == HAK_NO_SLAB) {
+        return false;
+    }
+    before = span->bits;
+    pool->nempty -= span->bits == span->ready ? span->slabs : 0;
+    for (; n < most && span->bits != 0; n++) {
+        unsigned index = (unsigned)__builtin_ctzll(span->bits);
+
+        blocks[n] = hak_range_slab_start(number) + (size_t)index * span->block;
+        span->bits &= span->bits - 1;
+    }
+    hak_pool_take(pool, class, n);
+    hak_keep_took(pool->allow, (size_t)n * span->block);
+    if (HAK_UNLIKELY(pool->swept)) {
+        hak_pool_wake(pool, number, before & ~span->bits);
+    }
+    if (HAK_HARD) {
+        shuffle(blocks, (uint32_t)n);
+    }
+    /* The lowest address is popped first. */
+    while (n > 0) {
+        hak_pool_note(blocks[n - 1], class, true);
+        *pool->top[class]++ = blocks[--n];
+    }
+    if (hak_span_is_full(span)) {
+        hak_slab_close(&shelf->open, number);
+        shelf->last = number;
+    }
+    return true;
+}
+
+void *hak_pool_refill(struct hak_pool *pool, unsigned class)
+{
+    void *p = NULL;
+
+    hak_pool_busy(pool, true);
+    if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
+                     hak_pool_is_grown(pool))) {
+        hak_pool_empty(pool);
+        lay_out(pool, HAK_POOL_STACK);
+    }
+    if (HAK_LIKELY(fill(pool, class))) {
+        p = hak_pool_pop(pool, class);
+        hak_stack_grant(pool, class);
+    }
+    hak_pool_heed_within(pool);
+    hak_pool_busy(pool, false);
+    return p;
+}
+
+/* ---- flush ------------------------------------------------------------------- */
+
+/* n blocks of a span, those of `bits`, are free again. */
+void hak_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                  int64_t n)
+{
+    struct hak_slab *span = hak_range_slab(number);
+    struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
+
+    if (hak_span_is_full(span)) {
+        hak_slab_open(&shelf->open, number);
+    }
+    span->bits |= bits;
+    hak_pool_take(pool, hak_span_class(span), -n);
+    if (span->bits == span->ready) {
+        bool only = hak_slab_is_alone(number);
+        bool few = hak_pool_may_keep_empty(pool, span->slabs);
+
+        pool->nempty += span->slabs;
+        if (!only || !few) {
+            hak_span_give(pool, number);
+        }
+    }
+}
+
+/* Ends the program: p was freed and should not have been. */
+HAK_COLD void hak_pool_misuse(const void *p, enum hak_pool_state state)
+{
+    hak_fatal("free(%p): %s", p,
+              state == HAK_POOL_FREE ? "a block that is free already"
+                                     : "an address that was never given out");
+}
+
+/* The n blocks that have been in the bin for longest go back to their spans. */
+void hak_stack_flush(struct hak_pool *pool, unsigned class, int32_t n)
+{
+    void **stack = hak_stack_bottom(pool, class) + 1;
+
+    for (int32_t i = 0; i < n; i++) {
+        uint32_t number = hak_pool_span(stack[i]);
+        uint64_t bit = hak_pool_bit(stack[i], class);
+
+        enum hak_pool_state state;
+
+        hak_pool_note(stack[i], class, false);
+        state = hak_span_state(hak_range_slab(number), bit);
+        if (HAK_UNLIKELY(state != HAK_POOL_USED)) {
+            hak_pool_misuse(stack[i], state);
+        }
+        hak_span_put(pool, number, bit, 1);
+    }
+    memmove(stack, stack + n,
+            (size_t)(hak_stack_count(pool, class) - n) * sizeof(*stack));
+    pool->top[class] -= n;
+}
+
+/* ---- questions ---------------------------------------------------------------------- */
+
+HAK_RACY_READER uint64_t hak_pool_live(const struct hak_pool *pool,
+                                       unsigned class)
+{
+    int64_t live = pool->shelves[class].taken - hak_stack_count(pool, class);
+
+    return live > 0 ? (uint64_t)live : 0;
+}
+
+enum hak_pool_state hak_pool_state(const void *p)
+{
+    unsigned class = hak_pool_class_at(p);
+    uint32_t number = hak_pool_span(p);
+
+    return hak_pool_is_start(p, class)
+               ? hak_span_state(hak_range_slab(number), hak_pool_bit(p, class))
+               : HAK_POOL_MIDDLE;
+}

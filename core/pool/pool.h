@@ -1,0 +1,308 @@
+/*
+ * pool.h - the Pool lane: requests of 1025 B to 52 KB.
+ *
+ * Blocks of one class lie in spans of slabs. The heap's bin of the
+ * class is a stack of pointers to free blocks; below it, a word of bits in the
+ * span's descriptor says which of its blocks are free. Nothing is ever written
+ * to a free block: a link in it would make a page resident that its user may
+ * never have touched.
+ *
+ *     span --bits cleared--> bin --pop--> user --push--> bin --bits set--> span
+ *     span with all bits set --a few are kept--> range
+ *
+ * A block that another thread frees sets its bit in the span's `remote` word;
+ * whoever sets the first one puts the span into the owner's inbox, a list
+ * linked by inbox_next. So a span's remote frees are taken in with one
+ * exchange, however many they are, and nothing is held back by the sender.
+ *
+ * Invariants, for each class of a heap:
+ *   - the stack begins with a NULL; taken = blocks in the bin, in use and in
+ *     remote words;
+ *   - bits is a subset of ready, the blocks that were ever in the bin;
+ *   - a span is in the open list exactly if bits != 0 or ready lacks some of
+ *     the span's blocks;
+ *   - a span with bits == ready stays if it is the class's only open one, and
+ *     no more than 1/16 of the pool's slabs, or one span, are in such;
+ *   - a span is in the inbox, or about to be, exactly if remote != 0;
+ *   - a page that is gone (range.h) lies in blocks of `bits` alone, or behind
+ *     the last; `swept` is set if there may be any;
+ *   - a sealed span (range.h) is in no open list and none of its blocks in a
+ *     bin: a free sets its bit, and with all bits set the span is given back.
+ * The owner works on all but remote, inbox_next and the inbox.
+ */
+#ifndef HAK_POOL_H
+#define HAK_POOL_H
+
+#include "range/allowance.h"
+#include "base/base.h"
+#include "guard/hard.h"
+#include "pool/pool_class.h"
+#include "range/range.h"
+#include "range/slab_list.h"
+
+/*
+ * Places in a bin's stack, its bottom included. Heaps made by hand begin with
+ * short stacks, which fit on the page of the rest, and get longer ones when
+ * they have grown.
+ */
+#define HAK_POOL_STACK 128
+#define HAK_POOL_STACK_SHORT 4
+
+/* Whether the users of a class write to all of what they ask for. */
+enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_WHOLE, HAK_POOL_PARTS };
+
+struct hak_pool_shelf {
+    int64_t taken;
+    uint32_t open; /* first span with free blocks */
+    uint32_t last; /* the last span all of whose blocks were taken; a hint */
+    uint8_t use;   /* enum hak_pool_use */
+    uint8_t seen;  /* blocks in the bin, as last noted in `allow` */
+};
+
+struct hak_pool {
+    /* The bins, an array for each part: a class byte leads there by itself. */
+    void **top[HAK_POOL_CLASSES];    /* the first free place of the stack */
+    uint64_t pops[HAK_POOL_CLASSES]; /* blocks given out, ever */
+    int32_t left[HAK_POOL_CLASSES];  /* pushes to the next look, less 1 */
+    int32_t grant[HAK_POOL_CLASSES]; /* what `left` was set to: see tiny.h */
+    struct hak_pool_shelf shelves[HAK_POOL_CLASSES];
+    struct hak_allowance *allow; /* the heap's */
+    uint32_t tag;                /* id << 8 | HAK_TAG_POOL */
+    uint32_t all;                /* first of all spans */
+    uint32_t nslabs;             /* of spans that are not sealed */
+    uint32_t most_slabs;         /* of these, since a thread has the heap */
+    uint32_t nsealed;            /* of those that are */
+    uint32_t nempty;    /* of nslabs: of spans kept without a block taken */
+    uint32_t idle_at;   /* when bins are next emptied */
+    uint32_t looked_at; /* when the time was last looked at */
+    bool alert;         /* free memory waits to go back: look often */
+    bool swept;         /* pages of spans in use have gone */
+    uint8_t looks;      /* as in tiny.h */
+    uint64_t remote_frees;
+    uint64_t remote_bytes; /* freed by others since it was last set to 0 */
+    /* any thread */
+    _Atomic(uint32_t) inbox; /* spans with remote frees */
+    _Atomic(bool) busy;      /* in a slow path, see hak_tiny_busy */
+    /* owner */
+    uint32_t places; /* of each stack: one of the two above */
+    void *stacks[HAK_POOL_CLASSES * HAK_POOL_STACK];
+};
+
+/*
+ * Makes the state of heap `id` usable; `stacks` is all zero, or was of this
+ * state before. `small`: begin with short stacks.
+ */
+void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
+                   uint32_t id, bool small);
+
+/* Gives every span back, whatever is still in use. O(spans). */
+void hak_pool_release(struct hak_pool *pool);
+
+/* Fills the class's bin and pops a block. NULL: out of memory. */
+HAK_NOINLINE void *hak_pool_refill(struct hak_pool *pool, unsigned class);
+
+/* Looks at a bin whose `left` a push has brought below 0. */
+HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
+
+/* The bins that hold most go back to their spans if all of the heap's hold too
+ * much. */
+void hak_pool_shed(struct hak_pool *pool);
+
+/* Every bin's next look comes as the state of the heap says. */
+void hak_pool_grant_anew(struct hak_pool *pool);
+
+/* Gives back what bins have kept for long; called on slow paths. */
+void hak_pool_heed(struct hak_pool *pool);
+
+/*
+ * Frees p, an address in a slab of another thread's pool. False: no block
+ * begins there, or it is on its way back already. *told: a heap was told of
+ * the first free block of a span, see hak_heap_sent.
+ */
+bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told);
+
+/* Takes in what other threads freed. */
+void hak_pool_collect(struct hak_pool *pool);
+
+/* Collects, empties the bins and gives back every span without a block in use.
+ */
+void hak_pool_trim(struct hak_pool *pool);
+
+/*
+ * For a pool whose bins are empty and that nobody uses: from here on its stacks
+ * need only the page of the rest, until it is used again and has grown.
+ */
+void hak_pool_rest(struct hak_pool *pool);
+
+/* Whether it has so many slabs that its stacks are long. */
+#define HAK_POOL_GROWN 16
+HAK_INLINE bool hak_pool_is_grown(const struct hak_pool *pool)
+{
+    return pool->nslabs > HAK_POOL_GROWN;
+}
+
+/* ---- pages of spans in use: pool_pages.c --------------------------------- */
+
+/*
+ * Gives back the pages of spans that lie in free blocks; if not `all`, then of
+ * blocks that were free at the last call already, and those of some hundred
+ * spans at the most. The bytes. The caller marks itself as busy. O(spans).
+ */
+size_t hak_pool_sweep(struct hak_pool *pool, bool all);
+
+/* The blocks `bits` of a span, of a pool with `swept`, leave it for the bin. */
+void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits);
+
+/* ---- the fork seal: pool_seal.c ------------------------------------------ */
+
+/* Empties the bins and seals every span with a block in use. */
+void hak_pool_seal(struct hak_pool *pool);
+
+/* n blocks of a sealed span, those of `bits`, are free again. */
+void hak_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                       int64_t n);
+
+/*
+ * Frees p, an address in a sealed span of the pool's own. False: no block in
+ * use begins there.
+ */
+bool hak_pool_seal_free(struct hak_pool *pool, void *p);
+
+/* Marks the slow paths, as hak_tiny_busy does for Tiny. */
+HAK_INLINE void hak_pool_busy(struct hak_pool *pool, bool on)
+{
+    atomic_store_explicit(&pool->busy, on, memory_order_release);
+#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
+    atomic_thread_fence(memory_order_release);
+#endif
+}
+
+/* Blocks of a class in use; any thread may ask, see hak_tiny_live. */
+uint64_t hak_pool_live(const struct hak_pool *pool, unsigned class);
+
+/* What p is, an address in one of Pool's slabs, as far as can be told. */
+enum hak_pool_state {
+    HAK_POOL_USED,   /* a block in use or in a bin */
+    HAK_POOL_FREE,   /* a block that is free in its span */
+    HAK_POOL_MIDDLE, /* of a block */
+    HAK_POOL_NEVER   /* given out */
+};
+enum hak_pool_state hak_pool_state(const void *p);
+
+/* The class of p's block; p is an address in one of Pool's slabs. */
+HAK_INLINE unsigned hak_pool_class_at(const void *p)
+{
+    return HAK_TAG_CLASS(hak_range_tag_of(p)) - HAK_TAG_POOL;
+}
+
+/* The number of the span that p lies in. */
+HAK_INLINE uint32_t hak_pool_span(const void *p)
+{
+    uint32_t number = hak_range_number(p);
+
+    return number - hak_range_back(number);
+}
+
+/* The distance of p from the start of its span. */
+HAK_INLINE size_t hak_pool_offset(const void *p)
+{
+    return (size_t)hak_range_back_of(p) << HAK_SLAB_SHIFT |
+           ((uintptr_t)p & (HAK_SLAB_SIZE - 1));
+}
+
+/* Whether p, in a slab of this class, is the start of a block. */
+HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
+{
+    return hak_pool_index(hak_pool_offset(p), class) <
+           hak_pool_tables.count[class];
+}
+
+/* The bit of p, the start of a block of this class. */
+HAK_INLINE uint64_t hak_pool_bit(const void *p, unsigned class)
+{
+    return (uint64_t)1 << hak_pool_index(hak_pool_offset(p), class);
+}
+
+/*
+ * Hardened build: notes that p, a block of this class, goes into the bin or
+ * leaves it; ends the program if it is free already.
+ */
+HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
+{
+    if (HAK_HARD) {
+        struct hak_slab *span = hak_range_slab(hak_pool_span(p));
+        uint64_t bit = hak_pool_bit(p, class);
+
+        if (!in) {
+            span->held &= ~bit;
+            return;
+        }
+        if (HAK_UNLIKELY(((span->held | span->bits |
+                           atomic_load_explicit(&span->remote,
+                                                memory_order_relaxed)) &
+                          bit) != 0)) {
+            hak_hard_freed(p, "free");
+        }
+        span->held |= bit;
+    }
+}
+
+/*
+ * Hardened build: whether p, the start of a block of this class, was ever given
+ * out; ends the program if it is free or was written past its end.
+ */
+HAK_INLINE bool hak_pool_may_free(const void *p, unsigned class)
+{
+    enum hak_pool_state state = hak_pool_state(p);
+
+    if (HAK_UNLIKELY(state == HAK_POOL_FREE)) {
+        hak_hard_freed(p, "free");
+    }
+    if (HAK_LIKELY(state == HAK_POOL_USED)) {
+        hak_hard_open(p, hak_pool_classes[class].block, "free");
+    }
+    return state == HAK_POOL_USED;
+}
+
+/* Pops a block, or NULL if the bin is empty. */
+HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
+{
+    void **top = pool->top[class] - 1;
+    void *p = *top;
+
+    if (HAK_LIKELY(p != NULL)) {
+        pool->top[class] = top;
+        pool->pops[class]++;
+        hak_pool_note(p, class, false);
+    }
+    return p;
+}
+
+HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
+{
+    void *p = hak_pool_pop(pool, class);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_pool_refill(pool, class);
+}
+
+/* Pushes a block of the pool's own; false: it is time for hak_pool_look. */
+HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
+{
+    void **top = pool->top[class];
+
+    hak_pool_note(p, class, true);
+    *top = p;
+    /* Last: a fork of another thread may copy the bin at any instruction. */
+    __atomic_store_n(&pool->top[class], top + 1, __ATOMIC_RELEASE);
+    return --pool->left[class] >= 0;
+}
+
+/* Frees p, a block of the pool's own. */
+HAK_INLINE void hak_pool_free(struct hak_pool *pool, unsigned class, void *p)
+{
+    if (HAK_UNLIKELY(!hak_pool_push(pool, class, p))) {
+        hak_pool_look(pool, class);
+    }
+}
+
+#endif /* HAK_POOL_H */

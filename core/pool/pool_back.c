@@ -1,0 +1,306 @@
+/*
+ * pool_back.c - the Pool lane: blocks go back to their spans, those that other
+ * threads free included, and what all bins keep is bounded (allowance.h).
+ *
+ * Every function but hak_pool_remote_free is called by the one thread that uses
+ * the heap.
+ */
+#include "os/lock.h"
+#include "os/os.h"
+#include "pool/pool_bin.h"
+#include "range/pressure.h"
+#include "range/purge.h"
+
+/* As in tiny_back.c. */
+#define BUSY_TIME 10
+#define BUSY_LOOKS 15
+
+/* ---- looks --------------------------------------------------------------- */
+
+static void give_empty(struct hak_pool *pool);
+
+static size_t bin_bytes(const struct hak_pool *pool, unsigned class)
+{
+    return (size_t)hak_stack_count(pool, class) * hak_pool_classes[class].block;
+}
+
+/*
+ * How many bytes each bin may hold so that all together hold no more than `most`:
+ * those that hold less leave what they don't need to the others.
+ */
+static size_t level(const struct hak_pool *pool, size_t most)
+{
+    unsigned all = HAK_POOL_CLASSES, before;
+    size_t bytes = most / all;
+
+    do {
+        size_t left = most;
+        unsigned full = 0;
+
+        before = all;
+        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+            size_t has = bin_bytes(pool, c);
+
+            full += has > bytes;
+            left -= has > bytes ? 0 : has;
+        }
+        all = full;
+        bytes = full > 0 ? left / full : most;
+    } while (all != before && all > 0);
+    return bytes;
+}
+
+/* As in tiny_back.c: the fullest bins go back until Pool's share is met. */
+static void shed(struct hak_pool *pool)
+{
+    struct hak_allowance *allow = pool->allow;
+    int64_t before = allow->kept[HAK_KEEPS_POOL];
+    int64_t most = hak_may_keep(allow), others = hak_kept(allow) - before;
+    size_t each;
+
+    most -= (int64_t)hak_min((size_t)others, (size_t)most / 2);
+    most -= most / 4;
+    allow->over = others > most;
+    if (before <= most) {
+        return;
+    }
+    each = level(pool, (size_t)most);
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        int32_t keep = (int32_t)hak_stack_blocks(each, c);
+
+        if (hak_stack_count(pool, c) > keep) {
+            hak_stack_flush(pool, c, hak_stack_count(pool, c) - keep);
+            hak_stack_grant(pool, c);
+        }
+    }
+    if (before > allow->kept[HAK_KEEPS_POOL]) {
+        hak_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_POOL]));
+    }
+}
+
+/* Notes what all bins hold; if that is too much it goes back. */
+static void settle_all(struct hak_pool *pool)
+{
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        hak_stack_note(pool, c);
+    }
+    if (hak_kept(pool->allow) > hak_may_keep(pool->allow)) {
+        shed(pool);
+    }
+}
+
+/* After a look: all bins together must not hold too much. */
+static void bound(struct hak_pool *pool)
+{
+    if (HAK_UNLIKELY(!hak_pool_may_keep_empty(pool, 0))) {
+        give_empty(pool);
+    }
+    if (HAK_UNLIKELY(hak_kept(pool->allow) > hak_keep_most(pool->allow))) {
+        settle_all(pool);
+    }
+}
+
+void hak_pool_shed(struct hak_pool *pool)
+{
+    hak_pool_busy(pool, true);
+    settle_all(pool);
+    hak_pool_busy(pool, false);
+}
+
+/* Nothing may be kept: the bin that grew is emptied. */
+static void give_class(struct hak_pool *pool, unsigned class)
+{
+    size_t bytes = bin_bytes(pool, class);
+
+    hak_stack_flush(pool, class, hak_stack_count(pool, class));
+    hak_stack_grant(pool, class);
+    hak_keep_gave(pool->allow, bytes);
+}
+
+void hak_pool_look(struct hak_pool *pool, unsigned class)
+{
+    int32_t budget = hak_stack_budget(pool, class);
+
+    hak_pool_busy(pool, true);
+    if (hak_stack_count(pool, class) >= budget - 1) {
+        hak_stack_flush(pool, class, (hak_stack_count(pool, class) + 1) / 2);
+    }
+    if (hak_stack_note(pool, class)) {
+        hak_stack_grant_noted(pool, class, budget);
+        if (hak_may_keep(pool->allow) == 0) { /* the others are, as a rule */
+            give_class(pool, class);
+        }
+        bound(pool);
+    } else {
+        hak_stack_grant_steady(pool, class, budget);
+    }
+    hak_pool_heed_within(pool);
+    hak_pool_busy(pool, false);
+}
+
+/* ---- blocks that other threads free --------------------------------------------- */
+
+bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
+{
+    unsigned class = hak_pool_class_at(p);
+    uint32_t number = hak_pool_span(p);
+    struct hak_slab *span = hak_range_slab(number);
+    uint64_t bit, old;
+
+    *told = false;
+    if (!hak_pool_is_start(p, class)) {
+        return false;
+    }
+    bit = hak_pool_bit(p, class);
+    if (hak_span_state(span, bit) != HAK_POOL_USED) {
+        return false;
+    }
+    old = atomic_fetch_or_explicit(&span->remote, bit, memory_order_acq_rel);
+    if ((old & bit) != 0) {
+        return false;
+    }
+    if (old == 0) {
+        hak_slab_tell(&owner->inbox, number);
+        *told = true;
+    }
+    return true;
+}
+
+/* Blocks that are known to be free. */
+static uint64_t free_bits(const struct hak_slab *span)
+{
+    return HAK_HARD ? span->bits | span->held : span->bits;
+}
+
+void hak_pool_collect(struct hak_pool *pool)
+{
+    uint32_t number;
+
+    /* seq_cst: who parks a heap first says so, then looks here. */
+    if (HAK_LIKELY(atomic_load_explicit(&pool->inbox, memory_order_seq_cst) ==
+                   HAK_NO_SLAB)) {
+        return;
+    }
+    number = atomic_exchange_explicit(&pool->inbox, HAK_NO_SLAB,
+                                      memory_order_acquire);
+    while (number != HAK_NO_SLAB) {
+        struct hak_slab *span = hak_range_slab(number);
+        uint32_t next = span->inbox_next;
+        /* From here on the span may be put into the inbox again. */
+        uint64_t bits =
+            atomic_exchange_explicit(&span->remote, 0, memory_order_acq_rel);
+        uint64_t n = (uint64_t)__builtin_popcountll(bits);
+
+        HAK_POINT("pool");
+        if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
+            hak_pool_misuse(hak_range_slab_start(number) +
+                                (size_t)__builtin_ctzll(bits &
+                                                        free_bits(span)) *
+                                    span->block,
+                            HAK_POOL_FREE);
+        }
+        pool->remote_frees += n;
+        pool->remote_bytes += n * span->block;
+        if (hak_range_sealed((size_t)number << HAK_SLAB_SHIFT)) {
+            hak_pool_seal_put(pool, number, bits, (int64_t)n);
+        } else {
+            hak_span_put(pool, number, bits, (int64_t)n);
+        }
+        number = next;
+    }
+}
+
+/* ---- memory back ------------------------------------------------------------------ */
+
+/* Empties the bins; gives back the spans that this leaves without a block. */
+void hak_pool_empty(struct hak_pool *pool)
+{
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        hak_stack_flush(pool, c, hak_stack_count(pool, c));
+        hak_stack_grant(pool, c);
+    }
+}
+
+/* Gives back every span without a block taken. */
+static void give_empty(struct hak_pool *pool)
+{
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        uint32_t number = pool->shelves[c].open;
+
+        while (number != HAK_NO_SLAB) {
+            uint32_t next = hak_range_slab(number)->open_next;
+
+            if (hak_range_slab(number)->bits == hak_range_slab(number)->ready) {
+                hak_span_give(pool, number);
+            }
+            number = next;
+        }
+    }
+}
+
+/* Empties the bins and gives back every span without a block in use. */
+static void give_idle(struct hak_pool *pool)
+{
+    hak_pool_empty(pool);
+    give_empty(pool);
+    hak_keep_idle(pool->allow);
+}
+
+void hak_pool_trim(struct hak_pool *pool)
+{
+    hak_pool_busy(pool, true);
+    hak_pool_collect(pool);
+    give_idle(pool);
+    hak_pool_busy(pool, false);
+}
+
+void hak_pool_grant_anew(struct hak_pool *pool)
+{
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        hak_stack_grant(pool, c);
+    }
+}
+
+static void heed_slow(struct hak_pool *pool)
+{
+    uint32_t now = hak_os_tick();
+    uint32_t idle = hak_idle_delay();
+    bool busy = pool->looked_at != 0 && now - pool->looked_at < BUSY_TIME;
+
+    pool->looks = busy ? BUSY_LOOKS : 0;
+    pool->looked_at = hak_some_time(now);
+    if (!pool->alert) {
+        pool->alert = true;
+        pool->idle_at = now + idle;
+        hak_pool_grant_anew(pool);
+    } else if (hak_tick_reached(now, pool->idle_at)) {
+        pool->idle_at = now + idle;
+        if (!busy || hak_pressure_near()) {
+            give_idle(pool);
+            hak_pool_sweep(pool, false);
+        }
+    }
+    hak_range_tick(now);
+}
+
+/* On every slow path: what has been idle for long goes back. */
+void hak_pool_heed_within(struct hak_pool *pool)
+{
+    if (HAK_UNLIKELY(hak_range_waiting())) {
+        if (pool->looks > 0) {
+            pool->looks--;
+        } else {
+            heed_slow(pool);
+        }
+    } else {
+        pool->alert = false;
+        pool->looks = 0;
+    }
+}
+
+void hak_pool_heed(struct hak_pool *pool)
+{
+    hak_pool_busy(pool, true);
+    hak_pool_heed_within(pool);
+    hak_pool_busy(pool, false);
+}

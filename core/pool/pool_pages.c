@@ -1,0 +1,115 @@
+/*
+ * pool_pages.c - pages of partly used spans go back to the system.
+ *
+ * A span's word of free blocks says all that is needed: nothing is
+ * ever written to them, so the pages that lie wholly in them can go, and come
+ * again by themselves. What is noted of them (`gone`, range.h) serves the sums,
+ * and that none is given back twice.
+ *
+ * Called by the one thread that uses the heap.
+ */
+#include "range/pages.h"
+#include "pool/pool.h"
+#include "range/purge.h"
+#include "range/slabs.h"
+
+/* Spans that give something back in a sweep that is not to take long. */
+#define SPANS_MOST 256
+
+/*
+ * The pages of a span that lie in blocks of `bits`, or if `touch` all that
+ * these touch, as a mask for each slab.
+ */
+static void masks(const struct hak_slab *span, uint64_t bits, bool touch,
+                  uint32_t masks_of[HAK_SPAN_MOST])
+{
+    unsigned class = span->class - HAK_TAG_POOL;
+    size_t end = span->slabs * HAK_SLAB_SIZE;
+
+    while (bits != 0) {
+        uint32_t first = (uint32_t)__builtin_ctzll(bits);
+        uint64_t rest = ~(bits >> first);
+        uint32_t count = rest != 0 ? (uint32_t)__builtin_ctzll(rest) : 64;
+        size_t from = (size_t)first * span->block;
+        size_t to = (size_t)(first + count) * span->block;
+
+        /* What is left over behind the last block belongs to it. */
+        to = first + count == hak_pool_classes[class].count ? end : to;
+        from = touch ? from & ~(HAK_PAGE - 1) : hak_round_up(from, HAK_PAGE);
+        to = touch ? hak_round_up(to, HAK_PAGE) : to & ~(HAK_PAGE - 1);
+        for (size_t at = from; at < to; at += HAK_PAGE) {
+            masks_of[at / HAK_SLAB_SIZE] |= (uint32_t)1
+                                            << (at % HAK_SLAB_SIZE / HAK_PAGE);
+        }
+        bits =
+            first + count < 64 ? bits >> (first + count) << (first + count) : 0;
+    }
+}
+
+/* Of the free blocks those that seem to stay so, as far as this build tells. */
+static uint64_t idle_bits(struct hak_slab *span, bool all)
+{
+    uint64_t bits = span->bits;
+
+    if (HAK_HARD || all) {
+        return bits;
+    }
+    bits &= span->seen;
+    span->seen = span->bits;
+    return bits;
+}
+
+static size_t sweep_span(uint32_t number, bool all)
+{
+    struct hak_slab *span = hak_range_slab(number);
+    uint32_t blocks = hak_pool_classes[span->class - HAK_TAG_POOL].count;
+    uint32_t ready = (uint32_t)__builtin_popcountll(span->ready);
+    uint32_t masks_of[HAK_SPAN_MOST] = {0};
+    uint64_t idle = idle_bits(span, all);
+    size_t bytes = 0;
+
+    masks(span, idle, false, masks_of);
+    for (uint32_t i = 0; i < span->slabs; i++) {
+        bytes += hak_range_pages_drop(number + i, masks_of[i]);
+    }
+    /* What was never given out may have been resident before. */
+    if (ready < blocks && (all || (idle != 0 && idle == span->bits))) {
+        bytes += hak_range_pages_cut(number, span->slabs,
+                                     (size_t)ready * span->block);
+    }
+    return bytes;
+}
+
+size_t hak_pool_sweep(struct hak_pool *pool, bool all)
+{
+    uint32_t spans = 0;
+    size_t bytes = 0;
+
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        for (uint32_t n = pool->shelves[c].open;
+             n != HAK_NO_SLAB && (all || spans < SPANS_MOST);
+             n = hak_range_slab(n)->open_next) {
+            size_t more = sweep_span(n, all);
+
+            bytes += more;
+            spans += more > 0;
+        }
+    }
+    pool->swept = pool->swept || bytes > 0;
+    hak_range_purged(bytes);
+    return bytes;
+}
+
+void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
+{
+    const struct hak_slab *span = hak_range_slab(number);
+    unsigned class = span->class - HAK_TAG_POOL;
+    bool whole =
+        pool->shelves[class].use == HAK_POOL_WHOLE || span->block <= HAK_PAGE;
+    uint32_t masks_of[HAK_SPAN_MOST] = {0};
+
+    masks(span, bits, true, masks_of);
+    for (uint32_t i = 0; i < span->slabs; i++) {
+        hak_range_pages_wake(number + i, masks_of[i], whole);
+    }
+}

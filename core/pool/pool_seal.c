@@ -1,0 +1,62 @@
+/*
+ * pool_seal.c - the fork seal in the Pool lane: sealed spans.
+ *
+ * Called by the one thread that uses the heap.
+ */
+#include "pool/pool.h"
+#include "range/slabs.h"
+
+/* Gives back a sealed span of which no block is taken. */
+static void give(struct hak_pool *pool, uint32_t number)
+{
+    uint8_t slabs = hak_range_slab(number)->slabs;
+
+    hak_slab_leave(&pool->all, number);
+    pool->nsealed -= slabs;
+    hak_range_slabs_give(number, slabs, HAK_LANE_POOL);
+}
+
+void hak_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                       int64_t n)
+{
+    struct hak_slab *span = hak_range_slab(number);
+
+    span->bits |= bits;
+    pool->shelves[span->class - HAK_TAG_POOL].taken -= n;
+    hak_keep_taken(pool->allow, -n * (int64_t)span->block);
+    if (span->bits == span->ready) {
+        give(pool, number);
+    }
+}
+
+bool hak_pool_seal_free(struct hak_pool *pool, void *p)
+{
+    if (hak_pool_state(p) != HAK_POOL_USED) {
+        return false;
+    }
+    hak_pool_busy(pool, true);
+    hak_pool_seal_put(pool, hak_pool_span(p),
+                      hak_pool_bit(p, hak_pool_class_at(p)), 1);
+    hak_pool_busy(pool, false);
+    return true;
+}
+
+void hak_pool_seal(struct hak_pool *pool)
+{
+    hak_pool_trim(pool);
+    hak_pool_busy(pool, true);
+    for (uint32_t n = pool->all; n != HAK_NO_SLAB;
+         n = hak_range_slab(n)->all_next) {
+        for (uint32_t i = 0; i < hak_range_slab(n)->slabs; i++) {
+            hak_range_seal(n + i);
+        }
+    }
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        pool->shelves[c].open = HAK_NO_SLAB;
+        pool->shelves[c].last = HAK_NO_SLAB;
+    }
+    pool->nsealed += pool->nslabs;
+    pool->allow->slabs -= (int64_t)(pool->nslabs * HAK_SLAB_SIZE);
+    pool->nslabs = 0;
+    hak_pool_busy(pool, false);
+}

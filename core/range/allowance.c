@@ -1,0 +1,53 @@
+/*
+ * allowance.c - what a busy heap may keep besides.
+ */
+#include "range/allowance.h"
+
+#include "os/os.h"
+
+#define TURNS 4
+#define TURNS_TIME 100 /* milliseconds */
+
+/* So many are enough if they come within QUICK_TIME. */
+#define QUICK_TURNS 2
+#define QUICK_TIME 10
+
+static size_t extra_most(const struct hak_allowance *allow)
+{
+    return hak_max(HAK_EXTRA_MOST,
+                   hak_min((size_t)hak_in_use(allow) / 2, HAK_GIB));
+}
+
+/* What was given back before had to be taken again, and now goes again. */
+static void turn(struct hak_allowance *allow)
+{
+    uint32_t now = hak_os_tick();
+
+    if (allow->turns == 0) {
+        allow->since = now;
+    }
+    allow->turns++;
+    if ((allow->turns >= QUICK_TURNS && now - allow->since <= QUICK_TIME) ||
+        (allow->turns >= TURNS && now - allow->since <= TURNS_TIME)) {
+        allow->extra =
+            (uint32_t)hak_min(allow->extra + allow->gave + allow->gave / 4,
+                              extra_most(allow));
+        allow->turns = 0;
+    } else if (allow->turns >= TURNS) {
+        allow->turns = 0;
+    }
+    allow->gave = allow->took = 0;
+}
+
+void hak_keep_gave(struct hak_allowance *allow, size_t bytes)
+{
+    if (allow->took > 0 && allow->gave > 0) {
+        turn(allow);
+    }
+    allow->took = 0;
+    allow->gave = (uint32_t)hak_min(allow->gave + bytes, HAK_GIB);
+    if (allow->gave > extra_most(allow)) {
+        allow->extra = 0;
+        allow->turns = 0;
+    }
+}

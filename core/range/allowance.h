@@ -1,0 +1,179 @@
+/*
+ * allowance.h - how much free memory a heap may keep at hand.
+ *
+ * A heap's bins (Tiny's and Pool's) and its cache of ACE's runs are
+ * bounded together, in bytes. What they may keep is the largest of
+ *
+ *     least       for heaps that have few slabs or use much of them
+ *     use         what is in use now, divided by 2^share
+ *     extra       what a busy heap has given back and needed again at once
+ *
+ * So memory that is freed in bulk goes back while it is freed. A few blocks that
+ * are kept may hold a slab each: so a heap whose slabs are mostly free (sparse)
+ * has no least, and keeps nothing but `extra` if little is in use.
+ *
+ *     took, gave, took, gave: TURNS times within TURNS_TIME ms, or QUICK_TURNS
+ *     times within QUICK_TIME
+ *         --> extra grows by what was given back in the last of them
+ *     more than HAK_EXTRA_MOST given back and none of it needed, or memory has
+ *     been idle --> extra is 0
+ *
+ * While a heap made by hand is falling each bin is looked at whenever a part of
+ * what is in use of its class was freed, so at last with the last block: nobody
+ * else gives back what a heap keeps that is then left alone.
+ *
+ * The sums are brought up to date on slow paths only: `kept` is what the lanes
+ * held when each of their bins was last looked at. It is right for a lane after
+ * that has settled all of its bins, which it does when the sum looks too large.
+ *
+ * One thread at a time uses it, the heap's.
+ */
+#ifndef HAK_ALLOWANCE_H
+#define HAK_ALLOWANCE_H
+
+#include "base/base.h"
+
+/* What bins keep, by whose they are. */
+enum hak_keeps { HAK_KEEPS_TINY, HAK_KEEPS_POOL, HAK_KEEPS_RUNS, HAK_KEEPS };
+
+/* The least for a thread's heap, and for an explicit one. */
+#define HAK_KEEP_LEAST ((uint32_t)(64 * HAK_KIB))
+#define HAK_KEEP_LEAST_MADE ((uint32_t)(4 * HAK_KIB))
+
+/* A heap with so many bytes of slabs is small: it may always keep `least`. */
+#define HAK_KEEP_SMALL ((int64_t)(512 * HAK_KIB))
+#define HAK_KEEP_SMALL_MADE ((int64_t)(64 * HAK_KIB))
+
+/* With less in use a heap whose slabs are mostly free keeps nothing. */
+#define HAK_KEEP_USE_LEAST ((int64_t)HAK_MIB)
+
+#define HAK_EXTRA_MOST (6 * HAK_MIB) /* or half of what is in use */
+
+struct hak_allowance {
+    int64_t taken;           /* bytes of blocks out of the lanes' slabs */
+    int64_t slabs;           /* bytes of those slabs, without the starter */
+    int64_t kept[HAK_KEEPS]; /* see above */
+    uint32_t least;
+    uint32_t extra;
+    uint32_t gave;  /* bytes given back since the last turn */
+    uint32_t took;  /* bytes taken from slabs since then */
+    uint32_t since; /* when the first of `turns` was */
+    uint8_t turns;
+    uint8_t share; /* see above */
+    bool over;     /* another lane has to give back */
+    bool falling;  /* made by hand: much was freed, and nothing taken since */
+};
+
+HAK_INLINE void hak_allowance_init(struct hak_allowance *allow, bool made)
+{
+    allow->least = made ? HAK_KEEP_LEAST_MADE : HAK_KEEP_LEAST;
+}
+
+/* What all bins held when they were last looked at. */
+HAK_INLINE int64_t hak_kept(const struct hak_allowance *allow)
+{
+    return allow->kept[HAK_KEEPS_TINY] + allow->kept[HAK_KEEPS_POOL] +
+           allow->kept[HAK_KEEPS_RUNS];
+}
+
+/* Bytes in use, as far as the sums tell. */
+HAK_INLINE int64_t hak_in_use(const struct hak_allowance *allow)
+{
+    int64_t bytes = allow->taken - allow->kept[HAK_KEEPS_TINY] -
+                    allow->kept[HAK_KEEPS_POOL];
+
+    return bytes > 0 ? bytes : 0;
+}
+
+HAK_INLINE int64_t hak_keep_small(const struct hak_allowance *allow)
+{
+    return allow->least == HAK_KEEP_LEAST ? HAK_KEEP_SMALL
+                                          : HAK_KEEP_SMALL_MADE;
+}
+
+/* Whether most of the heap's slabs is free, and they are not few. */
+HAK_INLINE bool hak_is_sparse(const struct hak_allowance *allow)
+{
+    return hak_in_use(allow) < allow->slabs / 4 && allow->extra == 0 &&
+           allow->slabs > hak_keep_small(allow);
+}
+
+/* Whether bins are looked at whenever a part of what is in use was freed. */
+HAK_INLINE bool hak_is_heeded(const struct hak_allowance *allow)
+{
+    return allow->falling || hak_is_sparse(allow);
+}
+
+/* What all bins may keep. */
+HAK_INLINE int64_t hak_may_keep(const struct hak_allowance *allow)
+{
+    int64_t use = hak_in_use(allow);
+    int64_t bytes = use >> allow->share;
+
+    if (HAK_UNLIKELY(hak_is_sparse(allow))) {
+        return use < HAK_KEEP_USE_LEAST ? 0 : bytes;
+    }
+    return (int64_t)hak_max((size_t)bytes, hak_max(allow->extra, allow->least));
+}
+
+/*
+ * What the sum may come to before all bins are settled: a quarter more, so that
+ * enough has come since the last time to pay for the walk.
+ */
+HAK_INLINE int64_t hak_keep_most(const struct hak_allowance *allow)
+{
+    int64_t bytes = hak_may_keep(allow);
+
+    return bytes + bytes / 4;
+}
+
+/* Bytes that a bin may take before it is looked at again; sparse heaps have
+ * other rules. */
+HAK_INLINE size_t hak_keep_step(const struct hak_allowance *allow)
+{
+    int64_t room = hak_keep_most(allow) - hak_kept(allow);
+
+    return room > (int64_t)allow->least ? (size_t)room / 4 : allow->least / 4;
+}
+
+/*
+ * How many of a lane's `slabs` may be kept without a block in use: one in 16,
+ * and for a thread one more, which it soon needs again as a rule.
+ */
+HAK_INLINE uint32_t hak_may_keep_empty(const struct hak_allowance *allow,
+                                       uint32_t slabs)
+{
+    return slabs / 16 + (allow->least == HAK_KEEP_LEAST);
+}
+
+/* A lane notes that its bins hold `more` bytes than it has noted before. */
+HAK_INLINE void hak_keep_note(struct hak_allowance *allow, enum hak_keeps whose,
+                              int64_t more)
+{
+    allow->kept[whose] += more;
+}
+
+/* Blocks come out of slabs, `bytes` in all; or (below 0) are put back. */
+HAK_INLINE void hak_keep_taken(struct hak_allowance *allow, int64_t bytes)
+{
+    allow->taken += bytes;
+}
+
+/* A bin had to be filled from slabs, with `bytes`. */
+HAK_INLINE void hak_keep_took(struct hak_allowance *allow, size_t bytes)
+{
+    allow->took = (uint32_t)hak_min(allow->took + bytes, HAK_GIB);
+    allow->falling = false;
+}
+
+/* Bins gave `bytes` back because they held too much. */
+void hak_keep_gave(struct hak_allowance *allow, size_t bytes);
+
+/* The heap has been idle: what it is given extra is at an end. */
+HAK_INLINE void hak_keep_idle(struct hak_allowance *allow)
+{
+    allow->extra = allow->gave = allow->took = 0;
+    allow->turns = 0;
+}
+
+#endif /* HAK_ALLOWANCE_H */

@@ -1,0 +1,106 @@
+/*
+ * pages.c - pages of slabs in use go back to the system, and come again.
+ *
+ * Called by the slab's owner, who knows that no block in use and no
+ * link lies in them. No lock: what neighbours of the slab do to theirs does
+ * not matter.
+ */
+#include "range/pages.h"
+
+#include "os/os.h"
+#include "range/supers.h"
+
+/* Calls work(start, size) on each run of pages of the mask; those refused. */
+static uint32_t each_run(uint32_t number, uint32_t pages,
+                         bool (*work)(void *start, size_t size))
+{
+    char *start = hak_range_slab_start(number);
+    uint32_t refused = 0;
+
+    while (pages != 0) {
+        uint32_t first = (uint32_t)__builtin_ctz(pages);
+        uint32_t count = (uint32_t)__builtin_ctz(~(pages >> first));
+        uint32_t run = (((uint32_t)1 << count) - 1) << first;
+
+        if (!work(start + first * HAK_PAGE, count * HAK_PAGE)) {
+            refused |= run;
+        }
+        pages &= ~run;
+    }
+    return refused;
+}
+
+static size_t bytes_of(uint32_t pages)
+{
+    return (size_t)__builtin_popcount(pages) * HAK_PAGE;
+}
+
+size_t hak_range_pages_drop(uint32_t number, uint32_t pages)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    size_t bytes;
+
+    pages &= hak_slab_pages_below(slab->populated) & ~(uint32_t)slab->gone;
+    if (pages == 0) {
+        return 0;
+    }
+    pages &= ~each_run(number, pages, hak_os_purge);
+    slab->gone = (uint16_t)(slab->gone | pages);
+    bytes = bytes_of(pages);
+    atomic_fetch_sub(&hak_supers_populated, bytes);
+    return bytes;
+}
+
+void hak_range_pages_wake(uint32_t number, uint32_t pages, bool populate)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    pages &= slab->gone;
+    if (pages == 0) {
+        return;
+    }
+    if (populate && (pages & (pages - 1)) != 0) {
+        each_run(number, pages, hak_os_populate); /* if not, faults will */
+    }
+    slab->gone = (uint16_t)(slab->gone & ~pages);
+    atomic_fetch_add(&hak_supers_populated, bytes_of(pages));
+}
+
+size_t hak_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)
+{
+    size_t bytes = 0;
+
+    for (uint32_t n = number; n < number + slabs; n++) {
+        struct hak_slab *slab = hak_range_slab(n);
+        size_t most = hak_min(keep, HAK_SLAB_SIZE);
+        size_t from = hak_round_up(most, HAK_PAGE);
+
+        keep -= most;
+        if (slab->populated > from &&
+            hak_os_purge(hak_range_slab_start(n) + from,
+                         hak_round_up(slab->populated - from, HAK_PAGE))) {
+            size_t before = hak_slab_resident(slab);
+
+            slab->populated = (uint32_t)from;
+            slab->gone = (uint16_t)(slab->gone & hak_slab_pages_below(from));
+            bytes += before - hak_slab_resident(slab);
+        }
+    }
+    atomic_fetch_sub(&hak_supers_populated, bytes);
+    return bytes;
+}
+
+void hak_range_pages_forget(struct hak_slab *slab)
+{
+    uint32_t pages = hak_slab_pages_below(slab->populated) & ~slab->gone;
+    size_t before = hak_slab_resident(slab);
+
+    if (HAK_LIKELY(slab->gone == 0)) {
+        return;
+    }
+    slab->populated =
+        pages != 0 ? (uint32_t)HAK_PAGE * (uint32_t)(32 - __builtin_clz(pages))
+                   : 0;
+    slab->gone = 0;
+    atomic_fetch_add(&hak_supers_populated, slab->populated - before);
+}

@@ -1,0 +1,337 @@
+/*
+ * purge.c - free memory goes back to the system after a while.
+ *
+ * Each superslab with warm free slabs carries the time when the last of them
+ * came back (its stamp). HAKMEM_PURGE_DELAY later it is unmapped if it is free
+ * as a whole, and if not its warm slabs are purged, neighbours together; runs shorter than RUN_LEAST wait half as long again,
+ * since a call to the system costs as much for 16 KB as for 256, and in that
+ * time they may become longer. (Not more: what is due then must not make newly
+ * freed memory wait for it.) A superslab whose slabs come and go all the time
+ * keeps them. Nothing is purged on a free: hak_range_tick does it, from slow
+ * paths, PORTION at a time or more that are sparsely resident.
+ */
+#include "base/msg.h"
+#include "os/os.h"
+#include "range/pressure.h"
+#include "range/purge.h"
+#include "range/supers.h"
+
+#define RUN_LEAST 4   /* slabs: 256 KB */
+#define PORTION 16    /* superslabs a tick */
+#define SLICE 1000000 /* or as many as go in so many nanoseconds */
+#define PAUSE 10      /* ms to the next portion */
+
+HAK_OWN_LINE _Atomic(uint32_t) hak_range_due;
+HAK_OWN_LINE _Atomic(size_t) hak_range_freed;
+HAK_OWN_LINE _Atomic(size_t) hak_range_sent;
+void (*hak_range_on_much)(void);
+
+static atomic_bool purge_portions; /* a tick ended before it was through */
+
+/* See purge.h. */
+static _Atomic(uint32_t) purge_left, purge_left_at;
+
+static uint32_t delay(void)
+{
+    return hak_purge_delay();
+}
+
+/* ---- what ended threads have left ------------------------------------------ */
+
+void hak_purge_thread_began(void)
+{
+    if (atomic_load_explicit(&purge_left, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&purge_left, 0, memory_order_relaxed);
+    }
+}
+
+static uint32_t purge_left_until(void)
+{
+    return atomic_load(&purge_left_at) + delay() / 4;
+}
+
+/* The next tick comes at `at`, if it would come later. */
+static void purge_by(uint32_t at)
+{
+    uint32_t due = atomic_load(&hak_range_due);
+
+    if (due != 0 && !hak_tick_reached(at, due)) {
+        atomic_store(&hak_range_due, hak_some_time(at));
+    }
+}
+
+void hak_purge_thread_ended(uint32_t slabs)
+{
+    if (slabs == 0) {
+        return;
+    }
+    atomic_store(&purge_left_at, hak_os_tick());
+    if (atomic_fetch_add(&purge_left, slabs) + slabs >= HAK_LEFT_LEAST) {
+        purge_by(purge_left_until());
+    }
+}
+
+/* Free slabs that may have resident pages. Caller holds the lock. */
+static uint32_t purge_warm_slabs(void)
+{
+    uint32_t n = 0;
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
+         i < hak_supers.limit;
+         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+        n += (uint32_t)__builtin_popcount(hak_supers.at[i].warm);
+    }
+    return n;
+}
+
+/* Whether ended threads have left much, for which somebody may come until then. */
+static bool purge_left_waits(uint32_t now)
+{
+    return atomic_load(&purge_left) >= HAK_LEFT_LEAST &&
+           !hak_tick_reached(now, purge_left_until());
+}
+
+/* Whether nobody has come for it, and it is much of what is free. */
+static bool purge_left_for_good(uint32_t now)
+{
+    uint32_t slabs = atomic_load(&purge_left);
+
+    if (slabs < HAK_LEFT_LEAST || purge_left_waits(now)) {
+        return false;
+    }
+    if (slabs < purge_warm_slabs() / 2) {
+        atomic_store(&purge_left, 0);
+        return false;
+    }
+    return true;
+}
+
+/* ---- superslabs ------------------------------------------------------------- */
+
+void hak_purge_wanted(uint32_t i)
+{
+    uint32_t now = hak_os_tick();
+
+    HAK_HELD(&hak_supers.lock);
+    hak_range_ask_limit(now);
+    hak_supers.at[i].stamp = now;
+    hak_purge_at(now);
+}
+
+void hak_purge_at(uint32_t now)
+{
+    if (!hak_range_waiting()) {
+        atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
+                              memory_order_relaxed);
+    }
+}
+
+/* Purges slabs first..first+count-1 of superslab i, all of them warm. */
+static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
+{
+    uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + first;
+    struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (!hak_os_purge(hak_range_slab_start(number), count * HAK_SLAB_SIZE)) {
+        return 0;
+    }
+    for (uint32_t n = number; n < number + count; n++) {
+        bytes += super->described ? hak_range_slab(n)->populated
+                                  : (uint32_t)HAK_SLAB_SIZE;
+        if (super->described) {
+            hak_range_slab(n)->populated = 0;
+        }
+        super->warm &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
+    }
+    hak_supers.figures.purges++;
+    return bytes;
+}
+
+/*
+ * Unmaps superslab i if it is free as a whole: its pages and its addresses go
+ * back with one call. The bytes that were resident, or 0.
+ */
+static size_t unmap_super(uint32_t i)
+{
+    size_t bytes;
+
+    if (hak_supers.at[i].used != 0) { /* what is resident its owners change */
+        return 0;
+    }
+    bytes = hak_super_resident(i);
+    if (bytes == 0 || !hak_super_unmap(i, 1)) {
+        return 0;
+    }
+    hak_supers.figures.purges++;
+    hak_supers.figures.purged += bytes;
+    return bytes;
+}
+
+/*
+ * Purges the warm slabs of superslab i in runs as long as possible, of
+ * `least` slabs or more. Caller holds the lock.
+ */
+static size_t purge_super(uint32_t i, uint32_t least)
+{
+    uint32_t warm = hak_supers.at[i].warm;
+    size_t bytes = unmap_super(i);
+
+    HAK_HELD(&hak_supers.lock);
+    if (bytes > 0) {
+        return bytes;
+    }
+    while (warm != 0) {
+        uint32_t first = (uint32_t)__builtin_ctz(warm);
+        uint32_t rest = ~(warm >> first);
+        uint32_t count =
+            rest == 0 ? HAK_SUPER_SLABS : (uint32_t)__builtin_ctz(rest);
+
+        count = (uint32_t)hak_min(count, HAK_SUPER_SLABS - first);
+        if (count >= least) {
+            bytes += purge_run(i, first, count);
+        }
+        warm &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
+    }
+    hak_super_changed(i);
+    hak_supers.figures.purged += bytes;
+    atomic_fetch_sub(&hak_supers_populated, bytes);
+    return bytes;
+}
+
+/* Purges what is old of superslab i, or all; when to look at it again. */
+static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
+{
+    struct hak_super *super = &hak_supers.at[i];
+    uint32_t soon = all ? now : super->stamp + delay();
+    uint32_t late = all ? now : super->stamp + delay() + delay() / 2;
+
+    if (!hak_tick_reached(now, soon)) {
+        return soon;
+    }
+    if (!hak_tick_reached(now, late)) {
+        purge_super(i, RUN_LEAST);
+        return late;
+    }
+    purge_super(i, 1);
+    if (super->warm != 0) { /* refused: pages are locked, say */
+        super->stamp = now;
+    }
+    return super->stamp + delay() + 1;
+}
+
+/* The earlier of two times, of which 0 is none. */
+static uint32_t purge_sooner(uint32_t a, uint32_t b)
+{
+    return a == 0 || (b != 0 && hak_tick_reached(a, b)) ? b : a;
+}
+
+/*
+ * Purges what is due of all superslabs, or all, a portion at the most; when the
+ * next tick is due, 0: nothing waits.
+ */
+static uint32_t purge_due(uint32_t now, bool all)
+{
+    uint64_t began = hak_os_clock();
+    uint32_t next = 0, done = 0;
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
+         i < hak_supers.limit;
+         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+        uint64_t before = hak_supers.figures.purges;
+        uint32_t again;
+
+        if (done >= PORTION && hak_os_clock() - began > SLICE) {
+            atomic_store(&purge_portions, true);
+            return hak_some_time(now + PAUSE);
+        }
+        again = purge_old(i, now, all);
+        done += hak_supers.figures.purges != before;
+        if (hak_supers.at[i].warm != 0) {
+            next = purge_sooner(next, hak_some_time(again));
+        }
+    }
+    atomic_store(&purge_portions, false);
+    if (all) {
+        atomic_store(&purge_left, 0);
+    }
+    return next;
+}
+
+static void purge_tick(uint32_t now)
+{
+    uint32_t next;
+
+    hak_lock_take(&hak_supers.lock);
+    HAK_HELD(&hak_supers.lock);
+    next = purge_due(now, purge_left_for_good(now));
+    next = purge_sooner(next, hak_slots_tick(now, delay()));
+    atomic_store_explicit(&hak_range_due, next, memory_order_relaxed);
+    if (purge_left_waits(now)) {
+        purge_by(purge_left_until());
+    }
+    hak_lock_drop(&hak_supers.lock);
+}
+
+void hak_range_tick(uint32_t now)
+{
+    uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+
+    if (due != 0 && hak_tick_reached(now, due)) {
+        purge_tick(now);
+    }
+}
+
+bool hak_purge_portion(uint32_t now)
+{
+    if (atomic_load(&purge_portions) && hak_range_waiting()) {
+        purge_tick(now);
+    } else {
+        hak_range_tick(now);
+    }
+    return atomic_load(&purge_portions) && hak_range_waiting();
+}
+
+size_t hak_range_due_bytes(void)
+{
+    size_t bytes = 0;
+
+    hak_lock_take(&hak_supers.lock);
+    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
+         i < hak_supers.limit;
+         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+        bytes += hak_super_idle(i);
+    }
+    hak_lock_drop(&hak_supers.lock);
+    return bytes;
+}
+
+void hak_range_purged(size_t bytes)
+{
+    if (bytes > 0) {
+        hak_lock_take(&hak_supers.lock);
+        HAK_HELD(&hak_supers.lock);
+        hak_supers.figures.purges++;
+        hak_supers.figures.purged += bytes;
+        hak_lock_drop(&hak_supers.lock);
+    }
+}
+
+size_t hak_range_purge(void)
+{
+    size_t bytes = 0;
+
+    hak_lock_take(&hak_supers.lock);
+    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
+         i < hak_supers.limit;
+         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+        bytes += purge_super(i, 1);
+    }
+    hak_super_unmap_spare();
+    bytes += hak_slots_purge();
+    atomic_store_explicit(&hak_range_due, 0, memory_order_relaxed);
+    hak_lock_drop(&hak_supers.lock);
+    return bytes;
+}

@@ -1,0 +1,142 @@
+/*
+ * rooms.c - where superslabs taken whole go, and the room behind them.
+ */
+#include "range/rooms.h"
+#include "range/supers.h"
+#include "range/superslabs.h"
+
+/*
+ * A run that grows is given room: free addresses behind it, ROOM_TIMES as many
+ * as it has bytes and at least ROOM_LEAST, where it then grows without a copy
+ * and without a second mapping beside the first, which a limit on address space
+ * may not allow. All rooms together take at most half of the window, and one a
+ * ROOM_SHARE of what is left of that half. A window below ROOM_WINDOW has none
+ * to give away.
+ */
+#define ROOM_LEAST (16 * HAK_GIB)
+#define ROOM_TIMES 4
+#define ROOM_SHARE 16
+#define ROOM_WINDOW (64 * HAK_GIB)
+
+bool hak_super_all_free(uint32_t first, uint32_t count)
+{
+    HAK_HELD(&hak_supers.lock);
+    return hak_map_next(HAK_MAP_HELD, first, first + count) == first + count;
+}
+
+/* The last superslab from `first` to `end` - 1 that is held, or `end`. */
+static uint32_t held_in(uint32_t first, uint32_t end)
+{
+    for (uint32_t i = end; i > first; i = (i - 1) / 64 * 64) {
+        uint64_t word = *hak_map_word(HAK_MAP_HELD, i - 1)
+                        << (63 - (i - 1) % 64);
+
+        if (word != 0) {
+            uint32_t held = i - 1 - (uint32_t)__builtin_clzll(word);
+
+            return held >= first ? held : end;
+        }
+    }
+    return end;
+}
+
+/* The highest place for `count` superslabs, or HAK_NO_SUPER. */
+static uint32_t find_place(uint32_t count, uint32_t align)
+{
+    uint64_t base = hak_range.base / HAK_SUPER_SIZE;
+    uint32_t end = hak_supers.limit;
+
+    HAK_HELD(&hak_supers.lock);
+    while (end > count) {
+        uint64_t at = (base + end - count) & ~((uint64_t)align - 1);
+        uint32_t first = (uint32_t)(at - base), held;
+
+        if (at < base + hak_supers.tags) {
+            break;
+        }
+        held = held_in(first, first + count);
+        if (held == first + count) {
+            return first;
+        }
+        end = held;
+    }
+    return HAK_NO_SUPER;
+}
+
+/* The same in a larger extent if need be. */
+static uint32_t make_place(uint32_t count, uint32_t align)
+{
+    uint32_t first = find_place(count, align);
+
+    if (first == HAK_NO_SUPER && hak_super_extend(count + align - 1)) {
+        first = find_place(count, align);
+    }
+    return first;
+}
+
+uint32_t hak_super_place(uint32_t count, uint32_t align, uint32_t *room)
+{
+    uint32_t first = HAK_NO_SUPER;
+
+    if (*room > 0) {
+        first = make_place(count + *room, align);
+    }
+    if (first == HAK_NO_SUPER) {
+        *room = 0;
+        first = make_place(count, align);
+    }
+    return first;
+}
+
+uint32_t hak_super_keep_room(uint32_t first, uint32_t count)
+{
+    uint32_t i = first;
+
+    for (; i < first + count && hak_super_unmap(i, 1); i++) {
+        hak_supers.at[i].state = HAK_SUPER_ROOM;
+        hak_supers.at[i].used = HAK_ALL_SLABS;
+        hak_super_changed(i);
+    }
+    hak_supers.rooms += i - first;
+    return i - first;
+}
+
+void hak_super_give_room(uint32_t first, uint32_t count)
+{
+    for (uint32_t i = first; i < first + count; i++) {
+        if (hak_supers.at[i].state == HAK_SUPER_ROOM) {
+            /* A claim that broke off may have got it. */
+            hak_supers.at[i].state = hak_supers.at[i].claimed != 0
+                                         ? HAK_SUPER_OPEN
+                                         : HAK_SUPER_FRESH;
+            hak_supers.at[i].used = 0;
+            hak_super_changed(i);
+            hak_super_may_start(i);
+        }
+    }
+    hak_supers.rooms -= count;
+}
+
+void hak_range_room_give(uint32_t first, uint32_t room)
+{
+    if (room > 0) {
+        hak_lock_take(&hak_supers.lock);
+        hak_super_give_room(first, room);
+        hak_lock_drop(&hak_supers.lock);
+    }
+}
+
+uint32_t hak_range_room_for(size_t bytes)
+{
+    size_t wish = hak_max(ROOM_LEAST, ROOM_TIMES * bytes) / HAK_SUPER_SIZE;
+    size_t half, left;
+
+    if (hak_range.window < ROOM_WINDOW) {
+        return 0;
+    }
+    hak_lock_take(&hak_supers.lock);
+    half = hak_supers.most / 2;
+    left = half - hak_min(hak_supers.rooms, half);
+    hak_lock_drop(&hak_supers.lock);
+    return (uint32_t)hak_min(left / ROOM_SHARE, wish);
+}

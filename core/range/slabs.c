@@ -1,0 +1,529 @@
+/*
+ * slabs.c - who has which slab and superslab, and the page-fault ladder.
+ */
+#include "range/supers.h"
+
+#include "os/os.h"
+#include "range/pages.h"
+#include "range/pressure.h"
+#include "range/purge.h"
+#include "range/superslabs.h"
+#include "range/slabs.h"
+
+struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
+
+_Atomic(size_t) hak_supers_populated;
+
+/*
+ * The ladder's top: from this much resident memory a superslab may come as one
+ * huge page, populated at once. That costs 1/4 to 1/8 of populating small
+ * pages where the machine has a huge page ready, but where it must first be
+ * put together (compaction, a hypervisor that backs memory at first touch) it
+ * was measured at 6 times as much. So both are timed: a huge page that costs
+ * more than its small ones makes us pass up the next HUGE_SKIP superslabs,
+ * then twice as many, and so on.
+ */
+#define HUGE_FROM (8 * HAK_MIB)
+#define HUGE_FROM_SEALED (32 * HAK_MIB) /* above what the seal found */
+#define HUGE_SKIP 4
+#define HUGE_ROOM (2 * HAK_SUPER_SIZE) /* left to HAKMEM_LIMIT */
+#define HUGE_SKIP_MOST 1024
+
+/* What is made resident ahead of need while memory is short. */
+#define STEP_NEAR (2 * HAK_PAGE)
+
+/*
+ * Slabs of which a few pages will do are looked for in this many superslabs;
+ * they may have that much resident.
+ */
+#define COOL_LOOK 4
+#define COOL_WARM 2
+#define COOL_MOST (32 * HAK_KIB)
+
+/* Under the lock. */
+static uint32_t huge_pass; /* superslabs to pass up */
+static uint32_t huge_skip; /* how many at the next dear one */
+static size_t huge_from = HUGE_FROM;
+
+/* Any thread: what the last populated small pages cost, ns per superslab. */
+static _Atomic(uint64_t) small_cost;
+
+/* ---- maps ---------------------------------------------------------------- */
+
+uint32_t hak_map_next(enum hak_map map, uint32_t from, uint32_t limit)
+{
+    uint32_t at = from / 64 * 64;
+    uint64_t bits;
+
+    if (from >= limit) {
+        return limit;
+    }
+    bits = *hak_map_word(map, at) & (UINT64_MAX << (from % 64));
+    while (bits == 0) {
+        at += 64;
+        if (at >= limit) {
+            return limit;
+        }
+        bits = *hak_map_word(map, at);
+    }
+    return (uint32_t)hak_min(at + (uint32_t)__builtin_ctzll(bits), limit);
+}
+
+void hak_super_changed(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    bool spare = hak_map_get(HAK_MAP_WARM, i) && !hak_map_get(HAK_MAP_HELD, i);
+
+    HAK_HELD(&hak_supers.lock);
+    hak_map_set(HAK_MAP_WARM, i, super->warm != 0);
+    hak_map_set(HAK_MAP_PART, i,
+                super->used != 0 && super->used != HAK_ALL_SLABS);
+    hak_map_set(HAK_MAP_HELD, i, super->used != 0);
+    hak_supers.spare -= spare;
+    hak_supers.spare += super->warm != 0 && super->used == 0;
+}
+
+void hak_super_may_start(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+
+    for (unsigned n = 1; n <= HAK_SPAN_MOST; n++) {
+        hak_supers.part_start[n] =
+            (uint32_t)hak_min(hak_supers.part_start[n], i);
+        if (super->warm != 0) {
+            hak_supers.warm_start[n] =
+                (uint32_t)hak_min(hak_supers.warm_start[n], i);
+        }
+    }
+    if (super->used == 0) {
+        hak_supers.low = (uint32_t)hak_min(hak_supers.low, i);
+    }
+}
+
+void hak_super_account(enum hak_lane lane, int64_t bytes)
+{
+    struct hak_range_figures *figures = &hak_supers.figures;
+
+    HAK_HELD(&hak_supers.lock);
+    figures->held[lane] += (size_t)bytes;
+    figures->held_peak[lane] =
+        hak_max(figures->held_peak[lane], figures->held[lane]);
+}
+
+/* ---- the top of the ladder ------------------------------------------------ */
+
+/* Whether the next superslab should come as a huge page. */
+static bool huge_wanted(void)
+{
+    size_t mode = hak_option(HAK_OPT_huge);
+    size_t populated = atomic_load(&hak_supers_populated);
+
+    huge_from = hak_min(huge_from, populated + HUGE_FROM_SEALED);
+    if (mode == HAK_HUGE_NEVER || populated < huge_from ||
+        hak_pressure_near() || hak_limit_room() < HUGE_ROOM) {
+        return false;
+    }
+    if (mode == HAK_HUGE_AUTO && huge_pass > 0) {
+        huge_pass--;
+        return false;
+    }
+    return true;
+}
+
+/* Learns from what a huge page cost. */
+static void huge_learn(uint64_t cost)
+{
+    if (cost <= atomic_load(&small_cost)) {
+        huge_skip = 0;
+        return;
+    }
+    huge_skip = huge_skip == 0 ? HUGE_SKIP : 2 * huge_skip;
+    huge_skip = (uint32_t)hak_min(huge_skip, HUGE_SKIP_MOST);
+    huge_pass = huge_skip;
+}
+
+/* Makes `populated` of the descriptors of superslab i true. */
+static void describe(uint32_t i)
+{
+    struct hak_super *super = &hak_supers.at[i];
+
+    if (super->described) {
+        return;
+    }
+    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
+        struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
+
+        slab->populated =
+            (super->warm >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
+        slab->gone = 0;
+    }
+    super->described = true;
+}
+
+size_t hak_super_resident(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (!super->described) {
+        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    }
+    for (uint32_t n = 0; super->warm != 0 && n < HAK_SUPER_SLABS; n++) {
+        bytes += hak_range_slab(i * HAK_SUPER_SLABS + n)->populated;
+    }
+    return bytes;
+}
+
+size_t hak_super_idle(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    size_t bytes = 0;
+
+    if (!super->described) {
+        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    }
+    for (uint32_t warm = super->warm; warm != 0; warm &= warm - 1) {
+        bytes +=
+            hak_range_slab(i * HAK_SUPER_SLABS + (uint32_t)__builtin_ctz(warm))
+                ->populated;
+    }
+    return bytes;
+}
+
+/* Populates a superslab as a huge page. A refusal leaves plain pages. */
+static void populate_huge(uint32_t i)
+{
+    char *start = hak_range_super_start(i);
+    uint64_t began = hak_os_clock();
+
+    hak_os_want_huge(start, HAK_SUPER_SIZE);
+    if (!hak_os_populate(start, HAK_SUPER_SIZE)) {
+        return;
+    }
+    hak_os_want_small(start, HAK_SUPER_SIZE);
+    huge_learn(hak_os_clock() - began);
+    hak_supers.at[i].warm = HAK_ALL_SLABS;
+    hak_supers.at[i].described = false;
+    atomic_fetch_add(&hak_supers_populated, HAK_SUPER_SIZE);
+}
+
+/* ---- slabs --------------------------------------------------------------- */
+
+/* The places in a superslab where `count` free slabs begin. */
+static uint32_t runs(uint32_t i, uint32_t count)
+{
+    uint32_t free = ~hak_supers.at[i].used;
+    uint32_t places = free;
+
+    for (uint32_t n = 1; n < count; n++) {
+        places &= free >> n;
+    }
+    return places;
+}
+
+/*
+ * The lowest superslab of a map with `count` free slabs side by side, of which
+ * the first is warm if `warm`; `limit` if there is none.
+ */
+static uint32_t find(enum hak_map map, uint32_t *start, uint32_t count,
+                     bool warm)
+{
+    uint32_t i = hak_map_next(map, start[count], hak_supers.limit);
+
+    while (i < hak_supers.limit &&
+           (runs(i, count) & (warm ? hak_supers.at[i].warm : UINT32_MAX)) ==
+               0) {
+        i = hak_map_next(map, i + 1, hak_supers.limit);
+    }
+    start[count] = i;
+    return i;
+}
+
+/* A free superslab for slabs, populated if it may be; or HAK_NO_SUPER. */
+static uint32_t open_whole(bool populate)
+{
+    uint32_t i = hak_super_open();
+
+    if (i != HAK_NO_SUPER && populate && hak_supers.at[i].warm == 0 &&
+        huge_wanted()) {
+        populate_huge(i);
+    }
+    return i;
+}
+
+/*
+ * Of the places in superslab i, the first whose slab last had this class; if
+ * there is none, the one with the most bytes resident. (The class of a slab that
+ * was never used, or that ACE or Huge had since, is arbitrary: a hint only.)
+ */
+static uint32_t best_place(uint32_t i, uint32_t places, uint8_t class)
+{
+    uint32_t best = (uint32_t)__builtin_ctz(places);
+    uint32_t most = 0;
+
+    for (; places != 0; places &= places - 1) {
+        uint32_t bit = (uint32_t)__builtin_ctz(places);
+        const struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + bit);
+
+        if (slab->class == class) {
+            return bit;
+        }
+        if (slab->populated > most) {
+            most = slab->populated;
+            best = bit;
+        }
+    }
+    return best;
+}
+
+/* Takes slabs at `bit` of superslab i. */
+static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
+{
+    struct hak_super *super = &hak_supers.at[i];
+    bool first = super->used == 0;
+
+    super->used |= (((uint32_t)1 << count) - 1) << bit;
+    super->warm &= ~super->used;
+    hak_super_changed(i);
+    if (first) {
+        hak_super_may_start(i); /* what is left of it */
+    }
+    hak_supers.figures.slabs_used += count;
+    return i * (uint32_t)HAK_SUPER_SLABS + bit;
+}
+
+static uint32_t take_locked(uint32_t count, uint8_t class, bool whole)
+{
+    uint32_t i = find(HAK_MAP_WARM, hak_supers.warm_start, count, true);
+    uint32_t places, warm;
+
+    HAK_HELD(&hak_supers.lock);
+    if (i == hak_supers.limit) {
+        i = find(HAK_MAP_PART, hak_supers.part_start, count, false);
+    }
+    if (i == hak_supers.limit) {
+        i = open_whole(whole);
+    }
+    if (i == HAK_NO_SUPER || hak_super_claim_meta(i) != HAK_OS_CLAIMED) {
+        return HAK_NO_SLAB;
+    }
+    describe(i);
+    places = runs(i, count);
+    warm = places & hak_supers.at[i].warm;
+    return take_at(i,
+                   warm != 0 ? best_place(i, warm, class)
+                             : (uint32_t)__builtin_ctz(places),
+                   count);
+}
+
+/* Bytes resident in `count` free slabs. */
+static size_t resident(uint32_t number, uint32_t count)
+{
+    size_t bytes = 0;
+
+    for (uint32_t n = number; n < number + count; n++) {
+        bytes += hak_range_slab(n)->populated;
+    }
+    return bytes;
+}
+
+/*
+ * Slabs that waste little if no more than a few pages of them will be used:
+ * of superslabs in use already, with little resident or nothing. HAK_NO_SLAB:
+ * there are none.
+ */
+static uint32_t take_cool(uint32_t count)
+{
+    uint32_t i = hak_map_next(HAK_MAP_PART, 0, hak_supers.limit);
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t n = 0; n < COOL_LOOK && i < hak_supers.limit; n++) {
+        uint32_t places = runs(i, count);
+
+        if (__builtin_popcount(hak_supers.at[i].warm) > COOL_WARM) {
+            break; /* enough is resident for everybody */
+        }
+        describe(i);
+        for (; places != 0; places &= places - 1) {
+            uint32_t bit = (uint32_t)__builtin_ctz(places);
+            uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + bit;
+
+            if (hak_range_slab(number)->populated <= COOL_MOST &&
+                resident(number, count) <= COOL_MOST) {
+                return take_at(i, bit, count);
+            }
+        }
+        i = hak_map_next(HAK_MAP_PART, i + 1, hak_supers.limit);
+    }
+    return HAK_NO_SLAB;
+}
+
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
+                              bool whole)
+{
+    uint32_t number = HAK_NO_SLAB;
+
+    if (hak_range.size == 0) {
+        return HAK_NO_SLAB;
+    }
+    hak_pressure_heed(hak_os_tick(), count * HAK_SLAB_SIZE);
+    hak_lock_take(&hak_supers.lock);
+    if (!whole && lane == HAK_LANE_POOL) {
+        number = take_cool(count);
+    }
+    if (number == HAK_NO_SLAB) {
+        number = take_locked(count, class, whole);
+    }
+    if (number != HAK_NO_SLAB) {
+        hak_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
+    }
+    hak_lock_drop(&hak_supers.lock);
+    return number;
+}
+
+static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
+{
+    uint32_t i = number / HAK_SUPER_SLABS;
+    struct hak_super *super = &hak_supers.at[i];
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t n = number; n < number + count; n++) {
+        uint32_t bit = (uint32_t)1 << (n % HAK_SUPER_SLABS);
+
+        hak_range_set_tag(n, 0);
+        super->used &= ~bit;
+        hak_range_pages_forget(hak_range_slab(n));
+        if (hak_range_slab(n)->populated > 0) {
+            super->warm |= bit;
+        }
+    }
+    hak_super_changed(i);
+    hak_super_may_start(i);
+    if (super->used == 0 && hak_supers.spare > HAK_SPARE_LIMITED &&
+        hak_range_limited()) {
+        hak_super_unmap(i, 1);
+    }
+    if (super->warm != 0) {
+        hak_purge_wanted(i);
+    }
+    hak_supers.figures.slabs_used -= count;
+    hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
+    hak_range_count_freed(count * HAK_SLAB_SIZE);
+}
+
+void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
+{
+    hak_lock_take(&hak_supers.lock);
+    give_locked(number, count, lane);
+    hak_lock_drop(&hak_supers.lock);
+}
+
+void hak_range_list_give(uint32_t first, enum hak_lane lane)
+{
+    hak_lock_take(&hak_supers.lock);
+    while (first != HAK_NO_SLAB) {
+        uint32_t next = hak_range_slab(first)->all_next;
+
+        give_locked(first, hak_range_slab(first)->slabs, lane);
+        first = next;
+    }
+    hak_lock_drop(&hak_supers.lock);
+}
+
+/* ---- the ladder below huge pages ------------------------------------------ */
+
+/* Populates, and keeps in mind what it cost. */
+static bool populate_small(char *start, size_t size)
+{
+    uint64_t began = hak_os_clock();
+
+    if (!hak_os_populate(start, size)) {
+        return false;
+    }
+    atomic_store_explicit(&small_cost,
+                          (hak_os_clock() - began) * HAK_SUPER_SIZE / size,
+                          memory_order_relaxed);
+    return true;
+}
+
+size_t hak_range_resident(uint32_t number, uint32_t slabs)
+{
+    size_t have = 0;
+
+    for (uint32_t n = number; n < number + slabs; n++) {
+        have += hak_range_slab(n)->populated;
+        if (hak_range_slab(n)->populated < HAK_SLAB_SIZE) {
+            break;
+        }
+    }
+    return have;
+}
+
+/*
+ * The bytes from `have` to `want` of a span that are not resident, which count
+ * as such from here on if `mark`. A slab behind the first gap may have been
+ * resident already.
+ */
+static size_t make_resident(uint32_t number, size_t have, size_t want,
+                            bool mark)
+{
+    size_t more = 0;
+
+    if (HAK_LIKELY(want <= HAK_SLAB_SIZE)) { /* no other slab is touched */
+        hak_range_slab(number)->populated = (uint32_t)(mark ? want : have);
+        return want - have;
+    }
+    for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
+         at += HAK_SLAB_SIZE) {
+        uint32_t *populated =
+            &hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->populated;
+        uint32_t now = (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
+
+        if (now > *populated) {
+            more += now - *populated;
+            *populated = mark ? now : *populated;
+        }
+    }
+    return more;
+}
+
+bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
+{
+    size_t have = hak_range_resident(number, slabs);
+    size_t more, want;
+
+    if (HAK_LIKELY(need <= have)) {
+        return true;
+    }
+    step = hak_pressure_near() ? hak_min(step, STEP_NEAR) : step;
+    want = hak_max(hak_round_up(need, HAK_PAGE), have + step);
+    want = hak_min(want, slabs * HAK_SLAB_SIZE);
+    more = make_resident(number, have, want, false);
+    if (!hak_limit_charge(&hak_supers_populated, more)) {
+        want = hak_round_up(need, HAK_PAGE); /* nothing ahead of need */
+        more = make_resident(number, have, want, false);
+        if (!hak_limit_charge(&hak_supers_populated, more)) {
+            return false;
+        }
+    }
+    /* A fault is the cheapest way to get a single page. */
+    if (step > 0 && want - have > HAK_PAGE &&
+        !populate_small(hak_range_slab_start(number) + have, want - have)) {
+        hak_limit_uncharge(&hak_supers_populated, more);
+        return false;
+    }
+    make_resident(number, have, want, true);
+    return true;
+}
+
+size_t hak_range_populated(void)
+{
+    return atomic_load_explicit(&hak_supers_populated, memory_order_relaxed);
+}
+
+void hak_range_start_small(void)
+{
+    hak_lock_take(&hak_supers.lock);
+    huge_from = hak_range_populated() + HUGE_FROM_SEALED;
+    hak_lock_drop(&hak_supers.lock);
+}

@@ -1,0 +1,255 @@
+/*
+ * slots.c - the slots that heaps live in, all under the range's lock.
+ *
+ * A bit for each slot says whether it is used; nothing is written to
+ * one that is not, so that its pages can go:
+ *
+ *     never used --take--> used --give--> kept --purge--> cold --take--> used
+ *                                         kept --take--> used
+ *
+ * The slots given back last are kept as they are, KEPT of them at the most, for
+ * heaps that are made soon; they are taken first, the last one given first. The
+ * others are cold, and the lowest is taken. What is kept is purged when it was
+ * idle for HAKMEM_PURGE_DELAY, by hak_trim, and the older half when one more
+ * comes: by then they are often neighbours, and one call to the system serves
+ * many.
+ *
+ * Invariants: a slot above `count` is not used; an id in `kept` is not used and
+ * stands there once; no slot below the word `low` is unused.
+ */
+#include "os/os.h"
+#include "range/purge.h"
+#include "range/slots.h"
+#include "range/supers.h"
+
+#define KEPT 32u
+
+/* Slots that are cold and lie between two that are purged; so many at most. */
+#define BRIDGE 16u
+
+#define SLOTS_MOST (HAK_SUPERS_MOST * HAK_SUPER_SIZE / 8 / HAK_HEAP_SLOT)
+
+/* Written under the lock, read by any thread. */
+static _Atomic(uint32_t) count; /* slots ever taken: their ids are 1 to this */
+static _Atomic(uint64_t) used[SLOTS_MOST / 64]; /* id - 1 is the bit's number */
+
+/* Under the lock. */
+static size_t mapped;  /* bytes of slots */
+static uint32_t limit; /* slots that there may be */
+static uint32_t low;   /* a word of `used` */
+static struct hak_intent intent;
+static uint32_t kept[KEPT]; /* ids, the last one given is the last */
+static uint32_t nkept;
+static uint32_t stamp; /* hak_os_tick() when the last one came */
+
+/* ---- which slots are used ------------------------------------------------- */
+
+static uint64_t word_at(uint32_t i)
+{
+    return atomic_load_explicit(&used[i], memory_order_relaxed);
+}
+
+static bool is_used(uint32_t id)
+{
+    return (word_at((id - 1) / 64) >> ((id - 1) % 64) & 1) != 0;
+}
+
+static void set_used(uint32_t id, bool on)
+{
+    uint64_t bit = (uint64_t)1 << ((id - 1) % 64);
+    uint64_t word = word_at((id - 1) / 64);
+
+    atomic_store_explicit(&used[(id - 1) / 64], on ? word | bit : word & ~bit,
+                          memory_order_relaxed);
+}
+
+uint32_t hak_range_heap_count(void)
+{
+    return atomic_load(&count);
+}
+
+uint32_t hak_range_heap_next(uint32_t id)
+{
+    uint32_t end = hak_range_heap_count();
+
+    while (id < end) { /* the bit of id + 1 has the number id */
+        uint64_t word = word_at(id / 64) >> (id % 64);
+
+        if (word != 0) {
+            id += (uint32_t)__builtin_ctzll(word) + 1;
+            return id <= end ? id : 0;
+        }
+        id = (id / 64 + 1) * 64;
+    }
+    return 0;
+}
+
+/* The lowest unused slot that was ever taken, or 0. */
+static uint32_t find_cold(void)
+{
+    uint32_t words = (uint32_t)hak_round_up(count, 64) / 64, id;
+
+    while (low < words && word_at(low) == UINT64_MAX) {
+        low++;
+    }
+    if (low == words) {
+        return 0;
+    }
+    id = low * 64 + (uint32_t)__builtin_ctzll(~word_at(low)) + 1;
+    return id <= count ? id : 0;
+}
+
+/* ---- taken --------------------------------------------------------------- */
+
+void hak_slots_limit(uint32_t most)
+{
+    limit = most;
+}
+
+static bool map_slots(uint32_t n)
+{
+    enum hak_os_claim claim;
+
+    if ((size_t)n * HAK_HEAP_SLOT <= mapped) {
+        return true;
+    }
+    claim =
+        hak_claim_noted(&intent, hak_range.heap_slots + mapped, HAK_META_STEP);
+    if (claim == HAK_OS_TAKEN) { /* there are no more, for good */
+        limit = count;
+    }
+    if (claim == HAK_OS_CLAIMED) {
+        mapped += HAK_META_STEP;
+        hak_lock_step();
+        intent.at = NULL;
+    }
+    return claim == HAK_OS_CLAIMED;
+}
+
+static uint32_t take_locked(void)
+{
+    uint32_t id;
+
+    HAK_HELD(&hak_supers.lock);
+    if (nkept > 0) {
+        nkept--;
+        return kept[nkept];
+    }
+    id = find_cold();
+    if (id == 0 && count < limit && map_slots(count + 1)) {
+        id = atomic_fetch_add(&count, 1) + 1;
+    }
+    return id;
+}
+
+void *hak_range_heap_take(uint32_t *id)
+{
+    void *slot = NULL;
+
+    hak_lock_take(&hak_supers.lock);
+    *id = take_locked();
+    if (*id != 0) {
+        set_used(*id, true);
+        slot = hak_range_heap(*id);
+    }
+    hak_lock_drop(&hak_supers.lock);
+    return slot;
+}
+
+/* ---- given back, kept, purged -------------------------------------------- */
+
+/* The end of the run of unused slots from `id` on that may go with it. */
+static uint32_t run_end(uint32_t id, uint32_t next)
+{
+    uint32_t end = id + 1;
+
+    while (end < next && end - id <= BRIDGE && !is_used(end)) {
+        end++;
+    }
+    return end == next ? end : id + 1;
+}
+
+/* Sorts ids; they are few. */
+static void sort(uint32_t *ids, uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++) {
+        uint32_t id = ids[i], at = i;
+
+        for (; at > 0 && ids[at - 1] > id; at--) {
+            ids[at] = ids[at - 1];
+        }
+        ids[at] = id;
+    }
+}
+
+/* Gives back the pages of the n slots that are kept for the longest time. */
+static size_t purge_oldest(uint32_t n)
+{
+    size_t bytes = n * HAK_HEAP_KEPT * HAK_PAGE;
+    uint32_t ids[KEPT + 1];
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t i = 0; i < nkept; i++) {
+        ids[i] = kept[i];
+    }
+    nkept -= n;
+    for (uint32_t i = 0; i < nkept; i++) {
+        kept[i] = ids[n + i];
+    }
+    sort(ids, n);
+    ids[n] = 0;
+    for (uint32_t i = 0; i < n;) {
+        uint32_t first = ids[i], end = first;
+
+        do {
+            end = run_end(ids[i], ids[i + 1]);
+            i++;
+        } while (i < n && end == ids[i]);
+        hak_os_purge(hak_range_heap(first),
+                     (size_t)(end - first) * HAK_HEAP_SLOT);
+        hak_supers.figures.purges++;
+    }
+    hak_supers.figures.purged += bytes;
+    return bytes;
+}
+
+size_t hak_slots_purge(void)
+{
+    return nkept > 0 ? purge_oldest(nkept) : 0;
+}
+
+uint32_t hak_slots_tick(uint32_t now, uint32_t delay)
+{
+    if (nkept > 0 && hak_tick_reached(now, stamp + delay)) {
+        purge_oldest(nkept);
+    }
+    return nkept > 0 ? hak_some_time(stamp + delay) : 0;
+}
+
+size_t hak_slots_kept(void)
+{
+    return nkept * HAK_HEAP_KEPT * HAK_PAGE;
+}
+
+void hak_range_heap_give(uint32_t id)
+{
+    hak_lock_take(&hak_supers.lock);
+    HAK_HELD(&hak_supers.lock);
+    set_used(id, false);
+    low = (uint32_t)hak_min(low, (id - 1) / 64);
+    if (nkept == KEPT) {
+        purge_oldest(KEPT / 2);
+    }
+    kept[nkept] = id;
+    nkept++;
+    stamp = hak_os_tick();
+    hak_purge_at(stamp);
+    hak_lock_drop(&hak_supers.lock);
+}
+
+/* What was kept may be half moved: it counts as cold. */
+void hak_slots_mend(void)
+{
+    nkept = 0;
+    low = 0;
+}

@@ -1,0 +1,273 @@
+/*
+ * supers.h - what the files of range/ know of superslabs together; for no file
+ * of another folder.
+ *
+ * A superslab's life:
+ *
+ *     fresh --claim--> free --a slab taken--> cut --all slabs back--> free
+ *                      free --taken whole--> whole --given--> free
+ *     fresh <--unmap-- free                  whole --given, without contents--> fresh
+ *     fresh --kept for the run before it--> room --the run grows--> body of it
+ *     fresh --claim meets a mapping of somebody else's--> foreign, for good
+ *
+ * Invariants, under `lock`:
+ *   - tag == 0 exactly for a slab that no lane has (and inside Huge blocks);
+ *   - a bit of `used` is set for a slab that a lane has, of `warm` for a free
+ *     one that may have resident pages; a fresh superslab has none of either,
+ *     room and foreign ones have all of `used`;
+ *   - the first `claimed` pages are mapped and ours: none of a fresh, foreign
+ *     or room one, all of a free or cut one, and all of a whole one but for the
+ *     last of a run;
+ *   - the map WARM has a bit for each superslab with warm != 0, PART for each
+ *     with some but not all slabs used, HELD for each with any used;
+ *   - if `described`, populated of a free slab's descriptor is true; if not,
+ *     a warm slab counts as populated throughout, another one as untouched;
+ *   - no superslab below start[MAP][n] has a run of n slabs in that map.
+ * The descriptor of a slab in use is its lane's, and the tag is written by the
+ * owner: any thread may read it.
+ */
+#ifndef HAK_SUPERS_H
+#define HAK_SUPERS_H
+
+#include "os/lock.h"
+#include "os/os.h"
+#include "range/pressure.h"
+#include "range/range.h"
+#include "range/slabs.h"
+
+enum hak_super_state {
+    HAK_SUPER_FRESH,   /* nothing of ours is mapped */
+    HAK_SUPER_OPEN,    /* mapped: free, or cut into slabs */
+    HAK_SUPER_ROOM,    /* nothing is mapped: a run may grow into it */
+    HAK_SUPER_FOREIGN, /* somebody else has mapped something there, or we have
+                        * and can neither unmap it nor map the rest */
+    HAK_SUPER_WHOLE,   /* the first of those taken together */
+    HAK_SUPER_BODY     /* the others */
+};
+
+struct hak_super {
+    uint32_t used;
+    uint32_t warm;
+    uint32_t stamp; /* hak_os_tick() when something warm last came back */
+    uint8_t state;
+    bool described;
+    uint16_t claimed; /* pages from its start that are mapped */
+};
+
+/* Under a limit on address space so many stay mapped while they are free. */
+#define HAK_SPARE_LIMITED 4
+
+#define HAK_SUPER_PAGES (HAK_SUPER_SIZE / HAK_PAGE)
+
+/* The largest window, in superslabs. */
+#define HAK_SUPERS_MOST (1024 * HAK_GIB / HAK_SUPER_SIZE)
+
+/* The extent grows by multiples of so many: their arrays are whole pages. */
+#define HAK_EXTENT ((uint32_t)(HAK_GIB / HAK_SUPER_SIZE))
+
+/* Descriptors and heap slots are claimed in steps of this many bytes. */
+#define HAK_META_STEP (64 * HAK_KIB)
+
+#define HAK_META_STEPS (HAK_SUPERS_MOST * HAK_SUPER_META / HAK_META_STEP)
+
+/*
+ * What is being mapped for an array. Should a ghost (lock.h) have mapped it and
+ * not noted that it did, then a child meets it there and knows by `at` that it
+ * is ours.
+ */
+struct hak_intent {
+    char *at;
+    size_t size;
+};
+
+/* An array with `unit` bytes a superslab, mapped as far as the extent goes. */
+struct hak_part {
+    char *at;
+    size_t unit;
+    size_t mapped;
+    struct hak_intent intent;
+};
+
+enum { HAK_PART_SUPERS, HAK_PART_BACKS, HAK_PART_TAGS, HAK_PARTS };
+
+/* Maps with a bit for each superslab, META for each step of descriptors. */
+enum hak_map {
+    HAK_MAP_WARM,
+    HAK_MAP_PART,
+    HAK_MAP_HELD,
+    HAK_MAP_META,
+    HAK_MAPS
+};
+
+struct hak_supers {
+    hak_lock lock;
+    /* constant after init */
+    struct hak_super *at;
+    uint32_t tags; /* superslabs at the base that the tags take */
+    /* under the lock */
+    struct hak_part parts[HAK_PARTS];
+    uint32_t limit; /* superslabs of the extent */
+    uint32_t most;  /* what that may become */
+    uint32_t warm_start[HAK_SPAN_MOST + 1];
+    uint32_t part_start[HAK_SPAN_MOST + 1];
+    uint32_t low;                    /* no superslab below can be taken whole */
+    uint32_t spare;                  /* superslabs free as a whole and warm */
+    uint32_t foreign;                /* superslabs that somebody else has */
+    uint32_t rooms;                  /* superslabs kept for runs to grow into */
+    uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
+    bool was_limited;                /* hak_range_limited at the last claim */
+    struct hak_range_figures figures;
+    /* Side by side: a small process uses the first words of all. */
+    uint64_t maps[HAK_SUPERS_MOST / 64][HAK_MAPS];
+};
+
+extern HAK_HIDDEN struct hak_supers hak_supers;
+
+/* hak_supers_populated, in pressure.h: bytes resident in slabs, as far as we
+ * made them so; any thread may change it. */
+
+HAK_INLINE uint64_t *hak_map_word(enum hak_map map, uint32_t i)
+{
+    return &hak_supers.maps[i / 64][map];
+}
+
+HAK_INLINE bool hak_map_get(enum hak_map map, uint32_t i)
+{
+    return (*hak_map_word(map, i) >> (i % 64) & 1) != 0;
+}
+
+HAK_INLINE void hak_map_set(enum hak_map map, uint32_t i, bool on)
+{
+    uint64_t bit = (uint64_t)1 << (i % 64);
+    uint64_t *word = hak_map_word(map, i);
+
+    *word = on ? *word | bit : *word & ~bit;
+}
+
+/* The first i at or after `from` whose bit is set, or `limit`. */
+uint32_t hak_map_next(enum hak_map map, uint32_t from, uint32_t limit);
+
+/* Brings the maps up to date with superslab i. Caller holds the lock. */
+void hak_super_changed(uint32_t i);
+
+/* Something of superslab i has come back: searches begin there again. */
+void hak_super_may_start(uint32_t i);
+
+/* What a lane holds changes by this many bytes. */
+void hak_super_account(enum hak_lane lane, int64_t bytes);
+
+/* Superslabs that `bytes` bytes take. */
+HAK_INLINE uint32_t hak_supers_for(size_t bytes)
+{
+    return (uint32_t)(hak_round_up(bytes, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
+}
+
+/* ---- claims.c; the caller holds the lock --------------------------------- */
+
+/*
+ * hak_os_claim with a note, which the caller wipes out when it has counted what
+ * is mapped.
+ */
+enum hak_os_claim hak_claim_noted(struct hak_intent *intent, char *at,
+                                  size_t size);
+
+/* Makes the extent at least `more` superslabs larger. False: it can't. */
+bool hak_super_extend(uint32_t more);
+
+/* Makes the descriptors of superslab i usable; if not, see hak_super_claim. */
+enum hak_os_claim hak_super_claim_meta(uint32_t i);
+
+/*
+ * To be called before superslabs are claimed: asks for the limit on address
+ * space, in any case if something is to be mapped. If there was none before,
+ * then what is free is unmapped.
+ */
+void hak_super_heed_limit(uint32_t first, uint32_t count);
+
+/*
+ * Maps `bytes` bytes from superslab `first` on, as far as they are not. If they
+ * are not all claimed then those that are count as free. TAKEN: superslabs that
+ * somebody else has are marked as foreign; look for another place.
+ */
+enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes);
+
+/*
+ * Unmaps those of `count` superslabs, each free or marked as fresh next, that
+ * are mapped; they are fresh then. False: not all of them could be.
+ */
+bool hak_super_unmap(uint32_t first, uint32_t count);
+
+/* Superslab i is not mapped any more. */
+void hak_super_forget(uint32_t i);
+
+/* Unmaps all that is free as a whole; returns the bytes of address space. */
+size_t hak_super_unmap_spare(void);
+
+/*
+ * A superslab that is free as a whole, claimed, the lowest if there is memory
+ * for it. HAK_NO_SUPER: out of memory.
+ */
+uint32_t hak_super_open(void);
+
+/*
+ * Superslabs first..first+count-1 may be fresh. Where a whole step of
+ * descriptors (HAK_META_STEP) is of fresh ones, these and their tags go back to
+ * the system: a claim takes no notice of the former, the latter are 0 anyway.
+ */
+void hak_super_drop_meta(uint32_t first, uint32_t count);
+
+/* ---- rooms.c; the caller holds the lock ---------------------------------- */
+
+/* Whether superslabs first .. first + count - 1 are free as a whole. */
+bool hak_super_all_free(uint32_t first, uint32_t count);
+
+/*
+ * The highest place for `count` superslabs, with *room more behind them if these
+ * are easily had; if not, *room is 0. HAK_NO_SUPER: there is none.
+ */
+uint32_t hak_super_place(uint32_t count, uint32_t align, uint32_t *room);
+
+/* Keeps `count` free superslabs for the run before them; how many it could. */
+uint32_t hak_super_keep_room(uint32_t first, uint32_t count);
+void hak_super_give_room(uint32_t first, uint32_t count);
+
+/* ---- slots.c; the caller holds the lock ---------------------------------- */
+
+/* So many heap slots are the most. */
+void hak_slots_limit(uint32_t most);
+
+/* Gives the pages of the kept slots back; the bytes, at the most. */
+size_t hak_slots_purge(void);
+
+/*
+ * The same if they have been idle for `delay` ms at the time `now`. When to ask
+ * again; 0: nothing is kept.
+ */
+uint32_t hak_slots_tick(uint32_t now, uint32_t delay);
+
+/* Bytes of the kept slots' pages, at the most. */
+size_t hak_slots_kept(void);
+
+/* What a ghost (lock.h) has left. */
+void hak_slots_mend(void);
+
+/* ---- slabs.c ------------------------------------------------------------ */
+
+/* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part,
+ * supers_mend.c. */
+void hak_range_mend(void);
+void hak_supers_mend(void);
+
+/* Bytes of superslab i, all of it free, that count as resident. */
+size_t hak_super_resident(uint32_t i);
+
+/* Bytes resident in its free slabs. */
+size_t hak_super_idle(uint32_t i);
+
+/* purge.c: superslab i has got something warm. Caller holds the lock. */
+void hak_purge_wanted(uint32_t i);
+
+/* purge.c: something else came back at the time `now`. Caller holds the lock. */
+void hak_purge_at(uint32_t now);
+
+#endif /* HAK_SUPERS_H */

@@ -1,0 +1,316 @@
+/*
+ * options.c - settings from the environment, read once.
+ */
+#include "settings/options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/msg.h"
+
+static const struct hak_option_row rows[HAK_OPTIONS] = {
+#define HAK_OPTION HAK_OPTION_ROW
+#include "settings/options.def"
+#undef HAK_OPTION
+};
+
+static size_t values[HAK_OPTIONS];
+static struct hak_options core = {rows, HAK_OPTIONS, values,
+                                  HAK_OPTIONS_UNREAD};
+
+/* Of HAK_OPT_cgroup; written by who reads the table. */
+static char cgroup_dir[HAK_OPTION_PATH];
+
+/* ---- one value ---------------------------------------------------------- */
+
+static bool parse_bool(const char *text, size_t *value)
+{
+    static const char *const words[] = {"0",  "1",   "off",   "on",
+                                        "no", "yes", "false", "true"};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (strcasecmp(text, words[i]) == 0) {
+            *value = i & 1;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Decimal digits; *end is what follows them. */
+static bool parse_digits(const char *text, size_t *value, char **end)
+{
+    unsigned long long number;
+
+    if (*text < '0' || *text > '9') {
+        return false;
+    }
+    errno = 0;
+    number = strtoull(text, end, 10);
+    *value = (size_t)number;
+    return errno == 0;
+}
+
+static bool parse_int(const char *text, size_t *value)
+{
+    char *end;
+
+    return parse_digits(text, value, &end) && *end == '\0';
+}
+
+/* A decimal number with an optional K, M, G, T (and an optional B or iB). */
+static bool parse_size(const char *text, size_t *value)
+{
+    char *end;
+    size_t number;
+    int shift = 0;
+
+    if (!parse_digits(text, &number, &end)) {
+        return false;
+    }
+    switch (*end) {
+    case 'k':
+    case 'K': shift = 10; break;
+    case 'm':
+    case 'M': shift = 20; break;
+    case 'g':
+    case 'G': shift = 30; break;
+    case 't':
+    case 'T': shift = 40; break;
+    default: break;
+    }
+    if (shift != 0) {
+        end++;
+        if (strcasecmp(end, "b") == 0 || strcasecmp(end, "ib") == 0) {
+            end = "";
+        }
+    }
+    *value = number << shift;
+    return *end == '\0' && (*value >> shift) == number;
+}
+
+/* The same, or a percentage: "80%". */
+static bool parse_share(const char *text, size_t *value)
+{
+    char *end;
+
+    if (parse_digits(text, value, &end) && strcmp(end, "%") == 0) {
+        *value = HAK_PERCENT | hak_min(*value, HAK_PERCENT - 1);
+        return true;
+    }
+    return parse_size(text, value);
+}
+
+/* Keeps the name of a directory; the environment's own may be written over. */
+static bool parse_dir(const char *text, size_t *value)
+{
+    size_t length = strlen(text);
+
+    if (*text != '/' || length >= sizeof(cgroup_dir)) {
+        return false;
+    }
+    memcpy(cgroup_dir, text, length + 1);
+    *value = 1;
+    return true;
+}
+
+/* The place of text among `words`; a WORD may begin as a BOOL does. */
+static bool parse_word(const char *words, const char *text, size_t *value)
+{
+    const char *word = words;
+    size_t length = strlen(text);
+
+    for (size_t i = 0; *word != '\0'; i++) {
+        size_t n = strcspn(word, " ");
+
+        if (n == length && strncasecmp(word, text, n) == 0) {
+            *value = i;
+            return true;
+        }
+        word += n + strspn(word + n, " ");
+    }
+    return strncmp(words, "0 1 ", 4) == 0 && parse_bool(text, value);
+}
+
+/* An INT that is a switch above all: its unit is "0 1". */
+static bool option_is_switch(const struct hak_option_row *row)
+{
+    return row->type == HAK_OPTION_INT && strcmp(row->words, "0 1") == 0;
+}
+
+/* The i-th of `words`; *length is its length. */
+static const char *nth_word(const char *words, size_t i, int *length)
+{
+    while (i-- > 0) {
+        words += strcspn(words, " ") + 1;
+    }
+    *length = (int)strcspn(words, " ");
+    return words;
+}
+
+static bool parse(const struct hak_option_row *row, const char *text,
+                  size_t *value)
+{
+    switch (row->type) {
+    case HAK_OPTION_BOOL: return parse_bool(text, value);
+    case HAK_OPTION_INT:
+        return parse_int(text, value) ||
+               (option_is_switch(row) && parse_bool(text, value));
+    case HAK_OPTION_SIZE: return parse_size(text, value);
+    case HAK_OPTION_SHARE: return parse_share(text, value);
+    case HAK_OPTION_DIR: return parse_dir(text, value);
+    default: return parse_word(row->words, text, value);
+    }
+}
+
+/* Whether a value that was parsed may be. */
+static bool is_within(const struct hak_option_row *row, size_t value)
+{
+    if (row->type == HAK_OPTION_SHARE && (value & HAK_PERCENT) != 0) {
+        return value - HAK_PERCENT >= 1 && value - HAK_PERCENT <= 100;
+    }
+    if (row->type == HAK_OPTION_SHARE && value == 0) {
+        return true; /* none */
+    }
+    return value >= row->least && value <= row->most;
+}
+
+/* The same for those whose default is that there is none. */
+static HAK_COLD void complain_none(const struct hak_option_row *row,
+                                   const char *text, bool parsed)
+{
+    if (row->type == HAK_OPTION_DIR) {
+        hak_warn("%s=%.100s: not the absolute path of a directory (of less "
+                 "than %d bytes); using the process's own",
+                 row->env, text, HAK_OPTION_PATH);
+    } else if (parsed) {
+        hak_warn("%s=%s: must be 0 (none), from %zu to %zu bytes, or from 1%% "
+                 "to 100%%; there is no limit",
+                 row->env, text, row->least, row->most);
+    } else {
+        hak_warn("%s=%s: neither a size in bytes (a number, then K, M, G or T) "
+                 "nor a percentage (80%%); there is no limit",
+                 row->env, text);
+    }
+}
+
+/* Why the text is no value of that option, and what is used instead. */
+static HAK_COLD void complain(const struct hak_option_row *row,
+                              const char *text, bool parsed)
+{
+    bool size = row->type == HAK_OPTION_SIZE;
+    const char *initial;
+    int length;
+
+    if (row->type == HAK_OPTION_SHARE || row->type == HAK_OPTION_DIR) {
+        complain_none(row, text, parsed);
+    } else if (parsed) {
+        hak_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env, text,
+                 row->least, row->most, size ? "bytes" : row->words,
+                 row->initial);
+    } else if (row->type == HAK_OPTION_WORD) {
+        initial = nth_word(row->words, row->initial, &length);
+        hak_warn("%s=%s: not one of %s; using %.*s", row->env, text, row->words,
+                 length, initial);
+    } else if (row->type == HAK_OPTION_BOOL || option_is_switch(row)) {
+        hak_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
+                 row->env, text, row->initial);
+    } else if (size) {
+        hak_warn("%s=%s: not a size in bytes (a number, then K, M, G or T); "
+                 "using %zu",
+                 row->env, text, row->initial);
+    } else {
+        hak_warn("%s=%s: not a whole number (of %s); using %zu", row->env, text,
+                 row->words, row->initial);
+    }
+}
+
+static size_t read_row(const struct hak_option_row *row, bool aloud)
+{
+    const char *text = secure_getenv(row->env);
+    size_t value = row->initial; /* as it stays if nothing is parsed */
+    bool parsed;
+
+    if (text == NULL || *text == '\0') {
+        return row->initial;
+    }
+    if (row->type == HAK_OPTION_DIR && !aloud) {
+        return row->initial; /* its place is being written to */
+    }
+    parsed = parse(row, text, &value);
+    if (parsed && is_within(row, value)) {
+        return value;
+    }
+    if (aloud) {
+        complain(row, text, parsed);
+    }
+    return row->initial;
+}
+
+/* ---- a table ------------------------------------------------------------ */
+
+/*
+ * The first call reads the table. Who asks meanwhile (another thread, a
+ * signal's handler, the child of a fork in that moment) can't wait for it and
+ * reads the one row for itself, silently.
+ */
+static HAK_COLD size_t get_unread(struct hak_options *options, size_t which)
+{
+    unsigned state = HAK_OPTIONS_UNREAD;
+    size_t value;
+    int saved = errno;
+
+    if (environ == NULL) {
+        return options->rows[which].initial;
+    }
+    if (atomic_compare_exchange_strong(&options->state, &state,
+                                       HAK_OPTIONS_READING)) {
+        for (size_t i = 0; i < options->count; i++) {
+            options->values[i] = read_row(&options->rows[i], true);
+        }
+        atomic_store_explicit(&options->state, HAK_OPTIONS_READ,
+                              memory_order_release);
+        value = options->values[which];
+    } else {
+        value = read_row(&options->rows[which], false);
+    }
+    errno = saved;
+    return value;
+}
+
+size_t hak_options_get(struct hak_options *options, size_t which)
+{
+    if (HAK_LIKELY(atomic_load_explicit(&options->state,
+                                        memory_order_acquire) ==
+                   HAK_OPTIONS_READ)) {
+        return options->values[which];
+    }
+    return get_unread(options, which);
+}
+
+size_t hak_option(enum hak_option option)
+{
+    return hak_options_get(&core, option);
+}
+
+const char *hak_option_cgroup(void)
+{
+    return hak_option(HAK_OPT_cgroup) != 0 ? cgroup_dir : NULL;
+}
+
+bool hak_options_ready(void)
+{
+    hak_options_get(&core, 0);
+    return atomic_load(&core.state) != HAK_OPTIONS_UNREAD;
+}
+
+#ifdef HAK_TESTING
+void hak_option_test_reload(void)
+{
+    atomic_store(&core.state, HAK_OPTIONS_UNREAD);
+    hak_option(0);
+}
+#endif

@@ -1,0 +1,94 @@
+/*
+ * options.h - settings from the environment, read once.
+ *
+ * The table is options.def. A value that can't be read or is out of
+ * bounds is reported in one line and the default is used.
+ *
+ * Any thread may ask at any time, a signal's handler and a forked child too:
+ * nothing is allocated and nobody waits. A preloaded library may be asked for
+ * blocks before the C library has its environment; until then an option is its
+ * default, and is looked up again at the next question.
+ */
+#ifndef HAK_OPTIONS_H
+#define HAK_OPTIONS_H
+
+#include "base/base.h"
+
+#define HAK_RANGE_DEFAULT (1024 * HAK_GIB)
+
+/* Values of HAK_OPT_huge, in the order of its words. */
+enum hak_huge { HAK_HUGE_AUTO, HAK_HUGE_ALWAYS, HAK_HUGE_NEVER };
+
+/* Values of HAK_OPT_show_stats, likewise. */
+enum hak_show { HAK_SHOW_NOT, HAK_SHOW_TABLE, HAK_SHOW_JSON, HAK_SHOW_PROM };
+
+/*
+ * A SHARE's value is bytes, or HAK_PERCENT and a percentage of something that
+ * the reader of the option knows.
+ */
+#define HAK_PERCENT ((size_t)1 << 63)
+
+/* Values of HAK_OPT_deepbind, likewise. */
+enum hak_deepbind { HAK_DEEPBIND_DROP, HAK_DEEPBIND_KEEP };
+
+enum hak_option {
+#define HAK_OPTION(type, name, ...) HAK_OPT_##name,
+#include "settings/options.def"
+#undef HAK_OPTION
+    HAK_OPTIONS
+};
+
+/* The value of an option. The first call reads the environment. */
+size_t hak_option(enum hak_option option);
+
+/*
+ * The text of HAK_OPT_cgroup, the one option whose value is none but is there
+ * (1) or not (0): an absolute path shorter than HAK_OPTION_PATH.
+ */
+const char *hak_option_cgroup(void);
+#define HAK_OPTION_PATH 400
+
+/* Whether the environment is there: what hak_option says is final. */
+bool hak_options_ready(void);
+
+/* ---- a table of an adapter's own ---------------------------------------- */
+
+enum hak_option_type {
+    HAK_OPTION_BOOL,
+    HAK_OPTION_INT,
+    HAK_OPTION_SIZE,
+    HAK_OPTION_SHARE,
+    HAK_OPTION_WORD,
+    HAK_OPTION_DIR
+};
+
+struct hak_option_row {
+    enum hak_option_type type;
+    const char *env;
+    size_t initial, least, most;
+    const char *words; /* WORD: the valid ones, a space between; INT: unit */
+};
+
+/* HAK_OPTION, as a row of a table. */
+#define HAK_OPTION_ROW(type, name, env, initial, least, most, words, help)     \
+    {HAK_OPTION_##type, env, initial, least, most, words},
+
+/* How far the reading of a table is. */
+enum { HAK_OPTIONS_UNREAD, HAK_OPTIONS_READING, HAK_OPTIONS_READ };
+
+struct hak_options {
+    const struct hak_option_row *rows;
+    size_t count;
+    size_t *values; /* `count` of them; set once, when the table is read */
+    _Atomic(unsigned) state;
+};
+
+/* The value of row `which`, as hak_option. */
+size_t hak_options_get(struct hak_options *options, size_t which);
+
+#ifdef HAK_TESTING
+/* Tests only: reads the environment again. */
+void hak_option_test_reload(void);
+#endif
+
+#endif /* HAK_OPTIONS_H */

@@ -1,0 +1,55 @@
+/*
+ * libc.h - the allocator that the process had before us, by names that
+ * never lead back to ourselves.
+ *
+ * Two files make them, of which a library holds one:
+ *   libc_plain.c  malloc, free and their kin, for a core that does not take
+ *                 those names (libhakmem_core.a, the adapters);
+ *   libc_real.c   the C library's own, for libhakmem.so and libhakmem.a, in
+ *                 which malloc is ours. With musl, which hides its own, there
+ *                 is none: what the lanes refuse is mapped.
+ */
+#ifndef HAK_LIBC_H
+#define HAK_LIBC_H
+
+#include <features.h>
+
+#include "base/base.h"
+
+/* Whether the C library is glibc, of this version at least. musl is not. */
+#ifdef __GLIBC__
+#define HAK_GLIBC(major, minor) __GLIBC_PREREQ(major, minor)
+#else
+#define HAK_GLIBC(major, minor) 0
+#endif
+
+/* As malloc, realloc and free. NULL: errno is ENOMEM. */
+void *hak_libc_malloc(size_t size);
+void *hak_libc_realloc(void *p, size_t size);
+void hak_libc_free(void *p);
+
+/* `size` bytes of zeros. */
+void *hak_libc_zalloc(size_t size);
+
+/* `alignment` is a power of two, at least 16. */
+void *hak_libc_memalign(size_t alignment, size_t size);
+
+/* The bytes that may be used behind p, a block of the above or NULL. */
+size_t hak_libc_usable_size(void *p);
+
+/*
+ * libc_real.c alone: has the C library's allocator begin, if it has not. Its
+ * beginning may be a cancellation point (glibc 2.36 draws a random number), and
+ * is not done again: a thread that was cancelled there would leave it half
+ * made. Here it can't be. The functions above do it by themselves.
+ */
+void hak_libc_start(void);
+
+/*
+ * libc_real.c alone: the definition of a function that comes after ours in
+ * the order in which libraries are searched, or NULL.
+ */
+typedef void hak_function(void);
+hak_function *hak_libc_next(const char *name);
+
+#endif /* HAK_LIBC_H */

@@ -1,0 +1,41 @@
+/*
+ * libc_plain.c - the system allocator under its usual names.
+ *
+ * Whatever malloc is in the process serves: the C library's, or another that
+ * was put in its place (a preloaded libhakmem.so too, which is then another
+ * copy of the core with a range of its own).
+ */
+#include "system/libc.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+
+void *hak_libc_malloc(size_t size)
+{
+    return malloc(size);
+}
+
+void *hak_libc_realloc(void *p, size_t size)
+{
+    return realloc(p, size);
+}
+
+void hak_libc_free(void *p)
+{
+    free(p);
+}
+
+void *hak_libc_zalloc(size_t size)
+{
+    return calloc(1, size);
+}
+
+void *hak_libc_memalign(size_t alignment, size_t size)
+{
+    return memalign(alignment, size);
+}
+
+size_t hak_libc_usable_size(void *p)
+{
+    return malloc_usable_size(p);
+}

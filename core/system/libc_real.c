@@ -1,0 +1,371 @@
+/*
+ * libc_real.c - the C library's own allocator, in a program where malloc is
+ * ours.
+ *
+ * glibc shows it as __libc_malloc and so on; of these __libc_free and
+ * __libc_realloc are ours as well (wrap.c), and the real ones are looked up.
+ * The references are weak: a static program has no second allocator, since the
+ * linker takes one malloc. There every block is a mapping of its own, with its bounds in front of it; that
+ * is slow and wastes most of a page, but it is only for what the lanes refuse.
+ * With musl, whose allocator has no other names, it is so in every program.
+ */
+#include "system/libc.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/range.h"
+
+#define WEAK __attribute__((weak))
+
+#ifdef __GLIBC__
+WEAK void *__libc_malloc(size_t size);
+WEAK void *__libc_calloc(size_t count, size_t size);
+WEAK void *__libc_memalign(size_t alignment, size_t size);
+/* These are ours. */
+WEAK void __libc_free(void *p);
+WEAK void *__libc_realloc(void *p, size_t size);
+/* Its r_map is the program, a handle for dlsym; by dlopen it would be too, but
+ * of that the linker warns in static programs. */
+extern __typeof__(_r_debug) _r_debug WEAK;
+#endif
+/* Weak: a static program that does not ask for it shall not get it. */
+extern __typeof__(dlsym) dlsym WEAK;
+
+/* ---- without a C library's allocator ------------------------------------ */
+
+struct bounds {
+    char *start;
+    size_t mapped;
+};
+
+_Static_assert(sizeof(struct bounds) == 16, "blocks stay 16-byte aligned");
+
+static struct bounds *bounds_of(void *p)
+{
+    return (struct bounds *)p - 1;
+}
+
+static size_t own_usable(void *p)
+{
+    const struct bounds *bounds = bounds_of(p);
+
+    return (size_t)(bounds->start + bounds->mapped - (char *)p);
+}
+
+static void *own_alloc(size_t alignment, size_t size)
+{
+    size_t mapped;
+    char *start = NULL;
+    void *p;
+
+    if (!__builtin_add_overflow(size, alignment + HAK_PAGE, &mapped) &&
+        mapped <= PTRDIFF_MAX) {
+        mapped &= ~(HAK_PAGE - 1);
+        start = hak_os_map(mapped);
+    }
+    if (start == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = (void *)hak_round_up((uintptr_t)start + sizeof(struct bounds),
+                             alignment);
+    bounds_of(p)->start = start;
+    bounds_of(p)->mapped = mapped;
+    return p;
+}
+
+static void own_free(void *p)
+{
+    int saved = errno;
+
+    if (p != NULL) {
+        hak_os_unmap(bounds_of(p)->start, bounds_of(p)->mapped);
+    }
+    errno = saved;
+}
+
+static void *own_realloc(void *p, size_t size)
+{
+    void *moved;
+
+    if (p != NULL && size <= own_usable(p) && size > own_usable(p) / 2) {
+        return p;
+    }
+    moved = own_alloc(16, size);
+    if (p != NULL && moved != NULL) {
+        memcpy(moved, p, hak_min(own_usable(p), size));
+        own_free(p);
+    }
+    return moved;
+}
+
+hak_function *hak_libc_next(const char *name)
+{
+    return __extension__(hak_function *)(dlsym != NULL ? dlsym(RTLD_NEXT, name)
+                                                       : NULL);
+}
+
+#ifdef __GLIBC__
+
+/* ---- with it ------------------------------------------------------------ */
+
+/*
+ * What has to be looked up: `ours` is what we have by that name, `usual` what
+ * programs call it.
+ */
+struct next {
+    const char *name, *usual;
+    hak_function *ours;
+    _Atomic(hak_function *) found;
+    hak_function *programs; /* see heed_program; NULL: ours, or the found one */
+};
+
+static struct next next_free = {.name = "__libc_free",
+                                .usual = "free",
+                                .ours = (hak_function *)__libc_free},
+                   next_realloc = {.name = "__libc_realloc",
+                                   .usual = "realloc",
+                                   .ours = (hak_function *)__libc_realloc},
+                   next_usable = {.name = "malloc_usable_size",
+                                  .usual = "malloc_usable_size"};
+
+/* The thread hands a block on to the program's function. */
+static __thread bool passing;
+
+/*
+ * Who has __libc_malloc has the others as well: as a rule the C library, which
+ * comes next. A program that brings another allocator with all of its names
+ * comes first.
+ */
+static hak_function *look_up(const struct next *next)
+{
+    hak_function *found = NULL;
+
+    if (next->ours != NULL && &_r_debug != NULL && _r_debug.r_map != NULL &&
+        hak_libc_next("__libc_malloc") != (hak_function *)__libc_malloc) {
+        found = __extension__(hak_function *) dlsym(_r_debug.r_map, next->name);
+    }
+    return found != NULL && found != next->ours ? found
+                                                : hak_libc_next(next->name);
+}
+
+/*
+ * dlsym frees what the dlsym before it had to say, which may be a block of the
+ * C library's: while we look for its free that block can't go back, and stays.
+ */
+static hak_function *next_of(struct next *next)
+{
+    static __thread bool looking;
+    hak_function *found =
+        atomic_load_explicit(&next->found, memory_order_relaxed);
+
+    if (HAK_UNLIKELY(found == NULL && !looking)) {
+        looking = true;
+        found = look_up(next);
+        looking = false;
+        atomic_store_explicit(&next->found, found, memory_order_relaxed);
+    }
+    return found;
+}
+
+/* What the program calls by a name. */
+static hak_function *of_program(const char *name)
+{
+    return __extension__(hak_function *) dlsym(_r_debug.r_map, name);
+}
+
+/*
+ * Whether the program's malloc is another's that does not lead to us: we were
+ * opened while it ran, or it brings its own. A block tells; not if we hand all
+ * on ourselves.
+ */
+static bool is_bystander(void)
+{
+    hak_function *found = of_program("malloc");
+    void (*give_back)(void *);
+    void *p;
+    bool others;
+
+    if (found == NULL || found == (hak_function *)malloc ||
+        hak_option(HAK_OPT_force_libc_alloc)) {
+        return false;
+    }
+    give_back = (void (*)(void *))of_program("free");
+    if (give_back == NULL) {
+        return false;
+    }
+    p = ((void *(*)(size_t))found)(1);
+    others = p != NULL && !hak_range_owns(p);
+    give_back(p);
+    return others;
+}
+
+/*
+ * A bystander's foreign blocks go to the program's functions, as those of
+ * another copy of this library that was preloaded. If they come back to us from
+ * there they go to the C library's.
+ */
+static void heed_program(void)
+{
+    struct next *const all[] = {&next_free, &next_realloc, &next_usable};
+
+    if (&_r_debug == NULL || _r_debug.r_map == NULL || !is_bystander()) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        all[i]->programs = of_program(all[i]->usual);
+    }
+}
+
+/*
+ * Later the dynamic linker's lock may be another thread's, who waits for us.
+ * What is asked for earlier is found then.
+ */
+__attribute__((constructor(101))) static void load(void)
+{
+    if (__libc_malloc != NULL) {
+        next_of(&next_free);
+        next_of(&next_realloc);
+        next_of(&next_usable);
+        heed_program();
+    }
+}
+
+/* What a foreign block is handed on to, up to passed. */
+static hak_function *pass_to(struct next *next)
+{
+    if (HAK_UNLIKELY(next->programs != NULL && !passing)) {
+        passing = true;
+        return next->programs;
+    }
+    return next_of(next);
+}
+
+void hak_libc_start(void)
+{
+    static _Atomic(void *) first; /* its first block, which it keeps */
+    int state;
+
+    if (atomic_load_explicit(&first, memory_order_acquire) == NULL &&
+        __libc_malloc != NULL) {
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+        atomic_store_explicit(&first, __libc_malloc(1), memory_order_release);
+        pthread_setcancelstate(state, NULL);
+    }
+}
+
+void *hak_libc_malloc(size_t size)
+{
+    hak_libc_start();
+    return __libc_malloc != NULL ? __libc_malloc(size) : own_alloc(16, size);
+}
+
+void *hak_libc_zalloc(size_t size)
+{
+    hak_libc_start();
+    return __libc_calloc != NULL ? __libc_calloc(1, size) : own_alloc(16, size);
+}
+
+void *hak_libc_realloc(void *p, size_t size)
+{
+    void *(*next)(void *, size_t);
+    bool outer = passing;
+
+    if (__libc_malloc == NULL) {
+        return own_realloc(p, size);
+    }
+    hak_libc_start();
+    next = (void *(*)(void *, size_t))pass_to(&next_realloc);
+    if (next == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = next(p, size);
+    passing = outer;
+    return p;
+}
+
+void hak_libc_free(void *p)
+{
+    void (*next)(void *);
+    bool outer = passing;
+
+    if (__libc_malloc == NULL) {
+        own_free(p);
+        return;
+    }
+    next = (void (*)(void *))pass_to(&next_free);
+    if (next != NULL) {
+        next(p);
+    }
+    passing = outer;
+}
+
+void *hak_libc_memalign(size_t alignment, size_t size)
+{
+    hak_libc_start();
+    return __libc_memalign != NULL ? __libc_memalign(alignment, size)
+                                   : own_alloc(alignment, size);
+}
+
+size_t hak_libc_usable_size(void *p)
+{
+    size_t (*next)(void *);
+    bool outer = passing;
+    size_t size;
+
+    if (p == NULL || __libc_malloc == NULL) {
+        return p != NULL ? own_usable(p) : 0;
+    }
+    next = (size_t(*)(void *))pass_to(&next_usable);
+    size = next != NULL ? next(p) : 0;
+    passing = outer;
+    return size;
+}
+
+#else
+
+/* ---- musl --------------------------------------------------------------- */
+
+void hak_libc_start(void)
+{
+}
+
+void *hak_libc_malloc(size_t size)
+{
+    return own_alloc(16, size);
+}
+
+void *hak_libc_zalloc(size_t size)
+{
+    return own_alloc(16, size);
+}
+
+void *hak_libc_realloc(void *p, size_t size)
+{
+    return own_realloc(p, size);
+}
+
+void hak_libc_free(void *p)
+{
+    own_free(p);
+}
+
+void *hak_libc_memalign(size_t alignment, size_t size)
+{
+    return own_alloc(alignment, size);
+}
+
+size_t hak_libc_usable_size(void *p)
+{
+    return p != NULL ? own_usable(p) : 0;
+}
+
+#endif /* __GLIBC__ */

@@ -1,0 +1,86 @@
+/*
+ * system.h - the system allocator behind the core, for what no lane serves.
+ *
+ * A registry knows every block that came this way, so that any
+ * pointer at all can be asked about without reading what it points to. It is
+ * one table under one lock: this is the road for what the lanes refuse.
+ *
+ * Adapters do not come here: they have their runtime's own fallback.
+ */
+#ifndef HAK_SYSTEM_H
+#define HAK_SYSTEM_H
+
+#include "base/base.h"
+
+struct hak_heap;
+
+/* Why a request went to the system: the fallback_* figures. */
+enum hak_reason {
+    HAK_REASON_INIT,      /* the libc names: before options can be read */
+    HAK_REASON_RECURSION, /* ...: a request made by our own slow path */
+    HAK_REASON_FORCED,    /* ...: HAKMEM_FORCE_LIBC_ALLOC */
+    HAK_REASON_LARGE,
+    HAK_REASON_ALIGNED,
+    HAK_REASON_MEMORY,
+    HAK_REASON_EXITED,
+    HAK_REASONS
+};
+
+/* Whether the lanes were asked and had no memory: see hak_limit_refuses. */
+HAK_INLINE bool hak_reason_is_short(enum hak_reason reason)
+{
+    return reason >= HAK_REASON_LARGE && reason <= HAK_REASON_MEMORY;
+}
+
+/*
+ * Allocates `size` bytes aligned to `alignment` (16 or more) for `owner` (a
+ * heap made by hand, or NULL). NULL: out of memory, errno ENOMEM.
+ */
+void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
+                       enum hak_reason reason);
+
+/*
+ * Frees p if it is in the registry, and tells whose it was and its size.
+ * False: it is not.
+ */
+bool hak_system_free(void *p, struct hak_heap **owner, size_t *size);
+
+/* Whether p is in the registry; fills *owner and *size if it is. */
+bool hak_system_find(const void *p, struct hak_heap **owner, size_t *size);
+
+/*
+ * Resizes p, which is in the registry, keeping 16-byte alignment. NULL: out
+ * of memory, p is untouched.
+ */
+void *hak_system_resize(void *p, size_t size);
+
+/* Frees every block of a heap. */
+void hak_system_free_owner(struct hak_heap *owner);
+
+/* Counts a request that went to the system without the registry. */
+void hak_system_count(enum hak_reason reason);
+
+/* Counts a block of another allocator's that was handed on to it. */
+void hak_system_count_foreign(void);
+
+/* How many blocks the registry has; any thread may read it. */
+extern HAK_HIDDEN _Atomic(size_t) hak_system_entries;
+
+/* Whether p may be in the registry: false is certain. */
+HAK_INLINE bool hak_system_may_know(const void *p)
+{
+    return p != NULL &&
+           atomic_load_explicit(&hak_system_entries, memory_order_relaxed) != 0;
+}
+
+struct hak_system_figures {
+    uint64_t fallback[HAK_REASONS];
+    uint64_t live, live_bytes;
+    uint64_t foreign;
+};
+void hak_system_figures(struct hak_system_figures *figures);
+
+/* In a forked child: see hak_lock_settle. */
+bool hak_system_forked(void);
+
+#endif /* HAK_SYSTEM_H */

@@ -1,0 +1,378 @@
+/*
+ * tiny.h - the Tiny lane: requests of at most 1024 B.
+ *
+ * The hot path is inline here, the rest is tiny.c (refill, flush,
+ * slabs) and remote.c (blocks of other heaps). Nothing reads thread-local
+ * state: every function takes the state it works on, which one thread at a
+ * time uses.
+ *
+ * A block's life: carved from a slab into a bin, popped by an allocation,
+ * pushed by a free, and when the bin has too many, flushed to its slab.
+ *
+ *     slab --carve, or its whole free list--> spare, head --pop--> user
+ *     slab <--flush, when spare is taken----- spare <- head <-push--'
+ *                         another thread's free ^
+ *
+ * A heap may start packed: its first blocks, of all classes, come from one
+ * starter slab, where each run of 512 B units holds blocks of one class. A
+ * small heap then fits on a few pages instead of a page for each class. The
+ * starter slab's tag says HAK_TAG_PACKED instead of a class, so that only
+ * sized frees (Lua's) find the bin at once; what is flushed of it waits in the
+ * class's `loose` list, and the slab stays until the heap ends. Its runs of
+ * which all blocks wait there can be dissolved (tiny_starter.c); a heap of which
+ * some were is packed again.
+ *
+ * A heap can be sealed, as a rule around a fork: what its slabs have free is
+ * given up, so that parent and child go on sharing their pages, and allocations
+ * come from fresh slabs. A free into a sealed slab does not touch the block,
+ * and so no page of the slab:
+ *
+ *     the heap's own free --nfree + 1--------------------> descriptor
+ *     another thread's --remote + 1--> descriptor, inbox of slabs --'
+ *
+ * With nfree == carved no block is in use and the slab is given back. Until
+ * then its free blocks serve nobody. Blocks that were in bins must be counted
+ * as well, which means to read them all: it is not done at the fork. The lists
+ * are stale, and each free into a sealed slab counts a few of their blocks.
+ *
+ * Invariants, for each class c of a heap:
+ *   - head holds base + (grant - left) - pops blocks (modulo 2^32): what it held
+ *     when it was last looked at, pushes since, less what was popped; spare
+ *     holds spare_count; taken = head + spare + what users and other threads'
+ *     outboxes have;
+ *   - a slab is in the open list exactly if nfree + ngone > 0 and it is not
+ *     sealed, and those with nfree == 0 stand at its end;
+ *   - nfree + ngone <= carved <= capacity; carved < capacity at most for `fresh`
+ *     and sealed slabs;
+ *   - ngone blocks of a slab, in no list, are those that touch a page that is
+ *     gone (pages.h): all of them free, and carved; 0 if the slab is sealed;
+ *   - loose holds nloose blocks, all of the starter slab;
+ *   - every slab is in the `all` list, and its tag is the heap's tag | c, or
+ *     | HAK_TAG_PACKED for the starter, whose counts are not used;
+ *   - a slab with nfree + ngone == carved > 0 stays only as `fresh` or when it was the
+ *     class's only open slab, and of these 1 + nslabs / 16 in all; nempty is
+ *     their number; if it is sealed it does not stay;
+ *   - no block of a sealed slab is in head, spare or loose; one that is free
+ *     is counted in nfree or remote, or in a stale list, or was sent to the
+ *     inbox before;
+ *   - a sealed slab is in sealed_inbox, or about to be, exactly if remote != 0.
+ */
+#ifndef HAK_TINY_H
+#define HAK_TINY_H
+
+#include "range/allowance.h"
+#include "base/base.h"
+#include "guard/hard.h"
+#include "range/range.h"
+#include "range/slab_list.h"
+#include "tiny/tiny_class.h"
+
+/*
+ * The hot half of a class: two to a cache line. Pushes are counted down from
+ * a grant, so that every bin is looked at once in a while (hak_tiny_look),
+ * however the program pops and pushes: it is then relieved if it holds too
+ * much, and idle memory goes its way.
+ */
+struct hak_bin {
+    struct hak_block *head;  /* free blocks, last in first out */
+    int32_t left;            /* pushes until the next look, less 1 */
+    uint32_t magic;          /* const: hak_tiny_magic */
+    uint64_t pops;           /* blocks given out, ever */
+    struct hak_block *spare; /* the colder half, or NULL */
+};
+
+/* The cold half of a class. */
+struct hak_shelf {
+    int64_t taken;        /* blocks out of slabs, see above */
+    uint32_t base;        /* see above; only its difference to pops counts */
+    uint32_t open;        /* first slab with free blocks */
+    uint32_t fresh;       /* the slab being carved, or HAK_NO_SLAB */
+    int32_t grant;        /* what `left` was set to */
+    uint32_t spare_count; /* spare's count */
+    uint32_t seen;        /* blocks of head and spare, as last noted */
+    uint16_t step;        /* bytes to carve next */
+    uint16_t filled;      /* slabs carved to their end, at most UINT16_MAX */
+    /* free blocks of the starter slab, see hak_tiny_loose */
+    uint16_t nloose, loose;
+};
+
+/* The starter slab's runs are made of units of this many bytes. */
+#define HAK_STARTER_UNIT 512
+#define HAK_STARTER_UNITS (HAK_SLAB_SIZE / HAK_STARTER_UNIT)
+#define HAK_STARTER_RUN 0x80u
+
+/* Blocks of one other heap, on their way back to it. */
+struct hak_outbox {
+    uint32_t id; /* the owner's heap id; 0: unused */
+    uint32_t count;
+    struct hak_block *head;
+    struct hak_block *tail;
+};
+
+#define HAK_OUTBOXES 4
+
+/*
+ * Other threads read `tag` to `direct` for every block they free, so these
+ * have a cache line with what is seldom written.
+ */
+struct hak_tiny {
+    struct hak_bin bins[HAK_TINY_CLASSES];
+    /* const after init */
+    uint32_t tag; /* id << 8 */
+    uint32_t id;
+    bool direct; /* frees by others are sent at once, never held back */
+    /* owner */
+    bool packed;           /* start packed: set before the first use */
+    bool alert;            /* free memory waits to go back: look often */
+    uint8_t share;         /* a bin may hold 1/2^share of the heap's slabs */
+    uint8_t pushes;        /* to a bin's next look in an alert */
+    uint16_t seldom;       /* the same in a large heap at any time */
+    bool quiet;            /* little happens: look at the first occasion */
+    uint8_t looks;         /* that a busy heap has without one at the time */
+    uint8_t sweep_class;   /* the class of sweep_slab */
+    bool holes;            /* units below starter_used may be in no run */
+    uint32_t looked_at;    /* when the heap last looked at the time */
+    uint32_t idle_at;      /* when bins are next relieved of idle blocks */
+    uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
+    uint32_t starter_used; /* units carved of it */
+    /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first; 0xff
+     * of the others */
+    uint8_t starter_class[HAK_STARTER_UNITS];
+    struct hak_allowance allow; /* what it may keep, Pool's and runs included */
+    uint32_t all;               /* first of all slabs */
+    uint32_t nslabs;            /* those that are not sealed */
+    uint32_t most_slabs;        /* of these, since a thread has the heap */
+    uint32_t nempty;   /* of them those that are kept without a block in use */
+    uint32_t nsealed;  /* those that are */
+    uint32_t nstale;   /* stale lists */
+    uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
+    uint32_t sweep_slab; /* from this one on */
+    int64_t unused;      /* the least since the last sweep, and */
+    int64_t most_used;   /* see hak_heap_heed_sparse */
+    uint64_t refills, flushes;
+    uint64_t remote_frees; /* blocks that came through the inbox */
+    uint64_t remote_bytes;
+    struct hak_shelf shelves[HAK_TINY_CLASSES];
+    struct hak_outbox outbox[HAK_OUTBOXES];
+    /* any thread */
+    _Atomic(bool) busy; /* in a slow path: not to be adopted after a fork */
+    _Atomic(uint32_t) sealed_inbox;    /* sealed slabs with remote != 0 */
+    _Atomic(struct hak_block *) inbox; /* blocks that others freed */
+};
+
+/* The class's list of free blocks of the starter slab. */
+HAK_INLINE struct hak_block *hak_tiny_loose(const struct hak_tiny *tiny,
+                                            unsigned class)
+{
+    const struct hak_shelf *shelf = &tiny->shelves[class];
+    char *start;
+
+    if (shelf->nloose == 0) {
+        return NULL;
+    }
+    start = hak_range_slab_start(tiny->starter);
+    return (struct hak_block *)(void *)(start + 8 * (size_t)shelf->loose);
+}
+
+/* Makes the state of heap `id` (at least 1). */
+void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
+
+/* Gives every slab back, whatever is still in use. O(slabs). */
+void hak_tiny_release(struct hak_tiny *tiny);
+
+/* Fills the class's bin and pops a block. NULL: out of memory. */
+HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
+
+/* Looks at a bin of `tiny` whose `left` a push has brought below 0. */
+HAK_NOINLINE void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
+
+/*
+ * A heap of more slabs than this looks at its bins every so often and gives
+ * back what they have kept for long, even if no other memory waits to go.
+ */
+#define HAK_TINY_LARGE 64
+
+/* Settles all bins; those that hold most go back to the slabs if all of the
+ * heap's hold too much. */
+void hak_tiny_shed(struct hak_tiny *tiny);
+
+/* Every bin's next look comes as the state of the heap says. */
+void hak_tiny_grant_anew(struct hak_tiny *tiny);
+
+/* Gives back what bins have kept for long; called on slow paths. */
+void hak_tiny_heed(struct hak_tiny *tiny);
+
+/* Takes what other threads freed back into the slabs. */
+void hak_tiny_collect(struct hak_tiny *tiny);
+
+/* Empties the bins into the slabs and gives back every slab not in use. */
+void hak_tiny_trim(struct hak_tiny *tiny);
+
+/*
+ * Gives back the pages of slabs in which no block is in use. The bytes. The
+ * caller marks itself as busy. O(slabs), O(free blocks) of what has changed.
+ */
+size_t hak_tiny_sweep(struct hak_tiny *tiny);
+
+/*
+ * Seals every slab with a block in use, or that may have one. No block is
+ * touched. O(slabs).
+ */
+void hak_tiny_seal(struct hak_tiny *tiny);
+
+/* The stale lists, at the end of the heap's slot: the last is the next. */
+#define HAK_TINY_STALE (4 * HAK_TINY_CLASSES)
+
+HAK_INLINE struct hak_block **hak_tiny_stale(struct hak_tiny *tiny)
+{
+    char *end = (char *)tiny + HAK_HEAP_SLOT;
+
+    return (struct hak_block **)(void *)end - HAK_TINY_STALE;
+}
+
+/* Counts up to so many blocks of the stale lists. The caller marks itself as
+ * busy. */
+void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most);
+
+/* Takes back a block of a sealed slab of its own. */
+void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block);
+
+/* hak_remote_free for a block of a sealed slab, self's or another heap's. */
+uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag);
+
+/* Takes in what other threads freed of sealed slabs. */
+void hak_tiny_seal_collect(struct hak_tiny *tiny);
+
+/*
+ * From here on blocks stay in the bins, Pool's too: for a heap that is about to be
+ * released whole.
+ */
+void hak_tiny_hold(struct hak_tiny *tiny);
+
+/*
+ * Blocks of a class in the hands of users (or on their way back): what was
+ * popped and not freed. Any thread may ask; it may then be a moment old.
+ */
+uint64_t hak_tiny_live(const struct hak_tiny *tiny, unsigned class);
+
+/*
+ * Marks the slow paths. A fork in another thread may copy a heap at any
+ * instruction: outside these marks its lists are whole. The mark is written
+ * before the lists are touched and taken off after.
+ */
+HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
+{
+    atomic_store_explicit(&tiny->busy, on, memory_order_release);
+#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
+    atomic_thread_fence(memory_order_release);
+#endif
+}
+
+/*
+ * The class of p, an address in a slab that carries `tag`; one that does not
+ * exist (HAK_TINY_CLASSES or more) in a starter slab's unused part.
+ */
+unsigned hak_tiny_class_of(const void *p, uint32_t tag);
+
+/* The class of the block p. */
+HAK_INLINE unsigned hak_tiny_class_at(const void *p)
+{
+    return hak_tiny_class_of(p, hak_range_tag_of(p));
+}
+
+/* Class bytes below this are Tiny's. */
+#define HAK_TAG_TINY_END (HAK_TAG_TINY * HAK_TINY_CLASSES)
+
+_Static_assert(HAK_TAG_TINY_END <= HAK_TAG_POOL, "class bytes differ");
+_Static_assert(sizeof(struct hak_bin) == 8 * HAK_TAG_TINY,
+               "the bins' distances, see hak_tiny_bin");
+
+/*
+ * The bin of a class byte of Tiny's. The next allocation waits for what a free
+ * writes there: so no instruction more than need be.
+ */
+HAK_INLINE struct hak_bin *hak_tiny_bin(struct hak_tiny *tiny, uint32_t byte)
+{
+    return (struct hak_bin *)((char *)tiny->bins + (size_t)byte * 8);
+}
+
+/* Whether p, of the class that hak_tiny_class_of told, was ever given out. */
+bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
+
+/* Whether p, which was, is the start of a block. */
+bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class);
+
+/* Pops a block, or NULL if the bin is empty. */
+HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
+{
+    struct hak_block *block = bin->head;
+
+    if (HAK_LIKELY(block != NULL)) {
+        struct hak_block *next = hak_link_get(block);
+
+        bin->head = next;
+        bin->pops++;
+        hak_link_wipe(block);
+    }
+    return block;
+}
+
+/*
+ * Hardened build: ends the program if p, a block of some slab of Tiny's that is
+ * being freed, is free: it is in a list, or was on a page that is gone.
+ */
+HAK_INLINE void hak_tiny_refuse(const void *p)
+{
+    if (HAK_HARD) {
+        const struct hak_slab *slab = hak_range_slab(hak_range_number(p));
+        uint32_t page = ((uintptr_t)p & (HAK_SLAB_SIZE - 1)) / HAK_PAGE;
+
+        /* Its owner may be at work, but not on the page of a block in use. */
+        if (HAK_UNLIKELY((__atomic_load_n(&slab->gone, __ATOMIC_RELAXED) >>
+                              page &
+                          1) != 0)) {
+            hak_hard_freed(p, "free");
+        }
+        hak_link_refuse(p);
+    }
+}
+
+/* Pushes a block; false: it is time for hak_tiny_look. */
+HAK_INLINE bool hak_bin_push(struct hak_bin *bin, void *p)
+{
+    struct hak_block *block = p;
+
+    hak_tiny_refuse(block);
+    hak_link_set(block, bin->head);
+    bin->head = block;
+    return --bin->left >= 0;
+}
+
+HAK_INLINE void *hak_tiny_alloc(struct hak_tiny *tiny, unsigned class)
+{
+    void *p = hak_bin_pop(&tiny->bins[class]);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_tiny_refill(tiny, class);
+}
+
+HAK_INLINE void hak_tiny_free(struct hak_tiny *tiny, unsigned class, void *p)
+{
+    struct hak_bin *bin = &tiny->bins[class];
+
+    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+        hak_tiny_look(tiny, bin);
+    }
+}
+
+/*
+ * remote.c: frees p, a block of the heap that `tag` names, from a thread
+ * whose own state is `self` (NULL: it has none). Blocks collect per owner and
+ * are sent in batches. Returns the id of a heap that has been sent something,
+ * or 0: its owner may be gone, see hak_heap_sent.
+ */
+uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag);
+
+/* Sends outbox i of self; the id of the heap it went to, or 0. */
+uint32_t hak_remote_send(struct hak_tiny *self, unsigned i);
+
+#endif /* HAK_TINY_H */

@@ -1,0 +1,368 @@
+/*
+ * tiny_back.c - the Tiny lane: blocks go back to their slabs, and what all bins
+ * keep is bounded (allowance.h).
+ *
+ * Every function is called by the one thread that uses the heap.
+ */
+#include "os/os.h"
+#include "range/pressure.h"
+#include "range/purge.h"
+#include "tiny/tiny_bin.h"
+#include "tiny/tiny_slab.h"
+
+/*
+ * While free memory waits to go back, a bin is looked at every ALERT_PUSHES
+ * pushes, in a large heap every LARGE_PUSHES at least, so that its time does
+ * not pass unnoticed (refills ask for the time only once in HEED_REFILLS); and
+ * every half HAKMEM_PURGE_DELAY the spare lists and heads of more than
+ * IDLE_MOST bytes go back to the slabs. A large heap whose looks are QUIET_TIME
+ * milliseconds apart has little to do: from then on HAK_BIN_QUIET_PUSHES bring the next
+ * one, so that what a busy time has left behind goes back during the idle time
+ * that follows.
+ */
+#define QUIET_TIME 50
+
+/*
+ * A heap whose looks at the time are less than BUSY_TIME milliseconds apart is
+ * busy: BUSY_LOOKS at its bins go without one. What its bins hold is bounded,
+ * and is not idle.
+ */
+#define BUSY_TIME 10
+#define BUSY_LOOKS 15
+#define IDLE_MOST (64 * HAK_KIB)
+
+/* Blocks of stale lists that are counted then. */
+#define IDLE_COUNT 1000
+
+/* ---- flush -------------------------------------------------------------- */
+
+/* All of a bin goes back to the slabs. */
+static void bin_empty(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_block *head = tiny->bins[class].head;
+    struct hak_block *spare = tiny->bins[class].spare;
+
+    tiny->bins[class].spare = NULL;
+    tiny->shelves[class].spare_count = 0;
+    hak_bin_set(tiny, class, NULL, 0);
+    hak_tiny_slab_put_list(tiny, head);
+    hak_tiny_slab_put_list(tiny, spare);
+}
+
+/* The spare list goes back to the slabs. */
+static void spare_empty(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_block *spare = tiny->bins[class].spare;
+
+    tiny->bins[class].spare = NULL;
+    tiny->shelves[class].spare_count = 0;
+    hak_bin_note(tiny, class);
+    hak_tiny_slab_put_list(tiny, spare);
+}
+
+/*
+ * All but the block just pushed become the spare list; what was the spare
+ * list goes back to the slabs.
+ */
+static void spill(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_bin *bin = &tiny->bins[class];
+    struct hak_shelf *shelf = &tiny->shelves[class];
+    struct hak_block *last = bin->head;
+    struct hak_block *cold = bin->spare;
+
+    tiny->flushes++;
+    bin->spare = hak_link_get(last);
+    shelf->spare_count = hak_bin_count(tiny, class) - 1;
+    hak_link_set(last, NULL);
+    hak_bin_set(tiny, class, last, 1);
+    hak_tiny_slab_put_list(tiny, cold);
+}
+
+static size_t seen_bytes(const struct hak_tiny *tiny, unsigned class)
+{
+    return (size_t)tiny->shelves[class].seen * hak_tiny_size[class];
+}
+
+/* The class whose bin holds most. */
+static unsigned fullest(const struct hak_tiny *tiny)
+{
+    unsigned most = 0;
+
+    for (unsigned c = 1; c < HAK_TINY_CLASSES; c++) {
+        if (seen_bytes(tiny, c) > seen_bytes(tiny, most)) {
+            most = c;
+        }
+    }
+    return most;
+}
+
+/*
+ * The fullest bins go back until Tiny's share is met: three quarters of what
+ * may be kept, or of that what Pool leaves, but half of it at least.
+ */
+static void shed(struct hak_tiny *tiny)
+{
+    struct hak_allowance *allow = &tiny->allow;
+    int64_t before = allow->kept[HAK_KEEPS_TINY];
+    int64_t most = hak_may_keep(allow), others = hak_kept(allow) - before;
+
+    most -= (int64_t)hak_min((size_t)others, (size_t)most / 2);
+    most -= most / 4;
+    allow->over = others > most || most == 0; /* Pool's may be more now */
+    while (allow->kept[HAK_KEEPS_TINY] > most) {
+        unsigned class = fullest(tiny);
+
+        if (tiny->bins[class].spare != NULL) {
+            spare_empty(tiny, class);
+        } else {
+            bin_empty(tiny, class);
+        }
+    }
+    tiny->flushes += before != allow->kept[HAK_KEEPS_TINY];
+    if (before > allow->kept[HAK_KEEPS_TINY]) {
+        hak_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_TINY]));
+    }
+}
+
+/* Notes what all bins hold. */
+static void settle_all(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_bin_settle(tiny, c);
+        hak_bin_note(tiny, c);
+    }
+}
+
+/* After a look: all bins together must not hold too much. */
+static void bound(struct hak_tiny *tiny)
+{
+    if (HAK_UNLIKELY(tiny->nempty >
+                     hak_may_keep_empty(&tiny->allow, tiny->nslabs))) {
+        for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+            hak_tiny_slab_trim(tiny, c);
+        }
+    }
+    if (HAK_LIKELY(hak_kept(&tiny->allow) <= hak_keep_most(&tiny->allow))) {
+        return;
+    }
+    settle_all(tiny);
+    if (hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+        shed(tiny);
+    }
+}
+
+void hak_tiny_shed(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    settle_all(tiny);
+    if (hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+        shed(tiny);
+    }
+    hak_tiny_busy(tiny, false);
+}
+
+/* Nothing may be kept: the bin that grew is emptied. */
+static void give_class(struct hak_tiny *tiny, unsigned class)
+{
+    size_t bytes = seen_bytes(tiny, class);
+
+    tiny->flushes++;
+    bin_empty(tiny, class);
+    hak_keep_gave(&tiny->allow, bytes);
+}
+
+static void heed_slow(struct hak_tiny *tiny, bool look);
+
+void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
+{
+    unsigned class = (unsigned)(bin - tiny->bins);
+    const struct hak_shelf *shelf = &tiny->shelves[class];
+    int32_t cap = hak_bin_budget(tiny, class);
+    int64_t count;
+
+    hak_tiny_busy(tiny, true);
+    hak_bin_settle(tiny, class);
+    count = hak_bin_count(tiny, class);
+    if (count >= cap) {
+        spill(tiny, class);
+        bound(tiny);
+    } else if (count + shelf->spare_count > shelf->seen) {
+        hak_bin_grant(tiny, class,
+                      (int32_t)hak_max((size_t)cap / 2, (size_t)(cap - count)));
+        if (hak_may_keep(&tiny->allow) == 0) { /* the others are, as a rule */
+            give_class(tiny, class);
+        }
+        bound(tiny);
+    } else {
+        hak_bin_grant_steady(tiny, class, cap - (int32_t)count);
+    }
+    if (tiny->nslabs > HAK_TINY_LARGE) {
+        heed_slow(tiny, true);
+    } else {
+        hak_tiny_heed_within(tiny);
+    }
+    hak_tiny_busy(tiny, false);
+}
+
+/* ---- memory on its way back ---------------------------------------------- */
+
+/* Bins that hold much are relieved of what nobody seems to need. */
+static void relieve(struct hak_tiny *tiny)
+{
+    hak_tiny_seal_collect(tiny);
+    hak_tiny_seal_count(tiny, IDLE_COUNT);
+    hak_keep_idle(&tiny->allow);
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_bin_settle(tiny, c);
+        if ((size_t)hak_bin_count(tiny, c) * hak_tiny_size[c] > IDLE_MOST) {
+            bin_empty(tiny, c);
+        } else {
+            spare_empty(tiny, c);
+        }
+        hak_tiny_slab_trim(tiny, c);
+    }
+    bound(tiny);
+}
+
+void hak_tiny_grant_anew(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_bin_settle(tiny, c);
+        hak_bin_grant(tiny, c, (int32_t)hak_max(tiny->bins[c].left, 0));
+    }
+}
+
+/* How busy the heap is, as far as looks tell. */
+static void heed_pace(struct hak_tiny *tiny, uint32_t now)
+{
+    uint32_t since = tiny->looked_at != 0 ? now - tiny->looked_at : 0;
+    bool quiet = tiny->nslabs > HAK_TINY_LARGE && since >= QUIET_TIME;
+    bool was = tiny->quiet;
+
+    tiny->looks = tiny->looked_at != 0 && since < BUSY_TIME ? BUSY_LOOKS : 0;
+    tiny->looked_at = hak_some_time(now);
+    tiny->quiet = quiet;
+    if (quiet && !was) {
+        hak_tiny_grant_anew(tiny);
+    }
+}
+
+static void heed_slow(struct hak_tiny *tiny, bool look)
+{
+    uint32_t now = hak_os_tick();
+    uint32_t later = now + hak_idle_delay();
+    bool waiting = hak_range_waiting();
+
+    if (look) {
+        heed_pace(tiny, now);
+    }
+    if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
+        tiny->alert = waiting;
+        tiny->idle_at = hak_some_time(later);
+        hak_tiny_grant_anew(tiny);
+    } else if (hak_tick_reached(now, tiny->idle_at)) {
+        tiny->idle_at = hak_some_time(later);
+        if (tiny->looks == 0 || hak_pressure_near()) {
+            relieve(tiny);
+            hak_tiny_sweep_begin(tiny, now);
+        }
+    }
+    if (tiny->looks == 0) {
+        hak_tiny_sweep_slice(tiny, now);
+    }
+    tiny->alert = waiting;
+    hak_range_tick(now);
+}
+
+void hak_tiny_heed(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    heed_slow(tiny, false);
+    hak_tiny_busy(tiny, false);
+}
+
+/* On every slow path: what has been idle for long goes back. */
+void hak_tiny_heed_within(struct hak_tiny *tiny)
+{
+    if (HAK_UNLIKELY(hak_range_waiting())) {
+        if (tiny->looks > 0) {
+            tiny->looks--;
+        } else {
+            heed_slow(tiny, true);
+        }
+    } else {
+        tiny->looks = 0;
+        tiny->alert = tiny->quiet = false;
+    }
+}
+
+/*
+ * A block that another thread freed: into the spare list, where it is at hand
+ * for the next refill, or if that has enough into its slab: its bytes then.
+ */
+static size_t take_in(struct hak_tiny *tiny, unsigned class,
+                      struct hak_block *block)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    if (shelf->spare_count >= (uint32_t)hak_bin_budget(tiny, class) ||
+        hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+        hak_tiny_slab_put(tiny, block);
+        return hak_tiny_size[class];
+    }
+    hak_link_set(block, tiny->bins[class].spare);
+    tiny->bins[class].spare = block;
+    shelf->spare_count++;
+    shelf->seen++;
+    hak_keep_note(&tiny->allow, HAK_KEEPS_TINY, hak_tiny_size[class]);
+    return 0;
+}
+
+void hak_tiny_collect(struct hak_tiny *tiny)
+{
+    struct hak_block *list;
+    size_t gave = 0;
+
+    /* seq_cst: who parks a heap first says so, then looks here for the last. */
+    if (HAK_LIKELY(atomic_load_explicit(&tiny->inbox, memory_order_seq_cst) ==
+                   NULL)) {
+        return;
+    }
+    list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
+    if (hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+        settle_all(tiny); /* it may be long ago that they held so much */
+    }
+    while (list != NULL) {
+        struct hak_block *next = hak_link_get(list);
+        unsigned class = hak_tiny_class_at(list);
+
+        tiny->remote_frees++;
+        tiny->remote_bytes += hak_tiny_size[class];
+        if (HAK_UNLIKELY(tiny->nsealed > 0) &&
+            hak_range_sealed(hak_range_offset(list))) {
+            hak_tiny_seal_put(tiny, list);
+        } else {
+            gave += take_in(tiny, class, list);
+        }
+        list = next;
+    }
+    if (gave > 0) {
+        hak_keep_gave(&tiny->allow, gave);
+    }
+    bound(tiny);
+}
+
+void hak_tiny_trim(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    hak_tiny_collect(tiny);
+    hak_tiny_seal_collect(tiny);
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_bin_settle(tiny, c);
+        bin_empty(tiny, c);
+        hak_tiny_slab_trim(tiny, c);
+    }
+    hak_keep_idle(&tiny->allow);
+    hak_tiny_busy(tiny, false);
+}

@@ -1,0 +1,394 @@
+/*
+ * tiny_pages.c - pages of partly used slabs go back to the system.
+ *
+ * Free blocks of a slab are linked, so a page can go only when those
+ * that touch it are in no list: a sweep takes them out ("gone blocks", of which
+ * only the number is kept), and when the slab is chosen for a refill and its own
+ * list has run out some of its pages are linked anew (hak_tiny_slab_wake).
+ *
+ *     free list --sweep, all blocks of a page are free--> gone
+ *     gone --wake, the page comes back--> free list
+ *
+ * A sweep has to walk the list of a slab. So a slab is looked at first, and
+ * swept at the next look if little has changed (is_quiet); in an idle time
+ * looks come every half HAKMEM_PURGE_DELAY, in slices.
+ */
+#include <string.h>
+
+#include "os/os.h"
+#include "range/pages.h"
+#include "range/purge.h"
+#include "tiny/tiny_slab.h"
+
+/* What `swept` of a descriptor says: free blocks at the last look, and this. */
+#define DONE 0x8000u /* swept then */
+
+/* In an idle time, at once: so long, slabs looked at; ms to the next. */
+#define SLICE 1000000 /* ns */
+#define SLICE_SEEN 4096
+#define PAUSE 10
+
+#define CACHE_LINE 64
+
+/* A slab of which more than 1/BUSY_PART came back since is not quiet. */
+#define BUSY_PART 8
+
+/* ---- blocks and pages ------------------------------------------------------- */
+
+/* Pages that block i touches. */
+static uint32_t pages_of(const struct hak_slab *slab, uint32_t i)
+{
+    return hak_slab_pages_of((size_t)i * slab->block, slab->block);
+}
+
+/* The first block that touches page `page`, and the one behind the last. */
+static uint32_t first_at(const struct hak_slab *slab, uint32_t page)
+{
+    return (uint32_t)(page * HAK_PAGE / slab->block);
+}
+
+static uint32_t end_at(const struct hak_slab *slab, uint32_t page)
+{
+    size_t end = ((page + 1) * HAK_PAGE - 1) / slab->block + 1;
+
+    return (uint32_t)hak_min(end, slab->carved);
+}
+
+/* The bits from..end-1 of a word of the map that begins with bit `base`. */
+static uint64_t bits_of(uint32_t base, uint32_t from, uint32_t end)
+{
+    uint32_t low = from > base ? from - base : 0;
+    uint32_t high = (uint32_t)hak_min(end - base, 64);
+
+    return UINT64_MAX >> (64 - (high - low)) << low;
+}
+
+static bool all_set(const uint64_t *map, uint32_t from, uint32_t end)
+{
+    for (uint32_t w = from / 64; w * 64 < end; w++) {
+        uint64_t bits = bits_of(w * 64, from, end);
+
+        if ((map[w] & bits) != bits) {
+            return false;
+        }
+    }
+    return from < end;
+}
+
+static void set_all(uint64_t *map, uint32_t from, uint32_t end)
+{
+    for (uint32_t w = from / 64; from < end && w * 64 < end; w++) {
+        map[w] |= bits_of(w * 64, from, end);
+    }
+}
+
+/* ---- a slab is swept --------------------------------------------------------- */
+
+/*
+ * Into the cache with what is resident of a slab, in order of address: to walk a
+ * list through it then takes a fifth of the time.
+ */
+static void fetch(uint32_t number)
+{
+    const struct hak_slab *slab = hak_range_slab(number);
+    const char *start = hak_range_slab_start(number);
+    size_t end = (size_t)slab->carved * slab->block;
+
+    for (size_t at = 0; at < end; at += CACHE_LINE) {
+        if ((slab->gone >> at / HAK_PAGE & 1) == 0) {
+            __builtin_prefetch(start + at);
+        }
+    }
+}
+
+/* Pages of the slab that are resident and hold no block in use, nor will. */
+static uint32_t free_pages(const struct hak_slab *slab, uint32_t magic)
+{
+    uint64_t map[HAK_TINY_MAP_WORDS] = {0};
+    size_t most = slab->carved == slab->capacity
+                      ? HAK_SLAB_SIZE
+                      : (size_t)slab->carved * slab->block & ~(HAK_PAGE - 1);
+    uint32_t candidates =
+        hak_slab_pages_below(hak_min(most,
+                                     hak_round_up(slab->populated, HAK_PAGE)));
+    uint32_t found = 0;
+
+    hak_tiny_slab_map(map, slab->free, magic);
+    for (uint32_t page = 0; page < HAK_SLAB_PAGES; page++) {
+        if ((slab->gone >> page & 1) != 0) {
+            set_all(map, first_at(slab, page), end_at(slab, page));
+        }
+    }
+    for (uint32_t page = 0; page < HAK_SLAB_PAGES; page++) {
+        if ((candidates & ~(uint32_t)slab->gone) >> page & 1 &&
+            all_set(map, first_at(slab, page), end_at(slab, page))) {
+            found |= (uint32_t)1 << page;
+        }
+    }
+    return found;
+}
+
+/* Makes `next` what follows `last`, or if that is NULL the first. */
+static void link_after(struct hak_slab *slab, struct hak_block *last,
+                       struct hak_block *next)
+{
+    if (last == NULL) {
+        slab->free = next;
+    } else {
+        hak_link_set(last, next);
+    }
+}
+
+/* Takes the blocks that touch one of `pages` out of the slab's list. */
+static void unlink_blocks(struct hak_slab *slab, uint32_t pages)
+{
+    struct hak_block *last = NULL; /* that stays */
+    bool linked = true;            /* whether it leads to `block` */
+
+    for (struct hak_block *block = slab->free; block != NULL;) {
+        struct hak_block *next = hak_link_get(block);
+        size_t at = (uintptr_t)block & (HAK_SLAB_SIZE - 1);
+
+        if ((hak_slab_pages_of(at, slab->block) & pages) != 0) {
+            slab->nfree--;
+            slab->ngone++;
+            linked = false;
+        } else {
+            if (!linked) {
+                link_after(slab, last, block);
+            }
+            last = block;
+            linked = true;
+        }
+        block = next;
+    }
+    if (!linked) {
+        link_after(slab, last, NULL);
+    }
+}
+
+/* Links the blocks that touch one of `pages` and no page that is gone. */
+static void link_blocks(uint32_t number, uint32_t pages)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    uint32_t low = (uint32_t)__builtin_ctz(pages);
+    uint32_t high = 31 - (uint32_t)__builtin_clz(pages);
+    uint32_t first = first_at(slab, low);
+
+    for (uint32_t i = end_at(slab, high); i > first; i--) {
+        uint32_t of = pages_of(slab, i - 1);
+        struct hak_block *block;
+
+        if ((of & pages) == 0 || (of & slab->gone) != 0) {
+            continue;
+        }
+        block = (void *)(hak_range_slab_start(number) +
+                         (size_t)(i - 1) * slab->block);
+        if (HAK_HARD && slab->free != NULL && hak_hard_below(2) == 0) {
+            /* In some order or other: behind the first. */
+            hak_link_set(block, hak_link_get(slab->free));
+            hak_link_set(slab->free, block);
+        } else {
+            hak_link_set(block, slab->free);
+            slab->free = block;
+        }
+        slab->nfree++;
+        slab->ngone--;
+    }
+}
+
+/* Where the slab, which is open, stands: behind all others if its list is empty. */
+static void settle(struct hak_tiny *tiny, uint32_t number)
+{
+    const struct hak_slab *slab = hak_range_slab(number);
+    uint32_t *open = &tiny->shelves[slab->class].open;
+
+    if (slab->nfree == 0) {
+        hak_slab_close(open, number);
+        hak_slab_open_last(open, number);
+    }
+}
+
+static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    size_t bytes = 0;
+    uint32_t pages;
+
+    fetch(number);
+    pages = free_pages(slab, hak_tiny_magic[slab->class]);
+    if (pages != 0) {
+        unlink_blocks(slab, pages);
+        bytes = hak_range_pages_drop(number, pages);
+        pages &= ~(uint32_t)slab->gone;
+        if (HAK_UNLIKELY(pages != 0)) {
+            link_blocks(number, pages); /* refused: they may be locked */
+        }
+        settle(tiny, number);
+    }
+    slab->swept = (uint16_t)(slab->nfree | DONE);
+    return bytes;
+}
+
+/* ---- which slabs ------------------------------------------------------------- */
+
+/*
+ * Whether an open slab is worth a sweep: it may have a page to give, and if not
+ * `all` then little has changed since it was last looked at.
+ */
+static bool is_quiet(struct hak_slab *slab, bool all)
+{
+    uint32_t before = slab->swept & ~DONE;
+    bool done = (slab->swept & DONE) != 0;
+    uint32_t more = slab->nfree - before; /* wraps if it is less */
+
+    if (slab->nfree * slab->block < HAK_PAGE ||
+        slab->nfree + slab->ngone == slab->carved) {
+        return false; /* as a whole it goes another way */
+    }
+    if (all) {
+        return !done || more != 0;
+    }
+    if ((before == 0 && !done) || more > slab->capacity / BUSY_PART) {
+        slab->swept = (uint16_t)slab->nfree;
+        return false;
+    }
+    return !done || more * slab->block >= HAK_PAGE;
+}
+
+/* The starter slab, by the same rule. */
+static size_t sweep_starter(struct hak_tiny *tiny, bool all)
+{
+    struct hak_slab *slab = hak_range_slab(tiny->starter);
+    size_t bytes = 0;
+    uint32_t loose = 0;
+
+    if (tiny->starter == HAK_NO_SLAB ||
+        hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT)) {
+        return 0;
+    }
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        loose += tiny->shelves[c].nloose;
+    }
+    if (all ? slab->swept != (loose | DONE) : slab->swept == loose) {
+        bytes = hak_tiny_starter_sweep(tiny);
+        for (unsigned c = loose = 0; c < HAK_TINY_CLASSES; c++) {
+            loose += tiny->shelves[c].nloose;
+        }
+        slab->swept = (uint16_t)(loose | DONE);
+    } else if (slab->swept != (loose | DONE)) {
+        slab->swept = (uint16_t)loose;
+    }
+    return bytes;
+}
+
+size_t hak_tiny_sweep(struct hak_tiny *tiny)
+{
+    size_t bytes = sweep_starter(tiny, true);
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        const struct hak_shelf *shelf = &tiny->shelves[c];
+        uint32_t number = shelf->open;
+
+        while (number != HAK_NO_SLAB && hak_range_slab(number)->nfree > 0) {
+            uint32_t next = hak_range_slab(number)->open_next;
+
+            if (is_quiet(hak_range_slab(number), true)) {
+                bytes += sweep_slab(tiny, number);
+            }
+            number = next;
+        }
+        if (shelf->fresh != HAK_NO_SLAB) {
+            const struct hak_slab *slab = hak_range_slab(shelf->fresh);
+
+            bytes += hak_range_pages_cut(shelf->fresh, 1,
+                                         (size_t)slab->carved * slab->block);
+        }
+    }
+    hak_range_purged(bytes);
+    return bytes;
+}
+
+/* The slab where a class is gone on with, or its first one if that has gone. */
+static uint32_t resume(struct hak_tiny *tiny, unsigned class)
+{
+    uint32_t number = tiny->sweep_slab;
+
+    tiny->sweep_slab = HAK_NO_SLAB;
+    if (number != HAK_NO_SLAB &&
+        hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+            (tiny->tag | class * HAK_TAG_TINY) &&
+        hak_range_slab(number)->nfree > 0) {
+        return number;
+    }
+    return tiny->shelves[class].open;
+}
+
+void hak_tiny_sweep_begin(struct hak_tiny *tiny, uint32_t now)
+{
+    if (tiny->sweep_at == 0) {
+        tiny->sweep_at = hak_some_time(now);
+        tiny->sweep_class = 0;
+        tiny->sweep_slab = HAK_NO_SLAB;
+    }
+}
+
+void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
+{
+    uint32_t seen = 0;
+    uint64_t began;
+    size_t bytes = 0;
+
+    if (tiny->sweep_at == 0 || !hak_tick_reached(now, tiny->sweep_at)) {
+        return;
+    }
+    began = hak_os_clock();
+    if (tiny->sweep_class == 0 && tiny->sweep_slab == HAK_NO_SLAB) {
+        bytes = sweep_starter(tiny, false);
+    }
+    while (tiny->sweep_class < HAK_TINY_CLASSES) {
+        uint32_t number = resume(tiny, tiny->sweep_class);
+
+        while (number != HAK_NO_SLAB && hak_range_slab(number)->nfree > 0) {
+            uint32_t next = hak_range_slab(number)->open_next;
+
+            if (seen >= SLICE_SEEN) {
+                tiny->sweep_slab = number;
+                tiny->sweep_at = hak_some_time(now + PAUSE);
+                hak_range_purged(bytes);
+                return;
+            }
+            seen++;
+            if (is_quiet(hak_range_slab(number), false)) {
+                bytes += sweep_slab(tiny, number);
+                seen = hak_os_clock() - began < SLICE ? seen : SLICE_SEEN;
+            }
+            number = next;
+        }
+        tiny->sweep_class++;
+    }
+    tiny->sweep_at = 0;
+    hak_range_purged(bytes);
+}
+
+/* ---- they come again ---------------------------------------------------------- */
+
+/* A page in a small heap, a slab's in a large one. */
+static uint32_t pages_to_wake(const struct hak_tiny *tiny)
+{
+    return (uint32_t)hak_min(hak_max(tiny->nslabs / 4, 1), HAK_SLAB_PAGES);
+}
+
+void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    uint32_t rest = slab->gone;
+    uint32_t pages;
+
+    for (uint32_t n = pages_to_wake(tiny); n > 0; n--) {
+        rest &= rest - 1; /* the lowest first */
+    }
+    pages = slab->gone & ~rest;
+    hak_range_pages_wake(number, pages, true);
+    link_blocks(number, pages);
+}

@@ -1,0 +1,167 @@
+/*
+ * tiny_seal.c - the fork seal in the Tiny lane: slabs are sealed, and blocks
+ * freed into sealed slabs counted.
+ */
+#include "os/lock.h"
+#include "range/slabs.h"
+#include "range/slots.h"
+#include "tiny/tiny_slab.h"
+
+/* Blocks of stale lists that a free counts. */
+#define COUNT_STEP 2
+
+/* n blocks of a sealed slab are free. */
+static void count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+
+    if (slab->class == HAK_TAG_PACKED) {
+        return; /* the starter slab stays until the heap ends */
+    }
+    slab->nfree += n;
+    if (slab->nfree == slab->carved) {
+        hak_slab_leave(&tiny->all, number);
+        tiny->nsealed--;
+        hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+    }
+}
+
+void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
+{
+    struct hak_block **lists = hak_tiny_stale(tiny);
+
+    for (; tiny->nstale > 0 && most > 0; most--) {
+        struct hak_block **list = &lists[tiny->nstale - 1];
+        struct hak_block *block = *list;
+
+        *list = hak_link_get(block);
+        tiny->nstale -= *list == NULL;
+        count(tiny, hak_range_number(block), 1);
+    }
+}
+
+/* Slabs that are not sealed, without the starter. */
+static uint32_t open_slabs(const struct hak_tiny *tiny)
+{
+    bool starter = tiny->starter != HAK_NO_SLAB &&
+                   !hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT);
+
+    return tiny->nslabs - starter;
+}
+
+void hak_tiny_seal(struct hak_tiny *tiny)
+{
+    hak_tiny_busy(tiny, true);
+    if (tiny->nstale > HAK_TINY_STALE - 2 * HAK_TINY_CLASSES) {
+        hak_tiny_seal_count(tiny, UINT32_MAX);
+    }
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_tiny_slab_trim(tiny, c);
+    }
+    tiny->allow.slabs -= (int64_t)(open_slabs(tiny) * HAK_SLAB_SIZE);
+    for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
+         n = hak_range_slab(n)->all_next) {
+        struct hak_slab *slab = hak_range_slab(n);
+
+        if (slab->class != HAK_TAG_PACKED && slab->ngone > 0) {
+            slab->nfree += slab->ngone; /* from here on it is only counted */
+            slab->ngone = 0;
+        }
+        hak_range_seal(n);
+    }
+    tiny->nsealed += tiny->nslabs;
+    tiny->nslabs = 0;
+    tiny->packed = false;
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_tiny_seal_class(tiny, c);
+    }
+    hak_tiny_collect(tiny);
+    hak_tiny_seal_collect(tiny);
+    hak_tiny_busy(tiny, false);
+}
+
+void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    unsigned class = hak_tiny_class_at(block);
+
+    tiny->shelves[class].taken--;
+    hak_keep_taken(&tiny->allow, -(int64_t)hak_tiny_size[class]);
+    count(tiny, hak_range_number(block), 1);
+}
+
+/*
+ * Whether `remote` and what its owner has counted are all of a slab's blocks.
+ * While the owner counts it may be told too late; who comes next will see.
+ */
+static HAK_RACY_READER bool is_done(const struct hak_slab *slab,
+                                    uint64_t remote)
+{
+    const volatile uint32_t *nfree = &slab->nfree, *carved = &slab->carved;
+
+    return remote + *nfree >= *carved;
+}
+
+/*
+ * A block of another heap's; returns as hak_remote_free. If its thread has ended
+ * there is no use to call for it before the slab is free.
+ */
+static uint32_t send(struct hak_tiny *owner, const void *p)
+{
+    uint32_t number = hak_range_number(p);
+    struct hak_slab *slab = hak_range_slab(number);
+    uint64_t before =
+        atomic_fetch_add_explicit(&slab->remote, 1, memory_order_acq_rel);
+
+    if (before == 0) {
+        hak_slab_tell(&owner->sealed_inbox, number);
+    }
+    return is_done(slab, before + 1) ? owner->id : 0;
+}
+
+uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
+{
+    struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
+
+    hak_tiny_refuse(p);
+    if (owner != self) {
+        if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) { /* of several classes */
+            return hak_remote_free(self, p, tag);
+        }
+        hak_link_mark(p);
+        return send(owner, p);
+    }
+    hak_tiny_busy(self, true);
+    hak_link_mark(p);
+    hak_tiny_seal_put(self, p);
+    hak_tiny_seal_count(self, COUNT_STEP);
+    hak_tiny_busy(self, false);
+    return 0;
+}
+
+void hak_tiny_seal_collect(struct hak_tiny *tiny)
+{
+    uint32_t number;
+
+    /* seq_cst: as in hak_tiny_collect. */
+    if (HAK_LIKELY(atomic_load_explicit(&tiny->sealed_inbox,
+                                        memory_order_seq_cst) == HAK_NO_SLAB)) {
+        return;
+    }
+    number = atomic_exchange_explicit(&tiny->sealed_inbox, HAK_NO_SLAB,
+                                      memory_order_acquire);
+    while (number != HAK_NO_SLAB) {
+        struct hak_slab *slab = hak_range_slab(number);
+        uint32_t next = slab->inbox_next;
+        /* From here on the slab may be put into the inbox again. */
+        uint32_t n = (uint32_t)atomic_exchange_explicit(&slab->remote, 0,
+                                                        memory_order_acq_rel);
+
+        HAK_POINT("seal");
+        tiny->remote_frees += n;
+        tiny->remote_bytes += (uint64_t)n * slab->block;
+        tiny->shelves[slab->class].taken -= n;
+        hak_keep_taken(&tiny->allow, -(int64_t)n * slab->block);
+        count(tiny, number, n);
+        number = next;
+    }
+}

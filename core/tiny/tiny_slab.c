@@ -1,0 +1,364 @@
+/*
+ * tiny_slab.c - the Tiny lane's slabs, and questions about an address in one.
+ */
+#include "tiny/tiny_slab.h"
+
+#include <string.h>
+
+#include "base/msg.h"
+#include "range/slabs.h"
+#include "range/slots.h"
+#include "settings/options.h"
+
+static void trace_slab(unsigned class)
+{
+    if (HAK_UNLIKELY(hak_option(HAK_OPT_trace) != 0)) {
+        hak_msg_raw("[SP_INTERNAL_ALLOC] class_idx=%u block=%u",
+                    hak_tiny_band(class), (unsigned)hak_tiny_size[class]);
+    }
+}
+
+/*
+ * Whether a new slab of the class will be filled, as far as the heap tells: it has
+ * filled one, or most of what it has. The first slabs of a thread often hold a few
+ * blocks; thousands of threads would make each superslab a huge page for them.
+ */
+static bool tiny_will_fill(const struct hak_tiny *tiny, unsigned class,
+                           unsigned kind)
+{
+    return kind != HAK_TAG_PACKED &&
+           (tiny->shelves[class].filled > 0 ||
+            (tiny->nslabs > 1 &&
+             hak_in_use(&tiny->allow) >= tiny->allow.slabs / 2));
+}
+
+uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
+                            unsigned kind)
+{
+    struct hak_slab *slab;
+    uint32_t number;
+
+    hak_tiny_seal_collect(tiny); /* which may bring one */
+    number = hak_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
+                                  tiny_will_fill(tiny, class, kind));
+    if (number == HAK_NO_SLAB) {
+        return HAK_NO_SLAB;
+    }
+    slab = hak_range_slab(number);
+    atomic_store_explicit(&slab->remote, 0, memory_order_relaxed);
+    slab->free = NULL;
+    slab->nfree = 0;
+    slab->ngone = slab->swept = 0;
+    slab->carved = 0;
+    slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
+    slab->block = hak_tiny_size[class];
+    slab->class = (uint8_t)kind;
+    slab->slabs = 1;
+    hak_slab_join(&tiny->all, number);
+    tiny->nslabs++;
+    tiny->most_slabs = (uint32_t)hak_max(tiny->most_slabs, tiny->nslabs);
+    tiny->allow.slabs += kind != HAK_TAG_PACKED ? (int64_t)HAK_SLAB_SIZE : 0;
+    hak_range_set_tag(number,
+                      tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
+                                                          : HAK_TAG_PACKED));
+    trace_slab(class);
+    return number;
+}
+
+void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_shelf *shelf = &tiny->shelves[slab->class];
+
+    if (slab->nfree + slab->ngone > 0) {
+        hak_slab_close(&shelf->open, number);
+    }
+    if (shelf->fresh == number) {
+        shelf->fresh = HAK_NO_SLAB;
+    }
+    hak_slab_leave(&tiny->all, number);
+    tiny->nslabs--;
+    tiny->allow.slabs -= (int64_t)HAK_SLAB_SIZE;
+    hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+}
+
+void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
+{
+    uint32_t number = tiny->shelves[class].open;
+
+    while (number != HAK_NO_SLAB) {
+        struct hak_slab *slab = hak_range_slab(number);
+        uint32_t next = slab->open_next;
+
+        if (slab->nfree + slab->ngone == slab->carved) {
+            tiny->nempty--;
+            hak_tiny_slab_give(tiny, number);
+        }
+        number = next;
+    }
+    number = tiny->shelves[class].fresh;
+    if (number != HAK_NO_SLAB && hak_range_slab(number)->carved == 0) {
+        hak_tiny_slab_give(tiny, number);
+    }
+}
+
+static struct hak_block *new_block(char *start, size_t size, uint32_t i)
+{
+    return (struct hak_block *)(void *)(start + i * size);
+}
+
+/* Links `count` new blocks from `start` on, in random order. */
+HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
+                                           uint32_t count)
+{
+    uint16_t order[HAK_TINY_CARVE_MOST / (2 * HAK_TINY_STEP)];
+    struct hak_block *list = NULL;
+
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t other = hak_hard_below(i + 1);
+
+        order[i] = order[other];
+        order[other] = (uint16_t)i;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct hak_block *block = new_block(start, size, order[i]);
+
+        hak_link_set(block, list);
+        list = block;
+    }
+    return list;
+}
+
+/* Links each of `count` blocks from `start` on to the next; the last of them. */
+HAK_INLINE struct hak_block *link_row(char *start, size_t size, uint32_t count)
+{
+    char *last = start + (count - 1) * size;
+
+    for (char *at = start; at != last; at += size) {
+        hak_link_set((struct hak_block *)(void *)at,
+                     (struct hak_block *)(void *)(at + size));
+    }
+    return (struct hak_block *)(void *)last;
+}
+
+struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count)
+{
+    if (HAK_HARD) {
+        return link_shuffled(start, size, count);
+    }
+    hak_link_set(link_row(start, size, count), NULL);
+    return (struct hak_block *)(void *)start;
+}
+
+/* Below this a list is not worth the look at the map. */
+#define IN_ORDER_LEAST 16
+
+void hak_tiny_slab_map(uint64_t *map, const struct hak_block *list,
+                       uint32_t magic)
+{
+    for (; list != NULL; list = hak_link_get(list)) {
+        uint64_t at = (uintptr_t)list & (HAK_SLAB_SIZE - 1);
+        uint64_t i = at * magic >> 32;
+
+        map[i / 64] |= (uint64_t)1 << (i % 64);
+    }
+}
+
+/*
+ * Links the blocks whose bits are set, to a null link; the first of them. Most
+ * maps are nearly full: whole words go without a look at their bits.
+ */
+static struct hak_block *link_map(const uint64_t *map, size_t words,
+                                  char *start, size_t size)
+{
+    struct hak_block head = {0};
+    struct hak_block *last = &head;
+
+    for (size_t w = 0; w < words; w++, start += 64 * size) {
+        if (map[w] == UINT64_MAX) {
+            hak_link_set(last, (struct hak_block *)(void *)start);
+            last = link_row(start, size, 64);
+            continue;
+        }
+        for (uint64_t bits = map[w]; bits != 0; bits &= bits - 1) {
+            struct hak_block *block =
+                new_block(start, size, (uint32_t)__builtin_ctzll(bits));
+
+            hak_link_set(last, block);
+            last = block;
+        }
+    }
+    hak_link_set(last, NULL);
+    return hak_link_get(&head);
+}
+
+struct hak_block *hak_tiny_slab_empty(uint32_t number)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_block *list = slab->free;
+    size_t words = (slab->carved + 63) / 64;
+    uint64_t map[HAK_TINY_MAP_WORDS];
+
+    if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
+        memset(map, 0, words * sizeof(map[0]));
+        hak_tiny_slab_map(map, list, hak_tiny_magic[slab->class]);
+        list = link_map(map, words, hak_range_slab_start(number), slab->block);
+    }
+    slab->free = NULL;
+    slab->nfree = slab->swept = 0;
+    return list;
+}
+
+/* The unit of the starter slab at this distance from the range's base. */
+static size_t unit_at(size_t offset)
+{
+    return (offset & (HAK_SLAB_SIZE - 1)) / HAK_STARTER_UNIT;
+}
+
+unsigned hak_tiny_class_of(const void *p, uint32_t tag)
+{
+    const struct hak_tiny *owner;
+
+    if (HAK_TAG_CLASS(tag) != HAK_TAG_PACKED) {
+        return HAK_TAG_CLASS(tag) / HAK_TAG_TINY;
+    }
+    owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    return owner->starter_class[unit_at(hak_range_offset(p))] &
+           ~HAK_STARTER_RUN;
+}
+
+/* Its owner may be carving: only an address never given out can be misjudged. */
+static HAK_RACY_READER bool was_carved(size_t offset, unsigned class)
+{
+    const struct hak_slab *slab =
+        hak_range_slab((uint32_t)(offset >> HAK_SLAB_SHIFT));
+    const volatile uint32_t *carved = &slab->carved;
+
+    return (offset & (HAK_SLAB_SIZE - 1)) / hak_tiny_size[class] < *carved;
+}
+
+bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
+{
+    return class < HAK_TINY_CLASSES && (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED ||
+                                        was_carved(hak_range_offset(p), class));
+}
+
+bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
+{
+    size_t offset = hak_range_offset(p) & (HAK_SLAB_SIZE - 1);
+    const struct hak_tiny *owner;
+    size_t unit;
+
+    if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
+        owner = hak_range_heap(HAK_TAG_HEAP(tag));
+        for (unit = unit_at(offset);
+             (owner->starter_class[unit] & HAK_STARTER_RUN) == 0; unit--) {
+        }
+        offset -= unit * HAK_STARTER_UNIT;
+    }
+    return hak_tiny_is_start(offset, hak_tiny_magic[class]);
+}
+
+/* Blocks of one slab and one class, linked. */
+struct hak_run {
+    struct hak_block *first;
+    struct hak_block *last;
+    uint32_t count;
+};
+
+/* Takes a run of blocks of the starter slab back. */
+static void loose_put(struct hak_tiny *tiny, const struct hak_run *run)
+{
+    unsigned class = hak_tiny_class_of(run->first, tiny->tag | HAK_TAG_PACKED);
+    struct hak_shelf *shelf = &tiny->shelves[class];
+
+    hak_link_set(run->last, hak_tiny_loose(tiny, class));
+    shelf->loose =
+        (uint16_t)(((uintptr_t)run->first & (HAK_SLAB_SIZE - 1)) / 8);
+    shelf->nloose = (uint16_t)(shelf->nloose + run->count);
+    shelf->taken -= run->count;
+    hak_keep_taken(&tiny->allow, -(int64_t)run->count * hak_tiny_size[class]);
+}
+
+/*
+ * Keeps a slab that has no block in use any more, or gives it back: the only
+ * open one of its class is soon needed again, as a rule. A slab for each class
+ * would be too much for a small heap.
+ */
+static void keep_or_give(struct hak_tiny *tiny, uint32_t number)
+{
+    const struct hak_slab *slab = hak_range_slab(number);
+    bool only = hak_slab_is_alone(number);
+
+    if ((only || tiny->shelves[slab->class].fresh == number) &&
+        tiny->nempty < hak_may_keep_empty(&tiny->allow, tiny->nslabs)) {
+        tiny->nempty++;
+    } else {
+        hak_tiny_slab_give(tiny, number);
+    }
+}
+
+/* Takes a run of blocks of slab `number` back. */
+static void put_run(struct hak_tiny *tiny, uint32_t number,
+                    const struct hak_run *run)
+{
+    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_shelf *shelf;
+
+    if (HAK_UNLIKELY(slab->class == HAK_TAG_PACKED)) {
+        loose_put(tiny, run);
+        return;
+    }
+    shelf = &tiny->shelves[slab->class];
+    hak_link_set(run->last, slab->free);
+    slab->free = run->first;
+    shelf->taken -= run->count;
+    hak_keep_taken(&tiny->allow, -(int64_t)run->count * slab->block);
+    if (slab->nfree == 0) {
+        if (slab->ngone > 0) { /* it was the last, and is the first */
+            hak_slab_close(&shelf->open, number);
+        }
+        hak_slab_open(&shelf->open, number);
+    }
+    slab->nfree += run->count;
+    if (slab->nfree + slab->ngone == slab->carved) {
+        keep_or_give(tiny, number);
+    }
+}
+
+static uint32_t slab_of(const struct hak_block *block)
+{
+    return (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
+}
+
+void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block)
+{
+    put_run(tiny, slab_of(block), &(struct hak_run){block, block, 1});
+}
+
+void hak_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list)
+{
+    while (list != NULL) {
+        uint32_t number = slab_of(list);
+        struct hak_run run = {list, list, 1};
+
+        list = hak_link_get(list);
+        while (list != NULL && slab_of(list) == number) {
+            run.last = list;
+            run.count++;
+            list = hak_link_get(list);
+        }
+        put_run(tiny, number, &run);
+    }
+}
+
+void hak_tiny_release(struct hak_tiny *tiny)
+{
+    uint32_t all = tiny->all;
+
+    tiny->all = HAK_NO_SLAB;
+    tiny->nslabs = tiny->nsealed = tiny->nstale = tiny->nempty = 0;
+    if (all != HAK_NO_SLAB) {
+        hak_range_list_give(all, HAK_LANE_TINY);
+    }
+}

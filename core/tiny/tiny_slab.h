@@ -1,0 +1,85 @@
+/*
+ * tiny_slab.h - slabs of the Tiny lane come and go.
+ *
+ * For tiny*.c alone; called by the heap's one user.
+ */
+#ifndef HAK_TINY_SLAB_H
+#define HAK_TINY_SLAB_H
+
+#include "tiny/tiny.h"
+
+/*
+ * Takes a slab from the shared pool, for blocks of `class` or as the starter
+ * slab: `kind` is what the tag says, the class or HAK_TAG_PACKED. HAK_NO_SLAB:
+ * out of memory.
+ */
+uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
+                            unsigned kind);
+
+/* No more bytes than this are carved at a time. */
+#define HAK_TINY_CARVE_MOST (8 * HAK_KIB)
+
+/*
+ * Links `count` new blocks of `size` bytes from `start` on, in order of address
+ * (hardened build: in random order); the first of them.
+ */
+struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count);
+
+/* Gives back a slab of which no block is in use. */
+void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number);
+
+/* Gives back the slabs of a class of which no block is in use. */
+void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class);
+
+/* Takes one block back into its slab, which is not sealed. */
+void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block);
+
+/* The same for a list of blocks of one class, of any slabs. */
+void hak_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list);
+
+/*
+ * Takes all that was given back out of a slab: a list, in order of address
+ * (hardened build: in any). Objects made one after the other then lie side by
+ * side however their predecessors died, which the processor's prefetchers
+ * reward: lists of floats in Python took 1.2 of the time without it.
+ */
+struct hak_block *hak_tiny_slab_empty(uint32_t number);
+
+/* The bits of a slab's blocks, of the smallest class. */
+#define HAK_TINY_MAP_WORDS (HAK_SLAB_SIZE / HAK_TINY_STEP / 64)
+
+/* Sets the bits of the blocks of a list, all of one slab, by their numbers. */
+void hak_tiny_slab_map(uint64_t *map, const struct hak_block *list,
+                       uint32_t magic);
+
+/* ---- pages of slabs in use: tiny_pages.c ---------------------------------- */
+
+/* A pass over the slabs of an idle heap begins, unless one is going on; */
+void hak_tiny_sweep_begin(struct hak_tiny *tiny, uint32_t now);
+/* its next part, if it is time: slabs that seem to be idle are swept. */
+void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now);
+
+/* An open slab with an empty list, of which pages are gone: some come again,
+ * and their blocks are its list. */
+void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number);
+
+/*
+ * tiny_starter.c: gives back the pages of the starter slab, which is not sealed,
+ * that no run with a block in use lies on. The bytes.
+ */
+size_t hak_tiny_starter_sweep(struct hak_tiny *tiny);
+
+/*
+ * Where so many units that were swept lie side by side, their pages usable
+ * again; HAK_STARTER_UNITS: nowhere.
+ */
+uint32_t hak_tiny_starter_hole(struct hak_tiny *tiny, uint32_t units);
+
+/*
+ * tiny.c: the class, whose slabs are all sealed, begins anew; its bin becomes
+ * stale lists. (The heap may be that of another thread, which a fork stopped
+ * between two of its counters: figures may then be off by a block.)
+ */
+void hak_tiny_seal_class(struct hak_tiny *tiny, unsigned class);
+
+#endif /* HAK_TINY_SLAB_H */

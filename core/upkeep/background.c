@@ -1,0 +1,276 @@
+/*
+ * background.c - the thread that gives memory back while the program sleeps.
+ *
+ * Obeys HAKMEM_BACKGROUND_THREAD.
+ */
+#include "upkeep/background.h"
+
+#include <errno.h>
+
+#include "ace/ace.h"
+#include "heap/lend.h"
+#include "base/msg.h"
+#include "settings/options.h"
+#include "os/os.h"
+#include "range/pressure.h"
+#include "heap/thread.h"
+#include "range/purge.h"
+
+/* With less than this waiting no thread is started. */
+#define LEAST HAK_RANGE_FREED_MUCH
+
+/* Looks at threads' heaps after the last time that something waited. */
+#define LOOKS_MORE 3
+
+/* Milliseconds: between two attempts to start it; to the first after a fork. */
+#define RETRY 1000
+#define PAUSE_AFTER_FORK 100
+
+/* How long a fork waits for it to be gone. */
+#define GOODBYE 100
+
+/* The shortest sleep, between two portions of much; and the longest. */
+#define SLEEP_PORTION 1
+#define SLEEP_LEAST 5
+#define SLEEP_MOST 60000
+
+static atomic_bool closed;
+static atomic_uint pauses; /* under way, of forks and others */
+static atomic_flag starting = ATOMIC_FLAG_INIT;
+static _Atomic(uint32_t)
+    not_before;                /* hak_os_tick() of the next attempt, or 0 */
+static _Atomic(uint32_t) stop; /* it is to end: it sleeps on this */
+
+/*
+ * It is about to end and looks for the last time. Who has freed and finds it there
+ * and this not set need not start another: what was freed is seen by that look, or
+ * by one before.
+ */
+static atomic_bool leaving;
+
+static void run(void);
+static struct hak_os_thread thread = {.name = "hakmem", .run = run};
+
+/* ---- in the thread ----------------------------------------------------------- */
+
+/* Milliseconds from now to `due`; SLEEP_MOST: never, or it is far away. */
+static uint32_t time_to(uint32_t due, uint32_t now)
+{
+    if (due == 0) {
+        return SLEEP_MOST;
+    }
+    return hak_tick_reached(now, due)
+               ? 0
+               : (uint32_t)hak_min(due - now, SLEEP_MOST);
+}
+
+static uint32_t range_due(void)
+{
+    return atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+}
+
+static uint32_t ace_due(void)
+{
+    return atomic_load_explicit(&hak_ace_due, memory_order_relaxed);
+}
+
+/*
+ * A heap that has not been used from one look to the next is trimmed, and what
+ * comes of it then waits the whole delay.
+ */
+static uint32_t look_every(void)
+{
+    return (uint32_t)hak_max((size_t)hak_purge_delay() / 4, 10 * SLEEP_LEAST);
+}
+
+/* What the thread knows from one round to the next. */
+struct rounds {
+    uint32_t look_at; /* when it next looks at threads' heaps */
+    uint32_t looks;   /* that are left, unless something waits */
+};
+
+/* Gives back what is due. Milliseconds to the next round; 0: nothing is left. */
+static uint32_t give_back(struct rounds *rounds)
+{
+    uint32_t now = hak_os_tick();
+    uint32_t wait;
+    bool more = hak_purge_portion(now);
+
+    hak_ace_tick(now);
+    if (hak_tick_reached(now, rounds->look_at)) {
+        rounds->look_at = now + look_every();
+        rounds->looks -= rounds->looks > 0;
+        if (hak_thread_trim_idle() && rounds->looks == 0) {
+            rounds->looks = 1;
+        }
+    }
+    if (range_due() != 0 || ace_due() != 0) {
+        rounds->looks = LOOKS_MORE;
+    }
+    if (rounds->looks == 0) {
+        return 0;
+    }
+    wait =
+        (uint32_t)hak_min(time_to(range_due(), now), time_to(ace_due(), now));
+    wait = (uint32_t)hak_min(wait, time_to(rounds->look_at, now));
+    return more ? SLEEP_PORTION : (uint32_t)hak_max(wait, SLEEP_LEAST);
+}
+
+static void run(void)
+{
+    struct rounds rounds = {.looks = LOOKS_MORE};
+    uint32_t wait = look_every();
+
+    hak_lock_self = (struct hak_lock_self){.process = HAK_LOCK_ALONE};
+    hak_self = (struct hak_heap *)&hak_heap_exited;
+    rounds.look_at = hak_os_tick();
+    while (wait != 0 && atomic_load(&stop) == 0) {
+        wait = give_back(&rounds);
+        if (wait == 0) {
+            atomic_store(&leaving, true);
+            rounds.look_at = hak_os_tick();
+            wait = give_back(&rounds);
+            atomic_store(&leaving, wait == 0);
+        }
+        if (wait != 0 && atomic_load(&stop) == 0) {
+            hak_os_wait(&stop, 0, wait);
+        }
+    }
+}
+
+/* ---- its start ---------------------------------------------------------------- */
+
+/* Whether enough waits; what blocks sent to others weigh is not known here. */
+static bool is_worth_it(void)
+{
+    return ace_due() != 0 || atomic_load(&hak_range_sent) >= LEAST ||
+           hak_range_due_bytes() >= LEAST;
+}
+
+static void start(void)
+{
+    void *const locals[] = {&hak_lock_self, (char *)&hak_lock_self + 1,
+                            &hak_self};
+
+    hak_lock_not_alone();
+    atomic_store(&stop, 0);
+    atomic_store(&leaving, false);
+    if (!hak_os_thread_start(&thread, locals,
+                             sizeof(locals) / sizeof(locals[0]))) {
+        atomic_store(&not_before, hak_some_time(hak_os_tick() + RETRY));
+    }
+}
+
+/* Whether it is there and will see what was freed up to now. */
+static bool is_at_work(void)
+{
+    return atomic_load(&thread.id) != 0 && !atomic_load(&leaving) &&
+           atomic_load(&stop) == 0;
+}
+
+/* Whether it may be started now. */
+static bool may_start(void)
+{
+    uint32_t at = atomic_load(&not_before);
+
+    return atomic_load(&pauses) == 0 && atomic_load(&thread.id) == 0 &&
+           (at == 0 || hak_tick_reached(hak_os_tick(), at));
+}
+
+void hak_background_start(void)
+{
+    size_t freed;
+
+    if (atomic_load(&thread.id) != 0) {
+        freed = atomic_exchange(&hak_range_freed, 0);
+        if (!is_at_work()) {
+            atomic_fetch_add(&hak_range_freed, freed);
+        }
+        return;
+    }
+    if (atomic_load(&closed) || hak_option(HAK_OPT_background_thread) == 0) {
+        atomic_store(&hak_range_freed, 0);
+        return;
+    }
+    if (!may_start() || atomic_flag_test_and_set(&starting)) {
+        return;
+    }
+    if (may_start()) {
+        bool worth_it = is_worth_it();
+
+        atomic_store(&hak_range_freed, 0);
+        atomic_store(&hak_range_sent, 0);
+        if (worth_it) {
+            start();
+        }
+    }
+    atomic_flag_clear(&starting);
+}
+
+void hak_background_close(void)
+{
+    atomic_store(&closed, true);
+    hak_lend_close();
+}
+
+int32_t hak_background_thread(void)
+{
+    return (int32_t)atomic_load(&thread.id);
+}
+
+/* ---- its end, forks ------------------------------------------------------------ */
+
+/*
+ * It ends; what waited counts again, so that it is started when it may be. It
+ * may itself wait for a lock that the calling thread has, in a signal's handler.
+ */
+static void end(void)
+{
+    if (atomic_load(&thread.id) != 0) {
+        atomic_store(&stop, 1);
+        hak_os_wake(&stop);
+        if (hak_lock_self.held == 0) {
+            hak_os_thread_wait(&thread, GOODBYE);
+        }
+        atomic_store(&hak_range_freed, LEAST);
+    }
+}
+
+void hak_background_pause(void)
+{
+    atomic_fetch_add(&pauses, 1);
+    end();
+}
+
+void hak_background_resume(void)
+{
+    atomic_store(&not_before, hak_some_time(hak_os_tick() + PAUSE_AFTER_FORK));
+    atomic_fetch_sub(&pauses, 1);
+}
+
+static void fork_child(void)
+{
+    atomic_store(&thread.id, 0);
+    atomic_store(&pauses, 0);
+    atomic_store(&not_before, 0);
+    atomic_flag_clear(&starting);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+    if (pthread_atfork(hak_background_pause, hak_background_resume,
+                       fork_child) == 0) {
+        hak_range_on_much = hak_background_start;
+    } else {
+        hak_background_close();
+        hak_warn("pthread_atfork failed: memory does not go back while the "
+                 "program sleeps");
+    }
+}
+
+/* Others' destructors run after it; it would only cost them time. */
+__attribute__((destructor)) static void at_exit(void)
+{
+    atomic_store(&closed, true);
+    end();
+}

@@ -1,0 +1,72 @@
+/*
+ * look.c - what slow paths see to besides their own business.
+ */
+#include "upkeep/look.h"
+
+#include "ace/ace.h"
+#include "os/os.h"
+#include "range/purge.h"
+#include "upkeep/background.h"
+#include "upkeep/relief.h"
+
+static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
+{
+    uint32_t now = hak_os_tick();
+
+    if (heap != NULL) {
+        hak_tiny_heed(&heap->tiny);
+    }
+    if (heap != NULL && heap->pool != NULL) {
+        hak_pool_heed(heap->pool);
+        hak_ace_cache_tick(heap->runs, now);
+    }
+    hak_relief_round(heap, now, 0);
+    hak_ace_tick(now);
+    hak_range_tick(now);
+}
+
+/* Whether memory waits to go back in any lane. */
+static bool is_waiting(void)
+{
+    return hak_range_waiting() ||
+           atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0 ||
+           hak_relief_wanted(0);
+}
+
+void hak_heap_tick(struct hak_heap *heap)
+{
+    if (HAK_UNLIKELY(is_waiting())) {
+        tick_slow(heap);
+    }
+}
+
+void hak_heap_look_around(struct hak_heap *heap)
+{
+    if (is_waiting() || heap->tiny.nslabs > HAK_TINY_LARGE) {
+        tick_slow(heap);
+    }
+}
+
+void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
+{
+    hak_heap_look_bin(heap, bin);
+    if (heap->tiny.looks == 0) { /* if not, it is busy and has just looked */
+        hak_heap_look_around(heap);
+    }
+    hak_background_mind();
+}
+
+void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
+{
+    hak_pool_look(heap->pool, class);
+    if (HAK_UNLIKELY(heap->tiny.allow.over)) {
+        hak_heap_shed(heap);
+    }
+    if (heap->tiny.direct) {
+        hak_heap_heed_sparse(heap);
+    }
+    if (heap->pool->looks == 0) {
+        hak_heap_look_around(heap);
+    }
+    hak_background_mind();
+}

@@ -1,0 +1,32 @@
+/*
+ * look.h - what slow paths see to besides their own business.
+ *
+ * Free memory waits for a while before it goes back, in bins, caches and lanes.
+ * Nobody is there to watch it, so whoever comes into a slow path has a look.
+ *
+ *     a tick            idle memory that is due goes back; nothing waits: a load
+ *     a look around     the same, and a large heap's bins in any case
+ *     a look at a bin   after so many pushes: one that holds too much is relieved
+ */
+#ifndef HAK_LOOK_H
+#define HAK_LOOK_H
+
+#include "heap/heap.h"
+
+/*
+ * Gives back what has been idle for long, the cache of `heap` (NULL: none)
+ * included; called on slow paths.
+ */
+void hak_heap_tick(struct hak_heap *heap);
+
+/* The same, and what bins have kept for long while other lanes were at work. */
+void hak_heap_look_around(struct hak_heap *heap);
+
+/* Runs from the cache between two such looks. */
+#define HAK_LOOK_EVERY 32
+
+/* The looks at a bin that a push has asked for, and what is due besides. */
+HAK_NOINLINE void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin);
+HAK_NOINLINE void hak_heap_look_pool(struct hak_heap *heap, unsigned class);
+
+#endif /* HAK_LOOK_H */
