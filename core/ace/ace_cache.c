@@ -7,6 +7,7 @@
 #include "ace/ace_bits.h"
 #include "base/msg.h"
 #include "range/pressure.h"
+#include "range/purge.h"
 
 _Static_assert(HAK_PRESSURE_RUNS == HAK_ACE_CACHE_BYTES / HAK_PAGE,
                "what a cache may hold when memory is not short");

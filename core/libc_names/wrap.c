@@ -201,6 +201,7 @@ void *reallocarray(void *p, size_t count, size_t size)
     return realloc(p, bytes);
 }
 
+#ifdef __GLIBC__
 /*
  * glibc's malloc by its own names, for programs that wrap it by these: of them
  * the two that are given a block. It may be ours.
@@ -214,6 +215,7 @@ void *__libc_realloc(void *p, size_t size)
 {
     return realloc(p, size);
 }
+#endif
 
 /* ---- with the size ------------------------------------------------------ */
 

@@ -5,6 +5,7 @@
 
 #include "ace/ace.h"
 #include "os/os.h"
+#include "range/purge.h"
 #include "upkeep/background.h"
 #include "upkeep/relief.h"
 

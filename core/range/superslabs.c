@@ -1,9 +1,12 @@
 /*
- * wholes.c - superslabs taken whole, one or many side by side.
+ * superslabs.c - superslabs taken whole, one or many side by side.
  */
 #include <string.h>
 
+#include "range/purge.h"
+#include "range/rooms.h"
 #include "range/supers.h"
+#include "range/superslabs.h"
 
 /* Marks superslabs as taken; what is warm among them. */
 static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,

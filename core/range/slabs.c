@@ -1,11 +1,14 @@
 /*
- * supers.c - who has which slab and superslab, and the page-fault ladder.
+ * slabs.c - who has which slab and superslab, and the page-fault ladder.
  */
 #include "range/supers.h"
 
 #include "os/os.h"
 #include "range/pages.h"
 #include "range/pressure.h"
+#include "range/purge.h"
+#include "range/superslabs.h"
+#include "range/slabs.h"
 
 struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
