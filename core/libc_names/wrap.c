@@ -11,6 +11,7 @@
 #include "api/stats.h"
 #include "base/msg.h"
 #include "front/behind.h"
+#include "heap/account.h"
 #include "libc_names/wrap.h"
 
 HAK_STATS_AT_END;
@@ -64,7 +65,7 @@ static void free_foreign(void *p)
     if (!hak_system_may_know(p) || !hak_system_free(p, &owner, &size)) {
         hak_libc_free(p);
     } else if (owner != NULL) {
-        atomic_fetch_sub(&owner->other_bytes, size);
+        hak_account_discharge_other(owner, size);
     }
     errno = saved;
 }
@@ -98,7 +99,7 @@ static void *realloc_foreign(void *p, size_t size)
     }
     moved = hak_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        atomic_fetch_add(&owner->other_bytes, size - old);
+        hak_account_resize_other(owner, old, size);
     }
     return moved;
 }
