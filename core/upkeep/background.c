@@ -29,7 +29,8 @@
 /* How long a fork waits for it to be gone. */
 #define GOODBYE 100
 
-/* The shortest and the longest sleep. */
+/* The shortest sleep, between two portions of much; and the longest. */
+#define SLEEP_PORTION 1
 #define SLEEP_LEAST 5
 #define SLEEP_MOST 60000
 
@@ -93,8 +94,8 @@ static uint32_t give_back(struct rounds *rounds)
 {
     uint32_t now = hak_os_tick();
     uint32_t wait;
+    bool more = hak_purge_portion(now);
 
-    hak_range_tick(now);
     hak_ace_tick(now);
     if (hak_tick_reached(now, rounds->look_at)) {
         rounds->look_at = now + look_every();
@@ -112,7 +113,7 @@ static uint32_t give_back(struct rounds *rounds)
     wait =
         (uint32_t)hak_min(time_to(range_due(), now), time_to(ace_due(), now));
     wait = (uint32_t)hak_min(wait, time_to(rounds->look_at, now));
-    return (uint32_t)hak_max(wait, SLEEP_LEAST);
+    return more ? SLEEP_PORTION : (uint32_t)hak_max(wait, SLEEP_LEAST);
 }
 
 static void run(void)
@@ -142,7 +143,7 @@ static void run(void)
 /* Whether enough waits; what blocks sent to others weigh is not known here. */
 static bool is_worth_it(void)
 {
-    return ace_due() != 0 || atomic_load(&hak_range_sent) >= LEAST ||
+    return ace_due() != 0 || atomic_load(&hak_range_freed.sent) >= LEAST ||
            hak_range_due_bytes() >= LEAST;
 }
 
@@ -176,19 +177,27 @@ static bool may_start(void)
            (at == 0 || hak_tick_reached(hak_os_tick(), at));
 }
 
+/* Counts from here on; what was counted up to now. */
+static size_t count_anew(void)
+{
+    return atomic_exchange(&hak_range_freed.slabs, 0) +
+           atomic_exchange(&hak_range_freed.runs, 0) +
+           atomic_exchange(&hak_range_freed.sent, 0) +
+           atomic_exchange(&hak_range_freed.again, 0);
+}
+
 void hak_background_start(void)
 {
-    size_t freed;
-
     if (atomic_load(&thread.id) != 0) {
-        freed = atomic_exchange(&hak_range_freed, 0);
+        size_t freed = count_anew();
+
         if (!is_at_work()) {
-            atomic_fetch_add(&hak_range_freed, freed);
+            atomic_fetch_add(&hak_range_freed.again, freed);
         }
         return;
     }
     if (atomic_load(&closed) || hak_option(HAK_OPT_background_thread) == 0) {
-        atomic_store(&hak_range_freed, 0);
+        count_anew();
         return;
     }
     if (!may_start() || atomic_flag_test_and_set(&starting)) {
@@ -197,8 +206,7 @@ void hak_background_start(void)
     if (may_start()) {
         bool worth_it = is_worth_it();
 
-        atomic_store(&hak_range_freed, 0);
-        atomic_store(&hak_range_sent, 0);
+        count_anew();
         if (worth_it) {
             start();
         }
@@ -231,7 +239,7 @@ static void end(void)
         if (hak_lock_self.held == 0) {
             hak_os_thread_wait(&thread, GOODBYE);
         }
-        atomic_store(&hak_range_freed, LEAST);
+        atomic_store(&hak_range_freed.again, LEAST);
     }
 }
 
