@@ -165,6 +165,9 @@ size_t hak_super_resident(uint32_t i)
     const struct hak_super *super = &hak_supers.at[i];
     size_t bytes = 0;
 
+    if (super->warm == HAK_ALL_SLABS && !super->described) {
+        return HAK_SUPER_SIZE;
+    }
     if (!super->described) {
         return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
     }
