@@ -44,6 +44,7 @@ struct hak_heap {
     uint32_t parked_prev; /* the same; 0: first */
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
+    uint32_t ticked;  /* the same: when it last saw to what is due */
     /* its hak_heap_use after it was last trimmed for want of memory: whoever
      * uses it, its owner, who has it parked, who borrows it */
     _Atomic(uint64_t) relieved;

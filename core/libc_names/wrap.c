@@ -128,7 +128,7 @@ static void *realloc_own(void *p, size_t size)
 }
 
 /* Between the hot and the slow way: larger blocks that are at hand. */
-static HAK_NOINLINE void *malloc_larger(size_t size)
+static HAK_HOT HAK_NOINLINE void *malloc_larger(size_t size)
 {
     void *p = hak_hot_run(size);
 
@@ -136,7 +136,7 @@ static HAK_NOINLINE void *malloc_larger(size_t size)
                                  : hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
 }
 
-static HAK_NOINLINE void free_larger(void *p)
+static HAK_HOT HAK_NOINLINE void free_larger(void *p)
 {
     if (HAK_UNLIKELY(!hak_hot_run_free(p))) {
         hak_wrap_free(p);

@@ -20,12 +20,24 @@ HAK_INLINE bool hak_range_waiting(void)
 
 /*
  * Bytes that came back, in all lanes and ever, less what hak_background_start
- * has looked at; and those of them that were sent to other threads' heaps. Rough:
- * read without a lock, and what is taken again is not subtracted.
+ * has looked at: slabs and superslabs, counted under the range's lock; ACE's runs,
+ * under its lock; blocks sent to other threads' heaps; and what is to be looked
+ * at once more. Rough: read, and set to 0, without the locks, and what is taken
+ * again is not subtracted.
  */
-extern HAK_HIDDEN _Atomic(size_t) hak_range_freed;
-extern HAK_HIDDEN _Atomic(size_t) hak_range_sent;
+struct hak_range_freed {
+    _Atomic(size_t) slabs, runs, sent, again;
+};
+extern HAK_HIDDEN struct hak_range_freed hak_range_freed;
 #define HAK_RANGE_FREED_MUCH (4 * HAK_MIB)
+
+HAK_INLINE size_t hak_range_freed_bytes(void)
+{
+    return atomic_load_explicit(&hak_range_freed.slabs, memory_order_relaxed) +
+           atomic_load_explicit(&hak_range_freed.runs, memory_order_relaxed) +
+           atomic_load_explicit(&hak_range_freed.sent, memory_order_relaxed) +
+           atomic_load_explicit(&hak_range_freed.again, memory_order_relaxed);
+}
 
 /*
  * What is to be done when they are much, for lanes that free where nobody above
@@ -35,8 +47,7 @@ extern HAK_HIDDEN void (*hak_range_on_much)(void);
 
 HAK_INLINE bool hak_range_freed_much(void)
 {
-    return atomic_load_explicit(&hak_range_freed, memory_order_relaxed) >=
-           HAK_RANGE_FREED_MUCH;
+    return hak_range_freed_bytes() >= HAK_RANGE_FREED_MUCH;
 }
 
 HAK_INLINE void hak_range_mind_freed(void)
@@ -46,27 +57,19 @@ HAK_INLINE void hak_range_mind_freed(void)
     }
 }
 
-HAK_INLINE void hak_range_count_freed(size_t bytes)
+/* Of `slabs` or `runs`, under the lock: nobody else adds, so it need not be one
+ * instruction. A 0 that is set meanwhile may be lost, and is set again. */
+HAK_INLINE void hak_range_count_freed(_Atomic(size_t) *counter, size_t bytes)
 {
-    atomic_fetch_add_explicit(&hak_range_freed, bytes, memory_order_relaxed);
+    size_t before = atomic_load_explicit(counter, memory_order_relaxed);
+
+    atomic_store_explicit(counter, before + bytes, memory_order_relaxed);
 }
 
 HAK_INLINE void hak_range_count_sent(size_t bytes)
 {
-    atomic_fetch_add_explicit(&hak_range_sent, bytes, memory_order_relaxed);
-    hak_range_count_freed(bytes);
-}
-
-/* A time that is not 0, which says "never". */
-HAK_INLINE uint32_t hak_some_time(uint32_t at)
-{
-    return at != 0 ? at : 1;
-}
-
-/* Whether `now` is at or after the time `due`. */
-HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
-{
-    return (int32_t)(now - due) >= 0;
+    atomic_fetch_add_explicit(&hak_range_freed.sent, bytes,
+                              memory_order_relaxed);
 }
 
 /*

@@ -394,7 +394,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     }
     hak_supers.figures.slabs_used -= count;
     hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
-    hak_range_count_freed(count * HAK_SLAB_SIZE);
+    hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SLAB_SIZE);
 }
 
 void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
