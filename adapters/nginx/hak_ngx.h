@@ -55,16 +55,16 @@ void hak_ngx_tick(void);
 uint64_t hak_ngx_asked(void);
 
 /* What hak_stats does not tell; in each thread's heap, see hak_heap_extra. */
-typedef struct hak_ngx_figures {
+typedef struct hak_ngx_stats {
     uint64_t asked; /* bytes */
     /* Calls that went to libc: */
     uint64_t fallback_large;  /* over 1024 B, lanes tiny */
     uint64_t fallback_memory; /* the core had no memory */
     /* Blocks of libc's that were freed or resized by us. */
     uint64_t foreign_frees;
-} hak_ngx_figures;
+} hak_ngx_stats;
 
-void hak_ngx_get_figures(hak_ngx_figures *figures);
+void hak_ngx_get_stats(hak_ngx_stats *figures);
 
 /* ---- hak_ngx_patch.c ------------------------------------------------------ */
 

@@ -32,19 +32,19 @@ ngx_hakmem_gather(ngx_atomic_uint_t *figures)
 {
     size_t                      rss, shared;
     hak_stats_t                 stats;
-    hak_ngx_figures             own;
+    hak_ngx_stats             own;
     hak_stats_t                *s = &stats;
-    hak_ngx_figures            *n = &own;
+    hak_ngx_stats            *n = &own;
     const ngx_hakmem_worker_t  *w = &ngx_hakmem_worker;
 
     ngx_memzero(s, sizeof(hak_stats_t));
-    ngx_memzero(n, sizeof(hak_ngx_figures));
+    ngx_memzero(n, sizeof(hak_ngx_stats));
 
     s->size = sizeof(hak_stats_t);
 
     (void) ngx_hakmem_stats(s);
 
-    hak_ngx_get_figures(n);
+    hak_ngx_get_stats(n);
 
     if (ngx_hakmem_resident(&rss, &shared) != NGX_OK) {
         rss = 0;

@@ -20,11 +20,11 @@ TestSuite(ngx_alloc, .timeout = 60);
 #define ACE 100000
 #define HUGE 3000000
 
-static hak_ngx_figures figures(void)
+static hak_ngx_stats figures(void)
 {
-    hak_ngx_figures figures;
+    hak_ngx_stats figures;
 
-    hak_ngx_get_figures(&figures);
+    hak_ngx_get_stats(&figures);
     return figures;
 }
 
@@ -222,7 +222,7 @@ Test(ngx_alloc, bytes_asked_for)
 
 Test(ngx_alloc, calls_that_libc_serves)
 {
-    hak_ngx_figures before, after;
+    hak_ngx_stats before, after;
 
     cr_assert(hak_ngx_start());
     hak_ngx_set_lanes(HAK_NGX_TINY);
@@ -430,6 +430,12 @@ Test(ngx_alloc, operator_new)
     cr_assert_eq((uintptr_t)p % 128, 0);
     cr_assert(end(p));
     cr_assert(end(hak_ngx_Znwm(10)));
-    cr_assert(end(hak_ngx_Znam(HUGE)));
+    cr_assert(end(hak_ngx_Znwm(HUGE)));
     cr_assert(end(hak_ngx_ZnwmRKSt9nothrow_t(10, NULL)));
+    cr_assert(end(hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(10, 64, NULL)));
+    /* No memory, or no power of two: NULL, with a C++ library or without. */
+    cr_assert_null(hak_ngx_ZnwmRKSt9nothrow_t(SIZE_MAX / 2 + 1, NULL));
+    cr_assert_null(hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(SIZE_MAX, 64,
+                                                             NULL));
+    cr_assert_null(hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(10, 24, NULL));
 }
