@@ -14,6 +14,7 @@
 #include "base/msg.h"
 #include "front/behind.h"
 #include "os/os.h"
+#include "range/purge.h"
 #include "upkeep/relief.h"
 
 HAK_STATS_AT_END;

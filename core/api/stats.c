@@ -13,6 +13,8 @@
 #include "huge/huge.h"
 #include "range/pressure.h"
 #include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slots.h"
 
 /* ---- the lanes ---------------------------------------------------------- */
 

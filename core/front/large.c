@@ -11,6 +11,8 @@
 #include "os/os.h"
 #include "upkeep/relief.h"
 #include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slots.h"
 #include "upkeep/look.h"
 
 /* Fresh pages that are about to be written are populated from here on. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "os/os.h"
+#include "range/slots.h"
 
 /*
  * A heap is swept when so many bytes more are free than when it was last: in a

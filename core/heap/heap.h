@@ -44,13 +44,17 @@ struct hak_heap {
     uint32_t parked_prev; /* the same; 0: first */
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
+    uint32_t ticked;  /* the same: when it last saw to what is due */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
     /* the user of a heap made by hand */
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
-    size_t gate;  /* `live` may rise to this: the limit less other_bytes */
+    size_t gate;  /* `live` may rise to this before it is looked at */
     size_t limit; /* SIZE_MAX: none */
+    size_t peak;  /* the most that was live, to within a step: heap_limit.c */
     uint64_t limit_refused;
+    uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
+    uint64_t fallback;          /* blocks of the system's given out */
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
     bool seal_at_fork; /* made by hand: it is sealed in a forked child */

@@ -6,6 +6,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 
 /*
  * Looks at a heap that is not used but whose owner was never found asleep, or

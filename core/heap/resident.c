@@ -5,8 +5,8 @@
  * Huge by their owner, none by the heap's own lists, on which its user works.
  * What comes or goes meanwhile is counted or not.
  */
+#include "heap/heap.h"
 #include "huge/huge.h"
-#include "heap/resident.h"
 #include "os/os.h"
 
 #define ASK_MOST (128 * HAK_PAGE) /* see hak_os_resident */

@@ -10,6 +10,9 @@
 #include "base/msg.h"
 #include "settings/options.h"
 #include "os/os.h"
+#include "range/purge.h"
+#include "range/slabs.h"
+#include "range/slots.h"
 
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
 #define NO_HEAP_TAG 0xffffff00u

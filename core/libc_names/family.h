@@ -52,10 +52,10 @@
 HAK_NOINLINE void *hak_family_alloc(size_t alignment, size_t size, bool zero);
 
 /* What is left of malloc when there is nothing to take. */
-HAK_NOINLINE void *hak_family_malloc_slow(size_t size);
+HAK_HOT HAK_NOINLINE void *hak_family_malloc_slow(size_t size);
 
 /* What is left of free, of a block in the range and of any other. */
-HAK_NOINLINE void hak_family_free_slow(void *p);
+HAK_HOT HAK_NOINLINE void hak_family_free_slow(void *p);
 HAK_NOINLINE void hak_family_free_foreign(void *p);
 
 /* ---- the hot ways ---------------------------------------------------------- */

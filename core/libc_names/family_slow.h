@@ -21,17 +21,29 @@ static void *family_no_memory(void)
 
 /* ---- malloc ---------------------------------------------------------------- */
 
-/* The lanes have refused, or were not asked: the fallback, unless at a limit. */
-HAK_INLINE void *family_fall_back(size_t alignment, size_t size, bool zero,
-                                  enum hak_reason reason)
+/* A size that is not the lanes'. */
+HAK_INLINE void *family_unserved(size_t alignment, size_t size, bool zero)
 {
+    if (size > PTRDIFF_MAX) {
+        return family_no_memory();
+    }
+    return hak_policy_fallback(alignment, size, zero, HAK_REASON_LARGE);
+}
+
+/* That, or the lanes have refused: the fallback, unless at a limit. */
+static HAK_NOINLINE void *family_fall_back(size_t alignment, size_t size,
+                                           bool zero, enum hak_reason reason)
+{
+    if (!hak_policy_serves(alignment, size)) {
+        return family_unserved(alignment, size, zero);
+    }
     if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
         return family_no_memory();
     }
     return hak_policy_fallback(alignment, size, zero, reason);
 }
 
-HAK_INLINE void *family_alloc(size_t alignment, size_t size, bool zero)
+void *hak_family_alloc(size_t alignment, size_t size, bool zero)
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
     void *p = NULL;
@@ -39,10 +51,7 @@ HAK_INLINE void *family_alloc(size_t alignment, size_t size, bool zero)
     if (size > PTRDIFF_MAX) {
         return family_no_memory();
     }
-    if (!hak_policy_serves(alignment, size)) {
-        return hak_policy_fallback(alignment, size, zero, HAK_REASON_LARGE);
-    }
-    if (hak_policy_enter(size, &reason)) {
+    if (hak_policy_serves(alignment, size) && hak_policy_enter(size, &reason)) {
         p = hak_lane_alloc(alignment, size, zero, &reason);
         hak_policy_leave();
     }
@@ -53,18 +62,16 @@ HAK_INLINE void *family_alloc(size_t alignment, size_t size, bool zero)
     return p;
 }
 
-void *hak_family_alloc(size_t alignment, size_t size, bool zero)
-{
-    return family_alloc(alignment, size, zero);
-}
-
 void *hak_family_malloc_slow(size_t size)
 {
-    void *p =
-        hak_policy_serves(HAK_LANE_ALIGN, size) ? hak_hot_run(size) : NULL;
+    void *p;
 
-    if (p == NULL) {
-        return family_alloc(HAK_LANE_ALIGN, size, false);
+    if (!hak_policy_serves(HAK_LANE_ALIGN, size)) {
+        return family_unserved(HAK_LANE_ALIGN, size, false);
+    }
+    p = hak_hot_run(size);
+    if (HAK_UNLIKELY(p == NULL)) {
+        return hak_family_alloc(HAK_LANE_ALIGN, size, false);
     }
     hak_policy_served(size);
     return p;
@@ -79,16 +86,20 @@ void hak_family_free_foreign(void *p)
     }
 }
 
-void hak_family_free_slow(void *p)
+static HAK_NOINLINE void family_free_rest(void *p)
 {
-    if (hak_hot_run_free(p)) {
-        return;
-    }
     if (HAK_UNLIKELY(!hak_range_owns(p))) {
         hak_family_free_foreign(p); /* a mapping of somebody else's amid ours */
     } else if (hak_policy_enter_free(p)) {
         hak_lane_free(p, "free");
         hak_policy_leave();
+    }
+}
+
+void hak_family_free_slow(void *p)
+{
+    if (HAK_UNLIKELY(!hak_hot_run_free(p))) {
+        family_free_rest(p);
     }
 }
 
@@ -119,13 +130,8 @@ static void *family_resize(void *p, size_t size)
     if (size > PTRDIFF_MAX) {
         return family_no_memory();
     }
-    if (!hak_policy_serves(HAK_LANE_ALIGN, size)) {
-        return family_move(p,
-                           hak_policy_fallback(HAK_LANE_ALIGN, size, false,
-                                               HAK_REASON_LARGE),
-                           size);
-    }
-    if (hak_policy_enter(size, &reason)) {
+    if (hak_policy_serves(HAK_LANE_ALIGN, size) &&
+        hak_policy_enter(size, &reason)) {
         moved = hak_lane_realloc(p, size, &reason, "realloc");
         hak_policy_leave();
     }

@@ -93,6 +93,7 @@ void *reallocarray(void *p, size_t count, size_t size)
     return hak_family_bytes(count, size, &bytes) ? realloc(p, bytes) : NULL;
 }
 
+#ifdef __GLIBC__
 /*
  * glibc's malloc by its own names, for programs that wrap it by these: of them
  * the two that are given a block. It may be ours.
@@ -106,6 +107,7 @@ void *__libc_realloc(void *p, size_t size)
 {
     return realloc(p, size);
 }
+#endif
 
 void *aligned_alloc(size_t alignment, size_t size)
 {

@@ -107,16 +107,18 @@ void *hak_policy_realloc_foreign(void *p, size_t size);
 /* ---- names ----------------------------------------------------------------- */
 
 /* Names of the C library's that its headers may not have. */
-#if !__GLIBC_PREREQ(2, 33)
+#ifdef __GLIBC__
+#if !HAK_GLIBC(2, 33)
 struct mallinfo2 {
     size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks,
         fordblks, keepcost;
 };
 #endif
 HAK_API struct mallinfo2 mallinfo2(void);
-HAK_API void cfree(void *p);
 HAK_API void __libc_free(void *p);
 HAK_API void *__libc_realloc(void *p, size_t size);
+#endif
+HAK_API void cfree(void *p);
 HAK_API void free_sized(void *p, size_t size);
 HAK_API void free_aligned_sized(void *p, size_t alignment, size_t size);
 

@@ -4,7 +4,6 @@
 #include "os/lock.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -207,8 +206,8 @@ static void sleep_on(hak_lock *lock, uint64_t word)
     struct timespec limit = {.tv_sec = 1};
 
     wait_begins();
-    syscall(SYS_futex, futex_of(lock), FUTEX_WAIT_PRIVATE, (uint32_t)word,
-            &limit, NULL, 0);
+    syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE,
+            (uint32_t)word, &limit, NULL, 0);
     wait_ends();
 }
 
@@ -222,7 +221,8 @@ void hak_lock_wake(hak_lock *lock)
     int saved = errno;
 
     wait_begins();
-    syscall(SYS_futex, futex_of(lock), FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAKE | HAK_FUTEX_PRIVATE, 1,
+            NULL, NULL, 0);
     wait_ends();
     errno = saved;
 }

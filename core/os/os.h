@@ -191,6 +191,9 @@ uint64_t hak_os_blocked_signals(void);
 bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
                          bool (*calm)(void *arg), void *arg);
 
+/* The kernel's words for SYS_futex: musl-gcc does not see its headers. */
+enum { HAK_FUTEX_WAIT = 0, HAK_FUTEX_WAKE = 1, HAK_FUTEX_PRIVATE = 128 };
+
 #ifdef HAK_TESTING
 /*
  * Tests only: the n-th call from now (1 is the next) that can be refused is

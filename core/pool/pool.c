@@ -12,6 +12,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/pressure.h"
+#include "range/slabs.h"
 
 /*
  * The page-fault ladder. A span is left to page faults while the process is

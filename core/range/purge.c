@@ -13,6 +13,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/pressure.h"
+#include "range/purge.h"
 #include "range/supers.h"
 
 #define RUN_LEAST 4   /* slabs: 256 KB */
@@ -21,8 +22,7 @@
 #define PAUSE 10      /* ms to the next portion */
 
 HAK_OWN_LINE _Atomic(uint32_t) hak_range_due;
-HAK_OWN_LINE _Atomic(size_t) hak_range_freed;
-HAK_OWN_LINE _Atomic(size_t) hak_range_sent;
+HAK_OWN_LINE struct hak_range_freed hak_range_freed;
 void (*hak_range_on_much)(void);
 
 static uint32_t delay(void)

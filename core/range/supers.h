@@ -1,6 +1,6 @@
 /*
- * supers.h - what range.c, slots.c, claims.c, supers*.c, rooms.c, wholes.c and
- * purge.c share; for no other file.
+ * supers.h - what the files of range/ know of superslabs together; for no file
+ * of another folder.
  *
  * A superslab's life:
  *
@@ -33,6 +33,7 @@
 #include "os/os.h"
 #include "range/pressure.h"
 #include "range/range.h"
+#include "range/slabs.h"
 
 enum hak_super_state {
     HAK_SUPER_FRESH,   /* nothing of ours is mapped */
@@ -250,7 +251,7 @@ size_t hak_slots_kept(void);
 /* What a ghost (lock.h) has left. */
 void hak_slots_mend(void);
 
-/* ---- supers.c ------------------------------------------------------------ */
+/* ---- slabs.c ------------------------------------------------------------ */
 
 /* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part,
  * supers_mend.c. */

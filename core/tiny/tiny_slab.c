@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/msg.h"
+#include "range/slabs.h"
+#include "range/slots.h"
 #include "settings/options.h"
 
 static void trace_slab(unsigned class)

@@ -14,6 +14,7 @@
 #include "os/os.h"
 #include "range/pressure.h"
 #include "heap/thread.h"
+#include "range/purge.h"
 
 /* With less than this waiting no thread is started. */
 #define LEAST HAK_RANGE_FREED_MUCH
@@ -141,7 +142,7 @@ static void run(void)
 /* Whether enough waits; what blocks sent to others weigh is not known here. */
 static bool is_worth_it(void)
 {
-    return ace_due() != 0 || atomic_load(&hak_range_sent) >= LEAST ||
+    return ace_due() != 0 || atomic_load(&hak_range_freed.sent) >= LEAST ||
            hak_range_due_bytes() >= LEAST;
 }
 
@@ -175,19 +176,27 @@ static bool may_start(void)
            (at == 0 || hak_tick_reached(hak_os_tick(), at));
 }
 
+/* Counts from here on; what was counted up to now. */
+static size_t count_anew(void)
+{
+    return atomic_exchange(&hak_range_freed.slabs, 0) +
+           atomic_exchange(&hak_range_freed.runs, 0) +
+           atomic_exchange(&hak_range_freed.sent, 0) +
+           atomic_exchange(&hak_range_freed.again, 0);
+}
+
 void hak_background_start(void)
 {
-    size_t freed;
-
     if (atomic_load(&thread.id) != 0) {
-        freed = atomic_exchange(&hak_range_freed, 0);
+        size_t freed = count_anew();
+
         if (!is_at_work()) {
-            atomic_fetch_add(&hak_range_freed, freed);
+            atomic_fetch_add(&hak_range_freed.again, freed);
         }
         return;
     }
     if (atomic_load(&closed) || hak_option(HAK_OPT_background_thread) == 0) {
-        atomic_store(&hak_range_freed, 0);
+        count_anew();
         return;
     }
     if (!may_start() || atomic_flag_test_and_set(&starting)) {
@@ -196,8 +205,7 @@ void hak_background_start(void)
     if (may_start()) {
         bool worth_it = is_worth_it();
 
-        atomic_store(&hak_range_freed, 0);
-        atomic_store(&hak_range_sent, 0);
+        count_anew();
         if (worth_it) {
             start();
         }
@@ -230,7 +238,7 @@ static void end(void)
         if (hak_lock_self.held == 0) {
             hak_os_thread_wait(&thread, GOODBYE);
         }
-        atomic_store(&hak_range_freed, LEAST);
+        atomic_store(&hak_range_freed.again, LEAST);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "ace/ace.h"
 #include "heap/thread.h"
+#include "range/purge.h"
 
 /* A request that is this much larger than all that is held is not helped by
  * giving it back; but up to TRY_ALWAYS it may be. */

@@ -3,6 +3,7 @@
  * pages of holes to the system, after the delay and no sooner, and that no
  * page is called zero that is not.
  */
+#include "range/slabs.h"
 #include "ace_check.h"
 
 TestSuite(ace_back, .timeout = 120);

@@ -290,6 +290,59 @@ Test(pressure, a_forked_child_counts_for_itself)
     unit_expect_ok(forks, NULL);
 }
 
+/* ---- hak_set_limit --------------------------------------------------------- */
+
+/* `mb` MB are to be had of 64 B blocks, and no more. */
+static void have(size_t mb)
+{
+    fill(64);
+    NEED(used() <= mb * HAK_MIB);
+    NEED(count * 64 >= mb * HAK_MIB / 8 * 7);
+    drop_all();
+}
+
+/* `arg`: what HAKMEM_LIMIT says, or NULL; whatever it is, the call holds. */
+static void sets(void *arg)
+{
+    char *p;
+
+    if (arg != NULL) {
+        set_limit(arg);
+    }
+    NEED(hak_limit() == (arg != NULL ? LIMIT : 0));
+    NEED(hak_set_limit(20 * HAK_MIB) == (arg != NULL ? LIMIT : 0));
+    NEED(hak_limit() == 20 * HAK_MIB);
+    have(20);
+    hak_pressure_test_look(); /* which does not go back to the option */
+    NEED(hak_limit() == 20 * HAK_MIB);
+    NEED(hak_set_limit(30 * HAK_MIB) == 20 * HAK_MIB);
+    have(30);
+    NEED(unit_stats().limit_bytes == 30 * HAK_MIB);
+    NEED(hak_set_limit(0) == 30 * HAK_MIB && hak_limit() == 0);
+    p = hak_malloc(50 * HAK_MIB);
+    NEED(p != NULL);
+    /* below what is in use: that stays, nothing is added */
+    NEED(hak_set_limit(1) == 0);
+    memset(p, 1, 50 * HAK_MIB);
+    NEED(hak_malloc(3 * HAK_MIB) == NULL && errno == ENOMEM);
+    NEED(hak_realloc(p, 60 * HAK_MIB) == NULL);
+    hak_free(p);
+    NEED(hak_set_limit(20 * HAK_MIB) == 1);
+    have(20);
+}
+
+Test(pressure, a_limit_set_by_the_program_holds_instead_of_the_variable)
+{
+    static char text[] = "40M";
+    struct unit_child child;
+
+    for (int i = 0; i < 2; i++) {
+        unit_child(&child, sets, i == 0 ? NULL : text);
+        cr_expect(WIFEXITED(child.status) && WEXITSTATUS(child.status) == 0,
+                  "%#x: %s", (unsigned)child.status, child.said);
+    }
+}
+
 /* ---- a container ------------------------------------------------------------ */
 
 static char tree[60];

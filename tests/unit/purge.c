@@ -5,6 +5,7 @@
 
 #include "settings/options.h"
 #include "os/os.h"
+#include "range/purge.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -8,6 +8,7 @@
 
 #include "heap/lend.h"
 #include "os/os.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

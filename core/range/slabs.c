@@ -1,11 +1,14 @@
 /*
- * supers.c - who has which slab and superslab, and the page-fault ladder.
+ * slabs.c - who has which slab and superslab, and the page-fault ladder.
  */
 #include "range/supers.h"
 
 #include "os/os.h"
 #include "range/pages.h"
 #include "range/pressure.h"
+#include "range/purge.h"
+#include "range/superslabs.h"
+#include "range/slabs.h"
 
 struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
@@ -405,7 +408,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     }
     hak_supers.figures.slabs_used -= count;
     hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
-    hak_range_count_freed(count * HAK_SLAB_SIZE);
+    hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SLAB_SIZE);
 }
 
 void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)

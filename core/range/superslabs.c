@@ -1,9 +1,12 @@
 /*
- * wholes.c - superslabs taken whole, one or many side by side.
+ * superslabs.c - superslabs taken whole, one or many side by side.
  */
 #include <string.h>
 
+#include "range/purge.h"
+#include "range/rooms.h"
 #include "range/supers.h"
+#include "range/superslabs.h"
 
 /* Marks superslabs as taken; what is warm among them. */
 static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
@@ -369,7 +372,7 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
     }
     hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
     if (warm != 0) {
-        hak_range_count_freed(count * HAK_SUPER_SIZE);
+        hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SUPER_SIZE);
     }
     if (warm == 0 ||
         (hak_supers.spare > HAK_SPARE_LIMITED && hak_range_limited())) {
