@@ -64,9 +64,10 @@ check-musl: ## test: the libraries and the Lua adapter built with musl-gcc
 	@tests/musl/run.sh $(call BESIDE,musl) '$(MUSL_LUA)'
 
 .PHONY: check-install
-check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own
+check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
-	    LIBS='$(LIBS)' SHARED='$(SHARED)' tests/install.sh
+	    LIBS='$(LIBS)' SHARED='$(SHARED)' \
+	    tests/sum.sh tests/install.sh tests/build.sh
 
 .PHONY: check-dist
 check-dist: ## test: the release archive builds by itself; projects use it by CMake

@@ -22,29 +22,28 @@ void hak_ngx_set_lanes(hak_ngx_lanes lanes)
 
 /* ---- statistics --------------------------------------------------------- */
 
-_Static_assert(sizeof(hak_ngx_stats) == HAK_HEAP_COUNTERS * sizeof(uint64_t),
+_Static_assert(sizeof(hak_ngx_stats) == HAK_EMBED_COUNTERS * sizeof(uint64_t),
                "all of them are kept when a heap ends");
 
 /* What heaps had counted that have ended. */
 static hak_ngx_stats stats_past(void)
 {
     return (hak_ngx_stats){
-        .asked = atomic_load(&hak_heap_past.extra[0]),
-        .fallback_large = atomic_load(&hak_heap_past.extra[1]),
-        .fallback_memory = atomic_load(&hak_heap_past.extra[2]),
-        .foreign_frees = atomic_load(&hak_heap_past.extra[3]),
+        .asked = hak_embed_past(0),
+        .fallback_large = hak_embed_past(1),
+        .fallback_memory = hak_embed_past(2),
+        .foreign_frees = hak_embed_past(3),
     };
 }
 
 /* Each is a whole word, which its thread may be changing. */
 HAK_RACY_READER void hak_ngx_get_stats(hak_ngx_stats *stats)
 {
-    *stats = stats_past();
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
-        uint32_t state = atomic_load(&heap->state);
+    struct hak_heap *heap;
 
-        if (state == HAK_HEAP_OWNED || state == HAK_HEAP_PARKED) {
+    *stats = stats_past();
+    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
+        if (hak_embed_is_threads(heap)) {
             const hak_ngx_stats *part = hak_ngx_stats_of(heap);
 
             stats->asked += part->asked;
@@ -142,7 +141,7 @@ size_t hak_ngx_malloc_usable_size(void *p)
 
 void hak_ngx_any_free(void *p)
 {
-    if (HAK_LIKELY(!hak_range_covers(p))) {
+    if (HAK_LIKELY(!hak_embed_covers(p))) {
         hak_ngx_libc_free(p);
     } else {
         hak_ngx_free(p);
@@ -151,11 +150,11 @@ void hak_ngx_any_free(void *p)
 
 void *hak_ngx_any_realloc(void *p, size_t size)
 {
-    return hak_range_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
+    return hak_embed_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
 }
 
 void *hak_ngx_any_reallocarray(void *p, size_t count, size_t size)
 {
-    return hak_range_owns(p) ? hak_ngx_reallocarray(p, count, size)
+    return hak_embed_owns(p) ? hak_ngx_reallocarray(p, count, size)
                              : reallocarray(p, count, size);
 }

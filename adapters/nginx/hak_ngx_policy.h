@@ -25,7 +25,7 @@ extern size_t hak_ngx_most, hak_ngx_most_hot;
  */
 HAK_INLINE hak_ngx_stats *hak_ngx_stats_of(struct hak_heap *heap)
 {
-    return (hak_ngx_stats *)(void *)((char *)heap + HAK_HEAP_EXTRA_AT);
+    return hak_embed_extra(heap);
 }
 
 /* Counts a request; a thread that has no heap is not counted. */

@@ -398,6 +398,23 @@ static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
     return moved;
 }
 
+/*
+ * A copy of p for `size` bytes of ACE's or Huge's, more than it has, with room
+ * behind it: what grew once is likely to grow again. NULL: not so.
+ */
+static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
+                            size_t size)
+{
+    enum hak_reason reason;
+    void *to = NULL;
+
+    if (size <= PTRDIFF_MAX && hak_made_admit(heap, hak_large_bytes(size))) {
+        to = hak_large_copy(heap, p, keep, size, &reason);
+    }
+    heap->whole_allocs += to != NULL;
+    return to;
+}
+
 void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
                       size_t size)
 {
@@ -410,6 +427,14 @@ void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
         hak_range_owns(p)) {
         moved = heap_made_resize_large(heap, p, old, size);
         if (moved != NULL) {
+            return moved;
+        }
+    }
+    if (size > HAK_LANE_POOL_MAX && size > old) {
+        moved = heap_made_grow(heap, p, keep, size);
+        if (moved != NULL) {
+            hak_heap_free(heap, p);
+            hak_made_settle(heap);
             return moved;
         }
     }

@@ -121,6 +121,18 @@ void hak_os_random(void *buffer, size_t size);
 /* Milliseconds of a clock that only goes forward, wraps around and is cheap. */
 uint32_t hak_os_tick(void);
 
+/* A time that is not 0, which says "never". */
+HAK_INLINE uint32_t hak_some_time(uint32_t at)
+{
+    return at != 0 ? at : 1;
+}
+
+/* Whether `now` is at or after the time `due`. */
+HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
+{
+    return (int32_t)(now - due) >= 0;
+}
+
 /*
  * The most address space that this process may have for memory of its own, in
  * bytes (RLIMIT_AS, RLIMIT_DATA); SIZE_MAX: all.

@@ -72,18 +72,6 @@ HAK_INLINE void hak_range_count_sent(size_t bytes)
                               memory_order_relaxed);
 }
 
-/* A time that is not 0, which says "never". */
-HAK_INLINE uint32_t hak_some_time(uint32_t at)
-{
-    return at != 0 ? at : 1;
-}
-
-/* Whether `now` is at or after the time `due`. */
-HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
-{
-    return (int32_t)(now - due) >= 0;
-}
-
 /*
  * Gives back what has been free for HAKMEM_PURGE_DELAY, a few MB at the most;
  * called on slow paths, `now` being hak_os_tick().
