@@ -13,7 +13,7 @@
 #include <malloc.h>
 #include <regex.h>
 
-#include "hak_ngx_elf.h"
+#include "patch/elf.h"
 #include "objects.h"
 
 TestSuite(ngx_frees, .timeout = 60);
