@@ -466,10 +466,4 @@ HAK_INLINE bool hak_embed_waits(void)
            atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0;
 }
 
-/* The bytes of free slabs that wait. */
-HAK_INLINE size_t hak_embed_due_bytes(void)
-{
-    return hak_range_due_bytes();
-}
-
 #endif /* HAK_EMBED_H */

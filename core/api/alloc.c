@@ -199,11 +199,10 @@ bool hak_owns(const void *p)
 
 size_t hak_trim(void)
 {
-    size_t bytes = 0;
+    size_t bytes = hak_thread_trim();
 
-    hak_thread_trim();
     if (hak_range.size != 0) {
-        bytes = hak_ace_trim();
+        bytes += hak_ace_trim();
         bytes += hak_range_purge();
     }
     return bytes;

@@ -45,6 +45,10 @@ struct hak_heap {
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
     uint32_t ticked;  /* the same: when it last saw to what is due */
+    /* its hak_heap_use after it was last trimmed for want of memory: whoever
+     * uses it, its owner, who has it parked, who borrows it */
+    _Atomic(uint64_t) relieved;
+    uint32_t lend_not_before; /* lend.c's: hak_os_tick(), or 0 */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
     /* the user of a heap made by hand */
@@ -105,6 +109,21 @@ _Static_assert(offsetof(struct hak_heap_large, pool.stacks) +
                "it has the second page, with short stacks it needs no other; "
                "what a seal needs of the last is left");
 
+/* The most slabs that it had since hak_heap_forget_most: what it leaves, about. */
+HAK_INLINE uint32_t hak_heap_most_slabs(const struct hak_heap *heap)
+{
+    return heap->tiny.most_slabs +
+           (heap->pool != NULL ? heap->pool->most_slabs : 0);
+}
+
+HAK_INLINE void hak_heap_forget_most(struct hak_heap *heap)
+{
+    heap->tiny.most_slabs = heap->tiny.nslabs;
+    if (heap->pool != NULL) {
+        heap->pool->most_slabs = heap->pool->nslabs;
+    }
+}
+
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void hak_heap_use_large(struct hak_heap *heap);
 
@@ -135,6 +154,13 @@ void hak_heap_collect(struct hak_heap *heap);
  * if there are blocks of Pool's.
  */
 bool hak_heap_is_empty(const struct hak_heap *heap);
+
+/*
+ * A number that changes when the heap's user, or somebody who frees a block of
+ * its, does anything: while it is what it was after a trim, another one brings
+ * nothing. Any thread; it may be of a moment ago.
+ */
+uint64_t hak_heap_use(const struct hak_heap *heap);
 void hak_heap_rest(struct hak_heap *heap);
 
 /* Everything that the heap keeps together is brought down to what it may. */

@@ -141,6 +141,7 @@ struct hak_tiny {
     struct hak_allowance allow; /* what it may keep, Pool's and runs included */
     uint32_t all;               /* first of all slabs */
     uint32_t nslabs;            /* those that are not sealed */
+    uint32_t most_slabs;        /* of these, since a thread has the heap */
     uint32_t nempty;   /* of them those that are kept without a block in use */
     uint32_t nsealed;  /* those that are */
     uint32_t nstale;   /* stale lists */

@@ -29,7 +29,8 @@
 /* How long a fork waits for it to be gone. */
 #define GOODBYE 100
 
-/* The shortest and the longest sleep. */
+/* The shortest sleep, between two portions of much; and the longest. */
+#define SLEEP_PORTION 1
 #define SLEEP_LEAST 5
 #define SLEEP_MOST 60000
 
@@ -93,8 +94,8 @@ static uint32_t give_back(struct rounds *rounds)
 {
     uint32_t now = hak_os_tick();
     uint32_t wait;
+    bool more = hak_purge_portion(now);
 
-    hak_range_tick(now);
     hak_ace_tick(now);
     if (hak_tick_reached(now, rounds->look_at)) {
         rounds->look_at = now + look_every();
@@ -112,7 +113,7 @@ static uint32_t give_back(struct rounds *rounds)
     wait =
         (uint32_t)hak_min(time_to(range_due(), now), time_to(ace_due(), now));
     wait = (uint32_t)hak_min(wait, time_to(rounds->look_at, now));
-    return (uint32_t)hak_max(wait, SLEEP_LEAST);
+    return more ? SLEEP_PORTION : (uint32_t)hak_max(wait, SLEEP_LEAST);
 }
 
 static void run(void)

@@ -178,7 +178,7 @@ static bool put_held(PyObject *dict, const hak_stats_t *stats)
                     stats->ace_held_bytes + stats->huge_held_bytes;
     uint64_t live = stats->tiny_live_bytes + stats->pool_live_bytes +
                     stats->ace_live_bytes + stats->huge_live_bytes;
-    size_t due = hak_py.started ? hak_embed_due_bytes() : 0;
+    uint64_t due = hak_py.started ? stats->due_bytes : 0;
 
     return put(dict, "held_bytes", number(held)) &&
            put(dict, "free_bytes", number(held > live ? held - live : 0)) &&
