@@ -37,6 +37,7 @@
 #include "front/hot.h"
 #include "front/lane.h"
 #include "front/large.h"
+#include "heap/account.h"
 #include "heap/thread.h"
 #include "os/lock.h"
 #include "os/os.h"
@@ -336,12 +337,12 @@ HAK_INLINE void *hak_embed_charged_alloc(struct hak_heap *heap, size_t size)
         return NULL;
     }
     class = hak_tiny_class_16[hak_tiny_index(size)];
-    if (HAK_UNLIKELY(heap->live + hak_tiny_size[class] > heap->gate)) {
+    if (HAK_UNLIKELY(!hak_account_fits(heap, hak_tiny_size[class]))) {
         return NULL;
     }
     p = hak_bin_pop(&heap->tiny.bins[class]);
     if (HAK_LIKELY(p != NULL)) {
-        heap->live += hak_tiny_size[class];
+        hak_account_charge(heap, hak_tiny_size[class]);
     }
     return p;
 }
@@ -382,7 +383,7 @@ HAK_INLINE bool hak_embed_charged_free(struct hak_heap *heap, void *p)
     if (HAK_UNLIKELY(bin == NULL)) {
         return false;
     }
-    heap->live -= hak_tiny_size[bin - heap->tiny.bins];
+    hak_account_discharge(heap, hak_tiny_size[bin - heap->tiny.bins]);
     if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
         hak_heap_look(heap, bin);
     }
@@ -392,11 +393,7 @@ HAK_INLINE bool hak_embed_charged_free(struct hak_heap *heap, void *p)
 /* Sets the limit, in bytes; SIZE_MAX: none. What is above it stays. */
 HAK_INLINE void hak_embed_set_limit(struct hak_heap *heap, size_t limit)
 {
-    size_t other =
-        atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
-
-    heap->limit = limit;
-    heap->gate = limit != SIZE_MAX ? limit - hak_min(limit, other) : SIZE_MAX;
+    hak_account_set_limit(heap, limit);
 }
 
 /* How many requests the limit has refused. */

@@ -55,7 +55,7 @@ struct hak_heap {
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
     size_t gate;  /* `live` may rise to this before it is looked at */
     size_t limit; /* SIZE_MAX: none */
-    size_t peak;  /* the most that was live, to within a step: heap_limit.c */
+    size_t peak;  /* the most that was live, to within a step: account.c */
     uint64_t limit_refused;
     uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
     uint64_t fallback;          /* blocks of the system's given out */
