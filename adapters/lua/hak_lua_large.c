@@ -31,6 +31,11 @@ void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size)
     bool zero;
     void *p;
 
+    p = hak_tiny_larger_alloc(&heap->tiny, size);
+    if (p != NULL) {
+        lua->larger_allocs++;
+        return p;
+    }
     if (size <= HAK_LANE_POOL_MAX) {
         hak_heap_use_large(heap);
         p = hak_pool_alloc(heap->pool, pool_class(heap->pool, size));
@@ -93,7 +98,12 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
                            size_t nsize)
 {
     uint32_t owner;
+    size_t usable;
 
+    if (HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED) {
+        usable = hak_large_find(p, &owner);
+        return hak_fits_as_is(usable, nsize) ? p : NULL;
+    }
     /* The block has what was asked for, rounded up, at least. */
     if (osize > HAK_LANE_TINY_MAX && nsize >= osize &&
         nsize <= hak_large_bytes(osize)) {

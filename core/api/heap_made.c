@@ -132,14 +132,30 @@ static void *heap_system(struct hak_heap *heap, size_t size,
     return p;
 }
 
+/* From a packed heap's slabs, or NULL. */
+static void *heap_larger(struct hak_heap *heap, size_t size)
+{
+    void *p = NULL;
+
+    if (heap->tiny.packed && size <= HAK_TINY_LARGER_MOST) {
+        size = hak_round_up(size, HAK_LANE_ALIGN);
+        p = admit(heap, size) ? hak_tiny_larger_alloc(&heap->tiny, size) : NULL;
+        heap->live += p != NULL ? size : 0;
+    }
+    return p;
+}
+
 /* From the lanes above Tiny, or the system. */
 static HAK_NOINLINE void *heap_large(struct hak_heap *heap, size_t size)
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
     size_t bytes = hak_large_bytes(size);
     bool zero;
-    void *p;
+    void *p = heap_larger(heap, size);
 
+    if (p != NULL) {
+        return p;
+    }
     if (HAK_UNLIKELY(!admit(heap, bytes))) {
         errno = ENOMEM;
         return NULL;
@@ -252,7 +268,7 @@ static void check_start(const void *p, unsigned class, const char *caller)
 
 /*
  * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
- * if it is neither a sealed slab of heap's nor its starter slab.
+ * if it is neither a sealed slab of heap's nor a packed one.
  */
 static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
 {
@@ -262,7 +278,7 @@ static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
 
     if (byte == HAK_TAG_PACKED) {
         class = hak_tiny_class_of(p, tag);
-        if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
+        if (class == HAK_TINY_NONE || !hak_tiny_is_block(p, tag, class)) {
             hak_lane_check(p, caller);
         }
         hak_tiny_refuse(p);
@@ -289,9 +305,11 @@ static HAK_NOINLINE void free_slow(struct hak_heap *heap, void *p)
     unsigned class = class_slow(heap, p, "hak_heap_free");
     uint32_t tag = hak_range_tag_of(p);
 
-    heap->live -= hak_tiny_size[class];
+    heap->live -= hak_tiny_bytes_of(p, tag);
     if ((tag & HAK_TAG_SEALED) != 0) {
         hak_tiny_seal_free(&heap->tiny, p, tag);
+    } else if (class == HAK_TINY_LARGER) {
+        hak_tiny_larger_free(&heap->tiny, p);
     } else {
         push(heap, class, p);
     }
@@ -336,7 +354,8 @@ static size_t size_of(struct hak_heap *heap, void *p)
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;
     class = byte / HAK_TAG_TINY;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
-        class = class_slow(heap, p, "hak_heap_realloc");
+        class_slow(heap, p, "hak_heap_realloc");
+        return hak_tiny_bytes_of(p, hak_range_tag_of(p));
     }
     check_start(p, class, "hak_heap_realloc");
     return hak_tiny_size[class];

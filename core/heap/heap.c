@@ -42,7 +42,7 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
 
 void hak_heap_use_large(struct hak_heap *heap)
 {
-    struct hak_heap_large *large = (void *)((char *)heap + HAK_PAGE);
+    struct hak_heap_large *large = (void *)((char *)heap + HAK_HEAP_LARGE_AT);
 
     if (heap->pool == NULL) {
         memset(&large->runs, 0, sizeof(large->runs));
@@ -75,7 +75,7 @@ static size_t shorten(struct hak_heap *heap)
         return 0;
     }
     hak_pool_rest(heap->pool);
-    hak_os_purge((char *)heap + 2 * HAK_PAGE, bytes);
+    hak_os_purge((char *)heap + HAK_HEAP_LARGE_AT + HAK_PAGE, bytes);
     return bytes;
 }
 
@@ -99,7 +99,7 @@ size_t hak_heap_sweep(struct hak_heap *heap)
 /* Bytes of the heap's slabs that are not in use. */
 static int64_t unused_bytes(const struct hak_tiny *tiny)
 {
-    return tiny->allow.slabs + tiny->starter_used * HAK_STARTER_UNIT -
+    return tiny->allow.slabs + (int64_t)hak_tiny_grain_resident(tiny) -
            hak_in_use(&tiny->allow);
 }
 
@@ -149,6 +149,11 @@ void hak_heap_heed_sparse(struct hak_heap *heap)
     int64_t unused = unused_bytes(tiny);
     int64_t least = worth_a_sweep(use);
 
+    if (tiny->packed) {
+        hak_tiny_busy(tiny, true);
+        hak_tiny_grain_heed(tiny);
+        hak_tiny_busy(tiny, false);
+    }
     tiny->most_used = use > tiny->most_used ? use : tiny->most_used;
     tiny->unused = unused < tiny->unused ? unused : tiny->unused;
     if (tiny->allow.extra != 0 || unused / SPARSE_PART < use) {
@@ -244,8 +249,9 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->tiny.frees += pops > live ? pops - live : 0;
         counts->tiny.live_bytes += live * hak_tiny_size[c];
         counts->kept_bytes +=
-            rest(heap->tiny.shelves[c].taken, live) * hak_tiny_size[c];
+            rest(heap->tiny.taken[c], live) * hak_tiny_size[c];
     }
+    counts->tiny.live_bytes += heap->tiny.larger_bytes;
     counts->remote_frees = heap->tiny.remote_frees;
     counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
     for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
@@ -344,7 +350,7 @@ void hak_heap_rest(struct hak_heap *heap)
         drop_large(heap);
     } else {
         hak_pool_rest(heap->pool);
-        from += HAK_PAGE;
+        from = HAK_HEAP_LARGE_AT + HAK_PAGE;
     }
     if (heap->tiny.nstale > 0) { /* they lie at the slot's end */
         end -= HAK_PAGE;

@@ -79,7 +79,7 @@ enum hak_lane {
 #define HAK_TAG_POOL 0xa0u   /* the first of Pool's class bytes */
 #define HAK_TAG_ACE 0xf0u    /* in the hands of ace.c */
 #define HAK_TAG_HUGE 0xf1u   /* in the hands of huge.c */
-#define HAK_TAG_PACKED 0xffu /* a starter slab: see tiny.h */
+#define HAK_TAG_PACKED 0xffu /* of all sizes: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
 #define HAK_TAG_SEALED 0x80000000u
 #define HAK_TAG_HEAP(tag) (((tag) & ~HAK_TAG_SEALED) >> HAK_TAG_CLASS_BITS)
@@ -541,7 +541,7 @@ void *hak_range_heap_take(uint32_t *id);
  * heap; whoever has touched others has purged them.
  */
 void hak_range_heap_give(uint32_t id);
-#define HAK_HEAP_KEPT 2
+#define HAK_HEAP_KEPT 3
 
 /* The heap slot with this id, which was taken at some time. */
 HAK_INLINE void *hak_range_heap(uint32_t id)

@@ -55,5 +55,5 @@ size_t hak_py_bytes_of(const void *p)
     uint32_t owner;
 
     return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
-                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
+                                 : hak_tiny_bytes_of(p, tag);
 }
