@@ -79,6 +79,37 @@ static size_t shorten(struct hak_heap *heap)
     return bytes;
 }
 
+/* Keeps in mind what the lanes above Tiny have counted. */
+static void remember_large(const struct hak_heap_counts *counts)
+{
+    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
+    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
+}
+
+/* The state of the lanes above Tiny goes, of which nothing is in use. */
+static void drop_large(struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    remember_large(&counts);
+    heap->tiny.remote_frees += heap->pool->remote_frees;
+    heap->pool = NULL;
+    heap->runs = NULL;
+}
+
+/* One of many, and nothing of Pool's is in use: its page goes. */
+static size_t drop_unused(struct hak_heap *heap)
+{
+    if (!heap->tiny.packed || heap->pool->all != HAK_NO_SLAB ||
+        heap->runs->held != 0) {
+        return 0;
+    }
+    drop_large(heap);
+    hak_os_purge((char *)heap + HAK_HEAP_LARGE_AT, HAK_PAGE);
+    return HAK_PAGE;
+}
+
 size_t hak_heap_sweep(struct hak_heap *heap)
 {
     size_t bytes;
@@ -92,6 +123,7 @@ size_t hak_heap_sweep(struct hak_heap *heap)
         bytes += hak_pool_sweep(heap->pool, true);
         hak_pool_busy(heap->pool, false);
         bytes += shorten(heap);
+        bytes += drop_unused(heap);
     }
     return bytes;
 }
@@ -153,6 +185,9 @@ void hak_heap_heed_sparse(struct hak_heap *heap)
         hak_tiny_busy(tiny, true);
         hak_tiny_grain_heed(tiny);
         hak_tiny_busy(tiny, false);
+        if (heap->pool != NULL && tiny->allow.slabs == 0) {
+            drop_unused(heap);
+        }
     }
     tiny->most_used = use > tiny->most_used ? use : tiny->most_used;
     tiny->unused = unused < tiny->unused ? unused : tiny->unused;
@@ -278,13 +313,6 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
     }
 }
 
-/* Keeps in mind what the lanes above Tiny have counted. */
-static void remember_large(const struct hak_heap_counts *counts)
-{
-    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
-    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
-}
-
 /* The same of what an adapter has in a thread's heap. */
 static void remember_extra(const struct hak_heap *heap)
 {
@@ -325,18 +353,6 @@ bool hak_heap_is_empty(const struct hak_heap *heap)
     return tiny->all == HAK_NO_SLAB &&
            (heap->pool == NULL ||
             (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0));
-}
-
-/* The state of the lanes above Tiny goes, of which nothing is in use. */
-static void drop_large(struct hak_heap *heap)
-{
-    struct hak_heap_counts counts;
-
-    hak_heap_count(heap, &counts);
-    remember_large(&counts);
-    heap->tiny.remote_frees += heap->pool->remote_frees;
-    heap->pool = NULL;
-    heap->runs = NULL;
 }
 
 void hak_heap_rest(struct hak_heap *heap)

@@ -13,7 +13,7 @@
  *     slab <--flush, when spare is taken----- spare <- head <-push--'
  *                         another thread's free ^
  *
- * A heap may be packed: its first blocks, of all sizes up to 4 KB, come from up to
+ * A heap may be packed: its first blocks, of all sizes up to 16 KB, come from up to
  * two slabs where they lie side by side (tiny_grain.c). A small heap then is as
  * large as what it has in use, instead of a page or more for each class. A packed
  * slab's tag says HAK_TAG_PACKED instead of a class, so that only sized frees
@@ -106,7 +106,7 @@ struct hak_unit {
 };
 
 /* The largest block of a packed slab. */
-#define HAK_TINY_LARGER_MOST ((size_t)4096)
+#define HAK_TINY_LARGER_MOST (16 * HAK_KIB)
 
 /* Blocks of one other heap, on their way back to it. */
 struct hak_outbox {

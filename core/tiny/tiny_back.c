@@ -87,6 +87,16 @@ static void spill(struct hak_tiny *tiny, unsigned class)
     hak_tiny_slab_put_list(tiny, cold);
 }
 
+void hak_tiny_bins_empty(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_bin_settle(tiny, c);
+        if (tiny->bins[c].head != NULL || tiny->bins[c].spare != NULL) {
+            bin_empty(tiny, c);
+        }
+    }
+}
+
 static size_t seen_bytes(const struct hak_tiny *tiny, unsigned class)
 {
     return (size_t)tiny->shelves[class].seen * hak_tiny_size[class];

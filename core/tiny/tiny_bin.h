@@ -161,6 +161,9 @@ HAK_INLINE void hak_bin_set(struct hak_tiny *tiny, unsigned class,
                                    cap - hak_min(count, (size_t)cap)));
 }
 
+/* All of all bins goes back to the slabs. */
+void hak_tiny_bins_empty(struct hak_tiny *tiny);
+
 /* What is due while memory waits to go back, for who is in a slow path. */
 void hak_tiny_heed_within(struct hak_tiny *tiny);
 

@@ -25,6 +25,7 @@
  */
 #include <string.h>
 
+#include "os/os.h"
 #include "range/pages.h"
 #include "tiny/tiny_bin.h"
 #include "tiny/tiny_slab.h"
@@ -34,12 +35,17 @@
 #define PAGE_UNITS ((uint32_t)(HAK_PAGE / HAK_UNIT))
 #define NOWHERE UINT32_MAX
 
+/* `units` grows by so many, half a page: the first page of the heap's own has maps
+ * of three pages and a half. */
+#define STEP_UNITS 4u
+
 /* Made resident ahead of need: a page at first, then so much. */
 #define STEP_FROM (2 * HAK_PAGE)
 #define STEP (2 * HAK_PAGE)
 
-/* Bytes that a refill brings at the most, and places it looks for. */
-#define FILL_MOST HAK_KIB
+/* Bytes that a refill brings: 1/FILL_PART of what would be carved, at the most. */
+#define FILL_PART 4
+#define FILL_MOST ((size_t)512)
 
 /* ---- bits ---------------------------------------------------------------- */
 
@@ -183,12 +189,12 @@ static uint32_t find(const struct hak_tiny *tiny, uint32_t from, uint32_t n,
     return NOWHERE;
 }
 
-/* One page more. False: there are no more, or out of memory. */
+/* Half a page more. False: there are no more, or out of memory. */
 static bool grow(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t slab = tiny->units / HAK_SLAB_UNITS;
-    uint32_t more = tiny->units % HAK_SLAB_UNITS + PAGE_UNITS;
-    size_t have = more * HAK_UNIT;
+    uint32_t more = tiny->units % HAK_SLAB_UNITS + STEP_UNITS;
+    size_t have = hak_round_up(more * HAK_UNIT, HAK_PAGE);
 
     if (tiny->units == HAK_UNITS) {
         return false;
@@ -203,28 +209,9 @@ static bool grow(struct hak_tiny *tiny, unsigned class)
         return false;
     }
     memset(hak_tiny_units(tiny) + tiny->units, 0,
-           PAGE_UNITS * sizeof(struct hak_unit));
-    tiny->units += PAGE_UNITS;
+           STEP_UNITS * sizeof(struct hak_unit));
+    tiny->units += STEP_UNITS;
     return true;
-}
-
-/* Where n grains from `from` on can be had, growing if need be; or NOWHERE. */
-static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t from,
-                      uint32_t n)
-{
-    uint32_t even = n % 2 == 0;
-    uint32_t grain = find(tiny, from, n, even);
-
-    while (grain == NOWHERE) {
-        uint32_t end = tiny->units * UNIT_GRAINS;
-
-        if (!grow(tiny, class)) {
-            return NOWHERE;
-        }
-        from = (uint32_t)hak_max(from, end > n ? end - n : 0);
-        grain = find(tiny, from, n, even);
-    }
-    return grain;
 }
 
 /* n grains are a block from now on, its pages usable; the block. */
@@ -292,17 +279,35 @@ static void search_ended(struct hak_tiny *tiny, unsigned class, uint32_t grain)
     tiny->from[class] = (uint8_t)hak_min(grain / UNIT_GRAINS, most);
 }
 
+/* Where n grains can be had for the class, or what is larger; or NOWHERE. */
+static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t n)
+{
+    uint32_t even = n % 2 == 0, from = search_from(tiny, class);
+    uint32_t grain = find(tiny, from, n, even);
+
+    while (grain == NOWHERE) {
+        uint32_t end = tiny->units * UNIT_GRAINS;
+
+        if (!grow(tiny, class)) {
+            return NOWHERE;
+        }
+        from = (uint32_t)hak_max(from, end > n ? end - n : 0);
+        grain = find(tiny, from, n, even);
+    }
+    return grain;
+}
+
 /* ---- blocks -------------------------------------------------------------- */
 
 bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
-    size_t size = hak_tiny_size[class], step = hak_min(shelf->step, FILL_MOST);
+    size_t size = hak_tiny_size[class];
+    size_t step = hak_min(shelf->step / FILL_PART, FILL_MOST);
     uint32_t n = (uint32_t)(size / HAK_GRAIN), even = n % 2 == 0;
     uint32_t most = (uint32_t)hak_max(step / size, 1), count = 0;
-    uint32_t from = search_from(tiny, class);
-    uint32_t grain = more ? place(tiny, class, from, n)
-                          : find(tiny, from, n, even);
+    uint32_t grain = more ? place(tiny, class, n)
+                          : find(tiny, search_from(tiny, class), n, even);
     struct hak_block *first = NULL, *last = NULL;
 
     search_ended(tiny, class, grain);
@@ -325,7 +330,7 @@ bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
     hak_tiny_take(tiny, class, count);
     hak_keep_took(&tiny->allow, count * size);
     hak_bin_set(tiny, class, first, count);
-    shelf->step = (uint16_t)hak_max(shelf->step, 2 * step);
+    shelf->step = (uint16_t)hak_max(shelf->step, 2 * step * FILL_PART);
     return true;
 }
 
@@ -356,7 +361,7 @@ void *hak_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
         return NULL;
     }
     hak_tiny_busy(tiny, true);
-    grain = place(tiny, class, search_from(tiny, class), n);
+    grain = place(tiny, class, n);
     if (grain != NOWHERE) {
         p = take(tiny, grain, n);
         hak_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
@@ -371,6 +376,7 @@ void hak_tiny_larger_free(struct hak_tiny *tiny, void *p)
     hak_tiny_refuse(p);
     hak_tiny_busy(tiny, true);
     hak_tiny_larger_put(tiny, p);
+    hak_tiny_grain_heed(tiny);
     hak_tiny_busy(tiny, false);
 }
 
@@ -468,22 +474,37 @@ HAK_RACY_READER bool hak_tiny_grain_is_block(const void *p, uint32_t tag)
 
 /* ---- pages --------------------------------------------------------------- */
 
+/* Whether units first .. end - 1 hold nothing. */
+static bool is_empty(const struct hak_tiny *tiny, uint32_t first, uint32_t end)
+{
+    const struct hak_unit *units = hak_tiny_units(tiny);
+    uint64_t used = 0;
+
+    for (uint32_t n = first; n < end; n++) {
+        used |= used_at(&units[n]);
+    }
+    return used == 0;
+}
+
 /* The pages of packed slab i that hold nothing, as far as there is a map. */
 static uint32_t free_pages(const struct hak_tiny *tiny, uint32_t i)
 {
-    const struct hak_unit *units = hak_tiny_units(tiny) + i * HAK_SLAB_UNITS;
-    uint32_t count = tiny->units - i * HAK_SLAB_UNITS, pages = 0;
+    uint32_t first = i * HAK_SLAB_UNITS, at = first, pages = 0;
+    uint32_t end = (uint32_t)hak_min(tiny->units, first + HAK_SLAB_UNITS);
 
-    count = (uint32_t)hak_min(count, HAK_SLAB_UNITS) / PAGE_UNITS;
-    for (uint32_t page = 0; page < count; page++, units += PAGE_UNITS) {
-        uint64_t used = 0;
+    for (; at < end; at += PAGE_UNITS) {
+        bool empty =
+            is_empty(tiny, at, (uint32_t)hak_min(at + PAGE_UNITS, end));
 
-        for (uint32_t n = 0; n < PAGE_UNITS; n++) {
-            used |= used_at(&units[n]);
-        }
-        pages |= (uint32_t)(used == 0) << page;
+        pages |= (uint32_t)empty << (at - first) / PAGE_UNITS;
     }
     return pages;
+}
+
+/* Pages that units of one slab lie on. */
+static uint32_t pages_for(uint32_t units)
+{
+    return (units + PAGE_UNITS - 1) / PAGE_UNITS;
 }
 
 /* The last packed slab, of which nothing is in use, goes back. */
@@ -508,9 +529,8 @@ void hak_tiny_grain_trim(struct hak_tiny *tiny)
 {
     while (tiny->packed && tiny->units > 0) {
         uint32_t i = slabs_of(tiny) - 1;
-        uint32_t count = (tiny->units - i * HAK_SLAB_UNITS) / PAGE_UNITS;
 
-        if (free_pages(tiny, i) != ((uint32_t)1 << count) - 1) {
+        if (!is_empty(tiny, i * HAK_SLAB_UNITS, tiny->units)) {
             break;
         }
         give(tiny, i);
@@ -519,7 +539,7 @@ void hak_tiny_grain_trim(struct hak_tiny *tiny)
 
 size_t hak_tiny_grain_resident(const struct hak_tiny *tiny)
 {
-    size_t bytes = tiny->units * HAK_UNIT;
+    size_t bytes = pages_for(tiny->units) * HAK_PAGE;
 
     for (uint32_t i = 0; i < slabs_of(tiny); i++) {
         const struct hak_slab *slab = hak_range_slab(tiny->packed_at[i]);
@@ -535,15 +555,17 @@ void hak_tiny_grain_heed(struct hak_tiny *tiny)
 
     if (used > tiny->packed_seen) {
         tiny->packed_seen = (uint32_t)used;
-    } else if (used + HAK_PAGE <= tiny->packed_seen &&
+    } else if (used + hak_max(HAK_PAGE / 2, used / 8) <= tiny->packed_seen &&
                hak_tiny_grain_resident(tiny) >
-                   used + used / 4 + 2 * HAK_PAGE) {
+                   used + used / 4 + HAK_PAGE) {
+        hak_tiny_bins_empty(tiny);
         hak_range_purged(hak_tiny_grain_sweep(tiny));
     }
 }
 
 size_t hak_tiny_grain_sweep(struct hak_tiny *tiny)
 {
+    uint32_t before = tiny->units;
     size_t bytes = 0;
 
     if (!tiny->packed) {
@@ -552,18 +574,20 @@ size_t hak_tiny_grain_sweep(struct hak_tiny *tiny)
     tiny->packed_seen = tiny->packed_bytes;
     hak_tiny_grain_trim(tiny);
     for (uint32_t i = 0; i < slabs_of(tiny); i++) {
-        uint32_t number = tiny->packed_at[i], pages = free_pages(tiny, i);
-        uint32_t count = tiny->units - i * HAK_SLAB_UNITS;
+        uint32_t number = tiny->packed_at[i];
 
-        if (count <= HAK_SLAB_UNITS) { /* the last: it ends with what it holds */
-            for (count /= PAGE_UNITS; (pages >> (count - 1) & 1) != 0;) {
-                count--;
+        if (i == slabs_of(tiny) - 1) { /* it ends with what it holds */
+            while (is_empty(tiny, tiny->units - STEP_UNITS, tiny->units)) {
+                tiny->units -= STEP_UNITS;
             }
-            tiny->units = i * HAK_SLAB_UNITS + count * PAGE_UNITS;
-            bytes += hak_range_pages_cut(number, 1, count * HAK_PAGE);
-            pages &= ((uint32_t)1 << count) - 1;
+            bytes += hak_range_pages_cut(number, 1,
+                                         (tiny->units - i * HAK_SLAB_UNITS) *
+                                             HAK_UNIT);
         }
-        bytes += hak_range_pages_drop(number, pages);
+        bytes += hak_range_pages_drop(number, free_pages(tiny, i));
+    }
+    if (before > HAK_UNITS_NEAR && tiny->units <= HAK_UNITS_NEAR) {
+        hak_os_purge((char *)tiny + HAK_PAGE, HAK_PAGE); /* maps alone */
     }
     return bytes;
 }

@@ -55,7 +55,7 @@ static void check_units(const struct hak_tiny *tiny)
     size_t bytes = 0;
     bool open = false;
 
-    NEED(tiny->units <= HAK_UNITS && tiny->units % 8 == 0);
+    NEED(tiny->units <= HAK_UNITS && tiny->units % 4 == 0);
     for (uint32_t g = 0; g < tiny->units * 64; g++) {
         uint32_t slab = tiny->packed_at[g / 64 / HAK_SLAB_UNITS];
         uint32_t page = (uint32_t)(g % (HAK_SLAB_SIZE / 8) / 512);
