@@ -87,8 +87,8 @@ static bool stays(const struct hak_lua_heap *lua, size_t usable, size_t osize,
     if (hak_fits_as_is(usable, nsize) || (nsize > osize && nsize <= usable)) {
         return true;
     }
-    if (nsize > HAK_LANE_POOL_MAX) {
-        return false;
+    if (nsize > HAK_LANE_POOL_MAX || usable > HAK_LANE_POOL_MAX) {
+        return false; /* and there may be no pool */
     }
     return hak_pool_classes[pool_class(hak_lua_core(lua)->pool, nsize)].block ==
            usable;
