@@ -137,7 +137,8 @@ HAK_INLINE void hak_stack_grant_noted(struct hak_pool *pool, unsigned class,
 {
     int32_t pushes = budget - hak_stack_count(pool, class);
 
-    hak_stack_set_left(pool, class, hak_stack_bound_pushes(pool, class, pushes));
+    hak_stack_set_left(pool, class,
+                       hak_stack_bound_pushes(pool, class, pushes));
 }
 
 /* Notes the bin and says when it is looked at next. */

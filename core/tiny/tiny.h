@@ -129,20 +129,20 @@ struct hak_tiny {
     uint32_t id;
     bool direct; /* frees by others are sent at once, never held back */
     /* owner */
-    bool packed;           /* set before the first use; not if sealed */
-    bool alert;            /* free memory waits to go back: look often */
-    uint8_t share;         /* a bin may hold 1/2^share of the heap's slabs */
-    uint8_t pushes;        /* to a bin's next look in an alert */
-    uint16_t seldom;       /* the same in a large heap at any time */
-    bool quiet;            /* little happens: look at the first occasion */
-    uint8_t looks;         /* that a busy heap has without one at the time */
-    uint8_t sweep_class;   /* the class of sweep_slab */
-    uint32_t looked_at;    /* when the heap last looked at the time */
-    uint32_t idle_at;      /* when bins are next relieved of idle blocks */
+    bool packed;         /* set before the first use; not if sealed */
+    bool alert;          /* free memory waits to go back: look often */
+    uint8_t share;       /* a bin may hold 1/2^share of the heap's slabs */
+    uint8_t pushes;      /* to a bin's next look in an alert */
+    uint16_t seldom;     /* the same in a large heap at any time */
+    bool quiet;          /* little happens: look at the first occasion */
+    uint8_t looks;       /* that a busy heap has without one at the time */
+    uint8_t sweep_class; /* the class of sweep_slab */
+    uint32_t looked_at;  /* when the heap last looked at the time */
+    uint32_t idle_at;    /* when bins are next relieved of idle blocks */
     uint32_t packed_at[HAK_PACKED_SLABS]; /* slabs, or HAK_NO_SLAB */
     uint32_t units;                       /* of the maps that are in use */
     uint32_t packed_bytes, larger_bytes;  /* see above */
-    uint32_t packed_seen;           /* the most since the last sweep */
+    uint32_t packed_seen;                 /* the most since the last sweep */
     uint32_t freed_from;            /* the lowest unit of what became free */
     uint8_t from[HAK_TINY_CLASSES]; /* where searches begin, but for that */
     struct hak_allowance allow; /* what it may keep, Pool's and runs included */

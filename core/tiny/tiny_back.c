@@ -350,12 +350,11 @@ void hak_tiny_collect(struct hak_tiny *tiny)
         unsigned class = hak_tiny_class_at(list);
 
         tiny->remote_frees++;
-        tiny->remote_bytes +=
-            hak_tiny_bytes_of(list, hak_range_tag_of(list));
+        tiny->remote_bytes += hak_tiny_bytes_of(list, hak_range_tag_of(list));
         if (HAK_UNLIKELY(class == HAK_TINY_LARGER)) {
             hak_tiny_larger_put(tiny, list);
         } else if (HAK_UNLIKELY(tiny->nsealed > 0) &&
-            hak_range_sealed(hak_range_offset(list))) {
+                   hak_range_sealed(hak_range_offset(list))) {
             hak_tiny_seal_put(tiny, list);
         } else {
             gave += take_in(tiny, class, list);

@@ -43,8 +43,8 @@ HAK_INLINE size_t hak_bin_blocks(const struct hak_tiny *tiny)
 
 HAK_INLINE int32_t hak_bin_budget(const struct hak_tiny *tiny, unsigned class)
 {
-    size_t held = tiny->packed ? (size_t)tiny->allow.slabs
-                               : tiny->nslabs * HAK_SLAB_SIZE;
+    size_t held =
+        tiny->packed ? (size_t)tiny->allow.slabs : tiny->nslabs * HAK_SLAB_SIZE;
     size_t least = tiny->packed ? HAK_BIN_LEAST_PACKED : HAK_BIN_LEAST;
     size_t bytes = hak_min(hak_max(held >> tiny->share, least), HAK_BIN_MOST);
     /* bytes / block size, by multiplication: this runs for every new heap. */

@@ -200,8 +200,7 @@ static bool grow(struct hak_tiny *tiny, unsigned class)
         return false;
     }
     if (tiny->packed_at[slab] == HAK_NO_SLAB) {
-        tiny->packed_at[slab] =
-            hak_tiny_slab_take(tiny, class, HAK_TAG_PACKED);
+        tiny->packed_at[slab] = hak_tiny_slab_take(tiny, class, HAK_TAG_PACKED);
     }
     if (tiny->packed_at[slab] == HAK_NO_SLAB ||
         !hak_range_ready(tiny->packed_at[slab], 1, have,
@@ -556,8 +555,7 @@ void hak_tiny_grain_heed(struct hak_tiny *tiny)
     if (used > tiny->packed_seen) {
         tiny->packed_seen = (uint32_t)used;
     } else if (used + hak_max(HAK_PAGE / 2, used / 8) <= tiny->packed_seen &&
-               hak_tiny_grain_resident(tiny) >
-                   used + used / 4 + HAK_PAGE) {
+               hak_tiny_grain_resident(tiny) > used + used / 4 + HAK_PAGE) {
         hak_tiny_bins_empty(tiny);
         hak_range_purged(hak_tiny_grain_sweep(tiny));
     }

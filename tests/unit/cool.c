@@ -107,8 +107,7 @@ Test(cool, a_packed_slab_grows_by_a_page_and_then_by_8_kb_at_once)
         populated = hak_range_slab(heap->tiny.packed_at[0])->populated;
         if (populated != steps[at]) {
             cr_assert_eq(populated, steps[++at]);
-            cr_assert_geq(heap->tiny.units * HAK_UNIT,
-                          steps[at - 1]);
+            cr_assert_geq(heap->tiny.units * HAK_UNIT, steps[at - 1]);
         }
     }
     hak_heap_delete(heap);

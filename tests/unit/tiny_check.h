@@ -235,7 +235,8 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
     NEED((size_t)tiny->taken[class] ==
          sums->carved - sums->nfree + sums->sealed_used - sums->stale);
     NEED((size_t)tiny->taken[class] >= head + spare);
-    NEED(hak_tiny_live(tiny, class) == (size_t)tiny->taken[class] - head - spare);
+    NEED(hak_tiny_live(tiny, class) ==
+         (size_t)tiny->taken[class] - head - spare);
     NEED(shelf->filled >= sums->slabs - (shelf->fresh != HAK_NO_SLAB));
     NEED(shelf->step >= 512 && shelf->step <= 8192 && hak_is_pow2(shelf->step));
     NEED(sums->idle <= 1);
