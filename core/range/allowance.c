@@ -12,7 +12,7 @@
 #define QUICK_TURNS 2
 #define QUICK_TIME 10
 /* An explicit heap with fewer bytes of slabs is given nothing extra. */
-#define EXTRA_FROM ((int64_t)(4 * HAK_MIB))
+#define EXTRA_FROM ((int64_t)(2 * HAK_MIB))
 
 static size_t extra_most(const struct hak_allowance *allow)
 {

@@ -23,6 +23,9 @@
 #define LADDER_STEP (16 * HAK_KIB)
 #define LADDER_SLABS 8
 
+/* A heap with so many bytes of other slabs has outgrown its packed ones. */
+#define PACKED_FROM ((int64_t)(512 * HAK_KIB))
+
 /* Pushes to a bin's next look, as a rule: see tiny_back.c. */
 #define ALERT_PUSHES 32
 #define LARGE_PUSHES 512
@@ -138,12 +141,21 @@ static bool take_spare(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
+/* Whether blocks are to be packed: in a heap that has grown large what its packed
+ * slabs have free is worth a search if it is much. */
+static bool is_worth_packing(const struct hak_tiny *tiny)
+{
+    return tiny->allow.slabs < PACKED_FROM ||
+           tiny->packed_bytes < HAK_UNITS * HAK_UNIT / 2;
+}
+
 /* Blocks that are free in slabs, without a page more. */
 static bool fill_free(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t open = tiny->shelves[class].open;
 
-    if (tiny->packed && hak_tiny_grain_fill(tiny, class, false)) {
+    if (tiny->packed && is_worth_packing(tiny) &&
+        hak_tiny_grain_fill(tiny, class, false)) {
         return true;
     }
     if (open != HAK_NO_SLAB && hak_range_slab(open)->nfree > 0) {

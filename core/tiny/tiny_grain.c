@@ -298,6 +298,12 @@ static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t n)
 
 /* ---- blocks -------------------------------------------------------------- */
 
+/* Whether the class has a size to itself: a block here is told by its size. */
+static bool is_told(unsigned class)
+{
+    return !HAK_HARD || class > 0; /* there the first two are of 16 B */
+}
+
 bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -305,10 +311,14 @@ bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
     size_t step = hak_min(shelf->step / FILL_PART, FILL_MOST);
     uint32_t n = (uint32_t)(size / HAK_GRAIN), even = n % 2 == 0;
     uint32_t most = (uint32_t)hak_max(step / size, 1), count = 0;
-    uint32_t grain = more ? place(tiny, class, n)
-                          : find(tiny, search_from(tiny, class), n, even);
+    uint32_t grain;
     struct hak_block *first = NULL, *last = NULL;
 
+    if (!is_told(class)) {
+        return false;
+    }
+    grain = more ? place(tiny, class, n)
+                 : find(tiny, search_from(tiny, class), n, even);
     search_ended(tiny, class, grain);
     for (; grain != NOWHERE && count < most; count++) {
         struct hak_block *block = take(tiny, grain, n);
