@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Makes the man pages from the headers' comments and the .def tables.
 
-    docs/make-man.py PAGE        writes docs/PAGE.in, filled in, to stdout
+    docs/make-man.py PAGE        writes PAGE.in, filled in, to stdout
     docs/make-man.py --links     prints "hak_NAME.3 PAGE" for every function
     docs/make-man.py --options   prints the names of all options
 
-PAGE is hakmem.3, hakmem_lua.3, hakmem_ngx.3, hakmem_py.1 or hakmem.7. The date
-is that of the newest source, or SOURCE_DATE_EPOCH. Whatever can't be understood
+PAGE.in is in docs/ or in an adapter's folder. A page of section 3 is made from the
+header of its name, in include/ or in the adapter's folder. The date is that of the newest source, or SOURCE_DATE_EPOCH. Whatever can't be understood
 is an error that names the file and the line.
 """
 import ast
@@ -18,8 +18,11 @@ import sys
 import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-HEADERS = {"hakmem.3": "hakmem.h", "hakmem_lua.3": "hakmem_lua.h",
-           "hakmem_ngx.3": "hakmem_ngx.h"}
+TEMPLATES = {path.stem: path for path in (
+    *sorted(ROOT.glob("docs/*.in")), *sorted(ROOT.glob("adapters/*/*.[0-9].in")))}
+HEADERS = {f"{path.stem}.3": path for path in (
+    *sorted(ROOT.glob("include/*.h")), *sorted(ROOT.glob("adapters/*/*.h")))
+           if f"{path.stem}.3" in TEMPLATES}
 OPTIONS = [ROOT / "core" / "settings" / "options.def",
            *sorted(ROOT.glob("adapters/*/*_options.def"))]
 STATS = ROOT / "include" / "hakmem_stats.def"
@@ -184,7 +187,7 @@ def options_of(path, known):
                           f" {in_units(least)} to {in_units(most)}.")
             elif kind == "SHARE":
                 takes = "\\fIsize\\fP|\\fIn\\fP%"
-                bounds = (f"Default: none; from {in_units(least)} to"
+                bounds = (f"Default: 0, none; from {in_units(least)} to"
                           f" {in_units(most)}, or from 1% to 100% of {words}.")
             elif kind == "DIR":
                 takes = "\\fIdirectory\\fP"
@@ -394,14 +397,14 @@ def date(sources):
 
 
 def page(name):
-    template = ROOT / "docs" / f"{name}.in"
-    if not template.exists():
-        sys.exit(f"make-man: there is no page {name}: docs/{name}.in is"
-                 " missing")
+    template = TEMPLATES.get(name)
+    if template is None:
+        sys.exit(f"make-man: there is no page {name}; use one of:"
+                 f" {' '.join(sorted(TEMPLATES))}")
     sources = [template, *OPTIONS, STATS]
     fields = {"VERSION": (ROOT / "VERSION").read_text().strip()}
     if name in HEADERS:
-        header = ROOT / "include" / HEADERS[name]
+        header = HEADERS[name]
         sources.append(header)
         head, groups = read_header(header)
         fields["NAMES"] = "\n".join(textwrap.wrap(
@@ -419,7 +422,7 @@ def page(name):
 
     def field(found):
         if found[1] not in fields:
-            sys.exit(f"make-man: docs/{name}.in: nothing is known for"
+            sys.exit(f"make-man: {template.name}: nothing is known for"
                      f" {found[0]}")
         return fields[found[1]]
 
@@ -436,7 +439,7 @@ def main():
         return
     if sys.argv[1] == "--links":
         for name, header in HEADERS.items():
-            for call in names_of(read_header(ROOT / "include" / header)[1]):
+            for call in names_of(read_header(header)[1]):
                 print(f"{call}.3 {name}")
         return
     sys.stdout.write(page(sys.argv[1]))

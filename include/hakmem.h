@@ -61,10 +61,13 @@ HAK_API void *hak_calloc(size_t count, size_t size)
 HAK_API void hak_free(void *ptr);
 
 /*
- * As hak_free, for a caller who knows the size it asked for. Fatal as well: a
- * size that is larger than the block.
+ * As hak_free, for a caller who knows the size it asked for; the second for one
+ * who has the alignment too (C23's free_sized, free_aligned_sized). Fatal as
+ * well: a size that is larger than the block, an alignment that is no power of
+ * two or that ptr does not have. NULL does nothing.
  */
 HAK_API void hak_free_sized(void *ptr, size_t size);
+HAK_API void hak_free_aligned_sized(void *ptr, size_t alignment, size_t size);
 
 /*
  * Resizes a block, keeping its first min(old, new) bytes; the pointer may
@@ -73,6 +76,13 @@ HAK_API void hak_free_sized(void *ptr, size_t size);
  * Errors: NULL and ENOMEM; the old block is then untouched.
  */
 HAK_API void *hak_realloc(void *ptr, size_t size) HAK_ATTR_SIZE(2);
+
+/*
+ * The same, for a caller who knows the size it asked for: old_size, any number
+ * if ptr is NULL. Fatal as well: an old_size that is larger than the block.
+ */
+HAK_API void *hak_realloc_sized(void *ptr, size_t old_size, size_t size)
+    HAK_ATTR_SIZE(3);
 
 /*
  * Returns `size` bytes aligned to `alignment`, a power of two. To be freed
@@ -89,6 +99,21 @@ HAK_API void *hak_aligned_alloc(size_t alignment, size_t size)
 HAK_API size_t hak_usable_size(const void *ptr);
 
 /*
+ * The most bytes that can be asked for at the price of `size`: hak_malloc of
+ * either takes the same block, and hak_usable_size of the latter's is this
+ * (jemalloc's nallocx, mimalloc's mi_good_size). A size above PTRDIFF_MAX,
+ * which nobody gets, is returned as it is. Nothing is allocated.
+ */
+HAK_API size_t hak_good_size(size_t size);
+
+/*
+ * As hak_malloc(hak_good_size(size)), and *actual is that size, all of which
+ * may be used (C++23's allocate_at_least). Errors: NULL and ENOMEM, *actual
+ * is 0.
+ */
+HAK_API void *hak_alloc_at_least(size_t size, size_t *actual) HAK_ATTR_MALLOC;
+
+/*
  * True if ptr points into memory of HAKMEM's, in use or not. Any value is safe:
  * nothing is read at ptr. Blocks that HAKMEM had to take from the system
  * allocator are not its own. Any thread may ask.
@@ -100,7 +125,26 @@ HAK_API bool hak_owns(const void *ptr);
 /*
  * An explicit heap is used by one thread at a time: the caller's own lock
  * or ownership rule decides which. It needs no thread-local state and no
- * atomics, and deleting it frees all it gave out at once.
+ * atomics, and deleting it frees all it gave out at once:
+ *
+ *     hak_heap_config config = {.size = sizeof config,
+ *                               .limit = 8 << 20,
+ *                               .name = "request"};
+ *     hak_heap *heap = hak_heap_new(&config);
+ *     hak_heap_stats_t stats = {.size = sizeof stats};
+ *     char *text = hak_heap_malloc(heap, 100);
+ *
+ *     if (text == NULL) {        // ENOMEM: out of memory, or over the limit
+ *         hak_heap_set_limit(heap, 16 << 20);
+ *         text = hak_heap_malloc(heap, 100);
+ *     }
+ *     ...
+ *     hak_heap_stats(heap, &stats);
+ *     printf("%s: %zu bytes at most\n", stats.name, stats.peak_bytes);
+ *     hak_heap_delete(heap);     // and with it `text`
+ *
+ * In a forked child the heap is a copy and may be used; one that another thread
+ * was at work on in that moment may be half done, and is to be left alone.
  */
 typedef struct hak_heap hak_heap;
 
@@ -127,19 +171,87 @@ HAK_API hak_heap *hak_heap_new(const hak_heap_config *config);
 HAK_API void hak_heap_delete(hak_heap *heap);
 
 /*
- * As hak_malloc, hak_realloc and hak_free, on the given heap. A request over
- * the heap's limit returns NULL with ENOMEM. hak_heap_free and _realloc are
- * fatal for a block of another heap. hak_free, from any thread, takes blocks
- * of a heap too; the heap gets them back at its next refill.
+ * As the functions of threads' heaps with these names, on the given heap, for
+ * the thread that uses it. A request over the heap's limit returns NULL with
+ * ENOMEM. Those that take a block (a ptr that is not NULL) are fatal if it is
+ * not this heap's. hak_free, from any thread, takes blocks of a heap too, and
+ * hak_usable_size knows them; the heap gets what was freed so at its next
+ * refill, or when it meets its limit.
  */
 HAK_API void *hak_heap_malloc(hak_heap *heap, size_t size)
     HAK_ATTR_MALLOC HAK_ATTR_SIZE(2);
+HAK_API void *hak_heap_calloc(hak_heap *heap, size_t count, size_t size)
+    HAK_ATTR_MALLOC HAK_ATTR_SIZE(2, 3);
 HAK_API void *hak_heap_realloc(hak_heap *heap, void *ptr, size_t size)
     HAK_ATTR_SIZE(3);
 HAK_API void hak_heap_free(hak_heap *heap, void *ptr);
 
+/*
+ * `size` bytes aligned to `alignment`, a power of two. hak_heap_realloc keeps
+ * an alignment of 16 only. Errors: NULL with EINVAL or ENOMEM.
+ */
+HAK_API void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment,
+                                     size_t size)
+    HAK_ATTR_MALLOC HAK_ATTR_SIZE(3);
+
+/*
+ * With sizes, as those of threads' heaps. hak_heap_realloc_sized copies no more
+ * than old_size bytes if the block has to move. In every build a block of an
+ * explicit heap has whole blocks' sizes: hak_heap_usable_size of one that was
+ * asked for with `size` is hak_heap_good_size(heap, size), which the heap's
+ * limit counts (a multiple of 4096 above 53,248), unless it had to come from the
+ * system allocator.
+ */
+HAK_API size_t hak_heap_usable_size(hak_heap *heap, const void *ptr);
+HAK_API size_t hak_heap_good_size(const hak_heap *heap, size_t size);
+HAK_API void *hak_heap_alloc_at_least(hak_heap *heap, size_t size,
+                                      size_t *actual) HAK_ATTR_MALLOC;
+HAK_API void *hak_heap_realloc_sized(hak_heap *heap, void *ptr, size_t old_size,
+                                     size_t size) HAK_ATTR_SIZE(4);
+HAK_API void hak_heap_free_sized(hak_heap *heap, void *ptr, size_t size);
+
+/*
+ * Sets the heap's limit, in bytes of live blocks (0: none), and returns the one
+ * before. A limit below what is live takes nothing away: it refuses every
+ * growth until enough is freed. For the thread that uses the heap; any thread
+ * may read the limit (0: none).
+ */
+HAK_API size_t hak_heap_set_limit(hak_heap *heap, size_t limit);
+HAK_API size_t hak_heap_limit(const hak_heap *heap);
+
 /* Bytes in live blocks of the heap, rounded up to whole blocks. */
 HAK_API size_t hak_heap_live(const hak_heap *heap);
+
+/*
+ * Bytes of the heap that are in memory now, its own state included, by asking
+ * the system about each stretch of its slabs (some microseconds, a millisecond
+ * for 100 MB). Any thread may ask while the heap is there.
+ */
+HAK_API size_t hak_heap_resident(const hak_heap *heap);
+
+/* Statistics of one heap, in bytes and counts since it was made. */
+typedef struct hak_heap_stats_t {
+    size_t size;          /* set to sizeof(hak_heap_stats_t) before the call */
+    size_t limit;         /* hak_heap_limit */
+    size_t live_bytes;    /* hak_heap_live */
+    size_t peak_bytes;    /* the most of it, at most 1/16 or 4 KB too low */
+    size_t held_bytes;    /* slabs of 64 KB and larger blocks it holds */
+    size_t kept_bytes;    /* of these: in free blocks it keeps at hand */
+    size_t sealed_bytes;  /* of these: in slabs that are sealed */
+    uint64_t tiny_allocs; /* blocks from the Tiny lane */
+    uint64_t larger_allocs;  /* blocks from the lanes above it */
+    uint64_t fallback;       /* blocks from the system allocator */
+    uint64_t limit_refusals; /* requests that the limit refused */
+    uint64_t remote_frees;   /* blocks freed by hak_free that are back */
+    char name[32];           /* as given to hak_heap_new; "": none */
+} hak_heap_stats_t;
+
+/*
+ * Fills *stats; nothing is allocated. Any thread may ask while the heap is
+ * there; another thread's may be a moment old, each number is whole. Returns 0,
+ * or -1 with EINVAL: heap or stats is NULL, stats->size is wrong.
+ */
+HAK_API int hak_heap_stats(const hak_heap *heap, hak_heap_stats_t *stats);
 
 /* ---- the fork seal ------------------------------------------------------ */
 
@@ -182,6 +294,18 @@ HAK_API size_t hak_trim(void);
 
 /* The same for one explicit heap (and every slab that nobody uses). */
 HAK_API size_t hak_heap_trim(hak_heap *heap);
+
+/*
+ * Sets HAKMEM_LIMIT's limit on all that HAKMEM holds in this process, in bytes
+ * (0: none), whatever the environment said, and returns the one before. A limit
+ * below what is held takes nothing away: all that is free goes back, and every
+ * growth is refused (NULL, ENOMEM) until there is room. Requests that the
+ * system allocator would have to serve are refused as well. Any thread; a
+ * forked child has its parent's. hak_limit reads it; 0: there is none, but
+ * that of the container if there is one (limit_bytes in hak_stats_t).
+ */
+HAK_API size_t hak_set_limit(size_t limit);
+HAK_API size_t hak_limit(void);
 
 /*
  * The statistics of the whole process. Set size to sizeof(hak_stats_t) before

@@ -3,7 +3,7 @@
 # programs can be built with it and run, that nothing stays behind.
 #
 # Run by `make check-install`, which passes MAKE, BUILD, CC, LUA_LIBS and the
-# lists of what is built: LIBS (archives), SHARED (the shared library or
+# lists of what is built: LIBS (archives), SHARED (the shared libraries or
 # nothing).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -63,6 +63,9 @@ expected() {
     echo ./lib/lua/5.4/hakmem.so
     for package in hakmem hakmem_core hakmem_lua; do
         echo "./lib/pkgconfig/$package.pc"
+    done
+    for file in hakmem-config hakmem-config-version; do
+        echo "./lib/cmake/hakmem/$file.cmake"
     done
     for page in hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hakmem_py.1 \
         hak_malloc.3 hak_lua_alloc.3 ngx_hak_palloc.3; do
@@ -170,6 +173,9 @@ check 'a program is built with the core' \
     compile core program.c "$(pkg --cflags --libs hakmem_core)"
 check 'it runs' says "$version" "$dir/core"
 check 'its malloc is not ours' sh -c "! nm '$dir/core' | grep -q ' [TW] malloc$'"
+check 'a program is built with the archive of the core' compile core_static \
+    program.c "$(pkg --cflags hakmem_core) $top/lib/libhakmem_core.a -pthread"
+check 'it runs' says "$version" "$dir/core_static"
 check 'a host of Lua is built' compile host host.c \
     "$(pkg --cflags --libs hakmem_lua)" "$LUA_LIBS -lm -ldl"
 check 'it runs' says 5000 "$dir/host"
@@ -191,14 +197,18 @@ for how in '' -flto '-static -O2' '-static -flto -O2' '-static-pie -flto'; do
 done
 check 'lua5.4 finds the module' env LUA_CPATH="$top/lib/lua/5.4/?.so" \
     lua5.4 -e "assert(require('hakmem').version == '$version')"
+# needs PROGRAM LIBRARY: a library's name in itself, and in a program of it.
+needs() {
+    name=$(readelf -d "$top/lib/$2" | sed -n 's/.*SONAME.*\[\(.*\)\].*/\1/p')
+    same "$name" "$2.$major" &&
+        readelf -d "$dir/$1" | grep "NEEDED.*\[$name\]"
+}
+
 if [ -n "$SHARED" ]; then
-    name=$(readelf -d "$top/lib/$SHARED" |
-        sed -n 's/.*SONAME.*\[\(.*\)\].*/\1/p')
-    check 'the name in the shared library' same "$name" "$SHARED.$major"
-    check 'the program needs the shared library' \
-        sh -c "readelf -d '$dir/program' | grep -q 'NEEDED.*$name'"
+    check 'the program needs the shared library' needs program libhakmem.so
+    check 'and the other one the core' needs core libhakmem_core.so
     check 'preloaded it serves malloc' sh -c \
-        "LD_PRELOAD='$top/lib/$SHARED' HAKMEM_SHOW_STATS=1 \
+        "LD_PRELOAD='$top/lib/libhakmem.so' HAKMEM_SHOW_STATS=1 \
             ls / 2>&1 >/dev/null | grep -q '^tiny  *[1-9]'"
 fi
 

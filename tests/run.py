@@ -146,6 +146,8 @@ def indented(text):
 def run_program(program, build, variant, limit):
     """Runs one program; returns (passed, failed, what to print)."""
     name = os.path.relpath(program, build / "tests")
+    if name.startswith(".."): # of an adapter's folder
+        name = os.path.relpath(program, build)
     command = [str(pathlib.Path(program).resolve()), "--color=never",
                "--verbose"]
     if variant != "valgrind":

@@ -79,29 +79,28 @@ static void count_foreign(void)
     }
 }
 
-_Static_assert(sizeof(hak_ngx_figures) == HAK_HEAP_COUNTERS * sizeof(uint64_t),
+_Static_assert(sizeof(hak_ngx_figures) == HAK_EMBED_COUNTERS * sizeof(uint64_t),
                "all of them are kept when a heap ends");
 
 /* What heaps had counted that have ended. */
 static hak_ngx_figures figures_past(void)
 {
     return (hak_ngx_figures){
-        .asked = atomic_load(&hak_heap_past.extra[0]),
-        .fallback_large = atomic_load(&hak_heap_past.extra[1]),
-        .fallback_memory = atomic_load(&hak_heap_past.extra[2]),
-        .foreign_frees = atomic_load(&hak_heap_past.extra[3]),
+        .asked = hak_embed_past(0),
+        .fallback_large = hak_embed_past(1),
+        .fallback_memory = hak_embed_past(2),
+        .foreign_frees = hak_embed_past(3),
     };
 }
 
 /* Each is a whole word, which its thread may be changing. */
 HAK_RACY_READER void hak_ngx_get_figures(hak_ngx_figures *figures)
 {
-    *figures = figures_past();
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
-        uint32_t state = atomic_load(&heap->state);
+    struct hak_heap *heap;
 
-        if (state == HAK_HEAP_OWNED || state == HAK_HEAP_PARKED) {
+    *figures = figures_past();
+    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
+        if (hak_embed_is_threads(heap)) {
             const hak_ngx_figures *part = hak_ngx_figures_of(heap);
 
             figures->asked += part->asked;
@@ -230,7 +229,7 @@ static HAK_NOINLINE void free_foreign(void *p)
 
 static HAK_NOINLINE void free_slow(void *p)
 {
-    if (hak_range_owns(p)) {
+    if (hak_embed_owns(p)) {
         free_own(p);
     } else { /* a mapping of somebody else's amid ours */
         free_foreign(p);
@@ -248,7 +247,7 @@ void *hak_ngx_malloc(size_t size)
 
 void hak_ngx_free(void *p)
 {
-    if (HAK_UNLIKELY(!hak_range_covers(p))) {
+    if (HAK_UNLIKELY(!hak_embed_covers(p))) {
         free_foreign(p);
     } else if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
         free_slow(p);
@@ -257,7 +256,7 @@ void hak_ngx_free(void *p)
 
 void hak_ngx_any_free(void *p)
 {
-    if (HAK_LIKELY(!hak_range_covers(p))) {
+    if (HAK_LIKELY(!hak_embed_covers(p))) {
         free_keeping(p);
     } else {
         hak_ngx_free(p);
@@ -332,13 +331,13 @@ void *hak_ngx_realloc(void *p, size_t size)
         hak_ngx_free(p);
         return NULL;
     }
-    return HAK_LIKELY(hak_range_owns(p)) ? realloc_own(p, size)
+    return HAK_LIKELY(hak_embed_owns(p)) ? realloc_own(p, size)
                                          : realloc_foreign(p, size);
 }
 
 void *hak_ngx_any_realloc(void *p, size_t size)
 {
-    return hak_range_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
+    return hak_embed_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
 }
 
 void *hak_ngx_reallocarray(void *p, size_t items, size_t size)
@@ -353,7 +352,7 @@ void *hak_ngx_reallocarray(void *p, size_t items, size_t size)
 
 void *hak_ngx_any_reallocarray(void *p, size_t items, size_t size)
 {
-    return hak_range_owns(p) ? hak_ngx_reallocarray(p, items, size)
+    return hak_embed_owns(p) ? hak_ngx_reallocarray(p, items, size)
                              : reallocarray(p, items, size);
 }
 
@@ -427,6 +426,6 @@ size_t hak_ngx_malloc_usable_size(void *p)
     if (p == NULL) {
         return 0;
     }
-    return hak_range_owns(p) ? hak_lane_usable(p, "malloc_usable_size")
+    return hak_embed_owns(p) ? hak_lane_usable(p, "malloc_usable_size")
                              : malloc_usable_size(p);
 }

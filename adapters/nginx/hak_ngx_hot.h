@@ -18,7 +18,7 @@ extern size_t hak_ngx_most, hak_ngx_most_hot;
  */
 HAK_INLINE hak_ngx_figures *hak_ngx_figures_of(struct hak_heap *heap)
 {
-    return (hak_ngx_figures *)(void *)((char *)heap + HAK_HEAP_EXTRA_AT);
+    return hak_embed_extra(heap);
 }
 
 /* A block of a bin, or NULL: another size, an empty bin, no heap yet. */

@@ -48,31 +48,22 @@ void hak_ngx_pool_end(struct hak_ngx_pool *pool)
 /* Tells the heap what the few have left of the limit. */
 static void share_limit(struct hak_ngx_pool *pool)
 {
-    struct hak_heap *heap = pool->heap;
-    size_t other;
+    size_t few = hak_min(pool->limit, pool->few_bytes);
 
-    if (heap == NULL) {
-        return;
+    if (pool->heap != NULL) {
+        hak_embed_set_limit(pool->heap, pool->limit != SIZE_MAX
+                                            ? pool->limit - few
+                                            : SIZE_MAX);
     }
-    if (pool->limit == SIZE_MAX) {
-        heap->limit = heap->gate = SIZE_MAX;
-        return;
-    }
-    other = atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
-    heap->limit = pool->limit - hak_min(pool->limit, pool->few_bytes);
-    heap->gate = heap->limit - hak_min(heap->limit, other);
 }
 
 /* A heap of its own for a pool that has many blocks, if one is to be had. */
 static bool open_heap(struct hak_ngx_pool *pool)
 {
-    hak_heap_config config = {.size = sizeof(config), .name = pool->name};
-
-    pool->heap = hak_heap_new(&config);
+    pool->heap = hak_embed_new(HAK_EMBED_POOL, pool->name);
     if (pool->heap == NULL) {
         return false;
     }
-    pool->heap->tiny.packed = true;
     share_limit(pool);
     return true;
 }
@@ -84,10 +75,10 @@ HAK_INLINE size_t usable(const void *p)
 {
     uint32_t byte;
 
-    if (!HAK_HARD && HAK_LIKELY(hak_range_owns(p))) {
-        byte = HAK_TAG_CLASS(hak_range_tag_of(p));
-        if (HAK_LIKELY(byte < HAK_TAG_TINY_END)) {
-            return hak_tiny_size[byte / HAK_TAG_TINY];
+    if (!HAK_HARD && HAK_LIKELY(hak_embed_owns(p))) {
+        byte = hak_embed_tag_byte(hak_embed_tag(p));
+        if (HAK_LIKELY(byte < HAK_EMBED_TINY)) {
+            return hak_embed_bytes_at(byte);
         }
     }
     return hak_usable_size(p);
@@ -167,7 +158,7 @@ HAK_INLINE void few_take(struct hak_ngx_pool *pool, uint32_t gap)
 static size_t block_bytes(size_t size)
 {
     return size <= HAK_LANE_TINY_MAX
-               ? hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]]
+               ? hak_embed_class_bytes(hak_embed_class_16(size))
                : hak_large_bytes(size);
 }
 
@@ -243,27 +234,6 @@ HAK_INLINE void few_free(struct hak_ngx_pool *pool, uint32_t i)
 
 /* ---- the heap ------------------------------------------------------------ */
 
-/*
- * Whether p is a block of the heap's, or an address in one of its slabs, which
- * the core will find fault with.
- */
-static bool heap_owns(struct hak_heap *heap, const void *p)
-{
-    struct hak_heap *owner;
-    uint32_t tag, id;
-    size_t size;
-
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
-        return hak_system_may_know(p) && hak_system_find(p, &owner, &size) &&
-               owner == heap;
-    }
-    tag = hak_range_tag_of(p);
-    if (HAK_LIKELY(!hak_tag_is_large(tag))) {
-        return HAK_TAG_HEAP(tag) == heap->tiny.id;
-    }
-    return hak_large_find(p, &id) != 0 && id == heap->tiny.id;
-}
-
 /* Says why, if the heap gave NULL for `size`; `refused` was its count. */
 HAK_INLINE void *heap_gave(struct hak_ngx_pool *pool, void *p, size_t size,
                            uint64_t refused)
@@ -271,12 +241,12 @@ HAK_INLINE void *heap_gave(struct hak_ngx_pool *pool, void *p, size_t size,
     return HAK_LIKELY(p != NULL)
                ? p
                : none(pool, size <= PTRDIFF_MAX &&
-                                pool->heap->limit_refused != refused);
+                                hak_embed_refusals(pool->heap) != refused);
 }
 
 static HAK_NOINLINE void *heap_alloc(struct hak_ngx_pool *pool, size_t size)
 {
-    uint64_t refused = pool->heap->limit_refused;
+    uint64_t refused = hak_embed_refusals(pool->heap);
     void *p = hak_heap_malloc(pool->heap, size);
 
     pool->allocs += p != NULL;
@@ -286,67 +256,21 @@ static HAK_NOINLINE void *heap_alloc(struct hak_ngx_pool *pool, size_t size)
 /* A Tiny block that is in its bin, or NULL. */
 HAK_INLINE void *heap_hot_alloc(struct hak_ngx_pool *pool, size_t size)
 {
-    struct hak_heap *heap = pool->heap;
-    unsigned class;
-    void *p;
+    void *p = hak_embed_charged_alloc(pool->heap, size);
 
-    if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
-        return NULL;
-    }
-    class = hak_tiny_class_16[hak_tiny_index(size)];
-    if (HAK_UNLIKELY(heap->live + hak_tiny_size[class] > heap->gate)) {
-        return NULL;
-    }
-    p = hak_bin_pop(&heap->tiny.bins[class]);
     if (HAK_LIKELY(p != NULL)) {
-        heap->live += hak_tiny_size[class];
         pool->allocs++;
     }
     return p;
 }
 
-/*
- * The bin of a Tiny block of the heap's, or NULL: it is none, or there is
- * something wrong with it.
- */
-HAK_INLINE struct hak_bin *heap_bin(struct hak_heap *heap, const void *p)
-{
-    uint32_t tag = hak_range_tag_of(p);
-    uint32_t byte = tag ^ heap->tiny.tag;
-    struct hak_bin *bin;
-    unsigned class;
-
-    if (HAK_LIKELY(byte < HAK_TAG_TINY_END)) {
-        bin = hak_tiny_bin(&heap->tiny, byte);
-        return hak_tiny_is_start((uintptr_t)p, bin->magic) ? bin : NULL;
-    }
-    if (byte != HAK_TAG_PACKED) {
-        return NULL;
-    }
-    class = hak_tiny_class_of(p, tag);
-    return class < HAK_TINY_CLASSES && hak_tiny_is_block(p, tag, class)
-               ? &heap->tiny.bins[class]
-               : NULL;
-}
-
 /* Frees a Tiny block of the heap's into its bin. False: nothing was done. */
 HAK_INLINE bool heap_hot_free(struct hak_ngx_pool *pool, void *p)
 {
-    struct hak_heap *heap = pool->heap;
-    struct hak_bin *bin;
-
-    if (HAK_HARD || HAK_UNLIKELY(!hak_range_covers(p))) {
+    if (HAK_UNLIKELY(!hak_embed_charged_free(pool->heap, p))) {
         return false;
     }
-    bin = heap_bin(heap, p);
-    if (HAK_UNLIKELY(bin == NULL)) {
-        return false;
-    }
-    heap->live -= hak_tiny_size[bin - heap->tiny.bins];
     pool->frees++;
-    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
-        hak_heap_look(heap, bin);
-    }
     return true;
 }
 
@@ -389,8 +313,8 @@ void *hak_ngx_pool_realloc(struct hak_ngx_pool *pool, void *p, size_t size)
     if (p == NULL) {
         return hak_ngx_pool_alloc(pool, size);
     }
-    if (pool->heap != NULL && heap_owns(pool->heap, p)) {
-        refused = pool->heap->limit_refused;
+    if (pool->heap != NULL && hak_embed_has(pool->heap, p)) {
+        refused = hak_embed_refusals(pool->heap);
         return heap_gave(pool, hak_heap_realloc(pool->heap, p, size), size,
                          refused);
     }
@@ -415,7 +339,7 @@ static HAK_NOINLINE bool free_few(struct hak_ngx_pool *pool, void *p)
 
 static HAK_NOINLINE bool free_slow(struct hak_ngx_pool *pool, void *p)
 {
-    if (!heap_owns(pool->heap, p)) {
+    if (!hak_embed_has(pool->heap, p)) {
         return free_few(pool, p);
     }
     hak_heap_free(pool->heap, p);
@@ -439,14 +363,13 @@ size_t hak_ngx_pool_live(const struct hak_ngx_pool *pool)
 
 size_t hak_ngx_pool_held(const struct hak_ngx_pool *pool)
 {
-    const struct hak_heap *heap = pool->heap;
-    size_t slabs;
+    struct hak_embed_held held;
 
-    if (heap == NULL) {
+    if (pool->heap == NULL) {
         return 0;
     }
-    slabs = heap->tiny.nslabs + (heap->pool != NULL ? heap->pool->nslabs : 0);
-    return slabs * HAK_SLAB_SIZE;
+    hak_embed_held(pool->heap, &held);
+    return held.slabs * HAK_EMBED_SLAB;
 }
 
 size_t hak_ngx_pool_limit(struct hak_ngx_pool *pool, size_t limit)

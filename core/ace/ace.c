@@ -4,6 +4,7 @@
 #include "ace/ace_holes.h"
 
 #include "os/os.h"
+#include "range/purge.h"
 
 /*
  * Holes of PURGE_LEAST pages or more are purged after the delay, smaller ones
@@ -114,7 +115,7 @@ static void free_locked(uint32_t page)
         purge_around(page);
     }
     hak_ace_want_tick(now);
-    hak_range_count_freed(pages * HAK_PAGE);
+    hak_range_count_freed(&hak_range_freed.runs, pages * HAK_PAGE);
 }
 
 bool hak_ace_free(void *p, struct hak_ace_run *run)
@@ -378,6 +379,17 @@ size_t hak_ace_trim(void)
     atomic_store_explicit(&hak_ace_due, 0, memory_order_relaxed);
     hak_lock_drop(&hak_ace.lock);
     return bytes;
+}
+
+size_t hak_ace_due_bytes(void)
+{
+    size_t dirty, runs;
+
+    hak_lock_take(&hak_ace.lock);
+    dirty = atomic_load(HAK_ACE_CHARGED);
+    runs = (size_t)hak_ace.figures.live_bytes; /* dirty throughout */
+    hak_lock_drop(&hak_ace.lock);
+    return dirty - hak_min(dirty, runs);
 }
 
 /* ---- figures and fork -------------------------------------------------------------- */

@@ -52,8 +52,14 @@ struct hak_ace_cache {
     uint64_t takes;                /* runs given out, ever */
     struct hak_allowance *allow;   /* the heap's */
     uint32_t may_hold;             /* pages, as it was last worked out */
-    uint32_t puts;                 /* until it is worked out anew */
 };
+
+/* What it may hold is worked out anew with the next run that is put there: to be
+ * called once in a while. */
+HAK_INLINE void hak_ace_cache_ask(struct hak_ace_cache *cache)
+{
+    cache->may_hold = 0;
+}
 
 /* Hardened build: notes that a run goes into a cache or leaves it. */
 void hak_ace_note(const void *run, bool in);
@@ -80,7 +86,8 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
  * its place is freed. Its bytes, or 0: it is no such run, or too long for the
  * cache, and was not put there.
  */
-size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner);
+HAK_HOT size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p,
+                                 uint32_t owner);
 
 /* The same if all that the heap keeps is too much. */
 void hak_ace_cache_shed(struct hak_ace_cache *cache);
@@ -133,6 +140,9 @@ void hak_ace_tick(uint32_t now);
 
 /* Gives back every hole's pages, the holes that fill a superslab included. */
 size_t hak_ace_trim(void);
+
+/* Bytes of holes that may have contents: what is still to go back. */
+size_t hak_ace_due_bytes(void);
 
 void hak_ace_figures(struct hak_lane_figures *figures);
 

@@ -69,18 +69,27 @@ HAK_INLINE bool hak_bits_all(const hak_ace_map *map, uint32_t from,
     return true;
 }
 
-/* How many bits are set. */
-HAK_INLINE uint32_t hak_bits_count(const hak_ace_map *map, uint32_t from,
-                                   uint32_t count)
+/* How many bits are not set, of `count` > 0: none, as a rule, and then it is quick
+ * on machines too that can't count bits. */
+HAK_INLINE uint32_t hak_bits_lacking(const hak_ace_map *map, uint32_t from,
+                                     uint32_t count)
 {
-    uint32_t n, set = 0;
+    uint32_t end = from + count - 1, lacking = 0;
+    uint64_t mask = UINT64_MAX << (from % 64);
 
-    for (uint32_t i = from; i < from + count; i += n) {
-        n = (uint32_t)hak_min(64 - i % 64, from + count - i);
-        set += (uint32_t)__builtin_popcountll(hak_bits_word(map, i / 64) &
-                                              hak_bits_mask(i, n));
+    for (uint32_t word = from / 64; word <= end / 64; word++) {
+        uint64_t clear;
+
+        if (word == end / 64) {
+            mask &= UINT64_MAX >> (63 - end % 64);
+        }
+        clear = mask & ~hak_bits_word(map, word);
+        if (clear != 0) {
+            lacking += (uint32_t)__builtin_popcountll(clear);
+        }
+        mask = UINT64_MAX;
     }
-    return set;
+    return lacking;
 }
 
 /* The first set bit after `from`, or HAK_ACE_PAGES. */

@@ -7,15 +7,13 @@
 #include "ace/ace_bits.h"
 #include "base/msg.h"
 #include "range/pressure.h"
+#include "range/purge.h"
 
 _Static_assert(HAK_PRESSURE_RUNS == HAK_ACE_CACHE_BYTES / HAK_PAGE,
                "what a cache may hold when memory is not short");
 
 /* A longer run is worth the lock. */
 #define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
-
-/* What a cache may hold is asked for every so many puts. */
-#define BOUND_PUTS 32
 
 void hak_ace_note(const void *run, bool in)
 {
@@ -57,28 +55,18 @@ static void note(struct hak_ace_cache *cache)
     cache->allow->kept[HAK_KEEPS_RUNS] = cache->held * (int64_t)HAK_PAGE;
 }
 
-/* Works out what the cache may hold. */
-static void set_bound(struct hak_ace_cache *cache)
+/* Works out what the cache may hold: whether that is `pages` more. */
+static HAK_NOINLINE bool set_bound(struct hak_ace_cache *cache, uint32_t pages)
 {
+    uint32_t most =
+        atomic_load_explicit(&hak_pressure.runs_most, memory_order_relaxed);
     int64_t rest;
 
     note(cache);
     rest = hak_may_keep(cache->allow) - hak_kept(cache->allow) +
            cache->held * (int64_t)HAK_PAGE;
     rest = rest > 0 ? rest : 0;
-    cache->may_hold =
-        (uint32_t)(hak_min((size_t)rest, HAK_ACE_CACHE_BYTES) / HAK_PAGE);
-    cache->puts = BOUND_PUTS;
-}
-
-/* Whether `pages` more may be held. */
-static bool may_hold(struct hak_ace_cache *cache, uint32_t pages)
-{
-    if (HAK_UNLIKELY(cache->puts == 0 ||
-                     cache->held + pages > cache->may_hold)) {
-        set_bound(cache);
-    }
-    cache->puts--;
+    cache->may_hold = (uint32_t)hak_min((size_t)rest / HAK_PAGE, most);
     return cache->held + pages <= cache->may_hold;
 }
 
@@ -97,12 +85,11 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     if (cache->pages[i] != 0) {
         make_room(cache, i, p);
     }
-    if (pages > RUN_MOST ||
-        cache->held + pages > atomic_load_explicit(&hak_pressure.runs_most,
-                                                   memory_order_relaxed)) {
+    if (pages > RUN_MOST) {
         return 0;
     }
-    if (HAK_UNLIKELY(!may_hold(cache, pages))) {
+    if (HAK_UNLIKELY(cache->held + pages > cache->may_hold) &&
+        !set_bound(cache, pages)) {
         hak_keep_gave(cache->allow, pages * HAK_PAGE);
         return 0;
     }
@@ -119,6 +106,7 @@ void hak_ace_cache_empty(struct hak_ace_cache *cache)
     for (uint32_t i = 0; i < HAK_ACE_CACHE; i++) {
         drop(cache, i);
     }
+    hak_ace_cache_ask(cache);
     note(cache);
 }
 

@@ -18,8 +18,8 @@ atomic_bool hak_ace_were_gone;
 
 size_t hak_ace_fresh(uint32_t page, uint32_t pages)
 {
-    return (pages - hak_bits_count(hak_ace_super(page)->dirty, hak_ace_at(page),
-                                   pages)) *
+    return hak_bits_lacking(hak_ace_super(page)->dirty, hak_ace_at(page),
+                            pages) *
            HAK_PAGE;
 }
 

@@ -6,6 +6,8 @@
 #include "ace/ace_holes.h"
 
 #include "os/os.h"
+#include "range/purge.h"
+#include "range/superslabs.h"
 
 /*
  * Holes that fill a superslab stay here, up to SPARE_MOST of them, so that a

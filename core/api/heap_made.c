@@ -1,13 +1,14 @@
 /*
- * heap_made.c - heaps made by hand: the public hak_heap_* functions.
+ * heap_made.c - explicit heaps: their life, malloc, realloc and free.
  *
- * One thread at a time uses such a heap; what other threads freed of
- * it comes in through the inbox.
+ * One thread at a time uses such a heap; what other threads freed of it comes
+ * in through the inbox. sized.c has the functions that know or tell a size.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "api/heap_made.h"
 #include "api/inside.h"
 #include "api/stats.h"
 #include "upkeep/background.h"
@@ -17,6 +18,7 @@
 #include "front/behind.h"
 #include "front/check.h"
 #include "front/large.h"
+#include "range/purge.h"
 #include "upkeep/look.h"
 #include "upkeep/relief.h"
 
@@ -37,11 +39,12 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
     }
     if (config != NULL) {
         if (config->limit != 0) {
-            heap->limit = heap->gate = config->limit;
+            heap->limit = config->limit;
         }
         snprintf(heap->name, sizeof(heap->name), "%s",
                  config->name != NULL ? config->name : "");
     }
+    hak_account_settle(heap);
     return heap;
 }
 
@@ -50,7 +53,7 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
-    if (atomic_load(&heap->other_bytes) != 0) {
+    if (hak_account_other(heap) != 0) {
         hak_large_free_owner(heap);
         hak_system_free_owner(heap);
     }
@@ -58,61 +61,9 @@ void hak_heap_delete(hak_heap *heap)
     hak_background_mind();
 }
 
-/* Bytes in live blocks, without what other threads freed. */
-static size_t live_bytes(const struct hak_heap *heap)
-{
-    return heap->live - heap->tiny.remote_bytes -
-           (heap->pool != NULL ? heap->pool->remote_bytes : 0) +
-           atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
-}
-
-size_t hak_heap_live(const hak_heap *heap)
-{
-    return live_bytes(heap);
-}
-
-/* Brings `live` and `gate` up to date with what others freed. */
-static void settle(struct hak_heap *heap)
-{
-    struct hak_pool *pool = heap->pool;
-    size_t other;
-
-    hak_tiny_collect(&heap->tiny);
-    hak_tiny_seal_collect(&heap->tiny);
-    heap->live -= heap->tiny.remote_bytes;
-    heap->tiny.remote_bytes = 0;
-    if (pool != NULL) {
-        hak_pool_collect(pool);
-        heap->live -= pool->remote_bytes;
-        pool->remote_bytes = 0;
-    }
-    other = atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
-    if (heap->limit != SIZE_MAX) {
-        heap->gate = heap->limit > other ? heap->limit - other : 0;
-    }
-}
-
-/* Whether `size` more bytes fit under the limit; counts a refusal. */
-static HAK_NOINLINE bool admit_slow(struct hak_heap *heap, size_t size)
-{
-    settle(heap);
-    if (heap->live <= heap->gate && size <= heap->gate - heap->live) {
-        return true;
-    }
-    hak_heap_collect(heap); /* who is at the limit needs what it keeps least */
-    heap->limit_refused++;
-    return false;
-}
-
-static bool admit(struct hak_heap *heap, size_t size)
-{
-    return HAK_LIKELY(heap->live + size <= heap->gate) ||
-           admit_slow(heap, size);
-}
-
 /* From the system, for this heap. */
-static void *heap_system(struct hak_heap *heap, size_t size,
-                         enum hak_reason reason)
+static void *heap_made_system(struct hak_heap *heap, size_t alignment,
+                              size_t size, enum hak_reason reason)
 {
     void *p = NULL;
 
@@ -120,71 +71,98 @@ static void *heap_system(struct hak_heap *heap, size_t size,
         errno = ENOMEM;
         return NULL;
     }
-    if (size <= PTRDIFF_MAX && admit_slow(heap, size)) {
-        p = hak_system_alloc(16, size, heap, reason);
+    if (size <= PTRDIFF_MAX && hak_account_admit_slow(heap, size)) {
+        p = hak_system_alloc(alignment, size, heap, reason);
     }
     if (p == NULL) {
         errno = ENOMEM;
         return NULL;
     }
-    atomic_fetch_add(&heap->other_bytes, size);
-    settle(heap);
+    heap->fallback++;
+    hak_account_charge_other(heap, size);
+    hak_account_settle(heap);
     return p;
 }
 
 /* From a packed heap's slabs, or NULL. */
-static void *heap_larger(struct hak_heap *heap, size_t size)
+static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
+                              size_t size)
 {
     void *p = NULL;
 
-    if (heap->tiny.packed && size <= HAK_TINY_LARGER_MOST) {
-        size = hak_round_up(size, HAK_LANE_ALIGN);
-        p = admit(heap, size) ? hak_tiny_larger_alloc(&heap->tiny, size) : NULL;
-        heap->live += p != NULL ? size : 0;
+    if (heap->tiny.packed && alignment <= HAK_LANE_ALIGN &&
+        size <= HAK_TINY_LARGER_MOST) {
+        size = hak_round_up(hak_max(size, HAK_LANE_POOL_MIN), HAK_LANE_ALIGN);
+        p = hak_account_admit(heap, size)
+                ? hak_tiny_larger_alloc(&heap->tiny, size)
+                : NULL;
+        hak_account_charge(heap, p != NULL ? size : 0);
     }
     return p;
 }
 
-/* From the lanes above Tiny, or the system. */
-static HAK_NOINLINE void *heap_large(struct hak_heap *heap, size_t size)
+/*
+ * The account of p, a new block of a lane above Tiny for which `bytes` were
+ * admitted: what is aligned may be larger, and must fit as well.
+ */
+static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
 {
-    enum hak_reason reason = HAK_REASON_MEMORY;
-    size_t bytes = hak_large_bytes(size);
-    bool zero;
-    void *p = heap_larger(heap, size);
+    uint32_t owner;
+    size_t block = hak_large_find(p, &owner);
 
-    if (p != NULL) {
+    if (block > HAK_LANE_POOL_MAX) { /* large.c has charged it */
+        heap->whole_allocs++;
+        hak_account_settle(heap);
         return p;
     }
-    if (HAK_UNLIKELY(!admit(heap, bytes))) {
+    if (HAK_UNLIKELY(block > bytes && !hak_account_admit(heap, block))) {
+        hak_large_free(heap, p);
         errno = ENOMEM;
         return NULL;
     }
-    p = hak_large_alloc(heap, 16, size, &zero, &reason);
-    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
-        p = hak_large_alloc(heap, 16, size, &zero, &reason);
-    }
-    if (HAK_UNLIKELY(p == NULL)) {
-        return heap_system(heap, size, reason);
-    }
-    if (size <= HAK_LANE_POOL_MAX) {
-        heap->live += bytes;
-    } else {
-        settle(heap);
-    }
+    hak_account_charge(heap, block);
     return p;
 }
 
-void *hak_heap_malloc(hak_heap *heap, size_t size)
+/* From the lanes above Tiny, or the system; *zero: the contents are zero. */
+static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
+                                          size_t alignment, size_t size,
+                                          bool *zero)
 {
-    unsigned class;
+    enum hak_reason reason = HAK_REASON_MEMORY;
+    size_t bytes = hak_large_bytes(size);
+    void *p = heap_made_larger(heap, alignment, size);
+
+    if (p != NULL) {
+        *zero = false;
+        return p;
+    }
+    if (HAK_UNLIKELY(!hak_account_admit(heap, bytes))) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = hak_large_alloc(heap, alignment, size, zero, &reason);
+    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
+        p = hak_large_alloc(heap, alignment, size, zero, &reason);
+    }
+    if (HAK_UNLIKELY(p == NULL)) {
+        *zero = false;
+        return heap_made_system(heap, alignment, size, reason);
+    }
+    if (HAK_LIKELY(alignment == HAK_LANE_ALIGN && size <= HAK_LANE_POOL_MAX)) {
+        hak_account_charge(heap, bytes);
+        return p;
+    }
+    return heap_made_charge(heap, p, bytes);
+}
+
+/* A block of the class for `size` bytes or, if there is none, of the system. */
+HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
+                                size_t alignment, size_t size)
+{
     void *p;
 
-    if (HAK_UNLIKELY(size > HAK_TINY_MAX_SIZE)) {
-        return heap_large(heap, size);
-    }
-    class = hak_tiny_class_16[hak_tiny_index(size)];
-    if (HAK_UNLIKELY(!admit(heap, hak_tiny_size[class]))) {
+    if (HAK_UNLIKELY(!hak_account_admit(heap, hak_tiny_size[class]))) {
         errno = ENOMEM;
         return NULL;
     }
@@ -193,15 +171,64 @@ void *hak_heap_malloc(hak_heap *heap, size_t size)
         p = hak_tiny_alloc(&heap->tiny, class);
     }
     if (HAK_UNLIKELY(p == NULL)) {
-        return heap_system(heap, size, HAK_REASON_MEMORY);
+        return heap_made_system(heap, alignment, size, HAK_REASON_MEMORY);
     }
-    heap->live += hak_tiny_size[class];
+    hak_account_charge(heap, hak_tiny_size[class]);
     return p;
 }
 
+void *hak_heap_malloc(hak_heap *heap, size_t size)
+{
+    bool zero;
+
+    if (HAK_UNLIKELY(size > HAK_TINY_MAX_SIZE)) {
+        return heap_made_large(heap, HAK_LANE_ALIGN, size, &zero);
+    }
+    return heap_made_tiny(heap, hak_tiny_class_16[hak_tiny_index(size)],
+                          HAK_LANE_ALIGN, size);
+}
+
+void *hak_heap_calloc(hak_heap *heap, size_t count, size_t size)
+{
+    bool zero = false;
+    size_t bytes;
+    void *p;
+
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    p = bytes > HAK_TINY_MAX_SIZE
+            ? heap_made_large(heap, HAK_LANE_ALIGN, bytes, &zero)
+            : hak_heap_malloc(heap, bytes);
+    return p != NULL && !zero ? hak_lane_make_zero(p, bytes) : p;
+}
+
+void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
+{
+    unsigned class = HAK_TINY_CLASSES;
+    bool zero;
+
+    if (!hak_is_pow2(alignment)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (alignment <= HAK_LANE_ALIGN) {
+        return hak_heap_malloc(heap, size);
+    }
+    if (alignment <= HAK_LANE_TINY_MAX && size <= HAK_LANE_TINY_MAX &&
+        !heap->tiny.packed) { /* whose first blocks lie at any multiple of 8 */
+        class = hak_lane_aligned_class(alignment, size);
+    }
+    return class < HAK_TINY_CLASSES
+               ? heap_made_tiny(heap, class, alignment, size)
+               : heap_made_large(heap, alignment,
+                                 hak_max(size, HAK_LANE_POOL_MIN), &zero);
+}
+
 /* The size of p, outside the range; fatal if it is no block of heap's. */
-static size_t system_size(struct hak_heap *heap, const void *p,
-                          const char *caller)
+static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
+                                    const char *caller)
 {
     struct hak_heap *owner;
     size_t size;
@@ -215,17 +242,18 @@ static size_t system_size(struct hak_heap *heap, const void *p,
     return size;
 }
 
-static HAK_NOINLINE void free_system(struct hak_heap *heap, void *p)
+static HAK_NOINLINE void heap_made_free_system(struct hak_heap *heap, void *p,
+                                               size_t asked, const char *caller)
 {
     if (p != NULL) {
-        system_size(heap, p, "hak_heap_free");
-        hak_lane_free_system(p, "hak_heap_free");
+        hak_made_need(p, asked, heap_made_system_size(heap, p, caller), caller);
+        hak_lane_free_system(p, caller);
     }
 }
 
 /* The size of p, of a lane above Tiny; fatal if it is no block of heap's. */
-static size_t large_size(struct hak_heap *heap, const void *p,
-                         const char *caller)
+static size_t heap_made_large_size(struct hak_heap *heap, const void *p,
+                                   const char *caller)
 {
     uint32_t owner;
     size_t size = hak_large_find(p, &owner);
@@ -239,26 +267,29 @@ static size_t large_size(struct hak_heap *heap, const void *p,
     return size;
 }
 
-static HAK_NOINLINE void free_large(struct hak_heap *heap, void *p)
+static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
+                                              size_t asked, const char *caller)
 {
-    size_t size = large_size(heap, p, "hak_heap_free");
+    size_t size = heap_made_large_size(heap, p, caller);
 
+    hak_made_need(p, asked, size, caller);
     if (size <= HAK_LANE_POOL_MAX) {
-        heap->live -= size;
+        hak_account_discharge(heap, size);
     }
     hak_large_free(heap, p);
     if (size > HAK_LANE_POOL_MAX) {
-        settle(heap);
+        hak_account_settle(heap);
     }
 }
 
-static bool is_large(const void *p)
+static bool heap_made_is_large(const void *p)
 {
     return hak_tag_is_large(hak_range_tag_of(p));
 }
 
 /* Ends the program unless p, of this heap and class, is the start of a block. */
-static void check_start(const void *p, unsigned class, const char *caller)
+static void heap_made_check_start(const void *p, unsigned class,
+                                  const char *caller)
 {
     if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, hak_tiny_magic[class]))) {
         hak_lane_check(p, caller);
@@ -270,7 +301,8 @@ static void check_start(const void *p, unsigned class, const char *caller)
  * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
  * if it is neither a sealed slab of heap's nor a packed one.
  */
-static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
+static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
+                                     const char *caller)
 {
     uint32_t tag = hak_range_tag_of(p);
     uint32_t byte = (tag ^ heap->tiny.tag) & ~HAK_TAG_SEALED;
@@ -288,109 +320,144 @@ static unsigned class_slow(struct hak_heap *heap, void *p, const char *caller)
         hak_lane_check(p, caller);
         hak_fatal("%s(%p): a block of another heap", caller, p);
     }
-    check_start(p, byte / HAK_TAG_TINY, caller);
+    heap_made_check_start(p, byte / HAK_TAG_TINY, caller);
     return byte / HAK_TAG_TINY;
 }
 
 /* Frees p, of the class, in a slab that is not sealed. */
-HAK_INLINE void push(struct hak_heap *heap, unsigned class, void *p)
+HAK_INLINE void heap_made_push(struct hak_heap *heap, unsigned class, void *p)
 {
     if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
         hak_heap_look(heap, &heap->tiny.bins[class]);
     }
 }
 
-static HAK_NOINLINE void free_slow(struct hak_heap *heap, void *p)
+static HAK_NOINLINE void heap_made_free_slow(struct hak_heap *heap, void *p,
+                                             size_t asked, const char *caller)
 {
-    unsigned class = class_slow(heap, p, "hak_heap_free");
+    unsigned class = heap_made_class_slow(heap, p, caller);
     uint32_t tag = hak_range_tag_of(p);
 
-    heap->live -= hak_tiny_bytes_of(p, tag);
+    hak_made_need(p, asked, hak_tiny_bytes_of(p, tag), caller);
+    hak_account_discharge(heap, hak_tiny_bytes_of(p, tag));
     if ((tag & HAK_TAG_SEALED) != 0) {
         hak_tiny_seal_free(&heap->tiny, p, tag);
     } else if (class == HAK_TINY_LARGER) {
         hak_tiny_larger_free(&heap->tiny, p);
     } else {
-        push(heap, class, p);
+        heap_made_push(heap, class, p);
     }
 }
 
-void hak_heap_free(hak_heap *heap, void *p)
+/* Frees p, of at least `asked` bytes. */
+HAK_INLINE void heap_made_free(struct hak_heap *heap, void *p, size_t asked,
+                               const char *caller)
 {
     unsigned class;
     uint32_t byte;
 
     if (HAK_UNLIKELY(!hak_range_owns(p))) {
-        free_system(heap, p);
+        heap_made_free_system(heap, p, asked, caller);
         return;
     }
-    if (HAK_UNLIKELY(is_large(p))) {
-        free_large(heap, p);
+    if (HAK_UNLIKELY(heap_made_is_large(p))) {
+        heap_made_free_large(heap, p, asked, caller);
         return;
     }
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
-        free_slow(heap, p);
+        heap_made_free_slow(heap, p, asked, caller);
         return;
     }
     class = byte / HAK_TAG_TINY;
-    check_start(p, class, "hak_heap_free");
-    heap->live -= hak_tiny_size[class];
-    push(heap, class, p);
+    heap_made_check_start(p, class, caller);
+    hak_made_need(p, asked, hak_tiny_size[class], caller);
+    hak_account_discharge(heap, hak_tiny_size[class]);
+    heap_made_push(heap, class, p);
 }
 
-/* The usable size of p, a block of this heap. */
-static size_t size_of(struct hak_heap *heap, void *p)
+void hak_heap_free(hak_heap *heap, void *p)
+{
+    heap_made_free(heap, p, 0, "hak_heap_free");
+}
+
+void hak_heap_free_sized(hak_heap *heap, void *p, size_t size)
+{
+    heap_made_free(heap, p, size, "hak_heap_free_sized");
+}
+
+size_t hak_made_size(struct hak_heap *heap, const void *p, const char *caller)
 {
     unsigned class;
     uint32_t byte;
 
     if (!hak_range_owns(p)) {
-        return system_size(heap, p, "hak_heap_realloc");
+        return heap_made_system_size(heap, p, caller);
     }
-    if (is_large(p)) {
-        return large_size(heap, p, "hak_heap_realloc");
+    if (heap_made_is_large(p)) {
+        return heap_made_large_size(heap, p, caller);
     }
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;
     class = byte / HAK_TAG_TINY;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
-        class_slow(heap, p, "hak_heap_realloc");
+        heap_made_class_slow(heap, p, caller);
         return hak_tiny_bytes_of(p, hak_range_tag_of(p));
     }
-    check_start(p, class, "hak_heap_realloc");
+    heap_made_check_start(p, class, caller);
     return hak_tiny_size[class];
 }
 
 /* Resizes a block of ACE's or Huge's without copying, or NULL. */
-static void *resize_large(struct hak_heap *heap, void *p, size_t old,
-                          size_t size)
+static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
+                                    size_t size)
 {
     size_t bytes = hak_large_bytes(size);
     void *moved = NULL;
 
-    if (bytes <= old || admit(heap, bytes - old)) {
+    if (bytes <= old || hak_account_admit(heap, bytes - old)) {
         moved = hak_large_resize(p, size);
     }
-    settle(heap);
+    hak_account_settle(heap);
     return moved;
 }
 
-void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
+/*
+ * A copy of p for `size` bytes of ACE's or Huge's, more than it has, with room
+ * behind it: what grew once is likely to grow again. NULL: not so.
+ */
+static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
+                            size_t size)
+{
+    enum hak_reason reason;
+    void *to = NULL;
+
+    if (size <= PTRDIFF_MAX && hak_account_admit(heap, hak_large_bytes(size))) {
+        to = hak_large_copy(heap, p, keep, size, &reason);
+    }
+    heap->whole_allocs += to != NULL;
+    return to;
+}
+
+void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
+                      size_t size)
 {
     void *moved;
-    size_t old;
 
-    if (p == NULL) {
-        return hak_heap_malloc(heap, size);
-    }
-    old = size_of(heap, p);
     if (hak_fits_as_is(old, size) && hak_range_owns(p)) {
         return p;
     }
     if (old > HAK_LANE_POOL_MAX && size > HAK_LANE_POOL_MAX &&
         hak_range_owns(p)) {
-        moved = resize_large(heap, p, old, size);
+        moved = heap_made_resize_large(heap, p, old, size);
         if (moved != NULL) {
+            return moved;
+        }
+    }
+    if (size > HAK_LANE_POOL_MAX && size > old) {
+        moved = heap_made_grow(heap, p, keep, size);
+        if (moved != NULL) {
+            hak_heap_free(heap, p);
+            hak_account_settle(heap);
             return moved;
         }
     }
@@ -398,9 +465,20 @@ void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
     if (moved == NULL) {
         return size <= old ? p : NULL; /* a shrink never fails */
     }
-    memcpy(moved, p, hak_min(old, size));
+    memcpy(moved, p, hak_min(keep, size));
     hak_heap_free(heap, p);
     return moved;
+}
+
+void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
+{
+    size_t old;
+
+    if (p == NULL) {
+        return hak_heap_malloc(heap, size);
+    }
+    old = hak_made_size(heap, p, "hak_heap_realloc");
+    return hak_made_resize(heap, p, old, old, size);
 }
 
 size_t hak_heap_trim(hak_heap *heap)
@@ -409,7 +487,7 @@ size_t hak_heap_trim(hak_heap *heap)
 
     hak_heap_seal_count(heap);
     bytes = hak_heap_sweep(heap);
-    settle(heap);
+    hak_account_settle(heap);
     return bytes + hak_ace_trim() + hak_range_purge();
 }
 

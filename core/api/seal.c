@@ -6,6 +6,8 @@
  */
 #include "front/lane.h"
 #include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 
 /* Free memory goes back: no child is to share it, nor is it to be reused. */
 static void give_back(void)

@@ -7,6 +7,7 @@
 #include "front/lane.h"
 #include "base/msg.h"
 #include "front/large.h"
+#include "range/superslabs.h"
 #include "front/check.h"
 
 #define NEVER "an address that was never given out"

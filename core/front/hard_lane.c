@@ -6,6 +6,7 @@
 #include "front/hard_lane.h"
 #include "front/lane.h"
 #include "front/large.h"
+#include "range/slots.h"
 
 /*
  * The bytes of the block p, 0 if there is none, and whether it has a seal.

@@ -15,8 +15,7 @@
 #include "upkeep/look.h"
 #include "upkeep/relief.h"
 
-/* The smallest class of blocks that are a multiple of `alignment`, or none. */
-static unsigned aligned_class(size_t alignment, size_t size)
+unsigned hak_lane_aligned_class(size_t alignment, size_t size)
 {
     unsigned class = hak_tiny_class_16[hak_tiny_index(size)];
 
@@ -26,13 +25,9 @@ static unsigned aligned_class(size_t alignment, size_t size)
     return class;
 }
 
-/*
- * Fills a block with zeros. What a caller asks for in the Huge lane it may not
- * touch all of: its pages go back, and come as zeros when they are.
- */
-static void *make_zero(void *p, size_t size)
+void *hak_lane_make_zero(void *p, size_t size)
 {
-    if (size >= HAK_LANE_HUGE_MIN &&
+    if (size >= HAK_LANE_HUGE_MIN && hak_range_owns(p) &&
         hak_os_purge(p, hak_round_up(size, HAK_PAGE))) {
         return p;
     }
@@ -50,7 +45,7 @@ HAK_INLINE void *place(size_t alignment, size_t size, bool zero,
     if (size <= HAK_LANE_TINY_MAX && alignment <= HAK_LANE_TINY_MAX) {
         unsigned class = alignment <= HAK_LANE_ALIGN
                              ? hak_tiny_class_16[hak_tiny_index(size)]
-                             : aligned_class(alignment, size);
+                             : hak_lane_aligned_class(alignment, size);
 
         hak_heap_tick(hak_thread_own());
         hak_background_mind();
@@ -62,7 +57,7 @@ HAK_INLINE void *place(size_t alignment, size_t size, bool zero,
                 ? hak_large_alloc(heap, alignment, size, &is_zero, reason)
                 : NULL;
     }
-    return p != NULL && zero && !is_zero ? make_zero(p, size) : p;
+    return p != NULL && zero && !is_zero ? hak_lane_make_zero(p, size) : p;
 }
 
 /* Whether p, in a slab with this tag, is surely the start of a Tiny block. */
@@ -146,6 +141,11 @@ static size_t block_size(const void *p, const char *caller)
     uint32_t owner;
     size_t size;
 
+    if (HAK_LIKELY(is_tiny_start(p, tag)) &&
+        HAK_LIKELY(hak_tiny_is_carved(p, tag,
+                                      HAK_TAG_CLASS(tag) / HAK_TAG_TINY))) {
+        return hak_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY];
+    }
     if (hak_tag_is_large(tag)) {
         size = hak_large_find(p, &owner);
         if (size == 0) {

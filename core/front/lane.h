@@ -63,4 +63,17 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
 /* The usable size of p, in the range; `caller` is named if it is no block. */
 size_t hak_lane_usable(const void *p, const char *caller);
 
+/*
+ * The Tiny class of the smallest blocks that are a multiple of `alignment`, 16
+ * or more; HAK_TINY_CLASSES: there is none.
+ */
+unsigned hak_lane_aligned_class(size_t alignment, size_t size);
+
+/*
+ * Fills p, a block of `size` bytes, with zeros; returns it. What a caller asks
+ * for in the Huge lane it may not touch all of: its pages go back, and come as
+ * zeros when they are.
+ */
+void *hak_lane_make_zero(void *p, size_t size);
+
 #endif /* HAK_LANE_H */

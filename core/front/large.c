@@ -8,9 +8,12 @@
 #include "upkeep/background.h"
 #include "front/lane.h"
 #include "front/large.h"
+#include "heap/account.h"
 #include "os/os.h"
 #include "upkeep/relief.h"
 #include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slots.h"
 #include "upkeep/look.h"
 
 /* Fresh pages that are about to be written are populated from here on. */
@@ -32,8 +35,7 @@ static unsigned pool_class(size_t alignment, size_t size)
 static void *owned(struct hak_heap *heap, void *p, size_t bytes)
 {
     if (p != NULL && heap->tiny.direct) {
-        atomic_fetch_add_explicit(&heap->other_bytes, bytes,
-                                  memory_order_relaxed);
+        hak_account_charge_other(heap, bytes);
     }
     return p;
 }
@@ -114,10 +116,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
 static void disown(uint32_t owner, size_t bytes)
 {
     if (owner != HAK_ID_SHARED) {
-        struct hak_heap *heap = hak_range_heap(owner);
-
-        atomic_fetch_sub_explicit(&heap->other_bytes, bytes,
-                                  memory_order_relaxed);
+        hak_account_discharge_other(hak_range_heap(owner), bytes);
     }
 }
 
@@ -360,8 +359,7 @@ void hak_large_free_owner(struct hak_heap *heap)
     if (heap->runs != NULL) {
         hak_ace_cache_empty(heap->runs);
     }
-    if (heap->tiny.id != 0 &&
-        atomic_load_explicit(&heap->other_bytes, memory_order_relaxed) != 0) {
+    if (heap->tiny.id != 0 && hak_account_other(heap) != 0) {
         hak_ace_free_owner(heap->tiny.id);
         hak_huge_free_owner(heap->tiny.id);
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "os/os.h"
+#include "range/slots.h"
 
 /*
  * A heap is swept when so many bytes more are free than when it was last: in a
@@ -353,6 +354,43 @@ bool hak_heap_is_empty(const struct hak_heap *heap)
     return tiny->all == HAK_NO_SLAB &&
            (heap->pool == NULL ||
             (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0));
+}
+
+/* The same of the lanes above Tiny, added to `sum`. */
+static HAK_RACY_READER uint64_t heap_use_of_large(const struct hak_heap *heap,
+                                                  uint64_t sum)
+{
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
+
+    if (pool == NULL) {
+        return sum;
+    }
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        sum = 3 * sum + pool->pops[c];
+        sum = 3 * sum + (uint32_t)pool->left[c];
+    }
+    sum = 3 * sum + pool->remote_frees + atomic_load(&pool->inbox);
+    return heap->runs != NULL
+               ? 3 * sum + heap->runs->takes + 31 * (uint64_t)heap->runs->held
+               : sum;
+}
+
+HAK_RACY_READER uint64_t hak_heap_use(const struct hak_heap *heap)
+{
+    const struct hak_tiny *tiny = &heap->tiny;
+    uint64_t sum = tiny->flushes + tiny->remote_frees;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        sum = 3 * sum + tiny->bins[c].pops;
+        sum = 3 * sum + (uint32_t)tiny->bins[c].left;
+    }
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        sum = 3 * sum + tiny->outbox[i].count;
+    }
+    sum = 3 * sum + (uintptr_t)atomic_load(&tiny->inbox);
+    sum = 3 * sum + atomic_load(&tiny->sealed_inbox);
+    return heap_use_of_large(heap, sum);
 }
 
 void hak_heap_rest(struct hak_heap *heap)

@@ -45,13 +45,21 @@ struct hak_heap {
     uint32_t parked_prev; /* the same; 0: first */
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
+    uint32_t ticked;  /* the same: when it last saw to what is due */
+    /* its hak_heap_use after it was last trimmed for want of memory: whoever
+     * uses it, its owner, who has it parked, who borrows it */
+    _Atomic(uint64_t) relieved;
+    uint32_t lend_not_before; /* lend.c's: hak_os_tick(), or 0 */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
     /* the user of a heap made by hand */
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
-    size_t gate;  /* `live` may rise to this: the limit less other_bytes */
+    size_t gate;  /* `live` may rise to this before it is looked at */
     size_t limit; /* SIZE_MAX: none */
+    size_t peak;  /* the most that was live, to within a step: account.c */
     uint64_t limit_refused;
+    uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
+    uint64_t fallback;          /* blocks of the system's given out */
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
     bool seal_at_fork; /* made by hand: it is sealed in a forked child */
@@ -106,6 +114,21 @@ _Static_assert(HAK_UNITS_AT + HAK_UNITS * sizeof(struct hak_unit) <=
                    HAK_HEAP_LARGE_AT,
                "the maps of packed slabs end on the second page");
 
+/* The most slabs that it had since hak_heap_forget_most: what it leaves, about. */
+HAK_INLINE uint32_t hak_heap_most_slabs(const struct hak_heap *heap)
+{
+    return heap->tiny.most_slabs +
+           (heap->pool != NULL ? heap->pool->most_slabs : 0);
+}
+
+HAK_INLINE void hak_heap_forget_most(struct hak_heap *heap)
+{
+    heap->tiny.most_slabs = heap->tiny.nslabs;
+    if (heap->pool != NULL) {
+        heap->pool->most_slabs = heap->pool->nslabs;
+    }
+}
+
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void hak_heap_use_large(struct hak_heap *heap);
 
@@ -136,6 +159,13 @@ void hak_heap_collect(struct hak_heap *heap);
  * if there are blocks of Pool's.
  */
 bool hak_heap_is_empty(const struct hak_heap *heap);
+
+/*
+ * A number that changes when the heap's user, or somebody who frees a block of
+ * its, does anything: while it is what it was after a trim, another one brings
+ * nothing. Any thread; it may be of a moment ago.
+ */
+uint64_t hak_heap_use(const struct hak_heap *heap);
 void hak_heap_rest(struct hak_heap *heap);
 
 /* Everything that the heap keeps together is brought down to what it may. */

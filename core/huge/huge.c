@@ -8,6 +8,9 @@
 #include "os/lock.h"
 #include "os/os.h"
 #include "range/pressure.h"
+#include "range/purge.h"
+#include "range/rooms.h"
+#include "range/superslabs.h"
 
 /* Blocks above KEEP_BLOCK, and what would make more than KEEP_ALL bytes of
  * free superslabs with contents, go back to the system when they are freed. */

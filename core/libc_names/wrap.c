@@ -11,6 +11,7 @@
 #include "api/stats.h"
 #include "base/msg.h"
 #include "front/behind.h"
+#include "heap/account.h"
 #include "libc_names/wrap.h"
 
 HAK_STATS_AT_END;
@@ -64,7 +65,7 @@ static void free_foreign(void *p)
     if (!hak_system_may_know(p) || !hak_system_free(p, &owner, &size)) {
         hak_libc_free(p);
     } else if (owner != NULL) {
-        atomic_fetch_sub(&owner->other_bytes, size);
+        hak_account_discharge_other(owner, size);
     }
     errno = saved;
 }
@@ -98,7 +99,7 @@ static void *realloc_foreign(void *p, size_t size)
     }
     moved = hak_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        atomic_fetch_add(&owner->other_bytes, size - old);
+        hak_account_resize_other(owner, old, size);
     }
     return moved;
 }
@@ -128,7 +129,7 @@ static void *realloc_own(void *p, size_t size)
 }
 
 /* Between the hot and the slow way: larger blocks that are at hand. */
-static HAK_NOINLINE void *malloc_larger(size_t size)
+static HAK_HOT HAK_NOINLINE void *malloc_larger(size_t size)
 {
     void *p = hak_hot_run(size);
 
@@ -136,7 +137,7 @@ static HAK_NOINLINE void *malloc_larger(size_t size)
                                  : hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
 }
 
-static HAK_NOINLINE void free_larger(void *p)
+static HAK_HOT HAK_NOINLINE void free_larger(void *p)
 {
     if (HAK_UNLIKELY(!hak_hot_run_free(p))) {
         hak_wrap_free(p);
@@ -201,6 +202,7 @@ void *reallocarray(void *p, size_t count, size_t size)
     return realloc(p, bytes);
 }
 
+#ifdef __GLIBC__
 /*
  * glibc's malloc by its own names, for programs that wrap it by these: of them
  * the two that are given a block. It may be ours.
@@ -214,6 +216,7 @@ void *__libc_realloc(void *p, size_t size)
 {
     return realloc(p, size);
 }
+#endif
 
 /* ---- with the size ------------------------------------------------------ */
 

@@ -86,16 +86,18 @@ HAK_NOINLINE void hak_wrap_free(void *p);
 void hak_wrap_defer(void *p);
 
 /* Names of the C library's that its headers may not have. */
-#if !__GLIBC_PREREQ(2, 33)
+#ifdef __GLIBC__
+#if !HAK_GLIBC(2, 33)
 struct mallinfo2 {
     size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks,
         fordblks, keepcost;
 };
 #endif
 HAK_API struct mallinfo2 mallinfo2(void);
-HAK_API void cfree(void *p);
 HAK_API void __libc_free(void *p);
 HAK_API void *__libc_realloc(void *p, size_t size);
+#endif
+HAK_API void cfree(void *p);
 HAK_API void free_sized(void *p, size_t size);
 HAK_API void free_aligned_sized(void *p, size_t alignment, size_t size);
 

@@ -1,6 +1,7 @@
 /*
  * wrap_info.c - malloc_trim, mallinfo and malloc_stats: ours and, since what
- * the lanes refuse is there, the C library's own on top.
+ * the lanes refuse is there, the C library's own on top. musl has only the
+ * first by these names.
  */
 #include <malloc.h>
 #include <unistd.h>
@@ -9,8 +10,6 @@
 #include "libc_names/wrap.h"
 
 HAK_API int malloc_trim(size_t pad);
-HAK_API struct mallinfo mallinfo(void);
-HAK_API void malloc_stats(void);
 
 int malloc_trim(size_t pad)
 {
@@ -20,6 +19,11 @@ int malloc_trim(size_t pad)
     hak_libc_start();
     return (next != NULL && next(pad) != 0) || ours;
 }
+
+#ifdef __GLIBC__
+
+HAK_API struct mallinfo mallinfo(void);
+HAK_API void malloc_stats(void);
 
 /*
  * arena: held by the lanes up to ACE, of which uordblks is in use and fordblks
@@ -87,3 +91,5 @@ void malloc_stats(void)
         next();
     }
 }
+
+#endif /* __GLIBC__ */

@@ -12,7 +12,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <locale.h>
 #include <sched.h>
 #include <signal.h>
@@ -51,7 +50,7 @@ void hak_os_wait(_Atomic(uint32_t) *word, uint32_t seen, uint32_t milliseconds)
                              .tv_nsec = milliseconds % 1000 * 1000000L};
     int saved = errno;
 
-    syscall(SYS_futex, word, FUTEX_WAIT, seen, &limit, NULL, 0);
+    syscall(SYS_futex, word, HAK_FUTEX_WAIT, seen, &limit, NULL, 0);
     errno = saved;
 }
 
@@ -59,8 +58,32 @@ void hak_os_wake(_Atomic(uint32_t) *word)
 {
     int saved = errno;
 
-    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, word, HAK_FUTEX_WAKE, 1, NULL, NULL, 0);
     errno = saved;
+}
+
+/* ---- a fence in other threads ------------------------------------------------- */
+
+/* As the kernel has them; not every C library has its headers. */
+enum { PRIVATE_EXPEDITED = 8, REGISTER_PRIVATE_EXPEDITED = 16 };
+
+static bool membarrier(int command)
+{
+    int saved = errno;
+    bool ok = syscall(SYS_membarrier, command, 0, 0) == 0;
+
+    errno = saved;
+    return ok;
+}
+
+bool hak_os_fence_begin(void)
+{
+    return membarrier(REGISTER_PRIVATE_EXPEDITED);
+}
+
+bool hak_os_fence(void)
+{
+    return membarrier(PRIVATE_EXPEDITED);
 }
 
 /* ---- starting ---------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/pressure.h"
+#include "range/slabs.h"
 
 /*
  * The page-fault ladder. A span is left to page faults while the process is
@@ -94,6 +95,7 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     hak_slab_join(&pool->all, number);
     hak_slab_open(&pool->shelves[class].open, number);
     pool->nslabs += slabs;
+    pool->most_slabs = (uint32_t)hak_max(pool->most_slabs, pool->nslabs);
     pool->nempty += slabs; /* for a moment */
     pool->allow->slabs += (int64_t)(slabs * HAK_SLAB_SIZE);
     return number;

@@ -9,6 +9,7 @@
 #include "os/os.h"
 #include "pool/pool_bin.h"
 #include "range/pressure.h"
+#include "range/purge.h"
 
 /* As in tiny_back.c. */
 #define BUSY_TIME 10

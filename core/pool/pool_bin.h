@@ -8,6 +8,7 @@
 #define HAK_POOL_BIN_H
 
 #include "pool/pool.h"
+#include "range/slabs.h"
 
 /*
  * A bin may keep HAK_STACK_LEAST bytes, up to HAK_STACK_MOST if that is at most

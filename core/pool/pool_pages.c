@@ -10,6 +10,8 @@
  */
 #include "range/pages.h"
 #include "pool/pool.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 
 /* Spans that give something back in a sweep that is not to take long. */
 #define SPANS_MOST 256

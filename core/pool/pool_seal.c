@@ -4,6 +4,7 @@
  * Called by the one thread that uses the heap.
  */
 #include "pool/pool.h"
+#include "range/slabs.h"
 
 /* Gives back a sealed span of which no block is taken. */
 static void give(struct hak_pool *pool, uint32_t number)

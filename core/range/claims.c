@@ -8,6 +8,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/supers.h"
+#include "range/superslabs.h"
 
 /* ---- whose an address is ------------------------------------------------- */
 

@@ -3,12 +3,15 @@
  */
 #include "range/pressure.h"
 
+#include <hakmem.h>
+
 #include <unistd.h>
 
 #include "os/cgroup.h"
 #include "os/lock.h"
 #include "base/msg.h"
 #include "os/os.h"
+#include "range/purge.h"
 
 /* In percent of a limit; of the time in memory.pressure's last 10 s. */
 enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
@@ -41,6 +44,7 @@ static _Atomic(uint32_t) looked; /* hak_os_tick() of the last look; 0: none */
 static _Atomic(uint32_t) look_time = LOOK_TIME;
 static _Atomic(size_t) container = SIZE_MAX; /* its limit */
 static _Atomic(uint64_t) events, purges, refusals;
+static _Atomic(size_t) told_limit; /* hak_set_limit's; 0: HAKMEM_LIMIT holds */
 
 /* ---- one looks, others go on ------------------------------------------------ */
 
@@ -113,8 +117,12 @@ static void read_group(struct hak_cgroup_state *state)
 /* The option in bytes; `of` is the container's limit. */
 static size_t limit_of(size_t of)
 {
-    size_t wish = hak_option(HAK_OPT_limit);
+    size_t wish = atomic_load(&told_limit);
 
+    if (wish != 0) {
+        return wish;
+    }
+    wish = hak_option(HAK_OPT_limit);
     if (wish == 0) {
         return SIZE_MAX;
     }
@@ -155,6 +163,26 @@ void hak_limit_start(void)
     atomic_store(&hak_pressure.limit, limit);
     look_next_at(hak_min(LOOK_FIRST, limit / 100 * NEAR_FROM));
     end();
+}
+
+size_t hak_limit(void)
+{
+    size_t limit;
+
+    hak_range_init(); /* reads HAKMEM_LIMIT */
+    limit = atomic_load(&hak_pressure.limit);
+    return limit != SIZE_MAX ? limit : 0;
+}
+
+size_t hak_set_limit(size_t limit)
+{
+    size_t before = hak_limit();
+
+    limit = limit != 0 ? limit : SIZE_MAX;
+    atomic_store(&told_limit, limit);
+    atomic_store(&hak_pressure.limit, limit);
+    look_next_at(0); /* the next slow path sees whether it is near */
+    return before;
 }
 
 bool hak_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes)
@@ -246,9 +274,11 @@ static void look(uint32_t now, size_t want)
     bool near;
 
     read_group(&state);
-    limit = limit_of(state.limit);
+    do { /* hak_set_limit does not wait for us */
+        limit = limit_of(state.limit);
+        atomic_store(&hak_pressure.limit, limit);
+    } while (limit != limit_of(state.limit));
     near = is_near(&state, limit, want);
-    atomic_store(&hak_pressure.limit, limit);
     set_near(near);
     atomic_store(&look_time, state.room == SIZE_MAX && limit == SIZE_MAX
                                  ? LOOK_TIME_FREE

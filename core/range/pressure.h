@@ -150,6 +150,9 @@ bool hak_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes);
  */
 HAK_INLINE bool hak_limit_charge(_Atomic(size_t) *counter, size_t bytes)
 {
+    if (bytes == 0) {
+        return true;
+    }
     atomic_fetch_add_explicit(counter, bytes, memory_order_seq_cst);
     return HAK_LIKELY(!hak_limit_is_set()) ||
            hak_limit_charge_slow(counter, bytes);
@@ -157,7 +160,9 @@ HAK_INLINE bool hak_limit_charge(_Atomic(size_t) *counter, size_t bytes)
 
 HAK_INLINE void hak_limit_uncharge(_Atomic(size_t) *counter, size_t bytes)
 {
-    atomic_fetch_sub_explicit(counter, bytes, memory_order_relaxed);
+    if (bytes > 0) {
+        atomic_fetch_sub_explicit(counter, bytes, memory_order_relaxed);
+    }
 }
 
 bool hak_limit_refuses_slow(size_t size);

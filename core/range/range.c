@@ -7,6 +7,7 @@
 #include "base/msg.h"
 #include "settings/options.h"
 #include "os/os.h"
+#include "range/slabs.h"
 #include "range/supers.h"
 
 HAK_OWN_LINE struct hak_range hak_range = {.base = HAK_NO_BASE};

@@ -29,15 +29,16 @@
  * Slabs and single superslabs are taken from the low end of the extent, runs of
  * superslabs from its high end, so that they seldom stand in each other's way.
  *
- * range.c has the window and the tags; slots.c the heap slots; claims.c the
- * superslabs' mappings; supers.c who has which slab, wholes.c which superslab, rooms.c where;
- * purge.c gives memory back to the system after a while, pages.[ch] pages of
- * slabs in use.
+ * range.[ch] has the window and the tags, slots.[ch] the heap slots, claims.[ch]
+ * the superslabs' mappings; slabs.[ch] who has which slab, superslabs.[ch] which
+ * superslab, rooms.[ch] where; purge.[ch] gives memory back to the system after a
+ * while, pages.[ch] pages of slabs in use. supers.h is what their files share.
  */
 #ifndef HAK_RANGE_H
 #define HAK_RANGE_H
 
 #include "base/base.h"
+#include "range/claims.h"
 
 #define HAK_SLAB_SHIFT 16
 #define HAK_SLAB_SIZE ((size_t)1 << HAK_SLAB_SHIFT)
@@ -121,7 +122,7 @@ struct hak_slab {
      * since the slab was sealed. */
     _Atomic(uint64_t) remote;
     uint32_t inbox_next; /* see pool.h, tiny.h */
-    /* under the lock of supers.c while free, then the owner thread */
+    /* under the lock of slabs.c while free, then the owner thread */
     uint32_t populated; /* bytes from the start that have been touched */
     /* constant while in use */
     uint32_t block; /* block size in bytes */
@@ -220,13 +221,6 @@ HAK_INLINE uint32_t hak_range_tag_of(const void *p)
                                 memory_order_relaxed);
 }
 
-/*
- * claims.c: whether p, below the extent, lies in a mapping of somebody else's.
- * What no lane has and nobody has mapped is ours: a block that was freed may
- * have been there.
- */
-bool hak_range_is_foreign(const void *p);
-
 /* Whether p is an address of ours, in a block or not: safe on any value. */
 HAK_INLINE bool hak_range_owns(const void *p)
 {
@@ -283,49 +277,6 @@ HAK_INLINE void *hak_range_super_meta(uint32_t super)
     return hak_range_slab(super * (uint32_t)HAK_SUPER_SLABS);
 }
 
-/* ---- slabs: supers.c ---------------------------------------------------- */
-
-#define HAK_SPAN_MOST 8 /* slabs in a span */
-
-/*
- * Takes `count` free slabs side by side, resident ones first, then the lowest
- * address, claiming a superslab if need be. `whole`: what is taken will be
- * written to throughout, so that above 8 MB it may come populated, as a huge
- * page; if not, Pool gets slabs with little resident first. Of the resident
- * ones those come first that were last of `class`, a descriptor's class or
- * HAK_CLASS_ANY: heaps that are made again, to do the same, find the pages they
- * need. Of the descriptors only `populated` is set. HAK_NO_SLAB: out of memory.
- */
-uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
-                              bool whole);
-#define HAK_CLASS_ANY 0xfeu /* no descriptor's */
-
-/*
- * Makes the first `need` bytes of a span of `slabs` slabs usable, and `step`
- * bytes beyond what is resident if that is more, all with one call to the
- * system; a step of 0, or a single page, is left to page faults. Called by
- * the owner. False: out of memory.
- */
-bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step);
-
-/* Bytes from the start of a span that have been made resident. */
-size_t hak_range_resident(uint32_t number, uint32_t slabs);
-
-/* Gives a span back; its tags become 0. */
-void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane);
-
-/* Gives back a list of spans linked by all_next, each `slabs` long. */
-void hak_range_list_give(uint32_t first, enum hak_lane lane);
-
-/* The size of the process as far as slabs go: bytes made resident. */
-size_t hak_range_populated(void);
-
-/*
- * After a seal: the ladder's top, huge pages, begins only when the process has
- * grown by a good deal more, so that a worker that needs little gets little.
- */
-void hak_range_start_small(void);
-
 /* ---- sealed slabs --------------------------------------------------------- */
 
 /* Whether the slab at this distance from the base is sealed. */
@@ -361,205 +312,7 @@ HAK_INLINE void hak_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
                                                     memory_order_relaxed));
 }
 
-/* ---- whole superslabs: supers.c ------------------------------------------ */
-
-/* A bit for each slab of a superslab. */
-#define HAK_ALL_SLABS UINT32_MAX
-
-/*
- * Takes one superslab, the lowest free one. *warm: a bit for each of its slabs
- * that may have contents; the others are zero. HAK_NO_SUPER: out of memory.
- */
-uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm);
-
-/*
- * Takes superslabs side by side for `bytes` bytes, the first one's address a
- * multiple of `align` times their size (a power of two). *zero: all of it is
- * zero. *room: so many superslabs behind them are wished to be kept free for
- * the run to grow into, and were; they are given back by hak_range_room_give.
- */
-uint32_t hak_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
-                            uint32_t *room, bool *zero);
-
-/* The same without room, `count` superslabs. */
-uint32_t hak_range_supers_take(uint32_t count, uint32_t align,
-                               enum hak_lane lane, bool *zero);
-
-/*
- * Makes the run of `count` superslabs, with *room behind it, one of `bytes`
- * bytes, more than it has, where it is. False: it can't.
- */
-bool hak_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
-                        size_t bytes, enum hak_lane lane, bool *zero);
-
-/*
- * A new run for `bytes` bytes, with *room as above, that has the contents of
- * the run `from` of `count` superslabs: their pages have moved, or where the
- * kernel can't they were copied. `from` is still to be dropped. HAK_NO_SUPER:
- * out of memory; `from` is as it was.
- */
-uint32_t hak_range_run_move(uint32_t from, uint32_t count, size_t bytes,
-                            enum hak_lane lane, uint32_t *room);
-
-/* Gives back what a run had as room behind it. */
-void hak_range_room_give(uint32_t first, uint32_t room);
-
-/* How much room a run of `bytes` bytes that grows should ask for. */
-uint32_t hak_range_room_for(size_t bytes);
-
-/*
- * Gives superslabs back; `warm` as above holds for each of them. Those without
- * contents are unmapped.
- */
-void hak_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
-                           uint32_t warm);
-
-/* Gives back a superslab that its lane has unmapped. */
-void hak_range_super_gone(uint32_t super, enum hak_lane lane);
-
-/* Gives superslabs back and their contents to the system. */
-void hak_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane);
-
-/*
- * The first of the superslabs that were taken together with `super`, or
- * HAK_NO_SUPER if it is not taken whole.
- */
-uint32_t hak_range_super_head(uint32_t super);
-
-/* Whole superslabs that are free and have resident pages, in bytes. */
-size_t hak_range_spare(void);
-
-/*
- * Whether this process has a limit on address space (RLIMIT_AS, RLIMIT_DATA):
- * what is free is then unmapped at once, and runs get whole pages instead of
- * superslabs. The system is asked when something is to be mapped and when
- * memory is used again or comes back, that at most once in a tick of the clock.
- */
-extern HAK_HIDDEN atomic_bool hak_range_is_limited;
-void hak_range_ask_limit(uint32_t now);
-
-HAK_INLINE bool hak_range_limited(void)
-{
-    return HAK_UNLIKELY(atomic_load_explicit(&hak_range_is_limited,
-                                             memory_order_relaxed));
-}
-
-/* ---- memory back: purge.c ------------------------------------------------ */
-
-/*
- * The time, in milliseconds of hak_os_tick, when free memory has been idle
- * for long enough to be given back; 0 when there is none.
- */
-extern HAK_HIDDEN _Atomic(uint32_t) hak_range_due;
-
-/* Whether free memory is waiting to go back. */
-HAK_INLINE bool hak_range_waiting(void)
-{
-    return atomic_load_explicit(&hak_range_due, memory_order_relaxed) != 0;
-}
-
-/*
- * Bytes that came back, in all lanes and ever, less what hak_background_start
- * has looked at; and those of them that were sent to other threads' heaps. Rough:
- * read without a lock, and what is taken again is not subtracted.
- */
-extern HAK_HIDDEN _Atomic(size_t) hak_range_freed;
-extern HAK_HIDDEN _Atomic(size_t) hak_range_sent;
-#define HAK_RANGE_FREED_MUCH (4 * HAK_MIB)
-
-/*
- * What is to be done when they are much, for lanes that free where nobody above
- * them looks: hak_background_start. No lock is held.
- */
-extern HAK_HIDDEN void (*hak_range_on_much)(void);
-
-HAK_INLINE bool hak_range_freed_much(void)
-{
-    return atomic_load_explicit(&hak_range_freed, memory_order_relaxed) >=
-           HAK_RANGE_FREED_MUCH;
-}
-
-HAK_INLINE void hak_range_mind_freed(void)
-{
-    if (HAK_UNLIKELY(hak_range_freed_much()) && hak_range_on_much != NULL) {
-        hak_range_on_much();
-    }
-}
-
-HAK_INLINE void hak_range_count_freed(size_t bytes)
-{
-    atomic_fetch_add_explicit(&hak_range_freed, bytes, memory_order_relaxed);
-}
-
-HAK_INLINE void hak_range_count_sent(size_t bytes)
-{
-    atomic_fetch_add_explicit(&hak_range_sent, bytes, memory_order_relaxed);
-    hak_range_count_freed(bytes);
-}
-
-/* A time that is not 0, which says "never". */
-HAK_INLINE uint32_t hak_some_time(uint32_t at)
-{
-    return at != 0 ? at : 1;
-}
-
-/* Whether `now` is at or after the time `due`. */
-HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
-{
-    return (int32_t)(now - due) >= 0;
-}
-
-/*
- * Gives back what has been free for HAKMEM_PURGE_DELAY, a few MB at the most;
- * called on slow paths, `now` being hak_os_tick().
- */
-void hak_range_tick(uint32_t now);
-
-/* Counts bytes that a lane has given back by itself. */
-void hak_range_purged(size_t bytes);
-
-/*
- * Bytes of free slabs and superslabs that are resident: what is still to go
- * back, but for ACE's holes.
- */
-size_t hak_range_due_bytes(void);
-
-/* Drops the pages of every free slab; returns the bytes. */
-size_t hak_range_purge(void);
-
-/* ---- heap slots: slots.c -------------------------------------------------- */
-
-/*
- * Memory for a heap, HAK_HEAP_SLOT bytes, page-aligned; *id is its number. A
- * slot that was used before holds what was left there, or zeros. NULL: out of
- * memory or of slots.
- */
-void *hak_range_heap_take(uint32_t *id);
-
-/*
- * Gives it back. Its first HAK_HEAP_KEPT pages may stay resident for the next
- * heap; whoever has touched others has purged them.
- */
-void hak_range_heap_give(uint32_t id);
-#define HAK_HEAP_KEPT 3
-
-/* The heap slot with this id, which was taken at some time. */
-HAK_INLINE void *hak_range_heap(uint32_t id)
-{
-    return hak_range.heap_slots + (size_t)(id - 1) * HAK_HEAP_SLOT;
-}
-
-/* How many heap slots were ever taken: their ids are 1 to this. */
-uint32_t hak_range_heap_count(void);
-
-/*
- * The first id above `id` whose slot is in use, or 0: a walk over all heaps
- * begins with 0. Any thread; slots that are taken meanwhile may be left out.
- * (The pages of the others have nothing to say, and a look costs a page fault.)
- */
-uint32_t hak_range_heap_next(uint32_t id);
-
-/* ---- figures, fork: range.c ----------------------------------------------- */
+/* ---- figures, fork ---------------------------------------------------------- */
 
 /* What a lane counts, in the order of its figures in hakmem_stats.def. */
 struct hak_lane_figures {

@@ -1,7 +1,9 @@
 /*
  * rooms.c - where superslabs taken whole go, and the room behind them.
  */
+#include "range/rooms.h"
 #include "range/supers.h"
+#include "range/superslabs.h"
 
 /*
  * A run that grows is given room: free addresses behind it, ROOM_TIMES as many

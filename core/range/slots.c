@@ -18,6 +18,8 @@
  * stands there once; no slot below the word `low` is unused.
  */
 #include "os/os.h"
+#include "range/purge.h"
+#include "range/slots.h"
 #include "range/supers.h"
 
 #define KEPT 32u

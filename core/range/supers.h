@@ -1,6 +1,6 @@
 /*
- * supers.h - what range.c, slots.c, claims.c, supers*.c, rooms.c, wholes.c and
- * purge.c share; for no other file.
+ * supers.h - what the files of range/ know of superslabs together; for no file
+ * of another folder.
  *
  * A superslab's life:
  *
@@ -33,6 +33,7 @@
 #include "os/os.h"
 #include "range/pressure.h"
 #include "range/range.h"
+#include "range/slabs.h"
 
 enum hak_super_state {
     HAK_SUPER_FRESH,   /* nothing of ours is mapped */
@@ -250,18 +251,15 @@ size_t hak_slots_kept(void);
 /* What a ghost (lock.h) has left. */
 void hak_slots_mend(void);
 
-/* ---- supers.c ------------------------------------------------------------ */
+/* ---- slabs.c ------------------------------------------------------------ */
 
 /* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part,
  * supers_mend.c. */
 void hak_range_mend(void);
 void hak_supers_mend(void);
 
-/* Bytes of superslab i, all of it free, that count as resident. */
+/* Bytes of the free slabs of superslab i that count as resident. */
 size_t hak_super_resident(uint32_t i);
-
-/* Bytes resident in its free slabs. */
-size_t hak_super_idle(uint32_t i);
 
 /* purge.c: superslab i has got something warm. Caller holds the lock. */
 void hak_purge_wanted(uint32_t i);

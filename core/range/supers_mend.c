@@ -3,7 +3,9 @@
  * thread of the parent held.
  */
 #include "range/pages.h"
+#include "range/slabs.h"
 #include "range/supers.h"
+#include "range/superslabs.h"
 
 /* Superslabs of which it is not known whether they are mapped are left alone. */
 static void mend_state(uint32_t i)

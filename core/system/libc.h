@@ -6,12 +6,22 @@
  *   libc_plain.c  malloc, free and their kin, for a core that does not take
  *                 those names (libhakmem_core.a, the adapters);
  *   libc_real.c   the C library's own, for libhakmem.so and libhakmem.a, in
- *                 which malloc is ours.
+ *                 which malloc is ours. With musl, which hides its own, there
+ *                 is none: what the lanes refuse is mapped.
  */
 #ifndef HAK_LIBC_H
 #define HAK_LIBC_H
 
+#include <features.h>
+
 #include "base/base.h"
+
+/* Whether the C library is glibc, of this version at least. musl is not. */
+#ifdef __GLIBC__
+#define HAK_GLIBC(major, minor) __GLIBC_PREREQ(major, minor)
+#else
+#define HAK_GLIBC(major, minor) 0
+#endif
 
 /* As malloc, realloc and free. NULL: errno is ENOMEM. */
 void *hak_libc_malloc(size_t size);

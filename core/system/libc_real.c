@@ -7,6 +7,7 @@
  * The references are weak: a static program has no second allocator, since the
  * linker takes one malloc. There every block is a mapping of its own, with its bounds in front of it; that
  * is slow and wastes most of a page, but it is only for what the lanes refuse.
+ * With musl, whose allocator has no other names, it is so in every program.
  */
 #include "system/libc.h"
 
@@ -23,17 +24,19 @@
 
 #define WEAK __attribute__((weak))
 
+#ifdef __GLIBC__
 WEAK void *__libc_malloc(size_t size);
 WEAK void *__libc_calloc(size_t count, size_t size);
 WEAK void *__libc_memalign(size_t alignment, size_t size);
 /* These are ours. */
 WEAK void __libc_free(void *p);
 WEAK void *__libc_realloc(void *p, size_t size);
-/* Weak: a static program that does not ask for it shall not get it. */
-extern __typeof__(dlsym) dlsym WEAK;
 /* Its r_map is the program, a handle for dlsym; by dlopen it would be too, but
  * of that the linker warns in static programs. */
 extern __typeof__(_r_debug) _r_debug WEAK;
+#endif
+/* Weak: a static program that does not ask for it shall not get it. */
+extern __typeof__(dlsym) dlsym WEAK;
 
 /* ---- without a C library's allocator ------------------------------------ */
 
@@ -102,6 +105,14 @@ static void *own_realloc(void *p, size_t size)
     }
     return moved;
 }
+
+hak_function *hak_libc_next(const char *name)
+{
+    return __extension__(hak_function *)(dlsym != NULL ? dlsym(RTLD_NEXT, name)
+                                                       : NULL);
+}
+
+#ifdef __GLIBC__
 
 /* ---- with it ------------------------------------------------------------ */
 
@@ -304,12 +315,6 @@ void *hak_libc_memalign(size_t alignment, size_t size)
                                    : own_alloc(alignment, size);
 }
 
-hak_function *hak_libc_next(const char *name)
-{
-    return __extension__(hak_function *)(dlsym != NULL ? dlsym(RTLD_NEXT, name)
-                                                       : NULL);
-}
-
 size_t hak_libc_usable_size(void *p)
 {
     size_t (*next)(void *);
@@ -324,3 +329,43 @@ size_t hak_libc_usable_size(void *p)
     passing = outer;
     return size;
 }
+
+#else
+
+/* ---- musl --------------------------------------------------------------- */
+
+void hak_libc_start(void)
+{
+}
+
+void *hak_libc_malloc(size_t size)
+{
+    return own_alloc(16, size);
+}
+
+void *hak_libc_zalloc(size_t size)
+{
+    return own_alloc(16, size);
+}
+
+void *hak_libc_realloc(void *p, size_t size)
+{
+    return own_realloc(p, size);
+}
+
+void hak_libc_free(void *p)
+{
+    own_free(p);
+}
+
+void *hak_libc_memalign(size_t alignment, size_t size)
+{
+    return own_alloc(alignment, size);
+}
+
+size_t hak_libc_usable_size(void *p)
+{
+    return p != NULL ? own_usable(p) : 0;
+}
+
+#endif /* __GLIBC__ */

@@ -9,6 +9,8 @@
  * owner needs its place, at the thread's end and by hak_trim. For a heap made
  * by hand nothing is held back (`direct`): it may be deleted at any time.
  */
+#include "range/purge.h"
+#include "range/slots.h"
 #include "tiny/tiny.h"
 
 #define BATCH 64

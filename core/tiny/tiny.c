@@ -10,6 +10,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/pressure.h"
+#include "range/slabs.h"
 #include "tiny/tiny_bin.h"
 #include "tiny/tiny_slab.h"
 

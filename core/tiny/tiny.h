@@ -148,6 +148,7 @@ struct hak_tiny {
     struct hak_allowance allow; /* what it may keep, Pool's and runs included */
     uint32_t all;               /* first of all slabs */
     uint32_t nslabs;            /* those that are not sealed */
+    uint32_t most_slabs;        /* of these, since a thread has the heap */
     uint32_t nempty;   /* of them those that are kept without a block in use */
     uint32_t nsealed;  /* those that are */
     uint32_t nstale;   /* stale lists */
@@ -169,9 +170,9 @@ struct hak_tiny {
 
 /*
  * The maps of the packed slabs: they begin at the end of the heap's first page, so
- * that a heap of 14 KB needs no other, and end on the second.
+ * that a heap of 12 KB needs no other, and end on the second.
  */
-#define HAK_UNITS_NEAR 28u
+#define HAK_UNITS_NEAR 24u
 #define HAK_UNITS_AT (HAK_PAGE - HAK_UNITS_NEAR * sizeof(struct hak_unit))
 HAK_INLINE struct hak_unit *hak_tiny_units(const struct hak_tiny *tiny)
 {

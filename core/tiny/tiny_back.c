@@ -6,6 +6,7 @@
  */
 #include "os/os.h"
 #include "range/pressure.h"
+#include "range/purge.h"
 #include "tiny/tiny_bin.h"
 #include "tiny/tiny_slab.h"
 

@@ -27,6 +27,9 @@
 
 #include "os/os.h"
 #include "range/pages.h"
+#include "range/purge.h"
+#include "range/slabs.h"
+#include "range/slots.h"
 #include "tiny/tiny_bin.h"
 #include "tiny/tiny_slab.h"
 
@@ -36,7 +39,7 @@
 #define NOWHERE UINT32_MAX
 
 /* `units` grows by so many, half a page: the first page of the heap's own has maps
- * of three pages and a half. */
+ * of three pages. */
 #define STEP_UNITS 4u
 
 /* Made resident ahead of need: a page at first, then so much. */

@@ -17,6 +17,7 @@
 
 #include "os/os.h"
 #include "range/pages.h"
+#include "range/purge.h"
 #include "tiny/tiny_slab.h"
 
 /* What `swept` of a descriptor says: free blocks at the last look, and this. */

@@ -3,6 +3,8 @@
  * freed into sealed slabs counted.
  */
 #include "os/lock.h"
+#include "range/slabs.h"
+#include "range/slots.h"
 #include "tiny/tiny_slab.h"
 
 /* Blocks of stale lists that a free counts. */

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/msg.h"
+#include "range/slabs.h"
+#include "range/slots.h"
 #include "settings/options.h"
 
 static void trace_slab(unsigned class)
@@ -16,6 +18,20 @@ static void trace_slab(unsigned class)
     }
 }
 
+/*
+ * Whether a new slab of the class will be filled, as far as the heap tells: it has
+ * filled one, or most of what it has. The first slabs of a thread often hold a few
+ * blocks; thousands of threads would make each superslab a huge page for them.
+ */
+static bool tiny_will_fill(const struct hak_tiny *tiny, unsigned class,
+                           unsigned kind)
+{
+    return kind != HAK_TAG_PACKED &&
+           (tiny->shelves[class].filled > 0 ||
+            (tiny->nslabs > 1 &&
+             hak_in_use(&tiny->allow) >= tiny->allow.slabs / 2));
+}
+
 uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
                             unsigned kind)
 {
@@ -24,7 +40,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
 
     hak_tiny_seal_collect(tiny); /* which may bring one */
     number = hak_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
-                                  kind != HAK_TAG_PACKED);
+                                  tiny_will_fill(tiny, class, kind));
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }
@@ -40,6 +56,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     slab->slabs = 1;
     hak_slab_join(&tiny->all, number);
     tiny->nslabs++;
+    tiny->most_slabs = (uint32_t)hak_max(tiny->most_slabs, tiny->nslabs);
     tiny->allow.slabs += kind != HAK_TAG_PACKED ? (int64_t)HAK_SLAB_SIZE : 0;
     hak_range_set_tag(number,
                       tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY

@@ -22,6 +22,7 @@
 #ifndef HAK_BACKGROUND_H
 #define HAK_BACKGROUND_H
 
+#include "range/purge.h"
 #include "range/range.h"
 
 /* Starts the thread if enough waits; no lock of ours is held. Keeps errno. */

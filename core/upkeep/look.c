@@ -5,13 +5,30 @@
 
 #include "ace/ace.h"
 #include "os/os.h"
+#include "range/purge.h"
 #include "upkeep/background.h"
 #include "upkeep/relief.h"
+
+/*
+ * What is due, it is by the time: so it is seen to once while that stays the same,
+ * by each heap, unless it is due at once.
+ */
+static bool has_ticked(struct hak_heap *heap, uint32_t now)
+{
+    bool has =
+        heap->ticked == now && hak_purge_delay() != 0 && !hak_relief_wanted(0);
+
+    heap->ticked = now;
+    return has;
+}
 
 static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
 {
     uint32_t now = hak_os_tick();
 
+    if (heap != NULL && has_ticked(heap, now)) {
+        return;
+    }
     if (heap != NULL) {
         hak_tiny_heed(&heap->tiny);
     }
@@ -41,6 +58,9 @@ void hak_heap_tick(struct hak_heap *heap)
 
 void hak_heap_look_around(struct hak_heap *heap)
 {
+    if (heap->runs != NULL) {
+        hak_ace_cache_ask(heap->runs);
+    }
     if (is_waiting() || heap->tiny.nslabs > HAK_TINY_LARGE) {
         tick_slow(heap);
     }

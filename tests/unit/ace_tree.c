@@ -4,6 +4,7 @@
  */
 #include "../../core/ace/ace_tree.c"
 
+#include "range/superslabs.h"
 #include "unit.h"
 
 TestSuite(ace_tree, .timeout = 120);

@@ -4,6 +4,9 @@
  */
 #include "huge/huge.h"
 #include "os/os.h"
+#include "range/rooms.h"
+#include "range/slots.h"
+#include "range/superslabs.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -6,6 +6,7 @@
 #include "front/lane.h"
 #include "front/large.h"
 #include "os/os.h"
+#include "range/slabs.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -7,8 +7,10 @@
  */
 #include "front/lane.h"
 #include "os/os.h"
+#include "range/slabs.h"
 #include "range_walk.h"
 #include "range/supers.h"
+#include "range/superslabs.h"
 #include "unit.h"
 
 TestSuite(fault_kinds, .timeout = 120);

@@ -2,6 +2,7 @@
  * fork_mend.c - tests of what a child makes of the range, of the registry and
  * of heaps when a thread that does not exist there was at work on them.
  */
+#include "range/purge.h"
 #include "fork_check.h"
 #include "range_check.h"
 

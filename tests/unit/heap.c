@@ -5,6 +5,7 @@
 
 #include "os/os.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

@@ -6,9 +6,9 @@
 
 #include "front/lane.h"
 #include "front/large.h"
-#include "heap/resident.h"
 #include "os/os.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

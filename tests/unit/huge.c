@@ -2,6 +2,7 @@
  * huge.c - tests of the Huge lane: sizes, alignment, what is zero, what goes
  * back at once, a random stream. Resizing is in huge_resize.c.
  */
+#include "range/slabs.h"
 #include "huge_check.h"
 
 TestSuite(huge, .timeout = 120);

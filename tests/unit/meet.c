@@ -25,6 +25,7 @@
 #include "meet.h"
 #include "os/os.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 
 TestSuite(meet, .timeout = 120);
 

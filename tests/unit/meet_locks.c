@@ -13,6 +13,11 @@
 #include "range/supers.h"
 #include "system/system.h"
 #include "heap/thread.h"
+#include "range/purge.h"
+#include "range/rooms.h"
+#include "range/slabs.h"
+#include "range/slots.h"
+#include "range/superslabs.h"
 
 TestSuite(meet_locks, .timeout = 60);
 

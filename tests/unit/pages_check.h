@@ -6,6 +6,7 @@
 #define PAGES_CHECK_H
 
 #include "range/pages.h"
+#include "range/slabs.h"
 #include "range/supers.h"
 #include "unit.h"
 

@@ -6,6 +6,8 @@
 #include "os/os.h"
 #include "pool_check.h"
 #include "heap/thread.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 #include "unit.h"
 
 TestSuite(pool, .timeout = 120);

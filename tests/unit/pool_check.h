@@ -9,6 +9,8 @@
 
 #include "heap/heap.h"
 #include "pool/pool.h"
+#include "range/slabs.h"
+#include "range/slots.h"
 #include "unit.h"
 
 /* What the spans come to. */

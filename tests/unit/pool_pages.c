@@ -1,6 +1,7 @@
 /*
  * pool_pages.c - tests of pages of partly used spans that go back.
  */
+#include "range/purge.h"
 #include "pages_check.h"
 #include "pool_check.h"
 #include "unit.h"

@@ -11,6 +11,8 @@
 
 #include "front/lane.h"
 #include "upkeep/relief.h"
+#include "heap/lend.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(pressure, .timeout = 300);
@@ -124,6 +126,84 @@ static void changes_sizes(void *arg)
 Test(pressure, what_one_size_left_free_another_can_have)
 {
     unit_expect_ok(changes_sizes, NULL);
+}
+
+/* What a thread has freed that sleeps now is had, by who was refused before. */
+enum { LEFT = 50000 };
+
+static atomic_int step;
+static struct hak_heap *sleeper;
+
+static void no_work(struct hak_heap *heap)
+{
+    (void)heap;
+}
+
+static void *frees_and_sleeps(void *arg)
+{
+    static char *mine[LEFT];
+
+    for (size_t i = 0; i < LEFT; i++) {
+        mine[i] = hak_malloc(64);
+        NEED(mine[i] != NULL);
+    }
+    sleeper = hak_thread_own();
+    atomic_store(&step, 1);
+    while (atomic_load(&step) == 1) {
+        usleep(1000);
+    }
+    for (size_t i = 0; i < LEFT; i++) {
+        hak_free(mine[i]);
+    }
+    atomic_store(&step, 3);
+    while (atomic_load(&step) == 3) {
+        usleep(1000000);
+    }
+    return arg;
+}
+
+static void had_of_sleeper(void *arg)
+{
+    pthread_t thread;
+    size_t before, tries = 0;
+
+    (void)arg;
+    set_limit("40M");
+    thread = unit_start(frees_and_sleeps, NULL);
+    while (atomic_load(&step) == 0) {
+        usleep(1000);
+    }
+    fill(64);
+    for (int i = 0; i < 1000; i++) { /* refused again and again */
+        NEED(hak_malloc(64) == NULL);
+    }
+    before = count;
+    atomic_store(&step, 2);
+    while (atomic_load(&step) == 2) {
+        usleep(1000);
+    }
+    while (count < before + LEFT - LEFT / 200) {
+        char *p = hak_malloc(64);
+
+        if (p == NULL) { /* it was not asleep yet */
+            usleep(5000);
+            if (++tries == 500) {
+                NEED(!hak_lend(sleeper, no_work)); /* can't be seen here */
+                break;
+            }
+        } else {
+            NEED(count < BLOCKS);
+            blocks[count++] = p;
+        }
+    }
+    atomic_store(&step, 4);
+    unit_join(thread);
+    drop_all();
+}
+
+Test(pressure, what_a_sleeping_thread_has_freed_can_be_had)
+{
+    unit_expect_ok(had_of_sleeper, NULL);
 }
 
 /* A Huge block and an ACE one grow up to the limit, and come back. */
@@ -288,6 +368,59 @@ static void forks(void *arg)
 Test(pressure, a_forked_child_counts_for_itself)
 {
     unit_expect_ok(forks, NULL);
+}
+
+/* ---- hak_set_limit --------------------------------------------------------- */
+
+/* `mb` MB are to be had of 64 B blocks, and no more. */
+static void have(size_t mb)
+{
+    fill(64);
+    NEED(used() <= mb * HAK_MIB);
+    NEED(count * 64 >= mb * HAK_MIB / 8 * 7);
+    drop_all();
+}
+
+/* `arg`: what HAKMEM_LIMIT says, or NULL; whatever it is, the call holds. */
+static void sets(void *arg)
+{
+    char *p;
+
+    if (arg != NULL) {
+        set_limit(arg);
+    }
+    NEED(hak_limit() == (arg != NULL ? LIMIT : 0));
+    NEED(hak_set_limit(20 * HAK_MIB) == (arg != NULL ? LIMIT : 0));
+    NEED(hak_limit() == 20 * HAK_MIB);
+    have(20);
+    hak_pressure_test_look(); /* which does not go back to the option */
+    NEED(hak_limit() == 20 * HAK_MIB);
+    NEED(hak_set_limit(30 * HAK_MIB) == 20 * HAK_MIB);
+    have(30);
+    NEED(unit_stats().limit_bytes == 30 * HAK_MIB);
+    NEED(hak_set_limit(0) == 30 * HAK_MIB && hak_limit() == 0);
+    p = hak_malloc(50 * HAK_MIB);
+    NEED(p != NULL);
+    /* below what is in use: that stays, nothing is added */
+    NEED(hak_set_limit(1) == 0);
+    memset(p, 1, 50 * HAK_MIB);
+    NEED(hak_malloc(3 * HAK_MIB) == NULL && errno == ENOMEM);
+    NEED(hak_realloc(p, 60 * HAK_MIB) == NULL);
+    hak_free(p);
+    NEED(hak_set_limit(20 * HAK_MIB) == 1);
+    have(20);
+}
+
+Test(pressure, a_limit_set_by_the_program_holds_instead_of_the_variable)
+{
+    static char text[] = "40M";
+    struct unit_child child;
+
+    for (int i = 0; i < 2; i++) {
+        unit_child(&child, sets, i == 0 ? NULL : text);
+        cr_expect(WIFEXITED(child.status) && WEXITSTATUS(child.status) == 0,
+                  "%#x: %s", (unsigned)child.status, child.said);
+    }
 }
 
 /* ---- a container ------------------------------------------------------------ */

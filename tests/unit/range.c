@@ -5,6 +5,7 @@
 
 #include "settings/options.h"
 #include "os/os.h"
+#include "range/slots.h"
 #include "range_check.h"
 #include "system/system.h"
 #include "unit.h"

@@ -6,6 +6,7 @@
 #define RANGE_CHECK_H
 
 #include "range_walk.h"
+#include "range/slabs.h"
 #include "range/supers.h"
 #include "unit.h"
 

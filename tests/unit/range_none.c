@@ -4,6 +4,7 @@
  */
 #include "settings/options.h"
 #include "os/os.h"
+#include "range/slabs.h"
 #include "range_check.h"
 #include "unit.h"
 

@@ -5,7 +5,9 @@
 #ifndef RANGE_WALK_H
 #define RANGE_WALK_H
 
+#include "range/slabs.h"
 #include "range/supers.h"
+#include "range/superslabs.h"
 #include "unit.h"
 
 /* The first superslab that can be taken: before it are the tags. */

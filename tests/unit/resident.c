@@ -2,8 +2,8 @@
  * resident.c - tests of hak_heap_resident: what was touched of a heap's own
  * blocks, in every lane, and no other heap's.
  */
+#include "heap/heap.h"
 #include "front/lane.h"
-#include "heap/resident.h"
 #include "os/os.h"
 #include "unit.h"
 

@@ -1,7 +1,9 @@
 /*
  * slots.c - heap slots: which are in use, what is kept of those that are not.
  */
+#include "range/purge.h"
 #include "range/range.h"
+#include "range/slots.h"
 
 #include <hakmem.h>
 #include <pthread.h>

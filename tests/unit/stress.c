@@ -5,6 +5,7 @@
 #include "heap/heap.h"
 #include "range_check.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 #include "tiny_check.h"
 #include "unit.h"
 

@@ -5,6 +5,7 @@
  */
 #include "front/lane.h"
 #include "heap/thread.h"
+#include "range/slots.h"
 #include "unit.h"
 
 TestSuite(stress_lanes, .timeout = 300);

@@ -7,6 +7,8 @@
 
 #include "settings/options.h"
 #include "os/os.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 #include "tiny_check.h"
 #include "unit.h"
 

@@ -11,6 +11,7 @@
 #include "unit.h"
 #include "range/pages.h"
 #include "pool/pool_class.h"
+#include "range/slots.h"
 #include "range/supers.h"
 #include "tiny/tiny.h"
 

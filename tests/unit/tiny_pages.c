@@ -4,6 +4,8 @@
  */
 #include "heap/heap.h"
 #include "os/os.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 #include "pages_check.h"
 #include "tiny_check.h"
 #include "tiny/tiny_slab.h"

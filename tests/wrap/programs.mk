@@ -1,5 +1,5 @@
 # What tests/wrap needs: its Criterion programs, and the small programs they
-# run. Included by the Makefile.
+# run. Included by tests/tests.mk.
 #
 #   programs/plain/NAME    knows nothing of HAKMEM: run with it preloaded
 #   programs/shared/NAME   linked with -lhakmem
@@ -23,8 +23,8 @@ WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
         libearly.so libatfork.so libopened.so libcxx.so \
         libplugin.so libprivate.so libouter.so inner/libinner.so libopener.so \
         libaudit.so libwraps.so libhandlers.so librefuses.so \
-        cores hosts owners libcore.so libcorecopy.so libcopy.so libluacopy.so \
-        libowner.so libcounts.so) \
+        hosts owners libcopy.so libowner.so libcounts.so \
+        $(if $(HAVE_LUA),cores libcore.so libcorecopy.so libluacopy.so)) \
     $(addprefix shared/,behaviour before cxx plugins handles forkstorm hosts \
         owners) \
     $(addprefix archive/,back behaviour sized before cxx cxx_static_runtime secret \
@@ -38,6 +38,7 @@ $(BUILD)/testing/tests/wrap/%.o: \
 
 TESTS += $(WRAP_TESTS)
 WRAP_PROGRAMS += $(OTHER_PAGES)
+TEST_NEEDS += $(WRAP_PROGRAMS)
 
 $(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o
 	$(SAY) LINK $@
@@ -179,7 +180,7 @@ $(BUILD)/$(PROGRAMS)/plain/forkstorm_core: $(PROGRAMS)/forkstorm.c \
 STORM_SECONDS ?= 60
 STORM_MODES ?= all
 .PHONY: check-fork-storm
-check-fork-storm: $(BUILD)/libhakmem.so $(BUILD)/$(PROGRAMS)/plain/forkstorm ## fork for STORM_SECONDS in a busy process on libhakmem.so
+check-fork-storm: $(BUILD)/libhakmem.so $(BUILD)/$(PROGRAMS)/plain/forkstorm ## test: fork for STORM_SECONDS in a busy process on libhakmem.so
 	@LD_PRELOAD='$(abspath $(BUILD))/libhakmem.so' \
 	    $(BUILD)/$(PROGRAMS)/plain/forkstorm $(STORM_SECONDS) $(STORM_MODES)
 

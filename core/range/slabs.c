@@ -1,11 +1,14 @@
 /*
- * supers.c - who has which slab and superslab, and the page-fault ladder.
+ * slabs.c - who has which slab and superslab, and the page-fault ladder.
  */
 #include "range/supers.h"
 
 #include "os/os.h"
 #include "range/pages.h"
 #include "range/pressure.h"
+#include "range/purge.h"
+#include "range/superslabs.h"
+#include "range/slabs.h"
 
 struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
@@ -162,20 +165,9 @@ size_t hak_super_resident(uint32_t i)
     const struct hak_super *super = &hak_supers.at[i];
     size_t bytes = 0;
 
-    if (!super->described) {
-        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    if (super->warm == HAK_ALL_SLABS && !super->described) {
+        return HAK_SUPER_SIZE;
     }
-    for (uint32_t n = 0; super->warm != 0 && n < HAK_SUPER_SLABS; n++) {
-        bytes += hak_range_slab(i * HAK_SUPER_SLABS + n)->populated;
-    }
-    return bytes;
-}
-
-size_t hak_super_idle(uint32_t i)
-{
-    const struct hak_super *super = &hak_supers.at[i];
-    size_t bytes = 0;
-
     if (!super->described) {
         return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
     }
@@ -405,7 +397,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     }
     hak_supers.figures.slabs_used -= count;
     hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
-    hak_range_count_freed(count * HAK_SLAB_SIZE);
+    hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SLAB_SIZE);
 }
 
 void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)

@@ -1,12 +1,14 @@
 /*
- * wholes.c - tests of superslabs taken whole: where they lie, what of them is
+ * superslabs.c - tests of superslabs taken whole: where they lie, what of them is
  * warm, growing, giving back, refusals.
  */
 #include "os/os.h"
+#include "range/purge.h"
+#include "range/superslabs.h"
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(wholes, .timeout = 120);
+TestSuite(superslabs, .timeout = 120);
 
 /* Superslabs as the tests count them: from 1, after the tags. */
 static uint32_t super(uint32_t i)
@@ -42,7 +44,7 @@ static void give_run(uint32_t first, uint32_t count, uint32_t warm)
 
 /* ---- where they lie ------------------------------------------------------- */
 
-Test(wholes, without_a_range_there_are_none)
+Test(superslabs, without_a_range_there_are_none)
 {
     uint32_t warm;
     bool zero;
@@ -52,7 +54,7 @@ Test(wholes, without_a_range_there_are_none)
                  HAK_NO_SUPER);
 }
 
-Test(wholes, single_ones_come_from_the_low_end_between_those_with_slabs)
+Test(superslabs, single_ones_come_from_the_low_end_between_those_with_slabs)
 {
     cr_assert(hak_range_init());
     cr_assert_eq(take_whole(), 1);
@@ -70,7 +72,7 @@ Test(wholes, single_ones_come_from_the_low_end_between_those_with_slabs)
     range_check();
 }
 
-Test(wholes, runs_come_from_the_high_end)
+Test(superslabs, runs_come_from_the_high_end)
 {
     uint32_t end, one, two;
 
@@ -93,7 +95,7 @@ Test(wholes, runs_come_from_the_high_end)
     range_check();
 }
 
-Test(wholes, runs_are_aligned_by_their_address)
+Test(superslabs, runs_are_aligned_by_their_address)
 {
     cr_assert(hak_range_init());
     for (uint32_t align = 1; align <= 64; align *= 2) {
@@ -108,7 +110,7 @@ Test(wholes, runs_are_aligned_by_their_address)
     range_check();
 }
 
-Test(wholes, the_head_of_every_one_is_known)
+Test(superslabs, the_head_of_every_one_is_known)
 {
     uint32_t run;
 
@@ -130,7 +132,7 @@ Test(wholes, the_head_of_every_one_is_known)
 
 /* ---- what is warm --------------------------------------------------------- */
 
-Test(wholes, what_slabs_left_behind_is_told)
+Test(superslabs, what_slabs_left_behind_is_told)
 {
     uint32_t warm = 0, i;
 
@@ -153,7 +155,7 @@ Test(wholes, what_slabs_left_behind_is_told)
     range_check();
 }
 
-Test(wholes, what_a_lane_left_behind_is_told)
+Test(superslabs, what_a_lane_left_behind_is_told)
 {
     uint32_t warm = 0, first;
     bool zero;
@@ -182,7 +184,7 @@ Test(wholes, what_a_lane_left_behind_is_told)
 }
 
 /* Slabs are taken of one that a lane had whole: warm ones first. */
-Test(wholes, slabs_come_from_one_that_was_given_back)
+Test(superslabs, slabs_come_from_one_that_was_given_back)
 {
     cr_assert(hak_range_init());
     cr_assert_eq(take_whole(), 1);
@@ -197,7 +199,7 @@ Test(wholes, slabs_come_from_one_that_was_given_back)
     range_check();
 }
 
-Test(wholes, a_purge_makes_them_zero)
+Test(superslabs, a_purge_makes_them_zero)
 {
     uint32_t first, warm;
     bool zero;
@@ -236,7 +238,7 @@ static bool grow(uint32_t first, uint32_t count, uint32_t more, bool *zero)
 
 /* ---- growing --------------------------------------------------------------- */
 
-Test(wholes, a_run_grows_into_what_is_free_behind_it)
+Test(superslabs, a_run_grows_into_what_is_free_behind_it)
 {
     uint32_t end, run, behind;
     bool zero = false;
@@ -270,7 +272,7 @@ Test(wholes, a_run_grows_into_what_is_free_behind_it)
 
 /* ---- refusals --------------------------------------------------------------- */
 
-Test(wholes, a_refused_commit_is_none_and_the_next_try_works)
+Test(superslabs, a_refused_commit_is_none_and_the_next_try_works)
 {
     uint32_t warm, run, calls;
     bool zero;
@@ -303,7 +305,7 @@ Test(wholes, a_refused_commit_is_none_and_the_next_try_works)
     range_check();
 }
 
-Test(wholes, a_small_range_is_given_to_its_last_superslab)
+Test(superslabs, a_small_range_is_given_to_its_last_superslab)
 {
     uint32_t warm, run, count = 0;
     bool zero;
@@ -370,7 +372,7 @@ static void held_give(struct held *held)
     held->count = 0;
 }
 
-Test(wholes, random_use_keeps_every_promise)
+Test(superslabs, random_use_keeps_every_promise)
 {
     static struct held held[60];
     static uint32_t slabs[200];

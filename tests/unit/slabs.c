@@ -1,19 +1,21 @@
 /*
- * supers.c - tests of the shared pool of slabs and spans: which comes next,
+ * slabs.c - tests of the shared pool of slabs and spans: which comes next,
  * what is resident, the populated ladder and huge pages, refusals.
  */
 #include "range/supers.h"
 
 #include "settings/options.h"
 #include "os/os.h"
+#include "range/purge.h"
+#include "range/slabs.h"
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(supers, .timeout = 120);
+TestSuite(slabs, .timeout = 120);
 
 /* ---- the shared pool ----------------------------------------------------- */
 
-Test(supers, the_lowest_address_comes_first_after_the_tags)
+Test(slabs, the_lowest_address_comes_first_after_the_tags)
 {
     cr_assert(hak_range_init());
     for (uint32_t i = 1; i <= 3 * HAK_SUPER_SLABS; i++) {
@@ -31,7 +33,7 @@ Test(supers, the_lowest_address_comes_first_after_the_tags)
 }
 
 /* A superslab that is in use anyhow comes before one that is free. */
-Test(supers, superslabs_in_use_are_filled_before_another_is_cut)
+Test(slabs, superslabs_in_use_are_filled_before_another_is_cut)
 {
     cr_assert(hak_range_init());
     for (uint32_t i = 1; i <= 4 * HAK_SUPER_SLABS; i++) {
@@ -51,7 +53,7 @@ Test(supers, superslabs_in_use_are_filled_before_another_is_cut)
     range_check();
 }
 
-Test(supers, superslabs_are_committed_one_by_one)
+Test(slabs, superslabs_are_committed_one_by_one)
 {
     struct hak_range_figures figures;
     uint32_t taken = 0;
@@ -73,7 +75,7 @@ Test(supers, superslabs_are_committed_one_by_one)
     range_check();
 }
 
-Test(supers, a_given_slab_has_tag_0)
+Test(slabs, a_given_slab_has_tag_0)
 {
     uint32_t first, second;
 
@@ -91,7 +93,7 @@ Test(supers, a_given_slab_has_tag_0)
 }
 
 /* Spans of 1 to 8 slabs, in one list. */
-Test(supers, a_list_of_spans_is_given_at_once)
+Test(slabs, a_list_of_spans_is_given_at_once)
 {
     uint32_t list = HAK_NO_SLAB, total = 0;
 
@@ -127,7 +129,7 @@ Test(supers, a_list_of_spans_is_given_at_once)
 
 /* ---- spans --------------------------------------------------------------- */
 
-Test(supers, a_span_lies_in_one_superslab)
+Test(slabs, a_span_lies_in_one_superslab)
 {
     uint32_t last = 0, total = 0;
 
@@ -151,7 +153,7 @@ Test(supers, a_span_lies_in_one_superslab)
     range_check();
 }
 
-Test(supers, a_span_goes_into_the_lowest_gap_that_has_room)
+Test(slabs, a_span_goes_into_the_lowest_gap_that_has_room)
 {
     cr_assert(hak_range_init());
     for (uint32_t i = 1; i <= 2 * HAK_SUPER_SLABS; i++) {
@@ -173,7 +175,7 @@ Test(supers, a_span_goes_into_the_lowest_gap_that_has_room)
     range_check();
 }
 
-Test(supers, what_each_lane_holds_is_counted_apart)
+Test(slabs, what_each_lane_holds_is_counted_apart)
 {
     uint32_t i[HAK_LANES];
 
@@ -195,7 +197,7 @@ Test(supers, what_each_lane_holds_is_counted_apart)
 
 /* ---- warm slabs ---------------------------------------------------------- */
 
-Test(supers, warm_slabs_come_first_lowest_address_first)
+Test(slabs, warm_slabs_come_first_lowest_address_first)
 {
     static const uint32_t warm[] = {7, 31, 33, 64, 90};
     uint32_t cold = 1;
@@ -227,7 +229,7 @@ Test(supers, warm_slabs_come_first_lowest_address_first)
 }
 
 /* A span begins on a warm slab if one has room behind it. */
-Test(supers, a_span_begins_on_a_warm_slab)
+Test(slabs, a_span_begins_on_a_warm_slab)
 {
     cr_assert(hak_range_init());
     for (uint32_t i = 1; i <= 2 * HAK_SUPER_SLABS; i++) {
@@ -262,7 +264,7 @@ static void expect_ready(uint32_t i, size_t need, size_t step, size_t populated)
                  slab(i)->populated, populated);
 }
 
-Test(supers, a_step_of_0_and_a_single_page_are_left_to_faults)
+Test(slabs, a_step_of_0_and_a_single_page_are_left_to_faults)
 {
     uint32_t i;
 
@@ -282,7 +284,7 @@ Test(supers, a_step_of_0_and_a_single_page_are_left_to_faults)
     range_check();
 }
 
-Test(supers, a_step_brings_so_much_more_than_is_resident)
+Test(slabs, a_step_brings_so_much_more_than_is_resident)
 {
     uint32_t i;
 
@@ -306,7 +308,7 @@ Test(supers, a_step_brings_so_much_more_than_is_resident)
     range_check();
 }
 
-Test(supers, a_span_is_made_ready_across_its_slabs)
+Test(slabs, a_span_is_made_ready_across_its_slabs)
 {
     uint32_t i, number;
 
@@ -333,7 +335,7 @@ Test(supers, a_span_is_made_ready_across_its_slabs)
 }
 
 /* What lies behind the first gap is not lost, nor counted twice. */
-Test(supers, what_is_resident_of_a_span_ends_at_its_first_gap)
+Test(slabs, what_is_resident_of_a_span_ends_at_its_first_gap)
 {
     uint32_t i, number;
 
@@ -357,7 +359,7 @@ Test(supers, what_is_resident_of_a_span_ends_at_its_first_gap)
     range_check();
 }
 
-Test(supers, a_refused_step_of_the_ladder_changes_nothing)
+Test(slabs, a_refused_step_of_the_ladder_changes_nothing)
 {
     uint32_t i;
 
@@ -394,7 +396,7 @@ static size_t populated(void)
     return figures_now().populated;
 }
 
-Test(supers, above_8_mb_superslabs_come_as_huge_pages)
+Test(slabs, above_8_mb_superslabs_come_as_huge_pages)
 {
     setenv("HAKMEM_HUGE", "always", 1);
     make_resident(8 * HAK_MIB);
@@ -413,7 +415,7 @@ Test(supers, above_8_mb_superslabs_come_as_huge_pages)
 }
 
 /* What may be written to in parts comes empty, and leaves what is populated. */
-Test(supers, above_8_mb_superslabs_for_parts_come_empty)
+Test(slabs, above_8_mb_superslabs_for_parts_come_empty)
 {
     uint32_t i, number;
 
@@ -432,7 +434,7 @@ Test(supers, above_8_mb_superslabs_for_parts_come_empty)
     range_check();
 }
 
-Test(supers, below_8_mb_superslabs_come_empty)
+Test(slabs, below_8_mb_superslabs_come_empty)
 {
     setenv("HAKMEM_HUGE", "always", 1);
     make_resident(8 * HAK_MIB - HAK_PAGE);
@@ -442,7 +444,7 @@ Test(supers, below_8_mb_superslabs_come_empty)
     range_check();
 }
 
-Test(supers, without_huge_pages_superslabs_come_empty)
+Test(slabs, without_huge_pages_superslabs_come_empty)
 {
     setenv("HAKMEM_HUGE", "never", 1);
     make_resident(20 * HAK_MIB);
@@ -452,7 +454,7 @@ Test(supers, without_huge_pages_superslabs_come_empty)
 }
 
 /* What they cost decides; whatever it is, the accounts are right. */
-Test(supers, huge_pages_by_their_cost_keep_the_accounts)
+Test(slabs, huge_pages_by_their_cost_keep_the_accounts)
 {
     size_t expected = 8 * HAK_MIB;
 
@@ -472,7 +474,7 @@ Test(supers, huge_pages_by_their_cost_keep_the_accounts)
     range_check();
 }
 
-Test(supers, a_refused_huge_page_leaves_plain_pages)
+Test(slabs, a_refused_huge_page_leaves_plain_pages)
 {
     uint32_t i;
 
@@ -489,7 +491,7 @@ Test(supers, a_refused_huge_page_leaves_plain_pages)
 
 /* ---- refusals ------------------------------------------------------------ */
 
-Test(supers, a_refused_commit_is_no_slab_and_the_next_try_works)
+Test(slabs, a_refused_commit_is_no_slab_and_the_next_try_works)
 {
     cr_assert(hak_range_init());
     for (int n = 1; n <= 2; n++) {
@@ -507,7 +509,7 @@ Test(supers, a_refused_commit_is_no_slab_and_the_next_try_works)
 
 /* The descriptors of every 32nd superslab are mapped before it, but for those
  * of the first one, which are there from the start. */
-Test(supers, refused_descriptors_are_no_slab_and_the_next_try_works)
+Test(slabs, refused_descriptors_are_no_slab_and_the_next_try_works)
 {
     uint32_t taken = 0;
     size_t committed;
@@ -534,7 +536,7 @@ Test(supers, refused_descriptors_are_no_slab_and_the_next_try_works)
 
 /* ---- a small range, full -------------------------------------------------- */
 
-Test(supers, a_small_range_gives_every_slab_and_then_none)
+Test(slabs, a_small_range_gives_every_slab_and_then_none)
 {
     uint32_t total;
 
@@ -701,7 +703,7 @@ static void shadow_check(const struct shadow *shadow)
     cr_assert_eq(figures_now().populated, populated);
 }
 
-Test(supers, random_use_agrees_with_a_shadow)
+Test(slabs, random_use_agrees_with_a_shadow)
 {
     static struct shadow shadow;
     struct unit_random random = {2};
@@ -773,7 +775,7 @@ static void *take_and_give(void *arg)
     return NULL;
 }
 
-Test(supers, threads_never_hold_the_same_slab)
+Test(slabs, threads_never_hold_the_same_slab)
 {
     pthread_t threads[4];
 

@@ -1,0 +1,111 @@
+/*
+ * sized.c - hakmem.h's functions that tell a block's size, or are told it.
+ */
+#include <errno.h>
+
+#include "api/heap_made.h"
+#include "api/stats.h"
+#include "front/large.h"
+
+HAK_STATS_AT_END;
+
+/* What a block for `size` bytes has, with room for `more` that are ours. */
+static size_t sized_block(size_t size, size_t more)
+{
+    size_t need = size + more;
+
+    if (size > PTRDIFF_MAX) {
+        return size; /* nobody has it */
+    }
+    return (need <= HAK_LANE_TINY_MAX
+                ? hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]]
+                : hak_large_bytes(need)) -
+           more;
+}
+
+/* ---- the calling thread's heap --------------------------------------------- */
+
+size_t hak_good_size(size_t size)
+{
+    return sized_block(size, HAK_HARD_SEAL);
+}
+
+void *hak_alloc_at_least(size_t size, size_t *actual)
+{
+    void *p;
+
+    size = hak_good_size(size);
+    p = hak_malloc(size);
+    *actual = p != NULL ? size : 0;
+    return p;
+}
+
+/* The usable size of p; fatal, naming `caller`, if it is no block. */
+static size_t sized_usable(const void *p, const char *caller)
+{
+    struct hak_heap *owner;
+    size_t size;
+
+    if (hak_range_owns(p)) {
+        return hak_lane_usable(p, caller);
+    }
+    if (!hak_system_find(p, &owner, &size)) {
+        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    }
+    return size;
+}
+
+void *hak_realloc_sized(void *p, size_t old_size, size_t size)
+{
+    if (p != NULL) {
+        hak_made_need(p, old_size, sized_usable(p, "hak_realloc_sized"),
+                      "hak_realloc_sized");
+    }
+    return hak_realloc(p, size);
+}
+
+void hak_free_aligned_sized(void *p, size_t alignment, size_t size)
+{
+    if (HAK_UNLIKELY(!hak_is_pow2(alignment) ||
+                     (uintptr_t)p % alignment != 0)) {
+        hak_fatal("hak_free_aligned_sized(%p, %zu, %zu): not aligned so", p,
+                  alignment, size);
+    }
+    hak_free_sized(p, size);
+}
+
+/* ---- explicit heaps: no block of theirs has a word of ours in it ------------ */
+
+size_t hak_heap_good_size(const hak_heap *heap, size_t size)
+{
+    (void)heap;
+    return sized_block(size, 0);
+}
+
+void *hak_heap_alloc_at_least(hak_heap *heap, size_t size, size_t *actual)
+{
+    void *p;
+
+    size = hak_heap_good_size(heap, size);
+    p = hak_heap_malloc(heap, size);
+    *actual = p != NULL ? size : 0;
+    return p;
+}
+
+size_t hak_heap_usable_size(hak_heap *heap, const void *p)
+{
+    return p != NULL ? hak_made_size(heap, p, "hak_heap_usable_size") : 0;
+}
+
+void *hak_heap_realloc_sized(hak_heap *heap, void *p, size_t old_size,
+                             size_t size)
+{
+    size_t usable;
+
+    if (p == NULL) {
+        return hak_heap_malloc(heap, size);
+    }
+    usable = hak_made_size(heap, p, "hak_heap_realloc_sized");
+    hak_made_need(p, old_size, usable, "hak_heap_realloc_sized");
+    return hak_made_resize(heap, p, usable, old_size, size);
+}

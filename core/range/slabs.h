@@ -1,0 +1,50 @@
+/*
+ * slabs.h - free slabs: taken, made resident, given back.
+ */
+#ifndef HAK_SLABS_H
+#define HAK_SLABS_H
+
+#include "range/range.h"
+
+#define HAK_SPAN_MOST 8 /* slabs in a span */
+
+/*
+ * Takes `count` free slabs side by side, resident ones first, then the lowest
+ * address, claiming a superslab if need be. `whole`: what is taken will be
+ * written to throughout, so that above 8 MB it may come populated, as a huge
+ * page; if not, Pool gets slabs with little resident first. Of the resident
+ * ones those come first that were last of `class`, a descriptor's class or
+ * HAK_CLASS_ANY: heaps that are made again, to do the same, find the pages they
+ * need. Of the descriptors only `populated` is set. HAK_NO_SLAB: out of memory.
+ */
+uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
+                              bool whole);
+#define HAK_CLASS_ANY 0xfeu /* no descriptor's */
+
+/*
+ * Makes the first `need` bytes of a span of `slabs` slabs usable, and `step`
+ * bytes beyond what is resident if that is more, all with one call to the
+ * system; a step of 0, or a single page, is left to page faults. Called by
+ * the owner. False: out of memory.
+ */
+bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step);
+
+/* Bytes from the start of a span that have been made resident. */
+size_t hak_range_resident(uint32_t number, uint32_t slabs);
+
+/* Gives a span back; its tags become 0. */
+void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane);
+
+/* Gives back a list of spans linked by all_next, each `slabs` long. */
+void hak_range_list_give(uint32_t first, enum hak_lane lane);
+
+/* The size of the process as far as slabs go: bytes made resident. */
+size_t hak_range_populated(void);
+
+/*
+ * After a seal: the ladder's top, huge pages, begins only when the process has
+ * grown by a good deal more, so that a worker that needs little gets little.
+ */
+void hak_range_start_small(void);
+
+#endif /* HAK_SLABS_H */

@@ -1,0 +1,61 @@
+#!/bin/sh
+# run.sh - tests the libraries as `make CC=musl-gcc` has built them: programs
+# linked with musl's C library on each of them, and a Lua state.
+#
+#     run.sh BUILD LUA_CFLAGS
+#
+# Criterion is glibc's; the tests of the core don't run here. The Lua is Debian's
+# archive, see host.c.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=$(realpath "$1") lua_cflags=$2
+
+passed=0
+failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+
+# check WHAT COMMAND...: one check: the command says "works" and nothing else.
+check() {
+    what=$1
+    shift
+    if said=$(timeout 60 "$@" 2>&1) && [ "$said" = works ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: %s: %s\n' "$what" "$said"
+    fi
+}
+
+# build PROGRAM SOURCE WORDS...: what the compiler says is shown.
+build() {
+    program=$dir/$1
+    source=tests/musl/$2
+    shift 2
+    musl-gcc -std=gnu11 -O1 -g -Wall -Wextra -Werror -fno-builtin -pthread \
+        -Iinclude -o "$program" "$source" "$@"
+}
+
+rpath=-Wl,-rpath,$build
+build plain works.c
+check 'a program by itself' "$dir/plain"
+check 'preloaded' env LD_PRELOAD="$build/libhakmem.so" "$dir/plain" ours
+check 'preloaded, and all handed on' env LD_PRELOAD="$build/libhakmem.so" \
+    HAKMEM_FORCE_LIBC_ALLOC=1 "$dir/plain"
+build shared works.c -L"$build" -lhakmem "$rpath"
+check 'libhakmem.so' "$dir/shared" ours
+build archive works.c "$build/libhakmem.a" -Wl,-u,hak_owns
+check 'libhakmem.a' "$dir/archive" ours
+build static works.c -static "$build/libhakmem.a" -Wl,-u,hak_owns
+check 'libhakmem.a in a static program' "$dir/static" ours
+build core works.c -DCORE "$build/libhakmem_core.a"
+check 'libhakmem_core.a' "$dir/core"
+build core_shared works.c -DCORE -L"$build" -lhakmem_core "$rpath"
+check 'libhakmem_core.so' "$dir/core_shared"
+# shellcheck disable=SC2086  # words
+build host host.c $lua_cflags "$build/libhakmem_lua.a" \
+    "$(gcc -print-file-name=liblua5.4.a)" -lm
+check 'a Lua state' "$dir/host"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,77 @@
+# The tests: of the core (tests/unit, white box), of libhakmem.so (tests/wrap),
+# of what is installed. Those of an adapter are in its build.mk.
+
+DEPS += test fuzz preload musl cmake
+
+# clang's -Wpedantic finds fault with Criterion's assertions.
+$(BUILD)/testing/tests/%.o $(BUILD)/testing/adapters/%.o: FLAGS += \
+    -Itests -Itests/support \
+    $(if $(findstring clang,$(CC)),-Wno-gnu-zero-variadic-macro-arguments)
+
+# A program per file; tests/support is linked into all of them.
+UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
+    $(if $(filter 1,$(HARDENED)),,tests/unit/hard%.c), \
+    $(wildcard tests/unit/*.c)))
+TESTS += $(UNIT_TESTS)
+$(eval $(call criterion,$(UNIT_TESTS),$(BUILD)/libhakmem_testing.a))
+
+# To preload: a kernel with other pages, as far as AT_PAGESZ tells.
+$(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -fPIC -D_GNU_SOURCE -Wall -Wextra -o $@ $<
+
+# Found before libgit2 by the tests under valgrind; see its source.
+NO_GIT := $(if $(filter valgrind,$(VARIANT)),$(BUILD)/tests/nogit/made)
+$(BUILD)/tests/nogit/made: tests/support/nogit/libgit2.c $(STAMP)
+	$(SAY) CC $(@D)
+	@mkdir -p $(@D)
+	$(Q)name=$$(ldd "$$($(CC) -print-file-name=libcriterion.so)" | \
+	    awk '/libgit2/ {print $$1}') && \
+	{ [ -z "$$name" ] || $(CC) -shared -fPIC -Wall -Wextra \
+	    -Wl,-soname,$$name -o $(@D)/$$name $<; } && touch $@
+TEST_NEEDS += $(NO_GIT)
+
+include tests/wrap/programs.mk tests/fuzz/fuzz.mk tests/preload/preload.mk
+
+# Ten programs in control groups (root), or under RLIMIT_DATA: four minutes.
+# Some alone: LIMIT_PROGRAMS='redis nginx'; LIMIT_ARGS='--by data --slack 1.1'.
+LIMIT_PARSER := $(BUILD)/tests/limits/parser
+.PHONY: check-limit-programs
+check-limit-programs: $(BUILD)/libhakmem.so $(LIMIT_PARSER) ## test: programs in a container as small as glibc's malloc can do with, and 5 %
+	@.ci/install-deps preload
+	@$(PYTHON) tests/limits/programs.py --library $(BUILD)/libhakmem.so \
+	    --parser $(LIMIT_PARSER) $(LIMIT_ARGS) $(LIMIT_PROGRAMS)
+
+$(LIMIT_PARSER): tests/limits/parser.cc $(STAMP)
+	$(SAY) CXX $@
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 -O2 -g -Wall -Wextra -Wpedantic \
+	    $(if $(filter 1,$(WERROR)),-Werror) -o $@ $<
+
+.PHONY: check-model
+check-model: ## test: who works on a sleeping thread's heap, who has a lock, as models (spin)
+	@.ci/install-deps model
+	@CC='$(CC)' tests/model/run.sh $(BUILD)
+
+# Debian's Lua has a header among glibc's.
+MUSL_LUA = -I/usr/include/lua5.4 -idirafter \
+    /usr/include/$(shell gcc -print-multiarch 2>/dev/null)
+.PHONY: check-musl
+check-musl: ## test: the libraries and the Lua adapter built with musl-gcc
+	@.ci/install-deps musl
+	@$(MAKE) lib lua CC=musl-gcc BUILD=$(call BESIDE,musl) LUA_CFLAGS='$(MUSL_LUA)'
+	@tests/musl/run.sh $(call BESIDE,musl) '$(MUSL_LUA)'
+
+.PHONY: check-install
+check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles
+	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
+	    LIBS='$(LIBS)' SHARED='$(SHARED)' \
+	    tests/sum.sh tests/install.sh tests/build.sh
+
+.PHONY: check-dist
+check-dist: ## test: the release archive builds by itself; projects use it by CMake
+	@.ci/install-deps cmake
+	@$(MAKE) dist
+	@MAKE='$(MAKE)' CC='$(CC)' ARCHIVE='$(BUILD)/hakmem-$(VERSION).tar.xz' \
+	    tests/cmake/run.sh
