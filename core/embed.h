@@ -236,6 +236,12 @@ HAK_INLINE unsigned hak_embed_class_of(const void *p, uint32_t tag)
     return hak_tiny_class_of(p, tag);
 }
 
+/* Whether p, in the range, lies in a packed slab: see tiny.h. */
+HAK_INLINE bool hak_embed_is_packed(const void *p)
+{
+    return HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED;
+}
+
 /* The bytes of the block of Tiny's that p lies in, or 0. */
 HAK_INLINE size_t hak_embed_block_bytes(const void *p, uint32_t tag)
 {

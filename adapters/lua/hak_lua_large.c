@@ -94,7 +94,7 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
     uint32_t owner;
     size_t usable;
 
-    if (HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED) {
+    if (hak_embed_is_packed(p)) {
         usable = hak_large_find(p, &owner);
         return hak_fits_as_is(usable, nsize) ? p : NULL;
     }

@@ -513,12 +513,6 @@ static uint32_t free_pages(const struct hak_tiny *tiny, uint32_t i)
     return pages;
 }
 
-/* Pages that units of one slab lie on. */
-static uint32_t pages_for(uint32_t units)
-{
-    return (units + PAGE_UNITS - 1) / PAGE_UNITS;
-}
-
 /* The last packed slab, of which nothing is in use, goes back. */
 static void give(struct hak_tiny *tiny, uint32_t i)
 {
@@ -551,7 +545,7 @@ void hak_tiny_grain_trim(struct hak_tiny *tiny)
 
 size_t hak_tiny_grain_resident(const struct hak_tiny *tiny)
 {
-    size_t bytes = pages_for(tiny->units) * HAK_PAGE;
+    size_t bytes = hak_round_up(tiny->units * HAK_UNIT, HAK_PAGE);
 
     for (uint32_t i = 0; i < slabs_of(tiny); i++) {
         const struct hak_slab *slab = hak_range_slab(tiny->packed_at[i]);
