@@ -236,6 +236,12 @@ HAK_INLINE unsigned hak_embed_class_of(const void *p, uint32_t tag)
     return hak_tiny_class_of(p, tag);
 }
 
+/* hak_tiny_larger_alloc: a block above 1024 B of a packed heap, or NULL. */
+HAK_INLINE void *hak_embed_larger_alloc(struct hak_heap *heap, size_t size)
+{
+    return hak_tiny_larger_alloc(&heap->tiny, size);
+}
+
 /* Whether p, in the range, lies in a packed slab: see tiny.h. */
 HAK_INLINE bool hak_embed_is_packed(const void *p)
 {

@@ -31,7 +31,7 @@ void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size)
     bool zero;
     void *p;
 
-    p = hak_tiny_larger_alloc(&heap->tiny, size);
+    p = hak_embed_larger_alloc(heap, size);
     if (p != NULL) {
         lua->larger_allocs++;
         return p;
