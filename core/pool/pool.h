@@ -104,6 +104,13 @@ HAK_NOINLINE void *hak_pool_refill(struct hak_pool *pool, unsigned class);
 /* Looks at a bin whose `left` a push has brought below 0. */
 HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
 
+/*
+ * The same for a bin that holds no more than it was noted to, as after malloc and
+ * free in turn: then it says when the next look comes, and no more. False: it is
+ * not so.
+ */
+bool hak_pool_look_steady(struct hak_pool *pool, unsigned class);
+
 /* The bins that hold most go back to their spans if all of the heap's hold too
  * much. */
 void hak_pool_shed(struct hak_pool *pool);
