@@ -202,11 +202,12 @@ void hak_heap_heed_sparse(struct hak_heap *heap);
 /* hak_tiny_look, and whatever else keeps too much. */
 HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 {
-    hak_tiny_look(&heap->tiny, bin);
+    bool more = hak_tiny_look(&heap->tiny, bin);
+
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         hak_heap_shed(heap);
     }
-    if (heap->tiny.direct) {
+    if (heap->tiny.direct && (more || heap->tiny.packed)) {
         hak_heap_heed_sparse(heap);
     }
 }

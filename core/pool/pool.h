@@ -254,6 +254,22 @@ HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
     }
 }
 
+/* Whether p, in a span of this class, is a block in use, or (but in the hardened
+ * build) one in a bin. */
+HAK_INLINE bool hak_pool_is_used(const void *p, unsigned class)
+{
+    const struct hak_slab *span;
+    uint32_t index;
+
+    if (HAK_HARD) {
+        return hak_pool_state(p) == HAK_POOL_USED;
+    }
+    span = hak_range_slab(hak_pool_span(p));
+    index = hak_pool_index(hak_pool_offset(p), class);
+    return index < hak_pool_tables.count[class] &&
+           ((span->ready & ~span->bits) >> index & 1) != 0;
+}
+
 /*
  * Hardened build: whether p, the start of a block of this class, was ever given
  * out; ends the program if it is free or was written past its end.

@@ -130,7 +130,11 @@ bool hak_pool_look_steady(struct hak_pool *pool, unsigned class)
         return false;
     }
     pool->looks -= pool->looks > 0;
-    hak_stack_grant_steady(pool, class, budget);
+    if (pool->places == HAK_POOL_STACK_SHORT) {
+        hak_stack_set_left(pool, class, budget - count);
+    } else {
+        hak_stack_grant_steady(pool, class, budget);
+    }
     return true;
 }
 

@@ -190,8 +190,9 @@ void hak_tiny_release(struct hak_tiny *tiny);
 /* Fills the class's bin and pops a block. NULL: out of memory. */
 HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
 
-/* Looks at a bin of `tiny` whose `left` a push has brought below 0. */
-HAK_NOINLINE void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
+/* Looks at a bin of `tiny` whose `left` a push has brought below 0: whether it holds
+ * more than at the last look, or gave some back. */
+HAK_NOINLINE bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 
 /*
  * A heap of more slabs than this looks at its bins every so often and gives
