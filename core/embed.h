@@ -237,6 +237,24 @@ HAK_INLINE unsigned hak_embed_class_of(const void *p, uint32_t tag)
     return hak_tiny_class_of(p, tag);
 }
 
+/* hak_tiny_larger_alloc: a block above 1024 B of a packed heap, or NULL. */
+HAK_INLINE void *hak_embed_larger_alloc(struct hak_heap *heap, size_t size)
+{
+    return hak_tiny_larger_alloc(&heap->tiny, size);
+}
+
+/* Whether p, in the range, lies in a packed slab: see tiny.h. */
+HAK_INLINE bool hak_embed_is_packed(const void *p)
+{
+    return HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED;
+}
+
+/* The bytes of the block of Tiny's that p lies in, or 0. */
+HAK_INLINE size_t hak_embed_block_bytes(const void *p, uint32_t tag)
+{
+    return hak_tiny_bytes_of(p, tag);
+}
+
 /* Whether a larger block (hak_tag_is_large) is this heap's. */
 HAK_INLINE bool hak_embed_has_large(const struct hak_heap *heap, const void *p,
                                     uint32_t tag)

@@ -85,6 +85,23 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
     return p;
 }
 
+/* From a packed heap's slabs, or NULL. */
+static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
+                              size_t size)
+{
+    void *p = NULL;
+
+    if (heap->tiny.packed && alignment <= HAK_LANE_ALIGN &&
+        size <= HAK_TINY_LARGER_MOST) {
+        size = hak_round_up(hak_max(size, HAK_LANE_POOL_MIN), HAK_LANE_ALIGN);
+        p = hak_account_admit(heap, size)
+                ? hak_tiny_larger_alloc(&heap->tiny, size)
+                : NULL;
+        hak_account_charge(heap, p != NULL ? size : 0);
+    }
+    return p;
+}
+
 /*
  * The account of p, a new block of a lane above Tiny for which `bytes` were
  * admitted: what is aligned may be larger, and must fit as well.
@@ -115,8 +132,12 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
     size_t bytes = hak_large_bytes(size);
-    void *p;
+    void *p = heap_made_larger(heap, alignment, size);
 
+    if (p != NULL) {
+        *zero = false;
+        return p;
+    }
     if (HAK_UNLIKELY(!hak_account_admit(heap, bytes))) {
         errno = ENOMEM;
         return NULL;
@@ -279,7 +300,7 @@ static void heap_made_check_start(const void *p, unsigned class,
 
 /*
  * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
- * if it is neither a sealed slab of heap's nor its starter slab.
+ * if it is neither a sealed slab of heap's nor a packed one.
  */
 static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
                                      const char *caller)
@@ -290,7 +311,7 @@ static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
 
     if (byte == HAK_TAG_PACKED) {
         class = hak_tiny_class_of(p, tag);
-        if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
+        if (class == HAK_TINY_NONE || !hak_tiny_is_block(p, tag, class)) {
             hak_lane_check(p, caller);
         }
         hak_tiny_refuse(p);
@@ -318,10 +339,12 @@ static HAK_NOINLINE void heap_made_free_slow(struct hak_heap *heap, void *p,
     unsigned class = heap_made_class_slow(heap, p, caller);
     uint32_t tag = hak_range_tag_of(p);
 
-    hak_made_need(p, asked, hak_tiny_size[class], caller);
-    hak_account_discharge(heap, hak_tiny_size[class]);
+    hak_made_need(p, asked, hak_tiny_bytes_of(p, tag), caller);
+    hak_account_discharge(heap, hak_tiny_bytes_of(p, tag));
     if ((tag & HAK_TAG_SEALED) != 0) {
         hak_tiny_seal_free(&heap->tiny, p, tag);
+    } else if (class == HAK_TINY_LARGER) {
+        hak_tiny_larger_free(&heap->tiny, p);
     } else {
         heap_made_push(heap, class, p);
     }
@@ -378,7 +401,8 @@ size_t hak_made_size(struct hak_heap *heap, const void *p, const char *caller)
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;
     class = byte / HAK_TAG_TINY;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
-        class = heap_made_class_slow(heap, p, caller);
+        heap_made_class_slow(heap, p, caller);
+        return hak_tiny_bytes_of(p, hak_range_tag_of(p));
     }
     heap_made_check_start(p, class, caller);
     return hak_tiny_size[class];

@@ -181,12 +181,32 @@ static bool pool_remote_free(uint32_t id, void *p)
     return true;
 }
 
+/* A block above 1024 B of a packed slab. */
+static bool packed_free(struct hak_heap *heap, void *p, uint32_t tag)
+{
+    struct hak_tiny *self = heap != NULL ? &heap->tiny : NULL;
+
+    if (hak_tiny_class_of(p, tag) != HAK_TINY_LARGER ||
+        !hak_tiny_is_block(p, tag, HAK_TINY_LARGER)) {
+        return false;
+    }
+    if (self == NULL || HAK_TAG_HEAP(tag) != self->id) {
+        hak_remote_free(self, p, tag);
+    } else if ((tag & HAK_TAG_SEALED) != 0) {
+        hak_tiny_seal_free(self, p, tag);
+    } else {
+        hak_tiny_larger_free(self, p);
+    }
+    return true;
+}
+
 bool hak_large_free(struct hak_heap *heap, void *p)
 {
     uint32_t tag = hak_range_tag_of(p);
 
     hak_background_mind();
     switch (HAK_TAG_CLASS(tag)) {
+    case HAK_TAG_PACKED: return packed_free(heap, p, tag);
     case HAK_TAG_ACE: return ace_free(heap, p);
     case HAK_TAG_HUGE: return huge_free(p);
     default: break;
@@ -215,6 +235,11 @@ size_t hak_large_find(const void *p, uint32_t *owner)
         hak_huge_find(p, &block);
         *owner = block.owner;
         return block.size;
+    case HAK_TAG_PACKED:
+        *owner = HAK_TAG_HEAP(tag);
+        return hak_tiny_is_block(p, tag, HAK_TINY_LARGER)
+                   ? hak_tiny_bytes_of(p, tag)
+                   : 0;
     default:
         *owner = HAK_TAG_HEAP(tag);
         return hak_pool_state(p) == HAK_POOL_USED
@@ -245,6 +270,10 @@ void *hak_large_resize(void *p, size_t size)
                    : NULL;
     }
     before = hak_large_find(p, &owner);
+    if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
+        return size > HAK_LANE_TINY_MAX && hak_fits_as_is(before, size) ? p
+                                                                        : NULL;
+    }
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
         before_taking(NULL, bytes - hak_min(before, bytes));

@@ -15,7 +15,7 @@ from nginx_case import Case, upgrade, Echo
 from nginx_server import Complaint, until
 
 TABLE = (pathlib.Path(__file__).resolve().parents[2]
-         / "adapters/nginx/ngx_hakmem_stat_table.def").read_text()
+         / "adapters/nginx/status/stats.def").read_text()
 STATS = dict(re.findall(r"^NGX_HAKMEM_STAT\((\w+), (counter|gauge),",
                           TABLE, re.M))
 # {name: what it was called before}
