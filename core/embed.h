@@ -37,6 +37,7 @@
 #include "front/hot.h"
 #include "front/lane.h"
 #include "front/large.h"
+#include "heap/account.h"
 #include "heap/thread.h"
 #include "os/lock.h"
 #include "os/os.h"
@@ -235,6 +236,24 @@ HAK_INLINE unsigned hak_embed_class_of(const void *p, uint32_t tag)
     return hak_tiny_class_of(p, tag);
 }
 
+/* hak_tiny_larger_alloc: a block above 1024 B of a packed heap, or NULL. */
+HAK_INLINE void *hak_embed_larger_alloc(struct hak_heap *heap, size_t size)
+{
+    return hak_tiny_larger_alloc(&heap->tiny, size);
+}
+
+/* Whether p, in the range, lies in a packed slab: see tiny.h. */
+HAK_INLINE bool hak_embed_is_packed(const void *p)
+{
+    return HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED;
+}
+
+/* The bytes of the block of Tiny's that p lies in, or 0. */
+HAK_INLINE size_t hak_embed_block_bytes(const void *p, uint32_t tag)
+{
+    return hak_tiny_bytes_of(p, tag);
+}
+
 /* Whether a larger block (hak_tag_is_large) is this heap's. */
 HAK_INLINE bool hak_embed_has_large(const struct hak_heap *heap, const void *p,
                                     uint32_t tag)
@@ -336,12 +355,12 @@ HAK_INLINE void *hak_embed_charged_alloc(struct hak_heap *heap, size_t size)
         return NULL;
     }
     class = hak_tiny_class_16[hak_tiny_index(size)];
-    if (HAK_UNLIKELY(heap->live + hak_tiny_size[class] > heap->gate)) {
+    if (HAK_UNLIKELY(!hak_account_fits(heap, hak_tiny_size[class]))) {
         return NULL;
     }
     p = hak_bin_pop(&heap->tiny.bins[class]);
     if (HAK_LIKELY(p != NULL)) {
-        heap->live += hak_tiny_size[class];
+        hak_account_charge(heap, hak_tiny_size[class]);
     }
     return p;
 }
@@ -382,7 +401,7 @@ HAK_INLINE bool hak_embed_charged_free(struct hak_heap *heap, void *p)
     if (HAK_UNLIKELY(bin == NULL)) {
         return false;
     }
-    heap->live -= hak_tiny_size[bin - heap->tiny.bins];
+    hak_account_discharge(heap, hak_tiny_size[bin - heap->tiny.bins]);
     if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
         hak_heap_look(heap, bin);
     }
@@ -392,11 +411,7 @@ HAK_INLINE bool hak_embed_charged_free(struct hak_heap *heap, void *p)
 /* Sets the limit, in bytes; SIZE_MAX: none. What is above it stays. */
 HAK_INLINE void hak_embed_set_limit(struct hak_heap *heap, size_t limit)
 {
-    size_t other =
-        atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
-
-    heap->limit = limit;
-    heap->gate = limit != SIZE_MAX ? limit - hak_min(limit, other) : SIZE_MAX;
+    hak_account_set_limit(heap, limit);
 }
 
 /* How many requests the limit has refused. */

@@ -4,6 +4,7 @@
 # with. Whose header is not there is left out with a line. QUICKJS_CFLAGS and
 # QUICKJS_LIBS name a QuickJS that lies elsewhere than Debian's (13 and later).
 
+DEPS += examples
 EXAMPLES := curl duktape expat libxml2 mruby openssl quickjs sqlite uv zmalloc
 
 QUICKJS_CFLAGS ?= -I/usr/include/quickjs

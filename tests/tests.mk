@@ -50,7 +50,7 @@ $(LIMIT_PARSER): tests/limits/parser.cc $(STAMP)
 	    $(if $(filter 1,$(WERROR)),-Werror) -o $@ $<
 
 .PHONY: check-model
-check-model: ## test: what lends a sleeping thread's heap, as a model (spin)
+check-model: ## test: who works on a sleeping thread's heap, who has a lock, as models (spin)
 	@.ci/install-deps model
 	@CC='$(CC)' tests/model/run.sh $(BUILD)
 

@@ -31,6 +31,11 @@ void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size)
     bool zero;
     void *p;
 
+    p = hak_embed_larger_alloc(heap, size);
+    if (p != NULL) {
+        lua->larger_allocs++;
+        return p;
+    }
     if (size <= HAK_LANE_POOL_MAX) {
         hak_embed_use_pool(heap);
         p = hak_embed_pool_alloc(heap, pool_class(heap, size));
@@ -77,8 +82,8 @@ static bool stays(const struct hak_lua_heap *lua, size_t usable, size_t osize,
     if (hak_fits_as_is(usable, nsize) || (nsize > osize && nsize <= usable)) {
         return true;
     }
-    if (nsize > HAK_LANE_POOL_MAX) {
-        return false;
+    if (nsize > HAK_LANE_POOL_MAX || usable > HAK_LANE_POOL_MAX) {
+        return false; /* and there may be no pool */
     }
     return hak_embed_pool_bytes(pool_class(hak_lua_core(lua), nsize)) == usable;
 }
@@ -87,7 +92,12 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
                            size_t nsize)
 {
     uint32_t owner;
+    size_t usable;
 
+    if (hak_embed_is_packed(p)) {
+        usable = hak_large_find(p, &owner);
+        return hak_fits_as_is(usable, nsize) ? p : NULL;
+    }
     /* The block has what was asked for, rounded up, at least. */
     if (osize > HAK_LANE_TINY_MAX && nsize >= osize &&
         nsize <= hak_large_bytes(osize)) {

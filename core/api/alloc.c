@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api/inside.h"
+#include "heap/account.h"
 #include "api/stats.h"
 #include "upkeep/background.h"
 #include "front/hot.h"
@@ -137,7 +138,7 @@ static void *resize_system(void *p, size_t size)
     hak_system_find(p, &owner, &old);
     moved = hak_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        atomic_fetch_add(&owner->other_bytes, size - old);
+        hak_account_resize_other(owner, old, size);
     }
     return moved;
 }

@@ -5,6 +5,7 @@
 
 #include "api/inside.h"
 #include "front/large.h"
+#include "heap/account.h"
 #include "heap/thread.h"
 #include "huge/huge.h"
 
@@ -97,8 +98,7 @@ HAK_RACY_READER void hak_embed_held(const struct hak_heap *heap,
         held->slabs += pool->nslabs;
         held->sealed += pool->nsealed;
     }
-    held->other =
-        atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
+    held->other = hak_account_other(heap);
 }
 
 size_t hak_embed_live(const struct hak_heap *heap)

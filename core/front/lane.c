@@ -154,7 +154,7 @@ static size_t block_size(const void *p, const char *caller)
         return size;
     }
     hak_lane_check(p, caller);
-    return hak_tiny_size[hak_tiny_class_of(p, tag)];
+    return hak_tiny_bytes_of(p, tag);
 }
 
 size_t hak_lane_usable(const void *p, const char *caller)

@@ -4,6 +4,7 @@
  */
 #include "api/stats.h"
 #include "base/msg.h"
+#include "heap/account.h"
 #include "libc_names/wrap.h"
 
 HAK_STATS_AT_END;
@@ -35,7 +36,7 @@ void hak_policy_free_foreign(void *p)
     if (!hak_system_may_know(p) || !hak_system_free(p, &owner, &size)) {
         hak_libc_free(p);
     } else if (owner != NULL) {
-        atomic_fetch_sub(&owner->other_bytes, size);
+        hak_account_discharge_other(owner, size);
     }
     errno = saved;
 }
@@ -53,7 +54,7 @@ void *hak_policy_realloc_foreign(void *p, size_t size)
     }
     moved = hak_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        atomic_fetch_add(&owner->other_bytes, size - old);
+        hak_account_resize_other(owner, old, size);
     }
     return moved;
 }

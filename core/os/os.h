@@ -189,6 +189,14 @@ long hak_os_read(int fd, void *bytes, size_t size);
 /* Whether any thread is in one of the two. */
 bool hak_os_any_reads(void);
 
+/*
+ * A fence in every thread of the process, wherever it is (membarrier). False: the
+ * kernel can't, or does not allow it. The first is to be called once before, and
+ * in a forked child again.
+ */
+bool hak_os_fence_begin(void);
+bool hak_os_fence(void);
+
 /* The calling thread's id, and the signals (1 << (n - 1)) it has blocked. */
 int32_t hak_os_thread_id(void);
 uint64_t hak_os_blocked_signals(void);

@@ -35,6 +35,13 @@ static uint32_t delay(void)
     return hak_purge_delay();
 }
 
+/* The first superslab at or above *i with warm free slabs; false: none is left. */
+static bool purge_next(uint32_t *i)
+{
+    *i = hak_map_next(HAK_MAP_WARM, *i, hak_supers.limit);
+    return *i < hak_supers.limit;
+}
+
 /* ---- what ended threads have left ------------------------------------------ */
 
 void hak_purge_thread_began(void)
@@ -76,9 +83,7 @@ static uint32_t purge_warm_slabs(void)
     uint32_t n = 0;
 
     HAK_HELD(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+    for (uint32_t i = 0; purge_next(&i); i++) {
         n += (uint32_t)__builtin_popcount(hak_supers.at[i].warm);
     }
     return n;
@@ -236,9 +241,7 @@ static uint32_t purge_due(uint32_t now, bool all)
     uint32_t next = 0, done = 0;
 
     HAK_HELD(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+    for (uint32_t i = 0; purge_next(&i); i++) {
         uint64_t before = hak_supers.figures.purges;
         uint32_t again;
 
@@ -298,10 +301,8 @@ size_t hak_range_due_bytes(void)
     size_t bytes = 0;
 
     hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
-        bytes += hak_super_idle(i);
+    for (uint32_t i = 0; purge_next(&i); i++) {
+        bytes += hak_super_resident(i);
     }
     hak_lock_drop(&hak_supers.lock);
     return bytes;
@@ -323,9 +324,7 @@ size_t hak_range_purge(void)
     size_t bytes = 0;
 
     hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+    for (uint32_t i = 0; purge_next(&i); i++) {
         bytes += purge_super(i, 1);
     }
     hak_super_unmap_spare();

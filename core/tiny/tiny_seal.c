@@ -16,7 +16,7 @@ static void count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
     struct hak_slab *slab = hak_range_slab(number);
 
     if (slab->class == HAK_TAG_PACKED) {
-        return; /* the starter slab stays until the heap ends */
+        return; /* it stays until the heap ends */
     }
     slab->nfree += n;
     if (slab->nfree == slab->carved) {
@@ -40,13 +40,15 @@ void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
     }
 }
 
-/* Slabs that are not sealed, without the starter. */
+/* Slabs that are not sealed, without packed ones. */
 static uint32_t open_slabs(const struct hak_tiny *tiny)
 {
-    bool starter = tiny->starter != HAK_NO_SLAB &&
-                   !hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT);
+    uint32_t packed = 0;
 
-    return tiny->nslabs - starter;
+    for (uint32_t i = 0; i < HAK_PACKED_SLABS; i++) {
+        packed += tiny->packed && tiny->packed_at[i] != HAK_NO_SLAB;
+    }
+    return tiny->nslabs - packed;
 }
 
 void hak_tiny_seal(struct hak_tiny *tiny)
@@ -84,7 +86,11 @@ void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
 {
     unsigned class = hak_tiny_class_at(block);
 
-    tiny->shelves[class].taken--;
+    if (class == HAK_TINY_LARGER) {
+        hak_tiny_larger_put(tiny, block);
+        return;
+    }
+    tiny->taken[class]--;
     hak_keep_taken(&tiny->allow, -(int64_t)hak_tiny_size[class]);
     count(tiny, hak_range_number(block), 1);
 }
@@ -159,7 +165,7 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
         HAK_POINT("seal");
         tiny->remote_frees += n;
         tiny->remote_bytes += (uint64_t)n * slab->block;
-        tiny->shelves[slab->class].taken -= n;
+        tiny->taken[slab->class] -= n;
         hak_keep_taken(&tiny->allow, -(int64_t)n * slab->block);
         count(tiny, number, n);
         number = next;

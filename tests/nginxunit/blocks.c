@@ -216,7 +216,7 @@ static void realloc_middle(void *p)
     hak_ngx_blocks_realloc(&pool, (char *)p + 16, 500);
 }
 
-/* In the starter slab, where blocks of several sizes lie, and behind it. */
+/* In packed slabs, where blocks of several sizes lie, and in others. */
 Test(pool, the_middle_of_a_block_in_the_heap_is_fatal)
 {
     void *blocks[FEW + 200];

@@ -231,13 +231,13 @@ UNIT void tiny_check_class(struct tiny_marks *marks,
     NEED(bin->left >= 0 && bin->left <= shelf->grant);
     NEED((int64_t)head ==
          shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
-    NEED(shelf->nloose == 0);
     NEED(spare == shelf->spare_count);
-    NEED(shelf->taken >= 0);
-    NEED((size_t)shelf->taken ==
+    NEED(tiny->taken[class] >= 0);
+    NEED((size_t)tiny->taken[class] ==
          sums->carved - sums->nfree + sums->sealed_used - sums->stale);
-    NEED((size_t)shelf->taken >= head + spare);
-    NEED(hak_tiny_live(tiny, class) == (size_t)shelf->taken - head - spare);
+    NEED((size_t)tiny->taken[class] >= head + spare);
+    NEED(hak_tiny_live(tiny, class) ==
+         (size_t)tiny->taken[class] - head - spare);
     NEED(shelf->filled >= sums->slabs - (shelf->fresh != HAK_NO_SLAB));
     NEED(shelf->step >= 512 && shelf->step <= 8192 && hak_is_pow2(shelf->step));
     NEED(sums->idle <= 1);

@@ -54,7 +54,6 @@ size_t hak_py_bytes_of(const void *p)
     uint32_t tag = hak_embed_tag(p);
     uint32_t owner;
 
-    return hak_tag_is_large(tag)
-               ? hak_large_find(p, &owner)
-               : hak_embed_class_bytes(hak_embed_class_of(p, tag));
+    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
+                                 : hak_embed_block_bytes(p, tag);
 }
