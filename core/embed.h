@@ -44,6 +44,7 @@
 #include "range/purge.h"
 #include "range/slots.h"
 #include "settings/options.h"
+#include "tiny/tiny_seal.h"
 #include "upkeep/background.h"
 #include "upkeep/look.h"
 #include "upkeep/relief.h"

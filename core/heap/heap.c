@@ -7,6 +7,8 @@
 
 #include "os/os.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 
 /*
  * A heap is swept when so many bytes more are free than when it was last: in a

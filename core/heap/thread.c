@@ -13,6 +13,8 @@
 #include "range/purge.h"
 #include "range/slabs.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
 #define NO_HEAP_TAG 0xffffff00u

@@ -126,8 +126,9 @@ struct hak_slab {
     uint32_t populated; /* bytes from the start that have been touched */
     /* constant while in use */
     uint32_t block; /* block size in bytes */
-    uint8_t class;  /* the tag's class byte */
-    uint8_t slabs;  /* how many make up the span */
+    /* Pool: the tag's class byte; Tiny: the class, or HAK_TAG_PACKED */
+    uint8_t class;
+    uint8_t slabs; /* how many make up the span */
     /* owner thread; 0 while free */
     uint16_t gone; /* a bit for each page given back to the system: pages.h */
 };

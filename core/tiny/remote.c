@@ -11,6 +11,7 @@
  */
 #include "range/purge.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
 #include "tiny/tiny.h"
 
 #define BATCH 64

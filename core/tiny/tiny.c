@@ -12,6 +12,7 @@
 #include "range/pressure.h"
 #include "range/slabs.h"
 #include "tiny/tiny_bin.h"
+#include "tiny/tiny_seal.h"
 #include "tiny/tiny_slab.h"
 
 /*

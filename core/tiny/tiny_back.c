@@ -8,6 +8,7 @@
 #include "range/pressure.h"
 #include "range/purge.h"
 #include "tiny/tiny_bin.h"
+#include "tiny/tiny_seal.h"
 #include "tiny/tiny_slab.h"
 
 /*

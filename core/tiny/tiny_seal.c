@@ -5,6 +5,8 @@
 #include "os/lock.h"
 #include "range/slabs.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 #include "tiny/tiny_slab.h"
 
 /* Blocks of stale lists that a free counts. */

@@ -9,6 +9,7 @@
 #include "range/slabs.h"
 #include "range/slots.h"
 #include "settings/options.h"
+#include "tiny/tiny_seal.h"
 
 static void trace_slab(unsigned class)
 {

@@ -14,6 +14,7 @@
 #include "range/slots.h"
 #include "range/supers.h"
 #include "tiny/tiny.h"
+#include "tiny/tiny_seal.h"
 
 /* A bit for every 8 bytes of every slab: block seen in some list. */
 struct tiny_marks {
