@@ -84,13 +84,16 @@ VARIANT_ubsan := -O1 -DHAK_DEBUG=1 -fsanitize=undefined \
 VARIANT_tsan := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1 -fsanitize=thread \
     -fno-sanitize-recover=all
 VARIANT_valgrind := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1
+# Walks whole lanes at every move of a slab: base/assert.h. For few tests.
+VARIANT_walks := -O1 -DHAK_DEBUG=2
 
 # What `make fuzz` builds: the release and the asan variant as libFuzzer needs
-# them, with clang.
+# them, with clang; the latter walks.
 VARIANT_fuzz := $(VARIANT_release) -fsanitize=fuzzer-no-link
-VARIANT_fuzzasan := $(VARIANT_asan) -fsanitize=fuzzer-no-link
+VARIANT_fuzzasan := $(VARIANT_asan:-DHAK_DEBUG=%=-DHAK_DEBUG=2) \
+    -fsanitize=fuzzer-no-link
 
-VARIANTS := release debug asan ubsan tsan valgrind fuzz fuzzasan
+VARIANTS := release debug walks asan ubsan tsan valgrind fuzz fuzzasan
 ifeq ($(filter $(VARIANT),$(VARIANTS)),)
 $(error VARIANT=$(VARIANT) is unknown; use one of: $(VARIANTS))
 endif

@@ -35,6 +35,7 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
     }
     hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_MADE);
     memset((char *)heap + sizeof(heap->tiny), 0, HAK_PAGE - sizeof(heap->tiny));
+    HAK_ASSERT(state == HAK_HEAP_OWNED || state == HAK_HEAP_MADE);
     heap->limit = heap->gate = SIZE_MAX;
     heap->keeper = hak_lock_self.number;
     atomic_store(&heap->state, state);
@@ -327,6 +328,7 @@ static void drop_large(struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
+    HAK_ASSERT(heap->pool->nslabs == 0 && heap->pool->nsealed == 0);
     hak_heap_count(heap, &counts);
     remember_large(&counts);
     heap->tiny.remote_frees += heap->pool->remote_frees;
@@ -338,6 +340,7 @@ void hak_heap_rest(struct hak_heap *heap)
 {
     size_t from = HAK_PAGE, end = HAK_HEAP_SLOT;
 
+    HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
     if (heap->pool == NULL) {
         return;
     }
@@ -372,6 +375,8 @@ void hak_heap_destroy(struct hak_heap *heap)
 {
     uint32_t id = heap->tiny.id;
 
+    HAK_CHECK(atomic_load(&heap->state) != HAK_HEAP_FREE);
+    HAK_ASSERT(!hak_heap_is_busy(heap));
     remember(heap);
     atomic_store(&heap->state, HAK_HEAP_FREE);
     drop_far_pages(heap);

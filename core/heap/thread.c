@@ -45,6 +45,9 @@ static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 /* In front of the list of parked heaps. */
 static void list_add(struct hak_heap *heap)
 {
+    HAK_HELD(&lock);
+    HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
+    HAK_ASSERT(heap->tiny.id != 0 && heap->tiny.id != parked);
     heap->parked_prev = 0;
     heap->parked_next = parked;
     if (parked != 0) {
@@ -59,6 +62,9 @@ static void list_drop(struct hak_heap *heap)
     struct hak_heap *next = hak_range_heap(heap->parked_next);
     struct hak_heap *before = hak_range_heap(heap->parked_prev);
 
+    HAK_HELD(&lock);
+    HAK_ASSERT(heap->parked_prev != 0 ? before->parked_next == heap->tiny.id
+                                      : parked == heap->tiny.id);
     if (heap->parked_next != 0) {
         next->parked_prev = heap->parked_prev;
     }
@@ -123,6 +129,7 @@ static void park_locked(struct hak_heap *heap)
 {
     HAK_HELD(&lock);
     HAK_POINT("park");
+    HAK_ASSERT(!hak_heap_is_busy(heap));
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
@@ -159,6 +166,7 @@ static struct hak_heap *own_now(void)
 /* The thread has no heap any more but one of the two that are none. */
 static void disown(const struct hak_heap *none)
 {
+    HAK_ASSERT(own_heap != NULL);
     hak_lend_end(own_heap);
     own_heap = NULL;
     __atomic_store_n(&hak_self, (struct hak_heap *)none, __ATOMIC_RELAXED);
@@ -409,6 +417,8 @@ static struct hak_heap *adopt_locked(void)
     HAK_POINT("adopt");
     if (parked != 0) {
         heap = hak_range_heap(parked);
+        HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
+        HAK_ASSERT(!hak_heap_is_busy(heap));
         list_drop(heap);
         heap->keeper = hak_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
@@ -429,6 +439,7 @@ static struct hak_heap *adopt(void)
 /* The heap, which nobody else has, becomes the thread's; false: it can't. */
 static bool own(struct hak_heap *heap)
 {
+    HAK_ASSERT(own_heap == NULL && heap->tiny.id != 0);
     own_heap = heap;
     __atomic_store_n(&hak_self, heap, __ATOMIC_RELAXED);
     if (pthread_setspecific(key, heap) != 0) {

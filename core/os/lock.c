@@ -295,14 +295,10 @@ bool hak_lock_settle(hak_lock *lock)
     return true;
 }
 
-#if defined(HAK_DEBUG) || defined(HAK_TESTING)
-void hak_lock_expect(hak_lock *lock, const char *where)
+void hak_lock_not_held(const char *where)
 {
-    if (!hak_lock_mine(lock)) {
-        hak_fatal("%s: its lock is not held", where);
-    }
+    hak_fatal("%s: its lock is not held", where);
 }
-#endif
 
 #ifdef HAK_TESTING
 _Atomic(void (*)(const char *name)) hak_test_meet;

@@ -192,6 +192,7 @@ void hak_pool_collect(struct hak_pool *pool)
         uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
         HAK_POINT("pool");
+        HAK_ASSERT(bits != 0); /* else it is not in the inbox */
         if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
             hak_pool_misuse(hak_range_slab_start(number) +
                                 (size_t)__builtin_ctzll(bits &
@@ -230,6 +231,7 @@ static void give_empty(struct hak_pool *pool)
         while (number != HAK_NO_SLAB) {
             uint32_t next = hak_range_slab(number)->open_next;
 
+            HAK_ASSERT(!hak_span_is_full(hak_range_slab(number)));
             if (hak_range_slab(number)->bits == hak_range_slab(number)->ready) {
                 hak_span_give(pool, number);
             }

@@ -121,6 +121,7 @@ static enum hak_os_claim extend_to(uint32_t limit)
         claim = extend_part(&hak_supers.parts[i], limit);
     }
     if (claim == HAK_OS_CLAIMED) {
+        HAK_ASSERT(limit >= hak_supers.limit && limit <= hak_supers.most);
         hak_supers.limit = limit;
         /* Last: the tags below are there. */
         hak_range.size = limit * HAK_SUPER_SIZE;
@@ -160,6 +161,9 @@ static void pass_over(uint32_t i)
 {
     struct hak_super *super = &hak_supers.at[i];
 
+    HAK_ASSERT(super->state == HAK_SUPER_FRESH ||
+               super->state == HAK_SUPER_ROOM);
+    HAK_ASSERT(super->claimed == 0);
     super->state = HAK_SUPER_FOREIGN;
     super->used = HAK_ALL_SLABS;
     hak_super_changed(i);
@@ -193,6 +197,7 @@ enum hak_os_claim hak_super_claim_meta(uint32_t i)
 /* What was mapped from `from` on, a distance from the base. */
 static void count_in(size_t from, size_t to)
 {
+    HAK_ASSERT(from < to && to <= hak_supers.limit * HAK_SUPER_SIZE);
     hak_os_name((char *)hak_range.base + from, to - from, "hakmem");
     hak_supers.figures.committed += to - from;
     while (from < to) {
@@ -308,6 +313,7 @@ void hak_super_forget(uint32_t i)
 {
     struct hak_super *super = &hak_supers.at[i];
 
+    HAK_ASSERT(hak_supers.figures.committed >= super->claimed * HAK_PAGE);
     atomic_fetch_sub(&hak_supers_populated, hak_super_resident(i));
     hak_supers.figures.committed -= super->claimed * HAK_PAGE;
     super->claimed = 0;
@@ -361,6 +367,7 @@ bool hak_super_unmap(uint32_t first, uint32_t count)
         size_t bytes = (last - first) * HAK_SUPER_SIZE +
                        hak_supers.at[last].claimed * HAK_PAGE;
 
+        HAK_CHECK(run == 0 || hak_super_all_free(first, run));
         /* A fork in between leaves it open whether they are mapped. */
         hak_supers.unmap_first = first;
         hak_supers.unmap_end = first + run;

@@ -92,7 +92,9 @@ uint32_t hak_super_keep_room(uint32_t first, uint32_t count)
 {
     uint32_t i = first;
 
+    HAK_ASSERT(hak_super_all_free(first, count));
     for (; i < first + count && hak_super_unmap(i, 1); i++) {
+        HAK_ASSERT(hak_supers.at[i].state == HAK_SUPER_FRESH);
         hak_supers.at[i].state = HAK_SUPER_ROOM;
         hak_supers.at[i].used = HAK_ALL_SLABS;
         hak_super_changed(i);
@@ -114,6 +116,7 @@ void hak_super_give_room(uint32_t first, uint32_t count)
             hak_super_may_start(i);
         }
     }
+    HAK_ASSERT(hak_supers.rooms >= count);
     hak_supers.rooms -= count;
 }
 

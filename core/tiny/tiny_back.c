@@ -71,6 +71,7 @@ static void spill(struct hak_tiny *tiny, unsigned class)
     struct hak_block *last = bin->head;
     struct hak_block *cold = bin->spare;
 
+    HAK_ASSERT(last != NULL && hak_bin_count(tiny, class) > 0);
     tiny->flushes++;
     bin->spare = hak_link_get(last);
     shelf->spare_count = hak_bin_count(tiny, class) - 1;
@@ -113,6 +114,7 @@ static void shed(struct hak_tiny *tiny)
     while (allow->kept[HAK_KEEPS_TINY] > most) {
         unsigned class = fullest(tiny);
 
+        HAK_ASSERT(seen_bytes(tiny, class) > 0); /* so this comes to an end */
         if (tiny->bins[class].spare != NULL) {
             spare_empty(tiny, class);
         } else {
@@ -337,6 +339,7 @@ void hak_tiny_collect(struct hak_tiny *tiny)
         struct hak_block *next = hak_link_get(list);
         unsigned class = hak_tiny_class_at(list);
 
+        HAK_CHECK(HAK_TAG_HEAP(hak_range_tag_of(list)) == tiny->id);
         tiny->remote_frees++;
         tiny->remote_bytes += hak_tiny_size[class];
         if (HAK_UNLIKELY(tiny->nsealed > 0) &&

@@ -31,6 +31,8 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
         return HAK_NO_SLAB;
     }
     slab = hak_range_slab(number);
+    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
+    HAK_ASSERT(slab->gone == 0 && (kind == class || kind == HAK_TAG_PACKED));
     atomic_store_explicit(&slab->remote, 0, memory_order_relaxed);
     slab->free = NULL;
     slab->nfree = 0;
@@ -47,6 +49,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
                       tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
                                                           : HAK_TAG_PACKED));
     trace_slab(class);
+    HAK_WALK(hak_tiny_walk_due());
     return number;
 }
 
@@ -55,6 +58,10 @@ void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
     struct hak_slab *slab = hak_range_slab(number);
     struct hak_shelf *shelf = &tiny->shelves[slab->class];
 
+    HAK_CHECK(slab->nfree + slab->ngone == slab->carved);
+    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+               (tiny->tag | slab->class * HAK_TAG_TINY));
+    HAK_ASSERT(tiny->nslabs > 0 && tiny->allow.slabs > 0);
     if (slab->nfree + slab->ngone > 0) {
         hak_slab_close(&shelf->open, number);
     }
@@ -65,6 +72,7 @@ void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
     tiny->nslabs--;
     tiny->allow.slabs -= (int64_t)HAK_SLAB_SIZE;
     hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+    HAK_WALK(hak_tiny_walk_due());
 }
 
 void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
@@ -75,7 +83,9 @@ void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
         struct hak_slab *slab = hak_range_slab(number);
         uint32_t next = slab->open_next;
 
+        HAK_ASSERT(slab->nfree + slab->ngone > 0); /* else it is not open */
         if (slab->nfree + slab->ngone == slab->carved) {
+            HAK_ASSERT(tiny->nempty > 0);
             tiny->nempty--;
             hak_tiny_slab_give(tiny, number);
         }
@@ -177,6 +187,17 @@ static struct hak_block *link_map(const uint64_t *map, size_t words,
     return hak_link_get(&head);
 }
 
+/* How many bits are set. */
+static uint32_t map_count(const uint64_t *map, size_t words)
+{
+    uint32_t count = 0;
+
+    for (size_t w = 0; w < words; w++) {
+        count += (uint32_t)__builtin_popcountll(map[w]);
+    }
+    return count;
+}
+
 struct hak_block *hak_tiny_slab_empty(uint32_t number)
 {
     struct hak_slab *slab = hak_range_slab(number);
@@ -187,6 +208,7 @@ struct hak_block *hak_tiny_slab_empty(uint32_t number)
     if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
         memset(map, 0, words * sizeof(map[0]));
         hak_tiny_slab_map(map, list, hak_tiny_magic[slab->class]);
+        HAK_ASSERT(map_count(map, words) == slab->nfree); /* none is twice */
         list = link_map(map, words, hak_range_slab_start(number), slab->block);
     }
     slab->free = NULL;
@@ -257,6 +279,7 @@ static void loose_put(struct hak_tiny *tiny, const struct hak_run *run)
     unsigned class = hak_tiny_class_of(run->first, tiny->tag | HAK_TAG_PACKED);
     struct hak_shelf *shelf = &tiny->shelves[class];
 
+    HAK_ASSERT(shelf->taken >= run->count && tiny->starter != HAK_NO_SLAB);
     hak_link_set(run->last, hak_tiny_loose(tiny, class));
     shelf->loose =
         (uint16_t)(((uintptr_t)run->first & (HAK_SLAB_SIZE - 1)) / 8);
@@ -294,7 +317,11 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
         loose_put(tiny, run);
         return;
     }
+    HAK_CHECK(run->count <= slab->carved - slab->nfree - slab->ngone);
+    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+               (tiny->tag | slab->class * HAK_TAG_TINY));
     shelf = &tiny->shelves[slab->class];
+    HAK_ASSERT(shelf->taken >= run->count);
     hak_link_set(run->last, slab->free);
     slab->free = run->first;
     shelf->taken -= run->count;
@@ -304,6 +331,7 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
             hak_slab_close(&shelf->open, number);
         }
         hak_slab_open(&shelf->open, number);
+        HAK_WALK(hak_tiny_walk_due());
     }
     slab->nfree += run->count;
     if (slab->nfree + slab->ngone == slab->carved) {
@@ -341,6 +369,7 @@ void hak_tiny_release(struct hak_tiny *tiny)
 {
     uint32_t all = tiny->all;
 
+    HAK_ASSERT((all == HAK_NO_SLAB) == (tiny->nslabs + tiny->nsealed == 0));
     tiny->all = HAK_NO_SLAB;
     tiny->nslabs = tiny->nsealed = tiny->nstale = tiny->nempty = 0;
     if (all != HAK_NO_SLAB) {

@@ -69,6 +69,9 @@ static bool mark_free(const struct hak_tiny *tiny,
         bool whole;
 
         units = units_of(tiny, at);
+        HAK_ASSERT(tiny->starter_class[at] == NEVER ||
+                   count[at] * hak_tiny_size[class] <=
+                       units * HAK_STARTER_UNIT);
         whole = tiny->starter_class[at] != NEVER &&
                 count[at] == units * HAK_STARTER_UNIT / hak_tiny_size[class];
         memset(&is_free[at], whole, units);
@@ -88,6 +91,7 @@ static void drop_blocks(struct hak_tiny *tiny, unsigned class,
     while (block != NULL) {
         struct hak_block *next = hak_link_get(block);
 
+        HAK_ASSERT(hak_range_number(block) == tiny->starter);
         if (!is_free[unit_of(block)]) {
             hak_link_set(block, hak_tiny_loose(tiny, class));
             shelf->loose =
@@ -139,9 +143,11 @@ size_t hak_tiny_starter_sweep(struct hak_tiny *tiny)
     uint32_t number = tiny->starter;
     size_t bytes;
 
+    HAK_ASSERT(tiny->starter_used <= HAK_STARTER_UNITS);
     if (mark_free(tiny, is_free)) {
         dissolve(tiny, is_free);
     }
+    HAK_WALK(hak_tiny_walk_due());
     bytes =
         hak_range_pages_cut(number, 1, tiny->starter_used * HAK_STARTER_UNIT);
     return bytes + hak_range_pages_drop(number, free_pages(tiny));
