@@ -76,11 +76,11 @@ static struct hak_lua_heap *new_heap(const hak_lua_config *config)
     heap->tiny.share = heap->tiny.allow.share = 2;
     heap->tiny.pushes = 128;
     lua = hak_heap_extra(heap);
-    lua->base = hak_range.base;
+    lua->base = HAK_LOAD(hak_range.base);
     lua->size = hak_range.window;
     /* Without a range Tiny's bins stay empty; the other lanes don't ask. */
-    lua->most =
-        hak_range.size != 0 ? hak_lua_most(config->lanes) : HAK_LANE_TINY_MAX;
+    lua->most = HAK_LOAD(hak_range.size) != 0 ? hak_lua_most(config->lanes)
+                                              : HAK_LANE_TINY_MAX;
     lua->fallback = hak_lua_system_alloc;
     hak_lua_heap_limit(lua, config->limit);
     hak_lua_list_add(lua);

@@ -412,7 +412,7 @@ static void mend(void)
 {
     blocks = HAK_NO_SUPER;
     figures.live_bytes = 0;
-    for (size_t at = 0; at < hak_range.size; at += HAK_SUPER_SIZE) {
+    for (size_t at = 0; at < HAK_LOAD(hak_range.size); at += HAK_SUPER_SIZE) {
         uint32_t super = (uint32_t)(at / HAK_SUPER_SIZE);
 
         if (hak_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE)) {
@@ -476,7 +476,7 @@ struct hak_huge_sums hak_huge_walk(bool quiet)
         sums.blocks++;
         sums.supers += huge_at(super)->supers;
         sums.bytes += huge_at(super)->size;
-        HAK_PROVE(sums.blocks <= hak_range.size / HAK_SUPER_SIZE);
+        HAK_PROVE(sums.blocks <= HAK_LOAD(hak_range.size) / HAK_SUPER_SIZE);
         before = super;
         super = huge_at(super)->next;
     }

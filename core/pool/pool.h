@@ -175,9 +175,7 @@ HAK_INLINE void hak_pool_busy(struct hak_pool *pool, bool on)
     HAK_ASSERT(atomic_load(&pool->busy) != on);
     HAK_WALK(on ? (void)0 : hak_pool_walk_if_due(pool));
     atomic_store_explicit(&pool->busy, on, memory_order_release);
-#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
-    atomic_thread_fence(memory_order_release);
-#endif
+    hak_fence_release();
 }
 
 /* Blocks of a class in use; any thread may ask, see hak_tiny_live. */

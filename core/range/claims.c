@@ -25,7 +25,7 @@ bool hak_range_is_foreign(const void *p)
 {
     size_t offset = hak_range_offset(p);
 
-    if (offset < hak_range.size / HAK_SLAB_SIZE * sizeof(uint32_t)) {
+    if (offset < HAK_LOAD(hak_range.size) / HAK_SLAB_SIZE * sizeof(uint32_t)) {
         return false; /* the tags */
     }
     return !is_claimed(offset) && hak_os_is_mapped(p);
@@ -124,7 +124,7 @@ static enum hak_os_claim extend_to(uint32_t limit)
         HAK_ASSERT(limit >= hak_supers.limit && limit <= hak_supers.most);
         hak_supers.limit = limit;
         /* Last: the tags below are there. */
-        hak_range.size = limit * HAK_SUPER_SIZE;
+        HAK_STORE(hak_range.size, limit * HAK_SUPER_SIZE);
     }
     return claim;
 }
@@ -198,7 +198,7 @@ enum hak_os_claim hak_super_claim_meta(uint32_t i)
 static void count_in(size_t from, size_t to)
 {
     HAK_ASSERT(from < to && to <= hak_supers.limit * HAK_SUPER_SIZE);
-    hak_os_name((char *)hak_range.base + from, to - from, "hakmem");
+    hak_os_name((char *)HAK_LOAD(hak_range.base) + from, to - from, "hakmem");
     hak_supers.figures.committed += to - from;
     while (from < to) {
         uint32_t i = (uint32_t)(from / HAK_SUPER_SIZE);
@@ -218,7 +218,7 @@ static void count_in(size_t from, size_t to)
 static enum hak_os_claim claim_gap(size_t from, size_t to)
 {
     enum hak_os_claim claim =
-        hak_os_claim((char *)hak_range.base + from, to - from);
+        hak_os_claim((char *)HAK_LOAD(hak_range.base) + from, to - from);
     uint32_t first = (uint32_t)(from / HAK_SUPER_SIZE);
     uint32_t last = (uint32_t)((to - 1) / HAK_SUPER_SIZE);
 

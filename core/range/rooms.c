@@ -43,7 +43,7 @@ static uint32_t held_in(uint32_t first, uint32_t end)
 /* The highest place for `count` superslabs, or HAK_NO_SUPER. */
 static uint32_t find_place(uint32_t count, uint32_t align)
 {
-    uint64_t base = hak_range.base / HAK_SUPER_SIZE;
+    uint64_t base = HAK_LOAD(hak_range.base) / HAK_SUPER_SIZE;
     uint32_t end = hak_supers.limit;
 
     HAK_HELD(&hak_supers.lock);

@@ -369,7 +369,7 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
 {
     uint32_t number = HAK_NO_SLAB;
 
-    if (hak_range.size == 0) {
+    if (HAK_LOAD(hak_range.size) == 0) {
         return HAK_NO_SLAB;
     }
     hak_pressure_heed(hak_os_tick(), count * HAK_SLAB_SIZE);

@@ -36,7 +36,7 @@ uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm)
 {
     uint32_t i;
 
-    if (hak_range.size == 0) {
+    if (HAK_LOAD(hak_range.size) == 0) {
         return HAK_NO_SUPER;
     }
     hak_lock_take(&hak_supers.lock);
@@ -90,7 +90,7 @@ uint32_t hak_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
     uint32_t count = hak_supers_for(bytes);
     uint32_t first;
 
-    if (hak_range.size == 0) {
+    if (HAK_LOAD(hak_range.size) == 0) {
         return HAK_NO_SUPER;
     }
     hak_lock_take(&hak_supers.lock);

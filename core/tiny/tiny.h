@@ -266,9 +266,7 @@ HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
     HAK_ASSERT(atomic_load(&tiny->busy) != on); /* slow paths don't nest */
     HAK_WALK(on ? (void)0 : hak_tiny_walk_if_due(tiny));
     atomic_store_explicit(&tiny->busy, on, memory_order_release);
-#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
-    atomic_thread_fence(memory_order_release);
-#endif
+    hak_fence_release();
 }
 
 /*

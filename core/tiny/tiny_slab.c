@@ -317,7 +317,6 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
         loose_put(tiny, run);
         return;
     }
-    HAK_CHECK(run->count <= slab->carved - slab->nfree - slab->ngone);
     HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
                (tiny->tag | slab->class * HAK_TAG_TINY));
     shelf = &tiny->shelves[slab->class];
@@ -334,6 +333,7 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
         HAK_WALK(hak_tiny_walk_due());
     }
     slab->nfree += run->count;
+    HAK_CHECK(slab->nfree + slab->ngone <= slab->carved);
     if (slab->nfree + slab->ngone == slab->carved) {
         keep_or_give(tiny, number);
     }

@@ -332,10 +332,10 @@ static void tiny_walk_totals(const struct hak_tiny *tiny,
 void hak_tiny_walk(const struct hak_tiny *tiny, bool quiet)
 {
     struct tiny_walk_sums sums[HAK_TINY_CLASSES] = {{0}};
-    size_t bytes = hak_range.size / 64 + HAK_PAGE;
+    size_t bytes = HAK_LOAD(hak_range.size) / 64 + HAK_PAGE;
     struct tiny_walk walk = {.tiny = tiny};
 
-    walk.slabs = hak_range.size / HAK_SLAB_SIZE;
+    walk.slabs = HAK_LOAD(hak_range.size) / HAK_SLAB_SIZE;
     walk.bits = hak_os_map(bytes); /* much, but little of it is touched */
     tiny_walk_all(&walk, sums);
     tiny_walk_stale(tiny, sums);
