@@ -1,6 +1,6 @@
 # HAKMEM's build. `make help` lists the targets.
 #
-#   VARIANT  release (default), debug, asan, ubsan, tsan or valgrind
+#   VARIANT  release (default), debug, walks, asan, ubsan, tsan or valgrind
 #   BUILD    where everything goes; default build/VARIANT
 #   HARDENED 1: the hardened build, see core/guard/hard.h; BUILD ends in -hardened
 #   CC       the compiler, gcc, clang or musl-gcc
@@ -207,6 +207,12 @@ check: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: run the tests of VARIANT, installi
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)
 
+# Minutes if it were all of them.
+WALKED := tests/fuzz/replay tests/unit/stress
+check-walks: ## test: the fuzzer's corpus and a stress test with whole lanes walked
+	@$(MAKE) check VARIANT=walks BUILD=$(call BESIDE,walks) ALL=lib TEST_NEEDS= \
+	    TESTS='$(WALKED:%=$(call BESIDE,walks)/%)'
+
 demo: ## use: install what is missing, run Lua, Python and nginx with and without HAKMEM
 	@.ci/install-deps $(DEPS_demo)
 	@$(foreach goal,$(DEMOS),$(MAKE) $(goal) && echo &&) :
@@ -287,7 +293,7 @@ help: ## use: list the targets
 	    "[CC=gcc|clang|musl-gcc] [WERROR=1] [V=1]"
 	@awk -f docs/help.awk $(filter-out %.d,$(MAKEFILE_LIST))
 
-.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind demo \
+.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind check-walks demo \
     install uninstall lint lint-deps $(LINTS:%=lint-%) format dist install-deps \
     clean help force
 

@@ -31,6 +31,7 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
 
     while ((hole = hak_ace_find_hole(pages + align - 1)) != 0) {
         page = (hole + align - 1) & ~(align - 1);
+        HAK_ASSERT(page + pages <= hole + hak_ace_hole(hole)->pages);
         claim = hak_ace_claim(page, pages);
         if (claim == HAK_OS_REFUSED) {
             return NULL;
@@ -52,6 +53,7 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
         }
         hak_ace.figures.allocs++;
         hak_ace_count(pages);
+        HAK_ASSERT(hak_ace_run_at(hak_ace_address(page)) == page);
         return hak_ace_address(page);
     }
     return NULL;
@@ -228,6 +230,7 @@ static bool resize_locked(uint32_t page, uint32_t pages)
     }
     hak_ace_super(page)->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
     hak_ace_count((int64_t)pages - old);
+    HAK_ASSERT(hak_ace_length(page) == pages);
     return true;
 }
 

@@ -61,6 +61,7 @@ void hak_heap_collect(struct hak_heap *heap)
 {
     hak_tiny_trim(&heap->tiny);
     if (heap->pool != NULL) {
+        HAK_ASSERT(heap->runs != NULL);
         hak_ace_cache_empty(heap->runs);
         hak_pool_trim(heap->pool);
     }
@@ -76,6 +77,7 @@ static size_t shorten(struct hak_heap *heap)
         hak_pool_is_grown(heap->pool) || heap->tiny.nstale > 0) {
         return 0;
     }
+    HAK_ASSERT(!hak_heap_is_busy(heap));
     hak_pool_rest(heap->pool);
     hak_os_purge((char *)heap + 2 * HAK_PAGE, bytes);
     return bytes;
@@ -180,6 +182,7 @@ void hak_heap_seal_slabs(struct hak_heap *heap)
         return;
     }
     hak_tiny_seal(&heap->tiny);
+    HAK_ASSERT(heap->tiny.nslabs == 0);
     if (heap->pool != NULL) {
         hak_ace_cache_empty(heap->runs);
         hak_pool_seal(heap->pool);
@@ -387,6 +390,7 @@ void hak_heap_destroy(struct hak_heap *heap)
         heap->pool = NULL;
         heap->runs = NULL;
     }
+    HAK_ASSERT(heap->tiny.all == HAK_NO_SLAB && heap->pool == NULL);
     if (id != 0) {
         hak_range_heap_give(id);
     } else {

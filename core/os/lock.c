@@ -72,6 +72,7 @@ static void process_begins(struct hak_process *process)
         return;
     }
     number = draw();
+    HAK_ASSERT(number > before); /* than of all threads that there were */
     if (atomic_compare_exchange_strong(&first, &before, number)) {
         seen = DRAWING;
         atomic_store(&process->pid, getpid());
@@ -206,6 +207,7 @@ static void sleep_on(hak_lock *lock, uint64_t word)
     struct timespec limit = {.tv_sec = 1};
 
     wait_begins();
+    HAK_ASSERT((word & 1) != 0); /* else nobody wakes us */
     syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE,
             (uint32_t)word, &limit, NULL, 0);
     wait_ends();
@@ -257,6 +259,7 @@ static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
 /* The way of a program with one thread: a lock costs it no atomic operation. */
 static bool take_alone(hak_lock *lock)
 {
+    HAK_ASSERT(hak_lock_self.held > 0);
     if (hak_lock_self.number == 0 || !is_alone() ||
         atomic_load_explicit(&lock->word, memory_order_relaxed) != 0) {
         return false;
@@ -277,6 +280,7 @@ void hak_lock_take_slow(hak_lock *lock)
     do {
         begin();
     } while (!try_take(lock, &waited, &ghost));
+    HAK_ASSERT(hak_lock_mine(lock));
     if (ghost && lock->mend != NULL) {
         lock->mend();
     }

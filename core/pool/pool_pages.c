@@ -86,6 +86,7 @@ size_t hak_pool_sweep(struct hak_pool *pool, bool all)
     uint32_t spans = 0;
     size_t bytes = 0;
 
+    HAK_ASSERT(atomic_load(&pool->busy));
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         for (uint32_t n = pool->shelves[c].open;
              n != HAK_NO_SLAB && (all || spans < SPANS_MOST);

@@ -136,6 +136,7 @@ static void set_base(uintptr_t base)
 {
     uintptr_t number = base >> HAK_SLAB_SHIFT;
 
+    HAK_ASSERT(base % HAK_SUPER_SIZE == 0 && base < HAK_NO_BASE);
     HAK_STORE(hak_range.base, base);
     HAK_STORE(hak_range.backs_of, (uintptr_t)hak_range.backs - number);
     HAK_STORE(hak_range.tags, base - number * sizeof(uint32_t));

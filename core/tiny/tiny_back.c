@@ -45,6 +45,7 @@ static void bin_empty(struct hak_tiny *tiny, unsigned class)
     tiny->bins[class].spare = NULL;
     tiny->shelves[class].spare_count = 0;
     hak_bin_set(tiny, class, NULL, 0);
+    HAK_ASSERT(tiny->shelves[class].seen == 0);
     hak_tiny_slab_put_list(tiny, head);
     hak_tiny_slab_put_list(tiny, spare);
 }
@@ -54,6 +55,7 @@ static void spare_empty(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *spare = tiny->bins[class].spare;
 
+    HAK_ASSERT((spare == NULL) == (tiny->shelves[class].spare_count == 0));
     tiny->bins[class].spare = NULL;
     tiny->shelves[class].spare_count = 0;
     hak_bin_note(tiny, class);
@@ -183,6 +185,7 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     int32_t cap = hak_bin_budget(tiny, class);
     int64_t count;
 
+    HAK_ASSERT(class < HAK_TINY_CLASSES && bin->left < 0 && bin->head != NULL);
     hak_tiny_busy(tiny, true);
     hak_bin_settle(tiny, class);
     count = hak_bin_count(tiny, class);
@@ -366,6 +369,7 @@ void hak_tiny_trim(struct hak_tiny *tiny)
         bin_empty(tiny, c);
         hak_tiny_slab_trim(tiny, c);
     }
+    HAK_ASSERT(tiny->nempty == 0);
     hak_keep_idle(&tiny->allow);
     hak_tiny_busy(tiny, false);
 }

@@ -219,6 +219,7 @@ static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
     size_t bytes = 0;
     uint32_t pages;
 
+    HAK_ASSERT(!hak_range_sealed((size_t)number << HAK_SLAB_SHIFT));
     fetch(number);
     pages = free_pages(slab, hak_tiny_magic[slab->class]);
     if (pages != 0) {
@@ -291,6 +292,7 @@ size_t hak_tiny_sweep(struct hak_tiny *tiny)
 {
     size_t bytes = sweep_starter(tiny, true);
 
+    HAK_ASSERT(atomic_load(&tiny->busy));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         const struct hak_shelf *shelf = &tiny->shelves[c];
         uint32_t number = shelf->open;

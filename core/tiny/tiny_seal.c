@@ -34,6 +34,7 @@ void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
 {
     struct hak_block **lists = hak_tiny_stale(tiny);
 
+    HAK_ASSERT(atomic_load(&tiny->busy) && tiny->nstale <= HAK_TINY_STALE);
     for (; tiny->nstale > 0 && most > 0; most--) {
         struct hak_block **list = &lists[tiny->nstale - 1];
         struct hak_block *block = *list;

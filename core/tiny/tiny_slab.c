@@ -198,6 +198,17 @@ static uint32_t map_count(const uint64_t *map, size_t words)
     return count;
 }
 
+/* Blocks of a list, as far as `most`. */
+static uint32_t list_count(const struct hak_block *list, uint32_t most)
+{
+    uint32_t count = 0;
+
+    for (; list != NULL && count <= most; list = hak_link_get(list)) {
+        count++;
+    }
+    return count;
+}
+
 struct hak_block *hak_tiny_slab_empty(uint32_t number)
 {
     struct hak_slab *slab = hak_range_slab(number);
@@ -205,6 +216,7 @@ struct hak_block *hak_tiny_slab_empty(uint32_t number)
     size_t words = (slab->carved + 63) / 64;
     uint64_t map[HAK_TINY_MAP_WORDS];
 
+    HAK_ASSERT(list_count(list, slab->nfree) == slab->nfree);
     if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
         memset(map, 0, words * sizeof(map[0]));
         hak_tiny_slab_map(map, list, hak_tiny_magic[slab->class]);

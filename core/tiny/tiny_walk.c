@@ -66,9 +66,12 @@ static void tiny_walk_place(const struct tiny_walk *walk, unsigned class,
     HAK_PROVE((hak_slab_pages_of(at, slab->block) & slab->gone) == 0);
 }
 
-/* A list of the class, each block of which is seen for the first time. */
+/*
+ * A list of the class, each block of which is seen for the first time, and all
+ * are of one slab if `number` tells which.
+ */
 static size_t tiny_walk_list(struct tiny_walk *walk, unsigned class,
-                             const struct hak_block *list)
+                             uint32_t number, const struct hak_block *list)
 {
     size_t count = 0;
 
@@ -77,6 +80,7 @@ static size_t tiny_walk_list(struct tiny_walk *walk, unsigned class,
 
         HAK_PROVE(hak_range_owns(list));
         HAK_PROVE(hak_range_number(list) < walk->slabs);
+        HAK_PROVE(number == HAK_NO_SLAB || hak_range_number(list) == number);
         tiny_walk_place(walk, class, list);
         count++;
         if (walk->bits != NULL) {
@@ -142,11 +146,7 @@ static void tiny_walk_slab(struct tiny_walk *walk, uint32_t number,
     HAK_PROVE((size_t)slab->carved * slab->block <= slab->populated);
     HAK_PROVE(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
               (walk->tiny->tag | class * HAK_TAG_TINY));
-    for (const struct hak_block *p = slab->free; p != NULL;
-         p = hak_link_get(p)) {
-        HAK_PROVE(hak_range_number(p) == number);
-    }
-    HAK_PROVE(tiny_walk_list(walk, class, slab->free) == slab->nfree);
+    HAK_PROVE(tiny_walk_list(walk, class, number, slab->free) == slab->nfree);
     sums[class].slabs++;
     sums[class].open += left > 0;
     sums[class].carved += slab->carved;
@@ -180,7 +180,8 @@ static void tiny_walk_starter(struct tiny_walk *walk,
             (end - at) * HAK_STARTER_UNIT / hak_tiny_size[class];
     }
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        HAK_PROVE(tiny_walk_list(walk, c, hak_tiny_loose(tiny, c)) ==
+        HAK_PROVE(tiny_walk_list(walk, c, tiny->starter,
+                                 hak_tiny_loose(tiny, c)) ==
                   tiny->shelves[c].nloose);
         sums[c].nfree += tiny->shelves[c].nloose;
     }
@@ -286,8 +287,8 @@ static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
     const struct hak_tiny *tiny = walk->tiny;
     const struct hak_bin *bin = &tiny->bins[class];
     const struct hak_shelf *shelf = &tiny->shelves[class];
-    size_t head = tiny_walk_list(walk, class, bin->head);
-    size_t spare = tiny_walk_list(walk, class, bin->spare);
+    size_t head = tiny_walk_list(walk, class, HAK_NO_SLAB, bin->head);
+    size_t spare = tiny_walk_list(walk, class, HAK_NO_SLAB, bin->spare);
 
     HAK_PROVE(bin->magic == hak_tiny_magic[class]);
     HAK_PROVE(bin->left >= 0 && bin->left <= shelf->grant);
