@@ -120,7 +120,6 @@ LINK = $(CC) -pthread $(filter -fsanitize=%,$(FLAGS)) $(LDFLAGS)
 # $(call left_out,WHAT,WHY,PACKAGE): a word of LEFT_OUT, which `make lib` says.
 left_out = $(subst $() ,~,$1: $2 (Debian: apt install $3))
 say_left_out = $(foreach line,$1,echo '  left out: $(subst ~, ,$(line))';)
-LEFT_OUT :=
 
 # $(call without,WHAT,WHY,PACKAGE): ends a goal that can't be made.
 without = { echo 'make: $1: $2; on Debian: apt install $3' >&2; exit 1; }
@@ -131,6 +130,9 @@ STOCK_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 # A BUILD given by hand gets a directory beside it for every variant.
 BESIDE = $(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$1
 
+# Empty whatever the environment says.
+$(foreach list,TESTS LIBS SHARED INSTALL HEADERS PACKAGES PACKAGE_SED TEST_NEEDS CHECKS \
+    DEMOS FLAGS_ALSO LEFT_OUT,$(eval $(list) :=))
 ALL := lib
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
 OTHER_PAGES := $(BUILD)/tests/libpages.so
@@ -142,8 +144,6 @@ DEPS_demo := demo
 # $(eval $(call criterion,PROGRAMS,LIBRARY,WORDS)): $(BUILD)/NAME each, of NAME.c
 # compiled for testing, linked with the library and with WORDS.
 define criterion
-$(1:$(BUILD)/%=$(BUILD)/testing/%.o): FLAGS += -Itests -Itests/support \
-    $(if $(findstring clang,$(CC)),-Wno-gnu-zero-variadic-macro-arguments)
 $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 	$$(SAY) LINK $$@
 	@mkdir -p $$(@D)
@@ -151,7 +151,7 @@ $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 endef
 
 include core/core.mk $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk \
-    bench/bench.mk docs/docs.mk $(wildcard examples/build.mk)
+    bench/bench.mk docs/docs.mk .ci/upkeep.mk $(wildcard examples/build.mk)
 
 # Everything compiled depends on this file, which changes when a flag does.
 FLAGS_NOW := $(strip $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) $(FLAGS_ALSO))
@@ -215,7 +215,9 @@ check-walks: ## test: the fuzzer's corpus and a stress test with whole lanes wal
 
 demo: ## use: install what is missing, run Lua, Python and nginx with and without HAKMEM
 	@.ci/install-deps $(DEPS_demo)
-	@$(foreach goal,$(DEMOS),$(MAKE) $(goal) && echo &&) :
+	@$(MAKE) demo-run
+demo-run:
+	@bad=0; $(foreach goal,$(DEMOS),$(MAKE) $(goal) || bad=1; echo;) exit $$bad
 
 # ---- install ----------------------------------------------------------------
 
@@ -232,7 +234,7 @@ INSTALLED = $(foreach word,$(INSTALL_AS),$(lastword $(subst :, ,$(word)))) \
     $(foreach package,$(PACKAGES),$(call package_to,$(package))) \
     $(MAN_INSTALLED)
 # The loader finds a new library by its cache.
-LDCONFIG = $(if $(DESTDIR),:,[ "$$(id -u)" -ne 0 ] || PATH="$$PATH:/sbin" ldconfig)
+LDCONFIG = $(if $(DESTDIR),,[ "$$(id -u)" -ne 0 ] || PATH="$$PATH:/sbin" ldconfig ||) :
 
 install: $(ALL) docs-if ## use: install below PREFIX (DESTDIR before it)
 	$(SAY) INST '$(DESTDIR)$(PREFIX)'
@@ -258,32 +260,7 @@ uninstall: ## use: remove what install put there, with the same variables
 	$(Q)rm -f $(INSTALLED:%='$(DESTDIR)'%)
 	$(Q)$(LDCONFIG)
 
-# ---- upkeep -----------------------------------------------------------------
-
-LINTS := layers size symbols format words shell docs
-
-lint: lint-deps ## upkeep: all lints; lint-NAME for one of them
-	@$(MAKE) -k $(LINTS:%=lint-%)
-
-lint-deps:
-	@.ci/install-deps lint
-
-$(LINTS:%=lint-%): lint-%: lint-deps
-	@.ci/lint-$* && echo "lint-$*: ok"
-
-lint-symbols: $(ALL)
-lint-symbols: export BUILD_DIR = $(BUILD)
-lint-format format: export CLANG_FORMAT := $(CLANG_FORMAT)
-
-format: ## upkeep: rewrite the C files in the project's style
-	@.ci/install-deps lint
-	@.ci/lint-format --apply
-
-dist: ## upkeep: the release archive, into $(BUILD)
-	@.ci/dist $(BUILD)/hakmem-$(VERSION).tar.xz
-
-install-deps: ## upkeep: install every package any target needs
-	@.ci/install-deps $(sort $(DEPS) $(DEPS_test) $(DEPS_demo))
+# ---- the rest ---------------------------------------------------------------
 
 clean: ## upkeep: remove what was built
 	rm -rf $(if $(filter file,$(origin BUILD)),build,$(BUILD))
@@ -293,9 +270,8 @@ help: ## use: list the targets
 	    "[CC=gcc|clang|musl-gcc] [WERROR=1] [V=1]"
 	@awk -f docs/help.awk $(filter-out %.d,$(MAKEFILE_LIST))
 
-.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind check-walks demo \
-    install uninstall lint lint-deps $(LINTS:%=lint-%) format dist install-deps \
-    clean help force
+.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind \
+    check-walks demo demo-run install uninstall clean help force
 
 ifneq ($(wildcard $(BUILD)),)
 -include $(shell find $(BUILD) -name nginx-static -prune -o -name '*.d' -print)

@@ -187,7 +187,7 @@ def options_of(path, known):
                           f" {in_units(least)} to {in_units(most)}.")
             elif kind == "SHARE":
                 takes = "\\fIsize\\fP|\\fIn\\fP%"
-                bounds = (f"Default: none; from {in_units(least)} to"
+                bounds = (f"Default: 0, none; from {in_units(least)} to"
                           f" {in_units(most)}, or from 1% to 100% of {words}.")
             elif kind == "DIR":
                 takes = "\\fIdirectory\\fP"

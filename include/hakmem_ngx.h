@@ -136,8 +136,8 @@ typedef struct {
     uint64_t  allocs;   /* blocks given out */
     uint64_t  frees;    /* blocks freed; allocs less these are in use */
 
-    /* requests that the limit refused; refused: deprecated */
-    union { uint64_t  limit_refused, refused; };
+    /* requests that the limit refused; the other two names: deprecated */
+    union { uint64_t  limit_refusals, limit_refused, refused; };
 } ngx_hak_pool_stats_t;
 
 /* Fills *stats. NGX_OK, or NGX_ERROR with EINVAL if stats->size is wrong. */

@@ -50,7 +50,7 @@ $(LIMIT_PARSER): tests/limits/parser.cc $(STAMP)
 	    $(if $(filter 1,$(WERROR)),-Werror) -o $@ $<
 
 .PHONY: check-model
-check-model: ## test: what lends a sleeping thread's heap, as a model (spin)
+check-model: ## test: who works on a sleeping thread's heap, who has a lock, as models (spin)
 	@.ci/install-deps model
 	@CC='$(CC)' tests/model/run.sh $(BUILD)
 
@@ -64,9 +64,10 @@ check-musl: ## test: the libraries and the Lua adapter built with musl-gcc
 	@tests/musl/run.sh $(call BESIDE,musl) '$(MUSL_LUA)'
 
 .PHONY: check-install
-check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own
+check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
-	    LIBS='$(LIBS)' SHARED='$(SHARED)' tests/install.sh
+	    LIBS='$(LIBS)' SHARED='$(SHARED)' \
+	    tests/sum.sh tests/install.sh tests/build.sh
 
 .PHONY: check-dist
 check-dist: ## test: the release archive builds by itself; projects use it by CMake

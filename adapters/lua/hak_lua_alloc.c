@@ -37,29 +37,23 @@ HAK_INLINE bool ours(const struct hak_lua_heap *lua, size_t size)
 
 HAK_INLINE unsigned class_for(size_t size)
 {
-    return hak_tiny_class_8[hak_tiny_index(size)];
+    return hak_embed_class_8(size);
 }
 
-/*
- * The bin for a size of 1 to 128 B, where classes are steps of 8, without a
- * table: bin (size - 1) / 8 of 32 bytes each.
- */
+/* The bin for a size of 1 to 128 B, where classes are steps of 8. */
 HAK_INLINE struct hak_bin *bin_step(struct hak_lua_heap *lua, size_t size)
 {
-    char *bins = (char *)hak_lua_core(lua)->tiny.bins;
-
-    return (struct hak_bin *)(void *)(bins + ((size - 1) & ~(size_t)7) *
-                                                 (sizeof(struct hak_bin) / 8));
+    return hak_embed_bin_for(hak_lua_core(lua), size, 8);
 }
 
 /* The bin for a size, or NULL if it is not Tiny's. */
 HAK_INLINE struct hak_bin *bin_for(struct hak_lua_heap *lua, size_t size)
 {
-    if (HAK_LIKELY(size - 1 < HAK_TINY_STEP_MAX)) {
+    if (HAK_LIKELY(size - 1 < HAK_EMBED_STEP_MAX)) {
         return bin_step(lua, size);
     }
     return size <= HAK_LANE_TINY_MAX
-               ? &hak_lua_core(lua)->tiny.bins[class_for(size)]
+               ? hak_embed_bin(hak_lua_core(lua), class_for(size))
                : NULL;
 }
 
@@ -127,7 +121,7 @@ static void take(struct hak_lua_heap *lua, size_t more)
 HAK_INLINE void *from_lanes(struct hak_lua_heap *lua, size_t size)
 {
     if (HAK_LIKELY(size <= HAK_LANE_TINY_MAX)) {
-        return hak_tiny_alloc(&hak_lua_core(lua)->tiny, class_for(size));
+        return hak_embed_alloc(hak_lua_core(lua), class_for(size));
     }
     return ours(lua, size) ? hak_lua_large_new(lua, size) : NULL;
 }
@@ -223,7 +217,7 @@ SLOW void *new_peak(struct hak_lua_heap *lua, void *ptr, size_t tag,
     if (HAK_UNLIKELY(live > lua->stop)) {
         return new_again(lua, ptr, tag, nsize);
     }
-    p = hak_bin_pop(bin_for(lua, nsize));
+    p = hak_embed_pop(bin_for(lua, nsize));
     if (HAK_UNLIKELY(p == NULL)) {
         return new_again(lua, ptr, tag, nsize);
     }
@@ -238,16 +232,16 @@ static unsigned kind_of(const struct hak_lua_heap *lua, const void *ptr)
 {
     uint32_t tag;
 
-    if (!hak_range_owns(ptr)) {
+    if (!hak_embed_owns(ptr)) {
         return HAK_LUA_FOREIGN;
     }
-    tag = hak_range_tag_of(ptr);
+    tag = hak_embed_tag(ptr);
     if (hak_tag_is_large(tag)) {
         return hak_lua_large_is_ours(lua, ptr, tag) ? HAK_LUA_LARGE
                                                     : HAK_LUA_FOREIGN;
     }
-    return HAK_TAG_HEAP(tag) == hak_lua_core(lua)->tiny.id
-               ? hak_tiny_class_of(ptr, tag)
+    return hak_embed_has_slab(hak_lua_core(lua), tag)
+               ? hak_embed_class_of(ptr, tag)
                : HAK_LUA_FOREIGN;
 }
 
@@ -259,8 +253,8 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
 
     if (kind == HAK_LUA_LARGE) {
         hak_lua_large_free(lua, ptr);
-    } else if (kind < HAK_TINY_CLASSES) {
-        hak_tiny_free(&hak_lua_core(lua)->tiny, kind, ptr);
+    } else if (kind < HAK_EMBED_CLASSES) {
+        hak_embed_free(hak_lua_core(lua), kind, ptr);
     } else {
         lua->foreign++;
         lua->fallback(lua->fallback_ud, ptr, osize, nsize);
@@ -274,7 +268,7 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
 
 SLOW void *overflow(struct hak_lua_heap *lua, struct hak_bin *bin)
 {
-    hak_heap_look_bin(hak_lua_core(lua), bin);
+    hak_embed_look(hak_lua_core(lua), bin);
     return NULL;
 }
 
@@ -291,7 +285,7 @@ HAK_INLINE void *free_block(struct hak_lua_heap *lua, void *ptr, size_t osize,
     if (HAK_UNLIKELY(bin == NULL)) {
         return free_slow(lua, ptr, osize, nsize);
     }
-    if (HAK_UNLIKELY(!hak_bin_push(bin, ptr))) {
+    if (HAK_UNLIKELY(!hak_embed_push(bin, ptr))) {
         return overflow(lua, bin);
     }
     return NULL;
@@ -373,17 +367,17 @@ static void *resize_in_place(struct hak_lua_heap *lua, unsigned kind, void *ptr,
 static void *resize_tiny(struct hak_lua_heap *lua, void *ptr, size_t osize,
                          size_t nsize)
 {
-    struct hak_tiny *tiny = &hak_lua_core(lua)->tiny;
+    struct hak_heap *heap = hak_lua_core(lua);
     unsigned from = class_for(osize), to = class_for(nsize);
     void *p = ptr;
 
     if (from != to) {
-        p = hak_tiny_alloc(tiny, to);
+        p = hak_embed_alloc(heap, to);
         if (HAK_UNLIKELY(p == NULL)) {
             return move(lua, ptr, osize, nsize);
         }
         memcpy(p, ptr, hak_min(osize, nsize));
-        hak_tiny_free(tiny, from, ptr);
+        hak_embed_free(heap, from, ptr);
     }
     return p;
 }
@@ -430,7 +424,7 @@ HAK_INLINE void *object_new(struct hak_lua_heap *lua, void *ptr, size_t tag,
     if (HAK_UNLIKELY(lua->headroom < 0)) {
         return new_peak(lua, ptr, tag, nsize);
     }
-    p = hak_bin_pop(bin);
+    p = hak_embed_pop(bin);
     if (HAK_UNLIKELY(p == NULL)) {
         return new_again(lua, ptr, tag, nsize);
     }
@@ -448,7 +442,7 @@ HAK_INLINE void *object_free(struct hak_lua_heap *lua, void *ptr, size_t osize,
 /* A bin of a block that went to p is to be looked at. */
 SLOW void *moved(struct hak_lua_heap *lua, void *p, struct hak_bin *from)
 {
-    hak_heap_look_bin(hak_lua_core(lua), from);
+    hak_embed_look(hak_lua_core(lua), from);
     return p;
 }
 
@@ -465,26 +459,26 @@ SLOW void *resize_step(struct hak_lua_heap *lua, void *ptr, size_t osize,
         return resize_slow(lua, ptr, osize, nsize);
     }
     if (from != to) {
-        p = hak_bin_pop(to);
+        p = hak_embed_pop(to);
         if (HAK_UNLIKELY(p == NULL)) {
             return resize_slow(lua, ptr, osize, nsize);
         }
         copy_words(p, ptr, hak_min(osize, nsize));
         lua->headroom = headroom;
-        return HAK_LIKELY(hak_bin_push(from, ptr)) ? p : moved(lua, p, from);
+        return HAK_LIKELY(hak_embed_push(from, ptr)) ? p : moved(lua, p, from);
     }
     lua->headroom = headroom;
     return p;
 }
 
 _Static_assert((HAK_LANE_TINY_MAX & (HAK_LANE_TINY_MAX - 1)) == 0 &&
-                   (HAK_TINY_STEP_MAX & (HAK_TINY_STEP_MAX - 1)) == 0,
+                   (HAK_EMBED_STEP_MAX & (HAK_EMBED_STEP_MAX - 1)) == 0,
                "two sizes less 1 are both below it if their bits are");
 
 HAK_INLINE void *object_resize(struct hak_lua_heap *lua, void *ptr,
                                size_t osize, size_t nsize)
 {
-    if (HAK_LIKELY(((osize - 1) | (nsize - 1)) < HAK_TINY_STEP_MAX) &&
+    if (HAK_LIKELY(((osize - 1) | (nsize - 1)) < HAK_EMBED_STEP_MAX) &&
         in_range(lua, ptr)) {
         return resize_step(lua, ptr, osize, nsize);
     }

@@ -54,12 +54,12 @@ struct hak_lua_heap {
     _Atomic(const void *) mark; /* hak_lua_each's: a Lua heap, in use */
 };
 
-_Static_assert(sizeof(struct hak_lua_heap) <= HAK_HEAP_EXTRA,
+_Static_assert(sizeof(struct hak_lua_heap) <= HAK_EMBED_EXTRA,
                "a hak_lua_heap fits behind its core heap");
 
 HAK_INLINE struct hak_heap *hak_lua_core(const struct hak_lua_heap *lua)
 {
-    return (struct hak_heap *)((char *)lua - HAK_HEAP_EXTRA_AT);
+    return hak_embed_heap(lua);
 }
 
 HAK_INLINE size_t hak_lua_live(const struct hak_lua_heap *lua)
@@ -84,7 +84,7 @@ HAK_INLINE void hak_lua_set_gate(struct hak_lua_heap *lua)
 }
 
 /* Whose a block is: a Tiny class, or one of these. */
-enum { HAK_LUA_LARGE = HAK_TINY_CLASSES, HAK_LUA_FOREIGN };
+enum { HAK_LUA_LARGE = HAK_EMBED_CLASSES, HAK_LUA_FOREIGN };
 
 /* ---- hak_lua_large.c: the lanes above Tiny ------------------------------- */
 

@@ -15,11 +15,11 @@
 #define SHARE_MOST HAK_PAGE
 #define SHARE_CLASSES 8 /* between two powers of two */
 
-static unsigned pool_class(const struct hak_pool *pool, size_t size)
+static unsigned pool_class(const struct hak_heap *heap, size_t size)
 {
-    unsigned class = hak_pool_class_of(size);
+    unsigned class = hak_embed_pool_class(size);
 
-    return pool->nslabs <= SHARE_SLABS && size <= SHARE_MOST
+    return hak_embed_pool_slabs(heap) <= SHARE_SLABS && size <= SHARE_MOST
                ? class | (SHARE_CLASSES - 1)
                : class;
 }
@@ -31,9 +31,14 @@ void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size)
     bool zero;
     void *p;
 
+    p = hak_embed_larger_alloc(heap, size);
+    if (p != NULL) {
+        lua->larger_allocs++;
+        return p;
+    }
     if (size <= HAK_LANE_POOL_MAX) {
-        hak_heap_use_large(heap);
-        p = hak_pool_alloc(heap->pool, pool_class(heap->pool, size));
+        hak_embed_use_pool(heap);
+        p = hak_embed_pool_alloc(heap, pool_class(heap, size));
     } else {
         p = hak_large_alloc(heap, HAK_LANE_ALIGN, size, &zero, &reason);
     }
@@ -59,12 +64,7 @@ void *hak_lua_large_copy(struct hak_lua_heap *lua, void *p, size_t n,
 bool hak_lua_large_is_ours(const struct hak_lua_heap *lua, const void *p,
                            uint32_t tag)
 {
-    uint32_t owner = HAK_TAG_HEAP(tag);
-
-    if (owner == HAK_ID_SHARED) {
-        hak_large_find(p, &owner);
-    }
-    return owner == hak_lua_core(lua)->tiny.id;
+    return hak_embed_has_large(hak_lua_core(lua), p, tag);
 }
 
 void hak_lua_large_free(struct hak_lua_heap *lua, void *p)
@@ -82,18 +82,22 @@ static bool stays(const struct hak_lua_heap *lua, size_t usable, size_t osize,
     if (hak_fits_as_is(usable, nsize) || (nsize > osize && nsize <= usable)) {
         return true;
     }
-    if (nsize > HAK_LANE_POOL_MAX) {
-        return false;
+    if (nsize > HAK_LANE_POOL_MAX || usable > HAK_LANE_POOL_MAX) {
+        return false; /* and there may be no pool */
     }
-    return hak_pool_classes[pool_class(hak_lua_core(lua)->pool, nsize)].block ==
-           usable;
+    return hak_embed_pool_bytes(pool_class(hak_lua_core(lua), nsize)) == usable;
 }
 
 void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
                            size_t nsize)
 {
     uint32_t owner;
+    size_t usable;
 
+    if (hak_embed_is_packed(p)) {
+        usable = hak_large_find(p, &owner);
+        return hak_fits_as_is(usable, nsize) ? p : NULL;
+    }
     /* The block has what was asked for, rounded up, at least. */
     if (osize > HAK_LANE_TINY_MAX && nsize >= osize &&
         nsize <= hak_large_bytes(osize)) {

@@ -64,23 +64,17 @@ static bool read_config(hak_lua_config *config, const hak_lua_config *from)
 
 static struct hak_lua_heap *new_heap(const hak_lua_config *config)
 {
-    hak_heap_config core = {.size = sizeof(core), .name = config->name};
-    struct hak_heap *heap = hak_inside_heap_new(&core);
+    struct hak_heap *heap = hak_embed_new(HAK_EMBED_STATE, config->name);
     struct hak_lua_heap *lua;
 
     if (heap == NULL) {
         return NULL;
     }
-    heap->tiny.packed = true; /* most states are small, and many */
-    /* A collection frees half of what there is, with many pushes. */
-    heap->tiny.share = heap->tiny.allow.share = 2;
-    heap->tiny.pushes = 128;
-    lua = hak_heap_extra(heap);
-    lua->base = HAK_LOAD(hak_range.base);
-    lua->size = hak_range.window;
+    lua = hak_embed_extra(heap);
+    lua->size = hak_embed_window(&lua->base);
     /* Without a range Tiny's bins stay empty; the other lanes don't ask. */
-    lua->most = HAK_LOAD(hak_range.size) != 0 ? hak_lua_most(config->lanes)
-                                              : HAK_LANE_TINY_MAX;
+    lua->most =
+        lua->size != 0 ? hak_lua_most(config->lanes) : HAK_LANE_TINY_MAX;
     lua->fallback = hak_lua_system_alloc;
     hak_lua_heap_limit(lua, config->limit);
     hak_lua_list_add(lua);
@@ -125,7 +119,7 @@ static void say_leak(const struct hak_lua_heap *lua, const char *when)
 {
     if (leaked(lua) != 0) {
         hak_warn("Lua heap \"%s\": %zu bytes were still in use when %s",
-                 hak_lua_core(lua)->name, leaked(lua), when);
+                 hak_embed_name(hak_lua_core(lua)), leaked(lua), when);
     }
 }
 
@@ -279,16 +273,16 @@ static char switched_key;
 static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
 {
     const lua_State *of = lua_checkstack(L, 1) ? main_thread(L) : NULL;
+    struct hak_heap *heap;
 
     if (of == NULL) {
         return NULL;
     }
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
-        struct hak_lua_heap *lua = hak_heap_extra(heap);
+    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
+        struct hak_lua_heap *lua = hak_embed_extra(heap);
 
         /* Behind other heaps there are zeros. */
-        if (atomic_load(&heap->state) == HAK_HEAP_MADE && !lua->gone &&
+        if (hak_embed_is_explicit(heap) && !lua->gone &&
             (lua->made == of || lua->main == of)) {
             return lua;
         }
@@ -319,8 +313,8 @@ static bool was_switched(lua_State *L)
  */
 static bool has_others_blocks(lua_State *L)
 {
-    return was_switched(L) || hak_range_may_overlap || hak_range_limited() ||
-           hak_range_owns(lua_topointer(L, LUA_REGISTRYINDEX));
+    return was_switched(L) || hak_embed_is_shared_window() ||
+           hak_embed_owns(lua_topointer(L, LUA_REGISTRYINDEX));
 }
 
 hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
@@ -367,7 +361,7 @@ void hak_lua_close(lua_State *L)
         lua = heap_beneath(L);
     }
     if (lua != NULL) {
-        hak_tiny_hold(&hak_lua_core(lua)->tiny);
+        hak_embed_hold(hak_lua_core(lua));
         lua->closing = true;
         hak_lua_bounds_open(lua);
     }

@@ -5,7 +5,7 @@
  * address of the lock below, which nobody else writes there. Who ends a heap
  * takes the mark away under the lock; who holds the lock may read any heap that
  * has the mark. No more than that: its user works on it meanwhile, so figures
- * are read as hak_heap_count does.
+ * are read as hak_embed_tiny_counts does.
  */
 #include <errno.h>
 #include <string.h>
@@ -54,11 +54,8 @@ static HAK_RACY_READER void read_account(const struct hak_lua_heap *lua,
 static HAK_RACY_READER void read_counters(const struct hak_lua_heap *lua,
                                           hak_lua_stats *stats)
 {
-    struct hak_heap_counts counts;
-
-    hak_heap_count(hak_lua_core(lua), &counts);
-    stats->tiny_allocs = counts.tiny.allocs;
-    stats->tiny_frees = counts.tiny.frees;
+    hak_embed_tiny_counts(hak_lua_core(lua), &stats->tiny_allocs,
+                          &stats->tiny_frees);
     stats->larger_allocs = lua->larger_allocs;
     stats->larger_frees = lua->larger_frees;
     stats->tiny = stats->tiny_allocs + stats->tiny_frees;
@@ -75,20 +72,14 @@ static HAK_RACY_READER void read_counters(const struct hak_lua_heap *lua,
     }
 }
 
-static HAK_RACY_READER void read_memory(const struct hak_heap *core,
-                                        hak_lua_stats *stats)
+static void read_memory(const struct hak_heap *core, hak_lua_stats *stats)
 {
-    const struct hak_pool *pool = core->pool;
-    uint64_t slabs = core->tiny.nslabs, sealed = core->tiny.nsealed;
+    struct hak_embed_held held;
 
-    if (pool != NULL) {
-        slabs += pool->nslabs;
-        sealed += pool->nsealed;
-    }
-    stats->slabs = slabs;
+    hak_embed_held(core, &held);
+    stats->slabs = held.slabs;
     stats->held_bytes =
-        (slabs + sealed) * HAK_SLAB_SIZE +
-        atomic_load_explicit(&core->other_bytes, memory_order_relaxed);
+        (held.slabs + held.sealed) * HAK_EMBED_SLAB + held.other;
 }
 
 int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
@@ -137,22 +128,21 @@ void hak_lua_list_drop(struct hak_lua_heap *lua)
 
 struct seen {
     const hak_lua_heap *lua;
-    char name[HAK_HEAP_NAME];
+    char name[HAK_EMBED_NAME];
     hak_lua_stats stats;
 };
 
 /* The first Lua heap with an id above `id`: its id, or 0. */
 static uint32_t see_next(uint32_t id, struct seen *seen)
 {
+    struct hak_heap *core;
     uint32_t found = 0;
 
     hak_lock_take(&lock);
-    while (found == 0 && (id = hak_range_heap_next(id)) != 0) {
-        struct hak_heap *core = hak_range_heap(id);
-
-        seen->lua = hak_heap_extra(core);
+    while (found == 0 && (id = hak_embed_next(id, &core)) != 0) {
+        seen->lua = hak_embed_extra(core);
         if (is_listed(seen->lua)) {
-            memcpy(seen->name, core->name, sizeof(seen->name));
+            memcpy(seen->name, hak_embed_name(core), sizeof(seen->name));
             seen->stats.size = sizeof(seen->stats);
             hak_lua_heap_stats(seen->lua, &seen->stats);
             found = id;

@@ -21,7 +21,7 @@ void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 
 static unsigned class_for(size_t size)
 {
-    return hak_tiny_class_8[hak_tiny_index(size)];
+    return hak_embed_class_8(size);
 }
 
 /*
@@ -66,7 +66,7 @@ void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
     (void)ptr;
     (void)tag;
     if (!HAK_HARD && HAK_LIKELY(nsize <= HAK_LANE_TINY_MAX)) {
-        p = hak_bin_pop(hak_thread_bin(class_for(nsize)));
+        p = hak_embed_pop(hak_thread_bin(class_for(nsize)));
     }
     return HAK_LIKELY(p != NULL) ? p : new_slow(nsize);
 }
@@ -74,7 +74,7 @@ void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
 /* Resizes a block of the lanes' within them, without moving to another lane. */
 static void *resize_in_lane(void *ptr, size_t nsize)
 {
-    uint32_t tag = hak_range_tag_of(ptr);
+    uint32_t tag = hak_embed_tag(ptr);
     enum hak_reason reason;
 
     if (HAK_HARD && nsize <= hak_lua_most(HAK_LUA_LANES_DEFAULT)) {
@@ -82,7 +82,7 @@ static void *resize_in_lane(void *ptr, size_t nsize)
     }
     if (!hak_tag_is_large(tag)) {
         return nsize <= HAK_LANE_TINY_MAX &&
-                       class_for(nsize) == hak_tiny_class_of(ptr, tag)
+                       class_for(nsize) == hak_embed_class_of(ptr, tag)
                    ? ptr
                    : NULL;
     }
@@ -93,7 +93,7 @@ static void *resize_in_lane(void *ptr, size_t nsize)
 
 void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
 {
-    bool ours = hak_range_owns(ptr);
+    bool ours = hak_embed_owns(ptr);
     void *p = ours ? resize_in_lane(ptr, nsize) : NULL;
 
     if (p != NULL) {
@@ -119,7 +119,7 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
 /* Another thread's block, a large one, the system's. */
 static HAK_NOINLINE void *free_slow(void *ptr)
 {
-    if (hak_range_owns(ptr)) {
+    if (hak_embed_owns(ptr)) {
         hak_inside_free(ptr);
     } else {
         free(ptr);

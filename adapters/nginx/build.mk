@@ -6,7 +6,7 @@ NGINX_SRC ?= /usr/share/nginx/src
 NGINX_DIR := $(BUILD)/nginx
 NGINX_LIB := $(BUILD)/libhakmem_nginx.a
 NGINX_MODULE := $(NGINX_DIR)/objs/ngx_http_hakmem_module.so
-NGINX := $(wildcard adapters/nginx/hak_ngx*.c)
+NGINX := $(wildcard adapters/nginx/patch/*.c) adapters/nginx/pool/blocks.c
 
 HEADERS += include/hakmem_ngx.h
 CHECKS += test-nginx
@@ -82,7 +82,7 @@ uninstall-nginx: ## use: remove what install-nginx put there, name the lines tha
 	    printf '%s\n' "$$lines"; \
 	fi
 
-$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/ngx_*.[chd]* \
+$(NGINX_MODULE): $(NGINX_LIB) $(wildcard adapters/nginx/*/*.[chd]* \
     adapters/nginx/config adapters/nginx/module.map adapters/nginx/build.sh \
     include/hakmem_ngx.h)
 	$(SAY) NGINX $@

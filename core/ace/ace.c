@@ -397,6 +397,17 @@ size_t hak_ace_trim(void)
     return bytes;
 }
 
+size_t hak_ace_due_bytes(void)
+{
+    size_t dirty, runs;
+
+    hak_lock_take(&hak_ace.lock);
+    dirty = atomic_load(HAK_ACE_CHARGED);
+    runs = (size_t)hak_ace.figures.live_bytes; /* dirty throughout */
+    hak_lock_drop(&hak_ace.lock);
+    return dirty - hak_min(dirty, runs);
+}
+
 /* ---- figures and fork -------------------------------------------------------------- */
 
 void hak_ace_figures(struct hak_lane_figures *out)

@@ -143,6 +143,9 @@ void hak_ace_tick(uint32_t now);
 /* Gives back every hole's pages, the holes that fill a superslab included. */
 size_t hak_ace_trim(void);
 
+/* Bytes of holes that may have contents: what is still to go back. */
+size_t hak_ace_due_bytes(void);
+
 void hak_ace_figures(struct hak_lane_figures *figures);
 
 /* In a forked child: see hak_lock_settle. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api/inside.h"
+#include "heap/account.h"
 #include "api/stats.h"
 #include "upkeep/background.h"
 #include "front/hot.h"
@@ -137,7 +138,7 @@ static void *resize_system(void *p, size_t size)
     hak_system_find(p, &owner, &old);
     moved = hak_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        atomic_fetch_add(&owner->other_bytes, size - old);
+        hak_account_resize_other(owner, old, size);
     }
     return moved;
 }
@@ -199,11 +200,10 @@ bool hak_owns(const void *p)
 
 size_t hak_trim(void)
 {
-    size_t bytes = 0;
+    size_t bytes = hak_thread_trim();
 
-    hak_thread_trim();
     if (HAK_LOAD(hak_range.size) != 0) {
-        bytes = hak_ace_trim();
+        bytes += hak_ace_trim();
         bytes += hak_range_purge();
     }
     return bytes;

@@ -2,8 +2,7 @@
  * heap_made.c - explicit heaps: their life, malloc, realloc and free.
  *
  * One thread at a time uses such a heap; what other threads freed of it comes
- * in through the inbox. heap_limit.c keeps the account, sized.c has the functions
- * that know or tell a size.
+ * in through the inbox. sized.c has the functions that know or tell a size.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -45,7 +44,7 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
         snprintf(heap->name, sizeof(heap->name), "%s",
                  config->name != NULL ? config->name : "");
     }
-    hak_made_settle(heap);
+    hak_account_settle(heap);
     return heap;
 }
 
@@ -54,7 +53,7 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
-    if (atomic_load(&heap->other_bytes) != 0) {
+    if (hak_account_other(heap) != 0) {
         hak_large_free_owner(heap);
         hak_system_free_owner(heap);
     }
@@ -72,7 +71,7 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
         errno = ENOMEM;
         return NULL;
     }
-    if (size <= PTRDIFF_MAX && hak_made_admit_slow(heap, size)) {
+    if (size <= PTRDIFF_MAX && hak_account_admit_slow(heap, size)) {
         p = hak_system_alloc(alignment, size, heap, reason);
     }
     if (p == NULL) {
@@ -80,8 +79,25 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
         return NULL;
     }
     heap->fallback++;
-    atomic_fetch_add(&heap->other_bytes, size);
-    hak_made_settle(heap);
+    hak_account_charge_other(heap, size);
+    hak_account_settle(heap);
+    return p;
+}
+
+/* From a packed heap's slabs, or NULL. */
+static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
+                              size_t size)
+{
+    void *p = NULL;
+
+    if (heap->tiny.packed && alignment <= HAK_LANE_ALIGN &&
+        size <= HAK_TINY_LARGER_MOST) {
+        size = hak_round_up(hak_max(size, HAK_LANE_POOL_MIN), HAK_LANE_ALIGN);
+        p = hak_account_admit(heap, size)
+                ? hak_tiny_larger_alloc(&heap->tiny, size)
+                : NULL;
+        hak_account_charge(heap, p != NULL ? size : 0);
+    }
     return p;
 }
 
@@ -96,15 +112,15 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
 
     if (block > HAK_LANE_POOL_MAX) { /* large.c has charged it */
         heap->whole_allocs++;
-        hak_made_settle(heap);
+        hak_account_settle(heap);
         return p;
     }
-    if (HAK_UNLIKELY(block > bytes && !hak_made_admit(heap, block))) {
+    if (HAK_UNLIKELY(block > bytes && !hak_account_admit(heap, block))) {
         hak_large_free(heap, p);
         errno = ENOMEM;
         return NULL;
     }
-    heap->live += block;
+    hak_account_charge(heap, block);
     return p;
 }
 
@@ -115,9 +131,13 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
     size_t bytes = hak_large_bytes(size);
-    void *p;
+    void *p = heap_made_larger(heap, alignment, size);
 
-    if (HAK_UNLIKELY(!hak_made_admit(heap, bytes))) {
+    if (p != NULL) {
+        *zero = false;
+        return p;
+    }
+    if (HAK_UNLIKELY(!hak_account_admit(heap, bytes))) {
         errno = ENOMEM;
         return NULL;
     }
@@ -130,7 +150,7 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
         return heap_made_system(heap, alignment, size, reason);
     }
     if (HAK_LIKELY(alignment == HAK_LANE_ALIGN && size <= HAK_LANE_POOL_MAX)) {
-        heap->live += bytes;
+        hak_account_charge(heap, bytes);
         return p;
     }
     return heap_made_charge(heap, p, bytes);
@@ -142,7 +162,7 @@ HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
 {
     void *p;
 
-    if (HAK_UNLIKELY(!hak_made_admit(heap, hak_tiny_size[class]))) {
+    if (HAK_UNLIKELY(!hak_account_admit(heap, hak_tiny_size[class]))) {
         errno = ENOMEM;
         return NULL;
     }
@@ -153,7 +173,7 @@ HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
     if (HAK_UNLIKELY(p == NULL)) {
         return heap_made_system(heap, alignment, size, HAK_REASON_MEMORY);
     }
-    heap->live += hak_tiny_size[class];
+    hak_account_charge(heap, hak_tiny_size[class]);
     return p;
 }
 
@@ -254,11 +274,11 @@ static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
 
     hak_made_need(p, asked, size, caller);
     if (size <= HAK_LANE_POOL_MAX) {
-        heap->live -= size;
+        hak_account_discharge(heap, size);
     }
     hak_large_free(heap, p);
     if (size > HAK_LANE_POOL_MAX) {
-        hak_made_settle(heap);
+        hak_account_settle(heap);
     }
 }
 
@@ -279,7 +299,7 @@ static void heap_made_check_start(const void *p, unsigned class,
 
 /*
  * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
- * if it is neither a sealed slab of heap's nor its starter slab.
+ * if it is neither a sealed slab of heap's nor a packed one.
  */
 static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
                                      const char *caller)
@@ -290,7 +310,7 @@ static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
 
     if (byte == HAK_TAG_PACKED) {
         class = hak_tiny_class_of(p, tag);
-        if (class >= HAK_TINY_CLASSES || !hak_tiny_is_block(p, tag, class)) {
+        if (class == HAK_TINY_NONE || !hak_tiny_is_block(p, tag, class)) {
             hak_lane_check(p, caller);
         }
         hak_tiny_refuse(p);
@@ -318,10 +338,12 @@ static HAK_NOINLINE void heap_made_free_slow(struct hak_heap *heap, void *p,
     unsigned class = heap_made_class_slow(heap, p, caller);
     uint32_t tag = hak_range_tag_of(p);
 
-    hak_made_need(p, asked, hak_tiny_size[class], caller);
-    heap->live -= hak_tiny_size[class];
+    hak_made_need(p, asked, hak_tiny_bytes_of(p, tag), caller);
+    hak_account_discharge(heap, hak_tiny_bytes_of(p, tag));
     if ((tag & HAK_TAG_SEALED) != 0) {
         hak_tiny_seal_free(&heap->tiny, p, tag);
+    } else if (class == HAK_TINY_LARGER) {
+        hak_tiny_larger_free(&heap->tiny, p);
     } else {
         heap_made_push(heap, class, p);
     }
@@ -350,7 +372,7 @@ HAK_INLINE void heap_made_free(struct hak_heap *heap, void *p, size_t asked,
     class = byte / HAK_TAG_TINY;
     heap_made_check_start(p, class, caller);
     hak_made_need(p, asked, hak_tiny_size[class], caller);
-    heap->live -= hak_tiny_size[class];
+    hak_account_discharge(heap, hak_tiny_size[class]);
     heap_made_push(heap, class, p);
 }
 
@@ -378,7 +400,8 @@ size_t hak_made_size(struct hak_heap *heap, const void *p, const char *caller)
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;
     class = byte / HAK_TAG_TINY;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
-        class = heap_made_class_slow(heap, p, caller);
+        heap_made_class_slow(heap, p, caller);
+        return hak_tiny_bytes_of(p, hak_range_tag_of(p));
     }
     heap_made_check_start(p, class, caller);
     return hak_tiny_size[class];
@@ -391,11 +414,28 @@ static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
     size_t bytes = hak_large_bytes(size);
     void *moved = NULL;
 
-    if (bytes <= old || hak_made_admit(heap, bytes - old)) {
+    if (bytes <= old || hak_account_admit(heap, bytes - old)) {
         moved = hak_large_resize(p, size);
     }
-    hak_made_settle(heap);
+    hak_account_settle(heap);
     return moved;
+}
+
+/*
+ * A copy of p for `size` bytes of ACE's or Huge's, more than it has, with room
+ * behind it: what grew once is likely to grow again. NULL: not so.
+ */
+static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
+                            size_t size)
+{
+    enum hak_reason reason;
+    void *to = NULL;
+
+    if (size <= PTRDIFF_MAX && hak_account_admit(heap, hak_large_bytes(size))) {
+        to = hak_large_copy(heap, p, keep, size, &reason);
+    }
+    heap->whole_allocs += to != NULL;
+    return to;
 }
 
 void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
@@ -410,6 +450,14 @@ void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
         hak_range_owns(p)) {
         moved = heap_made_resize_large(heap, p, old, size);
         if (moved != NULL) {
+            return moved;
+        }
+    }
+    if (size > HAK_LANE_POOL_MAX && size > old) {
+        moved = heap_made_grow(heap, p, keep, size);
+        if (moved != NULL) {
+            hak_heap_free(heap, p);
+            hak_account_settle(heap);
             return moved;
         }
     }
@@ -439,7 +487,7 @@ size_t hak_heap_trim(hak_heap *heap)
 
     hak_heap_seal_count(heap);
     bytes = hak_heap_sweep(heap);
-    hak_made_settle(heap);
+    hak_account_settle(heap);
     return bytes + hak_ace_trim() + hak_range_purge();
 }
 

@@ -1,40 +1,11 @@
 /*
- * heap_made.h - an explicit heap's account, and its blocks by their address.
- *
- * In bytes of whole blocks:
- *
- *     live_bytes = live - what others freed and the heap has not taken in
- *                  + other_bytes                      (hak_heap_live)
- *     live + other_bytes <= limit
- *     gate = min(limit - other_bytes, a little above the peak)
- *
- * A request that keeps `live` at or below the gate costs one comparison. One
- * beyond it comes here: it is refused by the limit, or it is a new peak, which
- * is noted, and the gate rises by a step. So the peak is known to within a step
- * (heap_limit.c) and the hot path has nothing to do with it.
+ * heap_made.h - an explicit heap's blocks by their address.
  */
 #ifndef HAK_HEAP_MADE_H
 #define HAK_HEAP_MADE_H
 
 #include "base/msg.h"
-#include "heap/heap.h"
-
-/* ---- heap_limit.c -------------------------------------------------------- */
-
-/* Brings `live` and `gate` up to date with what others freed and the limit. */
-void hak_made_settle(struct hak_heap *heap);
-
-/* The same as hak_made_admit, of what is beyond the gate. */
-HAK_NOINLINE bool hak_made_admit_slow(struct hak_heap *heap, size_t size);
-
-/* Whether `size` more bytes fit under the limit; counts a refusal. */
-HAK_INLINE bool hak_made_admit(struct hak_heap *heap, size_t size)
-{
-    return HAK_LIKELY(heap->live + size <= heap->gate) ||
-           hak_made_admit_slow(heap, size);
-}
-
-/* ---- heap_made.c --------------------------------------------------------- */
+#include "heap/account.h"
 
 /* The usable size of p; fatal, naming `caller`, if it is no block of heap's. */
 size_t hak_made_size(struct hak_heap *heap, const void *p, const char *caller);

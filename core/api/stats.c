@@ -176,7 +176,7 @@ static void add_range(hak_stats_t *stats)
     stats->purged_bytes = range.purged;
     stats->purges = range.purges;
     stats->heaps_kept_bytes = range.heaps_kept;
-    stats->due_bytes = hak_range_due_bytes();
+    stats->due_bytes = hak_range_due_bytes() + hak_ace_due_bytes();
 }
 
 static void add_pressure(hak_stats_t *stats)

@@ -4,7 +4,7 @@
 #include "front/behind.h"
 
 #include "base/msg.h"
-#include "heap/heap.h"
+#include "heap/account.h"
 #include "system/system.h"
 
 void hak_lane_free_system(void *p, const char *caller)
@@ -16,6 +16,6 @@ void hak_lane_free_system(void *p, const char *caller)
         hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
     }
     if (owner != NULL) {
-        atomic_fetch_sub(&owner->other_bytes, size);
+        hak_account_discharge_other(owner, size);
     }
 }

@@ -44,7 +44,7 @@ static void check_tiny(const void *p, uint32_t tag, const char *caller)
         fatal(p, caller, NEVER, 0);
     }
     if (!hak_tiny_is_block(p, tag, class)) {
-        fatal(p, caller, MIDDLE, hak_tiny_size[class]);
+        fatal(p, caller, MIDDLE, hak_tiny_bytes_of(p, tag));
     }
 }
 

@@ -26,7 +26,7 @@ static size_t find(const void *p, bool *sealed, const char *caller)
             hak_hard_freed(p, caller);
         }
         hak_tiny_refuse(p);
-        size = hak_tiny_size[hak_tiny_class_of(p, tag)];
+        size = hak_tiny_bytes_of(p, tag);
     }
     *sealed = size != 0;
     if (*sealed && owner != HAK_ID_SHARED) {

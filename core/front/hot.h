@@ -63,21 +63,14 @@ HAK_INLINE bool hak_hot_pool_free(struct hak_heap *heap, void *p,
     return true;
 }
 
-/*
- * Frees a Tiny block of the thread's own heap, of at least `asked` bytes, or if
- * that is 0 one of Pool's. False: it is none, nothing has been done.
- */
-HAK_INLINE bool hak_hot_free(void *p, size_t asked)
+/* hak_hot_free of what the range covers. */
+HAK_INLINE bool hak_hot_free_covered(void *p, size_t asked)
 {
     struct hak_heap *heap = hak_thread_self();
     struct hak_tiny *tiny = &heap->tiny;
+    uint32_t byte = hak_range_tag_of(p) ^ tiny->tag;
     struct hak_bin *bin;
-    uint32_t byte;
 
-    if (HAK_UNLIKELY(!hak_range_covers(p))) {
-        return false;
-    }
-    byte = hak_range_tag_of(p) ^ tiny->tag;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
         return asked == 0 && byte - HAK_TAG_POOL < HAK_POOL_CLASSES &&
                hak_hot_pool_free(heap, p, byte - HAK_TAG_POOL);
@@ -94,6 +87,15 @@ HAK_INLINE bool hak_hot_free(void *p, size_t asked)
         hak_heap_look(heap, bin);
     }
     return true;
+}
+
+/*
+ * Frees a Tiny block of the thread's own heap, of at least `asked` bytes, or if
+ * that is 0 one of Pool's. False: it is none, nothing has been done.
+ */
+HAK_INLINE bool hak_hot_free(void *p, size_t asked)
+{
+    return HAK_LIKELY(hak_range_covers(p)) && hak_hot_free_covered(p, asked);
 }
 
 /*

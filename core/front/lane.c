@@ -141,6 +141,11 @@ static size_t block_size(const void *p, const char *caller)
     uint32_t owner;
     size_t size;
 
+    if (HAK_LIKELY(is_tiny_start(p, tag)) &&
+        HAK_LIKELY(hak_tiny_is_carved(p, tag,
+                                      HAK_TAG_CLASS(tag) / HAK_TAG_TINY))) {
+        return hak_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY];
+    }
     if (hak_tag_is_large(tag)) {
         size = hak_large_find(p, &owner);
         if (size == 0) {
@@ -149,7 +154,7 @@ static size_t block_size(const void *p, const char *caller)
         return size;
     }
     hak_lane_check(p, caller);
-    return hak_tiny_size[hak_tiny_class_of(p, tag)];
+    return hak_tiny_bytes_of(p, tag);
 }
 
 size_t hak_lane_usable(const void *p, const char *caller)

@@ -8,6 +8,7 @@
 #include "upkeep/background.h"
 #include "front/lane.h"
 #include "front/large.h"
+#include "heap/account.h"
 #include "os/os.h"
 #include "upkeep/relief.h"
 #include "heap/thread.h"
@@ -34,8 +35,7 @@ static unsigned pool_class(size_t alignment, size_t size)
 static void *owned(struct hak_heap *heap, void *p, size_t bytes)
 {
     if (p != NULL && heap->tiny.direct) {
-        atomic_fetch_add_explicit(&heap->other_bytes, bytes,
-                                  memory_order_relaxed);
+        hak_account_charge_other(heap, bytes);
     }
     return p;
 }
@@ -116,10 +116,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
 static void disown(uint32_t owner, size_t bytes)
 {
     if (owner != HAK_ID_SHARED) {
-        struct hak_heap *heap = hak_range_heap(owner);
-
-        atomic_fetch_sub_explicit(&heap->other_bytes, bytes,
-                                  memory_order_relaxed);
+        hak_account_discharge_other(hak_range_heap(owner), bytes);
     }
 }
 
@@ -184,12 +181,32 @@ static bool pool_remote_free(uint32_t id, void *p)
     return true;
 }
 
+/* A block above 1024 B of a packed slab. */
+static bool packed_free(struct hak_heap *heap, void *p, uint32_t tag)
+{
+    struct hak_tiny *self = heap != NULL ? &heap->tiny : NULL;
+
+    if (hak_tiny_class_of(p, tag) != HAK_TINY_LARGER ||
+        !hak_tiny_is_block(p, tag, HAK_TINY_LARGER)) {
+        return false;
+    }
+    if (self == NULL || HAK_TAG_HEAP(tag) != self->id) {
+        hak_remote_free(self, p, tag);
+    } else if ((tag & HAK_TAG_SEALED) != 0) {
+        hak_tiny_seal_free(self, p, tag);
+    } else {
+        hak_tiny_larger_free(self, p);
+    }
+    return true;
+}
+
 bool hak_large_free(struct hak_heap *heap, void *p)
 {
     uint32_t tag = hak_range_tag_of(p);
 
     hak_background_mind();
     switch (HAK_TAG_CLASS(tag)) {
+    case HAK_TAG_PACKED: return packed_free(heap, p, tag);
     case HAK_TAG_ACE: return ace_free(heap, p);
     case HAK_TAG_HUGE: return huge_free(p);
     default: break;
@@ -218,6 +235,11 @@ size_t hak_large_find(const void *p, uint32_t *owner)
         hak_huge_find(p, &block);
         *owner = block.owner;
         return block.size;
+    case HAK_TAG_PACKED:
+        *owner = HAK_TAG_HEAP(tag);
+        return hak_tiny_is_block(p, tag, HAK_TINY_LARGER)
+                   ? hak_tiny_bytes_of(p, tag)
+                   : 0;
     default:
         *owner = HAK_TAG_HEAP(tag);
         return hak_pool_state(p) == HAK_POOL_USED
@@ -248,6 +270,10 @@ void *hak_large_resize(void *p, size_t size)
                    : NULL;
     }
     before = hak_large_find(p, &owner);
+    if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
+        return size > HAK_LANE_TINY_MAX && hak_fits_as_is(before, size) ? p
+                                                                        : NULL;
+    }
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
         before_taking(NULL, bytes - hak_min(before, bytes));
@@ -333,8 +359,7 @@ void hak_large_free_owner(struct hak_heap *heap)
     if (heap->runs != NULL) {
         hak_ace_cache_empty(heap->runs);
     }
-    if (heap->tiny.id != 0 &&
-        atomic_load_explicit(&heap->other_bytes, memory_order_relaxed) != 0) {
+    if (heap->tiny.id != 0 && hak_account_other(heap) != 0) {
         hak_ace_free_owner(heap->tiny.id);
         hak_huge_free_owner(heap->tiny.id);
     }

@@ -44,7 +44,7 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
 
 void hak_heap_use_large(struct hak_heap *heap)
 {
-    struct hak_heap_large *large = (void *)((char *)heap + HAK_PAGE);
+    struct hak_heap_large *large = (void *)((char *)heap + HAK_HEAP_LARGE_AT);
 
     if (heap->pool == NULL) {
         memset(&large->runs, 0, sizeof(large->runs));
@@ -79,8 +79,39 @@ static size_t shorten(struct hak_heap *heap)
     }
     HAK_ASSERT(!hak_heap_is_busy(heap));
     hak_pool_rest(heap->pool);
-    hak_os_purge((char *)heap + 2 * HAK_PAGE, bytes);
+    hak_os_purge((char *)heap + HAK_HEAP_LARGE_AT + HAK_PAGE, bytes);
     return bytes;
+}
+
+/* Keeps in mind what the lanes above Tiny have counted. */
+static void remember_large(const struct hak_heap_counts *counts)
+{
+    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
+    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
+}
+
+/* The state of the lanes above Tiny goes, of which nothing is in use. */
+static void drop_large(struct hak_heap *heap)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    remember_large(&counts);
+    heap->tiny.remote_frees += heap->pool->remote_frees;
+    heap->pool = NULL;
+    heap->runs = NULL;
+}
+
+/* One of many, and nothing of Pool's is in use: its page goes. */
+static size_t drop_unused(struct hak_heap *heap)
+{
+    if (!heap->tiny.packed || heap->pool->all != HAK_NO_SLAB ||
+        heap->runs->held != 0) {
+        return 0;
+    }
+    drop_large(heap);
+    hak_os_purge((char *)heap + HAK_HEAP_LARGE_AT, HAK_PAGE);
+    return HAK_PAGE;
 }
 
 size_t hak_heap_sweep(struct hak_heap *heap)
@@ -96,6 +127,7 @@ size_t hak_heap_sweep(struct hak_heap *heap)
         bytes += hak_pool_sweep(heap->pool, true);
         hak_pool_busy(heap->pool, false);
         bytes += shorten(heap);
+        bytes += drop_unused(heap);
     }
     return bytes;
 }
@@ -103,7 +135,7 @@ size_t hak_heap_sweep(struct hak_heap *heap)
 /* Bytes of the heap's slabs that are not in use. */
 static int64_t unused_bytes(const struct hak_tiny *tiny)
 {
-    return tiny->allow.slabs + tiny->starter_used * HAK_STARTER_UNIT -
+    return tiny->allow.slabs + (int64_t)hak_tiny_grain_resident(tiny) -
            hak_in_use(&tiny->allow);
 }
 
@@ -153,6 +185,14 @@ void hak_heap_heed_sparse(struct hak_heap *heap)
     int64_t unused = unused_bytes(tiny);
     int64_t least = worth_a_sweep(use);
 
+    if (tiny->packed) {
+        hak_tiny_busy(tiny, true);
+        hak_tiny_grain_heed(tiny);
+        hak_tiny_busy(tiny, false);
+        if (heap->pool != NULL && tiny->allow.slabs == 0) {
+            drop_unused(heap);
+        }
+    }
     tiny->most_used = use > tiny->most_used ? use : tiny->most_used;
     tiny->unused = unused < tiny->unused ? unused : tiny->unused;
     if (tiny->allow.extra != 0 || unused / SPARSE_PART < use) {
@@ -249,8 +289,9 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->tiny.frees += pops > live ? pops - live : 0;
         counts->tiny.live_bytes += live * hak_tiny_size[c];
         counts->kept_bytes +=
-            rest(heap->tiny.shelves[c].taken, live) * hak_tiny_size[c];
+            rest(heap->tiny.taken[c], live) * hak_tiny_size[c];
     }
+    counts->tiny.live_bytes += heap->tiny.larger_bytes;
     counts->remote_frees = heap->tiny.remote_frees;
     counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
     for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
@@ -275,13 +316,6 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         counts->runs_bytes = runs->held * HAK_PAGE;
         counts->kept_bytes += counts->runs_bytes;
     }
-}
-
-/* Keeps in mind what the lanes above Tiny have counted. */
-static void remember_large(const struct hak_heap_counts *counts)
-{
-    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
-    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
 }
 
 /* The same of what an adapter has in a thread's heap. */
@@ -326,17 +360,41 @@ bool hak_heap_is_empty(const struct hak_heap *heap)
             (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0));
 }
 
-/* The state of the lanes above Tiny goes, of which nothing is in use. */
-static void drop_large(struct hak_heap *heap)
+/* The same of the lanes above Tiny, added to `sum`. */
+static HAK_RACY_READER uint64_t heap_use_of_large(const struct hak_heap *heap,
+                                                  uint64_t sum)
 {
-    struct hak_heap_counts counts;
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
 
-    HAK_ASSERT(heap->pool->nslabs == 0 && heap->pool->nsealed == 0);
-    hak_heap_count(heap, &counts);
-    remember_large(&counts);
-    heap->tiny.remote_frees += heap->pool->remote_frees;
-    heap->pool = NULL;
-    heap->runs = NULL;
+    if (pool == NULL) {
+        return sum;
+    }
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        sum = 3 * sum + pool->pops[c];
+        sum = 3 * sum + (uint32_t)pool->left[c];
+    }
+    sum = 3 * sum + pool->remote_frees + atomic_load(&pool->inbox);
+    return heap->runs != NULL
+               ? 3 * sum + heap->runs->takes + 31 * (uint64_t)heap->runs->held
+               : sum;
+}
+
+HAK_RACY_READER uint64_t hak_heap_use(const struct hak_heap *heap)
+{
+    const struct hak_tiny *tiny = &heap->tiny;
+    uint64_t sum = tiny->flushes + tiny->remote_frees;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        sum = 3 * sum + tiny->bins[c].pops;
+        sum = 3 * sum + (uint32_t)tiny->bins[c].left;
+    }
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        sum = 3 * sum + tiny->outbox[i].count;
+    }
+    sum = 3 * sum + (uintptr_t)atomic_load(&tiny->inbox);
+    sum = 3 * sum + atomic_load(&tiny->sealed_inbox);
+    return heap_use_of_large(heap, sum);
 }
 
 void hak_heap_rest(struct hak_heap *heap)
@@ -351,7 +409,7 @@ void hak_heap_rest(struct hak_heap *heap)
         drop_large(heap);
     } else {
         hak_pool_rest(heap->pool);
-        from += HAK_PAGE;
+        from = HAK_HEAP_LARGE_AT + HAK_PAGE;
     }
     if (heap->tiny.nstale > 0) { /* they lie at the slot's end */
         end -= HAK_PAGE;

@@ -2,9 +2,10 @@
  * heap.h - heaps: the Tiny state, and what a heap made by hand adds to it.
  *
  * A heap lives in a slot of sixteen pages (range.h), found from its id
- * by arithmetic; what the struct leaves of the first page is its maker's (an
- * adapter keeps its own state there: hak_heap_extra), the others hold the
- * state of the larger lanes and are not touched before those are used.
+ * by arithmetic; of what the struct leaves of the first page most is its maker's
+ * (an adapter keeps its own state there: hak_heap_extra). The maps of its packed
+ * slabs (tiny.h) end that page and begin the second, the others hold the state of
+ * the larger lanes; they are not touched before those are used.
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
  *     parked --no block of it is in use any more--> free
@@ -45,13 +46,17 @@ struct hak_heap {
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
     uint32_t ticked;  /* the same: when it last saw to what is due */
+    /* its hak_heap_use after it was last trimmed for want of memory: whoever
+     * uses it, its owner, who has it parked, who borrows it */
+    _Atomic(uint64_t) relieved;
+    uint32_t lend_not_before; /* lend.c's: hak_os_tick(), or 0 */
     /* in blocks of ACE, Huge and the system (made by hand) */
     _Atomic(size_t) other_bytes;
     /* the user of a heap made by hand */
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
     size_t gate;  /* `live` may rise to this before it is looked at */
     size_t limit; /* SIZE_MAX: none */
-    size_t peak;  /* the most that was live, to within a step: heap_limit.c */
+    size_t peak;  /* the most that was live, to within a step: account.c */
     uint64_t limit_refused;
     uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
     uint64_t fallback;          /* blocks of the system's given out */
@@ -73,13 +78,13 @@ struct hak_heap {
 };
 
 #define HAK_HEAP_EXTRA_AT ((sizeof(struct hak_heap) + 63) & ~(size_t)63)
-#define HAK_HEAP_EXTRA (HAK_PAGE - HAK_HEAP_EXTRA_AT)
+#define HAK_HEAP_EXTRA (HAK_UNITS_AT - HAK_HEAP_EXTRA_AT)
 
-_Static_assert(sizeof(struct hak_heap) <= HAK_PAGE - 384,
+_Static_assert(sizeof(struct hak_heap) <= HAK_UNITS_AT - 384,
                "a heap leaves its maker 384 bytes of its first page");
 
 /*
- * The rest of the heap's page, HAK_HEAP_EXTRA bytes, zeroed by hak_heap_new. If
+ * HAK_HEAP_EXTRA bytes behind the heap, on its page, zeroed by hak_heap_new. If
  * the heap is a thread's, then the first words are counters (uint64_t), as many
  * as HAK_HEAP_COUNTERS: it ends when it likes, and hak_heap_past has them then.
  */
@@ -89,7 +94,8 @@ HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
     return (char *)heap + HAK_HEAP_EXTRA_AT;
 }
 
-/* Behind a heap's first page, all zero until it is used. */
+/* From a heap's third page on, all zero until it is used. */
+#define HAK_HEAP_LARGE_AT (2 * HAK_PAGE)
 struct hak_heap_large {
     struct hak_ace_cache runs;
     struct hak_pool pool;
@@ -100,10 +106,28 @@ _Static_assert(offsetof(struct hak_heap_large, pool.stacks) +
                                sizeof(void *) <=
                        HAK_PAGE &&
                    sizeof(struct hak_heap_large) <=
-                       HAK_HEAP_SLOT - HAK_PAGE -
+                       HAK_HEAP_SLOT - HAK_HEAP_LARGE_AT -
                            HAK_TINY_STALE * sizeof(struct hak_block *),
-               "it has the second page, with short stacks it needs no other; "
+               "it has the third page, with short stacks it needs no other; "
                "what a seal needs of the last is left");
+_Static_assert(HAK_UNITS_AT + HAK_UNITS * sizeof(struct hak_unit) <=
+                   HAK_HEAP_LARGE_AT,
+               "the maps of packed slabs end on the second page");
+
+/* The most slabs that it had since hak_heap_forget_most: what it leaves, about. */
+HAK_INLINE uint32_t hak_heap_most_slabs(const struct hak_heap *heap)
+{
+    return heap->tiny.most_slabs +
+           (heap->pool != NULL ? heap->pool->most_slabs : 0);
+}
+
+HAK_INLINE void hak_heap_forget_most(struct hak_heap *heap)
+{
+    heap->tiny.most_slabs = heap->tiny.nslabs;
+    if (heap->pool != NULL) {
+        heap->pool->most_slabs = heap->pool->nslabs;
+    }
+}
 
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void hak_heap_use_large(struct hak_heap *heap);
@@ -131,10 +155,17 @@ void hak_heap_collect(struct hak_heap *heap);
  * For a heap that was collected and has no user: whether no block of it is in
  * use, so that nobody can send it one, and it has none to send. If not, it gives
  * back what its
- * slot has resident beyond what they need: all but the first page, and the second
+ * slot has resident beyond what they need: all but the first page, and the third
  * if there are blocks of Pool's.
  */
 bool hak_heap_is_empty(const struct hak_heap *heap);
+
+/*
+ * A number that changes when the heap's user, or somebody who frees a block of
+ * its, does anything: while it is what it was after a trim, another one brings
+ * nothing. Any thread; it may be of a moment ago.
+ */
+uint64_t hak_heap_use(const struct hak_heap *heap);
 void hak_heap_rest(struct hak_heap *heap);
 
 /* Everything that the heap keeps together is brought down to what it may. */

@@ -6,6 +6,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "heap/thread.h"
+#include "range/purge.h"
 #include "range/slots.h"
 
 /*
@@ -13,6 +14,9 @@
  * at one in use: after so many the next change is waited for.
  */
 #define TRIES_MOST 4
+
+/* Milliseconds until hak_lend_used asks again whether an owner sleeps. */
+#define LEND_PAUSE 10
 
 static hak_lock lock = HAK_LOCK_INIT(NULL);
 static atomic_bool closed;
@@ -137,27 +141,41 @@ void hak_lend_all(void (*work)(struct hak_heap *heap))
     }
 }
 
-/*
- * A number that changes when the owner, or somebody who frees a block of its,
- * does anything. Blocks that wait in the inbox alone are told by `inbox`.
- */
-static HAK_RACY_READER uint64_t use_of(const struct hak_heap *heap)
+/* The owner did not sleep: it is not asked again for a while. */
+static bool lend_soon_again(struct hak_heap *heap, uint32_t now)
 {
-    const struct hak_pool *pool =
-        __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
-    uint64_t sum = heap->tiny.refills + heap->tiny.flushes;
+    return heap->lend_not_before == 0 ||
+           hak_tick_reached(now, heap->lend_not_before);
+}
 
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        sum = 3 * sum + heap->tiny.bins[c].pops -
-              (uint64_t)heap->tiny.bins[c].left;
+static void lend_if_used(struct hak_heap *heap,
+                         void (*work)(struct hak_heap *heap), uint32_t now)
+{
+    HAK_HELD(&lock);
+    if (owner_self(heap) == NULL || hak_heap_use(heap) == heap->relieved ||
+        !lend_soon_again(heap, now)) {
+        return;
     }
-    sum += (uintptr_t)atomic_load(&heap->tiny.inbox);
-    for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
-        sum = 3 * sum + pool->pops[c] - (uint64_t)pool->left[c];
+    heap->lend_not_before =
+        lend_locked(heap, work) ? 0 : hak_some_time(now + LEND_PAUSE);
+}
+
+void hak_lend_used(void (*work)(struct hak_heap *heap))
+{
+    uint32_t now = hak_os_tick();
+
+    if (atomic_load(&closed)) {
+        return;
     }
-    return pool != NULL && heap->runs != NULL
-               ? sum + heap->runs->takes + atomic_load(&pool->inbox)
-               : sum;
+    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = hak_range_heap(id);
+
+        if (atomic_load(&heap->state) == HAK_HEAP_OWNED) {
+            hak_lock_take(&lock);
+            lend_if_used(heap, work, now);
+            hak_lock_drop(&lock);
+        }
+    }
 }
 
 /* False: the heap needs no further look until it is used again. */
@@ -169,7 +187,7 @@ static bool lend_if_idle(struct hak_heap *heap,
     if (owner_self(heap) == NULL) {
         return false;
     }
-    use = use_of(heap);
+    use = hak_heap_use(heap);
     if (use != heap->lend.use) {
         heap->lend.use = use;
         heap->lend.tries = 0;
@@ -181,7 +199,7 @@ static bool lend_if_idle(struct hak_heap *heap,
     heap->lend.tries++;
     if (lend_locked(heap, work)) {
         heap->lend.tries = TRIES_MOST;
-        heap->lend.use = use_of(heap);
+        heap->lend.use = hak_heap_use(heap);
     }
     return heap->lend.tries < TRIES_MOST;
 }

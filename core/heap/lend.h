@@ -56,6 +56,12 @@ bool hak_lend(struct hak_heap *heap, void (*work)(struct hak_heap *heap));
 void hak_lend_all(void (*work)(struct hak_heap *heap));
 
 /*
+ * The same for those that were used since `relieved` (heap.h) was last set, which
+ * is up to `work`; an owner that did not sleep is not asked again for 10 ms.
+ */
+void hak_lend_used(void (*work)(struct hak_heap *heap));
+
+/*
  * The same for those that have not been used since the last call; to be called
  * once in a while. False: nothing is left to do.
  */

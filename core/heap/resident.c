@@ -5,7 +5,7 @@
  * Huge by their owner, none by the heap's own lists, on which its user works.
  * What comes or goes meanwhile is counted or not.
  */
-#include "heap/heap.h"
+#include "heap/account.h"
 #include "huge/huge.h"
 #include "os/os.h"
 
@@ -68,7 +68,7 @@ size_t hak_heap_resident(const struct hak_heap *heap)
 
     if (id != 0) { /* there is a range */
         sum += in_slabs(id);
-        if (atomic_load(&heap->other_bytes) != 0) {
+        if (hak_account_other(heap) != 0) {
             sum += in_blocks(id);
         }
     }

@@ -46,7 +46,6 @@ static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 static void list_add(struct hak_heap *heap)
 {
     HAK_HELD(&lock);
-    HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
     HAK_ASSERT(heap->tiny.id != 0 && heap->tiny.id != parked);
     heap->parked_prev = 0;
     heap->parked_next = parked;
@@ -133,6 +132,7 @@ static void park_locked(struct hak_heap *heap)
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
+    hak_purge_thread_ended(hak_heap_most_slabs(heap));
     if (!end_if_empty(heap)) {
         hak_heap_rest(heap);
         list_add(heap);
@@ -420,6 +420,7 @@ static struct hak_heap *adopt_locked(void)
         HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
         HAK_ASSERT(!hak_heap_is_busy(heap));
         list_drop(heap);
+        hak_heap_forget_most(heap);
         heap->keeper = hak_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
     }
@@ -496,6 +497,7 @@ struct hak_heap *hak_thread_heap(enum hak_reason *reason)
     if (!usable || !hak_range_init()) {
         return NULL;
     }
+    hak_purge_thread_began();
     heap = adopt();
     if (heap == NULL) {
         heap = hak_heap_create(HAK_HEAP_OWNED);
@@ -534,10 +536,13 @@ static void each_idle(void (*work)(struct hak_heap *heap))
     hak_lock_drop(&lock);
 }
 
+/* Bytes of pages that this thread has thread_swept, in all. */
+static __thread size_t thread_swept __attribute__((tls_model("initial-exec")));
+
 static void trim(struct hak_heap *heap)
 {
     hak_heap_seal_count(heap);
-    hak_heap_sweep(heap);
+    thread_swept += hak_heap_sweep(heap);
 }
 
 static void seal(struct hak_heap *heap)
@@ -553,10 +558,35 @@ static void trim_lent(struct hak_heap *heap)
     trim(heap);
 }
 
-void hak_thread_trim(void)
+size_t hak_thread_trim(void)
 {
+    size_t before = thread_swept;
+
     each_idle(trim);
     hak_lend_all(trim_lent);
+    return thread_swept - before;
+}
+
+/* Trims a heap unless that would bring no more than it did the last time. */
+static void thread_relieve(struct hak_heap *heap)
+{
+    if (hak_heap_use(heap) != heap->relieved) {
+        trim(heap);
+        heap->relieved = hak_heap_use(heap);
+    }
+}
+
+/* The same for a heap that was lent. */
+static void thread_relieve_lent(struct hak_heap *heap)
+{
+    send_all(heap);
+    thread_relieve(heap);
+}
+
+void hak_thread_relieve(void)
+{
+    each_idle(thread_relieve);
+    hak_lend_used(thread_relieve_lent);
 }
 
 bool hak_thread_trim_idle(void)

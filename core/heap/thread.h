@@ -99,9 +99,15 @@ void hak_thread_seal_forks(void);
 
 /*
  * Sends the thread's outboxes, trims its heap, all parked ones and those of
- * threads that sleep.
+ * threads that sleep. The bytes of pages that went back from slabs in use.
  */
-void hak_thread_trim(void);
+size_t hak_thread_trim(void);
+
+/*
+ * The same for want of memory, again and again: but for heaps that were not used
+ * since it was last done, and of threads that did not sleep some 10 ms ago.
+ */
+void hak_thread_relieve(void);
 
 /*
  * Trims the heaps of threads that sleep and have not used them since the last

@@ -1,17 +1,13 @@
 /*
- * wrap.c - malloc, free and their kin under the C library's names.
- *
- * malloc, calloc and free are the hot way and a jump to the slow one. What
- * they do where the standards leave a choice is what glibc 2.36 does.
+ * wrap.c - malloc, free and their kin under the C library's names: family.h's,
+ * with the policy of wrap.h.
  */
-#include <errno.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "api/stats.h"
 #include "base/msg.h"
-#include "front/behind.h"
+#include "heap/account.h"
 #include "libc_names/wrap.h"
+
+#include "libc_names/family_slow.h"
 
 HAK_STATS_AT_END;
 
@@ -28,33 +24,9 @@ HAK_API void *valloc(size_t size);
 HAK_API void *pvalloc(size_t size);
 HAK_API size_t malloc_usable_size(void *p);
 
-static void *no_memory(void)
-{
-    errno = ENOMEM;
-    return NULL;
-}
+/* ---- blocks outside the range: of hak_malloc's fallback, or libc's --------- */
 
-/* ---- the slow way ------------------------------------------------------- */
-
-void *hak_wrap_alloc(size_t alignment, size_t size, bool zero)
-{
-    enum hak_reason reason = HAK_REASON_MEMORY;
-    void *p = NULL;
-
-    if (size > PTRDIFF_MAX) {
-        return no_memory();
-    }
-    if (hak_wrap_enter(size, &reason)) {
-        p = hak_lane_alloc(alignment, size, zero, &reason);
-        hak_wrap_leave();
-    }
-    return HAK_LIKELY(p != NULL)
-               ? p
-               : hak_wrap_fallback(alignment, size, zero, reason);
-}
-
-/* p is outside the range: of hak_malloc's fallback, or the C library's. */
-static void free_foreign(void *p)
+void hak_policy_free_foreign(void *p)
 {
     int saved = errno;
     struct hak_heap *owner;
@@ -64,29 +36,13 @@ static void free_foreign(void *p)
     if (!hak_system_may_know(p) || !hak_system_free(p, &owner, &size)) {
         hak_libc_free(p);
     } else if (owner != NULL) {
-        atomic_fetch_sub(&owner->other_bytes, size);
+        hak_account_discharge_other(owner, size);
     }
     errno = saved;
 }
 
-void hak_wrap_free(void *p)
-{
-    if (p == NULL) {
-        return;
-    }
-    if (!hak_range_owns(p)) {
-        free_foreign(p);
-    } else if (HAK_UNLIKELY((hak_wrap_flags & HAK_WRAP_INSIDE) != 0)) {
-        hak_wrap_defer(p);
-    } else {
-        hak_wrap_flags |= HAK_WRAP_INSIDE;
-        hak_lane_free(p, "free");
-        hak_wrap_leave();
-    }
-}
-
-/* Resizes a block outside the range; it stays outside. */
-static void *realloc_foreign(void *p, size_t size)
+/* It stays outside. */
+void *hak_policy_realloc_foreign(void *p, size_t size)
 {
     struct hak_heap *owner;
     size_t old;
@@ -98,65 +54,21 @@ static void *realloc_foreign(void *p, size_t size)
     }
     moved = hak_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        atomic_fetch_add(&owner->other_bytes, size - old);
+        hak_account_resize_other(owner, old, size);
     }
     return moved;
-}
-
-/* Resizes a block of ours; if the lanes refuse, it goes to the C library. */
-static void *realloc_own(void *p, size_t size)
-{
-    enum hak_reason reason = HAK_REASON_MEMORY;
-    void *moved = NULL;
-
-    if (size > PTRDIFF_MAX) {
-        return no_memory();
-    }
-    if (hak_wrap_enter(size, &reason)) {
-        moved = hak_lane_realloc(p, size, &reason, "realloc");
-        hak_wrap_leave();
-    }
-    if (HAK_LIKELY(moved != NULL)) {
-        return moved;
-    }
-    moved = hak_wrap_fallback(HAK_LANE_ALIGN, size, false, reason);
-    if (moved != NULL) {
-        memcpy(moved, p, hak_min(hak_lane_usable(p, "realloc"), size));
-        hak_wrap_free(p);
-    }
-    return moved;
-}
-
-/* Between the hot and the slow way: larger blocks that are at hand. */
-static HAK_HOT HAK_NOINLINE void *malloc_larger(size_t size)
-{
-    void *p = hak_hot_run(size);
-
-    return HAK_LIKELY(p != NULL) ? p
-                                 : hak_wrap_alloc(HAK_LANE_ALIGN, size, false);
-}
-
-static HAK_HOT HAK_NOINLINE void free_larger(void *p)
-{
-    if (HAK_UNLIKELY(!hak_hot_run_free(p))) {
-        hak_wrap_free(p);
-    }
 }
 
 /* ---- the names ---------------------------------------------------------- */
 
 void *malloc(size_t size)
 {
-    void *p = hak_hot_malloc(size);
-
-    return HAK_LIKELY(p != NULL) ? p : malloc_larger(size);
+    return hak_family_malloc(size);
 }
 
 void free(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
-        free_larger(p);
-    }
+    hak_family_free(p);
 }
 
 /* Programs linked with glibc before 2.26 may ask for it. */
@@ -167,38 +79,19 @@ void cfree(void *p)
 
 void *calloc(size_t count, size_t size)
 {
-    size_t bytes;
-    void *p;
-
-    if (HAK_UNLIKELY(__builtin_mul_overflow(count, size, &bytes))) {
-        return no_memory();
-    }
-    p = hak_hot_malloc(bytes);
-    return HAK_LIKELY(p != NULL) ? memset(p, 0, bytes)
-                                 : hak_wrap_alloc(HAK_LANE_ALIGN, bytes, true);
+    return hak_family_calloc(count, size);
 }
 
 void *realloc(void *p, size_t size)
 {
-    if (p == NULL) {
-        return malloc(size);
-    }
-    if (size == 0) {
-        free(p);
-        return NULL;
-    }
-    return HAK_LIKELY(hak_range_owns(p)) ? realloc_own(p, size)
-                                         : realloc_foreign(p, size);
+    return hak_family_realloc(p, size);
 }
 
 void *reallocarray(void *p, size_t count, size_t size)
 {
     size_t bytes;
 
-    if (__builtin_mul_overflow(count, size, &bytes)) {
-        return no_memory();
-    }
-    return realloc(p, bytes);
+    return hak_family_bytes(count, size, &bytes) ? realloc(p, bytes) : NULL;
 }
 
 #ifdef __GLIBC__
@@ -216,6 +109,36 @@ void *__libc_realloc(void *p, size_t size)
     return realloc(p, size);
 }
 #endif
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    return hak_family_aligned(alignment, size);
+}
+
+void *memalign(size_t alignment, size_t size)
+{
+    return aligned_alloc(alignment, size);
+}
+
+int posix_memalign(void **out, size_t alignment, size_t size)
+{
+    return hak_family_posix_memalign(out, alignment, size);
+}
+
+void *valloc(size_t size)
+{
+    return hak_family_valloc(size);
+}
+
+void *pvalloc(size_t size)
+{
+    return hak_family_pvalloc(size);
+}
+
+size_t malloc_usable_size(void *p)
+{
+    return hak_family_usable_size(p);
+}
 
 /* ---- with the size ------------------------------------------------------ */
 
@@ -261,67 +184,4 @@ WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
     if (HAK_HARD || HAK_UNLIKELY(!hak_hot_free(p, size))) {
         free_sized_slow(p, size, "free_aligned_sized");
     }
-}
-
-/* ---- aligned blocks ----------------------------------------------------- */
-
-void *aligned_alloc(size_t alignment, size_t size)
-{
-    int error;
-
-    if (alignment <= 16) {
-        return malloc(size);
-    }
-    error = hak_lane_align_as_glibc(&alignment, size);
-    if (error != 0) {
-        errno = error;
-        return NULL;
-    }
-    return hak_wrap_alloc(alignment, size, false);
-}
-
-void *memalign(size_t alignment, size_t size)
-{
-    return aligned_alloc(alignment, size);
-}
-
-int posix_memalign(void **out, size_t alignment, size_t size)
-{
-    int saved = errno;
-    void *p;
-
-    if (alignment < sizeof(void *) || !hak_is_pow2(alignment)) {
-        return EINVAL;
-    }
-    p = aligned_alloc(alignment, size);
-    errno = saved;
-    if (p == NULL) {
-        return ENOMEM;
-    }
-    *out = p;
-    return 0;
-}
-
-void *valloc(size_t size)
-{
-    return aligned_alloc((size_t)getpagesize(), size);
-}
-
-void *pvalloc(size_t size)
-{
-    size_t page = (size_t)getpagesize();
-
-    if (size > PTRDIFF_MAX) {
-        return no_memory();
-    }
-    return aligned_alloc(page, hak_round_up(size, page));
-}
-
-size_t malloc_usable_size(void *p)
-{
-    if (p == NULL) {
-        return 0;
-    }
-    return hak_range_owns(p) ? hak_lane_usable(p, "malloc_usable_size")
-                             : hak_libc_usable_size(p);
 }

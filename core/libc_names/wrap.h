@@ -1,10 +1,6 @@
 /*
- * wrap.h - what the libc names share: guards, fallback, free.
- *
- * For libhakmem.so and libhakmem.a. A request takes one of two ways:
- *
- *     hot    a block of the thread's bin, or back into it: no guard at all
- *     slow   the guards, then the lanes, then the C library's allocator
+ * wrap.h - the policy (family.h) of libhakmem.so and libhakmem.a: all sizes are
+ * the lanes', and guards stand before the slow ways.
  *
  * The guards need not be on the hot way: a thread that was never let through
  * them has no heap, its bins are empty, and so it comes the slow way.
@@ -27,6 +23,7 @@
 #include "front/hot.h"
 #include "front/lane.h"
 #include "system/libc.h"
+#include "system/system.h"
 
 /* In this order: from HAK_WRAP_OPEN on the lanes may be asked. */
 enum hak_wrap_state {
@@ -49,8 +46,24 @@ extern HAK_HIDDEN __thread unsigned hak_wrap_flags
 
 bool hak_wrap_enter_slow(enum hak_reason *reason);
 
-/* Whether the lanes may be asked, up to hak_wrap_leave. False: *reason. */
-HAK_INLINE bool hak_wrap_enter(size_t size, enum hak_reason *reason)
+/* Frees p, a block of ours, when the thread next comes into the lanes. */
+void hak_wrap_defer(void *p);
+
+/* ---- the policy ------------------------------------------------------------ */
+
+HAK_INLINE void *hak_policy_take(size_t size)
+{
+    return hak_hot_malloc(size);
+}
+
+HAK_INLINE bool hak_policy_serves(size_t alignment, size_t size)
+{
+    (void)alignment;
+    (void)size;
+    return true;
+}
+
+HAK_INLINE bool hak_policy_enter(size_t size, enum hak_reason *reason)
 {
     int state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
 
@@ -64,26 +77,34 @@ HAK_INLINE bool hak_wrap_enter(size_t size, enum hak_reason *reason)
     return hak_wrap_enter_slow(reason);
 }
 
-HAK_INLINE void hak_wrap_leave(void)
+/* What a signal's handler frees while its thread is inside is freed later. */
+HAK_INLINE bool hak_policy_enter_free(void *p)
+{
+    if (HAK_UNLIKELY((hak_wrap_flags & HAK_WRAP_INSIDE) != 0)) {
+        hak_wrap_defer(p);
+        return false;
+    }
+    hak_wrap_flags |= HAK_WRAP_INSIDE;
+    return true;
+}
+
+HAK_INLINE void hak_policy_leave(void)
 {
     hak_wrap_flags &= ~HAK_WRAP_INSIDE;
 }
 
-/*
- * The slow way: `size` bytes, zeros if asked for, aligned to a power of two,
- * at least HAK_LANE_ALIGN. NULL: errno is ENOMEM.
- */
-HAK_NOINLINE void *hak_wrap_alloc(size_t alignment, size_t size, bool zero);
+/* The lanes have counted it. */
+HAK_INLINE void hak_policy_served(size_t size)
+{
+    (void)size;
+}
 
-/* The C library's allocator, the reason counted. NULL: errno is ENOMEM. */
-void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
-                        enum hak_reason reason);
+void *hak_policy_fallback(size_t alignment, size_t size, bool zero,
+                          enum hak_reason reason);
+void hak_policy_free_foreign(void *p);
+void *hak_policy_realloc_foreign(void *p, size_t size);
 
-/* The slow way to free anything at all. Keeps errno. */
-HAK_NOINLINE void hak_wrap_free(void *p);
-
-/* Frees p, a block of ours, when the thread next comes into the lanes. */
-void hak_wrap_defer(void *p);
+/* ---- names ----------------------------------------------------------------- */
 
 /* Names of the C library's that its headers may not have. */
 #ifdef __GLIBC__
@@ -100,5 +121,7 @@ HAK_API void *__libc_realloc(void *p, size_t size);
 HAK_API void cfree(void *p);
 HAK_API void free_sized(void *p, size_t size);
 HAK_API void free_aligned_sized(void *p, size_t alignment, size_t size);
+
+#include "libc_names/family.h"
 
 #endif /* HAK_WRAP_H */

@@ -63,60 +63,25 @@ static hak_function *begin(const char *name)
     return next;
 }
 
-#define ASK(name, types, ...)                                                  \
-    __extension__({                                                            \
-        int(*next) types = (int(*) types)begin(#name);                         \
+/* The C library's, while there is no thread of ours. */
+#define ALONE(name, parameters, arguments)                                     \
+    HAK_API int name parameters                                                \
+    {                                                                          \
+        int(*next) parameters = (int(*) parameters)begin(#name);               \
                                                                                \
-        done(next != NULL ? next(__VA_ARGS__) : -1);                           \
-    })
+        return done(next != NULL ? next arguments : -1);                       \
+    }
 
-HAK_API int setuid(uid_t user)
-{
-    return ASK(setuid, (uid_t), user);
-}
-
-HAK_API int seteuid(uid_t user)
-{
-    return ASK(seteuid, (uid_t), user);
-}
-
-HAK_API int setreuid(uid_t real, uid_t effective)
-{
-    return ASK(setreuid, (uid_t, uid_t), real, effective);
-}
-
-HAK_API int setresuid(uid_t real, uid_t effective, uid_t saved)
-{
-    return ASK(setresuid, (uid_t, uid_t, uid_t), real, effective, saved);
-}
-
-HAK_API int setgid(gid_t group)
-{
-    return ASK(setgid, (gid_t), group);
-}
-
-HAK_API int setegid(gid_t group)
-{
-    return ASK(setegid, (gid_t), group);
-}
-
-HAK_API int setregid(gid_t real, gid_t effective)
-{
-    return ASK(setregid, (gid_t, gid_t), real, effective);
-}
-
-HAK_API int setresgid(gid_t real, gid_t effective, gid_t saved)
-{
-    return ASK(setresgid, (gid_t, gid_t, gid_t), real, effective, saved);
-}
-
-HAK_API int setgroups(size_t count, const gid_t *groups)
-{
-    return ASK(setgroups, (size_t, const gid_t *), count, groups);
-}
-
+ALONE(setuid, (uid_t user), (user))
+ALONE(seteuid, (uid_t user), (user))
+ALONE(setreuid, (uid_t real, uid_t effective), (real, effective))
+ALONE(setresuid, (uid_t real, uid_t effective, uid_t saved),
+      (real, effective, saved))
+ALONE(setgid, (gid_t group), (group))
+ALONE(setegid, (gid_t group), (group))
+ALONE(setregid, (gid_t real, gid_t effective), (real, effective))
+ALONE(setresgid, (gid_t real, gid_t effective, gid_t saved),
+      (real, effective, saved))
+ALONE(setgroups, (size_t count, const gid_t *groups), (count, groups))
 /* It calls setgroups, but not ours. */
-HAK_API int initgroups(const char *user, gid_t group)
-{
-    return ASK(initgroups, (const char *, gid_t), user, group);
-}
+ALONE(initgroups, (const char *user, gid_t group), (user, group))

@@ -9,7 +9,6 @@
 
 #include "base/msg.h"
 #include "settings/options.h"
-#include "range/pressure.h"
 #include "libc_names/wrap.h"
 
 _Atomic(int) hak_wrap_state = HAK_WRAP_COLD;
@@ -68,18 +67,14 @@ __attribute__((destructor)) static void say_counts(void)
                 line, (unsigned long long)figures.foreign);
 }
 
-void *hak_wrap_fallback(size_t alignment, size_t size, bool zero,
-                        enum hak_reason reason)
+void *hak_policy_fallback(size_t alignment, size_t size, bool zero,
+                          enum hak_reason reason)
 {
-    if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
-        errno = ENOMEM;
-        return NULL;
-    }
     hak_system_count(reason);
     if (atomic_load_explicit(&diag, memory_order_relaxed)) {
         say_once(reason);
     }
-    if (alignment > 16) {
+    if (alignment > HAK_LANE_ALIGN) {
         return hak_libc_memalign(alignment, size);
     }
     return zero ? hak_libc_zalloc(size) : hak_libc_malloc(size);

@@ -1,9 +1,5 @@
 /*
- * wrap_new.h - operator new and delete by their mangled names, and what the
- * two files that define them share.
- *
- * In the names, w is new, a new[], l delete, a delete[]; m is a
- * size_t, Pv a pointer.
+ * wrap_new.h - operator new and delete by their mangled names, see operators.h.
  */
 #ifndef HAK_WRAP_NEW_H
 #define HAK_WRAP_NEW_H
@@ -37,20 +33,14 @@ HAK_API void _ZdlPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
 HAK_API void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
                                                  const void *nothrow);
 
-/*
- * The C++ library's definition of an operator, which would serve if ours,
- * `self`, were not there. NULL: none is found.
- */
-hak_function *hak_wrap_next_new(const char *name, hak_function *self);
+/* Many forms, all those of arrays among them, are one function. */
+#define HAK_WRAP_SAME(name, as)                                                \
+    extern __typeof__(name) name __attribute__((alias(#as)))
 
-/* A block for the aligned forms; NULL: no memory, or not a power of two. */
-HAK_INLINE void *hak_wrap_aligned_new(size_t size, size_t alignment)
-{
-    if (!hak_is_pow2(alignment) || alignment > PTRDIFF_MAX ||
-        size > PTRDIFF_MAX - alignment) {
-        return NULL;
-    }
-    return hak_wrap_alloc(hak_max(alignment, 16), size, false);
-}
+/* The policy of operators.h. */
+hak_function *hak_policy_next_new(const char *name, hak_function *self);
+void *hak_policy_new_failed(size_t alignment, size_t size);
+
+#include "libc_names/operators.h"
 
 #endif /* HAK_WRAP_NEW_H */

@@ -33,6 +33,10 @@ static atomic_bool refused;                          /* the page */
 /* There is, or was, a thread that the C library does not know of. */
 static atomic_bool not_alone;
 
+atomic_bool hak_lock_entered;
+static _Atomic(uint32_t) company = HAK_LOCK_CROWD;
+static atomic_bool no_fence; /* it was refused */
+
 static atomic_uint waiting; /* the sum of hak_lock_self.waits */
 
 /* The thread that forked, if `forked_to` is this process's number. */
@@ -80,15 +84,33 @@ static void process_begins(struct hak_process *process)
     }
 }
 
-static bool is_single(void)
+#ifdef HAK_TESTING
+static atomic_bool
+    test_only; /* as if it were so, for who compiles this file in */
+#endif
+
+/* Whether the C library knows of one thread alone. */
+static bool is_only(void)
 {
-    return &__libc_single_threaded != NULL && __libc_single_threaded != 0 &&
-           !atomic_load_explicit(&not_alone, memory_order_relaxed);
+#ifdef HAK_TESTING
+    if (atomic_load(&test_only)) {
+        return true;
+    }
+#endif
+    return &__libc_single_threaded != NULL && __libc_single_threaded != 0;
 }
 
-void hak_lock_not_alone(void)
+static bool is_single(void)
 {
-    atomic_store(&not_alone, true);
+    return is_only() && !atomic_load_explicit(&not_alone, memory_order_relaxed);
+}
+
+/* Whether the calling thread is the only one but for the stranger. */
+static bool is_only_with_stranger(void)
+{
+    return atomic_load_explicit(&company, memory_order_relaxed) !=
+               HAK_LOCK_CROWD &&
+           is_only() && !hak_lock_self.stranger;
 }
 
 /* Whether no other thread can hold a lock, nor want one. */
@@ -136,8 +158,10 @@ static bool begins(void)
         atomic_store(&forker, hak_lock_self.number);
         atomic_store(&forked_to, number);
     }
+    hak_lock_self.seen = number;
     /* As long as it is alone it comes here each time, to look whether it is. */
-    hak_lock_self.process = alone ? HAK_LOCK_ALONE : number;
+    hak_lock_self.process =
+        alone || is_only_with_stranger() ? HAK_LOCK_ALONE : number;
     return true;
 }
 
@@ -160,7 +184,10 @@ void hak_lock_forked(void)
     struct hak_process *process = atomic_load(&hak_process);
     uint64_t number = atomic_load(&process->number);
 
+    uint32_t together = HAK_LOCK_TOGETHER;
+
     atomic_store(&waiting, hak_lock_self.waits); /* ghosts wait no more */
+    atomic_compare_exchange_strong(&company, &together, HAK_LOCK_APART);
     /* Not wiped, whatever was promised: some emulators only say so. */
     if (process == &plain || (number != 0 && number != DRAWING &&
                               atomic_load(&process->pid) != getpid())) {
@@ -256,14 +283,52 @@ static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
     return false;
 }
 
+/* Whether the process is the one in which the calling thread took its last lock. */
+static bool is_known(void)
+{
+    const struct hak_process *process =
+        atomic_load_explicit(&hak_process, memory_order_relaxed);
+
+    return hak_lock_self.number != 0 &&
+           hak_lock_self.seen ==
+               atomic_load_explicit(&process->number, memory_order_relaxed);
+}
+
+static bool is_apart(void)
+{
+    return atomic_load_explicit(&company, memory_order_acquire) ==
+           HAK_LOCK_APART;
+}
+
+/* The only thread enters, which has no lock yet; false: it can't. */
+static bool enter(void)
+{
+    if (hak_lock_self.held != 1 || !is_only_with_stranger() || !is_apart() ||
+        !is_known()) {
+        return false;
+    }
+    HAK_POINT("enter");
+    atomic_store_explicit(&hak_lock_entered, true, memory_order_relaxed);
+    hak_lock_step(); /* the stranger's fence does the rest */
+    HAK_POINT("entered");
+    if (!is_apart()) {
+        atomic_store_explicit(&hak_lock_entered, false, memory_order_release);
+        return false;
+    }
+    return true;
+}
+
 /* The way of a program with one thread: a lock costs it no atomic operation. */
 static bool take_alone(hak_lock *lock)
 {
     HAK_ASSERT(hak_lock_self.held > 0);
-    if (hak_lock_self.number == 0 || !is_alone() ||
-        atomic_load_explicit(&lock->word, memory_order_relaxed) != 0) {
+    if (atomic_load_explicit(&lock->word, memory_order_relaxed) != 0 ||
+        (hak_lock_self.alone == 0 &&
+         !(is_alone() && hak_lock_self.number != 0) && !enter())) {
         return false;
     }
+    hak_lock_self.alone++;
+    hak_lock_step();
     atomic_store_explicit(&lock->word, hak_lock_self.number << 1,
                           memory_order_relaxed);
     return true;
@@ -281,10 +346,61 @@ void hak_lock_take_slow(hak_lock *lock)
         begin();
     } while (!try_take(lock, &waited, &ghost));
     HAK_ASSERT(hak_lock_mine(lock));
+    /* A ghost's, as a rule: it is dropped with those that it has alone. */
+    hak_lock_self.alone += hak_lock_self.alone != 0;
     if (ghost && lock->mend != NULL) {
         lock->mend();
     }
     errno = saved;
+}
+
+/* ---- the stranger ------------------------------------------------------------ */
+
+void hak_lock_not_alone(void)
+{
+    bool knows = is_only() && !atomic_load(&no_fence) && hak_os_fence_begin();
+
+    atomic_store(&not_alone, true);
+    atomic_store(&company, knows ? HAK_LOCK_APART : HAK_LOCK_CROWD);
+}
+
+void hak_lock_begin_stranger(void)
+{
+    hak_lock_self =
+        (struct hak_lock_self){.process = HAK_LOCK_ALONE, .stranger = true};
+}
+
+/*
+ * With other threads there is nobody who would enter again: one fence more, and
+ * they need no other.
+ */
+enum hak_lock_joined hak_lock_join(void)
+{
+    bool only = is_only();
+
+    if (atomic_load(&company) == HAK_LOCK_CROWD) {
+        return HAK_LOCK_JOINED;
+    }
+    atomic_store(&company, HAK_LOCK_TOGETHER);
+    HAK_POINT("join");
+    if (!hak_os_fence()) {
+        atomic_store(&no_fence, true);
+        return HAK_LOCK_NEVER;
+    }
+    if (atomic_load(&hak_lock_entered)) {
+        return HAK_LOCK_WAIT;
+    }
+    if (!only) {
+        atomic_store(&company, HAK_LOCK_CROWD);
+    }
+    return HAK_LOCK_JOINED;
+}
+
+void hak_lock_part(void)
+{
+    uint32_t together = HAK_LOCK_TOGETHER;
+
+    atomic_compare_exchange_strong(&company, &together, HAK_LOCK_APART);
 }
 
 bool hak_lock_settle(hak_lock *lock)

@@ -41,6 +41,29 @@
  *
  * A nested fork, even by a signal's handler in the middle of any of this, wipes
  * the page again, and all begins anew. Ghosts of a grandparent are ghosts.
+ *
+ * A program with one thread pays for no atomic operation. Nor does it when there is
+ * a second one that the C library does not know, the *stranger* (the background
+ * thread), which takes locks seldom, and says so before:
+ *
+ *     the only thread                     the stranger
+ *     entered = true                      company = HAK_LOCK_TOGETHER
+ *     company is APART?                   a fence in every thread (membarrier)
+ *       yes: plain stores                 waits until entered is false
+ *       no:  entered = false, and         takes and drops locks, by atomic
+ *            atomic operations              operations
+ *     ... entered = false with its        company = HAK_LOCK_APART
+ *         last lock
+ *
+ * The fence falls somewhere among the only thread's instructions. If before it
+ * enters, it will see that there is company; if after, the stranger sees that it
+ * has entered. So while it has locks by plain stores (`alone`) the stranger has
+ * none, nor takes one. Which way it takes them it asks when it has none: a signal's
+ * handler that comes in between goes by what it interrupts, or by atomic operations,
+ * which are always right. tests/model/company.pml is a model of this.
+ *
+ * Where there are other threads, or the kernel has no such fence (before 4.14), it
+ * is HAK_LOCK_CROWD, and all is done by atomic operations.
  */
 #ifndef HAK_LOCK_H
 #define HAK_LOCK_H
@@ -68,16 +91,20 @@ typedef struct hak_lock {
 struct hak_lock_self {
     uint64_t number;  /* 0: it has taken no lock yet */
     uint64_t process; /* its process's number when it took its last lock */
+    uint64_t seen;    /* the same, also where `process` is something else */
     uint32_t held;    /* locks that it has, or is about to have */
+    uint32_t alone;   /* of these, taken by plain stores */
     uint32_t waits;   /* its part of hak_lock_any_waits */
+    bool stranger;    /* see above */
 };
 
 /*
- * Instead of that: it has taken none, or was alone then, as it will be until it
- * drops the lock. No process has this number, nor 0, which a page that was
- * wiped has.
+ * Instead of that: it has taken none, or may be alone, and is to ask each time. No
+ * process has this number, nor 0, which a page that was wiped has.
  */
 #define HAK_LOCK_ALONE 1u
+
+enum hak_lock_company { HAK_LOCK_CROWD, HAK_LOCK_APART, HAK_LOCK_TOGETHER };
 
 struct hak_process {
     _Atomic(uint64_t) number; /* 0: a new process that nobody has noticed */
@@ -87,6 +114,17 @@ struct hak_process {
 extern HAK_HIDDEN __thread struct hak_lock_self hak_lock_self
     __attribute__((tls_model("initial-exec")));
 extern HAK_HIDDEN _Atomic(struct hak_process *) hak_process;
+extern HAK_HIDDEN atomic_bool hak_lock_entered; /* see above */
+
+/*
+ * Between two writes of which a ghost must not have made the second alone: in
+ * the order of the program, as the thread's own instructions have it. A child
+ * sees what a ghost wrote up to one instruction.
+ */
+HAK_INLINE void hak_lock_step(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
 
 /* No cancellation point; errno is kept. */
 HAK_NOINLINE void hak_lock_take_slow(hak_lock *lock);
@@ -122,8 +160,14 @@ HAK_INLINE void hak_lock_drop(hak_lock *lock)
     uint64_t word;
 
     HAK_ASSERT(hak_lock_mine(lock) && hak_lock_self.held > 0);
-    if (hak_lock_self.process == HAK_LOCK_ALONE) {
+    if (hak_lock_self.alone != 0) {
         atomic_store_explicit(&lock->word, 0, memory_order_release);
+        hak_lock_step();
+        if (--hak_lock_self.alone == 0) {
+            atomic_store_explicit(&hak_lock_entered, false,
+                                  memory_order_release);
+        }
+        hak_lock_step();
     } else {
         word = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
         if (HAK_UNLIKELY((word & 1) != 0)) {
@@ -153,20 +197,22 @@ HAK_NOINLINE void hak_test_point(const char *name);
 #endif
 
 /*
- * Between two writes of which a ghost must not have made the second alone: in
- * the order of the program, as the thread's own instructions have it. A child
- * sees what a ghost wrote up to one instruction.
- */
-HAK_INLINE void hak_lock_step(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
-
-/*
- * A thread that the C library does not know of is about to be started: locks
- * will tell it from others. The calling thread holds none.
+ * A thread that the C library does not know of, the stranger, is about to be
+ * started; there is no other one now. The calling thread holds no lock.
  */
 void hak_lock_not_alone(void);
+
+/* There, first of all. */
+void hak_lock_begin_stranger(void);
+
+/*
+ * By the stranger, before it takes a lock, and when it has dropped the last one.
+ * The first is to be called again after a moment when it says HAK_LOCK_WAIT; after
+ * HAK_LOCK_NEVER it may take no lock, but one that is started next may.
+ */
+enum hak_lock_joined { HAK_LOCK_JOINED, HAK_LOCK_WAIT, HAK_LOCK_NEVER };
+enum hak_lock_joined hak_lock_join(void);
+void hak_lock_part(void);
 
 /* Whether any thread sleeps until it gets a lock, or is waking who does: a tracer
  * may stop it there. */

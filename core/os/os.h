@@ -121,6 +121,18 @@ void hak_os_random(void *buffer, size_t size);
 /* Milliseconds of a clock that only goes forward, wraps around and is cheap. */
 uint32_t hak_os_tick(void);
 
+/* A time that is not 0, which says "never". */
+HAK_INLINE uint32_t hak_some_time(uint32_t at)
+{
+    return at != 0 ? at : 1;
+}
+
+/* Whether `now` is at or after the time `due`. */
+HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
+{
+    return (int32_t)(now - due) >= 0;
+}
+
 /*
  * The most address space that this process may have for memory of its own, in
  * bytes (RLIMIT_AS, RLIMIT_DATA); SIZE_MAX: all.
@@ -176,6 +188,14 @@ long hak_os_read(int fd, void *bytes, size_t size);
 
 /* Whether any thread is in one of the two. */
 bool hak_os_any_reads(void);
+
+/*
+ * A fence in every thread of the process, wherever it is (membarrier). False: the
+ * kernel can't, or does not allow it. The first is to be called once before, and
+ * in a forked child again.
+ */
+bool hak_os_fence_begin(void);
+bool hak_os_fence(void);
 
 /* The calling thread's id, and the signals (1 << (n - 1)) it has blocked. */
 int32_t hak_os_thread_id(void);

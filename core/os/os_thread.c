@@ -62,6 +62,30 @@ void hak_os_wake(_Atomic(uint32_t) *word)
     errno = saved;
 }
 
+/* ---- a fence in other threads ------------------------------------------------- */
+
+/* As the kernel has them; not every C library has its headers. */
+enum { PRIVATE_EXPEDITED = 8, REGISTER_PRIVATE_EXPEDITED = 16 };
+
+static bool membarrier(int command)
+{
+    int saved = errno;
+    bool ok = syscall(SYS_membarrier, command, 0, 0) == 0;
+
+    errno = saved;
+    return ok;
+}
+
+bool hak_os_fence_begin(void)
+{
+    return membarrier(REGISTER_PRIVATE_EXPEDITED);
+}
+
+bool hak_os_fence(void)
+{
+    return membarrier(PRIVATE_EXPEDITED);
+}
+
 /* ---- starting ---------------------------------------------------------------- */
 
 int32_t hak_os_thread_id(void)

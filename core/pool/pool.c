@@ -97,6 +97,7 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     hak_slab_join(&pool->all, number);
     hak_slab_open(&pool->shelves[class].open, number);
     pool->nslabs += slabs;
+    pool->most_slabs = (uint32_t)hak_max(pool->most_slabs, pool->nslabs);
     pool->nempty += slabs; /* for a moment */
     HAK_WALK(hak_pool_walk_due());
     pool->allow->slabs += (int64_t)(slabs * HAK_SLAB_SIZE);
@@ -223,11 +224,17 @@ HAK_INLINE void shuffle(void **blocks, uint32_t n)
     }
 }
 
-/* Blocks that a refill takes at the most: half of what may be kept. */
+/*
+ * Blocks that a refill takes at the most: half of what may be kept, a thread's as
+ * much as it might if it had little, since they are all of a span that is in use
+ * from now on anyway, and one after the other costs three times as much.
+ */
 static int32_t refill_most(const struct hak_pool *pool, unsigned class)
 {
-    size_t blocks =
-        (size_t)hak_may_keep(pool->allow) / 2 / hak_pool_classes[class].block;
+    const struct hak_allowance *allow = pool->allow;
+    size_t least = allow->least == HAK_KEEP_LEAST ? allow->least : 0;
+    size_t bytes = hak_max((size_t)hak_may_keep(allow) / 2, least);
+    uint32_t blocks = hak_stack_blocks(bytes, class);
     size_t most =
         hak_min((size_t)hak_stack_budget(pool, class), HAK_STACK_REFILL_MOST);
 

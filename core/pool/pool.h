@@ -72,6 +72,7 @@ struct hak_pool {
     uint32_t tag;                /* id << 8 | HAK_TAG_POOL */
     uint32_t all;                /* first of all spans */
     uint32_t nslabs;             /* of spans that are not sealed */
+    uint32_t most_slabs;         /* of these, since a thread has the heap */
     uint32_t nsealed;            /* of those that are */
     uint32_t nempty;    /* of nslabs: of spans kept without a block taken */
     uint32_t idle_at;   /* when bins are next emptied */

@@ -11,6 +11,8 @@
 /* So many are enough if they come within QUICK_TIME. */
 #define QUICK_TURNS 2
 #define QUICK_TIME 10
+/* An explicit heap with fewer bytes of slabs is given nothing extra. */
+#define EXTRA_FROM ((int64_t)(2 * HAK_MIB))
 
 static size_t extra_most(const struct hak_allowance *allow)
 {
@@ -41,6 +43,10 @@ static void turn(struct hak_allowance *allow)
 
 void hak_keep_gave(struct hak_allowance *allow, size_t bytes)
 {
+    if (allow->least == HAK_KEEP_LEAST_MADE && allow->slabs < EXTRA_FROM) {
+        allow->extra = 0; /* one of many: none has it to itself */
+        return;
+    }
     if (allow->took > 0 && allow->gave > 0) {
         turn(allow);
     }

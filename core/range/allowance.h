@@ -52,7 +52,7 @@ enum hak_keeps { HAK_KEEPS_TINY, HAK_KEEPS_POOL, HAK_KEEPS_RUNS, HAK_KEEPS };
 
 struct hak_allowance {
     int64_t taken;           /* bytes of blocks out of the lanes' slabs */
-    int64_t slabs;           /* bytes of those slabs, without the starter */
+    int64_t slabs;           /* bytes of those slabs, without packed ones */
     int64_t kept[HAK_KEEPS]; /* see above */
     uint32_t least;
     uint32_t extra;

@@ -26,10 +26,93 @@ HAK_OWN_LINE _Atomic(uint32_t) hak_range_due;
 HAK_OWN_LINE struct hak_range_freed hak_range_freed;
 void (*hak_range_on_much)(void);
 
+static atomic_bool purge_portions; /* a tick ended before it was through */
+
+/* See purge.h. */
+static _Atomic(uint32_t) purge_left, purge_left_at;
+
 static uint32_t delay(void)
 {
     return hak_purge_delay();
 }
+
+/* The first superslab at or above *i with warm free slabs; false: none is left. */
+static bool purge_next(uint32_t *i)
+{
+    *i = hak_map_next(HAK_MAP_WARM, *i, hak_supers.limit);
+    return *i < hak_supers.limit;
+}
+
+/* ---- what ended threads have left ------------------------------------------ */
+
+void hak_purge_thread_began(void)
+{
+    if (atomic_load_explicit(&purge_left, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&purge_left, 0, memory_order_relaxed);
+    }
+}
+
+static uint32_t purge_left_until(void)
+{
+    return atomic_load(&purge_left_at) + delay() / 4;
+}
+
+/* The next tick comes at `at`, if it would come later. */
+static void purge_by(uint32_t at)
+{
+    uint32_t due = atomic_load(&hak_range_due);
+
+    if (due != 0 && !hak_tick_reached(at, due)) {
+        atomic_store(&hak_range_due, hak_some_time(at));
+    }
+}
+
+void hak_purge_thread_ended(uint32_t slabs)
+{
+    if (slabs == 0) {
+        return;
+    }
+    atomic_store(&purge_left_at, hak_os_tick());
+    if (atomic_fetch_add(&purge_left, slabs) + slabs >= HAK_LEFT_LEAST) {
+        purge_by(purge_left_until());
+    }
+}
+
+/* Free slabs that may have resident pages. Caller holds the lock. */
+static uint32_t purge_warm_slabs(void)
+{
+    uint32_t n = 0;
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t i = 0; purge_next(&i); i++) {
+        n += (uint32_t)__builtin_popcount(hak_supers.at[i].warm);
+    }
+    return n;
+}
+
+/* Whether ended threads have left much, for which somebody may come until then. */
+static bool purge_left_waits(uint32_t now)
+{
+    return atomic_load(&purge_left) >= HAK_LEFT_LEAST &&
+           !hak_tick_reached(now, purge_left_until());
+}
+
+/* Whether nobody has come for it, and it is much of what is free. */
+static bool purge_left_for_good(uint32_t now)
+{
+    uint32_t slabs = atomic_load(&purge_left);
+
+    if (slabs < HAK_LEFT_LEAST || purge_left_waits(now)) {
+        return false;
+    }
+    if (slabs < purge_warm_slabs() / 2) {
+        atomic_store(&purge_left, 0);
+        return false;
+    }
+    return true;
+}
+
+/* ---- superslabs ------------------------------------------------------------- */
 
 void hak_purge_wanted(uint32_t i)
 {
@@ -125,12 +208,12 @@ static size_t purge_super(uint32_t i, uint32_t least)
     return bytes;
 }
 
-/* Purges what is old of superslab i; when to look at it again. */
-static uint32_t purge_old(uint32_t i, uint32_t now)
+/* Purges what is old of superslab i, or all; when to look at it again. */
+static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
 {
     struct hak_super *super = &hak_supers.at[i];
-    uint32_t soon = super->stamp + delay();
-    uint32_t late = super->stamp + delay() + delay() / 2;
+    uint32_t soon = all ? now : super->stamp + delay();
+    uint32_t late = all ? now : super->stamp + delay() + delay() / 2;
 
     if (!hak_tick_reached(now, soon)) {
         return soon;
@@ -146,43 +229,76 @@ static uint32_t purge_old(uint32_t i, uint32_t now)
     return super->stamp + delay() + 1;
 }
 
-void hak_range_tick(uint32_t now)
+/* The earlier of two times, of which 0 is none. */
+static uint32_t purge_sooner(uint32_t a, uint32_t b)
 {
-    uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
-    uint64_t began;
-    uint32_t next = 0, slots;
-    uint32_t done = 0;
-    size_t before;
+    return a == 0 || (b != 0 && hak_tick_reached(a, b)) ? b : a;
+}
 
-    if (due == 0 || !hak_tick_reached(now, due)) {
-        return;
-    }
-    began = hak_os_clock();
-    hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+/*
+ * Purges what is due of all superslabs, or all, a portion at the most; when the
+ * next tick is due, 0: nothing waits.
+ */
+static uint32_t purge_due(uint32_t now, bool all)
+{
+    uint64_t began = hak_os_clock();
+    uint32_t next = 0, done = 0;
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t i = 0; purge_next(&i); i++) {
+        uint64_t before = hak_supers.figures.purges;
         uint32_t again;
 
         if (done >= PORTION && hak_os_clock() - began > SLICE) {
-            next = hak_some_time(now + PAUSE);
-            break;
+            atomic_store(&purge_portions, true);
+            return hak_some_time(now + PAUSE);
         }
-        before = hak_supers.figures.purges;
-        again = purge_old(i, now);
+        again = purge_old(i, now, all);
         done += hak_supers.figures.purges != before;
-        if (hak_supers.at[i].warm != 0 &&
-            (next == 0 || hak_tick_reached(next, again))) {
-            next = hak_some_time(again);
+        if (hak_supers.at[i].warm != 0) {
+            next = purge_sooner(next, hak_some_time(again));
         }
     }
-    slots = hak_slots_tick(now, delay());
-    if (slots != 0 && (next == 0 || hak_tick_reached(next, slots))) {
-        next = slots;
+    atomic_store(&purge_portions, false);
+    if (all) {
+        atomic_store(&purge_left, 0);
     }
+    return next;
+}
+
+static void purge_tick(uint32_t now)
+{
+    uint32_t next;
+
+    hak_lock_take(&hak_supers.lock);
+    HAK_HELD(&hak_supers.lock);
+    next = purge_due(now, purge_left_for_good(now));
+    next = purge_sooner(next, hak_slots_tick(now, delay()));
     atomic_store_explicit(&hak_range_due, next, memory_order_relaxed);
+    if (purge_left_waits(now)) {
+        purge_by(purge_left_until());
+    }
     HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
+}
+
+void hak_range_tick(uint32_t now)
+{
+    uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+
+    if (due != 0 && hak_tick_reached(now, due)) {
+        purge_tick(now);
+    }
+}
+
+bool hak_purge_portion(uint32_t now)
+{
+    if (atomic_load(&purge_portions) && hak_range_waiting()) {
+        purge_tick(now);
+    } else {
+        hak_range_tick(now);
+    }
+    return atomic_load(&purge_portions) && hak_range_waiting();
 }
 
 size_t hak_range_due_bytes(void)
@@ -190,10 +306,8 @@ size_t hak_range_due_bytes(void)
     size_t bytes = 0;
 
     hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
-        bytes += hak_super_idle(i);
+    for (uint32_t i = 0; purge_next(&i); i++) {
+        bytes += hak_super_resident(i);
     }
     hak_lock_drop(&hak_supers.lock);
     return bytes;
@@ -215,9 +329,7 @@ size_t hak_range_purge(void)
     size_t bytes = 0;
 
     hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_map_next(HAK_MAP_WARM, 0, hak_supers.limit);
-         i < hak_supers.limit;
-         i = hak_map_next(HAK_MAP_WARM, i + 1, hak_supers.limit)) {
+    for (uint32_t i = 0; purge_next(&i); i++) {
         bytes += purge_super(i, 1);
     }
     hak_super_unmap_spare();

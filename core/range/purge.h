@@ -72,23 +72,33 @@ HAK_INLINE void hak_range_count_sent(size_t bytes)
                               memory_order_relaxed);
 }
 
-/* A time that is not 0, which says "never". */
-HAK_INLINE uint32_t hak_some_time(uint32_t at)
-{
-    return at != 0 ? at : 1;
-}
-
-/* Whether `now` is at or after the time `due`. */
-HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
-{
-    return (int32_t)(now - due) >= 0;
-}
-
 /*
  * Gives back what has been free for HAKMEM_PURGE_DELAY, a few MB at the most;
  * called on slow paths, `now` being hak_os_tick().
  */
 void hak_range_tick(uint32_t now);
+
+/*
+ * The same for who has nothing else to do, without a pause between two portions.
+ * True: another portion is due.
+ */
+bool hak_purge_portion(uint32_t now);
+
+/*
+ * What threads leave when they end waits for the next threads, which find it
+ * resident. If none has begun for a quarter of HAKMEM_PURGE_DELAY it is no longer
+ * waited for, and goes: if it is at least half of what is free and resident all of
+ * that does, since nobody knows whose a free slab was.
+ *
+ *     thread ends --> left += the slabs it had at most, left_at = now
+ *     thread begins ----------------------------> left = 0
+ *     left >= HAK_LEFT_LEAST, delay / 4 after left_at --> purged, left = 0
+ */
+#define HAK_LEFT_LEAST 64 /* slabs */
+
+/* A thread has a heap from now on; one has ended, whose heap had so many slabs. */
+void hak_purge_thread_began(void);
+void hak_purge_thread_ended(uint32_t slabs);
 
 /* Counts bytes that a lane has given back by itself. */
 void hak_range_purged(size_t bytes);

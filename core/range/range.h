@@ -80,7 +80,7 @@ enum hak_lane {
 #define HAK_TAG_POOL 0xa0u   /* the first of Pool's class bytes */
 #define HAK_TAG_ACE 0xf0u    /* in the hands of ace.c */
 #define HAK_TAG_HUGE 0xf1u   /* in the hands of huge.c */
-#define HAK_TAG_PACKED 0xffu /* a starter slab: see tiny.h */
+#define HAK_TAG_PACKED 0xffu /* of all sizes: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
 #define HAK_TAG_SEALED 0x80000000u
 #define HAK_TAG_HEAP(tag) (((tag) & ~HAK_TAG_SEALED) >> HAK_TAG_CLASS_BITS)

@@ -169,20 +169,9 @@ size_t hak_super_resident(uint32_t i)
     const struct hak_super *super = &hak_supers.at[i];
     size_t bytes = 0;
 
-    if (!super->described) {
-        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+    if (super->warm == HAK_ALL_SLABS && !super->described) {
+        return HAK_SUPER_SIZE;
     }
-    for (uint32_t n = 0; super->warm != 0 && n < HAK_SUPER_SLABS; n++) {
-        bytes += hak_range_slab(i * HAK_SUPER_SLABS + n)->populated;
-    }
-    return bytes;
-}
-
-size_t hak_super_idle(uint32_t i)
-{
-    const struct hak_super *super = &hak_supers.at[i];
-    size_t bytes = 0;
-
     if (!super->described) {
         return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
     }

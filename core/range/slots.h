@@ -18,7 +18,7 @@ void *hak_range_heap_take(uint32_t *id);
  * heap; whoever has touched others has purged them.
  */
 void hak_range_heap_give(uint32_t id);
-#define HAK_HEAP_KEPT 2
+#define HAK_HEAP_KEPT 3
 
 /* The heap slot with this id, which was taken at some time. */
 HAK_INLINE void *hak_range_heap(uint32_t id)

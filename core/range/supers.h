@@ -259,11 +259,8 @@ void hak_slots_mend(void);
 void hak_range_mend(void);
 void hak_supers_mend(void);
 
-/* Bytes of superslab i, all of it free, that count as resident. */
+/* Bytes of the free slabs of superslab i that count as resident. */
 size_t hak_super_resident(uint32_t i);
-
-/* Bytes resident in its free slabs. */
-size_t hak_super_idle(uint32_t i);
 
 /* purge.c: superslab i has got something warm. Caller holds the lock. */
 void hak_purge_wanted(uint32_t i);

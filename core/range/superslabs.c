@@ -14,13 +14,14 @@ static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
                      enum hak_lane lane)
 {
     uint32_t warm = 0;
+    size_t resident = 0;
 
     HAK_HELD(&hak_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &hak_supers.at[i];
 
         HAK_CHECK(super->used == 0 || super->state == HAK_SUPER_ROOM);
-        atomic_fetch_sub(&hak_supers_populated, hak_super_resident(i));
+        resident += hak_super_resident(i);
         warm |= super->warm;
         super->used = HAK_ALL_SLABS;
         super->warm = 0;
@@ -28,6 +29,7 @@ static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
         super->state = i == first ? state : HAK_SUPER_BODY;
         hak_super_changed(i);
     }
+    atomic_fetch_sub(&hak_supers_populated, resident);
     hak_super_account(lane, (int64_t)(count * HAK_SUPER_SIZE));
     return warm;
 }
@@ -368,6 +370,8 @@ static void complete(uint32_t i)
 static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
                         uint32_t warm)
 {
+    size_t resident = 0;
+
     HAK_HELD(&hak_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &hak_supers.at[i];
@@ -377,8 +381,9 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
         super->warm = warm;
         super->state = HAK_SUPER_OPEN;
         hak_super_changed(i);
-        atomic_fetch_add(&hak_supers_populated, hak_super_resident(i));
+        resident += hak_super_resident(i);
     }
+    atomic_fetch_add(&hak_supers_populated, resident);
     hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
     if (warm != 0) {
         hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SUPER_SIZE);

@@ -135,6 +135,12 @@ static bool parse_word(const char *words, const char *text, size_t *value)
     return strncmp(words, "0 1 ", 4) == 0 && parse_bool(text, value);
 }
 
+/* An INT that is a switch above all: its unit is "0 1". */
+static bool option_is_switch(const struct hak_option_row *row)
+{
+    return row->type == HAK_OPTION_INT && strcmp(row->words, "0 1") == 0;
+}
+
 /* The i-th of `words`; *length is its length. */
 static const char *nth_word(const char *words, size_t i, int *length)
 {
@@ -150,7 +156,9 @@ static bool parse(const struct hak_option_row *row, const char *text,
 {
     switch (row->type) {
     case HAK_OPTION_BOOL: return parse_bool(text, value);
-    case HAK_OPTION_INT: return parse_int(text, value);
+    case HAK_OPTION_INT:
+        return parse_int(text, value) ||
+               (option_is_switch(row) && parse_bool(text, value));
     case HAK_OPTION_SIZE: return parse_size(text, value);
     case HAK_OPTION_SHARE: return parse_share(text, value);
     case HAK_OPTION_DIR: return parse_dir(text, value);
@@ -164,6 +172,9 @@ static bool is_within(const struct hak_option_row *row, size_t value)
     if (row->type == HAK_OPTION_SHARE && (value & HAK_PERCENT) != 0) {
         return value - HAK_PERCENT >= 1 && value - HAK_PERCENT <= 100;
     }
+    if (row->type == HAK_OPTION_SHARE && value == 0) {
+        return true; /* none */
+    }
     return value >= row->least && value <= row->most;
 }
 
@@ -176,8 +187,8 @@ static HAK_COLD void complain_none(const struct hak_option_row *row,
                  "than %d bytes); using the process's own",
                  row->env, text, HAK_OPTION_PATH);
     } else if (parsed) {
-        hak_warn("%s=%s: must be from %zu to %zu bytes, or from 1%% to 100%%; "
-                 "there is no limit",
+        hak_warn("%s=%s: must be 0 (none), from %zu to %zu bytes, or from 1%% "
+                 "to 100%%; there is no limit",
                  row->env, text, row->least, row->most);
     } else {
         hak_warn("%s=%s: neither a size in bytes (a number, then K, M, G or T) "
@@ -204,7 +215,7 @@ static HAK_COLD void complain(const struct hak_option_row *row,
         initial = nth_word(row->words, row->initial, &length);
         hak_warn("%s=%s: not one of %s; using %.*s", row->env, text, row->words,
                  length, initial);
-    } else if (row->type == HAK_OPTION_BOOL) {
+    } else if (row->type == HAK_OPTION_BOOL || option_is_switch(row)) {
         hak_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
                  row->env, text, row->initial);
     } else if (size) {

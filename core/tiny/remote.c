@@ -40,7 +40,8 @@ uint32_t hak_remote_send(struct hak_tiny *self, unsigned i)
     if (box->count > 0) {
         /* As if all were as large as the last. */
         hak_range_count_sent(box->count *
-                             hak_tiny_size[hak_tiny_class_at(box->head)]);
+                             hak_tiny_bytes_of(box->head,
+                                               hak_range_tag_of(box->head)));
         push(hak_range_heap(id), box->head, box->tail);
     }
     box->id = 0;

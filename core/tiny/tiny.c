@@ -19,12 +19,13 @@
  * cache lines and a growing one is refilled seldom.
  */
 #define CARVE_FIRST 512
-#define CARVE_PACKED_MOST HAK_KIB
 
 /* The ladder below huge pages: 16 KB a call in a class's first slabs. */
 #define LADDER_STEP (16 * HAK_KIB)
 #define LADDER_SLABS 8
-#define STARTER_STEP (8 * HAK_KIB)
+
+/* A heap with so many bytes of other slabs has outgrown its packed ones. */
+#define PACKED_FROM ((int64_t)(512 * HAK_KIB))
 
 /* Pushes to a bin's next look, as a rule: see tiny_back.c. */
 #define ALERT_PUSHES 32
@@ -44,6 +45,7 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->pushes = ALERT_PUSHES;
     tiny->seldom = LARGE_PUSHES;
     tiny->allow.share = HAK_BIN_SHARE;
+    tiny->freed_from = HAK_UNITS;
     hak_allowance_init(&tiny->allow, direct);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = hak_tiny_magic[c];
@@ -129,93 +131,6 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
-/*
- * The starter slab, ready for `units` more units; false if it can't be. What
- * is resident of it grows by a page at first, then by STARTER_STEP.
- */
-static bool starter_ready(struct hak_tiny *tiny, unsigned class, size_t units)
-{
-    size_t end = tiny->starter_used + units;
-    size_t have = hak_round_up(tiny->starter_used * HAK_STARTER_UNIT, HAK_PAGE);
-
-    if (tiny->starter == HAK_NO_SLAB) {
-        tiny->starter = hak_tiny_slab_take(tiny, class, HAK_TAG_PACKED);
-        memset(tiny->starter_class, 0xff, sizeof(tiny->starter_class));
-    }
-    return tiny->starter != HAK_NO_SLAB && end <= HAK_STARTER_UNITS &&
-           hak_range_ready(tiny->starter, 1, end * HAK_STARTER_UNIT,
-                           have <= STARTER_STEP ? HAK_PAGE : STARTER_STEP);
-}
-
-/*
- * `units` units of the starter slab, or `least` of them, for a run of the class;
- * the first. HAK_STARTER_UNITS: it is full, or out of memory.
- */
-static uint32_t starter_take(struct hak_tiny *tiny, unsigned class,
-                             uint32_t least, uint32_t *units)
-{
-    uint32_t first = HAK_STARTER_UNITS;
-
-    if (HAK_UNLIKELY(tiny->holes)) {
-        first = hak_tiny_starter_hole(tiny, *units);
-        if (first == HAK_STARTER_UNITS && least < *units) {
-            *units = least;
-            first = hak_tiny_starter_hole(tiny, least);
-        }
-    }
-    if (first == HAK_STARTER_UNITS && starter_ready(tiny, class, *units)) {
-        first = tiny->starter_used;
-        tiny->starter_used += *units;
-    }
-    return first;
-}
-
-/*
- * A run of new blocks from the starter slab. False: it is full, or out of
- * memory; from then on the heap takes slabs of one class.
- */
-static bool carve_packed(struct hak_tiny *tiny, unsigned class)
-{
-    struct hak_shelf *shelf = &tiny->shelves[class];
-    size_t size = hak_tiny_size[class];
-    size_t left = (HAK_STARTER_UNITS - tiny->starter_used) * HAK_STARTER_UNIT;
-    size_t step = hak_min(shelf->step, CARVE_PACKED_MOST);
-    size_t least = hak_round_up(size, HAK_STARTER_UNIT);
-    uint32_t units =
-        (uint32_t)(hak_max(hak_min(step, left), least) / HAK_STARTER_UNIT);
-    uint32_t first =
-        starter_take(tiny, class, (uint32_t)(least / HAK_STARTER_UNIT), &units);
-    uint32_t count = (uint32_t)(units * HAK_STARTER_UNIT / size);
-    char *start;
-
-    if (first == HAK_STARTER_UNITS) {
-        tiny->packed = false;
-        return false;
-    }
-    HAK_ASSERT(first + units <= HAK_STARTER_UNITS && count > 0);
-    memset(&tiny->starter_class[first], (int)class, units);
-    tiny->starter_class[first] |= HAK_STARTER_RUN;
-    start = hak_range_slab_start(tiny->starter) + first * HAK_STARTER_UNIT;
-    hak_tiny_take(tiny, class, count);
-    hak_bin_set(tiny, class, hak_tiny_link_new(start, size, count), count);
-    step = hak_min(2 * units * HAK_STARTER_UNIT, CARVE_PACKED_MOST);
-    shelf->step = (uint16_t)hak_max(shelf->step, step);
-    return true;
-}
-
-/* What was flushed of the starter slab. */
-static void take_loose(struct hak_tiny *tiny, unsigned class)
-{
-    struct hak_block *list = hak_tiny_loose(tiny, class);
-    uint32_t count = tiny->shelves[class].nloose;
-
-    HAK_ASSERT(list != NULL && count > 0);
-    tiny->shelves[class].nloose = 0;
-    hak_tiny_take(tiny, class, count);
-    hak_keep_took(&tiny->allow, count * hak_tiny_size[class]);
-    hak_bin_set(tiny, class, list, count);
-}
-
 /* The spare list of a class becomes its head. */
 static bool take_spare(struct hak_tiny *tiny, unsigned class)
 {
@@ -233,6 +148,30 @@ static bool take_spare(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
+/* Whether blocks are to be packed: in a heap that has grown large what its packed
+ * slabs have free is worth a search if it is much. */
+static bool is_worth_packing(const struct hak_tiny *tiny)
+{
+    return tiny->allow.slabs < PACKED_FROM ||
+           tiny->packed_bytes < HAK_UNITS * HAK_UNIT / 2;
+}
+
+/* Blocks that are free in slabs, without a page more. */
+static bool fill_free(struct hak_tiny *tiny, unsigned class)
+{
+    uint32_t open = tiny->shelves[class].open;
+
+    if (tiny->packed && is_worth_packing(tiny) &&
+        hak_tiny_grain_fill(tiny, class, false)) {
+        return true;
+    }
+    if (open != HAK_NO_SLAB && hak_range_slab(open)->nfree > 0) {
+        take_open(tiny, class);
+        return true;
+    }
+    return false;
+}
+
 static bool fill(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -242,18 +181,8 @@ static bool fill(struct hak_tiny *tiny, unsigned class)
         return true;
     }
     hak_tiny_collect(tiny); /* which may bring a spare list */
-    if (take_spare(tiny, class)) {
-        return true;
-    }
-    if (shelf->nloose != 0) {
-        take_loose(tiny, class);
-        return true;
-    }
-    if (shelf->open != HAK_NO_SLAB && hak_range_slab(shelf->open)->nfree > 0) {
-        take_open(tiny, class);
-        return true;
-    }
-    if (tiny->packed && carve_packed(tiny, class)) {
+    if (take_spare(tiny, class) || fill_free(tiny, class) ||
+        (tiny->packed && hak_tiny_grain_fill(tiny, class, true))) {
         return true;
     }
     /* One whose free blocks are all on pages that are gone. */
@@ -302,7 +231,6 @@ void hak_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
     shelf->open = shelf->fresh = HAK_NO_SLAB;
     shelf->step = CARVE_FIRST;
     shelf->filled = 0;
-    shelf->nloose = 0;
     tiny->bins[class].spare = NULL;
     shelf->spare_count = 0;
     hak_bin_set(tiny, class, NULL, 0);
@@ -324,7 +252,7 @@ HAK_RACY_READER uint64_t hak_tiny_live(const struct hak_tiny *tiny,
     const struct hak_bin *bin = &tiny->bins[class];
     uint32_t head = shelf->base + (uint32_t)(shelf->grant - bin->left) -
                     (uint32_t)bin->pops;
-    int64_t live = shelf->taken - (int64_t)head - shelf->spare_count;
+    int64_t live = tiny->taken[class] - (int64_t)head - shelf->spare_count;
 
     return live > 0 ? (uint64_t)live : 0; /* a racing reader may see less */
 }

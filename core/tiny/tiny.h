@@ -13,14 +13,12 @@
  *     slab <--flush, when spare is taken----- spare <- head <-push--'
  *                         another thread's free ^
  *
- * A heap may start packed: its first blocks, of all classes, come from one
- * starter slab, where each run of 512 B units holds blocks of one class. A
- * small heap then fits on a few pages instead of a page for each class. The
- * starter slab's tag says HAK_TAG_PACKED instead of a class, so that only
- * sized frees (Lua's) find the bin at once; what is flushed of it waits in the
- * class's `loose` list, and the slab stays until the heap ends. Its runs of
- * which all blocks wait there can be dissolved (tiny_starter.c); a heap of which
- * some were is packed again.
+ * A heap may be packed: its first blocks, of all sizes up to 16 KB, come from up to
+ * two slabs where they lie side by side (tiny_grain.c). A small heap then is as
+ * large as what it has in use, instead of a page or more for each class. A packed
+ * slab's tag says HAK_TAG_PACKED instead of a class, so that only sized frees
+ * (Lua's) find the bin at once; a flush clears a block's bits in the heap's maps.
+ * Blocks above 1024 B are in no bin: they are taken from there and go back there.
  *
  * A heap can be sealed, as a rule around a fork: what its slabs have free is
  * given up, so that parent and child go on sharing their pages, and allocations
@@ -46,13 +44,14 @@
  *     and sealed slabs;
  *   - ngone blocks of a slab, in no list, are those that touch a page that is
  *     gone (pages.h): all of them free, and carved; 0 if the slab is sealed;
- *   - loose holds nloose blocks, all of the starter slab;
+ *   - of a packed slab the bits of its blocks in bins or in use are set in the
+ *     maps; packed_bytes is their sum, larger_bytes that of those in no class;
  *   - every slab is in the `all` list, and its tag is the heap's tag | c, or
- *     | HAK_TAG_PACKED for the starter, whose counts are not used;
+ *     | HAK_TAG_PACKED for a packed one, whose counts are not used;
  *   - a slab with nfree + ngone == carved > 0 stays only as `fresh` or when it was the
  *     class's only open slab, and of these 1 + nslabs / 16 in all; nempty is
  *     their number; if it is sealed it does not stay;
- *   - no block of a sealed slab is in head, spare or loose; one that is free
+ *   - no block of a sealed slab is in head or spare; one that is free
  *     is counted in nfree or remote, or in a stale list, or was sent to the
  *     inbox before;
  *   - a sealed slab is in sealed_inbox, or about to be, exactly if remote != 0.
@@ -85,7 +84,6 @@ struct hak_bin {
 
 /* The cold half of a class. */
 struct hak_shelf {
-    int64_t taken;        /* blocks out of slabs, see above */
     uint32_t base;        /* see above; only its difference to pops counts */
     uint32_t open;        /* first slab with free blocks */
     uint32_t fresh;       /* the slab being carved, or HAK_NO_SLAB */
@@ -94,14 +92,23 @@ struct hak_shelf {
     uint32_t seen;        /* blocks of head and spare, as last noted */
     uint16_t step;        /* bytes to carve next */
     uint16_t filled;      /* slabs carved to their end, at most UINT16_MAX */
-    /* free blocks of the starter slab, see hak_tiny_loose */
-    uint16_t nloose, loose;
 };
 
-/* The starter slab's runs are made of units of this many bytes. */
-#define HAK_STARTER_UNIT 512
-#define HAK_STARTER_UNITS (HAK_SLAB_SIZE / HAK_STARTER_UNIT)
-#define HAK_STARTER_RUN 0x80u
+/* What packed slabs are made of, and what a word of their maps is for. */
+#define HAK_GRAIN ((size_t)8)
+#define HAK_UNIT (64 * HAK_GRAIN)
+#define HAK_SLAB_UNITS ((uint32_t)(HAK_SLAB_SIZE / HAK_UNIT))
+#define HAK_PACKED_SLABS 2u
+#define HAK_UNITS (HAK_PACKED_SLABS * HAK_SLAB_UNITS)
+
+/* A bit for each grain of a unit: see tiny_grain.c. */
+struct hak_unit {
+    _Atomic(uint64_t) used; /* it is of a block in a bin or in use */
+    _Atomic(uint64_t) last; /* the last one of it */
+};
+
+/* The largest block of a packed slab. */
+#define HAK_TINY_LARGER_MOST (16 * HAK_KIB)
 
 /* Blocks of one other heap, on their way back to it. */
 struct hak_outbox {
@@ -124,25 +131,26 @@ struct hak_tiny {
     uint32_t id;
     bool direct; /* frees by others are sent at once, never held back */
     /* owner */
-    bool packed;           /* start packed: set before the first use */
-    bool alert;            /* free memory waits to go back: look often */
-    uint8_t share;         /* a bin may hold 1/2^share of the heap's slabs */
-    uint8_t pushes;        /* to a bin's next look in an alert */
-    uint16_t seldom;       /* the same in a large heap at any time */
-    bool quiet;            /* little happens: look at the first occasion */
-    uint8_t looks;         /* that a busy heap has without one at the time */
-    uint8_t sweep_class;   /* the class of sweep_slab */
-    bool holes;            /* units below starter_used may be in no run */
-    uint32_t looked_at;    /* when the heap last looked at the time */
-    uint32_t idle_at;      /* when bins are next relieved of idle blocks */
-    uint32_t starter;      /* the starter slab, or HAK_NO_SLAB */
-    uint32_t starter_used; /* units carved of it */
-    /* of each unit carved: its class, | HAK_STARTER_RUN in a run's first; 0xff
-     * of the others */
-    uint8_t starter_class[HAK_STARTER_UNITS];
+    bool packed;         /* set before the first use; not if sealed */
+    bool alert;          /* free memory waits to go back: look often */
+    uint8_t share;       /* a bin may hold 1/2^share of the heap's slabs */
+    uint8_t pushes;      /* to a bin's next look in an alert */
+    uint16_t seldom;     /* the same in a large heap at any time */
+    bool quiet;          /* little happens: look at the first occasion */
+    uint8_t looks;       /* that a busy heap has without one at the time */
+    uint8_t sweep_class; /* the class of sweep_slab */
+    uint32_t looked_at;  /* when the heap last looked at the time */
+    uint32_t idle_at;    /* when bins are next relieved of idle blocks */
+    uint32_t packed_at[HAK_PACKED_SLABS]; /* slabs, or HAK_NO_SLAB */
+    uint32_t units;                       /* of the maps that are in use */
+    uint32_t packed_bytes, larger_bytes;  /* see above */
+    uint32_t packed_seen;                 /* the most since the last sweep */
+    uint32_t freed_from;            /* the lowest unit of what became free */
+    uint8_t from[HAK_TINY_CLASSES]; /* where searches begin, but for that */
     struct hak_allowance allow; /* what it may keep, Pool's and runs included */
     uint32_t all;               /* first of all slabs */
     uint32_t nslabs;            /* those that are not sealed */
+    uint32_t most_slabs;        /* of these, since a thread has the heap */
     uint32_t nempty;   /* of them those that are kept without a block in use */
     uint32_t nsealed;  /* those that are */
     uint32_t nstale;   /* stale lists */
@@ -153,6 +161,7 @@ struct hak_tiny {
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
+    int64_t taken[HAK_TINY_CLASSES]; /* blocks out of slabs, see above */
     struct hak_shelf shelves[HAK_TINY_CLASSES];
     struct hak_outbox outbox[HAK_OUTBOXES];
     /* any thread */
@@ -161,18 +170,15 @@ struct hak_tiny {
     _Atomic(struct hak_block *) inbox; /* blocks that others freed */
 };
 
-/* The class's list of free blocks of the starter slab. */
-HAK_INLINE struct hak_block *hak_tiny_loose(const struct hak_tiny *tiny,
-                                            unsigned class)
+/*
+ * The maps of the packed slabs: they begin at the end of the heap's first page, so
+ * that a heap of 12 KB needs no other, and end on the second.
+ */
+#define HAK_UNITS_NEAR 24u
+#define HAK_UNITS_AT (HAK_PAGE - HAK_UNITS_NEAR * sizeof(struct hak_unit))
+HAK_INLINE struct hak_unit *hak_tiny_units(const struct hak_tiny *tiny)
 {
-    const struct hak_shelf *shelf = &tiny->shelves[class];
-    char *start;
-
-    if (shelf->nloose == 0) {
-        return NULL;
-    }
-    start = hak_range_slab_start(tiny->starter);
-    return (struct hak_block *)(void *)(start + 8 * (size_t)shelf->loose);
+    return (struct hak_unit *)(void *)((char *)(uintptr_t)tiny + HAK_UNITS_AT);
 }
 
 /* Makes the state of heap `id` (at least 1). */
@@ -270,10 +276,31 @@ HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
 }
 
 /*
- * The class of p, an address in a slab that carries `tag`; one that does not
- * exist (HAK_TINY_CLASSES or more) in a starter slab's unused part.
+ * The class of p, an address in a slab that carries `tag`. In a packed one it may
+ * be none: that of a block above 1024 B, or free.
  */
 unsigned hak_tiny_class_of(const void *p, uint32_t tag);
+#define HAK_TINY_LARGER HAK_TINY_CLASSES
+#define HAK_TINY_NONE 0xffu
+
+/* The bytes of the block that p lies in, or 0. */
+size_t hak_tiny_bytes_of(const void *p, uint32_t tag);
+
+/*
+ * A packed heap's block of more than 1024 B. NULL: there is no place for it, or
+ * the heap is not packed.
+ */
+void *hak_tiny_larger_alloc(struct hak_tiny *tiny, size_t size);
+
+/* Pages of packed slabs go back if much of them is free and was not at the last
+ * look. The caller marks itself as busy. */
+void hak_tiny_grain_heed(struct hak_tiny *tiny);
+
+/* Bytes of packed slabs that are resident, as far as there are maps of them. */
+size_t hak_tiny_grain_resident(const struct hak_tiny *tiny);
+
+/* Frees p, such a block of the heap's own. */
+void hak_tiny_larger_free(struct hak_tiny *tiny, void *p);
 
 /* The class of the block p. */
 HAK_INLINE unsigned hak_tiny_class_at(const void *p)

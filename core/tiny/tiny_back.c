@@ -50,6 +50,15 @@ static void bin_empty(struct hak_tiny *tiny, unsigned class)
     hak_tiny_slab_put_list(tiny, spare);
 }
 
+/* Notes what all bins hold. */
+static void settle_all(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_bin_settle(tiny, c);
+        hak_bin_note(tiny, c);
+    }
+}
+
 /* The spare list goes back to the slabs. */
 static void spare_empty(struct hak_tiny *tiny, unsigned class)
 {
@@ -80,6 +89,16 @@ static void spill(struct hak_tiny *tiny, unsigned class)
     hak_link_set(last, NULL);
     hak_bin_set(tiny, class, last, 1);
     hak_tiny_slab_put_list(tiny, cold);
+}
+
+void hak_tiny_bins_empty(struct hak_tiny *tiny)
+{
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        hak_bin_settle(tiny, c);
+        if (tiny->bins[c].head != NULL || tiny->bins[c].spare != NULL) {
+            bin_empty(tiny, c);
+        }
+    }
 }
 
 static size_t seen_bytes(const struct hak_tiny *tiny, unsigned class)
@@ -126,15 +145,6 @@ static void shed(struct hak_tiny *tiny)
     tiny->flushes += before != allow->kept[HAK_KEEPS_TINY];
     if (before > allow->kept[HAK_KEEPS_TINY]) {
         hak_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_TINY]));
-    }
-}
-
-/* Notes what all bins hold. */
-static void settle_all(struct hak_tiny *tiny)
-{
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_bin_settle(tiny, c);
-        hak_bin_note(tiny, c);
     }
 }
 
@@ -189,7 +199,10 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     hak_tiny_busy(tiny, true);
     hak_bin_settle(tiny, class);
     count = hak_bin_count(tiny, class);
-    if (count >= cap) {
+    if (count >= cap && tiny->packed && tiny->allow.slabs == 0) {
+        bin_empty(tiny, class);
+        bound(tiny);
+    } else if (count >= cap) {
         spill(tiny, class);
         bound(tiny);
     } else if (count + shelf->spare_count > shelf->seen) {
@@ -344,9 +357,11 @@ void hak_tiny_collect(struct hak_tiny *tiny)
 
         HAK_CHECK(HAK_TAG_HEAP(hak_range_tag_of(list)) == tiny->id);
         tiny->remote_frees++;
-        tiny->remote_bytes += hak_tiny_size[class];
-        if (HAK_UNLIKELY(tiny->nsealed > 0) &&
-            hak_range_sealed(hak_range_offset(list))) {
+        tiny->remote_bytes += hak_tiny_bytes_of(list, hak_range_tag_of(list));
+        if (HAK_UNLIKELY(class == HAK_TINY_LARGER)) {
+            hak_tiny_larger_put(tiny, list);
+        } else if (HAK_UNLIKELY(tiny->nsealed > 0) &&
+                   hak_range_sealed(hak_range_offset(list))) {
             hak_tiny_seal_put(tiny, list);
         } else {
             gave += take_in(tiny, class, list);
@@ -370,6 +385,7 @@ void hak_tiny_trim(struct hak_tiny *tiny)
         hak_tiny_slab_trim(tiny, c);
     }
     HAK_ASSERT(tiny->nempty == 0);
+    hak_tiny_grain_trim(tiny);
     hak_keep_idle(&tiny->allow);
     hak_tiny_busy(tiny, false);
 }

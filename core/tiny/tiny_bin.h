@@ -19,6 +19,10 @@
 #define HAK_BIN_SHARE 4
 #define HAK_BIN_BLOCKS 8
 
+/* In a packed heap, but for what its other slabs allow. */
+#define HAK_BIN_LEAST_PACKED HAK_KIB
+#define HAK_BIN_BLOCKS_PACKED 4
+
 #define HAK_BIN_SPARSE_PART 16
 /*
  * The most that a bin that does not grow takes until it is looked at again: what it
@@ -31,14 +35,22 @@
 /* Pushes to the next look in a large heap where little happens. */
 #define HAK_BIN_QUIET_PUSHES 8
 
+/* The fewest blocks that a bin may take before it is looked at. */
+HAK_INLINE size_t hak_bin_blocks(const struct hak_tiny *tiny)
+{
+    return tiny->packed ? HAK_BIN_BLOCKS_PACKED : HAK_BIN_BLOCKS;
+}
+
 HAK_INLINE int32_t hak_bin_budget(const struct hak_tiny *tiny, unsigned class)
 {
-    size_t share = (tiny->nslabs * HAK_SLAB_SIZE) >> tiny->share;
-    size_t bytes = hak_min(hak_max(share, HAK_BIN_LEAST), HAK_BIN_MOST);
+    size_t held =
+        tiny->packed ? (size_t)tiny->allow.slabs : tiny->nslabs * HAK_SLAB_SIZE;
+    size_t least = tiny->packed ? HAK_BIN_LEAST_PACKED : HAK_BIN_LEAST;
+    size_t bytes = hak_min(hak_max(held >> tiny->share, least), HAK_BIN_MOST);
     /* bytes / block size, by multiplication: this runs for every new heap. */
     size_t blocks = bytes * hak_tiny_magic[class] >> 32;
 
-    return (int32_t)hak_max(blocks, HAK_BIN_BLOCKS);
+    return (int32_t)hak_max(blocks, hak_bin_blocks(tiny));
 }
 
 /* How many blocks head holds, after settle. */
@@ -75,8 +87,8 @@ HAK_INLINE uint32_t hak_bin_note(struct hak_tiny *tiny, unsigned class)
 HAK_INLINE void hak_tiny_take(struct hak_tiny *tiny, unsigned class,
                               int64_t blocks)
 {
-    tiny->shelves[class].taken += blocks;
-    HAK_ASSERT(tiny->shelves[class].taken >= 0);
+    tiny->taken[class] += blocks;
+    HAK_ASSERT(tiny->taken[class] >= 0);
     hak_keep_taken(&tiny->allow, blocks * hak_tiny_size[class]);
 }
 
@@ -92,10 +104,10 @@ HAK_INLINE size_t hak_bin_most_pushes(const struct hak_tiny *tiny,
     const struct hak_shelf *shelf = &tiny->shelves[class];
     size_t bytes = hak_min(hak_keep_step(&tiny->allow), HAK_BIN_MOST);
     size_t pushes =
-        hak_max(bytes * hak_tiny_magic[class] >> 32, HAK_BIN_BLOCKS);
+        hak_max(bytes * hak_tiny_magic[class] >> 32, hak_bin_blocks(tiny));
 
     if (HAK_UNLIKELY(hak_is_heeded(&tiny->allow))) {
-        pushes = hak_min(pushes, (size_t)(shelf->taken - shelf->seen) /
+        pushes = hak_min(pushes, (size_t)(tiny->taken[class] - shelf->seen) /
                                      HAK_BIN_SPARSE_PART);
     }
     return pushes;
@@ -152,6 +164,9 @@ HAK_INLINE void hak_bin_set(struct hak_tiny *tiny, unsigned class,
                   (int32_t)hak_max((size_t)cap / 2,
                                    cap - hak_min(count, (size_t)cap)));
 }
+
+/* All of all bins goes back to the slabs. */
+void hak_tiny_bins_empty(struct hak_tiny *tiny);
 
 /* What is due while memory waits to go back, for who is in a slow path. */
 void hak_tiny_heed_within(struct hak_tiny *tiny);

@@ -262,35 +262,30 @@ static bool is_quiet(struct hak_slab *slab, bool all)
     return !done || more * slab->block >= HAK_PAGE;
 }
 
-/* The starter slab, by the same rule. */
-static size_t sweep_starter(struct hak_tiny *tiny, bool all)
+/* Packed slabs, by the same rule. */
+static size_t sweep_packed(struct hak_tiny *tiny, bool all)
 {
-    struct hak_slab *slab = hak_range_slab(tiny->starter);
+    struct hak_slab *slab = hak_range_slab(tiny->packed_at[0]);
+    uint32_t used = tiny->packed_bytes / 16;
     size_t bytes = 0;
-    uint32_t loose = 0;
 
-    if (tiny->starter == HAK_NO_SLAB ||
-        hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT)) {
+    if (tiny->packed_at[0] == HAK_NO_SLAB || !tiny->packed) {
         return 0;
     }
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        loose += tiny->shelves[c].nloose;
-    }
-    if (all ? slab->swept != (loose | DONE) : slab->swept == loose) {
-        bytes = hak_tiny_starter_sweep(tiny);
-        for (unsigned c = loose = 0; c < HAK_TINY_CLASSES; c++) {
-            loose += tiny->shelves[c].nloose;
+    if (all ? slab->swept != (used | DONE) : slab->swept == used) {
+        bytes = hak_tiny_grain_sweep(tiny);
+        if (tiny->packed_at[0] != HAK_NO_SLAB) { /* it may have gone */
+            slab->swept = (uint16_t)(used | DONE);
         }
-        slab->swept = (uint16_t)(loose | DONE);
-    } else if (slab->swept != (loose | DONE)) {
-        slab->swept = (uint16_t)loose;
+    } else if (slab->swept != (used | DONE)) {
+        slab->swept = (uint16_t)used;
     }
     return bytes;
 }
 
 size_t hak_tiny_sweep(struct hak_tiny *tiny)
 {
-    size_t bytes = sweep_starter(tiny, true);
+    size_t bytes = sweep_packed(tiny, true);
 
     HAK_ASSERT(atomic_load(&tiny->busy));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
@@ -351,7 +346,7 @@ void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
     }
     began = hak_os_clock();
     if (tiny->sweep_class == 0 && tiny->sweep_slab == HAK_NO_SLAB) {
-        bytes = sweep_starter(tiny, false);
+        bytes = sweep_packed(tiny, false);
     }
     while (tiny->sweep_class < HAK_TINY_CLASSES) {
         uint32_t number = resume(tiny, tiny->sweep_class);

@@ -16,7 +16,7 @@ static void count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
     struct hak_slab *slab = hak_range_slab(number);
 
     if (slab->class == HAK_TAG_PACKED) {
-        return; /* the starter slab stays until the heap ends */
+        return; /* it stays until the heap ends */
     }
     HAK_CHECK(n <= slab->carved - slab->nfree);
     HAK_ASSERT(hak_range_sealed((size_t)number << HAK_SLAB_SHIFT));
@@ -46,13 +46,15 @@ void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
     }
 }
 
-/* Slabs that are not sealed, without the starter. */
+/* Slabs that are not sealed, without packed ones. */
 static uint32_t open_slabs(const struct hak_tiny *tiny)
 {
-    bool starter = tiny->starter != HAK_NO_SLAB &&
-                   !hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT);
+    uint32_t packed = 0;
 
-    return tiny->nslabs - starter;
+    for (uint32_t i = 0; i < HAK_PACKED_SLABS; i++) {
+        packed += tiny->packed && tiny->packed_at[i] != HAK_NO_SLAB;
+    }
+    return tiny->nslabs - packed;
 }
 
 void hak_tiny_seal(struct hak_tiny *tiny)
@@ -94,8 +96,12 @@ void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
     unsigned class = hak_tiny_class_at(block);
 
     HAK_ASSERT(hak_range_sealed(hak_range_offset(block)));
-    HAK_ASSERT(tiny->shelves[class].taken > 0);
-    tiny->shelves[class].taken--;
+    if (class == HAK_TINY_LARGER) {
+        hak_tiny_larger_put(tiny, block);
+        return;
+    }
+    HAK_ASSERT(tiny->taken[class] > 0);
+    tiny->taken[class]--;
     hak_keep_taken(&tiny->allow, -(int64_t)hak_tiny_size[class]);
     count(tiny, hak_range_number(block), 1);
 }
@@ -168,10 +174,10 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
                                                         memory_order_acq_rel);
 
         HAK_POINT("seal");
-        HAK_ASSERT(n > 0 && tiny->shelves[slab->class].taken >= n);
+        HAK_ASSERT(n > 0 && tiny->taken[slab->class] >= n);
         tiny->remote_frees += n;
         tiny->remote_bytes += (uint64_t)n * slab->block;
-        tiny->shelves[slab->class].taken -= n;
+        tiny->taken[slab->class] -= n;
         hak_keep_taken(&tiny->allow, -(int64_t)n * slab->block);
         count(tiny, number, n);
         number = next;

@@ -18,6 +18,20 @@ static void trace_slab(unsigned class)
     }
 }
 
+/*
+ * Whether a new slab of the class will be filled, as far as the heap tells: it has
+ * filled one, or most of what it has. The first slabs of a thread often hold a few
+ * blocks; thousands of threads would make each superslab a huge page for them.
+ */
+static bool tiny_will_fill(const struct hak_tiny *tiny, unsigned class,
+                           unsigned kind)
+{
+    return kind != HAK_TAG_PACKED &&
+           (tiny->shelves[class].filled > 0 ||
+            (tiny->nslabs > 1 &&
+             hak_in_use(&tiny->allow) >= tiny->allow.slabs / 2));
+}
+
 uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
                             unsigned kind)
 {
@@ -26,7 +40,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
 
     hak_tiny_seal_collect(tiny); /* which may bring one */
     number = hak_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
-                                  kind != HAK_TAG_PACKED);
+                                  tiny_will_fill(tiny, class, kind));
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }
@@ -44,6 +58,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     slab->slabs = 1;
     hak_slab_join(&tiny->all, number);
     tiny->nslabs++;
+    tiny->most_slabs = (uint32_t)hak_max(tiny->most_slabs, tiny->nslabs);
     tiny->allow.slabs += kind != HAK_TAG_PACKED ? (int64_t)HAK_SLAB_SIZE : 0;
     hak_range_set_tag(number,
                       tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
@@ -228,22 +243,18 @@ struct hak_block *hak_tiny_slab_empty(uint32_t number)
     return list;
 }
 
-/* The unit of the starter slab at this distance from the range's base. */
-static size_t unit_at(size_t offset)
-{
-    return (offset & (HAK_SLAB_SIZE - 1)) / HAK_STARTER_UNIT;
-}
-
 unsigned hak_tiny_class_of(const void *p, uint32_t tag)
 {
-    const struct hak_tiny *owner;
+    return HAK_TAG_CLASS(tag) != HAK_TAG_PACKED
+               ? HAK_TAG_CLASS(tag) / HAK_TAG_TINY
+               : hak_tiny_grain_class(p, tag);
+}
 
-    if (HAK_TAG_CLASS(tag) != HAK_TAG_PACKED) {
-        return HAK_TAG_CLASS(tag) / HAK_TAG_TINY;
-    }
-    owner = hak_range_heap(HAK_TAG_HEAP(tag));
-    return owner->starter_class[unit_at(hak_range_offset(p))] &
-           ~HAK_STARTER_RUN;
+size_t hak_tiny_bytes_of(const void *p, uint32_t tag)
+{
+    return HAK_TAG_CLASS(tag) != HAK_TAG_PACKED
+               ? hak_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY]
+               : hak_tiny_grain_bytes(p, tag);
 }
 
 /* Its owner may be carving: only an address never given out can be misjudged. */
@@ -258,24 +269,19 @@ static HAK_RACY_READER bool was_carved(size_t offset, unsigned class)
 
 bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
 {
-    return class < HAK_TINY_CLASSES && (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED ||
-                                        was_carved(hak_range_offset(p), class));
+    return HAK_TAG_CLASS(tag) == HAK_TAG_PACKED
+               ? class != HAK_TINY_NONE
+               : class < HAK_TINY_CLASSES &&
+                     was_carved(hak_range_offset(p), class);
 }
 
 bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
 {
-    size_t offset = hak_range_offset(p) & (HAK_SLAB_SIZE - 1);
-    const struct hak_tiny *owner;
-    size_t unit;
-
     if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
-        owner = hak_range_heap(HAK_TAG_HEAP(tag));
-        for (unit = unit_at(offset);
-             (owner->starter_class[unit] & HAK_STARTER_RUN) == 0; unit--) {
-        }
-        offset -= unit * HAK_STARTER_UNIT;
+        return hak_tiny_grain_is_block(p, tag);
     }
-    return hak_tiny_is_start(offset, hak_tiny_magic[class]);
+    return hak_tiny_is_start((uintptr_t)p & (HAK_SLAB_SIZE - 1),
+                             hak_tiny_magic[class]);
 }
 
 /* Blocks of one slab and one class, linked. */
@@ -284,21 +290,6 @@ struct hak_run {
     struct hak_block *last;
     uint32_t count;
 };
-
-/* Takes a run of blocks of the starter slab back. */
-static void loose_put(struct hak_tiny *tiny, const struct hak_run *run)
-{
-    unsigned class = hak_tiny_class_of(run->first, tiny->tag | HAK_TAG_PACKED);
-    struct hak_shelf *shelf = &tiny->shelves[class];
-
-    HAK_ASSERT(shelf->taken >= run->count && tiny->starter != HAK_NO_SLAB);
-    hak_link_set(run->last, hak_tiny_loose(tiny, class));
-    shelf->loose =
-        (uint16_t)(((uintptr_t)run->first & (HAK_SLAB_SIZE - 1)) / 8);
-    shelf->nloose = (uint16_t)(shelf->nloose + run->count);
-    shelf->taken -= run->count;
-    hak_keep_taken(&tiny->allow, -(int64_t)run->count * hak_tiny_size[class]);
-}
 
 /*
  * Keeps a slab that has no block in use any more, or gives it back: the only
@@ -326,16 +317,16 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
     struct hak_shelf *shelf;
 
     if (HAK_UNLIKELY(slab->class == HAK_TAG_PACKED)) {
-        loose_put(tiny, run);
+        hak_tiny_grain_put(tiny, run->first, run->count);
         return;
     }
     HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
                (tiny->tag | slab->class * HAK_TAG_TINY));
     shelf = &tiny->shelves[slab->class];
-    HAK_ASSERT(shelf->taken >= run->count);
+    HAK_ASSERT(tiny->taken[slab->class] >= run->count);
     hak_link_set(run->last, slab->free);
     slab->free = run->first;
-    shelf->taken -= run->count;
+    tiny->taken[slab->class] -= run->count;
     hak_keep_taken(&tiny->allow, -(int64_t)run->count * slab->block);
     if (slab->nfree == 0) {
         if (slab->ngone > 0) { /* it was the last, and is the first */

@@ -9,7 +9,7 @@
 #include "tiny/tiny.h"
 
 /*
- * Takes a slab from the shared pool, for blocks of `class` or as the starter
+ * Takes a slab from the shared pool, for blocks of `class` or as a packed
  * slab: `kind` is what the tag says, the class or HAK_TAG_PACKED. HAK_NO_SLAB:
  * out of memory.
  */
@@ -63,17 +63,28 @@ void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now);
  * and their blocks are its list. */
 void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number);
 
-/*
- * tiny_starter.c: gives back the pages of the starter slab, which is not sealed,
- * that no run with a block in use lies on. The bytes.
- */
-size_t hak_tiny_starter_sweep(struct hak_tiny *tiny);
+/* ---- packed slabs: tiny_grain.c ------------------------------------------- */
 
-/*
- * Where so many units that were swept lie side by side, their pages usable
- * again; HAK_STARTER_UNITS: nowhere.
- */
-uint32_t hak_tiny_starter_hole(struct hak_tiny *tiny, uint32_t units);
+/* Fills the class's empty bin, with `more` pages if need be; false: there is no
+ * room, or no memory. */
+bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more);
+
+/* Takes `count` blocks of a class back, linked, all in one packed slab. */
+void hak_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
+                        uint32_t count);
+
+/* Takes a block above 1024 B back. */
+void hak_tiny_larger_put(struct hak_tiny *tiny, void *p);
+
+/* hak_tiny_class_of, _bytes_of and _is_block for packed slabs. */
+unsigned hak_tiny_grain_class(const void *p, uint32_t tag);
+size_t hak_tiny_grain_bytes(const void *p, uint32_t tag);
+bool hak_tiny_grain_is_block(const void *p, uint32_t tag);
+
+/* Gives back packed slabs at the end of the row that hold nothing, and */
+void hak_tiny_grain_trim(struct hak_tiny *tiny);
+/* pages of the others as well: the bytes of these. */
+size_t hak_tiny_grain_sweep(struct hak_tiny *tiny);
 
 /*
  * tiny.c: the class, whose slabs are all sealed, begins anew; its bin becomes

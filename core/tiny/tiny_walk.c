@@ -155,36 +155,60 @@ static void tiny_walk_slab(struct tiny_walk *walk, uint32_t number,
     sums[class].empty += left == slab->carved && left > 0;
 }
 
-/* The runs of the starter slab, and what is loose of them. */
-static void tiny_walk_starter(struct tiny_walk *walk,
-                              struct tiny_walk_sums *sums)
+/* Whether packed slabs' blocks are known: not after a seal. */
+static bool tiny_walk_counts_all(const struct hak_tiny *tiny)
 {
-    const struct hak_tiny *tiny = walk->tiny;
-    uint32_t end;
+    return tiny->packed || tiny->packed_at[0] == HAK_NO_SLAB;
+}
 
-    HAK_PROVE(tiny->starter_used <= HAK_STARTER_UNITS);
-    for (uint32_t at = 0; at < tiny->starter_used; at = end) {
-        unsigned class = tiny->starter_class[at] & ~HAK_STARTER_RUN;
+/* The block of a packed slab that begins at a grain; its bytes. */
+static size_t tiny_walk_grain(const struct hak_tiny *tiny, const char *p,
+                              struct tiny_walk_sums *sums, size_t *larger)
+{
+    const struct hak_slab *slab = hak_range_slab(hak_range_number(p));
+    uint32_t tag = hak_range_tag_of(p);
+    unsigned class = hak_tiny_class_of(p, tag);
+    size_t bytes = hak_tiny_bytes_of(p, tag);
 
-        end = at + 1;
-        if (tiny->starter_class[at] == 0xff) {
-            HAK_PROVE(tiny->holes);
-            continue;
-        }
-        HAK_PROVE((tiny->starter_class[at] & HAK_STARTER_RUN) != 0);
-        HAK_PROVE(class < HAK_TINY_CLASSES);
-        while (end < tiny->starter_used && tiny->starter_class[end] == class) {
-            end++;
-        }
-        sums[class].carved +=
-            (end - at) * HAK_STARTER_UNIT / hak_tiny_size[class];
+    HAK_PROVE(tag == (tiny->tag | HAK_TAG_PACKED));
+    HAK_PROVE(hak_tiny_is_block(p, tag, class));
+    HAK_PROVE(bytes > 0 && bytes % HAK_GRAIN == 0);
+    HAK_PROVE((hak_slab_pages_of((uintptr_t)p & (HAK_SLAB_SIZE - 1), bytes) &
+               slab->gone) == 0);
+    if (class == HAK_TINY_LARGER) {
+        *larger += bytes;
+    } else {
+        HAK_PROVE(class < HAK_TINY_CLASSES && bytes == hak_tiny_size[class]);
+        sums[class].carved++;
     }
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        HAK_PROVE(tiny_walk_list(walk, c, tiny->starter,
-                                 hak_tiny_loose(tiny, c)) ==
-                  tiny->shelves[c].nloose);
-        sums[c].nfree += tiny->shelves[c].nloose;
+    return bytes;
+}
+
+/* The maps of packed slabs. */
+static void tiny_walk_packed(const struct hak_tiny *tiny,
+                             struct tiny_walk_sums *sums)
+{
+    const struct hak_unit *units = hak_tiny_units(tiny);
+    size_t all = 0, larger = 0;
+
+    HAK_PROVE(tiny->units <= HAK_UNITS);
+    for (size_t at = 0; at < tiny->units * HAK_UNIT;) {
+        const struct hak_unit *unit = &units[at / HAK_UNIT];
+        uint64_t bit = (uint64_t)1 << (at % HAK_UNIT / HAK_GRAIN);
+        char *p = hak_range_slab_start(tiny->packed_at[at / HAK_SLAB_SIZE]) +
+                  at % HAK_SLAB_SIZE;
+
+        if ((atomic_load(&unit->used) & bit) != 0) {
+            size_t bytes = tiny_walk_grain(tiny, p, sums, &larger);
+
+            all += bytes;
+            at += bytes;
+        } else {
+            HAK_PROVE((atomic_load(&unit->last) & bit) == 0);
+            at += HAK_GRAIN;
+        }
     }
+    HAK_PROVE(tiny->packed_bytes == all && tiny->larger_bytes == larger);
 }
 
 /* The list of all slabs, links in both directions. */
@@ -199,8 +223,8 @@ static void tiny_walk_all(struct tiny_walk *walk, struct tiny_walk_sums *sums)
 
         HAK_PROVE(n < walk->slabs);
         HAK_PROVE(hak_range_slab(n)->all_prev == before);
-        if (n == tiny->starter) {
-            HAK_PROVE(hak_range_slab(n)->class == HAK_TAG_PACKED);
+        if (hak_range_slab(n)->class == HAK_TAG_PACKED) {
+            HAK_PROVE(n == tiny->packed_at[0] || n == tiny->packed_at[1]);
         } else if (is_sealed) {
             tiny_walk_sealed(walk, n, sums);
         } else {
@@ -226,7 +250,9 @@ static void tiny_walk_stale(const struct hak_tiny *tiny,
         HAK_PROVE(lists[i] != NULL);
         for (struct hak_block *p = lists[i]; p != NULL; p = hak_link_get(p)) {
             HAK_PROVE(hak_range_sealed(hak_range_offset(p)));
-            sums[hak_tiny_class_at(p)].stale++;
+            if (hak_range_slab(hak_range_number(p))->class != HAK_TAG_PACKED) {
+                sums[hak_tiny_class_at(p)].stale++;
+            }
         }
     }
 }
@@ -274,13 +300,6 @@ static void tiny_walk_open(const struct hak_tiny *tiny, unsigned class,
               hak_range_slab(tiny->shelves[class].open)->open_before == before);
 }
 
-/* A sealed starter slab's blocks are counted nowhere. */
-static bool tiny_walk_counts_all(const struct hak_tiny *tiny)
-{
-    return tiny->starter == HAK_NO_SLAB ||
-           !hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT);
-}
-
 static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
                             const struct tiny_walk_sums *sums)
 {
@@ -296,12 +315,13 @@ static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
                                     (uint32_t)(shelf->grant - bin->left) -
                                     (uint32_t)bin->pops);
     HAK_PROVE(spare == shelf->spare_count);
-    HAK_PROVE(shelf->taken >= 0 && (size_t)shelf->taken >= head + spare);
+    HAK_PROVE(tiny->taken[class] >= 0 &&
+              (size_t)tiny->taken[class] >= head + spare);
     HAK_PROVE(!tiny_walk_counts_all(tiny) ||
-              (size_t)shelf->taken ==
+              (size_t)tiny->taken[class] ==
                   sums->carved - sums->nfree + sums->sealed_used - sums->stale);
     HAK_PROVE(hak_tiny_live(tiny, class) ==
-              (size_t)shelf->taken - head - spare);
+              (size_t)tiny->taken[class] - head - spare);
     HAK_PROVE(shelf->filled == UINT16_MAX ||
               shelf->filled >= sums->slabs - (shelf->fresh != HAK_NO_SLAB));
     HAK_PROVE(shelf->step >= 512 && shelf->step <= 8192 &&
@@ -340,8 +360,8 @@ void hak_tiny_walk(const struct hak_tiny *tiny, bool quiet)
     walk.bits = hak_os_map(bytes); /* much, but little of it is touched */
     tiny_walk_all(&walk, sums);
     tiny_walk_stale(tiny, sums);
-    if (tiny->starter != HAK_NO_SLAB && tiny_walk_counts_all(tiny)) {
-        tiny_walk_starter(&walk, sums);
+    if (tiny->packed) {
+        tiny_walk_packed(tiny, sums);
     }
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny_walk_class(&walk, c, &sums[c]);

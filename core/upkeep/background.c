@@ -29,7 +29,8 @@
 /* How long a fork waits for it to be gone. */
 #define GOODBYE 100
 
-/* The shortest and the longest sleep. */
+/* The shortest sleep, between two portions of much; and the longest. */
+#define SLEEP_PORTION 1
 #define SLEEP_LEAST 5
 #define SLEEP_MOST 60000
 
@@ -88,13 +89,13 @@ struct rounds {
     uint32_t looks;   /* that are left, unless something waits */
 };
 
-/* Gives back what is due. Milliseconds to the next round; 0: nothing is left. */
+/* Gives back what is due: see round_of. */
 static uint32_t give_back(struct rounds *rounds)
 {
     uint32_t now = hak_os_tick();
     uint32_t wait;
+    bool more = hak_purge_portion(now);
 
-    hak_range_tick(now);
     hak_ace_tick(now);
     if (hak_tick_reached(now, rounds->look_at)) {
         rounds->look_at = now + look_every();
@@ -112,7 +113,34 @@ static uint32_t give_back(struct rounds *rounds)
     wait =
         (uint32_t)hak_min(time_to(range_due(), now), time_to(ace_due(), now));
     wait = (uint32_t)hak_min(wait, time_to(rounds->look_at, now));
-    return (uint32_t)hak_max(wait, SLEEP_LEAST);
+    return more ? SLEEP_PORTION : (uint32_t)hak_max(wait, SLEEP_LEAST);
+}
+
+/* Whether it may take locks now, perhaps after a while; false: it is to end. */
+static bool join(void)
+{
+    enum hak_lock_joined joined = hak_lock_join();
+
+    while (joined == HAK_LOCK_WAIT && atomic_load(&stop) == 0) {
+        hak_os_wait(&stop, 0, 1);
+        joined = hak_lock_join();
+    }
+    if (joined == HAK_LOCK_WAIT) {
+        hak_lock_part();
+    }
+    return joined == HAK_LOCK_JOINED;
+}
+
+/* A round. Milliseconds to the next one; 0: nothing is left. */
+static uint32_t round_of(struct rounds *rounds)
+{
+    uint32_t wait = 0;
+
+    if (join()) {
+        wait = give_back(rounds);
+        hak_lock_part();
+    }
+    return wait;
 }
 
 static void run(void)
@@ -120,15 +148,15 @@ static void run(void)
     struct rounds rounds = {.looks = LOOKS_MORE};
     uint32_t wait = look_every();
 
-    hak_lock_self = (struct hak_lock_self){.process = HAK_LOCK_ALONE};
+    hak_lock_begin_stranger();
     hak_self = (struct hak_heap *)&hak_heap_exited;
     rounds.look_at = hak_os_tick();
     while (wait != 0 && atomic_load(&stop) == 0) {
-        wait = give_back(&rounds);
+        wait = round_of(&rounds);
         if (wait == 0) {
             atomic_store(&leaving, true);
             rounds.look_at = hak_os_tick();
-            wait = give_back(&rounds);
+            wait = round_of(&rounds);
             atomic_store(&leaving, wait == 0);
         }
         if (wait != 0 && atomic_load(&stop) == 0) {
@@ -176,13 +204,18 @@ static bool may_start(void)
            (at == 0 || hak_tick_reached(hak_os_tick(), at));
 }
 
-/* Counts from here on; what was counted up to now. */
+static size_t set_to_0(_Atomic(size_t) *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed) != 0
+               ? atomic_exchange(counter, 0)
+               : 0;
+}
+
+/* Counts from here on; what was counted up to now, which was something. */
 static size_t count_anew(void)
 {
-    return atomic_exchange(&hak_range_freed.slabs, 0) +
-           atomic_exchange(&hak_range_freed.runs, 0) +
-           atomic_exchange(&hak_range_freed.sent, 0) +
-           atomic_exchange(&hak_range_freed.again, 0);
+    return set_to_0(&hak_range_freed.slabs) + set_to_0(&hak_range_freed.runs) +
+           set_to_0(&hak_range_freed.sent) + set_to_0(&hak_range_freed.again);
 }
 
 void hak_background_start(void)

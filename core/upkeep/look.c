@@ -84,7 +84,7 @@ void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
     if (heap->tiny.direct) {
         hak_heap_heed_sparse(heap);
     }
-    if (heap->pool->looks == 0) {
+    if (heap->pool == NULL || heap->pool->looks == 0) { /* it may be swept */
         hak_heap_look_around(heap);
     }
     hak_background_mind();

@@ -35,7 +35,7 @@ static void idle_part(uint32_t round)
 
     if (before != round &&
         atomic_compare_exchange_strong(&idle_round, &before, round)) {
-        hak_thread_trim();
+        hak_thread_relieve();
         trim_lanes();
     }
 }
@@ -65,7 +65,7 @@ bool hak_relief(struct hak_heap *heap, size_t size)
     if (heap != NULL && heap->tiny.id != 0) {
         hak_heap_collect(heap);
     }
-    hak_thread_trim();
+    hak_thread_relieve();
     trim_lanes();
     return true;
 }

@@ -29,8 +29,8 @@ HAK_INLINE bool hak_relief_wanted(size_t want)
 /*
  * There was no memory for a request of `size` bytes on the heap (NULL: the
  * calling thread's). Empties the bins and caches of that heap, of the thread's
- * and of those whose threads have ended, and gives back what the lanes have
- * free. True: it is worth another try. The caller holds no lock and is in no
+ * and of those whose threads sleep or have ended, as far as they were used since
+ * this was last done, and gives back what the lanes have free. True: it is worth another try. The caller holds no lock and is in no
  * lane.
  */
 bool hak_relief(struct hak_heap *heap, size_t size);

@@ -3,14 +3,12 @@
 #
 #     tests/model/run.sh BUILD
 #
-# borrow.pml must hold; without any one of the things that it rests on it must
-# fail. The last line is the sum: "N passed, N failed".
+# Each must hold; without any one of the things that it rests on it must fail. The
+# last line is the sum: "N passed, N failed".
 set -u
-model=$(dirname "$0")/borrow.pml
-model=$(realpath "$model")
+models=$(realpath "$(dirname "$0")")
 passed=0
 failed=0
-without=$(sed -n 's/^ \*     \([A-Z_]*\)  .*/\1/p' "$model")
 
 # look OPTION...: what spin finds: "holds", a claim that is false, or nothing if
 # it can't be run. Whom a broken model leaves waiting is of no interest.
@@ -39,15 +37,19 @@ command -v spin >/dev/null || {
     exit 1
 }
 mkdir -p "$1" && work=$(realpath "$1")/model || exit 1
-found=$(look)
-report 'the model' "$found" "$([ "$found" = holds ] && echo true)"
-[ -n "$without" ] || failed=$((failed + 1))
-for name in $without; do
-    found=$(look "-D$name")
-    case $found in
-    assertion*) report "with $name" "$found" true ;;
-    *) report "with $name" "$found" false ;;
-    esac
+for model in "$models"/*.pml; do
+    name=$(basename "$model")
+    without=$(sed -n 's/^ \*     \([A-Z_]*\)  .*/\1/p' "$model")
+    found=$(look)
+    report "$name" "$found" "$([ "$found" = holds ] && echo true)"
+    [ -n "$without" ] || failed=$((failed + 1))
+    for macro in $without; do
+        found=$(look "-D$macro")
+        case $found in
+        assertion*) report "$name with $macro" "$found" true ;;
+        *) report "$name with $macro" "$found" false ;;
+        esac
+    done
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -9,8 +9,8 @@
  */
 
 
-#include "ngx_hakmem_status.c"
-#include "ngx_hakmem_snapshot.c"
+#include "status/status.c"
+#include "status/snapshot.c"
 
 #include <stdio.h>
 #include <sys/mman.h>
@@ -47,25 +47,25 @@ ngx_hakmem_worker_t  ngx_hakmem_worker = { .state = NGX_HAKMEM_MODULE };
 #define counter  1
 #define gauge    0
 
-ngx_hakmem_figure_t  ngx_hakmem_figures[] = {
-#define NGX_HAKMEM_FIGURE(name, kind, value, help)  { #name, help, kind },
-#include "ngx_hakmem_figures.def"
+ngx_hakmem_stat_t  ngx_hakmem_stat_table[] = {
+#define NGX_HAKMEM_STAT(name, kind, value, help)  { #name, help, kind },
+#include "status/stats.def"
 };
 
 #undef counter
 #undef gauge
 
 
-/* ---- what nginx and ngx_hakmem_process.c have ---------------------------- */
+/* ---- what nginx and status/process.c have -------------------------------- */
 
 
 void
-ngx_hakmem_gather(ngx_atomic_uint_t *figures)
+ngx_hakmem_gather(ngx_atomic_uint_t *stats)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
-        figures[i] = counted;
+    for (i = 0; i < NGX_HAKMEM_STATS; i++) {
+        stats[i] = counted;
     }
 }
 
@@ -145,7 +145,7 @@ ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err,
     const char *fmt, ...)
 {
     shared->wrong++;
-    fprintf(stderr, "no slot was left\n");
+    fprintf(stderr, "no record was left\n");
 }
 
 
@@ -165,16 +165,16 @@ stress_worker(ngx_int_t number, ngx_uint_t life)
     ngx_worker = number;
     counted = 1000000;                      /* not its own */
 
-    ngx_hakmem_slot_take(&zone, 1, NULL);
+    ngx_hakmem_record_take(&zone, 1, NULL);
 
     for (i = 0; life % 3 == 0 ? i < 200 : 1; i++) {
         counted++;
         shared->doing[life]++;
-        ngx_hakmem_slot_publish();
+        ngx_hakmem_record_publish();
         shared->done[life]++;
     }
 
-    ngx_hakmem_slot_end();
+    ngx_hakmem_record_end();
 
     /* it is still there, but not on the page */
 
@@ -202,13 +202,14 @@ stress_check(ngx_hakmem_snapshot_t *ss, ngx_hakmem_row_t *before)
     ngx_uint_t         i;
     ngx_hakmem_row_t  *row;
 
-    for (i = 0; i < NGX_HAKMEM_FIGURES; i++) {
-        if (ngx_hakmem_figures[i].counter
-            && ss->all.figures[i] < before->figures[i])
+    for (i = 0; i < NGX_HAKMEM_STATS; i++) {
+        if (ngx_hakmem_stat_table[i].counter
+            && ss->all.stats[i] < before->stats[i])
         {
             shared->wrong++;
-            fprintf(stderr, "%s was %lu, is %lu\n", ngx_hakmem_figures[i].name,
-                    before->figures[i], ss->all.figures[i]);
+            fprintf(stderr, "%s was %lu, is %lu\n",
+                    ngx_hakmem_stat_table[i].name, before->stats[i],
+                    ss->all.stats[i]);
             break;
         }
     }
@@ -350,15 +351,15 @@ stress_judge(void)
         return 1;
     }
 
-    i = ss.all.figures[NGX_HAKMEM_FIGURE_tiny_allocs];
+    i = ss.all.stats[NGX_HAKMEM_STAT_tiny_allocs];
 
     printf("%lu lives, %lu ended by themselves; published %lu..%lu, "
-           "counted %lu; %lu reads, %lu wrong; %lu slots left, %lu used\n",
+           "counted %lu; %lu reads, %lu wrong; %lu records left, %lu used\n",
            (u_long) ss.gone.workers, ended, least, most, i, shared->reads,
-           shared->wrong, ss.slots,
+           shared->wrong, ss.records,
            ((ngx_hakmem_zone_t *) zone.data)->top);
 
-    return shared->wrong || i < least || i > most || ss.slots
+    return shared->wrong || i < least || i > most || ss.records
            || ss.gone.workers > LIVES + WORKERS || ss.gone.workers < LIVES / 2
            || shared->reads < 1000 || ended == 0
            || ((ngx_hakmem_zone_t *) zone.data)->top > 4 * WORKERS;

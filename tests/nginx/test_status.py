@@ -1,4 +1,4 @@
-"""hakmem_status in its three formats, what becomes of the figures of workers
+"""hakmem_status in its three formats, what becomes of the statistics of workers
 that end, and $hakmem_request_bytes."""
 import contextlib
 import json
@@ -15,13 +15,13 @@ from nginx_case import Case, upgrade, Echo
 from nginx_server import Complaint, until
 
 TABLE = (pathlib.Path(__file__).resolve().parents[2]
-         / "adapters/nginx/ngx_hakmem_figures.def").read_text()
-FIGURES = dict(re.findall(r"^NGX_HAKMEM_FIGURE\((\w+), (counter|gauge),",
+         / "adapters/nginx/status/stats.def").read_text()
+STATS = dict(re.findall(r"^NGX_HAKMEM_STAT\((\w+), (counter|gauge),",
                           TABLE, re.M))
 # {name: what it was called before}
 RENAMED = dict(re.findall(r"^NGX_HAKMEM_RENAMED\((\w+), (\w+)\)", TABLE,
                           re.M))
-COUNTERS = [name for name, kind in FIGURES.items() if kind == "counter"]
+COUNTERS = [name for name, kind in STATS.items() if kind == "counter"]
 
 PAGES = """
     server {
@@ -91,7 +91,7 @@ def exposition(text):
 
 
 def keys(names):
-    """What JSON has for figures: their names, and those of before."""
+    """What JSON has for statistics: their names, and those of before."""
     return [key for name in names for key in (name, RENAMED.get(name))
             if key]
 
@@ -172,8 +172,8 @@ class Formats(Judged):
                                               "1"])
         self.assertEqual(rows["pid"][:3], ["-"] * 3)
         self.assertEqual(sorted(map(int, rows["pid"][3:])), self.pids)
-        self.assertEqual(list(rows)[4:], list(FIGURES))
-        for name, kind in FIGURES.items():
+        self.assertEqual(list(rows)[4:], list(STATS))
+        for name, kind in STATS.items():
             self.assertEqual(rows[name][1], "0" if kind == "counter" else "-")
             workers = list(map(int, rows[name][3:]))
             self.assertEqual([int(rows[name][0]), int(rows[name][2])],
@@ -193,12 +193,12 @@ class Formats(Judged):
                          self.pids)
         self.assertEqual(list(whole["gone"]), ["workers", *keys(COUNTERS)])
         for one in whole["workers"]:
-            self.assertEqual(list(one)[7:], keys(FIGURES))
+            self.assertEqual(list(one)[7:], keys(STATS))
             self.assertEqual(one["generation"], 1)
         [generation] = whole["generations"]
         self.assertEqual(generation.pop("generation"), 1)
         self.assertEqual(generation, whole["all"])
-        for name in FIGURES:
+        for name in STATS:
             self.assertEqual(whole["all"][name],
                              sum(one[name] for one in whole["workers"]), name)
 
@@ -208,7 +208,7 @@ class Formats(Judged):
             (status, headers["Content-Type"]),
             (200, "text/plain; version=0.0.4; charset=utf-8"))
         samples = exposition(body.decode())
-        for name, kind in FIGURES.items():
+        for name, kind in STATS.items():
             full = "hakmem_nginx_" + name + "_total" * (kind == "counter")
             labels = [dict(labels) for (one, labels) in samples if one == full]
             self.assertEqual(
@@ -229,7 +229,7 @@ class Formats(Judged):
             self.assertNotRegex(text, rf"(?m)^{old}\b")
             for one in [*page(self.nginx)["workers"]]:
                 self.assertEqual(one[name], one[old])
-            tail = "_total" * (FIGURES[name] == "counter")
+            tail = "_total" * (STATS[name] == "counter")
             self.assertIn(f"# HELP hakmem_nginx_{old}{tail} deprecated, is now"
                           f" hakmem_nginx_{name}{tail}: ", exposed)
             for (one, labels), value in samples.items():
@@ -274,7 +274,7 @@ class Formats(Judged):
 
 
 class Serving(Judged):
-    """The figures are those of the module at work."""
+    """The statistics are those of the module at work."""
 
     def test_calls_grow(self):
         """By request: one of 1024 bytes at least, a pool of 4096 or more."""
@@ -290,7 +290,7 @@ class Serving(Judged):
                 nginx.ab("/f1000", requests=400)
                 after = page(nginx)["workers"][0]
                 grown = {name: after[name] - before[name]
-                         for name in FIGURES}
+                         for name in STATS}
                 self.assertGreaterEqual(grown["tiny_allocs"], 400)
                 self.assertGreaterEqual(grown[large], 400)
                 self.assertGreater(grown["asked_bytes"], 400 * 4096)
@@ -454,7 +454,7 @@ class Lives(Judged):
             nginx.signal("HUP")
             until(10, "it reads", lambda: len(
                 nginx.find("reconfiguring$")) > before)
-            # Past the next time that the worker tells its figures.
+            # Past the next time that the worker tells its statistics.
             time.sleep(1.2)
             self.assertIsNone(nginx.process.poll(), nginx.story())
 

@@ -6,9 +6,9 @@
 #include <malloc.h>
 #include <wchar.h>
 
-#include "hak_ngx.h"
-#include "hak_ngx_names.h"
-#include "hak_ngx_new.h"
+#include "patch/patch.h"
+#include "patch/names.h"
+#include "patch/new.h"
 #include "os/os.h"
 #include "unit.h"
 
@@ -20,12 +20,12 @@ TestSuite(ngx_alloc, .timeout = 60);
 #define ACE 100000
 #define HUGE 3000000
 
-static hak_ngx_figures figures(void)
+static hak_ngx_stats stats(void)
 {
-    hak_ngx_figures figures;
+    hak_ngx_stats stats;
 
-    hak_ngx_get_figures(&figures);
-    return figures;
+    hak_ngx_get_stats(&stats);
+    return stats;
 }
 
 /* Frees p; whether it was ours. Without the first bytes being lost. */
@@ -194,7 +194,7 @@ Test(ngx_alloc, realloc_to_nothing_and_of_another_allocator_s)
     hak_ngx_free(p);
 }
 
-/* ---- figures ------------------------------------------------------------------------ */
+/* ---- statistics ------------------------------------------------------------------------ */
 
 Test(ngx_alloc, bytes_asked_for)
 {
@@ -222,17 +222,17 @@ Test(ngx_alloc, bytes_asked_for)
 
 Test(ngx_alloc, calls_that_libc_serves)
 {
-    hak_ngx_figures before, after;
+    hak_ngx_stats before, after;
 
     cr_assert(hak_ngx_start());
     hak_ngx_set_lanes(HAK_NGX_TINY);
-    before = figures();
+    before = stats();
     hak_ngx_free(hak_ngx_malloc(TINY + 1));
     hak_ngx_free(hak_ngx_calloc(1, TINY + 1));
     hak_ngx_free(malloc(10));
     hak_ngx_free(NULL);
     hak_ngx_free(hak_ngx_realloc(hak_ngx_malloc(10), TINY + 1));
-    after = figures();
+    after = stats();
     cr_assert_eq(after.fallback_large - before.fallback_large, 3);
     cr_assert_eq(after.foreign_frees - before.foreign_frees, 4);
     cr_assert_eq(after.fallback_memory - before.fallback_memory, 0);
@@ -430,6 +430,12 @@ Test(ngx_alloc, operator_new)
     cr_assert_eq((uintptr_t)p % 128, 0);
     cr_assert(end(p));
     cr_assert(end(hak_ngx_Znwm(10)));
-    cr_assert(end(hak_ngx_Znam(HUGE)));
+    cr_assert(end(hak_ngx_Znwm(HUGE)));
     cr_assert(end(hak_ngx_ZnwmRKSt9nothrow_t(10, NULL)));
+    cr_assert(end(hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(10, 64, NULL)));
+    /* No memory, or no power of two: NULL, with a C++ library or without. */
+    cr_assert_null(hak_ngx_ZnwmRKSt9nothrow_t(SIZE_MAX / 2 + 1, NULL));
+    cr_assert_null(hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(SIZE_MAX, 64,
+                                                             NULL));
+    cr_assert_null(hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(10, 24, NULL));
 }

@@ -13,7 +13,7 @@
 #include <malloc.h>
 #include <regex.h>
 
-#include "hak_ngx_elf.h"
+#include "patch/elf.h"
 #include "objects.h"
 
 TestSuite(ngx_frees, .timeout = 60);
@@ -595,15 +595,15 @@ Test(ngx_frees, what_libc_allocates)
 /* What frees of ours cost such a block; errno is kept, nothing is counted. */
 Test(ngx_frees, others_are_not_counted)
 {
-    hak_ngx_figures before, after;
+    hak_ngx_stats before, after;
 
     cr_assert(hak_ngx_start());
-    hak_ngx_get_figures(&before);
+    hak_ngx_get_stats(&before);
     errno = 77;
     hak_ngx_any_free(malloc(10));
     hak_ngx_any_free(NULL);
     hak_ngx_any_free(hak_ngx_malloc(10));
     cr_assert_eq(errno, 77);
-    hak_ngx_get_figures(&after);
+    hak_ngx_get_stats(&after);
     cr_assert_eq(after.foreign_frees, before.foreign_frees);
 }

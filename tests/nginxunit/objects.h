@@ -4,11 +4,11 @@
 #ifndef NGX_OBJECTS_H
 #define NGX_OBJECTS_H
 
-#include "hak_ngx.h"
+#include "patch/patch.h"
 
 #include <dlfcn.h>
 
-#include "hak_ngx_names.h"
+#include "patch/names.h"
 #include "unit.h"
 
 struct object {

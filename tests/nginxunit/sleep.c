@@ -4,7 +4,7 @@
 #include <criterion/criterion.h>
 #include <signal.h>
 
-#include "hak_ngx.h"
+#include "patch/patch.h"
 
 static int calls, others;
 static sig_atomic_t signals;

@@ -121,7 +121,8 @@ class Sleep(Case):
         for how in ({"before": "hakmem_py.give_back(False)"},
                     {"before": "hakmem_py.give_back_every(0.1)\n"
                                "hakmem_py.give_back_every(None)"},
-                    {"HAKMEM_PYTHON_GIVE_BACK": "0"}):
+                    {"HAKMEM_PYTHON_GIVE_BACK": "0"},
+                    {"HAKMEM_PYTHON_GIVE_BACK": "off"}):
             full, now = self.left(wait=2, **how)
             self.assertGreater(now, full // 2, how)
 
@@ -134,7 +135,8 @@ class Sleep(Case):
                 hakmem_py.give_back_every(value)
         result = python("import hakmem_py; print(hakmem_py.enabled)",
                         env={"HAKMEM_PYTHON_GIVE_BACK": "often"})
-        self.assertIn("HAKMEM_PYTHON_GIVE_BACK=often", result.stderr)
+        self.assertIn("HAKMEM_PYTHON_GIVE_BACK=often: not one of 0 1 off on no"
+                      " yes false true; using 1", result.stderr)
         self.assertEqual(result.stdout.strip(), "True")
 
 

@@ -162,6 +162,26 @@ Test(ace_back, old_holes_are_purged_when_the_clock_wraps_around)
     cr_assert_eq(unit_resident(p, 100 * HAK_PAGE), 0);
 }
 
+/* Holes' pages that may have contents are due, and no others. */
+Test(ace_back, holes_are_due)
+{
+    char *p, *q;
+    bool zero;
+
+    cr_assert(hak_range_init());
+    p = get_full(100);
+    q = get_run(50, &zero);
+    cr_assert_eq(hak_ace_due_bytes(), 0);
+    put_run(p);
+    cr_assert_eq(hak_ace_due_bytes(), 100 * HAK_PAGE);
+    p = get_run(30, &zero);
+    cr_assert_eq(hak_ace_due_bytes(), 70 * HAK_PAGE);
+    hak_ace_trim();
+    cr_assert_eq(hak_ace_due_bytes(), 0);
+    put_run(p);
+    put_run(q);
+}
+
 /* What comes warm from the range and is not used goes back, too. */
 Test(ace_back, the_rest_of_a_warm_superslab_is_purged)
 {

@@ -594,6 +594,28 @@ Test(alloc, trim_gives_a_peak_back)
     free(blocks);
 }
 
+/* One block of each slab is kept: all but its page goes, and is counted. */
+Test(alloc, trim_counts_the_pages_of_slabs_in_use)
+{
+    enum { COUNT = 20 * 64 };
+    static char *blocks[COUNT];
+    size_t per_slab = HAK_SLAB_SIZE / 1024, given;
+
+    for (size_t i = 0; i < COUNT; i++) {
+        blocks[i] = hak_malloc(unit_ask(1024));
+        memset(blocks[i], 1, unit_ask(1024));
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        if (i % per_slab != 0) {
+            hak_free(blocks[i]);
+        }
+    }
+    given = hak_trim();
+    cr_assert_geq(given, COUNT / per_slab * 14 * HAK_PAGE);
+    cr_assert_eq(unit_stats().purged_bytes, given);
+    cr_assert_eq(hak_trim(), 0);
+}
+
 Test(alloc, trim_leaves_blocks_in_use_alone)
 {
     static char *blocks[20000];

@@ -21,7 +21,7 @@ UNIT size_t unit_block(const void *p)
     }
     tag = hak_range_tag_of(p);
     return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
-                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
+                                 : hak_tiny_bytes_of(p, tag);
 }
 
 #endif /* BLOCK_H */

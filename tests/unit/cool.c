@@ -1,6 +1,6 @@
 /*
  * cool.c - tests of what keeps small heaps small and growing blocks cheap:
- * which slabs Pool gets, the starter slab's ladder, a heap's share for a bin,
+ * which slabs Pool gets, a packed slab's ladder, a heap's share for a bin,
  * copies into the large lanes.
  */
 #include "front/lane.h"
@@ -92,9 +92,9 @@ Test(cool, no_superslab_is_opened_for_it)
     cr_assert_eq(figures_now().committed, HAK_SUPER_SIZE);
 }
 
-/* ---- the starter slab ------------------------------------------------------- */
+/* ---- packed slabs ---------------------------------------------------------- */
 
-Test(cool, a_starter_slab_grows_by_a_page_and_then_by_8_kb_at_once)
+Test(cool, a_packed_slab_grows_by_a_page_and_then_by_8_kb_at_once)
 {
     static const size_t steps[] = {4096, 8192, 12288, 20480, 28672, 36864};
     hak_heap *heap = hak_heap_new(NULL);
@@ -105,11 +105,10 @@ Test(cool, a_starter_slab_grows_by_a_page_and_then_by_8_kb_at_once)
         size_t populated;
 
         NEED(hak_tiny_alloc(&heap->tiny, HAK_TINY_CLASSES - 1) != NULL);
-        populated = hak_range_slab(heap->tiny.starter)->populated;
+        populated = hak_range_slab(heap->tiny.packed_at[0])->populated;
         if (populated != steps[at]) {
             cr_assert_eq(populated, steps[++at]);
-            cr_assert_geq(heap->tiny.starter_used * HAK_STARTER_UNIT,
-                          steps[at - 1]);
+            cr_assert_geq(heap->tiny.units * HAK_UNIT, steps[at - 1]);
         }
     }
     hak_heap_delete(heap);

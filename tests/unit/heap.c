@@ -110,8 +110,9 @@ Test(heap, the_rest_of_the_page_is_the_maker_s_and_zero)
         cr_assert_geq(HAK_HEAP_EXTRA, 384);
         cr_assert_eq((uintptr_t)extra % 64, 0);
         cr_assert_eq((uintptr_t)(extra + HAK_HEAP_EXTRA),
-                     (uintptr_t)heap + HAK_PAGE);
-        cr_assert_leq(HAK_PAGE + sizeof(struct hak_heap_large), HAK_HEAP_SLOT);
+                     (uintptr_t)heap + HAK_UNITS_AT);
+        cr_assert_leq(HAK_HEAP_LARGE_AT + sizeof(struct hak_heap_large),
+                      HAK_HEAP_SLOT);
         for (size_t i = 0; i < HAK_HEAP_EXTRA; i++) {
             cr_assert_eq(extra[i], 0);
         }

@@ -151,6 +151,35 @@ Test(heap_limit, the_peak_is_what_was_live_at_most)
     unit_expect_none_live();
 }
 
+/* Small blocks alone, which come out of bins without another look. */
+Test(heap_limit, the_peak_follows_a_heap_that_grows_by_small_blocks)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+
+    for (size_t i = 1; i <= 20000; i++) {
+        cr_assert_not_null(hak_heap_malloc(heap, 64));
+        check_peak(heap, i * 64);
+    }
+    hak_heap_delete(heap);
+    unit_expect_none_live();
+}
+
+/* What has gone since does not lower it. */
+Test(heap_limit, the_peak_stays_when_all_is_freed)
+{
+    static void *p[3000];
+    hak_heap *heap = hak_heap_new(NULL);
+
+    for (size_t i = 0; i < 3000; i++) {
+        p[i] = hak_heap_malloc(heap, 64);
+    }
+    for (size_t i = 0; i < 3000; i++) {
+        hak_heap_free(heap, p[i]);
+    }
+    check_peak(heap, 3000 * 64);
+    hak_heap_delete(heap);
+}
+
 /* ---- statistics ---------------------------------------------------------------- */
 
 Test(heap_limit, statistics_tell_what_was_done)

@@ -636,7 +636,7 @@ Test(heap_made, wrong_blocks_are_fatal_and_named)
 
 enum { PACKED = 2000 };
 
-/* Blocks of many classes; the first ones are of the starter slab. */
+/* Blocks of many classes; the first ones are of packed slabs. */
 static void fill_packed(hak_heap *heap, void **blocks)
 {
     heap->tiny.packed = true;
@@ -650,7 +650,7 @@ static void fill_packed(hak_heap *heap, void **blocks)
                   HAK_TAG_PACKED);
 }
 
-/* Sealed or not, before and behind the starter slab. */
+/* Sealed or not, of packed slabs and of others. */
 Test(heap_made, a_packed_heap_frees_and_resizes)
 {
     void *blocks[PACKED];

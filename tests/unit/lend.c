@@ -10,6 +10,7 @@
 
 #include "meet.h"
 #include "os/os.h"
+#include "range/purge.h"
 #include "heap/thread.h"
 #include "unit.h"
 
@@ -37,6 +38,7 @@ struct owner {
     atomic_bool acts, go;
     atomic_bool done;
     void *block;
+    void *_Atomic other; /* what `act` leaves for others to free */
 };
 
 static size_t in_bins(const struct hak_heap *heap)
@@ -231,6 +233,74 @@ Test(lend, not_of_one_that_runs_or_suspends)
     cr_assert_not(try(&other, 20));
     pthread_kill(other.thread, SIGUSR2);
     finish(&other);
+}
+
+/* ---- for want of memory: those that were used ----------------------------------- */
+
+static void work_and_note(struct hak_heap *heap)
+{
+    work(heap);
+    heap->relieved = hak_heap_use(heap);
+}
+
+/* Asks until it was found asleep, `tries` times. */
+static unsigned lend_used(unsigned tries)
+{
+    unsigned before = lent;
+
+    for (unsigned n = 0; n < tries && lent == before; n++) {
+        hak_lend_used(work_and_note);
+        doze(2);
+    }
+    return lent - before;
+}
+
+static void sleeps_and_leaves(struct owner *owner)
+{
+    atomic_store(&owner->other, hak_malloc(700));
+    sleeps(owner);
+}
+
+Test(lend, once_until_it_is_used_again)
+{
+    struct owner owner = {0};
+
+    SKIP_UNLESS_SEEN();
+    start(&owner, sleeps_and_leaves);
+    lent = 0;
+    cr_assert_eq(lend_used(500), 1);
+    cr_assert_eq(lend_used(20), 0);
+    hak_free(atomic_load(&owner.other));
+    hak_thread_trim(); /* sends it */
+    cr_assert_eq(lend_used(500), 1);
+    cr_assert_eq(lend_used(20), 0);
+    finish(&owner);
+}
+
+/* One that runs is asked whether it sleeps once in 10 ms. */
+Test(lend, one_that_runs_is_not_asked_all_the_time)
+{
+    struct owner owner = {0};
+    uint32_t until;
+
+    start(&owner, is_busy);
+    lent = 0;
+    hak_lend_used(work_and_note);
+    until = atomic_load(&owner.heap)->lend_not_before;
+    cr_assert_neq(until, 0);
+    for (int n = 0; n < 100; n++) {
+        bool late = hak_tick_reached(hak_os_tick() + 1, until);
+
+        hak_lend_used(work_and_note);
+        if (!late) {
+            cr_assert_eq(atomic_load(&owner.heap)->lend_not_before, until);
+        }
+    }
+    doze(20);
+    hak_lend_used(work_and_note);
+    cr_assert_neq(atomic_load(&owner.heap)->lend_not_before, until);
+    cr_assert_eq(lent, 0);
+    finish(&owner);
 }
 
 /* ---- signals' handlers --------------------------------------------------------- */

@@ -105,6 +105,8 @@ Test(options, right_values_are_taken_silently)
         {SHOW, "json", HAK_SHOW_JSON},
         {SHOW, "prometheus", HAK_SHOW_PROM},
         {LIMIT, "", 0},
+        {LIMIT, "0", 0},
+        {LIMIT, "0G", 0},
         {LIMIT, "1M", HAK_MIB},
         {LIMIT, "1024G", 1024 * HAK_GIB},
         {LIMIT, "1%", HAK_PERCENT | 1},
@@ -201,7 +203,7 @@ Test(options, a_wild_limit_is_one_line_and_none)
     static const char *const strange[] = {"banana", "-1",   "%",  "1.5%", "-1%",
                                           "80 %",   "80%%", "1X", " 80%"};
     static const char *const outside[] = {
-        "0",  "1048575", "1023K", "1025G",
+        "1",  "1048575", "1023K", "1025G",
         "0%", "101%",    "200%",  "18446744073709551615%"};
 
     for (size_t i = 0; i < sizeof(strange) / sizeof(strange[0]); i++) {
@@ -210,8 +212,8 @@ Test(options, a_wild_limit_is_one_line_and_none)
                         "nor a percentage (80%)");
     }
     for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
-        expect_no_limit(outside[i], "must be from 1048576 to 1099511627776 "
-                                    "bytes, or from 1% to 100%");
+        expect_no_limit(outside[i], "must be 0 (none), from 1048576 to "
+                                    "1099511627776 bytes, or from 1% to 100%");
     }
 }
 

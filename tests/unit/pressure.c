@@ -11,6 +11,8 @@
 
 #include "front/lane.h"
 #include "upkeep/relief.h"
+#include "heap/lend.h"
+#include "heap/thread.h"
 #include "unit.h"
 
 TestSuite(pressure, .timeout = 300);
@@ -124,6 +126,84 @@ static void changes_sizes(void *arg)
 Test(pressure, what_one_size_left_free_another_can_have)
 {
     unit_expect_ok(changes_sizes, NULL);
+}
+
+/* What a thread has freed that sleeps now is had, by who was refused before. */
+enum { LEFT = 50000 };
+
+static atomic_int step;
+static struct hak_heap *sleeper;
+
+static void no_work(struct hak_heap *heap)
+{
+    (void)heap;
+}
+
+static void *frees_and_sleeps(void *arg)
+{
+    static char *mine[LEFT];
+
+    for (size_t i = 0; i < LEFT; i++) {
+        mine[i] = hak_malloc(64);
+        NEED(mine[i] != NULL);
+    }
+    sleeper = hak_thread_own();
+    atomic_store(&step, 1);
+    while (atomic_load(&step) == 1) {
+        usleep(1000);
+    }
+    for (size_t i = 0; i < LEFT; i++) {
+        hak_free(mine[i]);
+    }
+    atomic_store(&step, 3);
+    while (atomic_load(&step) == 3) {
+        usleep(1000000);
+    }
+    return arg;
+}
+
+static void had_of_sleeper(void *arg)
+{
+    pthread_t thread;
+    size_t before, tries = 0;
+
+    (void)arg;
+    set_limit("40M");
+    thread = unit_start(frees_and_sleeps, NULL);
+    while (atomic_load(&step) == 0) {
+        usleep(1000);
+    }
+    fill(64);
+    for (int i = 0; i < 1000; i++) { /* refused again and again */
+        NEED(hak_malloc(64) == NULL);
+    }
+    before = count;
+    atomic_store(&step, 2);
+    while (atomic_load(&step) == 2) {
+        usleep(1000);
+    }
+    while (count < before + LEFT - LEFT / 200) {
+        char *p = hak_malloc(64);
+
+        if (p == NULL) { /* it was not asleep yet */
+            usleep(5000);
+            if (++tries == 500) {
+                NEED(!hak_lend(sleeper, no_work)); /* can't be seen here */
+                break;
+            }
+        } else {
+            NEED(count < BLOCKS);
+            blocks[count++] = p;
+        }
+    }
+    atomic_store(&step, 4);
+    unit_join(thread);
+    drop_all();
+}
+
+Test(pressure, what_a_sleeping_thread_has_freed_can_be_had)
+{
+    unit_expect_ok(had_of_sleeper, NULL);
 }
 
 /* A Huge block and an ACE one grow up to the limit, and come back. */

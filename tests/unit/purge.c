@@ -205,3 +205,107 @@ Test(purge, short_runs_keep_nothing_else_waiting)
     cr_assert_eq(figures_now().purged, 5 * HAK_SLAB_SIZE);
     cr_assert_not(hak_range_waiting());
 }
+
+/* ---- what ended threads have left ----------------------------------------- */
+
+static uint32_t quarter(void)
+{
+    return (uint32_t)hak_option(HAK_OPT_purge_delay) / 4;
+}
+
+/* 40 slabs are free; threads that had `slabs` have ended now, whenever that is. */
+static uint32_t end_threads(uint32_t slabs)
+{
+    uint32_t before, now;
+
+    fill_two();
+    give_run(1, 40);
+    do {
+        before = hak_os_tick();
+        hak_purge_thread_ended(slabs);
+        now = hak_os_tick();
+    } while (before != now);
+    return now;
+}
+
+Test(purge, what_threads_leave_goes_when_no_thread_comes)
+{
+    uint32_t now = end_threads(HAK_LEFT_LEAST);
+
+    cr_assert(hak_tick_reached(now + quarter(), atomic_load(&hak_range_due)));
+    hak_range_tick(now + quarter() - 1);
+    cr_assert_eq(figures_now().purged, 0);
+    hak_range_tick(now + quarter());
+    cr_assert_eq(figures_now().purged, 40 * HAK_SLAB_SIZE);
+    cr_assert_not(hak_range_waiting());
+    range_check();
+    give_run(41, 2); /* what comes back later has the whole delay again */
+    hak_range_tick(hak_os_tick() + 2 * quarter());
+    cr_assert_eq(figures_now().purged, 40 * HAK_SLAB_SIZE);
+}
+
+Test(purge, a_thread_that_comes_finds_it)
+{
+    uint32_t now = end_threads(HAK_LEFT_LEAST);
+
+    hak_purge_thread_began();
+    hak_range_tick(now + 2 * quarter());
+    cr_assert_eq(figures_now().purged, 0);
+    cr_assert(hak_range_waiting());
+}
+
+Test(purge, few_slabs_of_a_thread_change_nothing)
+{
+    uint32_t now = end_threads(HAK_LEFT_LEAST - 1);
+
+    hak_range_tick(now + 2 * quarter());
+    cr_assert_eq(figures_now().purged, 0);
+}
+
+/* 240 slabs are free, and less than half of them a thread's. */
+Test(purge, little_of_much_that_is_free_changes_nothing)
+{
+    uint32_t now;
+
+    cr_assert(hak_range_init());
+    for (uint32_t i = 1; i <= 240; i++) {
+        cr_assert_eq(take(), i);
+        cr_assert(ready(i, HAK_PAGE, 0));
+    }
+    give_run(1, 240);
+    hak_purge_thread_ended(100);
+    now = hak_os_tick();
+    hak_range_tick(now + 2 * quarter());
+    cr_assert_eq(figures_now().purged, 0);
+    hak_purge_thread_ended(100);
+    now = hak_os_tick();
+    hak_purge_thread_ended(100);
+    hak_range_tick(now + 2 * quarter());
+    cr_assert_geq(figures_now().purged, 240 * HAK_PAGE);
+}
+
+/* Who has nothing else to do goes on without the pause; others wait for it. */
+Test(purge, portions_follow_each_other)
+{
+    uint32_t count = 200 * HAK_SUPER_SLABS, now, portions = 1;
+
+    cr_assert(hak_range_init());
+    for (uint32_t i = 1; i <= count; i++) {
+        cr_assert_eq(take(), i);
+        cr_assert(ready(i, HAK_PAGE, 0));
+        start(i)[0] = 1;
+    }
+    give_run(1, count);
+    now = hak_os_tick() + 8 * quarter();
+    while (hak_purge_portion(now)) {
+        size_t purged = figures_now().purged;
+
+        hak_range_tick(now);
+        cr_assert_eq(figures_now().purged, purged);
+        portions++;
+    }
+    cr_assert_geq(figures_now().purged, count * HAK_PAGE);
+    cr_assert_leq(portions, 200 / 16 + 1);
+    cr_assert_not(hak_range_waiting());
+    range_check();
+}

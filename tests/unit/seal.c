@@ -430,8 +430,8 @@ Test(seal, runs_in_the_cache_go_back)
     cr_assert_eq(unit_stats().ace_held_bytes, 0);
 }
 
-/* A heap that starts packed: its starter slab stays, sealed, to the end. */
-Test(seal, a_starter_slab_is_sealed)
+/* A packed heap: its slabs stay, sealed, to the end. */
+Test(seal, packed_slabs_are_sealed)
 {
     hak_heap *heap = hak_heap_new(NULL);
     struct hak_tiny *tiny = &heap->tiny;
@@ -444,7 +444,7 @@ Test(seal, a_starter_slab_is_sealed)
     freed = hak_tiny_alloc(tiny, 5);
     hak_tiny_free(tiny, 5, freed);
     hak_tiny_seal(tiny);
-    cr_assert(hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT));
+    cr_assert(hak_range_sealed((size_t)tiny->packed_at[0] << HAK_SLAB_SHIFT));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         void *other = hak_tiny_alloc(tiny, c);
 
@@ -458,7 +458,7 @@ Test(seal, a_starter_slab_is_sealed)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         cr_assert_eq(hak_tiny_live(tiny, c), 0);
     }
-    cr_assert(hak_range_sealed((size_t)tiny->starter << HAK_SLAB_SHIFT));
+    cr_assert(hak_range_sealed((size_t)tiny->packed_at[0] << HAK_SLAB_SHIFT));
     hak_heap_delete(heap);
     hak_trim();
     cr_assert_eq(unit_stats().slabs, 0);

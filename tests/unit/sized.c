@@ -27,17 +27,44 @@ static size_t some_size(size_t i)
     };
     enum { BOUNDS = sizeof(bounds) / sizeof(bounds[0]) };
 
-    return i < BOUNDS * 32 ? bounds[i / 32] - 16 + i % 32
-                           : (i - BOUNDS * 32) * 37;
+    return i < BOUNDS * 6 ? bounds[i / 6] - 3 + i % 6 : (i - BOUNDS * 6) * 37;
 }
 
-enum { SOME = 9 * 32 + 1800 };
+static size_t some(void)
+{
+    return 9 * 6 + unit_scale(1800, 60);
+}
+
+/* Of a large block the first bytes and the last: all of it would take long. */
+enum { WHOLE = 10000, END = 5000 };
+
+static void fill(char *p, size_t size, unsigned seed)
+{
+    unit_fill(p, size <= WHOLE ? size : END, seed);
+    if (size > WHOLE) {
+        unit_fill(p + size - END, END, seed);
+    }
+}
+
+/* Of what was filled so, and has `size` bytes now. */
+static bool is_filled(const char *p, size_t filled, size_t size, unsigned seed)
+{
+    return unit_filled(p, hak_min(size, filled <= WHOLE ? filled : END),
+                       seed) &&
+           (filled <= WHOLE || size < filled ||
+            unit_filled(p + filled - END, END, seed));
+}
+
+static bool is_zero(const char *p, size_t size)
+{
+    return size == 0 || (p[0] == 0 && memcmp(p, p + 1, size - 1) == 0);
+}
 
 /* ---- sizes -------------------------------------------------------------------- */
 
 Test(sized, a_good_size_is_had_exactly_and_is_the_block_s)
 {
-    for (size_t i = 0; i < SOME; i++) {
+    for (size_t i = 0; i < some(); i++) {
         size_t size = some_size(i), good = hak_good_size(size);
         char *p = hak_malloc(size), *q = hak_malloc(good);
 
@@ -46,8 +73,8 @@ Test(sized, a_good_size_is_had_exactly_and_is_the_block_s)
         cr_assert_eq(hak_usable_size(q), good, "%zu: %zu", size, good);
         cr_assert_eq(hak_usable_size(p), HAK_HARD ? size : good);
         cr_assert_gt(hak_good_size(good + 1), good);
-        unit_fill(q, good, (unsigned)i);
-        cr_assert(unit_filled(q, good, (unsigned)i));
+        fill(q, good, (unsigned)i);
+        cr_assert(is_filled(q, good, good, (unsigned)i));
         hak_free_sized(p, size);
         hak_free_sized(q, good);
     }
@@ -58,7 +85,7 @@ Test(sized, a_heap_s_good_size_is_what_its_limit_counts)
 {
     hak_heap *heap = hak_heap_new(NULL);
 
-    for (size_t i = 0; i < SOME; i++) {
+    for (size_t i = 0; i < some(); i++) {
         size_t size = some_size(i), good = hak_heap_good_size(heap, size);
         char *p = hak_heap_malloc(heap, size);
 
@@ -66,8 +93,8 @@ Test(sized, a_heap_s_good_size_is_what_its_limit_counts)
         cr_assert_eq(hak_heap_good_size(heap, good), good);
         cr_assert_eq(hak_heap_usable_size(heap, p), good, "%zu", size);
         cr_assert_eq(hak_heap_live(heap), good);
-        unit_fill(p, good, (unsigned)i);
-        cr_assert(unit_filled(p, good, (unsigned)i));
+        fill(p, good, (unsigned)i);
+        cr_assert(is_filled(p, good, good, (unsigned)i));
         hak_heap_free_sized(heap, p, good);
         cr_assert_eq(hak_heap_live(heap), 0);
     }
@@ -103,16 +130,16 @@ Test(sized, at_least_gives_all_that_it_tells)
 {
     hak_heap *heap = hak_heap_new(NULL);
 
-    for (size_t i = 0; i < SOME; i++) {
+    for (size_t i = 0; i < some(); i++) {
         size_t size = some_size(i), actual = 0;
         char *p = hak_alloc_at_least(size, &actual);
 
         cr_assert(p != NULL && actual == hak_good_size(size));
-        unit_fill(p, actual, (unsigned)i);
+        fill(p, actual, (unsigned)i);
         hak_free_sized(p, actual);
         p = hak_heap_alloc_at_least(heap, size, &actual);
         cr_assert(p != NULL && actual == hak_heap_good_size(heap, size));
-        unit_fill(p, actual, (unsigned)i);
+        fill(p, actual, (unsigned)i);
         hak_heap_free_sized(heap, p, actual);
     }
     hak_heap_delete(heap);
@@ -132,13 +159,13 @@ Test(sized, realloc_sized_keeps_contents_and_account)
             char *p = hak_realloc_sized(NULL, 77, sizes[i]);
             char *q = hak_heap_realloc_sized(heap, NULL, 77, sizes[i]);
 
-            unit_fill(p, sizes[i], 1);
-            unit_fill(q, sizes[i], 2);
+            fill(p, sizes[i], 1);
+            fill(q, sizes[i], 2);
             p = hak_realloc_sized(p, sizes[i], sizes[k]);
             q = hak_heap_realloc_sized(heap, q, sizes[i], sizes[k]);
             cr_assert(p != NULL && q != NULL);
-            cr_assert(unit_filled(p, hak_min(sizes[i], sizes[k]), 1));
-            cr_assert(unit_filled(q, hak_min(sizes[i], sizes[k]), 2));
+            cr_assert(is_filled(p, sizes[i], sizes[k], 1));
+            cr_assert(is_filled(q, sizes[i], sizes[k], 2));
             cr_assert_eq(hak_heap_live(heap), hak_heap_usable_size(heap, q));
             hak_free_aligned_sized(p, 16, sizes[k]);
             hak_heap_free_sized(heap, q, sizes[k]);
@@ -155,7 +182,7 @@ Test(sized, a_heap_s_calloc_is_zero_after_other_use)
 {
     hak_heap *heap = hak_heap_new(NULL);
 
-    for (size_t i = 0; i < SOME; i++) {
+    for (size_t i = 0; i < some(); i++) {
         size_t size = some_size(i);
         char *p = hak_heap_malloc(heap, size);
 
@@ -163,9 +190,7 @@ Test(sized, a_heap_s_calloc_is_zero_after_other_use)
         hak_heap_free(heap, p);
         p = hak_heap_calloc(heap, 1, size);
         cr_assert_not_null(p);
-        for (size_t k = 0; k < size; k++) {
-            NEED(p[k] == 0);
-        }
+        NEED(is_zero(p, size));
         memset(p, 255, size);
         hak_heap_free(heap, p);
     }
@@ -189,9 +214,7 @@ Test(sized, a_heap_s_calloc_by_the_system)
     p = hak_heap_calloc(heap, 1, size);
     hak_os_test_refuse(0, false);
     cr_assert(p != NULL && !hak_owns(p));
-    for (size_t k = 0; k < size; k++) {
-        NEED(p[k] == 0);
-    }
+    NEED(is_zero(p, size));
     cr_assert_eq(hak_heap_usable_size(heap, p), size);
     hak_heap_free_sized(heap, p, size);
     hak_heap_delete(heap);
@@ -229,12 +252,12 @@ static void aligned_in(hak_heap *heap)
             cr_assert_not_null(p[i], "%zu aligned to %zu", sizes[i], align);
             cr_assert_eq((uintptr_t)p[i] % align, 0);
             cr_assert_geq(hak_heap_usable_size(heap, p[i]), sizes[i]);
-            unit_fill(p[i], sizes[i], (unsigned)i);
+            fill(p[i], sizes[i], (unsigned)i);
         }
         for (size_t i = 0; i < SIZES; i++) {
-            cr_assert(unit_filled(p[i], sizes[i], (unsigned)i));
+            cr_assert(is_filled(p[i], sizes[i], sizes[i], (unsigned)i));
             p[i] = hak_heap_realloc(heap, p[i], sizes[i] + 5000);
-            cr_assert(unit_filled(p[i], sizes[i], (unsigned)i));
+            cr_assert(is_filled(p[i], sizes[i], sizes[i], (unsigned)i));
             hak_heap_free(heap, p[i]);
         }
         hak_heap_trim(heap);

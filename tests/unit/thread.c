@@ -7,6 +7,8 @@
 #include <time.h>
 
 #include "heap/lend.h"
+#include "range/purge.h"
+#include "settings/options.h"
 #include "os/os.h"
 #include "range/slots.h"
 #include "tiny_check.h"
@@ -117,6 +119,65 @@ Test(thread, heaps_are_bounded_by_the_threads_at_once)
         cr_assert_eq(unit_stats().heaps_parked, 0);
         cr_assert_eq(unit_stats().slabs, 0);
     }
+}
+
+/* ---- many threads with little ------------------------------------------------ */
+
+#define MANY 200
+#define SIZES 12
+
+static void *hold_little(void *arg)
+{
+    void *blocks[SIZES];
+
+    for (size_t i = 0; i < SIZES; i++) {
+        blocks[i] = hak_malloc(80 * i + 1);
+        NEED(blocks[i] != NULL);
+    }
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    for (size_t i = 0; i < SIZES; i++) {
+        hak_free(blocks[i]);
+    }
+    return arg;
+}
+
+/*
+ * The first slabs of a thread hold a block each: they don't come as huge pages, of
+ * which each thread would have most of one.
+ */
+Test(thread, a_few_blocks_of_many_threads_take_a_page_each)
+{
+    static pthread_t threads[MANY];
+    static char *blocks[12000];
+    size_t before;
+
+    setenv("HAKMEM_HUGE", "always", 1);
+    for (size_t i = 0; i < 12000; i++) { /* that huge pages are due */
+        blocks[i] = hak_malloc(1024);
+        cr_assert_not_null(blocks[i]);
+    }
+    before = hak_range_populated();
+    cr_assert_gt(before, 8 * HAK_MIB);
+    pthread_barrier_init(&barrier, NULL, MANY + 1);
+    for (int i = 0; i < MANY; i++) {
+        threads[i] = unit_start(hold_little, NULL);
+    }
+    pthread_barrier_wait(&barrier);
+    cr_assert_leq(hak_range_populated(),
+                  before + (size_t)MANY * SIZES * HAK_PAGE);
+    pthread_barrier_wait(&barrier);
+    for (int i = 0; i < MANY; i++) {
+        unit_join(threads[i]);
+    }
+    /* What they leave goes when no other thread comes. */
+    cr_assert(hak_tick_reached(
+        hak_os_tick() + (uint32_t)hak_option(HAK_OPT_purge_delay) / 4,
+        atomic_load(&hak_range_due)));
+    hak_range_tick(hak_os_tick() +
+                   (uint32_t)hak_option(HAK_OPT_purge_delay) / 4);
+    cr_assert_leq(hak_range_populated(), before);
+    cr_assert_eq(hak_range_due_bytes(), 0);
 }
 
 enum { LEFT = 5000 };

@@ -1,6 +1,7 @@
 /*
- * tiny_packed.c - tests of heaps that start packed: the starter slab's runs,
- * what is flushed of it, frees by others, misuse, the end.
+ * tiny_packed.c - tests of packed heaps: the maps of their slabs, blocks of all
+ * sizes side by side, what is freed joins and is used again, frees by others,
+ * misuse, pages and slabs that go, the end.
  */
 #include "tiny/tiny.h"
 
@@ -9,6 +10,10 @@
 #include "unit.h"
 
 TestSuite(tiny_packed, .timeout = 120);
+
+/* In the hardened build the first two classes are of one size, and only the second
+ * is packed. */
+enum { FIRST = HAK_HARD ? 1 : 0 };
 
 static hak_heap *packed_new(void)
 {
@@ -19,9 +24,9 @@ static hak_heap *packed_new(void)
     return heap;
 }
 
-static bool in_starter(const hak_heap *heap, const void *p)
+static bool in_packed(const void *p)
 {
-    return hak_range_offset(p) >> HAK_SLAB_SHIFT == heap->tiny.starter;
+    return HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED;
 }
 
 static uint32_t tag_of(const void *p)
@@ -42,20 +47,35 @@ static size_t count(const struct hak_block *list, unsigned class)
     return n;
 }
 
-/* No run lies on a page that is gone; holes are known. */
+static bool bit(uint64_t word, uint32_t i)
+{
+    return (word >> i % 64 & 1) != 0;
+}
+
+/* The maps are of blocks as they may be, on pages that are there. */
 static void check_units(const struct hak_tiny *tiny)
 {
-    if (tiny->starter == HAK_NO_SLAB) {
-        return;
-    }
-    for (uint32_t at = 0; at < HAK_STARTER_UNITS; at++) {
-        bool used = tiny->starter_class[at] != 0xff;
-        uint32_t page = at * HAK_STARTER_UNIT / HAK_PAGE;
+    const struct hak_unit *units = hak_tiny_units(tiny);
+    size_t bytes = 0;
+    bool open = false;
 
-        NEED(!used || at < tiny->starter_used);
-        NEED(!used || (hak_range_slab(tiny->starter)->gone >> page & 1) == 0);
-        NEED(used || at >= tiny->starter_used || tiny->holes);
+    NEED(tiny->units <= HAK_UNITS && tiny->units % 4 == 0);
+    for (uint32_t g = 0; g < tiny->units * 64; g++) {
+        uint32_t slab = tiny->packed_at[g / 64 / HAK_SLAB_UNITS];
+        uint32_t page = (uint32_t)(g % (HAK_SLAB_SIZE / 8) / 512);
+        bool used = bit(units[g / 64].used, g);
+        bool last = bit(units[g / 64].last, g);
+
+        NEED(slab != HAK_NO_SLAB);
+        NEED(used || (!last && !open));
+        NEED(!used || (hak_range_slab(slab)->gone >> page & 1) == 0);
+        NEED(!used || page * HAK_PAGE < hak_range_slab(slab)->populated);
+        open = used && !last;
+        bytes += used * (size_t)8;
+        NEED(!open || (g + 1) % (HAK_SLAB_SIZE / 8) != 0);
     }
+    NEED(!open);
+    NEED(bytes == tiny->packed_bytes);
 }
 
 static size_t sweep(hak_heap *heap)
@@ -83,12 +103,10 @@ static void check(const hak_heap *heap)
         NEED((int64_t)head ==
              shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
         NEED(count(bin->spare, c) == shelf->spare_count);
-        NEED(count(hak_tiny_loose(tiny, c), c) == shelf->nloose);
-        NEED((size_t)shelf->taken >= head + shelf->spare_count);
+        NEED((size_t)tiny->taken[c] >= head + shelf->spare_count);
         NEED(hak_tiny_live(tiny, c) ==
-             (size_t)shelf->taken - head - shelf->spare_count);
+             (size_t)tiny->taken[c] - head - shelf->spare_count);
     }
-    NEED(tiny->starter_used <= HAK_STARTER_UNITS);
     check_units(tiny);
 }
 
@@ -97,11 +115,11 @@ Test(tiny_packed, a_few_blocks_of_every_class_share_one_slab)
     hak_heap *heap = packed_new();
     void *blocks[HAK_TINY_CLASSES];
 
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+    for (unsigned c = FIRST; c < HAK_TINY_CLASSES; c++) {
         blocks[c] = hak_tiny_alloc(&heap->tiny, c);
         cr_assert_not_null(blocks[c]);
         unit_fill(blocks[c], hak_tiny_size[c], c);
-        cr_assert(in_starter(heap, blocks[c]));
+        cr_assert(in_packed(blocks[c]));
         cr_assert_eq((uintptr_t)blocks[c] % 8, 0);
         if (hak_tiny_size[c] % 16 == 0) {
             cr_assert_eq((uintptr_t)blocks[c] % 16, 0);
@@ -110,7 +128,7 @@ Test(tiny_packed, a_few_blocks_of_every_class_share_one_slab)
     }
     cr_assert_eq(heap->tiny.nslabs, 1);
     check(heap);
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+    for (unsigned c = FIRST; c < HAK_TINY_CLASSES; c++) {
         cr_assert(unit_filled(blocks[c], hak_tiny_size[c], c));
         hak_tiny_free(&heap->tiny, c, blocks[c]);
     }
@@ -119,7 +137,7 @@ Test(tiny_packed, a_few_blocks_of_every_class_share_one_slab)
     cr_assert_eq(unit_stats().slabs, 0);
 }
 
-Test(tiny_packed, a_full_starter_slab_gives_way_to_slabs_of_one_class)
+Test(tiny_packed, full_packed_slabs_give_way_to_slabs_of_one_class)
 {
     hak_heap *heap = packed_new();
     unsigned class = hak_tiny_class_8[hak_tiny_index(64)];
@@ -129,11 +147,10 @@ Test(tiny_packed, a_full_starter_slab_gives_way_to_slabs_of_one_class)
     do {
         p = hak_tiny_alloc(&heap->tiny, class);
         cr_assert_not_null(p);
-        inside += in_starter(heap, p);
-    } while (in_starter(heap, p));
-    cr_assert_eq(inside, HAK_SLAB_SIZE / 64);
-    cr_assert_not(heap->tiny.packed);
-    cr_assert_eq(heap->tiny.nslabs, 2);
+        inside += in_packed(p);
+    } while (in_packed(p));
+    cr_assert_eq(inside, HAK_PACKED_SLABS * HAK_SLAB_SIZE / 64);
+    cr_assert_eq(heap->tiny.nslabs, HAK_PACKED_SLABS + 1);
     cr_assert_eq(HAK_TAG_CLASS(tag_of(p)), class * HAK_TAG_TINY);
     check(heap);
     hak_heap_delete(heap);
@@ -148,18 +165,18 @@ Test(tiny_packed, what_is_flushed_is_used_again)
 
     for (size_t i = 0; i < COUNT; i++) {
         blocks[i] = hak_tiny_alloc(&heap->tiny, class);
-        NEED(in_starter(heap, blocks[i]));
+        NEED(in_packed(blocks[i]));
     }
     for (size_t i = 0; i < COUNT; i++) {
         hak_tiny_free(&heap->tiny, class, blocks[i]);
     }
     hak_tiny_trim(&heap->tiny);
     check(heap);
-    cr_assert_geq(heap->tiny.shelves[class].nloose, COUNT);
-    cr_assert_eq(heap->tiny.shelves[class].taken, 0);
+    cr_assert_eq(heap->tiny.packed_bytes, 0);
+    cr_assert_eq(heap->tiny.taken[class], 0);
     cr_assert_eq(hak_tiny_live(&heap->tiny, class), 0);
     for (size_t i = 0; i < COUNT; i++) {
-        NEED(in_starter(heap, hak_tiny_alloc(&heap->tiny, class)));
+        NEED(in_packed(hak_tiny_alloc(&heap->tiny, class)));
     }
     cr_assert_eq(hak_tiny_live(&heap->tiny, class), COUNT);
     check(heap);
@@ -187,9 +204,8 @@ Test(tiny_packed, frees_by_tag_and_by_other_threads_find_the_class)
     cr_assert_eq(heap->tiny.shelves[class].spare_count, 2);
     cr_assert_eq(hak_tiny_live(&heap->tiny, class), 0);
     check(heap);
-    /* A run of 512 B has 12 blocks of 40 B. */
     hak_tiny_trim(&heap->tiny);
-    cr_assert_eq(heap->tiny.shelves[class].nloose, 12);
+    cr_assert_eq(heap->tiny.packed_bytes, 0);
     check(heap);
     hak_heap_delete(heap);
 }
@@ -205,9 +221,8 @@ Test(tiny_packed, misuse_is_fatal_as_in_any_slab)
     char *p = hak_tiny_alloc(&heap->tiny, hak_tiny_class_8[5]);
     char *q = hak_tiny_alloc(&heap->tiny, HAK_TINY_CLASSES - 1);
     char *unused =
-        hak_range_slab_start(heap->tiny.starter) + HAK_SLAB_SIZE - 64;
+        hak_range_slab_start(heap->tiny.packed_at[0]) + HAK_SLAB_SIZE - 64;
 
-    /* The second block of 40 B lies at 40, 24 would be one of another size. */
     unit_expect_fatal(free_child, p + 24,
                       "hakmem: fatal: hak_free(%p): the middle of a block of "
                       "40 bytes\n",
@@ -225,8 +240,16 @@ Test(tiny_packed, misuse_is_fatal_as_in_any_slab)
 
 static size_t resident(const hak_heap *heap)
 {
-    return unit_resident(hak_range_slab_start(heap->tiny.starter),
-                         HAK_SLAB_SIZE);
+    size_t pages = 0;
+
+    for (uint32_t i = 0; i < HAK_PACKED_SLABS; i++) {
+        if (heap->tiny.packed_at[i] != HAK_NO_SLAB) {
+            pages +=
+                unit_resident(hak_range_slab_start(heap->tiny.packed_at[i]),
+                              HAK_SLAB_SIZE);
+        }
+    }
+    return pages;
 }
 
 Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
@@ -236,7 +259,8 @@ Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
     static char *blocks[HAK_TINY_CLASSES][COUNT];
     static const unsigned classes[] = {2, 5, 11, 20, 30};
     enum { CLASSES = sizeof(classes) / sizeof(classes[0]) };
-    size_t before, holes;
+    size_t before;
+    uint32_t units;
 
     for (size_t i = 0; i < COUNT; i++) {
         for (unsigned k = 0; k < CLASSES; k++) {
@@ -246,7 +270,7 @@ Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
             unit_fill(blocks[c][i], hak_tiny_size[c], c + (unsigned)i);
         }
     }
-    /* One run in the middle stays. */
+    /* One block in the middle stays. */
     before = resident(heap);
     for (unsigned k = 0; k < CLASSES; k++) {
         for (size_t i = 0; i < COUNT; i++) {
@@ -264,16 +288,16 @@ Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
     cr_assert(unit_filled(blocks[11][COUNT / 2], hak_tiny_size[11],
                           11 + COUNT / 2));
     cr_assert_eq(sweep(heap), 0);
-    holes = heap->tiny.starter_used;
-    /* The holes serve any class, and not more of the slab is used. */
-    for (size_t i = 0; i < holes - 4; i++) {
+    units = heap->tiny.units;
+    /* The pages below serve any class, and no more of the slab is used. */
+    for (size_t i = 0; i < units / 2; i++) {
         char *p = hak_tiny_alloc(&heap->tiny, 31 + i % 3); /* 512 B or so */
 
-        NEED(in_starter(heap, p));
+        NEED(in_packed(p));
         unit_fill(p, hak_tiny_size[31 + i % 3], (unsigned)i);
         check(heap);
     }
-    cr_assert_leq(heap->tiny.starter_used, 2 * holes + 8);
+    cr_assert_leq(heap->tiny.units, units + 8);
     cr_assert(unit_filled(blocks[11][COUNT / 2], hak_tiny_size[11],
                           11 + COUNT / 2));
     hak_heap_delete(heap);
@@ -292,21 +316,20 @@ Test(tiny_packed, a_heap_that_was_large_is_packed_again)
     for (size_t i = 0; i < COUNT; i++) {
         blocks[i] = hak_tiny_alloc(&heap->tiny, class);
     }
-    cr_assert_not(heap->tiny.packed);
+    cr_assert_gt(heap->tiny.nslabs, HAK_PACKED_SLABS);
     for (size_t i = 0; i < COUNT; i++) {
         hak_tiny_free(&heap->tiny, class, blocks[i]);
     }
     sweep(heap);
-    cr_assert_eq(heap->tiny.nslabs, 1);
-    cr_assert_eq(resident(heap), 0);
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+    cr_assert_eq(heap->tiny.nslabs, 0);
+    for (unsigned c = FIRST; c < HAK_TINY_CLASSES; c++) {
         p = hak_tiny_alloc(&heap->tiny, c);
-        cr_assert(in_starter(heap, p));
+        cr_assert(in_packed(p));
         unit_fill(p, hak_tiny_size[c], c);
     }
     check(heap);
     cr_assert_eq(heap->tiny.nslabs, 1);
-    cr_assert_leq(heap->tiny.starter_used, 2 * HAK_TINY_CLASSES);
+    cr_assert_leq(heap->tiny.units, 4 * HAK_TINY_CLASSES);
     hak_heap_delete(heap);
 }
 
@@ -328,7 +351,8 @@ Test(tiny_packed, random_use_keeps_contents_and_lists)
             hak_tiny_free(&heap->tiny, class[slot], blocks[slot]);
             blocks[slot] = NULL;
         } else if (i / 20000 % 2 == 0 || unit_below(&random, 8) == 0) {
-            class[slot] = (unsigned)unit_below(&random, HAK_TINY_CLASSES);
+            class[slot] =
+                FIRST + (unsigned)unit_below(&random, HAK_TINY_CLASSES - FIRST);
             blocks[slot] = hak_tiny_alloc(&heap->tiny, class[slot]);
             NEED(blocks[slot] != NULL);
             unit_fill(blocks[slot], hak_tiny_size[class[slot]], (unsigned)slot);
@@ -341,6 +365,78 @@ Test(tiny_packed, random_use_keeps_contents_and_lists)
             check(heap);
         }
     }
+    hak_heap_delete(heap);
+    cr_assert_eq(unit_stats().slabs, 0);
+}
+
+/* ---- above 1024 B --------------------------------------------------------- */
+
+Test(tiny_packed, larger_blocks_lie_among_the_others)
+{
+    hak_heap *heap = packed_new();
+    char *blocks[20], *p;
+    size_t live = 0;
+
+    for (size_t i = 0; i < 20; i++) {
+        size_t size = 1025 + i * 150;
+
+        blocks[i] = hak_heap_malloc(heap, size);
+        cr_assert(blocks[i] != NULL && in_packed(blocks[i]));
+        cr_assert_eq((uintptr_t)blocks[i] % 16, 0);
+        cr_assert_eq(hak_usable_size(blocks[i]), hak_round_up(size, 16));
+        live += hak_round_up(size, 16);
+        unit_fill(blocks[i], size, (unsigned)i);
+        NEED(in_packed(hak_heap_malloc(heap, 24)));
+        live += 32;
+    }
+    cr_assert_null(heap->pool);
+    check(heap);
+    cr_assert_eq(hak_heap_live(heap), live);
+    p = hak_heap_malloc(heap, HAK_TINY_LARGER_MOST + 1);
+    cr_assert_not(in_packed(p));
+    hak_heap_free(heap, p);
+    for (size_t i = 0; i < 20; i++) {
+        size_t size = 1025 + i * 150;
+
+        cr_assert(unit_filled(blocks[i], size, (unsigned)i));
+        if (i % 3 == 0) {
+            unit_in_thread(free_it, blocks[i]);
+        } else if (i % 3 == 1) {
+            hak_heap_free(heap, blocks[i]);
+        } else {
+            p = hak_heap_realloc(heap, blocks[i], size * 2);
+            cr_assert(unit_filled(p, size, (unsigned)i));
+            p = hak_heap_realloc(heap, p, 100);
+            cr_assert(unit_filled(p, 100, (unsigned)i));
+            hak_heap_free(heap, p);
+        }
+        live -= hak_round_up(size, 16);
+    }
+    hak_tiny_collect(&heap->tiny);
+    cr_assert_eq(heap->tiny.larger_bytes, 0);
+    cr_assert_eq(hak_heap_live(heap), live);
+    check(heap);
+    hak_heap_delete(heap);
+}
+
+/* What a seal leaves is freed to no avail, larger ones as well. */
+Test(tiny_packed, sealed_slabs_are_left_alone)
+{
+    hak_heap *heap = packed_new();
+    void *small = hak_heap_malloc(heap, 100);
+    void *large = hak_heap_malloc(heap, 2000);
+    void *sent = hak_heap_malloc(heap, 3000);
+    uint64_t before;
+
+    hak_heap_seal_slabs(heap);
+    before = hak_tiny_units(&heap->tiny)->used;
+    hak_heap_free(heap, small);
+    hak_heap_free(heap, large);
+    unit_in_thread(free_it, sent);
+    hak_tiny_collect(&heap->tiny);
+    cr_assert_eq(hak_tiny_units(&heap->tiny)->used, before);
+    cr_assert_eq(hak_heap_live(heap), 0);
+    cr_assert_not(in_packed(hak_heap_malloc(heap, 100)));
     hak_heap_delete(heap);
     cr_assert_eq(unit_stats().slabs, 0);
 }

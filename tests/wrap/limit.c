@@ -54,7 +54,8 @@ Test(limit, wrong_limits_are_one_line)
                 "number, then K, M, G or T) nor a percentage (80%); there is "
                 "no limit\n");
     expect_line("HAKMEM_LIMIT=200%",
-                "hakmem: HAKMEM_LIMIT=200%: must be from 1048576 to "
+                "hakmem: HAKMEM_LIMIT=200%: must be 0 (none), from 1048576 to "
                 "1099511627776 bytes, or from 1% to 100%; there is no "
                 "limit\n");
+    expect_line("HAKMEM_LIMIT=0", "");
 }

@@ -48,7 +48,7 @@ def stats(classes=False):
     disabled), foreign_frees (blocks of others, freed or resized) and
     limit_refused. Of all: live_bytes and peak_bytes (in use), blocks,
     held_bytes (of the lanes, for blocks) and free_bytes (of them in no block),
-    due_bytes (of no lane, in memory and waiting to go back), resident_bytes,
+    due_bytes (free pages, in memory and waiting to go back), resident_bytes,
     purged_bytes (given back), give_back, limit, limit_of ("memory", "served" or
     None), lanes, shared, reason. The names
     tiny, larger, fallback, foreign, refused and returned_bytes are old ones, for

@@ -115,18 +115,18 @@ extern HAK_HIDDEN struct hak_py hak_py;
 
 struct hak_py_extra {
     uint64_t tiny[HAK_PY_OBJ];   /* blocks given out to raw and mem */
-    uint64_t large[HAK_PY_OBJ];  /* so far: HAK_HEAP_COUNTERS words */
+    uint64_t large[HAK_PY_OBJ];  /* so far: HAK_EMBED_COUNTERS words */
     uint16_t bins[HAK_PY_SIZES]; /* the GIL's heap only */
 };
-_Static_assert(sizeof(struct hak_py_extra) <= HAK_HEAP_EXTRA,
+_Static_assert(sizeof(struct hak_py_extra) <= HAK_EMBED_EXTRA,
                "it fits behind the heap");
 _Static_assert(offsetof(struct hak_py_extra, bins) ==
-                   HAK_HEAP_COUNTERS * sizeof(uint64_t),
+                   HAK_EMBED_COUNTERS * sizeof(uint64_t),
                "what heaps count is kept when they end");
 
 HAK_INLINE struct hak_py_extra *hak_py_extra(struct hak_heap *heap)
 {
-    return hak_heap_extra(heap);
+    return hak_embed_extra(heap);
 }
 
 /* Pages, as every heap has. */
@@ -135,7 +135,7 @@ extern HAK_HIDDEN char hak_py_lent[HAK_PAGE];
 
 HAK_INLINE unsigned hak_py_class(size_t size)
 {
-    return hak_tiny_class_16[hak_tiny_index(size)];
+    return hak_embed_class_16(size);
 }
 
 /* What the hot paths of mem and obj work on; it changes at any time. */

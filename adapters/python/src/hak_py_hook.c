@@ -22,7 +22,7 @@ static void *home_realloc(void *ctx, void *p, size_t size)
     void *moved;
 
     (void)ctx;
-    if (HAK_LIKELY(!hak_range_owns(p))) {
+    if (HAK_LIKELY(!hak_embed_owns(p))) {
         return home.realloc(home.ctx, p, size);
     }
     old = hak_lane_usable(p, "realloc");
@@ -41,7 +41,7 @@ static void *home_realloc(void *ctx, void *p, size_t size)
 static void home_free(void *ctx, void *p)
 {
     (void)ctx;
-    if (HAK_LIKELY(!hak_range_owns(p))) {
+    if (HAK_LIKELY(!hak_embed_owns(p))) {
         home.free(home.ctx, p);
     } else {
         hak_py_free(&hak_py.domains[HAK_PY_RAW], p);

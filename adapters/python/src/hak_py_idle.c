@@ -81,7 +81,7 @@ static struct {
 /* Blocks of the C library freed before it was last trimmed. */
 static _Atomic(uint64_t) libc_trimmed;
 
-/* Milliseconds, of the clock that hak_range_due is of. */
+/* Milliseconds, of the clock that hak_embed_due is of. */
 static uint32_t tick(void)
 {
     struct timespec now;
@@ -128,36 +128,13 @@ static HAK_RACY_READER bool keeps_runs(void)
 {
     const struct hak_heap *heap =
         __atomic_load_n(&hak_py.heap, __ATOMIC_RELAXED);
-    const struct hak_ace_cache *runs =
-        heap != NULL ? __atomic_load_n(&heap->runs, __ATOMIC_RELAXED) : NULL;
 
-    return runs != NULL && runs->held != 0;
+    return heap != NULL && hak_embed_keeps_runs(heap);
 }
 
 bool hak_py_idle_is_due(void)
 {
-    return hak_range_waiting() ||
-           atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0 ||
-           keeps_runs() || libc_is_due();
-}
-
-/*
- * A number that changes with every block that the heap gives out or takes back,
- * as good as. Read while the heap is on loan.
- */
-static uint64_t activity(const struct hak_heap *heap)
-{
-    const struct hak_pool *pool = heap->pool;
-    uint64_t sum = heap->tiny.refills + heap->tiny.flushes;
-
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        sum += heap->tiny.bins[c].pops - (uint64_t)heap->tiny.bins[c].left +
-               (uint64_t)heap->tiny.shelves[c].base;
-    }
-    for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
-        sum += pool->pops[c] - (uint64_t)pool->left[c];
-    }
-    return sum + (pool != NULL ? heap->runs->takes + heap->runs->held : 0);
+    return hak_embed_waits() || keeps_runs() || libc_is_due();
 }
 
 /* ---- a look ------------------------------------------------------------------ */
@@ -165,14 +142,14 @@ static uint64_t activity(const struct hak_heap *heap)
 /* The GIL's heap, on loan. */
 static void look_at(struct hak_heap *heap)
 {
-    if (!HAK_PY_EAGER && activity(heap) != seen.activity) {
+    if (!HAK_PY_EAGER && hak_embed_activity(heap) != seen.activity) {
         seen.collected = false;
         hak_heap_look_around(heap);
     } else if (HAK_PY_EAGER || !seen.collected) {
-        hak_heap_collect(heap);
+        hak_embed_collect(heap);
         seen.collected = true;
     }
-    seen.activity = activity(heap);
+    seen.activity = hak_embed_activity(heap);
 }
 
 /* The C library needs no loan, but it locks others out for the time it takes. */
@@ -214,7 +191,7 @@ static void look(void)
 static uint32_t pause_time(void)
 {
     uint32_t now = tick();
-    uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+    uint32_t due = hak_embed_due();
     uint32_t at = seen.next;
 
     if (due != 0 && hak_tick_reached(at, due)) {

@@ -171,7 +171,7 @@ static PyObject *py_trim(PyObject *self, PyObject *unused)
     (void)self;
     (void)unused;
     if (hak_py_heap() != NULL) {
-        bytes = hak_heap_sweep(hak_py.heap);
+        bytes = hak_embed_sweep(hak_py.heap);
     }
     bytes += hak_trim();
     malloc_trim(0);

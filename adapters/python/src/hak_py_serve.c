@@ -22,12 +22,8 @@ HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
 {
     uint16_t at;
 
-    if (HAK_LIKELY(size - 1 < HAK_TINY_STEP_MAX)) {
-        char *second = (char *)&heap->tiny.bins[1];
-
-        return (struct hak_bin *)(void *)(second +
-                                          ((size - 1) & ~(size_t)15) *
-                                              (sizeof(struct hak_bin) / 8));
+    if (HAK_LIKELY(size - 1 < HAK_EMBED_STEP_MAX)) {
+        return hak_embed_bin_for(heap, size, 16);
     }
     if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
         return NULL;
@@ -39,7 +35,7 @@ HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
 /* Pops a block for domain `which`, or NULL. */
 HAK_INLINE void *pop(struct hak_heap *heap, struct hak_bin *bin, unsigned which)
 {
-    void *p = hak_bin_pop(bin);
+    void *p = hak_embed_pop(bin);
 
     if (HAK_LIKELY(p != NULL) && which < HAK_PY_OBJ) {
         hak_py_extra(heap)->tiny[which]++;
@@ -83,12 +79,12 @@ HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
     return memset(p, 0, bytes);
 }
 
-/* p's class byte: HAK_TAG_TINY_END or more if it is no Tiny block of heap's. */
+/* p's class byte: HAK_EMBED_TINY or more if it is no Tiny block of heap's. */
 HAK_INLINE uint32_t byte_in(const struct hak_heap *heap, const void *p)
 {
-    return HAK_LIKELY(hak_range_covers(p))
-               ? hak_range_tag_of(p) ^ heap->tiny.tag
-               : HAK_TAG_TINY_END;
+    return HAK_LIKELY(hak_embed_covers(p))
+               ? hak_embed_byte(heap, hak_embed_tag(p))
+               : HAK_EMBED_TINY;
 }
 
 HAK_INLINE void serve_free(unsigned which, void *p)
@@ -98,12 +94,12 @@ HAK_INLINE void serve_free(unsigned which, void *p)
     uint32_t byte = byte_in(heap, p);
     struct hak_bin *bin;
 
-    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+    if (HAK_UNLIKELY(byte >= HAK_EMBED_TINY)) {
         hak_py_free(d, p);
         return;
     }
-    bin = hak_tiny_bin(&heap->tiny, byte);
-    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+    bin = hak_embed_bin_at(heap, byte);
+    if (HAK_UNLIKELY(!hak_embed_push(bin, p))) {
         hak_py_look(bin);
     }
 }
@@ -135,12 +131,12 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
     void *moved;
 
     to = bin_for(heap, size);
-    if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END || to == NULL)) {
+    if (HAK_UNLIKELY(byte >= HAK_EMBED_TINY || to == NULL)) {
         return p == NULL ? serve_malloc(which, size)
                          : hak_py_realloc(d, p, size);
     }
-    from = hak_tiny_bin(&heap->tiny, byte);
-    old = hak_tiny_size[byte / HAK_TAG_TINY];
+    from = hak_embed_bin_at(heap, byte);
+    old = hak_embed_bytes_at(byte);
     if (from == to || stays(old, size)) {
         return p;
     }
@@ -149,7 +145,7 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
         return hak_py_realloc(d, p, size);
     }
     copy_blocks(moved, p, hak_min(old, size));
-    if (HAK_UNLIKELY(!hak_bin_push(from, p))) {
+    if (HAK_UNLIKELY(!hak_embed_push(from, p))) {
         hak_py_look(from);
     }
     return moved;

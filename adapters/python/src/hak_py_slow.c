@@ -95,10 +95,10 @@ static void count_out(const void *p)
 
 static void *gil_tiny(struct hak_heap *heap, size_t size)
 {
-    void *p = hak_tiny_alloc(&heap->tiny, hak_py_class(size));
+    void *p = hak_embed_alloc(heap, hak_py_class(size));
 
     now_and_then(heap);
-    if (HAK_UNLIKELY(heap->tiny.refills % SAMPLE_EVERY == 0)) {
+    if (HAK_UNLIKELY(hak_embed_refills(heap) % SAMPLE_EVERY == 0)) {
         hak_py_sample();
     }
     return p;
@@ -130,7 +130,7 @@ static void *thread_new(size_t size, bool *zero)
     }
     p = hak_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
     if (HAK_UNLIKELY(size <= HAK_LANE_TINY_MAX
-                         ? hak_self->tiny.refills % SAMPLE_EVERY == 1
+                         ? hak_embed_refills(hak_self) % SAMPLE_EVERY == 1
                          : size >= SAMPLE_LARGE)) {
         hak_py_sample();
     }
@@ -158,14 +158,14 @@ HAK_INLINE void *thread_pop(struct hak_py_domain *d, size_t size)
 /* There too: takes p back if it is the thread's heap's, and Tiny's. */
 HAK_INLINE bool thread_push(void *p, uint32_t tag)
 {
-    uint32_t byte = tag ^ hak_self->tiny.tag;
+    uint32_t byte = hak_embed_byte(hak_self, tag);
     struct hak_bin *bin;
 
-    if (HAK_HARD || HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
+    if (HAK_HARD || HAK_UNLIKELY(byte >= HAK_EMBED_TINY)) {
         return false;
     }
-    bin = hak_tiny_bin(&hak_self->tiny, byte);
-    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+    bin = hak_embed_bin_at(hak_self, byte);
+    if (HAK_UNLIKELY(!hak_embed_push(bin, p))) {
         hak_heap_look(hak_self, bin);
         hak_py_idle_notice();
     }
@@ -175,15 +175,15 @@ HAK_INLINE bool thread_push(void *p, uint32_t tag)
 /* And there: p in a place that fits `size`, or NULL. */
 static void *thread_resize(struct hak_py_domain *d, void *p, size_t size)
 {
-    uint32_t tag = hak_range_tag_of(p);
-    uint32_t byte = tag ^ hak_self->tiny.tag;
+    uint32_t tag = hak_embed_tag(p);
+    uint32_t byte = hak_embed_byte(hak_self, tag);
     size_t old;
     void *moved;
 
-    if (HAK_HARD || byte >= HAK_TAG_TINY_END) {
+    if (HAK_HARD || byte >= HAK_EMBED_TINY) {
         return NULL;
     }
-    old = hak_tiny_size[byte / HAK_TAG_TINY];
+    old = hak_embed_bytes_at(byte);
     if (hak_fits_as_is(old, size)) {
         return p;
     }
@@ -230,19 +230,19 @@ static void free_block(struct hak_py_domain *d, void *p)
 
     count_out(p);
     if (heap != NULL) {
-        uint32_t tag = hak_range_tag_of(p);
-        uint32_t byte = tag ^ heap->tiny.tag;
+        uint32_t tag = hak_embed_tag(p);
+        uint32_t byte = hak_embed_byte(heap, tag);
 
-        if (byte < HAK_TAG_TINY_END) {
-            struct hak_bin *bin = hak_tiny_bin(&heap->tiny, byte);
+        if (byte < HAK_EMBED_TINY) {
+            struct hak_bin *bin = hak_embed_bin_at(heap, byte);
 
-            if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
+            if (HAK_UNLIKELY(!hak_embed_push(bin, p))) {
                 hak_heap_look(heap, bin);
             }
             return;
         }
-        if ((byte ^ HAK_TAG_SEALED) < HAK_TAG_TINY_END) {
-            hak_tiny_seal_free(&heap->tiny, p, tag);
+        if (hak_embed_is_sealed(byte)) {
+            hak_embed_free_sealed(heap, p, tag);
             return;
         }
         if (hak_tag_is_large(tag) && hak_large_free(heap, p)) {
@@ -283,7 +283,7 @@ static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
     struct hak_heap *heap = heap_of(d);
 
     if (heap != NULL) {
-        hak_heap_collect(heap);
+        hak_embed_collect(heap);
     }
     hak_trim();
     return new_block(d, size, zero);
@@ -337,8 +337,9 @@ void *hak_py_malloc(struct hak_py_domain *d, size_t size)
 
     if (HAK_LIKELY(size - HAK_LANE_POOL_MIN <=
                        HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN &&
-                   heap != NULL && heap->pool != NULL && size <= hak_py.most)) {
-        p = hak_pool_pop(heap->pool, hak_pool_class_of(size));
+                   heap != NULL && hak_embed_has_pool(heap) &&
+                   size <= hak_py.most)) {
+        p = hak_embed_pool_pop(heap, hak_embed_pool_class(size));
 
         if (HAK_LIKELY(p != NULL)) {
             hak_py_count(heap, d, size);
@@ -369,7 +370,7 @@ void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
 
 void hak_py_look(struct hak_bin *bin)
 {
-    hak_heap_look_bin(hak_py.heap, bin);
+    hak_embed_look(hak_py.heap, bin);
     now_and_then(hak_py.heap);
 }
 
@@ -389,13 +390,13 @@ static HAK_NOINLINE void free_pool(struct hak_py_domain *d,
                                    uint32_t class)
 {
     static unsigned frees;
+    bool looked;
 
-    if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
+    if (HAK_UNLIKELY(!hak_embed_pool_push(heap, class, p, &looked))) {
         free_block(d, p);
         return;
     }
-    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
-        hak_pool_look(heap->pool, class);
+    if (HAK_UNLIKELY(looked)) {
         hak_py_idle_notice();
     }
     if (HAK_UNLIKELY(++frees % ASK_EVERY == 0)) {
@@ -408,15 +409,15 @@ void hak_py_free(struct hak_py_domain *d, void *p)
     struct hak_heap *heap = hak_py_hot(d);
     uint32_t tag, class;
 
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+    if (HAK_UNLIKELY(!hak_embed_owns(p))) {
         if (p != NULL) {
             free_foreign(d, p);
         }
         return;
     }
-    tag = hak_range_tag_of(p);
-    class = (tag ^ heap->tiny.tag) - HAK_TAG_POOL;
-    if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
+    tag = hak_embed_tag(p);
+    class = hak_embed_pool_at(hak_embed_byte(heap, tag));
+    if (HAK_LIKELY(class < HAK_EMBED_POOLS)) {
         free_pool(d, heap, p, class);
     } else if (!hak_py_is_threads(d) || !thread_push(p, tag)) {
         free_block(d, p);
@@ -558,7 +559,7 @@ void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size)
     if (p == NULL) {
         return hak_py_malloc(d, size);
     }
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+    if (HAK_UNLIKELY(!hak_embed_owns(p))) {
         return resize_foreign(d, p, size);
     }
     if (hak_py_is_threads(d)) {

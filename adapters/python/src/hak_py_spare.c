@@ -15,7 +15,7 @@
 bool hak_py_limit_spares(struct hak_heap *heap, size_t size)
 {
     static atomic_bool met;
-    size_t limit = atomic_load(&hak_pressure.limit);
+    size_t limit = hak_embed_limit();
     size_t spare = hak_min(hak_max(limit / SHARE, LEAST), MOST);
     size_t room = hak_limit_room();
 
@@ -51,9 +51,9 @@ bool hak_py_admit(struct hak_py_domain *d, size_t size)
 
 size_t hak_py_bytes_of(const void *p)
 {
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = hak_embed_tag(p);
     uint32_t owner;
 
     return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
-                                 : hak_tiny_size[hak_tiny_class_of(p, tag)];
+                                 : hak_embed_block_bytes(p, tag);
 }

@@ -139,52 +139,35 @@ static void set_bins(struct hak_heap *heap)
     uint16_t *bins = hak_py_extra(heap)->bins;
 
     for (size_t i = 0; i < HAK_PY_SIZES; i++) {
-        struct hak_bin *bin = &heap->tiny.bins[hak_py_class(16 * i)];
+        struct hak_bin *bin = hak_embed_bin(heap, hak_py_class(16 * i));
 
         bins[i] = (uint16_t)((char *)bin - (char *)heap);
     }
     bins[0] = bins[1];
 }
 
-/*
- * The GIL's heap. It is never deleted, so what it frees need not be told apart
- * from threads' blocks, and others may hold back what they free of it.
- */
 static struct hak_heap *gil_heap(void)
 {
-    struct hak_heap *heap = hak_heap_create(HAK_HEAP_MADE);
+    struct hak_heap *heap = hak_embed_new(HAK_EMBED_ONE_LOCK, NULL);
 
-    if (heap == NULL || heap->tiny.id == 0) {
-        return NULL;
+    if (heap != NULL) {
+        hak_heap_seal_at_fork(heap, seals_forks());
+        set_bins(heap);
     }
-    heap->tiny.direct = false;
-    hak_allowance_init(&heap->tiny.allow, false);
-    hak_heap_seal_at_fork(heap, seals_forks());
-    /*
-     * Whole structures die at once, with many pushes. Small bins: what they
-     * spill is still in the processor's caches, at 1/32 of a heap of 60 MB it
-     * is not, and each block's way to its slab is a miss.
-     */
-    heap->tiny.share = 12;
-    heap->tiny.pushes = heap->tiny.seldom = 128;
-    set_bins(heap);
     return heap;
 }
 
 bool hak_py_start(void)
 {
-    struct hak_heap *none = (void *)hak_py_none;
-    struct hak_heap *threads = (void *)hak_py_threads;
-    struct hak_heap *lent = (void *)hak_py_lent;
-
     if (hak_py.started) {
         return true;
     }
-    none->tiny.tag = threads->tiny.tag = lent->tiny.tag =
-        hak_heap_none.tiny.tag;
+    hak_embed_stand_in(hak_py_none);
+    hak_embed_stand_in(hak_py_threads);
+    hak_embed_stand_in(hak_py_lent);
     hak_background_close(); /* the adapter has a thread of its own */
     hak_py.most = most_asked();
-    if (!hak_range_init()) {
+    if (!hak_embed_begin()) {
         hak_py.reason = "no address space could be had: see the message on "
                         "standard error";
         return false;
@@ -398,31 +381,11 @@ size_t hak_py_live(void)
            stats.ace_live_bytes + stats.huge_live_bytes;
 }
 
-/* The same where nearly all of it is the GIL's heap's, which is quicker. */
-static size_t live_of_gil(const struct hak_heap *heap)
-{
-    struct hak_lane_figures ace = {0}, huge = {0};
-    size_t live = 0;
-
-    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        live += hak_tiny_live(&heap->tiny, c) * hak_tiny_size[c];
-    }
-    if (heap->pool != NULL) {
-        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-            live += hak_pool_live(heap->pool, c) * hak_pool_classes[c].block;
-        }
-        hak_ace_figures(&ace);
-        hak_huge_figures(&huge);
-        live += ace.live_bytes - heap->runs->held * HAK_PAGE + huge.live_bytes;
-    }
-    return live;
-}
-
 void hak_py_sample(void)
 {
     struct hak_heap *heap = hak_py_heap();
     bool quick = heap != NULL && !hak_py.domains[HAK_PY_RAW].on;
-    size_t live = quick ? live_of_gil(heap) : hak_py_live();
+    size_t live = quick ? hak_embed_live(heap) : hak_py_live();
     size_t peak = atomic_load_explicit(&hak_py.peak, memory_order_relaxed);
 
     while (live > peak &&

@@ -20,19 +20,20 @@ static void count(struct counted *counted, unsigned i, uint64_t tiny,
 
 static void count_heaps(struct counted *counted, const hak_stats_t *stats)
 {
+    struct hak_heap *heap;
+
     counted->tiny[HAK_PY_OBJ] = stats->tiny_allocs;
     counted->large[HAK_PY_OBJ] =
         stats->pool_allocs + stats->ace_allocs + stats->huge_allocs;
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        const struct hak_py_extra *extra = hak_py_extra(hak_range_heap(id));
+    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
+        const struct hak_py_extra *extra = hak_py_extra(heap);
 
         for (unsigned i = 0; i < HAK_PY_OBJ; i++) {
             count(counted, i, extra->tiny[i], extra->large[i]);
         }
     }
     for (unsigned i = 0; i < HAK_PY_OBJ; i++) { /* heaps that have ended */
-        count(counted, i, atomic_load(&hak_heap_past.extra[i]),
-              atomic_load(&hak_heap_past.extra[HAK_PY_OBJ + i]));
+        count(counted, i, hak_embed_past(i), hak_embed_past(HAK_PY_OBJ + i));
     }
 }
 
@@ -105,29 +106,28 @@ static PyObject *domain_dict(const struct hak_py_domain *d,
 }
 
 /* One class of Tiny's in all heaps. */
-static HAK_RACY_READER PyObject *class_dict(unsigned class)
+static PyObject *class_dict(unsigned class)
 {
     unsigned long long allocs = 0, live = 0;
+    struct hak_heap *heap;
 
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        const struct hak_heap *heap = hak_range_heap(id);
-
-        allocs += heap->tiny.bins[class].pops;
-        live += hak_tiny_live(&heap->tiny, class);
+    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
+        allocs += hak_embed_class_allocs(heap, class);
+        live += hak_embed_class_live(heap, class);
     }
     return Py_BuildValue("{s:I,s:K,s:K,s:K}", "size",
-                         (unsigned)hak_tiny_size[class], "tiny_allocs", allocs,
-                         "blocks", live, "calls", allocs);
+                         (unsigned)hak_embed_class_bytes(class), "tiny_allocs",
+                         allocs, "blocks", live, "calls", allocs);
 }
 
 static PyObject *class_list(void)
 {
     PyObject *list = PyList_New(0);
 
-    for (unsigned c = 0; list != NULL && c < HAK_TINY_CLASSES; c++) {
+    for (unsigned c = 0; list != NULL && c < HAK_EMBED_CLASSES; c++) {
         PyObject *one;
 
-        if (hak_py_class(hak_tiny_size[c]) != c) {
+        if (hak_py_class(hak_embed_class_bytes(c)) != c) {
             continue; /* only Lua uses it */
         }
         one = class_dict(c);
@@ -178,7 +178,7 @@ static bool put_held(PyObject *dict, const hak_stats_t *stats)
                     stats->ace_held_bytes + stats->huge_held_bytes;
     uint64_t live = stats->tiny_live_bytes + stats->pool_live_bytes +
                     stats->ace_live_bytes + stats->huge_live_bytes;
-    size_t due = hak_py.started ? hak_range_due_bytes() : 0;
+    uint64_t due = hak_py.started ? stats->due_bytes : 0;
 
     return put(dict, "held_bytes", number(held)) &&
            put(dict, "free_bytes", number(held > live ? held - live : 0)) &&

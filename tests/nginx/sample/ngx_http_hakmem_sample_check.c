@@ -113,7 +113,7 @@ ngx_http_hakmem_check_blocks(ngx_http_request_t *r, ngx_uint_t *at)
     ngx_http_hakmem_need(ngx_http_hakmem_stats(pool, &stats) == NGX_OK);
     ngx_http_hakmem_need(stats.allocs == NGX_HTTP_HAKMEM_MANY);
     ngx_http_hakmem_need(stats.frees == NGX_HTTP_HAKMEM_MANY / 3);
-    ngx_http_hakmem_need(stats.live_bytes > 0 && stats.limit_refused == 0
+    ngx_http_hakmem_need(stats.live_bytes > 0 && stats.limit_refusals == 0
                          && stats.limit == 0);
 
     for (i = 0; i < NGX_HTTP_HAKMEM_MANY; i++) {
@@ -329,7 +329,7 @@ ngx_http_hakmem_check_limit(ngx_http_request_t *r, ngx_uint_t *at)
 
     ngx_http_hakmem_need(ngx_http_hakmem_stats(pool, &stats) == NGX_OK);
     ngx_http_hakmem_need(stats.limit == 128000 && stats.live_bytes == 128000);
-    ngx_http_hakmem_need(stats.limit_refused == 3 && stats.allocs == 2000);
+    ngx_http_hakmem_need(stats.limit_refusals == 3 && stats.allocs == 2000);
 
     /* their names of before */
 

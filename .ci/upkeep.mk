@@ -1,0 +1,28 @@
+# Lints, the release archive, packages.
+
+LINTS := layers size symbols format words shell docs
+
+.PHONY: lint lint-deps $(LINTS:%=lint-%) format dist install-deps
+
+lint: lint-deps ## upkeep: all lints; lint-NAME for one of them
+	@$(MAKE) -k $(LINTS:%=lint-%)
+
+lint-deps:
+	@.ci/install-deps lint
+
+$(LINTS:%=lint-%): lint-%: lint-deps
+	@.ci/lint-$* && echo "lint-$*: ok"
+
+lint-symbols: all
+lint-symbols: export BUILD_DIR = $(BUILD)
+lint-format format: export CLANG_FORMAT := $(CLANG_FORMAT)
+
+format: ## upkeep: rewrite the C files in the project's style
+	@.ci/install-deps lint
+	@.ci/lint-format --apply
+
+dist: ## upkeep: the release archive, into $(BUILD)
+	@.ci/dist $(BUILD)/hakmem-$(VERSION).tar.xz
+
+install-deps: ## upkeep: install every package any target needs
+	@.ci/install-deps $(sort $(DEPS) $(DEPS_test) $(DEPS_demo))

@@ -1,0 +1,160 @@
+/*
+ * alloc.c - malloc, free and their kin, as patched objects call them:
+ * family.h's, with the policy of policy.h.
+ */
+#include "names.h"
+#include "policy.h"
+
+#include "libc_names/family_slow.h"
+
+HAK_STATS_AT_END;
+
+size_t hak_ngx_most = HAK_LANE_TINY_MAX;
+size_t hak_ngx_most_hot = HAK_LANE_TINY_MAX;
+
+void hak_ngx_set_lanes(hak_ngx_lanes lanes)
+{
+    bool all = lanes == HAK_NGX_ALL;
+
+    hak_ngx_most = all ? HAK_LANE_HUGE_MAX : HAK_LANE_TINY_MAX;
+    hak_ngx_most_hot = all ? HAK_LANE_POOL_MAX : HAK_LANE_TINY_MAX;
+}
+
+/* ---- statistics --------------------------------------------------------- */
+
+_Static_assert(sizeof(hak_ngx_stats) == HAK_EMBED_COUNTERS * sizeof(uint64_t),
+               "all of them are kept when a heap ends");
+
+/* What heaps had counted that have ended. */
+static hak_ngx_stats stats_past(void)
+{
+    return (hak_ngx_stats){
+        .asked = hak_embed_past(0),
+        .fallback_large = hak_embed_past(1),
+        .fallback_memory = hak_embed_past(2),
+        .foreign_frees = hak_embed_past(3),
+    };
+}
+
+/* Each is a whole word, which its thread may be changing. */
+HAK_RACY_READER void hak_ngx_get_stats(hak_ngx_stats *stats)
+{
+    struct hak_heap *heap;
+
+    *stats = stats_past();
+    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
+        if (hak_embed_is_threads(heap)) {
+            const hak_ngx_stats *part = hak_ngx_stats_of(heap);
+
+            stats->asked += part->asked;
+            stats->fallback_large += part->fallback_large;
+            stats->fallback_memory += part->fallback_memory;
+            stats->foreign_frees += part->foreign_frees;
+        }
+    }
+}
+
+uint64_t hak_ngx_asked(void)
+{
+    hak_ngx_stats stats;
+
+    hak_ngx_get_stats(&stats);
+    return stats.asked;
+}
+
+/* ---- the thread ----------------------------------------------------------- */
+
+bool hak_ngx_start(void)
+{
+    enum hak_reason reason;
+
+    hak_background_close(); /* a worker has timers */
+    return hak_thread_heap(&reason) != NULL;
+}
+
+void hak_ngx_tick(void)
+{
+    struct hak_heap *heap = hak_thread_own();
+
+    if (heap != NULL) {
+        hak_heap_look_around(heap);
+    }
+}
+
+/* ---- the names ---------------------------------------------------------- */
+
+void *hak_ngx_malloc(size_t size)
+{
+    return hak_family_malloc(size);
+}
+
+void hak_ngx_free(void *p)
+{
+    hak_family_free(p);
+}
+
+void *hak_ngx_calloc(size_t count, size_t size)
+{
+    return hak_family_calloc(count, size);
+}
+
+void *hak_ngx_realloc(void *p, size_t size)
+{
+    return hak_family_realloc(p, size);
+}
+
+void *hak_ngx_reallocarray(void *p, size_t count, size_t size)
+{
+    size_t bytes;
+
+    return hak_family_bytes(count, size, &bytes) ? hak_ngx_realloc(p, bytes)
+                                                 : NULL;
+}
+
+void *hak_ngx_aligned_alloc(size_t alignment, size_t size)
+{
+    return hak_family_aligned(alignment, size);
+}
+
+/* nginx's pools are made with an alignment of 16. */
+int hak_ngx_posix_memalign(void **out, size_t alignment, size_t size)
+{
+    return hak_family_posix_memalign(out, alignment, size);
+}
+
+void *hak_ngx_valloc(size_t size)
+{
+    return hak_family_valloc(size);
+}
+
+void *hak_ngx_pvalloc(size_t size)
+{
+    return hak_family_pvalloc(size);
+}
+
+size_t hak_ngx_malloc_usable_size(void *p)
+{
+    return hak_family_usable_size(p);
+}
+
+/* ---- in objects that are not served -------------------------------------- */
+
+void hak_ngx_any_free(void *p)
+{
+    if (HAK_LIKELY(!hak_embed_covers(p))) {
+        hak_ngx_libc_free(p);
+    } else {
+        hak_ngx_free(p);
+    }
+}
+
+void *hak_ngx_any_realloc(void *p, size_t size)
+{
+    return hak_embed_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
+}
+
+void *hak_ngx_any_reallocarray(void *p, size_t count, size_t size)
+{
+    return hak_embed_owns(p) ? hak_ngx_reallocarray(p, count, size)
+                             : reallocarray(p, count, size);
+}

@@ -1,0 +1,135 @@
+/*
+ * policy.h - the policy (libc_names/family.h) of what patched objects call: a
+ * request is the lanes' or libc's by its size, and statistics are kept of it.
+ *
+ * libc is called by its usual names: our own object's slots stay as they are.
+ */
+#ifndef HAK_NGX_POLICY_H
+#define HAK_NGX_POLICY_H
+
+#include <malloc.h>
+#include <stdlib.h>
+
+#include "embed.h"
+#include "patch.h"
+
+/* Sizes up to this are the lanes', and those of Pool's hot path. */
+extern size_t hak_ngx_most, hak_ngx_most_hot;
+
+/* ---- statistics ------------------------------------------------------------ */
+
+/*
+ * A thread's lie in the rest of its heap, which hot paths have at hand and which is
+ * zero when the heap is made. A thread that ends leaves the heap behind, to be
+ * adopted with what was counted.
+ */
+HAK_INLINE hak_ngx_stats *hak_ngx_stats_of(struct hak_heap *heap)
+{
+    return hak_embed_extra(heap);
+}
+
+/* Counts a request; a thread that has no heap is not counted. */
+HAK_INLINE void hak_ngx_count(size_t asked, bool large, bool memory,
+                              bool foreign)
+{
+    struct hak_heap *heap = hak_thread_own();
+    hak_ngx_stats *stats;
+
+    if (HAK_LIKELY(heap != NULL)) {
+        stats = hak_ngx_stats_of(heap);
+        stats->asked += asked;
+        stats->fallback_large += large;
+        stats->fallback_memory += memory;
+        stats->foreign_frees += foreign;
+    }
+}
+
+/* ---- the policy ------------------------------------------------------------ */
+
+HAK_INLINE void *hak_policy_take(size_t size)
+{
+    size_t need = hak_hard_grow(size);
+    void *p;
+
+    if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
+        p = hak_hot_tiny(need, size);
+    } else if (need <= hak_ngx_most_hot) {
+        p = hak_hot_pool(need, size);
+    } else {
+        return NULL;
+    }
+    if (HAK_LIKELY(p != NULL)) {
+        hak_ngx_stats_of(hak_thread_self())->asked += size;
+    }
+    return p;
+}
+
+HAK_INLINE bool hak_policy_serves(size_t alignment, size_t size)
+{
+    return size <= hak_ngx_most &&
+           (alignment <= HAK_LANE_TINY_MAX || hak_ngx_most > HAK_LANE_TINY_MAX);
+}
+
+HAK_INLINE bool hak_policy_enter(size_t size, enum hak_reason *reason)
+{
+    (void)size;
+    (void)reason;
+    return true;
+}
+
+HAK_INLINE bool hak_policy_enter_free(void *p)
+{
+    (void)p;
+    return true;
+}
+
+HAK_INLINE void hak_policy_leave(void)
+{
+}
+
+HAK_INLINE void hak_policy_served(size_t size)
+{
+    hak_ngx_count(size, false, false, false);
+}
+
+HAK_INLINE void *hak_policy_fallback(size_t alignment, size_t size, bool zero,
+                                     enum hak_reason reason)
+{
+    bool large = reason == HAK_REASON_LARGE;
+
+    hak_ngx_count(size, large, !large, false);
+    if (alignment > HAK_LANE_ALIGN) {
+        return memalign(alignment, size);
+    }
+    return zero ? calloc(1, size) : malloc(size);
+}
+
+/* Since 2.33 glibc's own free keeps errno. */
+HAK_INLINE void hak_ngx_libc_free(void *p)
+{
+#if __GLIBC_PREREQ(2, 33)
+    free(p);
+#else
+    int saved = errno;
+
+    free(p);
+    errno = saved;
+#endif
+}
+
+HAK_INLINE void hak_policy_free_foreign(void *p)
+{
+    hak_ngx_count(0, false, false, true);
+    hak_ngx_libc_free(p);
+}
+
+/* A block of libc's stays there. */
+HAK_INLINE void *hak_policy_realloc_foreign(void *p, size_t size)
+{
+    hak_ngx_count(size, false, false, true);
+    return realloc(p, size);
+}
+
+#include "libc_names/family.h"
+
+#endif /* HAK_NGX_POLICY_H */

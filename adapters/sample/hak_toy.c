@@ -1,0 +1,139 @@
+/*
+ * hak_toy.c - the adapter: a realloc-like function with sizes, on an explicit
+ * heap.
+ *
+ * Its own state lies behind the heap's, so that `ud` leads to both without a
+ * load. The hot path, a block that is in its bin, is compiled into it; all
+ * else is hakmem.h's. A block is told by its address: outside of our addresses
+ * it is the allocator's that the toy had before.
+ */
+#include "hak_toy.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "embed.h"
+
+struct hak_toy_heap {
+    uint64_t calls, foreign_frees;
+    toy_alloc before; /* of a switched toy; else NULL */
+    void *before_ud;
+};
+
+_Static_assert(sizeof(struct hak_toy_heap) <= HAK_EMBED_EXTRA,
+               "it fits behind its heap");
+
+HAK_INLINE struct hak_heap *toy_core(const struct hak_toy_heap *toy)
+{
+    return hak_embed_heap(toy);
+}
+
+hak_toy_heap *hak_toy_heap_new(size_t limit)
+{
+    hak_heap_config config = {
+        .size = sizeof(config), .limit = limit, .name = "toy"};
+    struct hak_heap *heap = hak_inside_heap_new(&config);
+
+    return heap != NULL ? hak_embed_extra(heap) : NULL;
+}
+
+void hak_toy_heap_delete(hak_toy_heap *toy)
+{
+    if (toy != NULL) {
+        hak_inside_heap_delete(toy_core(toy));
+    }
+}
+
+/* A block that is in its bin and fits under the limit; or all the way. */
+HAK_INLINE void *toy_malloc(struct hak_heap *heap, size_t size)
+{
+    void *p = hak_embed_charged_alloc(heap, size);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_heap_malloc(heap, size);
+}
+
+/* The same of a free, whose size tells what is no use to try. */
+HAK_INLINE void toy_free_block(struct hak_heap *heap, void *p, size_t osize)
+{
+    if (HAK_UNLIKELY(osize > HAK_LANE_TINY_MAX ||
+                     !hak_embed_charged_free(heap, p))) {
+        hak_heap_free_sized(heap, p, osize);
+    }
+}
+
+/* Whether p is none of ours: an address of nobody's, and not the system's. */
+HAK_INLINE bool toy_is_foreign(const struct hak_toy_heap *toy, const void *p)
+{
+    struct hak_heap *owner;
+    size_t size;
+
+    return HAK_UNLIKELY(toy->before != NULL) && !hak_embed_owns(p) &&
+           !(hak_system_may_know(p) && hak_system_find(p, &owner, &size));
+}
+
+/* A block that the former allocator made: grown, it becomes ours. */
+static HAK_NOINLINE void *toy_foreign(struct hak_toy_heap *toy, void *p,
+                                      size_t osize, size_t nsize)
+{
+    void *moved = NULL;
+
+    toy->foreign_frees++;
+    if (nsize > osize) {
+        moved = toy_malloc(toy_core(toy), nsize);
+        if (moved == NULL) {
+            return NULL;
+        }
+        memcpy(moved, p, osize);
+        nsize = 0;
+    }
+    p = toy->before(toy->before_ud, p, osize, nsize);
+    return moved != NULL ? moved : p;
+}
+
+void *hak_toy_alloc(void *ud, void *p, size_t osize, size_t nsize)
+{
+    struct hak_toy_heap *toy = ud;
+    struct hak_heap *heap = toy_core(toy);
+
+    toy->calls++;
+    if (p == NULL) {
+        return nsize != 0 ? toy_malloc(heap, nsize) : NULL;
+    }
+    if (HAK_UNLIKELY(toy_is_foreign(toy, p))) {
+        return toy_foreign(toy, p, osize, nsize);
+    }
+    if (nsize == 0) {
+        toy_free_block(heap, p, osize);
+        return NULL;
+    }
+    return hak_heap_realloc_sized(heap, p, osize, nsize);
+}
+
+void hak_toy_switch(struct toy *toy, hak_toy_heap *heap)
+{
+    heap->before = toy_get_alloc(toy, &heap->before_ud);
+    toy_set_alloc(toy, hak_toy_alloc, heap);
+}
+
+int hak_toy_heap_stats(const hak_toy_heap *toy, hak_toy_stats *stats)
+{
+    hak_heap_stats_t core = {.size = sizeof(core)};
+
+    if (stats->size != sizeof(*stats)) {
+        errno = EINVAL;
+        return -1;
+    }
+    hak_heap_stats(toy_core(toy), &core);
+    *stats = (hak_toy_stats){.size = sizeof(*stats),
+                             .limit = core.limit,
+                             .live_bytes = core.live_bytes,
+                             .peak_bytes = core.peak_bytes,
+                             .held_bytes = core.held_bytes,
+                             .calls = toy->calls,
+                             .tiny_allocs = core.tiny_allocs,
+                             .larger_allocs = core.larger_allocs,
+                             .fallback = core.fallback,
+                             .foreign_frees = toy->foreign_frees,
+                             .limit_refusals = core.limit_refusals};
+    return 0;
+}

@@ -1,0 +1,170 @@
+/*
+ * embed_heap.c - heaps for adapters: made for a purpose, asked for sums.
+ */
+#include "api/embed_heap.h"
+
+#include "api/inside.h"
+#include "front/large.h"
+#include "heap/account.h"
+#include "heap/thread.h"
+#include "huge/huge.h"
+
+/* ---- kinds ----------------------------------------------------------------- */
+
+/*
+ * It is never deleted, so what it frees need not be told apart from threads'
+ * blocks. Whole structures die at once, with many pushes. Small bins: what they
+ * spill is still in the processor's caches, at 1/32 of a heap of 60 MB it is not,
+ * and each block's way to its slab is a miss.
+ */
+static struct hak_heap *new_for_one_lock(void)
+{
+    struct hak_heap *heap = hak_heap_create(HAK_HEAP_MADE);
+
+    if (heap == NULL || heap->tiny.id == 0) {
+        return NULL;
+    }
+    heap->tiny.direct = false;
+    hak_allowance_init(&heap->tiny.allow, false);
+    heap->tiny.share = 12;
+    heap->tiny.pushes = heap->tiny.seldom = 128;
+    return heap;
+}
+
+struct hak_heap *hak_embed_new(enum hak_embed_kind kind, const char *name)
+{
+    hak_heap_config config = {.size = sizeof(config), .name = name};
+    struct hak_heap *heap;
+
+    if (kind == HAK_EMBED_ONE_LOCK) {
+        return new_for_one_lock();
+    }
+    heap = hak_inside_heap_new(&config);
+    if (heap == NULL) {
+        return NULL;
+    }
+    heap->tiny.packed = true; /* most are small, and many */
+    if (kind == HAK_EMBED_STATE) {
+        heap->tiny.share = heap->tiny.allow.share = 2;
+        heap->tiny.pushes = 128;
+    }
+    return heap;
+}
+
+bool hak_embed_is_explicit(const struct hak_heap *heap)
+{
+    return atomic_load(&heap->state) == HAK_HEAP_MADE;
+}
+
+bool hak_embed_is_threads(const struct hak_heap *heap)
+{
+    uint32_t state = atomic_load(&heap->state);
+
+    return state == HAK_HEAP_OWNED || state == HAK_HEAP_PARKED;
+}
+
+void hak_embed_stand_in(void *page)
+{
+    ((struct hak_heap *)page)->tiny.tag = hak_heap_none.tiny.tag;
+}
+
+bool hak_embed_has(const struct hak_heap *heap, const void *p)
+{
+    struct hak_heap *owner;
+    uint32_t tag, id;
+    size_t size;
+
+    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+        return hak_system_may_know(p) && hak_system_find(p, &owner, &size) &&
+               owner == heap;
+    }
+    tag = hak_range_tag_of(p);
+    if (HAK_LIKELY(!hak_tag_is_large(tag))) {
+        return HAK_TAG_HEAP(tag) == heap->tiny.id;
+    }
+    return hak_large_find(p, &id) != 0 && id == heap->tiny.id;
+}
+
+/* ---- sums ------------------------------------------------------------------ */
+
+HAK_RACY_READER void hak_embed_held(const struct hak_heap *heap,
+                                    struct hak_embed_held *held)
+{
+    const struct hak_pool *pool = heap->pool;
+
+    held->slabs = heap->tiny.nslabs;
+    held->sealed = heap->tiny.nsealed;
+    if (pool != NULL) {
+        held->slabs += pool->nslabs;
+        held->sealed += pool->nsealed;
+    }
+    held->other = hak_account_other(heap);
+}
+
+size_t hak_embed_live(const struct hak_heap *heap)
+{
+    struct hak_lane_figures ace = {0}, huge = {0};
+    size_t live = 0;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        live += hak_tiny_live(&heap->tiny, c) * hak_tiny_size[c];
+    }
+    if (heap->pool != NULL) {
+        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+            live += hak_pool_live(heap->pool, c) * hak_pool_classes[c].block;
+        }
+        hak_ace_figures(&ace);
+        hak_huge_figures(&huge);
+        live += ace.live_bytes - heap->runs->held * HAK_PAGE + huge.live_bytes;
+    }
+    return live;
+}
+
+uint64_t hak_embed_activity(const struct hak_heap *heap)
+{
+    const struct hak_pool *pool = heap->pool;
+    uint64_t sum = heap->tiny.refills + heap->tiny.flushes;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        sum += heap->tiny.bins[c].pops - (uint64_t)heap->tiny.bins[c].left +
+               (uint64_t)heap->tiny.shelves[c].base;
+    }
+    for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
+        sum += pool->pops[c] - (uint64_t)pool->left[c];
+    }
+    return sum + (pool != NULL ? heap->runs->takes + heap->runs->held : 0);
+}
+
+HAK_RACY_READER bool hak_embed_keeps_runs(const struct hak_heap *heap)
+{
+    const struct hak_ace_cache *runs =
+        __atomic_load_n(&heap->runs, __ATOMIC_RELAXED);
+
+    return runs != NULL && runs->held != 0;
+}
+
+void hak_embed_tiny_counts(const struct hak_heap *heap, uint64_t *allocs,
+                           uint64_t *frees)
+{
+    struct hak_heap_counts counts;
+
+    hak_heap_count(heap, &counts);
+    *allocs = counts.tiny.allocs;
+    *frees = counts.tiny.frees;
+}
+
+HAK_RACY_READER uint64_t hak_embed_class_allocs(const struct hak_heap *heap,
+                                                unsigned class)
+{
+    return heap->tiny.bins[class].pops;
+}
+
+uint64_t hak_embed_class_live(const struct hak_heap *heap, unsigned class)
+{
+    return hak_tiny_live(&heap->tiny, class);
+}
+
+uint64_t hak_embed_past(unsigned i)
+{
+    return atomic_load(&hak_heap_past.extra[i]);
+}

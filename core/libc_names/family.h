@@ -1,0 +1,103 @@
+/*
+ * family.h - malloc and its kin over a policy; operators.h adds C++'s operators.
+ *
+ * Written once for all who take these names: libhakmem.so and libhakmem.a (wrap.h),
+ * and the nginx module, which other objects' calls are led to.
+ *
+ *     malloc --take--> a block of a bin                                   hot
+ *        `--serves?--enter--> the lanes --leave--> served                 slow
+ *              |no     |no       |NULL
+ *              `-------+---------+--> fallback, or NULL at a limit
+ *
+ *     free --in the range--> a bin, the cache of runs, enter_free and the lanes
+ *        `--not in it--> free_foreign
+ *
+ * An instance defines its policy in a header that ends with #include "family.h",
+ * then the names, a line or two each, as calls of what is below; one file of it
+ * includes family_slow.h, which defines the slow ways. Two instances are not
+ * linked into one another. The policy, functions that are inline where they matter:
+ *
+ *   void *hak_policy_take(size)           a block from a bin of the thread, counted;
+ *                                         NULL: none there, or another's size
+ *   bool hak_policy_serves(alignment, size)   whether such a block is the lanes'
+ *   bool hak_policy_enter(size, &reason)  before the lanes are asked; false: they
+ *                                         may not be, the reason is set
+ *   bool hak_policy_enter_free(p)         the same before they take p back; false:
+ *                                         p has been seen to
+ *   void hak_policy_leave()               after each that was true
+ *   void hak_policy_served(size)          counts what the slow ways served
+ *   void *hak_policy_fallback(alignment, size, zero, reason)
+ *                                         counts it by the reason, and asks the
+ *                                         C library; NULL: errno is ENOMEM
+ *   void hak_policy_free_foreign(p)       p is not in the range, nor NULL; keeps errno
+ *   void *hak_policy_realloc_foreign(p, size)   as realloc; size is not 0
+ *
+ * What the standards leave open is done as glibc 2.36 does it.
+ */
+#ifndef HAK_FAMILY_H
+#define HAK_FAMILY_H
+
+#include <string.h>
+
+#include "front/hot.h"
+#include "front/lane.h"
+#include "system/libc.h"
+
+/* ---- the slow ways, of family_slow.h --------------------------------------- */
+
+/*
+ * `size` bytes, zeros if asked for, aligned to a power of two, at least
+ * HAK_LANE_ALIGN. NULL: errno is ENOMEM.
+ */
+HAK_NOINLINE void *hak_family_alloc(size_t alignment, size_t size, bool zero);
+
+/* What is left of malloc when there is nothing to take. */
+HAK_HOT HAK_NOINLINE void *hak_family_malloc_slow(size_t size);
+
+/* What is left of free, of a block in the range and of any other. */
+HAK_HOT HAK_NOINLINE void hak_family_free_slow(void *p);
+HAK_NOINLINE void hak_family_free_foreign(void *p);
+
+/* ---- the hot ways ---------------------------------------------------------- */
+
+HAK_INLINE void *hak_family_malloc(size_t size)
+{
+    void *p = hak_policy_take(size);
+
+    return HAK_LIKELY(p != NULL) ? p : hak_family_malloc_slow(size);
+}
+
+HAK_INLINE void hak_family_free(void *p)
+{
+    if (HAK_UNLIKELY(!hak_range_covers(p))) {
+        hak_family_free_foreign(p);
+    } else if (HAK_UNLIKELY(!hak_hot_free_covered(p, 0))) {
+        hak_family_free_slow(p);
+    }
+}
+
+/* The bytes of an array; false: too many, errno is ENOMEM. */
+HAK_INLINE bool hak_family_bytes(size_t count, size_t size, size_t *bytes)
+{
+    if (HAK_LIKELY(!__builtin_mul_overflow(count, size, bytes))) {
+        return true;
+    }
+    errno = ENOMEM;
+    return false;
+}
+
+HAK_INLINE void *hak_family_calloc(size_t count, size_t size)
+{
+    size_t bytes;
+    void *p;
+
+    if (HAK_UNLIKELY(!hak_family_bytes(count, size, &bytes))) {
+        return NULL;
+    }
+    p = hak_policy_take(bytes);
+    return HAK_LIKELY(p != NULL)
+               ? memset(p, 0, bytes)
+               : hak_family_alloc(HAK_LANE_ALIGN, bytes, true);
+}
+
+#endif /* HAK_FAMILY_H */

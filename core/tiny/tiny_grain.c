@@ -1,0 +1,600 @@
+/*
+ * tiny_grain.c - packed slabs: what a small heap has, of all sizes side by side.
+ *
+ * A heap that is `packed` (tiny.h) takes its first blocks from up to
+ * HAK_PACKED_SLABS slabs of which any grain, 8 bytes, may be the first of a block
+ * of any size. Two bits a grain, on the heap's own pages, say what is there:
+ *
+ *     grain      0  1  2  3  4  5  6  7  8
+ *     block      '--- a ---'  '- b -'  '- a block of 8 bytes
+ *     used       1  1  1  1  0  1  1  1  0
+ *     last       0  0  0  1  0  0  0  1  0       (and of the last: 1, 1)
+ *
+ * What is freed has no bits, so that neighbours become one by themselves and any
+ * size may use them next; the lowest place that is large enough is taken. The
+ * heap then is as large as what is in use, with no page or run for each size, and
+ * its upper pages, and those between that hold nothing, can go.
+ *
+ * The maps are in units of 64 grains, of both slabs in one row; `units` of them
+ * are in use, and behind them nothing is. `from[c]`: below this unit there is no
+ * place for a block of class c. A block of 16 n bytes begins at an even grain.
+ *
+ * The owner alone writes the bits. Others may ask for the size of a block in use
+ * (hak_tiny_class_of): its own bits stay, and the grain before it is either unused
+ * or the last of a block, at any moment.
+ */
+#include <string.h>
+
+#include "os/os.h"
+#include "range/pages.h"
+#include "range/purge.h"
+#include "range/slabs.h"
+#include "range/slots.h"
+#include "tiny/tiny_bin.h"
+#include "tiny/tiny_slab.h"
+
+#define UNIT_GRAINS 64u
+#define SLAB_GRAINS (HAK_SLAB_UNITS * UNIT_GRAINS)
+#define PAGE_UNITS ((uint32_t)(HAK_PAGE / HAK_UNIT))
+#define NOWHERE UINT32_MAX
+
+/* `units` grows by so many, half a page: the first page of the heap's own has maps
+ * of three pages. */
+#define STEP_UNITS 4u
+
+/* Made resident ahead of need: a page at first, then so much. */
+#define STEP_FROM (2 * HAK_PAGE)
+#define STEP (2 * HAK_PAGE)
+
+/* Bytes that a refill brings: 1/FILL_PART of what would be carved, at the most. */
+#define FILL_PART 4
+#define FILL_MOST ((size_t)512)
+
+/* ---- bits ---------------------------------------------------------------- */
+
+static uint64_t used_at(const struct hak_unit *unit)
+{
+    return atomic_load_explicit(&unit->used, memory_order_relaxed);
+}
+
+static uint64_t last_at(const struct hak_unit *unit)
+{
+    return atomic_load_explicit(&unit->last, memory_order_relaxed);
+}
+
+/* The bits from..from+n-1, n of 1 to 64 - from. */
+static uint64_t bits_of(uint32_t from, uint32_t n)
+{
+    return UINT64_MAX >> (UNIT_GRAINS - n) << from;
+}
+
+/* Sets or clears the bits of n grains. */
+static void mark(struct hak_unit *units, uint32_t grain, uint32_t n, bool on)
+{
+    while (n > 0) {
+        struct hak_unit *unit = &units[grain / UNIT_GRAINS];
+        uint32_t from = grain % UNIT_GRAINS;
+        uint32_t count = (uint32_t)hak_min(n, UNIT_GRAINS - from);
+        uint64_t bits = bits_of(from, count), used = used_at(unit);
+
+        HAK_ASSERT((used & bits) == (on ? 0 : bits));
+        atomic_store_explicit(&unit->used, on ? used | bits : used & ~bits,
+                              memory_order_relaxed);
+        grain += count;
+        n -= count;
+    }
+}
+
+static void mark_last(struct hak_unit *units, uint32_t grain, bool on)
+{
+    struct hak_unit *unit = &units[grain / UNIT_GRAINS];
+    uint64_t bit = (uint64_t)1 << (grain % UNIT_GRAINS), last = last_at(unit);
+
+    atomic_store_explicit(&unit->last, on ? last | bit : last & ~bit,
+                          memory_order_relaxed);
+}
+
+/* n grains become a block; or a block's become free. Others see that the one
+ * before the next block is unused or a last one all the while. */
+static void mark_block(struct hak_unit *units, uint32_t grain, uint32_t n,
+                       bool on)
+{
+    if (on) {
+        mark_last(units, grain + n - 1, true);
+        atomic_signal_fence(memory_order_seq_cst);
+        mark(units, grain, n, true);
+    } else {
+        mark(units, grain, n, false);
+        atomic_signal_fence(memory_order_seq_cst);
+        mark_last(units, grain + n - 1, false);
+    }
+}
+
+/* ---- places -------------------------------------------------------------- */
+
+/* The slab of the packed ones that has this number: 0 or 1, .. */
+static uint32_t index_of(const struct hak_tiny *tiny, uint32_t number)
+{
+    uint32_t i = 0;
+
+    while (i < HAK_PACKED_SLABS - 1 && tiny->packed_at[i] != number) {
+        i++;
+    }
+    return i;
+}
+
+/* The grain that p, in slab `number`, lies in, of the heap's row. */
+static uint32_t grain_of(const struct hak_tiny *tiny, const void *p,
+                         uint32_t number)
+{
+    uint32_t at = (uint32_t)((uintptr_t)p & (HAK_SLAB_SIZE - 1));
+
+    return index_of(tiny, number) * SLAB_GRAINS + at / (uint32_t)HAK_GRAIN;
+}
+
+static char *address_of(const struct hak_tiny *tiny, uint32_t grain)
+{
+    return hak_range_slab_start(tiny->packed_at[grain / SLAB_GRAINS]) +
+           grain % SLAB_GRAINS * HAK_GRAIN;
+}
+
+/*
+ * Where n unused grains lie side by side, `even` at an even one, from grain
+ * `from` on and below `end`, all of one slab; or NOWHERE.
+ */
+static uint32_t find_in(const struct hak_unit *units, uint32_t from,
+                        uint32_t end, uint32_t n, uint32_t even)
+{
+    uint32_t start = (from + even) & ~even;
+    uint32_t unit = from / UNIT_GRAINS;
+    uint64_t used = used_at(&units[unit]) & (UINT64_MAX << from % UNIT_GRAINS);
+
+    while (start + n <= end) {
+        while (used != 0) { /* the next block, or more side by side */
+            uint32_t at = (uint32_t)__builtin_ctzll(used);
+            uint64_t rest = ~(used >> at);
+
+            if (unit * UNIT_GRAINS + at >= start + n) {
+                return start;
+            }
+            at += rest != 0 ? (uint32_t)__builtin_ctzll(rest) : UNIT_GRAINS;
+            start = (unit * UNIT_GRAINS + at + even) & ~even;
+            used = at < UNIT_GRAINS ? used & (UINT64_MAX << at) : 0;
+        }
+        unit++;
+        if (unit * UNIT_GRAINS >= start + n) {
+            return start;
+        }
+        if (unit * UNIT_GRAINS >= end) {
+            break;
+        }
+        used = used_at(&units[unit]);
+    }
+    return NOWHERE;
+}
+
+/* The same in any slab. */
+static uint32_t find(const struct hak_tiny *tiny, uint32_t from, uint32_t n,
+                     uint32_t even)
+{
+    const struct hak_unit *units = hak_tiny_units(tiny);
+    uint32_t end = tiny->units * UNIT_GRAINS;
+
+    while (from < end) {
+        uint32_t slab_end = (from / SLAB_GRAINS + 1) * SLAB_GRAINS;
+        uint32_t grain =
+            find_in(units, from, (uint32_t)hak_min(slab_end, end), n, even);
+
+        if (grain != NOWHERE) {
+            return grain;
+        }
+        from = slab_end;
+    }
+    return NOWHERE;
+}
+
+/* Half a page more. False: there are no more, or out of memory. */
+static bool grow(struct hak_tiny *tiny, unsigned class)
+{
+    uint32_t slab = tiny->units / HAK_SLAB_UNITS;
+    uint32_t more = tiny->units % HAK_SLAB_UNITS + STEP_UNITS;
+    size_t have = hak_round_up(more * HAK_UNIT, HAK_PAGE);
+
+    if (tiny->units == HAK_UNITS) {
+        return false;
+    }
+    if (tiny->packed_at[slab] == HAK_NO_SLAB) {
+        tiny->packed_at[slab] = hak_tiny_slab_take(tiny, class, HAK_TAG_PACKED);
+    }
+    if (tiny->packed_at[slab] == HAK_NO_SLAB ||
+        !hak_range_ready(tiny->packed_at[slab], 1, have,
+                         have - HAK_PAGE <= STEP_FROM ? HAK_PAGE : STEP)) {
+        return false;
+    }
+    memset(hak_tiny_units(tiny) + tiny->units, 0,
+           STEP_UNITS * sizeof(struct hak_unit));
+    tiny->units += STEP_UNITS;
+    return true;
+}
+
+/* n grains are a block from now on, its pages usable; the block. */
+static void *take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
+{
+    char *p = address_of(tiny, grain);
+    uint32_t number = hak_range_number(p);
+
+    if (HAK_UNLIKELY(hak_range_slab(number)->gone != 0)) {
+        hak_range_pages_wake(number,
+                             hak_slab_pages_of((uintptr_t)p &
+                                                   (HAK_SLAB_SIZE - 1),
+                                               n * HAK_GRAIN),
+                             false);
+    }
+    mark_block(hak_tiny_units(tiny), grain, n, true);
+    tiny->packed_bytes += n * (uint32_t)HAK_GRAIN;
+    return p;
+}
+
+/* n grains are free. */
+static void put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
+{
+    uint32_t unit = grain / UNIT_GRAINS;
+
+    mark_block(hak_tiny_units(tiny), grain, n, false);
+    tiny->packed_bytes -= n * (uint32_t)HAK_GRAIN;
+    tiny->freed_from = (uint32_t)hak_min(tiny->freed_from, unit);
+}
+
+/*
+ * Something from unit freed_from on has become free, since searches were told:
+ * it may have made room from a little before it on.
+ */
+static void look_anew(struct hak_tiny *tiny)
+{
+    uint32_t most = HAK_TINY_MAX_SIZE / HAK_UNIT;
+    uint32_t low = tiny->freed_from;
+    uint8_t at = (uint8_t)(low > most ? low - most : 0);
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        tiny->from[c] = tiny->from[c] < at ? tiny->from[c] : at;
+    }
+    tiny->freed_from = HAK_UNITS;
+}
+
+/* The unit where a search for a class, or for what is larger, begins. */
+static uint32_t search_from(struct hak_tiny *tiny, unsigned class)
+{
+    if (tiny->freed_from < HAK_UNITS) {
+        look_anew(tiny);
+    }
+    return tiny->from[class] * UNIT_GRAINS;
+}
+
+/* There is no place for the class below this grain. */
+static void search_ended(struct hak_tiny *tiny, unsigned class, uint32_t grain)
+{
+    uint32_t most = HAK_UNITS - HAK_TINY_MAX_SIZE / HAK_UNIT - 1;
+
+    if (grain == NOWHERE) {
+        grain = (tiny->units - (uint32_t)(tiny->units != 0)) * UNIT_GRAINS;
+        grain -= (uint32_t)hak_min(grain, HAK_TINY_MAX_SIZE / HAK_GRAIN);
+    }
+    tiny->from[class] = (uint8_t)hak_min(grain / UNIT_GRAINS, most);
+}
+
+/* Where n grains can be had for the class, or what is larger; or NOWHERE. */
+static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t n)
+{
+    uint32_t even = n % 2 == 0, from = search_from(tiny, class);
+    uint32_t grain = find(tiny, from, n, even);
+
+    while (grain == NOWHERE) {
+        uint32_t end = tiny->units * UNIT_GRAINS;
+
+        if (!grow(tiny, class)) {
+            return NOWHERE;
+        }
+        from = (uint32_t)hak_max(from, end > n ? end - n : 0);
+        grain = find(tiny, from, n, even);
+    }
+    return grain;
+}
+
+/* ---- blocks -------------------------------------------------------------- */
+
+/* Whether the class has a size to itself: a block here is told by its size. */
+static bool is_told(unsigned class)
+{
+    return !HAK_HARD || class > 0; /* there the first two are of 16 B */
+}
+
+bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
+{
+    struct hak_shelf *shelf = &tiny->shelves[class];
+    size_t size = hak_tiny_size[class];
+    size_t step = hak_min(shelf->step / FILL_PART, FILL_MOST);
+    uint32_t n = (uint32_t)(size / HAK_GRAIN), even = n % 2 == 0;
+    uint32_t most = (uint32_t)hak_max(step / size, 1), count = 0;
+    uint32_t grain;
+    struct hak_block *first = NULL, *last = NULL;
+
+    if (!is_told(class)) {
+        return false;
+    }
+    grain = more ? place(tiny, class, n)
+                 : find(tiny, search_from(tiny, class), n, even);
+    search_ended(tiny, class, grain);
+    for (; grain != NOWHERE && count < most; count++) {
+        struct hak_block *block = take(tiny, grain, n);
+
+        if (last != NULL) {
+            hak_link_set(last, block);
+        } else {
+            first = block;
+        }
+        last = block;
+        search_ended(tiny, class, grain);
+        grain = find(tiny, grain + n, n, even);
+    }
+    if (count == 0) {
+        return false;
+    }
+    hak_link_set(last, NULL);
+    hak_tiny_take(tiny, class, count);
+    hak_keep_took(&tiny->allow, count * size);
+    hak_bin_set(tiny, class, first, count);
+    shelf->step = (uint16_t)hak_max(shelf->step, 2 * step * FILL_PART);
+    return true;
+}
+
+void hak_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
+                        uint32_t count)
+{
+    unsigned class = hak_tiny_class_at(list);
+    uint32_t n = hak_tiny_size[class] / (uint32_t)HAK_GRAIN;
+
+    hak_tiny_take(tiny, class, -(int64_t)count);
+    for (; count > 0; count--) {
+        struct hak_block *next = hak_link_get(list);
+        uint32_t number = hak_range_number(list);
+
+        put(tiny, grain_of(tiny, list, number), n);
+        list = next;
+    }
+}
+
+void *hak_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
+{
+    uint32_t n = (uint32_t)(hak_round_up(size, 2 * HAK_GRAIN) / HAK_GRAIN);
+    unsigned class = HAK_TINY_CLASSES - 1;
+    uint32_t grain;
+    void *p = NULL;
+
+    if (!tiny->packed || size > HAK_TINY_LARGER_MOST) {
+        return NULL;
+    }
+    hak_tiny_busy(tiny, true);
+    grain = place(tiny, class, n);
+    if (grain != NOWHERE) {
+        p = take(tiny, grain, n);
+        hak_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
+        tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
+    }
+    hak_tiny_busy(tiny, false);
+    return p;
+}
+
+void hak_tiny_larger_free(struct hak_tiny *tiny, void *p)
+{
+    hak_tiny_refuse(p);
+    hak_tiny_busy(tiny, true);
+    hak_tiny_larger_put(tiny, p);
+    hak_tiny_grain_heed(tiny);
+    hak_tiny_busy(tiny, false);
+}
+
+void hak_tiny_larger_put(struct hak_tiny *tiny, void *p)
+{
+    size_t size = hak_tiny_bytes_of(p, hak_range_tag_of(p));
+    uint32_t n = (uint32_t)(size / HAK_GRAIN);
+
+    HAK_CHECK(size > 0 && tiny->larger_bytes >= size);
+    hak_keep_taken(&tiny->allow, -(int64_t)size);
+    tiny->larger_bytes -= (uint32_t)size;
+    if (tiny->packed) { /* if not, it is sealed: see tiny_seal.c */
+        put(tiny, grain_of(tiny, p, hak_range_number(p)), n);
+    }
+}
+
+/* ---- questions: any thread ------------------------------------------------ */
+
+/* The highest grain up to `grain` that is the first of a block. */
+static uint32_t first_of(const struct hak_unit *units, uint32_t grain)
+{
+    while (grain % SLAB_GRAINS != 0) {
+        uint32_t before = grain - 1, bit = before % UNIT_GRAINS;
+        const struct hak_unit *unit = &units[before / UNIT_GRAINS];
+        uint64_t ends = (last_at(unit) | ~used_at(unit)) << (63 - bit);
+
+        if (ends != 0) {
+            return grain - (uint32_t)__builtin_clzll(ends);
+        }
+        grain -= bit + 1;
+    }
+    return grain;
+}
+
+/* The first grain from `grain` on that is the last of a block. */
+static uint32_t last_of(const struct hak_unit *units, uint32_t grain)
+{
+    uint32_t end = (grain / SLAB_GRAINS + 1) * SLAB_GRAINS;
+    uint64_t last = last_at(&units[grain / UNIT_GRAINS]) >> grain % UNIT_GRAINS;
+
+    while (last == 0 && grain + UNIT_GRAINS - grain % UNIT_GRAINS < end) {
+        grain += UNIT_GRAINS - grain % UNIT_GRAINS;
+        last = last_at(&units[grain / UNIT_GRAINS]);
+    }
+    return grain + (last != 0 ? (uint32_t)__builtin_ctzll(last) : 0);
+}
+
+/* The first grain of the block that p, in a packed slab with this tag, lies in,
+ * and how many it has; 0: in none. */
+static uint32_t block_at(const void *p, uint32_t tag, uint32_t *n)
+{
+    const struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    const struct hak_unit *units = hak_tiny_units(owner);
+    uint32_t grain = grain_of(owner, p, hak_range_number(p)), first;
+
+    *n = 0;
+    if (grain >= owner->units * UNIT_GRAINS ||
+        (used_at(&units[grain / UNIT_GRAINS]) >> grain % UNIT_GRAINS & 1) ==
+            0) {
+        return grain;
+    }
+    first = first_of(units, grain);
+    *n = last_of(units, grain) + 1 - first;
+    return first;
+}
+
+HAK_RACY_READER unsigned hak_tiny_grain_class(const void *p, uint32_t tag)
+{
+    uint32_t n;
+
+    block_at(p, tag, &n);
+    if (n == 0) {
+        return HAK_TINY_NONE;
+    }
+    return n * HAK_GRAIN <= HAK_TINY_MAX_SIZE
+               ? hak_tiny_class_8[hak_tiny_index(n * HAK_GRAIN)]
+               : HAK_TINY_LARGER;
+}
+
+HAK_RACY_READER size_t hak_tiny_grain_bytes(const void *p, uint32_t tag)
+{
+    uint32_t n;
+
+    block_at(p, tag, &n);
+    return n * HAK_GRAIN;
+}
+
+HAK_RACY_READER bool hak_tiny_grain_is_block(const void *p, uint32_t tag)
+{
+    const struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    uint32_t n, first = block_at(p, tag, &n);
+
+    return n != 0 && (uintptr_t)p % HAK_GRAIN == 0 &&
+           first == grain_of(owner, p, hak_range_number(p));
+}
+
+/* ---- pages --------------------------------------------------------------- */
+
+/* Whether units first .. end - 1 hold nothing. */
+static bool is_empty(const struct hak_tiny *tiny, uint32_t first, uint32_t end)
+{
+    const struct hak_unit *units = hak_tiny_units(tiny);
+    uint64_t used = 0;
+
+    for (uint32_t n = first; n < end; n++) {
+        used |= used_at(&units[n]);
+    }
+    return used == 0;
+}
+
+/* The pages of packed slab i that hold nothing, as far as there is a map. */
+static uint32_t free_pages(const struct hak_tiny *tiny, uint32_t i)
+{
+    uint32_t first = i * HAK_SLAB_UNITS, at = first, pages = 0;
+    uint32_t end = (uint32_t)hak_min(tiny->units, first + HAK_SLAB_UNITS);
+
+    for (; at < end; at += PAGE_UNITS) {
+        bool empty =
+            is_empty(tiny, at, (uint32_t)hak_min(at + PAGE_UNITS, end));
+
+        pages |= (uint32_t)empty << (at - first) / PAGE_UNITS;
+    }
+    return pages;
+}
+
+/* The last packed slab, of which nothing is in use, goes back. */
+static void give(struct hak_tiny *tiny, uint32_t i)
+{
+    uint32_t number = tiny->packed_at[i];
+
+    tiny->units = i * HAK_SLAB_UNITS;
+    tiny->packed_at[i] = HAK_NO_SLAB;
+    hak_slab_leave(&tiny->all, number);
+    tiny->nslabs--;
+    hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+}
+
+/* Of the slabs that there are maps of, how many. */
+static uint32_t slabs_of(const struct hak_tiny *tiny)
+{
+    return (tiny->units + HAK_SLAB_UNITS - 1) / HAK_SLAB_UNITS;
+}
+
+void hak_tiny_grain_trim(struct hak_tiny *tiny)
+{
+    while (tiny->packed && tiny->units > 0) {
+        uint32_t i = slabs_of(tiny) - 1;
+
+        if (!is_empty(tiny, i * HAK_SLAB_UNITS, tiny->units)) {
+            break;
+        }
+        give(tiny, i);
+    }
+}
+
+size_t hak_tiny_grain_resident(const struct hak_tiny *tiny)
+{
+    size_t bytes = hak_round_up(tiny->units * HAK_UNIT, HAK_PAGE);
+
+    for (uint32_t i = 0; i < slabs_of(tiny); i++) {
+        const struct hak_slab *slab = hak_range_slab(tiny->packed_at[i]);
+
+        bytes -= (size_t)__builtin_popcount(slab->gone) * HAK_PAGE;
+    }
+    return bytes;
+}
+
+void hak_tiny_grain_heed(struct hak_tiny *tiny)
+{
+    size_t used = tiny->packed_bytes;
+
+    if (used > tiny->packed_seen) {
+        tiny->packed_seen = (uint32_t)used;
+    } else if (used + hak_max(HAK_PAGE / 2, used / 8) <= tiny->packed_seen &&
+               hak_tiny_grain_resident(tiny) > used + used / 4 + HAK_PAGE) {
+        hak_tiny_bins_empty(tiny);
+        hak_range_purged(hak_tiny_grain_sweep(tiny));
+    }
+}
+
+size_t hak_tiny_grain_sweep(struct hak_tiny *tiny)
+{
+    uint32_t before = tiny->units;
+    size_t bytes = 0;
+
+    if (!tiny->packed) {
+        return 0;
+    }
+    tiny->packed_seen = tiny->packed_bytes;
+    hak_tiny_grain_trim(tiny);
+    for (uint32_t i = 0; i < slabs_of(tiny); i++) {
+        uint32_t number = tiny->packed_at[i];
+
+        if (i == slabs_of(tiny) - 1) { /* it ends with what it holds */
+            while (is_empty(tiny, tiny->units - STEP_UNITS, tiny->units)) {
+                tiny->units -= STEP_UNITS;
+            }
+            bytes += hak_range_pages_cut(number, 1,
+                                         (tiny->units - i * HAK_SLAB_UNITS) *
+                                             HAK_UNIT);
+        }
+        bytes += hak_range_pages_drop(number, free_pages(tiny, i));
+    }
+    if (before > HAK_UNITS_NEAR && tiny->units <= HAK_UNITS_NEAR) {
+        hak_os_purge((char *)tiny + HAK_PAGE, HAK_PAGE); /* maps alone */
+    }
+    return bytes;
+}

@@ -1,0 +1,85 @@
+/*
+ * duktape.c - a Duktape heap on an explicit heap each, with a limit.
+ *
+ * Duktape gives the user pointer to every call. Its alloc and realloc may be
+ * asked for 0 bytes: NULL will do there, as would a block.
+ */
+#include "example.h"
+
+#include <duktape.h>
+
+static void *give(void *heap, duk_size_t size)
+{
+    return hak_heap_malloc(heap, size);
+}
+
+static void *resize(void *heap, void *p, duk_size_t size)
+{
+    if (size == 0) { /* the block is to go */
+        hak_heap_free(heap, p);
+        return NULL;
+    }
+    return hak_heap_realloc(heap, p, size);
+}
+
+static void take(void *heap, void *p)
+{
+    hak_heap_free(heap, p);
+}
+
+static duk_context *new_context(hak_heap *heap)
+{
+    return heap != NULL ? duk_create_heap(give, resize, take, heap, NULL)
+                        : duk_create_heap_default();
+}
+
+static const char work[] =
+    "var all = [], sum = 0;\n"
+    "for (var i = 0; i < 6000; i++) {\n"
+    "    all.push({name: 'object ' + i, part: [i, i + 1, {x: i}]});\n"
+    "    if (i % 3 == 0) all[i >> 1] = null;\n"
+    "}\n"
+    "var text = JSON.stringify(all), back = JSON.parse(text);\n"
+    "back.forEach(function (o) { if (o) sum += o.part[2].x; });\n"
+    "text.split(',').sort().join('').length + sum;\n";
+
+/* Garbage is collected before an allocation fails; then it is an error. */
+static const char eater[] =
+    "var all = []; for (;;) all.push({x: [all.length]});";
+
+/* A script on a heap of its own; whether it ended well. */
+static int run(hak_heap *heap, const char *script)
+{
+    duk_context *duk = new_context(heap);
+    int failed;
+
+    NEED(duk != NULL);
+    failed = duk_peval_string(duk, script);
+    printf("%s\n", duk_safe_to_string(duk, -1));
+    if (heap == NULL) {
+        duk_destroy_heap(duk);
+    } /* else hak_heap_delete does it at once: this script has no finalizers */
+    return !failed;
+}
+
+int main(int argc, char **argv)
+{
+    enum mode mode = example_mode(argc, argv);
+
+    for (int i = 0; i < (mode == LIMIT ? 1 : 3); i++) {
+        hak_heap *heap = mode == LIBC ? NULL : example_heap("script", 0);
+
+        if (mode == LIMIT) {
+            hak_heap_set_limit(heap, 1 << 20);
+            NEED(!run(heap, eater));
+            NEED(hak_heap_live(heap) <= 1 << 20);
+        } else {
+            NEED(run(heap, work));
+        }
+        if (heap != NULL) {
+            example_report(heap);
+            hak_heap_delete(heap);
+        }
+    }
+    return 0;
+}
