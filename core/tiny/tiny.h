@@ -47,12 +47,14 @@
 #define HAK_TINY_H
 
 #include "range/allowance.h"
+#include "base/assert.h"
 #include "base/base.h"
 #include "guard/hard.h"
 #include "range/range.h"
 #include "range/slab_list.h"
 #include "tiny/remote.h"
 #include "tiny/tiny_class.h"
+#include "tiny/tiny_walk.h"
 
 /*
  * The hot half of a class: two to a cache line. Pushes are counted down from
@@ -216,10 +218,10 @@ uint64_t hak_tiny_live(const struct hak_tiny *tiny, unsigned class);
  */
 HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
 {
+    HAK_ASSERT(atomic_load(&tiny->busy) != on); /* slow paths don't nest */
+    HAK_WALK(on ? (void)0 : hak_tiny_walk_if_due(tiny));
     atomic_store_explicit(&tiny->busy, on, memory_order_release);
-#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
-    atomic_thread_fence(memory_order_release);
-#endif
+    hak_fence_release();
 }
 
 /*
