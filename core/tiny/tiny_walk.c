@@ -7,6 +7,8 @@
  */
 #include "tiny/tiny_walk.h"
 
+#include "tiny/tiny_seal.h"
+
 #if HAK_WALKS
 
 #include "os/os.h"
