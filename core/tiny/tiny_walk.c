@@ -14,7 +14,6 @@
 #include "os/os.h"
 #include "range/pages.h"
 #include "tiny/tiny.h"
-#include "tiny/tiny_seal.h"
 
 /* A bit for every 8 bytes of every slab: block seen in some list. */
 struct tiny_walk {
