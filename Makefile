@@ -90,7 +90,7 @@ VARIANT_walks := -O1 -DHAK_DEBUG=2
 # What `make fuzz` builds: the release and the asan variant as libFuzzer needs
 # them, with clang; the latter walks.
 VARIANT_fuzz := $(VARIANT_release) -fsanitize=fuzzer-no-link
-VARIANT_fuzzasan := $(VARIANT_asan:-DHAK_DEBUG=%=-DHAK_DEBUG=2) \
+VARIANT_fuzzasan := $(subst HAK_DEBUG=1,HAK_DEBUG=2,$(VARIANT_asan)) \
     -fsanitize=fuzzer-no-link
 
 VARIANTS := release debug walks asan ubsan tsan valgrind fuzz fuzzasan
