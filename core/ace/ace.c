@@ -504,5 +504,7 @@ void hak_ace_mend(void)
             hak_ace_set_tags(super, 0);
         }
     }
+    hak_ace.figures.peak_bytes =
+        hak_max(hak_ace.figures.peak_bytes, hak_ace.figures.live_bytes);
     hak_ace_want_tick(now);
 }

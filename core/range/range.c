@@ -113,6 +113,7 @@ static void undo(void)
         hak_os_unmap(hak_range.slabs, first_meta());
         *hak_map_word(HAK_MAP_META, 0) = 0;
     }
+    hak_supers.tags = 0;
     hak_supers.limit = 0;
 }
 
