@@ -1,6 +1,6 @@
 # HAKMEM's build. `make help` lists the targets.
 #
-#   VARIANT  release (default), debug, asan, ubsan, tsan or valgrind
+#   VARIANT  release (default), debug, walks, asan, ubsan, tsan or valgrind
 #   BUILD    where everything goes; default build/VARIANT
 #   HARDENED 1: the hardened build, see core/guard/hard.h; BUILD ends in -hardened
 #   CC       the compiler, gcc, clang or musl-gcc
@@ -84,13 +84,16 @@ VARIANT_ubsan := -O1 -DHAK_DEBUG=1 -fsanitize=undefined \
 VARIANT_tsan := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1 -fsanitize=thread \
     -fno-sanitize-recover=all
 VARIANT_valgrind := -O1 -DHAK_DEBUG=1 -DHAK_SMALL_RANGE=1
+# Walks whole lanes at every move of a slab: base/assert.h. For few tests.
+VARIANT_walks := -O1 -DHAK_DEBUG=2
 
 # What `make fuzz` builds: the release and the asan variant as libFuzzer needs
-# them, with clang.
+# them, with clang; the latter walks.
 VARIANT_fuzz := $(VARIANT_release) -fsanitize=fuzzer-no-link
-VARIANT_fuzzasan := $(VARIANT_asan) -fsanitize=fuzzer-no-link
+VARIANT_fuzzasan := $(subst HAK_DEBUG=1,HAK_DEBUG=2,$(VARIANT_asan)) \
+    -fsanitize=fuzzer-no-link
 
-VARIANTS := release debug asan ubsan tsan valgrind fuzz fuzzasan
+VARIANTS := release debug walks asan ubsan tsan valgrind fuzz fuzzasan
 ifeq ($(filter $(VARIANT),$(VARIANTS)),)
 $(error VARIANT=$(VARIANT) is unknown; use one of: $(VARIANTS))
 endif
@@ -204,6 +207,12 @@ check: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: run the tests of VARIANT, installi
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)
 
+# Minutes if it were all of them.
+WALKED := tests/fuzz/replay tests/unit/stress
+check-walks: ## test: the fuzzer's corpus and a stress test with whole lanes walked
+	@$(MAKE) check VARIANT=walks BUILD=$(call BESIDE,walks) ALL=lib TEST_NEEDS= \
+	    TESTS='$(WALKED:%=$(call BESIDE,walks)/%)'
+
 demo: ## use: install what is missing, run Lua, Python and nginx with and without HAKMEM
 	@.ci/install-deps $(DEPS_demo)
 	@$(MAKE) demo-run
@@ -261,8 +270,8 @@ help: ## use: list the targets
 	    "[CC=gcc|clang|musl-gcc] [WERROR=1] [V=1]"
 	@awk -f docs/help.awk $(filter-out %.d,$(MAKEFILE_LIST))
 
-.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind demo \
-    demo-run install uninstall clean help force
+.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind \
+    check-walks demo demo-run install uninstall clean help force
 
 ifneq ($(wildcard $(BUILD)),)
 -include $(shell find $(BUILD) -name nginx-static -prune -o -name '*.d' -print)

@@ -44,6 +44,7 @@
 #include "range/purge.h"
 #include "range/slots.h"
 #include "settings/options.h"
+#include "tiny/tiny_seal.h"
 #include "upkeep/background.h"
 #include "upkeep/look.h"
 #include "upkeep/relief.h"
@@ -458,8 +459,8 @@ HAK_INLINE size_t hak_embed_limit(void)
  */
 HAK_INLINE size_t hak_embed_window(uintptr_t *base)
 {
-    *base = hak_range.base;
-    return hak_range.size != 0 ? hak_range.window : 0;
+    *base = HAK_LOAD(hak_range.base);
+    return HAK_LOAD(hak_range.size) != 0 ? hak_range.window : 0;
 }
 
 /* Whether blocks of others may lie there: see hak_range_may_overlap. */

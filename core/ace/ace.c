@@ -2,6 +2,7 @@
  * ace.c - the ACE lane: runs, memory on its way back, forks.
  */
 #include "ace/ace_holes.h"
+#include "ace/ace_walk.h"
 
 #include "os/os.h"
 #include "range/purge.h"
@@ -30,6 +31,7 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
 
     while ((hole = hak_ace_find_hole(pages + align - 1)) != 0) {
         page = (hole + align - 1) & ~(align - 1);
+        HAK_ASSERT(page + pages <= hole + hak_ace_hole(hole)->pages);
         claim = hak_ace_claim(page, pages);
         if (claim == HAK_OS_REFUSED) {
             return NULL;
@@ -51,6 +53,7 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
         }
         hak_ace.figures.allocs++;
         hak_ace_count(pages);
+        HAK_ASSERT(hak_ace_run_at(hak_ace_address(page)) == page);
         return hak_ace_address(page);
     }
     return NULL;
@@ -63,6 +66,7 @@ void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
     hak_lock_take(&hak_ace.lock);
     p = alloc_locked((uint32_t)hak_max(pages, HAK_ACE_LEAST),
                      (uint32_t)(align / HAK_PAGE), owner, zero);
+    HAK_WALK(hak_ace_walk(false));
     hak_lock_drop(&hak_ace.lock);
     return p;
 }
@@ -75,6 +79,7 @@ static size_t purge_hole(uint32_t page)
     uint32_t at = hak_ace_at(page);
 
     HAK_HELD(&hak_ace.lock);
+    HAK_CHECK(hak_ace_is_hole(page)); /* else it would lose its contents */
     if (hak_ace_any_gone(page, pages)) {
         return hak_ace_unmap(page, pages);
     }
@@ -107,6 +112,8 @@ static void free_locked(uint32_t page)
     uint32_t pages = hak_ace_length(page);
     uint32_t now = hak_os_tick();
 
+    HAK_ASSERT(pages >= HAK_ACE_LEAST && !hak_ace_is_hole(page));
+    HAK_ASSERT(hak_ace_super(page)->pages[hak_ace_at(page) / 8] == pages);
     hak_range_ask_limit(now);
     hak_ace.figures.frees++;
     hak_ace_count(-(int64_t)pages);
@@ -128,6 +135,7 @@ bool hak_ace_free(void *p, struct hak_ace_run *run)
         describe(page, run);
         free_locked(page);
     }
+    HAK_WALK(hak_ace_walk(false));
     hak_lock_drop(&hak_ace.lock);
     return page != 0;
 }
@@ -177,6 +185,7 @@ static void shrink(uint32_t page, uint32_t old, uint32_t pages)
 {
     uint32_t now = hak_os_tick();
 
+    HAK_ASSERT(pages >= HAK_ACE_LEAST && pages < old);
     hak_bits_set(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1,
                  true);
     hak_ace_join(page + pages, old - pages, now);
@@ -212,6 +221,8 @@ static bool resize_locked(uint32_t page, uint32_t pages)
 {
     uint32_t old = hak_ace_length(page);
 
+    HAK_HELD(&hak_ace.lock);
+    HAK_ASSERT(hak_ace_super(page)->pages[hak_ace_at(page) / 8] == old);
     if (pages < old) {
         shrink(page, old, pages);
     } else if (pages > old && !grow(page, old, pages)) {
@@ -219,6 +230,7 @@ static bool resize_locked(uint32_t page, uint32_t pages)
     }
     hak_ace_super(page)->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
     hak_ace_count((int64_t)pages - old);
+    HAK_ASSERT(hak_ace_length(page) == pages);
     return true;
 }
 
@@ -231,6 +243,7 @@ bool hak_ace_resize(void *p, size_t pages)
     page = hak_ace_run_at(p);
     done = page != 0 &&
            resize_locked(page, (uint32_t)hak_max(pages, HAK_ACE_LEAST));
+    HAK_WALK(hak_ace_walk(false));
     hak_lock_drop(&hak_ace.lock);
     return done;
 }
@@ -267,6 +280,7 @@ void hak_ace_free_owner(uint32_t owner)
             page = after(page);
         }
     }
+    HAK_WALK(hak_ace_walk(false));
     hak_lock_drop(&hak_ace.lock);
 }
 
@@ -364,6 +378,7 @@ void hak_ace_tick(uint32_t now)
     hak_lock_take(&hak_ace.lock);
     purge_all(now, &next);
     atomic_store_explicit(&hak_ace_due, next, memory_order_relaxed);
+    HAK_WALK(hak_ace_walk(false));
     hak_lock_drop(&hak_ace.lock);
 }
 
@@ -377,6 +392,7 @@ size_t hak_ace_trim(void)
            hak_ace_super_give(hak_hole_best(&hak_ace.holes, HAK_ACE_PAGES))) {
     }
     atomic_store_explicit(&hak_ace_due, 0, memory_order_relaxed);
+    HAK_WALK(hak_ace_walk(false));
     hak_lock_drop(&hak_ace.lock);
     return bytes;
 }
@@ -488,5 +504,7 @@ void hak_ace_mend(void)
             hak_ace_set_tags(super, 0);
         }
     }
+    hak_ace.figures.peak_bytes =
+        hak_max(hak_ace.figures.peak_bytes, hak_ace.figures.live_bytes);
     hak_ace_want_tick(now);
 }

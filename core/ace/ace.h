@@ -26,6 +26,7 @@
 #define HAK_ACE_H
 
 #include "range/allowance.h"
+#include "base/assert.h"
 #include "base/base.h"
 #include "guard/hard.h"
 #include "range/range.h"
@@ -72,6 +73,7 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
     if (cache->pages[i] != pages) {
         return NULL;
     }
+    HAK_ASSERT(cache->held >= pages);
     cache->pages[i] = 0;
     cache->held -= pages;
     cache->takes++;

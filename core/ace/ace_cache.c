@@ -31,6 +31,7 @@ static void drop(struct hak_ace_cache *cache, uint32_t i)
     struct hak_ace_run run;
 
     if (cache->pages[i] != 0) {
+        HAK_ASSERT(cache->held >= cache->pages[i]);
         cache->held -= cache->pages[i];
         cache->pages[i] = 0;
         hak_ace_note(cache->run[i], false);
@@ -81,6 +82,7 @@ size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
         return 0;
     }
     pages = super->pages[place];
+    HAK_ASSERT(pages == hak_ace_length(page));
     i = pages % HAK_ACE_CACHE;
     if (cache->pages[i] != 0) {
         make_room(cache, i, p);
@@ -106,6 +108,7 @@ void hak_ace_cache_empty(struct hak_ace_cache *cache)
     for (uint32_t i = 0; i < HAK_ACE_CACHE; i++) {
         drop(cache, i);
     }
+    HAK_ASSERT(cache->held == 0);
     hak_ace_cache_ask(cache);
     note(cache);
 }

@@ -27,6 +27,7 @@ void hak_ace_clean(uint32_t page, uint32_t pages)
 {
     size_t dirty = pages * HAK_PAGE - hak_ace_fresh(page, pages);
 
+    HAK_ASSERT(hak_ace_at(page) + pages <= HAK_ACE_PAGES);
     hak_bits_set(hak_ace_super(page)->dirty, hak_ace_at(page), pages, false);
     hak_limit_uncharge(HAK_ACE_CHARGED, dirty);
 }
@@ -75,6 +76,8 @@ size_t hak_ace_unmap(uint32_t page, uint32_t pages)
     uint32_t end = page + pages, n;
     size_t bytes = 0;
 
+    HAK_CHECK(hak_bits_get(super->holes, hak_ace_at(page)) &&
+              pages <= hak_ace_length(page));
     for (; page < end; page += n) {
         n = alike(page, end);
         if (hak_bits_get(super->gone, hak_ace_at(page))) {

@@ -9,13 +9,6 @@
 #include "range/purge.h"
 #include "range/superslabs.h"
 
-/*
- * Holes that fill a superslab stay here, up to SPARE_MOST of them, so that a
- * program that frees and allocates does not take and give superslabs all the
- * time.
- */
-#define SPARE_MOST 4
-
 /* Under a limit on address space holes from here on are unmapped at once. */
 #define SHED_LEAST (128 * HAK_KIB / HAK_PAGE)
 
@@ -47,6 +40,7 @@ void hak_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
     struct hak_hole *hole = hak_ace_hole(page);
 
     HAK_HELD(&hak_ace.lock);
+    HAK_ASSERT(pages > 0 && hak_ace_at(page) + pages <= HAK_ACE_PAGES);
     hak_bits_set(super->starts, hak_ace_at(page), 1, true);
     hak_lock_step();
     hak_bits_set(super->holes, hak_ace_at(page), 1, true);
@@ -60,9 +54,12 @@ void hak_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
 void hak_ace_hole_drop(uint32_t page)
 {
     HAK_HELD(&hak_ace.lock);
+    HAK_CHECK(hak_ace_is_hole(page));
+    HAK_ASSERT(hak_ace_hole(page)->pages == hak_ace_length(page));
     hak_hole_remove(&hak_ace.holes, page);
     hak_bits_set(hak_ace_super(page)->holes, hak_ace_at(page), 1, false);
     hak_lock_step();
+    HAK_ASSERT(hak_ace.spares > 0 || hak_ace_hole(page)->pages < HAK_ACE_PAGES);
     hak_ace.spares -= hak_ace_hole(page)->pages == HAK_ACE_PAGES;
 }
 
@@ -94,6 +91,7 @@ static bool super_add(void)
     hak_ace.top = (uint32_t)hak_max(hak_ace.top, super + 1);
     hak_lock_step();
     meta = hak_range_super_meta(super);
+    HAK_ASSERT(hak_range_tag((size_t)super << HAK_SUPER_SHIFT) == 0);
     hak_bits_set(meta->starts, 0, HAK_ACE_PAGES, false);
     hak_bits_set(meta->holes, 0, HAK_ACE_PAGES, false);
     hak_bits_set(meta->dirty, 0, HAK_ACE_PAGES, false);
@@ -139,6 +137,8 @@ bool hak_ace_super_give(uint32_t page)
     uint32_t super = page / (uint32_t)HAK_ACE_PAGES;
     bool bare = hak_ace_any_gone(page, HAK_ACE_PAGES);
 
+    HAK_CHECK(hak_ace_is_hole(page) &&
+              hak_ace_hole(page)->pages == HAK_ACE_PAGES);
     if (bare) {
         hak_ace_unmap(page, HAK_ACE_PAGES);
         if (!hak_bits_all(meta->gone, 0, HAK_ACE_PAGES)) {
@@ -177,6 +177,8 @@ bool hak_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
     uint32_t stamp = hak_ace_hole(hole)->stamp;
     bool zero = !hak_bits_any(super->dirty, hak_ace_at(page), pages);
 
+    HAK_ASSERT(hole <= page && page + pages <= end && pages >= HAK_ACE_LEAST);
+    HAK_ASSERT(!hak_ace_any_gone(page, pages));
     hak_ace_hole_drop(hole);
     if (page > hole) {
         hak_ace_hole_add(hole, page - hole, stamp);
@@ -204,6 +206,9 @@ void hak_ace_join(uint32_t page, uint32_t pages, uint32_t now)
     uint32_t at = hak_ace_at(page);
     uint32_t next = page + pages;
 
+    HAK_CHECK(hak_bits_get(super->starts, at) && !hak_ace_is_hole(page));
+    HAK_ASSERT(at + pages == HAK_ACE_PAGES ||
+               hak_bits_get(super->starts, at + pages));
     if (at + pages < HAK_ACE_PAGES && hak_ace_is_hole(next)) {
         hak_ace_hole_drop(next);
         pages += hak_ace_hole(next)->pages;
@@ -221,7 +226,7 @@ void hak_ace_join(uint32_t page, uint32_t pages, uint32_t now)
     }
     hak_ace_hole_add(page, pages, now);
     if (pages < HAK_ACE_PAGES ||
-        (hak_ace.spares <= SPARE_MOST && !hak_range_limited()) ||
+        (hak_ace.spares <= HAK_ACE_SPARES && !hak_range_limited()) ||
         !hak_ace_super_give(page)) {
         hak_ace_shed(page);
     }
@@ -230,6 +235,8 @@ void hak_ace_join(uint32_t page, uint32_t pages, uint32_t now)
 void hak_ace_count(int64_t pages)
 {
     HAK_HELD(&hak_ace.lock);
+    HAK_ASSERT(pages >= 0 || hak_ace.figures.live_bytes >=
+                                 (uint64_t)(-pages * (int64_t)HAK_PAGE));
     hak_ace.figures.live_bytes += (uint64_t)(pages * (int64_t)HAK_PAGE);
     hak_ace.figures.peak_bytes =
         hak_max(hak_ace.figures.peak_bytes, hak_ace.figures.live_bytes);

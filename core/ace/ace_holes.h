@@ -9,6 +9,13 @@
 #include "ace/ace_bits.h"
 #include "os/lock.h"
 
+/*
+ * Holes that fill a superslab stay here, up to HAK_ACE_SPARES of them, so that a
+ * program that frees and allocates does not take and give superslabs all the
+ * time.
+ */
+#define HAK_ACE_SPARES 4
+
 struct hak_ace_lane {
     hak_lock lock;
     /* under it */

@@ -24,11 +24,13 @@ void hak_hole_insert(struct hak_holes *holes, uint32_t page)
     uint32_t *right = &hak_ace_hole(page)->right;
     uint32_t rest;
 
+    HAK_ASSERT(page != 0 && pages > 0 && pages <= HAK_ACE_PAGES);
     holes->some[pages / 64] |= (uint64_t)1 << (pages % 64);
     while (*link != 0 && priority(*link) > priority(page)) {
         link = page < *link ? &hak_ace_hole(*link)->left
                             : &hak_ace_hole(*link)->right;
     }
+    HAK_ASSERT(*link != page);
     /* What hangs here is split into what is less and what is not. */
     rest = *link;
     *link = page;
@@ -54,6 +56,7 @@ void hak_hole_remove(struct hak_holes *holes, uint32_t page)
     uint32_t *link = &holes->roots[pages];
 
     while (*link != page) {
+        HAK_CHECK(*link != 0); /* it is in there */
         link = page < *link ? &hak_ace_hole(*link)->left
                             : &hak_ace_hole(*link)->right;
     }
@@ -86,6 +89,7 @@ uint32_t hak_hole_best(const struct hak_holes *holes, uint32_t pages)
         bits = holes->some[pages];
     }
     page = holes->roots[pages * 64 + (uint32_t)__builtin_ctzll(bits)];
+    HAK_ASSERT(page != 0);
     while (hak_ace_hole(page)->left != 0) {
         page = hak_ace_hole(page)->left;
     }

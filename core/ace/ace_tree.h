@@ -61,7 +61,7 @@ struct hak_holes {
 
 HAK_INLINE char *hak_ace_address(uint32_t page)
 {
-    return (char *)hak_range.base + (size_t)page * HAK_PAGE;
+    return (char *)HAK_LOAD(hak_range.base) + (size_t)page * HAK_PAGE;
 }
 
 /* Adds the hole that begins at `page`, whose `pages` is set. */

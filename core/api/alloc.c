@@ -202,7 +202,7 @@ size_t hak_trim(void)
 {
     size_t bytes = hak_thread_trim();
 
-    if (hak_range.size != 0) {
+    if (HAK_LOAD(hak_range.size) != 0) {
         bytes += hak_ace_trim();
         bytes += hak_range_purge();
     }

@@ -19,6 +19,7 @@
 #include "front/check.h"
 #include "front/large.h"
 #include "range/purge.h"
+#include "tiny/tiny_seal.h"
 #include "upkeep/look.h"
 #include "upkeep/relief.h"
 

@@ -20,7 +20,7 @@ static void give_back(void)
 void hak_seal(void)
 {
     hak_thread_seal();
-    if (hak_range.size != 0) {
+    if (HAK_LOAD(hak_range.size) != 0) {
         give_back();
     }
 }
@@ -29,7 +29,7 @@ void hak_heap_seal(hak_heap *heap)
 {
     hak_heap_seal_slabs(heap);
     hak_heap_seal_count(heap);
-    if (hak_range.size != 0) {
+    if (HAK_LOAD(hak_range.size) != 0) {
         give_back();
     }
 }

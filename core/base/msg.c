@@ -3,6 +3,7 @@
  *
  * vsnprintf does not allocate for the conversions used here (%s %p %zu %d).
  */
+#include "base/assert.h"
 #include "base/msg.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -119,4 +121,28 @@ void hak_fatal(const char *format, ...)
     put_line("hakmem: fatal: ", format, args);
     va_end(args);
     abort();
+}
+
+/* ---- assert.h ---------------------------------------------------------------- */
+
+/* The file's name alone: where it was built says nothing. */
+static const char *msg_file(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash != NULL ? slash + 1 : path;
+}
+
+void hak_check_failed(const char *what, const char *file, int line)
+{
+    hak_fatal("%s:%d: not so: %s; the program has freed a block twice or "
+              "written to freed memory, as a rule: make HARDENED=1 tells where",
+              msg_file(file), line, what);
+}
+
+void hak_assert_failed(const char *what, const char *file, int line)
+{
+    hak_fatal(
+        "%s:%d: not so: %s; this is a fault of hakmem's, please report it",
+        msg_file(file), line, what);
 }

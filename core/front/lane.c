@@ -11,6 +11,8 @@
 #include "front/large.h"
 #include "front/hard_lane.h"
 #include "os/os.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 #include "upkeep/background.h"
 #include "upkeep/look.h"
 #include "upkeep/relief.h"

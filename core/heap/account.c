@@ -2,6 +2,7 @@
  * account.c - the account of a heap: what is beyond the gate.
  */
 #include "heap/account.h"
+#include "tiny/tiny_seal.h"
 
 /* The peak is known to within so much: 4 KB, or 1/16 of it if that is more. */
 #define STEP_LEAST ((size_t)4096)

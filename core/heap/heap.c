@@ -7,6 +7,8 @@
 
 #include "os/os.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 
 /*
  * When a heap is swept: see hak_heap_heed_sparse. So many bytes are worth it: in a
@@ -39,6 +41,7 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
     }
     hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_MADE);
     memset((char *)heap + sizeof(heap->tiny), 0, HAK_PAGE - sizeof(heap->tiny));
+    HAK_ASSERT(state == HAK_HEAP_OWNED || state == HAK_HEAP_MADE);
     heap->limit = heap->gate = SIZE_MAX;
     heap->keeper = hak_lock_self.number;
     atomic_store(&heap->state, state);
@@ -64,6 +67,7 @@ void hak_heap_collect(struct hak_heap *heap)
 {
     hak_tiny_trim(&heap->tiny);
     if (heap->pool != NULL) {
+        HAK_ASSERT(heap->runs != NULL);
         hak_ace_cache_empty(heap->runs);
         hak_pool_trim(heap->pool);
     }
@@ -79,6 +83,7 @@ static size_t shorten(struct hak_heap *heap)
         hak_pool_is_grown(heap->pool) || heap->tiny.nstale > 0) {
         return 0;
     }
+    HAK_ASSERT(!hak_heap_is_busy(heap));
     hak_pool_rest(heap->pool);
     hak_os_purge((char *)heap + HAK_HEAP_LARGE_AT + HAK_PAGE, bytes);
     return bytes;
@@ -241,6 +246,7 @@ void hak_heap_seal_slabs(struct hak_heap *heap)
         return;
     }
     hak_tiny_seal(&heap->tiny);
+    HAK_ASSERT(heap->tiny.nslabs == 0);
     if (heap->pool != NULL) {
         hak_ace_cache_empty(heap->runs);
         hak_pool_seal(heap->pool);
@@ -419,6 +425,7 @@ void hak_heap_rest(struct hak_heap *heap)
 {
     size_t from = HAK_PAGE, end = HAK_HEAP_SLOT;
 
+    HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
     if (heap->pool == NULL) {
         return;
     }
@@ -453,6 +460,8 @@ void hak_heap_destroy(struct hak_heap *heap)
 {
     uint32_t id = heap->tiny.id;
 
+    HAK_CHECK(atomic_load(&heap->state) != HAK_HEAP_FREE);
+    HAK_ASSERT(!hak_heap_is_busy(heap));
     remember(heap);
     atomic_store(&heap->state, HAK_HEAP_FREE);
     drop_far_pages(heap);
@@ -463,6 +472,7 @@ void hak_heap_destroy(struct hak_heap *heap)
         heap->pool = NULL;
         heap->runs = NULL;
     }
+    HAK_ASSERT(heap->tiny.all == HAK_NO_SLAB && heap->pool == NULL);
     if (id != 0) {
         hak_range_heap_give(id);
     } else {

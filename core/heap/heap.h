@@ -24,6 +24,7 @@
 #include "pool/pool.h"
 #include "system/system.h"
 #include "tiny/tiny.h"
+#include "tiny/tiny_seal.h"
 
 enum hak_heap_state {
     HAK_HEAP_FREE,

@@ -110,7 +110,9 @@ static bool lend_locked(struct hak_heap *heap,
                                heap);
     if (lent) {
         work(heap);
+        HAK_ASSERT(!hak_heap_is_busy(heap));
     }
+    HAK_ASSERT(__atomic_load_n(self_at, __ATOMIC_RELAXED) == &hak_heap_none);
     set_self(self_at, heap);
     return lent;
 }

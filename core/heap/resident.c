@@ -29,7 +29,7 @@ static bool is_of(uint32_t number, uint32_t id)
 /* In slabs of Tiny and Pool; side by side they are asked about together. */
 static size_t in_slabs(uint32_t id)
 {
-    uint32_t end = (uint32_t)(hak_range.size >> HAK_SLAB_SHIFT);
+    uint32_t end = (uint32_t)(HAK_LOAD(hak_range.size) >> HAK_SLAB_SHIFT);
     size_t sum = 0;
 
     for (uint32_t first = 1; first < end; first++) {

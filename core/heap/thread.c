@@ -13,6 +13,8 @@
 #include "range/purge.h"
 #include "range/slabs.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
 #define NO_HEAP_TAG 0xffffff00u
@@ -45,6 +47,8 @@ static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 /* In front of the list of parked heaps. */
 static void list_add(struct hak_heap *heap)
 {
+    HAK_HELD(&lock);
+    HAK_ASSERT(heap->tiny.id != 0 && heap->tiny.id != parked);
     heap->parked_prev = 0;
     heap->parked_next = parked;
     if (parked != 0) {
@@ -59,6 +63,9 @@ static void list_drop(struct hak_heap *heap)
     struct hak_heap *next = hak_range_heap(heap->parked_next);
     struct hak_heap *before = hak_range_heap(heap->parked_prev);
 
+    HAK_HELD(&lock);
+    HAK_ASSERT(heap->parked_prev != 0 ? before->parked_next == heap->tiny.id
+                                      : parked == heap->tiny.id);
     if (heap->parked_next != 0) {
         next->parked_prev = heap->parked_prev;
     }
@@ -104,7 +111,7 @@ static bool tell_parked(struct hak_heap *heap)
     return true;
 }
 
-static void send_all(struct hak_heap *heap)
+void hak_thread_send(struct hak_heap *heap)
 {
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
         uint32_t sent;
@@ -123,6 +130,7 @@ static void park_locked(struct hak_heap *heap)
 {
     HAK_HELD(&lock);
     HAK_POINT("park");
+    HAK_ASSERT(!hak_heap_is_busy(heap));
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     hak_heap_collect(heap);
@@ -160,6 +168,7 @@ static struct hak_heap *own_now(void)
 /* The thread has no heap any more but one of the two that are none. */
 static void disown(const struct hak_heap *none)
 {
+    HAK_ASSERT(own_heap != NULL);
     hak_lend_end(own_heap);
     own_heap = NULL;
     __atomic_store_n(&hak_self, (struct hak_heap *)none, __ATOMIC_RELAXED);
@@ -178,7 +187,7 @@ static void thread_exit(void *arg)
         return;
     }
     disown(&hak_heap_exited);
-    send_all(heap);
+    hak_thread_send(heap);
     park(heap);
 }
 
@@ -410,6 +419,8 @@ static struct hak_heap *adopt_locked(void)
     HAK_POINT("adopt");
     if (parked != 0) {
         heap = hak_range_heap(parked);
+        HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
+        HAK_ASSERT(!hak_heap_is_busy(heap));
         list_drop(heap);
         hak_heap_forget_most(heap);
         heap->keeper = hak_lock_self.number;
@@ -431,6 +442,7 @@ static struct hak_heap *adopt(void)
 /* The heap, which nobody else has, becomes the thread's; false: it can't. */
 static bool own(struct hak_heap *heap)
 {
+    HAK_ASSERT(own_heap == NULL && heap->tiny.id != 0);
     own_heap = heap;
     __atomic_store_n(&hak_self, heap, __ATOMIC_RELAXED);
     if (pthread_setspecific(key, heap) != 0) {
@@ -455,7 +467,7 @@ void hak_thread_adopt(struct hak_heap *heap)
     }
     if (before != NULL) {
         disown(&hak_heap_none);
-        send_all(before);
+        hak_thread_send(before);
         park(before);
     }
     heap->keeper = hak_lock_number();
@@ -502,13 +514,12 @@ void *hak_thread_refill(unsigned class, enum hak_reason *reason)
     return heap != NULL ? hak_tiny_alloc(&heap->tiny, class) : NULL;
 }
 
-/* Works on the thread's heap, what it holds for others sent, and on parked ones. */
-static void each_idle(void (*work)(struct hak_heap *heap))
+void hak_thread_each(void (*work)(struct hak_heap *heap))
 {
     struct hak_heap *own = own_now();
 
     if (own != NULL) {
-        send_all(own);
+        hak_thread_send(own);
         work(own);
     }
     hak_lock_take(&lock);
@@ -524,67 +535,4 @@ static void each_idle(void (*work)(struct hak_heap *heap))
         }
     }
     hak_lock_drop(&lock);
-}
-
-/* Bytes of pages that this thread has thread_swept, in all. */
-static __thread size_t thread_swept __attribute__((tls_model("initial-exec")));
-
-static void trim(struct hak_heap *heap)
-{
-    hak_heap_seal_count(heap);
-    thread_swept += hak_heap_sweep(heap);
-}
-
-static void seal(struct hak_heap *heap)
-{
-    hak_heap_seal_slabs(heap);
-    hak_heap_seal_count(heap);
-}
-
-/* The same for a heap that was lent. */
-static void trim_lent(struct hak_heap *heap)
-{
-    send_all(heap);
-    trim(heap);
-}
-
-size_t hak_thread_trim(void)
-{
-    size_t before = thread_swept;
-
-    each_idle(trim);
-    hak_lend_all(trim_lent);
-    return thread_swept - before;
-}
-
-/* Trims a heap unless that would bring no more than it did the last time. */
-static void thread_relieve(struct hak_heap *heap)
-{
-    if (hak_heap_use(heap) != heap->relieved) {
-        trim(heap);
-        heap->relieved = hak_heap_use(heap);
-    }
-}
-
-/* The same for a heap that was lent. */
-static void thread_relieve_lent(struct hak_heap *heap)
-{
-    send_all(heap);
-    thread_relieve(heap);
-}
-
-void hak_thread_relieve(void)
-{
-    each_idle(thread_relieve);
-    hak_lend_used(thread_relieve_lent);
-}
-
-bool hak_thread_trim_idle(void)
-{
-    return hak_lend_idle(trim_lent);
-}
-
-void hak_thread_seal(void)
-{
-    each_idle(seal);
 }

@@ -22,7 +22,7 @@ extern HAK_HIDDEN const struct hak_heap hak_heap_exited;
  */
 HAK_INLINE struct hak_heap *hak_thread_self(void)
 {
-    return __atomic_load_n(&hak_self, __ATOMIC_RELAXED);
+    return HAK_LOAD(hak_self);
 }
 
 /*
@@ -31,14 +31,10 @@ HAK_INLINE struct hak_heap *hak_thread_self(void)
  */
 HAK_INLINE struct hak_bin *hak_thread_bin(unsigned class)
 {
-#ifdef HAK_TSAN
-    return &hak_thread_self()->tiny.bins[class];
-#else
-    struct hak_bin *bin = &hak_self->tiny.bins[class];
+    struct hak_bin *bin = &HAK_FOLD(hak_self)->tiny.bins[class];
 
     __asm__("" : "+r"(bin));
     return bin;
-#endif
 }
 
 /* That heap; NULL: it is one of the two. */
@@ -100,6 +96,15 @@ void hak_thread_adopt(struct hak_heap *heap);
 /* From here on threads' heaps are sealed in forked children, for an adapter
  * whose objects live there; otherwise HAKMEM_SEAL_FORK decides. */
 void hak_thread_seal_forks(void);
+
+/* Sends what the heap's user holds for other heaps. */
+void hak_thread_send(struct hak_heap *heap);
+
+/*
+ * Works on the calling thread's heap, what it holds for others sent, and on
+ * parked ones, under the heaps' lock; of these the empty ones end.
+ */
+void hak_thread_each(void (*work)(struct hak_heap *heap));
 
 /*
  * Sends the thread's outboxes, trims its heap, all parked ones and those of

@@ -84,6 +84,7 @@ static void list_add(uint32_t super)
     struct huge *huge = huge_at(super);
 
     HAK_HELD(&lock);
+    HAK_ASSERT(super != HAK_NO_SUPER && super != blocks);
     huge->prev = HAK_NO_SUPER;
     huge->next = blocks;
     if (blocks != HAK_NO_SUPER) {
@@ -101,12 +102,16 @@ static void list_drop(uint32_t super)
     struct huge *huge = huge_at(super);
 
     HAK_HELD(&lock);
+    HAK_CHECK((huge->prev != HAK_NO_SUPER ? huge_at(huge->prev)->next
+                                          : blocks) == super);
+    HAK_ASSERT(figures.live_bytes >= huge->size);
     if (huge->prev != HAK_NO_SUPER) {
         huge_at(huge->prev)->next = huge->next;
     } else {
         blocks = huge->next;
     }
     if (huge->next != HAK_NO_SUPER) {
+        HAK_ASSERT(huge_at(huge->next)->prev == super);
         huge_at(huge->next)->prev = huge->prev;
     }
     set_tag(super, 0);
@@ -177,6 +182,7 @@ void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
         hak_limit_uncharge(CHARGED, size);
         return NULL;
     }
+    HAK_ASSERT(hak_range_super_head(first) == first);
     huge = huge_at(first);
     huge->size = size;
     huge->supers = supers_for(size);
@@ -185,6 +191,7 @@ void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     hak_lock_take(&lock);
     figures.allocs++;
     list_add(first);
+    HAK_WALK(hak_huge_walk(false));
     hak_lock_drop(&lock);
     return hak_range_super_start(first);
 }
@@ -203,6 +210,7 @@ bool hak_huge_free(void *p, struct hak_huge_block *block)
         figures.frees++;
         list_drop(first);
     }
+    HAK_WALK(hak_huge_walk(false));
     hak_lock_drop(&lock);
     if (first != HAK_NO_SUPER) {
         hak_limit_uncharge(CHARGED, block->size);
@@ -269,11 +277,14 @@ static void set_size(uint32_t super, size_t size, uint32_t room)
 
     hak_lock_take(&lock);
     HAK_HELD(&lock);
+    HAK_ASSERT(super_of(hak_range_super_start(super)) == super);
+    HAK_ASSERT(size > 0 && size % HAK_PAGE == 0);
     figures.live_bytes += size - huge->size;
     figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
     huge->size = size;
     huge->supers = supers_for(size);
     huge->room = room;
+    HAK_WALK(hak_huge_walk(false));
     hak_lock_drop(&lock);
 }
 
@@ -287,6 +298,7 @@ static void *move(uint32_t old, size_t size)
     if (first == HAK_NO_SUPER) {
         return NULL;
     }
+    HAK_ASSERT(hak_range_super_head(first) == first);
     want_huge_pages(first, supers_for(size));
     hak_lock_take(&lock);
     list_drop(old);
@@ -295,6 +307,7 @@ static void *move(uint32_t old, size_t size)
     huge_at(first)->supers = supers_for(size);
     huge_at(first)->room = room;
     list_add(first);
+    HAK_WALK(hak_huge_walk(false));
     hak_lock_drop(&lock);
     hak_range_room_give(old + count, old_room);
     hak_range_supers_drop(old, count, HAK_LANE_HUGE);
@@ -399,7 +412,7 @@ static void mend(void)
 {
     blocks = HAK_NO_SUPER;
     figures.live_bytes = 0;
-    for (size_t at = 0; at < hak_range.size; at += HAK_SUPER_SIZE) {
+    for (size_t at = 0; at < HAK_LOAD(hak_range.size); at += HAK_SUPER_SIZE) {
         uint32_t super = (uint32_t)(at / HAK_SUPER_SIZE);
 
         if (hak_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE)) {
@@ -411,3 +424,68 @@ static void mend(void)
         }
     }
 }
+
+#if HAK_WALKS
+
+/* The tag of the first slab of a block, and the others, which are 0. */
+static void huge_walk_tags(uint32_t super)
+{
+    uint32_t first = super * (uint32_t)HAK_SUPER_SLABS;
+    uint32_t count = huge_at(super)->supers * (uint32_t)HAK_SUPER_SLABS;
+
+    HAK_PROVE(hak_range_tag((size_t)first << HAK_SLAB_SHIFT) ==
+              HAK_TAG_SHARED(HAK_TAG_HUGE));
+    for (uint32_t n = first + 1; n < first + count; n++) {
+        HAK_PROVE(hak_range_tag((size_t)n << HAK_SLAB_SHIFT) == 0);
+    }
+}
+
+/* One block, whose list leads to it from `before`. */
+static void huge_walk_block(uint32_t super, uint32_t before)
+{
+    const struct huge *huge = huge_at(super);
+
+    HAK_PROVE(huge->prev == before);
+    HAK_PROVE(huge->size > 0 && huge->size % HAK_PAGE == 0);
+    HAK_PROVE(huge->supers >= supers_for(huge->size));
+    for (uint32_t n = 0; n < huge->supers; n++) {
+        HAK_PROVE(hak_range_super_head(super + n) == super);
+    }
+    huge_walk_tags(super);
+}
+
+/* What a ghost (lock.h) had counted may be of blocks that its end has lost. */
+static void huge_walk_counts(const struct hak_huge_sums *sums)
+{
+    struct hak_range_figures range;
+
+    hak_range_figures(&range);
+    HAK_PROVE(range.held[HAK_LANE_HUGE] == sums->supers * HAK_SUPER_SIZE);
+    HAK_PROVE(figures.allocs - figures.frees == sums->blocks);
+}
+
+struct hak_huge_sums hak_huge_walk(bool quiet)
+{
+    struct hak_huge_sums sums = {0};
+    uint32_t before = HAK_NO_SUPER;
+
+    for (uint32_t super = blocks; super != HAK_NO_SUPER;) {
+        huge_walk_block(super, before);
+        HAK_PROVE(!quiet ||
+                  huge_at(super)->supers == supers_for(huge_at(super)->size));
+        sums.blocks++;
+        sums.supers += huge_at(super)->supers;
+        sums.bytes += huge_at(super)->size;
+        HAK_PROVE(sums.blocks <= HAK_LOAD(hak_range.size) / HAK_SUPER_SIZE);
+        before = super;
+        super = huge_at(super)->next;
+    }
+    HAK_PROVE(figures.live_bytes == sums.bytes);
+    HAK_PROVE(figures.peak_bytes >= figures.live_bytes);
+    if (quiet) {
+        huge_walk_counts(&sums);
+    }
+    return sums;
+}
+
+#endif /* HAK_WALKS */

@@ -16,6 +16,7 @@
 #ifndef HAK_HUGE_H
 #define HAK_HUGE_H
 
+#include "base/assert.h"
 #include "base/base.h"
 #include "range/range.h"
 
@@ -58,5 +59,15 @@ void hak_huge_figures(struct hak_lane_figures *figures);
 
 /* In a forked child: see hak_lock_settle. */
 bool hak_huge_forked(void);
+
+/*
+ * Walks the list of blocks and proves what stands above; only if HAK_WALKS. The
+ * caller holds the lane's lock, or no other thread uses the lane. `quiet`: the
+ * latter, in a process that no ghost (lock.h) has left.
+ */
+struct hak_huge_sums {
+    size_t blocks, supers, bytes;
+};
+struct hak_huge_sums hak_huge_walk(bool quiet);
 
 #endif /* HAK_HUGE_H */

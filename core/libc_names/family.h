@@ -13,10 +13,11 @@
  *        `--not in it--> free_foreign
  *
  * An instance defines its policy in a header that ends with #include "family.h",
- * then the names, a line or two each, as calls of what is below; one file of it
- * includes family_slow.h, which defines the slow ways. Two instances are not
- * linked into one another. The policy, functions that are inline where they matter:
+ * and includes family_names.h, which defines the names, in one of its files. Two
+ * instances are not linked into one another. The policy, functions that are inline
+ * where they matter, and a macro:
  *
+ *   HAK_FAMILY(name)                      what malloc and the others are called
  *   void *hak_policy_take(size)           a block from a bin of the thread, counted;
  *                                         NULL: none there, or another's size
  *   bool hak_policy_serves(alignment, size)   whether such a block is the lanes'
@@ -37,13 +38,11 @@
 #ifndef HAK_FAMILY_H
 #define HAK_FAMILY_H
 
-#include <string.h>
-
 #include "front/hot.h"
 #include "front/lane.h"
 #include "system/libc.h"
 
-/* ---- the slow ways, of family_slow.h --------------------------------------- */
+/* ---- the slow ways, of family_names.h --------------------------------------- */
 
 /*
  * `size` bytes, zeros if asked for, aligned to a power of two, at least
@@ -74,30 +73,6 @@ HAK_INLINE void hak_family_free(void *p)
     } else if (HAK_UNLIKELY(!hak_hot_free_covered(p, 0))) {
         hak_family_free_slow(p);
     }
-}
-
-/* The bytes of an array; false: too many, errno is ENOMEM. */
-HAK_INLINE bool hak_family_bytes(size_t count, size_t size, size_t *bytes)
-{
-    if (HAK_LIKELY(!__builtin_mul_overflow(count, size, bytes))) {
-        return true;
-    }
-    errno = ENOMEM;
-    return false;
-}
-
-HAK_INLINE void *hak_family_calloc(size_t count, size_t size)
-{
-    size_t bytes;
-    void *p;
-
-    if (HAK_UNLIKELY(!hak_family_bytes(count, size, &bytes))) {
-        return NULL;
-    }
-    p = hak_policy_take(bytes);
-    return HAK_LIKELY(p != NULL)
-               ? memset(p, 0, bytes)
-               : hak_family_alloc(HAK_LANE_ALIGN, bytes, true);
 }
 
 #endif /* HAK_FAMILY_H */

@@ -7,8 +7,6 @@
 #include "heap/account.h"
 #include "libc_names/wrap.h"
 
-#include "libc_names/family_slow.h"
-
 HAK_STATS_AT_END;
 
 /* <stdlib.h> and <malloc.h> would say the same without visibility. */
@@ -23,6 +21,8 @@ HAK_API void *memalign(size_t alignment, size_t size);
 HAK_API void *valloc(size_t size);
 HAK_API void *pvalloc(size_t size);
 HAK_API size_t malloc_usable_size(void *p);
+
+#include "libc_names/family_names.h"
 
 /* ---- blocks outside the range: of hak_malloc's fallback, or libc's --------- */
 
@@ -59,17 +59,7 @@ void *hak_policy_realloc_foreign(void *p, size_t size)
     return moved;
 }
 
-/* ---- the names ---------------------------------------------------------- */
-
-void *malloc(size_t size)
-{
-    return hak_family_malloc(size);
-}
-
-void free(void *p)
-{
-    hak_family_free(p);
-}
+/* ---- more names --------------------------------------------------------- */
 
 /* Programs linked with glibc before 2.26 may ask for it. */
 void cfree(void *p)
@@ -77,21 +67,9 @@ void cfree(void *p)
     free(p);
 }
 
-void *calloc(size_t count, size_t size)
+void *memalign(size_t alignment, size_t size)
 {
-    return hak_family_calloc(count, size);
-}
-
-void *realloc(void *p, size_t size)
-{
-    return hak_family_realloc(p, size);
-}
-
-void *reallocarray(void *p, size_t count, size_t size)
-{
-    size_t bytes;
-
-    return hak_family_bytes(count, size, &bytes) ? realloc(p, bytes) : NULL;
+    return aligned_alloc(alignment, size);
 }
 
 #ifdef __GLIBC__
@@ -109,36 +87,6 @@ void *__libc_realloc(void *p, size_t size)
     return realloc(p, size);
 }
 #endif
-
-void *aligned_alloc(size_t alignment, size_t size)
-{
-    return hak_family_aligned(alignment, size);
-}
-
-void *memalign(size_t alignment, size_t size)
-{
-    return aligned_alloc(alignment, size);
-}
-
-int posix_memalign(void **out, size_t alignment, size_t size)
-{
-    return hak_family_posix_memalign(out, alignment, size);
-}
-
-void *valloc(size_t size)
-{
-    return hak_family_valloc(size);
-}
-
-void *pvalloc(size_t size)
-{
-    return hak_family_pvalloc(size);
-}
-
-size_t malloc_usable_size(void *p)
-{
-    return hak_family_usable_size(p);
-}
 
 /* ---- with the size ------------------------------------------------------ */
 

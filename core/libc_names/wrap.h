@@ -51,6 +51,8 @@ void hak_wrap_defer(void *p);
 
 /* ---- the policy ------------------------------------------------------------ */
 
+#define HAK_FAMILY(name) name
+
 HAK_INLINE void *hak_policy_take(size_t size)
 {
     return hak_hot_malloc(size);

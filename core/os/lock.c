@@ -76,6 +76,7 @@ static void process_begins(struct hak_process *process)
         return;
     }
     number = draw();
+    HAK_ASSERT(number > before); /* than of all threads that there were */
     if (atomic_compare_exchange_strong(&first, &before, number)) {
         seen = DRAWING;
         atomic_store(&process->pid, getpid());
@@ -233,6 +234,7 @@ static void sleep_on(hak_lock *lock, uint64_t word)
     struct timespec limit = {.tv_sec = 1};
 
     wait_begins();
+    HAK_ASSERT((word & 1) != 0); /* else nobody wakes us */
     syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE,
             (uint32_t)word, &limit, NULL, 0);
     wait_ends();
@@ -319,6 +321,7 @@ static bool enter(void)
 /* The way of a program with one thread: a lock costs it no atomic operation. */
 static bool take_alone(hak_lock *lock)
 {
+    HAK_ASSERT(hak_lock_self.held > 0);
     if (atomic_load_explicit(&lock->word, memory_order_relaxed) != 0 ||
         (hak_lock_self.alone == 0 &&
          !(is_alone() && hak_lock_self.number != 0) && !enter())) {
@@ -343,6 +346,7 @@ void hak_lock_take_slow(hak_lock *lock)
     do {
         begin();
     } while (!try_take(lock, &waited, &ghost));
+    HAK_ASSERT(hak_lock_mine(lock));
     /* A ghost's, as a rule: it is dropped with those that it has alone. */
     hak_lock_self.alone += hak_lock_self.alone != 0;
     if (ghost && lock->mend != NULL) {
@@ -412,14 +416,10 @@ bool hak_lock_settle(hak_lock *lock)
     return true;
 }
 
-#if defined(HAK_DEBUG) || defined(HAK_TESTING)
-void hak_lock_expect(hak_lock *lock, const char *where)
+void hak_lock_not_held(const char *where)
 {
-    if (!hak_lock_mine(lock)) {
-        hak_fatal("%s: its lock is not held", where);
-    }
+    hak_fatal("%s: its lock is not held", where);
 }
-#endif
 
 #ifdef HAK_TESTING
 _Atomic(void (*)(const char *name)) hak_test_meet;

@@ -68,6 +68,7 @@
 #ifndef HAK_LOCK_H
 #define HAK_LOCK_H
 
+#include "base/assert.h"
 #include "base/base.h"
 
 typedef struct hak_lock {
@@ -146,10 +147,19 @@ HAK_INLINE void hak_lock_take(hak_lock *lock)
     }
 }
 
+/* Whether the calling thread holds the lock. */
+HAK_INLINE bool hak_lock_mine(hak_lock *lock)
+{
+    uint64_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+
+    return word != 0 && word >> 1 == hak_lock_self.number;
+}
+
 HAK_INLINE void hak_lock_drop(hak_lock *lock)
 {
     uint64_t word;
 
+    HAK_ASSERT(hak_lock_mine(lock) && hak_lock_self.held > 0);
     if (hak_lock_self.alone != 0) {
         atomic_store_explicit(&lock->word, 0, memory_order_release);
         hak_lock_step();
@@ -167,21 +177,12 @@ HAK_INLINE void hak_lock_drop(hak_lock *lock)
     hak_lock_self.held--;
 }
 
-/* Whether the calling thread holds the lock. */
-HAK_INLINE bool hak_lock_mine(hak_lock *lock)
-{
-    uint64_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
-
-    return word != 0 && word >> 1 == hak_lock_self.number;
-}
-
-/* Functions that change what a lock guards begin with it; see lock.c. */
-#if defined(HAK_DEBUG) || defined(HAK_TESTING)
-HAK_NOINLINE void hak_lock_expect(hak_lock *lock, const char *where);
-#define HAK_HELD(lock) hak_lock_expect((lock), __func__)
-#else
-#define HAK_HELD(lock) ((void)0)
-#endif
+/* Functions that change what a lock guards begin with it (tests: in each build). */
+HAK_COLD _Noreturn void hak_lock_not_held(const char *where);
+#define HAK_HELD(lock)                                                         \
+    (HAK_DEBUG >= 1 || HAK_WALKS                                               \
+         ? hak_lock_mine(lock) ? (void)0 : hak_lock_not_held(__func__)         \
+         : (void)0)
 
 /*
  * Where a thread meets others, at a place that has a name: tests hold it there

@@ -59,6 +59,7 @@ void hak_pool_release(struct hak_pool *pool)
 {
     uint32_t all = pool->all;
 
+    HAK_ASSERT((all == HAK_NO_SLAB) == (pool->nslabs + pool->nsealed == 0));
     pool->all = HAK_NO_SLAB;
     pool->nslabs = pool->nsealed = pool->nempty = 0;
     if (all != HAK_NO_SLAB) {
@@ -89,6 +90,7 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     span->class = (uint8_t)(HAK_TAG_POOL + class);
     span->slabs = slabs;
     for (uint8_t i = 0; i < slabs; i++) {
+        HAK_ASSERT(hak_range_tag((size_t)(number + i) << HAK_SLAB_SHIFT) == 0);
         hak_range_set_back(number + i, i);
         hak_range_set_tag(number + i, pool->tag + class);
     }
@@ -97,6 +99,7 @@ static uint32_t span_take(struct hak_pool *pool, unsigned class)
     pool->nslabs += slabs;
     pool->most_slabs = (uint32_t)hak_max(pool->most_slabs, pool->nslabs);
     pool->nempty += slabs; /* for a moment */
+    HAK_WALK(hak_pool_walk_due());
     pool->allow->slabs += (int64_t)(slabs * HAK_SLAB_SIZE);
     return number;
 }
@@ -107,15 +110,20 @@ void hak_span_give(struct hak_pool *pool, uint32_t number)
     struct hak_slab *span = hak_range_slab(number);
     struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
 
+    HAK_CHECK(span->bits == span->ready);
+    HAK_ASSERT(atomic_load(&span->remote) == 0);
+    HAK_ASSERT(pool->nslabs >= span->slabs && pool->nempty >= span->slabs);
     hak_slab_close(&shelf->open, number);
     hak_slab_leave(&pool->all, number);
     pool->nslabs -= span->slabs;
     pool->nempty -= span->slabs;
     pool->allow->slabs -= (int64_t)(span->slabs * HAK_SLAB_SIZE);
+    HAK_ASSERT(pool->allow->slabs >= 0);
     if (shelf->last == number) {
         shelf->last = HAK_NO_SLAB;
     }
     hak_range_slabs_give(number, span->slabs, HAK_LANE_POOL);
+    HAK_WALK(hak_pool_walk_due());
 }
 
 /* ---- refill ----------------------------------------------------------------- */
@@ -175,6 +183,7 @@ static bool span_ready(struct hak_pool *pool, uint32_t number)
     size_t ahead = step > 0 ? step : hak_max(have * span->block, HAK_PAGE);
     uint32_t more = (uint32_t)hak_min(left, hak_max(ahead / span->block, 1));
 
+    HAK_ASSERT(left > 0 && span->ready == hak_span_first_bits(have));
     if (!hak_range_ready(number, span->slabs, (have + more) * span->block,
                          step)) {
         return false;
@@ -247,6 +256,8 @@ static bool fill(struct hak_pool *pool, unsigned class)
         return false;
     }
     before = span->bits;
+    HAK_ASSERT((before & ~span->ready) == 0 && most < (int32_t)pool->places);
+    HAK_ASSERT(hak_stack_count(pool, class) == 0);
     pool->nempty -= span->bits == span->ready ? span->slabs : 0;
     for (; n < most && span->bits != 0; n++) {
         unsigned index = (unsigned)__builtin_ctzll(span->bits);
@@ -270,6 +281,7 @@ static bool fill(struct hak_pool *pool, unsigned class)
     if (hak_span_is_full(span)) {
         hak_slab_close(&shelf->open, number);
         shelf->last = number;
+        HAK_WALK(hak_pool_walk_due());
     }
     return true;
 }
@@ -303,8 +315,11 @@ void hak_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
     struct hak_slab *span = hak_range_slab(number);
     struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
 
+    HAK_ASSERT((bits & span->bits) == 0 && (bits & ~span->ready) == 0);
+    HAK_ASSERT(__builtin_popcountll(bits) == n);
     if (hak_span_is_full(span)) {
         hak_slab_open(&shelf->open, number);
+        HAK_WALK(hak_pool_walk_due());
     }
     span->bits |= bits;
     hak_pool_take(pool, hak_span_class(span), -n);
@@ -332,6 +347,7 @@ void hak_stack_flush(struct hak_pool *pool, unsigned class, int32_t n)
 {
     void **stack = hak_stack_bottom(pool, class) + 1;
 
+    HAK_ASSERT(stack[-1] == NULL && n <= hak_stack_count(pool, class));
     for (int32_t i = 0; i < n; i++) {
         uint32_t number = hak_pool_span(stack[i]);
         uint64_t bit = hak_pool_bit(stack[i], class);

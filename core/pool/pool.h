@@ -34,9 +34,11 @@
 #define HAK_POOL_H
 
 #include "range/allowance.h"
+#include "base/assert.h"
 #include "base/base.h"
 #include "guard/hard.h"
 #include "pool/pool_class.h"
+#include "pool/pool_walk.h"
 #include "range/range.h"
 #include "range/slab_list.h"
 
@@ -178,10 +180,10 @@ bool hak_pool_seal_free(struct hak_pool *pool, void *p);
 /* Marks the slow paths, as hak_tiny_busy does for Tiny. */
 HAK_INLINE void hak_pool_busy(struct hak_pool *pool, bool on)
 {
+    HAK_ASSERT(atomic_load(&pool->busy) != on);
+    HAK_WALK(on ? (void)0 : hak_pool_walk_if_due(pool));
     atomic_store_explicit(&pool->busy, on, memory_order_release);
-#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
-    atomic_thread_fence(memory_order_release);
-#endif
+    hak_fence_release();
 }
 
 /* Blocks of a class in use; any thread may ask, see hak_tiny_live. */

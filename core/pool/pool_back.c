@@ -65,6 +65,7 @@ static void shed(struct hak_pool *pool)
         return;
     }
     each = level(pool, (size_t)most);
+    HAK_ASSERT(each <= (size_t)most);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         int32_t keep = (int32_t)hak_stack_blocks(each, c);
 
@@ -142,6 +143,7 @@ void hak_pool_look(struct hak_pool *pool, unsigned class)
 {
     int32_t budget = hak_stack_budget(pool, class);
 
+    HAK_ASSERT(class < HAK_POOL_CLASSES && pool->left[class] < 0);
     hak_pool_busy(pool, true);
     if (hak_stack_count(pool, class) >= budget - 1) {
         hak_stack_flush(pool, class, (hak_stack_count(pool, class) + 1) / 2);
@@ -172,6 +174,7 @@ bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
     if (!hak_pool_is_start(p, class)) {
         return false;
     }
+    HAK_ASSERT(HAK_TAG_HEAP(hak_range_tag_of(p)) == HAK_TAG_HEAP(owner->tag));
     bit = hak_pool_bit(p, class);
     if (hak_span_state(span, bit) != HAK_POOL_USED) {
         return false;
@@ -213,6 +216,7 @@ void hak_pool_collect(struct hak_pool *pool)
         uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
         HAK_POINT("pool");
+        HAK_ASSERT(bits != 0); /* else it is not in the inbox */
         if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
             hak_pool_misuse(hak_range_slab_start(number) +
                                 (size_t)__builtin_ctzll(bits &
@@ -251,12 +255,14 @@ static void give_empty(struct hak_pool *pool)
         while (number != HAK_NO_SLAB) {
             uint32_t next = hak_range_slab(number)->open_next;
 
+            HAK_ASSERT(!hak_span_is_full(hak_range_slab(number)));
             if (hak_range_slab(number)->bits == hak_range_slab(number)->ready) {
                 hak_span_give(pool, number);
             }
             number = next;
         }
     }
+    HAK_ASSERT(pool->nempty == 0);
 }
 
 /* Empties the bins and gives back every span without a block in use. */

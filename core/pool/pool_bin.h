@@ -78,6 +78,8 @@ HAK_INLINE bool hak_stack_note(struct hak_pool *pool, unsigned class)
 
     hak_keep_note(pool->allow, HAK_KEEPS_POOL,
                   (int64_t)more * hak_pool_classes[class].block);
+    HAK_ASSERT(hak_stack_count(pool, class) >= 0 &&
+               hak_stack_count(pool, class) < (int32_t)pool->places);
     shelf->seen = (uint8_t)hak_stack_count(pool, class);
     return more > 0;
 }
@@ -86,6 +88,7 @@ HAK_INLINE bool hak_stack_note(struct hak_pool *pool, unsigned class)
 HAK_INLINE void hak_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
 {
     pool->shelves[class].taken += n;
+    HAK_ASSERT(pool->shelves[class].taken >= 0);
     hak_keep_taken(pool->allow, n * hak_pool_classes[class].block);
 }
 

@@ -68,6 +68,7 @@ static size_t sweep_span(uint32_t number, bool all)
     uint64_t idle = idle_bits(span, all);
     size_t bytes = 0;
 
+    HAK_ASSERT((idle & ~span->bits) == 0); /* no block in use loses a page */
     masks(span, idle, false, masks_of);
     for (uint32_t i = 0; i < span->slabs; i++) {
         bytes += hak_range_pages_drop(number + i, masks_of[i]);
@@ -85,6 +86,7 @@ size_t hak_pool_sweep(struct hak_pool *pool, bool all)
     uint32_t spans = 0;
     size_t bytes = 0;
 
+    HAK_ASSERT(atomic_load(&pool->busy));
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         for (uint32_t n = pool->shelves[c].open;
              n != HAK_NO_SLAB && (all || spans < SPANS_MOST);
@@ -96,6 +98,7 @@ size_t hak_pool_sweep(struct hak_pool *pool, bool all)
         }
     }
     pool->swept = pool->swept || bytes > 0;
+    HAK_WALK(hak_pool_walk_due());
     hak_range_purged(bytes);
     return bytes;
 }
@@ -108,6 +111,7 @@ void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
         pool->shelves[class].use == HAK_POOL_WHOLE || span->block <= HAK_PAGE;
     uint32_t masks_of[HAK_SPAN_MOST] = {0};
 
+    HAK_ASSERT((bits & ~span->ready) == 0 && (bits & span->bits) == 0);
     masks(span, bits, true, masks_of);
     for (uint32_t i = 0; i < span->slabs; i++) {
         hak_range_pages_wake(number + i, masks_of[i], whole);

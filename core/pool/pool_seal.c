@@ -11,9 +11,11 @@ static void give(struct hak_pool *pool, uint32_t number)
 {
     uint8_t slabs = hak_range_slab(number)->slabs;
 
+    HAK_ASSERT(pool->nsealed >= slabs);
     hak_slab_leave(&pool->all, number);
     pool->nsealed -= slabs;
     hak_range_slabs_give(number, slabs, HAK_LANE_POOL);
+    HAK_WALK(hak_pool_walk_due());
 }
 
 void hak_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
@@ -21,6 +23,8 @@ void hak_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
 {
     struct hak_slab *span = hak_range_slab(number);
 
+    HAK_ASSERT(hak_range_sealed((size_t)number << HAK_SLAB_SHIFT));
+    HAK_CHECK((bits & span->bits) == 0 && (bits & ~span->ready) == 0);
     span->bits |= bits;
     pool->shelves[span->class - HAK_TAG_POOL].taken -= n;
     hak_keep_taken(pool->allow, -n * (int64_t)span->block);
@@ -57,6 +61,7 @@ void hak_pool_seal(struct hak_pool *pool)
     }
     pool->nsealed += pool->nslabs;
     pool->allow->slabs -= (int64_t)(pool->nslabs * HAK_SLAB_SIZE);
+    HAK_ASSERT(pool->nempty == 0 && pool->allow->slabs >= 0);
     pool->nslabs = 0;
     hak_pool_busy(pool, false);
 }

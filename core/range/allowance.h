@@ -34,6 +34,7 @@
 #ifndef HAK_ALLOWANCE_H
 #define HAK_ALLOWANCE_H
 
+#include "base/assert.h"
 #include "base/base.h"
 
 /* What bins keep, by whose they are. */
@@ -164,12 +165,14 @@ HAK_INLINE void hak_keep_note(struct hak_allowance *allow, enum hak_keeps whose,
                               int64_t more)
 {
     allow->kept[whose] += more;
+    HAK_ASSERT(allow->kept[whose] >= 0);
 }
 
 /* Blocks come out of slabs, `bytes` in all; or (below 0) are put back. */
 HAK_INLINE void hak_keep_taken(struct hak_allowance *allow, int64_t bytes)
 {
     allow->taken += bytes;
+    HAK_ASSERT(allow->taken >= 0);
 }
 
 /* A bin had to be filled from slabs, with `bytes`. */

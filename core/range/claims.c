@@ -25,7 +25,7 @@ bool hak_range_is_foreign(const void *p)
 {
     size_t offset = hak_range_offset(p);
 
-    if (offset < hak_range.size / HAK_SLAB_SIZE * sizeof(uint32_t)) {
+    if (offset < HAK_LOAD(hak_range.size) / HAK_SLAB_SIZE * sizeof(uint32_t)) {
         return false; /* the tags */
     }
     return !is_claimed(offset) && hak_os_is_mapped(p);
@@ -121,9 +121,10 @@ static enum hak_os_claim extend_to(uint32_t limit)
         claim = extend_part(&hak_supers.parts[i], limit);
     }
     if (claim == HAK_OS_CLAIMED) {
+        HAK_ASSERT(limit >= hak_supers.limit && limit <= hak_supers.most);
         hak_supers.limit = limit;
         /* Last: the tags below are there. */
-        hak_range.size = limit * HAK_SUPER_SIZE;
+        HAK_STORE(hak_range.size, limit * HAK_SUPER_SIZE);
     }
     return claim;
 }
@@ -160,6 +161,9 @@ static void pass_over(uint32_t i)
 {
     struct hak_super *super = &hak_supers.at[i];
 
+    HAK_ASSERT(super->state == HAK_SUPER_FRESH ||
+               super->state == HAK_SUPER_ROOM);
+    HAK_ASSERT(super->claimed == 0);
     super->state = HAK_SUPER_FOREIGN;
     super->used = HAK_ALL_SLABS;
     hak_super_changed(i);
@@ -193,7 +197,8 @@ enum hak_os_claim hak_super_claim_meta(uint32_t i)
 /* What was mapped from `from` on, a distance from the base. */
 static void count_in(size_t from, size_t to)
 {
-    hak_os_name((char *)hak_range.base + from, to - from, "hakmem");
+    HAK_ASSERT(from < to && to <= hak_supers.limit * HAK_SUPER_SIZE);
+    hak_os_name((char *)HAK_LOAD(hak_range.base) + from, to - from, "hakmem");
     hak_supers.figures.committed += to - from;
     while (from < to) {
         uint32_t i = (uint32_t)(from / HAK_SUPER_SIZE);
@@ -213,7 +218,7 @@ static void count_in(size_t from, size_t to)
 static enum hak_os_claim claim_gap(size_t from, size_t to)
 {
     enum hak_os_claim claim =
-        hak_os_claim((char *)hak_range.base + from, to - from);
+        hak_os_claim((char *)HAK_LOAD(hak_range.base) + from, to - from);
     uint32_t first = (uint32_t)(from / HAK_SUPER_SIZE);
     uint32_t last = (uint32_t)((to - 1) / HAK_SUPER_SIZE);
 
@@ -308,6 +313,7 @@ void hak_super_forget(uint32_t i)
 {
     struct hak_super *super = &hak_supers.at[i];
 
+    HAK_ASSERT(hak_supers.figures.committed >= super->claimed * HAK_PAGE);
     atomic_fetch_sub(&hak_supers_populated, hak_super_resident(i));
     hak_supers.figures.committed -= super->claimed * HAK_PAGE;
     super->claimed = 0;
@@ -361,6 +367,7 @@ bool hak_super_unmap(uint32_t first, uint32_t count)
         size_t bytes = (last - first) * HAK_SUPER_SIZE +
                        hak_supers.at[last].claimed * HAK_PAGE;
 
+        HAK_CHECK(run == 0 || hak_super_all_free(first, run));
         /* A fork in between leaves it open whether they are mapped. */
         hak_supers.unmap_first = first;
         hak_supers.unmap_end = first + run;

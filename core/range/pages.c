@@ -7,6 +7,7 @@
  */
 #include "range/pages.h"
 
+#include "base/assert.h"
 #include "os/os.h"
 #include "range/supers.h"
 
@@ -44,6 +45,7 @@ size_t hak_range_pages_drop(uint32_t number, uint32_t pages)
     if (pages == 0) {
         return 0;
     }
+    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) != 0);
     pages &= ~each_run(number, pages, hak_os_purge);
     slab->gone = (uint16_t)(slab->gone | pages);
     bytes = bytes_of(pages);
@@ -62,6 +64,7 @@ void hak_range_pages_wake(uint32_t number, uint32_t pages, bool populate)
     if (populate && (pages & (pages - 1)) != 0) {
         each_run(number, pages, hak_os_populate); /* if not, faults will */
     }
+    HAK_ASSERT((pages & ~hak_slab_pages_below(slab->populated)) == 0);
     slab->gone = (uint16_t)(slab->gone & ~pages);
     atomic_fetch_add(&hak_supers_populated, bytes_of(pages));
 }
@@ -95,6 +98,7 @@ void hak_range_pages_forget(struct hak_slab *slab)
     uint32_t pages = hak_slab_pages_below(slab->populated) & ~slab->gone;
     size_t before = hak_slab_resident(slab);
 
+    HAK_ASSERT(slab->populated <= HAK_SLAB_SIZE);
     if (HAK_LIKELY(slab->gone == 0)) {
         return;
     }

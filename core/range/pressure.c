@@ -205,7 +205,7 @@ bool hak_limit_refuses_slow(size_t size)
 {
     static atomic_bool told;
 
-    if (hak_range.size == 0) {
+    if (HAK_LOAD(hak_range.size) == 0) {
         return false;
     }
     atomic_fetch_add(&refusals, 1);

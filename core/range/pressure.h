@@ -38,6 +38,7 @@
 #ifndef HAK_PRESSURE_H
 #define HAK_PRESSURE_H
 
+#include "base/assert.h"
 #include "settings/options.h"
 #include "range/range.h"
 
@@ -161,7 +162,11 @@ HAK_INLINE bool hak_limit_charge(_Atomic(size_t) *counter, size_t bytes)
 HAK_INLINE void hak_limit_uncharge(_Atomic(size_t) *counter, size_t bytes)
 {
     if (bytes > 0) {
-        atomic_fetch_sub_explicit(counter, bytes, memory_order_relaxed);
+        size_t before =
+            atomic_fetch_sub_explicit(counter, bytes, memory_order_relaxed);
+
+        HAK_ASSERT(before >= bytes);
+        (void)before;
     }
 }
 

@@ -14,6 +14,7 @@
 #include "os/os.h"
 #include "range/pressure.h"
 #include "range/purge.h"
+#include "range/range_walk.h"
 #include "range/supers.h"
 
 #define RUN_LEAST 4   /* slabs: 256 KB */
@@ -138,10 +139,13 @@ static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
     struct hak_super *super = &hak_supers.at[i];
     size_t bytes = 0;
 
+    HAK_CHECK((super->used &
+               (uint32_t)((((uint64_t)1 << count) - 1) << first)) == 0);
     if (!hak_os_purge(hak_range_slab_start(number), count * HAK_SLAB_SIZE)) {
         return 0;
     }
     for (uint32_t n = number; n < number + count; n++) {
+        HAK_ASSERT((super->warm >> (n % HAK_SUPER_SLABS) & 1) != 0);
         bytes += super->described ? hak_range_slab(n)->populated
                                   : (uint32_t)HAK_SLAB_SIZE;
         if (super->described) {
@@ -274,6 +278,7 @@ static void purge_tick(uint32_t now)
     if (purge_left_waits(now)) {
         purge_by(purge_left_until());
     }
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
 }
 
@@ -330,6 +335,7 @@ size_t hak_range_purge(void)
     hak_super_unmap_spare();
     bytes += hak_slots_purge();
     atomic_store_explicit(&hak_range_due, 0, memory_order_relaxed);
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
     return bytes;
 }

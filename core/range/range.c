@@ -113,6 +113,7 @@ static void undo(void)
         hak_os_unmap(hak_range.slabs, first_meta());
         *hak_map_word(HAK_MAP_META, 0) = 0;
     }
+    hak_supers.tags = 0;
     hak_supers.limit = 0;
 }
 
@@ -132,6 +133,16 @@ static char *find_window(size_t size, size_t all, unsigned guess)
     return start;
 }
 
+static void set_base(uintptr_t base)
+{
+    uintptr_t number = base >> HAK_SLAB_SHIFT;
+
+    HAK_ASSERT(base % HAK_SUPER_SIZE == 0 && base < HAK_NO_BASE);
+    HAK_STORE(hak_range.base, base);
+    HAK_STORE(hak_range.backs_of, (uintptr_t)hak_range.backs - number);
+    HAK_STORE(hak_range.tags, base - number * sizeof(uint32_t));
+}
+
 /* Chooses a window of `size` bytes and maps the arrays of its first extent. */
 static bool open_window(size_t size, unsigned guess)
 {
@@ -144,14 +155,10 @@ static bool open_window(size_t size, unsigned guess)
         return false;
     }
     lay_out(start, &layout, size);
-    hak_range.base = (uintptr_t)start + layout.base;
-    hak_range.backs_of =
-        (uintptr_t)hak_range.backs - (hak_range.base >> HAK_SLAB_SHIFT);
-    hak_range.tags =
-        hak_range.base - (hak_range.base >> HAK_SLAB_SHIFT) * sizeof(uint32_t);
+    set_base((uintptr_t)start + layout.base);
     if (!map_first_meta() || !hak_super_extend(hak_supers.tags + 1)) {
         undo();
-        hak_range.base = HAK_NO_BASE;
+        HAK_STORE(hak_range.base, HAK_NO_BASE);
         return false;
     }
     pass_over_tags();
@@ -202,7 +209,7 @@ static void open_range(void)
 
 bool hak_range_init(void)
 {
-    if (HAK_LIKELY(hak_range.size != 0)) {
+    if (HAK_LIKELY(HAK_LOAD(hak_range.size) != 0)) {
         return true;
     }
     hak_lock_take(&hak_supers.lock);
@@ -211,7 +218,7 @@ bool hak_range_init(void)
         open_range();
     }
     hak_lock_drop(&hak_supers.lock);
-    return hak_range.size != 0;
+    return HAK_LOAD(hak_range.size) != 0;
 }
 
 /* ---- statistics and fork ------------------------------------------------ */
@@ -240,7 +247,7 @@ void hak_range_mend(void)
     hak_slots_mend();
     if (hak_range.window == 0) {
         tried = false;
-        hak_range.size = 0;
+        HAK_STORE(hak_range.size, 0);
         *hak_map_word(HAK_MAP_META, 0) = 0;
         return;
     }

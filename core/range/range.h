@@ -126,8 +126,9 @@ struct hak_slab {
     uint32_t populated; /* bytes from the start that have been touched */
     /* constant while in use */
     uint32_t block; /* block size in bytes */
-    uint8_t class;  /* the tag's class byte */
-    uint8_t slabs;  /* how many make up the span */
+    /* Pool: the tag's class byte; Tiny: the class, or HAK_TAG_PACKED */
+    uint8_t class;
+    uint8_t slabs; /* how many make up the span */
     /* owner thread; 0 while free */
     uint16_t gone; /* a bit for each page given back to the system: pages.h */
 };
@@ -137,6 +138,8 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 /* What a superslab's descriptors offer to a lane that has it whole. */
 #define HAK_SUPER_META (HAK_SUPER_SLABS * sizeof(struct hak_slab))
 
+#define HAK_NO_BASE ((uintptr_t)1 << 63)
+
 /*
  * The part that hot paths read; set by hak_range_init, but for `size`, which
  * grows. A thread that reads base and size before it has taken part in an
@@ -144,23 +147,14 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
  * beyond is then foreign, which is the truth for what it has, since whoever
  * handed it a younger block let it see the younger size as well.
  * (No base is half the address space away: from there no size reaches back.)
- * Hence plain words, which compilers fold into their instructions; the thread
- * sanitizer gets to see atomics.
+ * Read by HAK_FOLD (base.h).
  */
-#ifdef HAK_TSAN
-#define HAK_PLAIN_WORD(type) _Atomic(type)
-#else
-#define HAK_PLAIN_WORD(type) type
-#endif
-
-#define HAK_NO_BASE ((uintptr_t)1 << 63)
-
 struct hak_range {
-    HAK_PLAIN_WORD(uintptr_t) base;
-    HAK_PLAIN_WORD(size_t) size; /* the extent; 0: no range (yet, or at all) */
+    uintptr_t base;
+    size_t size; /* the extent; 0: no range (yet, or at all) */
     /* Where address 0's tag would be, and its `back`: see hak_range_tag_of. */
-    HAK_PLAIN_WORD(uintptr_t) tags;
-    HAK_PLAIN_WORD(uintptr_t) backs_of;
+    uintptr_t tags;
+    uintptr_t backs_of;
     struct hak_slab *slabs;
     char *heap_slots;
     uint8_t *backs; /* of a span's slabs: how many stand before it */
@@ -187,18 +181,18 @@ bool hak_range_init(void);
 /* Distance of p from the base; at least hak_range.size for a foreign p. */
 HAK_INLINE size_t hak_range_offset(const void *p)
 {
-    return (uintptr_t)p - hak_range.base;
+    return (uintptr_t)p - HAK_FOLD(hak_range.base);
 }
 
 /* Whether p has a tag: the test of hot paths, which look at the tag next. */
 HAK_INLINE bool hak_range_covers(const void *p)
 {
-    return hak_range_offset(p) < hak_range.size;
+    return hak_range_offset(p) < HAK_FOLD(hak_range.size);
 }
 
 HAK_INLINE _Atomic(uint32_t) *hak_range_tags(void)
 {
-    return (_Atomic(uint32_t) *)hak_range.base;
+    return (_Atomic(uint32_t) *)HAK_FOLD(hak_range.base);
 }
 
 /* The tag of the slab at this distance. */
@@ -214,7 +208,7 @@ HAK_INLINE uint32_t hak_range_tag(size_t offset)
  */
 HAK_INLINE uint32_t hak_range_tag_of(const void *p)
 {
-    return atomic_load_explicit((_Atomic(uint32_t) *)(hak_range.tags +
+    return atomic_load_explicit((_Atomic(uint32_t) *)(HAK_FOLD(hak_range.tags) +
                                                       ((uintptr_t)p >>
                                                        HAK_SLAB_SHIFT) *
                                                           sizeof(uint32_t)),
@@ -240,7 +234,8 @@ HAK_INLINE struct hak_slab *hak_range_slab(uint32_t number)
 
 HAK_INLINE char *hak_range_slab_start(uint32_t number)
 {
-    return (char *)hak_range.base + ((size_t)number << HAK_SLAB_SHIFT);
+    return (char *)HAK_FOLD(hak_range.base) +
+           ((size_t)number << HAK_SLAB_SHIFT);
 }
 
 HAK_INLINE uint32_t hak_range_back(uint32_t number)
@@ -251,7 +246,7 @@ HAK_INLINE uint32_t hak_range_back(uint32_t number)
 /* The same for the slab that p, in the range, lies in. */
 HAK_INLINE uint32_t hak_range_back_of(const void *p)
 {
-    return *(const uint8_t *)(hak_range.backs_of +
+    return *(const uint8_t *)(HAK_FOLD(hak_range.backs_of) +
                               ((uintptr_t)p >> HAK_SLAB_SHIFT));
 }
 

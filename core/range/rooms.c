@@ -43,7 +43,7 @@ static uint32_t held_in(uint32_t first, uint32_t end)
 /* The highest place for `count` superslabs, or HAK_NO_SUPER. */
 static uint32_t find_place(uint32_t count, uint32_t align)
 {
-    uint64_t base = hak_range.base / HAK_SUPER_SIZE;
+    uint64_t base = HAK_LOAD(hak_range.base) / HAK_SUPER_SIZE;
     uint32_t end = hak_supers.limit;
 
     HAK_HELD(&hak_supers.lock);
@@ -92,7 +92,9 @@ uint32_t hak_super_keep_room(uint32_t first, uint32_t count)
 {
     uint32_t i = first;
 
+    HAK_ASSERT(hak_super_all_free(first, count));
     for (; i < first + count && hak_super_unmap(i, 1); i++) {
+        HAK_ASSERT(hak_supers.at[i].state == HAK_SUPER_FRESH);
         hak_supers.at[i].state = HAK_SUPER_ROOM;
         hak_supers.at[i].used = HAK_ALL_SLABS;
         hak_super_changed(i);
@@ -114,6 +116,7 @@ void hak_super_give_room(uint32_t first, uint32_t count)
             hak_super_may_start(i);
         }
     }
+    HAK_ASSERT(hak_supers.rooms >= count);
     hak_supers.rooms -= count;
 }
 

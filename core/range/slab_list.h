@@ -6,6 +6,7 @@
 #ifndef HAK_SLAB_LIST_H
 #define HAK_SLAB_LIST_H
 
+#include "base/assert.h"
 #include "range/range.h"
 
 /* Puts a slab at the end of the list *first of open slabs. */
@@ -14,6 +15,7 @@ HAK_INLINE void hak_slab_open_last(uint32_t *first, uint32_t number)
     struct hak_slab *slab = hak_range_slab(number);
     struct hak_slab *front;
 
+    HAK_ASSERT(number != HAK_NO_SLAB && number != *first);
     slab->open_next = HAK_NO_SLAB;
     slab->open_before = number;
     if (*first == HAK_NO_SLAB) {
@@ -31,6 +33,7 @@ HAK_INLINE void hak_slab_open(uint32_t *first, uint32_t number)
 {
     struct hak_slab *slab = hak_range_slab(number);
 
+    HAK_ASSERT(number != HAK_NO_SLAB && number != *first);
     slab->open_next = *first;
     slab->open_before = number;
     if (*first != HAK_NO_SLAB) {
@@ -48,10 +51,13 @@ HAK_INLINE void hak_slab_close(uint32_t *first, uint32_t number)
     if (*first == number) {
         *first = next;
     } else {
+        HAK_ASSERT(hak_range_slab(slab->open_before)->open_next == number);
         hak_range_slab(slab->open_before)->open_next = next;
     }
     next = next != HAK_NO_SLAB ? next : *first;
     if (next != HAK_NO_SLAB) {
+        HAK_ASSERT(next == *first ||
+                   hak_range_slab(next)->open_before == number);
         hak_range_slab(next)->open_before = slab->open_before;
     }
 }
@@ -67,6 +73,7 @@ HAK_INLINE void hak_slab_join(uint32_t *first, uint32_t number)
 {
     struct hak_slab *slab = hak_range_slab(number);
 
+    HAK_ASSERT(number != HAK_NO_SLAB && number != *first);
     slab->all_prev = HAK_NO_SLAB;
     slab->all_next = *first;
     if (*first != HAK_NO_SLAB) {
@@ -80,11 +87,14 @@ HAK_INLINE void hak_slab_leave(uint32_t *first, uint32_t number)
     struct hak_slab *slab = hak_range_slab(number);
 
     if (slab->all_prev != HAK_NO_SLAB) {
+        HAK_ASSERT(hak_range_slab(slab->all_prev)->all_next == number);
         hak_range_slab(slab->all_prev)->all_next = slab->all_next;
     } else {
+        HAK_ASSERT(*first == number);
         *first = slab->all_next;
     }
     if (slab->all_next != HAK_NO_SLAB) {
+        HAK_ASSERT(hak_range_slab(slab->all_next)->all_prev == number);
         hak_range_slab(slab->all_next)->all_prev = slab->all_prev;
     }
 }

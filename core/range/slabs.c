@@ -1,6 +1,7 @@
 /*
  * slabs.c - who has which slab and superslab, and the page-fault ladder.
  */
+#include "range/range_walk.h"
 #include "range/supers.h"
 
 #include "os/os.h"
@@ -75,6 +76,8 @@ void hak_super_changed(uint32_t i)
     bool spare = hak_map_get(HAK_MAP_WARM, i) && !hak_map_get(HAK_MAP_HELD, i);
 
     HAK_HELD(&hak_supers.lock);
+    HAK_ASSERT((super->used & super->warm) == 0);
+    HAK_ASSERT(!spare || hak_supers.spare > 0);
     hak_map_set(HAK_MAP_WARM, i, super->warm != 0);
     hak_map_set(HAK_MAP_PART, i,
                 super->used != 0 && super->used != HAK_ALL_SLABS);
@@ -105,6 +108,7 @@ void hak_super_account(enum hak_lane lane, int64_t bytes)
     struct hak_range_figures *figures = &hak_supers.figures;
 
     HAK_HELD(&hak_supers.lock);
+    HAK_ASSERT(bytes >= 0 || figures->held[lane] >= (size_t)-bytes);
     figures->held[lane] += (size_t)bytes;
     figures->held_peak[lane] =
         hak_max(figures->held_peak[lane], figures->held[lane]);
@@ -271,6 +275,8 @@ static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
     struct hak_super *super = &hak_supers.at[i];
     bool first = super->used == 0;
 
+    HAK_ASSERT(super->state == HAK_SUPER_OPEN && super->described);
+    HAK_ASSERT((runs(i, count) >> bit & 1) != 0); /* all of them are free */
     super->used |= (((uint32_t)1 << count) - 1) << bit;
     super->warm &= ~super->used;
     hak_super_changed(i);
@@ -352,7 +358,7 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
 {
     uint32_t number = HAK_NO_SLAB;
 
-    if (hak_range.size == 0) {
+    if (HAK_LOAD(hak_range.size) == 0) {
         return HAK_NO_SLAB;
     }
     hak_pressure_heed(hak_os_tick(), count * HAK_SLAB_SIZE);
@@ -366,6 +372,7 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
     if (number != HAK_NO_SLAB) {
         hak_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
     }
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
     return number;
 }
@@ -376,9 +383,13 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     struct hak_super *super = &hak_supers.at[i];
 
     HAK_HELD(&hak_supers.lock);
+    HAK_ASSERT(super->state == HAK_SUPER_OPEN);
+    HAK_ASSERT(number % HAK_SUPER_SLABS + count <= HAK_SUPER_SLABS);
+    HAK_ASSERT(hak_supers.figures.slabs_used >= count);
     for (uint32_t n = number; n < number + count; n++) {
         uint32_t bit = (uint32_t)1 << (n % HAK_SUPER_SLABS);
 
+        HAK_CHECK((super->used & bit) != 0);
         hak_range_set_tag(n, 0);
         super->used &= ~bit;
         hak_range_pages_forget(hak_range_slab(n));
@@ -404,6 +415,7 @@ void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
 {
     hak_lock_take(&hak_supers.lock);
     give_locked(number, count, lane);
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
 }
 
@@ -416,6 +428,7 @@ void hak_range_list_give(uint32_t first, enum hak_lane lane)
         give_locked(first, hak_range_slab(first)->slabs, lane);
         first = next;
     }
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
 }
 
@@ -487,6 +500,7 @@ bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
     step = hak_pressure_near() ? hak_min(step, STEP_NEAR) : step;
     want = hak_max(hak_round_up(need, HAK_PAGE), have + step);
     want = hak_min(want, slabs * HAK_SLAB_SIZE);
+    HAK_ASSERT(need <= want && want <= slabs * HAK_SLAB_SIZE);
     more = make_resident(number, have, want, false);
     if (!hak_limit_charge(&hak_supers_populated, more)) {
         want = hak_round_up(need, HAK_PAGE); /* nothing ahead of need */

@@ -149,6 +149,7 @@ void *hak_range_heap_take(uint32_t *id)
     hak_lock_take(&hak_supers.lock);
     *id = take_locked();
     if (*id != 0) {
+        HAK_ASSERT(*id <= count && !is_used(*id));
         set_used(*id, true);
         slot = hak_range_heap(*id);
     }
@@ -189,6 +190,7 @@ static size_t purge_oldest(uint32_t n)
     uint32_t ids[KEPT + 1];
 
     HAK_HELD(&hak_supers.lock);
+    HAK_ASSERT(n <= nkept && nkept <= KEPT);
     for (uint32_t i = 0; i < nkept; i++) {
         ids[i] = kept[i];
     }
@@ -205,6 +207,7 @@ static size_t purge_oldest(uint32_t n)
             end = run_end(ids[i], ids[i + 1]);
             i++;
         } while (i < n && end == ids[i]);
+        HAK_ASSERT(!is_used(first) && !is_used(end - 1));
         hak_os_purge(hak_range_heap(first),
                      (size_t)(end - first) * HAK_HEAP_SLOT);
         hak_supers.figures.purges++;
@@ -235,6 +238,7 @@ void hak_range_heap_give(uint32_t id)
 {
     hak_lock_take(&hak_supers.lock);
     HAK_HELD(&hak_supers.lock);
+    HAK_CHECK(is_used(id));
     set_used(id, false);
     low = (uint32_t)hak_min(low, (id - 1) / 64);
     if (nkept == KEPT) {

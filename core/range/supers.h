@@ -29,6 +29,7 @@
 #ifndef HAK_SUPERS_H
 #define HAK_SUPERS_H
 
+#include "base/assert.h"
 #include "os/lock.h"
 #include "os/os.h"
 #include "range/pressure.h"

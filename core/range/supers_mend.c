@@ -73,7 +73,7 @@ void hak_supers_mend(void)
 {
     size_t bytes = 0;
 
-    hak_supers.limit = (uint32_t)(hak_range.size / HAK_SUPER_SIZE);
+    hak_supers.limit = (uint32_t)(HAK_LOAD(hak_range.size) / HAK_SUPER_SIZE);
     hak_supers.figures.slabs_used = 0;
     hak_supers.figures.committed = 0;
     hak_supers.spare = hak_supers.foreign = hak_supers.rooms = 0;

@@ -5,6 +5,7 @@
 
 #include "range/purge.h"
 #include "range/rooms.h"
+#include "range/range_walk.h"
 #include "range/supers.h"
 #include "range/superslabs.h"
 
@@ -19,6 +20,7 @@ static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &hak_supers.at[i];
 
+        HAK_CHECK(super->used == 0 || super->state == HAK_SUPER_ROOM);
         resident += hak_super_resident(i);
         warm |= super->warm;
         super->used = HAK_ALL_SLABS;
@@ -36,7 +38,7 @@ uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm)
 {
     uint32_t i;
 
-    if (hak_range.size == 0) {
+    if (HAK_LOAD(hak_range.size) == 0) {
         return HAK_NO_SUPER;
     }
     hak_lock_take(&hak_supers.lock);
@@ -44,6 +46,7 @@ uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm)
     if (i != HAK_NO_SUPER) {
         *warm = hold(i, 1, HAK_SUPER_WHOLE, lane);
     }
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
     return i;
 }
@@ -89,7 +92,7 @@ uint32_t hak_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
     uint32_t count = hak_supers_for(bytes);
     uint32_t first;
 
-    if (hak_range.size == 0) {
+    if (HAK_LOAD(hak_range.size) == 0) {
         return HAK_NO_SUPER;
     }
     hak_lock_take(&hak_supers.lock);
@@ -98,6 +101,7 @@ uint32_t hak_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
         *zero = hold(first, count, HAK_SUPER_WHOLE, lane) == 0;
         *room = hak_super_keep_room(first + count, *room);
     }
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
     return first;
 }
@@ -145,6 +149,7 @@ static bool grow_locked(uint32_t first, uint32_t count, uint32_t *room,
         return false;
     }
     *zero = hold(from, more, HAK_SUPER_BODY, lane) == 0;
+    HAK_ASSERT(hak_supers.rooms >= hak_min(more, *room));
     hak_supers.rooms -= (uint32_t)hak_min(more, *room);
     *room -= (uint32_t)hak_min(more, *room);
     return true;
@@ -157,6 +162,7 @@ bool hak_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
 
     hak_lock_take(&hak_supers.lock);
     done = grow_locked(first, count, room, bytes, lane, zero);
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
     return done;
 }
@@ -199,6 +205,7 @@ static uint32_t take_bare(uint32_t count, enum hak_lane lane, uint32_t *room)
         hold(first, count, HAK_SUPER_WHOLE, lane);
         *room = hak_super_keep_room(first + count, *room);
     }
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
     return first;
 }
@@ -234,6 +241,7 @@ static void give_bare(uint32_t first, uint32_t count, enum hak_lane lane,
     }
     hak_supers.foreign += is_bare ? 0 : count;
     hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
 }
 
@@ -368,6 +376,7 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &hak_supers.at[i];
 
+        HAK_CHECK(super->state >= HAK_SUPER_WHOLE); /* it is taken */
         super->used = 0;
         super->warm = warm;
         super->state = HAK_SUPER_OPEN;
@@ -397,18 +406,21 @@ void hak_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
 {
     hak_lock_take(&hak_supers.lock);
     give_locked(first, count, lane, warm);
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
 }
 
 void hak_range_super_gone(uint32_t super, enum hak_lane lane)
 {
     hak_lock_take(&hak_supers.lock);
+    HAK_ASSERT(hak_supers.at[super].state == HAK_SUPER_WHOLE);
     hak_super_forget(super);
     hak_super_drop_meta(super, 1);
     hak_supers.at[super].used = 0;
     hak_super_changed(super);
     hak_super_may_start(super);
     hak_super_account(lane, -(int64_t)HAK_SUPER_SIZE);
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
 }
 
@@ -434,6 +446,7 @@ void hak_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane)
 {
     hak_lock_take(&hak_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
+        HAK_CHECK(hak_supers.at[i].state >= HAK_SUPER_WHOLE);
         hak_supers.at[i].used = 0;
         hak_supers.at[i].state = HAK_SUPER_OPEN;
         hak_super_changed(i);
@@ -443,6 +456,7 @@ void hak_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane)
     if (!hak_super_unmap(first, count)) {
         purge_left(first, count);
     }
+    HAK_WALK(hak_range_walk(false));
     hak_lock_drop(&hak_supers.lock);
 }
 
@@ -452,6 +466,7 @@ uint32_t hak_range_super_head(uint32_t super)
 
     hak_lock_take(&hak_supers.lock);
     while (hak_supers.at[i].state == HAK_SUPER_BODY) {
+        HAK_ASSERT(i > hak_supers.tags);
         i--;
     }
     if (hak_supers.at[i].state != HAK_SUPER_WHOLE) {

@@ -98,6 +98,8 @@ static bool grow(void)
         return false;
     }
     new->mask = count - 1;
+    HAK_ASSERT(hak_is_pow2(count) &&
+               2 * (figures.live + promised + 1) <= count);
     for (size_t i = 0; i < old_count; i++) {
         if (old->entries[i].p != 0) {
             *place(new, old->entries[i].p) = old->entries[i];
@@ -132,6 +134,7 @@ static void add(void *p, size_t size, struct hak_heap *owner)
     struct entry entry = {(uintptr_t)p, size, owner};
 
     HAK_HELD(&lock);
+    HAK_ASSERT(figures.live <= table->mask / 2); /* a search comes to an end */
     put(place(table, (uintptr_t)p), &entry);
     count_entries(figures.live + 1, figures.live_bytes + size);
 }
@@ -163,6 +166,7 @@ static void close_gap(struct entry *entry)
 static void erase(struct entry *entry)
 {
     HAK_HELD(&lock);
+    HAK_ASSERT(figures.live > 0 && figures.live_bytes >= entry->size);
     count_entries(figures.live - 1, figures.live_bytes - entry->size);
     close_gap(entry);
 }

@@ -11,6 +11,7 @@
  */
 #include "range/purge.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
 #include "tiny/tiny.h"
 
 #define BATCH 64
@@ -35,6 +36,8 @@ uint32_t hak_remote_send(struct hak_tiny *self, unsigned i)
     struct hak_outbox *box = &self->outbox[i];
     uint32_t id = box->id;
 
+    HAK_ASSERT(box->count <= BATCH && (box->count == 0 || id != 0));
+    HAK_ASSERT((box->count == 0) == (box->head == NULL));
     if (box->count > 0) {
         /* As if all were as large as the last. */
         hak_range_count_sent(box->count *
@@ -56,6 +59,7 @@ static uint32_t collect(struct hak_tiny *self, uint32_t id,
     struct hak_outbox *box = &self->outbox[i];
     uint32_t sent = 0;
 
+    HAK_ASSERT(HAK_TAG_HEAP(hak_range_tag_of(block)) == id);
     if (box->id != id) {
         sent = hak_remote_send(self, i);
         box->id = id;

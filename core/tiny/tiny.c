@@ -12,6 +12,7 @@
 #include "range/pressure.h"
 #include "range/slabs.h"
 #include "tiny/tiny_bin.h"
+#include "tiny/tiny_seal.h"
 #include "tiny/tiny_slab.h"
 
 /*
@@ -36,6 +37,7 @@
 
 void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
 {
+    HAK_ASSERT(id <= HAK_HEAP_ID_MAX);
     memset(tiny, 0, sizeof(*tiny));
     tiny->id = id;
     tiny->tag = id << HAK_TAG_CLASS_BITS;
@@ -67,6 +69,7 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
         hak_tiny_slab_wake(tiny, number);
     }
     count = hak_range_slab(number)->nfree;
+    HAK_ASSERT(count > 0);
     tiny->nempty -=
         count + hak_range_slab(number)->ngone == hak_range_slab(number)->carved;
     hak_slab_close(&shelf->open, number);
@@ -76,6 +79,7 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
     hak_tiny_take(tiny, class, count);
     hak_keep_took(&tiny->allow, count * hak_tiny_size[class]);
     hak_bin_set(tiny, class, hak_tiny_slab_empty(number), count);
+    HAK_WALK(hak_tiny_walk_due());
 }
 
 /*
@@ -108,6 +112,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
         return false;
     }
     slab = hak_range_slab(shelf->fresh);
+    HAK_ASSERT(slab->class == class && slab->carved < slab->capacity);
     count = (uint32_t)hak_max(shelf->step / size, 1);
     count = (uint32_t)hak_min(count, slab->capacity - slab->carved);
     if (!hak_range_ready(shelf->fresh, 1, (slab->carved + count) * size,
@@ -119,6 +124,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     hak_keep_took(&tiny->allow, count * size);
     hak_bin_set(tiny, class, hak_tiny_link_new(start, size, count), count);
     slab->carved += count;
+    HAK_ASSERT(slab->carved <= slab->capacity);
     shelf->step = (uint16_t)hak_min(shelf->step * 2u, HAK_TINY_CARVE_MOST);
     if (slab->carved == slab->capacity) {
         shelf->fresh = HAK_NO_SLAB;
@@ -134,6 +140,7 @@ static bool take_spare(struct hak_tiny *tiny, unsigned class)
     struct hak_shelf *shelf = &tiny->shelves[class];
     struct hak_block *list = bin->spare;
 
+    HAK_ASSERT((list == NULL) == (shelf->spare_count == 0));
     if (list == NULL) {
         return false;
     }
@@ -171,6 +178,7 @@ static bool fill(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
+    HAK_ASSERT(tiny->bins[class].head == NULL);
     if (take_spare(tiny, class)) {
         return true;
     }
@@ -210,6 +218,7 @@ void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
 static void give_up(struct hak_tiny *tiny, struct hak_block *list)
 {
     if (list != NULL) {
+        HAK_ASSERT(tiny->nstale < HAK_TINY_STALE);
         hak_tiny_stale(tiny)[tiny->nstale++] = list;
     }
 }

@@ -1,10 +1,10 @@
 /*
  * tiny.h - the Tiny lane: requests of at most 1024 B.
  *
- * The hot path is inline here, the rest is tiny.c (refill, flush,
- * slabs) and remote.c (blocks of other heaps). Nothing reads thread-local
- * state: every function takes the state it works on, which one thread at a
- * time uses.
+ * The hot path is inline here, the rest is tiny.c (refill, flush, slabs),
+ * remote.[ch] (blocks of other heaps) and tiny_seal.[ch] (slabs that are shared
+ * with a forked child). Nothing reads thread-local state: every function takes
+ * the state it works on, which one thread at a time uses.
  *
  * A block's life: carved from a slab into a bin, popped by an allocation,
  * pushed by a free, and when the bin has too many, flushed to its slab.
@@ -19,19 +19,6 @@
  * slab's tag says HAK_TAG_PACKED instead of a class, so that only sized frees
  * (Lua's) find the bin at once; a flush clears a block's bits in the heap's maps.
  * Blocks above 1024 B are in no bin: they are taken from there and go back there.
- *
- * A heap can be sealed, as a rule around a fork: what its slabs have free is
- * given up, so that parent and child go on sharing their pages, and allocations
- * come from fresh slabs. A free into a sealed slab does not touch the block,
- * and so no page of the slab:
- *
- *     the heap's own free --nfree + 1--------------------> descriptor
- *     another thread's --remote + 1--> descriptor, inbox of slabs --'
- *
- * With nfree == carved no block is in use and the slab is given back. Until
- * then its free blocks serve nobody. Blocks that were in bins must be counted
- * as well, which means to read them all: it is not done at the fork. The lists
- * are stale, and each free into a sealed slab counts a few of their blocks.
  *
  * Invariants, for each class c of a heap:
  *   - head holds base + (grant - left) - pops blocks (modulo 2^32): what it held
@@ -60,11 +47,14 @@
 #define HAK_TINY_H
 
 #include "range/allowance.h"
+#include "base/assert.h"
 #include "base/base.h"
 #include "guard/hard.h"
 #include "range/range.h"
 #include "range/slab_list.h"
+#include "tiny/remote.h"
 #include "tiny/tiny_class.h"
+#include "tiny/tiny_walk.h"
 
 /*
  * The hot half of a class: two to a cache line. Pushes are counted down from
@@ -107,16 +97,6 @@ struct hak_unit {
 
 /* The largest block of a packed slab. */
 #define HAK_TINY_LARGER_MOST (16 * HAK_KIB)
-
-/* Blocks of one other heap, on their way back to it. */
-struct hak_outbox {
-    uint32_t id; /* the owner's heap id; 0: unused */
-    uint32_t count;
-    struct hak_block *head;
-    struct hak_block *tail;
-};
-
-#define HAK_OUTBOXES 4
 
 /*
  * Other threads read `tag` to `direct` for every block they free, so these
@@ -223,35 +203,6 @@ void hak_tiny_trim(struct hak_tiny *tiny);
 size_t hak_tiny_sweep(struct hak_tiny *tiny);
 
 /*
- * Seals every slab with a block in use, or that may have one. No block is
- * touched. O(slabs).
- */
-void hak_tiny_seal(struct hak_tiny *tiny);
-
-/* The stale lists, at the end of the heap's slot: the last is the next. */
-#define HAK_TINY_STALE (4 * HAK_TINY_CLASSES)
-
-HAK_INLINE struct hak_block **hak_tiny_stale(struct hak_tiny *tiny)
-{
-    char *end = (char *)tiny + HAK_HEAP_SLOT;
-
-    return (struct hak_block **)(void *)end - HAK_TINY_STALE;
-}
-
-/* Counts up to so many blocks of the stale lists. The caller marks itself as
- * busy. */
-void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most);
-
-/* Takes back a block of a sealed slab of its own. */
-void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block);
-
-/* hak_remote_free for a block of a sealed slab, self's or another heap's. */
-uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag);
-
-/* Takes in what other threads freed of sealed slabs. */
-void hak_tiny_seal_collect(struct hak_tiny *tiny);
-
-/*
  * From here on blocks stay in the bins, Pool's too: for a heap that is about to be
  * released whole.
  */
@@ -270,10 +221,10 @@ uint64_t hak_tiny_live(const struct hak_tiny *tiny, unsigned class);
  */
 HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
 {
+    HAK_ASSERT(atomic_load(&tiny->busy) != on); /* slow paths don't nest */
+    HAK_WALK(on ? (void)0 : hak_tiny_walk_if_due(tiny));
     atomic_store_explicit(&tiny->busy, on, memory_order_release);
-#ifndef HAK_TSAN /* gcc's thread sanitizer knows no fences */
-    atomic_thread_fence(memory_order_release);
-#endif
+    hak_fence_release();
 }
 
 /*
@@ -392,16 +343,5 @@ HAK_INLINE void hak_tiny_free(struct hak_tiny *tiny, unsigned class, void *p)
         hak_tiny_look(tiny, bin);
     }
 }
-
-/*
- * remote.c: frees p, a block of the heap that `tag` names, from a thread
- * whose own state is `self` (NULL: it has none). Blocks collect per owner and
- * are sent in batches. Returns the id of a heap that has been sent something,
- * or 0: its owner may be gone, see hak_heap_sent.
- */
-uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag);
-
-/* Sends outbox i of self; the id of the heap it went to, or 0. */
-uint32_t hak_remote_send(struct hak_tiny *self, unsigned i);
 
 #endif /* HAK_TINY_H */

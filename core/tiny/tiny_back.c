@@ -8,6 +8,7 @@
 #include "range/pressure.h"
 #include "range/purge.h"
 #include "tiny/tiny_bin.h"
+#include "tiny/tiny_seal.h"
 #include "tiny/tiny_slab.h"
 
 /*
@@ -45,6 +46,7 @@ static void bin_empty(struct hak_tiny *tiny, unsigned class)
     tiny->bins[class].spare = NULL;
     tiny->shelves[class].spare_count = 0;
     hak_bin_set(tiny, class, NULL, 0);
+    HAK_ASSERT(tiny->shelves[class].seen == 0);
     hak_tiny_slab_put_list(tiny, head);
     hak_tiny_slab_put_list(tiny, spare);
 }
@@ -63,6 +65,7 @@ static void spare_empty(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *spare = tiny->bins[class].spare;
 
+    HAK_ASSERT((spare == NULL) == (tiny->shelves[class].spare_count == 0));
     tiny->bins[class].spare = NULL;
     tiny->shelves[class].spare_count = 0;
     hak_bin_note(tiny, class);
@@ -80,6 +83,7 @@ static void spill(struct hak_tiny *tiny, unsigned class)
     struct hak_block *last = bin->head;
     struct hak_block *cold = bin->spare;
 
+    HAK_ASSERT(last != NULL && hak_bin_count(tiny, class) > 0);
     tiny->flushes++;
     bin->spare = hak_link_get(last);
     shelf->spare_count = hak_bin_count(tiny, class) - 1;
@@ -132,6 +136,7 @@ static void shed(struct hak_tiny *tiny)
     while (allow->kept[HAK_KEEPS_TINY] > most) {
         unsigned class = fullest(tiny);
 
+        HAK_ASSERT(seen_bytes(tiny, class) > 0); /* so this comes to an end */
         if (tiny->bins[class].spare != NULL) {
             spare_empty(tiny, class);
         } else {
@@ -192,6 +197,7 @@ bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     bool more = true;
     int64_t count;
 
+    HAK_ASSERT(class < HAK_TINY_CLASSES && bin->left < 0 && bin->head != NULL);
     hak_tiny_busy(tiny, true);
     hak_bin_settle(tiny, class);
     count = hak_bin_count(tiny, class);
@@ -353,6 +359,7 @@ void hak_tiny_collect(struct hak_tiny *tiny)
         struct hak_block *next = hak_link_get(list);
         unsigned class = hak_tiny_class_at(list);
 
+        HAK_CHECK(HAK_TAG_HEAP(hak_range_tag_of(list)) == tiny->id);
         tiny->remote_frees++;
         tiny->remote_bytes += hak_tiny_bytes_of(list, hak_range_tag_of(list));
         if (HAK_UNLIKELY(class == HAK_TINY_LARGER)) {
@@ -381,6 +388,7 @@ void hak_tiny_trim(struct hak_tiny *tiny)
         bin_empty(tiny, c);
         hak_tiny_slab_trim(tiny, c);
     }
+    HAK_ASSERT(tiny->nempty == 0);
     hak_tiny_grain_trim(tiny);
     hak_keep_idle(&tiny->allow);
     hak_tiny_busy(tiny, false);

@@ -64,6 +64,7 @@ HAK_INLINE void hak_bin_settle(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
+    HAK_ASSERT(shelf->grant >= tiny->bins[class].left);
     shelf->base += (uint32_t)(shelf->grant - tiny->bins[class].left);
     shelf->grant = tiny->bins[class].left;
 }
@@ -75,6 +76,8 @@ HAK_INLINE uint32_t hak_bin_note(struct hak_tiny *tiny, unsigned class)
     uint32_t now = hak_bin_count(tiny, class) + shelf->spare_count;
     int64_t more = (int64_t)now - (int64_t)shelf->seen;
 
+    /* A ghost's bin, caught between two counters, may lack one. */
+    HAK_ASSERT((int32_t)hak_bin_count(tiny, class) >= -1);
     hak_keep_note(&tiny->allow, HAK_KEEPS_TINY, more * hak_tiny_size[class]);
     shelf->seen = now;
     return now;
@@ -85,6 +88,7 @@ HAK_INLINE void hak_tiny_take(struct hak_tiny *tiny, unsigned class,
                               int64_t blocks)
 {
     tiny->taken[class] += blocks;
+    HAK_ASSERT(tiny->taken[class] >= 0);
     hak_keep_taken(&tiny->allow, blocks * hak_tiny_size[class]);
 }
 

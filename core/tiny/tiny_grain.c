@@ -77,6 +77,7 @@ static void mark(struct hak_unit *units, uint32_t grain, uint32_t n, bool on)
         uint32_t count = (uint32_t)hak_min(n, UNIT_GRAINS - from);
         uint64_t bits = bits_of(from, count), used = used_at(unit);
 
+        HAK_ASSERT((used & bits) == (on ? 0 : bits));
         atomic_store_explicit(&unit->used, on ? used | bits : used & ~bits,
                               memory_order_relaxed);
         grain += count;
@@ -397,6 +398,7 @@ void hak_tiny_larger_put(struct hak_tiny *tiny, void *p)
     size_t size = hak_tiny_bytes_of(p, hak_range_tag_of(p));
     uint32_t n = (uint32_t)(size / HAK_GRAIN);
 
+    HAK_CHECK(size > 0 && tiny->larger_bytes >= size);
     hak_keep_taken(&tiny->allow, -(int64_t)size);
     tiny->larger_bytes -= (uint32_t)size;
     if (tiny->packed) { /* if not, it is sealed: see tiny_seal.c */

@@ -150,6 +150,7 @@ static void unlink_blocks(struct hak_slab *slab, uint32_t pages)
         size_t at = (uintptr_t)block & (HAK_SLAB_SIZE - 1);
 
         if ((hak_slab_pages_of(at, slab->block) & pages) != 0) {
+            HAK_ASSERT(slab->nfree > 0);
             slab->nfree--;
             slab->ngone++;
             linked = false;
@@ -192,6 +193,7 @@ static void link_blocks(uint32_t number, uint32_t pages)
             hak_link_set(block, slab->free);
             slab->free = block;
         }
+        HAK_ASSERT(slab->ngone > 0);
         slab->nfree++;
         slab->ngone--;
     }
@@ -203,6 +205,8 @@ static void settle(struct hak_tiny *tiny, uint32_t number)
     const struct hak_slab *slab = hak_range_slab(number);
     uint32_t *open = &tiny->shelves[slab->class].open;
 
+    HAK_ASSERT(slab->nfree + slab->ngone > 0);
+    HAK_ASSERT(slab->nfree + slab->ngone <= slab->carved);
     if (slab->nfree == 0) {
         hak_slab_close(open, number);
         hak_slab_open_last(open, number);
@@ -215,6 +219,7 @@ static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
     size_t bytes = 0;
     uint32_t pages;
 
+    HAK_ASSERT(!hak_range_sealed((size_t)number << HAK_SLAB_SHIFT));
     fetch(number);
     pages = free_pages(slab, hak_tiny_magic[slab->class]);
     if (pages != 0) {
@@ -227,6 +232,7 @@ static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
         settle(tiny, number);
     }
     slab->swept = (uint16_t)(slab->nfree | DONE);
+    HAK_WALK(hak_tiny_walk_due());
     return bytes;
 }
 
@@ -281,6 +287,7 @@ size_t hak_tiny_sweep(struct hak_tiny *tiny)
 {
     size_t bytes = sweep_packed(tiny, true);
 
+    HAK_ASSERT(atomic_load(&tiny->busy));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         const struct hak_shelf *shelf = &tiny->shelves[c];
         uint32_t number = shelf->open;
@@ -380,6 +387,7 @@ void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number)
     uint32_t rest = slab->gone;
     uint32_t pages;
 
+    HAK_ASSERT(slab->free == NULL && slab->nfree == 0 && slab->ngone > 0);
     for (uint32_t n = pages_to_wake(tiny); n > 0; n--) {
         rest &= rest - 1; /* the lowest first */
     }

@@ -5,6 +5,8 @@
 #include "os/lock.h"
 #include "range/slabs.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 #include "tiny/tiny_slab.h"
 
 /* Blocks of stale lists that a free counts. */
@@ -18,11 +20,15 @@ static void count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
     if (slab->class == HAK_TAG_PACKED) {
         return; /* it stays until the heap ends */
     }
+    HAK_CHECK(n <= slab->carved - slab->nfree);
+    HAK_ASSERT(hak_range_sealed((size_t)number << HAK_SLAB_SHIFT));
     slab->nfree += n;
     if (slab->nfree == slab->carved) {
+        HAK_ASSERT(tiny->nsealed > 0);
         hak_slab_leave(&tiny->all, number);
         tiny->nsealed--;
         hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+        HAK_WALK(hak_tiny_walk_due());
     }
 }
 
@@ -30,10 +36,12 @@ void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
 {
     struct hak_block **lists = hak_tiny_stale(tiny);
 
+    HAK_ASSERT(atomic_load(&tiny->busy) && tiny->nstale <= HAK_TINY_STALE);
     for (; tiny->nstale > 0 && most > 0; most--) {
         struct hak_block **list = &lists[tiny->nstale - 1];
         struct hak_block *block = *list;
 
+        HAK_ASSERT(block != NULL); /* an empty list is none */
         *list = hak_link_get(block);
         tiny->nstale -= *list == NULL;
         count(tiny, hak_range_number(block), 1);
@@ -60,7 +68,9 @@ void hak_tiny_seal(struct hak_tiny *tiny)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         hak_tiny_slab_trim(tiny, c);
     }
+    HAK_ASSERT(tiny->nempty == 0);
     tiny->allow.slabs -= (int64_t)(open_slabs(tiny) * HAK_SLAB_SIZE);
+    HAK_ASSERT(tiny->allow.slabs >= 0);
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
          n = hak_range_slab(n)->all_next) {
         struct hak_slab *slab = hak_range_slab(n);
@@ -79,6 +89,7 @@ void hak_tiny_seal(struct hak_tiny *tiny)
     }
     hak_tiny_collect(tiny);
     hak_tiny_seal_collect(tiny);
+    HAK_WALK(hak_tiny_walk_due());
     hak_tiny_busy(tiny, false);
 }
 
@@ -86,10 +97,12 @@ void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
 {
     unsigned class = hak_tiny_class_at(block);
 
+    HAK_ASSERT(hak_range_sealed(hak_range_offset(block)));
     if (class == HAK_TINY_LARGER) {
         hak_tiny_larger_put(tiny, block);
         return;
     }
+    HAK_ASSERT(tiny->taken[class] > 0);
     tiny->taken[class]--;
     hak_keep_taken(&tiny->allow, -(int64_t)hak_tiny_size[class]);
     count(tiny, hak_range_number(block), 1);
@@ -163,6 +176,7 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
                                                         memory_order_acq_rel);
 
         HAK_POINT("seal");
+        HAK_ASSERT(n > 0 && tiny->taken[slab->class] >= n);
         tiny->remote_frees += n;
         tiny->remote_bytes += (uint64_t)n * slab->block;
         tiny->taken[slab->class] -= n;

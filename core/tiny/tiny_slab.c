@@ -9,6 +9,7 @@
 #include "range/slabs.h"
 #include "range/slots.h"
 #include "settings/options.h"
+#include "tiny/tiny_seal.h"
 
 static void trace_slab(unsigned class)
 {
@@ -45,6 +46,8 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
         return HAK_NO_SLAB;
     }
     slab = hak_range_slab(number);
+    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
+    HAK_ASSERT(slab->gone == 0 && (kind == class || kind == HAK_TAG_PACKED));
     atomic_store_explicit(&slab->remote, 0, memory_order_relaxed);
     slab->free = NULL;
     slab->nfree = 0;
@@ -62,6 +65,7 @@ uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
                       tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
                                                           : HAK_TAG_PACKED));
     trace_slab(class);
+    HAK_WALK(hak_tiny_walk_due());
     return number;
 }
 
@@ -70,6 +74,10 @@ void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
     struct hak_slab *slab = hak_range_slab(number);
     struct hak_shelf *shelf = &tiny->shelves[slab->class];
 
+    HAK_CHECK(slab->nfree + slab->ngone == slab->carved);
+    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+               (tiny->tag | slab->class * HAK_TAG_TINY));
+    HAK_ASSERT(tiny->nslabs > 0 && tiny->allow.slabs > 0);
     if (slab->nfree + slab->ngone > 0) {
         hak_slab_close(&shelf->open, number);
     }
@@ -80,6 +88,7 @@ void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
     tiny->nslabs--;
     tiny->allow.slabs -= (int64_t)HAK_SLAB_SIZE;
     hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+    HAK_WALK(hak_tiny_walk_due());
 }
 
 void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
@@ -90,7 +99,9 @@ void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
         struct hak_slab *slab = hak_range_slab(number);
         uint32_t next = slab->open_next;
 
+        HAK_ASSERT(slab->nfree + slab->ngone > 0); /* else it is not open */
         if (slab->nfree + slab->ngone == slab->carved) {
+            HAK_ASSERT(tiny->nempty > 0);
             tiny->nempty--;
             hak_tiny_slab_give(tiny, number);
         }
@@ -192,6 +203,28 @@ static struct hak_block *link_map(const uint64_t *map, size_t words,
     return hak_link_get(&head);
 }
 
+/* How many bits are set. */
+static uint32_t map_count(const uint64_t *map, size_t words)
+{
+    uint32_t count = 0;
+
+    for (size_t w = 0; w < words; w++) {
+        count += (uint32_t)__builtin_popcountll(map[w]);
+    }
+    return count;
+}
+
+/* Blocks of a list, as far as `most`. */
+static uint32_t list_count(const struct hak_block *list, uint32_t most)
+{
+    uint32_t count = 0;
+
+    for (; list != NULL && count <= most; list = hak_link_get(list)) {
+        count++;
+    }
+    return count;
+}
+
 struct hak_block *hak_tiny_slab_empty(uint32_t number)
 {
     struct hak_slab *slab = hak_range_slab(number);
@@ -199,9 +232,11 @@ struct hak_block *hak_tiny_slab_empty(uint32_t number)
     size_t words = (slab->carved + 63) / 64;
     uint64_t map[HAK_TINY_MAP_WORDS];
 
+    HAK_ASSERT(list_count(list, slab->nfree) == slab->nfree);
     if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
         memset(map, 0, words * sizeof(map[0]));
         hak_tiny_slab_map(map, list, hak_tiny_magic[slab->class]);
+        HAK_ASSERT(map_count(map, words) == slab->nfree); /* none is twice */
         list = link_map(map, words, hak_range_slab_start(number), slab->block);
     }
     slab->free = NULL;
@@ -286,7 +321,10 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
         hak_tiny_grain_put(tiny, run->first, run->count);
         return;
     }
+    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+               (tiny->tag | slab->class * HAK_TAG_TINY));
     shelf = &tiny->shelves[slab->class];
+    HAK_ASSERT(tiny->taken[slab->class] >= run->count);
     hak_link_set(run->last, slab->free);
     slab->free = run->first;
     tiny->taken[slab->class] -= run->count;
@@ -296,8 +334,10 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
             hak_slab_close(&shelf->open, number);
         }
         hak_slab_open(&shelf->open, number);
+        HAK_WALK(hak_tiny_walk_due());
     }
     slab->nfree += run->count;
+    HAK_CHECK(slab->nfree + slab->ngone <= slab->carved);
     if (slab->nfree + slab->ngone == slab->carved) {
         keep_or_give(tiny, number);
     }
@@ -333,6 +373,7 @@ void hak_tiny_release(struct hak_tiny *tiny)
 {
     uint32_t all = tiny->all;
 
+    HAK_ASSERT((all == HAK_NO_SLAB) == (tiny->nslabs + tiny->nsealed == 0));
     tiny->all = HAK_NO_SLAB;
     tiny->nslabs = tiny->nsealed = tiny->nstale = tiny->nempty = 0;
     if (all != HAK_NO_SLAB) {

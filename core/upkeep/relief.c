@@ -58,7 +58,7 @@ void hak_relief_round(struct hak_heap *heap, uint32_t now, size_t want)
 
 bool hak_relief(struct hak_heap *heap, size_t size)
 {
-    if (hak_range.size == 0 ||
+    if (HAK_LOAD(hak_range.size) == 0 ||
         size > hak_max(TRY_TIMES * hak_limit_used(), TRY_ALWAYS)) {
         return false;
     }

@@ -17,7 +17,7 @@ from nginx_server import Complaint, until
 TABLE = (pathlib.Path(__file__).resolve().parents[2]
          / "adapters/nginx/status/stats.def").read_text()
 STATS = dict(re.findall(r"^NGX_HAKMEM_STAT\((\w+), (counter|gauge),",
-                          TABLE, re.M))
+                        TABLE, re.M))
 # {name: what it was called before}
 RENAMED = dict(re.findall(r"^NGX_HAKMEM_RENAMED\((\w+), (\w+)\)", TABLE,
                           re.M))

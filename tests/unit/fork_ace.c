@@ -12,26 +12,8 @@ TestSuite(fork_ace, .timeout = 600);
 /* Runs and holes are as core/ace/ace.h says; what is lost counts as runs. */
 static void look_at_ace(void)
 {
-    struct ace_sums sums = {0};
-    size_t seen = 0;
-
     hak_lock_take(&hak_ace.lock);
-    for (uint32_t super = 0; super < hak_ace.top; super++) {
-        if (hak_range_tag((size_t)super << HAK_SUPER_SHIFT) ==
-            HAK_TAG_SHARED(HAK_TAG_ACE)) {
-            /* The others' tags are gone first if it was being given back. */
-            ace_check_super(super, &sums);
-        }
-    }
-    for (uint32_t length = 1; length <= HAK_ACE_PAGES; length++) {
-        uint32_t before = 0;
-
-        ace_check_tree(length, hak_ace.holes.roots[length], &before, &seen);
-        NEED((hak_ace.holes.some[length / 64] >> (length % 64) & 1) ==
-             (hak_ace.holes.roots[length] != 0));
-    }
-    NEED(seen == sums.holes && hak_ace.spares == sums.spares);
-    NEED(hak_ace.figures.live_bytes == sums.run_pages * HAK_PAGE);
+    hak_ace_walk(false);
     hak_lock_drop(&hak_ace.lock);
 }
 

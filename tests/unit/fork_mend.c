@@ -52,7 +52,7 @@ static void look_at_range(void)
         NEED(hak_map_get(HAK_MAP_HELD, i) == (super->used != 0));
         NEED(hak_map_get(HAK_MAP_PART, i) ==
              (super->used != 0 && super->used != HAK_ALL_SLABS));
-        range_check_starts(i);
+        hak_range_walk_starts(i);
         spare += super->used == 0 && super->warm != 0;
         used += super->state == HAK_SUPER_OPEN
                     ? (size_t)__builtin_popcount(super->used)

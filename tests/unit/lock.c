@@ -57,7 +57,7 @@ Test(lock, the_holder_is_told)
     cr_assert_not(hak_lock_mine(&lock));
     hak_lock_take(&lock);
     cr_assert(hak_lock_mine(&lock));
-    hak_lock_expect(&lock, "a test");
+    HAK_HELD(&lock);
     hak_lock_drop(&lock);
     cr_assert_not(hak_lock_mine(&lock));
 }
@@ -65,7 +65,7 @@ Test(lock, the_holder_is_told)
 static void expect_held(void *arg)
 {
     (void)arg;
-    hak_lock_expect(&lock, "a_function");
+    HAK_HELD(&lock);
 }
 
 static void take_twice(void *arg)
@@ -78,7 +78,7 @@ static void take_twice(void *arg)
 Test(lock, what_would_never_end_is_fatal)
 {
     unit_expect_fatal(expect_held, NULL,
-                      "hakmem: fatal: a_function: its lock is not held\n");
+                      "hakmem: fatal: expect_held: its lock is not held\n");
     unit_expect_fatal(
         take_twice, NULL,
         "hakmem: fatal: a signal's handler asked for memory while "

@@ -26,6 +26,8 @@
 #include "os/os.h"
 #include "heap/thread.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
+#include "tiny/tiny_seal.h"
 
 TestSuite(meet, .timeout = 120);
 

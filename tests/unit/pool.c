@@ -98,7 +98,7 @@ Test(pool, idle_spans_go_back)
     pool = pool_new(&id);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         size_t count = hak_pool_classes[c].count, total = count * SPANS;
-        struct pool_sums sums;
+        struct hak_pool_sums sums;
         char *p[64 * SPANS];
 
         for (size_t i = 0; i < total; i++) {
@@ -255,6 +255,8 @@ Test(pool, a_random_stream_that_begins_with_short_stacks)
         pool_check_quick(pool);
     }
     hak_pool_release(pool);
+    memset(pool->allow, 0, sizeof(*pool->allow)); /* another heap's */
+    hak_allowance_init(pool->allow, false);
     hak_pool_init(pool, pool->allow, id, true);
     stream(0, HAK_POOL_CLASSES, unit_scale(4000, 500));
 }

@@ -5,6 +5,7 @@
 #include "heap/heap.h"
 #include "heap/thread.h"
 #include "range/slots.h"
+#include "tiny/remote.h"
 #include "tiny_check.h"
 #include "unit.h"
 

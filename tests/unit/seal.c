@@ -6,6 +6,7 @@
 #include "settings/options.h"
 #include "pool_check.h"
 #include "heap/thread.h"
+#include "tiny/tiny_seal.h"
 #include "tiny_check.h"
 #include "tiny/tiny_slab.h"
 #include "unit.h"

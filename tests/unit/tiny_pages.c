@@ -6,6 +6,7 @@
 #include "os/os.h"
 #include "range/purge.h"
 #include "range/slabs.h"
+#include "tiny/tiny_seal.h"
 #include "pages_check.h"
 #include "tiny_check.h"
 #include "tiny/tiny_slab.h"

@@ -5,7 +5,7 @@
 #include "names.h"
 #include "policy.h"
 
-#include "libc_names/family_slow.h"
+#include "libc_names/family_names.h"
 
 HAK_STATS_AT_END;
 
@@ -79,62 +79,6 @@ void hak_ngx_tick(void)
     if (heap != NULL) {
         hak_heap_look_around(heap);
     }
-}
-
-/* ---- the names ---------------------------------------------------------- */
-
-void *hak_ngx_malloc(size_t size)
-{
-    return hak_family_malloc(size);
-}
-
-void hak_ngx_free(void *p)
-{
-    hak_family_free(p);
-}
-
-void *hak_ngx_calloc(size_t count, size_t size)
-{
-    return hak_family_calloc(count, size);
-}
-
-void *hak_ngx_realloc(void *p, size_t size)
-{
-    return hak_family_realloc(p, size);
-}
-
-void *hak_ngx_reallocarray(void *p, size_t count, size_t size)
-{
-    size_t bytes;
-
-    return hak_family_bytes(count, size, &bytes) ? hak_ngx_realloc(p, bytes)
-                                                 : NULL;
-}
-
-void *hak_ngx_aligned_alloc(size_t alignment, size_t size)
-{
-    return hak_family_aligned(alignment, size);
-}
-
-/* nginx's pools are made with an alignment of 16. */
-int hak_ngx_posix_memalign(void **out, size_t alignment, size_t size)
-{
-    return hak_family_posix_memalign(out, alignment, size);
-}
-
-void *hak_ngx_valloc(size_t size)
-{
-    return hak_family_valloc(size);
-}
-
-void *hak_ngx_pvalloc(size_t size)
-{
-    return hak_family_pvalloc(size);
-}
-
-size_t hak_ngx_malloc_usable_size(void *p)
-{
-    return hak_family_usable_size(p);
 }
 
 /* ---- in objects that are not served -------------------------------------- */

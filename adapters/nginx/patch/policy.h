@@ -46,6 +46,8 @@ HAK_INLINE void hak_ngx_count(size_t asked, bool large, bool memory,
 
 /* ---- the policy ------------------------------------------------------------ */
 
+#define HAK_FAMILY(name) hak_ngx_##name
+
 HAK_INLINE void *hak_policy_take(size_t size)
 {
     size_t need = hak_hard_grow(size);

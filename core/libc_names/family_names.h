@@ -1,9 +1,9 @@
 /*
- * family_slow.h - the slow ways of family.h, and the names that are seldom hot.
- * One file of an instance includes it.
+ * family_names.h - the names of an instance, HAK_FAMILY(malloc) and so on, and the
+ * slow ways of family.h. One file of it includes this, after the declarations.
  */
-#ifndef HAK_FAMILY_SLOW_H
-#define HAK_FAMILY_SLOW_H
+#ifndef HAK_FAMILY_NAMES_H
+#define HAK_FAMILY_NAMES_H
 
 #include <errno.h>
 #include <string.h>
@@ -77,6 +77,35 @@ void *hak_family_malloc_slow(size_t size)
     return p;
 }
 
+void *HAK_FAMILY(malloc)(size_t size)
+{
+    return hak_family_malloc(size);
+}
+
+/* The bytes of an array; false: too many, errno is ENOMEM. */
+HAK_INLINE bool family_bytes(size_t count, size_t size, size_t *bytes)
+{
+    if (HAK_LIKELY(!__builtin_mul_overflow(count, size, bytes))) {
+        return true;
+    }
+    errno = ENOMEM;
+    return false;
+}
+
+void *HAK_FAMILY(calloc)(size_t count, size_t size)
+{
+    size_t bytes;
+    void *p;
+
+    if (HAK_UNLIKELY(!family_bytes(count, size, &bytes))) {
+        return NULL;
+    }
+    p = hak_policy_take(bytes);
+    return HAK_LIKELY(p != NULL)
+               ? memset(p, 0, bytes)
+               : hak_family_alloc(HAK_LANE_ALIGN, bytes, true);
+}
+
 /* ---- free ------------------------------------------------------------------ */
 
 void hak_family_free_foreign(void *p)
@@ -103,8 +132,7 @@ void hak_family_free_slow(void *p)
     }
 }
 
-/* Where it is not hot. */
-static HAK_NOINLINE void family_free(void *p)
+void HAK_FAMILY(free)(void *p)
 {
     hak_family_free(p);
 }
@@ -116,7 +144,7 @@ static void *family_move(void *p, void *to, size_t size)
 {
     if (to != NULL) {
         memcpy(to, p, hak_min(hak_lane_usable(p, "realloc"), size));
-        family_free(p);
+        HAK_FAMILY(free)(p);
     }
     return to;
 }
@@ -143,17 +171,25 @@ static void *family_resize(void *p, size_t size)
     return moved;
 }
 
-HAK_INLINE void *hak_family_realloc(void *p, size_t size)
+void *HAK_FAMILY(realloc)(void *p, size_t size)
 {
     if (p == NULL) {
         return hak_family_malloc(size);
     }
     if (size == 0) {
-        family_free(p);
+        HAK_FAMILY(free)(p);
         return NULL;
     }
     return HAK_LIKELY(hak_range_owns(p)) ? family_resize(p, size)
                                          : hak_policy_realloc_foreign(p, size);
+}
+
+void *HAK_FAMILY(reallocarray)(void *p, size_t count, size_t size)
+{
+    size_t bytes;
+
+    return family_bytes(count, size, &bytes) ? HAK_FAMILY(realloc)(p, bytes)
+                                             : NULL;
 }
 
 /* ---- aligned blocks -------------------------------------------------------- */
@@ -170,8 +206,8 @@ HAK_INLINE void *family_aligned(size_t alignment, size_t size)
     return hak_family_alloc(alignment, size, false);
 }
 
-/* aligned_alloc and memalign. */
-HAK_INLINE void *hak_family_aligned(size_t alignment, size_t size)
+/* And memalign. */
+void *HAK_FAMILY(aligned_alloc)(size_t alignment, size_t size)
 {
     return alignment <= HAK_LANE_ALIGN ? hak_family_malloc(size)
                                        : family_aligned(alignment, size);
@@ -196,8 +232,7 @@ static HAK_NOINLINE int family_posix_memalign_slow(void **out, size_t alignment,
     return 0;
 }
 
-HAK_INLINE int hak_family_posix_memalign(void **out, size_t alignment,
-                                         size_t size)
+int HAK_FAMILY(posix_memalign)(void **out, size_t alignment, size_t size)
 {
     void *p =
         HAK_LIKELY(alignment == HAK_LANE_ALIGN) || alignment == sizeof(void *)
@@ -211,12 +246,12 @@ HAK_INLINE int hak_family_posix_memalign(void **out, size_t alignment,
     return 0;
 }
 
-HAK_INLINE void *hak_family_valloc(size_t size)
+void *HAK_FAMILY(valloc)(size_t size)
 {
     return family_aligned((size_t)getpagesize(), size);
 }
 
-HAK_INLINE void *hak_family_pvalloc(size_t size)
+void *HAK_FAMILY(pvalloc)(size_t size)
 {
     size_t page = (size_t)getpagesize();
 
@@ -228,7 +263,7 @@ HAK_INLINE void *hak_family_pvalloc(size_t size)
 
 /* ---- malloc_usable_size ---------------------------------------------------- */
 
-HAK_INLINE size_t hak_family_usable_size(void *p)
+size_t HAK_FAMILY(malloc_usable_size)(void *p)
 {
     if (p == NULL) {
         return 0;
@@ -237,4 +272,4 @@ HAK_INLINE size_t hak_family_usable_size(void *p)
                              : hak_libc_usable_size(p);
 }
 
-#endif /* HAK_FAMILY_SLOW_H */
+#endif /* HAK_FAMILY_NAMES_H */

@@ -1,0 +1,20 @@
+/*
+ * ace_walk.h - walks the ACE lane and proves what ace.h promises.
+ *
+ * There only if HAK_WALKS (assert.h); the caller holds the lane's lock, or no
+ * other thread uses the lane.
+ */
+#ifndef HAK_ACE_WALK_H
+#define HAK_ACE_WALK_H
+
+#include "base/assert.h"
+
+struct hak_ace_sums {
+    size_t supers, runs, holes, spares;
+    size_t run_pages, hole_pages;
+};
+
+/* `quiet`: between two calls, in a process that no ghost (lock.h) has left. */
+struct hak_ace_sums hak_ace_walk(bool quiet);
+
+#endif /* HAK_ACE_WALK_H */

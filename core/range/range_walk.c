@@ -1,0 +1,155 @@
+/*
+ * range_walk.c - walks all superslabs and proves what supers.h promises.
+ */
+#include "range/range_walk.h"
+
+#if HAK_WALKS
+
+#include "range/slabs.h"
+#include "range/supers.h"
+#include "range/superslabs.h"
+
+/* What all superslabs come to. */
+struct range_walk_sums {
+    size_t committed, used, wholes, spare, resident, rooms, foreign;
+};
+
+/* The places in a superslab where n free slabs begin. */
+static uint32_t range_walk_places(const struct hak_super *super, unsigned n)
+{
+    uint32_t places = 0;
+
+    for (unsigned bit = 0; bit + n <= HAK_SUPER_SLABS; bit++) {
+        uint32_t run = (uint32_t)(((uint64_t)1 << n) - 1) << bit;
+
+        places |= (super->used & run) == 0 ? (uint32_t)1 << bit : 0;
+    }
+    return places;
+}
+
+/* Every search begins at or below what it looks for. */
+void hak_range_walk_starts(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    bool part = super->used != 0 && super->used != HAK_ALL_SLABS;
+
+    HAK_PROVE(super->used != 0 || hak_supers.low <= i);
+    if (!part && super->warm == 0) {
+        return;
+    }
+    for (unsigned n = 1; n <= HAK_SPAN_MOST; n++) {
+        uint32_t places = range_walk_places(super, n);
+
+        HAK_PROVE((places & super->warm) == 0 || hak_supers.warm_start[n] <= i);
+        HAK_PROVE(!part || places == 0 || hak_supers.part_start[n] <= i);
+    }
+}
+
+/* The slabs of a superslab that no lane has whole; what is resident. */
+static size_t range_walk_slabs(uint32_t i)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+    size_t resident = 0;
+
+    HAK_PROVE(super->used == 0 || super->described);
+    for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
+        uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + n;
+        bool used = (super->used >> n & 1) != 0;
+        bool warm = (super->warm >> n & 1) != 0;
+        uint32_t populated = hak_range_slab(number)->populated;
+
+        HAK_PROVE(used || hak_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
+        if (super->described) {
+            HAK_PROVE(populated <= HAK_SLAB_SIZE);
+            HAK_PROVE(populated % HAK_PAGE == 0);
+            HAK_PROVE(used || warm == (populated > 0));
+            resident += populated;
+        } else {
+            resident += warm ? HAK_SLAB_SIZE : 0;
+        }
+    }
+    return resident;
+}
+
+static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
+                             bool quiet)
+{
+    const struct hak_super *super = &hak_supers.at[i];
+
+    HAK_PROVE((super->used & super->warm) == 0);
+    HAK_PROVE(hak_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
+    HAK_PROVE(hak_map_get(HAK_MAP_HELD, i) == (super->used != 0));
+    HAK_PROVE(hak_map_get(HAK_MAP_PART, i) ==
+              (super->used != 0 && super->used != HAK_ALL_SLABS));
+    hak_range_walk_starts(i);
+    sums->spare += super->used == 0 && super->warm != 0;
+    sums->committed += super->claimed * HAK_PAGE;
+    switch (super->state) {
+    case HAK_SUPER_FRESH:
+        HAK_PROVE(super->used == 0 && super->warm == 0 && super->claimed == 0);
+        break;
+    case HAK_SUPER_ROOM:
+    case HAK_SUPER_FOREIGN:
+        HAK_PROVE(super->used == HAK_ALL_SLABS && super->warm == 0);
+        /* Or the rest of a run that was neither unmapped nor made whole. */
+        HAK_PROVE(super->claimed == 0 || (super->state == HAK_SUPER_FOREIGN &&
+                                          super->claimed < HAK_SUPER_PAGES));
+        sums->rooms += super->state == HAK_SUPER_ROOM;
+        sums->foreign += super->state == HAK_SUPER_FOREIGN;
+        break;
+    case HAK_SUPER_OPEN:
+        HAK_PROVE(super->claimed == HAK_SUPER_PAGES);
+        sums->used += (size_t)__builtin_popcount(super->used);
+        sums->resident += range_walk_slabs(i);
+        break;
+    case HAK_SUPER_BODY:
+        HAK_PROVE(hak_supers.at[i - 1].state >= HAK_SUPER_WHOLE);
+        __attribute__((fallthrough));
+    case HAK_SUPER_WHOLE:
+        HAK_PROVE(super->used == HAK_ALL_SLABS && !super->described);
+        HAK_PROVE(super->claimed <= HAK_SUPER_PAGES);
+        HAK_PROVE(super->claimed > 0 || !quiet); /* a run that moves has none */
+        sums->wholes++;
+        break;
+    default: HAK_PROVE(!"a state");
+    }
+}
+
+/* What all of them come to. */
+static void range_walk_totals(const struct range_walk_sums *sums, bool quiet)
+{
+    const struct hak_range_figures *figures = &hak_supers.figures;
+    size_t held = 0;
+
+    for (int lane = 0; lane < HAK_LANES; lane++) {
+        HAK_PROVE(figures->held[lane] <= figures->held_peak[lane]);
+        held += figures->held[lane];
+    }
+    HAK_PROVE(figures->slabs_used == sums->used);
+    HAK_PROVE(figures->committed == sums->committed);
+    HAK_PROVE(hak_supers.rooms == sums->rooms);
+    HAK_PROVE(hak_supers.foreign == sums->foreign);
+    HAK_PROVE(hak_supers.spare == sums->spare);
+    if (quiet) {
+        HAK_PROVE(held ==
+                  sums->used * HAK_SLAB_SIZE + sums->wholes * HAK_SUPER_SIZE);
+        HAK_PROVE(hak_range_populated() == sums->resident);
+    }
+}
+
+void hak_range_walk(bool quiet)
+{
+    struct range_walk_sums sums = {0};
+
+    HAK_HELD(&hak_supers.lock);
+    for (uint32_t i = 0; i < hak_supers.tags; i++) {
+        HAK_PROVE(hak_supers.at[i].used == 0 && hak_supers.at[i].claimed == 0);
+    }
+    HAK_PROVE(hak_supers.low >= hak_supers.tags);
+    for (uint32_t i = hak_supers.tags; i < hak_supers.limit; i++) {
+        range_walk_super(i, &sums, quiet);
+    }
+    range_walk_totals(&sums, quiet);
+}
+
+#endif /* HAK_WALKS */

@@ -1,0 +1,34 @@
+/*
+ * remote.h - Tiny blocks freed by another thread than their heap's.
+ *
+ *     free --outbox of the owner, in the state of who frees--> a batch --> inbox
+ */
+#ifndef HAK_REMOTE_H
+#define HAK_REMOTE_H
+
+#include "base/base.h"
+
+struct hak_tiny;
+
+/* Blocks of one other heap, on their way back to it. */
+struct hak_outbox {
+    uint32_t id; /* the owner's heap id; 0: unused */
+    uint32_t count;
+    struct hak_block *head;
+    struct hak_block *tail;
+};
+
+#define HAK_OUTBOXES 4
+
+/*
+ * Frees p, a block of the heap that `tag` names, from a thread
+ * whose own state is `self` (NULL: it has none). Blocks collect per owner and
+ * are sent in batches. Returns the id of a heap that has been sent something,
+ * or 0: its owner may be gone, see hak_heap_sent.
+ */
+uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag);
+
+/* Sends outbox i of self; the id of the heap it went to, or 0. */
+uint32_t hak_remote_send(struct hak_tiny *self, unsigned i);
+
+#endif /* HAK_REMOTE_H */
