@@ -154,7 +154,39 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
         hak_account_charge(heap, bytes);
         return p;
     }
+    if (size > HAK_LANE_POOL_MAX) { /* large.c has charged it */
+        heap->whole_allocs++;
+        hak_account_settle(heap);
+        return p;
+    }
     return heap_made_charge(heap, p, bytes);
+}
+
+/* A block of Pool's out of its bin, or NULL: heap_made_large knows where else. */
+HAK_INLINE void *heap_made_pool(struct hak_heap *heap, size_t size)
+{
+    struct hak_pool *pool = heap->pool;
+    unsigned class;
+    size_t bytes;
+    void *p;
+
+    if (pool == NULL || size > HAK_LANE_POOL_MAX || heap->tiny.packed) {
+        return NULL;
+    }
+    class = hak_pool_class_of(size);
+    bytes = hak_pool_classes[class].block;
+    p = hak_account_fits(heap, bytes) ? hak_pool_pop(pool, class) : NULL;
+    hak_account_charge(heap, p != NULL ? bytes : 0);
+    return p;
+}
+
+/* More than Tiny's blocks. */
+static HAK_NOINLINE void *heap_made_above(struct hak_heap *heap, size_t size)
+{
+    bool zero;
+    void *p = heap_made_pool(heap, size);
+
+    return p != NULL ? p : heap_made_large(heap, HAK_LANE_ALIGN, size, &zero);
 }
 
 /* A block of the class for `size` bytes or, if there is none, of the system. */
@@ -180,10 +212,8 @@ HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
 
 void *hak_heap_malloc(hak_heap *heap, size_t size)
 {
-    bool zero;
-
     if (HAK_UNLIKELY(size > HAK_TINY_MAX_SIZE)) {
-        return heap_made_large(heap, HAK_LANE_ALIGN, size, &zero);
+        return heap_made_above(heap, size);
     }
     return heap_made_tiny(heap, hak_tiny_class_16[hak_tiny_index(size)],
                           HAK_LANE_ALIGN, size);
@@ -277,9 +307,31 @@ static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
     if (size <= HAK_LANE_POOL_MAX) {
         hak_account_discharge(heap, size);
     }
-    hak_large_free(heap, p);
-    if (size > HAK_LANE_POOL_MAX) {
-        hak_account_settle(heap);
+    hak_large_free(heap,
+                   p); /* the gate may stay where it is: who meets it looks */
+}
+
+/* The class of Pool's of a block in a span of the heap's own that is not sealed; at
+ * least HAK_POOL_CLASSES: it lies in none. */
+HAK_INLINE unsigned heap_made_pool_class(const struct hak_heap *heap,
+                                         const void *p)
+{
+    return hak_range_tag_of(p) - (heap->tiny.tag | HAK_TAG_POOL);
+}
+
+static HAK_NOINLINE void heap_made_free_pool(struct hak_heap *heap, void *p,
+                                             size_t asked, const char *caller)
+{
+    unsigned class = heap_made_pool_class(heap, p);
+    size_t size = hak_pool_classes[class].block;
+
+    if (HAK_UNLIKELY(!hak_pool_is_used(p, class))) {
+        hak_lane_misuse(p, caller);
+    }
+    hak_made_need(p, asked, size, caller);
+    hak_account_discharge(heap, size);
+    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
+        hak_heap_look_pool(heap, class);
     }
 }
 
@@ -362,7 +414,11 @@ HAK_INLINE void heap_made_free(struct hak_heap *heap, void *p, size_t asked,
         return;
     }
     if (HAK_UNLIKELY(heap_made_is_large(p))) {
-        heap_made_free_large(heap, p, asked, caller);
+        if (heap_made_pool_class(heap, p) < HAK_POOL_CLASSES) {
+            heap_made_free_pool(heap, p, asked, caller);
+        } else {
+            heap_made_free_large(heap, p, asked, caller);
+        }
         return;
     }
     byte = hak_range_tag_of(p) ^ heap->tiny.tag;

@@ -55,7 +55,7 @@ static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
     void *p = NULL;
 
-    if (alignment <= HAK_PAGE) {
+    if (alignment <= HAK_PAGE && !heap->tiny.direct) { /* see ace_free */
         p = hak_ace_cache_take(heap->runs, pages);
     }
     if (p == NULL || heap->runs->takes % HAK_LOOK_EVERY == 0) {
@@ -98,7 +98,9 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         *reason = size > PTRDIFF_MAX ? HAK_REASON_LARGE : HAK_REASON_MEMORY;
         return NULL;
     }
-    hak_heap_use_large(heap);
+    if (HAK_UNLIKELY(heap->pool == NULL)) {
+        hak_heap_use_large(heap);
+    }
     if (size <= HAK_LANE_POOL_MAX) {
         class = pool_class(alignment, size);
     }

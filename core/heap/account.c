@@ -45,7 +45,9 @@ static void account_collect(struct hak_heap *heap)
     struct hak_pool *pool = heap->pool;
 
     hak_tiny_collect(&heap->tiny);
-    hak_tiny_seal_collect(&heap->tiny);
+    if (heap->tiny.nsealed > 0) {
+        hak_tiny_seal_collect(&heap->tiny);
+    }
     heap->live -= heap->tiny.remote_bytes;
     heap->tiny.remote_bytes = 0;
     if (pool != NULL) {

@@ -11,17 +11,21 @@
 #include "tiny/tiny_seal.h"
 
 /*
- * A heap is swept when so many bytes more are free than when it was last: in a
- * small one SMALL_LEAST and 1/SMALL_PART of what is in use, in others
+ * When a heap is swept: see hak_heap_heed_sparse. So many bytes are worth it: in a
+ * small heap SMALL_LEAST and 1/SMALL_PART of what is in use, in others
  * SPARSE_LEAST and all that is in use, which is more than what a collection
- * of garbage leaves as a rule; and of them no more than one in SPARSE_PART + 1 is
- * in use. With half of that a heap is falling.
+ * of garbage leaves as a rule; and of the slabs' bytes no more than one in
+ * SPARSE_PART + 1 is in use. With half of that a heap is falling.
  */
 #define SMALL_MOST ((int64_t)(32 * HAK_KIB))
 #define SMALL_LEAST ((int64_t)HAK_KIB)
 #define SMALL_PART 16
 #define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
 #define SPARSE_PART 3
+
+/* So many falls that begin no lower than a sweep was are free; see heap.h. */
+#define FALLS_FREE 4
+#define PRICE_MOST ((int64_t)(64 * HAK_KIB))
 
 struct hak_heap_past hak_heap_past;
 
@@ -148,18 +152,46 @@ static int64_t worth_a_sweep(int64_t use)
                             : SPARSE_LEAST + use;
 }
 
-static void sweep_sparse(struct hak_heap *heap)
+/* A fall begins when more than so many bytes were freed. */
+static int64_t fall_price(const struct hak_tiny *tiny, int64_t use)
 {
-    bool falling = heap->tiny.allow.falling;
+    int64_t least = worth_a_sweep(use) / 2;
+    int64_t paid = 2 * (int64_t)tiny->allow.extra;
 
-    hak_heap_sweep(heap);
-    heap->tiny.allow.falling = falling;
-    heap->tiny.most_used = hak_in_use(&heap->tiny.allow);
-    heap->tiny.unused = unused_bytes(&heap->tiny);
+    if (tiny->falls >= FALLS_FREE) {
+        paid += tiny->fall_price;
+    }
+    return least > paid ? least : paid;
 }
 
-static void fall(struct hak_heap *heap)
+/* A fall begins: how far the next one must go, if this is not the lowest. */
+static void count_fall(struct hak_tiny *tiny, int64_t use, int64_t fell)
 {
+    if (use + worth_a_sweep(use) <= tiny->swept_low) {
+        tiny->falls = 0;
+        tiny->fall_price = 0;
+        return;
+    }
+    tiny->falls += tiny->falls < FALLS_FREE;
+    fell = 2 * fell < PRICE_MOST ? 2 * fell : PRICE_MOST;
+    tiny->fall_price = fell > tiny->fall_price ? fell : tiny->fall_price;
+}
+
+static void sweep_sparse(struct hak_heap *heap)
+{
+    struct hak_tiny *tiny = &heap->tiny;
+    int64_t use = hak_in_use(&tiny->allow);
+
+    tiny->swept_low = use < tiny->swept_low ? use : tiny->swept_low;
+    HAK_TEST_SWEEP();
+    hak_heap_sweep(heap);
+    tiny->allow.height = hak_in_use(&tiny->allow);
+}
+
+static void fall(struct hak_heap *heap, int64_t use, int64_t fell)
+{
+    count_fall(&heap->tiny, use, fell);
+    hak_keep_idle(&heap->tiny.allow);
     heap->tiny.allow.falling = true;
     hak_tiny_busy(&heap->tiny, true);
     hak_tiny_grant_anew(&heap->tiny);
@@ -171,21 +203,12 @@ static void fall(struct hak_heap *heap)
     }
 }
 
-/* Freed since the last sweep: slabs that left, or were left, may hide it. */
-static int64_t freed_bytes(const struct hak_tiny *tiny, int64_t use,
-                           int64_t unused)
-{
-    int64_t fell = tiny->most_used - use, rose = unused - tiny->unused;
-
-    return fell > rose ? fell : rose;
-}
-
 void hak_heap_heed_sparse(struct hak_heap *heap)
 {
     struct hak_tiny *tiny = &heap->tiny;
     int64_t use = hak_in_use(&tiny->allow);
-    int64_t unused = unused_bytes(tiny);
-    int64_t least = worth_a_sweep(use);
+    int64_t fell;
+    bool sparse;
 
     if (tiny->packed) {
         hak_tiny_busy(tiny, true);
@@ -195,16 +218,15 @@ void hak_heap_heed_sparse(struct hak_heap *heap)
             drop_unused(heap);
         }
     }
-    tiny->most_used = use > tiny->most_used ? use : tiny->most_used;
-    tiny->unused = unused < tiny->unused ? unused : tiny->unused;
-    if (tiny->allow.extra != 0 || unused / SPARSE_PART < use) {
-        return;
+    hak_keep_height(&tiny->allow);
+    fell = tiny->allow.height - use;
+    sparse = unused_bytes(tiny) / SPARSE_PART >= use;
+    if (!tiny->allow.falling && fell > fall_price(tiny, use) &&
+        (sparse || fell >= tiny->allow.height / 2)) {
+        fall(heap, use, fell);
     }
-    if (freed_bytes(tiny, use, unused) >= least) {
+    if (tiny->allow.falling && sparse && fell >= worth_a_sweep(use)) {
         sweep_sparse(heap);
-    }
-    if (!tiny->allow.falling && freed_bytes(tiny, use, unused) >= least / 2) {
-        fall(heap);
     }
 }
 

@@ -173,22 +173,42 @@ void hak_heap_rest(struct hak_heap *heap);
 void hak_heap_shed(struct hak_heap *heap);
 
 /*
- * Sweeps a heap made by hand that has become sparse: three quarters of its slabs
- * free, and a good deal of what was in use at most since it was last swept, but
- * not one that uses it again in turns (allowance.h). Nobody else would: it may
- * never be used again. So while it is falling it looks at its bins often, that
- * the last of these sweeps comes with the last free or little before.
+ * Sweeps a heap made by hand that has become sparse, three quarters of its slabs
+ * free. Nobody else would: it may never be used again. But malloc and free in
+ * turn must not sweep, purge and populate the same pages over and over.
+ *
+ *     steady --fall: more than the price was freed--> falling --refill--> steady
+ *                                      sweeps, each after a part of what is left
+ *
+ * What is in use has risen to `height` since the last sweep, as refills and looks
+ * saw it. A fall begins when more than its price was freed of that. While a heap
+ * is falling, and nothing was taken from slabs, it looks at its bins often, that
+ * the last sweep comes with the last free or little before.
+ *
+ * The price is half of what is worth a sweep (heap.c), for falls that bring the
+ * heap lower than any sweep before and for FALLS_FREE more. After these it is twice
+ * what the last fall took to begin, so that no fall of the same depth begins again,
+ * but no more than PRICE_MOST; and twice what the heap may keep extra, since it
+ * gives that back and takes it in turns (allowance.h).
+ *
+ * Cost: sweeps of one fall come after 1/16 of what is in use and 1 KB, or all of
+ * it and 16 KB, so that their number is logarithmic in its depth. Falls that repeat
+ * are FALLS_FREE and one for each time that the price doubles, ten at most, and then
+ * one for each PRICE_MOST bytes that were taken and freed again: as much as to
+ * take these pages once costs. What a heap that is left alone keeps unswept is less
+ * than the price: twice the depth of its usual fall.
  */
 void hak_heap_heed_sparse(struct hak_heap *heap);
 
 /* hak_tiny_look, and whatever else keeps too much. */
 HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 {
-    hak_tiny_look(&heap->tiny, bin);
+    bool more = hak_tiny_look(&heap->tiny, bin);
+
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         hak_heap_shed(heap);
     }
-    if (heap->tiny.direct) {
+    if (heap->tiny.direct && (more || heap->tiny.packed)) {
         hak_heap_heed_sparse(heap);
     }
 }

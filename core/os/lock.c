@@ -336,12 +336,13 @@ static bool take_alone(hak_lock *lock)
 
 void hak_lock_take_slow(hak_lock *lock)
 {
-    int saved = errno;
     bool waited = false, ghost;
+    int saved;
 
     if (take_alone(lock)) {
         return;
     }
+    saved = errno;
     do {
         begin();
     } while (!try_take(lock, &waited, &ghost));

@@ -299,6 +299,7 @@ void *hak_pool_refill(struct hak_pool *pool, unsigned class)
     if (HAK_LIKELY(fill(pool, class))) {
         p = hak_pool_pop(pool, class);
         hak_stack_grant(pool, class);
+        hak_keep_height(pool->allow);
     }
     hak_pool_heed_within(pool);
     hak_pool_busy(pool, false);

@@ -106,6 +106,13 @@ HAK_NOINLINE void *hak_pool_refill(struct hak_pool *pool, unsigned class);
 /* Looks at a bin whose `left` a push has brought below 0. */
 HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
 
+/*
+ * The same for a bin that holds no more than it was noted to, as after malloc and
+ * free in turn: then it says when the next look comes, and no more. False: it is
+ * not so.
+ */
+bool hak_pool_look_steady(struct hak_pool *pool, unsigned class);
+
 /* The bins that hold most go back to their spans if all of the heap's hold too
  * much. */
 void hak_pool_shed(struct hak_pool *pool);
@@ -247,6 +254,22 @@ HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
         }
         span->held |= bit;
     }
+}
+
+/* Whether p, in a span of this class, is a block in use, or (but in the hardened
+ * build) one in a bin. */
+HAK_INLINE bool hak_pool_is_used(const void *p, unsigned class)
+{
+    const struct hak_slab *span;
+    uint32_t index;
+
+    if (HAK_HARD) {
+        return hak_pool_state(p) == HAK_POOL_USED;
+    }
+    span = hak_range_slab(hak_pool_span(p));
+    index = hak_pool_index(hak_pool_offset(p), class);
+    return index < hak_pool_tables.count[class] &&
+           ((span->ready & ~span->bits) >> index & 1) != 0;
 }
 
 /*

@@ -118,6 +118,27 @@ static void give_class(struct hak_pool *pool, unsigned class)
     hak_keep_gave(pool->allow, bytes);
 }
 
+bool hak_pool_look_steady(struct hak_pool *pool, unsigned class)
+{
+    int32_t count = hak_stack_count(pool, class);
+    int32_t budget;
+
+    if (count > pool->shelves[class].seen) {
+        return false;
+    }
+    budget = hak_stack_budget(pool, class);
+    if (count >= budget - 1) {
+        return false;
+    }
+    pool->looks -= pool->looks > 0;
+    if (pool->places == HAK_POOL_STACK_SHORT) {
+        hak_stack_set_left(pool, class, budget - count);
+    } else {
+        hak_stack_grant_steady(pool, class, budget);
+    }
+    return true;
+}
+
 void hak_pool_look(struct hak_pool *pool, unsigned class)
 {
     int32_t budget = hak_stack_budget(pool, class);

@@ -11,11 +11,29 @@
 /* So many are enough if they come within QUICK_TIME. */
 #define QUICK_TURNS 2
 #define QUICK_TIME 10
-/* An explicit heap with fewer bytes of slabs is given nothing extra. */
+
+/*
+ * An explicit heap with fewer bytes of slabs is one of many: it is given what one
+ * block of Pool's needs, and only for SMALL_TURNS turns.
+ */
 #define EXTRA_FROM ((int64_t)(2 * HAK_MIB))
+#define SMALL_TURNS 8
+#define SMALL_MOST (64 * HAK_KIB)
+
+#ifdef HAK_TESTING
+uint64_t hak_test_sweeps;
+#endif
+
+static bool is_small(const struct hak_allowance *allow)
+{
+    return allow->least == HAK_KEEP_LEAST_MADE && allow->slabs < EXTRA_FROM;
+}
 
 static size_t extra_most(const struct hak_allowance *allow)
 {
+    if (is_small(allow)) {
+        return SMALL_MOST;
+    }
     return hak_max(HAK_EXTRA_MOST,
                    hak_min((size_t)hak_in_use(allow) / 2, HAK_GIB));
 }
@@ -23,19 +41,21 @@ static size_t extra_most(const struct hak_allowance *allow)
 /* What was given back before had to be taken again, and now goes again. */
 static void turn(struct hak_allowance *allow)
 {
+    uint8_t turns = is_small(allow) ? SMALL_TURNS : TURNS;
+    uint8_t quick = is_small(allow) ? SMALL_TURNS : QUICK_TURNS;
     uint32_t now = hak_os_tick();
 
     if (allow->turns == 0) {
         allow->since = now;
     }
     allow->turns++;
-    if ((allow->turns >= QUICK_TURNS && now - allow->since <= QUICK_TIME) ||
-        (allow->turns >= TURNS && now - allow->since <= TURNS_TIME)) {
+    if ((allow->turns >= quick && now - allow->since <= QUICK_TIME) ||
+        (allow->turns >= turns && now - allow->since <= TURNS_TIME)) {
         allow->extra =
             (uint32_t)hak_min(allow->extra + allow->gave + allow->gave / 4,
                               extra_most(allow));
         allow->turns = 0;
-    } else if (allow->turns >= TURNS) {
+    } else if (allow->turns >= turns) {
         allow->turns = 0;
     }
     allow->gave = allow->took = 0;
@@ -43,10 +63,6 @@ static void turn(struct hak_allowance *allow)
 
 void hak_keep_gave(struct hak_allowance *allow, size_t bytes)
 {
-    if (allow->least == HAK_KEEP_LEAST_MADE && allow->slabs < EXTRA_FROM) {
-        allow->extra = 0; /* one of many: none has it to itself */
-        return;
-    }
     if (allow->took > 0 && allow->gave > 0) {
         turn(allow);
     }

@@ -10,11 +10,14 @@
  *
  * So memory that is freed in bulk goes back while it is freed. A few blocks that
  * are kept may hold a slab each: so a heap whose slabs are mostly free (sparse)
- * has no least, and keeps nothing but `extra` if little is in use.
+ * has no least, and keeps nothing but `extra` if little is in use; one made by hand
+ * if it is falling as well (hak_heap_heed_sparse).
  *
  *     took, gave, took, gave: TURNS times within TURNS_TIME ms, or QUICK_TURNS
  *     times within QUICK_TIME
  *         --> extra grows by what was given back in the last of them
+ *     a small heap made by hand: 8 times within TURNS_TIME, up to 64 KB, until
+ *     twice that was freed
  *     more than HAK_EXTRA_MOST given back and none of it needed, or memory has
  *     been idle --> extra is 0
  *
@@ -54,6 +57,7 @@ struct hak_allowance {
     int64_t taken;           /* bytes of blocks out of the lanes' slabs */
     int64_t slabs;           /* bytes of those slabs, without packed ones */
     int64_t kept[HAK_KEEPS]; /* see above */
+    int64_t height;          /* made by hand: the most in use since a sweep */
     uint32_t least;
     uint32_t extra;
     uint32_t gave;  /* bytes given back since the last turn */
@@ -86,6 +90,14 @@ HAK_INLINE int64_t hak_in_use(const struct hak_allowance *allow)
     return bytes > 0 ? bytes : 0;
 }
 
+/* Notes how much is in use, where it may be more than before. */
+HAK_INLINE void hak_keep_height(struct hak_allowance *allow)
+{
+    int64_t use = hak_in_use(allow);
+
+    allow->height = use > allow->height ? use : allow->height;
+}
+
 HAK_INLINE int64_t hak_keep_small(const struct hak_allowance *allow)
 {
     return allow->least == HAK_KEEP_LEAST ? HAK_KEEP_SMALL
@@ -102,7 +114,8 @@ HAK_INLINE bool hak_is_sparse(const struct hak_allowance *allow)
 /* Whether bins are looked at whenever a part of what is in use was freed. */
 HAK_INLINE bool hak_is_heeded(const struct hak_allowance *allow)
 {
-    return allow->falling || hak_is_sparse(allow);
+    return allow->falling ||
+           (allow->least == HAK_KEEP_LEAST && hak_is_sparse(allow));
 }
 
 /* What all bins may keep. */
@@ -111,7 +124,7 @@ HAK_INLINE int64_t hak_may_keep(const struct hak_allowance *allow)
     int64_t use = hak_in_use(allow);
     int64_t bytes = use >> allow->share;
 
-    if (HAK_UNLIKELY(hak_is_sparse(allow))) {
+    if (HAK_UNLIKELY(hak_is_heeded(allow)) && hak_is_sparse(allow)) {
         return use < HAK_KEEP_USE_LEAST ? 0 : bytes;
     }
     return (int64_t)hak_max((size_t)bytes, hak_max(allow->extra, allow->least));
@@ -171,6 +184,13 @@ HAK_INLINE void hak_keep_took(struct hak_allowance *allow, size_t bytes)
 
 /* Bins gave `bytes` back because they held too much. */
 void hak_keep_gave(struct hak_allowance *allow, size_t bytes);
+
+#ifdef HAK_TESTING
+extern uint64_t hak_test_sweeps; /* of sparse heaps and of packed slabs */
+#define HAK_TEST_SWEEP() ((void)hak_test_sweeps++)
+#else
+#define HAK_TEST_SWEEP() ((void)0)
+#endif
 
 /* The heap has been idle: what it is given extra is at an end. */
 HAK_INLINE void hak_keep_idle(struct hak_allowance *allow)

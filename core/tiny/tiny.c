@@ -47,6 +47,7 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->seldom = LARGE_PUSHES;
     tiny->allow.share = HAK_BIN_SHARE;
     tiny->freed_from = HAK_UNITS;
+    tiny->swept_low = INT64_MAX;
     hak_allowance_init(&tiny->allow, direct);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = hak_tiny_magic[c];
@@ -201,6 +202,7 @@ void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
     hak_tiny_busy(tiny, true);
     tiny->refills++;
     if (HAK_LIKELY(fill(tiny, class))) {
+        hak_keep_height(&tiny->allow);
         p = hak_bin_pop(&tiny->bins[class]);
     }
     if (tiny->refills % HEED_REFILLS == 0) {

@@ -134,8 +134,10 @@ struct hak_tiny {
     uint32_t nstale;   /* stale lists */
     uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
     uint32_t sweep_slab; /* from this one on */
-    int64_t unused;      /* the least since the last sweep, and */
-    int64_t most_used;   /* see hak_heap_heed_sparse */
+    int64_t
+        swept_low; /* in use at the lowest sweep, see hak_heap_heed_sparse */
+    int64_t fall_price; /* so far the next fall must go, from */
+    uint8_t falls;      /* so many on; up to a bound */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
@@ -168,8 +170,9 @@ void hak_tiny_release(struct hak_tiny *tiny);
 /* Fills the class's bin and pops a block. NULL: out of memory. */
 HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
 
-/* Looks at a bin of `tiny` whose `left` a push has brought below 0. */
-HAK_NOINLINE void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
+/* Looks at a bin of `tiny` whose `left` a push has brought below 0: whether it holds
+ * more than at the last look, or gave some back. */
+HAK_NOINLINE bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 
 /*
  * A heap of more slabs than this looks at its bins every so often and gives

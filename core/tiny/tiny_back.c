@@ -189,11 +189,12 @@ static void give_class(struct hak_tiny *tiny, unsigned class)
 
 static void heed_slow(struct hak_tiny *tiny, bool look);
 
-void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
+bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 {
     unsigned class = (unsigned)(bin - tiny->bins);
     const struct hak_shelf *shelf = &tiny->shelves[class];
     int32_t cap = hak_bin_budget(tiny, class);
+    bool more = true;
     int64_t count;
 
     HAK_ASSERT(class < HAK_TINY_CLASSES && bin->left < 0 && bin->head != NULL);
@@ -215,6 +216,7 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         bound(tiny);
     } else {
         hak_bin_grant_steady(tiny, class, cap - (int32_t)count);
+        more = false;
     }
     if (tiny->nslabs > HAK_TINY_LARGE) {
         heed_slow(tiny, true);
@@ -222,6 +224,7 @@ void hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         hak_tiny_heed_within(tiny);
     }
     hak_tiny_busy(tiny, false);
+    return more;
 }
 
 /* ---- memory on its way back ---------------------------------------------- */

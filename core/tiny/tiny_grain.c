@@ -565,6 +565,7 @@ void hak_tiny_grain_heed(struct hak_tiny *tiny)
         tiny->packed_seen = (uint32_t)used;
     } else if (used + hak_max(HAK_PAGE / 2, used / 8) <= tiny->packed_seen &&
                hak_tiny_grain_resident(tiny) > used + used / 4 + HAK_PAGE) {
+        HAK_TEST_SWEEP();
         hak_tiny_bins_empty(tiny);
         hak_range_purged(hak_tiny_grain_sweep(tiny));
     }

@@ -75,8 +75,18 @@ void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin)
     hak_background_mind();
 }
 
+/* Whether nothing is due but what the bin itself may ask for. */
+static bool may_be_steady(const struct hak_heap *heap)
+{
+    return heap->tiny.nslabs <= HAK_TINY_LARGE &&
+           (heap->pool->looks > 0 || !is_waiting());
+}
+
 void hak_heap_look_pool(struct hak_heap *heap, unsigned class)
 {
+    if (may_be_steady(heap) && hak_pool_look_steady(heap->pool, class)) {
+        return;
+    }
     hak_pool_look(heap->pool, class);
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         hak_heap_shed(heap);
