@@ -31,10 +31,10 @@
 #include "range/slabs.h"
 #include "range/slots.h"
 #include "tiny/tiny_bin.h"
+#include "tiny/tiny_grain_bits.h"
 #include "tiny/tiny_slab.h"
 
-#define UNIT_GRAINS 64u
-#define SLAB_GRAINS (HAK_SLAB_UNITS * UNIT_GRAINS)
+#define SLAB_GRAINS (HAK_SLAB_UNITS * HAK_UNIT_GRAINS)
 #define PAGE_UNITS ((uint32_t)(HAK_PAGE / HAK_UNIT))
 #define NOWHERE UINT32_MAX
 
@@ -49,66 +49,6 @@
 /* Bytes that a refill brings: 1/FILL_PART of what would be carved, at the most. */
 #define FILL_PART 4
 #define FILL_MOST ((size_t)512)
-
-/* ---- bits ---------------------------------------------------------------- */
-
-static uint64_t used_at(const struct hak_unit *unit)
-{
-    return atomic_load_explicit(&unit->used, memory_order_relaxed);
-}
-
-static uint64_t last_at(const struct hak_unit *unit)
-{
-    return atomic_load_explicit(&unit->last, memory_order_relaxed);
-}
-
-/* The bits from..from+n-1, n of 1 to 64 - from. */
-static uint64_t bits_of(uint32_t from, uint32_t n)
-{
-    return UINT64_MAX >> (UNIT_GRAINS - n) << from;
-}
-
-/* Sets or clears the bits of n grains. */
-static void mark(struct hak_unit *units, uint32_t grain, uint32_t n, bool on)
-{
-    while (n > 0) {
-        struct hak_unit *unit = &units[grain / UNIT_GRAINS];
-        uint32_t from = grain % UNIT_GRAINS;
-        uint32_t count = (uint32_t)hak_min(n, UNIT_GRAINS - from);
-        uint64_t bits = bits_of(from, count), used = used_at(unit);
-
-        HAK_ASSERT((used & bits) == (on ? 0 : bits));
-        atomic_store_explicit(&unit->used, on ? used | bits : used & ~bits,
-                              memory_order_relaxed);
-        grain += count;
-        n -= count;
-    }
-}
-
-static void mark_last(struct hak_unit *units, uint32_t grain, bool on)
-{
-    struct hak_unit *unit = &units[grain / UNIT_GRAINS];
-    uint64_t bit = (uint64_t)1 << (grain % UNIT_GRAINS), last = last_at(unit);
-
-    atomic_store_explicit(&unit->last, on ? last | bit : last & ~bit,
-                          memory_order_relaxed);
-}
-
-/* n grains become a block; or a block's become free. Others see that the one
- * before the next block is unused or a last one all the while. */
-static void mark_block(struct hak_unit *units, uint32_t grain, uint32_t n,
-                       bool on)
-{
-    if (on) {
-        mark_last(units, grain + n - 1, true);
-        atomic_signal_fence(memory_order_seq_cst);
-        mark(units, grain, n, true);
-    } else {
-        mark(units, grain, n, false);
-        atomic_signal_fence(memory_order_seq_cst);
-        mark_last(units, grain + n - 1, false);
-    }
-}
 
 /* ---- places -------------------------------------------------------------- */
 
@@ -146,29 +86,30 @@ static uint32_t find_in(const struct hak_unit *units, uint32_t from,
                         uint32_t end, uint32_t n, uint32_t even)
 {
     uint32_t start = (from + even) & ~even;
-    uint32_t unit = from / UNIT_GRAINS;
-    uint64_t used = used_at(&units[unit]) & (UINT64_MAX << from % UNIT_GRAINS);
+    uint32_t unit = from / HAK_UNIT_GRAINS;
+    uint64_t used =
+        hak_grain_used(&units[unit]) & (UINT64_MAX << from % HAK_UNIT_GRAINS);
 
     while (start + n <= end) {
         while (used != 0) { /* the next block, or more side by side */
             uint32_t at = (uint32_t)__builtin_ctzll(used);
             uint64_t rest = ~(used >> at);
 
-            if (unit * UNIT_GRAINS + at >= start + n) {
+            if (unit * HAK_UNIT_GRAINS + at >= start + n) {
                 return start;
             }
-            at += rest != 0 ? (uint32_t)__builtin_ctzll(rest) : UNIT_GRAINS;
-            start = (unit * UNIT_GRAINS + at + even) & ~even;
-            used = at < UNIT_GRAINS ? used & (UINT64_MAX << at) : 0;
+            at += rest != 0 ? (uint32_t)__builtin_ctzll(rest) : HAK_UNIT_GRAINS;
+            start = (unit * HAK_UNIT_GRAINS + at + even) & ~even;
+            used = at < HAK_UNIT_GRAINS ? used & (UINT64_MAX << at) : 0;
         }
         unit++;
-        if (unit * UNIT_GRAINS >= start + n) {
+        if (unit * HAK_UNIT_GRAINS >= start + n) {
             return start;
         }
-        if (unit * UNIT_GRAINS >= end) {
+        if (unit * HAK_UNIT_GRAINS >= end) {
             break;
         }
-        used = used_at(&units[unit]);
+        used = hak_grain_used(&units[unit]);
     }
     return NOWHERE;
 }
@@ -178,7 +119,7 @@ static uint32_t find(const struct hak_tiny *tiny, uint32_t from, uint32_t n,
                      uint32_t even)
 {
     const struct hak_unit *units = hak_tiny_units(tiny);
-    uint32_t end = tiny->units * UNIT_GRAINS;
+    uint32_t end = tiny->units * HAK_UNIT_GRAINS;
 
     while (from < end) {
         uint32_t slab_end = (from / SLAB_GRAINS + 1) * SLAB_GRAINS;
@@ -230,7 +171,7 @@ static void *take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
                                                n * HAK_GRAIN),
                              false);
     }
-    mark_block(hak_tiny_units(tiny), grain, n, true);
+    hak_grain_mark_block(hak_tiny_units(tiny), grain, n, true);
     tiny->packed_bytes += n * (uint32_t)HAK_GRAIN;
     return p;
 }
@@ -238,9 +179,9 @@ static void *take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 /* n grains are free. */
 static void put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 {
-    uint32_t unit = grain / UNIT_GRAINS;
+    uint32_t unit = grain / HAK_UNIT_GRAINS;
 
-    mark_block(hak_tiny_units(tiny), grain, n, false);
+    hak_grain_mark_block(hak_tiny_units(tiny), grain, n, false);
     tiny->packed_bytes -= n * (uint32_t)HAK_GRAIN;
     tiny->freed_from = (uint32_t)hak_min(tiny->freed_from, unit);
 }
@@ -267,7 +208,7 @@ static uint32_t search_from(struct hak_tiny *tiny, unsigned class)
     if (tiny->freed_from < HAK_UNITS) {
         look_anew(tiny);
     }
-    return tiny->from[class] * UNIT_GRAINS;
+    return tiny->from[class] * HAK_UNIT_GRAINS;
 }
 
 /* There is no place for the class below this grain. */
@@ -276,10 +217,10 @@ static void search_ended(struct hak_tiny *tiny, unsigned class, uint32_t grain)
     uint32_t most = HAK_UNITS - HAK_TINY_MAX_SIZE / HAK_UNIT - 1;
 
     if (grain == NOWHERE) {
-        grain = (tiny->units - (uint32_t)(tiny->units != 0)) * UNIT_GRAINS;
+        grain = (tiny->units - (uint32_t)(tiny->units != 0)) * HAK_UNIT_GRAINS;
         grain -= (uint32_t)hak_min(grain, HAK_TINY_MAX_SIZE / HAK_GRAIN);
     }
-    tiny->from[class] = (uint8_t)hak_min(grain / UNIT_GRAINS, most);
+    tiny->from[class] = (uint8_t)hak_min(grain / HAK_UNIT_GRAINS, most);
 }
 
 /* Where n grains can be had for the class, or what is larger; or NOWHERE. */
@@ -289,7 +230,7 @@ static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t n)
     uint32_t grain = find(tiny, from, n, even);
 
     while (grain == NOWHERE) {
-        uint32_t end = tiny->units * UNIT_GRAINS;
+        uint32_t end = tiny->units * HAK_UNIT_GRAINS;
 
         if (!grow(tiny, class)) {
             return NOWHERE;
@@ -412,9 +353,10 @@ void hak_tiny_larger_put(struct hak_tiny *tiny, void *p)
 static uint32_t first_of(const struct hak_unit *units, uint32_t grain)
 {
     while (grain % SLAB_GRAINS != 0) {
-        uint32_t before = grain - 1, bit = before % UNIT_GRAINS;
-        const struct hak_unit *unit = &units[before / UNIT_GRAINS];
-        uint64_t ends = (last_at(unit) | ~used_at(unit)) << (63 - bit);
+        uint32_t before = grain - 1, bit = before % HAK_UNIT_GRAINS;
+        const struct hak_unit *unit = &units[before / HAK_UNIT_GRAINS];
+        uint64_t ends = (hak_grain_last(unit) | ~hak_grain_used(unit))
+                        << (63 - bit);
 
         if (ends != 0) {
             return grain - (uint32_t)__builtin_clzll(ends);
@@ -428,11 +370,13 @@ static uint32_t first_of(const struct hak_unit *units, uint32_t grain)
 static uint32_t last_of(const struct hak_unit *units, uint32_t grain)
 {
     uint32_t end = (grain / SLAB_GRAINS + 1) * SLAB_GRAINS;
-    uint64_t last = last_at(&units[grain / UNIT_GRAINS]) >> grain % UNIT_GRAINS;
+    uint64_t last = hak_grain_last(&units[grain / HAK_UNIT_GRAINS]) >>
+                    grain % HAK_UNIT_GRAINS;
 
-    while (last == 0 && grain + UNIT_GRAINS - grain % UNIT_GRAINS < end) {
-        grain += UNIT_GRAINS - grain % UNIT_GRAINS;
-        last = last_at(&units[grain / UNIT_GRAINS]);
+    while (last == 0 &&
+           grain + HAK_UNIT_GRAINS - grain % HAK_UNIT_GRAINS < end) {
+        grain += HAK_UNIT_GRAINS - grain % HAK_UNIT_GRAINS;
+        last = hak_grain_last(&units[grain / HAK_UNIT_GRAINS]);
     }
     return grain + (last != 0 ? (uint32_t)__builtin_ctzll(last) : 0);
 }
@@ -446,9 +390,10 @@ static uint32_t block_at(const void *p, uint32_t tag, uint32_t *n)
     uint32_t grain = grain_of(owner, p, hak_range_number(p)), first;
 
     *n = 0;
-    if (grain >= owner->units * UNIT_GRAINS ||
-        (used_at(&units[grain / UNIT_GRAINS]) >> grain % UNIT_GRAINS & 1) ==
-            0) {
+    if (grain >= owner->units * HAK_UNIT_GRAINS ||
+        (hak_grain_used(&units[grain / HAK_UNIT_GRAINS]) >>
+             grain % HAK_UNIT_GRAINS &
+         1) == 0) {
         return grain;
     }
     first = first_of(units, grain);
@@ -495,7 +440,7 @@ static bool is_empty(const struct hak_tiny *tiny, uint32_t first, uint32_t end)
     uint64_t used = 0;
 
     for (uint32_t n = first; n < end; n++) {
-        used |= used_at(&units[n]);
+        used |= hak_grain_used(&units[n]);
     }
     return used == 0;
 }
