@@ -234,7 +234,7 @@ HAK_INLINE void hak_embed_free_sealed(struct hak_heap *heap, void *p,
  * holds all classes as well. HAK_EMBED_CLASSES or more: nothing was given out there. */
 HAK_INLINE unsigned hak_embed_class_of(const void *p, uint32_t tag)
 {
-    return hak_tiny_class_of(p, tag);
+    return hak_tiny_class_at_tag(p, tag);
 }
 
 /* hak_tiny_larger_alloc: a block above 1024 B of a packed heap, or NULL. */
@@ -278,7 +278,7 @@ HAK_INLINE bool hak_embed_has_slab(const struct hak_heap *heap, uint32_t tag)
 /* Of the sizes from HAK_LANE_POOL_MIN to HAK_LANE_POOL_MAX. */
 HAK_INLINE unsigned hak_embed_pool_class(size_t size)
 {
-    return hak_pool_class_of(size);
+    return hak_pool_class_for(size);
 }
 
 HAK_INLINE size_t hak_embed_pool_bytes(unsigned class)
@@ -385,7 +385,7 @@ HAK_INLINE struct hak_bin *hak_embed_bin_of(struct hak_heap *heap,
     if (byte != HAK_TAG_PACKED) {
         return NULL;
     }
-    class = hak_tiny_class_of(p, tag);
+    class = hak_tiny_class_at_tag(p, tag);
     return class < HAK_TINY_CLASSES && hak_tiny_is_block(p, tag, class)
                ? &heap->tiny.bins[class]
                : NULL;

@@ -328,7 +328,7 @@ typedef struct hak_stats_t {
 HAK_API int hak_stats(hak_stats_t *stats);
 
 /*
- * The same as text: a line a figure, a table for people (its form may change),
+ * The same as text: a line a statistic, a table for people (its form may change),
  * one JSON object, or what Prometheus reads. Works like snprintf: returns the
  * length of the whole text without its final NUL, writes at most len bytes
  * including it; buf may be NULL if len is 0. Nothing is allocated.

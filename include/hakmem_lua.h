@@ -201,7 +201,7 @@ HAK_API hak_lua_heap *hak_lua_heap_of(lua_State *L);
 
 /*
  * Fills *stats. Any thread may ask while the heap is there; what another
- * thread's state does meanwhile may be in one figure and not yet in the next.
+ * thread's state does meanwhile may be in one statistic and not yet in the next.
  * Returns 0, or -1 with EINVAL if stats->size is wrong (that of an older
  * version of the struct is right).
  */

@@ -22,7 +22,7 @@ static void set_number(lua_State *L, const char *key, uint64_t value)
     lua_setfield(L, -2, key);
 }
 
-/* Fields of the table on top: a heap's figures, without the types. */
+/* Fields of the table on top: a heap's statistics, without the types. */
 static void set_figures(lua_State *L, const hak_lua_heap *heap,
                         const hak_lua_stats *stats)
 {

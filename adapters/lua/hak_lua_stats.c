@@ -1,10 +1,10 @@
 /*
- * hak_lua_stats.c - a heap's figures, and all heaps of the process.
+ * hak_lua_stats.c - a heap's statistics, and all heaps of the process.
  *
  * A heap is found by its slot in the core and known as Lua's by its mark, the
  * address of the lock below, which nobody else writes there. Who ends a heap
  * takes the mark away under the lock; who holds the lock may read any heap that
- * has the mark. No more than that: its user works on it meanwhile, so figures
+ * has the mark. No more than that: its user works on it meanwhile, so statistics
  * are read as hak_embed_tiny_counts does.
  */
 #include <errno.h>

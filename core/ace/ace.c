@@ -51,7 +51,7 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
         if (page + pages < end) {
             hak_ace_shed(page + pages);
         }
-        hak_ace.figures.allocs++;
+        hak_ace.counts.allocs++;
         hak_ace_count(pages);
         HAK_ASSERT(hak_ace_run_at(hak_ace_address(page)) == page);
         return hak_ace_address(page);
@@ -115,7 +115,7 @@ static void free_locked(uint32_t page)
     HAK_ASSERT(pages >= HAK_ACE_LEAST && !hak_ace_is_hole(page));
     HAK_ASSERT(hak_ace_super(page)->pages[hak_ace_at(page) / 8] == pages);
     hak_range_ask_limit(now);
-    hak_ace.figures.frees++;
+    hak_ace.counts.frees++;
     hak_ace_count(-(int64_t)pages);
     hak_ace_join(page, pages, now);
     if (pages >= PURGE_LEAST && hak_pressure_near()) {
@@ -403,18 +403,18 @@ size_t hak_ace_due_bytes(void)
 
     hak_lock_take(&hak_ace.lock);
     dirty = atomic_load(HAK_ACE_CHARGED);
-    runs = (size_t)hak_ace.figures.live_bytes; /* dirty throughout */
+    runs = (size_t)hak_ace.counts.live_bytes; /* dirty throughout */
     hak_lock_drop(&hak_ace.lock);
     return dirty - hak_min(dirty, runs);
 }
 
-/* ---- figures and fork -------------------------------------------------------------- */
+/* ---- statistics and fork -------------------------------------------------------------- */
 
-void hak_ace_figures(struct hak_lane_figures *out)
+void hak_ace_counts(struct hak_lane_counts *out)
 {
     hak_lock_take(&hak_ace.lock);
     HAK_POINT("ace");
-    *out = hak_ace.figures;
+    *out = hak_ace.counts;
     hak_lock_drop(&hak_ace.lock);
 }
 
@@ -446,7 +446,7 @@ static bool mend_piece(uint32_t page, uint32_t pages)
         return true;
     }
     super->pages[at / 8] = (uint16_t)pages;
-    hak_ace.figures.live_bytes += pages * HAK_PAGE;
+    hak_ace.counts.live_bytes += pages * HAK_PAGE;
     return false;
 }
 
@@ -486,7 +486,7 @@ void hak_ace_mend(void)
 
     hak_ace.holes = (struct hak_holes){{0}, {0}};
     hak_ace.spares = 0;
-    hak_ace.figures.live_bytes = 0;
+    hak_ace.counts.live_bytes = 0;
     atomic_store(HAK_ACE_CHARGED, 0);
     for (uint32_t super = 0; super < hak_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
@@ -504,7 +504,7 @@ void hak_ace_mend(void)
             hak_ace_set_tags(super, 0);
         }
     }
-    hak_ace.figures.peak_bytes =
-        hak_max(hak_ace.figures.peak_bytes, hak_ace.figures.live_bytes);
+    hak_ace.counts.peak_bytes =
+        hak_max(hak_ace.counts.peak_bytes, hak_ace.counts.live_bytes);
     hak_ace_want_tick(now);
 }

@@ -146,7 +146,7 @@ size_t hak_ace_trim(void);
 /* Bytes of holes that may have contents: what is still to go back. */
 size_t hak_ace_due_bytes(void);
 
-void hak_ace_figures(struct hak_lane_figures *figures);
+void hak_ace_counts(struct hak_lane_counts *counts);
 
 /* In a forked child: see hak_lock_settle. */
 bool hak_ace_forked(void);

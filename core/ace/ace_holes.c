@@ -235,11 +235,11 @@ void hak_ace_join(uint32_t page, uint32_t pages, uint32_t now)
 void hak_ace_count(int64_t pages)
 {
     HAK_HELD(&hak_ace.lock);
-    HAK_ASSERT(pages >= 0 || hak_ace.figures.live_bytes >=
+    HAK_ASSERT(pages >= 0 || hak_ace.counts.live_bytes >=
                                  (uint64_t)(-pages * (int64_t)HAK_PAGE));
-    hak_ace.figures.live_bytes += (uint64_t)(pages * (int64_t)HAK_PAGE);
-    hak_ace.figures.peak_bytes =
-        hak_max(hak_ace.figures.peak_bytes, hak_ace.figures.live_bytes);
+    hak_ace.counts.live_bytes += (uint64_t)(pages * (int64_t)HAK_PAGE);
+    hak_ace.counts.peak_bytes =
+        hak_max(hak_ace.counts.peak_bytes, hak_ace.counts.live_bytes);
 }
 
 /* ---- a place for a run ------------------------------------------------------ */
@@ -289,6 +289,6 @@ void hak_ace_bury(uint32_t hole)
     hak_ace_hole_drop(hole);
     super->owner[hak_ace_at(hole) / 8] = 0;
     super->pages[hak_ace_at(hole) / 8] = (uint16_t)pages;
-    hak_ace.figures.allocs++;
+    hak_ace.counts.allocs++;
     hak_ace_count(pages);
 }

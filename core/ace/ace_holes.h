@@ -22,7 +22,7 @@ struct hak_ace_lane {
     struct hak_holes holes;
     uint32_t spares; /* holes that fill a superslab */
     uint32_t top;    /* no superslab from here on was ever the lane's */
-    struct hak_lane_figures figures;
+    struct hak_lane_counts counts;
 };
 
 extern HAK_HIDDEN struct hak_ace_lane hak_ace;

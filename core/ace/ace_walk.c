@@ -65,11 +65,11 @@ static void ace_walk_tree(uint32_t length, uint32_t page, uint32_t *before,
 /* What a ghost (lock.h) had counted may be of runs that its end has lost. */
 static void ace_walk_counts(const struct hak_ace_sums *sums)
 {
-    struct hak_range_figures range;
+    struct hak_range_counts range;
 
-    hak_range_figures(&range);
+    hak_range_counts(&range);
     HAK_PROVE(sums->supers * HAK_SUPER_SIZE == range.held[HAK_LANE_ACE]);
-    HAK_PROVE(hak_ace.figures.allocs - hak_ace.figures.frees == sums->runs);
+    HAK_PROVE(hak_ace.counts.allocs - hak_ace.counts.frees == sums->runs);
 }
 
 struct hak_ace_sums hak_ace_walk(bool quiet)
@@ -93,8 +93,8 @@ struct hak_ace_sums hak_ace_walk(bool quiet)
     }
     HAK_PROVE(seen == sums.holes);
     HAK_PROVE(sums.spares == hak_ace.spares);
-    HAK_PROVE(hak_ace.figures.live_bytes == sums.run_pages * HAK_PAGE);
-    HAK_PROVE(hak_ace.figures.peak_bytes >= hak_ace.figures.live_bytes);
+    HAK_PROVE(hak_ace.counts.live_bytes == sums.run_pages * HAK_PAGE);
+    HAK_PROVE(hak_ace.counts.peak_bytes >= hak_ace.counts.live_bytes);
     if (quiet) {
         HAK_PROVE(hak_ace.spares <= HAK_ACE_SPARES);
         ace_walk_counts(&sums);

@@ -19,7 +19,7 @@
  */
 static struct hak_heap *new_for_one_lock(void)
 {
-    struct hak_heap *heap = hak_heap_create(HAK_HEAP_MADE);
+    struct hak_heap *heap = hak_heap_create(HAK_HEAP_EXPLICIT);
 
     if (heap == NULL || heap->tiny.id == 0) {
         return NULL;
@@ -53,7 +53,7 @@ struct hak_heap *hak_embed_new(enum hak_embed_kind kind, const char *name)
 
 bool hak_embed_is_explicit(const struct hak_heap *heap)
 {
-    return atomic_load(&heap->state) == HAK_HEAP_MADE;
+    return atomic_load(&heap->state) == HAK_HEAP_EXPLICIT;
 }
 
 bool hak_embed_is_threads(const struct hak_heap *heap)
@@ -103,7 +103,7 @@ HAK_RACY_READER void hak_embed_held(const struct hak_heap *heap,
 
 size_t hak_embed_live(const struct hak_heap *heap)
 {
-    struct hak_lane_figures ace = {0}, huge = {0};
+    struct hak_lane_counts ace = {0}, huge = {0};
     size_t live = 0;
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
@@ -113,8 +113,8 @@ size_t hak_embed_live(const struct hak_heap *heap)
         for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
             live += hak_pool_live(heap->pool, c) * hak_pool_classes[c].block;
         }
-        hak_ace_figures(&ace);
-        hak_huge_figures(&huge);
+        hak_ace_counts(&ace);
+        hak_huge_counts(&huge);
         live += ace.live_bytes - heap->runs->held * HAK_PAGE + huge.live_bytes;
     }
     return live;

@@ -3,7 +3,7 @@
  */
 #include <errno.h>
 
-#include "api/heap_made.h"
+#include "api/heap_explicit.h"
 #include "api/stats.h"
 #include "front/large.h"
 
@@ -27,7 +27,7 @@ static size_t sized_block(size_t size, size_t more)
 
 size_t hak_good_size(size_t size)
 {
-    return sized_block(size, HAK_HARD_SEAL);
+    return sized_block(size, HAK_GUARD_BYTES);
 }
 
 void *hak_alloc_at_least(size_t size, size_t *actual)

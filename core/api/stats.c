@@ -1,7 +1,7 @@
 /*
- * stats.c - the figures of the process, summed.
+ * stats.c - the statistics of the process, summed.
  *
- * The table of figures is include/hakmem_stats.def; stats_text.c
+ * The table of statistics is include/hakmem_stats.def; stats_text.c
  * puts them into words.
  */
 #include <errno.h>
@@ -18,19 +18,19 @@
 
 /* ---- the lanes ---------------------------------------------------------- */
 
-/* A lane's figures stand in hak_stats_t as they do in hak_lane_figures. */
+/* A lane's statistics stand in hak_stats_t as they do in hak_lane_counts. */
 #define LANE_AT(lane) offsetof(hak_stats_t, lane##_allocs)
 #define LANE_FITS(lane)                                                        \
     _Static_assert(offsetof(hak_stats_t, lane##_held_bytes) - LANE_AT(lane) == \
-                       offsetof(struct hak_lane_figures, held_bytes),          \
+                       offsetof(struct hak_lane_counts, held_bytes),           \
                    "five figures a lane, in this order")
 LANE_FITS(tiny);
 LANE_FITS(pool);
 LANE_FITS(ace);
 LANE_FITS(huge);
 
-/* Adds what a heap has counted to the figures of Tiny and Pool. */
-static void add_counts(struct hak_lane_figures *lanes,
+/* Adds what a heap has counted to the statistics of Tiny and Pool. */
+static void add_counts(struct hak_lane_counts *lanes,
                        const struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
@@ -49,7 +49,7 @@ static void add_counts(struct hak_lane_figures *lanes,
 }
 
 /* Adds what heaps that are no more had counted. */
-static void add_past_counts(struct hak_lane_figures *lanes)
+static void add_past_counts(struct hak_lane_counts *lanes)
 {
     uint64_t tiny = atomic_load(&hak_heap_past.allocs);
     uint64_t pool = atomic_load(&hak_heap_past.pool_allocs);
@@ -63,12 +63,12 @@ static void add_past_counts(struct hak_lane_figures *lanes)
     lanes[HAK_LANE_ACE].frees += runs;
 }
 
-static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
+static HAK_RACY_READER void lane_figures(struct hak_lane_counts *lanes)
 {
-    struct hak_range_figures range;
+    struct hak_range_counts range;
 
-    hak_ace_figures(&lanes[HAK_LANE_ACE]);
-    hak_huge_figures(&lanes[HAK_LANE_HUGE]);
+    hak_ace_counts(&lanes[HAK_LANE_ACE]);
+    hak_huge_counts(&lanes[HAK_LANE_HUGE]);
     for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
         const struct hak_heap *heap = hak_range_heap(id);
 
@@ -77,7 +77,7 @@ static HAK_RACY_READER void lane_figures(struct hak_lane_figures *lanes)
         }
     }
     add_past_counts(lanes);
-    hak_range_figures(&range);
+    hak_range_counts(&range);
     for (int i = 0; i < HAK_LANES; i++) {
         lanes[i].held_bytes = range.held[i];
         if (i == HAK_LANE_TINY || i == HAK_LANE_POOL) {
@@ -90,7 +90,7 @@ static void add_lanes(hak_stats_t *stats)
 {
     static const size_t at[HAK_LANES] = {LANE_AT(tiny), LANE_AT(pool),
                                          LANE_AT(ace), LANE_AT(huge)};
-    struct hak_lane_figures lanes[HAK_LANES] = {{0}};
+    struct hak_lane_counts lanes[HAK_LANES] = {{0}};
 
     lane_figures(lanes);
     for (size_t i = 0; i < HAK_LANES; i++) {
@@ -144,8 +144,8 @@ static void add_past(hak_stats_t *stats)
 
 static void add_fallbacks(hak_stats_t *stats)
 {
-    struct hak_system_figures system;
-    uint64_t *const figures[HAK_REASONS] = {
+    struct hak_system_counts system;
+    uint64_t *const counts[HAK_REASONS] = {
         [HAK_REASON_INIT] = &stats->fallback_init,
         [HAK_REASON_RECURSION] = &stats->fallback_recursion,
         [HAK_REASON_FORCED] = &stats->fallback_forced,
@@ -155,9 +155,9 @@ static void add_fallbacks(hak_stats_t *stats)
         [HAK_REASON_EXITED] = &stats->fallback_exited,
     };
 
-    hak_system_figures(&system);
+    hak_system_counts(&system);
     for (int i = 0; i < HAK_REASONS; i++) {
-        *figures[i] = system.fallback[i];
+        *counts[i] = system.fallback[i];
     }
     stats->foreign_frees = system.foreign;
     stats->system_live = system.live;
@@ -166,13 +166,13 @@ static void add_fallbacks(hak_stats_t *stats)
 
 static void add_range(hak_stats_t *stats)
 {
-    struct hak_range_figures range;
+    struct hak_range_counts range;
 
-    hak_range_figures(&range);
+    hak_range_counts(&range);
     stats->slabs = range.slabs_used;
     stats->range_bytes = hak_range.window;
     stats->committed_bytes = range.committed;
-    stats->populated_bytes = range.populated;
+    stats->populated_bytes = range.resident;
     stats->purged_bytes = range.purged;
     stats->purges = range.purges;
     stats->heaps_kept_bytes = range.heaps_kept;
@@ -181,14 +181,14 @@ static void add_range(hak_stats_t *stats)
 
 static void add_pressure(hak_stats_t *stats)
 {
-    struct hak_pressure_figures figures;
+    struct hak_pressure_counts counts;
 
-    hak_pressure_figures(&figures);
-    stats->limit_bytes = figures.limit;
+    hak_pressure_counts(&counts);
+    stats->limit_bytes = counts.limit;
     stats->limit_used_bytes = hak_limit_used();
-    stats->pressure_events = figures.events;
-    stats->limit_purges = figures.purges;
-    stats->limit_refused += figures.refusals;
+    stats->pressure_events = counts.events;
+    stats->limit_purges = counts.purges;
+    stats->limit_refused += counts.refusals;
 }
 
 int hak_stats(hak_stats_t *stats)

@@ -1,5 +1,5 @@
 /*
- * stats_text.c - the figures in words: a line each, a table, JSON, Prometheus.
+ * stats_text.c - the statistics in words: a line each, a table, JSON, Prometheus.
  *
  * Nothing here allocates: texts go into the caller's buffer, and what
  * HAKMEM_SHOW_STATS prints into one of our own.
@@ -21,22 +21,22 @@ HAK_INSIDE(hak_inside_stats_table, hak_stats_table);
 HAK_INSIDE(hak_inside_stats_json, hak_stats_json);
 HAK_INSIDE(hak_inside_stats_prometheus, hak_stats_prometheus);
 
-enum figure_kind { counter, gauge };
+enum statistic_kind { counter, gauge };
 
-struct figure {
+struct statistic {
     const char *name, *unit, *help;
-    enum figure_kind kind;
+    enum statistic_kind kind;
     size_t at;
 };
 
-static const struct figure figures[] = {
+static const struct statistic statistics[] = {
 #define HAK_STAT(name, kind, unit, help)                                       \
     {#name, unit, help, kind, offsetof(hak_stats_t, name)},
 #include <hakmem_stats.def>
 #undef HAK_STAT
 };
 
-#define FIGURES (sizeof(figures) / sizeof(figures[0]))
+#define STATISTICS (sizeof(statistics) / sizeof(statistics[0]))
 
 /* A text that grows behind the end of its buffer without being written. */
 struct text {
@@ -61,7 +61,7 @@ static unsigned long long value(const hak_stats_t *stats, size_t i)
 {
     uint64_t value;
 
-    memcpy(&value, (const char *)stats + figures[i].at, sizeof(value));
+    memcpy(&value, (const char *)stats + statistics[i].at, sizeof(value));
     return value;
 }
 
@@ -73,9 +73,9 @@ size_t hak_stats_text(char *buf, size_t len)
     hak_stats_t stats = {.size = sizeof(stats)};
 
     hak_inside_stats(&stats);
-    for (size_t i = 0; i < FIGURES; i++) {
-        add(&text, "%-18s %15llu %-5s  %s\n", figures[i].name, value(&stats, i),
-            figures[i].unit, figures[i].help);
+    for (size_t i = 0; i < STATISTICS; i++) {
+        add(&text, "%-18s %15llu %-5s  %s\n", statistics[i].name,
+            value(&stats, i), statistics[i].unit, statistics[i].help);
     }
     return text.used;
 }
@@ -87,8 +87,8 @@ size_t hak_stats_json(char *buf, size_t len)
 
     hak_inside_stats(&stats);
     add(&text, "{\"version\":%u", (unsigned)stats.version);
-    for (size_t i = 0; i < FIGURES; i++) {
-        add(&text, ",\"%s\":%llu", figures[i].name, value(&stats, i));
+    for (size_t i = 0; i < STATISTICS; i++) {
+        add(&text, ",\"%s\":%llu", statistics[i].name, value(&stats, i));
     }
     add(&text, "}");
     return text.used;
@@ -102,14 +102,16 @@ size_t hak_stats_prometheus(char *buf, size_t len)
     hak_stats_t stats = {.size = sizeof(stats)};
 
     hak_inside_stats(&stats);
-    for (size_t i = 0; i < FIGURES; i++) {
-        const struct figure *figure = &figures[i];
-        const char *end = ends[figure->kind];
+    for (size_t i = 0; i < STATISTICS; i++) {
+        const struct statistic *statistic = &statistics[i];
+        const char *end = ends[statistic->kind];
 
-        add(&text, "# HELP hakmem_%s%s %s\n", figure->name, end, figure->help);
-        add(&text, "# TYPE hakmem_%s%s %s\n", figure->name, end,
-            kinds[figure->kind]);
-        add(&text, "hakmem_%s%s %llu\n", figure->name, end, value(&stats, i));
+        add(&text, "# HELP hakmem_%s%s %s\n", statistic->name, end,
+            statistic->help);
+        add(&text, "# TYPE hakmem_%s%s %s\n", statistic->name, end,
+            kinds[statistic->kind]);
+        add(&text, "hakmem_%s%s %llu\n", statistic->name, end,
+            value(&stats, i));
     }
     return text.used;
 }
@@ -164,7 +166,7 @@ static struct words bytes(uint64_t n)
 static void add_lane(struct text *text, const char *name,
                      const uint64_t *allocs)
 {
-    struct hak_lane_figures lane;
+    struct hak_lane_counts lane;
 
     memcpy(&lane, allocs, sizeof(lane));
     add(text, "%-8s %17s %17s %11s %11s %11s\n", name, number(lane.allocs).text,
@@ -220,7 +222,7 @@ static const char *home(void)
     Dl_info info;
     const char *slash;
 
-    if (dladdr == NULL || dladdr(figures, &info) == 0 ||
+    if (dladdr == NULL || dladdr(statistics, &info) == 0 ||
         info.dli_fname == NULL) {
         return program_invocation_short_name;
     }

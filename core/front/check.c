@@ -38,7 +38,7 @@ static void check_untagged(const void *p, const char *caller)
 
 static void check_tiny(const void *p, uint32_t tag, const char *caller)
 {
-    unsigned class = hak_tiny_class_of(p, tag);
+    unsigned class = hak_tiny_class_at_tag(p, tag);
 
     if (!hak_tiny_is_carved(p, tag, class)) {
         fatal(p, caller, NEVER, 0);

@@ -36,20 +36,20 @@ static size_t find(const void *p, bool *sealed, const char *caller)
     return size;
 }
 
-size_t hak_lane_open_slow(const void *p, const char *caller)
+size_t hak_lane_guard_check_slow(const void *p, const char *caller)
 {
     bool sealed;
     size_t size = find(p, &sealed, caller);
 
-    return sealed ? hak_hard_open(p, size, caller) : size;
+    return sealed ? hak_guard_check(p, size, caller) : size;
 }
 
-void hak_lane_close_slow(void *p, size_t size)
+void hak_lane_guard_set_slow(void *p, size_t size)
 {
     bool sealed;
     size_t block = find(p, &sealed, "malloc");
 
     if (sealed) {
-        hak_hard_close(p, block, size);
+        hak_guard_set(p, block, size);
     }
 }

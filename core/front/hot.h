@@ -21,20 +21,20 @@ HAK_INLINE void *hak_hot_tiny(size_t need, size_t size)
     struct hak_bin *bin =
         hak_thread_bin(hak_tiny_class_16[hak_tiny_index(need)]);
 
-    return hak_hard_close(
-        hak_bin_pop(bin),
-        hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]], size);
+    return hak_guard_set(hak_bin_pop(bin),
+                         hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]],
+                         size);
 }
 
 /* The same of Pool's bin. */
 HAK_INLINE void *hak_hot_pool(size_t need, size_t size)
 {
     struct hak_pool *pool = hak_thread_self()->pool;
-    unsigned class = hak_pool_class_of(need);
+    unsigned class = hak_pool_class_for(need);
 
     return HAK_LIKELY(pool != NULL)
-               ? hak_hard_close(hak_pool_pop(pool, class),
-                                hak_pool_classes[class].block, size)
+               ? hak_guard_set(hak_pool_pop(pool, class),
+                               hak_pool_classes[class].block, size)
                : NULL;
 }
 
@@ -78,9 +78,9 @@ HAK_INLINE bool hak_hot_free_covered(void *p, size_t asked)
     bin = hak_tiny_bin(tiny, byte);
     hak_tiny_refuse(p);
     if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, bin->magic) ||
-                     asked > hak_hard_open(p,
-                                           hak_tiny_size[byte / HAK_TAG_TINY],
-                                           "free"))) {
+                     asked > hak_guard_check(p,
+                                             hak_tiny_size[byte / HAK_TAG_TINY],
+                                             "free"))) {
         return false;
     }
     if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
@@ -114,7 +114,7 @@ HAK_INLINE void *hak_hot_run(size_t size)
     if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {
         hak_heap_look_around(heap);
     }
-    return hak_hard_close(
+    return hak_guard_set(
         hak_ace_cache_take(heap->runs,
                            (uint32_t)(hak_round_up(need, HAK_PAGE) / HAK_PAGE)),
         hak_round_up(need, HAK_PAGE), size);
@@ -129,7 +129,7 @@ HAK_INLINE bool hak_hot_run_free(void *p)
         hak_range_tag_of(p) != HAK_TAG_SHARED(HAK_TAG_ACE)) {
         return false;
     }
-    hak_lane_open(p, 0, "free");
+    hak_lane_guard_check(p, 0, "free");
     return hak_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
 }
 

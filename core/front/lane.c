@@ -91,7 +91,7 @@ static HAK_COLD void *at_last(size_t alignment, size_t size, bool zero,
     if (*reason == HAK_REASON_MEMORY && hak_relief(NULL, size)) {
         p = place(alignment, hak_hard_grow(size), zero, reason);
     }
-    return hak_lane_close(p, size);
+    return hak_lane_guard_set(p, size);
 }
 
 void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
@@ -99,7 +99,7 @@ void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
 {
     void *p = place(alignment, hak_hard_grow(size), zero, reason);
 
-    return HAK_LIKELY(p != NULL) ? hak_lane_close(p, size)
+    return HAK_LIKELY(p != NULL) ? hak_lane_guard_set(p, size)
                                  : at_last(alignment, size, zero, reason);
 }
 
@@ -131,7 +131,7 @@ void hak_lane_free(void *p, const char *caller)
 {
     if (HAK_HARD) {
         hak_lane_check(p, caller);
-        hak_lane_open(p, 0, caller);
+        hak_lane_guard_check(p, 0, caller);
     }
     lane_free(p, caller);
 }
@@ -161,7 +161,7 @@ static size_t block_size(const void *p, const char *caller)
 
 size_t hak_lane_usable(const void *p, const char *caller)
 {
-    return hak_lane_open(p, block_size(p, caller), caller);
+    return hak_lane_guard_check(p, block_size(p, caller), caller);
 }
 
 /* A copy of p, which has `old` bytes, of `size` bytes. */
@@ -170,7 +170,7 @@ static void *lane_copy(void *p, size_t old, size_t size,
 {
     size_t n = hak_min(old, size);
     struct hak_heap *heap;
-    void *to = hak_hot_malloc(size - HAK_HARD_SEAL);
+    void *to = hak_hot_malloc(size - HAK_GUARD_BYTES);
 
     if (HAK_UNLIKELY(to == NULL)) {
         if (size > HAK_LANE_TINY_MAX) {
@@ -234,11 +234,11 @@ void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
                      : block_size(p, caller);
     void *moved;
 
-    hak_lane_open(p, old, caller);
+    hak_lane_guard_check(p, old, caller);
     moved = resize(p, old, hak_hard_grow(size), reason, caller);
     if (HAK_UNLIKELY(moved == NULL) && *reason == HAK_REASON_MEMORY &&
         hak_relief(NULL, size)) {
         moved = resize(p, old, hak_hard_grow(size), reason, caller);
     }
-    return hak_lane_close(moved, size);
+    return hak_lane_guard_set(moved, size);
 }

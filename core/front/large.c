@@ -22,7 +22,7 @@
 /* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
 static unsigned pool_class(size_t alignment, size_t size)
 {
-    unsigned class = hak_pool_class_of(hak_max(size, HAK_LANE_POOL_MIN));
+    unsigned class = hak_pool_class_for(hak_max(size, HAK_LANE_POOL_MIN));
 
     while (class < HAK_POOL_CLASSES &&
            hak_pool_classes[class].block % alignment != 0) {
@@ -31,7 +31,7 @@ static unsigned pool_class(size_t alignment, size_t size)
     return class;
 }
 
-/* A heap made by hand keeps account of blocks it finds by their owner only. */
+/* An explicit heap keeps account of blocks it finds by their owner only. */
 static void *owned(struct hak_heap *heap, void *p, size_t bytes)
 {
     if (p != NULL && heap->tiny.direct) {
@@ -114,7 +114,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     return huge_alloc(heap, alignment, size, zero, reason);
 }
 
-/* The account of the heap made by hand that an ACE or Huge block was of. */
+/* The account of the explicit heap that an ACE or Huge block was of. */
 static void disown(uint32_t owner, size_t bytes)
 {
     if (owner != HAK_ID_SHARED) {
@@ -126,7 +126,7 @@ static bool ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
-    /* A heap made by hand is one of many: it keeps no runs. */
+    /* An explicit heap is one of many: it keeps no runs. */
     if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
         size_t bytes = hak_ace_cache_put(heap->runs, p, hak_heap_owner(heap));
 
@@ -188,7 +188,7 @@ static bool packed_free(struct hak_heap *heap, void *p, uint32_t tag)
 {
     struct hak_tiny *self = heap != NULL ? &heap->tiny : NULL;
 
-    if (hak_tiny_class_of(p, tag) != HAK_TINY_LARGER ||
+    if (hak_tiny_class_at_tag(p, tag) != HAK_TINY_LARGER ||
         !hak_tiny_is_block(p, tag, HAK_TINY_LARGER)) {
         return false;
     }
@@ -267,7 +267,7 @@ void *hak_large_resize(void *p, size_t size)
 
     if (HAK_TAG_CLASS(tag) < HAK_TAG_ACE) {
         return size > HAK_LANE_TINY_MAX && size <= HAK_LANE_POOL_MAX &&
-                       hak_pool_class_of(size) == hak_pool_class_at(p)
+                       hak_pool_class_for(size) == hak_pool_class_at(p)
                    ? p
                    : NULL;
     }

@@ -15,7 +15,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
 HAK_INLINE size_t hak_large_bytes(size_t size)
 {
     return size <= HAK_LANE_POOL_MAX
-               ? hak_pool_classes[hak_pool_class_of(size)].block
+               ? hak_pool_classes[hak_pool_class_for(size)].block
                : hak_round_up(size, HAK_PAGE);
 }
 
@@ -60,7 +60,7 @@ void *hak_large_resize(void *p, size_t size);
 void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
                      enum hak_reason *reason);
 
-/* Frees ACE and Huge blocks of a heap made by hand. */
+/* Frees ACE and Huge blocks of an explicit heap. */
 void hak_large_free_owner(struct hak_heap *heap);
 
 #endif /* HAK_LARGE_H */

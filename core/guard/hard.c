@@ -57,7 +57,7 @@ void hak_hard_broken(const void *p, size_t block, const char *caller)
     if (hak_hard_marked(p)) {
         hak_hard_freed(p, caller);
     }
-    if (size > block - HAK_HARD_SEAL) {
+    if (size > block - HAK_GUARD_BYTES) {
         hak_fatal("%s(%p): written far past its end, in a block of %zu bytes",
                   caller, p, block);
     }

@@ -46,7 +46,7 @@
  * before its lane and class are looked up. Of a large block this may make one
  * page resident that its user did not touch.
  *
- * Blocks of heaps made by hand, a Lua state's among them, have no seals: their
+ * Blocks of explicit heaps, a Lua state's among them, have no seals: their
  * owner often knows the sizes, and is charged for them. Links, marks and bits
  * hold for them, too. What the system allocator serves is its own.
  *
@@ -65,7 +65,7 @@
 #endif
 
 /* The bytes of a seal. */
-#define HAK_HARD_SEAL ((size_t)(HAK_HARD ? sizeof(uint64_t) : 0))
+#define HAK_GUARD_BYTES ((size_t)(HAK_HARD ? sizeof(uint64_t) : 0))
 
 /* An odd number, for multiplication that loses nothing. */
 #define HAK_HARD_ODD UINT64_C(0x9e3779b97f4a7c15)
@@ -171,7 +171,7 @@ HAK_INLINE void hak_link_refuse(const void *p)
 /* What to ask the lanes for when `size` bytes are asked for. */
 HAK_INLINE size_t hak_hard_grow(size_t size)
 {
-    return !HAK_HARD || size > PTRDIFF_MAX ? size : size + HAK_HARD_SEAL;
+    return !HAK_HARD || size > PTRDIFF_MAX ? size : size + HAK_GUARD_BYTES;
 }
 
 HAK_INLINE uint64_t hak_hard_key(const void *p)
@@ -184,11 +184,11 @@ HAK_INLINE uint64_t hak_hard_key(const void *p)
 /* The place of the seal of a block. */
 HAK_INLINE uint64_t *hak_hard_place(const void *p, size_t block)
 {
-    return (uint64_t *)((uintptr_t)p + block - HAK_HARD_SEAL);
+    return (uint64_t *)((uintptr_t)p + block - HAK_GUARD_BYTES);
 }
 
 /* Seals p (NULL: does nothing), a block of `block` bytes; returns it. */
-HAK_INLINE void *hak_hard_close(void *p, size_t block, size_t size)
+HAK_INLINE void *hak_guard_set(void *p, size_t block, size_t size)
 {
     if (HAK_HARD && HAK_LIKELY(p != NULL)) {
         uint64_t key = hak_hard_key(p);
@@ -203,7 +203,8 @@ HAK_INLINE void *hak_hard_close(void *p, size_t block, size_t size)
  * What was asked for when p, a sealed block of `block` bytes, was given out;
  * else `block`. Ends the program, naming `caller`, if the seal is broken.
  */
-HAK_INLINE size_t hak_hard_open(const void *p, size_t block, const char *caller)
+HAK_INLINE size_t hak_guard_check(const void *p, size_t block,
+                                  const char *caller)
 {
     uint64_t key, word;
     size_t size;
@@ -214,7 +215,7 @@ HAK_INLINE size_t hak_hard_open(const void *p, size_t block, const char *caller)
     key = hak_hard_key(p);
     word = *hak_hard_place(p, block) ^ key;
     size = word >> 16;
-    if (HAK_UNLIKELY((word & 0xffff) != 0 || size > block - HAK_HARD_SEAL ||
+    if (HAK_UNLIKELY((word & 0xffff) != 0 || size > block - HAK_GUARD_BYTES ||
                      ((const unsigned char *)p)[size] != (unsigned char)key)) {
         hak_hard_broken(p, block, caller);
     }

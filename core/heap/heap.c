@@ -39,9 +39,9 @@ struct hak_heap *hak_heap_create(enum hak_heap_state state)
     if (heap == NULL) {
         return NULL;
     }
-    hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_MADE);
+    hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_EXPLICIT);
     memset((char *)heap + sizeof(heap->tiny), 0, HAK_PAGE - sizeof(heap->tiny));
-    HAK_ASSERT(state == HAK_HEAP_OWNED || state == HAK_HEAP_MADE);
+    HAK_ASSERT(state == HAK_HEAP_OWNED || state == HAK_HEAP_EXPLICIT);
     heap->limit = heap->gate = SIZE_MAX;
     heap->keeper = hak_lock_self.number;
     atomic_store(&heap->state, state);
@@ -365,7 +365,7 @@ static void remember(const struct hak_heap *heap)
     atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
     atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
-    if (atomic_load(&heap->state) != HAK_HEAP_MADE) {
+    if (atomic_load(&heap->state) != HAK_HEAP_EXPLICIT) {
         remember_extra(heap);
     }
 }

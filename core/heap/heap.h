@@ -1,5 +1,5 @@
 /*
- * heap.h - heaps: the Tiny state, and what a heap made by hand adds to it.
+ * heap.h - heaps: the Tiny state, and what an explicit heap adds to it.
  *
  * A heap lives in a slot of sixteen pages (range.h), found from its id
  * by arithmetic; of what the struct leaves of the first page most is its maker's
@@ -9,7 +9,7 @@
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
  *     parked --no block of it is in use any more--> free
- *     free --new---> made (by hand) ----delete--> free
+ *     free --new---> explicit       ----delete--> free
  *     owned, parked --fork, in the child--> parked, or lost if it was caught in
  *                                           a slow path
  */
@@ -30,7 +30,7 @@ enum hak_heap_state {
     HAK_HEAP_FREE,
     HAK_HEAP_OWNED,
     HAK_HEAP_PARKED,
-    HAK_HEAP_MADE,
+    HAK_HEAP_EXPLICIT,
     HAK_HEAP_LOST
 };
 
@@ -51,9 +51,9 @@ struct hak_heap {
      * uses it, its owner, who has it parked, who borrows it */
     _Atomic(uint64_t) relieved;
     uint32_t lend_not_before; /* lend.c's: hak_os_tick(), or 0 */
-    /* in blocks of ACE, Huge and the system (made by hand) */
+    /* in blocks of ACE, Huge and the system (explicit heaps) */
     _Atomic(size_t) other_bytes;
-    /* the user of a heap made by hand */
+    /* the user of an explicit heap */
     size_t live;  /* bytes in Tiny and Pool blocks, those freed by others too */
     size_t gate;  /* `live` may rise to this before it is looked at */
     size_t limit; /* SIZE_MAX: none */
@@ -63,9 +63,9 @@ struct hak_heap {
     uint64_t fallback;          /* blocks of the system's given out */
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
-    bool seal_at_fork; /* made by hand: it is sealed in a forked child */
+    bool seal_at_fork; /* explicit heaps: it is sealed in a forked child */
     union {
-        char name[HAK_HEAP_NAME]; /* made by hand */
+        char name[HAK_HEAP_NAME]; /* explicit heaps */
         /* A thread's: the owner before self_at is set, then whoever holds the
          * lock of lend.h. */
         struct {
@@ -133,7 +133,7 @@ HAK_INLINE void hak_heap_forget_most(struct hak_heap *heap)
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void hak_heap_use_large(struct hak_heap *heap);
 
-/* Whose ACE and Huge blocks are: the heap's, made by hand, or all threads'. */
+/* Whose ACE and Huge blocks are: the explicit heap's or all threads'. */
 HAK_INLINE uint32_t hak_heap_owner(const struct hak_heap *heap)
 {
     return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
@@ -173,7 +173,7 @@ void hak_heap_rest(struct hak_heap *heap);
 void hak_heap_shed(struct hak_heap *heap);
 
 /*
- * Sweeps a heap made by hand that has become sparse, three quarters of its slabs
+ * Sweeps an explicit heap that has become sparse, three quarters of its slabs
  * free. Nobody else would: it may never be used again. But malloc and free in
  * turn must not sweep, purge and populate the same pages over and over.
  *
@@ -249,7 +249,7 @@ extern struct hak_heap_past hak_heap_past;
 
 /* What one heap has counted. */
 struct hak_heap_counts {
-    struct hak_lane_figures tiny, pool;         /* without peaks */
+    struct hak_lane_counts tiny, pool;          /* without peaks */
     uint64_t runs_taken, runs_held, runs_bytes; /* of the cache of ACE runs */
     uint64_t remote_frees, sealed_bytes;
     uint64_t kept_bytes; /* of free blocks in bins and that cache */

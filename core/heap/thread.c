@@ -275,7 +275,7 @@ void hak_thread_seal_forks(void)
 
 static bool wants_seal(const struct hak_heap *heap, uint32_t state)
 {
-    return state == HAK_HEAP_MADE
+    return state == HAK_HEAP_EXPLICIT
                ? heap->seal_at_fork
                : atomic_load(&seal_forks) || hak_option(HAK_OPT_seal_fork) != 0;
 }

@@ -87,7 +87,7 @@ HAK_INLINE void hak_heap_sent(uint32_t id)
 }
 
 /*
- * A heap made by hand, which the calling thread is the only one to use, becomes
+ * An explicit heap, which the calling thread is the only one to use, becomes
  * its own; the one that it had is parked. Not in the hardened build, where
  * blocks of the two are not alike.
  */

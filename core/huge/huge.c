@@ -47,7 +47,7 @@ static hak_lock lock = HAK_LOCK_INIT(mend);
 
 /* Under `lock`. */
 static uint32_t blocks; /* first of all */
-static struct hak_lane_figures figures;
+static struct hak_lane_counts counts;
 
 static struct huge *huge_at(uint32_t super)
 {
@@ -93,8 +93,8 @@ static void list_add(uint32_t super)
     blocks = super;
     hak_lock_step();
     set_tag(super, HAK_TAG_SHARED(HAK_TAG_HUGE));
-    figures.live_bytes += huge->size;
-    figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
+    counts.live_bytes += huge->size;
+    counts.peak_bytes = hak_max(counts.peak_bytes, counts.live_bytes);
 }
 
 static void list_drop(uint32_t super)
@@ -104,7 +104,7 @@ static void list_drop(uint32_t super)
     HAK_HELD(&lock);
     HAK_CHECK((huge->prev != HAK_NO_SUPER ? huge_at(huge->prev)->next
                                           : blocks) == super);
-    HAK_ASSERT(figures.live_bytes >= huge->size);
+    HAK_ASSERT(counts.live_bytes >= huge->size);
     if (huge->prev != HAK_NO_SUPER) {
         huge_at(huge->prev)->next = huge->next;
     } else {
@@ -116,14 +116,14 @@ static void list_drop(uint32_t super)
     }
     set_tag(super, 0);
     hak_lock_step();
-    figures.live_bytes -= huge->size;
+    counts.live_bytes -= huge->size;
 }
 
 /* ---- allocating and freeing --------------------------------------------------- */
 
 static void want_huge_pages(uint32_t super, uint32_t count)
 {
-    if (hak_option(HAK_OPT_huge) == HAK_HUGE_ALWAYS && !hak_pressure_near()) {
+    if (hak_option(HAK_OPT_huge) == HAK_THP_ALWAYS && !hak_pressure_near()) {
         hak_os_want_huge(hak_range_super_start(super), count * HAK_SUPER_SIZE);
     }
 }
@@ -189,7 +189,7 @@ void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     huge->room = room;
     huge->owner = owner;
     hak_lock_take(&lock);
-    figures.allocs++;
+    counts.allocs++;
     list_add(first);
     HAK_WALK(hak_huge_walk(false));
     hak_lock_drop(&lock);
@@ -207,7 +207,7 @@ bool hak_huge_free(void *p, struct hak_huge_block *block)
         block->owner = huge_at(first)->owner;
         count = huge_at(first)->supers;
         room = huge_at(first)->room;
-        figures.frees++;
+        counts.frees++;
         list_drop(first);
     }
     HAK_WALK(hak_huge_walk(false));
@@ -279,8 +279,8 @@ static void set_size(uint32_t super, size_t size, uint32_t room)
     HAK_HELD(&lock);
     HAK_ASSERT(super_of(hak_range_super_start(super)) == super);
     HAK_ASSERT(size > 0 && size % HAK_PAGE == 0);
-    figures.live_bytes += size - huge->size;
-    figures.peak_bytes = hak_max(figures.peak_bytes, figures.live_bytes);
+    counts.live_bytes += size - huge->size;
+    counts.peak_bytes = hak_max(counts.peak_bytes, counts.live_bytes);
     huge->size = size;
     huge->supers = supers_for(size);
     huge->room = room;
@@ -383,13 +383,13 @@ void *hak_huge_resize(void *p, size_t size)
     return moved;
 }
 
-/* ---- figures and fork --------------------------------------------------------------- */
+/* ---- statistics and fork --------------------------------------------------------------- */
 
-void hak_huge_figures(struct hak_lane_figures *out)
+void hak_huge_counts(struct hak_lane_counts *out)
 {
     hak_lock_take(&lock);
     HAK_POINT("huge");
-    *out = figures;
+    *out = counts;
     hak_lock_drop(&lock);
 }
 
@@ -398,7 +398,7 @@ bool hak_huge_forked(void)
     bool settled = hak_lock_settle(&lock);
 
     if (settled) { /* what ghosts were about to have, or to give */
-        atomic_store(CHARGED, figures.live_bytes);
+        atomic_store(CHARGED, counts.live_bytes);
     }
     return settled;
 }
@@ -411,7 +411,7 @@ bool hak_huge_forked(void)
 static void mend(void)
 {
     blocks = HAK_NO_SUPER;
-    figures.live_bytes = 0;
+    counts.live_bytes = 0;
     for (size_t at = 0; at < HAK_LOAD(hak_range.size); at += HAK_SUPER_SIZE) {
         uint32_t super = (uint32_t)(at / HAK_SUPER_SIZE);
 
@@ -457,11 +457,11 @@ static void huge_walk_block(uint32_t super, uint32_t before)
 /* What a ghost (lock.h) had counted may be of blocks that its end has lost. */
 static void huge_walk_counts(const struct hak_huge_sums *sums)
 {
-    struct hak_range_figures range;
+    struct hak_range_counts range;
 
-    hak_range_figures(&range);
+    hak_range_counts(&range);
     HAK_PROVE(range.held[HAK_LANE_HUGE] == sums->supers * HAK_SUPER_SIZE);
-    HAK_PROVE(figures.allocs - figures.frees == sums->blocks);
+    HAK_PROVE(counts.allocs - counts.frees == sums->blocks);
 }
 
 struct hak_huge_sums hak_huge_walk(bool quiet)
@@ -480,8 +480,8 @@ struct hak_huge_sums hak_huge_walk(bool quiet)
         before = super;
         super = huge_at(super)->next;
     }
-    HAK_PROVE(figures.live_bytes == sums.bytes);
-    HAK_PROVE(figures.peak_bytes >= figures.live_bytes);
+    HAK_PROVE(counts.live_bytes == sums.bytes);
+    HAK_PROVE(counts.peak_bytes >= counts.live_bytes);
     if (quiet) {
         huge_walk_counts(&sums);
     }

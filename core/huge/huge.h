@@ -55,7 +55,7 @@ void hak_huge_free_owner(uint32_t owner);
  */
 char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes);
 
-void hak_huge_figures(struct hak_lane_figures *figures);
+void hak_huge_counts(struct hak_lane_counts *counts);
 
 /* In a forked child: see hak_lock_settle. */
 bool hak_huge_forked(void);

@@ -39,32 +39,32 @@ static void say_once(enum hak_reason reason)
 
 static HAK_COLD void start_diag(void)
 {
-    struct hak_system_figures figures;
+    struct hak_system_counts counts;
 
     atomic_store(&diag, true);
-    hak_system_figures(&figures);
-    if (figures.fallback[HAK_REASON_INIT] != 0) {
+    hak_system_counts(&counts);
+    if (counts.fallback[HAK_REASON_INIT] != 0) {
         say_once(HAK_REASON_INIT);
     }
 }
 
 __attribute__((destructor)) static void say_counts(void)
 {
-    struct hak_system_figures figures;
+    struct hak_system_counts counts;
     char line[400];
     size_t used = 0;
 
     if (!atomic_load(&diag)) {
         return;
     }
-    hak_system_figures(&figures);
+    hak_system_counts(&counts);
     for (int i = 0; i < HAK_REASONS && used < sizeof(line); i++) {
         used +=
             (size_t)snprintf(line + used, sizeof(line) - used, "%s %llu, ",
-                             names[i], (unsigned long long)figures.fallback[i]);
+                             names[i], (unsigned long long)counts.fallback[i]);
     }
     hak_msg_raw("[wrap] exit: libc malloc: %slibc blocks freed or resized %llu",
-                line, (unsigned long long)figures.foreign);
+                line, (unsigned long long)counts.foreign);
 }
 
 void *hak_policy_fallback(size_t alignment, size_t size, bool zero,

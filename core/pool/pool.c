@@ -153,7 +153,7 @@ static size_t ladder_step(const struct hak_pool *pool, unsigned class,
 {
     size_t block = hak_pool_classes[class].block;
 
-    if (hak_range_populated() < LADDER_FROM) {
+    if (hak_range_resident_bytes() < LADDER_FROM) {
         return 0;
     }
     if (pool->shelves[class].use == HAK_POOL_WHOLE) {

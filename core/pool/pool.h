@@ -43,7 +43,7 @@
 #include "range/slab_list.h"
 
 /*
- * Places in a bin's stack, its bottom included. Heaps made by hand begin with
+ * Places in a bin's stack, its bottom included. Explicit heaps begin with
  * short stacks, which fit on the page of the rest, and get longer ones when
  * they have grown.
  */
@@ -284,7 +284,7 @@ HAK_INLINE bool hak_pool_may_free(const void *p, unsigned class)
         hak_hard_freed(p, "free");
     }
     if (HAK_LIKELY(state == HAK_POOL_USED)) {
-        hak_hard_open(p, hak_pool_classes[class].block, "free");
+        hak_guard_check(p, hak_pool_classes[class].block, "free");
     }
     return state == HAK_POOL_USED;
 }

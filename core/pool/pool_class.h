@@ -37,7 +37,7 @@ struct hak_pool_tables {
 extern HAK_HIDDEN const struct hak_pool_tables hak_pool_tables;
 
 /* The class for a size from HAK_POOL_MIN_SIZE to HAK_POOL_MAX_SIZE. */
-HAK_INLINE unsigned hak_pool_class_of(size_t size)
+HAK_INLINE unsigned hak_pool_class_for(size_t size)
 {
     return hak_pool_tables.class_of[(size - 1) / HAK_POOL_UNIT];
 }

@@ -54,7 +54,7 @@ static void pool_walk_span(const struct hak_pool *pool, uint32_t number,
               hak_range_resident(number, span->slabs));
     for (uint32_t i = 0; i < span->slabs; i++) {
         HAK_PROVE(hak_range_back(number + i) == i);
-        HAK_PROVE(hak_range_slab(number + i)->populated <= HAK_SLAB_SIZE);
+        HAK_PROVE(hak_range_slab(number + i)->resident <= HAK_SLAB_SIZE);
         HAK_PROVE(hak_range_tag((size_t)(number + i) << HAK_SLAB_SHIFT) ==
                   ((pool->tag + class) | (sealed ? HAK_TAG_SEALED : 0)));
     }
@@ -84,7 +84,7 @@ static void pool_walk_gone(const struct hak_pool *pool, uint32_t number)
             continue;
         }
         HAK_PROVE(pool->swept);
-        HAK_PROVE(page * HAK_PAGE < hak_range_slab(slab)->populated);
+        HAK_PROVE(page * HAK_PAGE < hak_range_slab(slab)->resident);
         for (size_t i = at / span->block;
              i < ready && i * span->block < at + HAK_PAGE; i++) {
             HAK_PROVE((span->bits >> i & 1) != 0);

@@ -16,12 +16,12 @@
  *     took, gave, took, gave: TURNS times within TURNS_TIME ms, or QUICK_TURNS
  *     times within QUICK_TIME
  *         --> extra grows by what was given back in the last of them
- *     a small heap made by hand: 8 times within TURNS_TIME, up to 64 KB, until
+ *     a small explicit heap: 8 times within TURNS_TIME, up to 64 KB, until
  *     twice that was freed
  *     more than HAK_EXTRA_MOST given back and none of it needed, or memory has
  *     been idle --> extra is 0
  *
- * While a heap made by hand is falling each bin is looked at whenever a part of
+ * While an explicit heap is falling each bin is looked at whenever a part of
  * what is in use of its class was freed, so at last with the last block: nobody
  * else gives back what a heap keeps that is then left alone.
  *
@@ -57,7 +57,7 @@ struct hak_allowance {
     int64_t taken;           /* bytes of blocks out of the lanes' slabs */
     int64_t slabs;           /* bytes of those slabs, without packed ones */
     int64_t kept[HAK_KEEPS]; /* see above */
-    int64_t height;          /* made by hand: the most in use since a sweep */
+    int64_t height;          /* explicit heaps: the most in use since a sweep */
     uint32_t least;
     uint32_t extra;
     uint32_t gave;  /* bytes given back since the last turn */
@@ -66,7 +66,7 @@ struct hak_allowance {
     uint8_t turns;
     uint8_t share; /* see above */
     bool over;     /* another lane has to give back */
-    bool falling;  /* made by hand: much was freed, and nothing taken since */
+    bool falling;  /* explicit heaps: much was freed, and nothing taken since */
 };
 
 HAK_INLINE void hak_allowance_init(struct hak_allowance *allow, bool made)

@@ -199,7 +199,7 @@ static void count_in(size_t from, size_t to)
 {
     HAK_ASSERT(from < to && to <= hak_supers.limit * HAK_SUPER_SIZE);
     hak_os_name((char *)HAK_LOAD(hak_range.base) + from, to - from, "hakmem");
-    hak_supers.figures.committed += to - from;
+    hak_supers.counts.committed += to - from;
     while (from < to) {
         uint32_t i = (uint32_t)(from / HAK_SUPER_SIZE);
         struct hak_super *super = &hak_supers.at[i];
@@ -313,9 +313,9 @@ void hak_super_forget(uint32_t i)
 {
     struct hak_super *super = &hak_supers.at[i];
 
-    HAK_ASSERT(hak_supers.figures.committed >= super->claimed * HAK_PAGE);
-    atomic_fetch_sub(&hak_supers_populated, hak_super_resident(i));
-    hak_supers.figures.committed -= super->claimed * HAK_PAGE;
+    HAK_ASSERT(hak_supers.counts.committed >= super->claimed * HAK_PAGE);
+    atomic_fetch_sub(&hak_supers_resident, hak_super_resident(i));
+    hak_supers.counts.committed -= super->claimed * HAK_PAGE;
     super->claimed = 0;
     super->warm = 0;
     super->described = false;
@@ -389,7 +389,7 @@ bool hak_super_unmap(uint32_t first, uint32_t count)
 
 size_t hak_super_unmap_spare(void)
 {
-    size_t before = hak_supers.figures.committed;
+    size_t before = hak_supers.counts.committed;
     uint32_t i = 0, end;
 
     while (i < hak_supers.limit) {
@@ -402,7 +402,7 @@ size_t hak_super_unmap_spare(void)
         }
         i = end + 1;
     }
-    return before - hak_supers.figures.committed;
+    return before - hak_supers.counts.committed;
 }
 
 /* ---- a superslab by itself ----------------------------------------------- */

@@ -41,7 +41,7 @@ size_t hak_range_pages_drop(uint32_t number, uint32_t pages)
     struct hak_slab *slab = hak_range_slab(number);
     size_t bytes;
 
-    pages &= hak_slab_pages_below(slab->populated) & ~(uint32_t)slab->gone;
+    pages &= hak_slab_pages_below(slab->resident) & ~(uint32_t)slab->gone;
     if (pages == 0) {
         return 0;
     }
@@ -49,7 +49,7 @@ size_t hak_range_pages_drop(uint32_t number, uint32_t pages)
     pages &= ~each_run(number, pages, hak_os_purge);
     slab->gone = (uint16_t)(slab->gone | pages);
     bytes = bytes_of(pages);
-    atomic_fetch_sub(&hak_supers_populated, bytes);
+    atomic_fetch_sub(&hak_supers_resident, bytes);
     return bytes;
 }
 
@@ -64,9 +64,9 @@ void hak_range_pages_wake(uint32_t number, uint32_t pages, bool populate)
     if (populate && (pages & (pages - 1)) != 0) {
         each_run(number, pages, hak_os_populate); /* if not, faults will */
     }
-    HAK_ASSERT((pages & ~hak_slab_pages_below(slab->populated)) == 0);
+    HAK_ASSERT((pages & ~hak_slab_pages_below(slab->resident)) == 0);
     slab->gone = (uint16_t)(slab->gone & ~pages);
-    atomic_fetch_add(&hak_supers_populated, bytes_of(pages));
+    atomic_fetch_add(&hak_supers_resident, bytes_of(pages));
 }
 
 size_t hak_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)
@@ -79,32 +79,32 @@ size_t hak_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)
         size_t from = hak_round_up(most, HAK_PAGE);
 
         keep -= most;
-        if (slab->populated > from &&
+        if (slab->resident > from &&
             hak_os_purge(hak_range_slab_start(n) + from,
-                         hak_round_up(slab->populated - from, HAK_PAGE))) {
+                         hak_round_up(slab->resident - from, HAK_PAGE))) {
             size_t before = hak_slab_resident(slab);
 
-            slab->populated = (uint32_t)from;
+            slab->resident = (uint32_t)from;
             slab->gone = (uint16_t)(slab->gone & hak_slab_pages_below(from));
             bytes += before - hak_slab_resident(slab);
         }
     }
-    atomic_fetch_sub(&hak_supers_populated, bytes);
+    atomic_fetch_sub(&hak_supers_resident, bytes);
     return bytes;
 }
 
 void hak_range_pages_forget(struct hak_slab *slab)
 {
-    uint32_t pages = hak_slab_pages_below(slab->populated) & ~slab->gone;
+    uint32_t pages = hak_slab_pages_below(slab->resident) & ~slab->gone;
     size_t before = hak_slab_resident(slab);
 
-    HAK_ASSERT(slab->populated <= HAK_SLAB_SIZE);
+    HAK_ASSERT(slab->resident <= HAK_SLAB_SIZE);
     if (HAK_LIKELY(slab->gone == 0)) {
         return;
     }
-    slab->populated =
+    slab->resident =
         pages != 0 ? (uint32_t)HAK_PAGE * (uint32_t)(32 - __builtin_clz(pages))
                    : 0;
     slab->gone = 0;
-    atomic_fetch_add(&hak_supers_populated, slab->populated - before);
+    atomic_fetch_add(&hak_supers_resident, slab->resident - before);
 }

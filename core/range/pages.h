@@ -1,8 +1,8 @@
 /*
  * pages.h - pages of slabs in use go back to the system, and come again.
  *
- * What is resident of a slab are the pages below `populated` that are
- * not in `gone`; the process's sum (hak_range_populated) is that of these. A
+ * What is resident of a slab are the pages below `resident` that are
+ * not in `gone`; the process's sum (hak_range_resident_bytes) is that of these. A
  * page that is gone reads as zero, and whoever touches it makes it resident: so
  * its bit must go before that. All by the owner of the slab.
  */
@@ -29,7 +29,7 @@ HAK_INLINE uint32_t hak_slab_pages_of(size_t at, size_t size)
 /* Bytes of the slab that count as resident. */
 HAK_INLINE size_t hak_slab_resident(const struct hak_slab *slab)
 {
-    size_t populated = hak_min(slab->populated, HAK_SLAB_SIZE);
+    size_t populated = hak_min(slab->resident, HAK_SLAB_SIZE);
     uint32_t gone = slab->gone & hak_slab_pages_below(populated);
     size_t less = (size_t)__builtin_popcount(gone) * HAK_PAGE;
 
@@ -47,11 +47,11 @@ size_t hak_range_pages_drop(uint32_t number, uint32_t pages);
 void hak_range_pages_wake(uint32_t number, uint32_t pages, bool populate);
 
 /* The same as drop for all of a span but the first `keep` bytes and the rest of
- * their page: `populated` goes down to there. */
+ * their page: `resident` goes down to there. */
 size_t hak_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep);
 
 /*
- * The slab is free. Of such a one `populated` is the most that is resident: pages
+ * The slab is free. Of such a one `resident` is the most that is resident: pages
  * that are gone at the end of it don't count, others do, as if they were back.
  */
 void hak_range_pages_forget(struct hak_slab *slab);

@@ -320,15 +320,15 @@ void hak_pressure_heed(uint32_t now, size_t want)
     }
 }
 
-void hak_pressure_figures(struct hak_pressure_figures *figures)
+void hak_pressure_counts(struct hak_pressure_counts *counts)
 {
     size_t own = atomic_load(&hak_pressure.limit);
     size_t limit = own != SIZE_MAX ? own : atomic_load(&container);
 
-    figures->limit = limit != SIZE_MAX ? limit : 0;
-    figures->events = atomic_load(&events);
-    figures->purges = atomic_load(&purges);
-    figures->refusals = atomic_load(&refusals);
+    counts->limit = limit != SIZE_MAX ? limit : 0;
+    counts->events = atomic_load(&events);
+    counts->purges = atomic_load(&purges);
+    counts->refusals = atomic_load(&refusals);
 }
 
 #ifdef HAK_TESTING

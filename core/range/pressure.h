@@ -26,7 +26,7 @@
  * don't wait.
  *
  * What counts, each as it becomes resident or may any time: the bytes of slabs
- * that were made ready and of free slabs that still are (hak_supers_populated),
+ * that were made ready and of free slabs that still are (hak_supers_resident),
  * ACE's pages that may have contents, Huge blocks in full. It is charged before
  * it is had, and checked after it was charged, so that two threads can't both
  * have the last of it. Not counted: our own tables, less than 1 %; stacks,
@@ -62,7 +62,7 @@ struct hak_pressure {
 extern HAK_HIDDEN struct hak_pressure hak_pressure;
 
 /* Bytes resident in slabs, as supers.h. */
-extern HAK_HIDDEN _Atomic(size_t) hak_supers_populated;
+extern HAK_HIDDEN _Atomic(size_t) hak_supers_resident;
 
 /* ---- the soft side --------------------------------------------------------- */
 
@@ -98,7 +98,7 @@ HAK_INLINE uint32_t hak_idle_delay(void)
 HAK_INLINE size_t hak_limit_used(void)
 {
     size_t used =
-        atomic_load_explicit(&hak_supers_populated, memory_order_relaxed);
+        atomic_load_explicit(&hak_supers_resident, memory_order_relaxed);
 
     for (int i = 0; i < HAK_CHARGES; i++) {
         used += atomic_load_explicit(&hak_pressure.charged[i],
@@ -188,13 +188,13 @@ void hak_limit_purged(void);
 
 /* ---- statistics -------------------------------------------------------------- */
 
-struct hak_pressure_figures {
+struct hak_pressure_counts {
     size_t limit;      /* HAKMEM_LIMIT, or the container's; 0: none is known */
     uint64_t events;   /* times that pressure began */
     uint64_t purges;   /* times that all free memory went back for a limit */
     uint64_t refusals; /* requests refused by HAKMEM_LIMIT */
 };
-void hak_pressure_figures(struct hak_pressure_figures *figures);
+void hak_pressure_counts(struct hak_pressure_counts *counts);
 
 #ifdef HAK_TESTING
 /* Tests only: looks now. */

@@ -146,14 +146,14 @@ static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
     }
     for (uint32_t n = number; n < number + count; n++) {
         HAK_ASSERT((super->warm >> (n % HAK_SUPER_SLABS) & 1) != 0);
-        bytes += super->described ? hak_range_slab(n)->populated
+        bytes += super->described ? hak_range_slab(n)->resident
                                   : (uint32_t)HAK_SLAB_SIZE;
         if (super->described) {
-            hak_range_slab(n)->populated = 0;
+            hak_range_slab(n)->resident = 0;
         }
         super->warm &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
     }
-    hak_supers.figures.purges++;
+    hak_supers.counts.purges++;
     return bytes;
 }
 
@@ -172,8 +172,8 @@ static size_t unmap_super(uint32_t i)
     if (bytes == 0 || !hak_super_unmap(i, 1)) {
         return 0;
     }
-    hak_supers.figures.purges++;
-    hak_supers.figures.purged += bytes;
+    hak_supers.counts.purges++;
+    hak_supers.counts.purged += bytes;
     return bytes;
 }
 
@@ -203,8 +203,8 @@ static size_t purge_super(uint32_t i, uint32_t least)
         warm &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
     }
     hak_super_changed(i);
-    hak_supers.figures.purged += bytes;
-    atomic_fetch_sub(&hak_supers_populated, bytes);
+    hak_supers.counts.purged += bytes;
+    atomic_fetch_sub(&hak_supers_resident, bytes);
     return bytes;
 }
 
@@ -246,7 +246,7 @@ static uint32_t purge_due(uint32_t now, bool all)
 
     HAK_HELD(&hak_supers.lock);
     for (uint32_t i = 0; purge_next(&i); i++) {
-        uint64_t before = hak_supers.figures.purges;
+        uint64_t before = hak_supers.counts.purges;
         uint32_t again;
 
         if (done >= PORTION && hak_os_clock() - began > SLICE) {
@@ -254,7 +254,7 @@ static uint32_t purge_due(uint32_t now, bool all)
             return hak_some_time(now + PAUSE);
         }
         again = purge_old(i, now, all);
-        done += hak_supers.figures.purges != before;
+        done += hak_supers.counts.purges != before;
         if (hak_supers.at[i].warm != 0) {
             next = purge_sooner(next, hak_some_time(again));
         }
@@ -318,8 +318,8 @@ void hak_range_purged(size_t bytes)
     if (bytes > 0) {
         hak_lock_take(&hak_supers.lock);
         HAK_HELD(&hak_supers.lock);
-        hak_supers.figures.purges++;
-        hak_supers.figures.purged += bytes;
+        hak_supers.counts.purges++;
+        hak_supers.counts.purged += bytes;
         hak_lock_drop(&hak_supers.lock);
     }
 }

@@ -1,5 +1,5 @@
 /*
- * range.c - the window and the range's figures.
+ * range.c - the window and the range's statistics.
  */
 #include "range/range.h"
 
@@ -223,11 +223,11 @@ bool hak_range_init(void)
 
 /* ---- statistics and fork ------------------------------------------------ */
 
-void hak_range_figures(struct hak_range_figures *out)
+void hak_range_counts(struct hak_range_counts *out)
 {
     hak_lock_take(&hak_supers.lock);
-    *out = hak_supers.figures;
-    out->populated = hak_range_populated();
+    *out = hak_supers.counts;
+    out->resident = hak_range_resident_bytes();
     out->heaps_kept = hak_slots_kept();
     hak_lock_drop(&hak_supers.lock);
 }

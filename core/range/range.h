@@ -53,7 +53,7 @@
 /* Superslab 0 holds tags too. */
 #define HAK_NO_SUPER 0u
 
-/* Who has a slab; the order is that of the figures. */
+/* Who has a slab; the order is that of the statistics. */
 enum hak_lane {
     HAK_LANE_TINY,
     HAK_LANE_POOL,
@@ -90,7 +90,7 @@ enum hak_lane {
 
 /*
  * The descriptor of a slab; one cache line. A span is described by its first
- * slab; of the others only `populated` and `gone` mean something. ACE and
+ * slab; of the others only `resident` and `gone` mean something. ACE and
  * Huge lay structs of their own over the descriptors of a superslab they have.
  */
 struct hak_slab {
@@ -123,7 +123,7 @@ struct hak_slab {
     _Atomic(uint64_t) remote;
     uint32_t inbox_next; /* see pool.h, tiny.h */
     /* under the lock of slabs.c while free, then the owner thread */
-    uint32_t populated; /* bytes from the start that have been touched */
+    uint32_t resident; /* bytes from the start that have been touched */
     /* constant while in use */
     uint32_t block; /* block size in bytes */
     /* Pool: the tag's class byte; Tiny: the class, or HAK_TAG_PACKED */
@@ -307,24 +307,24 @@ HAK_INLINE void hak_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
                                                     memory_order_relaxed));
 }
 
-/* ---- figures, fork ---------------------------------------------------------- */
+/* ---- statistics, fork ---------------------------------------------------------- */
 
-/* What a lane counts, in the order of its figures in hakmem_stats.def. */
-struct hak_lane_figures {
+/* What a lane counts, in the order of its statistics in hakmem_stats.def. */
+struct hak_lane_counts {
     uint64_t allocs, frees, live_bytes;
     uint64_t peak_bytes; /* of live bytes; Tiny, Pool: of held bytes */
     uint64_t held_bytes;
 };
 
-/* Figures for stats. */
-struct hak_range_figures {
-    size_t committed, populated, purged, slabs_used;
+/* Statistics for stats. */
+struct hak_range_counts {
+    size_t committed, resident, purged, slabs_used;
     uint64_t purges;
     size_t held[HAK_LANES]; /* bytes of slabs and superslabs */
     size_t held_peak[HAK_LANES];
     size_t heaps_kept; /* bytes at the most, see hak_range_heap_give */
 };
-void hak_range_figures(struct hak_range_figures *figures);
+void hak_range_counts(struct hak_range_counts *counts);
 
 /* In a forked child: see hak_lock_settle. */
 bool hak_range_forked(void);

@@ -56,7 +56,7 @@ static size_t range_walk_slabs(uint32_t i)
         uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + n;
         bool used = (super->used >> n & 1) != 0;
         bool warm = (super->warm >> n & 1) != 0;
-        uint32_t populated = hak_range_slab(number)->populated;
+        uint32_t populated = hak_range_slab(number)->resident;
 
         HAK_PROVE(used || hak_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
         if (super->described) {
@@ -118,22 +118,22 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
 /* What all of them come to. */
 static void range_walk_totals(const struct range_walk_sums *sums, bool quiet)
 {
-    const struct hak_range_figures *figures = &hak_supers.figures;
+    const struct hak_range_counts *counts = &hak_supers.counts;
     size_t held = 0;
 
     for (int lane = 0; lane < HAK_LANES; lane++) {
-        HAK_PROVE(figures->held[lane] <= figures->held_peak[lane]);
-        held += figures->held[lane];
+        HAK_PROVE(counts->held[lane] <= counts->held_peak[lane]);
+        held += counts->held[lane];
     }
-    HAK_PROVE(figures->slabs_used == sums->used);
-    HAK_PROVE(figures->committed == sums->committed);
+    HAK_PROVE(counts->slabs_used == sums->used);
+    HAK_PROVE(counts->committed == sums->committed);
     HAK_PROVE(hak_supers.rooms == sums->rooms);
     HAK_PROVE(hak_supers.foreign == sums->foreign);
     HAK_PROVE(hak_supers.spare == sums->spare);
     if (quiet) {
         HAK_PROVE(held ==
                   sums->used * HAK_SLAB_SIZE + sums->wholes * HAK_SUPER_SIZE);
-        HAK_PROVE(hak_range_populated() == sums->resident);
+        HAK_PROVE(hak_range_resident_bytes() == sums->resident);
     }
 }
 

@@ -13,7 +13,7 @@
 
 struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
 
-_Atomic(size_t) hak_supers_populated;
+_Atomic(size_t) hak_supers_resident;
 
 /*
  * The ladder's top: from this much resident memory a superslab may come as one
@@ -105,13 +105,13 @@ void hak_super_may_start(uint32_t i)
 
 void hak_super_account(enum hak_lane lane, int64_t bytes)
 {
-    struct hak_range_figures *figures = &hak_supers.figures;
+    struct hak_range_counts *counts = &hak_supers.counts;
 
     HAK_HELD(&hak_supers.lock);
-    HAK_ASSERT(bytes >= 0 || figures->held[lane] >= (size_t)-bytes);
-    figures->held[lane] += (size_t)bytes;
-    figures->held_peak[lane] =
-        hak_max(figures->held_peak[lane], figures->held[lane]);
+    HAK_ASSERT(bytes >= 0 || counts->held[lane] >= (size_t)-bytes);
+    counts->held[lane] += (size_t)bytes;
+    counts->held_peak[lane] =
+        hak_max(counts->held_peak[lane], counts->held[lane]);
 }
 
 /* ---- the top of the ladder ------------------------------------------------ */
@@ -120,14 +120,14 @@ void hak_super_account(enum hak_lane lane, int64_t bytes)
 static bool huge_wanted(void)
 {
     size_t mode = hak_option(HAK_OPT_huge);
-    size_t populated = atomic_load(&hak_supers_populated);
+    size_t populated = atomic_load(&hak_supers_resident);
 
     huge_from = hak_min(huge_from, populated + HUGE_FROM_SEALED);
-    if (mode == HAK_HUGE_NEVER || populated < huge_from ||
-        hak_pressure_near() || hak_limit_room() < HUGE_ROOM) {
+    if (mode == HAK_THP_NEVER || populated < huge_from || hak_pressure_near() ||
+        hak_limit_room() < HUGE_ROOM) {
         return false;
     }
-    if (mode == HAK_HUGE_AUTO && huge_pass > 0) {
+    if (mode == HAK_THP_AUTO && huge_pass > 0) {
         huge_pass--;
         return false;
     }
@@ -146,7 +146,7 @@ static void huge_learn(uint64_t cost)
     huge_pass = huge_skip;
 }
 
-/* Makes `populated` of the descriptors of superslab i true. */
+/* Makes `resident` of the descriptors of superslab i true. */
 static void describe(uint32_t i)
 {
     struct hak_super *super = &hak_supers.at[i];
@@ -157,7 +157,7 @@ static void describe(uint32_t i)
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
         struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
 
-        slab->populated =
+        slab->resident =
             (super->warm >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
         slab->gone = 0;
     }
@@ -178,7 +178,7 @@ size_t hak_super_resident(uint32_t i)
     for (uint32_t warm = super->warm; warm != 0; warm &= warm - 1) {
         bytes +=
             hak_range_slab(i * HAK_SUPER_SLABS + (uint32_t)__builtin_ctz(warm))
-                ->populated;
+                ->resident;
     }
     return bytes;
 }
@@ -197,7 +197,7 @@ static void populate_huge(uint32_t i)
     huge_learn(hak_os_clock() - began);
     hak_supers.at[i].warm = HAK_ALL_SLABS;
     hak_supers.at[i].described = false;
-    atomic_fetch_add(&hak_supers_populated, HAK_SUPER_SIZE);
+    atomic_fetch_add(&hak_supers_resident, HAK_SUPER_SIZE);
 }
 
 /* ---- slabs --------------------------------------------------------------- */
@@ -261,8 +261,8 @@ static uint32_t best_place(uint32_t i, uint32_t places, uint8_t class)
         if (slab->class == class) {
             return bit;
         }
-        if (slab->populated > most) {
-            most = slab->populated;
+        if (slab->resident > most) {
+            most = slab->resident;
             best = bit;
         }
     }
@@ -283,7 +283,7 @@ static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
     if (first) {
         hak_super_may_start(i); /* what is left of it */
     }
-    hak_supers.figures.slabs_used += count;
+    hak_supers.counts.slabs_used += count;
     return i * (uint32_t)HAK_SUPER_SLABS + bit;
 }
 
@@ -317,7 +317,7 @@ static size_t resident(uint32_t number, uint32_t count)
     size_t bytes = 0;
 
     for (uint32_t n = number; n < number + count; n++) {
-        bytes += hak_range_slab(n)->populated;
+        bytes += hak_range_slab(n)->resident;
     }
     return bytes;
 }
@@ -343,7 +343,7 @@ static uint32_t take_cool(uint32_t count)
             uint32_t bit = (uint32_t)__builtin_ctz(places);
             uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + bit;
 
-            if (hak_range_slab(number)->populated <= COOL_MOST &&
+            if (hak_range_slab(number)->resident <= COOL_MOST &&
                 resident(number, count) <= COOL_MOST) {
                 return take_at(i, bit, count);
             }
@@ -385,7 +385,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     HAK_HELD(&hak_supers.lock);
     HAK_ASSERT(super->state == HAK_SUPER_OPEN);
     HAK_ASSERT(number % HAK_SUPER_SLABS + count <= HAK_SUPER_SLABS);
-    HAK_ASSERT(hak_supers.figures.slabs_used >= count);
+    HAK_ASSERT(hak_supers.counts.slabs_used >= count);
     for (uint32_t n = number; n < number + count; n++) {
         uint32_t bit = (uint32_t)1 << (n % HAK_SUPER_SLABS);
 
@@ -393,7 +393,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
         hak_range_set_tag(n, 0);
         super->used &= ~bit;
         hak_range_pages_forget(hak_range_slab(n));
-        if (hak_range_slab(n)->populated > 0) {
+        if (hak_range_slab(n)->resident > 0) {
             super->warm |= bit;
         }
     }
@@ -406,7 +406,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
     if (super->warm != 0) {
         hak_purge_wanted(i);
     }
-    hak_supers.figures.slabs_used -= count;
+    hak_supers.counts.slabs_used -= count;
     hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
     hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SLAB_SIZE);
 }
@@ -453,8 +453,8 @@ size_t hak_range_resident(uint32_t number, uint32_t slabs)
     size_t have = 0;
 
     for (uint32_t n = number; n < number + slabs; n++) {
-        have += hak_range_slab(n)->populated;
-        if (hak_range_slab(n)->populated < HAK_SLAB_SIZE) {
+        have += hak_range_slab(n)->resident;
+        if (hak_range_slab(n)->resident < HAK_SLAB_SIZE) {
             break;
         }
     }
@@ -472,13 +472,13 @@ static size_t make_resident(uint32_t number, size_t have, size_t want,
     size_t more = 0;
 
     if (HAK_LIKELY(want <= HAK_SLAB_SIZE)) { /* no other slab is touched */
-        hak_range_slab(number)->populated = (uint32_t)(mark ? want : have);
+        hak_range_slab(number)->resident = (uint32_t)(mark ? want : have);
         return want - have;
     }
     for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
          at += HAK_SLAB_SIZE) {
         uint32_t *populated =
-            &hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->populated;
+            &hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->resident;
         uint32_t now = (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
 
         if (now > *populated) {
@@ -502,31 +502,31 @@ bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
     want = hak_min(want, slabs * HAK_SLAB_SIZE);
     HAK_ASSERT(need <= want && want <= slabs * HAK_SLAB_SIZE);
     more = make_resident(number, have, want, false);
-    if (!hak_limit_charge(&hak_supers_populated, more)) {
+    if (!hak_limit_charge(&hak_supers_resident, more)) {
         want = hak_round_up(need, HAK_PAGE); /* nothing ahead of need */
         more = make_resident(number, have, want, false);
-        if (!hak_limit_charge(&hak_supers_populated, more)) {
+        if (!hak_limit_charge(&hak_supers_resident, more)) {
             return false;
         }
     }
     /* A fault is the cheapest way to get a single page. */
     if (step > 0 && want - have > HAK_PAGE &&
         !populate_small(hak_range_slab_start(number) + have, want - have)) {
-        hak_limit_uncharge(&hak_supers_populated, more);
+        hak_limit_uncharge(&hak_supers_resident, more);
         return false;
     }
     make_resident(number, have, want, true);
     return true;
 }
 
-size_t hak_range_populated(void)
+size_t hak_range_resident_bytes(void)
 {
-    return atomic_load_explicit(&hak_supers_populated, memory_order_relaxed);
+    return atomic_load_explicit(&hak_supers_resident, memory_order_relaxed);
 }
 
 void hak_range_start_small(void)
 {
     hak_lock_take(&hak_supers.lock);
-    huge_from = hak_range_populated() + HUGE_FROM_SEALED;
+    huge_from = hak_range_resident_bytes() + HUGE_FROM_SEALED;
     hak_lock_drop(&hak_supers.lock);
 }

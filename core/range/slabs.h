@@ -15,7 +15,7 @@
  * page; if not, Pool gets slabs with little resident first. Of the resident
  * ones those come first that were last of `class`, a descriptor's class or
  * HAK_CLASS_ANY: heaps that are made again, to do the same, find the pages they
- * need. Of the descriptors only `populated` is set. HAK_NO_SLAB: out of memory.
+ * need. Of the descriptors only `resident` is set. HAK_NO_SLAB: out of memory.
  */
 uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
                               bool whole);
@@ -39,7 +39,7 @@ void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane);
 void hak_range_list_give(uint32_t first, enum hak_lane lane);
 
 /* The size of the process as far as slabs go: bytes made resident. */
-size_t hak_range_populated(void);
+size_t hak_range_resident_bytes(void);
 
 /*
  * After a seal: the ladder's top, huge pages, begins only when the process has

@@ -210,9 +210,9 @@ static size_t purge_oldest(uint32_t n)
         HAK_ASSERT(!is_used(first) && !is_used(end - 1));
         hak_os_purge(hak_range_heap(first),
                      (size_t)(end - first) * HAK_HEAP_SLOT);
-        hak_supers.figures.purges++;
+        hak_supers.counts.purges++;
     }
-    hak_supers.figures.purged += bytes;
+    hak_supers.counts.purged += bytes;
     return bytes;
 }
 

@@ -117,14 +117,14 @@ struct hak_supers {
     uint32_t rooms;                  /* superslabs kept for runs to grow into */
     uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
     bool was_limited;                /* hak_range_limited at the last claim */
-    struct hak_range_figures figures;
+    struct hak_range_counts counts;
     /* Side by side: a small process uses the first words of all. */
     uint64_t maps[HAK_SUPERS_MOST / 64][HAK_MAPS];
 };
 
 extern HAK_HIDDEN struct hak_supers hak_supers;
 
-/* hak_supers_populated, in pressure.h: bytes resident in slabs, as far as we
+/* hak_supers_resident, in pressure.h: bytes resident in slabs, as far as we
  * made them so; any thread may change it. */
 
 HAK_INLINE uint64_t *hak_map_word(enum hak_map map, uint32_t i)

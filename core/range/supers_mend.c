@@ -53,7 +53,7 @@ static size_t mend_super(uint32_t i)
         struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
 
         if ((super->used >> n & 1) == 0) {
-            slab->populated = (uint32_t)HAK_SLAB_SIZE;
+            slab->resident = (uint32_t)HAK_SLAB_SIZE;
             slab->gone = 0;
         }
         /* One that was just taken whole has other things there. */
@@ -61,7 +61,7 @@ static size_t mend_super(uint32_t i)
     }
     super->warm = ~super->used;
     super->described = true;
-    hak_supers.figures.slabs_used += (uint32_t)__builtin_popcount(super->used);
+    hak_supers.counts.slabs_used += (uint32_t)__builtin_popcount(super->used);
     return bytes;
 }
 
@@ -74,8 +74,8 @@ void hak_supers_mend(void)
     size_t bytes = 0;
 
     hak_supers.limit = (uint32_t)(HAK_LOAD(hak_range.size) / HAK_SUPER_SIZE);
-    hak_supers.figures.slabs_used = 0;
-    hak_supers.figures.committed = 0;
+    hak_supers.counts.slabs_used = 0;
+    hak_supers.counts.committed = 0;
     hak_supers.spare = hak_supers.foreign = hak_supers.rooms = 0;
     hak_supers.low = hak_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
@@ -85,7 +85,7 @@ void hak_supers_mend(void)
         const struct hak_super *super = &hak_supers.at[i];
 
         bytes += mend_super(i);
-        hak_supers.figures.committed += super->claimed * HAK_PAGE;
+        hak_supers.counts.committed += super->claimed * HAK_PAGE;
         hak_map_set(HAK_MAP_WARM, i, false);
         hak_super_changed(i);
         if (super->warm != 0) {
@@ -93,5 +93,5 @@ void hak_supers_mend(void)
         }
     }
     hak_supers.unmap_end = 0;
-    atomic_store(&hak_supers_populated, bytes);
+    atomic_store(&hak_supers_resident, bytes);
 }

@@ -29,7 +29,7 @@ static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
         super->state = i == first ? state : HAK_SUPER_BODY;
         hak_super_changed(i);
     }
-    atomic_fetch_sub(&hak_supers_populated, resident);
+    atomic_fetch_sub(&hak_supers_resident, resident);
     hak_super_account(lane, (int64_t)(count * HAK_SUPER_SIZE));
     return warm;
 }
@@ -215,7 +215,7 @@ static void count_bare(uint32_t first, size_t bytes)
 {
     hak_lock_take(&hak_supers.lock);
     HAK_HELD(&hak_supers.lock);
-    hak_supers.figures.committed += bytes;
+    hak_supers.counts.committed += bytes;
     for (uint32_t i = first; i < first + hak_supers_for(bytes); i++) {
         hak_supers.at[i].claimed =
             (uint16_t)(hak_min(bytes - (i - first) * HAK_SUPER_SIZE,
@@ -359,7 +359,7 @@ static void complete(uint32_t i)
         hak_super_claim(i, HAK_SUPER_SIZE) == HAK_OS_CLAIMED) {
         return;
     }
-    atomic_fetch_sub(&hak_supers_populated, hak_super_resident(i));
+    atomic_fetch_sub(&hak_supers_resident, hak_super_resident(i));
     super->used = HAK_ALL_SLABS;
     super->warm = 0;
     super->state = HAK_SUPER_FOREIGN;
@@ -383,7 +383,7 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
         hak_super_changed(i);
         resident += hak_super_resident(i);
     }
-    atomic_fetch_add(&hak_supers_populated, resident);
+    atomic_fetch_add(&hak_supers_resident, resident);
     hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
     if (warm != 0) {
         hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SUPER_SIZE);
@@ -436,7 +436,7 @@ static void purge_left(uint32_t first, uint32_t count)
             hak_super_changed(i);
             hak_super_may_start(i);
             hak_purge_wanted(i);
-            atomic_fetch_add(&hak_supers_populated, hak_super_resident(i));
+            atomic_fetch_add(&hak_supers_resident, hak_super_resident(i));
         }
     }
     complete(first + count - 1);

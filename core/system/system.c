@@ -38,7 +38,7 @@ static hak_lock lock = HAK_LOCK_INIT(mend);
 /* Under `lock`. */
 static struct table *table; /* NULL: none yet */
 static size_t promised;     /* entries that will be added for sure */
-static struct hak_system_figures figures;
+static struct hak_system_counts counts;
 
 /* Any thread: what hak_system_count has counted. */
 static _Atomic(uint64_t) counted[HAK_REASONS];
@@ -90,7 +90,7 @@ static bool grow(void)
     struct table *new;
 
     HAK_HELD(&lock);
-    if (2 * (figures.live + promised + 1) <= old_count) {
+    if (2 * (counts.live + promised + 1) <= old_count) {
         return true;
     }
     new = hak_os_map(table_bytes(count));
@@ -98,8 +98,7 @@ static bool grow(void)
         return false;
     }
     new->mask = count - 1;
-    HAK_ASSERT(hak_is_pow2(count) &&
-               2 * (figures.live + promised + 1) <= count);
+    HAK_ASSERT(hak_is_pow2(count) && 2 * (counts.live + promised + 1) <= count);
     for (size_t i = 0; i < old_count; i++) {
         if (old->entries[i].p != 0) {
             *place(new, old->entries[i].p) = old->entries[i];
@@ -115,8 +114,8 @@ static bool grow(void)
 
 static void count_entries(size_t live, size_t bytes)
 {
-    figures.live = live;
-    figures.live_bytes = bytes;
+    counts.live = live;
+    counts.live_bytes = bytes;
     atomic_store_explicit(&hak_system_entries, live, memory_order_relaxed);
 }
 
@@ -134,9 +133,9 @@ static void add(void *p, size_t size, struct hak_heap *owner)
     struct entry entry = {(uintptr_t)p, size, owner};
 
     HAK_HELD(&lock);
-    HAK_ASSERT(figures.live <= table->mask / 2); /* a search comes to an end */
+    HAK_ASSERT(counts.live <= table->mask / 2); /* a search comes to an end */
     put(place(table, (uintptr_t)p), &entry);
-    count_entries(figures.live + 1, figures.live_bytes + size);
+    count_entries(counts.live + 1, counts.live_bytes + size);
 }
 
 /* Closes the gap that an entry leaves. */
@@ -166,8 +165,8 @@ static void close_gap(struct entry *entry)
 static void erase(struct entry *entry)
 {
     HAK_HELD(&lock);
-    HAK_ASSERT(figures.live > 0 && figures.live_bytes >= entry->size);
-    count_entries(figures.live - 1, figures.live_bytes - entry->size);
+    HAK_ASSERT(counts.live > 0 && counts.live_bytes >= entry->size);
+    count_entries(counts.live - 1, counts.live_bytes - entry->size);
     close_gap(entry);
 }
 
@@ -208,7 +207,7 @@ void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
     if (promise()) {
         p = system_aligned(alignment, size);
         hak_lock_take(&lock);
-        figures.fallback[reason] += p != NULL;
+        counts.fallback[reason] += p != NULL;
         add_promised(p, size, owner);
         hak_lock_drop(&lock);
     }
@@ -308,13 +307,13 @@ void hak_system_free_owner(struct hak_heap *owner)
     }
 }
 
-/* ---- figures and fork --------------------------------------------------- */
+/* ---- statistics and fork --------------------------------------------------- */
 
-void hak_system_figures(struct hak_system_figures *out)
+void hak_system_counts(struct hak_system_counts *out)
 {
     hak_lock_take(&lock);
     HAK_POINT("system");
-    *out = figures;
+    *out = counts;
     hak_lock_drop(&lock);
     out->foreign = atomic_load_explicit(&foreign, memory_order_relaxed);
     for (int i = 0; i < HAK_REASONS; i++) {

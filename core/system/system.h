@@ -14,7 +14,7 @@
 
 struct hak_heap;
 
-/* Why a request went to the system: the fallback_* figures. */
+/* Why a request went to the system: the fallback_* statistics. */
 enum hak_reason {
     HAK_REASON_INIT,      /* the libc names: before options can be read */
     HAK_REASON_RECURSION, /* ...: a request made by our own slow path */
@@ -34,7 +34,7 @@ HAK_INLINE bool hak_reason_is_short(enum hak_reason reason)
 
 /*
  * Allocates `size` bytes aligned to `alignment` (16 or more) for `owner` (a
- * heap made by hand, or NULL). NULL: out of memory, errno ENOMEM.
+ * explicit heap, or NULL). NULL: out of memory, errno ENOMEM.
  */
 void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
                        enum hak_reason reason);
@@ -73,12 +73,12 @@ HAK_INLINE bool hak_system_may_know(const void *p)
            atomic_load_explicit(&hak_system_entries, memory_order_relaxed) != 0;
 }
 
-struct hak_system_figures {
+struct hak_system_counts {
     uint64_t fallback[HAK_REASONS];
     uint64_t live, live_bytes;
     uint64_t foreign;
 };
-void hak_system_figures(struct hak_system_figures *figures);
+void hak_system_counts(struct hak_system_counts *counts);
 
 /* In a forked child: see hak_lock_settle. */
 bool hak_system_forked(void);

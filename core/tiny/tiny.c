@@ -116,7 +116,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     count = (uint32_t)hak_max(shelf->step / size, 1);
     count = (uint32_t)hak_min(count, slab->capacity - slab->carved);
     if (!hak_range_ready(shelf->fresh, 1, (slab->carved + count) * size,
-                         ladder_step(slab->populated, shelf->filled))) {
+                         ladder_step(slab->resident, shelf->filled))) {
         return false;
     }
     start = hak_range_slab_start(shelf->fresh) + slab->carved * size;

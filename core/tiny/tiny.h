@@ -231,7 +231,7 @@ HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
  * The class of p, an address in a slab that carries `tag`. In a packed one it may
  * be none: that of a block above 1024 B, or free.
  */
-unsigned hak_tiny_class_of(const void *p, uint32_t tag);
+unsigned hak_tiny_class_at_tag(const void *p, uint32_t tag);
 #define HAK_TINY_LARGER HAK_TINY_CLASSES
 #define HAK_TINY_NONE 0xffu
 
@@ -257,7 +257,7 @@ void hak_tiny_larger_free(struct hak_tiny *tiny, void *p);
 /* The class of the block p. */
 HAK_INLINE unsigned hak_tiny_class_at(const void *p)
 {
-    return hak_tiny_class_of(p, hak_range_tag_of(p));
+    return hak_tiny_class_at_tag(p, hak_range_tag_of(p));
 }
 
 /* Class bytes below this are Tiny's. */
@@ -276,7 +276,7 @@ HAK_INLINE struct hak_bin *hak_tiny_bin(struct hak_tiny *tiny, uint32_t byte)
     return (struct hak_bin *)((char *)tiny->bins + (size_t)byte * 8);
 }
 
-/* Whether p, of the class that hak_tiny_class_of told, was ever given out. */
+/* Whether p, of the class that hak_tiny_class_at_tag told, was ever given out. */
 bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
 
 /* Whether p, which was, is the start of a block. */

@@ -20,7 +20,7 @@
  * place for a block of class c. A block of 16 n bytes begins at an even grain.
  *
  * The owner alone writes the bits. Others may ask for the size of a block in use
- * (hak_tiny_class_of): its own bits stay, and the grain before it is either unused
+ * (hak_tiny_class_at_tag): its own bits stay, and the grain before it is either unused
  * or the last of a block, at any moment.
  */
 #include <string.h>

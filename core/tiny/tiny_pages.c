@@ -110,7 +110,7 @@ static uint32_t free_pages(const struct hak_slab *slab, uint32_t magic)
                       : (size_t)slab->carved * slab->block & ~(HAK_PAGE - 1);
     uint32_t candidates =
         hak_slab_pages_below(hak_min(most,
-                                     hak_round_up(slab->populated, HAK_PAGE)));
+                                     hak_round_up(slab->resident, HAK_PAGE)));
     uint32_t found = 0;
 
     hak_tiny_slab_map(map, slab->free, magic);

@@ -244,7 +244,7 @@ struct hak_block *hak_tiny_slab_empty(uint32_t number)
     return list;
 }
 
-unsigned hak_tiny_class_of(const void *p, uint32_t tag)
+unsigned hak_tiny_class_at_tag(const void *p, uint32_t tag)
 {
     return HAK_TAG_CLASS(tag) != HAK_TAG_PACKED
                ? HAK_TAG_CLASS(tag) / HAK_TAG_TINY

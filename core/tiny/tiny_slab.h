@@ -76,7 +76,7 @@ void hak_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
 /* Takes a block above 1024 B back. */
 void hak_tiny_larger_put(struct hak_tiny *tiny, void *p);
 
-/* hak_tiny_class_of, _bytes_of and _is_block for packed slabs. */
+/* hak_tiny_class_at_tag, _bytes_of and _is_block for packed slabs. */
 unsigned hak_tiny_grain_class(const void *p, uint32_t tag);
 size_t hak_tiny_grain_bytes(const void *p, uint32_t tag);
 bool hak_tiny_grain_is_block(const void *p, uint32_t tag);
@@ -89,7 +89,7 @@ size_t hak_tiny_grain_sweep(struct hak_tiny *tiny);
 /*
  * tiny.c: the class, whose slabs are all sealed, begins anew; its bin becomes
  * stale lists. (The heap may be that of another thread, which a fork stopped
- * between two of its counters: figures may then be off by a block.)
+ * between two of its counters: statistics may then be off by a block.)
  */
 void hak_tiny_seal_class(struct hak_tiny *tiny, unsigned class);
 

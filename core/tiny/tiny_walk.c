@@ -58,7 +58,7 @@ static void tiny_walk_place(const struct tiny_walk *walk, unsigned class,
     uint32_t tag = hak_range_tag(offset);
 
     if (tag == (walk->tiny->tag | HAK_TAG_PACKED)) {
-        HAK_PROVE(hak_tiny_class_of(p, tag) == class);
+        HAK_PROVE(hak_tiny_class_at_tag(p, tag) == class);
         HAK_PROVE(hak_tiny_is_block(p, tag, class));
         return;
     }
@@ -145,7 +145,7 @@ static void tiny_walk_slab(struct tiny_walk *walk, uint32_t number,
     HAK_PROVE(left <= slab->carved && slab->carved <= slab->capacity);
     tiny_walk_gone(slab);
     HAK_PROVE(slab->carved == slab->capacity || fresh);
-    HAK_PROVE((size_t)slab->carved * slab->block <= slab->populated);
+    HAK_PROVE((size_t)slab->carved * slab->block <= slab->resident);
     HAK_PROVE(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
               (walk->tiny->tag | class * HAK_TAG_TINY));
     HAK_PROVE(tiny_walk_list(walk, class, number, slab->free) == slab->nfree);
@@ -169,7 +169,7 @@ static size_t tiny_walk_grain(const struct hak_tiny *tiny, const char *p,
 {
     const struct hak_slab *slab = hak_range_slab(hak_range_number(p));
     uint32_t tag = hak_range_tag_of(p);
-    unsigned class = hak_tiny_class_of(p, tag);
+    unsigned class = hak_tiny_class_at_tag(p, tag);
     size_t bytes = hak_tiny_bytes_of(p, tag);
 
     HAK_PROVE(tag == (tiny->tag | HAK_TAG_PACKED));

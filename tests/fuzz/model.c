@@ -351,7 +351,7 @@ struct model_block model_remove(uint16_t at)
     return block;
 }
 
-/* ---- figures ------------------------------------------------------------ */
+/* ---- statistics ------------------------------------------------------------ */
 
 struct figure {
     const char *name;
@@ -396,7 +396,7 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* The lanes' live bytes together: every figure of such a name. */
+/* The lanes' live bytes together: every statistic of such a name. */
 void model_check_figures(void)
 {
     struct figure figures[FIGURES];
@@ -414,7 +414,7 @@ void model_check_figures(void)
     }
 }
 
-/* The figure NAME_frees must be what NAME_allocs is. */
+/* The statistic NAME_frees must be what NAME_allocs is. */
 static void check_pair(const struct figure figures[FIGURES], size_t allocs)
 {
     size_t stem = strlen(figures[allocs].name) - strlen("allocs");

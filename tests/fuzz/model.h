@@ -88,7 +88,7 @@ void model_kept(const struct model_block *old, const void *p, size_t bytes);
 /* Where a live block stands in the order of addresses. */
 size_t model_position(uint16_t at);
 
-/* The figures, when all is as the model says; or when all was freed. */
+/* The statistics, when all is as the model says; or when all was freed. */
 void model_check_figures(void);
 void model_check_end(void);
 void model_check_heap(int heap);

@@ -442,7 +442,7 @@ static void do_realloc_null(void)
     }
 }
 
-/* ---- heaps made by hand ------------------------------------------------- */
+/* ---- explicit heaps ------------------------------------------------- */
 
 static void do_heap_new(void)
 {
@@ -717,7 +717,7 @@ static void do_thread(void)
 
 /*
  * Allocates and frees in turn. Touches nothing that the other thread does: not
- * the model, of a heap made by hand only what any thread may.
+ * the model, of an explicit heap only what any thread may.
  */
 static void work(struct share *share)
 {

@@ -383,7 +383,7 @@ Test(ace, free_owner_frees_that_owner_s_alone)
         hak_ace_free_owner(6);
         cr_assert_eq(ace_check().runs, 1);
         put_run(q);
-        cr_assert_eq(hak_ace.figures.live_bytes, 0);
+        cr_assert_eq(hak_ace.counts.live_bytes, 0);
     }
 }
 

@@ -42,9 +42,9 @@ static bool is_zero(const char *p, size_t bytes)
 
 static size_t purged(void)
 {
-    struct hak_range_figures range;
+    struct hak_range_counts range;
 
-    hak_range_figures(&range);
+    hak_range_counts(&range);
     return range.purged;
 }
 

@@ -109,7 +109,7 @@ static void work_at_random(void *arg)
         }
     }
     ace_check();
-    NEED(hak_ace.figures.live_bytes == 0);
+    NEED(hak_ace.counts.live_bytes == 0);
     NEED(unit_stats().ace_held_bytes == 0);
 }
 

@@ -174,7 +174,7 @@ Test(allowance, a_busy_heap_keeps_what_it_needs_again)
     expect_little();
 }
 
-/* A heap made by hand keeps in proportion to its own size. */
+/* An explicit heap keeps in proportion to its own size. */
 Test(allowance, a_small_heap_keeps_little)
 {
     hak_heap *heap = hak_heap_new(NULL);

@@ -384,7 +384,7 @@ static void use_under_a_new_limit(void *resource)
     NEED(hak_range_init());
     for (int i = 0; i < 8; i++) {
         NEED((p[i] = hak_malloc(unit_ask(16 * HAK_MIB))) != NULL);
-        memset(p[i], 1, 16 * HAK_MIB - HAK_HARD_SEAL);
+        memset(p[i], 1, 16 * HAK_MIB - HAK_GUARD_BYTES);
     }
     for (int i = 0; i < 8; i += 2) {
         hak_free(p[i]);

@@ -105,7 +105,7 @@ Test(cool, a_packed_slab_grows_by_a_page_and_then_by_8_kb_at_once)
         size_t populated;
 
         NEED(hak_tiny_alloc(&heap->tiny, HAK_TINY_CLASSES - 1) != NULL);
-        populated = hak_range_slab(heap->tiny.packed_at[0])->populated;
+        populated = hak_range_slab(heap->tiny.packed_at[0])->resident;
         if (populated != steps[at]) {
             cr_assert_eq(populated, steps[++at]);
             cr_assert_geq(heap->tiny.units * HAK_UNIT, steps[at - 1]);

@@ -89,7 +89,7 @@ static void use_thread_heap(void)
     hak_trim();
 }
 
-/* A heap made by hand, which may be refused itself. */
+/* An explicit heap, which may be refused itself. */
 static void use_made_heap(void)
 {
     hak_heap *heap = hak_heap_new(NULL);

@@ -235,11 +235,11 @@ Test(fault_kinds, slabs_that_are_not_populated_are_not_counted)
     cr_assert(hak_range_init());
     slab = hak_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, false);
     cr_assert_neq(slab, HAK_NO_SLAB);
-    before = hak_range_populated();
+    before = hak_range_resident_bytes();
     refuse(HAK_OS_POPULATE);
     cr_assert_not(hak_range_ready(slab, 2, HAK_SLAB_SIZE + 1, 4 * HAK_PAGE));
     refuse_nothing();
-    cr_assert_eq(hak_range_populated(), before);
+    cr_assert_eq(hak_range_resident_bytes(), before);
     cr_assert_eq(hak_range_resident(slab, 2), 0);
     cr_assert(hak_range_ready(slab, 2, HAK_SLAB_SIZE + 1, 4 * HAK_PAGE));
     cr_assert_eq(hak_range_resident(slab, 2), HAK_SLAB_SIZE + HAK_PAGE);
@@ -262,7 +262,7 @@ Test(fault_kinds, a_huge_page_that_is_refused_is_not_counted)
 
         cr_assert(hak_range_ready(slab, 1, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
     }
-    before = hak_range_populated();
+    before = hak_range_resident_bytes();
     cr_assert_geq(before, 9 * HAK_MIB);
     refuse(HAK_OS_POPULATE);
     while (hak_os_test_calls() == 0 && supers++ < MOST * HAK_SUPER_SLABS) {
@@ -271,7 +271,7 @@ Test(fault_kinds, a_huge_page_that_is_refused_is_not_counted)
                       HAK_NO_SLAB);
     }
     refuse_nothing();
-    cr_assert_eq(hak_range_populated(), before);
+    cr_assert_eq(hak_range_resident_bytes(), before);
     range_check();
 }
 

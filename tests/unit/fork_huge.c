@@ -30,7 +30,7 @@ static void look_at_huge(void)
     for (size_t at = 0; at < hak_range.size; at += HAK_SUPER_SIZE) {
         tagged += hak_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE);
     }
-    NEED(listed == tagged && figures.live_bytes == bytes);
+    NEED(listed == tagged && counts.live_bytes == bytes);
     hak_lock_drop(&lock);
 }
 

@@ -58,7 +58,7 @@ static void look_at_range(void)
                     ? (size_t)__builtin_popcount(super->used)
                     : 0;
     }
-    NEED(hak_supers.spare == spare && hak_supers.figures.slabs_used == used);
+    NEED(hak_supers.spare == spare && hak_supers.counts.slabs_used == used);
     hak_lock_drop(&hak_supers.lock);
 }
 

@@ -88,7 +88,7 @@ static bool is_gone(const void *p)
 }
 
 /* Its page has gone with all its blocks, which are marked no more; the same of
- * a heap made by hand, whose blocks have no seals. */
+ * an explicit heap, whose blocks have no seals. */
 Test(hard, a_tiny_block_of_a_page_that_is_gone)
 {
     enum { COUNT = 2000 };
@@ -541,7 +541,7 @@ Test(hard, the_second_byte_past_the_end_of_a_full_block)
         void *p = hak_malloc(full[i]);
 
         past = full[i];
-        cr_assert_eq(past + HAK_HARD_SEAL, unit_block(p));
+        cr_assert_eq(past + HAK_GUARD_BYTES, unit_block(p));
         expect_past(skip_one_then_free, p, "free");
         hak_free(p);
     }
@@ -650,7 +650,7 @@ Test(hard, a_large_block_s_pages_stay_untouched)
     hak_free(q);
 }
 
-/* Blocks of heaps made by hand are what they are in other builds. */
+/* Blocks of explicit heaps are what they are in other builds. */
 Test(hard, heaps_made_by_hand_have_no_seals)
 {
     static const size_t asked[] = {100, 2000, 60000, 3000000};

@@ -14,12 +14,12 @@ TestSuite(heap, .timeout = 60);
 Test(heap, create_gives_an_empty_heap_in_its_slot)
 {
     struct hak_heap *heap = hak_heap_create(HAK_HEAP_OWNED);
-    struct hak_heap *made = hak_heap_create(HAK_HEAP_MADE);
+    struct hak_heap *made = hak_heap_create(HAK_HEAP_EXPLICIT);
 
     cr_assert_eq(heap, hak_range_heap(heap->tiny.id));
     cr_assert_eq(made, hak_range_heap(made->tiny.id));
     cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_OWNED);
-    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_MADE);
+    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_EXPLICIT);
     cr_assert_not(heap->tiny.direct);
     cr_assert(made->tiny.direct, "frees by others are sent at once");
     cr_assert_eq(heap->limit, SIZE_MAX);
@@ -27,7 +27,7 @@ Test(heap, create_gives_an_empty_heap_in_its_slot)
     tiny_check(&heap->tiny);
     tiny_check(&made->tiny);
     hak_heap_destroy(heap);
-    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_MADE);
+    cr_assert_eq(atomic_load(&made->state), HAK_HEAP_EXPLICIT);
     hak_heap_destroy(made);
 }
 
@@ -35,16 +35,16 @@ Test(heap, a_refused_slot_is_null)
 {
     cr_assert(hak_range_init());
     hak_os_test_refuse(1, false);
-    cr_assert_null(hak_heap_create(HAK_HEAP_MADE));
+    cr_assert_null(hak_heap_create(HAK_HEAP_EXPLICIT));
     cr_assert_eq(unit_stats().heaps, 0);
-    cr_assert_not_null(hak_heap_create(HAK_HEAP_MADE));
+    cr_assert_not_null(hak_heap_create(HAK_HEAP_EXPLICIT));
     cr_assert_eq(unit_stats().heaps, 1);
 }
 
 /* What a heap had counted stays in the sums when it ends. */
 Test(heap, counts_outlive_the_heap)
 {
-    struct hak_heap *heap = hak_heap_create(HAK_HEAP_MADE);
+    struct hak_heap *heap = hak_heap_create(HAK_HEAP_EXPLICIT);
     struct hak_heap_counts counts;
     hak_stats_t stats;
     uint64_t refills;

@@ -2,7 +2,7 @@
  * heap_limit.c - tests of an explicit heap's limit as it changes, of its peak
  * and its statistics.
  */
-#include "api/heap_made.h"
+#include "api/heap_explicit.h"
 #include "front/lane.h"
 #include "os/os.h"
 #include "unit.h"

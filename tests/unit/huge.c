@@ -166,7 +166,7 @@ Test(huge, large_blocks_go_back_at_once)
     put(p);
     cr_assert_eq(resident(p, size), 0);
     cr_assert_eq(hak_range_spare(), 0);
-    cr_assert_eq(hak_range_populated(), 0);
+    cr_assert_eq(hak_range_resident_bytes(), 0);
     cr_assert_eq(get(size, 1, &zero), p);
     cr_assert(zero);
     cr_assert_eq(p[size - 1], 0);
@@ -336,5 +336,5 @@ Test(huge, a_random_stream)
     cr_assert_eq(huge_check().blocks, 0);
     cr_assert_leq(hak_range_spare(), KEEP_ALL);
     hak_range_purge();
-    cr_assert_eq(hak_range_populated(), 0);
+    cr_assert_eq(hak_range_resident_bytes(), 0);
 }

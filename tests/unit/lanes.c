@@ -1,6 +1,6 @@
 /*
  * lanes.c - tests across the four lanes: each size is served by the lane that
- * lane.h names, and realloc, calloc, alignment and heaps made by hand work in
+ * lane.h names, and realloc, calloc, alignment and explicit heaps work in
  * all of them and from each into each. Contents are checked throughout.
  */
 #include "front/lane.h"
@@ -81,7 +81,7 @@ static size_t waste_for(size_t size, size_t usable)
     return size <= 52 * HAK_KIB ? usable / 8 : HAK_PAGE - 1;
 }
 
-/* The blocks' figures: nothing in use, nothing at the system. */
+/* The blocks' statistics: nothing in use, nothing at the system. */
 static void check_all_free(void)
 {
     hak_stats_t stats = unit_stats();

@@ -1,5 +1,5 @@
 /*
- * lanes_heap.c - tests of heaps made by hand in all four lanes: account and
+ * lanes_heap.c - tests of explicit heaps in all four lanes: account and
  * limit, blocks freed by other threads, the end of a heap with blocks in use.
  */
 #include "front/lane.h"

@@ -47,32 +47,32 @@ static void each_waits(const struct step *steps, size_t count,
     }
 }
 
-/* ---- the lanes' locks: held by who asks for figures ------------------------ */
+/* ---- the lanes' locks: held by who asks for statistics ------------------------ */
 
 static pthread_t holder;
 static void *(*hold_by)(void *);
 
 static void *ask_ace(void *arg)
 {
-    struct hak_lane_figures figures;
+    struct hak_lane_counts counts;
 
-    hak_ace_figures(&figures);
+    hak_ace_counts(&counts);
     return arg;
 }
 
 static void *ask_huge(void *arg)
 {
-    struct hak_lane_figures figures;
+    struct hak_lane_counts counts;
 
-    hak_huge_figures(&figures);
+    hak_huge_counts(&counts);
     return arg;
 }
 
 static void *ask_system(void *arg)
 {
-    struct hak_system_figures figures;
+    struct hak_system_counts counts;
 
-    hak_system_figures(&figures);
+    hak_system_counts(&counts);
     return arg;
 }
 
@@ -538,12 +538,12 @@ static void purged(void *arg)
     hak_range_purged(4096);
 }
 
-static void figures(void *arg)
+static void counts(void *arg)
 {
-    struct hak_range_figures all;
+    struct hak_range_counts all;
 
     (void)arg;
-    hak_range_figures(&all);
+    hak_range_counts(&all);
 }
 
 static void hold_range(void)
@@ -577,7 +577,7 @@ Test(meet_locks, range)
         {"heap_give", heap_give, false},
         {"purge", purge, false},
         {"purged", purged, false},
-        {"figures", figures, false},
+        {"figures", counts, false},
     };
 
     cr_assert(hak_range_init());

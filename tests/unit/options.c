@@ -25,7 +25,7 @@ Test(options, defaults)
 {
     unsetenv("HAKMEM_BACKGROUND_THREAD");
     cr_assert_eq(hak_option(HAK_OPT_range), HAK_RANGE_DEFAULT);
-    cr_assert_eq(hak_option(HAK_OPT_huge), HAK_HUGE_AUTO);
+    cr_assert_eq(hak_option(HAK_OPT_huge), HAK_THP_AUTO);
     cr_assert_eq(hak_option(HAK_OPT_trace), 0);
     cr_assert_eq(hak_option(HAK_OPT_purge_delay), 1000);
     cr_assert_eq(hak_option(HAK_OPT_seal_fork), 0);
@@ -89,11 +89,11 @@ Test(options, right_values_are_taken_silently)
         {RANGE, "2097152k", 2 * HAK_GIB},
         {RANGE, "2097152Kb", 2 * HAK_GIB},
         {RANGE, "2048mib", 2 * HAK_GIB},
-        {HUGE, "", HAK_HUGE_AUTO},
-        {HUGE, "auto", HAK_HUGE_AUTO},
-        {HUGE, "always", HAK_HUGE_ALWAYS},
-        {HUGE, "never", HAK_HUGE_NEVER},
-        {HUGE, "NEVER", HAK_HUGE_NEVER},
+        {HUGE, "", HAK_THP_AUTO},
+        {HUGE, "auto", HAK_THP_AUTO},
+        {HUGE, "always", HAK_THP_ALWAYS},
+        {HUGE, "never", HAK_THP_NEVER},
+        {HUGE, "NEVER", HAK_THP_NEVER},
         {DELAY, "", 1000},
         {DELAY, "0", 0},
         {DELAY, "0250", 250},
@@ -288,7 +288,7 @@ Test(options, a_wild_word_is_one_line_and_the_default)
                                         "0",   "a",     "always ",     "-"};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        struct setting setting = {HUGE, texts[i], HAK_HUGE_AUTO};
+        struct setting setting = {HUGE, texts[i], HAK_THP_AUTO};
         char line[600];
 
         snprintf(line, sizeof(line),
@@ -326,7 +326,7 @@ static void read_two(void *arg)
     errno = 77;
     hak_option_test_reload();
     NEED(errno == 77);
-    NEED(hak_option(HAK_OPT_huge) == HAK_HUGE_AUTO);
+    NEED(hak_option(HAK_OPT_huge) == HAK_THP_AUTO);
 }
 
 Test(options, each_wild_value_has_a_line_and_errno_is_kept)

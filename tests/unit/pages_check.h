@@ -34,15 +34,15 @@ UNIT void pages_check_sum(void)
                    : (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
     }
     hak_lock_drop(&hak_supers.lock);
-    NEED(sum == hak_range_populated());
+    NEED(sum == hak_range_resident_bytes());
 }
 
 UNIT uint64_t pages_purged(void)
 {
-    struct hak_range_figures figures;
+    struct hak_range_counts counts;
 
-    hak_range_figures(&figures);
-    return figures.purged;
+    hak_range_counts(&counts);
+    return counts.purged;
 }
 
 #endif /* PAGES_CHECK_H */

@@ -17,10 +17,10 @@ static uint32_t id;
 
 static size_t held(void)
 {
-    struct hak_range_figures figures;
+    struct hak_range_counts counts;
 
-    hak_range_figures(&figures);
-    return figures.held[HAK_LANE_POOL];
+    hak_range_counts(&counts);
+    return counts.held[HAK_LANE_POOL];
 }
 
 static char *get(unsigned class)
@@ -232,7 +232,7 @@ Test(pool, a_random_stream_on_all_classes)
     stream(0, HAK_POOL_CLASSES, unit_scale(8000, 500));
 }
 
-/* Of a heap made by hand; the stacks become long as it grows. */
+/* Of an explicit heap; the stacks become long as it grows. */
 Test(pool, a_random_stream_that_begins_with_short_stacks)
 {
     static char *p[400];
@@ -329,7 +329,7 @@ static size_t described(uint32_t super)
     size_t bytes = 0;
 
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        bytes += hak_range_slab(super * HAK_SUPER_SLABS + n)->populated;
+        bytes += hak_range_slab(super * HAK_SUPER_SLABS + n)->resident;
     }
     return bytes;
 }
@@ -345,13 +345,13 @@ Test(pool, resident_bytes_are_counted_once)
     cr_assert(hak_range_init());
     span = hak_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, true);
     cr_assert(hak_range_ready(span + 1, 1, HAK_SLAB_SIZE, 0));
-    cr_assert_eq(hak_range_populated(), HAK_SLAB_SIZE);
+    cr_assert_eq(hak_range_resident_bytes(), HAK_SLAB_SIZE);
     cr_assert(hak_range_ready(span, 2, HAK_SLAB_SIZE + 4096, 0));
     cr_assert_eq(described(span / HAK_SUPER_SLABS), 2 * HAK_SLAB_SIZE);
-    cr_assert_eq(hak_range_populated(), 2 * HAK_SLAB_SIZE);
+    cr_assert_eq(hak_range_resident_bytes(), 2 * HAK_SLAB_SIZE);
     hak_range_slabs_give(span, 2, HAK_LANE_POOL);
     cr_assert_eq(hak_range_purge(), 2 * HAK_SLAB_SIZE);
-    cr_assert_eq(hak_range_populated(), 0);
+    cr_assert_eq(hak_range_resident_bytes(), 0);
 }
 
 Test(pool, after_all_is_purged_nothing_counts_as_resident)
@@ -360,7 +360,7 @@ Test(pool, after_all_is_purged_nothing_counts_as_resident)
     stream(0, HAK_POOL_CLASSES, unit_scale(4000, 500));
     stream(10, 1, unit_scale(4000, 500));
     hak_range_purge();
-    cr_assert_eq(hak_range_populated(), 0);
+    cr_assert_eq(hak_range_resident_bytes(), 0);
 }
 
 /* ---- other threads -------------------------------------------------------------- */

@@ -66,7 +66,7 @@ Test(pool_class, spans_hold_at_most_64_blocks_and_leave_little_over)
 Test(pool_class, every_size_has_the_smallest_class_that_holds_it)
 {
     for (size_t size = HAK_POOL_MIN_SIZE; size <= HAK_POOL_MAX_SIZE; size++) {
-        unsigned class = hak_pool_class_of(size);
+        unsigned class = hak_pool_class_for(size);
         size_t block = hak_pool_classes[class].block;
 
         cr_assert_lt(class, HAK_POOL_CLASSES);

@@ -85,13 +85,13 @@ Test(pool_pages, what_is_in_use_stays_what_is_free_goes)
         size_t before, bytes;
 
         take(blocks, COUNT, c);
-        before = hak_range_populated();
+        before = hak_range_resident_bytes();
         thin_out(blocks, COUNT, NTH);
         hak_range_purge();
         bytes = sweep(true);
         cr_assert_gt(bytes, 0);
         cr_assert_geq(pages_purged() - purged, bytes);
-        cr_assert_leq(hak_range_populated(), before - bytes);
+        cr_assert_leq(hak_range_resident_bytes(), before - bytes);
         cr_assert_leq(resident_of(pool), live * pages * HAK_PAGE, "class %u",
                       c);
         check_kept(blocks, COUNT, c);
@@ -105,7 +105,7 @@ Test(pool_pages, what_is_in_use_stays_what_is_free_goes)
         pages_check_sum();
         hak_range_purge();
         pages_check_sum();
-        cr_assert_eq(hak_range_populated(), 0);
+        cr_assert_eq(hak_range_resident_bytes(), 0);
     }
 }
 
@@ -146,7 +146,7 @@ Test(pool_pages, what_was_freed_just_now_waits, .disabled = HAK_HARD)
 {
     enum { COUNT = 64 };
     static char *blocks[COUNT];
-    unsigned class = hak_pool_class_of(4096);
+    unsigned class = hak_pool_class_for(4096);
     uint32_t id;
 
     pool = pool_new(&id);
@@ -165,7 +165,7 @@ Test(pool_pages, what_was_freed_just_now_waits, .disabled = HAK_HARD)
 /* A span that was taken warm gives back what it has not used. */
 Test(pool_pages, what_was_never_given_out_goes)
 {
-    unsigned class = hak_pool_class_of(2048);
+    unsigned class = hak_pool_class_for(2048);
     static char *blocks[32];
     uint32_t id;
     char *p;

@@ -28,7 +28,7 @@ Test(purge, drops_warm_slabs_and_only_those)
     for (uint32_t i = 1; i <= 90; i++) {
         /* Single slabs, pairs, runs over a superslab's bound, a whole one. */
         if (i % 7 < 2 || (i > 28 && i < 36) || i > 64) {
-            warm += slab(i)->populated;
+            warm += slab(i)->resident;
             give(i);
         }
     }
@@ -45,7 +45,7 @@ Test(purge, drops_warm_slabs_and_only_those)
             continue;
         }
         cr_assert_eq(start(i)[19999], free ? 0 : (char)i);
-        cr_assert_eq(slab(i)->populated == 0, free);
+        cr_assert_eq(slab(i)->resident == 0, free);
     }
     cr_assert_eq(take(), 1);
 }
@@ -102,7 +102,7 @@ Test(purge, makes_pages_not_resident)
     cr_assert_eq(hak_range_purge(), HAK_SLAB_SIZE);
     cr_assert_not(hak_range_waiting());
     cr_assert_eq(unit_resident(start(i), HAK_SLAB_SIZE), 0);
-    cr_assert_eq(figures_now().populated, 0);
+    cr_assert_eq(figures_now().resident, 0);
 }
 
 /* Pages that are locked stay, and stay warm. */
@@ -122,7 +122,7 @@ Test(purge, what_the_system_refuses_stays_warm)
     give(i);
     cr_assert_eq(hak_range_purge(), 0);
     cr_assert_eq(figures_now().purged, 0);
-    cr_assert_eq(figures_now().populated, HAK_SLAB_SIZE);
+    cr_assert_eq(figures_now().resident, HAK_SLAB_SIZE);
     range_check();
     cr_assert_eq(take(), i);
     cr_assert_eq(start(i)[0], 5);
@@ -173,7 +173,7 @@ Test(purge, short_runs_wait_half_as_long_again)
     hak_range_tick(stamp + delay);
     cr_assert_eq(figures_now().purges, 1);
     cr_assert_eq(figures_now().purged, 4 * HAK_SLAB_SIZE);
-    cr_assert_eq(slab(10)->populated, 0);
+    cr_assert_eq(slab(10)->resident, 0);
     range_check();
     hak_range_tick(stamp + delay + delay / 2 - 1);
     cr_assert_eq(figures_now().purges, 1);
@@ -200,7 +200,7 @@ Test(purge, short_runs_keep_nothing_else_waiting)
     cr_assert_eq(figures_now().purges, 0);
     hak_range_tick(later + delay);
     cr_assert_eq(figures_now().purged, 4 * HAK_SLAB_SIZE);
-    cr_assert_eq(slab(2)->populated, HAK_SLAB_SIZE);
+    cr_assert_eq(slab(2)->resident, HAK_SLAB_SIZE);
     hak_range_tick(stamp + delay + delay / 2);
     cr_assert_eq(figures_now().purged, 5 * HAK_SLAB_SIZE);
     cr_assert_not(hak_range_waiting());

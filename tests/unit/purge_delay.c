@@ -237,7 +237,7 @@ Test(purge_delay, trim_gives_all_back_at_once)
     }
 }
 
-/* The same as the figures tell it, where others watch our memory, too. */
+/* The same as the statistics tell it, where others watch our memory, too. */
 Test(purge_delay, trim_counts_what_goes_back)
 {
     for (size_t i = 0; i < 4; i++) {
@@ -257,7 +257,7 @@ Test(purge_delay, trim_counts_what_goes_back)
     }
 }
 
-/* ---- heaps made by hand ---------------------------------------------------------------- */
+/* ---- explicit heaps ---------------------------------------------------------------- */
 
 /* A peak in a heap that lives on, and activity in that heap alone. */
 static void heap_comes_and_goes(void *arg)

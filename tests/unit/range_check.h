@@ -74,12 +74,12 @@ UNIT uint32_t tag_at(uint32_t i, size_t offset)
     return hak_range_tag(((size_t)number_of(i) << HAK_SLAB_SHIFT) + offset);
 }
 
-UNIT struct hak_range_figures figures_now(void)
+UNIT struct hak_range_counts figures_now(void)
 {
-    struct hak_range_figures figures;
+    struct hak_range_counts counts;
 
-    hak_range_figures(&figures);
-    return figures;
+    hak_range_counts(&counts);
+    return counts;
 }
 
 #endif /* RANGE_CHECK_H */

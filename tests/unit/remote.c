@@ -88,7 +88,7 @@ Test(remote, collected_bytes_are_whole_blocks)
     tiny_delete(owner);
 }
 
-/* Without a state of one's own, and to a heap made by hand: at once. */
+/* Without a state of one's own, and to an explicit heap: at once. */
 Test(remote, direct_sends_hold_nothing_back)
 {
     struct hak_tiny *threads = tiny_new(false);
@@ -429,7 +429,7 @@ Test(remote, a_thread_that_only_frees_needs_no_memory)
     free(parcel.blocks);
 }
 
-/* ---- heaps made by hand ------------------------------------------------------------ */
+/* ---- explicit heaps ------------------------------------------------------------ */
 
 static void *free_one(void *arg)
 {

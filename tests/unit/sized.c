@@ -3,7 +3,7 @@
  * heaps and on explicit ones, and of an explicit heap's calloc and aligned
  * blocks.
  */
-#include "api/heap_made.h"
+#include "api/heap_explicit.h"
 #include "front/lane.h"
 #include "front/large.h"
 #include "os/os.h"

@@ -55,7 +55,7 @@ Test(slabs, superslabs_in_use_are_filled_before_another_is_cut)
 
 Test(slabs, superslabs_are_committed_one_by_one)
 {
-    struct hak_range_figures figures;
+    struct hak_range_counts counts;
     uint32_t taken = 0;
 
     cr_assert(hak_range_init());
@@ -65,9 +65,9 @@ Test(slabs, superslabs_are_committed_one_by_one)
             char *at;
 
             cr_assert_eq(take(), ++taken);
-            figures = figures_now();
-            cr_assert_eq(figures.committed, supers * HAK_SUPER_SIZE);
-            cr_assert_eq(figures.slabs_used, taken);
+            counts = figures_now();
+            cr_assert_eq(counts.committed, supers * HAK_SUPER_SIZE);
+            cr_assert_eq(counts.slabs_used, taken);
             at = start(taken);
             at[0] = at[HAK_SLAB_SIZE - 1] = 1;
         }
@@ -215,7 +215,7 @@ Test(slabs, warm_slabs_come_first_lowest_address_first)
     }
     for (int i = 0; i < 5; i++) {
         cr_assert_eq(take(), warm[i]);
-        cr_assert_eq(slab(warm[i])->populated, HAK_PAGE);
+        cr_assert_eq(slab(warm[i])->resident, HAK_PAGE);
     }
     for (int i = 0; i < 91; i++, cold++) {
         while (cold == 7 || cold == 31 || cold == 33 || cold == 64 ||
@@ -223,7 +223,7 @@ Test(slabs, warm_slabs_come_first_lowest_address_first)
             cold++;
         }
         cr_assert_eq(take(), cold);
-        cr_assert_eq(slab(cold)->populated, 0);
+        cr_assert_eq(slab(cold)->resident, 0);
     }
     range_check();
 }
@@ -245,12 +245,12 @@ Test(slabs, a_span_begins_on_a_warm_slab)
     }
     range_check();
     cr_assert_eq(take_span(4, HAK_LANE_POOL), 50); /* 6 has 3, 32 has 1 */
-    cr_assert_eq(slab(50)->populated, 2 * HAK_PAGE);
+    cr_assert_eq(slab(50)->resident, 2 * HAK_PAGE);
     cr_assert_eq(take_span(4, HAK_LANE_POOL), 3);
-    cr_assert_eq(slab(6)->populated, 2 * HAK_PAGE);
+    cr_assert_eq(slab(6)->resident, 2 * HAK_PAGE);
     cr_assert_eq(take_span(2, HAK_LANE_POOL), 7);
     cr_assert_eq(take(), 32);
-    cr_assert_eq(slab(32)->populated, 2 * HAK_PAGE);
+    cr_assert_eq(slab(32)->resident, 2 * HAK_PAGE);
     range_check();
 }
 
@@ -260,8 +260,8 @@ Test(slabs, a_span_begins_on_a_warm_slab)
 static void expect_ready(uint32_t i, size_t need, size_t step, size_t populated)
 {
     cr_assert(ready(i, need, step));
-    cr_assert_eq(slab(i)->populated, populated, "need %zu: %u, not %zu", need,
-                 slab(i)->populated, populated);
+    cr_assert_eq(slab(i)->resident, populated, "need %zu: %u, not %zu", need,
+                 slab(i)->resident, populated);
 }
 
 Test(slabs, a_step_of_0_and_a_single_page_are_left_to_faults)
@@ -270,7 +270,7 @@ Test(slabs, a_step_of_0_and_a_single_page_are_left_to_faults)
 
     cr_assert(hak_range_init());
     i = take_one();
-    cr_assert_eq(slab(i)->populated, 0);
+    cr_assert_eq(slab(i)->resident, 0);
     hak_os_test_refuse(0, false);
     expect_ready(i, 1, 0, 4096);
     expect_ready(i, 4096, 4096, 4096);
@@ -280,7 +280,7 @@ Test(slabs, a_step_of_0_and_a_single_page_are_left_to_faults)
     expect_ready(i, 65536, 0, 65536);
     cr_assert_eq(hak_os_test_calls(), 0);
     cr_assert_eq(unit_resident(start(i), 65536), 0);
-    cr_assert_eq(figures_now().populated, 65536);
+    cr_assert_eq(figures_now().resident, 65536);
     range_check();
 }
 
@@ -298,7 +298,7 @@ Test(slabs, a_step_brings_so_much_more_than_is_resident)
     expect_ready(i, 53249, 16384, 65536);
     expect_ready(i, 65536, 16384, 65536);
     cr_assert_eq(hak_os_test_calls(), 4);
-    cr_assert_eq(figures_now().populated, 65536);
+    cr_assert_eq(figures_now().resident, 65536);
     if (unit_resident(start(i), 65536) != 0) { /* the kernel can */
         cr_assert_eq(unit_resident(start(i), 65536), 16);
     }
@@ -321,17 +321,17 @@ Test(slabs, a_span_is_made_ready_across_its_slabs)
     cr_assert_eq(hak_range_resident(number, 3), 60000);
     cr_assert(hak_range_ready(number, 3, 60001, 65536));
     cr_assert_eq(hak_range_resident(number, 3), 125536);
-    cr_assert_eq(slab(i)->populated, 65536);
-    cr_assert_eq(slab(i + 1)->populated, 60000);
-    cr_assert_eq(slab(i + 2)->populated, 0);
+    cr_assert_eq(slab(i)->resident, 65536);
+    cr_assert_eq(slab(i + 1)->resident, 60000);
+    cr_assert_eq(slab(i + 2)->resident, 0);
     cr_assert(hak_range_ready(number, 3, 190000, 4096));
     cr_assert_eq(hak_range_resident(number, 3), 192512);
     cr_assert(hak_range_ready(number, 3, 196608, 65536));
     cr_assert_eq(hak_range_resident(number, 3), 196608);
     cr_assert_eq(hak_os_test_calls(), 3, "the last page is left to its fault");
-    cr_assert_eq(figures_now().populated, 196608);
+    cr_assert_eq(figures_now().resident, 196608);
     hak_range_slabs_give(number, 3, HAK_LANE_POOL);
-    cr_assert_eq(figures_now().populated, 196608);
+    cr_assert_eq(figures_now().resident, 196608);
 }
 
 /* What lies behind the first gap is not lost, nor counted twice. */
@@ -352,7 +352,7 @@ Test(slabs, what_is_resident_of_a_span_ends_at_its_first_gap)
     cr_assert_eq(hak_range_resident(number, 2), 4096);
     cr_assert(hak_range_ready(number, 2, 65537, 0));
     cr_assert_eq(hak_range_resident(number, 2), 2 * HAK_SLAB_SIZE);
-    cr_assert_eq(figures_now().populated, 2 * HAK_SLAB_SIZE);
+    cr_assert_eq(figures_now().resident, 2 * HAK_SLAB_SIZE);
     range_check();
     hak_range_slabs_give(number, 2, HAK_LANE_POOL);
     cr_assert_eq(hak_range_purge(), 2 * HAK_SLAB_SIZE);
@@ -367,13 +367,13 @@ Test(slabs, a_refused_step_of_the_ladder_changes_nothing)
     i = take_one();
     hak_os_test_refuse(1, false);
     cr_assert_not(ready(i, 20000, 1));
-    cr_assert_eq(slab(i)->populated, 0);
-    cr_assert_eq(figures_now().populated, 0);
+    cr_assert_eq(slab(i)->resident, 0);
+    cr_assert_eq(figures_now().resident, 0);
     expect_ready(i, 20000, 1, 20480);
     hak_os_test_refuse(1, false);
     cr_assert_not(ready(i, 50000, HAK_SLAB_SIZE));
-    cr_assert_eq(slab(i)->populated, 20480);
-    cr_assert_eq(figures_now().populated, 20480);
+    cr_assert_eq(slab(i)->resident, 20480);
+    cr_assert_eq(figures_now().resident, 20480);
     range_check();
 }
 
@@ -393,7 +393,7 @@ static void make_resident(size_t bytes)
 
 static size_t populated(void)
 {
-    return figures_now().populated;
+    return figures_now().resident;
 }
 
 Test(slabs, above_8_mb_superslabs_come_as_huge_pages)
@@ -405,7 +405,7 @@ Test(slabs, above_8_mb_superslabs_come_as_huge_pages)
         for (size_t n = 0; n < HAK_SUPER_SLABS; n++) {
             uint32_t i = take_one();
 
-            cr_assert_eq(slab(i)->populated, HAK_SLAB_SIZE);
+            cr_assert_eq(slab(i)->resident, HAK_SLAB_SIZE);
             cr_assert_eq(populated(), 8 * HAK_MIB + supers * HAK_SUPER_SIZE);
             cr_assert(UNIT_WATCHED ||
                       unit_resident(start(i), HAK_SLAB_SIZE) == 16);
@@ -427,9 +427,9 @@ Test(slabs, above_8_mb_superslabs_for_parts_come_empty)
     i = take_one();
     cr_assert_eq(number_of(i), number + 3, "the same superslab");
     for (size_t n = 4; n < HAK_SUPER_SLABS; n++) {
-        cr_assert_eq(slab(take_one())->populated, 0);
+        cr_assert_eq(slab(take_one())->resident, 0);
     }
-    cr_assert_eq(slab(take_one())->populated, HAK_SLAB_SIZE);
+    cr_assert_eq(slab(take_one())->resident, HAK_SLAB_SIZE);
     cr_assert_eq(populated(), 8 * HAK_MIB + HAK_SUPER_SIZE);
     range_check();
 }
@@ -439,7 +439,7 @@ Test(slabs, below_8_mb_superslabs_come_empty)
     setenv("HAKMEM_HUGE", "always", 1);
     make_resident(8 * HAK_MIB - HAK_PAGE);
     cr_assert_eq(populated(), 8 * HAK_MIB - HAK_PAGE);
-    cr_assert_eq(slab(take_one())->populated, 0);
+    cr_assert_eq(slab(take_one())->resident, 0);
     cr_assert_eq(populated(), 8 * HAK_MIB - HAK_PAGE);
     range_check();
 }
@@ -449,7 +449,7 @@ Test(slabs, without_huge_pages_superslabs_come_empty)
     setenv("HAKMEM_HUGE", "never", 1);
     make_resident(20 * HAK_MIB);
     cr_assert_eq(populated(), 20 * HAK_MIB);
-    cr_assert_eq(slab(take_one())->populated, 0);
+    cr_assert_eq(slab(take_one())->resident, 0);
     range_check();
 }
 
@@ -462,12 +462,11 @@ Test(slabs, huge_pages_by_their_cost_keep_the_accounts)
     for (size_t n = 0; n < 20; n++) {
         uint32_t i = take_one();
 
-        cr_assert(slab(i)->populated == 0 ||
-                  slab(i)->populated == HAK_SLAB_SIZE);
-        expected += slab(i)->populated != 0 ? HAK_SUPER_SIZE : 0;
+        cr_assert(slab(i)->resident == 0 || slab(i)->resident == HAK_SLAB_SIZE);
+        expected += slab(i)->resident != 0 ? HAK_SUPER_SIZE : 0;
         cr_assert_eq(populated(), expected);
         for (size_t k = 1; k < HAK_SUPER_SLABS; k++) {
-            cr_assert_eq(slab(take_one())->populated, slab(i)->populated);
+            cr_assert_eq(slab(take_one())->resident, slab(i)->resident);
         }
         cr_assert_eq(populated(), expected);
     }
@@ -483,7 +482,7 @@ Test(slabs, a_refused_huge_page_leaves_plain_pages)
     hak_os_test_refuse(2, false); /* the superslab's commit, its populate */
     i = take_one();
     cr_assert_eq(hak_os_test_calls(), 2);
-    cr_assert_eq(slab(i)->populated, 0);
+    cr_assert_eq(slab(i)->resident, 0);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     start(i)[0] = 1;
     range_check();
@@ -569,7 +568,7 @@ enum { SUPERS = 12, SHADOW = SUPERS * 32 };
 struct shadow {
     uint8_t span[SHADOW]; /* slabs of the span that begins here, 0: none */
     bool used[SHADOW];
-    uint32_t populated[SHADOW];
+    uint32_t resident[SHADOW];
     size_t count;
 };
 
@@ -602,7 +601,7 @@ static uint32_t warmest_from(const struct shadow *shadow, uint32_t i,
 
     for (uint32_t k = i; k < (i / 32 + 1) * 32; k++) {
         if (has_room(shadow, k, n) &&
-            shadow->populated[k] > shadow->populated[best]) {
+            shadow->resident[k] > shadow->resident[best]) {
             best = k;
         }
     }
@@ -617,7 +616,7 @@ static uint32_t warmest_from(const struct shadow *shadow, uint32_t i,
 static uint32_t next_span(const struct shadow *shadow, uint32_t n)
 {
     for (uint32_t i = 0; i < SHADOW; i++) {
-        if (shadow->populated[i] > 0 && has_room(shadow, i, n)) {
+        if (shadow->resident[i] > 0 && has_room(shadow, i, n)) {
             return warmest_from(shadow, i, n);
         }
     }
@@ -645,7 +644,7 @@ static void shadow_take(struct shadow *shadow, uint32_t n)
     shadow->span[expected] = (uint8_t)n;
     shadow->count += n;
     for (uint32_t i = expected; i < expected + n; i++) {
-        cr_assert_eq(slab(i + 1)->populated, shadow->populated[i]);
+        cr_assert_eq(slab(i + 1)->resident, shadow->resident[i]);
         set_tag(i + 1, 0x10000 + i);
         shadow->used[i] = true;
     }
@@ -671,8 +670,8 @@ static void shadow_touch(struct shadow *shadow, uint32_t i,
     cr_assert(hak_range_ready(number_of(i + 1), n, need, step));
     cr_assert_geq(hak_range_resident(number_of(i + 1), n), need);
     for (uint32_t k = i; k < i + n; k++) {
-        cr_assert_geq(slab(k + 1)->populated, shadow->populated[k]);
-        shadow->populated[k] = slab(k + 1)->populated;
+        cr_assert_geq(slab(k + 1)->resident, shadow->resident[k]);
+        shadow->resident[k] = slab(k + 1)->resident;
     }
     start(i + 1)[need - 1] = 1;
 }
@@ -683,8 +682,8 @@ static void shadow_purge(struct shadow *shadow)
 
     for (uint32_t n = 0; n < SHADOW; n++) {
         if (!shadow->used[n]) {
-            bytes += shadow->populated[n];
-            shadow->populated[n] = 0;
+            bytes += shadow->resident[n];
+            shadow->resident[n] = 0;
         }
     }
     cr_assert_eq(hak_range_purge(), bytes);
@@ -697,10 +696,10 @@ static void shadow_check(const struct shadow *shadow)
     range_check();
     for (uint32_t n = 0; n < SHADOW; n++) {
         cr_assert_eq(tag_at(n + 1, 0), shadow->used[n] ? 0x10000 + n : 0);
-        populated += shadow->populated[n];
+        populated += shadow->resident[n];
     }
     cr_assert_eq(figures_now().slabs_used, shadow->count);
-    cr_assert_eq(figures_now().populated, populated);
+    cr_assert_eq(figures_now().resident, populated);
 }
 
 Test(slabs, random_use_agrees_with_a_shadow)

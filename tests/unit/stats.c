@@ -1,5 +1,5 @@
 /*
- * stats.c - tests of the figures: struct and texts, and that they add up.
+ * stats.c - tests of the statistics: struct and texts, and that they add up.
  */
 #include "api/stats.h"
 #include "block.h"
@@ -138,17 +138,17 @@ Test(stats, each_call_is_counted_where_it_belongs)
     cr_assert_leq(stats.populated_bytes, 2 * HAK_SLAB_SIZE);
 }
 
-/* The five figures of a lane, which stand together. */
-static struct hak_lane_figures lane_of(int lane)
+/* The five statistics of a lane, which stand together. */
+static struct hak_lane_counts lane_of(int lane)
 {
     static const size_t at[] = {
         offsetof(hak_stats_t, tiny_allocs), offsetof(hak_stats_t, pool_allocs),
         offsetof(hak_stats_t, ace_allocs), offsetof(hak_stats_t, huge_allocs)};
     hak_stats_t stats = unit_stats();
-    struct hak_lane_figures figures;
+    struct hak_lane_counts counts;
 
-    memcpy(&figures, (const char *)&stats + at[lane], sizeof(figures));
-    return figures;
+    memcpy(&counts, (const char *)&stats + at[lane], sizeof(counts));
+    return counts;
 }
 
 Test(stats, each_lane_counts_its_own_blocks)
@@ -159,7 +159,7 @@ Test(stats, each_lane_counts_its_own_blocks)
                                   HAK_LANE_ACE_MAX, 3 * HAK_LANE_HUGE_MIN};
 
     for (int lane = 0; lane < HAK_LANES; lane++) {
-        struct hak_lane_figures others[HAK_LANES], now;
+        struct hak_lane_counts others[HAK_LANES], now;
         char *small = hak_malloc(lane == 0 ? 1 : unit_ask(least[lane]));
         char *large = hak_malloc(unit_ask(most[lane]));
         uint64_t bytes = unit_block(small) + unit_block(large);
@@ -277,7 +277,7 @@ static void *keep_some(void *arg)
     return NULL;
 }
 
-/* Blocks and bytes that a test still holds must be what the figures say. */
+/* Blocks and bytes that a test still holds must be what the statistics say. */
 static void expect_held(size_t blocks, size_t bytes)
 {
     hak_stats_t stats = unit_stats();
@@ -319,7 +319,7 @@ Test(stats, allocs_less_frees_are_what_is_held)
     expect_held(0, 0);
 }
 
-/* Figures are read while threads run: never nonsense. */
+/* Statistics are read while threads run: never nonsense. */
 static atomic_bool stop;
 
 static void *run(void *arg)

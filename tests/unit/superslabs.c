@@ -151,7 +151,7 @@ Test(superslabs, what_slabs_left_behind_is_told)
     cr_assert_eq(i, super(1));
     cr_assert_eq(warm, 1u << 2 | 1u << 31);
     cr_assert_eq(hak_range_spare(), 0);
-    cr_assert_eq(figures_now().populated, 0, "it is its lane's to count");
+    cr_assert_eq(figures_now().resident, 0, "it is its lane's to count");
     range_check();
 }
 
@@ -163,12 +163,12 @@ Test(superslabs, what_a_lane_left_behind_is_told)
     cr_assert(hak_range_init());
     cr_assert_eq(take_whole(), 1);
     hak_range_supers_give(super(1), 1, HAK_LANE_ACE, 0xf0);
-    cr_assert_eq(figures_now().populated, 4 * HAK_SLAB_SIZE);
+    cr_assert_eq(figures_now().resident, 4 * HAK_SLAB_SIZE);
     cr_assert_eq(hak_range_spare(), HAK_SUPER_SIZE);
     range_check();
     cr_assert_eq(hak_range_super_take(HAK_LANE_ACE, &warm), super(1));
     cr_assert_eq(warm, 0xf0);
-    cr_assert_eq(figures_now().populated, 0);
+    cr_assert_eq(figures_now().resident, 0);
     hak_range_supers_give(super(1), 1, HAK_LANE_ACE, warm);
 
     first = take_run(3, 1);
@@ -179,7 +179,7 @@ Test(superslabs, what_a_lane_left_behind_is_told)
     cr_assert_not(zero);
     cr_assert_eq(hak_range_supers_take(4, 1, HAK_LANE_HUGE, &zero), first - 2);
     cr_assert_not(zero, "two of the four are warm");
-    cr_assert_eq(figures_now().populated, 4 * HAK_SLAB_SIZE);
+    cr_assert_eq(figures_now().resident, 4 * HAK_SLAB_SIZE);
     range_check();
 }
 
@@ -191,11 +191,11 @@ Test(superslabs, slabs_come_from_one_that_was_given_back)
     memset(hak_range_super_meta(super(1)), 0xff, HAK_SUPER_META);
     hak_range_supers_give(super(1), 1, HAK_LANE_ACE, 1u << 7 | 1u << 8);
     cr_assert_eq(take(), 8);
-    cr_assert_eq(slab(8)->populated, HAK_SLAB_SIZE);
+    cr_assert_eq(slab(8)->resident, HAK_SLAB_SIZE);
     cr_assert_eq(take(), 9);
     cr_assert_eq(take(), 1);
-    cr_assert_eq(slab(1)->populated, 0);
-    cr_assert_eq(figures_now().populated, 2 * HAK_SLAB_SIZE);
+    cr_assert_eq(slab(1)->resident, 0);
+    cr_assert_eq(figures_now().resident, 2 * HAK_SLAB_SIZE);
     range_check();
 }
 
@@ -211,9 +211,9 @@ Test(superslabs, a_purge_makes_them_zero)
     cr_assert_eq(take_whole(), 1);
     memset(hak_range_super_start(super(1)), 7, HAK_SLAB_SIZE);
     hak_range_supers_give(super(1), 1, HAK_LANE_ACE, 1);
-    cr_assert_eq(figures_now().populated, 65 * HAK_SLAB_SIZE);
+    cr_assert_eq(figures_now().resident, 65 * HAK_SLAB_SIZE);
     cr_assert_eq(hak_range_purge(), 65 * HAK_SLAB_SIZE);
-    cr_assert_eq(figures_now().populated, 0);
+    cr_assert_eq(figures_now().resident, 0);
     cr_assert_eq(hak_range_spare(), 0);
     range_check();
     cr_assert_eq(hak_range_supers_take(2, 1, HAK_LANE_HUGE, &zero), first);

@@ -51,8 +51,8 @@ static void check(const struct shadow *shadow)
 {
     size_t used = 0;
 
-    cr_assert_eq(figures.live, shadow->live);
-    cr_assert_eq(figures.live_bytes, shadow->bytes);
+    cr_assert_eq(counts.live, shadow->live);
+    cr_assert_eq(counts.live_bytes, shadow->bytes);
     for (size_t i = 0; table != NULL && i <= table->mask; i++) {
         used += table->entries[i].p != 0;
     }
@@ -309,7 +309,7 @@ Test(system, alignment_is_kept)
 
 Test(system, reasons_are_counted)
 {
-    struct hak_system_figures now;
+    struct hak_system_counts now;
     struct hak_heap *owner;
     size_t size;
 
@@ -320,7 +320,7 @@ Test(system, reasons_are_counted)
             cr_assert(hak_system_free(p, &owner, &size));
         }
     }
-    hak_system_figures(&now);
+    hak_system_counts(&now);
     for (int reason = 0; reason < HAK_REASONS; reason++) {
         cr_assert_eq(now.fallback[reason], (uint64_t)reason + 1);
     }
@@ -330,13 +330,13 @@ Test(system, reasons_are_counted)
 
 Test(system, out_of_memory_is_null_enomem_and_counts_nothing)
 {
-    struct hak_system_figures now;
+    struct hak_system_counts now;
 
     errno = 0;
     cr_assert_null(hak_system_alloc(16, unit_size(PTRDIFF_MAX), NULL,
                                     HAK_REASON_LARGE));
     cr_assert_eq(errno, ENOMEM);
-    hak_system_figures(&now);
+    hak_system_counts(&now);
     cr_assert_eq(now.fallback[HAK_REASON_LARGE], 0);
     cr_assert_eq(now.live, 0);
 }
@@ -351,7 +351,7 @@ Test(system, without_room_in_the_table_nothing_is_allocated)
     cr_assert_eq(errno, ENOMEM);
     p = hak_system_alloc(16, 10, NULL, HAK_REASON_LARGE);
     cr_assert_not_null(p);
-    cr_assert_eq(figures.live, 1);
+    cr_assert_eq(counts.live, 1);
 }
 
 Test(system, resize_keeps_contents_owner_and_accounts)
@@ -372,7 +372,7 @@ Test(system, resize_keeps_contents_owner_and_accounts)
         size = wish;
         cr_assert(hak_system_find(p, &owner, &known));
         cr_assert(owner == me && known == size);
-        cr_assert(figures.live == 1 && figures.live_bytes == size);
+        cr_assert(counts.live == 1 && counts.live_bytes == size);
     }
     errno = 0;
     cr_assert_null(hak_system_resize(p, unit_size(PTRDIFF_MAX)));
@@ -410,9 +410,9 @@ Test(system, free_owner_frees_exactly_its_blocks)
                 left -= i % 3 == gone;
             }
         }
-        cr_assert_eq(figures.live, left);
+        cr_assert_eq(counts.live, left);
     }
-    cr_assert_eq(figures.live_bytes, 0);
+    cr_assert_eq(counts.live_bytes, 0);
 }
 
 /* As above, where the owner's entries go round the table's end. */
@@ -438,13 +438,13 @@ Test(system, free_owner_works_round_the_end_of_the_table)
         hak_lock_drop(&lock);
         cr_assert_eq(count, 200);
         hak_system_free_owner((struct hak_heap *)(gone << 12));
-        cr_assert_eq(figures.live, 100);
+        cr_assert_eq(counts.live, 100);
         for (size_t i = 0; i < 200; i++) {
             cr_assert_eq(hak_system_find(kept[i], &owner, &size),
                          i % 2 + 1 != gone);
         }
         hak_system_free_owner((struct hak_heap *)((3 - gone) << 12));
-        cr_assert_eq(figures.live, 0);
+        cr_assert_eq(counts.live, 0);
     }
 }
 
@@ -494,6 +494,6 @@ Test(system, threads_do_not_disturb_each_other)
     for (int i = 0; i < 4; i++) {
         unit_join(threads[i]);
     }
-    cr_assert_eq(figures.live, 0);
-    cr_assert_eq(figures.live_bytes, 0);
+    cr_assert_eq(counts.live, 0);
+    cr_assert_eq(counts.live_bytes, 0);
 }

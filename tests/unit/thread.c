@@ -157,14 +157,14 @@ Test(thread, a_few_blocks_of_many_threads_take_a_page_each)
         blocks[i] = hak_malloc(1024);
         cr_assert_not_null(blocks[i]);
     }
-    before = hak_range_populated();
+    before = hak_range_resident_bytes();
     cr_assert_gt(before, 8 * HAK_MIB);
     pthread_barrier_init(&barrier, NULL, MANY + 1);
     for (int i = 0; i < MANY; i++) {
         threads[i] = unit_start(hold_little, NULL);
     }
     pthread_barrier_wait(&barrier);
-    cr_assert_leq(hak_range_populated(),
+    cr_assert_leq(hak_range_resident_bytes(),
                   before + (size_t)MANY * SIZES * HAK_PAGE);
     pthread_barrier_wait(&barrier);
     for (int i = 0; i < MANY; i++) {
@@ -176,7 +176,7 @@ Test(thread, a_few_blocks_of_many_threads_take_a_page_each)
         atomic_load(&hak_range_due)));
     hak_range_tick(hak_os_tick() +
                    (uint32_t)hak_option(HAK_OPT_purge_delay) / 4);
-    cr_assert_leq(hak_range_populated(), before);
+    cr_assert_leq(hak_range_resident_bytes(), before);
     cr_assert_eq(hak_range_due_bytes(), 0);
 }
 
@@ -245,7 +245,7 @@ Test(thread, who_adopts_a_heap_owns_its_blocks)
     cr_assert_eq(hak_range_heap_count(), 2);
 }
 
-/* A heap made by hand becomes the thread's, with its blocks. */
+/* An explicit heap becomes the thread's, with its blocks. */
 Test(thread, a_heap_made_by_hand_is_adopted)
 {
     static char *blocks[LEFT];

@@ -28,10 +28,10 @@ static unsigned class_of(size_t size)
 
 static size_t slabs_used(void)
 {
-    struct hak_range_figures figures;
+    struct hak_range_counts counts;
 
-    hak_range_figures(&figures);
-    return figures.slabs_used;
+    hak_range_counts(&counts);
+    return counts.slabs_used;
 }
 
 static struct hak_slab *slab_of(const void *p)
@@ -189,14 +189,14 @@ static void expect_steps(struct hak_tiny *tiny, unsigned c, const size_t *steps)
     size_t i = 0;
 
     for (size_t n = 1; n < 65536u / hak_tiny_size[c]; n++) {
-        if (slab->populated != steps[i] * HAK_KIB) {
+        if (slab->resident != steps[i] * HAK_KIB) {
             i++;
         }
-        cr_assert_eq(slab->populated, steps[i] * HAK_KIB, "class %u: %u", c,
-                     slab->populated);
+        cr_assert_eq(slab->resident, steps[i] * HAK_KIB, "class %u: %u", c,
+                     slab->resident);
         cr_assert_eq(slab_of(hak_tiny_alloc(tiny, c)), slab);
     }
-    cr_assert_eq(slab->populated, 65536);
+    cr_assert_eq(slab->resident, 65536);
 }
 
 /*

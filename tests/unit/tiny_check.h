@@ -56,7 +56,7 @@ UNIT void tiny_check(const struct hak_tiny *tiny)
 
 /*
  * A Tiny state in a heap slot of its own (so that others find it by its id),
- * not marked as a thread's or as made by hand.
+ * not marked as a thread's or as explicit.
  */
 UNIT struct hak_tiny *tiny_new(bool direct)
 {

@@ -40,7 +40,7 @@ static size_t count(const struct hak_block *list, unsigned class)
     size_t n = 0;
 
     for (; list != NULL; list = hak_link_get(list)) {
-        NEED(hak_tiny_class_of(list, tag_of(list)) == class);
+        NEED(hak_tiny_class_at_tag(list, tag_of(list)) == class);
         NEED(hak_tiny_is_block(list, tag_of(list), class));
         n++;
     }
@@ -69,7 +69,7 @@ static void check_units(const struct hak_tiny *tiny)
         NEED(slab != HAK_NO_SLAB);
         NEED(used || (!last && !open));
         NEED(!used || (hak_range_slab(slab)->gone >> page & 1) == 0);
-        NEED(!used || page * HAK_PAGE < hak_range_slab(slab)->populated);
+        NEED(!used || page * HAK_PAGE < hak_range_slab(slab)->resident);
         open = used && !last;
         bytes += used * (size_t)8;
         NEED(!open || (g + 1) % (HAK_SLAB_SIZE / 8) != 0);

@@ -1,6 +1,6 @@
 /*
  * unit.h - what the core's tests share: amounts of work, random numbers,
- * contents, figures, and functions run in a process of their own.
+ * contents, statistics, and functions run in a process of their own.
  *
  * Included by every tests/unit/NAME.c. Criterion runs each test in its own
  * process, so a test may set the environment before it first allocates.
@@ -184,7 +184,7 @@ UNIT size_t unit_size(size_t n)
 /* What to ask hak_malloc for so that the lanes are asked for `need` bytes. */
 UNIT size_t unit_ask(size_t need)
 {
-    return need - HAK_HARD_SEAL;
+    return need - HAK_GUARD_BYTES;
 }
 
 /* What a thread's block of `block` bytes is said to have, asked for `size`. */
@@ -193,7 +193,7 @@ UNIT size_t unit_usable(size_t block, size_t size)
     return HAK_HARD ? size : block;
 }
 
-/* ---- figures ------------------------------------------------------------ */
+/* ---- statistics ------------------------------------------------------------ */
 
 UNIT hak_stats_t unit_stats(void)
 {

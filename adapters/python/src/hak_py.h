@@ -5,7 +5,7 @@
  * functions for good; what they do is decided by `hot`, the one word that the
  * hot paths of mem and obj look at:
  *
- *   - the GIL's heap: one heap made by hand for all of the runtime, served in
+ *   - the GIL's heap: one explicit heap for all of the runtime, served in
  *     line, without TLS and atomics, by whoever holds the one GIL;
  *   - hak_py_threads: there is more than one GIL, and every thread works on a
  *     heap of its own, as the raw domain always does; the hardened build, whose
@@ -168,7 +168,7 @@ HAK_INLINE struct hak_heap *hak_py_heap(void)
 }
 
 /* The most bytes that Tiny serves; the hardened build adds a seal to each. */
-#define HAK_PY_TINY_MAX (HAK_LANE_TINY_MAX - HAK_HARD_SEAL)
+#define HAK_PY_TINY_MAX (HAK_LANE_TINY_MAX - HAK_GUARD_BYTES)
 
 /* Counts a block that the heap gave out to d; obj's are the rest. */
 HAK_INLINE void hak_py_count(struct hak_heap *heap,

@@ -162,7 +162,7 @@ static void *raw_malloc(void *ctx, size_t size)
     if (HAK_UNLIKELY(!d->plain || size > HAK_PY_TINY_MAX)) {
         return hak_py_malloc(d, size);
     }
-    p = hak_hot_tiny(size + HAK_HARD_SEAL, size);
+    p = hak_hot_tiny(size + HAK_GUARD_BYTES, size);
     if (HAK_UNLIKELY(p == NULL)) {
         return hak_py_malloc(d, size);
     }

@@ -51,7 +51,7 @@ static PyObject *number(uint64_t value)
     return PyLong_FromUnsignedLongLong(value);
 }
 
-/* The names that these figures had before 0.2. */
+/* The names that these statistics had before 0.2. */
 static bool put_old_names(PyObject *dict, const struct hak_py_domain *d)
 {
     static const char *const pairs[][2] = {{"tiny", "tiny_allocs"},

@@ -1,8 +1,8 @@
 /*
- * heap_made.h - an explicit heap's blocks by their address.
+ * heap_explicit.h - an explicit heap's blocks by their address.
  */
-#ifndef HAK_HEAP_MADE_H
-#define HAK_HEAP_MADE_H
+#ifndef HAK_HEAP_EXPLICIT_H
+#define HAK_HEAP_EXPLICIT_H
 
 #include "base/msg.h"
 #include "heap/account.h"
@@ -27,4 +27,4 @@ HAK_INLINE void hak_made_need(const void *p, size_t asked, size_t usable,
     }
 }
 
-#endif /* HAK_HEAP_MADE_H */
+#endif /* HAK_HEAP_EXPLICIT_H */

@@ -1,5 +1,5 @@
 /*
- * heap_made.c - tests of heaps made by hand: limit, deletion, blocks of
+ * heap_explicit.c - tests of explicit heaps: limit, deletion, blocks of
  * others.
  */
 #include "heap/heap.h"
@@ -12,7 +12,7 @@
 #include "tiny_check.h"
 #include "unit.h"
 
-TestSuite(heap_made, .timeout = 120);
+TestSuite(heap_explicit, .timeout = 120);
 
 static hak_heap *limited(size_t limit)
 {
@@ -50,7 +50,7 @@ static size_t whole(size_t size)
 
 /* ---- making -------------------------------------------------------------------- */
 
-Test(heap_made, config_may_be_null)
+Test(heap_explicit, config_may_be_null)
 {
     hak_heap *heap = hak_heap_new(NULL);
 
@@ -62,7 +62,7 @@ Test(heap_made, config_may_be_null)
     hak_heap_delete(NULL);
 }
 
-Test(heap_made, a_config_of_another_size_is_einval)
+Test(heap_explicit, a_config_of_another_size_is_einval)
 {
     hak_heap_config config = {.size = 0};
     static const size_t wrong[] = {
@@ -78,7 +78,7 @@ Test(heap_made, a_config_of_another_size_is_einval)
     cr_assert_eq(unit_stats().heaps, 0);
 }
 
-Test(heap_made, at_most_31_bytes_of_a_name_are_kept)
+Test(heap_explicit, at_most_31_bytes_of_a_name_are_kept)
 {
     hak_heap_config config = {.size = sizeof(config)};
     hak_heap *heap;
@@ -99,7 +99,7 @@ Test(heap_made, at_most_31_bytes_of_a_name_are_kept)
 
 /* ---- blocks ---------------------------------------------------------------------- */
 
-Test(heap_made, every_size_fits_aligned_and_distinct)
+Test(heap_explicit, every_size_fits_aligned_and_distinct)
 {
     hak_heap *heap = hak_heap_new(NULL);
     static char *blocks[2100];
@@ -129,7 +129,7 @@ Test(heap_made, every_size_fits_aligned_and_distinct)
     hak_heap_delete(heap);
 }
 
-Test(heap_made, realloc_keeps_contents_over_all_transitions)
+Test(heap_explicit, realloc_keeps_contents_over_all_transitions)
 {
     static const size_t sizes[] = {0,    1,    8,    9,    16,
                                    24,   128,  129,  512,  1000,
@@ -157,7 +157,7 @@ Test(heap_made, realloc_keeps_contents_over_all_transitions)
 }
 
 /* A block that had to come from the system goes where there is room now. */
-Test(heap_made, realloc_takes_the_system_s_blocks)
+Test(heap_explicit, realloc_takes_the_system_s_blocks)
 {
     static const size_t sizes[] = {0, 100, 2000, 100000, 3 * HAK_MIB};
     hak_heap *heap = hak_heap_new(NULL);
@@ -181,7 +181,7 @@ Test(heap_made, realloc_takes_the_system_s_blocks)
     unit_expect_none_live();
 }
 
-Test(heap_made, realloc_within_a_block_does_not_move)
+Test(heap_explicit, realloc_within_a_block_does_not_move)
 {
     hak_heap *heap = hak_heap_new(NULL);
     char *p = hak_heap_malloc(heap, 100);
@@ -192,7 +192,7 @@ Test(heap_made, realloc_within_a_block_does_not_move)
     hak_heap_delete(heap);
 }
 
-Test(heap_made, too_large_is_null_and_enomem)
+Test(heap_explicit, too_large_is_null_and_enomem)
 {
     hak_heap *heap = hak_heap_new(NULL);
     char *p = hak_heap_malloc(heap, 10);
@@ -214,7 +214,7 @@ Test(heap_made, too_large_is_null_and_enomem)
 
 /* ---- the limit --------------------------------------------------------------------- */
 
-Test(heap_made, the_limit_is_exact_for_every_class)
+Test(heap_explicit, the_limit_is_exact_for_every_class)
 {
     for (size_t size = 1; size <= 1024; size += 61) {
         size_t block = hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]];
@@ -241,7 +241,7 @@ Test(heap_made, the_limit_is_exact_for_every_class)
     }
 }
 
-Test(heap_made, one_byte_under_a_block_refuses_it)
+Test(heap_explicit, one_byte_under_a_block_refuses_it)
 {
     hak_heap *heap = limited(79);
 
@@ -261,7 +261,7 @@ Test(heap_made, one_byte_under_a_block_refuses_it)
 }
 
 /* Blocks of every lane above Tiny, and of the system. */
-Test(heap_made, the_limit_counts_blocks_of_every_lane)
+Test(heap_explicit, the_limit_counts_blocks_of_every_lane)
 {
     size_t large = 2 * HAK_MIB + 100;
     hak_heap *heap = limited(large + 10000);
@@ -298,7 +298,7 @@ Test(heap_made, the_limit_counts_blocks_of_every_lane)
     unit_expect_none_live();
 }
 
-Test(heap_made, the_limit_is_exact_for_a_huge_block)
+Test(heap_explicit, the_limit_is_exact_for_a_huge_block)
 {
     hak_heap *heap = limited(3 * HAK_MIB);
     char *p;
@@ -321,7 +321,7 @@ Test(heap_made, the_limit_is_exact_for_a_huge_block)
 }
 
 /* One that needs another block, for which the limit leaves no room, stays. */
-Test(heap_made, a_refused_realloc_leaves_the_block_and_a_shrink_never_fails)
+Test(heap_explicit, a_refused_realloc_leaves_the_block_and_a_shrink_never_fails)
 {
     hak_heap *heap = limited(2048 + 96 + 4);
     char *p = hak_heap_malloc(heap, 2000);
@@ -364,7 +364,7 @@ static void *free_all(void *arg)
 }
 
 /* Frees by others make room again as soon as it is needed. */
-Test(heap_made, frees_by_others_settle_the_account)
+Test(heap_explicit, frees_by_others_settle_the_account)
 {
     static const size_t sizes[] = {3000, 60000, 2 * HAK_MIB, 3 * HAK_MIB};
     size_t limit = 100 * 64;
@@ -400,7 +400,7 @@ Test(heap_made, frees_by_others_settle_the_account)
 }
 
 /* Collected by a refill, before the account is settled. */
-Test(heap_made, live_is_right_while_frees_by_others_come_in)
+Test(heap_explicit, live_is_right_while_frees_by_others_come_in)
 {
     hak_heap *heap = hak_heap_new(NULL);
     void *blocks[64];
@@ -423,7 +423,7 @@ Test(heap_made, live_is_right_while_frees_by_others_come_in)
 }
 
 /* hak_realloc takes any block; the heap's account must stay right. */
-Test(heap_made, hak_realloc_of_a_heap_s_block_keeps_its_account)
+Test(heap_explicit, hak_realloc_of_a_heap_s_block_keeps_its_account)
 {
     static const size_t from[] = {100, 2000, 70000, 3 * HAK_MIB};
     static const size_t to[] = {50,     600,         1500,       50000,
@@ -451,7 +451,7 @@ Test(heap_made, hak_realloc_of_a_heap_s_block_keeps_its_account)
 }
 
 /* The same of a block that came from the system. */
-Test(heap_made, hak_realloc_of_a_system_s_block_keeps_the_heap_s_account)
+Test(heap_explicit, hak_realloc_of_a_system_s_block_keeps_the_heap_s_account)
 {
     hak_heap *heap = hak_heap_new(NULL);
     char *p = from_system(heap, 3 * HAK_MIB);
@@ -472,7 +472,7 @@ Test(heap_made, hak_realloc_of_a_system_s_block_keeps_the_heap_s_account)
 
 /* ---- trim and delete -------------------------------------------------------------------- */
 
-Test(heap_made, trim_gives_idle_slabs_back)
+Test(heap_explicit, trim_gives_idle_slabs_back)
 {
     hak_heap *heap = hak_heap_new(NULL);
     static void *blocks[5000];
@@ -493,7 +493,7 @@ Test(heap_made, trim_gives_idle_slabs_back)
     cr_assert_eq(unit_stats().slabs, 0);
 }
 
-Test(heap_made, delete_frees_everything_at_once)
+Test(heap_explicit, delete_frees_everything_at_once)
 {
     static const size_t sizes[] = {30, 3000, 90000, 2 * HAK_MIB, 3 * HAK_MIB};
     hak_heap *heap = hak_heap_new(NULL);
@@ -541,7 +541,7 @@ Test(heap_made, delete_frees_everything_at_once)
     unit_expect_none_live();
 }
 
-Test(heap_made, ten_thousand_heaps_leave_memory_flat)
+Test(heap_explicit, ten_thousand_heaps_leave_memory_flat)
 {
     size_t rounds = unit_scale(10000, 2000);
     size_t before = 0;
@@ -596,7 +596,7 @@ static void expect_both_fatal(void *p, const char *reason)
                       "hakmem: fatal: hak_heap_realloc(%p): %s\n", p, reason);
 }
 
-Test(heap_made, wrong_blocks_are_fatal_and_named)
+Test(heap_explicit, wrong_blocks_are_fatal_and_named)
 {
     hak_heap *other = hak_heap_new(NULL);
     char *mine;
@@ -651,7 +651,7 @@ static void fill_packed(hak_heap *heap, void **blocks)
 }
 
 /* Sealed or not, of packed slabs and of others. */
-Test(heap_made, a_packed_heap_frees_and_resizes)
+Test(heap_explicit, a_packed_heap_frees_and_resizes)
 {
     void *blocks[PACKED];
 
@@ -682,7 +682,7 @@ Test(heap_made, a_packed_heap_frees_and_resizes)
     }
 }
 
-Test(heap_made, wrong_blocks_of_a_packed_heap_are_fatal)
+Test(heap_explicit, wrong_blocks_of_a_packed_heap_are_fatal)
 {
     hak_heap *other = hak_heap_new(NULL);
     void *blocks[PACKED], *theirs[PACKED];
@@ -704,7 +704,7 @@ Test(heap_made, wrong_blocks_of_a_packed_heap_are_fatal)
 }
 
 /* A block may be freed with hak_free by any thread, in any order. */
-Test(heap_made, hak_free_takes_blocks_of_a_heap)
+Test(heap_explicit, hak_free_takes_blocks_of_a_heap)
 {
     hak_heap *heap = hak_heap_new(NULL);
 
@@ -722,7 +722,7 @@ Test(heap_made, hak_free_takes_blocks_of_a_heap)
 
 /* ---- random use --------------------------------------------------------------------------------- */
 
-Test(heap_made, random_use_keeps_contents_account_and_limit)
+Test(heap_explicit, random_use_keeps_contents_account_and_limit)
 {
     enum { HELD = 2000 };
     static struct {
@@ -774,7 +774,7 @@ Test(heap_made, random_use_keeps_contents_account_and_limit)
 /* ---- a sparse heap -------------------------------------------------------- */
 
 /* Its slabs hold a block each: their pages go while the others are freed. */
-Test(heap_made, what_is_left_of_a_bulk_free_is_resident_and_little_else)
+Test(heap_explicit, what_is_left_of_a_bulk_free_is_resident_and_little_else)
 {
     enum { COUNT = 4000, EACH = 128 };
     static unsigned char *blocks[COUNT];
@@ -819,7 +819,7 @@ static int fill_mixed(hak_heap *heap, size_t most, void **blocks)
  * A heap of 6 KB fills and is emptied again, and that is all: it is as small
  * as before, with a few pages, however much it had.
  */
-Test(heap_made, a_small_heap_is_small_again_with_the_last_free)
+Test(heap_explicit, a_small_heap_is_small_again_with_the_last_free)
 {
     static const size_t most[] = {64 * HAK_KIB, 256 * HAK_KIB, HAK_MIB};
     static void *blocks[2000], *rest[100];

@@ -1,5 +1,5 @@
 /*
- * heap_made.c - explicit heaps: their life, malloc, realloc and free.
+ * heap_explicit.c - explicit heaps: their life, malloc, realloc and free.
  *
  * One thread at a time uses such a heap; what other threads freed of it comes
  * in through the inbox. sized.c has the functions that know or tell a size.
@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/heap_made.h"
+#include "api/heap_explicit.h"
 #include "api/inside.h"
 #include "api/stats.h"
 #include "upkeep/background.h"
@@ -33,7 +33,7 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
         errno = EINVAL;
         return NULL;
     }
-    heap = hak_heap_create(HAK_HEAP_MADE);
+    heap = hak_heap_create(HAK_HEAP_EXPLICIT);
     if (heap == NULL) {
         errno = ENOMEM;
         return NULL;
@@ -173,7 +173,7 @@ HAK_INLINE void *heap_made_pool(struct hak_heap *heap, size_t size)
     if (pool == NULL || size > HAK_LANE_POOL_MAX || heap->tiny.packed) {
         return NULL;
     }
-    class = hak_pool_class_of(size);
+    class = hak_pool_class_for(size);
     bytes = hak_pool_classes[class].block;
     p = hak_account_fits(heap, bytes) ? hak_pool_pop(pool, class) : NULL;
     hak_account_charge(heap, p != NULL ? bytes : 0);
@@ -362,7 +362,7 @@ static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
     unsigned class;
 
     if (byte == HAK_TAG_PACKED) {
-        class = hak_tiny_class_of(p, tag);
+        class = hak_tiny_class_at_tag(p, tag);
         if (class == HAK_TINY_NONE || !hak_tiny_is_block(p, tag, class)) {
             hak_lane_check(p, caller);
         }
