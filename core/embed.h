@@ -2,15 +2,15 @@
  * embed.h - the core for adapters: all of it that a runtime's adapter includes.
  *
  * An adapter serves a runtime from heaps: explicit ones, which one thread at a time
- * uses and which end as a whole, or each thread's own (hak_thread_own). Its hot
+ * uses and which end as a whole, or each thread's own (haki_thread_own). Its hot
  * paths are three steps that are inline here:
  *
- *     the bin of a size          hak_embed_bin_for, hak_embed_bin
- *     the bin of a block         hak_embed_byte, hak_embed_bin_at
- *     a pop, or a push           hak_embed_pop, hak_embed_push, hak_embed_look
+ *     the bin of a size          haki_embed_bin_for, haki_embed_bin
+ *     the bin of a block         haki_embed_byte, haki_embed_bin_at
+ *     a pop, or a push           haki_embed_pop, haki_embed_push, haki_embed_look
  *
  * and what they leave (an empty bin, a larger size, somebody else's block) goes to
- * functions that take a heap (hak_embed_alloc, hak_large_*) or the calling thread's
+ * functions that take a heap (haki_embed_alloc, hak_large_*) or the calling thread's
  * (hak_hot_*, hak_lane_*). Functions that may run out of memory say so by NULL;
  * asking the system's allocator, raising an error or collecting garbage is the
  * adapter's business.
@@ -54,25 +54,25 @@
 /*
  * A heap's first page has room for its adapter, zeros when the heap is made: so
  * many bytes. Of a thread's heap the first words are counters, as many as
- * HAK_EMBED_COUNTERS: it ends when it likes, and hak_embed_past has them then.
+ * HAK_EMBED_COUNTERS: it ends when it likes, and haki_embed_past has them then.
  */
 #define HAK_EMBED_EXTRA HAK_HEAP_EXTRA
 #define HAK_EMBED_COUNTERS HAK_HEAP_COUNTERS
 
-HAK_INLINE void *hak_embed_extra(struct hak_heap *heap)
+HAK_INLINE void *haki_embed_extra(struct hak_heap *heap)
 {
-    return hak_heap_extra(heap);
+    return haki_heap_extra(heap);
 }
 
 /* The heap that has it, without a load. */
-HAK_INLINE struct hak_heap *hak_embed_heap(const void *extra)
+HAK_INLINE struct hak_heap *haki_embed_heap(const void *extra)
 {
     return (struct hak_heap *)((char *)extra - HAK_HEAP_EXTRA_AT);
 }
 
 /* The heap's name; HAK_EMBED_NAME bytes. */
 #define HAK_EMBED_NAME HAK_HEAP_NAME
-HAK_INLINE const char *hak_embed_name(const struct hak_heap *heap)
+HAK_INLINE const char *haki_embed_name(const struct hak_heap *heap)
 {
     return heap->name;
 }
@@ -82,10 +82,10 @@ HAK_INLINE const char *hak_embed_name(const struct hak_heap *heap)
  * its id, 0: there is none. Any thread; what is made meanwhile may be left out.
  * Who needs a heap to stay keeps it from being deleted.
  */
-HAK_INLINE uint32_t hak_embed_next(uint32_t id, struct hak_heap **heap)
+HAK_INLINE uint32_t haki_embed_next(uint32_t id, struct hak_heap **heap)
 {
-    id = hak_range_heap_next(id);
-    *heap = id != 0 ? hak_range_heap(id) : NULL;
+    id = haki_range_heap_next(id);
+    *heap = id != 0 ? haki_range_heap(id) : NULL;
     return id;
 }
 
@@ -98,23 +98,23 @@ HAK_INLINE uint32_t hak_embed_next(uint32_t id, struct hak_heap **heap)
 #define HAK_EMBED_CLASSES ((unsigned)HAK_TINY_CLASSES)
 
 /* The class for a size of Tiny's: blocks that are multiples of 8, or of 16. */
-HAK_INLINE unsigned hak_embed_class_8(size_t size)
+HAK_INLINE unsigned haki_embed_class_8(size_t size)
 {
-    return hak_tiny_class_8[hak_tiny_index(size)];
+    return haki_tiny_class_8[haki_tiny_index(size)];
 }
 
-HAK_INLINE unsigned hak_embed_class_16(size_t size)
+HAK_INLINE unsigned haki_embed_class_16(size_t size)
 {
-    return hak_tiny_class_16[hak_tiny_index(size)];
+    return haki_tiny_class_16[haki_tiny_index(size)];
 }
 
 /* The bytes of a block of that class. */
-HAK_INLINE size_t hak_embed_class_bytes(unsigned class)
+HAK_INLINE size_t haki_embed_class_bytes(unsigned class)
 {
-    return hak_tiny_size[class];
+    return haki_tiny_size[class];
 }
 
-HAK_INLINE struct hak_bin *hak_embed_bin(struct hak_heap *heap, unsigned class)
+HAK_INLINE struct hak_bin *haki_embed_bin(struct hak_heap *heap, unsigned class)
 {
     return &heap->tiny.bins[class];
 }
@@ -123,8 +123,8 @@ HAK_INLINE struct hak_bin *hak_embed_bin(struct hak_heap *heap, unsigned class)
 #define HAK_EMBED_STEP_MAX ((size_t)HAK_TINY_STEP_MAX)
 
 /* The bin for such a size; `step` is 8 or 16, a constant. */
-HAK_INLINE struct hak_bin *hak_embed_bin_for(struct hak_heap *heap, size_t size,
-                                             size_t step)
+HAK_INLINE struct hak_bin *haki_embed_bin_for(struct hak_heap *heap,
+                                              size_t size, size_t step)
 {
     char *first = (char *)&heap->tiny.bins[step / 8 - 1];
 
@@ -133,38 +133,38 @@ HAK_INLINE struct hak_bin *hak_embed_bin_for(struct hak_heap *heap, size_t size,
 }
 
 /* A block, or NULL: the bin is empty. */
-HAK_INLINE void *hak_embed_pop(struct hak_bin *bin)
+HAK_INLINE void *haki_embed_pop(struct hak_bin *bin)
 {
-    return hak_bin_pop(bin);
+    return haki_bin_pop(bin);
 }
 
-/* Takes a block back; false: hak_embed_look is next. */
-HAK_INLINE bool hak_embed_push(struct hak_bin *bin, void *p)
+/* Takes a block back; false: haki_embed_look is next. */
+HAK_INLINE bool haki_embed_push(struct hak_bin *bin, void *p)
 {
-    return hak_bin_push(bin, p);
+    return haki_bin_push(bin, p);
 }
 
-/* The look at a bin that a push has asked for; hak_heap_look sees to what is due
+/* The look at a bin that a push has asked for; haki_heap_look sees to what is due
  * besides. */
-HAK_INLINE void hak_embed_look(struct hak_heap *heap, struct hak_bin *bin)
+HAK_INLINE void haki_embed_look(struct hak_heap *heap, struct hak_bin *bin)
 {
-    hak_heap_look_bin(heap, bin);
+    haki_heap_look_bin(heap, bin);
 }
 
 /* A block of the class, the bin being filled if it is empty. NULL: no memory. */
-HAK_INLINE void *hak_embed_alloc(struct hak_heap *heap, unsigned class)
+HAK_INLINE void *haki_embed_alloc(struct hak_heap *heap, unsigned class)
 {
-    return hak_tiny_alloc(&heap->tiny, class);
+    return haki_tiny_alloc(&heap->tiny, class);
 }
 
 /* Takes it back; its look, if one is due, included. */
-HAK_INLINE void hak_embed_free(struct hak_heap *heap, unsigned class, void *p)
+HAK_INLINE void haki_embed_free(struct hak_heap *heap, unsigned class, void *p)
 {
-    hak_tiny_free(&heap->tiny, class, p);
+    haki_tiny_free(&heap->tiny, class, p);
 }
 
 /* How often a bin of the heap's had to be filled. */
-HAK_INLINE uint64_t hak_embed_refills(const struct hak_heap *heap)
+HAK_INLINE uint64_t haki_embed_refills(const struct hak_heap *heap)
 {
     return heap->tiny.refills;
 }
@@ -172,25 +172,25 @@ HAK_INLINE uint64_t hak_embed_refills(const struct hak_heap *heap)
 /* ---- blocks by their address ------------------------------------------------- */
 
 /* Whether p is in the range: ours, or free, or somebody else's mapping. */
-HAK_INLINE bool hak_embed_covers(const void *p)
+HAK_INLINE bool haki_embed_covers(const void *p)
 {
-    return hak_range_covers(p);
+    return haki_range_covers(p);
 }
 
 /* Whether p is an address of ours. */
-HAK_INLINE bool hak_embed_owns(const void *p)
+HAK_INLINE bool haki_embed_owns(const void *p)
 {
-    return hak_range_owns(p);
+    return haki_range_owns(p);
 }
 
-/* What is known of the slab of p, in the range: hak_tag_is_large, and below. */
-HAK_INLINE uint32_t hak_embed_tag(const void *p)
+/* What is known of the slab of p, in the range: haki_tag_is_large, and below. */
+HAK_INLINE uint32_t haki_embed_tag(const void *p)
 {
-    return hak_range_tag_of(p);
+    return haki_range_tag_of(p);
 }
 
 /* A slab's class byte, whosever it is. */
-HAK_INLINE uint32_t hak_embed_tag_byte(uint32_t tag)
+HAK_INLINE uint32_t haki_embed_tag_byte(uint32_t tag)
 {
     return HAK_TAG_CLASS(tag);
 }
@@ -200,75 +200,75 @@ HAK_INLINE uint32_t hak_embed_tag_byte(uint32_t tag)
  * What it is otherwise tell the functions below.
  */
 #define HAK_EMBED_TINY HAK_TAG_TINY_END
-HAK_INLINE uint32_t hak_embed_byte(const struct hak_heap *heap, uint32_t tag)
+HAK_INLINE uint32_t haki_embed_byte(const struct hak_heap *heap, uint32_t tag)
 {
     return tag ^ heap->tiny.tag;
 }
 
 /* Of one below HAK_EMBED_TINY: the bin, and the bytes of the block. */
-HAK_INLINE struct hak_bin *hak_embed_bin_at(struct hak_heap *heap,
-                                            uint32_t byte)
+HAK_INLINE struct hak_bin *haki_embed_bin_at(struct hak_heap *heap,
+                                             uint32_t byte)
 {
-    return hak_tiny_bin(&heap->tiny, byte);
+    return haki_tiny_bin(&heap->tiny, byte);
 }
 
-HAK_INLINE size_t hak_embed_bytes_at(uint32_t byte)
+HAK_INLINE size_t haki_embed_bytes_at(uint32_t byte)
 {
-    return hak_tiny_size[byte / HAK_TAG_TINY];
+    return haki_tiny_size[byte / HAK_TAG_TINY];
 }
 
 /* Whether the slab is the heap's and Tiny's, but sealed. */
-HAK_INLINE bool hak_embed_is_sealed(uint32_t byte)
+HAK_INLINE bool haki_embed_is_sealed(uint32_t byte)
 {
     return (byte ^ HAK_TAG_SEALED) < HAK_TAG_TINY_END;
 }
 
 /* Takes back a block of such a slab. */
-HAK_INLINE void hak_embed_free_sealed(struct hak_heap *heap, void *p,
-                                      uint32_t tag)
+HAK_INLINE void haki_embed_free_sealed(struct hak_heap *heap, void *p,
+                                       uint32_t tag)
 {
-    hak_tiny_seal_free(&heap->tiny, p, tag);
+    haki_tiny_seal_free(&heap->tiny, p, tag);
 }
 
 /* The class of the Tiny block p, in a slab with this tag; of one in a slab that
  * holds all classes as well. HAK_EMBED_CLASSES or more: nothing was given out there. */
-HAK_INLINE unsigned hak_embed_class_of(const void *p, uint32_t tag)
+HAK_INLINE unsigned haki_embed_class_of(const void *p, uint32_t tag)
 {
-    return hak_tiny_class_at_tag(p, tag);
+    return haki_tiny_class_at_tag(p, tag);
 }
 
-/* hak_tiny_larger_alloc: a block above 1024 B of a packed heap, or NULL. */
-HAK_INLINE void *hak_embed_larger_alloc(struct hak_heap *heap, size_t size)
+/* haki_tiny_larger_alloc: a block above 1024 B of a packed heap, or NULL. */
+HAK_INLINE void *haki_embed_larger_alloc(struct hak_heap *heap, size_t size)
 {
-    return hak_tiny_larger_alloc(&heap->tiny, size);
+    return haki_tiny_larger_alloc(&heap->tiny, size);
 }
 
 /* Whether p, in the range, lies in a packed slab: see tiny.h. */
-HAK_INLINE bool hak_embed_is_packed(const void *p)
+HAK_INLINE bool haki_embed_is_packed(const void *p)
 {
-    return HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED;
+    return HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_PACKED;
 }
 
 /* The bytes of the block of Tiny's that p lies in, or 0. */
-HAK_INLINE size_t hak_embed_block_bytes(const void *p, uint32_t tag)
+HAK_INLINE size_t haki_embed_block_bytes(const void *p, uint32_t tag)
 {
-    return hak_tiny_bytes_of(p, tag);
+    return haki_tiny_bytes_of(p, tag);
 }
 
-/* Whether a larger block (hak_tag_is_large) is this heap's. */
-HAK_INLINE bool hak_embed_has_large(const struct hak_heap *heap, const void *p,
-                                    uint32_t tag)
+/* Whether a larger block (haki_tag_is_large) is this heap's. */
+HAK_INLINE bool haki_embed_has_large(const struct hak_heap *heap, const void *p,
+                                     uint32_t tag)
 {
     uint32_t owner = HAK_TAG_HEAP(tag);
 
     if (owner == HAK_ID_SHARED) {
-        hak_large_find(p, &owner);
+        haki_large_find(p, &owner);
     }
     return owner == heap->tiny.id;
 }
 
 /* Whether a slab with this tag, of Tiny's or Pool's, is this heap's. */
-HAK_INLINE bool hak_embed_has_slab(const struct hak_heap *heap, uint32_t tag)
+HAK_INLINE bool haki_embed_has_slab(const struct hak_heap *heap, uint32_t tag)
 {
     return HAK_TAG_HEAP(tag) == heap->tiny.id;
 }
@@ -276,66 +276,66 @@ HAK_INLINE bool hak_embed_has_slab(const struct hak_heap *heap, uint32_t tag)
 /* ---- Pool's bins --------------------------------------------------------------- */
 
 /* Of the sizes from HAK_LANE_POOL_MIN to HAK_LANE_POOL_MAX. */
-HAK_INLINE unsigned hak_embed_pool_class(size_t size)
+HAK_INLINE unsigned haki_embed_pool_class(size_t size)
 {
-    return hak_pool_class_for(size);
+    return haki_pool_class_for(size);
 }
 
-HAK_INLINE size_t hak_embed_pool_bytes(unsigned class)
+HAK_INLINE size_t haki_embed_pool_bytes(unsigned class)
 {
-    return hak_pool_classes[class].block;
+    return haki_pool_classes[class].block;
 }
 
-/* The class of a byte of hak_embed_byte; HAK_EMBED_POOLS or more: it is none. */
+/* The class of a byte of haki_embed_byte; HAK_EMBED_POOLS or more: it is none. */
 #define HAK_EMBED_POOLS HAK_POOL_CLASSES
-HAK_INLINE uint32_t hak_embed_pool_at(uint32_t byte)
+HAK_INLINE uint32_t haki_embed_pool_at(uint32_t byte)
 {
     return byte - HAK_TAG_POOL;
 }
 
 /* Whether the heap has these bins: it has had a block above Tiny. */
-HAK_INLINE bool hak_embed_has_pool(const struct hak_heap *heap)
+HAK_INLINE bool haki_embed_has_pool(const struct hak_heap *heap)
 {
     return heap->pool != NULL;
 }
 
 /* Makes them, if it has not. */
-HAK_INLINE void hak_embed_use_pool(struct hak_heap *heap)
+HAK_INLINE void haki_embed_use_pool(struct hak_heap *heap)
 {
-    hak_heap_use_large(heap);
+    haki_heap_use_large(heap);
 }
 
 /* The slabs that they have, of a heap that has them. */
-HAK_INLINE size_t hak_embed_pool_slabs(const struct hak_heap *heap)
+HAK_INLINE size_t haki_embed_pool_slabs(const struct hak_heap *heap)
 {
     return heap->pool->nslabs;
 }
 
-/* As hak_embed_pop, of a heap that has them. */
-HAK_INLINE void *hak_embed_pool_pop(struct hak_heap *heap, unsigned class)
+/* As haki_embed_pop, of a heap that has them. */
+HAK_INLINE void *haki_embed_pool_pop(struct hak_heap *heap, unsigned class)
 {
-    return hak_pool_pop(heap->pool, class);
+    return haki_pool_pop(heap->pool, class);
 }
 
 /* A block of the class, the bin being filled if it is empty. NULL: no memory. */
-HAK_INLINE void *hak_embed_pool_alloc(struct hak_heap *heap, unsigned class)
+HAK_INLINE void *haki_embed_pool_alloc(struct hak_heap *heap, unsigned class)
 {
-    return hak_pool_alloc(heap->pool, class);
+    return haki_pool_alloc(heap->pool, class);
 }
 
 /*
  * Takes back p, whose byte is that of the class; `looked`: a look was due, and was
  * had. False: p is no start of a block, nothing has been done.
  */
-HAK_INLINE bool hak_embed_pool_push(struct hak_heap *heap, unsigned class,
-                                    void *p, bool *looked)
+HAK_INLINE bool haki_embed_pool_push(struct hak_heap *heap, unsigned class,
+                                     void *p, bool *looked)
 {
     *looked = false;
-    if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
+    if (HAK_UNLIKELY(!haki_pool_is_start(p, class))) {
         return false;
     }
-    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
-        hak_pool_look(heap->pool, class);
+    if (HAK_UNLIKELY(!haki_pool_push(heap->pool, class, p))) {
+        haki_pool_look(heap->pool, class);
         *looked = true;
     }
     return true;
@@ -347,7 +347,7 @@ HAK_INLINE bool hak_embed_pool_push(struct hak_heap *heap, unsigned class,
  * hak_heap_malloc and hak_heap_free keep it, and so do these two, their hot paths:
  * NULL or false leaves the request to them.
  */
-HAK_INLINE void *hak_embed_charged_alloc(struct hak_heap *heap, size_t size)
+HAK_INLINE void *haki_embed_charged_alloc(struct hak_heap *heap, size_t size)
 {
     unsigned class;
     void *p;
@@ -355,13 +355,13 @@ HAK_INLINE void *hak_embed_charged_alloc(struct hak_heap *heap, size_t size)
     if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
         return NULL;
     }
-    class = hak_tiny_class_16[hak_tiny_index(size)];
-    if (HAK_UNLIKELY(!hak_account_fits(heap, hak_tiny_size[class]))) {
+    class = haki_tiny_class_16[haki_tiny_index(size)];
+    if (HAK_UNLIKELY(!haki_account_fits(heap, haki_tiny_size[class]))) {
         return NULL;
     }
-    p = hak_bin_pop(&heap->tiny.bins[class]);
+    p = haki_bin_pop(&heap->tiny.bins[class]);
     if (HAK_LIKELY(p != NULL)) {
-        hak_account_charge(heap, hak_tiny_size[class]);
+        haki_account_charge(heap, haki_tiny_size[class]);
     }
     return p;
 }
@@ -370,116 +370,116 @@ HAK_INLINE void *hak_embed_charged_alloc(struct hak_heap *heap, size_t size)
  * The bin of a Tiny block of the heap's, or NULL: it is none, or there is
  * something wrong with it.
  */
-HAK_INLINE struct hak_bin *hak_embed_bin_of(struct hak_heap *heap,
-                                            const void *p)
+HAK_INLINE struct hak_bin *haki_embed_bin_of(struct hak_heap *heap,
+                                             const void *p)
 {
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p);
     uint32_t byte = tag ^ heap->tiny.tag;
     struct hak_bin *bin;
     unsigned class;
 
     if (HAK_LIKELY(byte < HAK_TAG_TINY_END)) {
-        bin = hak_tiny_bin(&heap->tiny, byte);
-        return hak_tiny_is_start((uintptr_t)p, bin->magic) ? bin : NULL;
+        bin = haki_tiny_bin(&heap->tiny, byte);
+        return haki_tiny_is_start((uintptr_t)p, bin->magic) ? bin : NULL;
     }
     if (byte != HAK_TAG_PACKED) {
         return NULL;
     }
-    class = hak_tiny_class_at_tag(p, tag);
-    return class < HAK_TINY_CLASSES && hak_tiny_is_block(p, tag, class)
+    class = haki_tiny_class_at_tag(p, tag);
+    return class < HAK_TINY_CLASSES && haki_tiny_is_block(p, tag, class)
                ? &heap->tiny.bins[class]
                : NULL;
 }
 
-HAK_INLINE bool hak_embed_charged_free(struct hak_heap *heap, void *p)
+HAK_INLINE bool haki_embed_charged_free(struct hak_heap *heap, void *p)
 {
     struct hak_bin *bin;
 
-    if (HAK_HARD || HAK_UNLIKELY(!hak_range_covers(p))) {
+    if (HAK_HARD || HAK_UNLIKELY(!haki_range_covers(p))) {
         return false;
     }
-    bin = hak_embed_bin_of(heap, p);
+    bin = haki_embed_bin_of(heap, p);
     if (HAK_UNLIKELY(bin == NULL)) {
         return false;
     }
-    hak_account_discharge(heap, hak_tiny_size[bin - heap->tiny.bins]);
-    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
-        hak_heap_look(heap, bin);
+    haki_account_discharge(heap, haki_tiny_size[bin - heap->tiny.bins]);
+    if (HAK_UNLIKELY(!haki_bin_push(bin, p))) {
+        haki_heap_look(heap, bin);
     }
     return true;
 }
 
 /* Sets the limit, in bytes; SIZE_MAX: none. What is above it stays. */
-HAK_INLINE void hak_embed_set_limit(struct hak_heap *heap, size_t limit)
+HAK_INLINE void haki_embed_set_limit(struct hak_heap *heap, size_t limit)
 {
-    hak_account_set_limit(heap, limit);
+    haki_account_set_limit(heap, limit);
 }
 
 /* How many requests the limit has refused. */
-HAK_INLINE uint64_t hak_embed_refusals(const struct hak_heap *heap)
+HAK_INLINE uint64_t haki_embed_refusals(const struct hak_heap *heap)
 {
     return heap->limit_refused;
 }
 
 /* Its user's: what it keeps free goes back; the second drops the free pages of
  * slabs in use as well, which fault when they are used again: the bytes. */
-HAK_INLINE void hak_embed_collect(struct hak_heap *heap)
+HAK_INLINE void haki_embed_collect(struct hak_heap *heap)
 {
-    hak_heap_collect(heap);
+    haki_heap_collect(heap);
 }
 
-HAK_INLINE size_t hak_embed_sweep(struct hak_heap *heap)
+HAK_INLINE size_t haki_embed_sweep(struct hak_heap *heap)
 {
-    return hak_heap_sweep(heap);
+    return haki_heap_sweep(heap);
 }
 
 /* From here on blocks stay in bins: the heap is about to be deleted. */
-HAK_INLINE void hak_embed_hold(struct hak_heap *heap)
+HAK_INLINE void haki_embed_hold(struct hak_heap *heap)
 {
-    hak_tiny_hold(&heap->tiny);
+    haki_tiny_hold(&heap->tiny);
 }
 
 /* ---- the process --------------------------------------------------------------- */
 
 /* Makes the range, if that is not done. False: there can be none. */
-HAK_INLINE bool hak_embed_begin(void)
+HAK_INLINE bool haki_embed_begin(void)
 {
-    return hak_range_init();
+    return haki_range_init();
 }
 
 /* HAKMEM_LIMIT in bytes; SIZE_MAX: there is none. */
-HAK_INLINE size_t hak_embed_limit(void)
+HAK_INLINE size_t haki_embed_limit(void)
 {
-    return atomic_load_explicit(&hak_pressure.limit, memory_order_relaxed);
+    return atomic_load_explicit(&haki_pressure.limit, memory_order_relaxed);
 }
 
 /*
  * Where all our blocks are: its first address, and how many bytes may once be
  * ours. 0 bytes: there is no range, all requests are the system's.
  */
-HAK_INLINE size_t hak_embed_window(uintptr_t *base)
+HAK_INLINE size_t haki_embed_window(uintptr_t *base)
 {
-    *base = HAK_LOAD(hak_range.base);
-    return HAK_LOAD(hak_range.size) != 0 ? hak_range.window : 0;
+    *base = HAK_LOAD(haki_range.base);
+    return HAK_LOAD(haki_range.size) != 0 ? haki_range.window : 0;
 }
 
-/* Whether blocks of others may lie there: see hak_range_may_overlap. */
-HAK_INLINE bool hak_embed_is_shared_window(void)
+/* Whether blocks of others may lie there: see haki_range_may_overlap. */
+HAK_INLINE bool haki_embed_is_shared_window(void)
 {
-    return hak_range_may_overlap || hak_range_limited();
+    return haki_range_may_overlap || haki_range_limited();
 }
 
 /* When free memory is next due to go back, in milliseconds; 0: none waits. */
-HAK_INLINE uint32_t hak_embed_due(void)
+HAK_INLINE uint32_t haki_embed_due(void)
 {
-    return atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+    return atomic_load_explicit(&haki_range_due, memory_order_relaxed);
 }
 
 /* Whether any waits: slabs, or ACE's holes. */
-HAK_INLINE bool hak_embed_waits(void)
+HAK_INLINE bool haki_embed_waits(void)
 {
-    return hak_range_waiting() ||
-           atomic_load_explicit(&hak_ace_due, memory_order_relaxed) != 0;
+    return haki_range_waiting() ||
+           atomic_load_explicit(&haki_ace_due, memory_order_relaxed) != 0;
 }
 
 #endif /* HAK_EMBED_H */

@@ -37,13 +37,13 @@ HAK_INLINE bool ours(const struct hak_lua_heap *lua, size_t size)
 
 HAK_INLINE unsigned class_for(size_t size)
 {
-    return hak_embed_class_8(size);
+    return haki_embed_class_8(size);
 }
 
 /* The bin for a size of 1 to 128 B, where classes are steps of 8. */
 HAK_INLINE struct hak_bin *bin_step(struct hak_lua_heap *lua, size_t size)
 {
-    return hak_embed_bin_for(hak_lua_core(lua), size, 8);
+    return haki_embed_bin_for(hak_lua_core(lua), size, 8);
 }
 
 /* The bin for a size, or NULL if it is not Tiny's. */
@@ -53,7 +53,7 @@ HAK_INLINE struct hak_bin *bin_for(struct hak_lua_heap *lua, size_t size)
         return bin_step(lua, size);
     }
     return size <= HAK_LANE_TINY_MAX
-               ? hak_embed_bin(hak_lua_core(lua), class_for(size))
+               ? haki_embed_bin(hak_lua_core(lua), class_for(size))
                : NULL;
 }
 
@@ -121,7 +121,7 @@ static void take(struct hak_lua_heap *lua, size_t more)
 HAK_INLINE void *from_lanes(struct hak_lua_heap *lua, size_t size)
 {
     if (HAK_LIKELY(size <= HAK_LANE_TINY_MAX)) {
-        return hak_embed_alloc(hak_lua_core(lua), class_for(size));
+        return haki_embed_alloc(hak_lua_core(lua), class_for(size));
     }
     return ours(lua, size) ? hak_lua_large_new(lua, size) : NULL;
 }
@@ -135,10 +135,10 @@ static HAK_COLD void *at_limit(struct hak_lua_heap *lua, const void *ptr,
 {
     void *p = NULL;
 
-    if (ptr == NULL && hak_relief(hak_lua_core(lua), nsize)) {
+    if (ptr == NULL && haki_relief(hak_lua_core(lua), nsize)) {
         p = from_lanes(lua, nsize);
     }
-    if (p == NULL && hak_limit_refuses(nsize)) {
+    if (p == NULL && haki_limit_refuses(nsize)) {
         lua->refused++;
     }
     return p;
@@ -153,7 +153,7 @@ static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
 {
     void *p;
 
-    if (hak_limit_is_set() && ours(lua, nsize) &&
+    if (haki_limit_is_set() && ours(lua, nsize) &&
         (ptr == NULL || nsize > osize)) {
         return at_limit(lua, ptr, nsize);
     }
@@ -217,7 +217,7 @@ SLOW void *new_peak(struct hak_lua_heap *lua, void *ptr, size_t tag,
     if (HAK_UNLIKELY(live > lua->stop)) {
         return new_again(lua, ptr, tag, nsize);
     }
-    p = hak_embed_pop(bin_for(lua, nsize));
+    p = haki_embed_pop(bin_for(lua, nsize));
     if (HAK_UNLIKELY(p == NULL)) {
         return new_again(lua, ptr, tag, nsize);
     }
@@ -232,16 +232,16 @@ static unsigned kind_of(const struct hak_lua_heap *lua, const void *ptr)
 {
     uint32_t tag;
 
-    if (!hak_embed_owns(ptr)) {
+    if (!haki_embed_owns(ptr)) {
         return HAK_LUA_FOREIGN;
     }
-    tag = hak_embed_tag(ptr);
-    if (hak_tag_is_large(tag)) {
+    tag = haki_embed_tag(ptr);
+    if (haki_tag_is_large(tag)) {
         return hak_lua_large_is_ours(lua, ptr, tag) ? HAK_LUA_LARGE
                                                     : HAK_LUA_FOREIGN;
     }
-    return hak_embed_has_slab(hak_lua_core(lua), tag)
-               ? hak_embed_class_of(ptr, tag)
+    return haki_embed_has_slab(hak_lua_core(lua), tag)
+               ? haki_embed_class_of(ptr, tag)
                : HAK_LUA_FOREIGN;
 }
 
@@ -254,7 +254,7 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
     if (kind == HAK_LUA_LARGE) {
         hak_lua_large_free(lua, ptr);
     } else if (kind < HAK_EMBED_CLASSES) {
-        hak_embed_free(hak_lua_core(lua), kind, ptr);
+        haki_embed_free(hak_lua_core(lua), kind, ptr);
     } else {
         lua->foreign++;
         lua->fallback(lua->fallback_ud, ptr, osize, nsize);
@@ -268,7 +268,7 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
 
 SLOW void *overflow(struct hak_lua_heap *lua, struct hak_bin *bin)
 {
-    hak_embed_look(hak_lua_core(lua), bin);
+    haki_embed_look(hak_lua_core(lua), bin);
     return NULL;
 }
 
@@ -285,7 +285,7 @@ HAK_INLINE void *free_block(struct hak_lua_heap *lua, void *ptr, size_t osize,
     if (HAK_UNLIKELY(bin == NULL)) {
         return free_slow(lua, ptr, osize, nsize);
     }
-    if (HAK_UNLIKELY(!hak_embed_push(bin, ptr))) {
+    if (HAK_UNLIKELY(!haki_embed_push(bin, ptr))) {
         return overflow(lua, bin);
     }
     return NULL;
@@ -302,7 +302,7 @@ static void *move_to_lanes(struct hak_lua_heap *lua, void *ptr, size_t osize,
                              : NULL;
     } else {
         p = from_lanes(lua, nsize);
-        p = p != NULL ? memcpy(p, ptr, hak_min(osize, nsize)) : NULL;
+        p = p != NULL ? memcpy(p, ptr, haki_min(osize, nsize)) : NULL;
     }
     if (p != NULL) {
         free_block(lua, ptr, osize, 0);
@@ -324,7 +324,7 @@ static void *move(struct hak_lua_heap *lua, void *ptr, size_t osize,
     }
     p = from_fallback(lua, NULL, HAK_LUA_OTHER, nsize);
     if (p != NULL) {
-        memcpy(p, ptr, hak_min(osize, nsize));
+        memcpy(p, ptr, haki_min(osize, nsize));
         free_block(lua, ptr, osize, 0);
     } else if (nsize <= osize) {
         p = ptr;
@@ -372,12 +372,12 @@ static void *resize_tiny(struct hak_lua_heap *lua, void *ptr, size_t osize,
     void *p = ptr;
 
     if (from != to) {
-        p = hak_embed_alloc(heap, to);
+        p = haki_embed_alloc(heap, to);
         if (HAK_UNLIKELY(p == NULL)) {
             return move(lua, ptr, osize, nsize);
         }
-        memcpy(p, ptr, hak_min(osize, nsize));
-        hak_embed_free(heap, from, ptr);
+        memcpy(p, ptr, haki_min(osize, nsize));
+        haki_embed_free(heap, from, ptr);
     }
     return p;
 }
@@ -424,7 +424,7 @@ HAK_INLINE void *object_new(struct hak_lua_heap *lua, void *ptr, size_t tag,
     if (HAK_UNLIKELY(lua->headroom < 0)) {
         return new_peak(lua, ptr, tag, nsize);
     }
-    p = hak_embed_pop(bin);
+    p = haki_embed_pop(bin);
     if (HAK_UNLIKELY(p == NULL)) {
         return new_again(lua, ptr, tag, nsize);
     }
@@ -442,7 +442,7 @@ HAK_INLINE void *object_free(struct hak_lua_heap *lua, void *ptr, size_t osize,
 /* A bin of a block that went to p is to be looked at. */
 SLOW void *moved(struct hak_lua_heap *lua, void *p, struct hak_bin *from)
 {
-    hak_embed_look(hak_lua_core(lua), from);
+    haki_embed_look(hak_lua_core(lua), from);
     return p;
 }
 
@@ -459,13 +459,13 @@ SLOW void *resize_step(struct hak_lua_heap *lua, void *ptr, size_t osize,
         return resize_slow(lua, ptr, osize, nsize);
     }
     if (from != to) {
-        p = hak_embed_pop(to);
+        p = haki_embed_pop(to);
         if (HAK_UNLIKELY(p == NULL)) {
             return resize_slow(lua, ptr, osize, nsize);
         }
-        copy_words(p, ptr, hak_min(osize, nsize));
+        copy_words(p, ptr, haki_min(osize, nsize));
         lua->headroom = headroom;
-        return HAK_LIKELY(hak_embed_push(from, ptr)) ? p : moved(lua, p, from);
+        return HAK_LIKELY(haki_embed_push(from, ptr)) ? p : moved(lua, p, from);
     }
     lua->headroom = headroom;
     return p;

@@ -48,7 +48,7 @@ struct hak_lua_bounds {
 
 static size_t wall_of(const struct hak_lua_heap *lua)
 {
-    return lua->bounds != NULL ? hak_min(lua->limit, lua->bounds->soft)
+    return lua->bounds != NULL ? haki_min(lua->limit, lua->bounds->soft)
                                : lua->limit;
 }
 
@@ -115,7 +115,7 @@ static bool ask(struct hak_lua_heap *lua, size_t more, bool again)
         bounds->asking = true;
         answer = bounds->callback(bounds->arg, lua, &need);
         bounds->asking = false;
-        bounds->soft = hak_max(bounds->soft, answer);
+        bounds->soft = haki_max(bounds->soft, answer);
         if (bounds->soft <= before) {
             bounds->final = again || answer != HAK_LUA_COLLECT;
             return false;
@@ -175,7 +175,7 @@ bool hak_lua_bounds_admit(struct hak_lua_heap *lua, const void *ptr,
     }
     if (bounds->strain == OPEN || lua->closing) {
         return fits(live, more,
-                    wall + hak_min(bounds->reserve, SIZE_MAX - wall));
+                    wall + haki_min(bounds->reserve, SIZE_MAX - wall));
     }
     return judge(lua, ptr, nsize, more);
 }

@@ -59,7 +59,7 @@ _Static_assert(sizeof(struct hak_lua_heap) <= HAK_EMBED_EXTRA,
 
 HAK_INLINE struct hak_heap *hak_lua_core(const struct hak_lua_heap *lua)
 {
-    return hak_embed_heap(lua);
+    return haki_embed_heap(lua);
 }
 
 HAK_INLINE size_t hak_lua_live(const struct hak_lua_heap *lua)
@@ -70,7 +70,7 @@ HAK_INLINE size_t hak_lua_live(const struct hak_lua_heap *lua)
 /* The most that was ever live: the gate may have risen by itself. */
 HAK_INLINE size_t hak_lua_peak(const struct hak_lua_heap *lua)
 {
-    return hak_max(lua->peak, lua->gate);
+    return haki_max(lua->peak, lua->gate);
 }
 
 /* Moves the gate to min(peak, stop), what is live staying the same. */
@@ -79,7 +79,7 @@ HAK_INLINE void hak_lua_set_gate(struct hak_lua_heap *lua)
     size_t live = hak_lua_live(lua);
 
     lua->peak = hak_lua_peak(lua);
-    lua->gate = hak_min(lua->peak, lua->stop);
+    lua->gate = haki_min(lua->peak, lua->stop);
     lua->headroom = (int64_t)(lua->gate - live);
 }
 

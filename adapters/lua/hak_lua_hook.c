@@ -138,7 +138,7 @@ static int arm(struct watch *watch)
     watch->refused = watch->refused && live_of(watch) > at;
     if (watch->refused) {
         at = live_of(watch) +
-             hak_max(hak_lua_bounds_reserve(watch->heap), at / 16);
+             haki_max(hak_lua_bounds_reserve(watch->heap), at / 16);
     }
     return hak_lua_heap_on_limit(watch->heap, at,
                                  at != 0 ? soft_limit_met : NULL, watch);

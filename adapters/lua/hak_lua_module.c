@@ -48,9 +48,9 @@ int luaopen_hakmem(lua_State *L)
     hak_lua_heap *heap = hak_lua_switch(L, NULL);
 
     if (heap == NULL) {
-        hak_warn("Lua: no heap could be made (%s); the state keeps its "
-                 "allocator",
-                 strerror(errno));
+        haki_warn("Lua: no heap could be made (%s); the state keeps its "
+                  "allocator",
+                  strerror(errno));
         hak_lua_hook_without_heap(L);
         return 1;
     }

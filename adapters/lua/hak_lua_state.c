@@ -38,7 +38,7 @@ size_t hak_lua_most(hak_lua_lanes lanes)
 {
     size_t asked = lanes != HAK_LUA_LANES_DEFAULT
                        ? lanes
-                       : hak_options_get(&options, OPTION_lanes);
+                       : haki_options_get(&options, OPTION_lanes);
 
     return asked == HAK_LUA_LANES_TINY ? HAK_LANE_TINY_MAX : HAK_LANE_HUGE_MAX;
 }
@@ -64,14 +64,14 @@ static bool read_config(hak_lua_config *config, const hak_lua_config *from)
 
 static struct hak_lua_heap *new_heap(const hak_lua_config *config)
 {
-    struct hak_heap *heap = hak_embed_new(HAK_EMBED_STATE, config->name);
+    struct hak_heap *heap = haki_embed_new(HAK_EMBED_STATE, config->name);
     struct hak_lua_heap *lua;
 
     if (heap == NULL) {
         return NULL;
     }
-    lua = hak_embed_extra(heap);
-    lua->size = hak_embed_window(&lua->base);
+    lua = haki_embed_extra(heap);
+    lua->size = haki_embed_window(&lua->base);
     /* Without a range Tiny's bins stay empty; the other lanes don't ask. */
     lua->most =
         lua->size != 0 ? hak_lua_most(config->lanes) : HAK_LANE_TINY_MAX;
@@ -86,7 +86,7 @@ static void end(struct hak_lua_heap *lua)
 {
     hak_lua_list_drop(lua);
     free(lua->bounds);
-    hak_inside_heap_delete(hak_lua_core(lua));
+    haki_inside_heap_delete(hak_lua_core(lua));
 }
 
 hak_lua_heap *hak_lua_heap_new(const hak_lua_config *from)
@@ -118,8 +118,8 @@ static size_t leaked(const struct hak_lua_heap *lua)
 static void say_leak(const struct hak_lua_heap *lua, const char *when)
 {
     if (leaked(lua) != 0) {
-        hak_warn("Lua heap \"%s\": %zu bytes were still in use when %s",
-                 hak_embed_name(hak_lua_core(lua)), leaked(lua), when);
+        haki_warn("Lua heap \"%s\": %zu bytes were still in use when %s",
+                  haki_embed_name(hak_lua_core(lua)), leaked(lua), when);
     }
 }
 
@@ -167,7 +167,7 @@ size_t hak_lua_heap_limit(hak_lua_heap *lua, size_t limit)
 
 size_t hak_lua_heap_trim(hak_lua_heap *lua)
 {
-    return hak_inside_heap_trim(hak_lua_core(lua));
+    return haki_inside_heap_trim(hak_lua_core(lua));
 }
 
 /* ---- states ------------------------------------------------------------- */
@@ -278,11 +278,11 @@ static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
     if (of == NULL) {
         return NULL;
     }
-    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
-        struct hak_lua_heap *lua = hak_embed_extra(heap);
+    for (uint32_t id = 0; (id = haki_embed_next(id, &heap)) != 0;) {
+        struct hak_lua_heap *lua = haki_embed_extra(heap);
 
         /* Behind other heaps there are zeros. */
-        if (hak_embed_is_explicit(heap) && !lua->gone &&
+        if (haki_embed_is_explicit(heap) && !lua->gone &&
             (lua->made == of || lua->main == of)) {
             return lua;
         }
@@ -313,8 +313,8 @@ static bool was_switched(lua_State *L)
  */
 static bool has_others_blocks(lua_State *L)
 {
-    return was_switched(L) || hak_embed_is_shared_window() ||
-           hak_embed_owns(lua_topointer(L, LUA_REGISTRYINDEX));
+    return was_switched(L) || haki_embed_is_shared_window() ||
+           haki_embed_owns(lua_topointer(L, LUA_REGISTRYINDEX));
 }
 
 hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
@@ -361,7 +361,7 @@ void hak_lua_close(lua_State *L)
         lua = heap_beneath(L);
     }
     if (lua != NULL) {
-        hak_embed_hold(hak_lua_core(lua));
+        haki_embed_hold(hak_lua_core(lua));
         lua->closing = true;
         hak_lua_bounds_open(lua);
     }

@@ -5,7 +5,7 @@
  * address of the lock below, which nobody else writes there. Who ends a heap
  * takes the mark away under the lock; who holds the lock may read any heap that
  * has the mark. No more than that: its user works on it meanwhile, so statistics
- * are read as hak_embed_tiny_counts does.
+ * are read as haki_embed_tiny_counts does.
  */
 #include <errno.h>
 #include <string.h>
@@ -47,15 +47,15 @@ static HAK_RACY_READER void read_account(const struct hak_lua_heap *lua,
         }
     }
     stats->live_bytes = live > 0 ? (size_t)live : 0;
-    stats->peak_bytes = hak_max(lua->peak, *gate);
+    stats->peak_bytes = haki_max(lua->peak, *gate);
     stats->limit = lua->limit == SIZE_MAX ? 0 : lua->limit;
 }
 
 static HAK_RACY_READER void read_counters(const struct hak_lua_heap *lua,
                                           hak_lua_stats *stats)
 {
-    hak_embed_tiny_counts(hak_lua_core(lua), &stats->tiny_allocs,
-                          &stats->tiny_frees);
+    haki_embed_tiny_counts(hak_lua_core(lua), &stats->tiny_allocs,
+                           &stats->tiny_frees);
     stats->larger_allocs = lua->larger_allocs;
     stats->larger_frees = lua->larger_frees;
     stats->tiny = stats->tiny_allocs + stats->tiny_frees;
@@ -76,7 +76,7 @@ static void read_memory(const struct hak_heap *core, hak_lua_stats *stats)
 {
     struct hak_embed_held held;
 
-    hak_embed_held(core, &held);
+    haki_embed_held(core, &held);
     stats->slabs = held.slabs;
     stats->held_bytes =
         (held.slabs + held.sealed) * HAK_EMBED_SLAB + held.other;
@@ -84,7 +84,7 @@ static void read_memory(const struct hak_heap *core, hak_lua_stats *stats)
 
 int hak_lua_heap_stats(const hak_lua_heap *lua, hak_lua_stats *stats)
 {
-    size_t size = hak_min(stats->size, sizeof(*stats));
+    size_t size = haki_min(stats->size, sizeof(*stats));
     hak_lua_stats all;
 
     if (size < offsetof(hak_lua_stats, tiny_allocs)) {
@@ -104,11 +104,11 @@ size_t hak_lua_heap_resident(const hak_lua_heap *lua)
 {
     size_t bytes = 0;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     if (is_listed(lua)) {
         bytes = hak_heap_resident(hak_lua_core(lua));
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return bytes;
 }
 
@@ -121,9 +121,9 @@ void hak_lua_list_add(struct hak_lua_heap *lua)
 
 void hak_lua_list_drop(struct hak_lua_heap *lua)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     atomic_store_explicit(&lua->mark, NULL, memory_order_relaxed);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 struct seen {
@@ -138,17 +138,17 @@ static uint32_t see_next(uint32_t id, struct seen *seen)
     struct hak_heap *core;
     uint32_t found = 0;
 
-    hak_lock_take(&lock);
-    while (found == 0 && (id = hak_embed_next(id, &core)) != 0) {
-        seen->lua = hak_embed_extra(core);
+    haki_lock_take(&lock);
+    while (found == 0 && (id = haki_embed_next(id, &core)) != 0) {
+        seen->lua = haki_embed_extra(core);
         if (is_listed(seen->lua)) {
-            memcpy(seen->name, hak_embed_name(core), sizeof(seen->name));
+            memcpy(seen->name, haki_embed_name(core), sizeof(seen->name));
             seen->stats.size = sizeof(seen->stats);
             hak_lua_heap_stats(seen->lua, &seen->stats);
             found = id;
         }
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return found;
 }
 

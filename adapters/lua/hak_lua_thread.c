@@ -21,7 +21,7 @@ void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize)
 
 static unsigned class_for(size_t size)
 {
-    return hak_embed_class_8(size);
+    return haki_embed_class_8(size);
 }
 
 /*
@@ -33,10 +33,10 @@ static void *from_lanes(size_t size)
     enum hak_reason reason;
 
     if (!HAK_HARD && size <= HAK_LANE_TINY_MAX) {
-        return hak_thread_alloc(class_for(size), &reason);
+        return haki_thread_alloc(class_for(size), &reason);
     }
     return size <= hak_lua_most(HAK_LUA_LANES_DEFAULT)
-               ? hak_lane_alloc(HAK_LANE_ALIGN, size, false, &reason)
+               ? haki_lane_alloc(HAK_LANE_ALIGN, size, false, &reason)
                : NULL;
 }
 
@@ -44,15 +44,15 @@ static void *from_lanes(size_t size)
 static bool refuses(size_t size)
 {
     return size <= hak_lua_most(HAK_LUA_LANES_DEFAULT) &&
-           hak_limit_refuses(size);
+           haki_limit_refuses(size);
 }
 
 static HAK_NOINLINE void *new_slow(size_t size)
 {
     void *p = from_lanes(size);
 
-    if (HAK_UNLIKELY(p == NULL) && hak_limit_is_set() &&
-        hak_relief(NULL, size)) {
+    if (HAK_UNLIKELY(p == NULL) && haki_limit_is_set() &&
+        haki_relief(NULL, size)) {
         p = from_lanes(size);
     }
     return p != NULL || refuses(size) ? p : malloc(size);
@@ -66,7 +66,7 @@ void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
     (void)ptr;
     (void)tag;
     if (!HAK_HARD && HAK_LIKELY(nsize <= HAK_LANE_TINY_MAX)) {
-        p = hak_embed_pop(hak_thread_bin(class_for(nsize)));
+        p = haki_embed_pop(haki_thread_bin(class_for(nsize)));
     }
     return HAK_LIKELY(p != NULL) ? p : new_slow(nsize);
 }
@@ -74,26 +74,26 @@ void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
 /* Resizes a block of the lanes' within them, without moving to another lane. */
 static void *resize_in_lane(void *ptr, size_t nsize)
 {
-    uint32_t tag = hak_embed_tag(ptr);
+    uint32_t tag = haki_embed_tag(ptr);
     enum hak_reason reason;
 
     if (HAK_HARD && nsize <= hak_lua_most(HAK_LUA_LANES_DEFAULT)) {
-        return hak_lane_realloc(ptr, nsize, &reason, "hak_lua_alloc");
+        return haki_lane_realloc(ptr, nsize, &reason, "hak_lua_alloc");
     }
-    if (!hak_tag_is_large(tag)) {
+    if (!haki_tag_is_large(tag)) {
         return nsize <= HAK_LANE_TINY_MAX &&
-                       class_for(nsize) == hak_embed_class_of(ptr, tag)
+                       class_for(nsize) == haki_embed_class_of(ptr, tag)
                    ? ptr
                    : NULL;
     }
     return nsize > HAK_LANE_TINY_MAX
-               ? hak_lane_realloc(ptr, nsize, &reason, "hak_lua_alloc")
+               ? haki_lane_realloc(ptr, nsize, &reason, "hak_lua_alloc")
                : NULL;
 }
 
 void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
 {
-    bool ours = hak_embed_owns(ptr);
+    bool ours = haki_embed_owns(ptr);
     void *p = ours ? resize_in_lane(ptr, nsize) : NULL;
 
     if (p != NULL) {
@@ -111,7 +111,7 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
     if (p == NULL) {
         return nsize <= osize ? ptr : NULL;
     }
-    memcpy(p, ptr, hak_min(osize, nsize));
+    memcpy(p, ptr, haki_min(osize, nsize));
     hak_lua_thread_free(ud, ptr, osize, 0);
     return p;
 }
@@ -119,8 +119,8 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
 /* Another thread's block, a large one, the system's. */
 static HAK_NOINLINE void *free_slow(void *ptr)
 {
-    if (hak_embed_owns(ptr)) {
-        hak_inside_free(ptr);
+    if (haki_embed_owns(ptr)) {
+        haki_inside_free(ptr);
     } else {
         free(ptr);
     }
@@ -132,5 +132,5 @@ void *hak_lua_thread_free(void *ud, void *ptr, size_t osize, size_t nsize)
     (void)ud;
     (void)osize;
     (void)nsize;
-    return HAK_LIKELY(hak_hot_free(ptr, 0)) ? NULL : free_slow(ptr);
+    return HAK_LIKELY(haki_hot_free(ptr, 0)) ? NULL : free_slow(ptr);
 }

@@ -25,29 +25,29 @@ _Static_assert(sizeof(struct hak_toy_heap) <= HAK_EMBED_EXTRA,
 
 HAK_INLINE struct hak_heap *toy_core(const struct hak_toy_heap *toy)
 {
-    return hak_embed_heap(toy);
+    return haki_embed_heap(toy);
 }
 
 hak_toy_heap *hak_toy_heap_new(size_t limit)
 {
     hak_heap_config config = {
         .size = sizeof(config), .limit = limit, .name = "toy"};
-    struct hak_heap *heap = hak_inside_heap_new(&config);
+    struct hak_heap *heap = haki_inside_heap_new(&config);
 
-    return heap != NULL ? hak_embed_extra(heap) : NULL;
+    return heap != NULL ? haki_embed_extra(heap) : NULL;
 }
 
 void hak_toy_heap_delete(hak_toy_heap *toy)
 {
     if (toy != NULL) {
-        hak_inside_heap_delete(toy_core(toy));
+        haki_inside_heap_delete(toy_core(toy));
     }
 }
 
 /* A block that is in its bin and fits under the limit; or all the way. */
 HAK_INLINE void *toy_malloc(struct hak_heap *heap, size_t size)
 {
-    void *p = hak_embed_charged_alloc(heap, size);
+    void *p = haki_embed_charged_alloc(heap, size);
 
     return HAK_LIKELY(p != NULL) ? p : hak_heap_malloc(heap, size);
 }
@@ -56,7 +56,7 @@ HAK_INLINE void *toy_malloc(struct hak_heap *heap, size_t size)
 HAK_INLINE void toy_free_block(struct hak_heap *heap, void *p, size_t osize)
 {
     if (HAK_UNLIKELY(osize > HAK_LANE_TINY_MAX ||
-                     !hak_embed_charged_free(heap, p))) {
+                     !haki_embed_charged_free(heap, p))) {
         hak_heap_free_sized(heap, p, osize);
     }
 }
@@ -67,8 +67,8 @@ HAK_INLINE bool toy_is_foreign(const struct hak_toy_heap *toy, const void *p)
     struct hak_heap *owner;
     size_t size;
 
-    return HAK_UNLIKELY(toy->before != NULL) && !hak_embed_owns(p) &&
-           !(hak_system_may_know(p) && hak_system_find(p, &owner, &size));
+    return HAK_UNLIKELY(toy->before != NULL) && !haki_embed_owns(p) &&
+           !(haki_system_may_know(p) && haki_system_find(p, &owner, &size));
 }
 
 /* A block that the former allocator made: grown, it becomes ours. */

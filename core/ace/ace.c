@@ -19,8 +19,8 @@
 
 static void describe(uint32_t page, struct hak_ace_run *run)
 {
-    run->bytes = hak_ace_length(page) * HAK_PAGE;
-    run->owner = hak_ace_super(page)->owner[hak_ace_at(page) / 8];
+    run->bytes = haki_ace_length(page) * HAK_PAGE;
+    run->owner = haki_ace_super(page)->owner[haki_ace_at(page) / 8];
 }
 
 static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
@@ -29,65 +29,65 @@ static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
     uint32_t hole, page, end;
     enum hak_os_claim claim;
 
-    while ((hole = hak_ace_find_hole(pages + align - 1)) != 0) {
+    while ((hole = haki_ace_find_hole(pages + align - 1)) != 0) {
         page = (hole + align - 1) & ~(align - 1);
-        HAK_ASSERT(page + pages <= hole + hak_ace_hole(hole)->pages);
-        claim = hak_ace_claim(page, pages);
+        HAK_ASSERT(page + pages <= hole + haki_ace_hole(hole)->pages);
+        claim = haki_ace_claim(page, pages);
         if (claim == HAK_OS_REFUSED) {
             return NULL;
         }
         if (claim == HAK_OS_TAKEN) {
-            hak_ace_bury(hole);
+            haki_ace_bury(hole);
             continue;
         }
-        if (!hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(page, pages))) {
+        if (!haki_limit_charge(HAK_ACE_CHARGED, haki_ace_fresh(page, pages))) {
             return NULL;
         }
-        end = hole + hak_ace_hole(hole)->pages;
-        *zero = hak_ace_cut(hole, page, pages, owner);
+        end = hole + haki_ace_hole(hole)->pages;
+        *zero = haki_ace_cut(hole, page, pages, owner);
         if (page > hole) {
-            hak_ace_shed(hole);
+            haki_ace_shed(hole);
         }
         if (page + pages < end) {
-            hak_ace_shed(page + pages);
+            haki_ace_shed(page + pages);
         }
-        hak_ace.counts.allocs++;
-        hak_ace_count(pages);
-        HAK_ASSERT(hak_ace_run_at(hak_ace_address(page)) == page);
-        return hak_ace_address(page);
+        haki_ace.counts.allocs++;
+        haki_ace_count(pages);
+        HAK_ASSERT(haki_ace_run_at(haki_ace_address(page)) == page);
+        return haki_ace_address(page);
     }
     return NULL;
 }
 
-void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
+void *haki_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
 {
     void *p;
 
-    hak_lock_take(&hak_ace.lock);
-    p = alloc_locked((uint32_t)hak_max(pages, HAK_ACE_LEAST),
+    haki_lock_take(&haki_ace.lock);
+    p = alloc_locked((uint32_t)haki_max(pages, HAK_ACE_LEAST),
                      (uint32_t)(align / HAK_PAGE), owner, zero);
-    HAK_WALK(hak_ace_walk(false));
-    hak_lock_drop(&hak_ace.lock);
+    HAK_WALK(haki_ace_walk(false));
+    haki_lock_drop(&haki_ace.lock);
     return p;
 }
 
 /* Gives a hole's pages back; the bytes that may have been resident. */
 static size_t purge_hole(uint32_t page)
 {
-    struct hak_ace_super *super = hak_ace_super(page);
-    uint32_t pages = hak_ace_hole(page)->pages;
-    uint32_t at = hak_ace_at(page);
+    struct hak_ace_super *super = haki_ace_super(page);
+    uint32_t pages = haki_ace_hole(page)->pages;
+    uint32_t at = haki_ace_at(page);
 
-    HAK_HELD(&hak_ace.lock);
-    HAK_CHECK(hak_ace_is_hole(page)); /* else it would lose its contents */
-    if (hak_ace_any_gone(page, pages)) {
-        return hak_ace_unmap(page, pages);
+    HAK_HELD(&haki_ace.lock);
+    HAK_CHECK(haki_ace_is_hole(page)); /* else it would lose its contents */
+    if (haki_ace_any_gone(page, pages)) {
+        return haki_ace_unmap(page, pages);
     }
-    if (!hak_bits_any(super->dirty, at, pages) ||
-        !hak_os_purge(hak_ace_address(page), pages * HAK_PAGE)) {
+    if (!haki_bits_any(super->dirty, at, pages) ||
+        !haki_os_purge(haki_ace_address(page), pages * HAK_PAGE)) {
         return 0;
     }
-    hak_ace_clean(page, pages);
+    haki_ace_clean(page, pages);
     return pages * HAK_PAGE;
 }
 
@@ -98,65 +98,66 @@ static size_t purge_hole(uint32_t page)
 static void purge_around(uint32_t page)
 {
     uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
-    uint32_t at = hak_ace_at(page);
+    uint32_t at = haki_ace_at(page);
 
-    if (hak_range_tag((size_t)slab << HAK_SLAB_SHIFT) ==
+    if (haki_range_tag((size_t)slab << HAK_SLAB_SHIFT) ==
         HAK_TAG_SHARED(HAK_TAG_ACE)) {
-        page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
-        hak_range_purged(purge_hole(page));
+        page =
+            page - at + haki_bits_before(haki_ace_super(page)->starts, at + 1);
+        haki_range_purged(purge_hole(page));
     }
 }
 
 static void free_locked(uint32_t page)
 {
-    uint32_t pages = hak_ace_length(page);
-    uint32_t now = hak_os_tick();
+    uint32_t pages = haki_ace_length(page);
+    uint32_t now = haki_os_tick();
 
-    HAK_ASSERT(pages >= HAK_ACE_LEAST && !hak_ace_is_hole(page));
-    HAK_ASSERT(hak_ace_super(page)->pages[hak_ace_at(page) / 8] == pages);
-    hak_range_ask_limit(now);
-    hak_ace.counts.frees++;
-    hak_ace_count(-(int64_t)pages);
-    hak_ace_join(page, pages, now);
-    if (pages >= PURGE_LEAST && hak_pressure_near()) {
+    HAK_ASSERT(pages >= HAK_ACE_LEAST && !haki_ace_is_hole(page));
+    HAK_ASSERT(haki_ace_super(page)->pages[haki_ace_at(page) / 8] == pages);
+    haki_range_ask_limit(now);
+    haki_ace.counts.frees++;
+    haki_ace_count(-(int64_t)pages);
+    haki_ace_join(page, pages, now);
+    if (pages >= PURGE_LEAST && haki_pressure_near()) {
         purge_around(page);
     }
-    hak_ace_want_tick(now);
-    hak_range_count_freed(&hak_range_freed.runs, pages * HAK_PAGE);
+    haki_ace_want_tick(now);
+    haki_range_count_freed(&haki_range_freed.runs, pages * HAK_PAGE);
 }
 
-bool hak_ace_free(void *p, struct hak_ace_run *run)
+bool haki_ace_free(void *p, struct hak_ace_run *run)
 {
     uint32_t page;
 
-    hak_lock_take(&hak_ace.lock);
-    page = hak_ace_run_at(p);
+    haki_lock_take(&haki_ace.lock);
+    page = haki_ace_run_at(p);
     if (page != 0) {
         describe(page, run);
         free_locked(page);
     }
-    HAK_WALK(hak_ace_walk(false));
-    hak_lock_drop(&hak_ace.lock);
+    HAK_WALK(haki_ace_walk(false));
+    haki_lock_drop(&haki_ace.lock);
     return page != 0;
 }
 
-void hak_ace_empty(void *p)
+void haki_ace_empty(void *p)
 {
     uint32_t page;
 
-    hak_lock_take(&hak_ace.lock);
-    page = hak_ace_run_at(p);
-    HAK_HELD(&hak_ace.lock);
+    haki_lock_take(&haki_ace.lock);
+    page = haki_ace_run_at(p);
+    HAK_HELD(&haki_ace.lock);
     if (page != 0) {
         /* It stays dirty: its heap's cache may give it to the next user. */
-        (void)hak_os_purge(p, hak_ace_length(page) * HAK_PAGE);
+        (void)haki_os_purge(p, haki_ace_length(page) * HAK_PAGE);
     }
-    hak_lock_drop(&hak_ace.lock);
+    haki_lock_drop(&haki_ace.lock);
 }
 
-bool hak_ace_find(const void *p, struct hak_ace_run *run)
+bool haki_ace_find(const void *p, struct hak_ace_run *run)
 {
-    uint32_t page = hak_ace_run_at(p);
+    uint32_t page = haki_ace_run_at(p);
 
     if (page != 0) {
         describe(page, run);
@@ -164,87 +165,88 @@ bool hak_ace_find(const void *p, struct hak_ace_run *run)
     return page != 0;
 }
 
-bool hak_ace_around(const void *p, struct hak_ace_run *run)
+bool haki_ace_around(const void *p, struct hak_ace_run *run)
 {
-    uint32_t page = (uint32_t)(hak_range_offset(p) / HAK_PAGE);
-    uint32_t at = hak_ace_at(page);
+    uint32_t page = (uint32_t)(haki_range_offset(p) / HAK_PAGE);
+    uint32_t at = haki_ace_at(page);
     bool in_run;
 
-    hak_lock_take(&hak_ace.lock);
-    page = page - at + hak_bits_before(hak_ace_super(page)->starts, at + 1);
-    in_run = !hak_ace_is_hole(page) && !hak_ace_is_cached(page);
+    haki_lock_take(&haki_ace.lock);
+    page = page - at + haki_bits_before(haki_ace_super(page)->starts, at + 1);
+    in_run = !haki_ace_is_hole(page) && !haki_ace_is_cached(page);
     if (in_run) {
         describe(page, run);
     }
-    hak_lock_drop(&hak_ace.lock);
+    haki_lock_drop(&haki_ace.lock);
     return in_run;
 }
 
 /* Cuts the tail of a run off. */
 static void shrink(uint32_t page, uint32_t old, uint32_t pages)
 {
-    uint32_t now = hak_os_tick();
+    uint32_t now = haki_os_tick();
 
     HAK_ASSERT(pages >= HAK_ACE_LEAST && pages < old);
-    hak_bits_set(hak_ace_super(page)->starts, hak_ace_at(page) + pages, 1,
-                 true);
-    hak_ace_join(page + pages, old - pages, now);
-    hak_ace_want_tick(now);
+    haki_bits_set(haki_ace_super(page)->starts, haki_ace_at(page) + pages, 1,
+                  true);
+    haki_ace_join(page + pages, old - pages, now);
+    haki_ace_want_tick(now);
 }
 
 /* Takes what is missing from the hole behind a run. */
 static bool grow(uint32_t page, uint32_t old, uint32_t pages)
 {
-    struct hak_ace_super *super = hak_ace_super(page);
+    struct hak_ace_super *super = haki_ace_super(page);
     uint32_t hole = page + old;
     uint32_t room, stamp;
 
-    if (hak_ace_at(page) + pages > HAK_ACE_PAGES || !hak_ace_is_hole(hole)) {
+    if (haki_ace_at(page) + pages > HAK_ACE_PAGES || !haki_ace_is_hole(hole)) {
         return false;
     }
-    room = old + hak_ace_hole(hole)->pages;
-    stamp = hak_ace_hole(hole)->stamp;
-    if (room < pages || hak_ace_claim(hole, pages - old) != HAK_OS_CLAIMED ||
-        !hak_limit_charge(HAK_ACE_CHARGED, hak_ace_fresh(hole, pages - old))) {
+    room = old + haki_ace_hole(hole)->pages;
+    stamp = haki_ace_hole(hole)->stamp;
+    if (room < pages || haki_ace_claim(hole, pages - old) != HAK_OS_CLAIMED ||
+        !haki_limit_charge(HAK_ACE_CHARGED,
+                           haki_ace_fresh(hole, pages - old))) {
         return false;
     }
-    hak_ace_hole_drop(hole);
-    hak_bits_set(super->starts, hak_ace_at(hole), 1, false);
-    hak_bits_set(super->dirty, hak_ace_at(page), pages, true);
+    haki_ace_hole_drop(hole);
+    haki_bits_set(super->starts, haki_ace_at(hole), 1, false);
+    haki_bits_set(super->dirty, haki_ace_at(page), pages, true);
     if (room > pages) {
-        hak_ace_hole_add(page + pages, room - pages, stamp);
+        haki_ace_hole_add(page + pages, room - pages, stamp);
     }
     return true;
 }
 
 static bool resize_locked(uint32_t page, uint32_t pages)
 {
-    uint32_t old = hak_ace_length(page);
+    uint32_t old = haki_ace_length(page);
 
-    HAK_HELD(&hak_ace.lock);
-    HAK_ASSERT(hak_ace_super(page)->pages[hak_ace_at(page) / 8] == old);
+    HAK_HELD(&haki_ace.lock);
+    HAK_ASSERT(haki_ace_super(page)->pages[haki_ace_at(page) / 8] == old);
     if (pages < old) {
         shrink(page, old, pages);
     } else if (pages > old && !grow(page, old, pages)) {
         return false;
     }
-    hak_ace_super(page)->pages[hak_ace_at(page) / 8] = (uint16_t)pages;
-    hak_ace_count((int64_t)pages - old);
-    HAK_ASSERT(hak_ace_length(page) == pages);
+    haki_ace_super(page)->pages[haki_ace_at(page) / 8] = (uint16_t)pages;
+    haki_ace_count((int64_t)pages - old);
+    HAK_ASSERT(haki_ace_length(page) == pages);
     return true;
 }
 
-bool hak_ace_resize(void *p, size_t pages)
+bool haki_ace_resize(void *p, size_t pages)
 {
     uint32_t page;
     bool done;
 
-    hak_lock_take(&hak_ace.lock);
-    page = hak_ace_run_at(p);
+    haki_lock_take(&haki_ace.lock);
+    page = haki_ace_run_at(p);
     done = page != 0 &&
-           resize_locked(page, (uint32_t)hak_max(pages, HAK_ACE_LEAST));
-    HAK_WALK(hak_ace_walk(false));
-    hak_lock_drop(&hak_ace.lock);
+           resize_locked(page, (uint32_t)haki_max(pages, HAK_ACE_LEAST));
+    HAK_WALK(haki_ace_walk(false));
+    haki_lock_drop(&haki_ace.lock);
     return done;
 }
 
@@ -256,32 +258,32 @@ static uint32_t after(uint32_t page)
 {
     uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
 
-    return HAK_TAG_CLASS(hak_range_tag((size_t)slab << HAK_SLAB_SHIFT)) ==
+    return HAK_TAG_CLASS(haki_range_tag((size_t)slab << HAK_SLAB_SHIFT)) ==
                    HAK_TAG_ACE
-               ? page + hak_ace_length(page)
+               ? page + haki_ace_length(page)
                : page + (uint32_t)HAK_ACE_PAGES;
 }
 
-void hak_ace_free_owner(uint32_t owner)
+void haki_ace_free_owner(uint32_t owner)
 {
-    hak_lock_take(&hak_ace.lock);
-    for (uint32_t super = 0; super < hak_ace.top; super++) {
+    haki_lock_take(&haki_ace.lock);
+    for (uint32_t super = 0; super < haki_ace.top; super++) {
         uint32_t first = super * (uint32_t)HAK_SUPER_SLABS;
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
         uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
 
-        while (HAK_TAG_CLASS(hak_range_tag((size_t)first << HAK_SLAB_SHIFT)) ==
+        while (HAK_TAG_CLASS(haki_range_tag((size_t)first << HAK_SLAB_SHIFT)) ==
                    HAK_TAG_ACE &&
                page < end) {
-            if (!hak_ace_is_hole(page) &&
-                hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
+            if (!haki_ace_is_hole(page) &&
+                haki_ace_super(page)->owner[haki_ace_at(page) / 8] == owner) {
                 free_locked(page);
             }
             page = after(page);
         }
     }
-    HAK_WALK(hak_ace_walk(false));
-    hak_lock_drop(&hak_ace.lock);
+    HAK_WALK(haki_ace_walk(false));
+    haki_lock_drop(&haki_ace.lock);
 }
 
 /* The first run of the owner's in a superslab of ACE's that begins above `at`;
@@ -291,31 +293,31 @@ static uint32_t next_in(uint32_t super, uint32_t owner, const char *at)
     uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
     uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
 
-    HAK_HELD(&hak_ace.lock);
-    for (; page < end; page += hak_ace_length(page)) {
-        if (!hak_ace_is_hole(page) && hak_ace_address(page) > at &&
-            hak_ace_super(page)->owner[hak_ace_at(page) / 8] == owner) {
+    HAK_HELD(&haki_ace.lock);
+    for (; page < end; page += haki_ace_length(page)) {
+        if (!haki_ace_is_hole(page) && haki_ace_address(page) > at &&
+            haki_ace_super(page)->owner[haki_ace_at(page) / 8] == owner) {
             return page;
         }
     }
     return 0;
 }
 
-char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes)
+char *haki_ace_next(uint32_t owner, const char *at, size_t *bytes)
 {
-    uint32_t super = at != NULL ? hak_range_number(at) / HAK_SUPER_SLABS : 0;
+    uint32_t super = at != NULL ? haki_range_number(at) / HAK_SUPER_SLABS : 0;
     uint32_t page = 0;
 
-    hak_lock_take(&hak_ace.lock);
-    for (; super < hak_ace.top && page == 0; super++) {
-        uint32_t tag = hak_range_tag((size_t)super << HAK_SUPER_SHIFT);
+    haki_lock_take(&haki_ace.lock);
+    for (; super < haki_ace.top && page == 0; super++) {
+        uint32_t tag = haki_range_tag((size_t)super << HAK_SUPER_SHIFT);
 
         page =
             HAK_TAG_CLASS(tag) == HAK_TAG_ACE ? next_in(super, owner, at) : 0;
     }
-    *bytes = page != 0 ? hak_ace_length(page) * HAK_PAGE : 0;
-    hak_lock_drop(&hak_ace.lock);
-    return page != 0 ? hak_ace_address(page) : NULL;
+    *bytes = page != 0 ? haki_ace_length(page) * HAK_PAGE : 0;
+    haki_lock_drop(&haki_ace.lock);
+    return page != 0 ? haki_ace_address(page) : NULL;
 }
 
 /* ---- memory back ----------------------------------------------------------------- */
@@ -324,13 +326,13 @@ char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes)
 static bool hole_old(const struct hak_hole *hole, uint32_t now, uint32_t *next)
 {
     uint32_t wait =
-        hak_ace_delay() * (hole->pages >= PURGE_LEAST ? 1 : LONG_WAIT);
-    uint32_t at = hak_some_time(hole->stamp + wait);
+        haki_ace_delay() * (hole->pages >= PURGE_LEAST ? 1 : LONG_WAIT);
+    uint32_t at = haki_some_time(hole->stamp + wait);
 
-    if (hak_tick_reached(now, at)) {
+    if (haki_tick_reached(now, at)) {
         return true;
     }
-    if (*next == 0 || hak_tick_reached(*next, at)) {
+    if (*next == 0 || haki_tick_reached(*next, at)) {
         *next = at;
     }
     return false;
@@ -342,11 +344,11 @@ static size_t purge_tree(uint32_t page, uint32_t now, uint32_t *next)
     size_t bytes = 0;
 
     while (page != 0) {
-        struct hak_hole *hole = hak_ace_hole(page);
+        struct hak_hole *hole = haki_ace_hole(page);
 
         bytes += purge_tree(hole->left, now, next);
-        if (hak_bits_any(hak_ace_super(page)->dirty, hak_ace_at(page),
-                         hole->pages) &&
+        if (haki_bits_any(haki_ace_super(page)->dirty, haki_ace_at(page),
+                          hole->pages) &&
             (next == NULL || hole_old(hole, now, next))) {
             bytes += purge_hole(page);
         }
@@ -359,68 +361,69 @@ static size_t purge_all(uint32_t now, uint32_t *next)
 {
     size_t bytes = 0;
 
-    HAK_HELD(&hak_ace.lock);
+    HAK_HELD(&haki_ace.lock);
     for (uint32_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
-        bytes += purge_tree(hak_ace.holes.roots[pages], now, next);
+        bytes += purge_tree(haki_ace.holes.roots[pages], now, next);
     }
-    hak_range_purged(bytes);
+    haki_range_purged(bytes);
     return bytes;
 }
 
-void hak_ace_tick(uint32_t now)
+void haki_ace_tick(uint32_t now)
 {
-    uint32_t due = atomic_load_explicit(&hak_ace_due, memory_order_relaxed);
+    uint32_t due = atomic_load_explicit(&haki_ace_due, memory_order_relaxed);
     uint32_t next = 0;
 
-    if (due == 0 || !hak_tick_reached(now, due)) {
+    if (due == 0 || !haki_tick_reached(now, due)) {
         return;
     }
-    hak_lock_take(&hak_ace.lock);
+    haki_lock_take(&haki_ace.lock);
     purge_all(now, &next);
-    atomic_store_explicit(&hak_ace_due, next, memory_order_relaxed);
-    HAK_WALK(hak_ace_walk(false));
-    hak_lock_drop(&hak_ace.lock);
+    atomic_store_explicit(&haki_ace_due, next, memory_order_relaxed);
+    HAK_WALK(haki_ace_walk(false));
+    haki_lock_drop(&haki_ace.lock);
 }
 
-size_t hak_ace_trim(void)
+size_t haki_ace_trim(void)
 {
     size_t bytes;
 
-    hak_lock_take(&hak_ace.lock);
+    haki_lock_take(&haki_ace.lock);
     bytes = purge_all(0, NULL);
-    while (hak_ace.spares > 0 &&
-           hak_ace_super_give(hak_hole_best(&hak_ace.holes, HAK_ACE_PAGES))) {
+    while (haki_ace.spares > 0 &&
+           haki_ace_super_give(haki_hole_best(&haki_ace.holes,
+                                              HAK_ACE_PAGES))) {
     }
-    atomic_store_explicit(&hak_ace_due, 0, memory_order_relaxed);
-    HAK_WALK(hak_ace_walk(false));
-    hak_lock_drop(&hak_ace.lock);
+    atomic_store_explicit(&haki_ace_due, 0, memory_order_relaxed);
+    HAK_WALK(haki_ace_walk(false));
+    haki_lock_drop(&haki_ace.lock);
     return bytes;
 }
 
-size_t hak_ace_due_bytes(void)
+size_t haki_ace_due_bytes(void)
 {
     size_t dirty, runs;
 
-    hak_lock_take(&hak_ace.lock);
+    haki_lock_take(&haki_ace.lock);
     dirty = atomic_load(HAK_ACE_CHARGED);
-    runs = (size_t)hak_ace.counts.live_bytes; /* dirty throughout */
-    hak_lock_drop(&hak_ace.lock);
-    return dirty - hak_min(dirty, runs);
+    runs = (size_t)haki_ace.counts.live_bytes; /* dirty throughout */
+    haki_lock_drop(&haki_ace.lock);
+    return dirty - haki_min(dirty, runs);
 }
 
 /* ---- statistics and fork -------------------------------------------------------------- */
 
-void hak_ace_counts(struct hak_lane_counts *out)
+void haki_ace_counts(struct hak_lane_counts *out)
 {
-    hak_lock_take(&hak_ace.lock);
+    haki_lock_take(&haki_ace.lock);
     HAK_POINT("ace");
-    *out = hak_ace.counts;
-    hak_lock_drop(&hak_ace.lock);
+    *out = haki_ace.counts;
+    haki_lock_drop(&haki_ace.lock);
 }
 
-bool hak_ace_forked(void)
+bool haki_ace_forked(void)
 {
-    return hak_lock_settle(&hak_ace.lock);
+    return haki_lock_settle(&haki_ace.lock);
 }
 
 /*
@@ -434,77 +437,77 @@ bool hak_ace_forked(void)
  */
 static bool mend_piece(uint32_t page, uint32_t pages)
 {
-    struct hak_ace_super *super = hak_ace_super(page);
-    uint32_t at = hak_ace_at(page);
+    struct hak_ace_super *super = haki_ace_super(page);
+    uint32_t at = haki_ace_at(page);
 
-    if (hak_ace_is_hole(page)) {
+    if (haki_ace_is_hole(page)) {
         return true;
     }
-    hak_bits_set(super->dirty, at, pages, true);
+    haki_bits_set(super->dirty, at, pages, true);
     if (pages < HAK_ACE_LEAST) {
-        hak_bits_set(super->holes, at, 1, true);
+        haki_bits_set(super->holes, at, 1, true);
         return true;
     }
     super->pages[at / 8] = (uint16_t)pages;
-    hak_ace.counts.live_bytes += pages * HAK_PAGE;
+    haki_ace.counts.live_bytes += pages * HAK_PAGE;
     return false;
 }
 
 /* The runs and holes of the superslab that begins with `page`. */
 static void mend_super(uint32_t page, uint32_t now)
 {
-    struct hak_ace_super *super = hak_ace_super(page);
+    struct hak_ace_super *super = haki_ace_super(page);
     uint32_t hole = 0; /* where the hole before `page` begins */
     uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
 
     while (page < end) {
-        uint32_t pages = hak_ace_length(page);
+        uint32_t pages = haki_ace_length(page);
 
         if (!mend_piece(page, pages)) {
             if (hole != 0) {
-                hak_ace_hole_add(hole, page - hole, now);
+                haki_ace_hole_add(hole, page - hole, now);
             }
             hole = 0;
         } else if (hole == 0) {
             hole = page;
         } else {
-            hak_bits_set(super->holes, hak_ace_at(page), 1, false);
-            hak_lock_step();
-            hak_bits_set(super->starts, hak_ace_at(page), 1, false);
+            haki_bits_set(super->holes, haki_ace_at(page), 1, false);
+            haki_lock_step();
+            haki_bits_set(super->starts, haki_ace_at(page), 1, false);
         }
         page += pages;
     }
     if (hole != 0) {
-        hak_ace_hole_add(hole, end - hole, now);
+        haki_ace_hole_add(hole, end - hole, now);
     }
 }
 
 /* A ghost held the lock: all but the maps and the owners is made anew. */
-void hak_ace_mend(void)
+void haki_ace_mend(void)
 {
-    uint32_t now = hak_os_tick();
+    uint32_t now = haki_os_tick();
 
-    hak_ace.holes = (struct hak_holes){{0}, {0}};
-    hak_ace.spares = 0;
-    hak_ace.counts.live_bytes = 0;
+    haki_ace.holes = (struct hak_holes){{0}, {0}};
+    haki_ace.spares = 0;
+    haki_ace.counts.live_bytes = 0;
     atomic_store(HAK_ACE_CHARGED, 0);
-    for (uint32_t super = 0; super < hak_ace.top; super++) {
+    for (uint32_t super = 0; super < haki_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
 
-        if (hak_range_tag((size_t)super << HAK_SUPER_SHIFT) !=
+        if (haki_range_tag((size_t)super << HAK_SUPER_SHIFT) !=
             HAK_TAG_SHARED(HAK_TAG_ACE)) {
             continue;
         }
-        if (hak_bits_get(hak_ace_super(page)->starts, 0)) {
+        if (haki_bits_get(haki_ace_super(page)->starts, 0)) {
             mend_super(page, now);
             atomic_fetch_add(HAK_ACE_CHARGED,
                              HAK_SUPER_SIZE -
-                                 hak_ace_fresh(page, HAK_ACE_PAGES));
+                                 haki_ace_fresh(page, HAK_ACE_PAGES));
         } else { /* it was only just taken, and is lost */
-            hak_ace_set_tags(super, 0);
+            haki_ace_set_tags(super, 0);
         }
     }
-    hak_ace.counts.peak_bytes =
-        hak_max(hak_ace.counts.peak_bytes, hak_ace.counts.live_bytes);
-    hak_ace_want_tick(now);
+    haki_ace.counts.peak_bytes =
+        haki_max(haki_ace.counts.peak_bytes, haki_ace.counts.live_bytes);
+    haki_ace_want_tick(now);
 }

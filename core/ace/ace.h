@@ -39,7 +39,7 @@
  * power of two, a page to a superslab) for the heap with this id, HAK_ID_SHARED
  * for threads. *zero: their contents are zero. NULL: out of memory.
  */
-void *hak_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero);
+void *haki_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero);
 
 #define HAK_ACE_CACHE 16
 #define HAK_ACE_CACHE_BYTES (4 * HAK_MIB) /* at most, together */
@@ -57,16 +57,17 @@ struct hak_ace_cache {
 
 /* What it may hold is worked out anew with the next run that is put there: to be
  * called once in a while. */
-HAK_INLINE void hak_ace_cache_ask(struct hak_ace_cache *cache)
+HAK_INLINE void haki_ace_cache_ask(struct hak_ace_cache *cache)
 {
     cache->may_hold = 0;
 }
 
 /* Hardened build: notes that a run goes into a cache or leaves it. */
-void hak_ace_note(const void *run, bool in);
+void haki_ace_note(const void *run, bool in);
 
 /* A run of the cache, or NULL. */
-HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
+HAK_INLINE void *haki_ace_cache_take(struct hak_ace_cache *cache,
+                                     uint32_t pages)
 {
     uint32_t i = pages % HAK_ACE_CACHE;
 
@@ -78,7 +79,7 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
     cache->held -= pages;
     cache->takes++;
     if (HAK_HARD) {
-        hak_ace_note(cache->run[i], false);
+        haki_ace_note(cache->run[i], false);
     }
     return cache->run[i];
 }
@@ -88,17 +89,17 @@ HAK_INLINE void *hak_ace_cache_take(struct hak_ace_cache *cache, uint32_t pages)
  * its place is freed. Its bytes, or 0: it is no such run, or too long for the
  * cache, and was not put there.
  */
-HAK_HOT size_t hak_ace_cache_put(struct hak_ace_cache *cache, void *p,
-                                 uint32_t owner);
+HAK_HOT size_t haki_ace_cache_put(struct hak_ace_cache *cache, void *p,
+                                  uint32_t owner);
 
 /* The same if all that the heap keeps is too much. */
-void hak_ace_cache_shed(struct hak_ace_cache *cache);
+void haki_ace_cache_shed(struct hak_ace_cache *cache);
 
 /* Frees the runs in the cache. */
-void hak_ace_cache_empty(struct hak_ace_cache *cache);
+void haki_ace_cache_empty(struct hak_ace_cache *cache);
 
 /* The same, when a while has passed since the last time. */
-void hak_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now);
+void haki_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now);
 
 /* The run that begins at p, an address in a superslab of ACE's. */
 struct hak_ace_run {
@@ -107,51 +108,51 @@ struct hak_ace_run {
 };
 
 /* Frees p and tells what it was. False: no run begins there. */
-bool hak_ace_free(void *p, struct hak_ace_run *run);
+bool haki_ace_free(void *p, struct hak_ace_run *run);
 
 /* Tells about p, a run that the caller has. False: no run begins there. */
-bool hak_ace_find(const void *p, struct hak_ace_run *run);
+bool haki_ace_find(const void *p, struct hak_ace_run *run);
 
 /* Tells about the run that p lies in. False: p lies in a hole. */
-bool hak_ace_around(const void *p, struct hak_ace_run *run);
+bool haki_ace_around(const void *p, struct hak_ace_run *run);
 
 /*
  * Gives the pages of the run p back, which stays in use; its contents are
  * gone. For a run that is about to be freed and was so large that its hole
  * would be a waste.
  */
-void hak_ace_empty(void *p);
+void haki_ace_empty(void *p);
 
 /* Makes the run p `pages` long where it is. False: there is no room. */
-bool hak_ace_resize(void *p, size_t pages);
+bool haki_ace_resize(void *p, size_t pages);
 
 /* Frees every run of a heap. */
-void hak_ace_free_owner(uint32_t owner);
+void haki_ace_free_owner(uint32_t owner);
 
 /*
  * The first run of a heap that begins above the address `at`, and its length;
  * NULL: there is none. By the time the caller looks it may have been freed.
  */
-char *hak_ace_next(uint32_t owner, const char *at, size_t *bytes);
+char *haki_ace_next(uint32_t owner, const char *at, size_t *bytes);
 
-/* The time when holes have been idle for long enough, see hak_range_due. */
-extern HAK_HIDDEN _Atomic(uint32_t) hak_ace_due;
+/* The time when holes have been idle for long enough, see haki_range_due. */
+extern HAK_HIDDEN _Atomic(uint32_t) haki_ace_due;
 
 /* Gives back what has been idle for HAKMEM_PURGE_DELAY. */
-void hak_ace_tick(uint32_t now);
+void haki_ace_tick(uint32_t now);
 
 /* Gives back every hole's pages, the holes that fill a superslab included. */
-size_t hak_ace_trim(void);
+size_t haki_ace_trim(void);
 
 /* Bytes of holes that may have contents: what is still to go back. */
-size_t hak_ace_due_bytes(void);
+size_t haki_ace_due_bytes(void);
 
-void hak_ace_counts(struct hak_lane_counts *counts);
+void haki_ace_counts(struct hak_lane_counts *counts);
 
-/* In a forked child: see hak_lock_settle. */
-bool hak_ace_forked(void);
+/* In a forked child: see haki_lock_settle. */
+bool haki_ace_forked(void);
 
 /* There: a cache as a ghost has left it, at any instruction. */
-void hak_ace_cache_mend(struct hak_ace_cache *cache);
+void haki_ace_cache_mend(struct hak_ace_cache *cache);
 
 #endif /* HAK_ACE_H */

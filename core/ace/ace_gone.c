@@ -14,83 +14,84 @@
 #include "os/lock.h"
 #include "os/os.h"
 
-atomic_bool hak_ace_were_gone;
+atomic_bool haki_ace_were_gone;
 
-size_t hak_ace_fresh(uint32_t page, uint32_t pages)
+size_t haki_ace_fresh(uint32_t page, uint32_t pages)
 {
-    return hak_bits_lacking(hak_ace_super(page)->dirty, hak_ace_at(page),
-                            pages) *
+    return haki_bits_lacking(haki_ace_super(page)->dirty, haki_ace_at(page),
+                             pages) *
            HAK_PAGE;
 }
 
-void hak_ace_clean(uint32_t page, uint32_t pages)
+void haki_ace_clean(uint32_t page, uint32_t pages)
 {
-    size_t dirty = pages * HAK_PAGE - hak_ace_fresh(page, pages);
+    size_t dirty = pages * HAK_PAGE - haki_ace_fresh(page, pages);
 
-    HAK_ASSERT(hak_ace_at(page) + pages <= HAK_ACE_PAGES);
-    hak_bits_set(hak_ace_super(page)->dirty, hak_ace_at(page), pages, false);
-    hak_limit_uncharge(HAK_ACE_CHARGED, dirty);
+    HAK_ASSERT(haki_ace_at(page) + pages <= HAK_ACE_PAGES);
+    haki_bits_set(haki_ace_super(page)->dirty, haki_ace_at(page), pages, false);
+    haki_limit_uncharge(HAK_ACE_CHARGED, dirty);
 }
 
 /* How many pages from `page` on, up to `end`, are as gone as the first one. */
 static uint32_t alike(uint32_t page, uint32_t end)
 {
-    const struct hak_ace_super *super = hak_ace_super(page);
-    bool gone = hak_bits_get(super->gone, hak_ace_at(page));
+    const struct hak_ace_super *super = haki_ace_super(page);
+    bool gone = haki_bits_get(super->gone, haki_ace_at(page));
     uint32_t next = page + 1;
 
-    while (next < end && hak_bits_get(super->gone, hak_ace_at(next)) == gone) {
+    while (next < end &&
+           haki_bits_get(super->gone, haki_ace_at(next)) == gone) {
         next++;
     }
     return next - page;
 }
 
-enum hak_os_claim hak_ace_claim(uint32_t page, uint32_t pages)
+enum hak_os_claim haki_ace_claim(uint32_t page, uint32_t pages)
 {
-    struct hak_ace_super *super = hak_ace_super(page);
+    struct hak_ace_super *super = haki_ace_super(page);
     uint32_t end = page + pages, n;
 
-    if (HAK_LIKELY(!hak_ace_any_gone(page, pages))) {
+    if (HAK_LIKELY(!haki_ace_any_gone(page, pages))) {
         return HAK_OS_CLAIMED;
     }
     for (; page < end; page += n) {
         enum hak_os_claim claim;
 
         n = alike(page, end);
-        if (!hak_bits_get(super->gone, hak_ace_at(page))) {
+        if (!haki_bits_get(super->gone, haki_ace_at(page))) {
             continue;
         }
-        claim = hak_os_claim(hak_ace_address(page), n * HAK_PAGE);
+        claim = haki_os_claim(haki_ace_address(page), n * HAK_PAGE);
         if (claim != HAK_OS_CLAIMED) {
             return claim;
         }
-        hak_lock_step();
-        hak_bits_set(super->gone, hak_ace_at(page), n, false);
+        haki_lock_step();
+        haki_bits_set(super->gone, haki_ace_at(page), n, false);
     }
     return HAK_OS_CLAIMED;
 }
 
-size_t hak_ace_unmap(uint32_t page, uint32_t pages)
+size_t haki_ace_unmap(uint32_t page, uint32_t pages)
 {
-    struct hak_ace_super *super = hak_ace_super(page);
+    struct hak_ace_super *super = haki_ace_super(page);
     uint32_t end = page + pages, n;
     size_t bytes = 0;
 
-    HAK_CHECK(hak_bits_get(super->holes, hak_ace_at(page)) &&
-              pages <= hak_ace_length(page));
+    HAK_CHECK(haki_bits_get(super->holes, haki_ace_at(page)) &&
+              pages <= haki_ace_length(page));
     for (; page < end; page += n) {
         n = alike(page, end);
-        if (hak_bits_get(super->gone, hak_ace_at(page))) {
+        if (haki_bits_get(super->gone, haki_ace_at(page))) {
             continue;
         }
-        atomic_store_explicit(&hak_ace_were_gone, true, memory_order_relaxed);
-        hak_bits_set(super->gone, hak_ace_at(page), n, true);
-        hak_lock_step();
-        if (hak_os_unmap(hak_ace_address(page), n * HAK_PAGE)) {
-            hak_ace_clean(page, n);
+        atomic_store_explicit(&haki_ace_were_gone, true, memory_order_relaxed);
+        haki_bits_set(super->gone, haki_ace_at(page), n, true);
+        haki_lock_step();
+        if (haki_os_unmap(haki_ace_address(page), n * HAK_PAGE)) {
+            haki_ace_clean(page, n);
             bytes += n * HAK_PAGE;
         } else {
-            hak_bits_set(super->gone, hak_ace_at(page), n, false);
+            haki_bits_set(super->gone, haki_ace_at(page), n, false);
         }
     }
     return bytes;

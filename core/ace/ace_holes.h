@@ -25,56 +25,56 @@ struct hak_ace_lane {
     struct hak_lane_counts counts;
 };
 
-extern HAK_HIDDEN struct hak_ace_lane hak_ace;
+extern HAK_HIDDEN struct hak_ace_lane haki_ace;
 
 /* ace.c: the lock's mend, see lock.h. */
-void hak_ace_mend(void);
+void haki_ace_mend(void);
 
 /* HAKMEM_PURGE_DELAY. */
-uint32_t hak_ace_delay(void);
+uint32_t haki_ace_delay(void);
 
 /* Sees to it that holes are looked at when their time has come. */
-void hak_ace_want_tick(uint32_t now);
+void haki_ace_want_tick(uint32_t now);
 
-bool hak_ace_is_hole(uint32_t page);
+bool haki_ace_is_hole(uint32_t page);
 
 /* The pages from `page` on are a hole now. */
-void hak_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp);
+void haki_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp);
 
 /* The hole is none any more; its start is still one. */
-void hak_ace_hole_drop(uint32_t page);
+void haki_ace_hole_drop(uint32_t page);
 
 /* The tags of a superslab's slabs. */
-void hak_ace_set_tags(uint32_t super, uint32_t tag);
+void haki_ace_set_tags(uint32_t super, uint32_t tag);
 
 /*
  * Gives back the superslab that the hole at `page` fills. False: it was mapped
  * in part and the system would not unmap the rest; it stays a hole.
  */
-bool hak_ace_super_give(uint32_t page);
+bool haki_ace_super_give(uint32_t page);
 
 /* Under a limit on address space a hole of some length is unmapped. */
-void hak_ace_shed(uint32_t page);
+void haki_ace_shed(uint32_t page);
 
 /*
  * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is
  * left of the hole on either side stays one. True: they are all zero.
  */
-bool hak_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner);
+bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner);
 
 /*
  * The pages from `page` on, whose start is set but which are neither run nor
  * hole, become a hole, with those on both sides.
  */
-void hak_ace_join(uint32_t page, uint32_t pages, uint32_t now);
+void haki_ace_join(uint32_t page, uint32_t pages, uint32_t now);
 
 /* A hole in which a run of `pages` fits, or 0: out of memory. */
-uint32_t hak_ace_find_hole(uint32_t pages);
+uint32_t haki_ace_find_hole(uint32_t pages);
 
 /* Somebody else has mapped something in a hole: it is left alone for good. */
-void hak_ace_bury(uint32_t hole);
+void haki_ace_bury(uint32_t hole);
 
 /* What is live changes by this many pages. */
-void hak_ace_count(int64_t pages);
+void haki_ace_count(int64_t pages);
 
 #endif /* HAK_ACE_HOLES_H */

@@ -16,19 +16,19 @@ static uint32_t priority(uint32_t page)
     return page ^ page >> 15;
 }
 
-void hak_hole_insert(struct hak_holes *holes, uint32_t page)
+void haki_hole_insert(struct hak_holes *holes, uint32_t page)
 {
-    uint32_t pages = hak_ace_hole(page)->pages;
+    uint32_t pages = haki_ace_hole(page)->pages;
     uint32_t *link = &holes->roots[pages];
-    uint32_t *left = &hak_ace_hole(page)->left;
-    uint32_t *right = &hak_ace_hole(page)->right;
+    uint32_t *left = &haki_ace_hole(page)->left;
+    uint32_t *right = &haki_ace_hole(page)->right;
     uint32_t rest;
 
     HAK_ASSERT(page != 0 && pages > 0 && pages <= HAK_ACE_PAGES);
     holes->some[pages / 64] |= (uint64_t)1 << (pages % 64);
     while (*link != 0 && priority(*link) > priority(page)) {
-        link = page < *link ? &hak_ace_hole(*link)->left
-                            : &hak_ace_hole(*link)->right;
+        link = page < *link ? &haki_ace_hole(*link)->left
+                            : &haki_ace_hole(*link)->right;
     }
     HAK_ASSERT(*link != page);
     /* What hangs here is split into what is less and what is not. */
@@ -37,37 +37,37 @@ void hak_hole_insert(struct hak_holes *holes, uint32_t page)
     while (rest != 0) {
         if (rest < page) {
             *left = rest;
-            left = &hak_ace_hole(rest)->right;
+            left = &haki_ace_hole(rest)->right;
             rest = *left;
         } else {
             *right = rest;
-            right = &hak_ace_hole(rest)->left;
+            right = &haki_ace_hole(rest)->left;
             rest = *right;
         }
     }
     *left = *right = 0;
 }
 
-void hak_hole_remove(struct hak_holes *holes, uint32_t page)
+void haki_hole_remove(struct hak_holes *holes, uint32_t page)
 {
-    uint32_t pages = hak_ace_hole(page)->pages;
-    uint32_t left = hak_ace_hole(page)->left;
-    uint32_t right = hak_ace_hole(page)->right;
+    uint32_t pages = haki_ace_hole(page)->pages;
+    uint32_t left = haki_ace_hole(page)->left;
+    uint32_t right = haki_ace_hole(page)->right;
     uint32_t *link = &holes->roots[pages];
 
     while (*link != page) {
         HAK_CHECK(*link != 0); /* it is in there */
-        link = page < *link ? &hak_ace_hole(*link)->left
-                            : &hak_ace_hole(*link)->right;
+        link = page < *link ? &haki_ace_hole(*link)->left
+                            : &haki_ace_hole(*link)->right;
     }
     while (left != 0 && right != 0) {
         if (priority(left) > priority(right)) {
             *link = left;
-            link = &hak_ace_hole(left)->right;
+            link = &haki_ace_hole(left)->right;
             left = *link;
         } else {
             *link = right;
-            link = &hak_ace_hole(right)->left;
+            link = &haki_ace_hole(right)->left;
             right = *link;
         }
     }
@@ -77,7 +77,7 @@ void hak_hole_remove(struct hak_holes *holes, uint32_t page)
     }
 }
 
-uint32_t hak_hole_best(const struct hak_holes *holes, uint32_t pages)
+uint32_t haki_hole_best(const struct hak_holes *holes, uint32_t pages)
 {
     uint64_t bits = holes->some[pages / 64] & (UINT64_MAX << (pages % 64));
     uint32_t page;
@@ -90,8 +90,8 @@ uint32_t hak_hole_best(const struct hak_holes *holes, uint32_t pages)
     }
     page = holes->roots[pages * 64 + (uint32_t)__builtin_ctzll(bits)];
     HAK_ASSERT(page != 0);
-    while (hak_ace_hole(page)->left != 0) {
-        page = hak_ace_hole(page)->left;
+    while (haki_ace_hole(page)->left != 0) {
+        page = haki_ace_hole(page)->left;
     }
     return page;
 }

@@ -19,7 +19,7 @@
 
 struct hak_hole {
     uint32_t left, right; /* page numbers */
-    uint32_t stamp;       /* hak_os_tick() when it came to be */
+    uint32_t stamp;       /* haki_os_tick() when it came to be */
     uint32_t pages;
 };
 
@@ -38,20 +38,20 @@ struct hak_ace_super {
 _Static_assert(sizeof(struct hak_ace_super) <= HAK_SUPER_META,
                "it lies over the superslab's descriptors");
 
-HAK_INLINE struct hak_ace_super *hak_ace_super(uint32_t page)
+HAK_INLINE struct hak_ace_super *haki_ace_super(uint32_t page)
 {
-    return hak_range_super_meta(page / HAK_ACE_PAGES);
+    return haki_range_super_meta(page / HAK_ACE_PAGES);
 }
 
 /* The place within its superslab of a page. */
-HAK_INLINE uint32_t hak_ace_at(uint32_t page)
+HAK_INLINE uint32_t haki_ace_at(uint32_t page)
 {
     return page % HAK_ACE_PAGES;
 }
 
-HAK_INLINE struct hak_hole *hak_ace_hole(uint32_t page)
+HAK_INLINE struct hak_hole *haki_ace_hole(uint32_t page)
 {
-    return &hak_ace_super(page)->hole[hak_ace_at(page) / 8];
+    return &haki_ace_super(page)->hole[haki_ace_at(page) / 8];
 }
 
 struct hak_holes {
@@ -59,18 +59,18 @@ struct hak_holes {
     uint32_t roots[HAK_ACE_PAGES + 1]; /* of the treaps, by length */
 };
 
-HAK_INLINE char *hak_ace_address(uint32_t page)
+HAK_INLINE char *haki_ace_address(uint32_t page)
 {
-    return (char *)HAK_LOAD(hak_range.base) + (size_t)page * HAK_PAGE;
+    return (char *)HAK_LOAD(haki_range.base) + (size_t)page * HAK_PAGE;
 }
 
 /* Adds the hole that begins at `page`, whose `pages` is set. */
-void hak_hole_insert(struct hak_holes *holes, uint32_t page);
+void haki_hole_insert(struct hak_holes *holes, uint32_t page);
 
 /* Takes out a hole that was added. */
-void hak_hole_remove(struct hak_holes *holes, uint32_t page);
+void haki_hole_remove(struct hak_holes *holes, uint32_t page);
 
 /* The smallest hole of at least `pages` pages, the lowest of them; or 0. */
-uint32_t hak_hole_best(const struct hak_holes *holes, uint32_t pages);
+uint32_t haki_hole_best(const struct hak_holes *holes, uint32_t pages);
 
 #endif /* HAK_ACE_TREE_H */

@@ -15,6 +15,6 @@ struct hak_ace_sums {
 };
 
 /* `quiet`: between two calls, in a process that no ghost (lock.h) has left. */
-struct hak_ace_sums hak_ace_walk(bool quiet);
+struct hak_ace_sums haki_ace_walk(bool quiet);
 
 #endif /* HAK_ACE_WALK_H */

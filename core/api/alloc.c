@@ -25,23 +25,23 @@ static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller);
 
 void *hak_malloc(size_t size)
 {
-    void *p = hak_hot_malloc(size);
+    void *p = haki_hot_malloc(size);
 
     return HAK_LIKELY(p != NULL) ? p : malloc_slow(size);
 }
 
 void hak_free(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+    if (HAK_UNLIKELY(!haki_hot_free(p, 0))) {
         free_slow(p, 0, "hak_free");
     }
 }
 
-HAK_INSIDE(hak_inside_free, hak_free);
+HAK_INSIDE(haki_inside_free, hak_free);
 
 void hak_free_sized(void *p, size_t size)
 {
-    if (HAK_UNLIKELY(!hak_hot_free(p, size))) {
+    if (HAK_UNLIKELY(!haki_hot_free(p, size))) {
         free_slow(p, size, "hak_free_sized");
     }
 }
@@ -52,22 +52,22 @@ void hak_free_sized(void *p, size_t size)
 static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
 {
     if (size > PTRDIFF_MAX ||
-        (hak_reason_is_short(reason) && hak_limit_refuses(size))) {
+        (haki_reason_is_short(reason) && haki_limit_refuses(size))) {
         errno = ENOMEM;
         return NULL;
     }
-    return hak_system_alloc(hak_max(alignment, 16), size, NULL, reason);
+    return haki_system_alloc(haki_max(alignment, 16), size, NULL, reason);
 }
 
 static HAK_NOINLINE void *malloc_slow(size_t size)
 {
     enum hak_reason reason;
-    void *p = hak_hot_run(size);
+    void *p = haki_hot_run(size);
 
     if (HAK_LIKELY(p != NULL)) {
         return p;
     }
-    p = hak_lane_alloc(HAK_LANE_ALIGN, size, false, &reason);
+    p = haki_lane_alloc(HAK_LANE_ALIGN, size, false, &reason);
     return HAK_LIKELY(p != NULL) ? p
                                  : from_system(HAK_LANE_ALIGN, size, reason);
 }
@@ -78,11 +78,11 @@ static size_t size_of(const void *p, const char *caller)
     struct hak_heap *owner;
     size_t size;
 
-    if (hak_range_owns(p)) {
-        return hak_lane_usable(p, caller);
+    if (haki_range_owns(p)) {
+        return haki_lane_usable(p, caller);
     }
-    if (!hak_system_find(p, &owner, &size)) {
-        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    if (!haki_system_find(p, &owner, &size)) {
+        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
     }
     return size;
 }
@@ -90,17 +90,17 @@ static size_t size_of(const void *p, const char *caller)
 /* NULL, a larger block, another heap's, the system's, or none at all. */
 static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller)
 {
-    if (p == NULL || (asked == 0 && hak_hot_run_free(p))) {
+    if (p == NULL || (asked == 0 && haki_hot_run_free(p))) {
         return;
     }
     if (asked != 0 && asked > size_of(p, caller)) {
-        hak_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p, asked,
-                  size_of(p, caller));
+        haki_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
+                   asked, size_of(p, caller));
     }
-    if (hak_range_owns(p)) {
-        hak_lane_free(p, caller);
+    if (haki_range_owns(p)) {
+        haki_lane_free(p, caller);
     } else {
-        hak_lane_free_system(p, caller);
+        haki_lane_free_system(p, caller);
     }
 }
 
@@ -116,11 +116,11 @@ void *hak_calloc(size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    p = hak_hot_malloc(bytes);
+    p = haki_hot_malloc(bytes);
     if (HAK_LIKELY(p != NULL)) {
         return memset(p, 0, bytes);
     }
-    p = hak_lane_alloc(HAK_LANE_ALIGN, bytes, true, &reason);
+    p = haki_lane_alloc(HAK_LANE_ALIGN, bytes, true, &reason);
     if (HAK_UNLIKELY(p == NULL)) {
         p = from_system(HAK_LANE_ALIGN, bytes, reason);
         p = p != NULL ? memset(p, 0, bytes) : NULL;
@@ -135,10 +135,10 @@ static void *resize_system(void *p, size_t size)
     size_t old = 0;
     void *moved;
 
-    hak_system_find(p, &owner, &old);
-    moved = hak_system_resize(p, size);
+    haki_system_find(p, &owner, &old);
+    moved = haki_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        hak_account_resize_other(owner, old, size);
+        haki_account_resize_other(owner, old, size);
     }
     return moved;
 }
@@ -149,8 +149,8 @@ static void *move_to_system(void *p, size_t size, enum hak_reason reason)
     void *moved = from_system(HAK_LANE_ALIGN, size, reason);
 
     if (moved != NULL) {
-        memcpy(moved, p, hak_min(size, hak_lane_usable(p, "hak_realloc")));
-        hak_inside_free(p);
+        memcpy(moved, p, haki_min(size, haki_lane_usable(p, "hak_realloc")));
+        haki_inside_free(p);
     }
     return moved;
 }
@@ -163,8 +163,8 @@ void *hak_realloc(void *p, size_t size)
     if (p == NULL) {
         return hak_malloc(size);
     }
-    if (HAK_LIKELY(hak_range_owns(p))) {
-        moved = hak_lane_realloc(p, size, &reason, "hak_realloc");
+    if (HAK_LIKELY(haki_range_owns(p))) {
+        moved = haki_lane_realloc(p, size, &reason, "hak_realloc");
         return moved != NULL ? moved : move_to_system(p, size, reason);
     }
     size_of(p, "hak_realloc");
@@ -180,11 +180,11 @@ void *hak_aligned_alloc(size_t alignment, size_t size)
     enum hak_reason reason;
     void *p;
 
-    if (!hak_is_pow2(alignment)) {
+    if (!haki_is_pow2(alignment)) {
         errno = EINVAL;
         return NULL;
     }
-    p = hak_lane_alloc(alignment, size, false, &reason);
+    p = haki_lane_alloc(alignment, size, false, &reason);
     return p != NULL ? p : from_system(alignment, size, reason);
 }
 
@@ -195,16 +195,16 @@ size_t hak_usable_size(const void *p)
 
 bool hak_owns(const void *p)
 {
-    return hak_range_owns(p);
+    return haki_range_owns(p);
 }
 
 size_t hak_trim(void)
 {
-    size_t bytes = hak_thread_trim();
+    size_t bytes = haki_thread_trim();
 
-    if (HAK_LOAD(hak_range.size) != 0) {
-        bytes += hak_ace_trim();
-        bytes += hak_range_purge();
+    if (HAK_LOAD(haki_range.size) != 0) {
+        bytes += haki_ace_trim();
+        bytes += haki_range_purge();
     }
     return bytes;
 }

@@ -19,19 +19,19 @@
  */
 static struct hak_heap *new_for_one_lock(void)
 {
-    struct hak_heap *heap = hak_heap_create(HAK_HEAP_EXPLICIT);
+    struct hak_heap *heap = haki_heap_create(HAK_HEAP_EXPLICIT);
 
     if (heap == NULL || heap->tiny.id == 0) {
         return NULL;
     }
     heap->tiny.direct = false;
-    hak_allowance_init(&heap->tiny.allow, false);
+    haki_allowance_init(&heap->tiny.allow, false);
     heap->tiny.share = 12;
     heap->tiny.pushes = heap->tiny.seldom = 128;
     return heap;
 }
 
-struct hak_heap *hak_embed_new(enum hak_embed_kind kind, const char *name)
+struct hak_heap *haki_embed_new(enum hak_embed_kind kind, const char *name)
 {
     hak_heap_config config = {.size = sizeof(config), .name = name};
     struct hak_heap *heap;
@@ -39,7 +39,7 @@ struct hak_heap *hak_embed_new(enum hak_embed_kind kind, const char *name)
     if (kind == HAK_EMBED_ONE_LOCK) {
         return new_for_one_lock();
     }
-    heap = hak_inside_heap_new(&config);
+    heap = haki_inside_heap_new(&config);
     if (heap == NULL) {
         return NULL;
     }
@@ -51,44 +51,44 @@ struct hak_heap *hak_embed_new(enum hak_embed_kind kind, const char *name)
     return heap;
 }
 
-bool hak_embed_is_explicit(const struct hak_heap *heap)
+bool haki_embed_is_explicit(const struct hak_heap *heap)
 {
     return atomic_load(&heap->state) == HAK_HEAP_EXPLICIT;
 }
 
-bool hak_embed_is_threads(const struct hak_heap *heap)
+bool haki_embed_is_threads(const struct hak_heap *heap)
 {
     uint32_t state = atomic_load(&heap->state);
 
     return state == HAK_HEAP_OWNED || state == HAK_HEAP_PARKED;
 }
 
-void hak_embed_stand_in(void *page)
+void haki_embed_stand_in(void *page)
 {
-    ((struct hak_heap *)page)->tiny.tag = hak_heap_none.tiny.tag;
+    ((struct hak_heap *)page)->tiny.tag = haki_heap_none.tiny.tag;
 }
 
-bool hak_embed_has(const struct hak_heap *heap, const void *p)
+bool haki_embed_has(const struct hak_heap *heap, const void *p)
 {
     struct hak_heap *owner;
     uint32_t tag, id;
     size_t size;
 
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
-        return hak_system_may_know(p) && hak_system_find(p, &owner, &size) &&
+    if (HAK_UNLIKELY(!haki_range_owns(p))) {
+        return haki_system_may_know(p) && haki_system_find(p, &owner, &size) &&
                owner == heap;
     }
-    tag = hak_range_tag_of(p);
-    if (HAK_LIKELY(!hak_tag_is_large(tag))) {
+    tag = haki_range_tag_of(p);
+    if (HAK_LIKELY(!haki_tag_is_large(tag))) {
         return HAK_TAG_HEAP(tag) == heap->tiny.id;
     }
-    return hak_large_find(p, &id) != 0 && id == heap->tiny.id;
+    return haki_large_find(p, &id) != 0 && id == heap->tiny.id;
 }
 
 /* ---- sums ------------------------------------------------------------------ */
 
-HAK_RACY_READER void hak_embed_held(const struct hak_heap *heap,
-                                    struct hak_embed_held *held)
+HAK_RACY_READER void haki_embed_held(const struct hak_heap *heap,
+                                     struct hak_embed_held *held)
 {
     const struct hak_pool *pool = heap->pool;
 
@@ -98,29 +98,29 @@ HAK_RACY_READER void hak_embed_held(const struct hak_heap *heap,
         held->slabs += pool->nslabs;
         held->sealed += pool->nsealed;
     }
-    held->other = hak_account_other(heap);
+    held->other = haki_account_other(heap);
 }
 
-size_t hak_embed_live(const struct hak_heap *heap)
+size_t haki_embed_live(const struct hak_heap *heap)
 {
     struct hak_lane_counts ace = {0}, huge = {0};
     size_t live = 0;
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        live += hak_tiny_live(&heap->tiny, c) * hak_tiny_size[c];
+        live += haki_tiny_live(&heap->tiny, c) * haki_tiny_size[c];
     }
     if (heap->pool != NULL) {
         for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-            live += hak_pool_live(heap->pool, c) * hak_pool_classes[c].block;
+            live += haki_pool_live(heap->pool, c) * haki_pool_classes[c].block;
         }
-        hak_ace_counts(&ace);
-        hak_huge_counts(&huge);
+        haki_ace_counts(&ace);
+        haki_huge_counts(&huge);
         live += ace.live_bytes - heap->runs->held * HAK_PAGE + huge.live_bytes;
     }
     return live;
 }
 
-uint64_t hak_embed_activity(const struct hak_heap *heap)
+uint64_t haki_embed_activity(const struct hak_heap *heap)
 {
     const struct hak_pool *pool = heap->pool;
     uint64_t sum = heap->tiny.refills + heap->tiny.flushes;
@@ -135,7 +135,7 @@ uint64_t hak_embed_activity(const struct hak_heap *heap)
     return sum + (pool != NULL ? heap->runs->takes + heap->runs->held : 0);
 }
 
-HAK_RACY_READER bool hak_embed_keeps_runs(const struct hak_heap *heap)
+HAK_RACY_READER bool haki_embed_keeps_runs(const struct hak_heap *heap)
 {
     const struct hak_ace_cache *runs =
         __atomic_load_n(&heap->runs, __ATOMIC_RELAXED);
@@ -143,28 +143,28 @@ HAK_RACY_READER bool hak_embed_keeps_runs(const struct hak_heap *heap)
     return runs != NULL && runs->held != 0;
 }
 
-void hak_embed_tiny_counts(const struct hak_heap *heap, uint64_t *allocs,
-                           uint64_t *frees)
+void haki_embed_tiny_counts(const struct hak_heap *heap, uint64_t *allocs,
+                            uint64_t *frees)
 {
     struct hak_heap_counts counts;
 
-    hak_heap_count(heap, &counts);
+    haki_heap_count(heap, &counts);
     *allocs = counts.tiny.allocs;
     *frees = counts.tiny.frees;
 }
 
-HAK_RACY_READER uint64_t hak_embed_class_allocs(const struct hak_heap *heap,
-                                                unsigned class)
+HAK_RACY_READER uint64_t haki_embed_class_allocs(const struct hak_heap *heap,
+                                                 unsigned class)
 {
     return heap->tiny.bins[class].pops;
 }
 
-uint64_t hak_embed_class_live(const struct hak_heap *heap, unsigned class)
+uint64_t haki_embed_class_live(const struct hak_heap *heap, unsigned class)
 {
-    return hak_tiny_live(&heap->tiny, class);
+    return haki_tiny_live(&heap->tiny, class);
 }
 
-uint64_t hak_embed_past(unsigned i)
+uint64_t haki_embed_past(unsigned i)
 {
-    return atomic_load(&hak_heap_past.extra[i]);
+    return atomic_load(&haki_heap_past.extra[i]);
 }

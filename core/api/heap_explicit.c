@@ -33,7 +33,7 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
         errno = EINVAL;
         return NULL;
     }
-    heap = hak_heap_create(HAK_HEAP_EXPLICIT);
+    heap = haki_heap_create(HAK_HEAP_EXPLICIT);
     if (heap == NULL) {
         errno = ENOMEM;
         return NULL;
@@ -45,7 +45,7 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
         snprintf(heap->name, sizeof(heap->name), "%s",
                  config->name != NULL ? config->name : "");
     }
-    hak_account_settle(heap);
+    haki_account_settle(heap);
     return heap;
 }
 
@@ -54,12 +54,12 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
-    if (hak_account_other(heap) != 0) {
-        hak_large_free_owner(heap);
-        hak_system_free_owner(heap);
+    if (haki_account_other(heap) != 0) {
+        haki_large_free_owner(heap);
+        haki_system_free_owner(heap);
     }
-    hak_heap_destroy(heap);
-    hak_background_mind();
+    haki_heap_destroy(heap);
+    haki_background_mind();
 }
 
 /* From the system, for this heap. */
@@ -68,20 +68,20 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
 {
     void *p = NULL;
 
-    if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+    if (haki_reason_is_short(reason) && haki_limit_refuses(size)) {
         errno = ENOMEM;
         return NULL;
     }
-    if (size <= PTRDIFF_MAX && hak_account_admit_slow(heap, size)) {
-        p = hak_system_alloc(alignment, size, heap, reason);
+    if (size <= PTRDIFF_MAX && haki_account_admit_slow(heap, size)) {
+        p = haki_system_alloc(alignment, size, heap, reason);
     }
     if (p == NULL) {
         errno = ENOMEM;
         return NULL;
     }
     heap->fallback++;
-    hak_account_charge_other(heap, size);
-    hak_account_settle(heap);
+    haki_account_charge_other(heap, size);
+    haki_account_settle(heap);
     return p;
 }
 
@@ -93,11 +93,11 @@ static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
 
     if (heap->tiny.packed && alignment <= HAK_LANE_ALIGN &&
         size <= HAK_TINY_LARGER_MOST) {
-        size = hak_round_up(hak_max(size, HAK_LANE_POOL_MIN), HAK_LANE_ALIGN);
-        p = hak_account_admit(heap, size)
-                ? hak_tiny_larger_alloc(&heap->tiny, size)
+        size = haki_round_up(haki_max(size, HAK_LANE_POOL_MIN), HAK_LANE_ALIGN);
+        p = haki_account_admit(heap, size)
+                ? haki_tiny_larger_alloc(&heap->tiny, size)
                 : NULL;
-        hak_account_charge(heap, p != NULL ? size : 0);
+        haki_account_charge(heap, p != NULL ? size : 0);
     }
     return p;
 }
@@ -109,19 +109,19 @@ static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
 static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
 {
     uint32_t owner;
-    size_t block = hak_large_find(p, &owner);
+    size_t block = haki_large_find(p, &owner);
 
     if (block > HAK_LANE_POOL_MAX) { /* large.c has charged it */
         heap->whole_allocs++;
-        hak_account_settle(heap);
+        haki_account_settle(heap);
         return p;
     }
-    if (HAK_UNLIKELY(block > bytes && !hak_account_admit(heap, block))) {
-        hak_large_free(heap, p);
+    if (HAK_UNLIKELY(block > bytes && !haki_account_admit(heap, block))) {
+        haki_large_free(heap, p);
         errno = ENOMEM;
         return NULL;
     }
-    hak_account_charge(heap, block);
+    haki_account_charge(heap, block);
     return p;
 }
 
@@ -131,32 +131,32 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
                                           bool *zero)
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
-    size_t bytes = hak_large_bytes(size);
+    size_t bytes = haki_large_bytes(size);
     void *p = heap_made_larger(heap, alignment, size);
 
     if (p != NULL) {
         *zero = false;
         return p;
     }
-    if (HAK_UNLIKELY(!hak_account_admit(heap, bytes))) {
+    if (HAK_UNLIKELY(!haki_account_admit(heap, bytes))) {
         errno = ENOMEM;
         return NULL;
     }
-    p = hak_large_alloc(heap, alignment, size, zero, &reason);
-    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
-        p = hak_large_alloc(heap, alignment, size, zero, &reason);
+    p = haki_large_alloc(heap, alignment, size, zero, &reason);
+    if (HAK_UNLIKELY(p == NULL) && haki_relief(heap, size)) {
+        p = haki_large_alloc(heap, alignment, size, zero, &reason);
     }
     if (HAK_UNLIKELY(p == NULL)) {
         *zero = false;
         return heap_made_system(heap, alignment, size, reason);
     }
     if (HAK_LIKELY(alignment == HAK_LANE_ALIGN && size <= HAK_LANE_POOL_MAX)) {
-        hak_account_charge(heap, bytes);
+        haki_account_charge(heap, bytes);
         return p;
     }
     if (size > HAK_LANE_POOL_MAX) { /* large.c has charged it */
         heap->whole_allocs++;
-        hak_account_settle(heap);
+        haki_account_settle(heap);
         return p;
     }
     return heap_made_charge(heap, p, bytes);
@@ -173,10 +173,10 @@ HAK_INLINE void *heap_made_pool(struct hak_heap *heap, size_t size)
     if (pool == NULL || size > HAK_LANE_POOL_MAX || heap->tiny.packed) {
         return NULL;
     }
-    class = hak_pool_class_for(size);
-    bytes = hak_pool_classes[class].block;
-    p = hak_account_fits(heap, bytes) ? hak_pool_pop(pool, class) : NULL;
-    hak_account_charge(heap, p != NULL ? bytes : 0);
+    class = haki_pool_class_for(size);
+    bytes = haki_pool_classes[class].block;
+    p = haki_account_fits(heap, bytes) ? haki_pool_pop(pool, class) : NULL;
+    haki_account_charge(heap, p != NULL ? bytes : 0);
     return p;
 }
 
@@ -195,18 +195,18 @@ HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
 {
     void *p;
 
-    if (HAK_UNLIKELY(!hak_account_admit(heap, hak_tiny_size[class]))) {
+    if (HAK_UNLIKELY(!haki_account_admit(heap, haki_tiny_size[class]))) {
         errno = ENOMEM;
         return NULL;
     }
-    p = hak_tiny_alloc(&heap->tiny, class);
-    if (HAK_UNLIKELY(p == NULL) && hak_relief(heap, size)) {
-        p = hak_tiny_alloc(&heap->tiny, class);
+    p = haki_tiny_alloc(&heap->tiny, class);
+    if (HAK_UNLIKELY(p == NULL) && haki_relief(heap, size)) {
+        p = haki_tiny_alloc(&heap->tiny, class);
     }
     if (HAK_UNLIKELY(p == NULL)) {
         return heap_made_system(heap, alignment, size, HAK_REASON_MEMORY);
     }
-    hak_account_charge(heap, hak_tiny_size[class]);
+    haki_account_charge(heap, haki_tiny_size[class]);
     return p;
 }
 
@@ -215,7 +215,7 @@ void *hak_heap_malloc(hak_heap *heap, size_t size)
     if (HAK_UNLIKELY(size > HAK_TINY_MAX_SIZE)) {
         return heap_made_above(heap, size);
     }
-    return heap_made_tiny(heap, hak_tiny_class_16[hak_tiny_index(size)],
+    return heap_made_tiny(heap, haki_tiny_class_16[haki_tiny_index(size)],
                           HAK_LANE_ALIGN, size);
 }
 
@@ -232,7 +232,7 @@ void *hak_heap_calloc(hak_heap *heap, size_t count, size_t size)
     p = bytes > HAK_TINY_MAX_SIZE
             ? heap_made_large(heap, HAK_LANE_ALIGN, bytes, &zero)
             : hak_heap_malloc(heap, bytes);
-    return p != NULL && !zero ? hak_lane_make_zero(p, bytes) : p;
+    return p != NULL && !zero ? haki_lane_make_zero(p, bytes) : p;
 }
 
 void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
@@ -240,7 +240,7 @@ void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
     unsigned class = HAK_TINY_CLASSES;
     bool zero;
 
-    if (!hak_is_pow2(alignment)) {
+    if (!haki_is_pow2(alignment)) {
         errno = EINVAL;
         return NULL;
     }
@@ -249,12 +249,12 @@ void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
     }
     if (alignment <= HAK_LANE_TINY_MAX && size <= HAK_LANE_TINY_MAX &&
         !heap->tiny.packed) { /* whose first blocks lie at any multiple of 8 */
-        class = hak_lane_aligned_class(alignment, size);
+        class = haki_lane_aligned_class(alignment, size);
     }
     return class < HAK_TINY_CLASSES
                ? heap_made_tiny(heap, class, alignment, size)
                : heap_made_large(heap, alignment,
-                                 hak_max(size, HAK_LANE_POOL_MIN), &zero);
+                                 haki_max(size, HAK_LANE_POOL_MIN), &zero);
 }
 
 /* The size of p, outside the range; fatal if it is no block of heap's. */
@@ -264,11 +264,11 @@ static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
     struct hak_heap *owner;
     size_t size;
 
-    if (!hak_system_find(p, &owner, &size)) {
-        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    if (!haki_system_find(p, &owner, &size)) {
+        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
     }
     if (owner != heap) {
-        hak_fatal("%s(%p): a block of another heap", caller, p);
+        haki_fatal("%s(%p): a block of another heap", caller, p);
     }
     return size;
 }
@@ -277,8 +277,9 @@ static HAK_NOINLINE void heap_made_free_system(struct hak_heap *heap, void *p,
                                                size_t asked, const char *caller)
 {
     if (p != NULL) {
-        hak_made_need(p, asked, heap_made_system_size(heap, p, caller), caller);
-        hak_lane_free_system(p, caller);
+        haki_made_need(p, asked, heap_made_system_size(heap, p, caller),
+                       caller);
+        haki_lane_free_system(p, caller);
     }
 }
 
@@ -287,13 +288,13 @@ static size_t heap_made_large_size(struct hak_heap *heap, const void *p,
                                    const char *caller)
 {
     uint32_t owner;
-    size_t size = hak_large_find(p, &owner);
+    size_t size = haki_large_find(p, &owner);
 
     if (size == 0) {
-        hak_lane_misuse(p, caller);
+        haki_lane_misuse(p, caller);
     }
     if (owner != heap->tiny.id) {
-        hak_fatal("%s(%p): a block of another heap", caller, p);
+        haki_fatal("%s(%p): a block of another heap", caller, p);
     }
     return size;
 }
@@ -303,12 +304,12 @@ static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
 {
     size_t size = heap_made_large_size(heap, p, caller);
 
-    hak_made_need(p, asked, size, caller);
+    haki_made_need(p, asked, size, caller);
     if (size <= HAK_LANE_POOL_MAX) {
-        hak_account_discharge(heap, size);
+        haki_account_discharge(heap, size);
     }
-    hak_large_free(heap,
-                   p); /* the gate may stay where it is: who meets it looks */
+    haki_large_free(heap,
+                    p); /* the gate may stay where it is: who meets it looks */
 }
 
 /* The class of Pool's of a block in a span of the heap's own that is not sealed; at
@@ -316,38 +317,39 @@ static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
 HAK_INLINE unsigned heap_made_pool_class(const struct hak_heap *heap,
                                          const void *p)
 {
-    return hak_range_tag_of(p) - (heap->tiny.tag | HAK_TAG_POOL);
+    return haki_range_tag_of(p) - (heap->tiny.tag | HAK_TAG_POOL);
 }
 
 static HAK_NOINLINE void heap_made_free_pool(struct hak_heap *heap, void *p,
                                              size_t asked, const char *caller)
 {
     unsigned class = heap_made_pool_class(heap, p);
-    size_t size = hak_pool_classes[class].block;
+    size_t size = haki_pool_classes[class].block;
 
-    if (HAK_UNLIKELY(!hak_pool_is_used(p, class))) {
-        hak_lane_misuse(p, caller);
+    if (HAK_UNLIKELY(!haki_pool_is_used(p, class))) {
+        haki_lane_misuse(p, caller);
     }
-    hak_made_need(p, asked, size, caller);
-    hak_account_discharge(heap, size);
-    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
-        hak_heap_look_pool(heap, class);
+    haki_made_need(p, asked, size, caller);
+    haki_account_discharge(heap, size);
+    if (HAK_UNLIKELY(!haki_pool_push(heap->pool, class, p))) {
+        haki_heap_look_pool(heap, class);
     }
 }
 
 static bool heap_made_is_large(const void *p)
 {
-    return hak_tag_is_large(hak_range_tag_of(p));
+    return haki_tag_is_large(haki_range_tag_of(p));
 }
 
 /* Ends the program unless p, of this heap and class, is the start of a block. */
 static void heap_made_check_start(const void *p, unsigned class,
                                   const char *caller)
 {
-    if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, hak_tiny_magic[class]))) {
-        hak_lane_check(p, caller);
+    if (HAK_UNLIKELY(!haki_tiny_is_start((uintptr_t)p,
+                                         haki_tiny_magic[class]))) {
+        haki_lane_check(p, caller);
     }
-    hak_tiny_refuse(p);
+    haki_tiny_refuse(p);
 }
 
 /*
@@ -357,21 +359,21 @@ static void heap_made_check_start(const void *p, unsigned class,
 static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
                                      const char *caller)
 {
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p);
     uint32_t byte = (tag ^ heap->tiny.tag) & ~HAK_TAG_SEALED;
     unsigned class;
 
     if (byte == HAK_TAG_PACKED) {
-        class = hak_tiny_class_at_tag(p, tag);
-        if (class == HAK_TINY_NONE || !hak_tiny_is_block(p, tag, class)) {
-            hak_lane_check(p, caller);
+        class = haki_tiny_class_at_tag(p, tag);
+        if (class == HAK_TINY_NONE || !haki_tiny_is_block(p, tag, class)) {
+            haki_lane_check(p, caller);
         }
-        hak_tiny_refuse(p);
+        haki_tiny_refuse(p);
         return class;
     }
     if (byte >= HAK_TAG_TINY_END) {
-        hak_lane_check(p, caller);
-        hak_fatal("%s(%p): a block of another heap", caller, p);
+        haki_lane_check(p, caller);
+        haki_fatal("%s(%p): a block of another heap", caller, p);
     }
     heap_made_check_start(p, byte / HAK_TAG_TINY, caller);
     return byte / HAK_TAG_TINY;
@@ -380,8 +382,8 @@ static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
 /* Frees p, of the class, in a slab that is not sealed. */
 HAK_INLINE void heap_made_push(struct hak_heap *heap, unsigned class, void *p)
 {
-    if (HAK_UNLIKELY(!hak_bin_push(&heap->tiny.bins[class], p))) {
-        hak_heap_look(heap, &heap->tiny.bins[class]);
+    if (HAK_UNLIKELY(!haki_bin_push(&heap->tiny.bins[class], p))) {
+        haki_heap_look(heap, &heap->tiny.bins[class]);
     }
 }
 
@@ -389,14 +391,14 @@ static HAK_NOINLINE void heap_made_free_slow(struct hak_heap *heap, void *p,
                                              size_t asked, const char *caller)
 {
     unsigned class = heap_made_class_slow(heap, p, caller);
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p);
 
-    hak_made_need(p, asked, hak_tiny_bytes_of(p, tag), caller);
-    hak_account_discharge(heap, hak_tiny_bytes_of(p, tag));
+    haki_made_need(p, asked, haki_tiny_bytes_of(p, tag), caller);
+    haki_account_discharge(heap, haki_tiny_bytes_of(p, tag));
     if ((tag & HAK_TAG_SEALED) != 0) {
-        hak_tiny_seal_free(&heap->tiny, p, tag);
+        haki_tiny_seal_free(&heap->tiny, p, tag);
     } else if (class == HAK_TINY_LARGER) {
-        hak_tiny_larger_free(&heap->tiny, p);
+        haki_tiny_larger_free(&heap->tiny, p);
     } else {
         heap_made_push(heap, class, p);
     }
@@ -409,7 +411,7 @@ HAK_INLINE void heap_made_free(struct hak_heap *heap, void *p, size_t asked,
     unsigned class;
     uint32_t byte;
 
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
+    if (HAK_UNLIKELY(!haki_range_owns(p))) {
         heap_made_free_system(heap, p, asked, caller);
         return;
     }
@@ -421,15 +423,15 @@ HAK_INLINE void heap_made_free(struct hak_heap *heap, void *p, size_t asked,
         }
         return;
     }
-    byte = hak_range_tag_of(p) ^ heap->tiny.tag;
+    byte = haki_range_tag_of(p) ^ heap->tiny.tag;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
         heap_made_free_slow(heap, p, asked, caller);
         return;
     }
     class = byte / HAK_TAG_TINY;
     heap_made_check_start(p, class, caller);
-    hak_made_need(p, asked, hak_tiny_size[class], caller);
-    hak_account_discharge(heap, hak_tiny_size[class]);
+    haki_made_need(p, asked, haki_tiny_size[class], caller);
+    haki_account_discharge(heap, haki_tiny_size[class]);
     heap_made_push(heap, class, p);
 }
 
@@ -443,38 +445,38 @@ void hak_heap_free_sized(hak_heap *heap, void *p, size_t size)
     heap_made_free(heap, p, size, "hak_heap_free_sized");
 }
 
-size_t hak_made_size(struct hak_heap *heap, const void *p, const char *caller)
+size_t haki_made_size(struct hak_heap *heap, const void *p, const char *caller)
 {
     unsigned class;
     uint32_t byte;
 
-    if (!hak_range_owns(p)) {
+    if (!haki_range_owns(p)) {
         return heap_made_system_size(heap, p, caller);
     }
     if (heap_made_is_large(p)) {
         return heap_made_large_size(heap, p, caller);
     }
-    byte = hak_range_tag_of(p) ^ heap->tiny.tag;
+    byte = haki_range_tag_of(p) ^ heap->tiny.tag;
     class = byte / HAK_TAG_TINY;
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
         heap_made_class_slow(heap, p, caller);
-        return hak_tiny_bytes_of(p, hak_range_tag_of(p));
+        return haki_tiny_bytes_of(p, haki_range_tag_of(p));
     }
     heap_made_check_start(p, class, caller);
-    return hak_tiny_size[class];
+    return haki_tiny_size[class];
 }
 
 /* Resizes a block of ACE's or Huge's without copying, or NULL. */
 static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
                                     size_t size)
 {
-    size_t bytes = hak_large_bytes(size);
+    size_t bytes = haki_large_bytes(size);
     void *moved = NULL;
 
-    if (bytes <= old || hak_account_admit(heap, bytes - old)) {
-        moved = hak_large_resize(p, size);
+    if (bytes <= old || haki_account_admit(heap, bytes - old)) {
+        moved = haki_large_resize(p, size);
     }
-    hak_account_settle(heap);
+    haki_account_settle(heap);
     return moved;
 }
 
@@ -488,23 +490,24 @@ static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
     enum hak_reason reason;
     void *to = NULL;
 
-    if (size <= PTRDIFF_MAX && hak_account_admit(heap, hak_large_bytes(size))) {
-        to = hak_large_copy(heap, p, keep, size, &reason);
+    if (size <= PTRDIFF_MAX &&
+        haki_account_admit(heap, haki_large_bytes(size))) {
+        to = haki_large_copy(heap, p, keep, size, &reason);
     }
     heap->whole_allocs += to != NULL;
     return to;
 }
 
-void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
-                      size_t size)
+void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
+                       size_t size)
 {
     void *moved;
 
-    if (hak_fits_as_is(old, size) && hak_range_owns(p)) {
+    if (haki_fits_as_is(old, size) && haki_range_owns(p)) {
         return p;
     }
     if (old > HAK_LANE_POOL_MAX && size > HAK_LANE_POOL_MAX &&
-        hak_range_owns(p)) {
+        haki_range_owns(p)) {
         moved = heap_made_resize_large(heap, p, old, size);
         if (moved != NULL) {
             return moved;
@@ -514,7 +517,7 @@ void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
         moved = heap_made_grow(heap, p, keep, size);
         if (moved != NULL) {
             hak_heap_free(heap, p);
-            hak_account_settle(heap);
+            haki_account_settle(heap);
             return moved;
         }
     }
@@ -522,7 +525,7 @@ void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
     if (moved == NULL) {
         return size <= old ? p : NULL; /* a shrink never fails */
     }
-    memcpy(moved, p, hak_min(keep, size));
+    memcpy(moved, p, haki_min(keep, size));
     hak_heap_free(heap, p);
     return moved;
 }
@@ -534,20 +537,20 @@ void *hak_heap_realloc(hak_heap *heap, void *p, size_t size)
     if (p == NULL) {
         return hak_heap_malloc(heap, size);
     }
-    old = hak_made_size(heap, p, "hak_heap_realloc");
-    return hak_made_resize(heap, p, old, old, size);
+    old = haki_made_size(heap, p, "hak_heap_realloc");
+    return haki_made_resize(heap, p, old, old, size);
 }
 
 size_t hak_heap_trim(hak_heap *heap)
 {
     size_t bytes;
 
-    hak_heap_seal_count(heap);
-    bytes = hak_heap_sweep(heap);
-    hak_account_settle(heap);
-    return bytes + hak_ace_trim() + hak_range_purge();
+    haki_heap_seal_count(heap);
+    bytes = haki_heap_sweep(heap);
+    haki_account_settle(heap);
+    return bytes + haki_ace_trim() + haki_range_purge();
 }
 
-HAK_INSIDE(hak_inside_heap_new, hak_heap_new);
-HAK_INSIDE(hak_inside_heap_delete, hak_heap_delete);
-HAK_INSIDE(hak_inside_heap_trim, hak_heap_trim);
+HAK_INSIDE(haki_inside_heap_new, hak_heap_new);
+HAK_INSIDE(haki_inside_heap_delete, hak_heap_delete);
+HAK_INSIDE(haki_inside_heap_trim, hak_heap_trim);

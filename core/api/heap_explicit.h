@@ -8,22 +8,22 @@
 #include "heap/account.h"
 
 /* The usable size of p; fatal, naming `caller`, if it is no block of heap's. */
-size_t hak_made_size(struct hak_heap *heap, const void *p, const char *caller);
+size_t haki_made_size(struct hak_heap *heap, const void *p, const char *caller);
 
 /*
  * Makes p, a block of the heap's with `old` bytes, fit `size` bytes; the first
  * `keep` of them are kept if it moves. NULL: p is untouched, errno is ENOMEM.
  */
-void *hak_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
-                      size_t size);
+void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
+                       size_t size);
 
 /* Ends the program if p, with `usable` bytes, is said to have had `asked`. */
-HAK_INLINE void hak_made_need(const void *p, size_t asked, size_t usable,
-                              const char *caller)
+HAK_INLINE void haki_made_need(const void *p, size_t asked, size_t usable,
+                               const char *caller)
 {
     if (HAK_UNLIKELY(asked > usable)) {
-        hak_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p, asked,
-                  usable);
+        haki_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
+                   asked, usable);
     }
 }
 

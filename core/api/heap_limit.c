@@ -8,14 +8,14 @@
 
 size_t hak_heap_live(const hak_heap *heap)
 {
-    return hak_account_live(heap);
+    return haki_account_live(heap);
 }
 
 size_t hak_heap_set_limit(hak_heap *heap, size_t limit)
 {
     size_t before = hak_heap_limit(heap);
 
-    hak_account_set_limit(heap, limit != 0 ? limit : SIZE_MAX);
+    haki_account_set_limit(heap, limit != 0 ? limit : SIZE_MAX);
     return before;
 }
 
@@ -36,7 +36,7 @@ static HAK_RACY_READER size_t heap_limit_held(const struct hak_heap *heap)
     if (pool != NULL) {
         slabs += pool->nslabs + pool->nsealed;
     }
-    return slabs * HAK_SLAB_SIZE + hak_account_other(heap);
+    return slabs * HAK_SLAB_SIZE + haki_account_other(heap);
 }
 
 HAK_RACY_READER int hak_heap_stats(const hak_heap *heap,
@@ -48,12 +48,12 @@ HAK_RACY_READER int hak_heap_stats(const hak_heap *heap,
         errno = EINVAL;
         return -1;
     }
-    hak_heap_count(heap, &counts);
+    haki_heap_count(heap, &counts);
     memset(stats, 0, sizeof(*stats));
     stats->size = sizeof(*stats);
     stats->limit = hak_heap_limit(heap);
-    stats->live_bytes = hak_account_live(heap);
-    stats->peak_bytes = hak_max(heap->peak, stats->live_bytes);
+    stats->live_bytes = haki_account_live(heap);
+    stats->peak_bytes = haki_max(heap->peak, stats->live_bytes);
     stats->held_bytes = heap_limit_held(heap);
     stats->kept_bytes = counts.kept_bytes;
     stats->sealed_bytes = counts.sealed_bytes;

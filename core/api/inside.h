@@ -8,9 +8,9 @@
 
 #include "base/base.h"
 
-extern HAK_HIDDEN __typeof__(hak_free) hak_inside_free;
-extern HAK_HIDDEN __typeof__(hak_heap_new) hak_inside_heap_new;
-extern HAK_HIDDEN __typeof__(hak_heap_delete) hak_inside_heap_delete;
-extern HAK_HIDDEN __typeof__(hak_heap_trim) hak_inside_heap_trim;
+extern HAK_HIDDEN __typeof__(hak_free) haki_inside_free;
+extern HAK_HIDDEN __typeof__(hak_heap_new) haki_inside_heap_new;
+extern HAK_HIDDEN __typeof__(hak_heap_delete) haki_inside_heap_delete;
+extern HAK_HIDDEN __typeof__(hak_heap_trim) haki_inside_heap_trim;
 
 #endif /* HAK_INSIDE_H */

@@ -12,24 +12,24 @@
 /* Free memory goes back: no child is to share it, nor is it to be reused. */
 static void give_back(void)
 {
-    hak_ace_trim();
-    hak_range_purge();
-    hak_range_start_small();
+    haki_ace_trim();
+    haki_range_purge();
+    haki_range_start_small();
 }
 
 void hak_seal(void)
 {
-    hak_thread_seal();
-    if (HAK_LOAD(hak_range.size) != 0) {
+    haki_thread_seal();
+    if (HAK_LOAD(haki_range.size) != 0) {
         give_back();
     }
 }
 
 void hak_heap_seal(hak_heap *heap)
 {
-    hak_heap_seal_slabs(heap);
-    hak_heap_seal_count(heap);
-    if (HAK_LOAD(hak_range.size) != 0) {
+    haki_heap_seal_slabs(heap);
+    haki_heap_seal_count(heap);
+    if (HAK_LOAD(haki_range.size) != 0) {
         give_back();
     }
 }

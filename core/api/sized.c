@@ -18,8 +18,8 @@ static size_t sized_block(size_t size, size_t more)
         return size; /* nobody has it */
     }
     return (need <= HAK_LANE_TINY_MAX
-                ? hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]]
-                : hak_large_bytes(need)) -
+                ? haki_tiny_size[haki_tiny_class_16[haki_tiny_index(need)]]
+                : haki_large_bytes(need)) -
            more;
 }
 
@@ -46,11 +46,11 @@ static size_t sized_usable(const void *p, const char *caller)
     struct hak_heap *owner;
     size_t size;
 
-    if (hak_range_owns(p)) {
-        return hak_lane_usable(p, caller);
+    if (haki_range_owns(p)) {
+        return haki_lane_usable(p, caller);
     }
-    if (!hak_system_find(p, &owner, &size)) {
-        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    if (!haki_system_find(p, &owner, &size)) {
+        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
     }
     return size;
 }
@@ -58,18 +58,18 @@ static size_t sized_usable(const void *p, const char *caller)
 void *hak_realloc_sized(void *p, size_t old_size, size_t size)
 {
     if (p != NULL) {
-        hak_made_need(p, old_size, sized_usable(p, "hak_realloc_sized"),
-                      "hak_realloc_sized");
+        haki_made_need(p, old_size, sized_usable(p, "hak_realloc_sized"),
+                       "hak_realloc_sized");
     }
     return hak_realloc(p, size);
 }
 
 void hak_free_aligned_sized(void *p, size_t alignment, size_t size)
 {
-    if (HAK_UNLIKELY(!hak_is_pow2(alignment) ||
+    if (HAK_UNLIKELY(!haki_is_pow2(alignment) ||
                      (uintptr_t)p % alignment != 0)) {
-        hak_fatal("hak_free_aligned_sized(%p, %zu, %zu): not aligned so", p,
-                  alignment, size);
+        haki_fatal("hak_free_aligned_sized(%p, %zu, %zu): not aligned so", p,
+                   alignment, size);
     }
     hak_free_sized(p, size);
 }
@@ -94,7 +94,7 @@ void *hak_heap_alloc_at_least(hak_heap *heap, size_t size, size_t *actual)
 
 size_t hak_heap_usable_size(hak_heap *heap, const void *p)
 {
-    return p != NULL ? hak_made_size(heap, p, "hak_heap_usable_size") : 0;
+    return p != NULL ? haki_made_size(heap, p, "hak_heap_usable_size") : 0;
 }
 
 void *hak_heap_realloc_sized(hak_heap *heap, void *p, size_t old_size,
@@ -105,7 +105,7 @@ void *hak_heap_realloc_sized(hak_heap *heap, void *p, size_t old_size,
     if (p == NULL) {
         return hak_heap_malloc(heap, size);
     }
-    usable = hak_made_size(heap, p, "hak_heap_realloc_sized");
-    hak_made_need(p, old_size, usable, "hak_heap_realloc_sized");
-    return hak_made_resize(heap, p, usable, old_size, size);
+    usable = haki_made_size(heap, p, "hak_heap_realloc_sized");
+    haki_made_need(p, old_size, usable, "hak_heap_realloc_sized");
+    return haki_made_resize(heap, p, usable, old_size, size);
 }

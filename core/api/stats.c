@@ -35,7 +35,7 @@ static void add_counts(struct hak_lane_counts *lanes,
 {
     struct hak_heap_counts counts;
 
-    hak_heap_count(heap, &counts);
+    haki_heap_count(heap, &counts);
     lanes[HAK_LANE_TINY].allocs += counts.tiny.allocs;
     lanes[HAK_LANE_TINY].frees += counts.tiny.frees;
     lanes[HAK_LANE_TINY].live_bytes += counts.tiny.live_bytes;
@@ -51,9 +51,9 @@ static void add_counts(struct hak_lane_counts *lanes,
 /* Adds what heaps that are no more had counted. */
 static void add_past_counts(struct hak_lane_counts *lanes)
 {
-    uint64_t tiny = atomic_load(&hak_heap_past.allocs);
-    uint64_t pool = atomic_load(&hak_heap_past.pool_allocs);
-    uint64_t runs = atomic_load(&hak_heap_past.runs_taken);
+    uint64_t tiny = atomic_load(&haki_heap_past.allocs);
+    uint64_t pool = atomic_load(&haki_heap_past.pool_allocs);
+    uint64_t runs = atomic_load(&haki_heap_past.runs_taken);
 
     lanes[HAK_LANE_TINY].allocs += tiny;
     lanes[HAK_LANE_TINY].frees += tiny;
@@ -67,17 +67,17 @@ static HAK_RACY_READER void lane_figures(struct hak_lane_counts *lanes)
 {
     struct hak_range_counts range;
 
-    hak_ace_counts(&lanes[HAK_LANE_ACE]);
-    hak_huge_counts(&lanes[HAK_LANE_HUGE]);
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        const struct hak_heap *heap = hak_range_heap(id);
+    haki_ace_counts(&lanes[HAK_LANE_ACE]);
+    haki_huge_counts(&lanes[HAK_LANE_HUGE]);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        const struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) != HAK_HEAP_FREE) {
             add_counts(lanes, heap);
         }
     }
     add_past_counts(lanes);
-    hak_range_counts(&range);
+    haki_range_counts(&range);
     for (int i = 0; i < HAK_LANES; i++) {
         lanes[i].held_bytes = range.held[i];
         if (i == HAK_LANE_TINY || i == HAK_LANE_POOL) {
@@ -106,7 +106,7 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
 {
     struct hak_heap_counts counts;
 
-    hak_heap_count(heap, &counts);
+    haki_heap_count(heap, &counts);
     stats->refills += heap->tiny.refills;
     stats->flushes += heap->tiny.flushes;
     stats->remote_frees += counts.remote_frees;
@@ -117,8 +117,8 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
 
 static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
 {
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        const struct hak_heap *heap = hak_range_heap(id);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        const struct hak_heap *heap = haki_range_heap(id);
         uint32_t state = atomic_load(&heap->state);
 
         if (state == HAK_HEAP_FREE) {
@@ -126,7 +126,7 @@ static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
         }
         stats->heaps += state != HAK_HEAP_PARKED;
         stats->heaps_parked += state == HAK_HEAP_PARKED;
-        if (state == HAK_HEAP_PARKED) { /* see hak_heap_rest */
+        if (state == HAK_HEAP_PARKED) { /* see haki_heap_rest */
             stats->heaps_parked_bytes +=
                 heap->pool != NULL ? 2 * HAK_PAGE : HAK_PAGE;
         }
@@ -136,10 +136,10 @@ static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
 
 static void add_past(hak_stats_t *stats)
 {
-    stats->refills += atomic_load(&hak_heap_past.refills);
-    stats->flushes += atomic_load(&hak_heap_past.flushes);
-    stats->remote_frees += atomic_load(&hak_heap_past.remote_frees);
-    stats->limit_refused += atomic_load(&hak_heap_past.refused);
+    stats->refills += atomic_load(&haki_heap_past.refills);
+    stats->flushes += atomic_load(&haki_heap_past.flushes);
+    stats->remote_frees += atomic_load(&haki_heap_past.remote_frees);
+    stats->limit_refused += atomic_load(&haki_heap_past.refused);
 }
 
 static void add_fallbacks(hak_stats_t *stats)
@@ -155,7 +155,7 @@ static void add_fallbacks(hak_stats_t *stats)
         [HAK_REASON_EXITED] = &stats->fallback_exited,
     };
 
-    hak_system_counts(&system);
+    haki_system_counts(&system);
     for (int i = 0; i < HAK_REASONS; i++) {
         *counts[i] = system.fallback[i];
     }
@@ -168,24 +168,24 @@ static void add_range(hak_stats_t *stats)
 {
     struct hak_range_counts range;
 
-    hak_range_counts(&range);
+    haki_range_counts(&range);
     stats->slabs = range.slabs_used;
-    stats->range_bytes = hak_range.window;
+    stats->range_bytes = haki_range.window;
     stats->committed_bytes = range.committed;
     stats->populated_bytes = range.resident;
     stats->purged_bytes = range.purged;
     stats->purges = range.purges;
     stats->heaps_kept_bytes = range.heaps_kept;
-    stats->due_bytes = hak_range_due_bytes() + hak_ace_due_bytes();
+    stats->due_bytes = haki_range_due_bytes() + haki_ace_due_bytes();
 }
 
 static void add_pressure(hak_stats_t *stats)
 {
     struct hak_pressure_counts counts;
 
-    hak_pressure_counts(&counts);
+    haki_pressure_counts(&counts);
     stats->limit_bytes = counts.limit;
-    stats->limit_used_bytes = hak_limit_used();
+    stats->limit_used_bytes = haki_limit_used();
     stats->pressure_events = counts.events;
     stats->limit_purges = counts.purges;
     stats->limit_refused += counts.refusals;
@@ -194,7 +194,7 @@ static void add_pressure(hak_stats_t *stats)
 int hak_stats(hak_stats_t *stats)
 {
     hak_stats_t all = {.version = HAK_STATS_VERSION};
-    size_t size = hak_min(stats->size, sizeof(all));
+    size_t size = haki_min(stats->size, sizeof(all));
 
     if (size < offsetof(hak_stats_t, reserved)) {
         errno = EINVAL;
@@ -211,4 +211,4 @@ int hak_stats(hak_stats_t *stats)
     return 0;
 }
 
-HAK_INSIDE(hak_inside_stats, hak_stats);
+HAK_INSIDE(haki_inside_stats, hak_stats);

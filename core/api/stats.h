@@ -11,14 +11,14 @@
 #include "base/base.h"
 
 /* hak_stats for calls from inside: see HAK_INSIDE. */
-extern HAK_HIDDEN __typeof__(hak_stats) hak_inside_stats;
+extern HAK_HIDDEN __typeof__(hak_stats) haki_inside_stats;
 
 /*
  * Prints the statistics to fd in the form that HAKMEM_SHOW_STATS asks for, if it
  * does. Only the first call in a process prints; a forked child has a first
  * call of its own. Called when the program ends or the library is unloaded.
  */
-void hak_stats_report(int fd);
+void haki_stats_report(int fd);
 
 /*
  * For each file of functions that a program may call, whatever else it calls: one
@@ -26,6 +26,6 @@ void hak_stats_report(int fd);
  */
 #define HAK_STATS_AT_END                                                       \
     static void (*const stats_at_end)(int) __attribute__((used)) =             \
-        hak_stats_report
+        haki_stats_report
 
 #endif /* HAK_STATS_H */

@@ -17,9 +17,9 @@
 #include "range/range.h"
 
 /* See HAK_INSIDE. */
-HAK_INSIDE(hak_inside_stats_table, hak_stats_table);
-HAK_INSIDE(hak_inside_stats_json, hak_stats_json);
-HAK_INSIDE(hak_inside_stats_prometheus, hak_stats_prometheus);
+HAK_INSIDE(haki_inside_stats_table, hak_stats_table);
+HAK_INSIDE(haki_inside_stats_json, hak_stats_json);
+HAK_INSIDE(haki_inside_stats_prometheus, hak_stats_prometheus);
 
 enum statistic_kind { counter, gauge };
 
@@ -72,7 +72,7 @@ size_t hak_stats_text(char *buf, size_t len)
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_inside_stats(&stats);
+    haki_inside_stats(&stats);
     for (size_t i = 0; i < STATISTICS; i++) {
         add(&text, "%-18s %15llu %-5s  %s\n", statistics[i].name,
             value(&stats, i), statistics[i].unit, statistics[i].help);
@@ -85,7 +85,7 @@ size_t hak_stats_json(char *buf, size_t len)
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_inside_stats(&stats);
+    haki_inside_stats(&stats);
     add(&text, "{\"version\":%u", (unsigned)stats.version);
     for (size_t i = 0; i < STATISTICS; i++) {
         add(&text, ",\"%s\":%llu", statistics[i].name, value(&stats, i));
@@ -101,7 +101,7 @@ size_t hak_stats_prometheus(char *buf, size_t len)
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_inside_stats(&stats);
+    haki_inside_stats(&stats);
     for (size_t i = 0; i < STATISTICS; i++) {
         const struct statistic *statistic = &statistics[i];
         const char *end = ends[statistic->kind];
@@ -235,7 +235,7 @@ size_t hak_stats_table(char *buf, size_t len)
     struct text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    hak_inside_stats(&stats);
+    haki_inside_stats(&stats);
     add(&text, "HAKMEM %s: %s, process %d, in %s\n", HAK_VERSION_STRING,
         program_invocation_short_name, (int)getpid(), home());
     add(&text, "%-8s %17s %17s %11s %11s %11s\n", "lane", "calls", "frees",
@@ -249,11 +249,11 @@ size_t hak_stats_table(char *buf, size_t len)
     return text.used;
 }
 
-void hak_stats_report(int fd)
+void haki_stats_report(int fd)
 {
     static char text[16384]; /* the longest form takes half of it */
     static _Atomic(pid_t) printed;
-    size_t form = hak_option(HAK_OPT_show_stats);
+    size_t form = haki_option(HAK_OPT_show_stats);
     size_t room = sizeof(text) - 1;
     size_t length;
 
@@ -262,18 +262,18 @@ void hak_stats_report(int fd)
         return;
     }
     if (form == HAK_SHOW_JSON) {
-        length = hak_min(hak_inside_stats_json(text, room), room - 1);
+        length = haki_min(haki_inside_stats_json(text, room), room - 1);
         text[length++] = '\n';
     } else if (form == HAK_SHOW_PROM) {
-        length = hak_min(hak_inside_stats_prometheus(text, room), room - 1);
+        length = haki_min(haki_inside_stats_prometheus(text, room), room - 1);
     } else {
-        length = hak_min(hak_inside_stats_table(text, room), room - 1);
+        length = haki_min(haki_inside_stats_table(text, room), room - 1);
     }
-    hak_msg_write(fd, text, length);
+    haki_msg_write(fd, text, length);
 }
 
 /* The program ends, or the library is unloaded. */
 __attribute__((destructor)) static void show_stats(void)
 {
-    hak_stats_report(hak_msg_fd());
+    haki_stats_report(haki_msg_fd());
 }

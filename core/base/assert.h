@@ -10,7 +10,7 @@
  *     HAK_PROVE     inside a walk: always looked at
  *
  * All are compiled in every build, with a constant in front, so that none of
- * them rots. What fails ends the program with one line, by hak_fatal: nothing
+ * them rots. What fails ends the program with one line, by haki_fatal: nothing
  * is allocated, no lock is taken. A condition has no side effects.
  *
  * They hold in forked children as well. A ghost (lock.h) may have left a lane's
@@ -35,24 +35,25 @@
 #endif
 
 /* Both end the program; msg.c. */
-HAK_COLD _Noreturn void hak_check_failed(const char *what, const char *file,
-                                         int line);
-HAK_COLD _Noreturn void hak_assert_failed(const char *what, const char *file,
+HAK_COLD _Noreturn void haki_check_failed(const char *what, const char *file,
                                           int line);
+HAK_COLD _Noreturn void haki_assert_failed(const char *what, const char *file,
+                                           int line);
 
 #define HAK_CHECK(condition)                                                   \
-    (HAK_LIKELY(condition) ? (void)0                                           \
-                           : hak_check_failed(#condition, __FILE__, __LINE__))
+    (HAK_LIKELY(condition)                                                     \
+         ? (void)0                                                             \
+         : haki_check_failed(#condition, __FILE__, __LINE__))
 
 #define HAK_PROVE(condition)                                                   \
     (HAK_LIKELY(condition)                                                     \
          ? (void)0                                                             \
-         : hak_assert_failed(#condition, __FILE__, __LINE__))
+         : haki_assert_failed(#condition, __FILE__, __LINE__))
 
 #define HAK_ASSERT(condition)                                                  \
     (HAK_DEBUG < 1 || HAK_LIKELY(condition)                                    \
          ? (void)0                                                             \
-         : hak_assert_failed(#condition, __FILE__, __LINE__))
+         : haki_assert_failed(#condition, __FILE__, __LINE__))
 
 #define HAK_WALK(call) (HAK_DEBUG >= 2 ? (void)(call) : (void)0)
 

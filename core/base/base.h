@@ -67,7 +67,7 @@
 #if defined(__SANITIZE_THREAD__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wtsan"
 #endif
-static inline __attribute__((always_inline)) void hak_fence_release(void)
+static inline __attribute__((always_inline)) void haki_fence_release(void)
 {
     atomic_thread_fence(memory_order_release);
 }
@@ -102,22 +102,22 @@ struct hak_block {
 };
 
 /* n rounded up to a multiple of `to`, a power of two. */
-HAK_INLINE size_t hak_round_up(size_t n, size_t to)
+HAK_INLINE size_t haki_round_up(size_t n, size_t to)
 {
     return (n + to - 1) & ~(to - 1);
 }
 
-HAK_INLINE bool hak_is_pow2(size_t n)
+HAK_INLINE bool haki_is_pow2(size_t n)
 {
     return n != 0 && (n & (n - 1)) == 0;
 }
 
-HAK_INLINE size_t hak_min(size_t a, size_t b)
+HAK_INLINE size_t haki_min(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
-HAK_INLINE size_t hak_max(size_t a, size_t b)
+HAK_INLINE size_t haki_max(size_t a, size_t b)
 {
     return a > b ? a : b;
 }

@@ -18,18 +18,18 @@
 
 enum { LINE_MAX_BYTES = 512, KEPT_FROM = 100 };
 
-/* Set by hak_msg_keep; -1: nothing is kept. */
+/* Set by haki_msg_keep; -1: nothing is kept. */
 static int kept = -1;
 static struct stat kept_file;
 
 static atomic_uint writing; /* threads */
 
-bool hak_msg_any_writes(void)
+bool haki_msg_any_writes(void)
 {
     return atomic_load(&writing) != 0;
 }
 
-void hak_msg_keep(void)
+void haki_msg_keep(void)
 {
     int saved = errno;
 
@@ -48,7 +48,7 @@ static bool is_kept_file(int fd)
            file.st_ino == kept_file.st_ino;
 }
 
-int hak_msg_fd(void)
+int haki_msg_fd(void)
 {
     int saved = errno;
     int fd = STDERR_FILENO;
@@ -64,7 +64,7 @@ int hak_msg_fd(void)
  * write() is a point where a cancelled thread ends, and this one may hold a
  * lock of ours; the bare system call is none.
  */
-void hak_msg_write(int fd, const char *text, size_t length)
+void haki_msg_write(int fd, const char *text, size_t length)
 {
     int saved = errno;
 
@@ -90,12 +90,12 @@ static void put_line(const char *prefix, const char *format, va_list args)
         vsnprintf(line + head, sizeof(line) - 1 - (size_t)head, format, args);
     size_t length = (size_t)head + (body > 0 ? (size_t)body : 0);
 
-    length = hak_min(length, sizeof(line) - 2);
+    length = haki_min(length, sizeof(line) - 2);
     line[length++] = '\n';
-    hak_msg_write(hak_msg_fd(), line, length);
+    haki_msg_write(haki_msg_fd(), line, length);
 }
 
-void hak_msg_raw(const char *format, ...)
+void haki_msg_raw(const char *format, ...)
 {
     va_list args;
 
@@ -104,7 +104,7 @@ void hak_msg_raw(const char *format, ...)
     va_end(args);
 }
 
-void hak_warn(const char *format, ...)
+void haki_warn(const char *format, ...)
 {
     va_list args;
 
@@ -113,7 +113,7 @@ void hak_warn(const char *format, ...)
     va_end(args);
 }
 
-void hak_fatal(const char *format, ...)
+void haki_fatal(const char *format, ...)
 {
     va_list args;
 
@@ -133,16 +133,17 @@ static const char *msg_file(const char *path)
     return slash != NULL ? slash + 1 : path;
 }
 
-void hak_check_failed(const char *what, const char *file, int line)
+void haki_check_failed(const char *what, const char *file, int line)
 {
-    hak_fatal("%s:%d: not so: %s; the program has freed a block twice or "
-              "written to freed memory, as a rule: make HARDENED=1 tells where",
-              msg_file(file), line, what);
+    haki_fatal(
+        "%s:%d: not so: %s; the program has freed a block twice or "
+        "written to freed memory, as a rule: make HARDENED=1 tells where",
+        msg_file(file), line, what);
 }
 
-void hak_assert_failed(const char *what, const char *file, int line)
+void haki_assert_failed(const char *what, const char *file, int line)
 {
-    hak_fatal(
+    haki_fatal(
         "%s:%d: not so: %s; this is a fault of hakmem's, please report it",
         msg_file(file), line, what);
 }

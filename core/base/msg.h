@@ -9,32 +9,32 @@
 #include "base/base.h"
 
 /* Writes the text as it is, with no prefix, and a newline. */
-void hak_msg_raw(const char *format, ...) HAK_PRINTF(1, 2);
+void haki_msg_raw(const char *format, ...) HAK_PRINTF(1, 2);
 
 /* Writes "hakmem: " and the text. The program goes on. */
-HAK_COLD void hak_warn(const char *format, ...) HAK_PRINTF(1, 2);
+HAK_COLD void haki_warn(const char *format, ...) HAK_PRINTF(1, 2);
 
 /*
  * Writes a text of any length as it is, to any descriptor, in as many calls as
  * it takes. What can't be written is lost. errno is kept. No message is a
  * cancellation point.
  */
-void hak_msg_write(int fd, const char *text, size_t length);
+void haki_msg_write(int fd, const char *text, size_t length);
 
 /* Whether any thread writes a message (it may wait for whoever reads it). */
-bool hak_msg_any_writes(void);
+bool haki_msg_any_writes(void);
 
 /* Writes "hakmem: fatal: " and the text, then aborts. */
-HAK_COLD _Noreturn void hak_fatal(const char *format, ...) HAK_PRINTF(1, 2);
+HAK_COLD _Noreturn void haki_fatal(const char *format, ...) HAK_PRINTF(1, 2);
 
 /*
  * Keeps standard error for messages at the program's end: many programs close
  * it before (what they then open may get its number), and are not to be
  * written into.
  */
-void hak_msg_keep(void);
+void haki_msg_keep(void);
 
 /* Where to write to: standard error, what was kept of it, or -1. */
-int hak_msg_fd(void);
+int haki_msg_fd(void);
 
 #endif /* HAK_MSG_H */

@@ -7,15 +7,15 @@
 #include "heap/account.h"
 #include "system/system.h"
 
-void hak_lane_free_system(void *p, const char *caller)
+void haki_lane_free_system(void *p, const char *caller)
 {
     struct hak_heap *owner;
     size_t size;
 
-    if (!hak_system_free(p, &owner, &size)) {
-        hak_fatal("%s(%p): not a block of HAKMEM", caller, p);
+    if (!haki_system_free(p, &owner, &size)) {
+        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
     }
     if (owner != NULL) {
-        hak_account_discharge_other(owner, size);
+        haki_account_discharge_other(owner, size);
     }
 }

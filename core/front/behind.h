@@ -9,18 +9,18 @@
 #include "base/base.h"
 
 /* Frees p outside the range; fatal if it is no block of the system's. */
-void hak_lane_free_system(void *p, const char *caller);
+void haki_lane_free_system(void *p, const char *caller);
 
 /*
  * What glibc's aligned_alloc and memalign do with an alignment above 16 B: one
  * that is no power of two becomes the next. 0, or the errno they fail with.
  */
-HAK_INLINE int hak_lane_align_as_glibc(size_t *alignment, size_t size)
+HAK_INLINE int haki_lane_align_as_glibc(size_t *alignment, size_t size)
 {
     if (*alignment > SIZE_MAX / 2 + 1) {
         return EINVAL;
     }
-    if (!hak_is_pow2(*alignment)) {
+    if (!haki_is_pow2(*alignment)) {
         *alignment = (size_t)1 << (64 - __builtin_clzl(*alignment));
     }
     return size > PTRDIFF_MAX || *alignment > PTRDIFF_MAX - size ? ENOMEM : 0;

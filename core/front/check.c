@@ -18,19 +18,19 @@ static HAK_COLD void fatal(const void *p, const char *caller, const char *what,
                            size_t size)
 {
     if (size != 0) {
-        hak_fatal("%s(%p): %s of %zu bytes", caller, p, what, size);
+        haki_fatal("%s(%p): %s of %zu bytes", caller, p, what, size);
     }
-    hak_fatal("%s(%p): %s", caller, p, what);
+    haki_fatal("%s(%p): %s", caller, p, what);
 }
 
 /* No lane has the slab: free, or inside a Huge block. */
 static void check_untagged(const void *p, const char *caller)
 {
-    uint32_t super =
-        hak_range_super_head((uint32_t)(hak_range_offset(p) / HAK_SUPER_SIZE));
+    uint32_t super = haki_range_super_head((uint32_t)(haki_range_offset(p) /
+                                                      HAK_SUPER_SIZE));
     struct hak_huge_block block;
 
-    if (hak_huge_find(hak_range_super_start(super), &block)) {
+    if (haki_huge_find(haki_range_super_start(super), &block)) {
         fatal(p, caller, MIDDLE, block.size);
     }
     fatal(p, caller, NEVER, 0);
@@ -38,21 +38,22 @@ static void check_untagged(const void *p, const char *caller)
 
 static void check_tiny(const void *p, uint32_t tag, const char *caller)
 {
-    unsigned class = hak_tiny_class_at_tag(p, tag);
+    unsigned class = haki_tiny_class_at_tag(p, tag);
 
-    if (!hak_tiny_is_carved(p, tag, class)) {
+    if (!haki_tiny_is_carved(p, tag, class)) {
         fatal(p, caller, NEVER, 0);
     }
-    if (!hak_tiny_is_block(p, tag, class)) {
-        fatal(p, caller, MIDDLE, hak_tiny_bytes_of(p, tag));
+    if (!haki_tiny_is_block(p, tag, class)) {
+        fatal(p, caller, MIDDLE, haki_tiny_bytes_of(p, tag));
     }
 }
 
 static void check_pool(const void *p, const char *caller)
 {
-    switch (hak_pool_state(p)) {
+    switch (haki_pool_state(p)) {
     case HAK_POOL_MIDDLE:
-        fatal(p, caller, MIDDLE, hak_pool_classes[hak_pool_class_at(p)].block);
+        fatal(p, caller, MIDDLE,
+              haki_pool_classes[haki_pool_class_at(p)].block);
         break;
     case HAK_POOL_NEVER: fatal(p, caller, NEVER, 0); break;
     case HAK_POOL_FREE: fatal(p, caller, "a block that is free", 0); break;
@@ -64,37 +65,37 @@ static void check_ace(const void *p, const char *caller)
 {
     struct hak_ace_run run;
 
-    if (hak_ace_around(p, &run)) {
+    if (haki_ace_around(p, &run)) {
         fatal(p, caller, MIDDLE, run.bytes);
     }
     fatal(p, caller, "a block that is free, or an address never given out", 0);
 }
 
-void hak_lane_check(const void *p, const char *caller)
+void haki_lane_check(const void *p, const char *caller)
 {
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p);
     struct hak_huge_block block;
     struct hak_ace_run run;
 
     if (tag == 0) {
         check_untagged(p, caller);
     } else if (HAK_TAG_CLASS(tag) == HAK_TAG_ACE) {
-        if (!hak_ace_find(p, &run)) {
+        if (!haki_ace_find(p, &run)) {
             check_ace(p, caller);
         }
     } else if (HAK_TAG_CLASS(tag) == HAK_TAG_HUGE) {
-        if (!hak_huge_find(p, &block)) {
+        if (!haki_huge_find(p, &block)) {
             check_untagged(p, caller);
         }
-    } else if (hak_tag_is_large(tag)) {
+    } else if (haki_tag_is_large(tag)) {
         check_pool(p, caller);
     } else {
         check_tiny(p, tag, caller);
     }
 }
 
-void hak_lane_misuse(const void *p, const char *caller)
+void haki_lane_misuse(const void *p, const char *caller)
 {
-    hak_lane_check(p, caller);
+    haki_lane_check(p, caller);
     fatal(p, caller, "a block that is free already", 0);
 }

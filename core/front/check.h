@@ -11,9 +11,9 @@
  * Ends the program, naming `caller`, p and the reason, unless p (which is in
  * the range) is the start of a block in use, as far as can be told.
  */
-void hak_lane_check(const void *p, const char *caller);
+void haki_lane_check(const void *p, const char *caller);
 
 /* Ends the program: p, in the range, could not be taken for a block in use. */
-void hak_lane_misuse(const void *p, const char *caller);
+void haki_lane_misuse(const void *p, const char *caller);
 
 #endif /* HAK_CHECK_H */

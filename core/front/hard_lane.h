@@ -7,24 +7,24 @@
 
 #include "guard/hard.h"
 
-size_t hak_lane_guard_check_slow(const void *p, const char *caller);
-void hak_lane_guard_set_slow(void *p, size_t size);
+size_t haki_lane_guard_check_slow(const void *p, const char *caller);
+void haki_lane_guard_set_slow(void *p, size_t size);
 
 /*
  * What the user of p, a block of `block` bytes, has of it: the hardened build
  * looks at its seal and ends the program, naming `caller`, if it is broken.
  */
-HAK_INLINE size_t hak_lane_guard_check(const void *p, size_t block,
-                                       const char *caller)
+HAK_INLINE size_t haki_lane_guard_check(const void *p, size_t block,
+                                        const char *caller)
 {
-    return HAK_HARD ? hak_lane_guard_check_slow(p, caller) : block;
+    return HAK_HARD ? haki_lane_guard_check_slow(p, caller) : block;
 }
 
 /* Hardened build: seals p (NULL: does nothing) for `size` bytes; returns p. */
-HAK_INLINE void *hak_lane_guard_set(void *p, size_t size)
+HAK_INLINE void *haki_lane_guard_set(void *p, size_t size)
 {
     if (HAK_HARD && p != NULL) {
-        hak_lane_guard_set_slow(p, size);
+        haki_lane_guard_set_slow(p, size);
     }
     return p;
 }

@@ -16,75 +16,76 @@
  * A Tiny block of the bin for `need` bytes, which are `size` and room for the
  * seal; or NULL: the bin is empty, there is no heap yet.
  */
-HAK_INLINE void *hak_hot_tiny(size_t need, size_t size)
+HAK_INLINE void *haki_hot_tiny(size_t need, size_t size)
 {
     struct hak_bin *bin =
-        hak_thread_bin(hak_tiny_class_16[hak_tiny_index(need)]);
+        haki_thread_bin(haki_tiny_class_16[haki_tiny_index(need)]);
 
-    return hak_guard_set(hak_bin_pop(bin),
-                         hak_tiny_size[hak_tiny_class_16[hak_tiny_index(need)]],
-                         size);
+    return haki_guard_set(
+        haki_bin_pop(bin),
+        haki_tiny_size[haki_tiny_class_16[haki_tiny_index(need)]], size);
 }
 
 /* The same of Pool's bin. */
-HAK_INLINE void *hak_hot_pool(size_t need, size_t size)
+HAK_INLINE void *haki_hot_pool(size_t need, size_t size)
 {
-    struct hak_pool *pool = hak_thread_self()->pool;
-    unsigned class = hak_pool_class_for(need);
+    struct hak_pool *pool = haki_thread_self()->pool;
+    unsigned class = haki_pool_class_for(need);
 
     return HAK_LIKELY(pool != NULL)
-               ? hak_guard_set(hak_pool_pop(pool, class),
-                               hak_pool_classes[class].block, size)
+               ? haki_guard_set(haki_pool_pop(pool, class),
+                                haki_pool_classes[class].block, size)
                : NULL;
 }
 
 /* A Tiny or Pool block, or NULL: a larger size, an empty bin, no heap yet. */
-HAK_INLINE void *hak_hot_malloc(size_t size)
+HAK_INLINE void *haki_hot_malloc(size_t size)
 {
-    size_t need = hak_hard_grow(size);
+    size_t need = haki_hard_grow(size);
 
     if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
-        return hak_hot_tiny(need, size);
+        return haki_hot_tiny(need, size);
     }
-    return need <= HAK_LANE_POOL_MAX ? hak_hot_pool(need, size) : NULL;
+    return need <= HAK_LANE_POOL_MAX ? haki_hot_pool(need, size) : NULL;
 }
 
-/* hak_hot_free of a block of Pool's, of the thread's own heap. */
-HAK_INLINE bool hak_hot_pool_free(struct hak_heap *heap, void *p,
-                                  unsigned class)
+/* haki_hot_free of a block of Pool's, of the thread's own heap. */
+HAK_INLINE bool haki_hot_pool_free(struct hak_heap *heap, void *p,
+                                   unsigned class)
 {
-    if (HAK_UNLIKELY(!hak_pool_is_start(p, class) ||
-                     (HAK_HARD && !hak_pool_may_free(p, class)))) {
+    if (HAK_UNLIKELY(!haki_pool_is_start(p, class) ||
+                     (HAK_HARD && !haki_pool_may_free(p, class)))) {
         return false;
     }
-    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
-        hak_heap_look_pool(heap, class);
+    if (HAK_UNLIKELY(!haki_pool_push(heap->pool, class, p))) {
+        haki_heap_look_pool(heap, class);
     }
     return true;
 }
 
-/* hak_hot_free of what the range covers. */
-HAK_INLINE bool hak_hot_free_covered(void *p, size_t asked)
+/* haki_hot_free of what the range covers. */
+HAK_INLINE bool haki_hot_free_covered(void *p, size_t asked)
 {
-    struct hak_heap *heap = hak_thread_self();
+    struct hak_heap *heap = haki_thread_self();
     struct hak_tiny *tiny = &heap->tiny;
-    uint32_t byte = hak_range_tag_of(p) ^ tiny->tag;
+    uint32_t byte = haki_range_tag_of(p) ^ tiny->tag;
     struct hak_bin *bin;
 
     if (HAK_UNLIKELY(byte >= HAK_TAG_TINY_END)) {
         return asked == 0 && byte - HAK_TAG_POOL < HAK_POOL_CLASSES &&
-               hak_hot_pool_free(heap, p, byte - HAK_TAG_POOL);
+               haki_hot_pool_free(heap, p, byte - HAK_TAG_POOL);
     }
-    bin = hak_tiny_bin(tiny, byte);
-    hak_tiny_refuse(p);
-    if (HAK_UNLIKELY(!hak_tiny_is_start((uintptr_t)p, bin->magic) ||
-                     asked > hak_guard_check(p,
-                                             hak_tiny_size[byte / HAK_TAG_TINY],
-                                             "free"))) {
+    bin = haki_tiny_bin(tiny, byte);
+    haki_tiny_refuse(p);
+    if (HAK_UNLIKELY(!haki_tiny_is_start((uintptr_t)p, bin->magic) ||
+                     asked >
+                         haki_guard_check(p,
+                                          haki_tiny_size[byte / HAK_TAG_TINY],
+                                          "free"))) {
         return false;
     }
-    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
-        hak_heap_look(heap, bin);
+    if (HAK_UNLIKELY(!haki_bin_push(bin, p))) {
+        haki_heap_look(heap, bin);
     }
     return true;
 }
@@ -93,44 +94,44 @@ HAK_INLINE bool hak_hot_free_covered(void *p, size_t asked)
  * Frees a Tiny block of the thread's own heap, of at least `asked` bytes, or if
  * that is 0 one of Pool's. False: it is none, nothing has been done.
  */
-HAK_INLINE bool hak_hot_free(void *p, size_t asked)
+HAK_INLINE bool haki_hot_free(void *p, size_t asked)
 {
-    return HAK_LIKELY(hak_range_covers(p)) && hak_hot_free_covered(p, asked);
+    return HAK_LIKELY(haki_range_covers(p)) && haki_hot_free_covered(p, asked);
 }
 
 /*
  * A block of the cache of ACE's runs, or NULL: another size, none there. Not as
  * hot: for the beginning of the caller's slow path.
  */
-HAK_INLINE void *hak_hot_run(size_t size)
+HAK_INLINE void *haki_hot_run(size_t size)
 {
-    struct hak_heap *heap = hak_thread_self();
-    size_t need = hak_hard_grow(size);
+    struct hak_heap *heap = haki_thread_self();
+    size_t need = haki_hard_grow(size);
 
     if (need - HAK_LANE_ACE_MIN > HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN ||
         HAK_UNLIKELY(heap->runs == NULL)) {
         return NULL;
     }
     if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {
-        hak_heap_look_around(heap);
+        haki_heap_look_around(heap);
     }
-    return hak_guard_set(
-        hak_ace_cache_take(heap->runs,
-                           (uint32_t)(hak_round_up(need, HAK_PAGE) / HAK_PAGE)),
-        hak_round_up(need, HAK_PAGE), size);
+    return haki_guard_set(
+        haki_ace_cache_take(
+            heap->runs, (uint32_t)(haki_round_up(need, HAK_PAGE) / HAK_PAGE)),
+        haki_round_up(need, HAK_PAGE), size);
 }
 
-/* Frees a run into that cache; false: as hak_hot_free. */
-HAK_INLINE bool hak_hot_run_free(void *p)
+/* Frees a run into that cache; false: as haki_hot_free. */
+HAK_INLINE bool haki_hot_run_free(void *p)
 {
-    struct hak_heap *heap = hak_thread_self();
+    struct hak_heap *heap = haki_thread_self();
 
-    if (HAK_UNLIKELY(!hak_range_covers(p) || heap->runs == NULL) ||
-        hak_range_tag_of(p) != HAK_TAG_SHARED(HAK_TAG_ACE)) {
+    if (HAK_UNLIKELY(!haki_range_covers(p) || heap->runs == NULL) ||
+        haki_range_tag_of(p) != HAK_TAG_SHARED(HAK_TAG_ACE)) {
         return false;
     }
-    hak_lane_guard_check(p, 0, "free");
-    return hak_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
+    haki_lane_guard_check(p, 0, "free");
+    return haki_ace_cache_put(heap->runs, p, HAK_ID_SHARED) != 0;
 }
 
 #endif /* HAK_HOT_H */

@@ -47,33 +47,33 @@ _Static_assert(HAK_LANE_ACE_LEAST - HAK_LANE_ACE_MIN < HAK_PAGE,
  * `size` bytes aligned to `alignment` (a power of two), all zero if `zero`. NULL: *reason says why; errno is as
  * it was.
  */
-void *hak_lane_alloc(size_t alignment, size_t size, bool zero,
-                     enum hak_reason *reason);
+void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
+                      enum hak_reason *reason);
 
 /* Frees p, in the range; `caller` is named if it is no block. */
-void hak_lane_free(void *p, const char *caller);
+void haki_lane_free(void *p, const char *caller);
 
 /*
  * Resizes p, in the range, within the lanes. NULL: *reason says why, p is
  * untouched. A shrink never fails.
  */
-void *hak_lane_realloc(void *p, size_t size, enum hak_reason *reason,
-                       const char *caller);
+void *haki_lane_realloc(void *p, size_t size, enum hak_reason *reason,
+                        const char *caller);
 
 /* The usable size of p, in the range; `caller` is named if it is no block. */
-size_t hak_lane_usable(const void *p, const char *caller);
+size_t haki_lane_usable(const void *p, const char *caller);
 
 /*
  * The Tiny class of the smallest blocks that are a multiple of `alignment`, 16
  * or more; HAK_TINY_CLASSES: there is none.
  */
-unsigned hak_lane_aligned_class(size_t alignment, size_t size);
+unsigned haki_lane_aligned_class(size_t alignment, size_t size);
 
 /*
  * Fills p, a block of `size` bytes, with zeros; returns it. What a caller asks
  * for in the Huge lane it may not touch all of: its pages go back, and come as
  * zeros when they are.
  */
-void *hak_lane_make_zero(void *p, size_t size);
+void *haki_lane_make_zero(void *p, size_t size);
 
 #endif /* HAK_LANE_H */

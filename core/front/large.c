@@ -22,10 +22,10 @@
 /* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
 static unsigned pool_class(size_t alignment, size_t size)
 {
-    unsigned class = hak_pool_class_for(hak_max(size, HAK_LANE_POOL_MIN));
+    unsigned class = haki_pool_class_for(haki_max(size, HAK_LANE_POOL_MIN));
 
     while (class < HAK_POOL_CLASSES &&
-           hak_pool_classes[class].block % alignment != 0) {
+           haki_pool_classes[class].block % alignment != 0) {
         class += 1;
     }
     return class;
@@ -35,7 +35,7 @@ static unsigned pool_class(size_t alignment, size_t size)
 static void *owned(struct hak_heap *heap, void *p, size_t bytes)
 {
     if (p != NULL && heap->tiny.direct) {
-        hak_account_charge_other(heap, bytes);
+        haki_account_charge_other(heap, bytes);
     }
     return p;
 }
@@ -43,29 +43,29 @@ static void *owned(struct hak_heap *heap, void *p, size_t bytes)
 /* Before so many bytes are taken from a lane that all heaps share. */
 static void before_taking(struct hak_heap *heap, size_t bytes)
 {
-    if (HAK_UNLIKELY(hak_relief_wanted(bytes))) {
-        hak_relief_round(heap, hak_os_tick(), bytes);
+    if (HAK_UNLIKELY(haki_relief_wanted(bytes))) {
+        haki_relief_round(heap, haki_os_tick(), bytes);
     }
 }
 
 static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
                        bool *zero)
 {
-    size_t bytes = hak_max(hak_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
     uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
     void *p = NULL;
 
     if (alignment <= HAK_PAGE && !heap->tiny.direct) { /* see ace_free */
-        p = hak_ace_cache_take(heap->runs, pages);
+        p = haki_ace_cache_take(heap->runs, pages);
     }
     if (p == NULL || heap->runs->takes % HAK_LOOK_EVERY == 0) {
-        hak_heap_look_around(heap);
+        haki_heap_look_around(heap);
     }
     if (p == NULL) {
         before_taking(heap, bytes);
-        p = hak_ace_alloc(pages, hak_max(alignment, HAK_PAGE),
-                          hak_heap_owner(heap), zero);
-        hak_keep_took(&heap->tiny.allow, bytes);
+        p = haki_ace_alloc(pages, haki_max(alignment, HAK_PAGE),
+                           haki_heap_owner(heap), zero);
+        haki_keep_took(&heap->tiny.allow, bytes);
     }
     return owned(heap, p, bytes);
 }
@@ -73,22 +73,22 @@ static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
 static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
                         bool *zero, enum hak_reason *reason)
 {
-    size_t bytes = hak_max(hak_round_up(size, HAK_PAGE), HAK_PAGE);
+    size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_PAGE);
 
-    if (bytes > hak_range.window) {
+    if (bytes > haki_range.window) {
         *reason = HAK_REASON_LARGE;
-    } else if (alignment > hak_range.window) {
+    } else if (alignment > haki_range.window) {
         *reason = HAK_REASON_ALIGNED;
     }
-    hak_heap_look_around(heap);
+    haki_heap_look_around(heap);
     before_taking(heap, bytes);
     return owned(heap,
-                 hak_huge_alloc(bytes, alignment, hak_heap_owner(heap), zero),
+                 haki_huge_alloc(bytes, alignment, haki_heap_owner(heap), zero),
                  bytes);
 }
 
-void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
-                      bool *zero, enum hak_reason *reason)
+void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                       bool *zero, enum hak_reason *reason)
 {
     unsigned class = HAK_POOL_CLASSES;
 
@@ -99,14 +99,14 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         return NULL;
     }
     if (HAK_UNLIKELY(heap->pool == NULL)) {
-        hak_heap_use_large(heap);
+        haki_heap_use_large(heap);
     }
     if (size <= HAK_LANE_POOL_MAX) {
         class = pool_class(alignment, size);
     }
     if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
         before_taking(heap, 0);
-        return hak_pool_alloc(heap->pool, class);
+        return haki_pool_alloc(heap->pool, class);
     }
     if (size <= HAK_LANE_ACE_MAX && alignment <= HAK_SUPER_SIZE) {
         return ace_alloc(heap, alignment, size, zero);
@@ -118,7 +118,7 @@ void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
 static void disown(uint32_t owner, size_t bytes)
 {
     if (owner != HAK_ID_SHARED) {
-        hak_account_discharge_other(hak_range_heap(owner), bytes);
+        haki_account_discharge_other(haki_range_heap(owner), bytes);
     }
 }
 
@@ -128,14 +128,14 @@ static bool ace_free(struct hak_heap *heap, void *p)
 
     /* An explicit heap is one of many: it keeps no runs. */
     if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
-        size_t bytes = hak_ace_cache_put(heap->runs, p, hak_heap_owner(heap));
+        size_t bytes = haki_ace_cache_put(heap->runs, p, haki_heap_owner(heap));
 
         if (bytes != 0) {
-            disown(hak_heap_owner(heap), bytes);
+            disown(haki_heap_owner(heap), bytes);
             return true;
         }
     }
-    if (!hak_ace_free(p, &run)) {
+    if (!haki_ace_free(p, &run)) {
         return false;
     }
     disown(run.owner, run.bytes);
@@ -146,7 +146,7 @@ static bool huge_free(void *p)
 {
     struct hak_huge_block block;
 
-    if (!hak_huge_free(p, &block)) {
+    if (!haki_huge_free(p, &block)) {
         return false;
     }
     disown(block.owner, block.size);
@@ -156,13 +156,13 @@ static bool huge_free(void *p)
 /* A block of Pool's that is this heap's. */
 static bool pool_free(struct hak_heap *heap, void *p)
 {
-    unsigned class = hak_pool_class_at(p);
+    unsigned class = haki_pool_class_at(p);
 
-    if (HAK_UNLIKELY(!hak_pool_is_start(p, class))) {
+    if (HAK_UNLIKELY(!haki_pool_is_start(p, class))) {
         return false;
     }
-    if (HAK_UNLIKELY(!hak_pool_push(heap->pool, class, p))) {
-        hak_heap_look_pool(heap, class);
+    if (HAK_UNLIKELY(!haki_pool_push(heap->pool, class, p))) {
+        haki_heap_look_pool(heap, class);
     }
     return true;
 }
@@ -170,15 +170,15 @@ static bool pool_free(struct hak_heap *heap, void *p)
 /* A block of Pool's that is not this thread's. */
 static bool pool_remote_free(uint32_t id, void *p)
 {
-    struct hak_heap *owner = hak_range_heap(id);
+    struct hak_heap *owner = haki_range_heap(id);
     bool told;
 
-    if (!hak_pool_remote_free(owner->pool, p, &told)) {
+    if (!haki_pool_remote_free(owner->pool, p, &told)) {
         return false;
     }
     if (told) {
-        hak_range_count_sent(HAK_SLAB_SIZE);
-        hak_heap_sent(id);
+        haki_range_count_sent(HAK_SLAB_SIZE);
+        haki_heap_sent(id);
     }
     return true;
 }
@@ -188,25 +188,25 @@ static bool packed_free(struct hak_heap *heap, void *p, uint32_t tag)
 {
     struct hak_tiny *self = heap != NULL ? &heap->tiny : NULL;
 
-    if (hak_tiny_class_at_tag(p, tag) != HAK_TINY_LARGER ||
-        !hak_tiny_is_block(p, tag, HAK_TINY_LARGER)) {
+    if (haki_tiny_class_at_tag(p, tag) != HAK_TINY_LARGER ||
+        !haki_tiny_is_block(p, tag, HAK_TINY_LARGER)) {
         return false;
     }
     if (self == NULL || HAK_TAG_HEAP(tag) != self->id) {
-        hak_remote_free(self, p, tag);
+        haki_remote_free(self, p, tag);
     } else if ((tag & HAK_TAG_SEALED) != 0) {
-        hak_tiny_seal_free(self, p, tag);
+        haki_tiny_seal_free(self, p, tag);
     } else {
-        hak_tiny_larger_free(self, p);
+        haki_tiny_larger_free(self, p);
     }
     return true;
 }
 
-bool hak_large_free(struct hak_heap *heap, void *p)
+bool haki_large_free(struct hak_heap *heap, void *p)
 {
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p);
 
-    hak_background_mind();
+    haki_background_mind();
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_PACKED: return packed_free(heap, p, tag);
     case HAK_TAG_ACE: return ace_free(heap, p);
@@ -215,37 +215,37 @@ bool hak_large_free(struct hak_heap *heap, void *p)
     }
     if (heap != NULL && HAK_TAG_HEAP(tag) == heap->tiny.id) {
         if ((tag & HAK_TAG_SEALED) != 0) {
-            return hak_pool_seal_free(heap->pool, p);
+            return haki_pool_seal_free(heap->pool, p);
         }
         return pool_free(heap, p);
     }
     return pool_remote_free(HAK_TAG_HEAP(tag), p);
 }
 
-size_t hak_large_find(const void *p, uint32_t *owner)
+size_t haki_large_find(const void *p, uint32_t *owner)
 {
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p);
     struct hak_huge_block block = {0, 0};
     struct hak_ace_run run = {0, 0};
 
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
-        hak_ace_find(p, &run);
+        haki_ace_find(p, &run);
         *owner = run.owner;
         return run.bytes;
     case HAK_TAG_HUGE:
-        hak_huge_find(p, &block);
+        haki_huge_find(p, &block);
         *owner = block.owner;
         return block.size;
     case HAK_TAG_PACKED:
         *owner = HAK_TAG_HEAP(tag);
-        return hak_tiny_is_block(p, tag, HAK_TINY_LARGER)
-                   ? hak_tiny_bytes_of(p, tag)
+        return haki_tiny_is_block(p, tag, HAK_TINY_LARGER)
+                   ? haki_tiny_bytes_of(p, tag)
                    : 0;
     default:
         *owner = HAK_TAG_HEAP(tag);
-        return hak_pool_state(p) == HAK_POOL_USED
-                   ? hak_pool_classes[hak_pool_class_at(p)].block
+        return haki_pool_state(p) == HAK_POOL_USED
+                   ? haki_pool_classes[haki_pool_class_at(p)].block
                    : 0;
     }
 }
@@ -254,38 +254,38 @@ size_t hak_large_find(const void *p, uint32_t *owner)
 static void resized(const void *p, size_t before)
 {
     uint32_t owner;
-    size_t now = hak_large_find(p, &owner);
+    size_t now = haki_large_find(p, &owner);
 
     disown(owner, before - now);
 }
 
-void *hak_large_resize(void *p, size_t size)
+void *haki_large_resize(void *p, size_t size)
 {
-    uint32_t tag = hak_range_tag_of(p), owner;
-    size_t bytes = hak_round_up(size, HAK_PAGE);
+    uint32_t tag = haki_range_tag_of(p), owner;
+    size_t bytes = haki_round_up(size, HAK_PAGE);
     size_t before;
 
     if (HAK_TAG_CLASS(tag) < HAK_TAG_ACE) {
         return size > HAK_LANE_TINY_MAX && size <= HAK_LANE_POOL_MAX &&
-                       hak_pool_class_for(size) == hak_pool_class_at(p)
+                       haki_pool_class_for(size) == haki_pool_class_at(p)
                    ? p
                    : NULL;
     }
-    before = hak_large_find(p, &owner);
+    before = haki_large_find(p, &owner);
     if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
-        return size > HAK_LANE_TINY_MAX && hak_fits_as_is(before, size) ? p
-                                                                        : NULL;
+        return size > HAK_LANE_TINY_MAX && haki_fits_as_is(before, size) ? p
+                                                                         : NULL;
     }
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
-        before_taking(NULL, bytes - hak_min(before, bytes));
+        before_taking(NULL, bytes - haki_min(before, bytes));
         if (size <= HAK_LANE_POOL_MAX || size > HAK_LANE_ACE_MAX ||
-            !hak_ace_resize(p, bytes / HAK_PAGE)) {
+            !haki_ace_resize(p, bytes / HAK_PAGE)) {
             return NULL;
         }
         break;
     default:
-        p = size < HAK_LANE_HUGE_MIN ? NULL : hak_huge_resize(p, size);
+        p = size < HAK_LANE_HUGE_MIN ? NULL : haki_huge_resize(p, size);
         if (p == NULL) {
             return NULL;
         }
@@ -306,63 +306,63 @@ static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
     size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
     void *p = NULL;
 
-    hak_heap_use_large(heap);
-    if (size >= HAK_LANE_ACE_MIN && size <= most && !hak_pressure_near()) {
-        p = hak_ace_cache_take(heap->runs,
-                               (uint32_t)(hak_round_up(size, HAK_PAGE) /
-                                          HAK_PAGE));
+    haki_heap_use_large(heap);
+    if (size >= HAK_LANE_ACE_MIN && size <= most && !haki_pressure_near()) {
+        p = haki_ace_cache_take(heap->runs,
+                                (uint32_t)(haki_round_up(size, HAK_PAGE) /
+                                           HAK_PAGE));
         if (p != NULL) {
             *zero = false;
             return p;
         }
-        p = hak_large_alloc(heap, HAK_LANE_ALIGN, size + size / 4, zero,
-                            reason);
+        p = haki_large_alloc(heap, HAK_LANE_ALIGN, size + size / 4, zero,
+                             reason);
     }
     if (p == NULL) {
-        return hak_large_alloc(heap, HAK_LANE_ALIGN, size, zero, reason);
+        return haki_large_alloc(heap, HAK_LANE_ALIGN, size, zero, reason);
     }
-    hak_large_resize(p, size);
+    haki_large_resize(p, size);
     return p;
 }
 
 static unsigned class_byte(const void *p)
 {
-    return HAK_TAG_CLASS(hak_range_tag_of(p));
+    return HAK_TAG_CLASS(haki_range_tag_of(p));
 }
 
-void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
-                     enum hak_reason *reason)
+void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
+                      enum hak_reason *reason)
 {
     bool fresh;
     void *to =
         size > n ? alloc_to_grow(heap, size, &fresh, reason)
-                 : hak_large_alloc(heap, HAK_LANE_ALIGN, size, &fresh, reason);
+                 : haki_large_alloc(heap, HAK_LANE_ALIGN, size, &fresh, reason);
 
     if (to == NULL) {
         return NULL;
     }
-    n = hak_min(n, size);
-    if (fresh && n >= POPULATE_LEAST && !hak_os_populate(to, n)) {
-        hak_large_free(heap, to);
+    n = haki_min(n, size);
+    if (fresh && n >= POPULATE_LEAST && !haki_os_populate(to, n)) {
+        haki_large_free(heap, to);
         *reason = HAK_REASON_MEMORY;
         return NULL;
     }
     memcpy(to, p, n);
     /* What has outgrown ACE will not come back: no use to keep its pages. */
-    if (class_byte(to) == HAK_TAG_HUGE && hak_range_owns(p) &&
+    if (class_byte(to) == HAK_TAG_HUGE && haki_range_owns(p) &&
         class_byte(p) == HAK_TAG_ACE) {
-        hak_ace_empty(p);
+        haki_ace_empty(p);
     }
     return to;
 }
 
-void hak_large_free_owner(struct hak_heap *heap)
+void haki_large_free_owner(struct hak_heap *heap)
 {
     if (heap->runs != NULL) {
-        hak_ace_cache_empty(heap->runs);
+        haki_ace_cache_empty(heap->runs);
     }
-    if (heap->tiny.id != 0 && hak_account_other(heap) != 0) {
-        hak_ace_free_owner(heap->tiny.id);
-        hak_huge_free_owner(heap->tiny.id);
+    if (heap->tiny.id != 0 && haki_account_other(heap) != 0) {
+        haki_ace_free_owner(heap->tiny.id);
+        haki_huge_free_owner(heap->tiny.id);
     }
 }

@@ -8,30 +8,31 @@
 
 /* The lanes above Tiny; `size` is above HAK_LANE_TINY_MAX or `alignment` is.
  * *zero: the contents are zero. NULL: *reason says why. */
-void *hak_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
-                      bool *zero, enum hak_reason *reason);
+void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
+                       bool *zero, enum hak_reason *reason);
 
 /* What a block for `size` bytes, above HAK_LANE_TINY_MAX, takes. */
-HAK_INLINE size_t hak_large_bytes(size_t size)
+HAK_INLINE size_t haki_large_bytes(size_t size)
 {
     return size <= HAK_LANE_POOL_MAX
-               ? hak_pool_classes[hak_pool_class_for(size)].block
-               : hak_round_up(size, HAK_PAGE);
+               ? haki_pool_classes[haki_pool_class_for(size)].block
+               : haki_round_up(size, HAK_PAGE);
 }
 
 /* Whether a block with `usable` bytes may stay where it is for `size`. */
-HAK_INLINE bool hak_fits_as_is(size_t usable, size_t size)
+HAK_INLINE bool haki_fits_as_is(size_t usable, size_t size)
 {
     if (usable <= HAK_LANE_TINY_MAX) {
         return size <= usable &&
-               usable == hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]];
+               usable ==
+                   haki_tiny_size[haki_tiny_class_16[haki_tiny_index(size)]];
     }
     /* A copy for less than a quarter is not worth it. */
     return size <= usable && size >= usable - usable / 4;
 }
 
 /* Whether a block with this tag is of one of those lanes. */
-HAK_INLINE bool hak_tag_is_large(uint32_t tag)
+HAK_INLINE bool haki_tag_is_large(uint32_t tag)
 {
     return HAK_TAG_CLASS(tag) - HAK_TAG_POOL <= HAK_TAG_HUGE - HAK_TAG_POOL;
 }
@@ -40,27 +41,27 @@ HAK_INLINE bool hak_tag_is_large(uint32_t tag)
  * Frees p, an address in a slab of those lanes, from a thread that works on
  * `heap` (NULL: it has none). False: no block in use begins there.
  */
-bool hak_large_free(struct hak_heap *heap, void *p);
+bool haki_large_free(struct hak_heap *heap, void *p);
 
 /* The usable size of p and its owner's id, HAK_ID_SHARED for threads' ACE and
  * Huge blocks. 0: no block begins there. */
-size_t hak_large_find(const void *p, uint32_t *owner);
+size_t haki_large_find(const void *p, uint32_t *owner);
 
 /*
  * Makes p, a block of those lanes, fit `size` bytes, above HAK_LANE_TINY_MAX,
  * without copying: where it is, or by moving pages. NULL: it can't.
  */
-void *hak_large_resize(void *p, size_t size);
+void *haki_large_resize(void *p, size_t size);
 
 /*
  * A new block for `size` bytes, above HAK_LANE_TINY_MAX, with the first `n`
  * bytes of the block p, of any lane; p is still to be freed, and its contents
  * may be gone. NULL: *reason says why, p is untouched.
  */
-void *hak_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
-                     enum hak_reason *reason);
+void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
+                      enum hak_reason *reason);
 
 /* Frees ACE and Huge blocks of an explicit heap. */
-void hak_large_free_owner(struct hak_heap *heap);
+void haki_large_free_owner(struct hak_heap *heap);
 
 #endif /* HAK_LARGE_H */

@@ -19,14 +19,14 @@
  *   - a block freed with its mark in place is free already;
  *   - (a free block on a page that was given back to the system is in no list
  *     and reads as zero; the slab's descriptor knows these pages:
- *     hak_tiny_refuse;)
+ *     haki_tiny_refuse;)
  *   - a block that leaves a list without it was written to while it was free,
  *     and its link is not followed. That the link leads to a block need then
  *     not be asked: it does unless both words were written, and match.
- * Every link is read by hak_link_get and written by hak_link_set.
+ * Every link is read by haki_link_get and written by haki_link_set.
  *
  * Pool writes nothing into free blocks: there the span's descriptor has a bit
- * for each block in a bin (hak_pool_note), as it has one for each that is free
+ * for each block in a bin (haki_pool_note), as it has one for each that is free
  * in the span or was freed by another thread. ACE has a byte for each run in a
  * cache, Huge's tags tell by themselves.
  *
@@ -70,75 +70,75 @@
 /* An odd number, for multiplication that loses nothing. */
 #define HAK_HARD_ODD UINT64_C(0x9e3779b97f4a7c15)
 
-/* Constant after hak_hard_start. */
+/* Constant after haki_hard_start. */
 struct hak_hard {
     uintptr_t link, mark, seal;
 };
 
-extern HAK_HIDDEN struct hak_hard hak_hard;
+extern HAK_HIDDEN struct hak_hard haki_hard;
 
 /* Draws the secrets: before there is a block. Only if HAK_HARD. */
-void hak_hard_start(void);
+void haki_hard_start(void);
 
 /* A random number below n. Only if HAK_HARD. */
-uint32_t hak_hard_below(uint32_t n);
+uint32_t haki_hard_below(uint32_t n);
 
 /* These end the program. */
-HAK_COLD _Noreturn void hak_hard_freed(const void *p, const char *caller);
-HAK_COLD _Noreturn void hak_hard_written(const void *p);
-HAK_COLD _Noreturn void hak_hard_broken(const void *p, size_t block,
-                                        const char *caller);
+HAK_COLD _Noreturn void haki_hard_freed(const void *p, const char *caller);
+HAK_COLD _Noreturn void haki_hard_written(const void *p);
+HAK_COLD _Noreturn void haki_hard_broken(const void *p, size_t block,
+                                         const char *caller);
 
 /* ---- links ---------------------------------------------------------------- */
 
 /* A link into what stands for it in the block, and back. */
-HAK_INLINE struct hak_block *hak_link_turn(const struct hak_block *block,
-                                           struct hak_block *next)
+HAK_INLINE struct hak_block *haki_link_turn(const struct hak_block *block,
+                                            struct hak_block *next)
 {
     if (HAK_HARD) {
-        next = (struct hak_block *)((uintptr_t)next ^ hak_hard.link ^
+        next = (struct hak_block *)((uintptr_t)next ^ haki_hard.link ^
                                     (uintptr_t)block >> 12);
     }
     return next;
 }
 
 /* The mark of a block with the link that it has now. */
-HAK_INLINE uintptr_t hak_hard_mark(const struct hak_block *block)
+HAK_INLINE uintptr_t haki_hard_mark(const struct hak_block *block)
 {
-    return (((uintptr_t)block->next + hak_hard.mark) ^ (uintptr_t)block) *
+    return (((uintptr_t)block->next + haki_hard.mark) ^ (uintptr_t)block) *
            HAK_HARD_ODD;
 }
 
 /* Whether p, 16 bytes at least, has the mark of a free block. */
-HAK_INLINE bool hak_hard_marked(const void *p)
+HAK_INLINE bool haki_hard_marked(const void *p)
 {
     const struct hak_block *block = p;
 
-    return ((const uintptr_t *)p)[1] == hak_hard_mark(block);
+    return ((const uintptr_t *)p)[1] == haki_hard_mark(block);
 }
 
 /* The block after a free one. */
-HAK_INLINE struct hak_block *hak_link_get(const struct hak_block *block)
+HAK_INLINE struct hak_block *haki_link_get(const struct hak_block *block)
 {
-    if (HAK_HARD && HAK_UNLIKELY(!hak_hard_marked(block))) {
-        hak_hard_written(block);
+    if (HAK_HARD && HAK_UNLIKELY(!haki_hard_marked(block))) {
+        haki_hard_written(block);
     }
-    return hak_link_turn(block, block->next);
+    return haki_link_turn(block, block->next);
 }
 
 /* Makes `next` the block after a free one. */
-HAK_INLINE void hak_link_set(struct hak_block *block, struct hak_block *next)
+HAK_INLINE void haki_link_set(struct hak_block *block, struct hak_block *next)
 {
-    block->next = hak_link_turn(block, next);
+    block->next = haki_link_turn(block, next);
     if (HAK_HARD) {
-        ((uintptr_t *)block)[1] = hak_hard_mark(block);
+        ((uintptr_t *)block)[1] = haki_hard_mark(block);
         /* A fork may copy a list at any time: it is to be whole. */
         atomic_signal_fence(memory_order_release);
     }
 }
 
 /* The block has left the lists for its user. */
-HAK_INLINE void hak_link_wipe(struct hak_block *block)
+HAK_INLINE void haki_link_wipe(struct hak_block *block)
 {
     if (HAK_HARD) {
         atomic_signal_fence(memory_order_release);
@@ -151,49 +151,49 @@ HAK_INLINE void hak_link_wipe(struct hak_block *block)
  * A free block that goes into no list: marked all the same, so that it is seen
  * when it is freed again. Other builds don't touch it.
  */
-HAK_INLINE void hak_link_mark(struct hak_block *block)
+HAK_INLINE void haki_link_mark(struct hak_block *block)
 {
     if (HAK_HARD) {
-        hak_link_set(block, NULL);
+        haki_link_set(block, NULL);
     }
 }
 
 /* Ends the program if p, which is being freed, is in a list already. */
-HAK_INLINE void hak_link_refuse(const void *p)
+HAK_INLINE void haki_link_refuse(const void *p)
 {
-    if (HAK_HARD && HAK_UNLIKELY(hak_hard_marked(p))) {
-        hak_hard_freed(p, "free");
+    if (HAK_HARD && HAK_UNLIKELY(haki_hard_marked(p))) {
+        haki_hard_freed(p, "free");
     }
 }
 
 /* ---- seals ---------------------------------------------------------------- */
 
 /* What to ask the lanes for when `size` bytes are asked for. */
-HAK_INLINE size_t hak_hard_grow(size_t size)
+HAK_INLINE size_t haki_hard_grow(size_t size)
 {
     return !HAK_HARD || size > PTRDIFF_MAX ? size : size + HAK_GUARD_BYTES;
 }
 
-HAK_INLINE uint64_t hak_hard_key(const void *p)
+HAK_INLINE uint64_t haki_hard_key(const void *p)
 {
-    uint64_t key = ((uintptr_t)p ^ hak_hard.seal) * HAK_HARD_ODD;
+    uint64_t key = ((uintptr_t)p ^ haki_hard.seal) * HAK_HARD_ODD;
 
     return (key ^ key >> 32) | 1;
 }
 
 /* The place of the seal of a block. */
-HAK_INLINE uint64_t *hak_hard_place(const void *p, size_t block)
+HAK_INLINE uint64_t *haki_hard_place(const void *p, size_t block)
 {
     return (uint64_t *)((uintptr_t)p + block - HAK_GUARD_BYTES);
 }
 
 /* Seals p (NULL: does nothing), a block of `block` bytes; returns it. */
-HAK_INLINE void *hak_guard_set(void *p, size_t block, size_t size)
+HAK_INLINE void *haki_guard_set(void *p, size_t block, size_t size)
 {
     if (HAK_HARD && HAK_LIKELY(p != NULL)) {
-        uint64_t key = hak_hard_key(p);
+        uint64_t key = haki_hard_key(p);
 
-        *hak_hard_place(p, block) = key ^ (uint64_t)size << 16;
+        *haki_hard_place(p, block) = key ^ (uint64_t)size << 16;
         ((unsigned char *)p)[size] = (unsigned char)key;
     }
     return p;
@@ -203,8 +203,8 @@ HAK_INLINE void *hak_guard_set(void *p, size_t block, size_t size)
  * What was asked for when p, a sealed block of `block` bytes, was given out;
  * else `block`. Ends the program, naming `caller`, if the seal is broken.
  */
-HAK_INLINE size_t hak_guard_check(const void *p, size_t block,
-                                  const char *caller)
+HAK_INLINE size_t haki_guard_check(const void *p, size_t block,
+                                   const char *caller)
 {
     uint64_t key, word;
     size_t size;
@@ -212,12 +212,12 @@ HAK_INLINE size_t hak_guard_check(const void *p, size_t block,
     if (!HAK_HARD) {
         return block;
     }
-    key = hak_hard_key(p);
-    word = *hak_hard_place(p, block) ^ key;
+    key = haki_hard_key(p);
+    word = *haki_hard_place(p, block) ^ key;
     size = word >> 16;
     if (HAK_UNLIKELY((word & 0xffff) != 0 || size > block - HAK_GUARD_BYTES ||
                      ((const unsigned char *)p)[size] != (unsigned char)key)) {
-        hak_hard_broken(p, block, caller);
+        haki_hard_broken(p, block, caller);
     }
     return size;
 }

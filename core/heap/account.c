@@ -8,35 +8,36 @@
 #define STEP_LEAST ((size_t)4096)
 #define STEP_SHARE 16
 
-HAK_RACY_READER size_t hak_account_live(const struct hak_heap *heap)
+HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
 {
     const struct hak_pool *pool =
         __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
 
     return heap->live - heap->tiny.remote_bytes -
-           (pool != NULL ? pool->remote_bytes : 0) + hak_account_other(heap);
+           (pool != NULL ? pool->remote_bytes : 0) + haki_account_other(heap);
 }
 
 /* What `live` may rise to by the limit alone. */
 static size_t account_ceiling(const struct hak_heap *heap)
 {
-    size_t other = hak_account_other(heap);
+    size_t other = haki_account_other(heap);
 
     return heap->limit == SIZE_MAX ? SIZE_MAX
-                                   : heap->limit - hak_min(heap->limit, other);
+                                   : heap->limit - haki_min(heap->limit, other);
 }
 
 /* Notes a peak, if it is one with `size` bytes more, and sets the gate. */
 static void account_note(struct hak_heap *heap, size_t size)
 {
-    size_t other = hak_account_other(heap);
-    size_t now = hak_account_live(heap) + size;
+    size_t other = haki_account_other(heap);
+    size_t now = haki_account_live(heap) + size;
     size_t most;
 
-    heap->peak = hak_max(heap->peak, now);
-    most = hak_max(heap->peak - hak_min(heap->peak, other), heap->live + size) +
-           hak_max(heap->peak / STEP_SHARE, STEP_LEAST);
-    heap->gate = hak_min(account_ceiling(heap), most);
+    heap->peak = haki_max(heap->peak, now);
+    most =
+        haki_max(heap->peak - haki_min(heap->peak, other), heap->live + size) +
+        haki_max(heap->peak / STEP_SHARE, STEP_LEAST);
+    heap->gate = haki_min(account_ceiling(heap), most);
 }
 
 /* Takes in what others freed. */
@@ -44,20 +45,20 @@ static void account_collect(struct hak_heap *heap)
 {
     struct hak_pool *pool = heap->pool;
 
-    hak_tiny_collect(&heap->tiny);
+    haki_tiny_collect(&heap->tiny);
     if (heap->tiny.nsealed > 0) {
-        hak_tiny_seal_collect(&heap->tiny);
+        haki_tiny_seal_collect(&heap->tiny);
     }
     heap->live -= heap->tiny.remote_bytes;
     heap->tiny.remote_bytes = 0;
     if (pool != NULL) {
-        hak_pool_collect(pool);
+        haki_pool_collect(pool);
         heap->live -= pool->remote_bytes;
         pool->remote_bytes = 0;
     }
 }
 
-void hak_account_settle(struct hak_heap *heap)
+void haki_account_settle(struct hak_heap *heap)
 {
     account_collect(heap);
     account_note(heap, 0);
@@ -71,7 +72,7 @@ static bool account_fits(const struct hak_heap *heap, size_t size)
     return heap->live <= ceiling && size <= ceiling - heap->live;
 }
 
-HAK_NOINLINE bool hak_account_admit_slow(struct hak_heap *heap, size_t size)
+HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
 {
     if (!account_fits(heap, size)) {
         account_collect(heap);
@@ -80,13 +81,13 @@ HAK_NOINLINE bool hak_account_admit_slow(struct hak_heap *heap, size_t size)
         account_note(heap, size <= PTRDIFF_MAX ? size : 0);
         return true;
     }
-    hak_heap_collect(heap); /* who is at the limit needs what it keeps least */
+    haki_heap_collect(heap); /* who is at the limit needs what it keeps least */
     heap->limit_refused++;
     return false;
 }
 
-void hak_account_set_limit(struct hak_heap *heap, size_t limit)
+void haki_account_set_limit(struct hak_heap *heap, size_t limit)
 {
     __atomic_store_n(&heap->limit, limit, __ATOMIC_RELAXED);
-    hak_account_settle(heap);
+    haki_account_settle(heap);
 }

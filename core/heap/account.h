@@ -4,7 +4,7 @@
  * In bytes of whole blocks:
  *
  *     live_bytes = live - what others freed and the heap has not taken in
- *                  + other_bytes                      (hak_account_live)
+ *                  + other_bytes                      (haki_account_live)
  *     live + other_bytes <= limit
  *     gate = min(limit - other_bytes, a little above the peak)
  *
@@ -23,37 +23,37 @@
 #include "heap/heap.h"
 
 /* Bytes in blocks in use. Any thread; it may then be a moment old. */
-size_t hak_account_live(const struct hak_heap *heap);
+size_t haki_account_live(const struct hak_heap *heap);
 
 /* Brings `live` and `gate` up to date with what others freed and the limit. */
-void hak_account_settle(struct hak_heap *heap);
+void haki_account_settle(struct hak_heap *heap);
 
 /* Sets the limit; SIZE_MAX: none. What is in use above it stays. */
-void hak_account_set_limit(struct hak_heap *heap, size_t limit);
+void haki_account_set_limit(struct hak_heap *heap, size_t limit);
 
 /* Whether `size` more bytes are below the gate: nothing but a charge is needed. */
-HAK_INLINE bool hak_account_fits(const struct hak_heap *heap, size_t size)
+HAK_INLINE bool haki_account_fits(const struct hak_heap *heap, size_t size)
 {
     return heap->live + size <= heap->gate;
 }
 
-/* The same as hak_account_admit, of what is beyond the gate. */
-HAK_NOINLINE bool hak_account_admit_slow(struct hak_heap *heap, size_t size);
+/* The same as haki_account_admit, of what is beyond the gate. */
+HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size);
 
 /* Whether `size` more bytes fit under the limit; counts a refusal. */
-HAK_INLINE bool hak_account_admit(struct hak_heap *heap, size_t size)
+HAK_INLINE bool haki_account_admit(struct hak_heap *heap, size_t size)
 {
-    return HAK_LIKELY(hak_account_fits(heap, size)) ||
-           hak_account_admit_slow(heap, size);
+    return HAK_LIKELY(haki_account_fits(heap, size)) ||
+           haki_account_admit_slow(heap, size);
 }
 
 /* A block of Tiny or Pool, of so many bytes, was given out; was taken back. */
-HAK_INLINE void hak_account_charge(struct hak_heap *heap, size_t bytes)
+HAK_INLINE void haki_account_charge(struct hak_heap *heap, size_t bytes)
 {
     heap->live += bytes;
 }
 
-HAK_INLINE void hak_account_discharge(struct hak_heap *heap, size_t bytes)
+HAK_INLINE void haki_account_discharge(struct hak_heap *heap, size_t bytes)
 {
     heap->live -= bytes;
 }
@@ -62,29 +62,30 @@ HAK_INLINE void hak_account_discharge(struct hak_heap *heap, size_t bytes)
  * Bytes in blocks of ACE, Huge and the system, whose owner is the heap. Charged
  * and discharged by any thread.
  */
-HAK_INLINE size_t hak_account_other(const struct hak_heap *heap)
+HAK_INLINE size_t haki_account_other(const struct hak_heap *heap)
 {
     return atomic_load_explicit(&heap->other_bytes, memory_order_relaxed);
 }
 
-HAK_INLINE void hak_account_charge_other(struct hak_heap *heap, size_t bytes)
+HAK_INLINE void haki_account_charge_other(struct hak_heap *heap, size_t bytes)
 {
     atomic_fetch_add_explicit(&heap->other_bytes, bytes, memory_order_relaxed);
 }
 
-HAK_INLINE void hak_account_discharge_other(struct hak_heap *heap, size_t bytes)
+HAK_INLINE void haki_account_discharge_other(struct hak_heap *heap,
+                                             size_t bytes)
 {
     atomic_fetch_sub_explicit(&heap->other_bytes, bytes, memory_order_relaxed);
 }
 
 /* Such a block has `now` bytes instead of `old`. */
-HAK_INLINE void hak_account_resize_other(struct hak_heap *heap, size_t old,
-                                         size_t now)
+HAK_INLINE void haki_account_resize_other(struct hak_heap *heap, size_t old,
+                                          size_t now)
 {
     if (now >= old) {
-        hak_account_charge_other(heap, now - old);
+        haki_account_charge_other(heap, now - old);
     } else {
-        hak_account_discharge_other(heap, old - now);
+        haki_account_discharge_other(heap, old - now);
     }
 }
 

@@ -11,7 +11,7 @@
 #include "tiny/tiny_seal.h"
 
 /*
- * When a heap is swept: see hak_heap_heed_sparse. So many bytes are worth it: in a
+ * When a heap is swept: see haki_heap_heed_sparse. So many bytes are worth it: in a
  * small heap SMALL_LEAST and 1/SMALL_PART of what is in use, in others
  * SPARSE_LEAST and all that is in use, which is more than what a collection
  * of garbage leaves as a rule; and of the slabs' bytes no more than one in
@@ -27,49 +27,49 @@
 #define FALLS_FREE 4
 #define PRICE_MOST ((int64_t)(64 * HAK_KIB))
 
-struct hak_heap_past hak_heap_past;
+struct hak_heap_past haki_heap_past;
 
-struct hak_heap *hak_heap_create(enum hak_heap_state state)
+struct hak_heap *haki_heap_create(enum hak_heap_state state)
 {
     struct hak_heap *heap;
     uint32_t id = 0;
 
-    heap =
-        hak_range_init() ? hak_range_heap_take(&id) : hak_os_map(HAK_HEAP_SLOT);
+    heap = haki_range_init() ? haki_range_heap_take(&id)
+                             : haki_os_map(HAK_HEAP_SLOT);
     if (heap == NULL) {
         return NULL;
     }
-    hak_tiny_init(&heap->tiny, id, state == HAK_HEAP_EXPLICIT);
+    haki_tiny_init(&heap->tiny, id, state == HAK_HEAP_EXPLICIT);
     memset((char *)heap + sizeof(heap->tiny), 0, HAK_PAGE - sizeof(heap->tiny));
     HAK_ASSERT(state == HAK_HEAP_OWNED || state == HAK_HEAP_EXPLICIT);
     heap->limit = heap->gate = SIZE_MAX;
-    heap->keeper = hak_lock_self.number;
+    heap->keeper = haki_lock_self.number;
     atomic_store(&heap->state, state);
     return heap;
 }
 
-void hak_heap_use_large(struct hak_heap *heap)
+void haki_heap_use_large(struct hak_heap *heap)
 {
     struct hak_heap_large *large = (void *)((char *)heap + HAK_HEAP_LARGE_AT);
 
     if (heap->pool == NULL) {
         memset(&large->runs, 0, sizeof(large->runs));
         large->runs.allow = &heap->tiny.allow;
-        hak_pool_init(&large->pool, &heap->tiny.allow, heap->tiny.id,
-                      heap->tiny.direct);
+        haki_pool_init(&large->pool, &heap->tiny.allow, heap->tiny.id,
+                       heap->tiny.direct);
         heap->runs = &large->runs;
         /* Last: a fork of another thread may copy the heap right here. */
         __atomic_store_n(&heap->pool, &large->pool, __ATOMIC_RELEASE);
     }
 }
 
-void hak_heap_collect(struct hak_heap *heap)
+void haki_heap_collect(struct hak_heap *heap)
 {
-    hak_tiny_trim(&heap->tiny);
+    haki_tiny_trim(&heap->tiny);
     if (heap->pool != NULL) {
         HAK_ASSERT(heap->runs != NULL);
-        hak_ace_cache_empty(heap->runs);
-        hak_pool_trim(heap->pool);
+        haki_ace_cache_empty(heap->runs);
+        haki_pool_trim(heap->pool);
     }
 }
 
@@ -80,20 +80,20 @@ static size_t shorten(struct hak_heap *heap)
     size_t bytes = sizeof(struct hak_heap_large) - HAK_PAGE;
 
     if (heap->pool->places == HAK_POOL_STACK_SHORT || !heap->tiny.direct ||
-        hak_pool_is_grown(heap->pool) || heap->tiny.nstale > 0) {
+        haki_pool_is_grown(heap->pool) || heap->tiny.nstale > 0) {
         return 0;
     }
-    HAK_ASSERT(!hak_heap_is_busy(heap));
-    hak_pool_rest(heap->pool);
-    hak_os_purge((char *)heap + HAK_HEAP_LARGE_AT + HAK_PAGE, bytes);
+    HAK_ASSERT(!haki_heap_is_busy(heap));
+    haki_pool_rest(heap->pool);
+    haki_os_purge((char *)heap + HAK_HEAP_LARGE_AT + HAK_PAGE, bytes);
     return bytes;
 }
 
 /* Keeps in mind what the lanes above Tiny have counted. */
 static void remember_large(const struct hak_heap_counts *counts)
 {
-    atomic_fetch_add(&hak_heap_past.pool_allocs, counts->pool.allocs);
-    atomic_fetch_add(&hak_heap_past.runs_taken, counts->runs_taken);
+    atomic_fetch_add(&haki_heap_past.pool_allocs, counts->pool.allocs);
+    atomic_fetch_add(&haki_heap_past.runs_taken, counts->runs_taken);
 }
 
 /* The state of the lanes above Tiny goes, of which nothing is in use. */
@@ -101,7 +101,7 @@ static void drop_large(struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
-    hak_heap_count(heap, &counts);
+    haki_heap_count(heap, &counts);
     remember_large(&counts);
     heap->tiny.remote_frees += heap->pool->remote_frees;
     heap->pool = NULL;
@@ -116,22 +116,22 @@ static size_t drop_unused(struct hak_heap *heap)
         return 0;
     }
     drop_large(heap);
-    hak_os_purge((char *)heap + HAK_HEAP_LARGE_AT, HAK_PAGE);
+    haki_os_purge((char *)heap + HAK_HEAP_LARGE_AT, HAK_PAGE);
     return HAK_PAGE;
 }
 
-size_t hak_heap_sweep(struct hak_heap *heap)
+size_t haki_heap_sweep(struct hak_heap *heap)
 {
     size_t bytes;
 
-    hak_heap_collect(heap);
-    hak_tiny_busy(&heap->tiny, true);
-    bytes = hak_tiny_sweep(&heap->tiny);
-    hak_tiny_busy(&heap->tiny, false);
+    haki_heap_collect(heap);
+    haki_tiny_busy(&heap->tiny, true);
+    bytes = haki_tiny_sweep(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, false);
     if (heap->pool != NULL) {
-        hak_pool_busy(heap->pool, true);
-        bytes += hak_pool_sweep(heap->pool, true);
-        hak_pool_busy(heap->pool, false);
+        haki_pool_busy(heap->pool, true);
+        bytes += haki_pool_sweep(heap->pool, true);
+        haki_pool_busy(heap->pool, false);
         bytes += shorten(heap);
         bytes += drop_unused(heap);
     }
@@ -141,8 +141,8 @@ size_t hak_heap_sweep(struct hak_heap *heap)
 /* Bytes of the heap's slabs that are not in use. */
 static int64_t unused_bytes(const struct hak_tiny *tiny)
 {
-    return tiny->allow.slabs + (int64_t)hak_tiny_grain_resident(tiny) -
-           hak_in_use(&tiny->allow);
+    return tiny->allow.slabs + (int64_t)haki_tiny_grain_resident(tiny) -
+           haki_in_use(&tiny->allow);
 }
 
 /* So many bytes that become free are worth a sweep. */
@@ -180,45 +180,45 @@ static void count_fall(struct hak_tiny *tiny, int64_t use, int64_t fell)
 static void sweep_sparse(struct hak_heap *heap)
 {
     struct hak_tiny *tiny = &heap->tiny;
-    int64_t use = hak_in_use(&tiny->allow);
+    int64_t use = haki_in_use(&tiny->allow);
 
     tiny->swept_low = use < tiny->swept_low ? use : tiny->swept_low;
     HAK_TEST_SWEEP();
-    hak_heap_sweep(heap);
-    tiny->allow.height = hak_in_use(&tiny->allow);
+    haki_heap_sweep(heap);
+    tiny->allow.height = haki_in_use(&tiny->allow);
 }
 
 static void fall(struct hak_heap *heap, int64_t use, int64_t fell)
 {
     count_fall(&heap->tiny, use, fell);
-    hak_keep_idle(&heap->tiny.allow);
+    haki_keep_idle(&heap->tiny.allow);
     heap->tiny.allow.falling = true;
-    hak_tiny_busy(&heap->tiny, true);
-    hak_tiny_grant_anew(&heap->tiny);
-    hak_tiny_busy(&heap->tiny, false);
+    haki_tiny_busy(&heap->tiny, true);
+    haki_tiny_grant_anew(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, false);
     if (heap->pool != NULL) {
-        hak_pool_busy(heap->pool, true);
-        hak_pool_grant_anew(heap->pool);
-        hak_pool_busy(heap->pool, false);
+        haki_pool_busy(heap->pool, true);
+        haki_pool_grant_anew(heap->pool);
+        haki_pool_busy(heap->pool, false);
     }
 }
 
-void hak_heap_heed_sparse(struct hak_heap *heap)
+void haki_heap_heed_sparse(struct hak_heap *heap)
 {
     struct hak_tiny *tiny = &heap->tiny;
-    int64_t use = hak_in_use(&tiny->allow);
+    int64_t use = haki_in_use(&tiny->allow);
     int64_t fell;
     bool sparse;
 
     if (tiny->packed) {
-        hak_tiny_busy(tiny, true);
-        hak_tiny_grain_heed(tiny);
-        hak_tiny_busy(tiny, false);
+        haki_tiny_busy(tiny, true);
+        haki_tiny_grain_heed(tiny);
+        haki_tiny_busy(tiny, false);
         if (heap->pool != NULL && tiny->allow.slabs == 0) {
             drop_unused(heap);
         }
     }
-    hak_keep_height(&tiny->allow);
+    haki_keep_height(&tiny->allow);
     fell = tiny->allow.height - use;
     sparse = unused_bytes(tiny) / SPARSE_PART >= use;
     if (!tiny->allow.falling && fell > fall_price(tiny, use) &&
@@ -230,34 +230,34 @@ void hak_heap_heed_sparse(struct hak_heap *heap)
     }
 }
 
-void hak_heap_shed(struct hak_heap *heap)
+void haki_heap_shed(struct hak_heap *heap)
 {
     if (heap->pool != NULL) {
-        hak_ace_cache_shed(heap->runs);
-        hak_pool_shed(heap->pool);
+        haki_ace_cache_shed(heap->runs);
+        haki_pool_shed(heap->pool);
     }
-    hak_tiny_shed(&heap->tiny);
+    haki_tiny_shed(&heap->tiny);
     heap->tiny.allow.over = false;
 }
 
-void hak_heap_seal_slabs(struct hak_heap *heap)
+void haki_heap_seal_slabs(struct hak_heap *heap)
 {
     if (heap->tiny.id == 0) { /* there is no range */
         return;
     }
-    hak_tiny_seal(&heap->tiny);
+    haki_tiny_seal(&heap->tiny);
     HAK_ASSERT(heap->tiny.nslabs == 0);
     if (heap->pool != NULL) {
-        hak_ace_cache_empty(heap->runs);
-        hak_pool_seal(heap->pool);
+        haki_ace_cache_empty(heap->runs);
+        haki_pool_seal(heap->pool);
     }
 }
 
-void hak_heap_seal_count(struct hak_heap *heap)
+void haki_heap_seal_count(struct hak_heap *heap)
 {
-    hak_tiny_busy(&heap->tiny, true);
-    hak_tiny_seal_count(&heap->tiny, UINT32_MAX);
-    hak_tiny_busy(&heap->tiny, false);
+    haki_tiny_busy(&heap->tiny, true);
+    haki_tiny_seal_count(&heap->tiny, UINT32_MAX);
+    haki_tiny_busy(&heap->tiny, false);
 }
 
 /* Whether two readings of a running thread's words are of one moment. */
@@ -281,9 +281,10 @@ static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
 
     for (int tries = 0; tries < 1000; tries++) {
         *pops = *now;
-        *live = hak_tiny_live(tiny, c);
+        *live = haki_tiny_live(tiny, c);
         busy = atomic_load(&tiny->busy);
-        if (!busy && near(hak_tiny_live(tiny, c), *live) && near(*now, *pops)) {
+        if (!busy && near(haki_tiny_live(tiny, c), *live) &&
+            near(*now, *pops)) {
             break;
         }
     }
@@ -296,8 +297,8 @@ static uint64_t rest(int64_t taken, uint64_t live)
 }
 
 /* The heap may be deleted meanwhile: what points into its slot is read once. */
-HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
-                                    struct hak_heap_counts *counts)
+HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
+                                     struct hak_heap_counts *counts)
 {
     const struct hak_pool *pool =
         __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
@@ -311,22 +312,22 @@ HAK_RACY_READER void hak_heap_count(const struct hak_heap *heap,
         count_class(&heap->tiny, c, &pops, &live);
         counts->tiny.allocs += pops;
         counts->tiny.frees += pops > live ? pops - live : 0;
-        counts->tiny.live_bytes += live * hak_tiny_size[c];
+        counts->tiny.live_bytes += live * haki_tiny_size[c];
         counts->kept_bytes +=
-            rest(heap->tiny.taken[c], live) * hak_tiny_size[c];
+            rest(heap->tiny.taken[c], live) * haki_tiny_size[c];
     }
     counts->tiny.live_bytes += heap->tiny.larger_bytes;
     counts->remote_frees = heap->tiny.remote_frees;
     counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
     for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
-        uint64_t live = hak_pool_live(pool, c);
+        uint64_t live = haki_pool_live(pool, c);
         uint64_t pops = pool->pops[c];
 
         counts->pool.allocs += pops;
         counts->pool.frees += pops > live ? pops - live : 0;
-        counts->pool.live_bytes += live * hak_pool_classes[c].block;
+        counts->pool.live_bytes += live * haki_pool_classes[c].block;
         counts->kept_bytes +=
-            rest(pool->shelves[c].taken, live) * hak_pool_classes[c].block;
+            rest(pool->shelves[c].taken, live) * haki_pool_classes[c].block;
     }
     if (pool != NULL) {
         counts->remote_frees += pool->remote_frees;
@@ -349,7 +350,7 @@ static void remember_extra(const struct hak_heap *heap)
         (const void *)((const char *)heap + HAK_HEAP_EXTRA_AT);
 
     for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
-        atomic_fetch_add(&hak_heap_past.extra[i], extra[i]);
+        atomic_fetch_add(&haki_heap_past.extra[i], extra[i]);
     }
 }
 
@@ -358,19 +359,19 @@ static void remember(const struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
-    hak_heap_count(heap, &counts);
+    haki_heap_count(heap, &counts);
     remember_large(&counts);
-    atomic_fetch_add(&hak_heap_past.allocs, counts.tiny.allocs);
-    atomic_fetch_add(&hak_heap_past.remote_frees, counts.remote_frees);
-    atomic_fetch_add(&hak_heap_past.refills, heap->tiny.refills);
-    atomic_fetch_add(&hak_heap_past.flushes, heap->tiny.flushes);
-    atomic_fetch_add(&hak_heap_past.refused, heap->limit_refused);
+    atomic_fetch_add(&haki_heap_past.allocs, counts.tiny.allocs);
+    atomic_fetch_add(&haki_heap_past.remote_frees, counts.remote_frees);
+    atomic_fetch_add(&haki_heap_past.refills, heap->tiny.refills);
+    atomic_fetch_add(&haki_heap_past.flushes, heap->tiny.flushes);
+    atomic_fetch_add(&haki_heap_past.refused, heap->limit_refused);
     if (atomic_load(&heap->state) != HAK_HEAP_EXPLICIT) {
         remember_extra(heap);
     }
 }
 
-bool hak_heap_is_empty(const struct hak_heap *heap)
+bool haki_heap_is_empty(const struct hak_heap *heap)
 {
     const struct hak_tiny *tiny = &heap->tiny;
 
@@ -404,7 +405,7 @@ static HAK_RACY_READER uint64_t heap_use_of_large(const struct hak_heap *heap,
                : sum;
 }
 
-HAK_RACY_READER uint64_t hak_heap_use(const struct hak_heap *heap)
+HAK_RACY_READER uint64_t haki_heap_use(const struct hak_heap *heap)
 {
     const struct hak_tiny *tiny = &heap->tiny;
     uint64_t sum = tiny->flushes + tiny->remote_frees;
@@ -421,7 +422,7 @@ HAK_RACY_READER uint64_t hak_heap_use(const struct hak_heap *heap)
     return heap_use_of_large(heap, sum);
 }
 
-void hak_heap_rest(struct hak_heap *heap)
+void haki_heap_rest(struct hak_heap *heap)
 {
     size_t from = HAK_PAGE, end = HAK_HEAP_SLOT;
 
@@ -432,13 +433,13 @@ void hak_heap_rest(struct hak_heap *heap)
     if (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0) {
         drop_large(heap);
     } else {
-        hak_pool_rest(heap->pool);
+        haki_pool_rest(heap->pool);
         from = HAK_HEAP_LARGE_AT + HAK_PAGE;
     }
     if (heap->tiny.nstale > 0) { /* they lie at the slot's end */
         end -= HAK_PAGE;
     }
-    hak_os_purge((char *)heap + from, end - from);
+    haki_os_purge((char *)heap + from, end - from);
 }
 
 /*
@@ -451,31 +452,31 @@ static void drop_far_pages(struct hak_heap *heap)
 
     if (heap->tiny.nstale > 0 || heap->tiny.nsealed > 0 ||
         (pool != NULL && pool->places != HAK_POOL_STACK_SHORT)) {
-        hak_os_purge((char *)heap + HAK_HEAP_KEPT * HAK_PAGE,
-                     HAK_HEAP_SLOT - HAK_HEAP_KEPT * HAK_PAGE);
+        haki_os_purge((char *)heap + HAK_HEAP_KEPT * HAK_PAGE,
+                      HAK_HEAP_SLOT - HAK_HEAP_KEPT * HAK_PAGE);
     }
 }
 
-void hak_heap_destroy(struct hak_heap *heap)
+void haki_heap_destroy(struct hak_heap *heap)
 {
     uint32_t id = heap->tiny.id;
 
     HAK_CHECK(atomic_load(&heap->state) != HAK_HEAP_FREE);
-    HAK_ASSERT(!hak_heap_is_busy(heap));
+    HAK_ASSERT(!haki_heap_is_busy(heap));
     remember(heap);
     atomic_store(&heap->state, HAK_HEAP_FREE);
     drop_far_pages(heap);
-    hak_tiny_release(&heap->tiny);
+    haki_tiny_release(&heap->tiny);
     if (heap->pool != NULL) {
-        hak_ace_cache_empty(heap->runs);
-        hak_pool_release(heap->pool);
+        haki_ace_cache_empty(heap->runs);
+        haki_pool_release(heap->pool);
         heap->pool = NULL;
         heap->runs = NULL;
     }
     HAK_ASSERT(heap->tiny.all == HAK_NO_SLAB && heap->pool == NULL);
     if (id != 0) {
-        hak_range_heap_give(id);
+        haki_range_heap_give(id);
     } else {
-        hak_os_unmap(heap, HAK_HEAP_SLOT);
+        haki_os_unmap(heap, HAK_HEAP_SLOT);
     }
 }

@@ -3,7 +3,7 @@
  *
  * A heap lives in a slot of sixteen pages (range.h), found from its id
  * by arithmetic; of what the struct leaves of the first page most is its maker's
- * (an adapter keeps its own state there: hak_heap_extra). The maps of its packed
+ * (an adapter keeps its own state there: haki_heap_extra). The maps of its packed
  * slabs (tiny.h) end that page and begin the second, the others hold the state of
  * the larger lanes; they are not touched before those are used.
  *
@@ -47,10 +47,10 @@ struct hak_heap {
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
     uint32_t ticked;  /* the same: when it last saw to what is due */
-    /* its hak_heap_use after it was last trimmed for want of memory: whoever
+    /* its haki_heap_use after it was last trimmed for want of memory: whoever
      * uses it, its owner, who has it parked, who borrows it */
     _Atomic(uint64_t) relieved;
-    uint32_t lend_not_before; /* lend.c's: hak_os_tick(), or 0 */
+    uint32_t lend_not_before; /* lend.c's: haki_os_tick(), or 0 */
     /* in blocks of ACE, Huge and the system (explicit heaps) */
     _Atomic(size_t) other_bytes;
     /* the user of an explicit heap */
@@ -69,7 +69,7 @@ struct hak_heap {
         /* A thread's: the owner before self_at is set, then whoever holds the
          * lock of lend.h. */
         struct {
-            _Atomic(struct hak_heap **) self_at; /* its hak_self, or NULL */
+            _Atomic(struct hak_heap **) self_at; /* its haki_self, or NULL */
             uint64_t signals; /* that the owner had blocked then */
             uint64_t use;   /* what its counts summed up to at the last look */
             int32_t thread; /* the owner, as the kernel knows it */
@@ -87,10 +87,10 @@ _Static_assert(sizeof(struct hak_heap) <= HAK_UNITS_AT - 384,
 /*
  * HAK_HEAP_EXTRA bytes behind the heap, on its page, zeroed by hak_heap_new. If
  * the heap is a thread's, then the first words are counters (uint64_t), as many
- * as HAK_HEAP_COUNTERS: it ends when it likes, and hak_heap_past has them then.
+ * as HAK_HEAP_COUNTERS: it ends when it likes, and haki_heap_past has them then.
  */
 #define HAK_HEAP_COUNTERS 4
-HAK_INLINE void *hak_heap_extra(struct hak_heap *heap)
+HAK_INLINE void *haki_heap_extra(struct hak_heap *heap)
 {
     return (char *)heap + HAK_HEAP_EXTRA_AT;
 }
@@ -115,14 +115,14 @@ _Static_assert(HAK_UNITS_AT + HAK_UNITS * sizeof(struct hak_unit) <=
                    HAK_HEAP_LARGE_AT,
                "the maps of packed slabs end on the second page");
 
-/* The most slabs that it had since hak_heap_forget_most: what it leaves, about. */
-HAK_INLINE uint32_t hak_heap_most_slabs(const struct hak_heap *heap)
+/* The most slabs that it had since haki_heap_forget_most: what it leaves, about. */
+HAK_INLINE uint32_t haki_heap_most_slabs(const struct hak_heap *heap)
 {
     return heap->tiny.most_slabs +
            (heap->pool != NULL ? heap->pool->most_slabs : 0);
 }
 
-HAK_INLINE void hak_heap_forget_most(struct hak_heap *heap)
+HAK_INLINE void haki_heap_forget_most(struct hak_heap *heap)
 {
     heap->tiny.most_slabs = heap->tiny.nslabs;
     if (heap->pool != NULL) {
@@ -131,16 +131,16 @@ HAK_INLINE void hak_heap_forget_most(struct hak_heap *heap)
 }
 
 /* Makes `pool` and `runs` of a heap that has an id usable. */
-void hak_heap_use_large(struct hak_heap *heap);
+void haki_heap_use_large(struct hak_heap *heap);
 
 /* Whose ACE and Huge blocks are: the explicit heap's or all threads'. */
-HAK_INLINE uint32_t hak_heap_owner(const struct hak_heap *heap)
+HAK_INLINE uint32_t haki_heap_owner(const struct hak_heap *heap)
 {
     return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
 }
 
 /* Whether its user is in a slow path: its lists may be half done. */
-HAK_INLINE bool hak_heap_is_busy(const struct hak_heap *heap)
+HAK_INLINE bool haki_heap_is_busy(const struct hak_heap *heap)
 {
     const struct hak_pool *pool =
         __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
@@ -150,7 +150,7 @@ HAK_INLINE bool hak_heap_is_busy(const struct hak_heap *heap)
 }
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
-void hak_heap_collect(struct hak_heap *heap);
+void haki_heap_collect(struct hak_heap *heap);
 
 /*
  * For a heap that was collected and has no user: whether no block of it is in
@@ -159,18 +159,18 @@ void hak_heap_collect(struct hak_heap *heap);
  * slot has resident beyond what they need: all but the first page, and the third
  * if there are blocks of Pool's.
  */
-bool hak_heap_is_empty(const struct hak_heap *heap);
+bool haki_heap_is_empty(const struct hak_heap *heap);
 
 /*
  * A number that changes when the heap's user, or somebody who frees a block of
  * its, does anything: while it is what it was after a trim, another one brings
  * nothing. Any thread; it may be of a moment ago.
  */
-uint64_t hak_heap_use(const struct hak_heap *heap);
-void hak_heap_rest(struct hak_heap *heap);
+uint64_t haki_heap_use(const struct hak_heap *heap);
+void haki_heap_rest(struct hak_heap *heap);
 
 /* Everything that the heap keeps together is brought down to what it may. */
-void hak_heap_shed(struct hak_heap *heap);
+void haki_heap_shed(struct hak_heap *heap);
 
 /*
  * Sweeps an explicit heap that has become sparse, three quarters of its slabs
@@ -198,18 +198,18 @@ void hak_heap_shed(struct hak_heap *heap);
  * take these pages once costs. What a heap that is left alone keeps unswept is less
  * than the price: twice the depth of its usual fall.
  */
-void hak_heap_heed_sparse(struct hak_heap *heap);
+void haki_heap_heed_sparse(struct hak_heap *heap);
 
-/* hak_tiny_look, and whatever else keeps too much. */
-HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
+/* haki_tiny_look, and whatever else keeps too much. */
+HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 {
-    bool more = hak_tiny_look(&heap->tiny, bin);
+    bool more = haki_tiny_look(&heap->tiny, bin);
 
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
-        hak_heap_shed(heap);
+        haki_heap_shed(heap);
     }
     if (heap->tiny.direct && (more || heap->tiny.packed)) {
-        hak_heap_heed_sparse(heap);
+        haki_heap_heed_sparse(heap);
     }
 }
 
@@ -218,34 +218,34 @@ HAK_INLINE void hak_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
  * what touches them again faults. For a heap that is idle, or told to trim.
  * Returns the bytes of such pages.
  */
-size_t hak_heap_sweep(struct hak_heap *heap);
+size_t haki_heap_sweep(struct hak_heap *heap);
 
 /*
  * Seals the heap's slabs: see tiny.h, pool.h. Its cached runs of ACE's go back
  * to their lane, which needs no seal: it gives out whole pages, and a page that
  * is written to for the first time costs the same wherever it lies.
  */
-void hak_heap_seal_slabs(struct hak_heap *heap);
+void haki_heap_seal_slabs(struct hak_heap *heap);
 
 /* Makes known which blocks of sealed slabs are free, as far as it is not. */
-void hak_heap_seal_count(struct hak_heap *heap);
+void haki_heap_seal_count(struct hak_heap *heap);
 
 /*
  * Takes a slot for a heap. Without a range the heap is a page of its own with
  * id 0, whose bins are never filled. NULL: out of memory.
  */
-struct hak_heap *hak_heap_create(enum hak_heap_state state);
+struct hak_heap *haki_heap_create(enum hak_heap_state state);
 
 /* Gives back the slabs and the slot. */
-void hak_heap_destroy(struct hak_heap *heap);
+void haki_heap_destroy(struct hak_heap *heap);
 
 /* Sums of what heaps had counted when they were destroyed, for stats. */
 struct hak_heap_past {
     _Atomic(uint64_t) allocs, refills, flushes, remote_frees, refused;
     _Atomic(uint64_t) pool_allocs, runs_taken;
-    _Atomic(uint64_t) extra[HAK_HEAP_COUNTERS]; /* see hak_heap_extra */
+    _Atomic(uint64_t) extra[HAK_HEAP_COUNTERS]; /* see haki_heap_extra */
 };
-extern struct hak_heap_past hak_heap_past;
+extern struct hak_heap_past haki_heap_past;
 
 /* What one heap has counted. */
 struct hak_heap_counts {
@@ -255,7 +255,7 @@ struct hak_heap_counts {
     uint64_t kept_bytes; /* of free blocks in bins and that cache */
 };
 /* Any thread, while the heap's owner works on it or deletes it. */
-void hak_heap_count(const struct hak_heap *heap,
-                    struct hak_heap_counts *counts);
+void haki_heap_count(const struct hak_heap *heap,
+                     struct hak_heap_counts *counts);
 
 #endif /* HAK_HEAP_H */

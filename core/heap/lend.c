@@ -15,31 +15,31 @@
  */
 #define TRIES_MOST 4
 
-/* Milliseconds until hak_lend_used asks again whether an owner sleeps. */
+/* Milliseconds until haki_lend_used asks again whether an owner sleeps. */
 #define LEND_PAUSE 10
 
 static hak_lock lock = HAK_LOCK_INIT(NULL);
 static atomic_bool closed;
 
-void hak_lend_close(void)
+void haki_lend_close(void)
 {
     atomic_store(&closed, true);
 }
 
-void hak_lend_begin(struct hak_heap *heap)
+void haki_lend_begin(struct hak_heap *heap)
 {
-    heap->lend.thread = hak_os_thread_id();
-    heap->lend.signals = hak_os_blocked_signals();
+    heap->lend.thread = haki_os_thread_id();
+    heap->lend.signals = haki_os_blocked_signals();
     heap->lend.tries = 0;
-    atomic_store(&heap->lend.self_at, &hak_self);
+    atomic_store(&heap->lend.self_at, &haki_self);
 }
 
 /* No heap in use has self_at of a thread that is gone: see thread_exit. */
-void hak_lend_end(struct hak_heap *heap)
+void haki_lend_end(struct hak_heap *heap)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     atomic_store(&heap->lend.self_at, NULL);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 static void set_self(struct hak_heap **self, const struct hak_heap *heap)
@@ -47,26 +47,26 @@ static void set_self(struct hak_heap **self, const struct hak_heap *heap)
     __atomic_store_n(self, (struct hak_heap *)heap, __ATOMIC_SEQ_CST);
 }
 
-bool hak_lend_return(struct hak_heap *heap)
+bool haki_lend_return(struct hak_heap *heap)
 {
     bool sound = true;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     HAK_POINT("return");
-    if (hak_thread_self() !=
+    if (haki_thread_self() !=
         heap) { /* its borrower was left behind by a fork */
-        sound = hak_lend_forked(heap);
+        sound = haki_lend_forked(heap);
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return sound;
 }
 
-bool hak_lend_forked(struct hak_heap *heap)
+bool haki_lend_forked(struct hak_heap *heap)
 {
-    bool sound = !hak_heap_is_busy(heap);
+    bool sound = !haki_heap_is_busy(heap);
 
     if (sound) {
-        set_self(&hak_self, heap);
+        set_self(&haki_self, heap);
     } else {
         atomic_store(&heap->state, HAK_HEAP_LOST);
     }
@@ -79,13 +79,13 @@ bool hak_lend_forked(struct hak_heap *heap)
  */
 static bool is_calm(void *arg)
 {
-    return !hak_heap_is_busy(arg) && !hak_lock_any_waits() &&
-           !hak_os_any_reads() && !hak_msg_any_writes();
+    return !haki_heap_is_busy(arg) && !haki_lock_any_waits() &&
+           !haki_os_any_reads() && !haki_msg_any_writes();
 }
 
 /*
- * The hak_self of the thread that owns the heap, or NULL: it may not be lent, and
- * `lend` is not ours. While the lock is held that stays so: see hak_lend_end.
+ * The haki_self of the thread that owns the heap, or NULL: it may not be lent, and
+ * `lend` is not ours. While the lock is held that stays so: see haki_lend_end.
  */
 static struct hak_heap **owner_self(struct hak_heap *heap)
 {
@@ -101,42 +101,42 @@ static bool lend_locked(struct hak_heap *heap,
     struct hak_heap **self_at = owner_self(heap);
     bool lent;
 
-    if (self_at == NULL || self_at == &hak_self) {
+    if (self_at == NULL || self_at == &haki_self) {
         return false;
     }
-    set_self(self_at, &hak_heap_none);
+    set_self(self_at, &haki_heap_none);
     HAK_POINT("lend");
-    lent = hak_os_thread_waits(heap->lend.thread, heap->lend.signals, is_calm,
-                               heap);
+    lent = haki_os_thread_waits(heap->lend.thread, heap->lend.signals, is_calm,
+                                heap);
     if (lent) {
         work(heap);
-        HAK_ASSERT(!hak_heap_is_busy(heap));
+        HAK_ASSERT(!haki_heap_is_busy(heap));
     }
-    HAK_ASSERT(__atomic_load_n(self_at, __ATOMIC_RELAXED) == &hak_heap_none);
+    HAK_ASSERT(__atomic_load_n(self_at, __ATOMIC_RELAXED) == &haki_heap_none);
     set_self(self_at, heap);
     return lent;
 }
 
-bool hak_lend(struct hak_heap *heap, void (*work)(struct hak_heap *heap))
+bool haki_lend(struct hak_heap *heap, void (*work)(struct hak_heap *heap))
 {
     bool lent;
 
     if (atomic_load(&closed)) {
         return false;
     }
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     lent = lend_locked(heap, work);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return lent;
 }
 
-void hak_lend_all(void (*work)(struct hak_heap *heap))
+void haki_lend_all(void (*work)(struct hak_heap *heap))
 {
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_OWNED) {
-            hak_lend(heap, work);
+            haki_lend(heap, work);
         }
     }
 }
@@ -145,35 +145,35 @@ void hak_lend_all(void (*work)(struct hak_heap *heap))
 static bool lend_soon_again(struct hak_heap *heap, uint32_t now)
 {
     return heap->lend_not_before == 0 ||
-           hak_tick_reached(now, heap->lend_not_before);
+           haki_tick_reached(now, heap->lend_not_before);
 }
 
 static void lend_if_used(struct hak_heap *heap,
                          void (*work)(struct hak_heap *heap), uint32_t now)
 {
     HAK_HELD(&lock);
-    if (owner_self(heap) == NULL || hak_heap_use(heap) == heap->relieved ||
+    if (owner_self(heap) == NULL || haki_heap_use(heap) == heap->relieved ||
         !lend_soon_again(heap, now)) {
         return;
     }
     heap->lend_not_before =
-        lend_locked(heap, work) ? 0 : hak_some_time(now + LEND_PAUSE);
+        lend_locked(heap, work) ? 0 : haki_some_time(now + LEND_PAUSE);
 }
 
-void hak_lend_used(void (*work)(struct hak_heap *heap))
+void haki_lend_used(void (*work)(struct hak_heap *heap))
 {
-    uint32_t now = hak_os_tick();
+    uint32_t now = haki_os_tick();
 
     if (atomic_load(&closed)) {
         return;
     }
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_OWNED) {
-            hak_lock_take(&lock);
+            haki_lock_take(&lock);
             lend_if_used(heap, work, now);
-            hak_lock_drop(&lock);
+            haki_lock_drop(&lock);
         }
     }
 }
@@ -187,7 +187,7 @@ static bool lend_if_idle(struct hak_heap *heap,
     if (owner_self(heap) == NULL) {
         return false;
     }
-    use = hak_heap_use(heap);
+    use = haki_heap_use(heap);
     if (use != heap->lend.use) {
         heap->lend.use = use;
         heap->lend.tries = 0;
@@ -199,25 +199,25 @@ static bool lend_if_idle(struct hak_heap *heap,
     heap->lend.tries++;
     if (lend_locked(heap, work)) {
         heap->lend.tries = TRIES_MOST;
-        heap->lend.use = hak_heap_use(heap);
+        heap->lend.use = haki_heap_use(heap);
     }
     return heap->lend.tries < TRIES_MOST;
 }
 
-bool hak_lend_idle(void (*work)(struct hak_heap *heap))
+bool haki_lend_idle(void (*work)(struct hak_heap *heap))
 {
     bool more = false;
 
     if (atomic_load(&closed)) {
         return false;
     }
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_OWNED) {
-            hak_lock_take(&lock);
+            haki_lock_take(&lock);
             more = lend_if_idle(heap, work) || more;
-            hak_lock_drop(&lock);
+            haki_lock_drop(&lock);
         }
     }
     return more;

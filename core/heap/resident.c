@@ -9,27 +9,27 @@
 #include "huge/huge.h"
 #include "os/os.h"
 
-#define ASK_MOST (128 * HAK_PAGE) /* see hak_os_resident */
+#define ASK_MOST (128 * HAK_PAGE) /* see haki_os_resident */
 
 static size_t resident(char *at, size_t size)
 {
     size_t sum = 0;
 
     for (size_t done = 0; done < size; done += ASK_MOST) {
-        sum += hak_os_resident(at + done, hak_min(size - done, ASK_MOST));
+        sum += haki_os_resident(at + done, haki_min(size - done, ASK_MOST));
     }
     return sum;
 }
 
 static bool is_of(uint32_t number, uint32_t id)
 {
-    return HAK_TAG_HEAP(hak_range_tag((size_t)number << HAK_SLAB_SHIFT)) == id;
+    return HAK_TAG_HEAP(haki_range_tag((size_t)number << HAK_SLAB_SHIFT)) == id;
 }
 
 /* In slabs of Tiny and Pool; side by side they are asked about together. */
 static size_t in_slabs(uint32_t id)
 {
-    uint32_t end = (uint32_t)(HAK_LOAD(hak_range.size) >> HAK_SLAB_SHIFT);
+    uint32_t end = (uint32_t)(HAK_LOAD(haki_range.size) >> HAK_SLAB_SHIFT);
     size_t sum = 0;
 
     for (uint32_t first = 1; first < end; first++) {
@@ -39,7 +39,7 @@ static size_t in_slabs(uint32_t id)
             next++;
         }
         if (next > first) {
-            sum += resident(hak_range_slab_start(first),
+            sum += resident(haki_range_slab_start(first),
                             (next - first) * HAK_SLAB_SIZE);
             first = next;
         }
@@ -52,10 +52,10 @@ static size_t in_blocks(uint32_t id)
     size_t bytes, sum = 0;
     char *at = NULL;
 
-    while ((at = hak_ace_next(id, at, &bytes)) != NULL) {
+    while ((at = haki_ace_next(id, at, &bytes)) != NULL) {
         sum += resident(at, bytes);
     }
-    while ((at = hak_huge_next(id, at, &bytes)) != NULL) {
+    while ((at = haki_huge_next(id, at, &bytes)) != NULL) {
         sum += resident(at, bytes);
     }
     return sum;
@@ -68,7 +68,7 @@ size_t hak_heap_resident(const struct hak_heap *heap)
 
     if (id != 0) { /* there is a range */
         sum += in_slabs(id);
-        if (hak_account_other(heap) != 0) {
+        if (haki_account_other(heap) != 0) {
             sum += in_blocks(id);
         }
     }

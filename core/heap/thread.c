@@ -19,11 +19,11 @@
 /* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
 #define NO_HEAP_TAG 0xffffff00u
 
-const struct hak_heap hak_heap_none = {.tiny = {.tag = NO_HEAP_TAG}};
-const struct hak_heap hak_heap_exited = {.tiny = {.tag = NO_HEAP_TAG}};
+const struct hak_heap haki_heap_none = {.tiny = {.tag = NO_HEAP_TAG}};
+const struct hak_heap haki_heap_exited = {.tiny = {.tag = NO_HEAP_TAG}};
 
-__thread struct hak_heap *hak_self __attribute__((tls_model("initial-exec"))) =
-    (struct hak_heap *)&hak_heap_none;
+__thread struct hak_heap *haki_self __attribute__((tls_model("initial-exec"))) =
+    (struct hak_heap *)&haki_heap_none;
 
 /* The heap that the thread owns, lent or not, or NULL. */
 static __thread struct hak_heap *own_heap
@@ -52,7 +52,7 @@ static void list_add(struct hak_heap *heap)
     heap->parked_prev = 0;
     heap->parked_next = parked;
     if (parked != 0) {
-        ((struct hak_heap *)hak_range_heap(parked))->parked_prev =
+        ((struct hak_heap *)haki_range_heap(parked))->parked_prev =
             heap->tiny.id;
     }
     parked = heap->tiny.id;
@@ -60,8 +60,8 @@ static void list_add(struct hak_heap *heap)
 
 static void list_drop(struct hak_heap *heap)
 {
-    struct hak_heap *next = hak_range_heap(heap->parked_next);
-    struct hak_heap *before = hak_range_heap(heap->parked_prev);
+    struct hak_heap *next = haki_range_heap(heap->parked_next);
+    struct hak_heap *before = haki_range_heap(heap->parked_prev);
 
     HAK_HELD(&lock);
     HAK_ASSERT(heap->parked_prev != 0 ? before->parked_next == heap->tiny.id
@@ -84,10 +84,10 @@ static void list_drop(struct hak_heap *heap)
 static bool end_if_empty(struct hak_heap *heap)
 {
     HAK_HELD(&lock);
-    if (!hak_heap_is_empty(heap)) {
+    if (!haki_heap_is_empty(heap)) {
         return false;
     }
-    hak_heap_destroy(heap);
+    haki_heap_destroy(heap);
     return true;
 }
 
@@ -99,28 +99,28 @@ static bool tell_parked(struct hak_heap *heap)
         return false;
     }
     HAK_POINT("sent");
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
-        hak_heap_collect(heap);
-        if (hak_heap_is_empty(heap)) {
+        haki_heap_collect(heap);
+        if (haki_heap_is_empty(heap)) {
             list_drop(heap);
             end_if_empty(heap);
         }
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return true;
 }
 
-void hak_thread_send(struct hak_heap *heap)
+void haki_thread_send(struct hak_heap *heap)
 {
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
         uint32_t sent;
 
-        hak_tiny_busy(&heap->tiny, true);
-        sent = hak_remote_send(&heap->tiny, i);
-        hak_tiny_busy(&heap->tiny, false);
+        haki_tiny_busy(&heap->tiny, true);
+        sent = haki_remote_send(&heap->tiny, i);
+        haki_tiny_busy(&heap->tiny, false);
         if (sent != 0) {
-            tell_parked(hak_range_heap(sent));
+            tell_parked(haki_range_heap(sent));
         }
     }
 }
@@ -130,28 +130,28 @@ static void park_locked(struct hak_heap *heap)
 {
     HAK_HELD(&lock);
     HAK_POINT("park");
-    HAK_ASSERT(!hak_heap_is_busy(heap));
+    HAK_ASSERT(!haki_heap_is_busy(heap));
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
-    hak_heap_collect(heap);
-    hak_purge_thread_ended(hak_heap_most_slabs(heap));
+    haki_heap_collect(heap);
+    haki_purge_thread_ended(haki_heap_most_slabs(heap));
     if (!end_if_empty(heap)) {
-        hak_heap_rest(heap);
+        haki_heap_rest(heap);
         list_add(heap);
     }
 }
 
 static void park(struct hak_heap *heap)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     park_locked(heap);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 /* The thread's heap was lent, or is: it has it again, or NULL as it was lost. */
 static struct hak_heap *take_back(void)
 {
-    if (own_heap != NULL && !hak_lend_return(own_heap)) {
+    if (own_heap != NULL && !haki_lend_return(own_heap)) {
         own_heap = NULL;
     }
     return own_heap;
@@ -160,7 +160,7 @@ static struct hak_heap *take_back(void)
 /* The thread's heap, NULL: it has none. */
 static struct hak_heap *own_now(void)
 {
-    struct hak_heap *heap = hak_thread_own();
+    struct hak_heap *heap = haki_thread_own();
 
     return heap != NULL ? heap : take_back();
 }
@@ -169,9 +169,9 @@ static struct hak_heap *own_now(void)
 static void disown(const struct hak_heap *none)
 {
     HAK_ASSERT(own_heap != NULL);
-    hak_lend_end(own_heap);
+    haki_lend_end(own_heap);
     own_heap = NULL;
-    __atomic_store_n(&hak_self, (struct hak_heap *)none, __ATOMIC_RELAXED);
+    __atomic_store_n(&haki_self, (struct hak_heap *)none, __ATOMIC_RELAXED);
 }
 
 /*
@@ -186,8 +186,8 @@ static void thread_exit(void *arg)
     if (heap == NULL) {
         return;
     }
-    disown(&hak_heap_exited);
-    hak_thread_send(heap);
+    disown(&haki_heap_exited);
+    haki_thread_send(heap);
     park(heap);
 }
 
@@ -201,7 +201,7 @@ static void thread_exit(void *arg)
 static __thread struct {
     uint32_t id, times;
     uint64_t taken;
-    uint32_t not_before; /* hak_os_tick(), or 0 */
+    uint32_t not_before; /* haki_os_tick(), or 0 */
 } mail __attribute__((tls_model("initial-exec")));
 
 #define MAIL_MOST 64
@@ -209,14 +209,14 @@ static __thread struct {
 
 static void take_mail(struct hak_heap *heap)
 {
-    hak_tiny_busy(&heap->tiny, true);
-    hak_tiny_collect(&heap->tiny);
-    hak_tiny_seal_collect(&heap->tiny);
-    hak_tiny_busy(&heap->tiny, false);
+    haki_tiny_busy(&heap->tiny, true);
+    haki_tiny_collect(&heap->tiny);
+    haki_tiny_seal_collect(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, false);
     if (heap->pool != NULL) {
-        hak_pool_busy(heap->pool, true);
-        hak_pool_collect(heap->pool);
-        hak_pool_busy(heap->pool, false);
+        haki_pool_busy(heap->pool, true);
+        haki_pool_collect(heap->pool);
+        haki_pool_busy(heap->pool, false);
     }
 }
 
@@ -233,11 +233,11 @@ static HAK_RACY_READER uint64_t mail_taken(const struct hak_heap *heap)
 /* Takes the heap's mail in, unless its owner did not sleep a moment ago. */
 static void take_in(struct hak_heap *heap)
 {
-    uint32_t now = hak_os_tick();
+    uint32_t now = haki_os_tick();
 
-    if (mail.not_before == 0 || hak_tick_reached(now, mail.not_before)) {
+    if (mail.not_before == 0 || haki_tick_reached(now, mail.not_before)) {
         mail.not_before =
-            hak_lend(heap, take_mail) ? 0 : hak_some_time(now + MAIL_PAUSE);
+            haki_lend(heap, take_mail) ? 0 : haki_some_time(now + MAIL_PAUSE);
     }
 }
 
@@ -257,9 +257,9 @@ static void mind_mail(struct hak_heap *heap)
     }
 }
 
-void hak_heap_sent_slow(uint32_t id)
+void haki_heap_sent_slow(uint32_t id)
 {
-    struct hak_heap *heap = hak_range_heap(id);
+    struct hak_heap *heap = haki_range_heap(id);
 
     if (!tell_parked(heap) && atomic_load(&heap->state) == HAK_HEAP_OWNED) {
         mind_mail(heap);
@@ -268,16 +268,16 @@ void hak_heap_sent_slow(uint32_t id)
 
 /* ---- fork: see lock.h ----------------------------------------------------- */
 
-void hak_thread_seal_forks(void)
+void haki_thread_seal_forks(void)
 {
     atomic_store(&seal_forks, true);
 }
 
 static bool wants_seal(const struct hak_heap *heap, uint32_t state)
 {
-    return state == HAK_HEAP_EXPLICIT
-               ? heap->seal_at_fork
-               : atomic_load(&seal_forks) || hak_option(HAK_OPT_seal_fork) != 0;
+    return state == HAK_HEAP_EXPLICIT ? heap->seal_at_fork
+                                      : atomic_load(&seal_forks) ||
+                                            haki_option(HAK_OPT_seal_fork) != 0;
 }
 
 /*
@@ -288,32 +288,32 @@ static void fork_seal(void)
 {
     bool any = false;
 
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = haki_range_heap(id);
         uint32_t state = atomic_load(&heap->state);
 
         if (state == HAK_HEAP_FREE || state == HAK_HEAP_LOST ||
-            hak_heap_is_busy(heap) || !wants_seal(heap, state)) {
+            haki_heap_is_busy(heap) || !wants_seal(heap, state)) {
             continue;
         }
-        hak_heap_seal_slabs(heap);
+        haki_heap_seal_slabs(heap);
         any = true;
     }
     if (any) {
-        hak_range_purge();
-        hak_range_start_small();
+        haki_range_purge();
+        haki_range_start_small();
     }
 }
 
 /* Whether the heap, of a ghost, can be used; it is lost if not. */
 static bool is_sound(struct hak_heap *heap)
 {
-    if (hak_heap_is_busy(heap)) {
+    if (haki_heap_is_busy(heap)) {
         atomic_store(&heap->state, HAK_HEAP_LOST);
         return false;
     }
     if (heap->runs != NULL) {
-        hak_ace_cache_mend(heap->runs);
+        haki_ace_cache_mend(heap->runs);
     }
     return true;
 }
@@ -321,11 +321,11 @@ static bool is_sound(struct hak_heap *heap)
 /* The heaps of threads that do not exist here are parked. */
 static void park_ghosts(void)
 {
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = haki_range_heap(id);
 
         if (heap != own_heap && atomic_load(&heap->state) == HAK_HEAP_OWNED &&
-            hak_lock_is_ghost(heap->keeper) && is_sound(heap)) {
+            haki_lock_is_ghost(heap->keeper) && is_sound(heap)) {
             park_locked(heap);
         }
     }
@@ -338,8 +338,8 @@ static void park_ghosts(void)
 static void mend(void)
 {
     parked = 0;
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_PARKED && is_sound(heap)) {
             list_add(heap);
@@ -350,11 +350,11 @@ static void mend(void)
 /* The heap of the thread that forked. */
 static void heap_forked(void)
 {
-    if (hak_thread_own() == NULL && !hak_lend_forked(own_heap)) {
+    if (haki_thread_own() == NULL && !haki_lend_forked(own_heap)) {
         own_heap = NULL;
         return;
     }
-    own_heap->lend.thread = hak_os_thread_id();
+    own_heap->lend.thread = haki_os_thread_id();
 }
 
 /*
@@ -366,20 +366,20 @@ static void fork_child(void)
 {
     bool none;
 
-    hak_lock_forked();
+    haki_lock_forked();
     if (own_heap != NULL) {
         heap_forked();
     }
-    none = hak_system_forked();
-    none = hak_range_forked() && none;
-    none = hak_huge_forked() && none;
-    none = hak_ace_forked() && none;
-    none = hak_lock_settle(&lock) && none;
+    none = haki_system_forked();
+    none = haki_range_forked() && none;
+    none = haki_huge_forked() && none;
+    none = haki_ace_forked() && none;
+    none = haki_lock_settle(&lock) && none;
     if (none) {
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         fork_seal();
         park_ghosts();
-        hak_lock_drop(&lock);
+        haki_lock_drop(&lock);
     }
 }
 
@@ -392,8 +392,8 @@ static void fork_child(void)
 __attribute__((constructor)) static void watch_forks(void)
 {
     if (pthread_atfork(NULL, NULL, fork_child) != 0) {
-        hak_warn("pthread_atfork failed: forked children will not use again "
-                 "what other threads had free");
+        haki_warn("pthread_atfork failed: forked children will not use again "
+                  "what other threads had free");
     }
 }
 
@@ -401,12 +401,12 @@ static void init_once(void)
 {
     usable = pthread_key_create(&key, thread_exit) == 0;
     if (!usable) {
-        hak_warn("no thread key is left (PTHREAD_KEYS_MAX): "
-                 "all requests go to the system allocator");
+        haki_warn("no thread key is left (PTHREAD_KEYS_MAX): "
+                  "all requests go to the system allocator");
     }
 }
 
-void hak_thread_close(void)
+void haki_thread_close(void)
 {
     atomic_store(&closed, true);
 }
@@ -418,12 +418,12 @@ static struct hak_heap *adopt_locked(void)
     HAK_HELD(&lock);
     HAK_POINT("adopt");
     if (parked != 0) {
-        heap = hak_range_heap(parked);
+        heap = haki_range_heap(parked);
         HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
-        HAK_ASSERT(!hak_heap_is_busy(heap));
+        HAK_ASSERT(!haki_heap_is_busy(heap));
         list_drop(heap);
-        hak_heap_forget_most(heap);
-        heap->keeper = hak_lock_self.number;
+        haki_heap_forget_most(heap);
+        heap->keeper = haki_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
     }
     return heap;
@@ -433,9 +433,9 @@ static struct hak_heap *adopt(void)
 {
     struct hak_heap *heap;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     heap = adopt_locked();
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return heap;
 }
 
@@ -444,40 +444,40 @@ static bool own(struct hak_heap *heap)
 {
     HAK_ASSERT(own_heap == NULL && heap->tiny.id != 0);
     own_heap = heap;
-    __atomic_store_n(&hak_self, heap, __ATOMIC_RELAXED);
+    __atomic_store_n(&haki_self, heap, __ATOMIC_RELAXED);
     if (pthread_setspecific(key, heap) != 0) {
-        disown(&hak_heap_none);
+        disown(&haki_heap_none);
         park(heap);
         return false;
     }
-    hak_lend_begin(heap);
+    haki_lend_begin(heap);
     return true;
 }
 
-void hak_thread_adopt(struct hak_heap *heap)
+void haki_thread_adopt(struct hak_heap *heap)
 {
     struct hak_heap *before = own_now();
 
     heap->tiny.direct = false;
-    hak_allowance_init(&heap->tiny.allow, false);
+    haki_allowance_init(&heap->tiny.allow, false);
     pthread_once(&once, init_once);
-    if (hak_thread_self() == &hak_heap_exited || !usable) {
+    if (haki_thread_self() == &haki_heap_exited || !usable) {
         park(heap);
         return;
     }
     if (before != NULL) {
-        disown(&hak_heap_none);
-        hak_thread_send(before);
+        disown(&haki_heap_none);
+        haki_thread_send(before);
         park(before);
     }
-    heap->keeper = hak_lock_number();
+    heap->keeper = haki_lock_number();
     atomic_store(&heap->state, HAK_HEAP_OWNED);
     own(heap);
 }
 
-struct hak_heap *hak_thread_heap(enum hak_reason *reason)
+struct hak_heap *haki_thread_heap(enum hak_reason *reason)
 {
-    struct hak_heap *heap = hak_thread_own();
+    struct hak_heap *heap = haki_thread_own();
 
     if (HAK_LIKELY(heap != NULL)) {
         return heap;
@@ -486,7 +486,7 @@ struct hak_heap *hak_thread_heap(enum hak_reason *reason)
     if (heap != NULL) {
         return heap;
     }
-    if (hak_thread_self() == &hak_heap_exited) {
+    if (haki_thread_self() == &haki_heap_exited) {
         *reason = HAK_REASON_EXITED;
         return NULL;
     }
@@ -496,43 +496,43 @@ struct hak_heap *hak_thread_heap(enum hak_reason *reason)
     }
     *reason = HAK_REASON_MEMORY;
     pthread_once(&once, init_once);
-    if (!usable || !hak_range_init()) {
+    if (!usable || !haki_range_init()) {
         return NULL;
     }
-    hak_purge_thread_began();
+    haki_purge_thread_began();
     heap = adopt();
     if (heap == NULL) {
-        heap = hak_heap_create(HAK_HEAP_OWNED);
+        heap = haki_heap_create(HAK_HEAP_OWNED);
     }
     return heap != NULL && own(heap) ? heap : NULL;
 }
 
-void *hak_thread_refill(unsigned class, enum hak_reason *reason)
+void *haki_thread_refill(unsigned class, enum hak_reason *reason)
 {
-    struct hak_heap *heap = hak_thread_heap(reason);
+    struct hak_heap *heap = haki_thread_heap(reason);
 
-    return heap != NULL ? hak_tiny_alloc(&heap->tiny, class) : NULL;
+    return heap != NULL ? haki_tiny_alloc(&heap->tiny, class) : NULL;
 }
 
-void hak_thread_each(void (*work)(struct hak_heap *heap))
+void haki_thread_each(void (*work)(struct hak_heap *heap))
 {
     struct hak_heap *own = own_now();
 
     if (own != NULL) {
-        hak_thread_send(own);
+        haki_thread_send(own);
         work(own);
     }
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     for (uint32_t id = parked; id != 0;) {
-        struct hak_heap *heap = hak_range_heap(id);
+        struct hak_heap *heap = haki_range_heap(id);
 
         HAK_HELD(&lock);
         id = heap->parked_next;
         work(heap);
-        if (hak_heap_is_empty(heap)) {
+        if (haki_heap_is_empty(heap)) {
             list_drop(heap);
             end_if_empty(heap);
         }
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }

@@ -1,88 +1,88 @@
 /*
  * thread.h - each thread's heap: found, made, parked, adopted.
  *
- * `hak_self` is never NULL: before a thread's first allocation it is
- * hak_heap_none, an empty heap whose tag matches no slab, so that the hot
+ * `haki_self` is never NULL: before a thread's first allocation it is
+ * haki_heap_none, an empty heap whose tag matches no slab, so that the hot
  * path needs no "is there a heap" test of its own; after the thread's last
- * destructor it is hak_heap_exited, and late requests go to the system.
+ * destructor it is haki_heap_exited, and late requests go to the system.
  */
 #ifndef HAK_THREAD_H
 #define HAK_THREAD_H
 
 #include "heap/heap.h"
 
-extern HAK_HIDDEN __thread struct hak_heap *hak_self
+extern HAK_HIDDEN __thread struct hak_heap *haki_self
     __attribute__((tls_model("initial-exec")));
-extern HAK_HIDDEN const struct hak_heap hak_heap_none;
-extern HAK_HIDDEN const struct hak_heap hak_heap_exited;
+extern HAK_HIDDEN const struct hak_heap haki_heap_none;
+extern HAK_HIDDEN const struct hak_heap haki_heap_exited;
 
 /*
  * The thread's heap, or one of the two above, as of now: it may be lent (lend.h)
  * at any moment, so each operation asks once, and a compiler must not again.
  */
-HAK_INLINE struct hak_heap *hak_thread_self(void)
+HAK_INLINE struct hak_heap *haki_thread_self(void)
 {
-    return HAK_LOAD(hak_self);
+    return HAK_LOAD(haki_self);
 }
 
 /*
  * The bin of a class of that heap. A plain read, which the processor adds in the
  * same instruction; the compiler can't work it out twice.
  */
-HAK_INLINE struct hak_bin *hak_thread_bin(unsigned class)
+HAK_INLINE struct hak_bin *haki_thread_bin(unsigned class)
 {
-    struct hak_bin *bin = &HAK_FOLD(hak_self)->tiny.bins[class];
+    struct hak_bin *bin = &HAK_FOLD(haki_self)->tiny.bins[class];
 
     __asm__("" : "+r"(bin));
     return bin;
 }
 
 /* That heap; NULL: it is one of the two. */
-HAK_INLINE struct hak_heap *hak_thread_own(void)
+HAK_INLINE struct hak_heap *haki_thread_own(void)
 {
-    struct hak_heap *heap = hak_thread_self();
+    struct hak_heap *heap = haki_thread_self();
 
-    return HAK_LIKELY(heap != &hak_heap_none && heap != &hak_heap_exited)
+    return HAK_LIKELY(heap != &haki_heap_none && heap != &haki_heap_exited)
                ? heap
                : NULL;
 }
 
 /* Whether the thread has a heap (now). */
-HAK_INLINE bool hak_thread_has_heap(void)
+HAK_INLINE bool haki_thread_has_heap(void)
 {
-    return hak_thread_own() != NULL;
+    return haki_thread_own() != NULL;
 }
 
 /*
  * The calling thread's heap, adopted or made if it has none. NULL: out of
  * memory, no range, or the thread is ending (*reason says which).
  */
-struct hak_heap *hak_thread_heap(enum hak_reason *reason);
+struct hak_heap *haki_thread_heap(enum hak_reason *reason);
 
 /* From here on no thread gets a heap: reason forced. Before the first one. */
-void hak_thread_close(void);
+void haki_thread_close(void);
 
 /* What is left to do when the thread's bin is empty. NULL as above. */
-HAK_NOINLINE void *hak_thread_refill(unsigned class, enum hak_reason *reason);
+HAK_NOINLINE void *haki_thread_refill(unsigned class, enum hak_reason *reason);
 
 /* A block of the calling thread's heap. NULL as above; *reason only then. */
-HAK_INLINE void *hak_thread_alloc(unsigned class, enum hak_reason *reason)
+HAK_INLINE void *haki_thread_alloc(unsigned class, enum hak_reason *reason)
 {
-    void *p = hak_bin_pop(hak_thread_bin(class));
+    void *p = haki_bin_pop(haki_thread_bin(class));
 
-    return HAK_LIKELY(p != NULL) ? p : hak_thread_refill(class, reason);
+    return HAK_LIKELY(p != NULL) ? p : haki_thread_refill(class, reason);
 }
 
 /*
  * To be called when something was sent to heap `id` (0: nothing): if its
  * thread has ended the blocks are taken in for it and its empty slabs freed.
  */
-void hak_heap_sent_slow(uint32_t id);
+void haki_heap_sent_slow(uint32_t id);
 
-HAK_INLINE void hak_heap_sent(uint32_t id)
+HAK_INLINE void haki_heap_sent(uint32_t id)
 {
     if (HAK_UNLIKELY(id != 0)) {
-        hak_heap_sent_slow(id);
+        haki_heap_sent_slow(id);
     }
 }
 
@@ -91,40 +91,40 @@ HAK_INLINE void hak_heap_sent(uint32_t id)
  * its own; the one that it had is parked. Not in the hardened build, where
  * blocks of the two are not alike.
  */
-void hak_thread_adopt(struct hak_heap *heap);
+void haki_thread_adopt(struct hak_heap *heap);
 
 /* From here on threads' heaps are sealed in forked children, for an adapter
  * whose objects live there; otherwise HAKMEM_SEAL_FORK decides. */
-void hak_thread_seal_forks(void);
+void haki_thread_seal_forks(void);
 
 /* Sends what the heap's user holds for other heaps. */
-void hak_thread_send(struct hak_heap *heap);
+void haki_thread_send(struct hak_heap *heap);
 
 /*
  * Works on the calling thread's heap, what it holds for others sent, and on
  * parked ones, under the heaps' lock; of these the empty ones end.
  */
-void hak_thread_each(void (*work)(struct hak_heap *heap));
+void haki_thread_each(void (*work)(struct hak_heap *heap));
 
 /*
  * Sends the thread's outboxes, trims its heap, all parked ones and those of
  * threads that sleep. The bytes of pages that went back from slabs in use.
  */
-size_t hak_thread_trim(void);
+size_t haki_thread_trim(void);
 
 /*
  * The same for want of memory, again and again: but for heaps that were not used
  * since it was last done, and of threads that did not sleep some 10 ms ago.
  */
-void hak_thread_relieve(void);
+void haki_thread_relieve(void);
 
 /*
  * Trims the heaps of threads that sleep and have not used them since the last
  * call. False: nothing is left to do.
  */
-bool hak_thread_trim_idle(void);
+bool haki_thread_trim_idle(void);
 
 /* The same, but that they are sealed. */
-void hak_thread_seal(void);
+void haki_thread_seal(void);
 
 #endif /* HAK_THREAD_H */

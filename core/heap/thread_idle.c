@@ -12,60 +12,60 @@ static __thread size_t swept __attribute__((tls_model("initial-exec")));
 
 static void trim(struct hak_heap *heap)
 {
-    hak_heap_seal_count(heap);
-    swept += hak_heap_sweep(heap);
+    haki_heap_seal_count(heap);
+    swept += haki_heap_sweep(heap);
 }
 
 static void seal(struct hak_heap *heap)
 {
-    hak_heap_seal_slabs(heap);
-    hak_heap_seal_count(heap);
+    haki_heap_seal_slabs(heap);
+    haki_heap_seal_count(heap);
 }
 
 /* The same for a heap that was lent. */
 static void trim_lent(struct hak_heap *heap)
 {
-    hak_thread_send(heap);
+    haki_thread_send(heap);
     trim(heap);
 }
 
-size_t hak_thread_trim(void)
+size_t haki_thread_trim(void)
 {
     size_t before = swept;
 
-    hak_thread_each(trim);
-    hak_lend_all(trim_lent);
+    haki_thread_each(trim);
+    haki_lend_all(trim_lent);
     return swept - before;
 }
 
 /* Trims a heap unless that would bring no more than it did the last time. */
 static void relieve(struct hak_heap *heap)
 {
-    if (hak_heap_use(heap) != heap->relieved) {
+    if (haki_heap_use(heap) != heap->relieved) {
         trim(heap);
-        heap->relieved = hak_heap_use(heap);
+        heap->relieved = haki_heap_use(heap);
     }
 }
 
 /* The same for a heap that was lent. */
 static void relieve_lent(struct hak_heap *heap)
 {
-    hak_thread_send(heap);
+    haki_thread_send(heap);
     relieve(heap);
 }
 
-void hak_thread_relieve(void)
+void haki_thread_relieve(void)
 {
-    hak_thread_each(relieve);
-    hak_lend_used(relieve_lent);
+    haki_thread_each(relieve);
+    haki_lend_used(relieve_lent);
 }
 
-bool hak_thread_trim_idle(void)
+bool haki_thread_trim_idle(void)
 {
-    return hak_lend_idle(trim_lent);
+    return haki_lend_idle(trim_lent);
 }
 
-void hak_thread_seal(void)
+void haki_thread_seal(void)
 {
-    hak_thread_each(seal);
+    haki_thread_each(seal);
 }

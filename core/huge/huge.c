@@ -24,7 +24,7 @@
 #define ROOM_FROM (64 * HAK_MIB)
 
 /* Blocks count in full: who has asked for memory may touch it at any time. */
-#define CHARGED (&hak_pressure.charged[HAK_CHARGED_HUGE])
+#define CHARGED (&haki_pressure.charged[HAK_CHARGED_HUGE])
 
 /* How much of a block's end is looked at when it grows. */
 #define PROBE (256 * HAK_KIB)
@@ -51,27 +51,27 @@ static struct hak_lane_counts counts;
 
 static struct huge *huge_at(uint32_t super)
 {
-    return hak_range_super_meta(super);
+    return haki_range_super_meta(super);
 }
 
 static void set_tag(uint32_t super, uint32_t tag)
 {
-    hak_range_set_tag(super * (uint32_t)HAK_SUPER_SLABS, tag);
+    haki_range_set_tag(super * (uint32_t)HAK_SUPER_SLABS, tag);
 }
 
 static uint32_t supers_for(size_t size)
 {
-    return (uint32_t)(hak_round_up(size, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
+    return (uint32_t)(haki_round_up(size, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
 }
 
 /* The first superslab of the block p, or HAK_NO_SUPER. */
 static uint32_t super_of(const void *p)
 {
-    size_t offset = hak_range_offset(p);
+    size_t offset = haki_range_offset(p);
 
     HAK_HELD(&lock);
     if (offset % HAK_SUPER_SIZE != 0 ||
-        hak_range_tag(offset) != HAK_TAG_SHARED(HAK_TAG_HUGE)) {
+        haki_range_tag(offset) != HAK_TAG_SHARED(HAK_TAG_HUGE)) {
         return HAK_NO_SUPER;
     }
     return (uint32_t)(offset / HAK_SUPER_SIZE);
@@ -91,10 +91,10 @@ static void list_add(uint32_t super)
         huge_at(blocks)->prev = super;
     }
     blocks = super;
-    hak_lock_step();
+    haki_lock_step();
     set_tag(super, HAK_TAG_SHARED(HAK_TAG_HUGE));
     counts.live_bytes += huge->size;
-    counts.peak_bytes = hak_max(counts.peak_bytes, counts.live_bytes);
+    counts.peak_bytes = haki_max(counts.peak_bytes, counts.live_bytes);
 }
 
 static void list_drop(uint32_t super)
@@ -115,7 +115,7 @@ static void list_drop(uint32_t super)
         huge_at(huge->next)->prev = huge->prev;
     }
     set_tag(super, 0);
-    hak_lock_step();
+    haki_lock_step();
     counts.live_bytes -= huge->size;
 }
 
@@ -123,8 +123,9 @@ static void list_drop(uint32_t super)
 
 static void want_huge_pages(uint32_t super, uint32_t count)
 {
-    if (hak_option(HAK_OPT_huge) == HAK_THP_ALWAYS && !hak_pressure_near()) {
-        hak_os_want_huge(hak_range_super_start(super), count * HAK_SUPER_SIZE);
+    if (haki_option(HAK_OPT_huge) == HAK_THP_ALWAYS && !haki_pressure_near()) {
+        haki_os_want_huge(haki_range_super_start(super),
+                          count * HAK_SUPER_SIZE);
     }
 }
 
@@ -133,12 +134,12 @@ static uint32_t take(size_t size, size_t align, uint32_t *room, bool *zero)
 {
     uint32_t first;
 
-    if (size > hak_range.window || align > hak_range.window) {
+    if (size > haki_range.window || align > haki_range.window) {
         return HAK_NO_SUPER;
     }
     first =
-        hak_range_run_take(size, (uint32_t)hak_max(align / HAK_SUPER_SIZE, 1),
-                           HAK_LANE_HUGE, room, zero);
+        haki_range_run_take(size, (uint32_t)haki_max(align / HAK_SUPER_SIZE, 1),
+                            HAK_LANE_HUGE, room, zero);
     if (first != HAK_NO_SUPER) {
         want_huge_pages(first, supers_for(size));
     }
@@ -148,10 +149,10 @@ static uint32_t take(size_t size, size_t align, uint32_t *room, bool *zero)
 /* Whether superslabs with contents may wait for the next block. */
 static bool may_keep(size_t bytes)
 {
-    size_t most = hak_range_limited() ? KEEP_LIMITED : KEEP_ALL;
+    size_t most = haki_range_limited() ? KEEP_LIMITED : KEEP_ALL;
 
-    return !hak_pressure_near() && bytes <= KEEP_BLOCK &&
-           bytes + hak_range_spare() <= most;
+    return !haki_pressure_near() && bytes <= KEEP_BLOCK &&
+           bytes + haki_range_spare() <= most;
 }
 
 /* Gives superslabs that hold contents back, now or after the delay. */
@@ -160,47 +161,47 @@ static void give(uint32_t first, uint32_t count)
     size_t bytes = count * HAK_SUPER_SIZE;
 
     if (may_keep(bytes)) {
-        hak_range_supers_give(first, count, HAK_LANE_HUGE, HAK_ALL_SLABS);
+        haki_range_supers_give(first, count, HAK_LANE_HUGE, HAK_ALL_SLABS);
     } else {
-        hak_range_purged(bytes);
-        hak_range_supers_drop(first, count, HAK_LANE_HUGE);
+        haki_range_purged(bytes);
+        haki_range_supers_drop(first, count, HAK_LANE_HUGE);
     }
 }
 
-void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
+void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
 {
-    uint32_t room = size >= ROOM_FROM ? hak_range_room_for(size) : 0;
+    uint32_t room = size >= ROOM_FROM ? haki_range_room_for(size) : 0;
     struct huge *huge;
     uint32_t first;
 
-    size = hak_round_up(hak_max(size, 1), HAK_PAGE);
-    if (!hak_limit_charge(CHARGED, size)) {
+    size = haki_round_up(haki_max(size, 1), HAK_PAGE);
+    if (!haki_limit_charge(CHARGED, size)) {
         return NULL;
     }
     first = take(size, align, &room, zero);
     if (first == HAK_NO_SUPER) {
-        hak_limit_uncharge(CHARGED, size);
+        haki_limit_uncharge(CHARGED, size);
         return NULL;
     }
-    HAK_ASSERT(hak_range_super_head(first) == first);
+    HAK_ASSERT(haki_range_super_head(first) == first);
     huge = huge_at(first);
     huge->size = size;
     huge->supers = supers_for(size);
     huge->room = room;
     huge->owner = owner;
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     counts.allocs++;
     list_add(first);
-    HAK_WALK(hak_huge_walk(false));
-    hak_lock_drop(&lock);
-    return hak_range_super_start(first);
+    HAK_WALK(haki_huge_walk(false));
+    haki_lock_drop(&lock);
+    return haki_range_super_start(first);
 }
 
-bool hak_huge_free(void *p, struct hak_huge_block *block)
+bool haki_huge_free(void *p, struct hak_huge_block *block)
 {
     uint32_t first, count = 0, room = 0;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     first = super_of(p);
     if (first != HAK_NO_SUPER) {
         block->size = huge_at(first)->size;
@@ -210,54 +211,54 @@ bool hak_huge_free(void *p, struct hak_huge_block *block)
         counts.frees++;
         list_drop(first);
     }
-    HAK_WALK(hak_huge_walk(false));
-    hak_lock_drop(&lock);
+    HAK_WALK(haki_huge_walk(false));
+    haki_lock_drop(&lock);
     if (first != HAK_NO_SUPER) {
-        hak_limit_uncharge(CHARGED, block->size);
-        hak_range_room_give(first + count, room);
+        haki_limit_uncharge(CHARGED, block->size);
+        haki_range_room_give(first + count, room);
         give(first, count);
     }
     return first != HAK_NO_SUPER;
 }
 
-bool hak_huge_find(const void *p, struct hak_huge_block *block)
+bool haki_huge_find(const void *p, struct hak_huge_block *block)
 {
     uint32_t first;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     first = super_of(p);
     if (first != HAK_NO_SUPER) {
         block->size = huge_at(first)->size;
         block->owner = huge_at(first)->owner;
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return first != HAK_NO_SUPER;
 }
 
-void hak_huge_free_owner(uint32_t owner)
+void haki_huge_free_owner(uint32_t owner)
 {
     struct hak_huge_block block;
     uint32_t super;
 
     do {
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         for (super = blocks;
              super != HAK_NO_SUPER && huge_at(super)->owner != owner;
              super = huge_at(super)->next) {
         }
-        hak_lock_drop(&lock);
+        haki_lock_drop(&lock);
     } while (super != HAK_NO_SUPER &&
-             hak_huge_free(hak_range_super_start(super), &block));
+             haki_huge_free(haki_range_super_start(super), &block));
 }
 
-char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes)
+char *haki_huge_next(uint32_t owner, const char *at, size_t *bytes)
 {
     char *next = NULL;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     for (uint32_t super = blocks; super != HAK_NO_SUPER;
          super = huge_at(super)->next) {
-        char *start = hak_range_super_start(super);
+        char *start = haki_range_super_start(super);
 
         if (huge_at(super)->owner == owner && start > at &&
             (next == NULL || start < next)) {
@@ -265,7 +266,7 @@ char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes)
             *bytes = huge_at(super)->size;
         }
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return next;
 }
 
@@ -275,51 +276,52 @@ static void set_size(uint32_t super, size_t size, uint32_t room)
 {
     struct huge *huge = huge_at(super);
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     HAK_HELD(&lock);
-    HAK_ASSERT(super_of(hak_range_super_start(super)) == super);
+    HAK_ASSERT(super_of(haki_range_super_start(super)) == super);
     HAK_ASSERT(size > 0 && size % HAK_PAGE == 0);
     counts.live_bytes += size - huge->size;
-    counts.peak_bytes = hak_max(counts.peak_bytes, counts.live_bytes);
+    counts.peak_bytes = haki_max(counts.peak_bytes, counts.live_bytes);
     huge->size = size;
     huge->supers = supers_for(size);
     huge->room = room;
-    HAK_WALK(hak_huge_walk(false));
-    hak_lock_drop(&lock);
+    HAK_WALK(haki_huge_walk(false));
+    haki_lock_drop(&lock);
 }
 
 /* A new place for the block `old`, `size` bytes long, with room to grow. */
 static void *move(uint32_t old, size_t size)
 {
     uint32_t count = huge_at(old)->supers, old_room = huge_at(old)->room;
-    uint32_t room = hak_range_room_for(size);
-    uint32_t first = hak_range_run_move(old, count, size, HAK_LANE_HUGE, &room);
+    uint32_t room = haki_range_room_for(size);
+    uint32_t first =
+        haki_range_run_move(old, count, size, HAK_LANE_HUGE, &room);
 
     if (first == HAK_NO_SUPER) {
         return NULL;
     }
-    HAK_ASSERT(hak_range_super_head(first) == first);
+    HAK_ASSERT(haki_range_super_head(first) == first);
     want_huge_pages(first, supers_for(size));
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     list_drop(old);
     huge_at(first)->owner = huge_at(old)->owner;
     huge_at(first)->size = size;
     huge_at(first)->supers = supers_for(size);
     huge_at(first)->room = room;
     list_add(first);
-    HAK_WALK(hak_huge_walk(false));
-    hak_lock_drop(&lock);
-    hak_range_room_give(old + count, old_room);
-    hak_range_supers_drop(old, count, HAK_LANE_HUGE);
-    return hak_range_super_start(first);
+    HAK_WALK(haki_huge_walk(false));
+    haki_lock_drop(&lock);
+    haki_range_room_give(old + count, old_room);
+    haki_range_supers_drop(old, count, HAK_LANE_HUGE);
+    return haki_range_super_start(first);
 }
 
 /* Whether the end of a block has been written to. */
 static bool tail_is_filled(char *p, size_t size)
 {
-    size_t tail = hak_min(size, PROBE);
+    size_t tail = haki_min(size, PROBE);
 
-    return hak_os_resident(p + size - tail, tail) >= tail - tail / 8;
+    return haki_os_resident(p + size - tail, tail) >= tail - tail / 8;
 }
 
 /*
@@ -329,9 +331,9 @@ static bool tail_is_filled(char *p, size_t size)
 static void populate_ahead(char *p, size_t old, size_t size)
 {
     if (size > old) {
-        (void)hak_os_populate(p + old,
-                              hak_min(size - old,
-                                      hak_round_up(old / 2, HAK_PAGE)));
+        (void)haki_os_populate(p + old,
+                               haki_min(size - old,
+                                        haki_round_up(old / 2, HAK_PAGE)));
     }
 }
 
@@ -343,41 +345,41 @@ static void *block_resize(uint32_t super, size_t size)
     bool zero;
 
     if (size > huge_at(super)->size &&
-        !hak_range_run_grow(super, have, &room, size, HAK_LANE_HUGE, &zero)) {
+        !haki_range_run_grow(super, have, &room, size, HAK_LANE_HUGE, &zero)) {
         huge_at(super)->room = room;
         return move(super, size);
     }
     if (need < have) { /* what is behind it is no room of a shorter block */
-        hak_range_room_give(super + have, room);
+        haki_range_room_give(super + have, room);
         room = 0;
     }
     set_size(super, size, room);
     if (need < have) {
         give(super + need, have - need);
     }
-    return hak_range_super_start(super);
+    return haki_range_super_start(super);
 }
 
-void *hak_huge_resize(void *p, size_t size)
+void *haki_huge_resize(void *p, size_t size)
 {
-    uint32_t super = (uint32_t)(hak_range_offset(p) / HAK_SUPER_SIZE);
+    uint32_t super = (uint32_t)(haki_range_offset(p) / HAK_SUPER_SIZE);
     size_t old = huge_at(super)->size;
     bool filled = size > old && tail_is_filled(p, old);
     void *moved;
 
-    if (size > hak_range.window) {
+    if (size > haki_range.window) {
         return NULL;
     }
-    size = hak_round_up(size, HAK_PAGE);
-    hak_pressure_heed(hak_os_tick(), size > old ? size - old : 0);
-    if (size > old && !hak_limit_charge(CHARGED, size - old)) {
+    size = haki_round_up(size, HAK_PAGE);
+    haki_pressure_heed(haki_os_tick(), size > old ? size - old : 0);
+    if (size > old && !haki_limit_charge(CHARGED, size - old)) {
         return NULL;
     }
     moved = block_resize(super, size);
     if (moved == NULL || size < old) {
-        hak_limit_uncharge(CHARGED, size > old ? size - old : old - size);
+        haki_limit_uncharge(CHARGED, size > old ? size - old : old - size);
     }
-    if (moved != NULL && filled && !hak_pressure_near()) {
+    if (moved != NULL && filled && !haki_pressure_near()) {
         populate_ahead(moved, old, size);
     }
     return moved;
@@ -385,17 +387,17 @@ void *hak_huge_resize(void *p, size_t size)
 
 /* ---- statistics and fork --------------------------------------------------------------- */
 
-void hak_huge_counts(struct hak_lane_counts *out)
+void haki_huge_counts(struct hak_lane_counts *out)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     HAK_POINT("huge");
     *out = counts;
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
-bool hak_huge_forked(void)
+bool haki_huge_forked(void)
 {
-    bool settled = hak_lock_settle(&lock);
+    bool settled = haki_lock_settle(&lock);
 
     if (settled) { /* what ghosts were about to have, or to give */
         atomic_store(CHARGED, counts.live_bytes);
@@ -412,14 +414,14 @@ static void mend(void)
 {
     blocks = HAK_NO_SUPER;
     counts.live_bytes = 0;
-    for (size_t at = 0; at < HAK_LOAD(hak_range.size); at += HAK_SUPER_SIZE) {
+    for (size_t at = 0; at < HAK_LOAD(haki_range.size); at += HAK_SUPER_SIZE) {
         uint32_t super = (uint32_t)(at / HAK_SUPER_SIZE);
 
-        if (hak_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE)) {
+        if (haki_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE)) {
             struct huge *huge = huge_at(super);
 
             huge->size =
-                hak_min(huge->size, (size_t)huge->supers * HAK_SUPER_SIZE);
+                haki_min(huge->size, (size_t)huge->supers * HAK_SUPER_SIZE);
             list_add(super);
         }
     }
@@ -433,10 +435,10 @@ static void huge_walk_tags(uint32_t super)
     uint32_t first = super * (uint32_t)HAK_SUPER_SLABS;
     uint32_t count = huge_at(super)->supers * (uint32_t)HAK_SUPER_SLABS;
 
-    HAK_PROVE(hak_range_tag((size_t)first << HAK_SLAB_SHIFT) ==
+    HAK_PROVE(haki_range_tag((size_t)first << HAK_SLAB_SHIFT) ==
               HAK_TAG_SHARED(HAK_TAG_HUGE));
     for (uint32_t n = first + 1; n < first + count; n++) {
-        HAK_PROVE(hak_range_tag((size_t)n << HAK_SLAB_SHIFT) == 0);
+        HAK_PROVE(haki_range_tag((size_t)n << HAK_SLAB_SHIFT) == 0);
     }
 }
 
@@ -449,7 +451,7 @@ static void huge_walk_block(uint32_t super, uint32_t before)
     HAK_PROVE(huge->size > 0 && huge->size % HAK_PAGE == 0);
     HAK_PROVE(huge->supers >= supers_for(huge->size));
     for (uint32_t n = 0; n < huge->supers; n++) {
-        HAK_PROVE(hak_range_super_head(super + n) == super);
+        HAK_PROVE(haki_range_super_head(super + n) == super);
     }
     huge_walk_tags(super);
 }
@@ -459,12 +461,12 @@ static void huge_walk_counts(const struct hak_huge_sums *sums)
 {
     struct hak_range_counts range;
 
-    hak_range_counts(&range);
+    haki_range_counts(&range);
     HAK_PROVE(range.held[HAK_LANE_HUGE] == sums->supers * HAK_SUPER_SIZE);
     HAK_PROVE(counts.allocs - counts.frees == sums->blocks);
 }
 
-struct hak_huge_sums hak_huge_walk(bool quiet)
+struct hak_huge_sums haki_huge_walk(bool quiet)
 {
     struct hak_huge_sums sums = {0};
     uint32_t before = HAK_NO_SUPER;
@@ -476,7 +478,7 @@ struct hak_huge_sums hak_huge_walk(bool quiet)
         sums.blocks++;
         sums.supers += huge_at(super)->supers;
         sums.bytes += huge_at(super)->size;
-        HAK_PROVE(sums.blocks <= HAK_LOAD(hak_range.size) / HAK_SUPER_SIZE);
+        HAK_PROVE(sums.blocks <= HAK_LOAD(haki_range.size) / HAK_SUPER_SIZE);
         before = super;
         super = huge_at(super)->next;
     }

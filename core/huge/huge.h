@@ -25,7 +25,7 @@
  * HAK_ID_SHARED for threads. *zero: their contents are zero. NULL: out of
  * memory or of addresses.
  */
-void *hak_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero);
+void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero);
 
 /* What is known of a block. */
 struct hak_huge_block {
@@ -34,31 +34,31 @@ struct hak_huge_block {
 };
 
 /* Frees p and tells what it was. False: no block begins there. */
-bool hak_huge_free(void *p, struct hak_huge_block *block);
+bool haki_huge_free(void *p, struct hak_huge_block *block);
 
 /* Tells about p. False: no block begins there. */
-bool hak_huge_find(const void *p, struct hak_huge_block *block);
+bool haki_huge_find(const void *p, struct hak_huge_block *block);
 
 /*
  * Makes the block p at least `size` bytes (2 MB or more), here or elsewhere,
  * without copying if the kernel can; returns where. NULL: out of memory, p is
  * untouched.
  */
-void *hak_huge_resize(void *p, size_t size);
+void *haki_huge_resize(void *p, size_t size);
 
 /* Frees every block of a heap. */
-void hak_huge_free_owner(uint32_t owner);
+void haki_huge_free_owner(uint32_t owner);
 
 /*
  * The first block of a heap that begins above the address `at`, and its length;
  * NULL: there is none. By the time the caller looks it may have been freed.
  */
-char *hak_huge_next(uint32_t owner, const char *at, size_t *bytes);
+char *haki_huge_next(uint32_t owner, const char *at, size_t *bytes);
 
-void hak_huge_counts(struct hak_lane_counts *counts);
+void haki_huge_counts(struct hak_lane_counts *counts);
 
-/* In a forked child: see hak_lock_settle. */
-bool hak_huge_forked(void);
+/* In a forked child: see haki_lock_settle. */
+bool haki_huge_forked(void);
 
 /*
  * Walks the list of blocks and proves what stands above; only if HAK_WALKS. The
@@ -68,6 +68,6 @@ bool hak_huge_forked(void);
 struct hak_huge_sums {
     size_t blocks, supers, bytes;
 };
-struct hak_huge_sums hak_huge_walk(bool quiet);
+struct hak_huge_sums haki_huge_walk(bool quiet);
 
 #endif /* HAK_HUGE_H */

@@ -18,20 +18,20 @@
  * where they matter, and a macro:
  *
  *   HAK_FAMILY(name)                      what malloc and the others are called
- *   void *hak_policy_take(size)           a block from a bin of the thread, counted;
+ *   void *haki_policy_take(size)           a block from a bin of the thread, counted;
  *                                         NULL: none there, or another's size
- *   bool hak_policy_serves(alignment, size)   whether such a block is the lanes'
- *   bool hak_policy_enter(size, &reason)  before the lanes are asked; false: they
+ *   bool haki_policy_serves(alignment, size)   whether such a block is the lanes'
+ *   bool haki_policy_enter(size, &reason)  before the lanes are asked; false: they
  *                                         may not be, the reason is set
- *   bool hak_policy_enter_free(p)         the same before they take p back; false:
+ *   bool haki_policy_enter_free(p)         the same before they take p back; false:
  *                                         p has been seen to
- *   void hak_policy_leave()               after each that was true
- *   void hak_policy_served(size)          counts what the slow ways served
- *   void *hak_policy_fallback(alignment, size, zero, reason)
+ *   void haki_policy_leave()               after each that was true
+ *   void haki_policy_served(size)          counts what the slow ways served
+ *   void *haki_policy_fallback(alignment, size, zero, reason)
  *                                         counts it by the reason, and asks the
  *                                         C library; NULL: errno is ENOMEM
- *   void hak_policy_free_foreign(p)       p is not in the range, nor NULL; keeps errno
- *   void *hak_policy_realloc_foreign(p, size)   as realloc; size is not 0
+ *   void haki_policy_free_foreign(p)       p is not in the range, nor NULL; keeps errno
+ *   void *haki_policy_realloc_foreign(p, size)   as realloc; size is not 0
  *
  * What the standards leave open is done as glibc 2.36 does it.
  */
@@ -48,30 +48,30 @@
  * `size` bytes, zeros if asked for, aligned to a power of two, at least
  * HAK_LANE_ALIGN. NULL: errno is ENOMEM.
  */
-HAK_NOINLINE void *hak_family_alloc(size_t alignment, size_t size, bool zero);
+HAK_NOINLINE void *haki_family_alloc(size_t alignment, size_t size, bool zero);
 
 /* What is left of malloc when there is nothing to take. */
-HAK_HOT HAK_NOINLINE void *hak_family_malloc_slow(size_t size);
+HAK_HOT HAK_NOINLINE void *haki_family_malloc_slow(size_t size);
 
 /* What is left of free, of a block in the range and of any other. */
-HAK_HOT HAK_NOINLINE void hak_family_free_slow(void *p);
-HAK_NOINLINE void hak_family_free_foreign(void *p);
+HAK_HOT HAK_NOINLINE void haki_family_free_slow(void *p);
+HAK_NOINLINE void haki_family_free_foreign(void *p);
 
 /* ---- the hot ways ---------------------------------------------------------- */
 
-HAK_INLINE void *hak_family_malloc(size_t size)
+HAK_INLINE void *haki_family_malloc(size_t size)
 {
-    void *p = hak_policy_take(size);
+    void *p = haki_policy_take(size);
 
-    return HAK_LIKELY(p != NULL) ? p : hak_family_malloc_slow(size);
+    return HAK_LIKELY(p != NULL) ? p : haki_family_malloc_slow(size);
 }
 
-HAK_INLINE void hak_family_free(void *p)
+HAK_INLINE void haki_family_free(void *p)
 {
-    if (HAK_UNLIKELY(!hak_range_covers(p))) {
-        hak_family_free_foreign(p);
-    } else if (HAK_UNLIKELY(!hak_hot_free_covered(p, 0))) {
-        hak_family_free_slow(p);
+    if (HAK_UNLIKELY(!haki_range_covers(p))) {
+        haki_family_free_foreign(p);
+    } else if (HAK_UNLIKELY(!haki_hot_free_covered(p, 0))) {
+        haki_family_free_slow(p);
     }
 }
 

@@ -27,23 +27,23 @@ HAK_INLINE void *family_unserved(size_t alignment, size_t size, bool zero)
     if (size > PTRDIFF_MAX) {
         return family_no_memory();
     }
-    return hak_policy_fallback(alignment, size, zero, HAK_REASON_LARGE);
+    return haki_policy_fallback(alignment, size, zero, HAK_REASON_LARGE);
 }
 
 /* That, or the lanes have refused: the fallback, unless at a limit. */
 static HAK_NOINLINE void *family_fall_back(size_t alignment, size_t size,
                                            bool zero, enum hak_reason reason)
 {
-    if (!hak_policy_serves(alignment, size)) {
+    if (!haki_policy_serves(alignment, size)) {
         return family_unserved(alignment, size, zero);
     }
-    if (hak_reason_is_short(reason) && hak_limit_refuses(size)) {
+    if (haki_reason_is_short(reason) && haki_limit_refuses(size)) {
         return family_no_memory();
     }
-    return hak_policy_fallback(alignment, size, zero, reason);
+    return haki_policy_fallback(alignment, size, zero, reason);
 }
 
-void *hak_family_alloc(size_t alignment, size_t size, bool zero)
+void *haki_family_alloc(size_t alignment, size_t size, bool zero)
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
     void *p = NULL;
@@ -51,35 +51,36 @@ void *hak_family_alloc(size_t alignment, size_t size, bool zero)
     if (size > PTRDIFF_MAX) {
         return family_no_memory();
     }
-    if (hak_policy_serves(alignment, size) && hak_policy_enter(size, &reason)) {
-        p = hak_lane_alloc(alignment, size, zero, &reason);
-        hak_policy_leave();
+    if (haki_policy_serves(alignment, size) &&
+        haki_policy_enter(size, &reason)) {
+        p = haki_lane_alloc(alignment, size, zero, &reason);
+        haki_policy_leave();
     }
     if (HAK_UNLIKELY(p == NULL)) {
         return family_fall_back(alignment, size, zero, reason);
     }
-    hak_policy_served(size);
+    haki_policy_served(size);
     return p;
 }
 
-void *hak_family_malloc_slow(size_t size)
+void *haki_family_malloc_slow(size_t size)
 {
     void *p;
 
-    if (!hak_policy_serves(HAK_LANE_ALIGN, size)) {
+    if (!haki_policy_serves(HAK_LANE_ALIGN, size)) {
         return family_unserved(HAK_LANE_ALIGN, size, false);
     }
-    p = hak_hot_run(size);
+    p = haki_hot_run(size);
     if (HAK_UNLIKELY(p == NULL)) {
-        return hak_family_alloc(HAK_LANE_ALIGN, size, false);
+        return haki_family_alloc(HAK_LANE_ALIGN, size, false);
     }
-    hak_policy_served(size);
+    haki_policy_served(size);
     return p;
 }
 
 void *HAK_FAMILY(malloc)(size_t size)
 {
-    return hak_family_malloc(size);
+    return haki_family_malloc(size);
 }
 
 /* The bytes of an array; false: too many, errno is ENOMEM. */
@@ -100,41 +101,42 @@ void *HAK_FAMILY(calloc)(size_t count, size_t size)
     if (HAK_UNLIKELY(!family_bytes(count, size, &bytes))) {
         return NULL;
     }
-    p = hak_policy_take(bytes);
+    p = haki_policy_take(bytes);
     return HAK_LIKELY(p != NULL)
                ? memset(p, 0, bytes)
-               : hak_family_alloc(HAK_LANE_ALIGN, bytes, true);
+               : haki_family_alloc(HAK_LANE_ALIGN, bytes, true);
 }
 
 /* ---- free ------------------------------------------------------------------ */
 
-void hak_family_free_foreign(void *p)
+void haki_family_free_foreign(void *p)
 {
     if (p != NULL) {
-        hak_policy_free_foreign(p);
+        haki_policy_free_foreign(p);
     }
 }
 
 static HAK_NOINLINE void family_free_rest(void *p)
 {
-    if (HAK_UNLIKELY(!hak_range_owns(p))) {
-        hak_family_free_foreign(p); /* a mapping of somebody else's amid ours */
-    } else if (hak_policy_enter_free(p)) {
-        hak_lane_free(p, "free");
-        hak_policy_leave();
+    if (HAK_UNLIKELY(!haki_range_owns(p))) {
+        haki_family_free_foreign(
+            p); /* a mapping of somebody else's amid ours */
+    } else if (haki_policy_enter_free(p)) {
+        haki_lane_free(p, "free");
+        haki_policy_leave();
     }
 }
 
-void hak_family_free_slow(void *p)
+void haki_family_free_slow(void *p)
 {
-    if (HAK_UNLIKELY(!hak_hot_run_free(p))) {
+    if (HAK_UNLIKELY(!haki_hot_run_free(p))) {
         family_free_rest(p);
     }
 }
 
 void HAK_FAMILY(free)(void *p)
 {
-    hak_family_free(p);
+    haki_family_free(p);
 }
 
 /* ---- realloc --------------------------------------------------------------- */
@@ -143,7 +145,7 @@ void HAK_FAMILY(free)(void *p)
 static void *family_move(void *p, void *to, size_t size)
 {
     if (to != NULL) {
-        memcpy(to, p, hak_min(hak_lane_usable(p, "realloc"), size));
+        memcpy(to, p, haki_min(haki_lane_usable(p, "realloc"), size));
         HAK_FAMILY(free)(p);
     }
     return to;
@@ -158,30 +160,31 @@ static void *family_resize(void *p, size_t size)
     if (size > PTRDIFF_MAX) {
         return family_no_memory();
     }
-    if (hak_policy_serves(HAK_LANE_ALIGN, size) &&
-        hak_policy_enter(size, &reason)) {
-        moved = hak_lane_realloc(p, size, &reason, "realloc");
-        hak_policy_leave();
+    if (haki_policy_serves(HAK_LANE_ALIGN, size) &&
+        haki_policy_enter(size, &reason)) {
+        moved = haki_lane_realloc(p, size, &reason, "realloc");
+        haki_policy_leave();
     }
     if (HAK_UNLIKELY(moved == NULL)) {
         return family_move(
             p, family_fall_back(HAK_LANE_ALIGN, size, false, reason), size);
     }
-    hak_policy_served(size);
+    haki_policy_served(size);
     return moved;
 }
 
 void *HAK_FAMILY(realloc)(void *p, size_t size)
 {
     if (p == NULL) {
-        return hak_family_malloc(size);
+        return haki_family_malloc(size);
     }
     if (size == 0) {
         HAK_FAMILY(free)(p);
         return NULL;
     }
-    return HAK_LIKELY(hak_range_owns(p)) ? family_resize(p, size)
-                                         : hak_policy_realloc_foreign(p, size);
+    return HAK_LIKELY(haki_range_owns(p))
+               ? family_resize(p, size)
+               : haki_policy_realloc_foreign(p, size);
 }
 
 void *HAK_FAMILY(reallocarray)(void *p, size_t count, size_t size)
@@ -197,19 +200,19 @@ void *HAK_FAMILY(reallocarray)(void *p, size_t count, size_t size)
 /* `alignment` is more than what every block has. */
 HAK_INLINE void *family_aligned(size_t alignment, size_t size)
 {
-    int error = hak_lane_align_as_glibc(&alignment, size);
+    int error = haki_lane_align_as_glibc(&alignment, size);
 
     if (error != 0) {
         errno = error;
         return NULL;
     }
-    return hak_family_alloc(alignment, size, false);
+    return haki_family_alloc(alignment, size, false);
 }
 
 /* And memalign. */
 void *HAK_FAMILY(aligned_alloc)(size_t alignment, size_t size)
 {
-    return alignment <= HAK_LANE_ALIGN ? hak_family_malloc(size)
+    return alignment <= HAK_LANE_ALIGN ? haki_family_malloc(size)
                                        : family_aligned(alignment, size);
 }
 
@@ -219,10 +222,10 @@ static HAK_NOINLINE int family_posix_memalign_slow(void **out, size_t alignment,
     int saved = errno;
     void *p;
 
-    if (alignment < sizeof(void *) || !hak_is_pow2(alignment)) {
+    if (alignment < sizeof(void *) || !haki_is_pow2(alignment)) {
         return EINVAL;
     }
-    p = alignment <= HAK_LANE_ALIGN ? hak_family_malloc_slow(size)
+    p = alignment <= HAK_LANE_ALIGN ? haki_family_malloc_slow(size)
                                     : family_aligned(alignment, size);
     errno = saved;
     if (p == NULL) {
@@ -236,7 +239,7 @@ int HAK_FAMILY(posix_memalign)(void **out, size_t alignment, size_t size)
 {
     void *p =
         HAK_LIKELY(alignment == HAK_LANE_ALIGN) || alignment == sizeof(void *)
-            ? hak_policy_take(size)
+            ? haki_policy_take(size)
             : NULL;
 
     if (HAK_UNLIKELY(p == NULL)) {
@@ -258,7 +261,7 @@ void *HAK_FAMILY(pvalloc)(size_t size)
     if (size > PTRDIFF_MAX) {
         return family_no_memory();
     }
-    return family_aligned(page, hak_round_up(size, page));
+    return family_aligned(page, haki_round_up(size, page));
 }
 
 /* ---- malloc_usable_size ---------------------------------------------------- */
@@ -268,8 +271,8 @@ size_t HAK_FAMILY(malloc_usable_size)(void *p)
     if (p == NULL) {
         return 0;
     }
-    return hak_range_owns(p) ? hak_lane_usable(p, "malloc_usable_size")
-                             : hak_libc_usable_size(p);
+    return haki_range_owns(p) ? haki_lane_usable(p, "malloc_usable_size")
+                              : haki_libc_usable_size(p);
 }
 
 #endif /* HAK_FAMILY_NAMES_H */

@@ -1,6 +1,6 @@
 /*
  * operators.h - C++'s operator new over the policy of family.h; every operator
- * delete is hak_family_free. In C, so that no C program loads a C++ library for
+ * delete is haki_family_free. In C, so that no C program loads a C++ library for
  * our sake.
  *
  * In their mangled names w is new, a new[], l delete, a delete[]; m is a size_t,
@@ -8,9 +8,9 @@
  * std::bad_alloc, catch it for std::nothrow) is left to the C++ library's own
  * operator, which asks malloc again and then does it. What the policy has to add:
  *
- *   hak_function *hak_policy_next_new(name, self)
+ *   hak_function *haki_policy_next_new(name, self)
  *       the operator that would serve if ours, `self`, were not there; or NULL
- *   void *hak_policy_new_failed(alignment, size)
+ *   void *haki_policy_new_failed(alignment, size)
  *       does what C++ asks if there is none such; must not return NULL
  *
  * new[] may be the same function as new.
@@ -23,12 +23,12 @@
 #include "libc_names/family.h"
 
 /*
- * For hak_policy_next_new, which has found `first` or NULL: a C++ library may be
+ * For haki_policy_next_new, which has found `first` or NULL: a C++ library may be
  * out of sight, a module that was opened for itself (Python's are) having it
  * beside itself.
  */
-HAK_INLINE hak_function *hak_operator_next(hak_function *first,
-                                           const char *name, hak_function *self)
+HAK_INLINE hak_function *
+haki_operator_next(hak_function *first, const char *name, hak_function *self)
 {
     static const char *const libraries[] = {"libstdc++.so.6", "libc++.so.1"};
     hak_function *found = first != self ? first : NULL;
@@ -46,11 +46,11 @@ HAK_INLINE hak_function *hak_operator_next(hak_function *first,
 /* A block for the aligned forms; NULL: no memory, or not a power of two. */
 HAK_INLINE void *operator_block(size_t size, size_t alignment)
 {
-    if (!hak_is_pow2(alignment) || alignment > PTRDIFF_MAX ||
+    if (!haki_is_pow2(alignment) || alignment > PTRDIFF_MAX ||
         size > PTRDIFF_MAX - alignment) {
         return NULL;
     }
-    return hak_family_alloc(hak_max(alignment, HAK_LANE_ALIGN), size, false);
+    return haki_family_alloc(haki_max(alignment, HAK_LANE_ALIGN), size, false);
 }
 
 /* Not every file that includes this has them all. */
@@ -60,26 +60,26 @@ HAK_INLINE void *operator_block(size_t size, size_t alignment)
 
 OPERATOR_SLOW void *operator_new_slow(size_t size, hak_function *self)
 {
-    void *p = hak_family_malloc_slow(size);
+    void *p = haki_family_malloc_slow(size);
     void *(*next)(size_t);
 
     if (HAK_LIKELY(p != NULL)) {
         return p;
     }
-    next = (void *(*)(size_t))hak_policy_next_new("_Znwm", self);
+    next = (void *(*)(size_t))haki_policy_next_new("_Znwm", self);
     return next != NULL ? next(size)
-                        : hak_policy_new_failed(HAK_LANE_ALIGN, size);
+                        : haki_policy_new_failed(HAK_LANE_ALIGN, size);
 }
 
-HAK_INLINE void *hak_operator_new(size_t size, hak_function *self)
+HAK_INLINE void *haki_operator_new(size_t size, hak_function *self)
 {
-    void *p = hak_policy_take(size);
+    void *p = haki_policy_take(size);
 
     return HAK_LIKELY(p != NULL) ? p : operator_new_slow(size, self);
 }
 
-HAK_INLINE void *hak_operator_new_aligned(size_t size, size_t alignment,
-                                          hak_function *self)
+HAK_INLINE void *haki_operator_new_aligned(size_t size, size_t alignment,
+                                           hak_function *self)
 {
     void *p = operator_block(size, alignment);
     void *(*next)(size_t, size_t);
@@ -87,10 +87,11 @@ HAK_INLINE void *hak_operator_new_aligned(size_t size, size_t alignment,
     if (HAK_LIKELY(p != NULL)) {
         return p;
     }
-    next = (void *(*)(size_t,
-                      size_t))hak_policy_next_new("_ZnwmSt11align_val_t", self);
+    next =
+        (void *(*)(size_t, size_t))haki_policy_next_new("_ZnwmSt11align_val_t",
+                                                        self);
     return next != NULL ? next(size, alignment)
-                        : hak_policy_new_failed(alignment, size);
+                        : haki_policy_new_failed(alignment, size);
 }
 
 /* ---- that don't ------------------------------------------------------------ */
@@ -98,30 +99,31 @@ HAK_INLINE void *hak_operator_new_aligned(size_t size, size_t alignment,
 OPERATOR_SLOW void *operator_nothrow_slow(size_t size, const void *nothrow,
                                           hak_function *self)
 {
-    void *p = hak_family_malloc_slow(size);
+    void *p = haki_family_malloc_slow(size);
     void *(*next)(size_t, const void *);
 
     if (HAK_LIKELY(p != NULL)) {
         return p;
     }
     next = (void *(*)(size_t,
-                      const void *))hak_policy_next_new("_ZnwmRKSt9nothrow_t",
-                                                        self);
+                      const void *))haki_policy_next_new("_ZnwmRKSt9nothrow_t",
+                                                         self);
     return next != NULL ? next(size, nothrow) : NULL;
 }
 
-HAK_INLINE void *hak_operator_new_nothrow(size_t size, const void *nothrow,
-                                          hak_function *self)
+HAK_INLINE void *haki_operator_new_nothrow(size_t size, const void *nothrow,
+                                           hak_function *self)
 {
-    void *p = hak_policy_take(size);
+    void *p = haki_policy_take(size);
 
     return HAK_LIKELY(p != NULL) ? p
                                  : operator_nothrow_slow(size, nothrow, self);
 }
 
-HAK_INLINE void *hak_operator_new_aligned_nothrow(size_t size, size_t alignment,
-                                                  const void *nothrow,
-                                                  hak_function *self)
+HAK_INLINE void *haki_operator_new_aligned_nothrow(size_t size,
+                                                   size_t alignment,
+                                                   const void *nothrow,
+                                                   hak_function *self)
 {
     void *p = operator_block(size, alignment);
     void *(*next)(size_t, size_t, const void *);
@@ -130,7 +132,7 @@ HAK_INLINE void *hak_operator_new_aligned_nothrow(size_t size, size_t alignment,
         return p;
     }
     next = (void *(*)(size_t, size_t, const void *))
-        hak_policy_next_new("_ZnwmSt11align_val_tRKSt9nothrow_t", self);
+        haki_policy_next_new("_ZnwmSt11align_val_tRKSt9nothrow_t", self);
     return next != NULL ? next(size, alignment, nothrow) : NULL;
 }
 

@@ -26,35 +26,35 @@ HAK_API size_t malloc_usable_size(void *p);
 
 /* ---- blocks outside the range: of hak_malloc's fallback, or libc's --------- */
 
-void hak_policy_free_foreign(void *p)
+void haki_policy_free_foreign(void *p)
 {
     int saved = errno;
     struct hak_heap *owner;
     size_t size;
 
-    hak_system_count_foreign();
-    if (!hak_system_may_know(p) || !hak_system_free(p, &owner, &size)) {
-        hak_libc_free(p);
+    haki_system_count_foreign();
+    if (!haki_system_may_know(p) || !haki_system_free(p, &owner, &size)) {
+        haki_libc_free(p);
     } else if (owner != NULL) {
-        hak_account_discharge_other(owner, size);
+        haki_account_discharge_other(owner, size);
     }
     errno = saved;
 }
 
 /* It stays outside. */
-void *hak_policy_realloc_foreign(void *p, size_t size)
+void *haki_policy_realloc_foreign(void *p, size_t size)
 {
     struct hak_heap *owner;
     size_t old;
     void *moved;
 
-    hak_system_count_foreign();
-    if (!hak_system_may_know(p) || !hak_system_find(p, &owner, &old)) {
-        return hak_libc_realloc(p, size);
+    haki_system_count_foreign();
+    if (!haki_system_may_know(p) || !haki_system_find(p, &owner, &old)) {
+        return haki_libc_realloc(p, size);
     }
-    moved = hak_system_resize(p, size);
+    moved = haki_system_resize(p, size);
     if (moved != NULL && owner != NULL) {
-        hak_account_resize_other(owner, old, size);
+        haki_account_resize_other(owner, old, size);
     }
     return moved;
 }
@@ -104,12 +104,12 @@ static HAK_NOINLINE void free_sized_slow(void *p, size_t size,
     size_t usable;
 
     /* In a signal's handler its thread may hold the locks that it takes. */
-    if (p != NULL && hak_range_owns(p) &&
-        (hak_wrap_flags & HAK_WRAP_INSIDE) == 0) {
-        usable = hak_lane_usable(p, caller);
+    if (p != NULL && haki_range_owns(p) &&
+        (haki_wrap_flags & HAK_WRAP_INSIDE) == 0) {
+        usable = haki_lane_usable(p, caller);
         if (size > usable || (HAK_HARD && size != usable)) {
-            hak_fatal("%s(%p, %zu): the block has %zu bytes", caller, p, size,
-                      usable);
+            haki_fatal("%s(%p, %zu): the block has %zu bytes", caller, p, size,
+                       usable);
         }
     }
     free(p);
@@ -117,7 +117,7 @@ static HAK_NOINLINE void free_sized_slow(void *p, size_t size,
 
 WEAK void free_sized(void *p, size_t size)
 {
-    if (HAK_HARD || HAK_UNLIKELY(!hak_hot_free(p, size))) {
+    if (HAK_HARD || HAK_UNLIKELY(!haki_hot_free(p, size))) {
         free_sized_slow(p, size, "free_sized");
     }
 }
@@ -126,10 +126,10 @@ WEAK void free_sized(void *p, size_t size)
 WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
 {
     if (HAK_UNLIKELY(alignment != 0 && ((uintptr_t)p & (alignment - 1)) != 0)) {
-        hak_fatal("free_aligned_sized(%p, %zu, %zu): not aligned so", p,
-                  alignment, size);
+        haki_fatal("free_aligned_sized(%p, %zu, %zu): not aligned so", p,
+                   alignment, size);
     }
-    if (HAK_HARD || HAK_UNLIKELY(!hak_hot_free(p, size))) {
+    if (HAK_HARD || HAK_UNLIKELY(!haki_hot_free(p, size))) {
         free_sized_slow(p, size, "free_aligned_sized");
     }
 }

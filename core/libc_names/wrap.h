@@ -35,76 +35,76 @@ enum hak_wrap_state {
     HAK_WRAP_FAST /* open, and HAKMEM_BENCH_FAST_MODE=1 */
 };
 
-extern HAK_HIDDEN _Atomic(int) hak_wrap_state;
+extern HAK_HIDDEN _Atomic(int) haki_wrap_state;
 
 /* Of each thread; 0: the slow way is free. */
 #define HAK_WRAP_INSIDE 1u   /* in the lanes */
 #define HAK_WRAP_DEFERRED 2u /* there are frees to make up for */
 
-extern HAK_HIDDEN __thread unsigned hak_wrap_flags
+extern HAK_HIDDEN __thread unsigned haki_wrap_flags
     __attribute__((tls_model("initial-exec")));
 
-bool hak_wrap_enter_slow(enum hak_reason *reason);
+bool haki_wrap_enter_slow(enum hak_reason *reason);
 
 /* Frees p, a block of ours, when the thread next comes into the lanes. */
-void hak_wrap_defer(void *p);
+void haki_wrap_defer(void *p);
 
 /* ---- the policy ------------------------------------------------------------ */
 
 #define HAK_FAMILY(name) name
 
-HAK_INLINE void *hak_policy_take(size_t size)
+HAK_INLINE void *haki_policy_take(size_t size)
 {
-    return hak_hot_malloc(size);
+    return haki_hot_malloc(size);
 }
 
-HAK_INLINE bool hak_policy_serves(size_t alignment, size_t size)
+HAK_INLINE bool haki_policy_serves(size_t alignment, size_t size)
 {
     (void)alignment;
     (void)size;
     return true;
 }
 
-HAK_INLINE bool hak_policy_enter(size_t size, enum hak_reason *reason)
+HAK_INLINE bool haki_policy_enter(size_t size, enum hak_reason *reason)
 {
-    int state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+    int state = atomic_load_explicit(&haki_wrap_state, memory_order_acquire);
 
-    if (HAK_LIKELY(state >= HAK_WRAP_OPEN && hak_wrap_flags == 0)) {
-        hak_wrap_flags = HAK_WRAP_INSIDE;
+    if (HAK_LIKELY(state >= HAK_WRAP_OPEN && haki_wrap_flags == 0)) {
+        haki_wrap_flags = HAK_WRAP_INSIDE;
         return true;
     }
     if (state == HAK_WRAP_FAST && size <= HAK_LANE_TINY_MAX) {
         return true;
     }
-    return hak_wrap_enter_slow(reason);
+    return haki_wrap_enter_slow(reason);
 }
 
 /* What a signal's handler frees while its thread is inside is freed later. */
-HAK_INLINE bool hak_policy_enter_free(void *p)
+HAK_INLINE bool haki_policy_enter_free(void *p)
 {
-    if (HAK_UNLIKELY((hak_wrap_flags & HAK_WRAP_INSIDE) != 0)) {
-        hak_wrap_defer(p);
+    if (HAK_UNLIKELY((haki_wrap_flags & HAK_WRAP_INSIDE) != 0)) {
+        haki_wrap_defer(p);
         return false;
     }
-    hak_wrap_flags |= HAK_WRAP_INSIDE;
+    haki_wrap_flags |= HAK_WRAP_INSIDE;
     return true;
 }
 
-HAK_INLINE void hak_policy_leave(void)
+HAK_INLINE void haki_policy_leave(void)
 {
-    hak_wrap_flags &= ~HAK_WRAP_INSIDE;
+    haki_wrap_flags &= ~HAK_WRAP_INSIDE;
 }
 
 /* The lanes have counted it. */
-HAK_INLINE void hak_policy_served(size_t size)
+HAK_INLINE void haki_policy_served(size_t size)
 {
     (void)size;
 }
 
-void *hak_policy_fallback(size_t alignment, size_t size, bool zero,
-                          enum hak_reason reason);
-void hak_policy_free_foreign(void *p);
-void *hak_policy_realloc_foreign(void *p, size_t size);
+void *haki_policy_fallback(size_t alignment, size_t size, bool zero,
+                           enum hak_reason reason);
+void haki_policy_free_foreign(void *p);
+void *haki_policy_realloc_foreign(void *p, size_t size);
 
 /* ---- names ----------------------------------------------------------------- */
 

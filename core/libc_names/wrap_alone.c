@@ -28,35 +28,35 @@ static int done(long result)
 {
     int saved = errno;
 
-    hak_background_resume();
+    haki_background_resume();
     errno = saved;
     return (int)result;
 }
 
 HAK_API int unshare(int flags)
 {
-    hak_background_pause();
+    haki_background_pause();
     return done(syscall(SYS_unshare, flags));
 }
 
 HAK_API int setns(int fd, int type)
 {
-    hak_background_pause();
+    haki_background_pause();
     return done(syscall(SYS_setns, fd, type));
 }
 
 HAK_API int capset(void *header, const void *data)
 {
-    hak_background_pause();
+    haki_background_pause();
     return done(syscall(SYS_capset, header, data));
 }
 
 /* The C library's function; NULL, and errno, if there is none. */
 static hak_function *begin(const char *name)
 {
-    hak_function *next = hak_libc_next(name);
+    hak_function *next = haki_libc_next(name);
 
-    hak_background_pause();
+    haki_background_pause();
     if (next == NULL) {
         errno = ENOSYS;
     }

@@ -175,7 +175,7 @@ static bool is_ours(void)
     memcpy(&call, &found, sizeof(call));
     memcpy(&give_back, &gives, sizeof(give_back));
     p = call(1);
-    ours = p != NULL && hak_range_owns(p);
+    ours = p != NULL && haki_range_owns(p);
     give_back(p);
     return ours;
 }
@@ -193,18 +193,19 @@ static bool serves(void)
     int answer = atomic_load_explicit(&known, memory_order_relaxed);
 
     if (answer == UNKNOWN) {
-        if (asking || (hak_wrap_flags & HAK_WRAP_INSIDE) != 0) {
+        if (asking || (haki_wrap_flags & HAK_WRAP_INSIDE) != 0) {
             return false;
         }
         asking = true;
         answer = is_ours() ? YES : NO;
         asking = false;
         /* Before our start a block says nothing. */
-        if (answer == YES || atomic_load(&hak_wrap_state) > HAK_WRAP_STARTING) {
+        if (answer == YES ||
+            atomic_load(&haki_wrap_state) > HAK_WRAP_STARTING) {
             atomic_store_explicit(&known, answer, memory_order_relaxed);
         }
     }
-    return answer == YES && !hak_option(HAK_OPT_force_libc_alloc);
+    return answer == YES && !haki_option(HAK_OPT_force_libc_alloc);
 }
 
 /* Whether the C library's own definition of a name is at p. */
@@ -224,9 +225,9 @@ static bool is_libcs(const char *name, const void *p)
 
 /* ---- the stubs' decisions ----------------------------------------------- */
 
-HAK_STUB_ONLY hak_function *hak_wrap_dlopen(uintptr_t *args);
-HAK_STUB_ONLY hak_function *hak_wrap_dlmopen(uintptr_t *args);
-HAK_STUB_ONLY hak_function *hak_wrap_dlsym(uintptr_t *args);
+HAK_STUB_ONLY hak_function *haki_wrap_dlopen(uintptr_t *args);
+HAK_STUB_ONLY hak_function *haki_wrap_dlmopen(uintptr_t *args);
+HAK_STUB_ONLY hak_function *haki_wrap_dlsym(uintptr_t *args);
 
 static hak_function *pass_on(enum function which, uintptr_t *args)
 {
@@ -241,20 +242,20 @@ static hak_function *pass_on(enum function which, uintptr_t *args)
 static uintptr_t without_deepbind(uintptr_t mode)
 {
     if ((mode & RTLD_DEEPBIND) != 0 &&
-        hak_option(HAK_OPT_deepbind) == HAK_DEEPBIND_DROP && serves()) {
+        haki_option(HAK_OPT_deepbind) == HAK_DEEPBIND_DROP && serves()) {
         mode &= ~(uintptr_t)RTLD_DEEPBIND;
     }
     return mode;
 }
 
-hak_function *hak_wrap_dlopen(uintptr_t *args)
+hak_function *haki_wrap_dlopen(uintptr_t *args)
 {
     args[1] = without_deepbind(args[1]);
     return pass_on(DLOPEN, args);
 }
 
 /* Another namespace has a C library, hence a malloc, of its own. */
-hak_function *hak_wrap_dlmopen(uintptr_t *args)
+hak_function *haki_wrap_dlmopen(uintptr_t *args)
 {
     if (args[0] == LM_ID_BASE) {
         args[2] = without_deepbind(args[2]);
@@ -262,7 +263,7 @@ hak_function *hak_wrap_dlmopen(uintptr_t *args)
     return pass_on(DLMOPEN, args);
 }
 
-hak_function *hak_wrap_dlsym(uintptr_t *args)
+hak_function *haki_wrap_dlsym(uintptr_t *args)
 {
     void *handle = (void *)args[0];
     const char *name = (const char *)args[1];
@@ -285,8 +286,8 @@ hak_function *hak_wrap_dlsym(uintptr_t *args)
 
 /* ---- the stubs ---------------------------------------------------------- */
 
-HAK_STUB(".weak dlopen", "dlopen", "hak_wrap_dlopen");
-HAK_STUB(".weak dlmopen", "dlmopen", "hak_wrap_dlmopen");
-HAK_STUB(".weak dlsym", "dlsym", "hak_wrap_dlsym");
+HAK_STUB(".weak dlopen", "dlopen", "haki_wrap_dlopen");
+HAK_STUB(".weak dlmopen", "dlmopen", "haki_wrap_dlmopen");
+HAK_STUB(".weak dlsym", "dlsym", "haki_wrap_dlsym");
 
 #endif /* a machine that there are stubs for */

@@ -11,9 +11,9 @@
 #include "settings/options.h"
 #include "libc_names/wrap.h"
 
-_Atomic(int) hak_wrap_state = HAK_WRAP_COLD;
+_Atomic(int) haki_wrap_state = HAK_WRAP_COLD;
 
-__thread unsigned hak_wrap_flags __attribute__((tls_model("initial-exec")));
+__thread unsigned haki_wrap_flags __attribute__((tls_model("initial-exec")));
 
 /* Blocks freed by a signal's handler while the thread was in the lanes. */
 static __thread struct hak_block *deferred;
@@ -33,7 +33,7 @@ static atomic_bool said[HAK_REASONS];
 static void say_once(enum hak_reason reason)
 {
     if (!atomic_exchange(&said[reason], true)) {
-        hak_msg_raw("[wrap] libc malloc: %s", names[reason]);
+        haki_msg_raw("[wrap] libc malloc: %s", names[reason]);
     }
 }
 
@@ -42,7 +42,7 @@ static HAK_COLD void start_diag(void)
     struct hak_system_counts counts;
 
     atomic_store(&diag, true);
-    hak_system_counts(&counts);
+    haki_system_counts(&counts);
     if (counts.fallback[HAK_REASON_INIT] != 0) {
         say_once(HAK_REASON_INIT);
     }
@@ -57,47 +57,48 @@ __attribute__((destructor)) static void say_counts(void)
     if (!atomic_load(&diag)) {
         return;
     }
-    hak_system_counts(&counts);
+    haki_system_counts(&counts);
     for (int i = 0; i < HAK_REASONS && used < sizeof(line); i++) {
         used +=
             (size_t)snprintf(line + used, sizeof(line) - used, "%s %llu, ",
                              names[i], (unsigned long long)counts.fallback[i]);
     }
-    hak_msg_raw("[wrap] exit: libc malloc: %slibc blocks freed or resized %llu",
-                line, (unsigned long long)counts.foreign);
+    haki_msg_raw(
+        "[wrap] exit: libc malloc: %slibc blocks freed or resized %llu", line,
+        (unsigned long long)counts.foreign);
 }
 
-void *hak_policy_fallback(size_t alignment, size_t size, bool zero,
-                          enum hak_reason reason)
+void *haki_policy_fallback(size_t alignment, size_t size, bool zero,
+                           enum hak_reason reason)
 {
-    hak_system_count(reason);
+    haki_system_count(reason);
     if (atomic_load_explicit(&diag, memory_order_relaxed)) {
         say_once(reason);
     }
     if (alignment > HAK_LANE_ALIGN) {
-        return hak_libc_memalign(alignment, size);
+        return haki_libc_memalign(alignment, size);
     }
-    return zero ? hak_libc_zalloc(size) : hak_libc_malloc(size);
+    return zero ? haki_libc_zalloc(size) : haki_libc_malloc(size);
 }
 
 /* ---- the init barrier --------------------------------------------------- */
 
 static int state_wanted(void)
 {
-    if (hak_option(HAK_OPT_wrap_diag) || hak_option(HAK_OPT_show_stats)) {
-        hak_msg_keep();
+    if (haki_option(HAK_OPT_wrap_diag) || haki_option(HAK_OPT_show_stats)) {
+        haki_msg_keep();
     }
-    if (hak_option(HAK_OPT_wrap_diag)) {
+    if (haki_option(HAK_OPT_wrap_diag)) {
         start_diag();
     }
-    if (hak_option(HAK_OPT_force_libc_alloc)) {
-        hak_thread_close();
+    if (haki_option(HAK_OPT_force_libc_alloc)) {
+        haki_thread_close();
         return HAK_WRAP_FORCED;
     }
-    if (!hak_range_init()) {
+    if (!haki_range_init()) {
         return HAK_WRAP_NO_RANGE;
     }
-    return hak_option(HAK_OPT_bench_fast_mode) ? HAK_WRAP_FAST : HAK_WRAP_OPEN;
+    return haki_option(HAK_OPT_bench_fast_mode) ? HAK_WRAP_FAST : HAK_WRAP_OPEN;
 }
 
 /* The first to come reads the options; whoever comes meanwhile won't wait. */
@@ -106,9 +107,9 @@ static void start(void)
     int cold = HAK_WRAP_COLD;
     int saved = errno;
 
-    if (atomic_compare_exchange_strong(&hak_wrap_state, &cold,
+    if (atomic_compare_exchange_strong(&haki_wrap_state, &cold,
                                        HAK_WRAP_STARTING)) {
-        atomic_store_explicit(&hak_wrap_state, state_wanted(),
+        atomic_store_explicit(&haki_wrap_state, state_wanted(),
                               memory_order_release);
     }
     errno = saved;
@@ -116,24 +117,24 @@ static void start(void)
 
 /* ---- frees to make up for ------------------------------------------------ */
 
-void hak_wrap_defer(void *p)
+void haki_wrap_defer(void *p)
 {
     struct hak_block *block = p;
 
     /* Turned, but not marked: it is not free yet. */
-    block->next = hak_link_turn(block, deferred);
+    block->next = haki_link_turn(block, deferred);
     deferred = block;
-    hak_wrap_flags |= HAK_WRAP_DEFERRED;
+    haki_wrap_flags |= HAK_WRAP_DEFERRED;
 }
 
 static void free_deferred(void)
 {
-    hak_wrap_flags &= ~HAK_WRAP_DEFERRED;
+    haki_wrap_flags &= ~HAK_WRAP_DEFERRED;
     while (deferred != NULL) {
         struct hak_block *block = deferred;
 
-        deferred = hak_link_turn(block, block->next);
-        hak_lane_free(block, "free");
+        deferred = haki_link_turn(block, block->next);
+        haki_lane_free(block, "free");
     }
 }
 
@@ -147,12 +148,12 @@ __attribute__((constructor(101))) static void load(void)
 /* Whether the state lets anyone through. */
 static bool is_open(enum hak_reason *reason)
 {
-    int state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+    int state = atomic_load_explicit(&haki_wrap_state, memory_order_acquire);
 
     /* Before the C library's own start there is no environment to read. */
-    if (state == HAK_WRAP_COLD && hak_options_ready()) {
+    if (state == HAK_WRAP_COLD && haki_options_ready()) {
         start();
-        state = atomic_load_explicit(&hak_wrap_state, memory_order_acquire);
+        state = atomic_load_explicit(&haki_wrap_state, memory_order_acquire);
     }
     *reason = state == HAK_WRAP_FORCED     ? HAK_REASON_FORCED
               : state == HAK_WRAP_NO_RANGE ? HAK_REASON_MEMORY
@@ -160,16 +161,16 @@ static bool is_open(enum hak_reason *reason)
     return state >= HAK_WRAP_OPEN;
 }
 
-bool hak_wrap_enter_slow(enum hak_reason *reason)
+bool haki_wrap_enter_slow(enum hak_reason *reason)
 {
     if (!is_open(reason)) {
         return false;
     }
-    if ((hak_wrap_flags & HAK_WRAP_INSIDE) != 0) {
+    if ((haki_wrap_flags & HAK_WRAP_INSIDE) != 0) {
         *reason = HAK_REASON_RECURSION;
         return false;
     }
-    hak_wrap_flags |= HAK_WRAP_INSIDE;
+    haki_wrap_flags |= HAK_WRAP_INSIDE;
     free_deferred();
     return true;
 }

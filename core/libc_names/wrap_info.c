@@ -13,10 +13,10 @@ HAK_API int malloc_trim(size_t pad);
 
 int malloc_trim(size_t pad)
 {
-    int (*next)(size_t) = (int (*)(size_t))hak_libc_next("malloc_trim");
+    int (*next)(size_t) = (int (*)(size_t))haki_libc_next("malloc_trim");
     bool ours = hak_trim() != 0;
 
-    hak_libc_start();
+    haki_libc_start();
     return (next != NULL && next(pad) != 0) || ours;
 }
 
@@ -38,7 +38,7 @@ static void add_ours(struct mallinfo2 *info)
     held = stats.tiny_held_bytes + stats.pool_held_bytes + stats.ace_held_bytes;
     live = stats.tiny_live_bytes + stats.pool_live_bytes + stats.ace_live_bytes;
     /* Counted one after the other while other threads go on. */
-    held = hak_max(held, live);
+    held = haki_max(held, live);
     info->arena += held;
     info->uordblks += live;
     info->fordblks += held - live;
@@ -49,11 +49,11 @@ static void add_ours(struct mallinfo2 *info)
 struct mallinfo2 mallinfo2(void)
 {
     struct mallinfo2 (*next)(void) =
-        (struct mallinfo2(*)(void))hak_libc_next("mallinfo2");
+        (struct mallinfo2(*)(void))haki_libc_next("mallinfo2");
     struct mallinfo2 info = {0};
 
     if (next != NULL) {
-        hak_libc_start();
+        haki_libc_start();
         info = next();
     }
     add_ours(&info);
@@ -81,13 +81,13 @@ struct mallinfo mallinfo(void)
 
 void malloc_stats(void)
 {
-    void (*next)(void) = (void (*)(void))hak_libc_next("malloc_stats");
+    void (*next)(void) = (void (*)(void))haki_libc_next("malloc_stats");
     char text[8192];
     size_t length = hak_stats_table(text, sizeof(text));
 
-    hak_msg_write(STDERR_FILENO, text, hak_min(length, sizeof(text) - 1));
+    haki_msg_write(STDERR_FILENO, text, haki_min(length, sizeof(text) - 1));
     if (next != NULL) {
-        hak_libc_start();
+        haki_libc_start();
         next();
     }
 }

@@ -17,7 +17,7 @@ void (*_ZSt15get_new_handlerv(void))(void);
 _Noreturn void _ZSt17__throw_bad_allocv(void);
 #define CXX_IS_LINKED true
 
-hak_function *hak_policy_next_new(const char *name, hak_function *self)
+hak_function *haki_policy_next_new(const char *name, hak_function *self)
 {
     (void)name;
     (void)self;
@@ -29,21 +29,21 @@ WEAK _Noreturn void _ZSt17__throw_bad_allocv(void);
 #define CXX_IS_LINKED                                                          \
     (_ZSt15get_new_handlerv != NULL && _ZSt17__throw_bad_allocv != NULL)
 
-hak_function *hak_policy_next_new(const char *name, hak_function *self)
+hak_function *haki_policy_next_new(const char *name, hak_function *self)
 {
-    return hak_operator_next(hak_libc_next(name), name, self);
+    return haki_operator_next(haki_libc_next(name), name, self);
 }
 #endif
 
 /* With the C++ library that is linked with us. */
-void *hak_policy_new_failed(size_t alignment, size_t size)
+void *haki_policy_new_failed(size_t alignment, size_t size)
 {
     void *p;
 
     if (!CXX_IS_LINKED) {
-        hak_fatal("operator new(%zu): out of memory, and there is no C++ "
-                  "library to throw std::bad_alloc",
-                  size);
+        haki_fatal("operator new(%zu): out of memory, and there is no C++ "
+                   "library to throw std::bad_alloc",
+                   size);
     }
     do {
         void (*handler)(void) = _ZSt15get_new_handlerv();
@@ -52,7 +52,7 @@ void *hak_policy_new_failed(size_t alignment, size_t size)
             _ZSt17__throw_bad_allocv();
         }
         handler();
-        p = hak_family_alloc(alignment, size, false);
+        p = haki_family_alloc(alignment, size, false);
     } while (p == NULL);
     return p;
 }
@@ -61,13 +61,13 @@ void *hak_policy_new_failed(size_t alignment, size_t size)
 
 void *_Znwm(size_t size)
 {
-    return hak_operator_new(size, (hak_function *)_Znwm);
+    return haki_operator_new(size, (hak_function *)_Znwm);
 }
 
 void *_ZnwmSt11align_val_t(size_t size, size_t alignment)
 {
-    return hak_operator_new_aligned(size, alignment,
-                                    (hak_function *)_ZnwmSt11align_val_t);
+    return haki_operator_new_aligned(size, alignment,
+                                     (hak_function *)_ZnwmSt11align_val_t);
 }
 
 HAK_WRAP_SAME(_Znam, _Znwm);
@@ -77,20 +77,20 @@ HAK_WRAP_SAME(_ZnamSt11align_val_t, _ZnwmSt11align_val_t);
 
 void _ZdlPv(void *p)
 {
-    hak_family_free(p);
+    haki_family_free(p);
 }
 
 void _ZdlPvm(void *p, size_t size)
 {
     (void)size;
-    hak_family_free(p);
+    haki_family_free(p);
 }
 
 void _ZdlPvmSt11align_val_t(void *p, size_t size, size_t alignment)
 {
     (void)size;
     (void)alignment;
-    hak_family_free(p);
+    haki_family_free(p);
 }
 
 HAK_WRAP_SAME(_ZdaPv, _ZdlPv);

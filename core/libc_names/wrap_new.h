@@ -38,8 +38,8 @@ HAK_API void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
     extern __typeof__(name) name __attribute__((alias(#as)))
 
 /* The policy of operators.h. */
-hak_function *hak_policy_next_new(const char *name, hak_function *self);
-void *hak_policy_new_failed(size_t alignment, size_t size);
+hak_function *haki_policy_next_new(const char *name, hak_function *self);
+void *haki_policy_new_failed(size_t alignment, size_t size);
 
 #include "libc_names/operators.h"
 

@@ -9,14 +9,14 @@
 
 void *_ZnwmRKSt9nothrow_t(size_t size, const void *nothrow)
 {
-    return hak_operator_new_nothrow(size, nothrow,
-                                    (hak_function *)_ZnwmRKSt9nothrow_t);
+    return haki_operator_new_nothrow(size, nothrow,
+                                     (hak_function *)_ZnwmRKSt9nothrow_t);
 }
 
 void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
                                          const void *nothrow)
 {
-    return hak_operator_new_aligned_nothrow(
+    return haki_operator_new_aligned_nothrow(
         size, alignment, nothrow,
         (hak_function *)_ZnwmSt11align_val_tRKSt9nothrow_t);
 }
@@ -24,7 +24,7 @@ void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
 void _ZdlPvRKSt9nothrow_t(void *p, const void *nothrow)
 {
     (void)nothrow;
-    hak_family_free(p);
+    haki_family_free(p);
 }
 
 void _ZdlPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
@@ -32,7 +32,7 @@ void _ZdlPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
 {
     (void)alignment;
     (void)nothrow;
-    hak_family_free(p);
+    haki_family_free(p);
 }
 
 HAK_WRAP_SAME(_ZnamRKSt9nothrow_t, _ZnwmRKSt9nothrow_t);

@@ -55,7 +55,8 @@ static int reader_next(struct reader *reader)
 
     if (reader->at == reader->length) {
         do {
-            n = hak_os_read(reader->fd, reader->buffer, sizeof(reader->buffer));
+            n = haki_os_read(reader->fd, reader->buffer,
+                             sizeof(reader->buffer));
         } while (n < 0 && errno == EINTR);
         if (n <= 0) {
             return -1;
@@ -355,7 +356,7 @@ static bool find_dir(struct hak_cgroup *group, enum hak_cgroup_kind kind)
     return true;
 }
 
-void hak_cgroup_find(struct hak_cgroup *group, const char *fake)
+void haki_cgroup_find(struct hak_cgroup *group, const char *fake)
 {
     int saved = errno;
 
@@ -471,13 +472,13 @@ static bool read_level(struct hak_cgroup_state *state, const char *dir,
     if (kind == HAK_CGROUP_V2) {
         read_limit(state, dir, "memory.high", &high);
     }
-    state->limit = hak_min(state->limit, max);
-    least = hak_min(max, high);
+    state->limit = haki_min(state->limit, max);
+    least = haki_min(max, high);
     if (least == SIZE_MAX || !read_used(state, dir, kind, &used)) {
         return true;
     }
-    if (hak_percent(used, least) >= WORTH_A_LOOK) {
-        used -= hak_min(read_inactive(dir, kind), used);
+    if (haki_percent(used, least) >= WORTH_A_LOOK) {
+        used -= haki_min(read_inactive(dir, kind), used);
     }
     if (used > max) {
         if (state->fault == HAK_CGROUP_FINE) {
@@ -486,8 +487,8 @@ static bool read_level(struct hak_cgroup_state *state, const char *dir,
         }
         note(state, HAK_CGROUP_OVER, dir, max_file(kind));
     }
-    state->room = hak_min(state->room, least - hak_min(used, least));
-    state->full = (unsigned)hak_max(state->full, hak_percent(used, least));
+    state->room = haki_min(state->room, least - haki_min(used, least));
+    state->full = (unsigned)haki_max(state->full, haki_percent(used, least));
     return true;
 }
 
@@ -510,11 +511,11 @@ static unsigned read_pressure(const char *dir)
         word[6 + strcspn(word + 6, ".")] = '\0';
         parse_number(word + 6, &value);
     }
-    return (unsigned)hak_min(value, 100);
+    return (unsigned)haki_min(value, 100);
 }
 
-bool hak_cgroup_read(const struct hak_cgroup *group,
-                     struct hak_cgroup_state *state)
+bool haki_cgroup_read(const struct hak_cgroup *group,
+                      struct hak_cgroup_state *state)
 {
     char dir[HAK_CGROUP_PATH];
     int saved = errno, levels = 0;
@@ -541,18 +542,18 @@ static unsigned rlimit_full(int resource, size_t used)
     if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
         return 0;
     }
-    return hak_percent(used, (size_t)limit.rlim_cur);
+    return haki_percent(used, (size_t)limit.rlim_cur);
 }
 
 /* The sixth word of statm counts stacks too, which RLIMIT_DATA does not. */
-unsigned hak_cgroup_rlimits(void)
+unsigned haki_cgroup_rlimits(void)
 {
     size_t pages[6] = {0};
     struct reader reader;
     char word[32];
     int saved = errno;
 
-    if (hak_os_address_limit() == SIZE_MAX) {
+    if (haki_os_address_limit() == SIZE_MAX) {
         return 0;
     }
     if (reader_open(&reader, "/proc/self/statm")) {
@@ -563,6 +564,6 @@ unsigned hak_cgroup_rlimits(void)
         reader_close(&reader);
     }
     errno = saved;
-    return (unsigned)hak_max(rlimit_full(RLIMIT_AS, pages[0] * HAK_PAGE),
-                             rlimit_full(RLIMIT_DATA, pages[5] * HAK_PAGE));
+    return (unsigned)haki_max(rlimit_full(RLIMIT_AS, pages[0] * HAK_PAGE),
+                              rlimit_full(RLIMIT_DATA, pages[5] * HAK_PAGE));
 }

@@ -10,7 +10,7 @@
  *
  * Nothing is allocated and no lock is taken: open, read and close into small
  * buffers on the stack, by the bare system calls, which are no cancellation
- * points. A caller of hak_cgroup_read waits for some ten system calls.
+ * points. A caller of haki_cgroup_read waits for some ten system calls.
  */
 #ifndef HAK_CGROUP_H
 #define HAK_CGROUP_H
@@ -36,7 +36,7 @@ struct hak_cgroup {
  * is not NULL. Its `kind` is HAK_CGROUP_NONE if neither it nor one above has
  * the files.
  */
-void hak_cgroup_find(struct hak_cgroup *group, const char *fake);
+void haki_cgroup_find(struct hak_cgroup *group, const char *fake);
 
 /* A file that does not say what it should. */
 enum hak_cgroup_fault {
@@ -62,17 +62,17 @@ struct hak_cgroup_state {
  * Reads the files of the group and of all above it. A limit whose file is
  * missing, unreadable or garbled counts as none. False: the group has gone.
  */
-bool hak_cgroup_read(const struct hak_cgroup *group,
-                     struct hak_cgroup_state *state);
+bool haki_cgroup_read(const struct hak_cgroup *group,
+                      struct hak_cgroup_state *state);
 
 /*
  * How full this process's limits on address space (RLIMIT_AS, RLIMIT_DATA) are,
  * in percent; 0: it has none. They are no control group's, and read as those.
  */
-unsigned hak_cgroup_rlimits(void);
+unsigned haki_cgroup_rlimits(void);
 
 /* How full a limit is, in percent; one that is exceeded is 100. */
-HAK_INLINE unsigned hak_percent(size_t used, size_t limit)
+HAK_INLINE unsigned haki_percent(size_t used, size_t limit)
 {
     return used >= limit ? 100 : (unsigned)((hak_u128)used * 100 / limit);
 }

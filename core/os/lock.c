@@ -21,9 +21,9 @@ extern char __libc_single_threaded __attribute__((weak));
 /* Where there is no page that is wiped. */
 static struct hak_process plain = {.number = HAK_LOCK_ALONE + 1};
 
-_Atomic(struct hak_process *) hak_process = &plain;
+_Atomic(struct hak_process *) haki_process = &plain;
 
-__thread struct hak_lock_self hak_lock_self
+__thread struct hak_lock_self haki_lock_self
     __attribute__((tls_model("initial-exec"))) = {.process = HAK_LOCK_ALONE};
 
 static _Atomic(uint64_t) drawn = HAK_LOCK_ALONE + 1; /* the last number */
@@ -33,11 +33,11 @@ static atomic_bool refused;                          /* the page */
 /* There is, or was, a thread that the C library does not know of. */
 static atomic_bool not_alone;
 
-atomic_bool hak_lock_entered;
+atomic_bool haki_lock_entered;
 static _Atomic(uint32_t) company = HAK_LOCK_CROWD;
 static atomic_bool no_fence; /* it was refused */
 
-static atomic_uint waiting; /* the sum of hak_lock_self.waits */
+static atomic_uint waiting; /* the sum of haki_lock_self.waits */
 
 /* The thread that forked, if `forked_to` is this process's number. */
 static _Atomic(uint64_t) forker, forked_to;
@@ -47,7 +47,7 @@ static uint64_t draw(void)
     return atomic_fetch_add(&drawn, 1) + 1;
 }
 
-bool hak_lock_is_ghost(uint64_t number)
+bool haki_lock_is_ghost(uint64_t number)
 {
     uint64_t process = atomic_load(&first);
 
@@ -110,20 +110,21 @@ static bool is_only_with_stranger(void)
 {
     return atomic_load_explicit(&company, memory_order_relaxed) !=
                HAK_LOCK_CROWD &&
-           is_only() && !hak_lock_self.stranger;
+           is_only() && !haki_lock_self.stranger;
 }
 
 /* Whether no other thread can hold a lock, nor want one. */
 static bool is_alone(void)
 {
-    return atomic_load_explicit(&hak_process, memory_order_relaxed) == &plain &&
+    return atomic_load_explicit(&haki_process, memory_order_relaxed) ==
+               &plain &&
            !atomic_load_explicit(&refused, memory_order_relaxed) && is_single();
 }
 
 /* There are threads: from here on the number stands where it will be wiped. */
 static void use_page(uint64_t number)
 {
-    struct hak_process *page = hak_os_map_wiped(sizeof(*page));
+    struct hak_process *page = haki_os_map_wiped(sizeof(*page));
     struct hak_process *expected = &plain;
 
     if (page == NULL) {
@@ -132,15 +133,15 @@ static void use_page(uint64_t number)
     }
     atomic_store(&page->number, number);
     atomic_store(&page->pid, getpid());
-    if (!atomic_compare_exchange_strong(&hak_process, &expected, page)) {
-        hak_os_unmap(page, sizeof(*page));
+    if (!atomic_compare_exchange_strong(&haki_process, &expected, page)) {
+        haki_os_unmap(page, sizeof(*page));
     }
 }
 
 /* A step towards it; true: the calling thread and its process have numbers. */
 static bool begins(void)
 {
-    struct hak_process *process = atomic_load(&hak_process);
+    struct hak_process *process = atomic_load(&haki_process);
     uint64_t number = atomic_load(&process->number);
     bool alone = process == &plain && !atomic_load(&refused);
 
@@ -152,15 +153,15 @@ static bool begins(void)
         use_page(number);
         return false;
     }
-    if (hak_lock_self.number == 0) {
-        hak_lock_self.number = draw();
-    } else if (hak_lock_self.number < number) {
-        atomic_store(&forker, hak_lock_self.number);
+    if (haki_lock_self.number == 0) {
+        haki_lock_self.number = draw();
+    } else if (haki_lock_self.number < number) {
+        atomic_store(&forker, haki_lock_self.number);
         atomic_store(&forked_to, number);
     }
-    hak_lock_self.seen = number;
+    haki_lock_self.seen = number;
     /* As long as it is alone it comes here each time, to look whether it is. */
-    hak_lock_self.process =
+    haki_lock_self.process =
         alone || is_only_with_stranger() ? HAK_LOCK_ALONE : number;
     return true;
 }
@@ -171,22 +172,22 @@ static void begin(void)
     }
 }
 
-uint64_t hak_lock_number(void)
+uint64_t haki_lock_number(void)
 {
-    if (hak_lock_self.number == 0) {
+    if (haki_lock_self.number == 0) {
         begin();
     }
-    return hak_lock_self.number;
+    return haki_lock_self.number;
 }
 
-void hak_lock_forked(void)
+void haki_lock_forked(void)
 {
-    struct hak_process *process = atomic_load(&hak_process);
+    struct hak_process *process = atomic_load(&haki_process);
     uint64_t number = atomic_load(&process->number);
 
     uint32_t together = HAK_LOCK_TOGETHER;
 
-    atomic_store(&waiting, hak_lock_self.waits); /* ghosts wait no more */
+    atomic_store(&waiting, haki_lock_self.waits); /* ghosts wait no more */
     atomic_compare_exchange_strong(&company, &together, HAK_LOCK_APART);
     /* Not wiped, whatever was promised: some emulators only say so. */
     if (process == &plain || (number != 0 && number != DRAWING &&
@@ -196,7 +197,7 @@ void hak_lock_forked(void)
         atomic_store(&process->pid, getpid());
         atomic_store(&process->number, number);
     }
-    if (hak_lock_self.number != 0) {
+    if (haki_lock_self.number != 0) {
         begin();
     }
 }
@@ -213,14 +214,14 @@ static uint32_t *futex_of(hak_lock *lock)
 /* Before and after a system call about a lock. */
 static void wait_begins(void)
 {
-    hak_lock_self.waits++;
+    haki_lock_self.waits++;
     atomic_fetch_add(&waiting, 1);
 }
 
 static void wait_ends(void)
 {
     atomic_fetch_sub(&waiting, 1);
-    hak_lock_self.waits--;
+    haki_lock_self.waits--;
 }
 
 /*
@@ -240,12 +241,12 @@ static void sleep_on(hak_lock *lock, uint64_t word)
     wait_ends();
 }
 
-bool hak_lock_any_waits(void)
+bool haki_lock_any_waits(void)
 {
     return atomic_load(&waiting) != 0;
 }
 
-void hak_lock_wake(hak_lock *lock)
+void haki_lock_wake(hak_lock *lock)
 {
     int saved = errno;
 
@@ -260,18 +261,18 @@ void hak_lock_wake(hak_lock *lock)
 static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
 {
     uint64_t word = atomic_load_explicit(&lock->word, memory_order_acquire);
-    uint64_t mine = hak_lock_self.number << 1;
+    uint64_t mine = haki_lock_self.number << 1;
 
-    *ghost = word != 0 && hak_lock_is_ghost(word >> 1);
+    *ghost = word != 0 && haki_lock_is_ghost(word >> 1);
     if (word == 0 || *ghost) {
         return atomic_compare_exchange_strong_explicit(&lock->word, &word,
                                                        mine | *waited,
                                                        memory_order_acq_rel,
                                                        memory_order_relaxed);
     }
-    if (word >> 1 == hak_lock_self.number) {
-        hak_fatal("a signal's handler asked for memory while its thread was "
-                  "being served");
+    if (word >> 1 == haki_lock_self.number) {
+        haki_fatal("a signal's handler asked for memory while its thread was "
+                   "being served");
     }
     if ((word & 1) != 0 ||
         atomic_compare_exchange_strong_explicit(&lock->word, &word, word | 1,
@@ -287,10 +288,10 @@ static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
 static bool is_known(void)
 {
     const struct hak_process *process =
-        atomic_load_explicit(&hak_process, memory_order_relaxed);
+        atomic_load_explicit(&haki_process, memory_order_relaxed);
 
-    return hak_lock_self.number != 0 &&
-           hak_lock_self.seen ==
+    return haki_lock_self.number != 0 &&
+           haki_lock_self.seen ==
                atomic_load_explicit(&process->number, memory_order_relaxed);
 }
 
@@ -303,16 +304,16 @@ static bool is_apart(void)
 /* The only thread enters, which has no lock yet; false: it can't. */
 static bool enter(void)
 {
-    if (hak_lock_self.held != 1 || !is_only_with_stranger() || !is_apart() ||
+    if (haki_lock_self.held != 1 || !is_only_with_stranger() || !is_apart() ||
         !is_known()) {
         return false;
     }
     HAK_POINT("enter");
-    atomic_store_explicit(&hak_lock_entered, true, memory_order_relaxed);
-    hak_lock_step(); /* the stranger's fence does the rest */
+    atomic_store_explicit(&haki_lock_entered, true, memory_order_relaxed);
+    haki_lock_step(); /* the stranger's fence does the rest */
     HAK_POINT("entered");
     if (!is_apart()) {
-        atomic_store_explicit(&hak_lock_entered, false, memory_order_release);
+        atomic_store_explicit(&haki_lock_entered, false, memory_order_release);
         return false;
     }
     return true;
@@ -321,20 +322,20 @@ static bool enter(void)
 /* The way of a program with one thread: a lock costs it no atomic operation. */
 static bool take_alone(hak_lock *lock)
 {
-    HAK_ASSERT(hak_lock_self.held > 0);
+    HAK_ASSERT(haki_lock_self.held > 0);
     if (atomic_load_explicit(&lock->word, memory_order_relaxed) != 0 ||
-        (hak_lock_self.alone == 0 &&
-         !(is_alone() && hak_lock_self.number != 0) && !enter())) {
+        (haki_lock_self.alone == 0 &&
+         !(is_alone() && haki_lock_self.number != 0) && !enter())) {
         return false;
     }
-    hak_lock_self.alone++;
-    hak_lock_step();
-    atomic_store_explicit(&lock->word, hak_lock_self.number << 1,
+    haki_lock_self.alone++;
+    haki_lock_step();
+    atomic_store_explicit(&lock->word, haki_lock_self.number << 1,
                           memory_order_relaxed);
     return true;
 }
 
-void hak_lock_take_slow(hak_lock *lock)
+void haki_lock_take_slow(hak_lock *lock)
 {
     bool waited = false, ghost;
     int saved;
@@ -346,9 +347,9 @@ void hak_lock_take_slow(hak_lock *lock)
     do {
         begin();
     } while (!try_take(lock, &waited, &ghost));
-    HAK_ASSERT(hak_lock_mine(lock));
+    HAK_ASSERT(haki_lock_mine(lock));
     /* A ghost's, as a rule: it is dropped with those that it has alone. */
-    hak_lock_self.alone += hak_lock_self.alone != 0;
+    haki_lock_self.alone += haki_lock_self.alone != 0;
     if (ghost && lock->mend != NULL) {
         lock->mend();
     }
@@ -357,17 +358,17 @@ void hak_lock_take_slow(hak_lock *lock)
 
 /* ---- the stranger ------------------------------------------------------------ */
 
-void hak_lock_not_alone(void)
+void haki_lock_not_alone(void)
 {
-    bool knows = is_only() && !atomic_load(&no_fence) && hak_os_fence_begin();
+    bool knows = is_only() && !atomic_load(&no_fence) && haki_os_fence_begin();
 
     atomic_store(&not_alone, true);
     atomic_store(&company, knows ? HAK_LOCK_APART : HAK_LOCK_CROWD);
 }
 
-void hak_lock_begin_stranger(void)
+void haki_lock_begin_stranger(void)
 {
-    hak_lock_self =
+    haki_lock_self =
         (struct hak_lock_self){.process = HAK_LOCK_ALONE, .stranger = true};
 }
 
@@ -375,7 +376,7 @@ void hak_lock_begin_stranger(void)
  * With other threads there is nobody who would enter again: one fence more, and
  * they need no other.
  */
-enum hak_lock_joined hak_lock_join(void)
+enum hak_lock_joined haki_lock_join(void)
 {
     bool only = is_only();
 
@@ -384,11 +385,11 @@ enum hak_lock_joined hak_lock_join(void)
     }
     atomic_store(&company, HAK_LOCK_TOGETHER);
     HAK_POINT("join");
-    if (!hak_os_fence()) {
+    if (!haki_os_fence()) {
         atomic_store(&no_fence, true);
         return HAK_LOCK_NEVER;
     }
-    if (atomic_load(&hak_lock_entered)) {
+    if (atomic_load(&haki_lock_entered)) {
         return HAK_LOCK_WAIT;
     }
     if (!only) {
@@ -397,36 +398,36 @@ enum hak_lock_joined hak_lock_join(void)
     return HAK_LOCK_JOINED;
 }
 
-void hak_lock_part(void)
+void haki_lock_part(void)
 {
     uint32_t together = HAK_LOCK_TOGETHER;
 
     atomic_compare_exchange_strong(&company, &together, HAK_LOCK_APART);
 }
 
-bool hak_lock_settle(hak_lock *lock)
+bool haki_lock_settle(hak_lock *lock)
 {
-    if (hak_lock_mine(lock)) {
+    if (haki_lock_mine(lock)) {
         return false;
     }
     if (atomic_load(&lock->word) != 0) {
-        hak_lock_take(lock);
-        hak_lock_drop(lock);
+        haki_lock_take(lock);
+        haki_lock_drop(lock);
     }
     return true;
 }
 
-void hak_lock_not_held(const char *where)
+void haki_lock_not_held(const char *where)
 {
-    hak_fatal("%s: its lock is not held", where);
+    haki_fatal("%s: its lock is not held", where);
 }
 
 #ifdef HAK_TESTING
-_Atomic(void (*)(const char *name)) hak_test_meet;
+_Atomic(void (*)(const char *name)) haki_test_meet;
 
-void hak_test_point(const char *name)
+void haki_test_point(const char *name)
 {
-    void (*meet)(const char *) = atomic_load(&hak_test_meet);
+    void (*meet)(const char *) = atomic_load(&haki_test_meet);
 
     if (meet != NULL) {
         meet(name);

@@ -94,7 +94,7 @@ struct hak_lock_self {
     uint64_t seen;    /* the same, also where `process` is something else */
     uint32_t held;    /* locks that it has, or is about to have */
     uint32_t alone;   /* of these, taken by plain stores */
-    uint32_t waits;   /* its part of hak_lock_any_waits */
+    uint32_t waits;   /* its part of haki_lock_any_waits */
     bool stranger;    /* see above */
 };
 
@@ -111,77 +111,77 @@ struct hak_process {
     _Atomic(int32_t) pid;
 };
 
-extern HAK_HIDDEN __thread struct hak_lock_self hak_lock_self
+extern HAK_HIDDEN __thread struct hak_lock_self haki_lock_self
     __attribute__((tls_model("initial-exec")));
-extern HAK_HIDDEN _Atomic(struct hak_process *) hak_process;
-extern HAK_HIDDEN atomic_bool hak_lock_entered; /* see above */
+extern HAK_HIDDEN _Atomic(struct hak_process *) haki_process;
+extern HAK_HIDDEN atomic_bool haki_lock_entered; /* see above */
 
 /*
  * Between two writes of which a ghost must not have made the second alone: in
  * the order of the program, as the thread's own instructions have it. A child
  * sees what a ghost wrote up to one instruction.
  */
-HAK_INLINE void hak_lock_step(void)
+HAK_INLINE void haki_lock_step(void)
 {
     __asm__ volatile("" ::: "memory");
 }
 
 /* No cancellation point; errno is kept. */
-HAK_NOINLINE void hak_lock_take_slow(hak_lock *lock);
-HAK_NOINLINE void hak_lock_wake(hak_lock *lock);
+HAK_NOINLINE void haki_lock_take_slow(hak_lock *lock);
+HAK_NOINLINE void haki_lock_wake(hak_lock *lock);
 
-HAK_INLINE void hak_lock_take(hak_lock *lock)
+HAK_INLINE void haki_lock_take(hak_lock *lock)
 {
     const struct hak_process *process =
-        atomic_load_explicit(&hak_process, memory_order_acquire);
+        atomic_load_explicit(&haki_process, memory_order_acquire);
     uint64_t word = 0;
 
-    hak_lock_self.held++;
-    if (HAK_UNLIKELY(hak_lock_self.process !=
+    haki_lock_self.held++;
+    if (HAK_UNLIKELY(haki_lock_self.process !=
                          atomic_load_explicit(&process->number,
                                               memory_order_acquire) ||
                      !atomic_compare_exchange_strong_explicit(
-                         &lock->word, &word, hak_lock_self.number << 1,
+                         &lock->word, &word, haki_lock_self.number << 1,
                          memory_order_acq_rel, memory_order_relaxed))) {
-        hak_lock_take_slow(lock);
+        haki_lock_take_slow(lock);
     }
 }
 
 /* Whether the calling thread holds the lock. */
-HAK_INLINE bool hak_lock_mine(hak_lock *lock)
+HAK_INLINE bool haki_lock_mine(hak_lock *lock)
 {
     uint64_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
 
-    return word != 0 && word >> 1 == hak_lock_self.number;
+    return word != 0 && word >> 1 == haki_lock_self.number;
 }
 
-HAK_INLINE void hak_lock_drop(hak_lock *lock)
+HAK_INLINE void haki_lock_drop(hak_lock *lock)
 {
     uint64_t word;
 
-    HAK_ASSERT(hak_lock_mine(lock) && hak_lock_self.held > 0);
-    if (hak_lock_self.alone != 0) {
+    HAK_ASSERT(haki_lock_mine(lock) && haki_lock_self.held > 0);
+    if (haki_lock_self.alone != 0) {
         atomic_store_explicit(&lock->word, 0, memory_order_release);
-        hak_lock_step();
-        if (--hak_lock_self.alone == 0) {
-            atomic_store_explicit(&hak_lock_entered, false,
+        haki_lock_step();
+        if (--haki_lock_self.alone == 0) {
+            atomic_store_explicit(&haki_lock_entered, false,
                                   memory_order_release);
         }
-        hak_lock_step();
+        haki_lock_step();
     } else {
         word = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
         if (HAK_UNLIKELY((word & 1) != 0)) {
-            hak_lock_wake(lock);
+            haki_lock_wake(lock);
         }
     }
-    hak_lock_self.held--;
+    haki_lock_self.held--;
 }
 
 /* Functions that change what a lock guards begin with it (tests: in each build). */
-HAK_COLD _Noreturn void hak_lock_not_held(const char *where);
+HAK_COLD _Noreturn void haki_lock_not_held(const char *where);
 #define HAK_HELD(lock)                                                         \
     (HAK_DEBUG >= 1 || HAK_WALKS                                               \
-         ? hak_lock_mine(lock) ? (void)0 : hak_lock_not_held(__func__)         \
+         ? haki_lock_mine(lock) ? (void)0 : haki_lock_not_held(__func__)       \
          : (void)0)
 
 /*
@@ -189,9 +189,9 @@ HAK_COLD _Noreturn void hak_lock_not_held(const char *where);
  * while others go on. See tests/unit/meet.h.
  */
 #ifdef HAK_TESTING
-extern _Atomic(void (*)(const char *name)) hak_test_meet;
-HAK_NOINLINE void hak_test_point(const char *name);
-#define HAK_POINT(name) hak_test_point(name)
+extern _Atomic(void (*)(const char *name)) haki_test_meet;
+HAK_NOINLINE void haki_test_point(const char *name);
+#define HAK_POINT(name) haki_test_point(name)
 #else
 #define HAK_POINT(name) ((void)0)
 #endif
@@ -200,10 +200,10 @@ HAK_NOINLINE void hak_test_point(const char *name);
  * A thread that the C library does not know of, the stranger, is about to be
  * started; there is no other one now. The calling thread holds no lock.
  */
-void hak_lock_not_alone(void);
+void haki_lock_not_alone(void);
 
 /* There, first of all. */
-void hak_lock_begin_stranger(void);
+void haki_lock_begin_stranger(void);
 
 /*
  * By the stranger, before it takes a lock, and when it has dropped the last one.
@@ -211,23 +211,23 @@ void hak_lock_begin_stranger(void);
  * HAK_LOCK_NEVER it may take no lock, but one that is started next may.
  */
 enum hak_lock_joined { HAK_LOCK_JOINED, HAK_LOCK_WAIT, HAK_LOCK_NEVER };
-enum hak_lock_joined hak_lock_join(void);
-void hak_lock_part(void);
+enum hak_lock_joined haki_lock_join(void);
+void haki_lock_part(void);
 
 /* Whether any thread sleeps until it gets a lock, or is waking who does: a tracer
  * may stop it there. */
-bool hak_lock_any_waits(void);
+bool haki_lock_any_waits(void);
 
 /* The calling thread's number, drawn if it has none. */
-uint64_t hak_lock_number(void);
+uint64_t haki_lock_number(void);
 
 /* Whether a thread with this number does not exist in this process. */
-bool hak_lock_is_ghost(uint64_t number);
+bool haki_lock_is_ghost(uint64_t number);
 
 /* In fork's child handler, first of all: see above. */
-void hak_lock_forked(void);
+void haki_lock_forked(void);
 
 /* There: mends what a ghost has held. False: the calling thread holds it. */
-bool hak_lock_settle(hak_lock *lock);
+bool haki_lock_settle(hak_lock *lock);
 
 #endif /* HAK_LOCK_H */

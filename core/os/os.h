@@ -42,16 +42,16 @@
 #include "base/base.h"
 
 /* The bytes of a page of this machine. */
-size_t hak_os_page_size(void);
+size_t haki_os_page_size(void);
 
 /*
  * An address, a multiple of `align` (a power of two), where `size` bytes have
  * nothing mapped now, and where the kernel does not put mappings by itself:
  * as much again is free around them. Nothing is mapped. NULL: there is no such
- * place. Under a limit on address space it is a guess, which hak_os_claim
+ * place. Under a limit on address space it is a guess, which haki_os_claim
  * finds right or wrong; `guess` then makes guesses differ.
  */
-void *hak_os_place(size_t size, size_t align, unsigned guess);
+void *haki_os_place(size_t size, size_t align, unsigned guess);
 
 enum hak_os_claim {
     HAK_OS_CLAIMED,
@@ -60,75 +60,75 @@ enum hak_os_claim {
 };
 
 /* Maps zeroed, usable memory at `addr` unless something is mapped there. */
-enum hak_os_claim hak_os_claim(void *addr, size_t size);
+enum hak_os_claim haki_os_claim(void *addr, size_t size);
 
 /*
- * Unmaps what hak_os_claim or hak_os_map has mapped. False: refused, all is as
+ * Unmaps what haki_os_claim or haki_os_map has mapped. False: refused, all is as
  * it was.
  */
-bool hak_os_unmap(void *addr, size_t size);
+bool haki_os_unmap(void *addr, size_t size);
 
 /* Asks that memory be backed by huge pages. A wish, no result. */
-void hak_os_want_huge(void *addr, size_t size);
+void haki_os_want_huge(void *addr, size_t size);
 
 /*
  * From here on huge pages there stay, but no other pages are made into one: the
  * kernel's daemon would fill in what was purged of one.
  */
-void hak_os_want_small(void *addr, size_t size);
+void haki_os_want_small(void *addr, size_t size);
 
 /*
  * Makes pages resident now, in one call, so that touching them does not fault.
  * False: out of memory. Where the kernel can't it answers true and leaves it
  * to the page faults.
  */
-bool hak_os_populate(void *addr, size_t size);
+bool haki_os_populate(void *addr, size_t size);
 
 /* Drops the contents of pages: zero, not resident. False: refused. */
-bool hak_os_purge(void *addr, size_t size);
+bool haki_os_purge(void *addr, size_t size);
 
 /* Whether anything is mapped at p, any address. */
-bool hak_os_is_mapped(const void *p);
+bool haki_os_is_mapped(const void *p);
 
 /* How many bytes are resident, at most 128 pages asked. */
-size_t hak_os_resident(void *addr, size_t size);
+size_t haki_os_resident(void *addr, size_t size);
 
 /* Maps zeroed, usable memory anywhere. NULL: out of memory. */
-void *hak_os_map(size_t size);
+void *haki_os_map(size_t size);
 
 /*
  * The same, at most a page; it is zero again in a forked child. NULL also where
  * the kernel can't (before 4.14).
  */
-void *hak_os_map_wiped(size_t size);
+void *haki_os_map_wiped(size_t size);
 
 /* Names a mapping in /proc/PID/smaps where the kernel can. */
-void hak_os_name(void *addr, size_t size, const char *name);
+void haki_os_name(void *addr, size_t size, const char *name);
 
 /* Nanoseconds of a clock that only goes forward. */
-uint64_t hak_os_clock(void);
+uint64_t haki_os_clock(void);
 
 /*
  * Moves the pages of `size` bytes at `from` to `to`, where nothing is mapped,
  * leaving zeroed, usable memory behind; nothing is copied. False: the kernel
  * can't, or `from` is of several mappings; all is as it was.
  */
-bool hak_os_move(void *from, void *to, size_t size);
+bool haki_os_move(void *from, void *to, size_t size);
 
 /* Fills a buffer of at most 256 bytes with random ones, from the kernel. */
-void hak_os_random(void *buffer, size_t size);
+void haki_os_random(void *buffer, size_t size);
 
 /* Milliseconds of a clock that only goes forward, wraps around and is cheap. */
-uint32_t hak_os_tick(void);
+uint32_t haki_os_tick(void);
 
 /* A time that is not 0, which says "never". */
-HAK_INLINE uint32_t hak_some_time(uint32_t at)
+HAK_INLINE uint32_t haki_some_time(uint32_t at)
 {
     return at != 0 ? at : 1;
 }
 
 /* Whether `now` is at or after the time `due`. */
-HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
+HAK_INLINE bool haki_tick_reached(uint32_t now, uint32_t due)
 {
     return (int32_t)(now - due) >= 0;
 }
@@ -137,15 +137,16 @@ HAK_INLINE bool hak_tick_reached(uint32_t now, uint32_t due)
  * The most address space that this process may have for memory of its own, in
  * bytes (RLIMIT_AS, RLIMIT_DATA); SIZE_MAX: all.
  */
-size_t hak_os_address_limit(void);
+size_t haki_os_address_limit(void);
 
 /* ---- threads: os_thread.c --------------------------------------------------- */
 
 /* Sleeps while the word is as it was seen, at most so long. */
-void hak_os_wait(_Atomic(uint32_t) *word, uint32_t seen, uint32_t milliseconds);
+void haki_os_wait(_Atomic(uint32_t) *word, uint32_t seen,
+                  uint32_t milliseconds);
 
 /* Wakes one thread that sleeps on the word. */
-void hak_os_wake(_Atomic(uint32_t) *word);
+void haki_os_wake(_Atomic(uint32_t) *word);
 
 /*
  * A thread that the C library does not know: it may use system calls, memory and
@@ -168,38 +169,38 @@ struct hak_os_thread {
  * no lock. False: refused (threads or memory are limited, a filter of system
  * calls).
  */
-bool hak_os_thread_start(struct hak_os_thread *thread, void *const *locals,
-                         size_t count);
+bool haki_os_thread_start(struct hak_os_thread *thread, void *const *locals,
+                          size_t count);
 
 /*
  * Waits until it is gone, and no longer counted among the process's threads, at
  * most so long; false: it is not.
  */
-bool hak_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds);
+bool haki_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds);
 
 /*
  * Reads a short file, as much as fits less the zero behind it; its bytes, 0 if
  * it can't be read. No cancellation point.
  */
-size_t hak_os_read_file(const char *path, char *text, size_t size);
+size_t haki_os_read_file(const char *path, char *text, size_t size);
 
 /* read(2), but no cancellation point. */
-long hak_os_read(int fd, void *bytes, size_t size);
+long haki_os_read(int fd, void *bytes, size_t size);
 
 /* Whether any thread is in one of the two. */
-bool hak_os_any_reads(void);
+bool haki_os_any_reads(void);
 
 /*
  * A fence in every thread of the process, wherever it is (membarrier). False: the
  * kernel can't, or does not allow it. The first is to be called once before, and
  * in a forked child again.
  */
-bool hak_os_fence_begin(void);
-bool hak_os_fence(void);
+bool haki_os_fence_begin(void);
+bool haki_os_fence(void);
 
 /* The calling thread's id, and the signals (1 << (n - 1)) it has blocked. */
-int32_t hak_os_thread_id(void);
-uint64_t hak_os_blocked_signals(void);
+int32_t haki_os_thread_id(void);
+uint64_t haki_os_blocked_signals(void);
 
 /*
  * Whether a thread of this process was seen asleep in a system call that waits
@@ -208,8 +209,8 @@ uint64_t hak_os_blocked_signals(void);
  * `calm` does not see. `blocked_before`: signals that it had blocked when none
  * was. False also if it can't be told. One caller at a time.
  */
-bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
-                         bool (*calm)(void *arg), void *arg);
+bool haki_os_thread_waits(int32_t id, uint64_t blocked_before,
+                          bool (*calm)(void *arg), void *arg);
 
 /* The kernel's words for SYS_futex: musl-gcc does not see its headers. */
 enum { HAK_FUTEX_WAIT = 0, HAK_FUTEX_WAKE = 1, HAK_FUTEX_PRIVATE = 128 };
@@ -219,12 +220,12 @@ enum { HAK_FUTEX_WAIT = 0, HAK_FUTEX_WAKE = 1, HAK_FUTEX_PRIVATE = 128 };
  * Tests only: the n-th call from now (1 is the next) that can be refused is
  * refused, and every one after it if `forever`. 0 refuses none.
  */
-void hak_os_test_refuse(unsigned n, bool forever);
+void haki_os_test_refuse(unsigned n, bool forever);
 
 /* Besides the n-th, which is to be set before, every call from this one on. */
-void hak_os_test_refuse_from(unsigned call);
+void haki_os_test_refuse_from(unsigned call);
 
-/* Which calls hak_os_test_refuse counts and refuses; a bit for each kind. */
+/* Which calls haki_os_test_refuse counts and refuses; a bit for each kind. */
 enum hak_os_kind {
     HAK_OS_PLACE = 1,
     HAK_OS_CLAIM = 2,
@@ -235,10 +236,10 @@ enum hak_os_kind {
     HAK_OS_MOVE = 64,
     HAK_OS_ALL = 127
 };
-void hak_os_test_kinds(unsigned kinds);
+void haki_os_test_kinds(unsigned kinds);
 
-/* How many refusable calls were made since hak_os_test_refuse. */
-unsigned hak_os_test_calls(void);
+/* How many refusable calls were made since haki_os_test_refuse. */
+unsigned haki_os_test_calls(void);
 #endif
 
 #endif /* HAK_OS_H */

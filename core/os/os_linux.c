@@ -37,24 +37,24 @@ static atomic_uint test_refuse_at;
 static atomic_uint test_refuse_from;
 static atomic_uint test_kinds = HAK_OS_ALL;
 
-void hak_os_test_refuse(unsigned n, bool forever)
+void haki_os_test_refuse(unsigned n, bool forever)
 {
     atomic_store(&test_calls, 0);
     atomic_store(&test_refuse_at, n);
     atomic_store(&test_refuse_from, forever ? n : 0);
 }
 
-void hak_os_test_refuse_from(unsigned call)
+void haki_os_test_refuse_from(unsigned call)
 {
     atomic_store(&test_refuse_from, call);
 }
 
-void hak_os_test_kinds(unsigned kinds)
+void haki_os_test_kinds(unsigned kinds)
 {
     atomic_store(&test_kinds, kinds);
 }
 
-unsigned hak_os_test_calls(void)
+unsigned haki_os_test_calls(void)
 {
     return atomic_load(&test_calls);
 }
@@ -79,7 +79,7 @@ static bool refused(unsigned kind)
 
 #define ANYWHERE (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
-/* How much more than it is asked for hak_os_place finds free: that as well. */
+/* How much more than it is asked for haki_os_place finds free: that as well. */
 #define PLACE_ROOM 2
 
 /* Guesses lie this many times the size apart. */
@@ -88,7 +88,7 @@ static bool refused(unsigned kind)
 /* What is mapped without a hint is not near this. */
 #define GUESS_ABOVE (4 * HAK_GIB)
 
-size_t hak_os_page_size(void)
+size_t haki_os_page_size(void)
 {
     return getauxval(AT_PAGESZ);
 }
@@ -125,7 +125,7 @@ static char *guess_place(size_t size, unsigned guess)
     return (char *)(here / 2 > far ? here - far : here + GUESS_ABOVE);
 }
 
-void *hak_os_place(size_t size, size_t align, unsigned guess)
+void *haki_os_place(size_t size, size_t align, unsigned guess)
 {
     int saved = errno;
     char *place = NULL;
@@ -134,15 +134,15 @@ void *hak_os_place(size_t size, size_t align, unsigned guess)
         place = look(PLACE_ROOM * size + align);
         if (place != NULL) {
             place += size / 2;
-        } else if (hak_os_address_limit() != SIZE_MAX) {
+        } else if (haki_os_address_limit() != SIZE_MAX) {
             place = guess_place(size, guess);
         }
     }
     errno = saved;
-    return (void *)hak_round_up((uintptr_t)place, align);
+    return (void *)haki_round_up((uintptr_t)place, align);
 }
 
-enum hak_os_claim hak_os_claim(void *addr, size_t size)
+enum hak_os_claim haki_os_claim(void *addr, size_t size)
 {
     int saved = errno;
     enum hak_os_claim result = HAK_OS_REFUSED;
@@ -165,7 +165,7 @@ enum hak_os_claim hak_os_claim(void *addr, size_t size)
     return result;
 }
 
-void *hak_os_map(size_t size)
+void *haki_os_map(size_t size)
 {
     int saved = errno;
     void *p = REFUSED(MAP)
@@ -176,7 +176,7 @@ void *hak_os_map(size_t size)
     return p == MAP_FAILED ? NULL : p;
 }
 
-void *hak_os_map_wiped(size_t size)
+void *haki_os_map_wiped(size_t size)
 {
     int saved = errno;
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -190,7 +190,7 @@ void *hak_os_map_wiped(size_t size)
     return p != MAP_FAILED ? p : NULL;
 }
 
-bool hak_os_unmap(void *addr, size_t size)
+bool haki_os_unmap(void *addr, size_t size)
 {
     int saved = errno;
     bool done = !REFUSED(UNMAP) && munmap(addr, size) == 0;
@@ -199,7 +199,7 @@ bool hak_os_unmap(void *addr, size_t size)
     return done;
 }
 
-void hak_os_want_huge(void *addr, size_t size)
+void haki_os_want_huge(void *addr, size_t size)
 {
     int saved = errno;
 
@@ -207,7 +207,7 @@ void hak_os_want_huge(void *addr, size_t size)
     errno = saved;
 }
 
-void hak_os_want_small(void *addr, size_t size)
+void haki_os_want_small(void *addr, size_t size)
 {
     int saved = errno;
 
@@ -215,7 +215,7 @@ void hak_os_want_small(void *addr, size_t size)
     errno = saved;
 }
 
-bool hak_os_populate(void *addr, size_t size)
+bool haki_os_populate(void *addr, size_t size)
 {
     static atomic_bool cannot;
     int saved = errno;
@@ -238,7 +238,7 @@ bool hak_os_populate(void *addr, size_t size)
     return ok;
 }
 
-bool hak_os_is_mapped(const void *p)
+bool haki_os_is_mapped(const void *p)
 {
     unsigned char page;
     int saved = errno;
@@ -250,13 +250,13 @@ bool hak_os_is_mapped(const void *p)
     return mapped;
 }
 
-size_t hak_os_resident(void *addr, size_t size)
+size_t haki_os_resident(void *addr, size_t size)
 {
     unsigned char pages[128];
     int saved = errno;
     size_t count = 0;
 
-    if (mincore(addr, hak_min(size, sizeof(pages) * HAK_PAGE), pages) == 0) {
+    if (mincore(addr, haki_min(size, sizeof(pages) * HAK_PAGE), pages) == 0) {
         for (size_t i = 0; i < size / HAK_PAGE && i < sizeof(pages); i++) {
             count += pages[i] & 1;
         }
@@ -306,7 +306,7 @@ static int try_drop(void)
     if (pages == MAP_FAILED) {
         return UNTRIED;
     }
-    page = (char *)hak_round_up((uintptr_t)pages, PAGE_MOST);
+    page = (char *)haki_round_up((uintptr_t)pages, PAGE_MOST);
     page[HAK_PAGE] = 1;
     well = drops(page) && page[HAK_PAGE] == 1;
     munmap(pages, 2 * PAGE_MOST);
@@ -346,7 +346,7 @@ static bool works(atomic_int *known, int (*attempt)(void))
     return state == HOLDS;
 }
 
-bool hak_os_purge(void *addr, size_t size)
+bool haki_os_purge(void *addr, size_t size)
 {
     static atomic_int known;
     int saved = errno;
@@ -360,7 +360,7 @@ bool hak_os_purge(void *addr, size_t size)
  * Who has a mapping at `to`, a hint, gets the pages at another address: they
  * are copied back.
  */
-bool hak_os_move(void *from, void *to, size_t size)
+bool haki_os_move(void *from, void *to, size_t size)
 {
     static atomic_int known;
     int saved = errno;
@@ -379,7 +379,7 @@ bool hak_os_move(void *from, void *to, size_t size)
 
 /* ---- names, clocks, random bytes, limits --------------------------------- */
 
-void hak_os_name(void *addr, size_t size, const char *name)
+void haki_os_name(void *addr, size_t size, const char *name)
 {
     int saved = errno;
 
@@ -387,7 +387,7 @@ void hak_os_name(void *addr, size_t size, const char *name)
     errno = saved;
 }
 
-uint64_t hak_os_clock(void)
+uint64_t haki_os_clock(void)
 {
     struct timespec now;
 
@@ -399,10 +399,10 @@ uint64_t hak_os_clock(void)
  * Early in the machine's life, or where a filter forbids getrandom, there is
  * what the kernel gave the process at its start (AT_RANDOM, 16 bytes).
  */
-void hak_os_random(void *buffer, size_t size)
+void haki_os_random(void *buffer, size_t size)
 {
     const unsigned char *given = (void *)getauxval(AT_RANDOM);
-    uint64_t mix = hak_os_clock() ^ (uintptr_t)buffer;
+    uint64_t mix = haki_os_clock() ^ (uintptr_t)buffer;
 
     /* By the system call: the C library's is a cancellation point. */
     if (syscall(SYS_getrandom, buffer, size, GRND_NONBLOCK) == (long)size) {
@@ -416,7 +416,7 @@ void hak_os_random(void *buffer, size_t size)
     }
 }
 
-uint32_t hak_os_tick(void)
+uint32_t haki_os_tick(void)
 {
     struct timespec now;
 
@@ -434,7 +434,7 @@ static size_t soft_limit(int resource)
     return (size_t)limit.rlim_cur;
 }
 
-size_t hak_os_address_limit(void)
+size_t haki_os_address_limit(void)
 {
-    return hak_min(soft_limit(RLIMIT_AS), soft_limit(RLIMIT_DATA));
+    return haki_min(soft_limit(RLIMIT_AS), soft_limit(RLIMIT_DATA));
 }

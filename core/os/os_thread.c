@@ -44,7 +44,7 @@
 
 /* ---- waiting on a word ----------------------------------------------------- */
 
-void hak_os_wait(_Atomic(uint32_t) *word, uint32_t seen, uint32_t milliseconds)
+void haki_os_wait(_Atomic(uint32_t) *word, uint32_t seen, uint32_t milliseconds)
 {
     struct timespec limit = {.tv_sec = milliseconds / 1000,
                              .tv_nsec = milliseconds % 1000 * 1000000L};
@@ -54,7 +54,7 @@ void hak_os_wait(_Atomic(uint32_t) *word, uint32_t seen, uint32_t milliseconds)
     errno = saved;
 }
 
-void hak_os_wake(_Atomic(uint32_t) *word)
+void haki_os_wake(_Atomic(uint32_t) *word)
 {
     int saved = errno;
 
@@ -76,19 +76,19 @@ static bool membarrier(int command)
     return ok;
 }
 
-bool hak_os_fence_begin(void)
+bool haki_os_fence_begin(void)
 {
     return membarrier(REGISTER_PRIVATE_EXPEDITED);
 }
 
-bool hak_os_fence(void)
+bool haki_os_fence(void)
 {
     return membarrier(PRIVATE_EXPEDITED);
 }
 
 /* ---- starting ---------------------------------------------------------------- */
 
-int32_t hak_os_thread_id(void)
+int32_t haki_os_thread_id(void)
 {
     return (int32_t)syscall(SYS_gettid);
 }
@@ -101,7 +101,7 @@ static void block_signals(uint64_t *before)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, before, MASK_BYTES);
 }
 
-uint64_t hak_os_blocked_signals(void)
+uint64_t haki_os_blocked_signals(void)
 {
     uint64_t now = UINT64_MAX;
 
@@ -127,7 +127,7 @@ static void *begin_checked(void *arg)
 
     begin(thread);
     atomic_store(&thread->id, 0);
-    hak_os_wake(&thread->id);
+    haki_os_wake(&thread->id);
     return NULL;
 }
 
@@ -197,13 +197,13 @@ static bool measure(void *const *locals, size_t count, size_t *below,
         uintptr_t at = (uintptr_t)(i < count ? locals[i] : (void *)&errno);
 
         if (at < tp) {
-            *below = hak_max(*below, tp - at + AROUND);
+            *below = haki_max(*below, tp - at + AROUND);
         } else {
-            *above = hak_max(*above, at - tp + AROUND);
+            *above = haki_max(*above, at - tp + AROUND);
         }
     }
-    *below = hak_round_up(*below, HAK_PAGE);
-    *above = hak_round_up(*above, HAK_PAGE);
+    *below = haki_round_up(*below, HAK_PAGE);
+    *above = haki_round_up(*above, HAK_PAGE);
     return *below + *above <= LOCALS_MOST;
 }
 
@@ -214,13 +214,13 @@ static bool map_once(struct hak_os_thread *thread, size_t locals)
     const size_t stack = HAK_PAGE + STACK;
 
     if (thread->memory == NULL) {
-        thread->memory = hak_os_map(stack + locals);
+        thread->memory = haki_os_map(stack + locals);
         if (thread->memory == NULL) {
             return false;
         }
-        hak_os_name(thread->memory, stack + locals, "hakmem thread");
+        haki_os_name(thread->memory, stack + locals, "hakmem thread");
         (void)mprotect(thread->memory, HAK_PAGE, PROT_NONE);
-    } else if (!hak_os_purge((char *)thread->memory + stack, locals)) {
+    } else if (!haki_os_purge((char *)thread->memory + stack, locals)) {
         memset((char *)thread->memory + stack, 0, locals);
     }
     return true;
@@ -248,8 +248,8 @@ static bool start(struct hak_os_thread *thread, void *const *locals,
 }
 #endif
 
-bool hak_os_thread_start(struct hak_os_thread *thread, void *const *locals,
-                         size_t count)
+bool haki_os_thread_start(struct hak_os_thread *thread, void *const *locals,
+                          size_t count)
 {
     int saved = errno;
     uint64_t signals;
@@ -262,20 +262,20 @@ bool hak_os_thread_start(struct hak_os_thread *thread, void *const *locals,
     return ok;
 }
 
-bool hak_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds)
+bool haki_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds)
 {
-    uint64_t until = hak_os_clock() + milliseconds * UINT64_C(1000000);
+    uint64_t until = haki_os_clock() + milliseconds * UINT64_C(1000000);
     uint32_t id = atomic_load(&thread->id), now = id;
     int saved = errno;
 
-    while (now != 0 && hak_os_clock() < until) {
-        hak_os_wait(&thread->id, now, milliseconds);
+    while (now != 0 && haki_os_clock() < until) {
+        haki_os_wait(&thread->id, now, milliseconds);
         now = atomic_load(&thread->id);
     }
     /* It is still counted among the process's threads for a moment. */
     while (now == 0 && id != 0 && id != UINT32_MAX &&
            syscall(SYS_tgkill, getpid(), id, 0) == 0 &&
-           hak_os_clock() < until) {
+           haki_os_clock() < until) {
         sched_yield();
     }
     errno = saved;
@@ -332,12 +332,12 @@ static int mask_argument(long call)
 
 static atomic_uint reading; /* threads */
 
-bool hak_os_any_reads(void)
+bool haki_os_any_reads(void)
 {
     return atomic_load(&reading) != 0;
 }
 
-long hak_os_read(int fd, void *bytes, size_t size)
+long haki_os_read(int fd, void *bytes, size_t size)
 {
     long n;
 
@@ -347,14 +347,14 @@ long hak_os_read(int fd, void *bytes, size_t size)
     return n;
 }
 
-size_t hak_os_read_file(const char *path, char *text, size_t size)
+size_t haki_os_read_file(const char *path, char *text, size_t size)
 {
     int saved = errno, fd;
     long n = 0;
 
     fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        n = hak_os_read(fd, text, size - 1);
+        n = haki_os_read(fd, text, size - 1);
         syscall(SYS_close, fd);
     }
     errno = saved;
@@ -396,7 +396,7 @@ static bool is_waiting(int32_t id)
     int mask;
 
     thread_path(path, id, "syscall");
-    if (hak_os_read_file(path, text, sizeof(text)) == 0 || text[0] < '0' ||
+    if (haki_os_read_file(path, text, sizeof(text)) == 0 || text[0] < '0' ||
         text[0] > '9') {
         return false;
     }
@@ -453,7 +453,7 @@ static bool read_status(int32_t id, struct status *status)
     uint64_t willing, forced;
 
     thread_path(path, id, "status");
-    if (hak_os_read_file(path, text, sizeof(text)) == 0 || !is_about(id)) {
+    if (haki_os_read_file(path, text, sizeof(text)) == 0 || !is_about(id)) {
         return false;
     }
     status->blocked = number_of(text, "SigBlk:", 16);
@@ -530,8 +530,8 @@ enum { SEES = true };
  * read while it slept. (The count stands behind the mask in the same file: what
  * is read at once with it is not read after it.)
  */
-bool hak_os_thread_waits(int32_t id, uint64_t blocked_before,
-                         bool (*calm)(void *arg), void *arg)
+bool haki_os_thread_waits(int32_t id, uint64_t blocked_before,
+                          bool (*calm)(void *arg), void *arg)
 {
     struct status first, status, later;
     int saved = errno;

@@ -32,15 +32,15 @@ static void lay_out(struct hak_pool *pool, uint32_t places)
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         /* Beyond short stacks no bottom was ever anything else. */
         if (c * places < HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT) {
-            *hak_stack_bottom(pool, c) = NULL;
+            *haki_stack_bottom(pool, c) = NULL;
         }
-        pool->top[c] = hak_stack_bottom(pool, c) + 1;
-        hak_stack_grant(pool, c);
+        pool->top[c] = haki_stack_bottom(pool, c) + 1;
+        haki_stack_grant(pool, c);
     }
 }
 
-void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
-                   uint32_t id, bool small)
+void haki_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
+                    uint32_t id, bool small)
 {
     memset(pool, 0, offsetof(struct hak_pool, stacks));
     pool->allow = allow;
@@ -48,14 +48,14 @@ void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
     lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
 }
 
-void hak_pool_rest(struct hak_pool *pool)
+void haki_pool_rest(struct hak_pool *pool)
 {
-    hak_pool_busy(pool, true);
+    haki_pool_busy(pool, true);
     lay_out(pool, HAK_POOL_STACK_SHORT);
-    hak_pool_busy(pool, false);
+    haki_pool_busy(pool, false);
 }
 
-void hak_pool_release(struct hak_pool *pool)
+void haki_pool_release(struct hak_pool *pool)
 {
     uint32_t all = pool->all;
 
@@ -63,7 +63,7 @@ void hak_pool_release(struct hak_pool *pool)
     pool->all = HAK_NO_SLAB;
     pool->nslabs = pool->nsealed = pool->nempty = 0;
     if (all != HAK_NO_SLAB) {
-        hak_range_list_give(all, HAK_LANE_POOL);
+        haki_range_list_give(all, HAK_LANE_POOL);
     }
 }
 
@@ -72,49 +72,49 @@ void hak_pool_release(struct hak_pool *pool)
 /* A new span, open, with no block ready. */
 static uint32_t span_take(struct hak_pool *pool, unsigned class)
 {
-    uint8_t slabs = hak_pool_classes[class].slabs;
+    uint8_t slabs = haki_pool_classes[class].slabs;
     uint32_t number =
-        hak_range_slabs_take(slabs, HAK_LANE_POOL,
-                             (uint8_t)(HAK_TAG_POOL + class),
-                             pool->shelves[class].use == HAK_POOL_WHOLE);
+        haki_range_slabs_take(slabs, HAK_LANE_POOL,
+                              (uint8_t)(HAK_TAG_POOL + class),
+                              pool->shelves[class].use == HAK_POOL_WHOLE);
     struct hak_slab *span;
 
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }
-    span = hak_range_slab(number);
+    span = haki_range_slab(number);
     span->bits = span->ready = 0;
     span->held = 0;
     atomic_store_explicit(&span->remote, 0, memory_order_relaxed);
-    span->block = hak_pool_classes[class].block;
+    span->block = haki_pool_classes[class].block;
     span->class = (uint8_t)(HAK_TAG_POOL + class);
     span->slabs = slabs;
     for (uint8_t i = 0; i < slabs; i++) {
-        HAK_ASSERT(hak_range_tag((size_t)(number + i) << HAK_SLAB_SHIFT) == 0);
-        hak_range_set_back(number + i, i);
-        hak_range_set_tag(number + i, pool->tag + class);
+        HAK_ASSERT(haki_range_tag((size_t)(number + i) << HAK_SLAB_SHIFT) == 0);
+        haki_range_set_back(number + i, i);
+        haki_range_set_tag(number + i, pool->tag + class);
     }
-    hak_slab_join(&pool->all, number);
-    hak_slab_open(&pool->shelves[class].open, number);
+    haki_slab_join(&pool->all, number);
+    haki_slab_open(&pool->shelves[class].open, number);
     pool->nslabs += slabs;
-    pool->most_slabs = (uint32_t)hak_max(pool->most_slabs, pool->nslabs);
+    pool->most_slabs = (uint32_t)haki_max(pool->most_slabs, pool->nslabs);
     pool->nempty += slabs; /* for a moment */
-    HAK_WALK(hak_pool_walk_due());
+    HAK_WALK(haki_pool_walk_due());
     pool->allow->slabs += (int64_t)(slabs * HAK_SLAB_SIZE);
     return number;
 }
 
 /* Gives back a span of which no block is taken, one of nempty. */
-void hak_span_give(struct hak_pool *pool, uint32_t number)
+void haki_span_give(struct hak_pool *pool, uint32_t number)
 {
-    struct hak_slab *span = hak_range_slab(number);
-    struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
+    struct hak_slab *span = haki_range_slab(number);
+    struct hak_pool_shelf *shelf = &pool->shelves[haki_span_class(span)];
 
     HAK_CHECK(span->bits == span->ready);
     HAK_ASSERT(atomic_load(&span->remote) == 0);
     HAK_ASSERT(pool->nslabs >= span->slabs && pool->nempty >= span->slabs);
-    hak_slab_close(&shelf->open, number);
-    hak_slab_leave(&pool->all, number);
+    haki_slab_close(&shelf->open, number);
+    haki_slab_leave(&pool->all, number);
     pool->nslabs -= span->slabs;
     pool->nempty -= span->slabs;
     pool->allow->slabs -= (int64_t)(span->slabs * HAK_SLAB_SIZE);
@@ -122,8 +122,8 @@ void hak_span_give(struct hak_pool *pool, uint32_t number)
     if (shelf->last == number) {
         shelf->last = HAK_NO_SLAB;
     }
-    hak_range_slabs_give(number, span->slabs, HAK_LANE_POOL);
-    HAK_WALK(hak_pool_walk_due());
+    haki_range_slabs_give(number, span->slabs, HAK_LANE_POOL);
+    HAK_WALK(haki_pool_walk_due());
 }
 
 /* ---- refill ----------------------------------------------------------------- */
@@ -137,10 +137,10 @@ static void probe(struct hak_pool_shelf *shelf)
     if (shelf->last == HAK_NO_SLAB || shelf->use == HAK_POOL_WHOLE) {
         return;
     }
-    span = hak_range_slab(shelf->last);
+    span = haki_range_slab(shelf->last);
     used = (size_t)__builtin_popcountll(span->ready) * span->block;
-    resident = hak_os_resident(hak_range_slab_start(shelf->last),
-                               hak_round_up(used, HAK_PAGE));
+    resident = haki_os_resident(haki_range_slab_start(shelf->last),
+                                haki_round_up(used, HAK_PAGE));
     shelf->use = resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
 }
 
@@ -151,9 +151,9 @@ static void probe(struct hak_pool_shelf *shelf)
 static size_t ladder_step(const struct hak_pool *pool, unsigned class,
                           size_t have)
 {
-    size_t block = hak_pool_classes[class].block;
+    size_t block = haki_pool_classes[class].block;
 
-    if (hak_range_resident_bytes() < LADDER_FROM) {
+    if (haki_range_resident_bytes() < LADDER_FROM) {
         return 0;
     }
     if (pool->shelves[class].use == HAK_POOL_WHOLE) {
@@ -163,7 +163,7 @@ static size_t ladder_step(const struct hak_pool *pool, unsigned class,
         return 0;
     }
     return pool->shelves[class].last == HAK_NO_SLAB
-               ? hak_min(hak_max(have, HAK_PAGE), LADDER_FIRST)
+               ? haki_min(haki_max(have, HAK_PAGE), LADDER_FIRST)
                : LADDER_FIRST;
 }
 
@@ -173,23 +173,23 @@ static size_t ladder_step(const struct hak_pool *pool, unsigned class,
  */
 static bool span_ready(struct hak_pool *pool, uint32_t number)
 {
-    struct hak_slab *span = hak_range_slab(number);
-    unsigned class = hak_span_class(span);
+    struct hak_slab *span = haki_range_slab(number);
+    unsigned class = haki_span_class(span);
     uint32_t have = (uint32_t)__builtin_popcountll(span->ready);
     size_t step =
         ladder_step(pool, class,
-                    hak_round_up((size_t)have * span->block, HAK_PAGE));
-    uint32_t left = hak_pool_classes[class].count - have;
-    size_t ahead = step > 0 ? step : hak_max(have * span->block, HAK_PAGE);
-    uint32_t more = (uint32_t)hak_min(left, hak_max(ahead / span->block, 1));
+                    haki_round_up((size_t)have * span->block, HAK_PAGE));
+    uint32_t left = haki_pool_classes[class].count - have;
+    size_t ahead = step > 0 ? step : haki_max(have * span->block, HAK_PAGE);
+    uint32_t more = (uint32_t)haki_min(left, haki_max(ahead / span->block, 1));
 
-    HAK_ASSERT(left > 0 && span->ready == hak_span_first_bits(have));
-    if (!hak_range_ready(number, span->slabs, (have + more) * span->block,
-                         step)) {
+    HAK_ASSERT(left > 0 && span->ready == haki_span_first_bits(have));
+    if (!haki_range_ready(number, span->slabs, (have + more) * span->block,
+                          step)) {
         return false;
     }
-    span->bits |= hak_span_first_bits(have + more) & ~span->ready;
-    span->ready = hak_span_first_bits(have + more);
+    span->bits |= haki_span_first_bits(have + more) & ~span->ready;
+    span->ready = haki_span_first_bits(have + more);
     return true;
 }
 
@@ -199,14 +199,14 @@ static uint32_t open_ready(struct hak_pool *pool, unsigned class)
     struct hak_pool_shelf *shelf = &pool->shelves[class];
     uint32_t number;
 
-    hak_pool_collect(pool);
+    haki_pool_collect(pool);
     number = shelf->open;
     if (number == HAK_NO_SLAB) {
         probe(shelf);
         number = span_take(pool, class);
     }
     if (number == HAK_NO_SLAB ||
-        (hak_range_slab(number)->bits == 0 && !span_ready(pool, number))) {
+        (haki_range_slab(number)->bits == 0 && !span_ready(pool, number))) {
         return HAK_NO_SLAB;
     }
     return number;
@@ -216,7 +216,7 @@ static uint32_t open_ready(struct hak_pool *pool, unsigned class)
 HAK_INLINE void shuffle(void **blocks, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t other = hak_hard_below(i + 1);
+        uint32_t other = haki_hard_below(i + 1);
         void *block = blocks[i];
 
         blocks[i] = blocks[other];
@@ -233,12 +233,12 @@ static int32_t refill_most(const struct hak_pool *pool, unsigned class)
 {
     const struct hak_allowance *allow = pool->allow;
     size_t least = allow->least == HAK_KEEP_LEAST ? allow->least : 0;
-    size_t bytes = hak_max((size_t)hak_may_keep(allow) / 2, least);
-    uint32_t blocks = hak_stack_blocks(bytes, class);
+    size_t bytes = haki_max((size_t)haki_may_keep(allow) / 2, least);
+    uint32_t blocks = haki_stack_blocks(bytes, class);
     size_t most =
-        hak_min((size_t)hak_stack_budget(pool, class), HAK_STACK_REFILL_MOST);
+        haki_min((size_t)haki_stack_budget(pool, class), HAK_STACK_REFILL_MOST);
 
-    return (int32_t)hak_max(hak_min(blocks, most), 1);
+    return (int32_t)haki_max(haki_min(blocks, most), 1);
 }
 
 /* Moves blocks of the first open span into the empty bin. */
@@ -246,7 +246,7 @@ static bool fill(struct hak_pool *pool, unsigned class)
 {
     uint32_t number = open_ready(pool, class);
     struct hak_pool_shelf *shelf = &pool->shelves[class];
-    struct hak_slab *span = hak_range_slab(number);
+    struct hak_slab *span = haki_range_slab(number);
     int32_t most = refill_most(pool, class);
     void *blocks[HAK_STACK_REFILL_MOST];
     uint64_t before;
@@ -257,131 +257,132 @@ static bool fill(struct hak_pool *pool, unsigned class)
     }
     before = span->bits;
     HAK_ASSERT((before & ~span->ready) == 0 && most < (int32_t)pool->places);
-    HAK_ASSERT(hak_stack_count(pool, class) == 0);
+    HAK_ASSERT(haki_stack_count(pool, class) == 0);
     pool->nempty -= span->bits == span->ready ? span->slabs : 0;
     for (; n < most && span->bits != 0; n++) {
         unsigned index = (unsigned)__builtin_ctzll(span->bits);
 
-        blocks[n] = hak_range_slab_start(number) + (size_t)index * span->block;
+        blocks[n] = haki_range_slab_start(number) + (size_t)index * span->block;
         span->bits &= span->bits - 1;
     }
-    hak_pool_take(pool, class, n);
-    hak_keep_took(pool->allow, (size_t)n * span->block);
+    haki_pool_take(pool, class, n);
+    haki_keep_took(pool->allow, (size_t)n * span->block);
     if (HAK_UNLIKELY(pool->swept)) {
-        hak_pool_wake(pool, number, before & ~span->bits);
+        haki_pool_wake(pool, number, before & ~span->bits);
     }
     if (HAK_HARD) {
         shuffle(blocks, (uint32_t)n);
     }
     /* The lowest address is popped first. */
     while (n > 0) {
-        hak_pool_note(blocks[n - 1], class, true);
+        haki_pool_note(blocks[n - 1], class, true);
         *pool->top[class]++ = blocks[--n];
     }
-    if (hak_span_is_full(span)) {
-        hak_slab_close(&shelf->open, number);
+    if (haki_span_is_full(span)) {
+        haki_slab_close(&shelf->open, number);
         shelf->last = number;
-        HAK_WALK(hak_pool_walk_due());
+        HAK_WALK(haki_pool_walk_due());
     }
     return true;
 }
 
-void *hak_pool_refill(struct hak_pool *pool, unsigned class)
+void *haki_pool_refill(struct hak_pool *pool, unsigned class)
 {
     void *p = NULL;
 
-    hak_pool_busy(pool, true);
+    haki_pool_busy(pool, true);
     if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
-                     hak_pool_is_grown(pool))) {
-        hak_pool_empty(pool);
+                     haki_pool_is_grown(pool))) {
+        haki_pool_empty(pool);
         lay_out(pool, HAK_POOL_STACK);
     }
     if (HAK_LIKELY(fill(pool, class))) {
-        p = hak_pool_pop(pool, class);
-        hak_stack_grant(pool, class);
-        hak_keep_height(pool->allow);
+        p = haki_pool_pop(pool, class);
+        haki_stack_grant(pool, class);
+        haki_keep_height(pool->allow);
     }
-    hak_pool_heed_within(pool);
-    hak_pool_busy(pool, false);
+    haki_pool_heed_within(pool);
+    haki_pool_busy(pool, false);
     return p;
 }
 
 /* ---- flush ------------------------------------------------------------------- */
 
 /* n blocks of a span, those of `bits`, are free again. */
-void hak_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
-                  int64_t n)
+void haki_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                   int64_t n)
 {
-    struct hak_slab *span = hak_range_slab(number);
-    struct hak_pool_shelf *shelf = &pool->shelves[hak_span_class(span)];
+    struct hak_slab *span = haki_range_slab(number);
+    struct hak_pool_shelf *shelf = &pool->shelves[haki_span_class(span)];
 
     HAK_ASSERT((bits & span->bits) == 0 && (bits & ~span->ready) == 0);
     HAK_ASSERT(__builtin_popcountll(bits) == n);
-    if (hak_span_is_full(span)) {
-        hak_slab_open(&shelf->open, number);
-        HAK_WALK(hak_pool_walk_due());
+    if (haki_span_is_full(span)) {
+        haki_slab_open(&shelf->open, number);
+        HAK_WALK(haki_pool_walk_due());
     }
     span->bits |= bits;
-    hak_pool_take(pool, hak_span_class(span), -n);
+    haki_pool_take(pool, haki_span_class(span), -n);
     if (span->bits == span->ready) {
-        bool only = hak_slab_is_alone(number);
-        bool few = hak_pool_may_keep_empty(pool, span->slabs);
+        bool only = haki_slab_is_alone(number);
+        bool few = haki_pool_may_keep_empty(pool, span->slabs);
 
         pool->nempty += span->slabs;
         if (!only || !few) {
-            hak_span_give(pool, number);
+            haki_span_give(pool, number);
         }
     }
 }
 
 /* Ends the program: p was freed and should not have been. */
-HAK_COLD void hak_pool_misuse(const void *p, enum hak_pool_state state)
+HAK_COLD void haki_pool_misuse(const void *p, enum hak_pool_state state)
 {
-    hak_fatal("free(%p): %s", p,
-              state == HAK_POOL_FREE ? "a block that is free already"
-                                     : "an address that was never given out");
+    haki_fatal("free(%p): %s", p,
+               state == HAK_POOL_FREE ? "a block that is free already"
+                                      : "an address that was never given out");
 }
 
 /* The n blocks that have been in the bin for longest go back to their spans. */
-void hak_stack_flush(struct hak_pool *pool, unsigned class, int32_t n)
+void haki_stack_flush(struct hak_pool *pool, unsigned class, int32_t n)
 {
-    void **stack = hak_stack_bottom(pool, class) + 1;
+    void **stack = haki_stack_bottom(pool, class) + 1;
 
-    HAK_ASSERT(stack[-1] == NULL && n <= hak_stack_count(pool, class));
+    HAK_ASSERT(stack[-1] == NULL && n <= haki_stack_count(pool, class));
     for (int32_t i = 0; i < n; i++) {
-        uint32_t number = hak_pool_span(stack[i]);
-        uint64_t bit = hak_pool_bit(stack[i], class);
+        uint32_t number = haki_pool_span(stack[i]);
+        uint64_t bit = haki_pool_bit(stack[i], class);
 
         enum hak_pool_state state;
 
-        hak_pool_note(stack[i], class, false);
-        state = hak_span_state(hak_range_slab(number), bit);
+        haki_pool_note(stack[i], class, false);
+        state = haki_span_state(haki_range_slab(number), bit);
         if (HAK_UNLIKELY(state != HAK_POOL_USED)) {
-            hak_pool_misuse(stack[i], state);
+            haki_pool_misuse(stack[i], state);
         }
-        hak_span_put(pool, number, bit, 1);
+        haki_span_put(pool, number, bit, 1);
     }
     memmove(stack, stack + n,
-            (size_t)(hak_stack_count(pool, class) - n) * sizeof(*stack));
+            (size_t)(haki_stack_count(pool, class) - n) * sizeof(*stack));
     pool->top[class] -= n;
 }
 
 /* ---- questions ---------------------------------------------------------------------- */
 
-HAK_RACY_READER uint64_t hak_pool_live(const struct hak_pool *pool,
-                                       unsigned class)
+HAK_RACY_READER uint64_t haki_pool_live(const struct hak_pool *pool,
+                                        unsigned class)
 {
-    int64_t live = pool->shelves[class].taken - hak_stack_count(pool, class);
+    int64_t live = pool->shelves[class].taken - haki_stack_count(pool, class);
 
     return live > 0 ? (uint64_t)live : 0;
 }
 
-enum hak_pool_state hak_pool_state(const void *p)
+enum hak_pool_state haki_pool_state(const void *p)
 {
-    unsigned class = hak_pool_class_at(p);
-    uint32_t number = hak_pool_span(p);
+    unsigned class = haki_pool_class_at(p);
+    uint32_t number = haki_pool_span(p);
 
-    return hak_pool_is_start(p, class)
-               ? hak_span_state(hak_range_slab(number), hak_pool_bit(p, class))
+    return haki_pool_is_start(p, class)
+               ? haki_span_state(haki_range_slab(number),
+                                 haki_pool_bit(p, class))
                : HAK_POOL_MIDDLE;
 }

@@ -84,7 +84,7 @@ struct hak_pool {
     uint64_t remote_bytes; /* freed by others since it was last set to 0 */
     /* any thread */
     _Atomic(uint32_t) inbox; /* spans with remote frees */
-    _Atomic(bool) busy;      /* in a slow path, see hak_tiny_busy */
+    _Atomic(bool) busy;      /* in a slow path, see haki_tiny_busy */
     /* owner */
     uint32_t places; /* of each stack: one of the two above */
     void *stacks[HAK_POOL_CLASSES * HAK_POOL_STACK];
@@ -94,58 +94,58 @@ struct hak_pool {
  * Makes the state of heap `id` usable; `stacks` is all zero, or was of this
  * state before. `small`: begin with short stacks.
  */
-void hak_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
-                   uint32_t id, bool small);
+void haki_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
+                    uint32_t id, bool small);
 
 /* Gives every span back, whatever is still in use. O(spans). */
-void hak_pool_release(struct hak_pool *pool);
+void haki_pool_release(struct hak_pool *pool);
 
 /* Fills the class's bin and pops a block. NULL: out of memory. */
-HAK_NOINLINE void *hak_pool_refill(struct hak_pool *pool, unsigned class);
+HAK_NOINLINE void *haki_pool_refill(struct hak_pool *pool, unsigned class);
 
 /* Looks at a bin whose `left` a push has brought below 0. */
-HAK_NOINLINE void hak_pool_look(struct hak_pool *pool, unsigned class);
+HAK_NOINLINE void haki_pool_look(struct hak_pool *pool, unsigned class);
 
 /*
  * The same for a bin that holds no more than it was noted to, as after malloc and
  * free in turn: then it says when the next look comes, and no more. False: it is
  * not so.
  */
-bool hak_pool_look_steady(struct hak_pool *pool, unsigned class);
+bool haki_pool_look_steady(struct hak_pool *pool, unsigned class);
 
 /* The bins that hold most go back to their spans if all of the heap's hold too
  * much. */
-void hak_pool_shed(struct hak_pool *pool);
+void haki_pool_shed(struct hak_pool *pool);
 
 /* Every bin's next look comes as the state of the heap says. */
-void hak_pool_grant_anew(struct hak_pool *pool);
+void haki_pool_grant_anew(struct hak_pool *pool);
 
 /* Gives back what bins have kept for long; called on slow paths. */
-void hak_pool_heed(struct hak_pool *pool);
+void haki_pool_heed(struct hak_pool *pool);
 
 /*
  * Frees p, an address in a slab of another thread's pool. False: no block
  * begins there, or it is on its way back already. *told: a heap was told of
- * the first free block of a span, see hak_heap_sent.
+ * the first free block of a span, see haki_heap_sent.
  */
-bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told);
+bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told);
 
 /* Takes in what other threads freed. */
-void hak_pool_collect(struct hak_pool *pool);
+void haki_pool_collect(struct hak_pool *pool);
 
 /* Collects, empties the bins and gives back every span without a block in use.
  */
-void hak_pool_trim(struct hak_pool *pool);
+void haki_pool_trim(struct hak_pool *pool);
 
 /*
  * For a pool whose bins are empty and that nobody uses: from here on its stacks
  * need only the page of the rest, until it is used again and has grown.
  */
-void hak_pool_rest(struct hak_pool *pool);
+void haki_pool_rest(struct hak_pool *pool);
 
 /* Whether it has so many slabs that its stacks are long. */
 #define HAK_POOL_GROWN 16
-HAK_INLINE bool hak_pool_is_grown(const struct hak_pool *pool)
+HAK_INLINE bool haki_pool_is_grown(const struct hak_pool *pool)
 {
     return pool->nslabs > HAK_POOL_GROWN;
 }
@@ -157,37 +157,38 @@ HAK_INLINE bool hak_pool_is_grown(const struct hak_pool *pool)
  * blocks that were free at the last call already, and those of some hundred
  * spans at the most. The bytes. The caller marks itself as busy. O(spans).
  */
-size_t hak_pool_sweep(struct hak_pool *pool, bool all);
+size_t haki_pool_sweep(struct hak_pool *pool, bool all);
 
 /* The blocks `bits` of a span, of a pool with `swept`, leave it for the bin. */
-void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits);
+void haki_pool_wake(const struct hak_pool *pool, uint32_t number,
+                    uint64_t bits);
 
 /* ---- the fork seal: pool_seal.c ------------------------------------------ */
 
 /* Empties the bins and seals every span with a block in use. */
-void hak_pool_seal(struct hak_pool *pool);
+void haki_pool_seal(struct hak_pool *pool);
 
 /* n blocks of a sealed span, those of `bits`, are free again. */
-void hak_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
-                       int64_t n);
+void haki_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                        int64_t n);
 
 /*
  * Frees p, an address in a sealed span of the pool's own. False: no block in
  * use begins there.
  */
-bool hak_pool_seal_free(struct hak_pool *pool, void *p);
+bool haki_pool_seal_free(struct hak_pool *pool, void *p);
 
-/* Marks the slow paths, as hak_tiny_busy does for Tiny. */
-HAK_INLINE void hak_pool_busy(struct hak_pool *pool, bool on)
+/* Marks the slow paths, as haki_tiny_busy does for Tiny. */
+HAK_INLINE void haki_pool_busy(struct hak_pool *pool, bool on)
 {
     HAK_ASSERT(atomic_load(&pool->busy) != on);
-    HAK_WALK(on ? (void)0 : hak_pool_walk_if_due(pool));
+    HAK_WALK(on ? (void)0 : haki_pool_walk_if_due(pool));
     atomic_store_explicit(&pool->busy, on, memory_order_release);
-    hak_fence_release();
+    haki_fence_release();
 }
 
-/* Blocks of a class in use; any thread may ask, see hak_tiny_live. */
-uint64_t hak_pool_live(const struct hak_pool *pool, unsigned class);
+/* Blocks of a class in use; any thread may ask, see haki_tiny_live. */
+uint64_t haki_pool_live(const struct hak_pool *pool, unsigned class);
 
 /* What p is, an address in one of Pool's slabs, as far as can be told. */
 enum hak_pool_state {
@@ -196,51 +197,51 @@ enum hak_pool_state {
     HAK_POOL_MIDDLE, /* of a block */
     HAK_POOL_NEVER   /* given out */
 };
-enum hak_pool_state hak_pool_state(const void *p);
+enum hak_pool_state haki_pool_state(const void *p);
 
 /* The class of p's block; p is an address in one of Pool's slabs. */
-HAK_INLINE unsigned hak_pool_class_at(const void *p)
+HAK_INLINE unsigned haki_pool_class_at(const void *p)
 {
-    return HAK_TAG_CLASS(hak_range_tag_of(p)) - HAK_TAG_POOL;
+    return HAK_TAG_CLASS(haki_range_tag_of(p)) - HAK_TAG_POOL;
 }
 
 /* The number of the span that p lies in. */
-HAK_INLINE uint32_t hak_pool_span(const void *p)
+HAK_INLINE uint32_t haki_pool_span(const void *p)
 {
-    uint32_t number = hak_range_number(p);
+    uint32_t number = haki_range_number(p);
 
-    return number - hak_range_back(number);
+    return number - haki_range_back(number);
 }
 
 /* The distance of p from the start of its span. */
-HAK_INLINE size_t hak_pool_offset(const void *p)
+HAK_INLINE size_t haki_pool_offset(const void *p)
 {
-    return (size_t)hak_range_back_of(p) << HAK_SLAB_SHIFT |
+    return (size_t)haki_range_back_of(p) << HAK_SLAB_SHIFT |
            ((uintptr_t)p & (HAK_SLAB_SIZE - 1));
 }
 
 /* Whether p, in a slab of this class, is the start of a block. */
-HAK_INLINE bool hak_pool_is_start(const void *p, unsigned class)
+HAK_INLINE bool haki_pool_is_start(const void *p, unsigned class)
 {
-    return hak_pool_index(hak_pool_offset(p), class) <
-           hak_pool_tables.count[class];
+    return haki_pool_index(haki_pool_offset(p), class) <
+           haki_pool_tables.count[class];
 }
 
 /* The bit of p, the start of a block of this class. */
-HAK_INLINE uint64_t hak_pool_bit(const void *p, unsigned class)
+HAK_INLINE uint64_t haki_pool_bit(const void *p, unsigned class)
 {
-    return (uint64_t)1 << hak_pool_index(hak_pool_offset(p), class);
+    return (uint64_t)1 << haki_pool_index(haki_pool_offset(p), class);
 }
 
 /*
  * Hardened build: notes that p, a block of this class, goes into the bin or
  * leaves it; ends the program if it is free already.
  */
-HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
+HAK_INLINE void haki_pool_note(const void *p, unsigned class, bool in)
 {
     if (HAK_HARD) {
-        struct hak_slab *span = hak_range_slab(hak_pool_span(p));
-        uint64_t bit = hak_pool_bit(p, class);
+        struct hak_slab *span = haki_range_slab(haki_pool_span(p));
+        uint64_t bit = haki_pool_bit(p, class);
 
         if (!in) {
             span->held &= ~bit;
@@ -250,7 +251,7 @@ HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
                            atomic_load_explicit(&span->remote,
                                                 memory_order_relaxed)) &
                           bit) != 0)) {
-            hak_hard_freed(p, "free");
+            haki_hard_freed(p, "free");
         }
         span->held |= bit;
     }
@@ -258,17 +259,17 @@ HAK_INLINE void hak_pool_note(const void *p, unsigned class, bool in)
 
 /* Whether p, in a span of this class, is a block in use, or (but in the hardened
  * build) one in a bin. */
-HAK_INLINE bool hak_pool_is_used(const void *p, unsigned class)
+HAK_INLINE bool haki_pool_is_used(const void *p, unsigned class)
 {
     const struct hak_slab *span;
     uint32_t index;
 
     if (HAK_HARD) {
-        return hak_pool_state(p) == HAK_POOL_USED;
+        return haki_pool_state(p) == HAK_POOL_USED;
     }
-    span = hak_range_slab(hak_pool_span(p));
-    index = hak_pool_index(hak_pool_offset(p), class);
-    return index < hak_pool_tables.count[class] &&
+    span = haki_range_slab(haki_pool_span(p));
+    index = haki_pool_index(haki_pool_offset(p), class);
+    return index < haki_pool_tables.count[class] &&
            ((span->ready & ~span->bits) >> index & 1) != 0;
 }
 
@@ -276,21 +277,21 @@ HAK_INLINE bool hak_pool_is_used(const void *p, unsigned class)
  * Hardened build: whether p, the start of a block of this class, was ever given
  * out; ends the program if it is free or was written past its end.
  */
-HAK_INLINE bool hak_pool_may_free(const void *p, unsigned class)
+HAK_INLINE bool haki_pool_may_free(const void *p, unsigned class)
 {
-    enum hak_pool_state state = hak_pool_state(p);
+    enum hak_pool_state state = haki_pool_state(p);
 
     if (HAK_UNLIKELY(state == HAK_POOL_FREE)) {
-        hak_hard_freed(p, "free");
+        haki_hard_freed(p, "free");
     }
     if (HAK_LIKELY(state == HAK_POOL_USED)) {
-        hak_guard_check(p, hak_pool_classes[class].block, "free");
+        haki_guard_check(p, haki_pool_classes[class].block, "free");
     }
     return state == HAK_POOL_USED;
 }
 
 /* Pops a block, or NULL if the bin is empty. */
-HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
+HAK_INLINE void *haki_pool_pop(struct hak_pool *pool, unsigned class)
 {
     void **top = pool->top[class] - 1;
     void *p = *top;
@@ -298,24 +299,24 @@ HAK_INLINE void *hak_pool_pop(struct hak_pool *pool, unsigned class)
     if (HAK_LIKELY(p != NULL)) {
         pool->top[class] = top;
         pool->pops[class]++;
-        hak_pool_note(p, class, false);
+        haki_pool_note(p, class, false);
     }
     return p;
 }
 
-HAK_INLINE void *hak_pool_alloc(struct hak_pool *pool, unsigned class)
+HAK_INLINE void *haki_pool_alloc(struct hak_pool *pool, unsigned class)
 {
-    void *p = hak_pool_pop(pool, class);
+    void *p = haki_pool_pop(pool, class);
 
-    return HAK_LIKELY(p != NULL) ? p : hak_pool_refill(pool, class);
+    return HAK_LIKELY(p != NULL) ? p : haki_pool_refill(pool, class);
 }
 
-/* Pushes a block of the pool's own; false: it is time for hak_pool_look. */
-HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
+/* Pushes a block of the pool's own; false: it is time for haki_pool_look. */
+HAK_INLINE bool haki_pool_push(struct hak_pool *pool, unsigned class, void *p)
 {
     void **top = pool->top[class];
 
-    hak_pool_note(p, class, true);
+    haki_pool_note(p, class, true);
     *top = p;
     /* Last: a fork of another thread may copy the bin at any instruction. */
     __atomic_store_n(&pool->top[class], top + 1, __ATOMIC_RELEASE);
@@ -323,10 +324,10 @@ HAK_INLINE bool hak_pool_push(struct hak_pool *pool, unsigned class, void *p)
 }
 
 /* Frees p, a block of the pool's own. */
-HAK_INLINE void hak_pool_free(struct hak_pool *pool, unsigned class, void *p)
+HAK_INLINE void haki_pool_free(struct hak_pool *pool, unsigned class, void *p)
 {
-    if (HAK_UNLIKELY(!hak_pool_push(pool, class, p))) {
-        hak_pool_look(pool, class);
+    if (HAK_UNLIKELY(!haki_pool_push(pool, class, p))) {
+        haki_pool_look(pool, class);
     }
 }
 

@@ -2,7 +2,7 @@
  * pool_back.c - the Pool lane: blocks go back to their spans, those that other
  * threads free included, and what all bins keep is bounded (allowance.h).
  *
- * Every function but hak_pool_remote_free is called by the one thread that uses
+ * Every function but haki_pool_remote_free is called by the one thread that uses
  * the heap.
  */
 #include "os/lock.h"
@@ -21,7 +21,8 @@ static void give_empty(struct hak_pool *pool);
 
 static size_t bin_bytes(const struct hak_pool *pool, unsigned class)
 {
-    return (size_t)hak_stack_count(pool, class) * hak_pool_classes[class].block;
+    return (size_t)haki_stack_count(pool, class) *
+           haki_pool_classes[class].block;
 }
 
 /*
@@ -55,10 +56,10 @@ static void shed(struct hak_pool *pool)
 {
     struct hak_allowance *allow = pool->allow;
     int64_t before = allow->kept[HAK_KEEPS_POOL];
-    int64_t most = hak_may_keep(allow), others = hak_kept(allow) - before;
+    int64_t most = haki_may_keep(allow), others = haki_kept(allow) - before;
     size_t each;
 
-    most -= (int64_t)hak_min((size_t)others, (size_t)most / 2);
+    most -= (int64_t)haki_min((size_t)others, (size_t)most / 2);
     most -= most / 4;
     allow->over = others > most;
     if (before <= most) {
@@ -67,15 +68,15 @@ static void shed(struct hak_pool *pool)
     each = level(pool, (size_t)most);
     HAK_ASSERT(each <= (size_t)most);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        int32_t keep = (int32_t)hak_stack_blocks(each, c);
+        int32_t keep = (int32_t)haki_stack_blocks(each, c);
 
-        if (hak_stack_count(pool, c) > keep) {
-            hak_stack_flush(pool, c, hak_stack_count(pool, c) - keep);
-            hak_stack_grant(pool, c);
+        if (haki_stack_count(pool, c) > keep) {
+            haki_stack_flush(pool, c, haki_stack_count(pool, c) - keep);
+            haki_stack_grant(pool, c);
         }
     }
     if (before > allow->kept[HAK_KEEPS_POOL]) {
-        hak_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_POOL]));
+        haki_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_POOL]));
     }
 }
 
@@ -83,9 +84,9 @@ static void shed(struct hak_pool *pool)
 static void settle_all(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        hak_stack_note(pool, c);
+        haki_stack_note(pool, c);
     }
-    if (hak_kept(pool->allow) > hak_may_keep(pool->allow)) {
+    if (haki_kept(pool->allow) > haki_may_keep(pool->allow)) {
         shed(pool);
     }
 }
@@ -93,19 +94,19 @@ static void settle_all(struct hak_pool *pool)
 /* After a look: all bins together must not hold too much. */
 static void bound(struct hak_pool *pool)
 {
-    if (HAK_UNLIKELY(!hak_pool_may_keep_empty(pool, 0))) {
+    if (HAK_UNLIKELY(!haki_pool_may_keep_empty(pool, 0))) {
         give_empty(pool);
     }
-    if (HAK_UNLIKELY(hak_kept(pool->allow) > hak_keep_most(pool->allow))) {
+    if (HAK_UNLIKELY(haki_kept(pool->allow) > haki_keep_most(pool->allow))) {
         settle_all(pool);
     }
 }
 
-void hak_pool_shed(struct hak_pool *pool)
+void haki_pool_shed(struct hak_pool *pool)
 {
-    hak_pool_busy(pool, true);
+    haki_pool_busy(pool, true);
     settle_all(pool);
-    hak_pool_busy(pool, false);
+    haki_pool_busy(pool, false);
 }
 
 /* Nothing may be kept: the bin that grew is emptied. */
@@ -113,70 +114,70 @@ static void give_class(struct hak_pool *pool, unsigned class)
 {
     size_t bytes = bin_bytes(pool, class);
 
-    hak_stack_flush(pool, class, hak_stack_count(pool, class));
-    hak_stack_grant(pool, class);
-    hak_keep_gave(pool->allow, bytes);
+    haki_stack_flush(pool, class, haki_stack_count(pool, class));
+    haki_stack_grant(pool, class);
+    haki_keep_gave(pool->allow, bytes);
 }
 
-bool hak_pool_look_steady(struct hak_pool *pool, unsigned class)
+bool haki_pool_look_steady(struct hak_pool *pool, unsigned class)
 {
-    int32_t count = hak_stack_count(pool, class);
+    int32_t count = haki_stack_count(pool, class);
     int32_t budget;
 
     if (count > pool->shelves[class].seen) {
         return false;
     }
-    budget = hak_stack_budget(pool, class);
+    budget = haki_stack_budget(pool, class);
     if (count >= budget - 1) {
         return false;
     }
     pool->looks -= pool->looks > 0;
     if (pool->places == HAK_POOL_STACK_SHORT) {
-        hak_stack_set_left(pool, class, budget - count);
+        haki_stack_set_left(pool, class, budget - count);
     } else {
-        hak_stack_grant_steady(pool, class, budget);
+        haki_stack_grant_steady(pool, class, budget);
     }
     return true;
 }
 
-void hak_pool_look(struct hak_pool *pool, unsigned class)
+void haki_pool_look(struct hak_pool *pool, unsigned class)
 {
-    int32_t budget = hak_stack_budget(pool, class);
+    int32_t budget = haki_stack_budget(pool, class);
 
     HAK_ASSERT(class < HAK_POOL_CLASSES && pool->left[class] < 0);
-    hak_pool_busy(pool, true);
-    if (hak_stack_count(pool, class) >= budget - 1) {
-        hak_stack_flush(pool, class, (hak_stack_count(pool, class) + 1) / 2);
+    haki_pool_busy(pool, true);
+    if (haki_stack_count(pool, class) >= budget - 1) {
+        haki_stack_flush(pool, class, (haki_stack_count(pool, class) + 1) / 2);
     }
-    if (hak_stack_note(pool, class)) {
-        hak_stack_grant_noted(pool, class, budget);
-        if (hak_may_keep(pool->allow) == 0) { /* the others are, as a rule */
+    if (haki_stack_note(pool, class)) {
+        haki_stack_grant_noted(pool, class, budget);
+        if (haki_may_keep(pool->allow) == 0) { /* the others are, as a rule */
             give_class(pool, class);
         }
         bound(pool);
     } else {
-        hak_stack_grant_steady(pool, class, budget);
+        haki_stack_grant_steady(pool, class, budget);
     }
-    hak_pool_heed_within(pool);
-    hak_pool_busy(pool, false);
+    haki_pool_heed_within(pool);
+    haki_pool_busy(pool, false);
 }
 
 /* ---- blocks that other threads free --------------------------------------------- */
 
-bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
+bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
 {
-    unsigned class = hak_pool_class_at(p);
-    uint32_t number = hak_pool_span(p);
-    struct hak_slab *span = hak_range_slab(number);
+    unsigned class = haki_pool_class_at(p);
+    uint32_t number = haki_pool_span(p);
+    struct hak_slab *span = haki_range_slab(number);
     uint64_t bit, old;
 
     *told = false;
-    if (!hak_pool_is_start(p, class)) {
+    if (!haki_pool_is_start(p, class)) {
         return false;
     }
-    HAK_ASSERT(HAK_TAG_HEAP(hak_range_tag_of(p)) == HAK_TAG_HEAP(owner->tag));
-    bit = hak_pool_bit(p, class);
-    if (hak_span_state(span, bit) != HAK_POOL_USED) {
+    HAK_ASSERT(HAK_TAG_HEAP(haki_range_tag_of(p)) == HAK_TAG_HEAP(owner->tag));
+    bit = haki_pool_bit(p, class);
+    if (haki_span_state(span, bit) != HAK_POOL_USED) {
         return false;
     }
     old = atomic_fetch_or_explicit(&span->remote, bit, memory_order_acq_rel);
@@ -184,7 +185,7 @@ bool hak_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
         return false;
     }
     if (old == 0) {
-        hak_slab_tell(&owner->inbox, number);
+        haki_slab_tell(&owner->inbox, number);
         *told = true;
     }
     return true;
@@ -196,7 +197,7 @@ static uint64_t free_bits(const struct hak_slab *span)
     return HAK_HARD ? span->bits | span->held : span->bits;
 }
 
-void hak_pool_collect(struct hak_pool *pool)
+void haki_pool_collect(struct hak_pool *pool)
 {
     uint32_t number;
 
@@ -208,7 +209,7 @@ void hak_pool_collect(struct hak_pool *pool)
     number = atomic_exchange_explicit(&pool->inbox, HAK_NO_SLAB,
                                       memory_order_acquire);
     while (number != HAK_NO_SLAB) {
-        struct hak_slab *span = hak_range_slab(number);
+        struct hak_slab *span = haki_range_slab(number);
         uint32_t next = span->inbox_next;
         /* From here on the span may be put into the inbox again. */
         uint64_t bits =
@@ -218,18 +219,18 @@ void hak_pool_collect(struct hak_pool *pool)
         HAK_POINT("pool");
         HAK_ASSERT(bits != 0); /* else it is not in the inbox */
         if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
-            hak_pool_misuse(hak_range_slab_start(number) +
-                                (size_t)__builtin_ctzll(bits &
-                                                        free_bits(span)) *
-                                    span->block,
-                            HAK_POOL_FREE);
+            haki_pool_misuse(haki_range_slab_start(number) +
+                                 (size_t)__builtin_ctzll(bits &
+                                                         free_bits(span)) *
+                                     span->block,
+                             HAK_POOL_FREE);
         }
         pool->remote_frees += n;
         pool->remote_bytes += n * span->block;
-        if (hak_range_sealed((size_t)number << HAK_SLAB_SHIFT)) {
-            hak_pool_seal_put(pool, number, bits, (int64_t)n);
+        if (haki_range_sealed((size_t)number << HAK_SLAB_SHIFT)) {
+            haki_pool_seal_put(pool, number, bits, (int64_t)n);
         } else {
-            hak_span_put(pool, number, bits, (int64_t)n);
+            haki_span_put(pool, number, bits, (int64_t)n);
         }
         number = next;
     }
@@ -238,11 +239,11 @@ void hak_pool_collect(struct hak_pool *pool)
 /* ---- memory back ------------------------------------------------------------------ */
 
 /* Empties the bins; gives back the spans that this leaves without a block. */
-void hak_pool_empty(struct hak_pool *pool)
+void haki_pool_empty(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        hak_stack_flush(pool, c, hak_stack_count(pool, c));
-        hak_stack_grant(pool, c);
+        haki_stack_flush(pool, c, haki_stack_count(pool, c));
+        haki_stack_grant(pool, c);
     }
 }
 
@@ -253,11 +254,12 @@ static void give_empty(struct hak_pool *pool)
         uint32_t number = pool->shelves[c].open;
 
         while (number != HAK_NO_SLAB) {
-            uint32_t next = hak_range_slab(number)->open_next;
+            uint32_t next = haki_range_slab(number)->open_next;
 
-            HAK_ASSERT(!hak_span_is_full(hak_range_slab(number)));
-            if (hak_range_slab(number)->bits == hak_range_slab(number)->ready) {
-                hak_span_give(pool, number);
+            HAK_ASSERT(!haki_span_is_full(haki_range_slab(number)));
+            if (haki_range_slab(number)->bits ==
+                haki_range_slab(number)->ready) {
+                haki_span_give(pool, number);
             }
             number = next;
         }
@@ -268,52 +270,52 @@ static void give_empty(struct hak_pool *pool)
 /* Empties the bins and gives back every span without a block in use. */
 static void give_idle(struct hak_pool *pool)
 {
-    hak_pool_empty(pool);
+    haki_pool_empty(pool);
     give_empty(pool);
-    hak_keep_idle(pool->allow);
+    haki_keep_idle(pool->allow);
 }
 
-void hak_pool_trim(struct hak_pool *pool)
+void haki_pool_trim(struct hak_pool *pool)
 {
-    hak_pool_busy(pool, true);
-    hak_pool_collect(pool);
+    haki_pool_busy(pool, true);
+    haki_pool_collect(pool);
     give_idle(pool);
-    hak_pool_busy(pool, false);
+    haki_pool_busy(pool, false);
 }
 
-void hak_pool_grant_anew(struct hak_pool *pool)
+void haki_pool_grant_anew(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        hak_stack_grant(pool, c);
+        haki_stack_grant(pool, c);
     }
 }
 
 static void heed_slow(struct hak_pool *pool)
 {
-    uint32_t now = hak_os_tick();
-    uint32_t idle = hak_idle_delay();
+    uint32_t now = haki_os_tick();
+    uint32_t idle = haki_idle_delay();
     bool busy = pool->looked_at != 0 && now - pool->looked_at < BUSY_TIME;
 
     pool->looks = busy ? BUSY_LOOKS : 0;
-    pool->looked_at = hak_some_time(now);
+    pool->looked_at = haki_some_time(now);
     if (!pool->alert) {
         pool->alert = true;
         pool->idle_at = now + idle;
-        hak_pool_grant_anew(pool);
-    } else if (hak_tick_reached(now, pool->idle_at)) {
+        haki_pool_grant_anew(pool);
+    } else if (haki_tick_reached(now, pool->idle_at)) {
         pool->idle_at = now + idle;
-        if (!busy || hak_pressure_near()) {
+        if (!busy || haki_pressure_near()) {
             give_idle(pool);
-            hak_pool_sweep(pool, false);
+            haki_pool_sweep(pool, false);
         }
     }
-    hak_range_tick(now);
+    haki_range_tick(now);
 }
 
 /* On every slow path: what has been idle for long goes back. */
-void hak_pool_heed_within(struct hak_pool *pool)
+void haki_pool_heed_within(struct hak_pool *pool)
 {
-    if (HAK_UNLIKELY(hak_range_waiting())) {
+    if (HAK_UNLIKELY(haki_range_waiting())) {
         if (pool->looks > 0) {
             pool->looks--;
         } else {
@@ -325,9 +327,9 @@ void hak_pool_heed_within(struct hak_pool *pool)
     }
 }
 
-void hak_pool_heed(struct hak_pool *pool)
+void haki_pool_heed(struct hak_pool *pool)
 {
-    hak_pool_busy(pool, true);
-    hak_pool_heed_within(pool);
-    hak_pool_busy(pool, false);
+    haki_pool_busy(pool, true);
+    haki_pool_heed_within(pool);
+    haki_pool_busy(pool, false);
 }

@@ -34,97 +34,98 @@ _Static_assert(HAK_POOL_STACK_SHORT - 1 <= HAK_STACK_BLOCKS_LEAST,
 
 /* How many blocks of the class make up `bytes`: by a short division, as each
  * look at a bin comes here. */
-HAK_INLINE uint32_t hak_stack_blocks(size_t bytes, unsigned class)
+HAK_INLINE uint32_t haki_stack_blocks(size_t bytes, unsigned class)
 {
-    return (uint32_t)hak_min(bytes, HAK_GIB) / hak_pool_classes[class].block;
+    return (uint32_t)haki_min(bytes, HAK_GIB) / haki_pool_classes[class].block;
 }
 
 /* The most blocks that a bin of the class may hold. */
-HAK_INLINE int32_t hak_stack_budget(const struct hak_pool *pool, unsigned class)
+HAK_INLINE int32_t haki_stack_budget(const struct hak_pool *pool,
+                                     unsigned class)
 {
     size_t held = pool->nslabs * HAK_SLAB_SIZE;
-    size_t bytes = hak_min(held >> HAK_STACK_SHIFT, HAK_STACK_MOST);
+    size_t bytes = haki_min(held >> HAK_STACK_SHIFT, HAK_STACK_MOST);
     size_t blocks;
 
     if (pool->places == HAK_POOL_STACK_SHORT) { /* every new heap comes here */
         return HAK_POOL_STACK_SHORT - 1;
     }
-    bytes =
-        hak_max(hak_max(bytes, HAK_STACK_LEAST), held >> HAK_STACK_SHIFT_LARGE);
-    blocks = hak_stack_blocks(bytes, class);
-    return (int32_t)hak_min(hak_max(blocks, HAK_STACK_BLOCKS_LEAST),
-                            pool->places - 1);
+    bytes = haki_max(haki_max(bytes, HAK_STACK_LEAST),
+                     held >> HAK_STACK_SHIFT_LARGE);
+    blocks = haki_stack_blocks(bytes, class);
+    return (int32_t)haki_min(haki_max(blocks, HAK_STACK_BLOCKS_LEAST),
+                             pool->places - 1);
 }
 
 /* The bottom of a bin's stack, which is NULL. */
-HAK_RACY_INLINE void **hak_stack_bottom(const struct hak_pool *pool,
-                                        unsigned class)
+HAK_RACY_INLINE void **haki_stack_bottom(const struct hak_pool *pool,
+                                         unsigned class)
 {
     return (void **)&pool->stacks[class * pool->places];
 }
 
 /* Blocks in the bin. */
-HAK_RACY_INLINE int32_t hak_stack_count(const struct hak_pool *pool,
-                                        unsigned class)
+HAK_RACY_INLINE int32_t haki_stack_count(const struct hak_pool *pool,
+                                         unsigned class)
 {
-    return (int32_t)(pool->top[class] - hak_stack_bottom(pool, class)) - 1;
+    return (int32_t)(pool->top[class] - haki_stack_bottom(pool, class)) - 1;
 }
 
 /* Notes what the bin holds; whether that is more than when it was last noted. */
-HAK_INLINE bool hak_stack_note(struct hak_pool *pool, unsigned class)
+HAK_INLINE bool haki_stack_note(struct hak_pool *pool, unsigned class)
 {
     struct hak_pool_shelf *shelf = &pool->shelves[class];
-    int32_t more = hak_stack_count(pool, class) - shelf->seen;
+    int32_t more = haki_stack_count(pool, class) - shelf->seen;
 
-    hak_keep_note(pool->allow, HAK_KEEPS_POOL,
-                  (int64_t)more * hak_pool_classes[class].block);
-    HAK_ASSERT(hak_stack_count(pool, class) >= 0 &&
-               hak_stack_count(pool, class) < (int32_t)pool->places);
-    shelf->seen = (uint8_t)hak_stack_count(pool, class);
+    haki_keep_note(pool->allow, HAK_KEEPS_POOL,
+                   (int64_t)more * haki_pool_classes[class].block);
+    HAK_ASSERT(haki_stack_count(pool, class) >= 0 &&
+               haki_stack_count(pool, class) < (int32_t)pool->places);
+    shelf->seen = (uint8_t)haki_stack_count(pool, class);
     return more > 0;
 }
 
 /* n blocks of the class come out of spans, or (below 0) go back. */
-HAK_INLINE void hak_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
+HAK_INLINE void haki_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
 {
     pool->shelves[class].taken += n;
     HAK_ASSERT(pool->shelves[class].taken >= 0);
-    hak_keep_taken(pool->allow, n * hak_pool_classes[class].block);
+    haki_keep_taken(pool->allow, n * haki_pool_classes[class].block);
 }
 
 /* `pushes`, or as many blocks as `bytes` are if that is less: one division less
  * where it is not. */
-HAK_INLINE int32_t hak_stack_at_most(int32_t pushes, size_t bytes,
-                                     unsigned class)
+HAK_INLINE int32_t haki_stack_at_most(int32_t pushes, size_t bytes,
+                                      unsigned class)
 {
     if (pushes > 0 &&
-        (uint32_t)pushes * (size_t)hak_pool_classes[class].block > bytes) {
-        pushes = (int32_t)hak_stack_blocks(bytes, class);
+        (uint32_t)pushes * (size_t)haki_pool_classes[class].block > bytes) {
+        pushes = (int32_t)haki_stack_blocks(bytes, class);
     }
     return pushes;
 }
 
 /* As in tiny_bin.h: at most so many pushes to the next look at a bin that grows. */
-HAK_INLINE int32_t hak_stack_bound_pushes(const struct hak_pool *pool,
-                                          unsigned class, int32_t pushes)
+HAK_INLINE int32_t haki_stack_bound_pushes(const struct hak_pool *pool,
+                                           unsigned class, int32_t pushes)
 {
     int64_t used = pool->shelves[class].taken - pool->shelves[class].seen;
     int32_t most;
 
-    if (HAK_UNLIKELY(hak_is_heeded(pool->allow))) {
-        most = (int32_t)hak_min((size_t)used / HAK_STACK_SPARSE_PART,
-                                HAK_POOL_STACK);
+    if (HAK_UNLIKELY(haki_is_heeded(pool->allow))) {
+        most = (int32_t)haki_min((size_t)used / HAK_STACK_SPARSE_PART,
+                                 HAK_POOL_STACK);
     } else if (pushes <= HAK_STACK_BLOCKS_LEAST) {
         most = pushes;
     } else {
-        most = hak_stack_at_most(pushes, hak_keep_step(pool->allow), class);
-        most = (int32_t)hak_max((size_t)most, HAK_STACK_BLOCKS_LEAST);
+        most = haki_stack_at_most(pushes, haki_keep_step(pool->allow), class);
+        most = (int32_t)haki_max((size_t)most, HAK_STACK_BLOCKS_LEAST);
     }
     return pushes < most ? pushes : most;
 }
 
-HAK_INLINE void hak_stack_set_left(struct hak_pool *pool, unsigned class,
-                                   int32_t pushes)
+HAK_INLINE void haki_stack_set_left(struct hak_pool *pool, unsigned class,
+                                    int32_t pushes)
 {
     if (pool->alert && pool->looks == 0 && pushes > HAK_STACK_ALERT_PUSHES) {
         pushes = HAK_STACK_ALERT_PUSHES;
@@ -136,54 +137,54 @@ HAK_INLINE void hak_stack_set_left(struct hak_pool *pool, unsigned class,
  * The next look at a bin, which was noted and may hold `budget` blocks, comes when
  * it is full, or sooner.
  */
-HAK_INLINE void hak_stack_grant_noted(struct hak_pool *pool, unsigned class,
-                                      int32_t budget)
+HAK_INLINE void haki_stack_grant_noted(struct hak_pool *pool, unsigned class,
+                                       int32_t budget)
 {
-    int32_t pushes = budget - hak_stack_count(pool, class);
+    int32_t pushes = budget - haki_stack_count(pool, class);
 
-    hak_stack_set_left(pool, class,
-                       hak_stack_bound_pushes(pool, class, pushes));
+    haki_stack_set_left(pool, class,
+                        haki_stack_bound_pushes(pool, class, pushes));
 }
 
 /* Notes the bin and says when it is looked at next. */
-HAK_INLINE void hak_stack_grant(struct hak_pool *pool, unsigned class)
+HAK_INLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
 {
-    hak_stack_note(pool, class);
-    hak_stack_grant_noted(pool, class, hak_stack_budget(pool, class));
+    haki_stack_note(pool, class);
+    haki_stack_grant_noted(pool, class, haki_stack_budget(pool, class));
 }
 
 /* The same for a bin that was noted and has not grown since the last look. */
-HAK_INLINE void hak_stack_grant_steady(struct hak_pool *pool, unsigned class,
-                                       int32_t budget)
+HAK_INLINE void haki_stack_grant_steady(struct hak_pool *pool, unsigned class,
+                                        int32_t budget)
 {
-    int32_t pushes = budget - hak_stack_count(pool, class);
+    int32_t pushes = budget - haki_stack_count(pool, class);
 
-    hak_stack_set_left(pool, class,
-                       hak_stack_at_most(pushes, HAK_STACK_MOST, class));
+    haki_stack_set_left(pool, class,
+                        haki_stack_at_most(pushes, HAK_STACK_MOST, class));
 }
 
 /* The bits of the first n blocks. */
-HAK_INLINE uint64_t hak_span_first_bits(uint32_t n)
+HAK_INLINE uint64_t haki_span_first_bits(uint32_t n)
 {
     return n >= 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1;
 }
 
-HAK_INLINE unsigned hak_span_class(const struct hak_slab *span)
+HAK_INLINE unsigned haki_span_class(const struct hak_slab *span)
 {
     return span->class - HAK_TAG_POOL;
 }
 
 /* Whether all of a span's blocks are taken, and it belongs in no list. */
-HAK_INLINE bool hak_span_is_full(const struct hak_slab *span)
+HAK_INLINE bool haki_span_is_full(const struct hak_slab *span)
 {
     return span->bits == 0 &&
-           span->ready == hak_span_first_bits(
-                              hak_pool_classes[hak_span_class(span)].count);
+           span->ready == haki_span_first_bits(
+                              haki_pool_classes[haki_span_class(span)].count);
 }
 
 /* Its owner may be at work, but not on the bit of a block in use. */
-HAK_RACY_INLINE enum hak_pool_state hak_span_state(const struct hak_slab *span,
-                                                   uint64_t bit)
+HAK_RACY_INLINE enum hak_pool_state haki_span_state(const struct hak_slab *span,
+                                                    uint64_t bit)
 {
     if ((bit & *(const volatile uint64_t *)&span->ready) == 0) {
         return HAK_POOL_NEVER;
@@ -197,34 +198,34 @@ HAK_RACY_INLINE enum hak_pool_state hak_span_state(const struct hak_slab *span,
 
 /* Whether a span of so many slabs may be kept unused, or 0: those that are. A
  * thread may always keep one. */
-HAK_INLINE bool hak_pool_may_keep_empty(const struct hak_pool *pool,
-                                        uint32_t slabs)
+HAK_INLINE bool haki_pool_may_keep_empty(const struct hak_pool *pool,
+                                         uint32_t slabs)
 {
-    uint32_t most = hak_may_keep_empty(pool->allow, pool->nslabs);
+    uint32_t most = haki_may_keep_empty(pool->allow, pool->nslabs);
 
     if (pool->allow->least == HAK_KEEP_LEAST) {
-        most = (uint32_t)hak_max(most, slabs != 0 ? slabs : HAK_SPAN_MOST);
+        most = (uint32_t)haki_max(most, slabs != 0 ? slabs : HAK_SPAN_MOST);
     }
     return pool->nempty + slabs <= most;
 }
 
 /* Gives back a span of which no block is taken, one of nempty. */
-void hak_span_give(struct hak_pool *pool, uint32_t number);
+void haki_span_give(struct hak_pool *pool, uint32_t number);
 
 /* n blocks of a span, those of `bits`, are free again. */
-void hak_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
-                  int64_t n);
+void haki_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
+                   int64_t n);
 
 /* The n blocks that have been in the bin for longest go back to their spans. */
-void hak_stack_flush(struct hak_pool *pool, unsigned class, int32_t n);
+void haki_stack_flush(struct hak_pool *pool, unsigned class, int32_t n);
 
 /* Ends the program: p was freed and should not have been. */
-HAK_COLD void hak_pool_misuse(const void *p, enum hak_pool_state state);
+HAK_COLD void haki_pool_misuse(const void *p, enum hak_pool_state state);
 
 /* Empties the bins; gives back the spans that this leaves without a block. */
-void hak_pool_empty(struct hak_pool *pool);
+void haki_pool_empty(struct hak_pool *pool);
 
 /* What is due while memory waits to go back, for who is in a slow path. */
-void hak_pool_heed_within(struct hak_pool *pool);
+void haki_pool_heed_within(struct hak_pool *pool);
 
 #endif /* HAK_POOL_BIN_H */

@@ -8,7 +8,7 @@
 #include "pool/pool_class.h"
 
 /* clang-format off */
-const struct hak_pool_class hak_pool_classes[HAK_POOL_CLASSES] = {
+const struct hak_pool_class haki_pool_classes[HAK_POOL_CLASSES] = {
     {1152, 1, 56}, {1280, 1, 51}, {1408, 1, 46}, {1536, 1, 42},
     {1664, 1, 39}, {1792, 1, 36}, {1920, 1, 34}, {2048, 1, 32},
     {2304, 1, 28}, {2560, 2, 51}, {2816, 1, 23}, {3072, 3, 64},
@@ -23,7 +23,7 @@ const struct hak_pool_class hak_pool_classes[HAK_POOL_CLASSES] = {
     {53248, 5, 6},
 };
 
-const struct hak_pool_tables hak_pool_tables = {
+const struct hak_pool_tables haki_pool_tables = {
     .magic = {
         16012798675095097u, 14411518807585588u, 13101380734168716u,
         12009599006321323u, 11085783698142760u, 10293942005418277u,

@@ -24,32 +24,32 @@ struct hak_pool_class {
     uint8_t count;  /* blocks in it */
 };
 
-extern HAK_HIDDEN const struct hak_pool_class hak_pool_classes[];
+extern HAK_HIDDEN const struct hak_pool_class haki_pool_classes[];
 
 /* What the hot paths look up. */
 struct hak_pool_tables {
     uint64_t magic[HAK_POOL_CLASSES]; /* ceil(2^64 / block) */
-    uint8_t count[HAK_POOL_CLASSES];  /* as in hak_pool_classes */
+    uint8_t count[HAK_POOL_CLASSES];  /* as in haki_pool_classes */
     /* by (size - 1) / HAK_POOL_UNIT; of Tiny's sizes not used */
     uint8_t class_of[HAK_POOL_MAX_SIZE / HAK_POOL_UNIT];
 };
 
-extern HAK_HIDDEN const struct hak_pool_tables hak_pool_tables;
+extern HAK_HIDDEN const struct hak_pool_tables haki_pool_tables;
 
 /* The class for a size from HAK_POOL_MIN_SIZE to HAK_POOL_MAX_SIZE. */
-HAK_INLINE unsigned hak_pool_class_for(size_t size)
+HAK_INLINE unsigned haki_pool_class_for(size_t size)
 {
-    return hak_pool_tables.class_of[(size - 1) / HAK_POOL_UNIT];
+    return haki_pool_tables.class_of[(size - 1) / HAK_POOL_UNIT];
 }
 
 /*
  * The number of the block that begins `offset` bytes into a span, or one that
  * no span has (64 or more) if none begins there. Exact for offsets below
- * 2^19 (see hak_tiny_magic).
+ * 2^19 (see haki_tiny_magic).
  */
-HAK_INLINE uint32_t hak_pool_index(size_t offset, unsigned class)
+HAK_INLINE uint32_t haki_pool_index(size_t offset, unsigned class)
 {
-    uint64_t magic = hak_pool_tables.magic[class];
+    uint64_t magic = haki_pool_tables.magic[class];
     hak_u128 product = (hak_u128)offset * magic;
 
     return (uint64_t)product < magic ? (uint32_t)(product >> 64) : UINT32_MAX;

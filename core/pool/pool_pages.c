@@ -34,9 +34,9 @@ static void masks(const struct hak_slab *span, uint64_t bits, bool touch,
         size_t to = (size_t)(first + count) * span->block;
 
         /* What is left over behind the last block belongs to it. */
-        to = first + count == hak_pool_classes[class].count ? end : to;
-        from = touch ? from & ~(HAK_PAGE - 1) : hak_round_up(from, HAK_PAGE);
-        to = touch ? hak_round_up(to, HAK_PAGE) : to & ~(HAK_PAGE - 1);
+        to = first + count == haki_pool_classes[class].count ? end : to;
+        from = touch ? from & ~(HAK_PAGE - 1) : haki_round_up(from, HAK_PAGE);
+        to = touch ? haki_round_up(to, HAK_PAGE) : to & ~(HAK_PAGE - 1);
         for (size_t at = from; at < to; at += HAK_PAGE) {
             masks_of[at / HAK_SLAB_SIZE] |= (uint32_t)1
                                             << (at % HAK_SLAB_SIZE / HAK_PAGE);
@@ -61,8 +61,8 @@ static uint64_t idle_bits(struct hak_slab *span, bool all)
 
 static size_t sweep_span(uint32_t number, bool all)
 {
-    struct hak_slab *span = hak_range_slab(number);
-    uint32_t blocks = hak_pool_classes[span->class - HAK_TAG_POOL].count;
+    struct hak_slab *span = haki_range_slab(number);
+    uint32_t blocks = haki_pool_classes[span->class - HAK_TAG_POOL].count;
     uint32_t ready = (uint32_t)__builtin_popcountll(span->ready);
     uint32_t masks_of[HAK_SPAN_MOST] = {0};
     uint64_t idle = idle_bits(span, all);
@@ -71,17 +71,17 @@ static size_t sweep_span(uint32_t number, bool all)
     HAK_ASSERT((idle & ~span->bits) == 0); /* no block in use loses a page */
     masks(span, idle, false, masks_of);
     for (uint32_t i = 0; i < span->slabs; i++) {
-        bytes += hak_range_pages_drop(number + i, masks_of[i]);
+        bytes += haki_range_pages_drop(number + i, masks_of[i]);
     }
     /* What was never given out may have been resident before. */
     if (ready < blocks && (all || (idle != 0 && idle == span->bits))) {
-        bytes += hak_range_pages_cut(number, span->slabs,
-                                     (size_t)ready * span->block);
+        bytes += haki_range_pages_cut(number, span->slabs,
+                                      (size_t)ready * span->block);
     }
     return bytes;
 }
 
-size_t hak_pool_sweep(struct hak_pool *pool, bool all)
+size_t haki_pool_sweep(struct hak_pool *pool, bool all)
 {
     uint32_t spans = 0;
     size_t bytes = 0;
@@ -90,7 +90,7 @@ size_t hak_pool_sweep(struct hak_pool *pool, bool all)
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         for (uint32_t n = pool->shelves[c].open;
              n != HAK_NO_SLAB && (all || spans < SPANS_MOST);
-             n = hak_range_slab(n)->open_next) {
+             n = haki_range_slab(n)->open_next) {
             size_t more = sweep_span(n, all);
 
             bytes += more;
@@ -98,14 +98,14 @@ size_t hak_pool_sweep(struct hak_pool *pool, bool all)
         }
     }
     pool->swept = pool->swept || bytes > 0;
-    HAK_WALK(hak_pool_walk_due());
-    hak_range_purged(bytes);
+    HAK_WALK(haki_pool_walk_due());
+    haki_range_purged(bytes);
     return bytes;
 }
 
-void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
+void haki_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
 {
-    const struct hak_slab *span = hak_range_slab(number);
+    const struct hak_slab *span = haki_range_slab(number);
     unsigned class = span->class - HAK_TAG_POOL;
     bool whole =
         pool->shelves[class].use == HAK_POOL_WHOLE || span->block <= HAK_PAGE;
@@ -114,6 +114,6 @@ void hak_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
     HAK_ASSERT((bits & ~span->ready) == 0 && (bits & span->bits) == 0);
     masks(span, bits, true, masks_of);
     for (uint32_t i = 0; i < span->slabs; i++) {
-        hak_range_pages_wake(number + i, masks_of[i], whole);
+        haki_range_pages_wake(number + i, masks_of[i], whole);
     }
 }

@@ -23,11 +23,11 @@ struct hak_pool_sums {
     size_t live_bytes;              /* in use, or in remote words */
 };
 
-/* `quiet`: no other thread frees its blocks meanwhile. As hak_tiny_walk. */
-struct hak_pool_sums hak_pool_walk(const struct hak_pool *pool, bool quiet);
+/* `quiet`: no other thread frees its blocks meanwhile. As haki_tiny_walk. */
+struct hak_pool_sums haki_pool_walk(const struct hak_pool *pool, bool quiet);
 
 /* As for Tiny. */
-void hak_pool_walk_due(void);
-void hak_pool_walk_if_due(const struct hak_pool *pool);
+void haki_pool_walk_due(void);
+void haki_pool_walk_if_due(const struct hak_pool *pool);
 
 #endif /* HAK_POOL_WALK_H */

@@ -21,7 +21,7 @@
 #define SMALL_MOST (64 * HAK_KIB)
 
 #ifdef HAK_TESTING
-uint64_t hak_test_sweeps;
+uint64_t haki_test_sweeps;
 #endif
 
 static bool is_small(const struct hak_allowance *allow)
@@ -34,8 +34,8 @@ static size_t extra_most(const struct hak_allowance *allow)
     if (is_small(allow)) {
         return SMALL_MOST;
     }
-    return hak_max(HAK_EXTRA_MOST,
-                   hak_min((size_t)hak_in_use(allow) / 2, HAK_GIB));
+    return haki_max(HAK_EXTRA_MOST,
+                    haki_min((size_t)haki_in_use(allow) / 2, HAK_GIB));
 }
 
 /* What was given back before had to be taken again, and now goes again. */
@@ -43,7 +43,7 @@ static void turn(struct hak_allowance *allow)
 {
     uint8_t turns = is_small(allow) ? SMALL_TURNS : TURNS;
     uint8_t quick = is_small(allow) ? SMALL_TURNS : QUICK_TURNS;
-    uint32_t now = hak_os_tick();
+    uint32_t now = haki_os_tick();
 
     if (allow->turns == 0) {
         allow->since = now;
@@ -52,8 +52,8 @@ static void turn(struct hak_allowance *allow)
     if ((allow->turns >= quick && now - allow->since <= QUICK_TIME) ||
         (allow->turns >= turns && now - allow->since <= TURNS_TIME)) {
         allow->extra =
-            (uint32_t)hak_min(allow->extra + allow->gave + allow->gave / 4,
-                              extra_most(allow));
+            (uint32_t)haki_min(allow->extra + allow->gave + allow->gave / 4,
+                               extra_most(allow));
         allow->turns = 0;
     } else if (allow->turns >= turns) {
         allow->turns = 0;
@@ -61,13 +61,13 @@ static void turn(struct hak_allowance *allow)
     allow->gave = allow->took = 0;
 }
 
-void hak_keep_gave(struct hak_allowance *allow, size_t bytes)
+void haki_keep_gave(struct hak_allowance *allow, size_t bytes)
 {
     if (allow->took > 0 && allow->gave > 0) {
         turn(allow);
     }
     allow->took = 0;
-    allow->gave = (uint32_t)hak_min(allow->gave + bytes, HAK_GIB);
+    allow->gave = (uint32_t)haki_min(allow->gave + bytes, HAK_GIB);
     if (allow->gave > extra_most(allow)) {
         allow->extra = 0;
         allow->turns = 0;

@@ -11,7 +11,7 @@
  * So memory that is freed in bulk goes back while it is freed. A few blocks that
  * are kept may hold a slab each: so a heap whose slabs are mostly free (sparse)
  * has no least, and keeps nothing but `extra` if little is in use; one made by hand
- * if it is falling as well (hak_heap_heed_sparse).
+ * if it is falling as well (haki_heap_heed_sparse).
  *
  *     took, gave, took, gave: TURNS times within TURNS_TIME ms, or QUICK_TURNS
  *     times within QUICK_TIME
@@ -69,20 +69,20 @@ struct hak_allowance {
     bool falling;  /* explicit heaps: much was freed, and nothing taken since */
 };
 
-HAK_INLINE void hak_allowance_init(struct hak_allowance *allow, bool made)
+HAK_INLINE void haki_allowance_init(struct hak_allowance *allow, bool made)
 {
     allow->least = made ? HAK_KEEP_LEAST_MADE : HAK_KEEP_LEAST;
 }
 
 /* What all bins held when they were last looked at. */
-HAK_INLINE int64_t hak_kept(const struct hak_allowance *allow)
+HAK_INLINE int64_t haki_kept(const struct hak_allowance *allow)
 {
     return allow->kept[HAK_KEEPS_TINY] + allow->kept[HAK_KEEPS_POOL] +
            allow->kept[HAK_KEEPS_RUNS];
 }
 
 /* Bytes in use, as far as the sums tell. */
-HAK_INLINE int64_t hak_in_use(const struct hak_allowance *allow)
+HAK_INLINE int64_t haki_in_use(const struct hak_allowance *allow)
 {
     int64_t bytes = allow->taken - allow->kept[HAK_KEEPS_TINY] -
                     allow->kept[HAK_KEEPS_POOL];
@@ -91,61 +91,62 @@ HAK_INLINE int64_t hak_in_use(const struct hak_allowance *allow)
 }
 
 /* Notes how much is in use, where it may be more than before. */
-HAK_INLINE void hak_keep_height(struct hak_allowance *allow)
+HAK_INLINE void haki_keep_height(struct hak_allowance *allow)
 {
-    int64_t use = hak_in_use(allow);
+    int64_t use = haki_in_use(allow);
 
     allow->height = use > allow->height ? use : allow->height;
 }
 
-HAK_INLINE int64_t hak_keep_small(const struct hak_allowance *allow)
+HAK_INLINE int64_t haki_keep_small(const struct hak_allowance *allow)
 {
     return allow->least == HAK_KEEP_LEAST ? HAK_KEEP_SMALL
                                           : HAK_KEEP_SMALL_MADE;
 }
 
 /* Whether most of the heap's slabs is free, and they are not few. */
-HAK_INLINE bool hak_is_sparse(const struct hak_allowance *allow)
+HAK_INLINE bool haki_is_sparse(const struct hak_allowance *allow)
 {
-    return hak_in_use(allow) < allow->slabs / 4 && allow->extra == 0 &&
-           allow->slabs > hak_keep_small(allow);
+    return haki_in_use(allow) < allow->slabs / 4 && allow->extra == 0 &&
+           allow->slabs > haki_keep_small(allow);
 }
 
 /* Whether bins are looked at whenever a part of what is in use was freed. */
-HAK_INLINE bool hak_is_heeded(const struct hak_allowance *allow)
+HAK_INLINE bool haki_is_heeded(const struct hak_allowance *allow)
 {
     return allow->falling ||
-           (allow->least == HAK_KEEP_LEAST && hak_is_sparse(allow));
+           (allow->least == HAK_KEEP_LEAST && haki_is_sparse(allow));
 }
 
 /* What all bins may keep. */
-HAK_INLINE int64_t hak_may_keep(const struct hak_allowance *allow)
+HAK_INLINE int64_t haki_may_keep(const struct hak_allowance *allow)
 {
-    int64_t use = hak_in_use(allow);
+    int64_t use = haki_in_use(allow);
     int64_t bytes = use >> allow->share;
 
-    if (HAK_UNLIKELY(hak_is_heeded(allow)) && hak_is_sparse(allow)) {
+    if (HAK_UNLIKELY(haki_is_heeded(allow)) && haki_is_sparse(allow)) {
         return use < HAK_KEEP_USE_LEAST ? 0 : bytes;
     }
-    return (int64_t)hak_max((size_t)bytes, hak_max(allow->extra, allow->least));
+    return (int64_t)haki_max((size_t)bytes,
+                             haki_max(allow->extra, allow->least));
 }
 
 /*
  * What the sum may come to before all bins are settled: a quarter more, so that
  * enough has come since the last time to pay for the walk.
  */
-HAK_INLINE int64_t hak_keep_most(const struct hak_allowance *allow)
+HAK_INLINE int64_t haki_keep_most(const struct hak_allowance *allow)
 {
-    int64_t bytes = hak_may_keep(allow);
+    int64_t bytes = haki_may_keep(allow);
 
     return bytes + bytes / 4;
 }
 
 /* Bytes that a bin may take before it is looked at again; sparse heaps have
  * other rules. */
-HAK_INLINE size_t hak_keep_step(const struct hak_allowance *allow)
+HAK_INLINE size_t haki_keep_step(const struct hak_allowance *allow)
 {
-    int64_t room = hak_keep_most(allow) - hak_kept(allow);
+    int64_t room = haki_keep_most(allow) - haki_kept(allow);
 
     return room > (int64_t)allow->least ? (size_t)room / 4 : allow->least / 4;
 }
@@ -154,46 +155,46 @@ HAK_INLINE size_t hak_keep_step(const struct hak_allowance *allow)
  * How many of a lane's `slabs` may be kept without a block in use: one in 16,
  * and for a thread one more, which it soon needs again as a rule.
  */
-HAK_INLINE uint32_t hak_may_keep_empty(const struct hak_allowance *allow,
-                                       uint32_t slabs)
+HAK_INLINE uint32_t haki_may_keep_empty(const struct hak_allowance *allow,
+                                        uint32_t slabs)
 {
     return slabs / 16 + (allow->least == HAK_KEEP_LEAST);
 }
 
 /* A lane notes that its bins hold `more` bytes than it has noted before. */
-HAK_INLINE void hak_keep_note(struct hak_allowance *allow, enum hak_keeps whose,
-                              int64_t more)
+HAK_INLINE void haki_keep_note(struct hak_allowance *allow,
+                               enum hak_keeps whose, int64_t more)
 {
     allow->kept[whose] += more;
     HAK_ASSERT(allow->kept[whose] >= 0);
 }
 
 /* Blocks come out of slabs, `bytes` in all; or (below 0) are put back. */
-HAK_INLINE void hak_keep_taken(struct hak_allowance *allow, int64_t bytes)
+HAK_INLINE void haki_keep_taken(struct hak_allowance *allow, int64_t bytes)
 {
     allow->taken += bytes;
     HAK_ASSERT(allow->taken >= 0);
 }
 
 /* A bin had to be filled from slabs, with `bytes`. */
-HAK_INLINE void hak_keep_took(struct hak_allowance *allow, size_t bytes)
+HAK_INLINE void haki_keep_took(struct hak_allowance *allow, size_t bytes)
 {
-    allow->took = (uint32_t)hak_min(allow->took + bytes, HAK_GIB);
+    allow->took = (uint32_t)haki_min(allow->took + bytes, HAK_GIB);
     allow->falling = false;
 }
 
 /* Bins gave `bytes` back because they held too much. */
-void hak_keep_gave(struct hak_allowance *allow, size_t bytes);
+void haki_keep_gave(struct hak_allowance *allow, size_t bytes);
 
 #ifdef HAK_TESTING
-extern uint64_t hak_test_sweeps; /* of sparse heaps and of packed slabs */
-#define HAK_TEST_SWEEP() ((void)hak_test_sweeps++)
+extern uint64_t haki_test_sweeps; /* of sparse heaps and of packed slabs */
+#define HAK_TEST_SWEEP() ((void)haki_test_sweeps++)
 #else
 #define HAK_TEST_SWEEP() ((void)0)
 #endif
 
 /* The heap has been idle: what it is given extra is at an end. */
-HAK_INLINE void hak_keep_idle(struct hak_allowance *allow)
+HAK_INLINE void haki_keep_idle(struct hak_allowance *allow)
 {
     allow->extra = allow->gave = allow->took = 0;
     allow->turns = 0;

@@ -16,31 +16,31 @@
 static HAK_RACY_READER bool is_claimed(size_t offset)
 {
     uint32_t i = (uint32_t)(offset / HAK_SUPER_SIZE);
-    const volatile uint16_t *claimed = &hak_supers.at[i].claimed;
+    const volatile uint16_t *claimed = &haki_supers.at[i].claimed;
 
     return offset % HAK_SUPER_SIZE < *claimed * HAK_PAGE;
 }
 
-bool hak_range_is_foreign(const void *p)
+bool haki_range_is_foreign(const void *p)
 {
-    size_t offset = hak_range_offset(p);
+    size_t offset = haki_range_offset(p);
 
-    if (offset < HAK_LOAD(hak_range.size) / HAK_SLAB_SIZE * sizeof(uint32_t)) {
+    if (offset < HAK_LOAD(haki_range.size) / HAK_SLAB_SIZE * sizeof(uint32_t)) {
         return false; /* the tags */
     }
-    return !is_claimed(offset) && hak_os_is_mapped(p);
+    return !is_claimed(offset) && haki_os_is_mapped(p);
 }
 
-atomic_bool hak_range_is_limited;
+atomic_bool haki_range_is_limited;
 
 static void ask_limit(void)
 {
-    atomic_store_explicit(&hak_range_is_limited,
-                          hak_os_address_limit() != SIZE_MAX,
+    atomic_store_explicit(&haki_range_is_limited,
+                          haki_os_address_limit() != SIZE_MAX,
                           memory_order_relaxed);
 }
 
-void hak_range_ask_limit(uint32_t now)
+void haki_range_ask_limit(uint32_t now)
 {
     static _Atomic(uint32_t) asked;
 
@@ -57,23 +57,24 @@ static HAK_COLD void say_full(void)
     static bool said;
 
     /* 0: one that was guessed proves to be another's, and others are tried. */
-    if (!said && hak_range.window != 0) {
+    if (!said && haki_range.window != 0) {
         said = true;
-        hak_warn("the address window of %zu MB is used up, %zu MB of it by "
-                 "other mappings (a larger HAKMEM_RANGE?); further requests go "
-                 "to the system allocator",
-                 hak_range.window / HAK_MIB,
-                 hak_supers.foreign * HAK_SUPER_SIZE / HAK_MIB);
+        haki_warn(
+            "the address window of %zu MB is used up, %zu MB of it by "
+            "other mappings (a larger HAKMEM_RANGE?); further requests go "
+            "to the system allocator",
+            haki_range.window / HAK_MIB,
+            haki_supers.foreign * HAK_SUPER_SIZE / HAK_MIB);
     }
 }
 
-enum hak_os_claim hak_claim_noted(struct hak_intent *intent, char *at,
-                                  size_t size)
+enum hak_os_claim haki_claim_noted(struct hak_intent *intent, char *at,
+                                   size_t size)
 {
     enum hak_os_claim claim;
 
     if (intent->at == at) { /* a ghost was about to; what it got is ours */
-        if (hak_os_claim(at, intent->size) == HAK_OS_REFUSED) {
+        if (haki_os_claim(at, intent->size) == HAK_OS_REFUSED) {
             return HAK_OS_REFUSED;
         }
         if (size <= intent->size) {
@@ -82,14 +83,14 @@ enum hak_os_claim hak_claim_noted(struct hak_intent *intent, char *at,
         at += intent->size;
         size -= intent->size;
     }
-    if (hak_os_is_mapped(at)) {
+    if (haki_os_is_mapped(at)) {
         return HAK_OS_TAKEN;
     }
     intent->size = size;
-    hak_lock_step();
+    haki_lock_step();
     intent->at = at;
-    hak_lock_step();
-    claim = hak_os_claim(at, size);
+    haki_lock_step();
+    claim = haki_os_claim(at, size);
     if (claim != HAK_OS_CLAIMED) {
         intent->at = NULL;
     }
@@ -98,15 +99,15 @@ enum hak_os_claim hak_claim_noted(struct hak_intent *intent, char *at,
 
 static enum hak_os_claim extend_part(struct hak_part *part, uint32_t supers)
 {
-    size_t bytes = hak_round_up(supers * part->unit, HAK_PAGE);
+    size_t bytes = haki_round_up(supers * part->unit, HAK_PAGE);
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     if (bytes > part->mapped) {
-        claim = hak_claim_noted(&part->intent, part->at + part->mapped,
-                                bytes - part->mapped);
+        claim = haki_claim_noted(&part->intent, part->at + part->mapped,
+                                 bytes - part->mapped);
         if (claim == HAK_OS_CLAIMED) {
             part->mapped = bytes;
-            hak_lock_step();
+            haki_lock_step();
             part->intent.at = NULL;
         }
     }
@@ -118,37 +119,37 @@ static enum hak_os_claim extend_to(uint32_t limit)
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     for (int i = 0; i < HAK_PARTS && claim == HAK_OS_CLAIMED; i++) {
-        claim = extend_part(&hak_supers.parts[i], limit);
+        claim = extend_part(&haki_supers.parts[i], limit);
     }
     if (claim == HAK_OS_CLAIMED) {
-        HAK_ASSERT(limit >= hak_supers.limit && limit <= hak_supers.most);
-        hak_supers.limit = limit;
+        HAK_ASSERT(limit >= haki_supers.limit && limit <= haki_supers.most);
+        haki_supers.limit = limit;
         /* Last: the tags below are there. */
-        HAK_STORE(hak_range.size, limit * HAK_SUPER_SIZE);
+        HAK_STORE(haki_range.size, limit * HAK_SUPER_SIZE);
     }
     return claim;
 }
 
-bool hak_super_extend(uint32_t more)
+bool haki_super_extend(uint32_t more)
 {
-    size_t need = hak_round_up(hak_supers.limit + (size_t)more, HAK_EXTENT);
-    size_t want =
-        hak_min(hak_max(need, 2 * (size_t)hak_supers.limit), hak_supers.most);
+    size_t need = haki_round_up(haki_supers.limit + (size_t)more, HAK_EXTENT);
+    size_t want = haki_min(haki_max(need, 2 * (size_t)haki_supers.limit),
+                           haki_supers.most);
     enum hak_os_claim claim;
 
-    if (hak_supers.limit + (size_t)more > hak_supers.most) {
+    if (haki_supers.limit + (size_t)more > haki_supers.most) {
         if (more == 1) { /* a long run may be too long and no more than that */
             say_full();
         }
         return false;
     }
-    need = hak_min(need, hak_supers.most);
+    need = haki_min(need, haki_supers.most);
     claim = extend_to((uint32_t)want);
     if (claim == HAK_OS_REFUSED && want > need) {
         claim = extend_to((uint32_t)need);
     }
     if (claim == HAK_OS_TAKEN) {
-        hak_supers.most = hak_supers.limit;
+        haki_supers.most = haki_supers.limit;
         say_full();
     }
     return claim == HAK_OS_CLAIMED;
@@ -159,34 +160,34 @@ bool hak_super_extend(uint32_t more)
 /* A fresh superslab, or one of a run's room, is somebody else's. */
 static void pass_over(uint32_t i)
 {
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
 
     HAK_ASSERT(super->state == HAK_SUPER_FRESH ||
                super->state == HAK_SUPER_ROOM);
     HAK_ASSERT(super->claimed == 0);
     super->state = HAK_SUPER_FOREIGN;
     super->used = HAK_ALL_SLABS;
-    hak_super_changed(i);
-    hak_supers.foreign++;
+    haki_super_changed(i);
+    haki_supers.foreign++;
 }
 
-enum hak_os_claim hak_super_claim_meta(uint32_t i)
+enum hak_os_claim haki_super_claim_meta(uint32_t i)
 {
     uint32_t per_step = (uint32_t)(HAK_META_STEP / HAK_SUPER_META);
     uint32_t step = i / per_step;
     enum hak_os_claim claim;
 
-    if (hak_map_get(HAK_MAP_META, step)) {
+    if (haki_map_get(HAK_MAP_META, step)) {
         return HAK_OS_CLAIMED;
     }
-    claim = hak_os_claim((char *)hak_range.slabs + step * HAK_META_STEP,
-                         HAK_META_STEP);
+    claim = haki_os_claim((char *)haki_range.slabs + step * HAK_META_STEP,
+                          HAK_META_STEP);
     if (claim == HAK_OS_CLAIMED) {
-        hak_map_set(HAK_MAP_META, step, true);
+        haki_map_set(HAK_MAP_META, step, true);
     } else if (claim == HAK_OS_TAKEN) {
         for (uint32_t n = step * per_step; n < (step + 1) * per_step; n++) {
-            if (n < hak_supers.limit &&
-                hak_supers.at[n].state == HAK_SUPER_FRESH) {
+            if (n < haki_supers.limit &&
+                haki_supers.at[n].state == HAK_SUPER_FRESH) {
                 pass_over(n);
             }
         }
@@ -197,13 +198,13 @@ enum hak_os_claim hak_super_claim_meta(uint32_t i)
 /* What was mapped from `from` on, a distance from the base. */
 static void count_in(size_t from, size_t to)
 {
-    HAK_ASSERT(from < to && to <= hak_supers.limit * HAK_SUPER_SIZE);
-    hak_os_name((char *)HAK_LOAD(hak_range.base) + from, to - from, "hakmem");
-    hak_supers.counts.committed += to - from;
+    HAK_ASSERT(from < to && to <= haki_supers.limit * HAK_SUPER_SIZE);
+    haki_os_name((char *)HAK_LOAD(haki_range.base) + from, to - from, "hakmem");
+    haki_supers.counts.committed += to - from;
     while (from < to) {
         uint32_t i = (uint32_t)(from / HAK_SUPER_SIZE);
-        struct hak_super *super = &hak_supers.at[i];
-        size_t end = hak_min(to, (i + (size_t)1) * HAK_SUPER_SIZE);
+        struct hak_super *super = &haki_supers.at[i];
+        size_t end = haki_min(to, (i + (size_t)1) * HAK_SUPER_SIZE);
 
         super->claimed = (uint16_t)((end - i * HAK_SUPER_SIZE) / HAK_PAGE);
         if (super->state == HAK_SUPER_FRESH) {
@@ -218,20 +219,20 @@ static void count_in(size_t from, size_t to)
 static enum hak_os_claim claim_gap(size_t from, size_t to)
 {
     enum hak_os_claim claim =
-        hak_os_claim((char *)HAK_LOAD(hak_range.base) + from, to - from);
+        haki_os_claim((char *)HAK_LOAD(haki_range.base) + from, to - from);
     uint32_t first = (uint32_t)(from / HAK_SUPER_SIZE);
     uint32_t last = (uint32_t)((to - 1) / HAK_SUPER_SIZE);
 
     if (claim == HAK_OS_CLAIMED) {
         count_in(from, to);
     } else if (claim == HAK_OS_TAKEN && first == last) {
-        if (hak_supers.at[first].claimed == 0) {
+        if (haki_supers.at[first].claimed == 0) {
             pass_over(first);
         }
     } else if (claim == HAK_OS_TAKEN) {
         /* One of them at least: each by itself. */
         while (from < to) {
-            size_t end = hak_min(to, hak_round_up(from + 1, HAK_SUPER_SIZE));
+            size_t end = haki_min(to, haki_round_up(from + 1, HAK_SUPER_SIZE));
 
             claim_gap(from, end);
             from = end;
@@ -243,37 +244,37 @@ static enum hak_os_claim claim_gap(size_t from, size_t to)
 /* Where the part of superslab i up to `to`, a distance, begins to be unmapped. */
 static size_t gap_in(uint32_t i, size_t to)
 {
-    return hak_min(i * HAK_SUPER_SIZE + hak_supers.at[i].claimed * HAK_PAGE,
-                   to);
+    return haki_min(i * HAK_SUPER_SIZE + haki_supers.at[i].claimed * HAK_PAGE,
+                    to);
 }
 
-void hak_super_heed_limit(uint32_t first, uint32_t count)
+void haki_super_heed_limit(uint32_t first, uint32_t count)
 {
     uint32_t i = first;
 
-    HAK_HELD(&hak_supers.lock);
-    while (i < first + count && hak_supers.at[i].claimed != 0) {
+    HAK_HELD(&haki_supers.lock);
+    while (i < first + count && haki_supers.at[i].claimed != 0) {
         i++;
     }
     if (i < first + count) {
         ask_limit(); /* a small part of what a mapping costs */
     } else {
-        hak_range_ask_limit(hak_os_tick());
+        haki_range_ask_limit(haki_os_tick());
     }
-    if (hak_range_limited() && !hak_supers.was_limited) {
-        hak_super_unmap_spare();
+    if (haki_range_limited() && !haki_supers.was_limited) {
+        haki_super_unmap_spare();
     }
-    hak_supers.was_limited = hak_range_limited();
+    haki_supers.was_limited = haki_range_limited();
 }
 
-enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes)
+enum hak_os_claim haki_super_claim(uint32_t first, size_t bytes)
 {
     size_t at = first * HAK_SUPER_SIZE, end = at + bytes;
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
-    HAK_HELD(&hak_supers.lock);
-    for (uint32_t n = first; n < first + hak_supers_for(bytes); n++) {
-        claim = hak_super_claim_meta(n);
+    HAK_HELD(&haki_supers.lock);
+    for (uint32_t n = first; n < first + haki_supers_for(bytes); n++) {
+        claim = haki_super_claim_meta(n);
         if (claim != HAK_OS_CLAIMED) {
             return claim;
         }
@@ -281,14 +282,14 @@ enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes)
     while (at < end && claim == HAK_OS_CLAIMED) {
         uint32_t n = (uint32_t)(at / HAK_SUPER_SIZE);
         size_t from = gap_in(n, end);
-        size_t to = hak_min((n + (size_t)1) * HAK_SUPER_SIZE, end);
+        size_t to = haki_min((n + (size_t)1) * HAK_SUPER_SIZE, end);
 
         at = to;
         if (from >= to) {
             continue;
         }
-        while (to < end && hak_supers.at[to / HAK_SUPER_SIZE].claimed == 0) {
-            to = hak_min(to + HAK_SUPER_SIZE, end);
+        while (to < end && haki_supers.at[to / HAK_SUPER_SIZE].claimed == 0) {
+            to = haki_min(to + HAK_SUPER_SIZE, end);
         }
         claim = claim_gap(from, to);
         at = to;
@@ -303,30 +304,31 @@ static uint32_t mapped_run(uint32_t first, uint32_t end)
 {
     uint32_t i = first;
 
-    while (i < end && hak_supers.at[i].claimed == HAK_SUPER_PAGES) {
+    while (i < end && haki_supers.at[i].claimed == HAK_SUPER_PAGES) {
         i++;
     }
-    return i < end && hak_supers.at[i].claimed != 0 ? i + 1 - first : i - first;
+    return i < end && haki_supers.at[i].claimed != 0 ? i + 1 - first
+                                                     : i - first;
 }
 
-void hak_super_forget(uint32_t i)
+void haki_super_forget(uint32_t i)
 {
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
 
-    HAK_ASSERT(hak_supers.counts.committed >= super->claimed * HAK_PAGE);
-    atomic_fetch_sub(&hak_supers_resident, hak_super_resident(i));
-    hak_supers.counts.committed -= super->claimed * HAK_PAGE;
+    HAK_ASSERT(haki_supers.counts.committed >= super->claimed * HAK_PAGE);
+    atomic_fetch_sub(&haki_supers_resident, haki_super_resident(i));
+    haki_supers.counts.committed -= super->claimed * HAK_PAGE;
     super->claimed = 0;
     super->warm = 0;
     super->described = false;
     super->state = HAK_SUPER_FRESH;
-    hak_super_changed(i);
+    haki_super_changed(i);
 }
 
 /* Whether all superslabs of a step of descriptors are fresh. */
 static bool is_fresh_step(uint32_t from, uint32_t to)
 {
-    while (from < to && hak_supers.at[from].state == HAK_SUPER_FRESH) {
+    while (from < to && haki_supers.at[from].state == HAK_SUPER_FRESH) {
         from++;
     }
     return from == to;
@@ -337,72 +339,73 @@ _Static_assert(HAK_META_STEP / sizeof(struct hak_slab) * sizeof(uint32_t) %
                    0,
                "the tags of a step of descriptors are whole pages");
 
-void hak_super_drop_meta(uint32_t first, uint32_t count)
+void haki_super_drop_meta(uint32_t first, uint32_t count)
 {
     uint32_t per_step = (uint32_t)(HAK_META_STEP / HAK_SUPER_META);
     uint32_t end = first + count;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     for (uint32_t step = first / per_step; step * per_step < end; step++) {
         uint32_t from = step * per_step;
-        uint32_t to = (uint32_t)hak_min(from + per_step, hak_supers.limit);
+        uint32_t to = (uint32_t)haki_min(from + per_step, haki_supers.limit);
 
-        if (hak_map_get(HAK_MAP_META, step) && is_fresh_step(from, to)) {
-            hak_os_purge(hak_range_super_meta(from), HAK_META_STEP);
-            hak_os_purge((void *)(hak_range_tags() + from * HAK_SUPER_SLABS),
-                         per_step * HAK_SUPER_SLABS * sizeof(uint32_t));
+        if (haki_map_get(HAK_MAP_META, step) && is_fresh_step(from, to)) {
+            haki_os_purge(haki_range_super_meta(from), HAK_META_STEP);
+            haki_os_purge((void *)(haki_range_tags() + from * HAK_SUPER_SLABS),
+                          per_step * HAK_SUPER_SLABS * sizeof(uint32_t));
         }
     }
 }
 
-bool hak_super_unmap(uint32_t first, uint32_t count)
+bool haki_super_unmap(uint32_t first, uint32_t count)
 {
     uint32_t end = first + count, begin = first;
     bool all = true;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     while (first < end) {
         uint32_t run = mapped_run(first, end);
         uint32_t last = first + (run > 0 ? run - 1 : 0);
         size_t bytes = (last - first) * HAK_SUPER_SIZE +
-                       hak_supers.at[last].claimed * HAK_PAGE;
+                       haki_supers.at[last].claimed * HAK_PAGE;
 
-        HAK_CHECK(run == 0 || hak_super_all_free(first, run));
+        HAK_CHECK(run == 0 || haki_super_all_free(first, run));
         /* A fork in between leaves it open whether they are mapped. */
-        hak_supers.unmap_first = first;
-        hak_supers.unmap_end = first + run;
-        hak_lock_step();
-        if (run > 0 && hak_os_unmap(hak_range_super_start(first), bytes)) {
+        haki_supers.unmap_first = first;
+        haki_supers.unmap_end = first + run;
+        haki_lock_step();
+        if (run > 0 && haki_os_unmap(haki_range_super_start(first), bytes)) {
             for (uint32_t i = first; i <= last; i++) {
-                hak_super_forget(i);
+                haki_super_forget(i);
             }
         } else if (run > 0) {
             all = false;
         }
-        hak_lock_step();
-        hak_supers.unmap_end = 0;
+        haki_lock_step();
+        haki_supers.unmap_end = 0;
         first = last + 1;
     }
-    hak_super_drop_meta(begin, count);
+    haki_super_drop_meta(begin, count);
     return all;
 }
 
-size_t hak_super_unmap_spare(void)
+size_t haki_super_unmap_spare(void)
 {
-    size_t before = hak_supers.counts.committed;
+    size_t before = haki_supers.counts.committed;
     uint32_t i = 0, end;
 
-    while (i < hak_supers.limit) {
-        for (end = i; end < hak_supers.limit && hak_supers.at[end].used == 0 &&
-                      hak_supers.at[end].claimed != 0;) {
+    while (i < haki_supers.limit) {
+        for (end = i; end < haki_supers.limit &&
+                      haki_supers.at[end].used == 0 &&
+                      haki_supers.at[end].claimed != 0;) {
             end++;
         }
         if (end > i) {
-            hak_super_unmap(i, end - i);
+            haki_super_unmap(i, end - i);
         }
         i = end + 1;
     }
-    return before - hak_supers.counts.committed;
+    return before - haki_supers.counts.committed;
 }
 
 /* ---- a superslab by itself ----------------------------------------------- */
@@ -410,40 +413,40 @@ size_t hak_super_unmap_spare(void)
 /* The lowest superslab from `low` on that is free as a whole. */
 static uint32_t find_whole(void)
 {
-    uint32_t i = hak_supers.low;
+    uint32_t i = haki_supers.low;
 
-    while (i < hak_supers.limit && hak_supers.at[i].used != 0) {
+    while (i < haki_supers.limit && haki_supers.at[i].used != 0) {
         i++;
     }
-    hak_supers.low = i;
+    haki_supers.low = i;
     return i;
 }
 
 /* One that is free and mapped, or HAK_NO_SUPER. */
 static uint32_t find_mapped(void)
 {
-    for (uint32_t i = hak_supers.low; i < hak_supers.limit; i++) {
-        if (hak_supers.at[i].used == 0 && hak_supers.at[i].claimed != 0 &&
-            hak_super_claim_meta(i) == HAK_OS_CLAIMED) {
+    for (uint32_t i = haki_supers.low; i < haki_supers.limit; i++) {
+        if (haki_supers.at[i].used == 0 && haki_supers.at[i].claimed != 0 &&
+            haki_super_claim_meta(i) == HAK_OS_CLAIMED) {
             return i;
         }
     }
     return HAK_NO_SUPER;
 }
 
-uint32_t hak_super_open(void)
+uint32_t haki_super_open(void)
 {
     for (;;) {
         uint32_t i = find_whole();
 
-        if (i == hak_supers.limit) {
-            if (!hak_super_extend(1)) {
+        if (i == haki_supers.limit) {
+            if (!haki_super_extend(1)) {
                 return HAK_NO_SUPER;
             }
             continue;
         }
-        hak_super_heed_limit(i, 1);
-        switch (hak_super_claim(i, HAK_SUPER_SIZE)) {
+        haki_super_heed_limit(i, 1);
+        switch (haki_super_claim(i, HAK_SUPER_SIZE)) {
         case HAK_OS_CLAIMED: return i;
         case HAK_OS_REFUSED: return find_mapped();
         case HAK_OS_TAKEN: break; /* and is passed over next time */

@@ -11,7 +11,7 @@
  * What no lane has and nobody has mapped is ours: a block that was freed may
  * have been there.
  */
-bool hak_range_is_foreign(const void *p);
+bool haki_range_is_foreign(const void *p);
 
 /*
  * Whether this process has a limit on address space (RLIMIT_AS, RLIMIT_DATA):
@@ -19,12 +19,12 @@ bool hak_range_is_foreign(const void *p);
  * superslabs. The system is asked when something is to be mapped and when
  * memory is used again or comes back, that at most once in a tick of the clock.
  */
-extern HAK_HIDDEN atomic_bool hak_range_is_limited;
-void hak_range_ask_limit(uint32_t now);
+extern HAK_HIDDEN atomic_bool haki_range_is_limited;
+void haki_range_ask_limit(uint32_t now);
 
-HAK_INLINE bool hak_range_limited(void)
+HAK_INLINE bool haki_range_limited(void)
 {
-    return HAK_UNLIKELY(atomic_load_explicit(&hak_range_is_limited,
+    return HAK_UNLIKELY(atomic_load_explicit(&haki_range_is_limited,
                                              memory_order_relaxed));
 }
 

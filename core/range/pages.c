@@ -15,7 +15,7 @@
 static uint32_t each_run(uint32_t number, uint32_t pages,
                          bool (*work)(void *start, size_t size))
 {
-    char *start = hak_range_slab_start(number);
+    char *start = haki_range_slab_start(number);
     uint32_t refused = 0;
 
     while (pages != 0) {
@@ -36,67 +36,67 @@ static size_t bytes_of(uint32_t pages)
     return (size_t)__builtin_popcount(pages) * HAK_PAGE;
 }
 
-size_t hak_range_pages_drop(uint32_t number, uint32_t pages)
+size_t haki_range_pages_drop(uint32_t number, uint32_t pages)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     size_t bytes;
 
-    pages &= hak_slab_pages_below(slab->resident) & ~(uint32_t)slab->gone;
+    pages &= haki_slab_pages_below(slab->resident) & ~(uint32_t)slab->gone;
     if (pages == 0) {
         return 0;
     }
-    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) != 0);
-    pages &= ~each_run(number, pages, hak_os_purge);
+    HAK_ASSERT(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) != 0);
+    pages &= ~each_run(number, pages, haki_os_purge);
     slab->gone = (uint16_t)(slab->gone | pages);
     bytes = bytes_of(pages);
-    atomic_fetch_sub(&hak_supers_resident, bytes);
+    atomic_fetch_sub(&haki_supers_resident, bytes);
     return bytes;
 }
 
-void hak_range_pages_wake(uint32_t number, uint32_t pages, bool populate)
+void haki_range_pages_wake(uint32_t number, uint32_t pages, bool populate)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
 
     pages &= slab->gone;
     if (pages == 0) {
         return;
     }
     if (populate && (pages & (pages - 1)) != 0) {
-        each_run(number, pages, hak_os_populate); /* if not, faults will */
+        each_run(number, pages, haki_os_populate); /* if not, faults will */
     }
-    HAK_ASSERT((pages & ~hak_slab_pages_below(slab->resident)) == 0);
+    HAK_ASSERT((pages & ~haki_slab_pages_below(slab->resident)) == 0);
     slab->gone = (uint16_t)(slab->gone & ~pages);
-    atomic_fetch_add(&hak_supers_resident, bytes_of(pages));
+    atomic_fetch_add(&haki_supers_resident, bytes_of(pages));
 }
 
-size_t hak_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)
+size_t haki_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)
 {
     size_t bytes = 0;
 
     for (uint32_t n = number; n < number + slabs; n++) {
-        struct hak_slab *slab = hak_range_slab(n);
-        size_t most = hak_min(keep, HAK_SLAB_SIZE);
-        size_t from = hak_round_up(most, HAK_PAGE);
+        struct hak_slab *slab = haki_range_slab(n);
+        size_t most = haki_min(keep, HAK_SLAB_SIZE);
+        size_t from = haki_round_up(most, HAK_PAGE);
 
         keep -= most;
         if (slab->resident > from &&
-            hak_os_purge(hak_range_slab_start(n) + from,
-                         hak_round_up(slab->resident - from, HAK_PAGE))) {
-            size_t before = hak_slab_resident(slab);
+            haki_os_purge(haki_range_slab_start(n) + from,
+                          haki_round_up(slab->resident - from, HAK_PAGE))) {
+            size_t before = haki_slab_resident(slab);
 
             slab->resident = (uint32_t)from;
-            slab->gone = (uint16_t)(slab->gone & hak_slab_pages_below(from));
-            bytes += before - hak_slab_resident(slab);
+            slab->gone = (uint16_t)(slab->gone & haki_slab_pages_below(from));
+            bytes += before - haki_slab_resident(slab);
         }
     }
-    atomic_fetch_sub(&hak_supers_resident, bytes);
+    atomic_fetch_sub(&haki_supers_resident, bytes);
     return bytes;
 }
 
-void hak_range_pages_forget(struct hak_slab *slab)
+void haki_range_pages_forget(struct hak_slab *slab)
 {
-    uint32_t pages = hak_slab_pages_below(slab->resident) & ~slab->gone;
-    size_t before = hak_slab_resident(slab);
+    uint32_t pages = haki_slab_pages_below(slab->resident) & ~slab->gone;
+    size_t before = haki_slab_resident(slab);
 
     HAK_ASSERT(slab->resident <= HAK_SLAB_SIZE);
     if (HAK_LIKELY(slab->gone == 0)) {
@@ -106,5 +106,5 @@ void hak_range_pages_forget(struct hak_slab *slab)
         pages != 0 ? (uint32_t)HAK_PAGE * (uint32_t)(32 - __builtin_clz(pages))
                    : 0;
     slab->gone = 0;
-    atomic_fetch_add(&hak_supers_resident, slab->resident - before);
+    atomic_fetch_add(&haki_supers_resident, slab->resident - before);
 }

@@ -22,7 +22,7 @@ enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 #define LOOK_TIME 1000       /* milliseconds between two */
 #define LOOK_TIME_FREE 10000 /* where nothing has a limit */
 
-struct hak_pressure hak_pressure = {
+struct hak_pressure haki_pressure = {
     .limit = SIZE_MAX,
     .look_at = LOOK_FIRST,
     .heed_at = LOOK_FIRST,
@@ -40,7 +40,7 @@ static bool said[HAK_CGROUP_OVER + 1], said_none, said_percent;
 
 /* Any thread. */
 static _Atomic(void (*)(void)) on_round; /* NULL: nobody wants to know */
-static _Atomic(uint32_t) looked; /* hak_os_tick() of the last look; 0: none */
+static _Atomic(uint32_t) looked; /* haki_os_tick() of the last look; 0: none */
 static _Atomic(uint32_t) look_time = LOOK_TIME;
 static _Atomic(size_t) container = SIZE_MAX; /* its limit */
 static _Atomic(uint64_t) events, purges, refusals;
@@ -50,11 +50,11 @@ static _Atomic(size_t) told_limit; /* hak_set_limit's; 0: HAKMEM_LIMIT holds */
 
 static bool begin(void)
 {
-    uint64_t number = hak_lock_number();
+    uint64_t number = haki_lock_number();
     uint64_t other = 0;
 
     while (!atomic_compare_exchange_weak(&looker, &other, number)) {
-        if (other != 0 && !hak_lock_is_ghost(other)) {
+        if (other != 0 && !haki_lock_is_ghost(other)) {
             return false; /* ourselves, perhaps: a signal's handler */
         }
     }
@@ -70,18 +70,18 @@ static void end(void)
 
 static void find_group(void)
 {
-    const char *fake = hak_option_cgroup();
+    const char *fake = haki_option_cgroup();
 
     if (group_of == getpid()) {
         return;
     }
-    hak_cgroup_find(&group, fake);
+    haki_cgroup_find(&group, fake);
     group_of = getpid();
     if (fake != NULL && group.kind == HAK_CGROUP_NONE && !said_none) {
         said_none = true;
-        hak_warn("HAKMEM_CGROUP=%s: neither memory.max nor "
-                 "memory.limit_in_bytes is there; no container limit is known",
-                 fake);
+        haki_warn("HAKMEM_CGROUP=%s: neither memory.max nor "
+                  "memory.limit_in_bytes is there; no container limit is known",
+                  fake);
     }
 }
 
@@ -92,20 +92,21 @@ static void say_fault(const struct hak_cgroup_state *state)
     }
     said[state->fault] = true;
     if (state->fault == HAK_CGROUP_GARBLED) {
-        hak_warn("%s: \"%s\" is neither a number of bytes nor max; it is taken "
-                 "for max",
-                 state->fault_file, state->fault_text);
+        haki_warn(
+            "%s: \"%s\" is neither a number of bytes nor max; it is taken "
+            "for max",
+            state->fault_file, state->fault_text);
     } else {
-        hak_warn("%s: the limit of %zu bytes is below the %zu in use; free "
-                 "memory goes back at once",
-                 state->fault_file, state->fault_limit, state->fault_used);
+        haki_warn("%s: the limit of %zu bytes is below the %zu in use; free "
+                  "memory goes back at once",
+                  state->fault_file, state->fault_limit, state->fault_used);
     }
 }
 
 static void read_group(struct hak_cgroup_state *state)
 {
     find_group();
-    if (!hak_cgroup_read(&group, state)) {
+    if (!haki_cgroup_read(&group, state)) {
         group_of = 0; /* it has gone, perhaps there is another by the next */
     }
     say_fault(state);
@@ -122,7 +123,7 @@ static size_t limit_of(size_t of)
     if (wish != 0) {
         return wish;
     }
-    wish = hak_option(HAK_OPT_limit);
+    wish = haki_option(HAK_OPT_limit);
     if (wish == 0) {
         return SIZE_MAX;
     }
@@ -134,9 +135,10 @@ static size_t limit_of(size_t of)
     }
     if (!said_percent) {
         said_percent = true;
-        hak_warn("HAKMEM_LIMIT=%zu%%: no container limit is known (memory.max, "
-                 "memory.limit_in_bytes); there is no limit",
-                 wish - HAK_PERCENT);
+        haki_warn(
+            "HAKMEM_LIMIT=%zu%%: no container limit is known (memory.max, "
+            "memory.limit_in_bytes); there is no limit",
+            wish - HAK_PERCENT);
     }
     return SIZE_MAX;
 }
@@ -144,24 +146,24 @@ static size_t limit_of(size_t of)
 /* So many bytes held ask for a look; under pressure slow paths always ask. */
 static void look_next_at(size_t held)
 {
-    atomic_store(&hak_pressure.look_at, held);
-    atomic_store(&hak_pressure.heed_at, hak_pressure_near() ? 0 : held);
+    atomic_store(&haki_pressure.look_at, held);
+    atomic_store(&haki_pressure.heed_at, haki_pressure_near() ? 0 : held);
 }
 
-void hak_limit_start(void)
+void haki_limit_start(void)
 {
     struct hak_cgroup_state state = {.limit = SIZE_MAX};
     size_t limit;
 
-    if (hak_option(HAK_OPT_limit) == 0 || !begin()) {
+    if (haki_option(HAK_OPT_limit) == 0 || !begin()) {
         return;
     }
-    if ((hak_option(HAK_OPT_limit) & HAK_PERCENT) != 0) {
+    if ((haki_option(HAK_OPT_limit) & HAK_PERCENT) != 0) {
         read_group(&state);
     }
     limit = limit_of(state.limit);
-    atomic_store(&hak_pressure.limit, limit);
-    look_next_at(hak_min(LOOK_FIRST, limit / 100 * NEAR_FROM));
+    atomic_store(&haki_pressure.limit, limit);
+    look_next_at(haki_min(LOOK_FIRST, limit / 100 * NEAR_FROM));
     end();
 }
 
@@ -169,8 +171,8 @@ size_t hak_limit(void)
 {
     size_t limit;
 
-    hak_range_init(); /* reads HAKMEM_LIMIT */
-    limit = atomic_load(&hak_pressure.limit);
+    haki_range_init(); /* reads HAKMEM_LIMIT */
+    limit = atomic_load(&haki_pressure.limit);
     return limit != SIZE_MAX ? limit : 0;
 }
 
@@ -180,44 +182,44 @@ size_t hak_set_limit(size_t limit)
 
     limit = limit != 0 ? limit : SIZE_MAX;
     atomic_store(&told_limit, limit);
-    atomic_store(&hak_pressure.limit, limit);
+    atomic_store(&haki_pressure.limit, limit);
     look_next_at(0); /* the next slow path sees whether it is near */
     return before;
 }
 
-bool hak_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes)
+bool haki_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes)
 {
-    size_t limit = atomic_load(&hak_pressure.limit);
+    size_t limit = atomic_load(&haki_pressure.limit);
 
-    if (hak_limit_used() <= limit) {
+    if (haki_limit_used() <= limit) {
         return true;
     }
-    hak_range_purge();
-    hak_limit_purged();
-    if (hak_limit_used() <= limit) {
+    haki_range_purge();
+    haki_limit_purged();
+    if (haki_limit_used() <= limit) {
         return true;
     }
-    hak_limit_uncharge(counter, bytes);
+    haki_limit_uncharge(counter, bytes);
     return false;
 }
 
-bool hak_limit_refuses_slow(size_t size)
+bool haki_limit_refuses_slow(size_t size)
 {
     static atomic_bool told;
 
-    if (HAK_LOAD(hak_range.size) == 0) {
+    if (HAK_LOAD(haki_range.size) == 0) {
         return false;
     }
     atomic_fetch_add(&refusals, 1);
     if (!atomic_exchange(&told, true)) {
-        hak_warn("HAKMEM_LIMIT: %zu of %zu bytes are in use, a request for "
-                 "%zu is refused (later refusals are not reported)",
-                 hak_limit_used(), atomic_load(&hak_pressure.limit), size);
+        haki_warn("HAKMEM_LIMIT: %zu of %zu bytes are in use, a request for "
+                  "%zu is refused (later refusals are not reported)",
+                  haki_limit_used(), atomic_load(&haki_pressure.limit), size);
     }
     return true;
 }
 
-void hak_limit_purged(void)
+void haki_limit_purged(void)
 {
     atomic_fetch_add_explicit(&purges, 1, memory_order_relaxed);
 }
@@ -227,11 +229,11 @@ void hak_limit_purged(void)
 static bool is_near(const struct hak_cgroup_state *state, size_t limit,
                     size_t want)
 {
-    bool was = atomic_load(&hak_pressure.near);
-    unsigned full = (unsigned)hak_max(state->full, hak_cgroup_rlimits());
+    bool was = atomic_load(&haki_pressure.near);
+    unsigned full = (unsigned)haki_max(state->full, haki_cgroup_rlimits());
 
     if (limit != SIZE_MAX) {
-        full = (unsigned)hak_max(full, hak_percent(hak_limit_used(), limit));
+        full = (unsigned)haki_max(full, haki_percent(haki_limit_used(), limit));
     }
     return full >= (was ? NEAR_UNTIL : NEAR_FROM) || want > state->room / 2 ||
            state->pressure >= (was ? WAITS_UNTIL : WAITS_FROM);
@@ -247,23 +249,23 @@ static size_t step(const struct hak_cgroup_state *state, size_t limit,
                    size_t used, size_t want)
 {
     size_t near = limit != SIZE_MAX ? limit / 100 * NEAR_FROM : SIZE_MAX;
-    size_t others = state->room - hak_min(want, state->room);
-    size_t room = hak_min(others, limit - hak_min(used, limit));
-    size_t most = hak_max(hak_min(room / 4, LOOK_MOST), LOOK_LEAST);
+    size_t others = state->room - haki_min(want, state->room);
+    size_t room = haki_min(others, limit - haki_min(used, limit));
+    size_t most = haki_max(haki_min(room / 4, LOOK_MOST), LOOK_LEAST);
 
-    return used < near ? hak_min(most, near - used) : most;
+    return used < near ? haki_min(most, near - used) : most;
 }
 
 static void set_near(bool near)
 {
-    uint32_t round = hak_pressure_round() + 1;
+    uint32_t round = haki_pressure_round() + 1;
 
-    if (!atomic_exchange(&hak_pressure.near, near) && near) {
+    if (!atomic_exchange(&haki_pressure.near, near) && near) {
         atomic_fetch_add(&events, 1);
     }
-    atomic_store(&hak_pressure.runs_most, near ? 0 : HAK_PRESSURE_RUNS);
+    atomic_store(&haki_pressure.runs_most, near ? 0 : HAK_PRESSURE_RUNS);
     if (near) {
-        atomic_store(&hak_pressure.round, round != 0 ? round : 1);
+        atomic_store(&haki_pressure.round, round != 0 ? round : 1);
     }
 }
 
@@ -276,20 +278,20 @@ static void look(uint32_t now, size_t want)
     read_group(&state);
     do { /* hak_set_limit does not wait for us */
         limit = limit_of(state.limit);
-        atomic_store(&hak_pressure.limit, limit);
+        atomic_store(&haki_pressure.limit, limit);
     } while (limit != limit_of(state.limit));
     near = is_near(&state, limit, want);
     set_near(near);
     atomic_store(&look_time, state.room == SIZE_MAX && limit == SIZE_MAX
                                  ? LOOK_TIME_FREE
                                  : LOOK_TIME);
-    atomic_store(&looked, hak_some_time(now));
-    used = hak_limit_used();
-    used += hak_min(want, SIZE_MAX / 2 - used);
+    atomic_store(&looked, haki_some_time(now));
+    used = haki_limit_used();
+    used += haki_min(want, SIZE_MAX / 2 - used);
     look_next_at(used + step(&state, limit, used, want));
 }
 
-void hak_pressure_on_round(void (*lanes)(void))
+void haki_pressure_on_round(void (*lanes)(void))
 {
     atomic_store(&on_round, lanes);
 }
@@ -298,18 +300,18 @@ static void tell(void)
 {
     void (*lanes)(void) = atomic_load(&on_round);
 
-    if (lanes != NULL && hak_pressure_near()) {
+    if (lanes != NULL && haki_pressure_near()) {
         lanes();
     }
 }
 
-void hak_pressure_heed(uint32_t now, size_t want)
+void haki_pressure_heed(uint32_t now, size_t want)
 {
     uint32_t last = atomic_load_explicit(&looked, memory_order_relaxed);
     uint32_t time = atomic_load_explicit(&look_time, memory_order_relaxed);
 
-    if (hak_limit_used() + want <
-            atomic_load_explicit(&hak_pressure.look_at, memory_order_relaxed) &&
+    if (haki_limit_used() + want < atomic_load_explicit(&haki_pressure.look_at,
+                                                        memory_order_relaxed) &&
         (last == 0 || now - last < time)) {
         return;
     }
@@ -320,9 +322,9 @@ void hak_pressure_heed(uint32_t now, size_t want)
     }
 }
 
-void hak_pressure_counts(struct hak_pressure_counts *counts)
+void haki_pressure_counts(struct hak_pressure_counts *counts)
 {
-    size_t own = atomic_load(&hak_pressure.limit);
+    size_t own = atomic_load(&haki_pressure.limit);
     size_t limit = own != SIZE_MAX ? own : atomic_load(&container);
 
     counts->limit = limit != SIZE_MAX ? limit : 0;
@@ -332,10 +334,10 @@ void hak_pressure_counts(struct hak_pressure_counts *counts)
 }
 
 #ifdef HAK_TESTING
-void hak_pressure_test_look(void)
+void haki_pressure_test_look(void)
 {
     if (begin()) {
-        look(hak_os_tick(), 0);
+        look(haki_os_tick(), 0);
         end();
         tell();
     }

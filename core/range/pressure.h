@@ -6,7 +6,7 @@
  *   others'     the container's (cgroup.h), RLIMIT_AS, RLIMIT_DATA: who goes
  *               beyond them is killed or refused by the kernel
  *   our own     HAKMEM_LIMIT, bytes or a percentage of the container's: what
- *               the core holds (hak_limit_used) never exceeds it
+ *               the core holds (haki_limit_used) never exceeds it
  *
  * Near any of them (85 %; or when memory.pressure says that the group's
  * processes wait for memory) the process is under pressure, until it is below
@@ -26,14 +26,14 @@
  * don't wait.
  *
  * What counts, each as it becomes resident or may any time: the bytes of slabs
- * that were made ready and of free slabs that still are (hak_supers_resident),
+ * that were made ready and of free slabs that still are (haki_supers_resident),
  * ACE's pages that may have contents, Huge blocks in full. It is charged before
  * it is had, and checked after it was charged, so that two threads can't both
  * have the last of it. Not counted: our own tables, less than 1 %; stacks,
  * files, other allocators' memory.
  *
  * With HAKMEM_LIMIT nothing goes to the system allocator for want of memory:
- * it would not be counted there. Who falls back asks hak_limit_refuses first.
+ * it would not be counted there. Who falls back asks haki_limit_refuses first.
  */
 #ifndef HAK_PRESSURE_H
 #define HAK_PRESSURE_H
@@ -59,107 +59,109 @@ struct hak_pressure {
     HAK_OWN_LINE _Atomic(size_t) charged[HAK_CHARGES];
 };
 
-extern HAK_HIDDEN struct hak_pressure hak_pressure;
+extern HAK_HIDDEN struct hak_pressure haki_pressure;
 
 /* Bytes resident in slabs, as supers.h. */
-extern HAK_HIDDEN _Atomic(size_t) hak_supers_resident;
+extern HAK_HIDDEN _Atomic(size_t) haki_supers_resident;
 
 /* ---- the soft side --------------------------------------------------------- */
 
-HAK_INLINE bool hak_pressure_near(void)
+HAK_INLINE bool haki_pressure_near(void)
 {
-    return HAK_UNLIKELY(atomic_load_explicit(&hak_pressure.near,
+    return HAK_UNLIKELY(atomic_load_explicit(&haki_pressure.near,
                                              memory_order_relaxed));
 }
 
 /* The round that heaps and lanes should have done their part of. */
-HAK_INLINE uint32_t hak_pressure_round(void)
+HAK_INLINE uint32_t haki_pressure_round(void)
 {
-    return atomic_load_explicit(&hak_pressure.round, memory_order_relaxed);
+    return atomic_load_explicit(&haki_pressure.round, memory_order_relaxed);
 }
 
 /* How long free memory is kept, in milliseconds. */
-HAK_INLINE uint32_t hak_purge_delay(void)
+HAK_INLINE uint32_t haki_purge_delay(void)
 {
-    return hak_pressure_near() ? 0 : (uint32_t)hak_option(HAK_OPT_purge_delay);
+    return haki_pressure_near() ? 0
+                                : (uint32_t)haki_option(HAK_OPT_purge_delay);
 }
 
 /* How long what is idle stays in bins and caches; at least that under
  * pressure, since who takes it out looks through all of them. */
 #define HAK_IDLE_LEAST 10
 
-HAK_INLINE uint32_t hak_idle_delay(void)
+HAK_INLINE uint32_t haki_idle_delay(void)
 {
-    return hak_pressure_near() ? HAK_IDLE_LEAST
-                               : (uint32_t)hak_option(HAK_OPT_purge_delay) / 2;
+    return haki_pressure_near()
+               ? HAK_IDLE_LEAST
+               : (uint32_t)haki_option(HAK_OPT_purge_delay) / 2;
 }
 
 /* Bytes that count against HAKMEM_LIMIT. */
-HAK_INLINE size_t hak_limit_used(void)
+HAK_INLINE size_t haki_limit_used(void)
 {
     size_t used =
-        atomic_load_explicit(&hak_supers_resident, memory_order_relaxed);
+        atomic_load_explicit(&haki_supers_resident, memory_order_relaxed);
 
     for (int i = 0; i < HAK_CHARGES; i++) {
-        used += atomic_load_explicit(&hak_pressure.charged[i],
+        used += atomic_load_explicit(&haki_pressure.charged[i],
                                      memory_order_relaxed);
     }
     return used;
 }
 
 /*
- * Looks if it is time to, at the time `now` (hak_os_tick), before `want` bytes
+ * Looks if it is time to, at the time `now` (haki_os_tick), before `want` bytes
  * are taken: they are pressure if they are most of what is left. No lock of the
  * range's is held.
  */
-void hak_pressure_heed(uint32_t now, size_t want);
+void haki_pressure_heed(uint32_t now, size_t want);
 
 /*
  * What a round asks of the lanes, which stand above: called after the look that
  * began it, by the thread that looked, perhaps in a slow path of its heap; no
  * lock is held but its heap is not to be touched.
  */
-void hak_pressure_on_round(void (*lanes)(void));
+void haki_pressure_on_round(void (*lanes)(void));
 
 /* ---- the hard side --------------------------------------------------------- */
 
 /* Reads HAKMEM_LIMIT; when the range is made. */
-void hak_limit_start(void);
+void haki_limit_start(void);
 
-HAK_INLINE bool hak_limit_is_set(void)
+HAK_INLINE bool haki_limit_is_set(void)
 {
-    return HAK_UNLIKELY(atomic_load_explicit(&hak_pressure.limit,
+    return HAK_UNLIKELY(atomic_load_explicit(&haki_pressure.limit,
                                              memory_order_relaxed) != SIZE_MAX);
 }
 
 /* Bytes that are left to HAKMEM_LIMIT; SIZE_MAX: there is none. */
-HAK_INLINE size_t hak_limit_room(void)
+HAK_INLINE size_t haki_limit_room(void)
 {
     size_t limit =
-        atomic_load_explicit(&hak_pressure.limit, memory_order_relaxed);
-    size_t used = limit != SIZE_MAX ? hak_limit_used() : 0;
+        atomic_load_explicit(&haki_pressure.limit, memory_order_relaxed);
+    size_t used = limit != SIZE_MAX ? haki_limit_used() : 0;
 
-    return limit - hak_min(used, limit);
+    return limit - haki_min(used, limit);
 }
 
-bool hak_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes);
+bool haki_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes);
 
 /*
  * Adds bytes to a counter of those that are held. False: the limit does not
  * allow it, though free slabs went back; nothing is added. The caller may hold
  * ACE's lock but not the range's.
  */
-HAK_INLINE bool hak_limit_charge(_Atomic(size_t) *counter, size_t bytes)
+HAK_INLINE bool haki_limit_charge(_Atomic(size_t) *counter, size_t bytes)
 {
     if (bytes == 0) {
         return true;
     }
     atomic_fetch_add_explicit(counter, bytes, memory_order_seq_cst);
-    return HAK_LIKELY(!hak_limit_is_set()) ||
-           hak_limit_charge_slow(counter, bytes);
+    return HAK_LIKELY(!haki_limit_is_set()) ||
+           haki_limit_charge_slow(counter, bytes);
 }
 
-HAK_INLINE void hak_limit_uncharge(_Atomic(size_t) *counter, size_t bytes)
+HAK_INLINE void haki_limit_uncharge(_Atomic(size_t) *counter, size_t bytes)
 {
     if (bytes > 0) {
         size_t before =
@@ -170,7 +172,7 @@ HAK_INLINE void hak_limit_uncharge(_Atomic(size_t) *counter, size_t bytes)
     }
 }
 
-bool hak_limit_refuses_slow(size_t size);
+bool haki_limit_refuses_slow(size_t size);
 
 /*
  * Whether a request for `size` bytes that the lanes had no memory for ends
@@ -178,13 +180,13 @@ bool hak_limit_refuses_slow(size_t size);
  * not counted. Counts it, and says so the first time. The caller answers NULL
  * with ENOMEM.
  */
-HAK_INLINE bool hak_limit_refuses(size_t size)
+HAK_INLINE bool haki_limit_refuses(size_t size)
 {
-    return hak_limit_is_set() && hak_limit_refuses_slow(size);
+    return haki_limit_is_set() && haki_limit_refuses_slow(size);
 }
 
 /* All free memory went back for the sake of a limit. */
-void hak_limit_purged(void);
+void haki_limit_purged(void);
 
 /* ---- statistics -------------------------------------------------------------- */
 
@@ -194,11 +196,11 @@ struct hak_pressure_counts {
     uint64_t purges;   /* times that all free memory went back for a limit */
     uint64_t refusals; /* requests refused by HAKMEM_LIMIT */
 };
-void hak_pressure_counts(struct hak_pressure_counts *counts);
+void haki_pressure_counts(struct hak_pressure_counts *counts);
 
 #ifdef HAK_TESTING
 /* Tests only: looks now. */
-void hak_pressure_test_look(void);
+void haki_pressure_test_look(void);
 #endif
 
 #endif /* HAK_PRESSURE_H */

@@ -7,7 +7,7 @@
  * since a call to the system costs as much for 16 KB as for 256, and in that
  * time they may become longer. (Not more: what is due then must not make newly
  * freed memory wait for it.) A superslab whose slabs come and go all the time
- * keeps them. Nothing is purged on a free: hak_range_tick does it, from slow
+ * keeps them. Nothing is purged on a free: haki_range_tick does it, from slow
  * paths, PORTION at a time or more that are sparsely resident.
  */
 #include "base/msg.h"
@@ -22,9 +22,9 @@
 #define SLICE 1000000 /* or as many as go in so many nanoseconds */
 #define PAUSE 10      /* ms to the next portion */
 
-HAK_OWN_LINE _Atomic(uint32_t) hak_range_due;
-HAK_OWN_LINE struct hak_range_freed hak_range_freed;
-void (*hak_range_on_much)(void);
+HAK_OWN_LINE _Atomic(uint32_t) haki_range_due;
+HAK_OWN_LINE struct hak_range_freed haki_range_freed;
+void (*haki_range_on_much)(void);
 
 static atomic_bool purge_portions; /* a tick ended before it was through */
 
@@ -33,19 +33,19 @@ static _Atomic(uint32_t) purge_left, purge_left_at;
 
 static uint32_t delay(void)
 {
-    return hak_purge_delay();
+    return haki_purge_delay();
 }
 
 /* The first superslab at or above *i with warm free slabs; false: none is left. */
 static bool purge_next(uint32_t *i)
 {
-    *i = hak_map_next(HAK_MAP_WARM, *i, hak_supers.limit);
-    return *i < hak_supers.limit;
+    *i = haki_map_next(HAK_MAP_WARM, *i, haki_supers.limit);
+    return *i < haki_supers.limit;
 }
 
 /* ---- what ended threads have left ------------------------------------------ */
 
-void hak_purge_thread_began(void)
+void haki_purge_thread_began(void)
 {
     if (atomic_load_explicit(&purge_left, memory_order_relaxed) != 0) {
         atomic_store_explicit(&purge_left, 0, memory_order_relaxed);
@@ -60,19 +60,19 @@ static uint32_t purge_left_until(void)
 /* The next tick comes at `at`, if it would come later. */
 static void purge_by(uint32_t at)
 {
-    uint32_t due = atomic_load(&hak_range_due);
+    uint32_t due = atomic_load(&haki_range_due);
 
-    if (due != 0 && !hak_tick_reached(at, due)) {
-        atomic_store(&hak_range_due, hak_some_time(at));
+    if (due != 0 && !haki_tick_reached(at, due)) {
+        atomic_store(&haki_range_due, haki_some_time(at));
     }
 }
 
-void hak_purge_thread_ended(uint32_t slabs)
+void haki_purge_thread_ended(uint32_t slabs)
 {
     if (slabs == 0) {
         return;
     }
-    atomic_store(&purge_left_at, hak_os_tick());
+    atomic_store(&purge_left_at, haki_os_tick());
     if (atomic_fetch_add(&purge_left, slabs) + slabs >= HAK_LEFT_LEAST) {
         purge_by(purge_left_until());
     }
@@ -83,9 +83,9 @@ static uint32_t purge_warm_slabs(void)
 {
     uint32_t n = 0;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     for (uint32_t i = 0; purge_next(&i); i++) {
-        n += (uint32_t)__builtin_popcount(hak_supers.at[i].warm);
+        n += (uint32_t)__builtin_popcount(haki_supers.at[i].warm);
     }
     return n;
 }
@@ -94,7 +94,7 @@ static uint32_t purge_warm_slabs(void)
 static bool purge_left_waits(uint32_t now)
 {
     return atomic_load(&purge_left) >= HAK_LEFT_LEAST &&
-           !hak_tick_reached(now, purge_left_until());
+           !haki_tick_reached(now, purge_left_until());
 }
 
 /* Whether nobody has come for it, and it is much of what is free. */
@@ -114,20 +114,20 @@ static bool purge_left_for_good(uint32_t now)
 
 /* ---- superslabs ------------------------------------------------------------- */
 
-void hak_purge_wanted(uint32_t i)
+void haki_purge_wanted(uint32_t i)
 {
-    uint32_t now = hak_os_tick();
+    uint32_t now = haki_os_tick();
 
-    HAK_HELD(&hak_supers.lock);
-    hak_range_ask_limit(now);
-    hak_supers.at[i].stamp = now;
-    hak_purge_at(now);
+    HAK_HELD(&haki_supers.lock);
+    haki_range_ask_limit(now);
+    haki_supers.at[i].stamp = now;
+    haki_purge_at(now);
 }
 
-void hak_purge_at(uint32_t now)
+void haki_purge_at(uint32_t now)
 {
-    if (!hak_range_waiting()) {
-        atomic_store_explicit(&hak_range_due, hak_some_time(now + delay()),
+    if (!haki_range_waiting()) {
+        atomic_store_explicit(&haki_range_due, haki_some_time(now + delay()),
                               memory_order_relaxed);
     }
 }
@@ -136,24 +136,24 @@ void hak_purge_at(uint32_t now)
 static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
 {
     uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + first;
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
     size_t bytes = 0;
 
     HAK_CHECK((super->used &
                (uint32_t)((((uint64_t)1 << count) - 1) << first)) == 0);
-    if (!hak_os_purge(hak_range_slab_start(number), count * HAK_SLAB_SIZE)) {
+    if (!haki_os_purge(haki_range_slab_start(number), count * HAK_SLAB_SIZE)) {
         return 0;
     }
     for (uint32_t n = number; n < number + count; n++) {
         HAK_ASSERT((super->warm >> (n % HAK_SUPER_SLABS) & 1) != 0);
-        bytes += super->described ? hak_range_slab(n)->resident
+        bytes += super->described ? haki_range_slab(n)->resident
                                   : (uint32_t)HAK_SLAB_SIZE;
         if (super->described) {
-            hak_range_slab(n)->resident = 0;
+            haki_range_slab(n)->resident = 0;
         }
         super->warm &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
     }
-    hak_supers.counts.purges++;
+    haki_supers.counts.purges++;
     return bytes;
 }
 
@@ -165,15 +165,15 @@ static size_t unmap_super(uint32_t i)
 {
     size_t bytes;
 
-    if (hak_supers.at[i].used != 0) { /* what is resident its owners change */
+    if (haki_supers.at[i].used != 0) { /* what is resident its owners change */
         return 0;
     }
-    bytes = hak_super_resident(i);
-    if (bytes == 0 || !hak_super_unmap(i, 1)) {
+    bytes = haki_super_resident(i);
+    if (bytes == 0 || !haki_super_unmap(i, 1)) {
         return 0;
     }
-    hak_supers.counts.purges++;
-    hak_supers.counts.purged += bytes;
+    haki_supers.counts.purges++;
+    haki_supers.counts.purged += bytes;
     return bytes;
 }
 
@@ -183,10 +183,10 @@ static size_t unmap_super(uint32_t i)
  */
 static size_t purge_super(uint32_t i, uint32_t least)
 {
-    uint32_t warm = hak_supers.at[i].warm;
+    uint32_t warm = haki_supers.at[i].warm;
     size_t bytes = unmap_super(i);
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     if (bytes > 0) {
         return bytes;
     }
@@ -196,29 +196,29 @@ static size_t purge_super(uint32_t i, uint32_t least)
         uint32_t count =
             rest == 0 ? HAK_SUPER_SLABS : (uint32_t)__builtin_ctz(rest);
 
-        count = (uint32_t)hak_min(count, HAK_SUPER_SLABS - first);
+        count = (uint32_t)haki_min(count, HAK_SUPER_SLABS - first);
         if (count >= least) {
             bytes += purge_run(i, first, count);
         }
         warm &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
     }
-    hak_super_changed(i);
-    hak_supers.counts.purged += bytes;
-    atomic_fetch_sub(&hak_supers_resident, bytes);
+    haki_super_changed(i);
+    haki_supers.counts.purged += bytes;
+    atomic_fetch_sub(&haki_supers_resident, bytes);
     return bytes;
 }
 
 /* Purges what is old of superslab i, or all; when to look at it again. */
 static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
 {
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
     uint32_t soon = all ? now : super->stamp + delay();
     uint32_t late = all ? now : super->stamp + delay() + delay() / 2;
 
-    if (!hak_tick_reached(now, soon)) {
+    if (!haki_tick_reached(now, soon)) {
         return soon;
     }
-    if (!hak_tick_reached(now, late)) {
+    if (!haki_tick_reached(now, late)) {
         purge_super(i, RUN_LEAST);
         return late;
     }
@@ -232,7 +232,7 @@ static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
 /* The earlier of two times, of which 0 is none. */
 static uint32_t purge_sooner(uint32_t a, uint32_t b)
 {
-    return a == 0 || (b != 0 && hak_tick_reached(a, b)) ? b : a;
+    return a == 0 || (b != 0 && haki_tick_reached(a, b)) ? b : a;
 }
 
 /*
@@ -241,22 +241,22 @@ static uint32_t purge_sooner(uint32_t a, uint32_t b)
  */
 static uint32_t purge_due(uint32_t now, bool all)
 {
-    uint64_t began = hak_os_clock();
+    uint64_t began = haki_os_clock();
     uint32_t next = 0, done = 0;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     for (uint32_t i = 0; purge_next(&i); i++) {
-        uint64_t before = hak_supers.counts.purges;
+        uint64_t before = haki_supers.counts.purges;
         uint32_t again;
 
-        if (done >= PORTION && hak_os_clock() - began > SLICE) {
+        if (done >= PORTION && haki_os_clock() - began > SLICE) {
             atomic_store(&purge_portions, true);
-            return hak_some_time(now + PAUSE);
+            return haki_some_time(now + PAUSE);
         }
         again = purge_old(i, now, all);
-        done += hak_supers.counts.purges != before;
-        if (hak_supers.at[i].warm != 0) {
-            next = purge_sooner(next, hak_some_time(again));
+        done += haki_supers.counts.purges != before;
+        if (haki_supers.at[i].warm != 0) {
+            next = purge_sooner(next, haki_some_time(again));
         }
     }
     atomic_store(&purge_portions, false);
@@ -270,72 +270,72 @@ static void purge_tick(uint32_t now)
 {
     uint32_t next;
 
-    hak_lock_take(&hak_supers.lock);
-    HAK_HELD(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     next = purge_due(now, purge_left_for_good(now));
-    next = purge_sooner(next, hak_slots_tick(now, delay()));
-    atomic_store_explicit(&hak_range_due, next, memory_order_relaxed);
+    next = purge_sooner(next, haki_slots_tick(now, delay()));
+    atomic_store_explicit(&haki_range_due, next, memory_order_relaxed);
     if (purge_left_waits(now)) {
         purge_by(purge_left_until());
     }
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
 }
 
-void hak_range_tick(uint32_t now)
+void haki_range_tick(uint32_t now)
 {
-    uint32_t due = atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+    uint32_t due = atomic_load_explicit(&haki_range_due, memory_order_relaxed);
 
-    if (due != 0 && hak_tick_reached(now, due)) {
+    if (due != 0 && haki_tick_reached(now, due)) {
         purge_tick(now);
     }
 }
 
-bool hak_purge_portion(uint32_t now)
+bool haki_purge_portion(uint32_t now)
 {
-    if (atomic_load(&purge_portions) && hak_range_waiting()) {
+    if (atomic_load(&purge_portions) && haki_range_waiting()) {
         purge_tick(now);
     } else {
-        hak_range_tick(now);
+        haki_range_tick(now);
     }
-    return atomic_load(&purge_portions) && hak_range_waiting();
+    return atomic_load(&purge_portions) && haki_range_waiting();
 }
 
-size_t hak_range_due_bytes(void)
+size_t haki_range_due_bytes(void)
 {
     size_t bytes = 0;
 
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     for (uint32_t i = 0; purge_next(&i); i++) {
-        bytes += hak_super_resident(i);
+        bytes += haki_super_resident(i);
     }
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_drop(&haki_supers.lock);
     return bytes;
 }
 
-void hak_range_purged(size_t bytes)
+void haki_range_purged(size_t bytes)
 {
     if (bytes > 0) {
-        hak_lock_take(&hak_supers.lock);
-        HAK_HELD(&hak_supers.lock);
-        hak_supers.counts.purges++;
-        hak_supers.counts.purged += bytes;
-        hak_lock_drop(&hak_supers.lock);
+        haki_lock_take(&haki_supers.lock);
+        HAK_HELD(&haki_supers.lock);
+        haki_supers.counts.purges++;
+        haki_supers.counts.purged += bytes;
+        haki_lock_drop(&haki_supers.lock);
     }
 }
 
-size_t hak_range_purge(void)
+size_t haki_range_purge(void)
 {
     size_t bytes = 0;
 
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     for (uint32_t i = 0; purge_next(&i); i++) {
         bytes += purge_super(i, 1);
     }
-    hak_super_unmap_spare();
-    bytes += hak_slots_purge();
-    atomic_store_explicit(&hak_range_due, 0, memory_order_relaxed);
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    haki_super_unmap_spare();
+    bytes += haki_slots_purge();
+    atomic_store_explicit(&haki_range_due, 0, memory_order_relaxed);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
     return bytes;
 }

@@ -7,19 +7,19 @@
 #include "range/range.h"
 
 /*
- * The time, in milliseconds of hak_os_tick, when free memory has been idle
+ * The time, in milliseconds of haki_os_tick, when free memory has been idle
  * for long enough to be given back; 0 when there is none.
  */
-extern HAK_HIDDEN _Atomic(uint32_t) hak_range_due;
+extern HAK_HIDDEN _Atomic(uint32_t) haki_range_due;
 
 /* Whether free memory is waiting to go back. */
-HAK_INLINE bool hak_range_waiting(void)
+HAK_INLINE bool haki_range_waiting(void)
 {
-    return atomic_load_explicit(&hak_range_due, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&haki_range_due, memory_order_relaxed) != 0;
 }
 
 /*
- * Bytes that came back, in all lanes and ever, less what hak_background_start
+ * Bytes that came back, in all lanes and ever, less what haki_background_start
  * has looked at: slabs and superslabs, counted under the range's lock; ACE's runs,
  * under its lock; blocks sent to other threads' heaps; and what is to be looked
  * at once more. Rough: read, and set to 0, without the locks, and what is taken
@@ -28,61 +28,61 @@ HAK_INLINE bool hak_range_waiting(void)
 struct hak_range_freed {
     _Atomic(size_t) slabs, runs, sent, again;
 };
-extern HAK_HIDDEN struct hak_range_freed hak_range_freed;
+extern HAK_HIDDEN struct hak_range_freed haki_range_freed;
 #define HAK_RANGE_FREED_MUCH (4 * HAK_MIB)
 
-HAK_INLINE size_t hak_range_freed_bytes(void)
+HAK_INLINE size_t haki_range_freed_bytes(void)
 {
-    return atomic_load_explicit(&hak_range_freed.slabs, memory_order_relaxed) +
-           atomic_load_explicit(&hak_range_freed.runs, memory_order_relaxed) +
-           atomic_load_explicit(&hak_range_freed.sent, memory_order_relaxed) +
-           atomic_load_explicit(&hak_range_freed.again, memory_order_relaxed);
+    return atomic_load_explicit(&haki_range_freed.slabs, memory_order_relaxed) +
+           atomic_load_explicit(&haki_range_freed.runs, memory_order_relaxed) +
+           atomic_load_explicit(&haki_range_freed.sent, memory_order_relaxed) +
+           atomic_load_explicit(&haki_range_freed.again, memory_order_relaxed);
 }
 
 /*
  * What is to be done when they are much, for lanes that free where nobody above
- * them looks: hak_background_start. No lock is held.
+ * them looks: haki_background_start. No lock is held.
  */
-extern HAK_HIDDEN void (*hak_range_on_much)(void);
+extern HAK_HIDDEN void (*haki_range_on_much)(void);
 
-HAK_INLINE bool hak_range_freed_much(void)
+HAK_INLINE bool haki_range_freed_much(void)
 {
-    return hak_range_freed_bytes() >= HAK_RANGE_FREED_MUCH;
+    return haki_range_freed_bytes() >= HAK_RANGE_FREED_MUCH;
 }
 
-HAK_INLINE void hak_range_mind_freed(void)
+HAK_INLINE void haki_range_mind_freed(void)
 {
-    if (HAK_UNLIKELY(hak_range_freed_much()) && hak_range_on_much != NULL) {
-        hak_range_on_much();
+    if (HAK_UNLIKELY(haki_range_freed_much()) && haki_range_on_much != NULL) {
+        haki_range_on_much();
     }
 }
 
 /* Of `slabs` or `runs`, under the lock: nobody else adds, so it need not be one
  * instruction. A 0 that is set meanwhile may be lost, and is set again. */
-HAK_INLINE void hak_range_count_freed(_Atomic(size_t) *counter, size_t bytes)
+HAK_INLINE void haki_range_count_freed(_Atomic(size_t) *counter, size_t bytes)
 {
     size_t before = atomic_load_explicit(counter, memory_order_relaxed);
 
     atomic_store_explicit(counter, before + bytes, memory_order_relaxed);
 }
 
-HAK_INLINE void hak_range_count_sent(size_t bytes)
+HAK_INLINE void haki_range_count_sent(size_t bytes)
 {
-    atomic_fetch_add_explicit(&hak_range_freed.sent, bytes,
+    atomic_fetch_add_explicit(&haki_range_freed.sent, bytes,
                               memory_order_relaxed);
 }
 
 /*
  * Gives back what has been free for HAKMEM_PURGE_DELAY, a few MB at the most;
- * called on slow paths, `now` being hak_os_tick().
+ * called on slow paths, `now` being haki_os_tick().
  */
-void hak_range_tick(uint32_t now);
+void haki_range_tick(uint32_t now);
 
 /*
  * The same for who has nothing else to do, without a pause between two portions.
  * True: another portion is due.
  */
-bool hak_purge_portion(uint32_t now);
+bool haki_purge_portion(uint32_t now);
 
 /*
  * What threads leave when they end waits for the next threads, which find it
@@ -97,19 +97,19 @@ bool hak_purge_portion(uint32_t now);
 #define HAK_LEFT_LEAST 64 /* slabs */
 
 /* A thread has a heap from now on; one has ended, whose heap had so many slabs. */
-void hak_purge_thread_began(void);
-void hak_purge_thread_ended(uint32_t slabs);
+void haki_purge_thread_began(void);
+void haki_purge_thread_ended(uint32_t slabs);
 
 /* Counts bytes that a lane has given back by itself. */
-void hak_range_purged(size_t bytes);
+void haki_range_purged(size_t bytes);
 
 /*
  * Bytes of free slabs and superslabs that are resident: what is still to go
  * back, but for ACE's holes.
  */
-size_t hak_range_due_bytes(void);
+size_t haki_range_due_bytes(void);
 
 /* Drops the pages of every free slab; returns the bytes. */
-size_t hak_range_purge(void);
+size_t haki_range_purge(void);
 
 #endif /* HAK_PURGE_H */

@@ -15,7 +15,7 @@
  *
  * A pointer below the extent has a tag. 0 is the tag of what no lane has, be it
  * free, never claimed or somebody else's: hot paths take such a pointer for no
- * heap's, and the slow ones ask hak_range_owns whether the address is ours.
+ * heap's, and the slow ones ask haki_range_owns whether the address is ours.
  *
  * The tags stand at the base itself, so that one pointer leads from an address
  * to its distance and from there to its tag; their own slabs are never given
@@ -69,7 +69,7 @@ enum hak_lane {
  * HAK_ID_SHARED. 0 is the tag of a free slab, and of the rest of a Huge block.
  *
  * Tiny's bytes times 8 are the distances of the bins in a heap, which a
- * processor adds while it loads: see hak_tiny_bin.
+ * processor adds while it loads: see haki_tiny_bin.
  *
  * The highest bit says that a heap's slab is sealed: nothing is allocated from
  * it any more, and a block freed into it is only counted (tiny.h, pool.h). Such
@@ -141,7 +141,7 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 #define HAK_NO_BASE ((uintptr_t)1 << 63)
 
 /*
- * The part that hot paths read; set by hak_range_init, but for `size`, which
+ * The part that hot paths read; set by haki_range_init, but for `size`, which
  * grows. A thread that reads base and size before it has taken part in an
  * allocation may see either unset, or the size of a while ago: every pointer
  * beyond is then foreign, which is the truth for what it has, since whoever
@@ -152,7 +152,7 @@ _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 struct hak_range {
     uintptr_t base;
     size_t size; /* the extent; 0: no range (yet, or at all) */
-    /* Where address 0's tag would be, and its `back`: see hak_range_tag_of. */
+    /* Where address 0's tag would be, and its `back`: see haki_range_tag_of. */
     uintptr_t tags;
     uintptr_t backs_of;
     struct hak_slab *slabs;
@@ -161,7 +161,7 @@ struct hak_range {
     size_t window;  /* the most that `size` can become */
 };
 
-extern HAK_HIDDEN struct hak_range hak_range;
+extern HAK_HIDDEN struct hak_range haki_range;
 
 /*
  * The window was guessed, under a limit on address space, or is smaller than
@@ -169,36 +169,36 @@ extern HAK_HIDDEN struct hak_range hak_range;
  * several, may lie across it. Else each has its own, since as much again was
  * free around it. Where they do, each passes over what the other has mapped.
  */
-extern HAK_HIDDEN bool hak_range_may_overlap;
+extern HAK_HIDDEN bool haki_range_may_overlap;
 
 /*
  * Chooses the window; later calls do nothing. False: there is none (no memory
  * for the first arrays, or pages that are not HAK_PAGE; said once in one line)
  * and all requests go to the system allocator.
  */
-bool hak_range_init(void);
+bool haki_range_init(void);
 
-/* Distance of p from the base; at least hak_range.size for a foreign p. */
-HAK_INLINE size_t hak_range_offset(const void *p)
+/* Distance of p from the base; at least haki_range.size for a foreign p. */
+HAK_INLINE size_t haki_range_offset(const void *p)
 {
-    return (uintptr_t)p - HAK_FOLD(hak_range.base);
+    return (uintptr_t)p - HAK_FOLD(haki_range.base);
 }
 
 /* Whether p has a tag: the test of hot paths, which look at the tag next. */
-HAK_INLINE bool hak_range_covers(const void *p)
+HAK_INLINE bool haki_range_covers(const void *p)
 {
-    return hak_range_offset(p) < HAK_FOLD(hak_range.size);
+    return haki_range_offset(p) < HAK_FOLD(haki_range.size);
 }
 
-HAK_INLINE _Atomic(uint32_t) *hak_range_tags(void)
+HAK_INLINE _Atomic(uint32_t) *haki_range_tags(void)
 {
-    return (_Atomic(uint32_t) *)HAK_FOLD(hak_range.base);
+    return (_Atomic(uint32_t) *)HAK_FOLD(haki_range.base);
 }
 
 /* The tag of the slab at this distance. */
-HAK_INLINE uint32_t hak_range_tag(size_t offset)
+HAK_INLINE uint32_t haki_range_tag(size_t offset)
 {
-    return atomic_load_explicit(&hak_range_tags()[offset >> HAK_SLAB_SHIFT],
+    return atomic_load_explicit(&haki_range_tags()[offset >> HAK_SLAB_SHIFT],
                                 memory_order_relaxed);
 }
 
@@ -206,87 +206,88 @@ HAK_INLINE uint32_t hak_range_tag(size_t offset)
  * The tag of p, in the range: the same, a subtraction earlier, and a free waits
  * for it.
  */
-HAK_INLINE uint32_t hak_range_tag_of(const void *p)
+HAK_INLINE uint32_t haki_range_tag_of(const void *p)
 {
-    return atomic_load_explicit((_Atomic(uint32_t) *)(HAK_FOLD(hak_range.tags) +
-                                                      ((uintptr_t)p >>
-                                                       HAK_SLAB_SHIFT) *
-                                                          sizeof(uint32_t)),
-                                memory_order_relaxed);
+    return atomic_load_explicit(
+        (_Atomic(uint32_t) *)(HAK_FOLD(haki_range.tags) +
+                              ((uintptr_t)p >> HAK_SLAB_SHIFT) *
+                                  sizeof(uint32_t)),
+        memory_order_relaxed);
 }
 
 /* Whether p is an address of ours, in a block or not: safe on any value. */
-HAK_INLINE bool hak_range_owns(const void *p)
+HAK_INLINE bool haki_range_owns(const void *p)
 {
-    return hak_range_covers(p) &&
-           (hak_range_tag_of(p) != 0 || !hak_range_is_foreign(p));
+    return haki_range_covers(p) &&
+           (haki_range_tag_of(p) != 0 || !haki_range_is_foreign(p));
 }
 
-HAK_INLINE void hak_range_set_tag(uint32_t number, uint32_t tag)
+HAK_INLINE void haki_range_set_tag(uint32_t number, uint32_t tag)
 {
-    atomic_store_explicit(&hak_range_tags()[number], tag, memory_order_relaxed);
+    atomic_store_explicit(&haki_range_tags()[number], tag,
+                          memory_order_relaxed);
 }
 
-HAK_INLINE struct hak_slab *hak_range_slab(uint32_t number)
+HAK_INLINE struct hak_slab *haki_range_slab(uint32_t number)
 {
-    return &hak_range.slabs[number];
+    return &haki_range.slabs[number];
 }
 
-HAK_INLINE char *hak_range_slab_start(uint32_t number)
+HAK_INLINE char *haki_range_slab_start(uint32_t number)
 {
-    return (char *)HAK_FOLD(hak_range.base) +
+    return (char *)HAK_FOLD(haki_range.base) +
            ((size_t)number << HAK_SLAB_SHIFT);
 }
 
-HAK_INLINE uint32_t hak_range_back(uint32_t number)
+HAK_INLINE uint32_t haki_range_back(uint32_t number)
 {
-    return hak_range.backs[number];
+    return haki_range.backs[number];
 }
 
 /* The same for the slab that p, in the range, lies in. */
-HAK_INLINE uint32_t hak_range_back_of(const void *p)
+HAK_INLINE uint32_t haki_range_back_of(const void *p)
 {
-    return *(const uint8_t *)(HAK_FOLD(hak_range.backs_of) +
+    return *(const uint8_t *)(HAK_FOLD(haki_range.backs_of) +
                               ((uintptr_t)p >> HAK_SLAB_SHIFT));
 }
 
-HAK_INLINE void hak_range_set_back(uint32_t number, uint8_t back)
+HAK_INLINE void haki_range_set_back(uint32_t number, uint8_t back)
 {
-    hak_range.backs[number] = back;
+    haki_range.backs[number] = back;
 }
 
 /* The number of the slab that p, in the range, lies in. */
-HAK_INLINE uint32_t hak_range_number(const void *p)
+HAK_INLINE uint32_t haki_range_number(const void *p)
 {
-    return (uint32_t)(hak_range_offset(p) >> HAK_SLAB_SHIFT);
+    return (uint32_t)(haki_range_offset(p) >> HAK_SLAB_SHIFT);
 }
 
-HAK_INLINE char *hak_range_super_start(uint32_t super)
+HAK_INLINE char *haki_range_super_start(uint32_t super)
 {
-    return hak_range_slab_start(super * (uint32_t)HAK_SUPER_SLABS);
+    return haki_range_slab_start(super * (uint32_t)HAK_SUPER_SLABS);
 }
 
 /* The descriptors of a superslab that a lane has whole: HAK_SUPER_META bytes */
-HAK_INLINE void *hak_range_super_meta(uint32_t super)
+HAK_INLINE void *haki_range_super_meta(uint32_t super)
 {
-    return hak_range_slab(super * (uint32_t)HAK_SUPER_SLABS);
+    return haki_range_slab(super * (uint32_t)HAK_SUPER_SLABS);
 }
 
 /* ---- sealed slabs --------------------------------------------------------- */
 
 /* Whether the slab at this distance from the base is sealed. */
-HAK_INLINE bool hak_range_sealed(size_t offset)
+HAK_INLINE bool haki_range_sealed(size_t offset)
 {
-    return (hak_range_tag(offset) & HAK_TAG_SEALED) != 0;
+    return (haki_range_tag(offset) & HAK_TAG_SEALED) != 0;
 }
 
 /* Seals a slab of a heap; a tag that says so already is not written to. */
-HAK_INLINE void hak_range_seal(uint32_t number)
+HAK_INLINE void haki_range_seal(uint32_t number)
 {
-    uint32_t tag = hak_range_tag((size_t)number << HAK_SLAB_SHIFT);
+    uint32_t tag = haki_range_tag((size_t)number << HAK_SLAB_SHIFT);
 
     if ((tag & HAK_TAG_SEALED) == 0) {
-        hak_range_set_tag(number, tag | HAK_TAG_SEALED);
+        haki_range_set_tag(number, tag | HAK_TAG_SEALED);
     }
 }
 
@@ -294,9 +295,9 @@ HAK_INLINE void hak_range_seal(uint32_t number)
  * Puts a slab into its owner's inbox: called by who has made its `remote`
  * something else than 0.
  */
-HAK_INLINE void hak_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
+HAK_INLINE void haki_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     uint32_t old = atomic_load_explicit(inbox, memory_order_relaxed);
 
     /* seq_cst: the sender then reads whether the owner has gone. */
@@ -322,11 +323,11 @@ struct hak_range_counts {
     uint64_t purges;
     size_t held[HAK_LANES]; /* bytes of slabs and superslabs */
     size_t held_peak[HAK_LANES];
-    size_t heaps_kept; /* bytes at the most, see hak_range_heap_give */
+    size_t heaps_kept; /* bytes at the most, see haki_range_heap_give */
 };
-void hak_range_counts(struct hak_range_counts *counts);
+void haki_range_counts(struct hak_range_counts *counts);
 
-/* In a forked child: see hak_lock_settle. */
-bool hak_range_forked(void);
+/* In a forked child: see haki_lock_settle. */
+bool haki_range_forked(void);
 
 #endif /* HAK_RANGE_H */

@@ -28,27 +28,28 @@ static uint32_t range_walk_places(const struct hak_super *super, unsigned n)
 }
 
 /* Every search begins at or below what it looks for. */
-void hak_range_walk_starts(uint32_t i)
+void haki_range_walk_starts(uint32_t i)
 {
-    const struct hak_super *super = &hak_supers.at[i];
+    const struct hak_super *super = &haki_supers.at[i];
     bool part = super->used != 0 && super->used != HAK_ALL_SLABS;
 
-    HAK_PROVE(super->used != 0 || hak_supers.low <= i);
+    HAK_PROVE(super->used != 0 || haki_supers.low <= i);
     if (!part && super->warm == 0) {
         return;
     }
     for (unsigned n = 1; n <= HAK_SPAN_MOST; n++) {
         uint32_t places = range_walk_places(super, n);
 
-        HAK_PROVE((places & super->warm) == 0 || hak_supers.warm_start[n] <= i);
-        HAK_PROVE(!part || places == 0 || hak_supers.part_start[n] <= i);
+        HAK_PROVE((places & super->warm) == 0 ||
+                  haki_supers.warm_start[n] <= i);
+        HAK_PROVE(!part || places == 0 || haki_supers.part_start[n] <= i);
     }
 }
 
 /* The slabs of a superslab that no lane has whole; what is resident. */
 static size_t range_walk_slabs(uint32_t i)
 {
-    const struct hak_super *super = &hak_supers.at[i];
+    const struct hak_super *super = &haki_supers.at[i];
     size_t resident = 0;
 
     HAK_PROVE(super->used == 0 || super->described);
@@ -56,9 +57,10 @@ static size_t range_walk_slabs(uint32_t i)
         uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + n;
         bool used = (super->used >> n & 1) != 0;
         bool warm = (super->warm >> n & 1) != 0;
-        uint32_t populated = hak_range_slab(number)->resident;
+        uint32_t populated = haki_range_slab(number)->resident;
 
-        HAK_PROVE(used || hak_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
+        HAK_PROVE(used ||
+                  haki_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
         if (super->described) {
             HAK_PROVE(populated <= HAK_SLAB_SIZE);
             HAK_PROVE(populated % HAK_PAGE == 0);
@@ -74,14 +76,14 @@ static size_t range_walk_slabs(uint32_t i)
 static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
                              bool quiet)
 {
-    const struct hak_super *super = &hak_supers.at[i];
+    const struct hak_super *super = &haki_supers.at[i];
 
     HAK_PROVE((super->used & super->warm) == 0);
-    HAK_PROVE(hak_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
-    HAK_PROVE(hak_map_get(HAK_MAP_HELD, i) == (super->used != 0));
-    HAK_PROVE(hak_map_get(HAK_MAP_PART, i) ==
+    HAK_PROVE(haki_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
+    HAK_PROVE(haki_map_get(HAK_MAP_HELD, i) == (super->used != 0));
+    HAK_PROVE(haki_map_get(HAK_MAP_PART, i) ==
               (super->used != 0 && super->used != HAK_ALL_SLABS));
-    hak_range_walk_starts(i);
+    haki_range_walk_starts(i);
     sums->spare += super->used == 0 && super->warm != 0;
     sums->committed += super->claimed * HAK_PAGE;
     switch (super->state) {
@@ -103,7 +105,7 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
         sums->resident += range_walk_slabs(i);
         break;
     case HAK_SUPER_BODY:
-        HAK_PROVE(hak_supers.at[i - 1].state >= HAK_SUPER_WHOLE);
+        HAK_PROVE(haki_supers.at[i - 1].state >= HAK_SUPER_WHOLE);
         __attribute__((fallthrough));
     case HAK_SUPER_WHOLE:
         HAK_PROVE(super->used == HAK_ALL_SLABS && !super->described);
@@ -118,7 +120,7 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
 /* What all of them come to. */
 static void range_walk_totals(const struct range_walk_sums *sums, bool quiet)
 {
-    const struct hak_range_counts *counts = &hak_supers.counts;
+    const struct hak_range_counts *counts = &haki_supers.counts;
     size_t held = 0;
 
     for (int lane = 0; lane < HAK_LANES; lane++) {
@@ -127,26 +129,27 @@ static void range_walk_totals(const struct range_walk_sums *sums, bool quiet)
     }
     HAK_PROVE(counts->slabs_used == sums->used);
     HAK_PROVE(counts->committed == sums->committed);
-    HAK_PROVE(hak_supers.rooms == sums->rooms);
-    HAK_PROVE(hak_supers.foreign == sums->foreign);
-    HAK_PROVE(hak_supers.spare == sums->spare);
+    HAK_PROVE(haki_supers.rooms == sums->rooms);
+    HAK_PROVE(haki_supers.foreign == sums->foreign);
+    HAK_PROVE(haki_supers.spare == sums->spare);
     if (quiet) {
         HAK_PROVE(held ==
                   sums->used * HAK_SLAB_SIZE + sums->wholes * HAK_SUPER_SIZE);
-        HAK_PROVE(hak_range_resident_bytes() == sums->resident);
+        HAK_PROVE(haki_range_resident_bytes() == sums->resident);
     }
 }
 
-void hak_range_walk(bool quiet)
+void haki_range_walk(bool quiet)
 {
     struct range_walk_sums sums = {0};
 
-    HAK_HELD(&hak_supers.lock);
-    for (uint32_t i = 0; i < hak_supers.tags; i++) {
-        HAK_PROVE(hak_supers.at[i].used == 0 && hak_supers.at[i].claimed == 0);
+    HAK_HELD(&haki_supers.lock);
+    for (uint32_t i = 0; i < haki_supers.tags; i++) {
+        HAK_PROVE(haki_supers.at[i].used == 0 &&
+                  haki_supers.at[i].claimed == 0);
     }
-    HAK_PROVE(hak_supers.low >= hak_supers.tags);
-    for (uint32_t i = hak_supers.tags; i < hak_supers.limit; i++) {
+    HAK_PROVE(haki_supers.low >= haki_supers.tags);
+    for (uint32_t i = haki_supers.tags; i < haki_supers.limit; i++) {
         range_walk_super(i, &sums, quiet);
     }
     range_walk_totals(&sums, quiet);

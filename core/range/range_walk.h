@@ -12,9 +12,9 @@
  * `quiet`: no thread is between taking a superslab and having it, none changes
  * what is resident of its slabs, and the process has no ghosts (lock.h).
  */
-void hak_range_walk(bool quiet);
+void haki_range_walk(bool quiet);
 
 /* Of superslab i: every search begins at or below what it looks for. */
-void hak_range_walk_starts(uint32_t i);
+void haki_range_walk_starts(uint32_t i);
 
 #endif /* HAK_RANGE_WALK_H */

@@ -18,17 +18,17 @@
 #define ROOM_SHARE 16
 #define ROOM_WINDOW (64 * HAK_GIB)
 
-bool hak_super_all_free(uint32_t first, uint32_t count)
+bool haki_super_all_free(uint32_t first, uint32_t count)
 {
-    HAK_HELD(&hak_supers.lock);
-    return hak_map_next(HAK_MAP_HELD, first, first + count) == first + count;
+    HAK_HELD(&haki_supers.lock);
+    return haki_map_next(HAK_MAP_HELD, first, first + count) == first + count;
 }
 
 /* The last superslab from `first` to `end` - 1 that is held, or `end`. */
 static uint32_t held_in(uint32_t first, uint32_t end)
 {
     for (uint32_t i = end; i > first; i = (i - 1) / 64 * 64) {
-        uint64_t word = *hak_map_word(HAK_MAP_HELD, i - 1)
+        uint64_t word = *haki_map_word(HAK_MAP_HELD, i - 1)
                         << (63 - (i - 1) % 64);
 
         if (word != 0) {
@@ -43,15 +43,15 @@ static uint32_t held_in(uint32_t first, uint32_t end)
 /* The highest place for `count` superslabs, or HAK_NO_SUPER. */
 static uint32_t find_place(uint32_t count, uint32_t align)
 {
-    uint64_t base = HAK_LOAD(hak_range.base) / HAK_SUPER_SIZE;
-    uint32_t end = hak_supers.limit;
+    uint64_t base = HAK_LOAD(haki_range.base) / HAK_SUPER_SIZE;
+    uint32_t end = haki_supers.limit;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     while (end > count) {
         uint64_t at = (base + end - count) & ~((uint64_t)align - 1);
         uint32_t first = (uint32_t)(at - base), held;
 
-        if (at < base + hak_supers.tags) {
+        if (at < base + haki_supers.tags) {
             break;
         }
         held = held_in(first, first + count);
@@ -68,13 +68,13 @@ static uint32_t make_place(uint32_t count, uint32_t align)
 {
     uint32_t first = find_place(count, align);
 
-    if (first == HAK_NO_SUPER && hak_super_extend(count + align - 1)) {
+    if (first == HAK_NO_SUPER && haki_super_extend(count + align - 1)) {
         first = find_place(count, align);
     }
     return first;
 }
 
-uint32_t hak_super_place(uint32_t count, uint32_t align, uint32_t *room)
+uint32_t haki_super_place(uint32_t count, uint32_t align, uint32_t *room)
 {
     uint32_t first = HAK_NO_SUPER;
 
@@ -88,58 +88,58 @@ uint32_t hak_super_place(uint32_t count, uint32_t align, uint32_t *room)
     return first;
 }
 
-uint32_t hak_super_keep_room(uint32_t first, uint32_t count)
+uint32_t haki_super_keep_room(uint32_t first, uint32_t count)
 {
     uint32_t i = first;
 
-    HAK_ASSERT(hak_super_all_free(first, count));
-    for (; i < first + count && hak_super_unmap(i, 1); i++) {
-        HAK_ASSERT(hak_supers.at[i].state == HAK_SUPER_FRESH);
-        hak_supers.at[i].state = HAK_SUPER_ROOM;
-        hak_supers.at[i].used = HAK_ALL_SLABS;
-        hak_super_changed(i);
+    HAK_ASSERT(haki_super_all_free(first, count));
+    for (; i < first + count && haki_super_unmap(i, 1); i++) {
+        HAK_ASSERT(haki_supers.at[i].state == HAK_SUPER_FRESH);
+        haki_supers.at[i].state = HAK_SUPER_ROOM;
+        haki_supers.at[i].used = HAK_ALL_SLABS;
+        haki_super_changed(i);
     }
-    hak_supers.rooms += i - first;
+    haki_supers.rooms += i - first;
     return i - first;
 }
 
-void hak_super_give_room(uint32_t first, uint32_t count)
+void haki_super_give_room(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
-        if (hak_supers.at[i].state == HAK_SUPER_ROOM) {
+        if (haki_supers.at[i].state == HAK_SUPER_ROOM) {
             /* A claim that broke off may have got it. */
-            hak_supers.at[i].state = hak_supers.at[i].claimed != 0
-                                         ? HAK_SUPER_OPEN
-                                         : HAK_SUPER_FRESH;
-            hak_supers.at[i].used = 0;
-            hak_super_changed(i);
-            hak_super_may_start(i);
+            haki_supers.at[i].state = haki_supers.at[i].claimed != 0
+                                          ? HAK_SUPER_OPEN
+                                          : HAK_SUPER_FRESH;
+            haki_supers.at[i].used = 0;
+            haki_super_changed(i);
+            haki_super_may_start(i);
         }
     }
-    HAK_ASSERT(hak_supers.rooms >= count);
-    hak_supers.rooms -= count;
+    HAK_ASSERT(haki_supers.rooms >= count);
+    haki_supers.rooms -= count;
 }
 
-void hak_range_room_give(uint32_t first, uint32_t room)
+void haki_range_room_give(uint32_t first, uint32_t room)
 {
     if (room > 0) {
-        hak_lock_take(&hak_supers.lock);
-        hak_super_give_room(first, room);
-        hak_lock_drop(&hak_supers.lock);
+        haki_lock_take(&haki_supers.lock);
+        haki_super_give_room(first, room);
+        haki_lock_drop(&haki_supers.lock);
     }
 }
 
-uint32_t hak_range_room_for(size_t bytes)
+uint32_t haki_range_room_for(size_t bytes)
 {
-    size_t wish = hak_max(ROOM_LEAST, ROOM_TIMES * bytes) / HAK_SUPER_SIZE;
+    size_t wish = haki_max(ROOM_LEAST, ROOM_TIMES * bytes) / HAK_SUPER_SIZE;
     size_t half, left;
 
-    if (hak_range.window < ROOM_WINDOW) {
+    if (haki_range.window < ROOM_WINDOW) {
         return 0;
     }
-    hak_lock_take(&hak_supers.lock);
-    half = hak_supers.most / 2;
-    left = half - hak_min(hak_supers.rooms, half);
-    hak_lock_drop(&hak_supers.lock);
-    return (uint32_t)hak_min(left / ROOM_SHARE, wish);
+    haki_lock_take(&haki_supers.lock);
+    half = haki_supers.most / 2;
+    left = half - haki_min(haki_supers.rooms, half);
+    haki_lock_drop(&haki_supers.lock);
+    return (uint32_t)haki_min(left / ROOM_SHARE, wish);
 }

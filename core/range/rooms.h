@@ -7,9 +7,9 @@
 #include "range/range.h"
 
 /* Gives back what a run had as room behind it. */
-void hak_range_room_give(uint32_t first, uint32_t room);
+void haki_range_room_give(uint32_t first, uint32_t room);
 
 /* How much room a run of `bytes` bytes that grows should ask for. */
-uint32_t hak_range_room_for(size_t bytes);
+uint32_t haki_range_room_for(size_t bytes);
 
 #endif /* HAK_ROOMS_H */

@@ -11,9 +11,9 @@
 #include "range/superslabs.h"
 #include "range/slabs.h"
 
-struct hak_supers hak_supers = {.lock = HAK_LOCK_INIT(hak_range_mend)};
+struct hak_supers haki_supers = {.lock = HAK_LOCK_INIT(haki_range_mend)};
 
-_Atomic(size_t) hak_supers_resident;
+_Atomic(size_t) haki_supers_resident;
 
 /*
  * The ladder's top: from this much resident memory a superslab may come as one
@@ -51,7 +51,7 @@ static _Atomic(uint64_t) small_cost;
 
 /* ---- maps ---------------------------------------------------------------- */
 
-uint32_t hak_map_next(enum hak_map map, uint32_t from, uint32_t limit)
+uint32_t haki_map_next(enum hak_map map, uint32_t from, uint32_t limit)
 {
     uint32_t at = from / 64 * 64;
     uint64_t bits;
@@ -59,59 +59,60 @@ uint32_t hak_map_next(enum hak_map map, uint32_t from, uint32_t limit)
     if (from >= limit) {
         return limit;
     }
-    bits = *hak_map_word(map, at) & (UINT64_MAX << (from % 64));
+    bits = *haki_map_word(map, at) & (UINT64_MAX << (from % 64));
     while (bits == 0) {
         at += 64;
         if (at >= limit) {
             return limit;
         }
-        bits = *hak_map_word(map, at);
+        bits = *haki_map_word(map, at);
     }
-    return (uint32_t)hak_min(at + (uint32_t)__builtin_ctzll(bits), limit);
+    return (uint32_t)haki_min(at + (uint32_t)__builtin_ctzll(bits), limit);
 }
 
-void hak_super_changed(uint32_t i)
+void haki_super_changed(uint32_t i)
 {
-    const struct hak_super *super = &hak_supers.at[i];
-    bool spare = hak_map_get(HAK_MAP_WARM, i) && !hak_map_get(HAK_MAP_HELD, i);
+    const struct hak_super *super = &haki_supers.at[i];
+    bool spare =
+        haki_map_get(HAK_MAP_WARM, i) && !haki_map_get(HAK_MAP_HELD, i);
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     HAK_ASSERT((super->used & super->warm) == 0);
-    HAK_ASSERT(!spare || hak_supers.spare > 0);
-    hak_map_set(HAK_MAP_WARM, i, super->warm != 0);
-    hak_map_set(HAK_MAP_PART, i,
-                super->used != 0 && super->used != HAK_ALL_SLABS);
-    hak_map_set(HAK_MAP_HELD, i, super->used != 0);
-    hak_supers.spare -= spare;
-    hak_supers.spare += super->warm != 0 && super->used == 0;
+    HAK_ASSERT(!spare || haki_supers.spare > 0);
+    haki_map_set(HAK_MAP_WARM, i, super->warm != 0);
+    haki_map_set(HAK_MAP_PART, i,
+                 super->used != 0 && super->used != HAK_ALL_SLABS);
+    haki_map_set(HAK_MAP_HELD, i, super->used != 0);
+    haki_supers.spare -= spare;
+    haki_supers.spare += super->warm != 0 && super->used == 0;
 }
 
-void hak_super_may_start(uint32_t i)
+void haki_super_may_start(uint32_t i)
 {
-    const struct hak_super *super = &hak_supers.at[i];
+    const struct hak_super *super = &haki_supers.at[i];
 
     for (unsigned n = 1; n <= HAK_SPAN_MOST; n++) {
-        hak_supers.part_start[n] =
-            (uint32_t)hak_min(hak_supers.part_start[n], i);
+        haki_supers.part_start[n] =
+            (uint32_t)haki_min(haki_supers.part_start[n], i);
         if (super->warm != 0) {
-            hak_supers.warm_start[n] =
-                (uint32_t)hak_min(hak_supers.warm_start[n], i);
+            haki_supers.warm_start[n] =
+                (uint32_t)haki_min(haki_supers.warm_start[n], i);
         }
     }
     if (super->used == 0) {
-        hak_supers.low = (uint32_t)hak_min(hak_supers.low, i);
+        haki_supers.low = (uint32_t)haki_min(haki_supers.low, i);
     }
 }
 
-void hak_super_account(enum hak_lane lane, int64_t bytes)
+void haki_super_account(enum hak_lane lane, int64_t bytes)
 {
-    struct hak_range_counts *counts = &hak_supers.counts;
+    struct hak_range_counts *counts = &haki_supers.counts;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     HAK_ASSERT(bytes >= 0 || counts->held[lane] >= (size_t)-bytes);
     counts->held[lane] += (size_t)bytes;
     counts->held_peak[lane] =
-        hak_max(counts->held_peak[lane], counts->held[lane]);
+        haki_max(counts->held_peak[lane], counts->held[lane]);
 }
 
 /* ---- the top of the ladder ------------------------------------------------ */
@@ -119,12 +120,12 @@ void hak_super_account(enum hak_lane lane, int64_t bytes)
 /* Whether the next superslab should come as a huge page. */
 static bool huge_wanted(void)
 {
-    size_t mode = hak_option(HAK_OPT_huge);
-    size_t populated = atomic_load(&hak_supers_resident);
+    size_t mode = haki_option(HAK_OPT_huge);
+    size_t populated = atomic_load(&haki_supers_resident);
 
-    huge_from = hak_min(huge_from, populated + HUGE_FROM_SEALED);
-    if (mode == HAK_THP_NEVER || populated < huge_from || hak_pressure_near() ||
-        hak_limit_room() < HUGE_ROOM) {
+    huge_from = haki_min(huge_from, populated + HUGE_FROM_SEALED);
+    if (mode == HAK_THP_NEVER || populated < huge_from ||
+        haki_pressure_near() || haki_limit_room() < HUGE_ROOM) {
         return false;
     }
     if (mode == HAK_THP_AUTO && huge_pass > 0) {
@@ -142,20 +143,20 @@ static void huge_learn(uint64_t cost)
         return;
     }
     huge_skip = huge_skip == 0 ? HUGE_SKIP : 2 * huge_skip;
-    huge_skip = (uint32_t)hak_min(huge_skip, HUGE_SKIP_MOST);
+    huge_skip = (uint32_t)haki_min(huge_skip, HUGE_SKIP_MOST);
     huge_pass = huge_skip;
 }
 
 /* Makes `resident` of the descriptors of superslab i true. */
 static void describe(uint32_t i)
 {
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
 
     if (super->described) {
         return;
     }
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
+        struct hak_slab *slab = haki_range_slab(i * HAK_SUPER_SLABS + n);
 
         slab->resident =
             (super->warm >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
@@ -164,9 +165,9 @@ static void describe(uint32_t i)
     super->described = true;
 }
 
-size_t hak_super_resident(uint32_t i)
+size_t haki_super_resident(uint32_t i)
 {
-    const struct hak_super *super = &hak_supers.at[i];
+    const struct hak_super *super = &haki_supers.at[i];
     size_t bytes = 0;
 
     if (super->warm == HAK_ALL_SLABS && !super->described) {
@@ -177,7 +178,7 @@ size_t hak_super_resident(uint32_t i)
     }
     for (uint32_t warm = super->warm; warm != 0; warm &= warm - 1) {
         bytes +=
-            hak_range_slab(i * HAK_SUPER_SLABS + (uint32_t)__builtin_ctz(warm))
+            haki_range_slab(i * HAK_SUPER_SLABS + (uint32_t)__builtin_ctz(warm))
                 ->resident;
     }
     return bytes;
@@ -186,18 +187,18 @@ size_t hak_super_resident(uint32_t i)
 /* Populates a superslab as a huge page. A refusal leaves plain pages. */
 static void populate_huge(uint32_t i)
 {
-    char *start = hak_range_super_start(i);
-    uint64_t began = hak_os_clock();
+    char *start = haki_range_super_start(i);
+    uint64_t began = haki_os_clock();
 
-    hak_os_want_huge(start, HAK_SUPER_SIZE);
-    if (!hak_os_populate(start, HAK_SUPER_SIZE)) {
+    haki_os_want_huge(start, HAK_SUPER_SIZE);
+    if (!haki_os_populate(start, HAK_SUPER_SIZE)) {
         return;
     }
-    hak_os_want_small(start, HAK_SUPER_SIZE);
-    huge_learn(hak_os_clock() - began);
-    hak_supers.at[i].warm = HAK_ALL_SLABS;
-    hak_supers.at[i].described = false;
-    atomic_fetch_add(&hak_supers_resident, HAK_SUPER_SIZE);
+    haki_os_want_small(start, HAK_SUPER_SIZE);
+    huge_learn(haki_os_clock() - began);
+    haki_supers.at[i].warm = HAK_ALL_SLABS;
+    haki_supers.at[i].described = false;
+    atomic_fetch_add(&haki_supers_resident, HAK_SUPER_SIZE);
 }
 
 /* ---- slabs --------------------------------------------------------------- */
@@ -205,7 +206,7 @@ static void populate_huge(uint32_t i)
 /* The places in a superslab where `count` free slabs begin. */
 static uint32_t runs(uint32_t i, uint32_t count)
 {
-    uint32_t free = ~hak_supers.at[i].used;
+    uint32_t free = ~haki_supers.at[i].used;
     uint32_t places = free;
 
     for (uint32_t n = 1; n < count; n++) {
@@ -221,12 +222,12 @@ static uint32_t runs(uint32_t i, uint32_t count)
 static uint32_t find(enum hak_map map, uint32_t *start, uint32_t count,
                      bool warm)
 {
-    uint32_t i = hak_map_next(map, start[count], hak_supers.limit);
+    uint32_t i = haki_map_next(map, start[count], haki_supers.limit);
 
-    while (i < hak_supers.limit &&
-           (runs(i, count) & (warm ? hak_supers.at[i].warm : UINT32_MAX)) ==
+    while (i < haki_supers.limit &&
+           (runs(i, count) & (warm ? haki_supers.at[i].warm : UINT32_MAX)) ==
                0) {
-        i = hak_map_next(map, i + 1, hak_supers.limit);
+        i = haki_map_next(map, i + 1, haki_supers.limit);
     }
     start[count] = i;
     return i;
@@ -235,9 +236,9 @@ static uint32_t find(enum hak_map map, uint32_t *start, uint32_t count,
 /* A free superslab for slabs, populated if it may be; or HAK_NO_SUPER. */
 static uint32_t open_whole(bool populate)
 {
-    uint32_t i = hak_super_open();
+    uint32_t i = haki_super_open();
 
-    if (i != HAK_NO_SUPER && populate && hak_supers.at[i].warm == 0 &&
+    if (i != HAK_NO_SUPER && populate && haki_supers.at[i].warm == 0 &&
         huge_wanted()) {
         populate_huge(i);
     }
@@ -256,7 +257,8 @@ static uint32_t best_place(uint32_t i, uint32_t places, uint8_t class)
 
     for (; places != 0; places &= places - 1) {
         uint32_t bit = (uint32_t)__builtin_ctz(places);
-        const struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + bit);
+        const struct hak_slab *slab =
+            haki_range_slab(i * HAK_SUPER_SLABS + bit);
 
         if (slab->class == class) {
             return bit;
@@ -272,39 +274,39 @@ static uint32_t best_place(uint32_t i, uint32_t places, uint8_t class)
 /* Takes slabs at `bit` of superslab i. */
 static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
 {
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
     bool first = super->used == 0;
 
     HAK_ASSERT(super->state == HAK_SUPER_OPEN && super->described);
     HAK_ASSERT((runs(i, count) >> bit & 1) != 0); /* all of them are free */
     super->used |= (((uint32_t)1 << count) - 1) << bit;
     super->warm &= ~super->used;
-    hak_super_changed(i);
+    haki_super_changed(i);
     if (first) {
-        hak_super_may_start(i); /* what is left of it */
+        haki_super_may_start(i); /* what is left of it */
     }
-    hak_supers.counts.slabs_used += count;
+    haki_supers.counts.slabs_used += count;
     return i * (uint32_t)HAK_SUPER_SLABS + bit;
 }
 
 static uint32_t take_locked(uint32_t count, uint8_t class, bool whole)
 {
-    uint32_t i = find(HAK_MAP_WARM, hak_supers.warm_start, count, true);
+    uint32_t i = find(HAK_MAP_WARM, haki_supers.warm_start, count, true);
     uint32_t places, warm;
 
-    HAK_HELD(&hak_supers.lock);
-    if (i == hak_supers.limit) {
-        i = find(HAK_MAP_PART, hak_supers.part_start, count, false);
+    HAK_HELD(&haki_supers.lock);
+    if (i == haki_supers.limit) {
+        i = find(HAK_MAP_PART, haki_supers.part_start, count, false);
     }
-    if (i == hak_supers.limit) {
+    if (i == haki_supers.limit) {
         i = open_whole(whole);
     }
-    if (i == HAK_NO_SUPER || hak_super_claim_meta(i) != HAK_OS_CLAIMED) {
+    if (i == HAK_NO_SUPER || haki_super_claim_meta(i) != HAK_OS_CLAIMED) {
         return HAK_NO_SLAB;
     }
     describe(i);
     places = runs(i, count);
-    warm = places & hak_supers.at[i].warm;
+    warm = places & haki_supers.at[i].warm;
     return take_at(i,
                    warm != 0 ? best_place(i, warm, class)
                              : (uint32_t)__builtin_ctz(places),
@@ -317,7 +319,7 @@ static size_t resident(uint32_t number, uint32_t count)
     size_t bytes = 0;
 
     for (uint32_t n = number; n < number + count; n++) {
-        bytes += hak_range_slab(n)->resident;
+        bytes += haki_range_slab(n)->resident;
     }
     return bytes;
 }
@@ -329,13 +331,13 @@ static size_t resident(uint32_t number, uint32_t count)
  */
 static uint32_t take_cool(uint32_t count)
 {
-    uint32_t i = hak_map_next(HAK_MAP_PART, 0, hak_supers.limit);
+    uint32_t i = haki_map_next(HAK_MAP_PART, 0, haki_supers.limit);
 
-    HAK_HELD(&hak_supers.lock);
-    for (uint32_t n = 0; n < COOL_LOOK && i < hak_supers.limit; n++) {
+    HAK_HELD(&haki_supers.lock);
+    for (uint32_t n = 0; n < COOL_LOOK && i < haki_supers.limit; n++) {
         uint32_t places = runs(i, count);
 
-        if (__builtin_popcount(hak_supers.at[i].warm) > COOL_WARM) {
+        if (__builtin_popcount(haki_supers.at[i].warm) > COOL_WARM) {
             break; /* enough is resident for everybody */
         }
         describe(i);
@@ -343,26 +345,26 @@ static uint32_t take_cool(uint32_t count)
             uint32_t bit = (uint32_t)__builtin_ctz(places);
             uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + bit;
 
-            if (hak_range_slab(number)->resident <= COOL_MOST &&
+            if (haki_range_slab(number)->resident <= COOL_MOST &&
                 resident(number, count) <= COOL_MOST) {
                 return take_at(i, bit, count);
             }
         }
-        i = hak_map_next(HAK_MAP_PART, i + 1, hak_supers.limit);
+        i = haki_map_next(HAK_MAP_PART, i + 1, haki_supers.limit);
     }
     return HAK_NO_SLAB;
 }
 
-uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
-                              bool whole)
+uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
+                               uint8_t class, bool whole)
 {
     uint32_t number = HAK_NO_SLAB;
 
-    if (HAK_LOAD(hak_range.size) == 0) {
+    if (HAK_LOAD(haki_range.size) == 0) {
         return HAK_NO_SLAB;
     }
-    hak_pressure_heed(hak_os_tick(), count * HAK_SLAB_SIZE);
-    hak_lock_take(&hak_supers.lock);
+    haki_pressure_heed(haki_os_tick(), count * HAK_SLAB_SIZE);
+    haki_lock_take(&haki_supers.lock);
     if (!whole && lane == HAK_LANE_POOL) {
         number = take_cool(count);
     }
@@ -370,66 +372,66 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
         number = take_locked(count, class, whole);
     }
     if (number != HAK_NO_SLAB) {
-        hak_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
+        haki_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
     }
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
     return number;
 }
 
 static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
 {
     uint32_t i = number / HAK_SUPER_SLABS;
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     HAK_ASSERT(super->state == HAK_SUPER_OPEN);
     HAK_ASSERT(number % HAK_SUPER_SLABS + count <= HAK_SUPER_SLABS);
-    HAK_ASSERT(hak_supers.counts.slabs_used >= count);
+    HAK_ASSERT(haki_supers.counts.slabs_used >= count);
     for (uint32_t n = number; n < number + count; n++) {
         uint32_t bit = (uint32_t)1 << (n % HAK_SUPER_SLABS);
 
         HAK_CHECK((super->used & bit) != 0);
-        hak_range_set_tag(n, 0);
+        haki_range_set_tag(n, 0);
         super->used &= ~bit;
-        hak_range_pages_forget(hak_range_slab(n));
-        if (hak_range_slab(n)->resident > 0) {
+        haki_range_pages_forget(haki_range_slab(n));
+        if (haki_range_slab(n)->resident > 0) {
             super->warm |= bit;
         }
     }
-    hak_super_changed(i);
-    hak_super_may_start(i);
-    if (super->used == 0 && hak_supers.spare > HAK_SPARE_LIMITED &&
-        hak_range_limited()) {
-        hak_super_unmap(i, 1);
+    haki_super_changed(i);
+    haki_super_may_start(i);
+    if (super->used == 0 && haki_supers.spare > HAK_SPARE_LIMITED &&
+        haki_range_limited()) {
+        haki_super_unmap(i, 1);
     }
     if (super->warm != 0) {
-        hak_purge_wanted(i);
+        haki_purge_wanted(i);
     }
-    hak_supers.counts.slabs_used -= count;
-    hak_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
-    hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SLAB_SIZE);
+    haki_supers.counts.slabs_used -= count;
+    haki_super_account(lane, -(int64_t)(count * HAK_SLAB_SIZE));
+    haki_range_count_freed(&haki_range_freed.slabs, count * HAK_SLAB_SIZE);
 }
 
-void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
+void haki_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
 {
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     give_locked(number, count, lane);
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
 }
 
-void hak_range_list_give(uint32_t first, enum hak_lane lane)
+void haki_range_list_give(uint32_t first, enum hak_lane lane)
 {
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     while (first != HAK_NO_SLAB) {
-        uint32_t next = hak_range_slab(first)->all_next;
+        uint32_t next = haki_range_slab(first)->all_next;
 
-        give_locked(first, hak_range_slab(first)->slabs, lane);
+        give_locked(first, haki_range_slab(first)->slabs, lane);
         first = next;
     }
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
 }
 
 /* ---- the ladder below huge pages ------------------------------------------ */
@@ -437,24 +439,24 @@ void hak_range_list_give(uint32_t first, enum hak_lane lane)
 /* Populates, and keeps in mind what it cost. */
 static bool populate_small(char *start, size_t size)
 {
-    uint64_t began = hak_os_clock();
+    uint64_t began = haki_os_clock();
 
-    if (!hak_os_populate(start, size)) {
+    if (!haki_os_populate(start, size)) {
         return false;
     }
     atomic_store_explicit(&small_cost,
-                          (hak_os_clock() - began) * HAK_SUPER_SIZE / size,
+                          (haki_os_clock() - began) * HAK_SUPER_SIZE / size,
                           memory_order_relaxed);
     return true;
 }
 
-size_t hak_range_resident(uint32_t number, uint32_t slabs)
+size_t haki_range_resident(uint32_t number, uint32_t slabs)
 {
     size_t have = 0;
 
     for (uint32_t n = number; n < number + slabs; n++) {
-        have += hak_range_slab(n)->resident;
-        if (hak_range_slab(n)->resident < HAK_SLAB_SIZE) {
+        have += haki_range_slab(n)->resident;
+        if (haki_range_slab(n)->resident < HAK_SLAB_SIZE) {
             break;
         }
     }
@@ -472,14 +474,14 @@ static size_t make_resident(uint32_t number, size_t have, size_t want,
     size_t more = 0;
 
     if (HAK_LIKELY(want <= HAK_SLAB_SIZE)) { /* no other slab is touched */
-        hak_range_slab(number)->resident = (uint32_t)(mark ? want : have);
+        haki_range_slab(number)->resident = (uint32_t)(mark ? want : have);
         return want - have;
     }
     for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
          at += HAK_SLAB_SIZE) {
         uint32_t *populated =
-            &hak_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->resident;
-        uint32_t now = (uint32_t)hak_min(want - at, HAK_SLAB_SIZE);
+            &haki_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->resident;
+        uint32_t now = (uint32_t)haki_min(want - at, HAK_SLAB_SIZE);
 
         if (now > *populated) {
             more += now - *populated;
@@ -489,44 +491,44 @@ static size_t make_resident(uint32_t number, size_t have, size_t want,
     return more;
 }
 
-bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
+bool haki_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
 {
-    size_t have = hak_range_resident(number, slabs);
+    size_t have = haki_range_resident(number, slabs);
     size_t more, want;
 
     if (HAK_LIKELY(need <= have)) {
         return true;
     }
-    step = hak_pressure_near() ? hak_min(step, STEP_NEAR) : step;
-    want = hak_max(hak_round_up(need, HAK_PAGE), have + step);
-    want = hak_min(want, slabs * HAK_SLAB_SIZE);
+    step = haki_pressure_near() ? haki_min(step, STEP_NEAR) : step;
+    want = haki_max(haki_round_up(need, HAK_PAGE), have + step);
+    want = haki_min(want, slabs * HAK_SLAB_SIZE);
     HAK_ASSERT(need <= want && want <= slabs * HAK_SLAB_SIZE);
     more = make_resident(number, have, want, false);
-    if (!hak_limit_charge(&hak_supers_resident, more)) {
-        want = hak_round_up(need, HAK_PAGE); /* nothing ahead of need */
+    if (!haki_limit_charge(&haki_supers_resident, more)) {
+        want = haki_round_up(need, HAK_PAGE); /* nothing ahead of need */
         more = make_resident(number, have, want, false);
-        if (!hak_limit_charge(&hak_supers_resident, more)) {
+        if (!haki_limit_charge(&haki_supers_resident, more)) {
             return false;
         }
     }
     /* A fault is the cheapest way to get a single page. */
     if (step > 0 && want - have > HAK_PAGE &&
-        !populate_small(hak_range_slab_start(number) + have, want - have)) {
-        hak_limit_uncharge(&hak_supers_resident, more);
+        !populate_small(haki_range_slab_start(number) + have, want - have)) {
+        haki_limit_uncharge(&haki_supers_resident, more);
         return false;
     }
     make_resident(number, have, want, true);
     return true;
 }
 
-size_t hak_range_resident_bytes(void)
+size_t haki_range_resident_bytes(void)
 {
-    return atomic_load_explicit(&hak_supers_resident, memory_order_relaxed);
+    return atomic_load_explicit(&haki_supers_resident, memory_order_relaxed);
 }
 
-void hak_range_start_small(void)
+void haki_range_start_small(void)
 {
-    hak_lock_take(&hak_supers.lock);
-    huge_from = hak_range_resident_bytes() + HUGE_FROM_SEALED;
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
+    huge_from = haki_range_resident_bytes() + HUGE_FROM_SEALED;
+    haki_lock_drop(&haki_supers.lock);
 }

@@ -17,8 +17,8 @@
  * HAK_CLASS_ANY: heaps that are made again, to do the same, find the pages they
  * need. Of the descriptors only `resident` is set. HAK_NO_SLAB: out of memory.
  */
-uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
-                              bool whole);
+uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
+                               uint8_t class, bool whole);
 #define HAK_CLASS_ANY 0xfeu /* no descriptor's */
 
 /*
@@ -27,24 +27,25 @@ uint32_t hak_range_slabs_take(uint32_t count, enum hak_lane lane, uint8_t class,
  * system; a step of 0, or a single page, is left to page faults. Called by
  * the owner. False: out of memory.
  */
-bool hak_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step);
+bool haki_range_ready(uint32_t number, uint32_t slabs, size_t need,
+                      size_t step);
 
 /* Bytes from the start of a span that have been made resident. */
-size_t hak_range_resident(uint32_t number, uint32_t slabs);
+size_t haki_range_resident(uint32_t number, uint32_t slabs);
 
 /* Gives a span back; its tags become 0. */
-void hak_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane);
+void haki_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane);
 
 /* Gives back a list of spans linked by all_next, each `slabs` long. */
-void hak_range_list_give(uint32_t first, enum hak_lane lane);
+void haki_range_list_give(uint32_t first, enum hak_lane lane);
 
 /* The size of the process as far as slabs go: bytes made resident. */
-size_t hak_range_resident_bytes(void);
+size_t haki_range_resident_bytes(void);
 
 /*
  * After a seal: the ladder's top, huge pages, begins only when the process has
  * grown by a good deal more, so that a worker that needs little gets little.
  */
-void hak_range_start_small(void);
+void haki_range_start_small(void);
 
 #endif /* HAK_SLABS_H */

@@ -40,7 +40,7 @@ static uint32_t low;   /* a word of `used` */
 static struct hak_intent intent;
 static uint32_t kept[KEPT]; /* ids, the last one given is the last */
 static uint32_t nkept;
-static uint32_t stamp; /* hak_os_tick() when the last one came */
+static uint32_t stamp; /* haki_os_tick() when the last one came */
 
 /* ---- which slots are used ------------------------------------------------- */
 
@@ -63,14 +63,14 @@ static void set_used(uint32_t id, bool on)
                           memory_order_relaxed);
 }
 
-uint32_t hak_range_heap_count(void)
+uint32_t haki_range_heap_count(void)
 {
     return atomic_load(&count);
 }
 
-uint32_t hak_range_heap_next(uint32_t id)
+uint32_t haki_range_heap_next(uint32_t id)
 {
-    uint32_t end = hak_range_heap_count();
+    uint32_t end = haki_range_heap_count();
 
     while (id < end) { /* the bit of id + 1 has the number id */
         uint64_t word = word_at(id / 64) >> (id % 64);
@@ -87,7 +87,7 @@ uint32_t hak_range_heap_next(uint32_t id)
 /* The lowest unused slot that was ever taken, or 0. */
 static uint32_t find_cold(void)
 {
-    uint32_t words = (uint32_t)hak_round_up(count, 64) / 64, id;
+    uint32_t words = (uint32_t)haki_round_up(count, 64) / 64, id;
 
     while (low < words && word_at(low) == UINT64_MAX) {
         low++;
@@ -101,7 +101,7 @@ static uint32_t find_cold(void)
 
 /* ---- taken --------------------------------------------------------------- */
 
-void hak_slots_limit(uint32_t most)
+void haki_slots_limit(uint32_t most)
 {
     limit = most;
 }
@@ -113,14 +113,14 @@ static bool map_slots(uint32_t n)
     if ((size_t)n * HAK_HEAP_SLOT <= mapped) {
         return true;
     }
-    claim =
-        hak_claim_noted(&intent, hak_range.heap_slots + mapped, HAK_META_STEP);
+    claim = haki_claim_noted(&intent, haki_range.heap_slots + mapped,
+                             HAK_META_STEP);
     if (claim == HAK_OS_TAKEN) { /* there are no more, for good */
         limit = count;
     }
     if (claim == HAK_OS_CLAIMED) {
         mapped += HAK_META_STEP;
-        hak_lock_step();
+        haki_lock_step();
         intent.at = NULL;
     }
     return claim == HAK_OS_CLAIMED;
@@ -130,7 +130,7 @@ static uint32_t take_locked(void)
 {
     uint32_t id;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     if (nkept > 0) {
         nkept--;
         return kept[nkept];
@@ -142,18 +142,18 @@ static uint32_t take_locked(void)
     return id;
 }
 
-void *hak_range_heap_take(uint32_t *id)
+void *haki_range_heap_take(uint32_t *id)
 {
     void *slot = NULL;
 
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     *id = take_locked();
     if (*id != 0) {
         HAK_ASSERT(*id <= count && !is_used(*id));
         set_used(*id, true);
-        slot = hak_range_heap(*id);
+        slot = haki_range_heap(*id);
     }
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_drop(&haki_supers.lock);
     return slot;
 }
 
@@ -189,7 +189,7 @@ static size_t purge_oldest(uint32_t n)
     size_t bytes = n * HAK_HEAP_KEPT * HAK_PAGE;
     uint32_t ids[KEPT + 1];
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     HAK_ASSERT(n <= nkept && nkept <= KEPT);
     for (uint32_t i = 0; i < nkept; i++) {
         ids[i] = kept[i];
@@ -208,51 +208,51 @@ static size_t purge_oldest(uint32_t n)
             i++;
         } while (i < n && end == ids[i]);
         HAK_ASSERT(!is_used(first) && !is_used(end - 1));
-        hak_os_purge(hak_range_heap(first),
-                     (size_t)(end - first) * HAK_HEAP_SLOT);
-        hak_supers.counts.purges++;
+        haki_os_purge(haki_range_heap(first),
+                      (size_t)(end - first) * HAK_HEAP_SLOT);
+        haki_supers.counts.purges++;
     }
-    hak_supers.counts.purged += bytes;
+    haki_supers.counts.purged += bytes;
     return bytes;
 }
 
-size_t hak_slots_purge(void)
+size_t haki_slots_purge(void)
 {
     return nkept > 0 ? purge_oldest(nkept) : 0;
 }
 
-uint32_t hak_slots_tick(uint32_t now, uint32_t delay)
+uint32_t haki_slots_tick(uint32_t now, uint32_t delay)
 {
-    if (nkept > 0 && hak_tick_reached(now, stamp + delay)) {
+    if (nkept > 0 && haki_tick_reached(now, stamp + delay)) {
         purge_oldest(nkept);
     }
-    return nkept > 0 ? hak_some_time(stamp + delay) : 0;
+    return nkept > 0 ? haki_some_time(stamp + delay) : 0;
 }
 
-size_t hak_slots_kept(void)
+size_t haki_slots_kept(void)
 {
     return nkept * HAK_HEAP_KEPT * HAK_PAGE;
 }
 
-void hak_range_heap_give(uint32_t id)
+void haki_range_heap_give(uint32_t id)
 {
-    hak_lock_take(&hak_supers.lock);
-    HAK_HELD(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     HAK_CHECK(is_used(id));
     set_used(id, false);
-    low = (uint32_t)hak_min(low, (id - 1) / 64);
+    low = (uint32_t)haki_min(low, (id - 1) / 64);
     if (nkept == KEPT) {
         purge_oldest(KEPT / 2);
     }
     kept[nkept] = id;
     nkept++;
-    stamp = hak_os_tick();
-    hak_purge_at(stamp);
-    hak_lock_drop(&hak_supers.lock);
+    stamp = haki_os_tick();
+    haki_purge_at(stamp);
+    haki_lock_drop(&haki_supers.lock);
 }
 
 /* What was kept may be half moved: it counts as cold. */
-void hak_slots_mend(void)
+void haki_slots_mend(void)
 {
     nkept = 0;
     low = 0;

@@ -11,29 +11,29 @@
  * slot that was used before holds what was left there, or zeros. NULL: out of
  * memory or of slots.
  */
-void *hak_range_heap_take(uint32_t *id);
+void *haki_range_heap_take(uint32_t *id);
 
 /*
  * Gives it back. Its first HAK_HEAP_KEPT pages may stay resident for the next
  * heap; whoever has touched others has purged them.
  */
-void hak_range_heap_give(uint32_t id);
+void haki_range_heap_give(uint32_t id);
 #define HAK_HEAP_KEPT 3
 
 /* The heap slot with this id, which was taken at some time. */
-HAK_INLINE void *hak_range_heap(uint32_t id)
+HAK_INLINE void *haki_range_heap(uint32_t id)
 {
-    return hak_range.heap_slots + (size_t)(id - 1) * HAK_HEAP_SLOT;
+    return haki_range.heap_slots + (size_t)(id - 1) * HAK_HEAP_SLOT;
 }
 
 /* How many heap slots were ever taken: their ids are 1 to this. */
-uint32_t hak_range_heap_count(void);
+uint32_t haki_range_heap_count(void);
 
 /*
  * The first id above `id` whose slot is in use, or 0: a walk over all heaps
  * begins with 0. Any thread; slots that are taken meanwhile may be left out.
  * (The pages of the others have nothing to say, and a look costs a page fault.)
  */
-uint32_t hak_range_heap_next(uint32_t id);
+uint32_t haki_range_heap_next(uint32_t id);
 
 #endif /* HAK_SLOTS_H */

@@ -49,7 +49,7 @@ enum hak_super_state {
 struct hak_super {
     uint32_t used;
     uint32_t warm;
-    uint32_t stamp; /* hak_os_tick() when something warm last came back */
+    uint32_t stamp; /* haki_os_tick() when something warm last came back */
     uint8_t state;
     bool described;
     uint16_t claimed; /* pages from its start that are mapped */
@@ -116,156 +116,156 @@ struct hak_supers {
     uint32_t foreign;                /* superslabs that somebody else has */
     uint32_t rooms;                  /* superslabs kept for runs to grow into */
     uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
-    bool was_limited;                /* hak_range_limited at the last claim */
+    bool was_limited;                /* haki_range_limited at the last claim */
     struct hak_range_counts counts;
     /* Side by side: a small process uses the first words of all. */
     uint64_t maps[HAK_SUPERS_MOST / 64][HAK_MAPS];
 };
 
-extern HAK_HIDDEN struct hak_supers hak_supers;
+extern HAK_HIDDEN struct hak_supers haki_supers;
 
-/* hak_supers_resident, in pressure.h: bytes resident in slabs, as far as we
+/* haki_supers_resident, in pressure.h: bytes resident in slabs, as far as we
  * made them so; any thread may change it. */
 
-HAK_INLINE uint64_t *hak_map_word(enum hak_map map, uint32_t i)
+HAK_INLINE uint64_t *haki_map_word(enum hak_map map, uint32_t i)
 {
-    return &hak_supers.maps[i / 64][map];
+    return &haki_supers.maps[i / 64][map];
 }
 
-HAK_INLINE bool hak_map_get(enum hak_map map, uint32_t i)
+HAK_INLINE bool haki_map_get(enum hak_map map, uint32_t i)
 {
-    return (*hak_map_word(map, i) >> (i % 64) & 1) != 0;
+    return (*haki_map_word(map, i) >> (i % 64) & 1) != 0;
 }
 
-HAK_INLINE void hak_map_set(enum hak_map map, uint32_t i, bool on)
+HAK_INLINE void haki_map_set(enum hak_map map, uint32_t i, bool on)
 {
     uint64_t bit = (uint64_t)1 << (i % 64);
-    uint64_t *word = hak_map_word(map, i);
+    uint64_t *word = haki_map_word(map, i);
 
     *word = on ? *word | bit : *word & ~bit;
 }
 
 /* The first i at or after `from` whose bit is set, or `limit`. */
-uint32_t hak_map_next(enum hak_map map, uint32_t from, uint32_t limit);
+uint32_t haki_map_next(enum hak_map map, uint32_t from, uint32_t limit);
 
 /* Brings the maps up to date with superslab i. Caller holds the lock. */
-void hak_super_changed(uint32_t i);
+void haki_super_changed(uint32_t i);
 
 /* Something of superslab i has come back: searches begin there again. */
-void hak_super_may_start(uint32_t i);
+void haki_super_may_start(uint32_t i);
 
 /* What a lane holds changes by this many bytes. */
-void hak_super_account(enum hak_lane lane, int64_t bytes);
+void haki_super_account(enum hak_lane lane, int64_t bytes);
 
 /* Superslabs that `bytes` bytes take. */
-HAK_INLINE uint32_t hak_supers_for(size_t bytes)
+HAK_INLINE uint32_t haki_supers_for(size_t bytes)
 {
-    return (uint32_t)(hak_round_up(bytes, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
+    return (uint32_t)(haki_round_up(bytes, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
 }
 
 /* ---- claims.c; the caller holds the lock --------------------------------- */
 
 /*
- * hak_os_claim with a note, which the caller wipes out when it has counted what
+ * haki_os_claim with a note, which the caller wipes out when it has counted what
  * is mapped.
  */
-enum hak_os_claim hak_claim_noted(struct hak_intent *intent, char *at,
-                                  size_t size);
+enum hak_os_claim haki_claim_noted(struct hak_intent *intent, char *at,
+                                   size_t size);
 
 /* Makes the extent at least `more` superslabs larger. False: it can't. */
-bool hak_super_extend(uint32_t more);
+bool haki_super_extend(uint32_t more);
 
-/* Makes the descriptors of superslab i usable; if not, see hak_super_claim. */
-enum hak_os_claim hak_super_claim_meta(uint32_t i);
+/* Makes the descriptors of superslab i usable; if not, see haki_super_claim. */
+enum hak_os_claim haki_super_claim_meta(uint32_t i);
 
 /*
  * To be called before superslabs are claimed: asks for the limit on address
  * space, in any case if something is to be mapped. If there was none before,
  * then what is free is unmapped.
  */
-void hak_super_heed_limit(uint32_t first, uint32_t count);
+void haki_super_heed_limit(uint32_t first, uint32_t count);
 
 /*
  * Maps `bytes` bytes from superslab `first` on, as far as they are not. If they
  * are not all claimed then those that are count as free. TAKEN: superslabs that
  * somebody else has are marked as foreign; look for another place.
  */
-enum hak_os_claim hak_super_claim(uint32_t first, size_t bytes);
+enum hak_os_claim haki_super_claim(uint32_t first, size_t bytes);
 
 /*
  * Unmaps those of `count` superslabs, each free or marked as fresh next, that
  * are mapped; they are fresh then. False: not all of them could be.
  */
-bool hak_super_unmap(uint32_t first, uint32_t count);
+bool haki_super_unmap(uint32_t first, uint32_t count);
 
 /* Superslab i is not mapped any more. */
-void hak_super_forget(uint32_t i);
+void haki_super_forget(uint32_t i);
 
 /* Unmaps all that is free as a whole; returns the bytes of address space. */
-size_t hak_super_unmap_spare(void);
+size_t haki_super_unmap_spare(void);
 
 /*
  * A superslab that is free as a whole, claimed, the lowest if there is memory
  * for it. HAK_NO_SUPER: out of memory.
  */
-uint32_t hak_super_open(void);
+uint32_t haki_super_open(void);
 
 /*
  * Superslabs first..first+count-1 may be fresh. Where a whole step of
  * descriptors (HAK_META_STEP) is of fresh ones, these and their tags go back to
  * the system: a claim takes no notice of the former, the latter are 0 anyway.
  */
-void hak_super_drop_meta(uint32_t first, uint32_t count);
+void haki_super_drop_meta(uint32_t first, uint32_t count);
 
 /* ---- rooms.c; the caller holds the lock ---------------------------------- */
 
 /* Whether superslabs first .. first + count - 1 are free as a whole. */
-bool hak_super_all_free(uint32_t first, uint32_t count);
+bool haki_super_all_free(uint32_t first, uint32_t count);
 
 /*
  * The highest place for `count` superslabs, with *room more behind them if these
  * are easily had; if not, *room is 0. HAK_NO_SUPER: there is none.
  */
-uint32_t hak_super_place(uint32_t count, uint32_t align, uint32_t *room);
+uint32_t haki_super_place(uint32_t count, uint32_t align, uint32_t *room);
 
 /* Keeps `count` free superslabs for the run before them; how many it could. */
-uint32_t hak_super_keep_room(uint32_t first, uint32_t count);
-void hak_super_give_room(uint32_t first, uint32_t count);
+uint32_t haki_super_keep_room(uint32_t first, uint32_t count);
+void haki_super_give_room(uint32_t first, uint32_t count);
 
 /* ---- slots.c; the caller holds the lock ---------------------------------- */
 
 /* So many heap slots are the most. */
-void hak_slots_limit(uint32_t most);
+void haki_slots_limit(uint32_t most);
 
 /* Gives the pages of the kept slots back; the bytes, at the most. */
-size_t hak_slots_purge(void);
+size_t haki_slots_purge(void);
 
 /*
  * The same if they have been idle for `delay` ms at the time `now`. When to ask
  * again; 0: nothing is kept.
  */
-uint32_t hak_slots_tick(uint32_t now, uint32_t delay);
+uint32_t haki_slots_tick(uint32_t now, uint32_t delay);
 
 /* Bytes of the kept slots' pages, at the most. */
-size_t hak_slots_kept(void);
+size_t haki_slots_kept(void);
 
 /* What a ghost (lock.h) has left. */
-void hak_slots_mend(void);
+void haki_slots_mend(void);
 
 /* ---- slabs.c ------------------------------------------------------------ */
 
 /* What a ghost (lock.h) has left: the lock's mend; and the superslabs' part,
  * supers_mend.c. */
-void hak_range_mend(void);
-void hak_supers_mend(void);
+void haki_range_mend(void);
+void haki_supers_mend(void);
 
 /* Bytes of the free slabs of superslab i that count as resident. */
-size_t hak_super_resident(uint32_t i);
+size_t haki_super_resident(uint32_t i);
 
 /* purge.c: superslab i has got something warm. Caller holds the lock. */
-void hak_purge_wanted(uint32_t i);
+void haki_purge_wanted(uint32_t i);
 
 /* purge.c: something else came back at the time `now`. Caller holds the lock. */
-void hak_purge_at(uint32_t now);
+void haki_purge_at(uint32_t now);
 
 #endif /* HAK_SUPERS_H */

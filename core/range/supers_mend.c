@@ -10,23 +10,24 @@
 /* Superslabs of which it is not known whether they are mapped are left alone. */
 static void mend_state(uint32_t i)
 {
-    struct hak_super *super = &hak_supers.at[i];
-    bool doubtful = (i >= hak_supers.unmap_first && i < hak_supers.unmap_end) ||
-                    (super->used == 0 && super->claimed != 0 &&
-                     super->claimed != HAK_SUPER_PAGES);
+    struct hak_super *super = &haki_supers.at[i];
+    bool doubtful =
+        (i >= haki_supers.unmap_first && i < haki_supers.unmap_end) ||
+        (super->used == 0 && super->claimed != 0 &&
+         super->claimed != HAK_SUPER_PAGES);
 
     if (doubtful || super->state == HAK_SUPER_FOREIGN) {
         super->state = HAK_SUPER_FOREIGN;
         super->used = HAK_ALL_SLABS;
         super->warm = 0;
         super->claimed = 0;
-        hak_supers.foreign++;
+        haki_supers.foreign++;
     } else if (super->used == 0) {
         super->state = super->claimed != 0 ? HAK_SUPER_OPEN : HAK_SUPER_FRESH;
         super->warm = super->claimed != 0 ? HAK_ALL_SLABS : 0;
         super->described = false;
     } else if (super->state == HAK_SUPER_ROOM) {
-        hak_supers.rooms++;
+        haki_supers.rooms++;
     }
 }
 
@@ -38,7 +39,7 @@ static void mend_state(uint32_t i)
  */
 static size_t mend_super(uint32_t i)
 {
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
     size_t bytes = 0;
 
     mend_state(i);
@@ -50,18 +51,18 @@ static size_t mend_super(uint32_t i)
         return 0;
     }
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        struct hak_slab *slab = hak_range_slab(i * HAK_SUPER_SLABS + n);
+        struct hak_slab *slab = haki_range_slab(i * HAK_SUPER_SLABS + n);
 
         if ((super->used >> n & 1) == 0) {
             slab->resident = (uint32_t)HAK_SLAB_SIZE;
             slab->gone = 0;
         }
         /* One that was just taken whole has other things there. */
-        bytes += hak_slab_resident(slab);
+        bytes += haki_slab_resident(slab);
     }
     super->warm = ~super->used;
     super->described = true;
-    hak_supers.counts.slabs_used += (uint32_t)__builtin_popcount(super->used);
+    haki_supers.counts.slabs_used += (uint32_t)__builtin_popcount(super->used);
     return bytes;
 }
 
@@ -69,29 +70,30 @@ static size_t mend_super(uint32_t i)
  * All but `at` is made anew. What lanes hold in bytes is left as it was: the
  * ghost may have changed it or not, and only for slabs that are lost.
  */
-void hak_supers_mend(void)
+void haki_supers_mend(void)
 {
     size_t bytes = 0;
 
-    hak_supers.limit = (uint32_t)(HAK_LOAD(hak_range.size) / HAK_SUPER_SIZE);
-    hak_supers.counts.slabs_used = 0;
-    hak_supers.counts.committed = 0;
-    hak_supers.spare = hak_supers.foreign = hak_supers.rooms = 0;
-    hak_supers.low = hak_supers.tags;
+    haki_supers.limit = (uint32_t)(HAK_LOAD(haki_range.size) / HAK_SUPER_SIZE);
+    haki_supers.counts.slabs_used = 0;
+    haki_supers.counts.committed = 0;
+    haki_supers.spare = haki_supers.foreign = haki_supers.rooms = 0;
+    haki_supers.low = haki_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
-        hak_supers.warm_start[n] = hak_supers.part_start[n] = hak_supers.tags;
+        haki_supers.warm_start[n] = haki_supers.part_start[n] =
+            haki_supers.tags;
     }
-    for (uint32_t i = hak_supers.tags; i < hak_supers.limit; i++) {
-        const struct hak_super *super = &hak_supers.at[i];
+    for (uint32_t i = haki_supers.tags; i < haki_supers.limit; i++) {
+        const struct hak_super *super = &haki_supers.at[i];
 
         bytes += mend_super(i);
-        hak_supers.counts.committed += super->claimed * HAK_PAGE;
-        hak_map_set(HAK_MAP_WARM, i, false);
-        hak_super_changed(i);
+        haki_supers.counts.committed += super->claimed * HAK_PAGE;
+        haki_map_set(HAK_MAP_WARM, i, false);
+        haki_super_changed(i);
         if (super->warm != 0) {
-            hak_purge_wanted(i);
+            haki_purge_wanted(i);
         }
     }
-    hak_supers.unmap_end = 0;
-    atomic_store(&hak_supers_resident, bytes);
+    haki_supers.unmap_end = 0;
+    atomic_store(&haki_supers_resident, bytes);
 }

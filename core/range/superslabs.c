@@ -16,45 +16,45 @@ static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
     uint32_t warm = 0;
     size_t resident = 0;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
-        struct hak_super *super = &hak_supers.at[i];
+        struct hak_super *super = &haki_supers.at[i];
 
         HAK_CHECK(super->used == 0 || super->state == HAK_SUPER_ROOM);
-        resident += hak_super_resident(i);
+        resident += haki_super_resident(i);
         warm |= super->warm;
         super->used = HAK_ALL_SLABS;
         super->warm = 0;
         super->described = false;
         super->state = i == first ? state : HAK_SUPER_BODY;
-        hak_super_changed(i);
+        haki_super_changed(i);
     }
-    atomic_fetch_sub(&hak_supers_resident, resident);
-    hak_super_account(lane, (int64_t)(count * HAK_SUPER_SIZE));
+    atomic_fetch_sub(&haki_supers_resident, resident);
+    haki_super_account(lane, (int64_t)(count * HAK_SUPER_SIZE));
     return warm;
 }
 
-uint32_t hak_range_super_take(enum hak_lane lane, uint32_t *warm)
+uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm)
 {
     uint32_t i;
 
-    if (HAK_LOAD(hak_range.size) == 0) {
+    if (HAK_LOAD(haki_range.size) == 0) {
         return HAK_NO_SUPER;
     }
-    hak_lock_take(&hak_supers.lock);
-    i = hak_super_open();
+    haki_lock_take(&haki_supers.lock);
+    i = haki_super_open();
     if (i != HAK_NO_SUPER) {
         *warm = hold(i, 1, HAK_SUPER_WHOLE, lane);
     }
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
     return i;
 }
 
 /* What is mapped for a run of `bytes` bytes. */
 static size_t to_map(size_t bytes)
 {
-    return hak_range_limited() ? bytes : hak_round_up(bytes, HAK_SUPER_SIZE);
+    return haki_range_limited() ? bytes : haki_round_up(bytes, HAK_SUPER_SIZE);
 }
 
 /*
@@ -66,19 +66,19 @@ static uint32_t claim_place(size_t bytes, uint32_t align, uint32_t *room)
     bool again = true;
 
     for (;;) {
-        uint32_t first = hak_super_place(hak_supers_for(bytes), align, room);
+        uint32_t first = haki_super_place(haki_supers_for(bytes), align, room);
         enum hak_os_claim claim;
 
         if (first == HAK_NO_SUPER) {
             return HAK_NO_SUPER;
         }
-        hak_super_heed_limit(first, hak_supers_for(bytes));
-        claim = hak_super_claim(first, to_map(bytes));
+        haki_super_heed_limit(first, haki_supers_for(bytes));
+        claim = haki_super_claim(first, to_map(bytes));
         if (claim == HAK_OS_CLAIMED) {
             return first;
         }
         if (claim == HAK_OS_REFUSED) {
-            if (hak_super_unmap_spare() == 0 || !again) {
+            if (haki_super_unmap_spare() == 0 || !again) {
                 return HAK_NO_SUPER;
             }
             again = false;
@@ -86,32 +86,33 @@ static uint32_t claim_place(size_t bytes, uint32_t align, uint32_t *room)
     }
 }
 
-uint32_t hak_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
-                            uint32_t *room, bool *zero)
+uint32_t haki_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
+                             uint32_t *room, bool *zero)
 {
-    uint32_t count = hak_supers_for(bytes);
+    uint32_t count = haki_supers_for(bytes);
     uint32_t first;
 
-    if (HAK_LOAD(hak_range.size) == 0) {
+    if (HAK_LOAD(haki_range.size) == 0) {
         return HAK_NO_SUPER;
     }
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     first = claim_place(bytes, align, room);
     if (first != HAK_NO_SUPER) {
         *zero = hold(first, count, HAK_SUPER_WHOLE, lane) == 0;
-        *room = hak_super_keep_room(first + count, *room);
+        *room = haki_super_keep_room(first + count, *room);
     }
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
     return first;
 }
 
-uint32_t hak_range_supers_take(uint32_t count, uint32_t align,
-                               enum hak_lane lane, bool *zero)
+uint32_t haki_range_supers_take(uint32_t count, uint32_t align,
+                                enum hak_lane lane, bool *zero)
 {
     uint32_t none = 0;
 
-    return hak_range_run_take(count * HAK_SUPER_SIZE, align, lane, &none, zero);
+    return haki_range_run_take(count * HAK_SUPER_SIZE, align, lane, &none,
+                               zero);
 }
 
 /*
@@ -120,50 +121,50 @@ uint32_t hak_range_supers_take(uint32_t count, uint32_t align,
  */
 static bool may_grow(uint32_t from, uint32_t room, uint32_t more)
 {
-    return more <= room || (more <= hak_supers.limit - from &&
-                            hak_super_all_free(from + room, more - room));
+    return more <= room || (more <= haki_supers.limit - from &&
+                            haki_super_all_free(from + room, more - room));
 }
 
 static bool grow_locked(uint32_t first, uint32_t count, uint32_t *room,
                         size_t bytes, enum hak_lane lane, bool *zero)
 {
     uint32_t last = first + count - 1, from = first + count;
-    uint32_t more = hak_supers_for(bytes) - count;
+    uint32_t more = haki_supers_for(bytes) - count;
     enum hak_os_claim claim;
     size_t want;
 
     if (!may_grow(from, *room, more)) {
         return false;
     }
-    hak_super_heed_limit(from, more);
+    haki_super_heed_limit(from, more);
     want = to_map(bytes - (count - 1) * HAK_SUPER_SIZE);
-    claim = hak_super_claim(last, want);
-    if (claim == HAK_OS_REFUSED && hak_super_unmap_spare() > 0) {
-        claim = hak_super_claim(last, want);
+    claim = haki_super_claim(last, want);
+    if (claim == HAK_OS_REFUSED && haki_super_unmap_spare() > 0) {
+        claim = haki_super_claim(last, want);
     }
     if (claim == HAK_OS_TAKEN) { /* the room ends there: elsewhere is better */
-        hak_super_give_room(from, *room);
+        haki_super_give_room(from, *room);
         *room = 0;
     }
     if (claim != HAK_OS_CLAIMED) {
         return false;
     }
     *zero = hold(from, more, HAK_SUPER_BODY, lane) == 0;
-    HAK_ASSERT(hak_supers.rooms >= hak_min(more, *room));
-    hak_supers.rooms -= (uint32_t)hak_min(more, *room);
-    *room -= (uint32_t)hak_min(more, *room);
+    HAK_ASSERT(haki_supers.rooms >= haki_min(more, *room));
+    haki_supers.rooms -= (uint32_t)haki_min(more, *room);
+    *room -= (uint32_t)haki_min(more, *room);
     return true;
 }
 
-bool hak_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
-                        size_t bytes, enum hak_lane lane, bool *zero)
+bool haki_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
+                         size_t bytes, enum hak_lane lane, bool *zero)
 {
     bool done;
 
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     done = grow_locked(first, count, room, bytes, lane, zero);
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
     return done;
 }
 
@@ -172,7 +173,7 @@ bool hak_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
 /* The bytes that are mapped of superslab i, and of a run. */
 static size_t mapped(uint32_t i)
 {
-    return hak_supers.at[i].claimed * HAK_PAGE;
+    return haki_supers.at[i].claimed * HAK_PAGE;
 }
 
 static size_t run_mapped(uint32_t first, uint32_t count)
@@ -184,11 +185,11 @@ static size_t run_mapped(uint32_t first, uint32_t count)
 static bool make_bare(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
-        if (hak_super_claim_meta(i) != HAK_OS_CLAIMED) {
+        if (haki_super_claim_meta(i) != HAK_OS_CLAIMED) {
             return false;
         }
     }
-    return hak_super_unmap(first, count);
+    return haki_super_unmap(first, count);
 }
 
 /* Takes a run of which nothing is mapped. HAK_NO_SUPER: there is none. */
@@ -196,33 +197,33 @@ static uint32_t take_bare(uint32_t count, enum hak_lane lane, uint32_t *room)
 {
     uint32_t first;
 
-    hak_lock_take(&hak_supers.lock);
-    first = hak_super_place(count, 1, room);
+    haki_lock_take(&haki_supers.lock);
+    first = haki_super_place(count, 1, room);
     if (first != HAK_NO_SUPER && !make_bare(first, count)) {
         first = HAK_NO_SUPER;
     }
     if (first != HAK_NO_SUPER) {
         hold(first, count, HAK_SUPER_WHOLE, lane);
-        *room = hak_super_keep_room(first + count, *room);
+        *room = haki_super_keep_room(first + count, *room);
     }
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
     return first;
 }
 
 /* `bytes` bytes of the run `first` are mapped by now. */
 static void count_bare(uint32_t first, size_t bytes)
 {
-    hak_lock_take(&hak_supers.lock);
-    HAK_HELD(&hak_supers.lock);
-    hak_supers.counts.committed += bytes;
-    for (uint32_t i = first; i < first + hak_supers_for(bytes); i++) {
-        hak_supers.at[i].claimed =
-            (uint16_t)(hak_min(bytes - (i - first) * HAK_SUPER_SIZE,
-                               HAK_SUPER_SIZE) /
+    haki_lock_take(&haki_supers.lock);
+    HAK_HELD(&haki_supers.lock);
+    haki_supers.counts.committed += bytes;
+    for (uint32_t i = first; i < first + haki_supers_for(bytes); i++) {
+        haki_supers.at[i].claimed =
+            (uint16_t)(haki_min(bytes - (i - first) * HAK_SUPER_SIZE,
+                                HAK_SUPER_SIZE) /
                        HAK_PAGE);
     }
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_drop(&haki_supers.lock);
 }
 
 /*
@@ -232,17 +233,17 @@ static void count_bare(uint32_t first, size_t bytes)
 static void give_bare(uint32_t first, uint32_t count, enum hak_lane lane,
                       bool is_bare)
 {
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
-        hak_supers.at[i].used = is_bare ? 0 : HAK_ALL_SLABS;
-        hak_supers.at[i].state = is_bare ? HAK_SUPER_FRESH : HAK_SUPER_FOREIGN;
-        hak_super_changed(i);
-        hak_super_may_start(i);
+        haki_supers.at[i].used = is_bare ? 0 : HAK_ALL_SLABS;
+        haki_supers.at[i].state = is_bare ? HAK_SUPER_FRESH : HAK_SUPER_FOREIGN;
+        haki_super_changed(i);
+        haki_super_may_start(i);
     }
-    hak_supers.foreign += is_bare ? 0 : count;
-    hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    haki_supers.foreign += is_bare ? 0 : count;
+    haki_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
 }
 
 /* The first n superslabs of `to` go back to `from`, which is mapped still. */
@@ -251,10 +252,10 @@ static bool move_back(uint32_t from, uint32_t to, uint32_t n)
     bool bare = true;
 
     for (uint32_t k = 0; k < n; k++) {
-        char *target = hak_range_super_start(to + k);
+        char *target = haki_range_super_start(to + k);
 
-        memcpy(hak_range_super_start(from + k), target, mapped(from + k));
-        bare = hak_os_unmap(target, mapped(from + k)) && bare;
+        memcpy(haki_range_super_start(from + k), target, mapped(from + k));
+        bare = haki_os_unmap(target, mapped(from + k)) && bare;
     }
     return bare;
 }
@@ -267,14 +268,14 @@ static bool move_back(uint32_t from, uint32_t to, uint32_t n)
 static bool move_each(uint32_t from, uint32_t to, uint32_t count, bool *bare)
 {
     for (uint32_t k = 0; k < count; k++) {
-        char *source = hak_range_super_start(from + k);
-        char *target = hak_range_super_start(to + k);
+        char *source = haki_range_super_start(from + k);
+        char *target = haki_range_super_start(to + k);
         size_t bytes = mapped(from + k);
 
-        if (hak_os_move(source, target, bytes)) {
+        if (haki_os_move(source, target, bytes)) {
             continue;
         }
-        if (hak_os_claim(target, bytes) != HAK_OS_CLAIMED) {
+        if (haki_os_claim(target, bytes) != HAK_OS_CLAIMED) {
             *bare = move_back(from, to, k);
             return false;
         }
@@ -292,20 +293,20 @@ static bool move_pages(uint32_t from, uint32_t count, uint32_t to, size_t bytes,
                        bool *bare)
 {
     size_t old = run_mapped(from, count);
-    char *target = hak_range_super_start(to);
+    char *target = haki_range_super_start(to);
 
     *bare = true;
     if (bytes > old &&
-        hak_os_claim(target + old, bytes - old) != HAK_OS_CLAIMED) {
+        haki_os_claim(target + old, bytes - old) != HAK_OS_CLAIMED) {
         return false;
     }
-    if (hak_os_move(hak_range_super_start(from), target, old) ||
+    if (haki_os_move(haki_range_super_start(from), target, old) ||
         move_each(from, to, count, bare)) {
-        hak_os_name(target, bytes, "hakmem");
+        haki_os_name(target, bytes, "hakmem");
         return true;
     }
     if (bytes > old) {
-        *bare = hak_os_unmap(target + old, bytes - old) && *bare;
+        *bare = haki_os_unmap(target + old, bytes - old) && *bare;
     }
     return false;
 }
@@ -315,21 +316,21 @@ static uint32_t copy_run(uint32_t from, uint32_t count, size_t bytes,
                          enum hak_lane lane, uint32_t *room)
 {
     bool zero;
-    uint32_t to = hak_range_run_take(bytes, 1, lane, room, &zero);
+    uint32_t to = haki_range_run_take(bytes, 1, lane, room, &zero);
 
     if (to != HAK_NO_SUPER) {
-        memcpy(hak_range_super_start(to), hak_range_super_start(from),
-               hak_min(run_mapped(from, count), bytes));
+        memcpy(haki_range_super_start(to), haki_range_super_start(from),
+               haki_min(run_mapped(from, count), bytes));
     }
     return to;
 }
 
-uint32_t hak_range_run_move(uint32_t from, uint32_t count, size_t bytes,
-                            enum hak_lane lane, uint32_t *room)
+uint32_t haki_range_run_move(uint32_t from, uint32_t count, size_t bytes,
+                             enum hak_lane lane, uint32_t *room)
 {
-    size_t most = hak_max(to_map(bytes), run_mapped(from, count));
+    size_t most = haki_max(to_map(bytes), run_mapped(from, count));
     uint32_t wished = *room;
-    uint32_t to = take_bare(hak_supers_for(most), lane, room);
+    uint32_t to = take_bare(haki_supers_for(most), lane, room);
     bool bare;
 
     if (to != HAK_NO_SUPER && move_pages(from, count, to, most, &bare)) {
@@ -337,8 +338,8 @@ uint32_t hak_range_run_move(uint32_t from, uint32_t count, size_t bytes,
         return to;
     }
     if (to != HAK_NO_SUPER) {
-        give_bare(to, hak_supers_for(most), lane, bare);
-        hak_range_room_give(to + hak_supers_for(most), *room);
+        give_bare(to, haki_supers_for(most), lane, bare);
+        haki_range_room_give(to + haki_supers_for(most), *room);
     }
     *room = wished;
     return copy_run(from, count, bytes, lane, room);
@@ -352,19 +353,19 @@ uint32_t hak_range_run_move(uint32_t from, uint32_t count, size_t bytes,
  */
 static void complete(uint32_t i)
 {
-    struct hak_super *super = &hak_supers.at[i];
+    struct hak_super *super = &haki_supers.at[i];
 
     if (super->claimed == HAK_SUPER_PAGES || super->claimed == 0 ||
-        hak_super_unmap(i, 1) ||
-        hak_super_claim(i, HAK_SUPER_SIZE) == HAK_OS_CLAIMED) {
+        haki_super_unmap(i, 1) ||
+        haki_super_claim(i, HAK_SUPER_SIZE) == HAK_OS_CLAIMED) {
         return;
     }
-    atomic_fetch_sub(&hak_supers_resident, hak_super_resident(i));
+    atomic_fetch_sub(&haki_supers_resident, haki_super_resident(i));
     super->used = HAK_ALL_SLABS;
     super->warm = 0;
     super->state = HAK_SUPER_FOREIGN;
-    hak_super_changed(i);
-    hak_supers.foreign++;
+    haki_super_changed(i);
+    haki_supers.foreign++;
 }
 
 static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
@@ -372,116 +373,116 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
 {
     size_t resident = 0;
 
-    HAK_HELD(&hak_supers.lock);
+    HAK_HELD(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
-        struct hak_super *super = &hak_supers.at[i];
+        struct hak_super *super = &haki_supers.at[i];
 
         HAK_CHECK(super->state >= HAK_SUPER_WHOLE); /* it is taken */
         super->used = 0;
         super->warm = warm;
         super->state = HAK_SUPER_OPEN;
-        hak_super_changed(i);
-        resident += hak_super_resident(i);
+        haki_super_changed(i);
+        resident += haki_super_resident(i);
     }
-    atomic_fetch_add(&hak_supers_resident, resident);
-    hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
+    atomic_fetch_add(&haki_supers_resident, resident);
+    haki_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
     if (warm != 0) {
-        hak_range_count_freed(&hak_range_freed.slabs, count * HAK_SUPER_SIZE);
+        haki_range_count_freed(&haki_range_freed.slabs, count * HAK_SUPER_SIZE);
     }
     if (warm == 0 ||
-        (hak_supers.spare > HAK_SPARE_LIMITED && hak_range_limited())) {
-        hak_super_unmap(first, count);
+        (haki_supers.spare > HAK_SPARE_LIMITED && haki_range_limited())) {
+        haki_super_unmap(first, count);
     }
     complete(first + count - 1);
     for (uint32_t i = first; i < first + count; i++) {
-        hak_super_may_start(i);
-        if (hak_supers.at[i].warm != 0) {
-            hak_purge_wanted(i);
+        haki_super_may_start(i);
+        if (haki_supers.at[i].warm != 0) {
+            haki_purge_wanted(i);
         }
     }
 }
 
-void hak_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
-                           uint32_t warm)
+void haki_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
+                            uint32_t warm)
 {
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     give_locked(first, count, lane, warm);
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
 }
 
-void hak_range_super_gone(uint32_t super, enum hak_lane lane)
+void haki_range_super_gone(uint32_t super, enum hak_lane lane)
 {
-    hak_lock_take(&hak_supers.lock);
-    HAK_ASSERT(hak_supers.at[super].state == HAK_SUPER_WHOLE);
-    hak_super_forget(super);
-    hak_super_drop_meta(super, 1);
-    hak_supers.at[super].used = 0;
-    hak_super_changed(super);
-    hak_super_may_start(super);
-    hak_super_account(lane, -(int64_t)HAK_SUPER_SIZE);
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
+    HAK_ASSERT(haki_supers.at[super].state == HAK_SUPER_WHOLE);
+    haki_super_forget(super);
+    haki_super_drop_meta(super, 1);
+    haki_supers.at[super].used = 0;
+    haki_super_changed(super);
+    haki_super_may_start(super);
+    haki_super_account(lane, -(int64_t)HAK_SUPER_SIZE);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
 }
 
 /* What could not be unmapped of superslabs with contents, free by now. */
 static void purge_left(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
-        struct hak_super *super = &hak_supers.at[i];
+        struct hak_super *super = &haki_supers.at[i];
 
-        if (super->claimed != 0 && !hak_os_purge(hak_range_super_start(i),
-                                                 super->claimed * HAK_PAGE)) {
+        if (super->claimed != 0 && !haki_os_purge(haki_range_super_start(i),
+                                                  super->claimed * HAK_PAGE)) {
             super->warm = HAK_ALL_SLABS;
-            hak_super_changed(i);
-            hak_super_may_start(i);
-            hak_purge_wanted(i);
-            atomic_fetch_add(&hak_supers_resident, hak_super_resident(i));
+            haki_super_changed(i);
+            haki_super_may_start(i);
+            haki_purge_wanted(i);
+            atomic_fetch_add(&haki_supers_resident, haki_super_resident(i));
         }
     }
     complete(first + count - 1);
 }
 
-void hak_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane)
+void haki_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane)
 {
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
-        HAK_CHECK(hak_supers.at[i].state >= HAK_SUPER_WHOLE);
-        hak_supers.at[i].used = 0;
-        hak_supers.at[i].state = HAK_SUPER_OPEN;
-        hak_super_changed(i);
-        hak_super_may_start(i);
+        HAK_CHECK(haki_supers.at[i].state >= HAK_SUPER_WHOLE);
+        haki_supers.at[i].used = 0;
+        haki_supers.at[i].state = HAK_SUPER_OPEN;
+        haki_super_changed(i);
+        haki_super_may_start(i);
     }
-    hak_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
-    if (!hak_super_unmap(first, count)) {
+    haki_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
+    if (!haki_super_unmap(first, count)) {
         purge_left(first, count);
     }
-    HAK_WALK(hak_range_walk(false));
-    hak_lock_drop(&hak_supers.lock);
+    HAK_WALK(haki_range_walk(false));
+    haki_lock_drop(&haki_supers.lock);
 }
 
-uint32_t hak_range_super_head(uint32_t super)
+uint32_t haki_range_super_head(uint32_t super)
 {
     uint32_t i = super;
 
-    hak_lock_take(&hak_supers.lock);
-    while (hak_supers.at[i].state == HAK_SUPER_BODY) {
-        HAK_ASSERT(i > hak_supers.tags);
+    haki_lock_take(&haki_supers.lock);
+    while (haki_supers.at[i].state == HAK_SUPER_BODY) {
+        HAK_ASSERT(i > haki_supers.tags);
         i--;
     }
-    if (hak_supers.at[i].state != HAK_SUPER_WHOLE) {
+    if (haki_supers.at[i].state != HAK_SUPER_WHOLE) {
         i = HAK_NO_SUPER;
     }
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_drop(&haki_supers.lock);
     return i;
 }
 
-size_t hak_range_spare(void)
+size_t haki_range_spare(void)
 {
     size_t bytes;
 
-    hak_lock_take(&hak_supers.lock);
-    bytes = hak_supers.spare * HAK_SUPER_SIZE;
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
+    bytes = haki_supers.spare * HAK_SUPER_SIZE;
+    haki_lock_drop(&haki_supers.lock);
     return bytes;
 }

@@ -98,7 +98,7 @@ static bool parse_share(const char *text, size_t *value)
     char *end;
 
     if (parse_digits(text, value, &end) && strcmp(end, "%") == 0) {
-        *value = HAK_PERCENT | hak_min(*value, HAK_PERCENT - 1);
+        *value = HAK_PERCENT | haki_min(*value, HAK_PERCENT - 1);
         return true;
     }
     return parse_size(text, value);
@@ -183,17 +183,18 @@ static HAK_COLD void complain_none(const struct hak_option_row *row,
                                    const char *text, bool parsed)
 {
     if (row->type == HAK_OPTION_DIR) {
-        hak_warn("%s=%.100s: not the absolute path of a directory (of less "
-                 "than %d bytes); using the process's own",
-                 row->env, text, HAK_OPTION_PATH);
+        haki_warn("%s=%.100s: not the absolute path of a directory (of less "
+                  "than %d bytes); using the process's own",
+                  row->env, text, HAK_OPTION_PATH);
     } else if (parsed) {
-        hak_warn("%s=%s: must be 0 (none), from %zu to %zu bytes, or from 1%% "
-                 "to 100%%; there is no limit",
-                 row->env, text, row->least, row->most);
+        haki_warn("%s=%s: must be 0 (none), from %zu to %zu bytes, or from 1%% "
+                  "to 100%%; there is no limit",
+                  row->env, text, row->least, row->most);
     } else {
-        hak_warn("%s=%s: neither a size in bytes (a number, then K, M, G or T) "
-                 "nor a percentage (80%%); there is no limit",
-                 row->env, text);
+        haki_warn(
+            "%s=%s: neither a size in bytes (a number, then K, M, G or T) "
+            "nor a percentage (80%%); there is no limit",
+            row->env, text);
     }
 }
 
@@ -208,23 +209,23 @@ static HAK_COLD void complain(const struct hak_option_row *row,
     if (row->type == HAK_OPTION_SHARE || row->type == HAK_OPTION_DIR) {
         complain_none(row, text, parsed);
     } else if (parsed) {
-        hak_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env, text,
-                 row->least, row->most, size ? "bytes" : row->words,
-                 row->initial);
+        haki_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env,
+                  text, row->least, row->most, size ? "bytes" : row->words,
+                  row->initial);
     } else if (row->type == HAK_OPTION_WORD) {
         initial = nth_word(row->words, row->initial, &length);
-        hak_warn("%s=%s: not one of %s; using %.*s", row->env, text, row->words,
-                 length, initial);
+        haki_warn("%s=%s: not one of %s; using %.*s", row->env, text,
+                  row->words, length, initial);
     } else if (row->type == HAK_OPTION_BOOL || option_is_switch(row)) {
-        hak_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
-                 row->env, text, row->initial);
+        haki_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
+                  row->env, text, row->initial);
     } else if (size) {
-        hak_warn("%s=%s: not a size in bytes (a number, then K, M, G or T); "
-                 "using %zu",
-                 row->env, text, row->initial);
+        haki_warn("%s=%s: not a size in bytes (a number, then K, M, G or T); "
+                  "using %zu",
+                  row->env, text, row->initial);
     } else {
-        hak_warn("%s=%s: not a whole number (of %s); using %zu", row->env, text,
-                 row->words, row->initial);
+        haki_warn("%s=%s: not a whole number (of %s); using %zu", row->env,
+                  text, row->words, row->initial);
     }
 }
 
@@ -281,7 +282,7 @@ static HAK_COLD size_t get_unread(struct hak_options *options, size_t which)
     return value;
 }
 
-size_t hak_options_get(struct hak_options *options, size_t which)
+size_t haki_options_get(struct hak_options *options, size_t which)
 {
     if (HAK_LIKELY(atomic_load_explicit(&options->state,
                                         memory_order_acquire) ==
@@ -291,26 +292,26 @@ size_t hak_options_get(struct hak_options *options, size_t which)
     return get_unread(options, which);
 }
 
-size_t hak_option(enum hak_option option)
+size_t haki_option(enum hak_option option)
 {
-    return hak_options_get(&core, option);
+    return haki_options_get(&core, option);
 }
 
-const char *hak_option_cgroup(void)
+const char *haki_option_cgroup(void)
 {
-    return hak_option(HAK_OPT_cgroup) != 0 ? cgroup_dir : NULL;
+    return haki_option(HAK_OPT_cgroup) != 0 ? cgroup_dir : NULL;
 }
 
-bool hak_options_ready(void)
+bool haki_options_ready(void)
 {
-    hak_options_get(&core, 0);
+    haki_options_get(&core, 0);
     return atomic_load(&core.state) != HAK_OPTIONS_UNREAD;
 }
 
 #ifdef HAK_TESTING
-void hak_option_test_reload(void)
+void haki_option_test_reload(void)
 {
     atomic_store(&core.state, HAK_OPTIONS_UNREAD);
-    hak_option(0);
+    haki_option(0);
 }
 #endif

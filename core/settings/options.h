@@ -39,17 +39,17 @@ enum hak_option {
 };
 
 /* The value of an option. The first call reads the environment. */
-size_t hak_option(enum hak_option option);
+size_t haki_option(enum hak_option option);
 
 /*
  * The text of HAK_OPT_cgroup, the one option whose value is none but is there
  * (1) or not (0): an absolute path shorter than HAK_OPTION_PATH.
  */
-const char *hak_option_cgroup(void);
+const char *haki_option_cgroup(void);
 #define HAK_OPTION_PATH 400
 
-/* Whether the environment is there: what hak_option says is final. */
-bool hak_options_ready(void);
+/* Whether the environment is there: what haki_option says is final. */
+bool haki_options_ready(void);
 
 /* ---- a table of an adapter's own ---------------------------------------- */
 
@@ -83,12 +83,12 @@ struct hak_options {
     _Atomic(unsigned) state;
 };
 
-/* The value of row `which`, as hak_option. */
-size_t hak_options_get(struct hak_options *options, size_t which);
+/* The value of row `which`, as haki_option. */
+size_t haki_options_get(struct hak_options *options, size_t which);
 
 #ifdef HAK_TESTING
 /* Tests only: reads the environment again. */
-void hak_option_test_reload(void);
+void haki_option_test_reload(void);
 #endif
 
 #endif /* HAK_OPTIONS_H */

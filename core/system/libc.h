@@ -24,18 +24,18 @@
 #endif
 
 /* As malloc, realloc and free. NULL: errno is ENOMEM. */
-void *hak_libc_malloc(size_t size);
-void *hak_libc_realloc(void *p, size_t size);
-void hak_libc_free(void *p);
+void *haki_libc_malloc(size_t size);
+void *haki_libc_realloc(void *p, size_t size);
+void haki_libc_free(void *p);
 
 /* `size` bytes of zeros. */
-void *hak_libc_zalloc(size_t size);
+void *haki_libc_zalloc(size_t size);
 
 /* `alignment` is a power of two, at least 16. */
-void *hak_libc_memalign(size_t alignment, size_t size);
+void *haki_libc_memalign(size_t alignment, size_t size);
 
 /* The bytes that may be used behind p, a block of the above or NULL. */
-size_t hak_libc_usable_size(void *p);
+size_t haki_libc_usable_size(void *p);
 
 /*
  * libc_real.c alone: has the C library's allocator begin, if it has not. Its
@@ -43,13 +43,13 @@ size_t hak_libc_usable_size(void *p);
  * is not done again: a thread that was cancelled there would leave it half
  * made. Here it can't be. The functions above do it by themselves.
  */
-void hak_libc_start(void);
+void haki_libc_start(void);
 
 /*
  * libc_real.c alone: the definition of a function that comes after ours in
  * the order in which libraries are searched, or NULL.
  */
 typedef void hak_function(void);
-hak_function *hak_libc_next(const char *name);
+hak_function *haki_libc_next(const char *name);
 
 #endif /* HAK_LIBC_H */

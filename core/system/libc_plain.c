@@ -10,32 +10,32 @@
 #include <malloc.h>
 #include <stdlib.h>
 
-void *hak_libc_malloc(size_t size)
+void *haki_libc_malloc(size_t size)
 {
     return malloc(size);
 }
 
-void *hak_libc_realloc(void *p, size_t size)
+void *haki_libc_realloc(void *p, size_t size)
 {
     return realloc(p, size);
 }
 
-void hak_libc_free(void *p)
+void haki_libc_free(void *p)
 {
     free(p);
 }
 
-void *hak_libc_zalloc(size_t size)
+void *haki_libc_zalloc(size_t size)
 {
     return calloc(1, size);
 }
 
-void *hak_libc_memalign(size_t alignment, size_t size)
+void *haki_libc_memalign(size_t alignment, size_t size)
 {
     return memalign(alignment, size);
 }
 
-size_t hak_libc_usable_size(void *p)
+size_t haki_libc_usable_size(void *p)
 {
     return malloc_usable_size(p);
 }

@@ -68,14 +68,14 @@ static void *own_alloc(size_t alignment, size_t size)
     if (!__builtin_add_overflow(size, alignment + HAK_PAGE, &mapped) &&
         mapped <= PTRDIFF_MAX) {
         mapped &= ~(HAK_PAGE - 1);
-        start = hak_os_map(mapped);
+        start = haki_os_map(mapped);
     }
     if (start == NULL) {
         errno = ENOMEM;
         return NULL;
     }
-    p = (void *)hak_round_up((uintptr_t)start + sizeof(struct bounds),
-                             alignment);
+    p = (void *)haki_round_up((uintptr_t)start + sizeof(struct bounds),
+                              alignment);
     bounds_of(p)->start = start;
     bounds_of(p)->mapped = mapped;
     return p;
@@ -86,7 +86,7 @@ static void own_free(void *p)
     int saved = errno;
 
     if (p != NULL) {
-        hak_os_unmap(bounds_of(p)->start, bounds_of(p)->mapped);
+        haki_os_unmap(bounds_of(p)->start, bounds_of(p)->mapped);
     }
     errno = saved;
 }
@@ -100,13 +100,13 @@ static void *own_realloc(void *p, size_t size)
     }
     moved = own_alloc(16, size);
     if (p != NULL && moved != NULL) {
-        memcpy(moved, p, hak_min(own_usable(p), size));
+        memcpy(moved, p, haki_min(own_usable(p), size));
         own_free(p);
     }
     return moved;
 }
 
-hak_function *hak_libc_next(const char *name)
+hak_function *haki_libc_next(const char *name)
 {
     return __extension__(hak_function *)(dlsym != NULL ? dlsym(RTLD_NEXT, name)
                                                        : NULL);
@@ -149,11 +149,11 @@ static hak_function *look_up(const struct next *next)
     hak_function *found = NULL;
 
     if (next->ours != NULL && &_r_debug != NULL && _r_debug.r_map != NULL &&
-        hak_libc_next("__libc_malloc") != (hak_function *)__libc_malloc) {
+        haki_libc_next("__libc_malloc") != (hak_function *)__libc_malloc) {
         found = __extension__(hak_function *) dlsym(_r_debug.r_map, next->name);
     }
     return found != NULL && found != next->ours ? found
-                                                : hak_libc_next(next->name);
+                                                : haki_libc_next(next->name);
 }
 
 /*
@@ -194,7 +194,7 @@ static bool is_bystander(void)
     bool others;
 
     if (found == NULL || found == (hak_function *)malloc ||
-        hak_option(HAK_OPT_force_libc_alloc)) {
+        haki_option(HAK_OPT_force_libc_alloc)) {
         return false;
     }
     give_back = (void (*)(void *))of_program("free");
@@ -202,7 +202,7 @@ static bool is_bystander(void)
         return false;
     }
     p = ((void *(*)(size_t))found)(1);
-    others = p != NULL && !hak_range_owns(p);
+    others = p != NULL && !haki_range_owns(p);
     give_back(p);
     return others;
 }
@@ -248,7 +248,7 @@ static hak_function *pass_to(struct next *next)
     return next_of(next);
 }
 
-void hak_libc_start(void)
+void haki_libc_start(void)
 {
     static _Atomic(void *) first; /* its first block, which it keeps */
     int state;
@@ -261,19 +261,19 @@ void hak_libc_start(void)
     }
 }
 
-void *hak_libc_malloc(size_t size)
+void *haki_libc_malloc(size_t size)
 {
-    hak_libc_start();
+    haki_libc_start();
     return __libc_malloc != NULL ? __libc_malloc(size) : own_alloc(16, size);
 }
 
-void *hak_libc_zalloc(size_t size)
+void *haki_libc_zalloc(size_t size)
 {
-    hak_libc_start();
+    haki_libc_start();
     return __libc_calloc != NULL ? __libc_calloc(1, size) : own_alloc(16, size);
 }
 
-void *hak_libc_realloc(void *p, size_t size)
+void *haki_libc_realloc(void *p, size_t size)
 {
     void *(*next)(void *, size_t);
     bool outer = passing;
@@ -281,7 +281,7 @@ void *hak_libc_realloc(void *p, size_t size)
     if (__libc_malloc == NULL) {
         return own_realloc(p, size);
     }
-    hak_libc_start();
+    haki_libc_start();
     next = (void *(*)(void *, size_t))pass_to(&next_realloc);
     if (next == NULL) {
         errno = ENOMEM;
@@ -292,7 +292,7 @@ void *hak_libc_realloc(void *p, size_t size)
     return p;
 }
 
-void hak_libc_free(void *p)
+void haki_libc_free(void *p)
 {
     void (*next)(void *);
     bool outer = passing;
@@ -308,14 +308,14 @@ void hak_libc_free(void *p)
     passing = outer;
 }
 
-void *hak_libc_memalign(size_t alignment, size_t size)
+void *haki_libc_memalign(size_t alignment, size_t size)
 {
-    hak_libc_start();
+    haki_libc_start();
     return __libc_memalign != NULL ? __libc_memalign(alignment, size)
                                    : own_alloc(alignment, size);
 }
 
-size_t hak_libc_usable_size(void *p)
+size_t haki_libc_usable_size(void *p)
 {
     size_t (*next)(void *);
     bool outer = passing;
@@ -334,36 +334,36 @@ size_t hak_libc_usable_size(void *p)
 
 /* ---- musl --------------------------------------------------------------- */
 
-void hak_libc_start(void)
+void haki_libc_start(void)
 {
 }
 
-void *hak_libc_malloc(size_t size)
-{
-    return own_alloc(16, size);
-}
-
-void *hak_libc_zalloc(size_t size)
+void *haki_libc_malloc(size_t size)
 {
     return own_alloc(16, size);
 }
 
-void *hak_libc_realloc(void *p, size_t size)
+void *haki_libc_zalloc(size_t size)
+{
+    return own_alloc(16, size);
+}
+
+void *haki_libc_realloc(void *p, size_t size)
 {
     return own_realloc(p, size);
 }
 
-void hak_libc_free(void *p)
+void haki_libc_free(void *p)
 {
     own_free(p);
 }
 
-void *hak_libc_memalign(size_t alignment, size_t size)
+void *haki_libc_memalign(size_t alignment, size_t size)
 {
     return own_alloc(alignment, size);
 }
 
-size_t hak_libc_usable_size(void *p)
+size_t haki_libc_usable_size(void *p)
 {
     return p != NULL ? own_usable(p) : 0;
 }

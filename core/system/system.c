@@ -40,11 +40,11 @@ static struct table *table; /* NULL: none yet */
 static size_t promised;     /* entries that will be added for sure */
 static struct hak_system_counts counts;
 
-/* Any thread: what hak_system_count has counted. */
+/* Any thread: what haki_system_count has counted. */
 static _Atomic(uint64_t) counted[HAK_REASONS];
 static _Atomic(uint64_t) foreign;
 
-_Atomic(size_t) hak_system_entries;
+_Atomic(size_t) haki_system_entries;
 
 /* ---- the registry ------------------------------------------------------- */
 
@@ -93,21 +93,22 @@ static bool grow(void)
     if (2 * (counts.live + promised + 1) <= old_count) {
         return true;
     }
-    new = hak_os_map(table_bytes(count));
+    new = haki_os_map(table_bytes(count));
     if (new == NULL) {
         return false;
     }
     new->mask = count - 1;
-    HAK_ASSERT(hak_is_pow2(count) && 2 * (counts.live + promised + 1) <= count);
+    HAK_ASSERT(haki_is_pow2(count) &&
+               2 * (counts.live + promised + 1) <= count);
     for (size_t i = 0; i < old_count; i++) {
         if (old->entries[i].p != 0) {
             *place(new, old->entries[i].p) = old->entries[i];
         }
     }
-    hak_lock_step();
+    haki_lock_step();
     table = new;
     if (old != NULL) {
-        hak_os_unmap(old, table_bytes(old_count));
+        haki_os_unmap(old, table_bytes(old_count));
     }
     return true;
 }
@@ -116,7 +117,7 @@ static void count_entries(size_t live, size_t bytes)
 {
     counts.live = live;
     counts.live_bytes = bytes;
-    atomic_store_explicit(&hak_system_entries, live, memory_order_relaxed);
+    atomic_store_explicit(&haki_system_entries, live, memory_order_relaxed);
 }
 
 /* `p` last: until then the place is as it was, for who searches in a child. */
@@ -124,7 +125,7 @@ static void put(struct entry *to, const struct entry *from)
 {
     to->size = from->size;
     to->owner = from->owner;
-    hak_lock_step();
+    haki_lock_step();
     to->p = from->p;
 }
 
@@ -174,8 +175,8 @@ static void erase(struct entry *entry)
 
 static void *system_aligned(size_t alignment, size_t size)
 {
-    return alignment <= 16 ? hak_libc_malloc(size)
-                           : hak_libc_memalign(alignment, size);
+    return alignment <= 16 ? haki_libc_malloc(size)
+                           : haki_libc_memalign(alignment, size);
 }
 
 /* Room for an entry that is added later by add_promised. False: there is none. */
@@ -183,10 +184,10 @@ static bool promise(void)
 {
     bool room;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     room = grow();
     promised += room;
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return room;
 }
 
@@ -199,17 +200,17 @@ static void add_promised(void *p, size_t size, struct hak_heap *owner)
     }
 }
 
-void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
-                       enum hak_reason reason)
+void *haki_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
+                        enum hak_reason reason)
 {
     void *p = NULL;
 
     if (promise()) {
         p = system_aligned(alignment, size);
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         counts.fallback[reason] += p != NULL;
         add_promised(p, size, owner);
-        hak_lock_drop(&lock);
+        haki_lock_drop(&lock);
     }
     if (p == NULL) {
         errno = ENOMEM;
@@ -217,58 +218,58 @@ void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
     return p;
 }
 
-bool hak_system_free(void *p, struct hak_heap **owner, size_t *size)
+bool haki_system_free(void *p, struct hak_heap **owner, size_t *size)
 {
     struct entry *entry;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     entry = find(p);
     if (entry != NULL) {
         *owner = entry->owner;
         *size = entry->size;
         erase(entry);
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     if (entry == NULL) {
         return false;
     }
-    hak_libc_free(p);
+    haki_libc_free(p);
     return true;
 }
 
-bool hak_system_find(const void *p, struct hak_heap **owner, size_t *size)
+bool haki_system_find(const void *p, struct hak_heap **owner, size_t *size)
 {
     struct entry *entry;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     entry = find(p);
     if (entry != NULL) {
         *owner = entry->owner;
         *size = entry->size;
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return entry != NULL;
 }
 
-void *hak_system_resize(void *p, size_t size)
+void *haki_system_resize(void *p, size_t size)
 {
     struct entry *entry, old;
     void *moved;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     entry = find(p);
     old = *entry;
     erase(entry);
     promised++; /* what it leaves is enough */
-    hak_lock_drop(&lock);
-    moved = hak_libc_realloc(p, size != 0 ? size : 1); /* 0 would free it */
-    hak_lock_take(&lock);
+    haki_lock_drop(&lock);
+    moved = haki_libc_realloc(p, size != 0 ? size : 1); /* 0 would free it */
+    haki_lock_take(&lock);
     if (moved != NULL) {
         add_promised(moved, size, old.owner);
     } else {
         add_promised(p, old.size, old.owner);
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     if (moved == NULL) {
         errno = ENOMEM;
     }
@@ -280,7 +281,7 @@ static size_t erase_some(const struct hak_heap *owner, void **p, size_t most)
 {
     size_t count = 0;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     for (size_t i = 0; table != NULL && i <= table->mask && count < most;) {
         struct entry *entry = &table->entries[i];
 
@@ -291,30 +292,30 @@ static size_t erase_some(const struct hak_heap *owner, void **p, size_t most)
             i++;
         }
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return count;
 }
 
-void hak_system_free_owner(struct hak_heap *owner)
+void haki_system_free_owner(struct hak_heap *owner)
 {
     void *p[64];
     size_t count;
 
     while ((count = erase_some(owner, p, sizeof(p) / sizeof(p[0]))) != 0) {
         for (size_t i = 0; i < count; i++) {
-            hak_libc_free(p[i]);
+            haki_libc_free(p[i]);
         }
     }
 }
 
 /* ---- statistics and fork --------------------------------------------------- */
 
-void hak_system_counts(struct hak_system_counts *out)
+void haki_system_counts(struct hak_system_counts *out)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     HAK_POINT("system");
     *out = counts;
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     out->foreign = atomic_load_explicit(&foreign, memory_order_relaxed);
     for (int i = 0; i < HAK_REASONS; i++) {
         out->fallback[i] +=
@@ -322,19 +323,19 @@ void hak_system_counts(struct hak_system_counts *out)
     }
 }
 
-void hak_system_count_foreign(void)
+void haki_system_count_foreign(void)
 {
     atomic_fetch_add_explicit(&foreign, 1, memory_order_relaxed);
 }
 
-void hak_system_count(enum hak_reason reason)
+void haki_system_count(enum hak_reason reason)
 {
     atomic_fetch_add_explicit(&counted[reason], 1, memory_order_relaxed);
 }
 
-bool hak_system_forked(void)
+bool haki_system_forked(void)
 {
-    return hak_lock_settle(&lock);
+    return haki_lock_settle(&lock);
 }
 
 /*

@@ -26,8 +26,8 @@ enum hak_reason {
     HAK_REASONS
 };
 
-/* Whether the lanes were asked and had no memory: see hak_limit_refuses. */
-HAK_INLINE bool hak_reason_is_short(enum hak_reason reason)
+/* Whether the lanes were asked and had no memory: see haki_limit_refuses. */
+HAK_INLINE bool haki_reason_is_short(enum hak_reason reason)
 {
     return reason >= HAK_REASON_LARGE && reason <= HAK_REASON_MEMORY;
 }
@@ -36,41 +36,41 @@ HAK_INLINE bool hak_reason_is_short(enum hak_reason reason)
  * Allocates `size` bytes aligned to `alignment` (16 or more) for `owner` (a
  * explicit heap, or NULL). NULL: out of memory, errno ENOMEM.
  */
-void *hak_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
-                       enum hak_reason reason);
+void *haki_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
+                        enum hak_reason reason);
 
 /*
  * Frees p if it is in the registry, and tells whose it was and its size.
  * False: it is not.
  */
-bool hak_system_free(void *p, struct hak_heap **owner, size_t *size);
+bool haki_system_free(void *p, struct hak_heap **owner, size_t *size);
 
 /* Whether p is in the registry; fills *owner and *size if it is. */
-bool hak_system_find(const void *p, struct hak_heap **owner, size_t *size);
+bool haki_system_find(const void *p, struct hak_heap **owner, size_t *size);
 
 /*
  * Resizes p, which is in the registry, keeping 16-byte alignment. NULL: out
  * of memory, p is untouched.
  */
-void *hak_system_resize(void *p, size_t size);
+void *haki_system_resize(void *p, size_t size);
 
 /* Frees every block of a heap. */
-void hak_system_free_owner(struct hak_heap *owner);
+void haki_system_free_owner(struct hak_heap *owner);
 
 /* Counts a request that went to the system without the registry. */
-void hak_system_count(enum hak_reason reason);
+void haki_system_count(enum hak_reason reason);
 
 /* Counts a block of another allocator's that was handed on to it. */
-void hak_system_count_foreign(void);
+void haki_system_count_foreign(void);
 
 /* How many blocks the registry has; any thread may read it. */
-extern HAK_HIDDEN _Atomic(size_t) hak_system_entries;
+extern HAK_HIDDEN _Atomic(size_t) haki_system_entries;
 
 /* Whether p may be in the registry: false is certain. */
-HAK_INLINE bool hak_system_may_know(const void *p)
+HAK_INLINE bool haki_system_may_know(const void *p)
 {
-    return p != NULL &&
-           atomic_load_explicit(&hak_system_entries, memory_order_relaxed) != 0;
+    return p != NULL && atomic_load_explicit(&haki_system_entries,
+                                             memory_order_relaxed) != 0;
 }
 
 struct hak_system_counts {
@@ -78,9 +78,9 @@ struct hak_system_counts {
     uint64_t live, live_bytes;
     uint64_t foreign;
 };
-void hak_system_counts(struct hak_system_counts *counts);
+void haki_system_counts(struct hak_system_counts *counts);
 
-/* In a forked child: see hak_lock_settle. */
-bool hak_system_forked(void);
+/* In a forked child: see haki_lock_settle. */
+bool haki_system_forked(void);
 
 #endif /* HAK_SYSTEM_H */

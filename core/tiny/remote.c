@@ -3,7 +3,7 @@
  *
  * The freeing thread links such blocks into an outbox per owner and sends a
  * batch with one compare-and-swap; the owner takes its whole inbox with one
- * exchange (hak_tiny_collect). Nobody takes a lock.
+ * exchange (haki_tiny_collect). Nobody takes a lock.
  *
  * An outbox holds at most BATCH blocks and is sent when full, when another
  * owner needs its place, at the thread's end and by hak_trim. For a heap made
@@ -25,13 +25,13 @@ static void push(struct hak_tiny *owner, struct hak_block *head,
 
     /* seq_cst: the sender then reads whether the owner has gone. */
     do {
-        hak_link_set(tail, old);
+        haki_link_set(tail, old);
     } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &old, head,
                                                     memory_order_seq_cst,
                                                     memory_order_relaxed));
 }
 
-uint32_t hak_remote_send(struct hak_tiny *self, unsigned i)
+uint32_t haki_remote_send(struct hak_tiny *self, unsigned i)
 {
     struct hak_outbox *box = &self->outbox[i];
     uint32_t id = box->id;
@@ -40,10 +40,10 @@ uint32_t hak_remote_send(struct hak_tiny *self, unsigned i)
     HAK_ASSERT((box->count == 0) == (box->head == NULL));
     if (box->count > 0) {
         /* As if all were as large as the last. */
-        hak_range_count_sent(box->count *
-                             hak_tiny_bytes_of(box->head,
-                                               hak_range_tag_of(box->head)));
-        push(hak_range_heap(id), box->head, box->tail);
+        haki_range_count_sent(box->count *
+                              haki_tiny_bytes_of(box->head,
+                                                 haki_range_tag_of(box->head)));
+        push(haki_range_heap(id), box->head, box->tail);
     }
     box->id = 0;
     box->count = 0;
@@ -51,7 +51,7 @@ uint32_t hak_remote_send(struct hak_tiny *self, unsigned i)
     return id;
 }
 
-/* Adds a block to the outbox for heap `id`; returns as hak_remote_free. */
+/* Adds a block to the outbox for heap `id`; returns as haki_remote_free. */
 static uint32_t collect(struct hak_tiny *self, uint32_t id,
                         struct hak_block *block)
 {
@@ -59,31 +59,31 @@ static uint32_t collect(struct hak_tiny *self, uint32_t id,
     struct hak_outbox *box = &self->outbox[i];
     uint32_t sent = 0;
 
-    HAK_ASSERT(HAK_TAG_HEAP(hak_range_tag_of(block)) == id);
+    HAK_ASSERT(HAK_TAG_HEAP(haki_range_tag_of(block)) == id);
     if (box->id != id) {
-        sent = hak_remote_send(self, i);
+        sent = haki_remote_send(self, i);
         box->id = id;
     }
-    hak_link_set(block, box->head);
+    haki_link_set(block, box->head);
     box->head = block;
     if (box->count++ == 0) {
         box->tail = block;
     }
-    return box->count < BATCH ? sent : hak_remote_send(self, i);
+    return box->count < BATCH ? sent : haki_remote_send(self, i);
 }
 
-uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag)
+uint32_t haki_remote_free(struct hak_tiny *self, void *p, uint32_t tag)
 {
     uint32_t id = HAK_TAG_HEAP(tag);
-    struct hak_tiny *owner = hak_range_heap(id);
+    struct hak_tiny *owner = haki_range_heap(id);
 
-    hak_tiny_refuse(p);
+    haki_tiny_refuse(p);
     if (self == NULL || owner->direct) {
         push(owner, p, p);
         return id;
     }
-    hak_tiny_busy(self, true);
+    haki_tiny_busy(self, true);
     id = collect(self, id, p);
-    hak_tiny_busy(self, false);
+    haki_tiny_busy(self, false);
     return id;
 }

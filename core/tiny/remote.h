@@ -24,11 +24,11 @@ struct hak_outbox {
  * Frees p, a block of the heap that `tag` names, from a thread
  * whose own state is `self` (NULL: it has none). Blocks collect per owner and
  * are sent in batches. Returns the id of a heap that has been sent something,
- * or 0: its owner may be gone, see hak_heap_sent.
+ * or 0: its owner may be gone, see haki_heap_sent.
  */
-uint32_t hak_remote_free(struct hak_tiny *self, void *p, uint32_t tag);
+uint32_t haki_remote_free(struct hak_tiny *self, void *p, uint32_t tag);
 
 /* Sends outbox i of self; the id of the heap it went to, or 0. */
-uint32_t hak_remote_send(struct hak_tiny *self, unsigned i);
+uint32_t haki_remote_send(struct hak_tiny *self, unsigned i);
 
 #endif /* HAK_REMOTE_H */

@@ -35,7 +35,7 @@
 /* Slow paths that bring blocks look at the time once in so many. */
 #define HEED_REFILLS 8
 
-void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
+void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
 {
     HAK_ASSERT(id <= HAK_HEAP_ID_MAX);
     memset(tiny, 0, sizeof(*tiny));
@@ -48,10 +48,10 @@ void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->allow.share = HAK_BIN_SHARE;
     tiny->freed_from = HAK_UNITS;
     tiny->swept_low = INT64_MAX;
-    hak_allowance_init(&tiny->allow, direct);
+    haki_allowance_init(&tiny->allow, direct);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        tiny->bins[c].magic = hak_tiny_magic[c];
-        hak_bin_grant(tiny, c, hak_bin_budget(tiny, c));
+        tiny->bins[c].magic = haki_tiny_magic[c];
+        haki_bin_grant(tiny, c, haki_bin_budget(tiny, c));
         tiny->shelves[c].step = CARVE_FIRST;
     }
 }
@@ -65,21 +65,21 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
     uint32_t number = shelf->open;
     uint32_t count;
 
-    if (HAK_UNLIKELY(hak_range_slab(number)->nfree == 0)) {
-        hak_tiny_slab_wake(tiny, number);
+    if (HAK_UNLIKELY(haki_range_slab(number)->nfree == 0)) {
+        haki_tiny_slab_wake(tiny, number);
     }
-    count = hak_range_slab(number)->nfree;
+    count = haki_range_slab(number)->nfree;
     HAK_ASSERT(count > 0);
-    tiny->nempty -=
-        count + hak_range_slab(number)->ngone == hak_range_slab(number)->carved;
-    hak_slab_close(&shelf->open, number);
-    if (HAK_UNLIKELY(hak_range_slab(number)->ngone > 0)) {
-        hak_slab_open_last(&shelf->open, number);
+    tiny->nempty -= count + haki_range_slab(number)->ngone ==
+                    haki_range_slab(number)->carved;
+    haki_slab_close(&shelf->open, number);
+    if (HAK_UNLIKELY(haki_range_slab(number)->ngone > 0)) {
+        haki_slab_open_last(&shelf->open, number);
     }
-    hak_tiny_take(tiny, class, count);
-    hak_keep_took(&tiny->allow, count * hak_tiny_size[class]);
-    hak_bin_set(tiny, class, hak_tiny_slab_empty(number), count);
-    HAK_WALK(hak_tiny_walk_due());
+    haki_tiny_take(tiny, class, count);
+    haki_keep_took(&tiny->allow, count * haki_tiny_size[class]);
+    haki_bin_set(tiny, class, haki_tiny_slab_empty(number), count);
+    HAK_WALK(haki_tiny_walk_due());
 }
 
 /*
@@ -100,32 +100,32 @@ static size_t ladder_step(size_t have, uint32_t before)
 static bool carve(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
-    size_t size = hak_tiny_size[class];
+    size_t size = haki_tiny_size[class];
     struct hak_slab *slab;
     uint32_t count;
     char *start;
 
     if (shelf->fresh == HAK_NO_SLAB) {
-        shelf->fresh = hak_tiny_slab_take(tiny, class, class);
+        shelf->fresh = haki_tiny_slab_take(tiny, class, class);
     }
     if (shelf->fresh == HAK_NO_SLAB) {
         return false;
     }
-    slab = hak_range_slab(shelf->fresh);
+    slab = haki_range_slab(shelf->fresh);
     HAK_ASSERT(slab->class == class && slab->carved < slab->capacity);
-    count = (uint32_t)hak_max(shelf->step / size, 1);
-    count = (uint32_t)hak_min(count, slab->capacity - slab->carved);
-    if (!hak_range_ready(shelf->fresh, 1, (slab->carved + count) * size,
-                         ladder_step(slab->resident, shelf->filled))) {
+    count = (uint32_t)haki_max(shelf->step / size, 1);
+    count = (uint32_t)haki_min(count, slab->capacity - slab->carved);
+    if (!haki_range_ready(shelf->fresh, 1, (slab->carved + count) * size,
+                          ladder_step(slab->resident, shelf->filled))) {
         return false;
     }
-    start = hak_range_slab_start(shelf->fresh) + slab->carved * size;
-    hak_tiny_take(tiny, class, count);
-    hak_keep_took(&tiny->allow, count * size);
-    hak_bin_set(tiny, class, hak_tiny_link_new(start, size, count), count);
+    start = haki_range_slab_start(shelf->fresh) + slab->carved * size;
+    haki_tiny_take(tiny, class, count);
+    haki_keep_took(&tiny->allow, count * size);
+    haki_bin_set(tiny, class, haki_tiny_link_new(start, size, count), count);
     slab->carved += count;
     HAK_ASSERT(slab->carved <= slab->capacity);
-    shelf->step = (uint16_t)hak_min(shelf->step * 2u, HAK_TINY_CARVE_MOST);
+    shelf->step = (uint16_t)haki_min(shelf->step * 2u, HAK_TINY_CARVE_MOST);
     if (slab->carved == slab->capacity) {
         shelf->fresh = HAK_NO_SLAB;
         shelf->filled += shelf->filled < UINT16_MAX;
@@ -145,7 +145,7 @@ static bool take_spare(struct hak_tiny *tiny, unsigned class)
         return false;
     }
     bin->spare = NULL;
-    hak_bin_set(tiny, class, list, shelf->spare_count);
+    haki_bin_set(tiny, class, list, shelf->spare_count);
     shelf->spare_count = 0;
     return true;
 }
@@ -164,10 +164,10 @@ static bool fill_free(struct hak_tiny *tiny, unsigned class)
     uint32_t open = tiny->shelves[class].open;
 
     if (tiny->packed && is_worth_packing(tiny) &&
-        hak_tiny_grain_fill(tiny, class, false)) {
+        haki_tiny_grain_fill(tiny, class, false)) {
         return true;
     }
-    if (open != HAK_NO_SLAB && hak_range_slab(open)->nfree > 0) {
+    if (open != HAK_NO_SLAB && haki_range_slab(open)->nfree > 0) {
         take_open(tiny, class);
         return true;
     }
@@ -182,9 +182,9 @@ static bool fill(struct hak_tiny *tiny, unsigned class)
     if (take_spare(tiny, class)) {
         return true;
     }
-    hak_tiny_collect(tiny); /* which may bring a spare list */
+    haki_tiny_collect(tiny); /* which may bring a spare list */
     if (take_spare(tiny, class) || fill_free(tiny, class) ||
-        (tiny->packed && hak_tiny_grain_fill(tiny, class, true))) {
+        (tiny->packed && haki_tiny_grain_fill(tiny, class, true))) {
         return true;
     }
     /* One whose free blocks are all on pages that are gone. */
@@ -195,20 +195,20 @@ static bool fill(struct hak_tiny *tiny, unsigned class)
     return carve(tiny, class);
 }
 
-void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class)
+void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
 {
     void *p = NULL;
 
-    hak_tiny_busy(tiny, true);
+    haki_tiny_busy(tiny, true);
     tiny->refills++;
     if (HAK_LIKELY(fill(tiny, class))) {
-        hak_keep_height(&tiny->allow);
-        p = hak_bin_pop(&tiny->bins[class]);
+        haki_keep_height(&tiny->allow);
+        p = haki_bin_pop(&tiny->bins[class]);
     }
     if (tiny->refills % HEED_REFILLS == 0) {
-        hak_tiny_heed_within(tiny);
+        haki_tiny_heed_within(tiny);
     }
-    hak_tiny_busy(tiny, false);
+    haki_tiny_busy(tiny, false);
     return p;
 }
 
@@ -219,16 +219,16 @@ static void give_up(struct hak_tiny *tiny, struct hak_block *list)
 {
     if (list != NULL) {
         HAK_ASSERT(tiny->nstale < HAK_TINY_STALE);
-        hak_tiny_stale(tiny)[tiny->nstale++] = list;
+        haki_tiny_stale(tiny)[tiny->nstale++] = list;
     }
 }
 
-void hak_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
+void haki_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
-    hak_bin_settle(tiny, class);
-    hak_tiny_take(tiny, class, -(int64_t)hak_bin_note(tiny, class));
+    haki_bin_settle(tiny, class);
+    haki_tiny_take(tiny, class, -(int64_t)haki_bin_note(tiny, class));
     give_up(tiny, tiny->bins[class].head);
     give_up(tiny, tiny->bins[class].spare);
     shelf->open = shelf->fresh = HAK_NO_SLAB;
@@ -236,10 +236,10 @@ void hak_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
     shelf->filled = 0;
     tiny->bins[class].spare = NULL;
     shelf->spare_count = 0;
-    hak_bin_set(tiny, class, NULL, 0);
+    haki_bin_set(tiny, class, NULL, 0);
 }
 
-void hak_tiny_hold(struct hak_tiny *tiny)
+void haki_tiny_hold(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].left += INT32_MAX / 2;
@@ -248,8 +248,8 @@ void hak_tiny_hold(struct hak_tiny *tiny)
     tiny->allow.extra = INT32_MAX; /* Pool's blocks stay as well, unswept */
 }
 
-HAK_RACY_READER uint64_t hak_tiny_live(const struct hak_tiny *tiny,
-                                       unsigned class)
+HAK_RACY_READER uint64_t haki_tiny_live(const struct hak_tiny *tiny,
+                                        unsigned class)
 {
     const struct hak_shelf *shelf = &tiny->shelves[class];
     const struct hak_bin *bin = &tiny->bins[class];

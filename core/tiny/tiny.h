@@ -58,14 +58,14 @@
 
 /*
  * The hot half of a class: two to a cache line. Pushes are counted down from
- * a grant, so that every bin is looked at once in a while (hak_tiny_look),
+ * a grant, so that every bin is looked at once in a while (haki_tiny_look),
  * however the program pops and pushes: it is then relieved if it holds too
  * much, and idle memory goes its way.
  */
 struct hak_bin {
     struct hak_block *head;  /* free blocks, last in first out */
     int32_t left;            /* pushes until the next look, less 1 */
-    uint32_t magic;          /* const: hak_tiny_magic */
+    uint32_t magic;          /* const: haki_tiny_magic */
     uint64_t pops;           /* blocks given out, ever */
     struct hak_block *spare; /* the colder half, or NULL */
 };
@@ -135,7 +135,7 @@ struct hak_tiny {
     uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
     uint32_t sweep_slab; /* from this one on */
     int64_t
-        swept_low; /* in use at the lowest sweep, see hak_heap_heed_sparse */
+        swept_low; /* in use at the lowest sweep, see haki_heap_heed_sparse */
     int64_t fall_price; /* so far the next fall must go, from */
     uint8_t falls;      /* so many on; up to a bound */
     uint64_t refills, flushes;
@@ -156,23 +156,23 @@ struct hak_tiny {
  */
 #define HAK_UNITS_NEAR 24u
 #define HAK_UNITS_AT (HAK_PAGE - HAK_UNITS_NEAR * sizeof(struct hak_unit))
-HAK_INLINE struct hak_unit *hak_tiny_units(const struct hak_tiny *tiny)
+HAK_INLINE struct hak_unit *haki_tiny_units(const struct hak_tiny *tiny)
 {
     return (struct hak_unit *)(void *)((char *)(uintptr_t)tiny + HAK_UNITS_AT);
 }
 
 /* Makes the state of heap `id` (at least 1). */
-void hak_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
+void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
 
 /* Gives every slab back, whatever is still in use. O(slabs). */
-void hak_tiny_release(struct hak_tiny *tiny);
+void haki_tiny_release(struct hak_tiny *tiny);
 
 /* Fills the class's bin and pops a block. NULL: out of memory. */
-HAK_NOINLINE void *hak_tiny_refill(struct hak_tiny *tiny, unsigned class);
+HAK_NOINLINE void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class);
 
 /* Looks at a bin of `tiny` whose `left` a push has brought below 0: whether it holds
  * more than at the last look, or gave some back. */
-HAK_NOINLINE bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
+HAK_NOINLINE bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 
 /*
  * A heap of more slabs than this looks at its bins every so often and gives
@@ -182,82 +182,82 @@ HAK_NOINLINE bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 
 /* Settles all bins; those that hold most go back to the slabs if all of the
  * heap's hold too much. */
-void hak_tiny_shed(struct hak_tiny *tiny);
+void haki_tiny_shed(struct hak_tiny *tiny);
 
 /* Every bin's next look comes as the state of the heap says. */
-void hak_tiny_grant_anew(struct hak_tiny *tiny);
+void haki_tiny_grant_anew(struct hak_tiny *tiny);
 
 /* Gives back what bins have kept for long; called on slow paths. */
-void hak_tiny_heed(struct hak_tiny *tiny);
+void haki_tiny_heed(struct hak_tiny *tiny);
 
 /* Takes what other threads freed back into the slabs. */
-void hak_tiny_collect(struct hak_tiny *tiny);
+void haki_tiny_collect(struct hak_tiny *tiny);
 
 /* Empties the bins into the slabs and gives back every slab not in use. */
-void hak_tiny_trim(struct hak_tiny *tiny);
+void haki_tiny_trim(struct hak_tiny *tiny);
 
 /*
  * Gives back the pages of slabs in which no block is in use. The bytes. The
  * caller marks itself as busy. O(slabs), O(free blocks) of what has changed.
  */
-size_t hak_tiny_sweep(struct hak_tiny *tiny);
+size_t haki_tiny_sweep(struct hak_tiny *tiny);
 
 /*
  * From here on blocks stay in the bins, Pool's too: for a heap that is about to be
  * released whole.
  */
-void hak_tiny_hold(struct hak_tiny *tiny);
+void haki_tiny_hold(struct hak_tiny *tiny);
 
 /*
  * Blocks of a class in the hands of users (or on their way back): what was
  * popped and not freed. Any thread may ask; it may then be a moment old.
  */
-uint64_t hak_tiny_live(const struct hak_tiny *tiny, unsigned class);
+uint64_t haki_tiny_live(const struct hak_tiny *tiny, unsigned class);
 
 /*
  * Marks the slow paths. A fork in another thread may copy a heap at any
  * instruction: outside these marks its lists are whole. The mark is written
  * before the lists are touched and taken off after.
  */
-HAK_INLINE void hak_tiny_busy(struct hak_tiny *tiny, bool on)
+HAK_INLINE void haki_tiny_busy(struct hak_tiny *tiny, bool on)
 {
     HAK_ASSERT(atomic_load(&tiny->busy) != on); /* slow paths don't nest */
-    HAK_WALK(on ? (void)0 : hak_tiny_walk_if_due(tiny));
+    HAK_WALK(on ? (void)0 : haki_tiny_walk_if_due(tiny));
     atomic_store_explicit(&tiny->busy, on, memory_order_release);
-    hak_fence_release();
+    haki_fence_release();
 }
 
 /*
  * The class of p, an address in a slab that carries `tag`. In a packed one it may
  * be none: that of a block above 1024 B, or free.
  */
-unsigned hak_tiny_class_at_tag(const void *p, uint32_t tag);
+unsigned haki_tiny_class_at_tag(const void *p, uint32_t tag);
 #define HAK_TINY_LARGER HAK_TINY_CLASSES
 #define HAK_TINY_NONE 0xffu
 
 /* The bytes of the block that p lies in, or 0. */
-size_t hak_tiny_bytes_of(const void *p, uint32_t tag);
+size_t haki_tiny_bytes_of(const void *p, uint32_t tag);
 
 /*
  * A packed heap's block of more than 1024 B. NULL: there is no place for it, or
  * the heap is not packed.
  */
-void *hak_tiny_larger_alloc(struct hak_tiny *tiny, size_t size);
+void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size);
 
 /* Pages of packed slabs go back if much of them is free and was not at the last
  * look. The caller marks itself as busy. */
-void hak_tiny_grain_heed(struct hak_tiny *tiny);
+void haki_tiny_grain_heed(struct hak_tiny *tiny);
 
 /* Bytes of packed slabs that are resident, as far as there are maps of them. */
-size_t hak_tiny_grain_resident(const struct hak_tiny *tiny);
+size_t haki_tiny_grain_resident(const struct hak_tiny *tiny);
 
 /* Frees p, such a block of the heap's own. */
-void hak_tiny_larger_free(struct hak_tiny *tiny, void *p);
+void haki_tiny_larger_free(struct hak_tiny *tiny, void *p);
 
 /* The class of the block p. */
-HAK_INLINE unsigned hak_tiny_class_at(const void *p)
+HAK_INLINE unsigned haki_tiny_class_at(const void *p)
 {
-    return hak_tiny_class_at_tag(p, hak_range_tag_of(p));
+    return haki_tiny_class_at_tag(p, haki_range_tag_of(p));
 }
 
 /* Class bytes below this are Tiny's. */
@@ -265,34 +265,34 @@ HAK_INLINE unsigned hak_tiny_class_at(const void *p)
 
 _Static_assert(HAK_TAG_TINY_END <= HAK_TAG_POOL, "class bytes differ");
 _Static_assert(sizeof(struct hak_bin) == 8 * HAK_TAG_TINY,
-               "the bins' distances, see hak_tiny_bin");
+               "the bins' distances, see haki_tiny_bin");
 
 /*
  * The bin of a class byte of Tiny's. The next allocation waits for what a free
  * writes there: so no instruction more than need be.
  */
-HAK_INLINE struct hak_bin *hak_tiny_bin(struct hak_tiny *tiny, uint32_t byte)
+HAK_INLINE struct hak_bin *haki_tiny_bin(struct hak_tiny *tiny, uint32_t byte)
 {
     return (struct hak_bin *)((char *)tiny->bins + (size_t)byte * 8);
 }
 
-/* Whether p, of the class that hak_tiny_class_at_tag told, was ever given out. */
-bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
+/* Whether p, of the class that haki_tiny_class_at_tag told, was ever given out. */
+bool haki_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
 
 /* Whether p, which was, is the start of a block. */
-bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class);
+bool haki_tiny_is_block(const void *p, uint32_t tag, unsigned class);
 
 /* Pops a block, or NULL if the bin is empty. */
-HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
+HAK_INLINE void *haki_bin_pop(struct hak_bin *bin)
 {
     struct hak_block *block = bin->head;
 
     if (HAK_LIKELY(block != NULL)) {
-        struct hak_block *next = hak_link_get(block);
+        struct hak_block *next = haki_link_get(block);
 
         bin->head = next;
         bin->pops++;
-        hak_link_wipe(block);
+        haki_link_wipe(block);
     }
     return block;
 }
@@ -301,46 +301,46 @@ HAK_INLINE void *hak_bin_pop(struct hak_bin *bin)
  * Hardened build: ends the program if p, a block of some slab of Tiny's that is
  * being freed, is free: it is in a list, or was on a page that is gone.
  */
-HAK_INLINE void hak_tiny_refuse(const void *p)
+HAK_INLINE void haki_tiny_refuse(const void *p)
 {
     if (HAK_HARD) {
-        const struct hak_slab *slab = hak_range_slab(hak_range_number(p));
+        const struct hak_slab *slab = haki_range_slab(haki_range_number(p));
         uint32_t page = ((uintptr_t)p & (HAK_SLAB_SIZE - 1)) / HAK_PAGE;
 
         /* Its owner may be at work, but not on the page of a block in use. */
         if (HAK_UNLIKELY((__atomic_load_n(&slab->gone, __ATOMIC_RELAXED) >>
                               page &
                           1) != 0)) {
-            hak_hard_freed(p, "free");
+            haki_hard_freed(p, "free");
         }
-        hak_link_refuse(p);
+        haki_link_refuse(p);
     }
 }
 
-/* Pushes a block; false: it is time for hak_tiny_look. */
-HAK_INLINE bool hak_bin_push(struct hak_bin *bin, void *p)
+/* Pushes a block; false: it is time for haki_tiny_look. */
+HAK_INLINE bool haki_bin_push(struct hak_bin *bin, void *p)
 {
     struct hak_block *block = p;
 
-    hak_tiny_refuse(block);
-    hak_link_set(block, bin->head);
+    haki_tiny_refuse(block);
+    haki_link_set(block, bin->head);
     bin->head = block;
     return --bin->left >= 0;
 }
 
-HAK_INLINE void *hak_tiny_alloc(struct hak_tiny *tiny, unsigned class)
+HAK_INLINE void *haki_tiny_alloc(struct hak_tiny *tiny, unsigned class)
 {
-    void *p = hak_bin_pop(&tiny->bins[class]);
+    void *p = haki_bin_pop(&tiny->bins[class]);
 
-    return HAK_LIKELY(p != NULL) ? p : hak_tiny_refill(tiny, class);
+    return HAK_LIKELY(p != NULL) ? p : haki_tiny_refill(tiny, class);
 }
 
-HAK_INLINE void hak_tiny_free(struct hak_tiny *tiny, unsigned class, void *p)
+HAK_INLINE void haki_tiny_free(struct hak_tiny *tiny, unsigned class, void *p)
 {
     struct hak_bin *bin = &tiny->bins[class];
 
-    if (HAK_UNLIKELY(!hak_bin_push(bin, p))) {
-        hak_tiny_look(tiny, bin);
+    if (HAK_UNLIKELY(!haki_bin_push(bin, p))) {
+        haki_tiny_look(tiny, bin);
     }
 }
 

@@ -45,18 +45,18 @@ static void bin_empty(struct hak_tiny *tiny, unsigned class)
 
     tiny->bins[class].spare = NULL;
     tiny->shelves[class].spare_count = 0;
-    hak_bin_set(tiny, class, NULL, 0);
+    haki_bin_set(tiny, class, NULL, 0);
     HAK_ASSERT(tiny->shelves[class].seen == 0);
-    hak_tiny_slab_put_list(tiny, head);
-    hak_tiny_slab_put_list(tiny, spare);
+    haki_tiny_slab_put_list(tiny, head);
+    haki_tiny_slab_put_list(tiny, spare);
 }
 
 /* Notes what all bins hold. */
 static void settle_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_bin_settle(tiny, c);
-        hak_bin_note(tiny, c);
+        haki_bin_settle(tiny, c);
+        haki_bin_note(tiny, c);
     }
 }
 
@@ -68,8 +68,8 @@ static void spare_empty(struct hak_tiny *tiny, unsigned class)
     HAK_ASSERT((spare == NULL) == (tiny->shelves[class].spare_count == 0));
     tiny->bins[class].spare = NULL;
     tiny->shelves[class].spare_count = 0;
-    hak_bin_note(tiny, class);
-    hak_tiny_slab_put_list(tiny, spare);
+    haki_bin_note(tiny, class);
+    haki_tiny_slab_put_list(tiny, spare);
 }
 
 /*
@@ -83,19 +83,19 @@ static void spill(struct hak_tiny *tiny, unsigned class)
     struct hak_block *last = bin->head;
     struct hak_block *cold = bin->spare;
 
-    HAK_ASSERT(last != NULL && hak_bin_count(tiny, class) > 0);
+    HAK_ASSERT(last != NULL && haki_bin_count(tiny, class) > 0);
     tiny->flushes++;
-    bin->spare = hak_link_get(last);
-    shelf->spare_count = hak_bin_count(tiny, class) - 1;
-    hak_link_set(last, NULL);
-    hak_bin_set(tiny, class, last, 1);
-    hak_tiny_slab_put_list(tiny, cold);
+    bin->spare = haki_link_get(last);
+    shelf->spare_count = haki_bin_count(tiny, class) - 1;
+    haki_link_set(last, NULL);
+    haki_bin_set(tiny, class, last, 1);
+    haki_tiny_slab_put_list(tiny, cold);
 }
 
-void hak_tiny_bins_empty(struct hak_tiny *tiny)
+void haki_tiny_bins_empty(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_bin_settle(tiny, c);
+        haki_bin_settle(tiny, c);
         if (tiny->bins[c].head != NULL || tiny->bins[c].spare != NULL) {
             bin_empty(tiny, c);
         }
@@ -104,7 +104,7 @@ void hak_tiny_bins_empty(struct hak_tiny *tiny)
 
 static size_t seen_bytes(const struct hak_tiny *tiny, unsigned class)
 {
-    return (size_t)tiny->shelves[class].seen * hak_tiny_size[class];
+    return (size_t)tiny->shelves[class].seen * haki_tiny_size[class];
 }
 
 /* The class whose bin holds most. */
@@ -128,9 +128,9 @@ static void shed(struct hak_tiny *tiny)
 {
     struct hak_allowance *allow = &tiny->allow;
     int64_t before = allow->kept[HAK_KEEPS_TINY];
-    int64_t most = hak_may_keep(allow), others = hak_kept(allow) - before;
+    int64_t most = haki_may_keep(allow), others = haki_kept(allow) - before;
 
-    most -= (int64_t)hak_min((size_t)others, (size_t)most / 2);
+    most -= (int64_t)haki_min((size_t)others, (size_t)most / 2);
     most -= most / 4;
     allow->over = others > most || most == 0; /* Pool's may be more now */
     while (allow->kept[HAK_KEEPS_TINY] > most) {
@@ -145,7 +145,7 @@ static void shed(struct hak_tiny *tiny)
     }
     tiny->flushes += before != allow->kept[HAK_KEEPS_TINY];
     if (before > allow->kept[HAK_KEEPS_TINY]) {
-        hak_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_TINY]));
+        haki_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_TINY]));
     }
 }
 
@@ -153,28 +153,28 @@ static void shed(struct hak_tiny *tiny)
 static void bound(struct hak_tiny *tiny)
 {
     if (HAK_UNLIKELY(tiny->nempty >
-                     hak_may_keep_empty(&tiny->allow, tiny->nslabs))) {
+                     haki_may_keep_empty(&tiny->allow, tiny->nslabs))) {
         for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-            hak_tiny_slab_trim(tiny, c);
+            haki_tiny_slab_trim(tiny, c);
         }
     }
-    if (HAK_LIKELY(hak_kept(&tiny->allow) <= hak_keep_most(&tiny->allow))) {
+    if (HAK_LIKELY(haki_kept(&tiny->allow) <= haki_keep_most(&tiny->allow))) {
         return;
     }
     settle_all(tiny);
-    if (hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
         shed(tiny);
     }
 }
 
-void hak_tiny_shed(struct hak_tiny *tiny)
+void haki_tiny_shed(struct hak_tiny *tiny)
 {
-    hak_tiny_busy(tiny, true);
+    haki_tiny_busy(tiny, true);
     settle_all(tiny);
-    if (hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
         shed(tiny);
     }
-    hak_tiny_busy(tiny, false);
+    haki_tiny_busy(tiny, false);
 }
 
 /* Nothing may be kept: the bin that grew is emptied. */
@@ -184,23 +184,23 @@ static void give_class(struct hak_tiny *tiny, unsigned class)
 
     tiny->flushes++;
     bin_empty(tiny, class);
-    hak_keep_gave(&tiny->allow, bytes);
+    haki_keep_gave(&tiny->allow, bytes);
 }
 
 static void heed_slow(struct hak_tiny *tiny, bool look);
 
-bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
+bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 {
     unsigned class = (unsigned)(bin - tiny->bins);
     const struct hak_shelf *shelf = &tiny->shelves[class];
-    int32_t cap = hak_bin_budget(tiny, class);
+    int32_t cap = haki_bin_budget(tiny, class);
     bool more = true;
     int64_t count;
 
     HAK_ASSERT(class < HAK_TINY_CLASSES && bin->left < 0 && bin->head != NULL);
-    hak_tiny_busy(tiny, true);
-    hak_bin_settle(tiny, class);
-    count = hak_bin_count(tiny, class);
+    haki_tiny_busy(tiny, true);
+    haki_bin_settle(tiny, class);
+    count = haki_bin_count(tiny, class);
     if (count >= cap && tiny->packed && tiny->allow.slabs == 0) {
         bin_empty(tiny, class);
         bound(tiny);
@@ -208,22 +208,23 @@ bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         spill(tiny, class);
         bound(tiny);
     } else if (count + shelf->spare_count > shelf->seen) {
-        hak_bin_grant(tiny, class,
-                      (int32_t)hak_max((size_t)cap / 2, (size_t)(cap - count)));
-        if (hak_may_keep(&tiny->allow) == 0) { /* the others are, as a rule */
+        haki_bin_grant(tiny, class,
+                       (int32_t)haki_max((size_t)cap / 2,
+                                         (size_t)(cap - count)));
+        if (haki_may_keep(&tiny->allow) == 0) { /* the others are, as a rule */
             give_class(tiny, class);
         }
         bound(tiny);
     } else {
-        hak_bin_grant_steady(tiny, class, cap - (int32_t)count);
+        haki_bin_grant_steady(tiny, class, cap - (int32_t)count);
         more = false;
     }
     if (tiny->nslabs > HAK_TINY_LARGE) {
         heed_slow(tiny, true);
     } else {
-        hak_tiny_heed_within(tiny);
+        haki_tiny_heed_within(tiny);
     }
-    hak_tiny_busy(tiny, false);
+    haki_tiny_busy(tiny, false);
     return more;
 }
 
@@ -232,26 +233,26 @@ bool hak_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 /* Bins that hold much are relieved of what nobody seems to need. */
 static void relieve(struct hak_tiny *tiny)
 {
-    hak_tiny_seal_collect(tiny);
-    hak_tiny_seal_count(tiny, IDLE_COUNT);
-    hak_keep_idle(&tiny->allow);
+    haki_tiny_seal_collect(tiny);
+    haki_tiny_seal_count(tiny, IDLE_COUNT);
+    haki_keep_idle(&tiny->allow);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_bin_settle(tiny, c);
-        if ((size_t)hak_bin_count(tiny, c) * hak_tiny_size[c] > IDLE_MOST) {
+        haki_bin_settle(tiny, c);
+        if ((size_t)haki_bin_count(tiny, c) * haki_tiny_size[c] > IDLE_MOST) {
             bin_empty(tiny, c);
         } else {
             spare_empty(tiny, c);
         }
-        hak_tiny_slab_trim(tiny, c);
+        haki_tiny_slab_trim(tiny, c);
     }
     bound(tiny);
 }
 
-void hak_tiny_grant_anew(struct hak_tiny *tiny)
+void haki_tiny_grant_anew(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_bin_settle(tiny, c);
-        hak_bin_grant(tiny, c, (int32_t)hak_max(tiny->bins[c].left, 0));
+        haki_bin_settle(tiny, c);
+        haki_bin_grant(tiny, c, (int32_t)haki_max(tiny->bins[c].left, 0));
     }
 }
 
@@ -263,51 +264,51 @@ static void heed_pace(struct hak_tiny *tiny, uint32_t now)
     bool was = tiny->quiet;
 
     tiny->looks = tiny->looked_at != 0 && since < BUSY_TIME ? BUSY_LOOKS : 0;
-    tiny->looked_at = hak_some_time(now);
+    tiny->looked_at = haki_some_time(now);
     tiny->quiet = quiet;
     if (quiet && !was) {
-        hak_tiny_grant_anew(tiny);
+        haki_tiny_grant_anew(tiny);
     }
 }
 
 static void heed_slow(struct hak_tiny *tiny, bool look)
 {
-    uint32_t now = hak_os_tick();
-    uint32_t later = now + hak_idle_delay();
-    bool waiting = hak_range_waiting();
+    uint32_t now = haki_os_tick();
+    uint32_t later = now + haki_idle_delay();
+    bool waiting = haki_range_waiting();
 
     if (look) {
         heed_pace(tiny, now);
     }
     if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
         tiny->alert = waiting;
-        tiny->idle_at = hak_some_time(later);
-        hak_tiny_grant_anew(tiny);
-    } else if (hak_tick_reached(now, tiny->idle_at)) {
-        tiny->idle_at = hak_some_time(later);
-        if (tiny->looks == 0 || hak_pressure_near()) {
+        tiny->idle_at = haki_some_time(later);
+        haki_tiny_grant_anew(tiny);
+    } else if (haki_tick_reached(now, tiny->idle_at)) {
+        tiny->idle_at = haki_some_time(later);
+        if (tiny->looks == 0 || haki_pressure_near()) {
             relieve(tiny);
-            hak_tiny_sweep_begin(tiny, now);
+            haki_tiny_sweep_begin(tiny, now);
         }
     }
     if (tiny->looks == 0) {
-        hak_tiny_sweep_slice(tiny, now);
+        haki_tiny_sweep_slice(tiny, now);
     }
     tiny->alert = waiting;
-    hak_range_tick(now);
+    haki_range_tick(now);
 }
 
-void hak_tiny_heed(struct hak_tiny *tiny)
+void haki_tiny_heed(struct hak_tiny *tiny)
 {
-    hak_tiny_busy(tiny, true);
+    haki_tiny_busy(tiny, true);
     heed_slow(tiny, false);
-    hak_tiny_busy(tiny, false);
+    haki_tiny_busy(tiny, false);
 }
 
 /* On every slow path: what has been idle for long goes back. */
-void hak_tiny_heed_within(struct hak_tiny *tiny)
+void haki_tiny_heed_within(struct hak_tiny *tiny)
 {
-    if (HAK_UNLIKELY(hak_range_waiting())) {
+    if (HAK_UNLIKELY(haki_range_waiting())) {
         if (tiny->looks > 0) {
             tiny->looks--;
         } else {
@@ -328,20 +329,20 @@ static size_t take_in(struct hak_tiny *tiny, unsigned class,
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
-    if (shelf->spare_count >= (uint32_t)hak_bin_budget(tiny, class) ||
-        hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
-        hak_tiny_slab_put(tiny, block);
-        return hak_tiny_size[class];
+    if (shelf->spare_count >= (uint32_t)haki_bin_budget(tiny, class) ||
+        haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
+        haki_tiny_slab_put(tiny, block);
+        return haki_tiny_size[class];
     }
-    hak_link_set(block, tiny->bins[class].spare);
+    haki_link_set(block, tiny->bins[class].spare);
     tiny->bins[class].spare = block;
     shelf->spare_count++;
     shelf->seen++;
-    hak_keep_note(&tiny->allow, HAK_KEEPS_TINY, hak_tiny_size[class]);
+    haki_keep_note(&tiny->allow, HAK_KEEPS_TINY, haki_tiny_size[class]);
     return 0;
 }
 
-void hak_tiny_collect(struct hak_tiny *tiny)
+void haki_tiny_collect(struct hak_tiny *tiny)
 {
     struct hak_block *list;
     size_t gave = 0;
@@ -352,44 +353,44 @@ void hak_tiny_collect(struct hak_tiny *tiny)
         return;
     }
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
-    if (hak_kept(&tiny->allow) > hak_may_keep(&tiny->allow)) {
+    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
         settle_all(tiny); /* it may be long ago that they held so much */
     }
     while (list != NULL) {
-        struct hak_block *next = hak_link_get(list);
-        unsigned class = hak_tiny_class_at(list);
+        struct hak_block *next = haki_link_get(list);
+        unsigned class = haki_tiny_class_at(list);
 
-        HAK_CHECK(HAK_TAG_HEAP(hak_range_tag_of(list)) == tiny->id);
+        HAK_CHECK(HAK_TAG_HEAP(haki_range_tag_of(list)) == tiny->id);
         tiny->remote_frees++;
-        tiny->remote_bytes += hak_tiny_bytes_of(list, hak_range_tag_of(list));
+        tiny->remote_bytes += haki_tiny_bytes_of(list, haki_range_tag_of(list));
         if (HAK_UNLIKELY(class == HAK_TINY_LARGER)) {
-            hak_tiny_larger_put(tiny, list);
+            haki_tiny_larger_put(tiny, list);
         } else if (HAK_UNLIKELY(tiny->nsealed > 0) &&
-                   hak_range_sealed(hak_range_offset(list))) {
-            hak_tiny_seal_put(tiny, list);
+                   haki_range_sealed(haki_range_offset(list))) {
+            haki_tiny_seal_put(tiny, list);
         } else {
             gave += take_in(tiny, class, list);
         }
         list = next;
     }
     if (gave > 0) {
-        hak_keep_gave(&tiny->allow, gave);
+        haki_keep_gave(&tiny->allow, gave);
     }
     bound(tiny);
 }
 
-void hak_tiny_trim(struct hak_tiny *tiny)
+void haki_tiny_trim(struct hak_tiny *tiny)
 {
-    hak_tiny_busy(tiny, true);
-    hak_tiny_collect(tiny);
-    hak_tiny_seal_collect(tiny);
+    haki_tiny_busy(tiny, true);
+    haki_tiny_collect(tiny);
+    haki_tiny_seal_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_bin_settle(tiny, c);
+        haki_bin_settle(tiny, c);
         bin_empty(tiny, c);
-        hak_tiny_slab_trim(tiny, c);
+        haki_tiny_slab_trim(tiny, c);
     }
     HAK_ASSERT(tiny->nempty == 0);
-    hak_tiny_grain_trim(tiny);
-    hak_keep_idle(&tiny->allow);
-    hak_tiny_busy(tiny, false);
+    haki_tiny_grain_trim(tiny);
+    haki_keep_idle(&tiny->allow);
+    haki_tiny_busy(tiny, false);
 }

@@ -7,13 +7,13 @@
 #include "tiny/tiny_class.h"
 
 /* clang-format off */
-const uint16_t hak_tiny_size[HAK_TINY_CLASSES] = {
+const uint16_t haki_tiny_size[HAK_TINY_CLASSES] = {
     HAK_HARD ? 16 : 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144,
     160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384, 416, 448, 480, 512,
     576, 640, 704, 768, 832, 896, 960, 1024,
 };
 
-const uint32_t hak_tiny_magic[HAK_TINY_CLASSES] = {
+const uint32_t haki_tiny_magic[HAK_TINY_CLASSES] = {
     HAK_HARD ? 268435456u : 536870912u, 268435456u, 178956971u, 134217728u, 107374183u, 89478486u,
     76695845u, 67108864u, 59652324u, 53687092u, 48806447u, 44739243u,
     41297763u, 38347923u, 35791395u, 33554432u, 29826162u, 26843546u,
@@ -23,7 +23,7 @@ const uint32_t hak_tiny_magic[HAK_TINY_CLASSES] = {
     4473925u, 4194304u,
 };
 
-const uint8_t hak_tiny_class_8[HAK_TINY_INDEXES] = {
+const uint8_t haki_tiny_class_8[HAK_TINY_INDEXES] = {
     0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 16, 17, 17,
     18, 18, 19, 19, 20, 20, 21, 21, 22, 22, 23, 23, 24, 24, 24, 24, 25, 25,
     25, 25, 26, 26, 26, 26, 27, 27, 27, 27, 28, 28, 28, 28, 29, 29, 29, 29,
@@ -33,7 +33,7 @@ const uint8_t hak_tiny_class_8[HAK_TINY_INDEXES] = {
     37, 37, 38, 38, 38, 38, 38, 38, 38, 38, 39, 39, 39, 39, 39, 39, 39, 39,
 };
 
-const uint8_t hak_tiny_class_16[HAK_TINY_INDEXES] = {
+const uint8_t haki_tiny_class_16[HAK_TINY_INDEXES] = {
     1, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15, 16, 16, 17, 17,
     18, 18, 19, 19, 20, 20, 21, 21, 22, 22, 23, 23, 24, 24, 24, 24, 25, 25,
     25, 25, 26, 26, 26, 26, 27, 27, 27, 27, 28, 28, 28, 28, 29, 29, 29, 29,

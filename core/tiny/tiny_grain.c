@@ -20,7 +20,7 @@
  * place for a block of class c. A block of 16 n bytes begins at an even grain.
  *
  * The owner alone writes the bits. Others may ask for the size of a block in use
- * (hak_tiny_class_at_tag): its own bits stay, and the grain before it is either unused
+ * (haki_tiny_class_at_tag): its own bits stay, and the grain before it is either unused
  * or the last of a block, at any moment.
  */
 #include <string.h>
@@ -74,7 +74,7 @@ static uint32_t grain_of(const struct hak_tiny *tiny, const void *p,
 
 static char *address_of(const struct hak_tiny *tiny, uint32_t grain)
 {
-    return hak_range_slab_start(tiny->packed_at[grain / SLAB_GRAINS]) +
+    return haki_range_slab_start(tiny->packed_at[grain / SLAB_GRAINS]) +
            grain % SLAB_GRAINS * HAK_GRAIN;
 }
 
@@ -88,7 +88,7 @@ static uint32_t find_in(const struct hak_unit *units, uint32_t from,
     uint32_t start = (from + even) & ~even;
     uint32_t unit = from / HAK_UNIT_GRAINS;
     uint64_t used =
-        hak_grain_used(&units[unit]) & (UINT64_MAX << from % HAK_UNIT_GRAINS);
+        haki_grain_used(&units[unit]) & (UINT64_MAX << from % HAK_UNIT_GRAINS);
 
     while (start + n <= end) {
         while (used != 0) { /* the next block, or more side by side */
@@ -109,7 +109,7 @@ static uint32_t find_in(const struct hak_unit *units, uint32_t from,
         if (unit * HAK_UNIT_GRAINS >= end) {
             break;
         }
-        used = hak_grain_used(&units[unit]);
+        used = haki_grain_used(&units[unit]);
     }
     return NOWHERE;
 }
@@ -118,13 +118,13 @@ static uint32_t find_in(const struct hak_unit *units, uint32_t from,
 static uint32_t find(const struct hak_tiny *tiny, uint32_t from, uint32_t n,
                      uint32_t even)
 {
-    const struct hak_unit *units = hak_tiny_units(tiny);
+    const struct hak_unit *units = haki_tiny_units(tiny);
     uint32_t end = tiny->units * HAK_UNIT_GRAINS;
 
     while (from < end) {
         uint32_t slab_end = (from / SLAB_GRAINS + 1) * SLAB_GRAINS;
         uint32_t grain =
-            find_in(units, from, (uint32_t)hak_min(slab_end, end), n, even);
+            find_in(units, from, (uint32_t)haki_min(slab_end, end), n, even);
 
         if (grain != NOWHERE) {
             return grain;
@@ -139,20 +139,21 @@ static bool grow(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t slab = tiny->units / HAK_SLAB_UNITS;
     uint32_t more = tiny->units % HAK_SLAB_UNITS + STEP_UNITS;
-    size_t have = hak_round_up(more * HAK_UNIT, HAK_PAGE);
+    size_t have = haki_round_up(more * HAK_UNIT, HAK_PAGE);
 
     if (tiny->units == HAK_UNITS) {
         return false;
     }
     if (tiny->packed_at[slab] == HAK_NO_SLAB) {
-        tiny->packed_at[slab] = hak_tiny_slab_take(tiny, class, HAK_TAG_PACKED);
+        tiny->packed_at[slab] =
+            haki_tiny_slab_take(tiny, class, HAK_TAG_PACKED);
     }
     if (tiny->packed_at[slab] == HAK_NO_SLAB ||
-        !hak_range_ready(tiny->packed_at[slab], 1, have,
-                         have - HAK_PAGE <= STEP_FROM ? HAK_PAGE : STEP)) {
+        !haki_range_ready(tiny->packed_at[slab], 1, have,
+                          have - HAK_PAGE <= STEP_FROM ? HAK_PAGE : STEP)) {
         return false;
     }
-    memset(hak_tiny_units(tiny) + tiny->units, 0,
+    memset(haki_tiny_units(tiny) + tiny->units, 0,
            STEP_UNITS * sizeof(struct hak_unit));
     tiny->units += STEP_UNITS;
     return true;
@@ -162,16 +163,16 @@ static bool grow(struct hak_tiny *tiny, unsigned class)
 static void *take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 {
     char *p = address_of(tiny, grain);
-    uint32_t number = hak_range_number(p);
+    uint32_t number = haki_range_number(p);
 
-    if (HAK_UNLIKELY(hak_range_slab(number)->gone != 0)) {
-        hak_range_pages_wake(number,
-                             hak_slab_pages_of((uintptr_t)p &
-                                                   (HAK_SLAB_SIZE - 1),
-                                               n * HAK_GRAIN),
-                             false);
+    if (HAK_UNLIKELY(haki_range_slab(number)->gone != 0)) {
+        haki_range_pages_wake(number,
+                              haki_slab_pages_of((uintptr_t)p &
+                                                     (HAK_SLAB_SIZE - 1),
+                                                 n * HAK_GRAIN),
+                              false);
     }
-    hak_grain_mark_block(hak_tiny_units(tiny), grain, n, true);
+    haki_grain_mark_block(haki_tiny_units(tiny), grain, n, true);
     tiny->packed_bytes += n * (uint32_t)HAK_GRAIN;
     return p;
 }
@@ -181,9 +182,9 @@ static void put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 {
     uint32_t unit = grain / HAK_UNIT_GRAINS;
 
-    hak_grain_mark_block(hak_tiny_units(tiny), grain, n, false);
+    haki_grain_mark_block(haki_tiny_units(tiny), grain, n, false);
     tiny->packed_bytes -= n * (uint32_t)HAK_GRAIN;
-    tiny->freed_from = (uint32_t)hak_min(tiny->freed_from, unit);
+    tiny->freed_from = (uint32_t)haki_min(tiny->freed_from, unit);
 }
 
 /*
@@ -218,9 +219,9 @@ static void search_ended(struct hak_tiny *tiny, unsigned class, uint32_t grain)
 
     if (grain == NOWHERE) {
         grain = (tiny->units - (uint32_t)(tiny->units != 0)) * HAK_UNIT_GRAINS;
-        grain -= (uint32_t)hak_min(grain, HAK_TINY_MAX_SIZE / HAK_GRAIN);
+        grain -= (uint32_t)haki_min(grain, HAK_TINY_MAX_SIZE / HAK_GRAIN);
     }
-    tiny->from[class] = (uint8_t)hak_min(grain / HAK_UNIT_GRAINS, most);
+    tiny->from[class] = (uint8_t)haki_min(grain / HAK_UNIT_GRAINS, most);
 }
 
 /* Where n grains can be had for the class, or what is larger; or NOWHERE. */
@@ -235,7 +236,7 @@ static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t n)
         if (!grow(tiny, class)) {
             return NOWHERE;
         }
-        from = (uint32_t)hak_max(from, end > n ? end - n : 0);
+        from = (uint32_t)haki_max(from, end > n ? end - n : 0);
         grain = find(tiny, from, n, even);
     }
     return grain;
@@ -249,13 +250,13 @@ static bool is_told(unsigned class)
     return !HAK_HARD || class > 0; /* there the first two are of 16 B */
 }
 
-bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
+bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
-    size_t size = hak_tiny_size[class];
-    size_t step = hak_min(shelf->step / FILL_PART, FILL_MOST);
+    size_t size = haki_tiny_size[class];
+    size_t step = haki_min(shelf->step / FILL_PART, FILL_MOST);
     uint32_t n = (uint32_t)(size / HAK_GRAIN), even = n % 2 == 0;
-    uint32_t most = (uint32_t)hak_max(step / size, 1), count = 0;
+    uint32_t most = (uint32_t)haki_max(step / size, 1), count = 0;
     uint32_t grain;
     struct hak_block *first = NULL, *last = NULL;
 
@@ -269,7 +270,7 @@ bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
         struct hak_block *block = take(tiny, grain, n);
 
         if (last != NULL) {
-            hak_link_set(last, block);
+            haki_link_set(last, block);
         } else {
             first = block;
         }
@@ -280,33 +281,33 @@ bool hak_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
     if (count == 0) {
         return false;
     }
-    hak_link_set(last, NULL);
-    hak_tiny_take(tiny, class, count);
-    hak_keep_took(&tiny->allow, count * size);
-    hak_bin_set(tiny, class, first, count);
-    shelf->step = (uint16_t)hak_max(shelf->step, 2 * step * FILL_PART);
+    haki_link_set(last, NULL);
+    haki_tiny_take(tiny, class, count);
+    haki_keep_took(&tiny->allow, count * size);
+    haki_bin_set(tiny, class, first, count);
+    shelf->step = (uint16_t)haki_max(shelf->step, 2 * step * FILL_PART);
     return true;
 }
 
-void hak_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
-                        uint32_t count)
+void haki_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
+                         uint32_t count)
 {
-    unsigned class = hak_tiny_class_at(list);
-    uint32_t n = hak_tiny_size[class] / (uint32_t)HAK_GRAIN;
+    unsigned class = haki_tiny_class_at(list);
+    uint32_t n = haki_tiny_size[class] / (uint32_t)HAK_GRAIN;
 
-    hak_tiny_take(tiny, class, -(int64_t)count);
+    haki_tiny_take(tiny, class, -(int64_t)count);
     for (; count > 0; count--) {
-        struct hak_block *next = hak_link_get(list);
-        uint32_t number = hak_range_number(list);
+        struct hak_block *next = haki_link_get(list);
+        uint32_t number = haki_range_number(list);
 
         put(tiny, grain_of(tiny, list, number), n);
         list = next;
     }
 }
 
-void *hak_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
+void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
 {
-    uint32_t n = (uint32_t)(hak_round_up(size, 2 * HAK_GRAIN) / HAK_GRAIN);
+    uint32_t n = (uint32_t)(haki_round_up(size, 2 * HAK_GRAIN) / HAK_GRAIN);
     unsigned class = HAK_TINY_CLASSES - 1;
     uint32_t grain;
     void *p = NULL;
@@ -314,36 +315,36 @@ void *hak_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
     if (!tiny->packed || size > HAK_TINY_LARGER_MOST) {
         return NULL;
     }
-    hak_tiny_busy(tiny, true);
+    haki_tiny_busy(tiny, true);
     grain = place(tiny, class, n);
     if (grain != NOWHERE) {
         p = take(tiny, grain, n);
-        hak_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
+        haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
         tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
     }
-    hak_tiny_busy(tiny, false);
+    haki_tiny_busy(tiny, false);
     return p;
 }
 
-void hak_tiny_larger_free(struct hak_tiny *tiny, void *p)
+void haki_tiny_larger_free(struct hak_tiny *tiny, void *p)
 {
-    hak_tiny_refuse(p);
-    hak_tiny_busy(tiny, true);
-    hak_tiny_larger_put(tiny, p);
-    hak_tiny_grain_heed(tiny);
-    hak_tiny_busy(tiny, false);
+    haki_tiny_refuse(p);
+    haki_tiny_busy(tiny, true);
+    haki_tiny_larger_put(tiny, p);
+    haki_tiny_grain_heed(tiny);
+    haki_tiny_busy(tiny, false);
 }
 
-void hak_tiny_larger_put(struct hak_tiny *tiny, void *p)
+void haki_tiny_larger_put(struct hak_tiny *tiny, void *p)
 {
-    size_t size = hak_tiny_bytes_of(p, hak_range_tag_of(p));
+    size_t size = haki_tiny_bytes_of(p, haki_range_tag_of(p));
     uint32_t n = (uint32_t)(size / HAK_GRAIN);
 
     HAK_CHECK(size > 0 && tiny->larger_bytes >= size);
-    hak_keep_taken(&tiny->allow, -(int64_t)size);
+    haki_keep_taken(&tiny->allow, -(int64_t)size);
     tiny->larger_bytes -= (uint32_t)size;
     if (tiny->packed) { /* if not, it is sealed: see tiny_seal.c */
-        put(tiny, grain_of(tiny, p, hak_range_number(p)), n);
+        put(tiny, grain_of(tiny, p, haki_range_number(p)), n);
     }
 }
 
@@ -355,7 +356,7 @@ static uint32_t first_of(const struct hak_unit *units, uint32_t grain)
     while (grain % SLAB_GRAINS != 0) {
         uint32_t before = grain - 1, bit = before % HAK_UNIT_GRAINS;
         const struct hak_unit *unit = &units[before / HAK_UNIT_GRAINS];
-        uint64_t ends = (hak_grain_last(unit) | ~hak_grain_used(unit))
+        uint64_t ends = (haki_grain_last(unit) | ~haki_grain_used(unit))
                         << (63 - bit);
 
         if (ends != 0) {
@@ -370,13 +371,13 @@ static uint32_t first_of(const struct hak_unit *units, uint32_t grain)
 static uint32_t last_of(const struct hak_unit *units, uint32_t grain)
 {
     uint32_t end = (grain / SLAB_GRAINS + 1) * SLAB_GRAINS;
-    uint64_t last = hak_grain_last(&units[grain / HAK_UNIT_GRAINS]) >>
+    uint64_t last = haki_grain_last(&units[grain / HAK_UNIT_GRAINS]) >>
                     grain % HAK_UNIT_GRAINS;
 
     while (last == 0 &&
            grain + HAK_UNIT_GRAINS - grain % HAK_UNIT_GRAINS < end) {
         grain += HAK_UNIT_GRAINS - grain % HAK_UNIT_GRAINS;
-        last = hak_grain_last(&units[grain / HAK_UNIT_GRAINS]);
+        last = haki_grain_last(&units[grain / HAK_UNIT_GRAINS]);
     }
     return grain + (last != 0 ? (uint32_t)__builtin_ctzll(last) : 0);
 }
@@ -385,13 +386,13 @@ static uint32_t last_of(const struct hak_unit *units, uint32_t grain)
  * and how many it has; 0: in none. */
 static uint32_t block_at(const void *p, uint32_t tag, uint32_t *n)
 {
-    const struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
-    const struct hak_unit *units = hak_tiny_units(owner);
-    uint32_t grain = grain_of(owner, p, hak_range_number(p)), first;
+    const struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
+    const struct hak_unit *units = haki_tiny_units(owner);
+    uint32_t grain = grain_of(owner, p, haki_range_number(p)), first;
 
     *n = 0;
     if (grain >= owner->units * HAK_UNIT_GRAINS ||
-        (hak_grain_used(&units[grain / HAK_UNIT_GRAINS]) >>
+        (haki_grain_used(&units[grain / HAK_UNIT_GRAINS]) >>
              grain % HAK_UNIT_GRAINS &
          1) == 0) {
         return grain;
@@ -401,7 +402,7 @@ static uint32_t block_at(const void *p, uint32_t tag, uint32_t *n)
     return first;
 }
 
-HAK_RACY_READER unsigned hak_tiny_grain_class(const void *p, uint32_t tag)
+HAK_RACY_READER unsigned haki_tiny_grain_class(const void *p, uint32_t tag)
 {
     uint32_t n;
 
@@ -410,11 +411,11 @@ HAK_RACY_READER unsigned hak_tiny_grain_class(const void *p, uint32_t tag)
         return HAK_TINY_NONE;
     }
     return n * HAK_GRAIN <= HAK_TINY_MAX_SIZE
-               ? hak_tiny_class_8[hak_tiny_index(n * HAK_GRAIN)]
+               ? haki_tiny_class_8[haki_tiny_index(n * HAK_GRAIN)]
                : HAK_TINY_LARGER;
 }
 
-HAK_RACY_READER size_t hak_tiny_grain_bytes(const void *p, uint32_t tag)
+HAK_RACY_READER size_t haki_tiny_grain_bytes(const void *p, uint32_t tag)
 {
     uint32_t n;
 
@@ -422,13 +423,13 @@ HAK_RACY_READER size_t hak_tiny_grain_bytes(const void *p, uint32_t tag)
     return n * HAK_GRAIN;
 }
 
-HAK_RACY_READER bool hak_tiny_grain_is_block(const void *p, uint32_t tag)
+HAK_RACY_READER bool haki_tiny_grain_is_block(const void *p, uint32_t tag)
 {
-    const struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    const struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
     uint32_t n, first = block_at(p, tag, &n);
 
     return n != 0 && (uintptr_t)p % HAK_GRAIN == 0 &&
-           first == grain_of(owner, p, hak_range_number(p));
+           first == grain_of(owner, p, haki_range_number(p));
 }
 
 /* ---- pages --------------------------------------------------------------- */
@@ -436,11 +437,11 @@ HAK_RACY_READER bool hak_tiny_grain_is_block(const void *p, uint32_t tag)
 /* Whether units first .. end - 1 hold nothing. */
 static bool is_empty(const struct hak_tiny *tiny, uint32_t first, uint32_t end)
 {
-    const struct hak_unit *units = hak_tiny_units(tiny);
+    const struct hak_unit *units = haki_tiny_units(tiny);
     uint64_t used = 0;
 
     for (uint32_t n = first; n < end; n++) {
-        used |= hak_grain_used(&units[n]);
+        used |= haki_grain_used(&units[n]);
     }
     return used == 0;
 }
@@ -449,11 +450,11 @@ static bool is_empty(const struct hak_tiny *tiny, uint32_t first, uint32_t end)
 static uint32_t free_pages(const struct hak_tiny *tiny, uint32_t i)
 {
     uint32_t first = i * HAK_SLAB_UNITS, at = first, pages = 0;
-    uint32_t end = (uint32_t)hak_min(tiny->units, first + HAK_SLAB_UNITS);
+    uint32_t end = (uint32_t)haki_min(tiny->units, first + HAK_SLAB_UNITS);
 
     for (; at < end; at += PAGE_UNITS) {
         bool empty =
-            is_empty(tiny, at, (uint32_t)hak_min(at + PAGE_UNITS, end));
+            is_empty(tiny, at, (uint32_t)haki_min(at + PAGE_UNITS, end));
 
         pages |= (uint32_t)empty << (at - first) / PAGE_UNITS;
     }
@@ -467,9 +468,9 @@ static void give(struct hak_tiny *tiny, uint32_t i)
 
     tiny->units = i * HAK_SLAB_UNITS;
     tiny->packed_at[i] = HAK_NO_SLAB;
-    hak_slab_leave(&tiny->all, number);
+    haki_slab_leave(&tiny->all, number);
     tiny->nslabs--;
-    hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+    haki_range_slabs_give(number, 1, HAK_LANE_TINY);
 }
 
 /* Of the slabs that there are maps of, how many. */
@@ -478,7 +479,7 @@ static uint32_t slabs_of(const struct hak_tiny *tiny)
     return (tiny->units + HAK_SLAB_UNITS - 1) / HAK_SLAB_UNITS;
 }
 
-void hak_tiny_grain_trim(struct hak_tiny *tiny)
+void haki_tiny_grain_trim(struct hak_tiny *tiny)
 {
     while (tiny->packed && tiny->units > 0) {
         uint32_t i = slabs_of(tiny) - 1;
@@ -490,33 +491,33 @@ void hak_tiny_grain_trim(struct hak_tiny *tiny)
     }
 }
 
-size_t hak_tiny_grain_resident(const struct hak_tiny *tiny)
+size_t haki_tiny_grain_resident(const struct hak_tiny *tiny)
 {
-    size_t bytes = hak_round_up(tiny->units * HAK_UNIT, HAK_PAGE);
+    size_t bytes = haki_round_up(tiny->units * HAK_UNIT, HAK_PAGE);
 
     for (uint32_t i = 0; i < slabs_of(tiny); i++) {
-        const struct hak_slab *slab = hak_range_slab(tiny->packed_at[i]);
+        const struct hak_slab *slab = haki_range_slab(tiny->packed_at[i]);
 
         bytes -= (size_t)__builtin_popcount(slab->gone) * HAK_PAGE;
     }
     return bytes;
 }
 
-void hak_tiny_grain_heed(struct hak_tiny *tiny)
+void haki_tiny_grain_heed(struct hak_tiny *tiny)
 {
     size_t used = tiny->packed_bytes;
 
     if (used > tiny->packed_seen) {
         tiny->packed_seen = (uint32_t)used;
-    } else if (used + hak_max(HAK_PAGE / 2, used / 8) <= tiny->packed_seen &&
-               hak_tiny_grain_resident(tiny) > used + used / 4 + HAK_PAGE) {
+    } else if (used + haki_max(HAK_PAGE / 2, used / 8) <= tiny->packed_seen &&
+               haki_tiny_grain_resident(tiny) > used + used / 4 + HAK_PAGE) {
         HAK_TEST_SWEEP();
-        hak_tiny_bins_empty(tiny);
-        hak_range_purged(hak_tiny_grain_sweep(tiny));
+        haki_tiny_bins_empty(tiny);
+        haki_range_purged(haki_tiny_grain_sweep(tiny));
     }
 }
 
-size_t hak_tiny_grain_sweep(struct hak_tiny *tiny)
+size_t haki_tiny_grain_sweep(struct hak_tiny *tiny)
 {
     uint32_t before = tiny->units;
     size_t bytes = 0;
@@ -525,7 +526,7 @@ size_t hak_tiny_grain_sweep(struct hak_tiny *tiny)
         return 0;
     }
     tiny->packed_seen = tiny->packed_bytes;
-    hak_tiny_grain_trim(tiny);
+    haki_tiny_grain_trim(tiny);
     for (uint32_t i = 0; i < slabs_of(tiny); i++) {
         uint32_t number = tiny->packed_at[i];
 
@@ -533,14 +534,14 @@ size_t hak_tiny_grain_sweep(struct hak_tiny *tiny)
             while (is_empty(tiny, tiny->units - STEP_UNITS, tiny->units)) {
                 tiny->units -= STEP_UNITS;
             }
-            bytes += hak_range_pages_cut(number, 1,
-                                         (tiny->units - i * HAK_SLAB_UNITS) *
-                                             HAK_UNIT);
+            bytes += haki_range_pages_cut(number, 1,
+                                          (tiny->units - i * HAK_SLAB_UNITS) *
+                                              HAK_UNIT);
         }
-        bytes += hak_range_pages_drop(number, free_pages(tiny, i));
+        bytes += haki_range_pages_drop(number, free_pages(tiny, i));
     }
     if (before > HAK_UNITS_NEAR && tiny->units <= HAK_UNITS_NEAR) {
-        hak_os_purge((char *)tiny + HAK_PAGE, HAK_PAGE); /* maps alone */
+        haki_os_purge((char *)tiny + HAK_PAGE, HAK_PAGE); /* maps alone */
     }
     return bytes;
 }

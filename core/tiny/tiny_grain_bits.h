@@ -12,32 +12,32 @@
 
 #define HAK_UNIT_GRAINS 64u
 
-HAK_INLINE uint64_t hak_grain_used(const struct hak_unit *unit)
+HAK_INLINE uint64_t haki_grain_used(const struct hak_unit *unit)
 {
     return atomic_load_explicit(&unit->used, memory_order_relaxed);
 }
 
-HAK_INLINE uint64_t hak_grain_last(const struct hak_unit *unit)
+HAK_INLINE uint64_t haki_grain_last(const struct hak_unit *unit)
 {
     return atomic_load_explicit(&unit->last, memory_order_relaxed);
 }
 
 /* The bits from..from+n-1, n of 1 to 64 - from. */
-HAK_INLINE uint64_t hak_grain_bits(uint32_t from, uint32_t n)
+HAK_INLINE uint64_t haki_grain_bits(uint32_t from, uint32_t n)
 {
     return UINT64_MAX >> (HAK_UNIT_GRAINS - n) << from;
 }
 
 /* Sets or clears the bits of n grains. */
-HAK_INLINE void hak_grain_mark(struct hak_unit *units, uint32_t grain,
-                               uint32_t n, bool on)
+HAK_INLINE void haki_grain_mark(struct hak_unit *units, uint32_t grain,
+                                uint32_t n, bool on)
 {
     while (n > 0) {
         struct hak_unit *unit = &units[grain / HAK_UNIT_GRAINS];
         uint32_t from = grain % HAK_UNIT_GRAINS;
-        uint32_t count = (uint32_t)hak_min(n, HAK_UNIT_GRAINS - from);
-        uint64_t bits = hak_grain_bits(from, count),
-                 used = hak_grain_used(unit);
+        uint32_t count = (uint32_t)haki_min(n, HAK_UNIT_GRAINS - from);
+        uint64_t bits = haki_grain_bits(from, count),
+                 used = haki_grain_used(unit);
 
         HAK_ASSERT((used & bits) == (on ? 0 : bits));
         atomic_store_explicit(&unit->used, on ? used | bits : used & ~bits,
@@ -47,12 +47,12 @@ HAK_INLINE void hak_grain_mark(struct hak_unit *units, uint32_t grain,
     }
 }
 
-HAK_INLINE void hak_grain_mark_last(struct hak_unit *units, uint32_t grain,
-                                    bool on)
+HAK_INLINE void haki_grain_mark_last(struct hak_unit *units, uint32_t grain,
+                                     bool on)
 {
     struct hak_unit *unit = &units[grain / HAK_UNIT_GRAINS];
     uint64_t bit = (uint64_t)1 << (grain % HAK_UNIT_GRAINS),
-             last = hak_grain_last(unit);
+             last = haki_grain_last(unit);
 
     atomic_store_explicit(&unit->last, on ? last | bit : last & ~bit,
                           memory_order_relaxed);
@@ -60,17 +60,17 @@ HAK_INLINE void hak_grain_mark_last(struct hak_unit *units, uint32_t grain,
 
 /* n grains become a block; or a block's become free. Others see that the one
  * before the next block is unused or a last one all the while. */
-HAK_INLINE void hak_grain_mark_block(struct hak_unit *units, uint32_t grain,
-                                     uint32_t n, bool on)
+HAK_INLINE void haki_grain_mark_block(struct hak_unit *units, uint32_t grain,
+                                      uint32_t n, bool on)
 {
     if (on) {
-        hak_grain_mark_last(units, grain + n - 1, true);
+        haki_grain_mark_last(units, grain + n - 1, true);
         atomic_signal_fence(memory_order_seq_cst);
-        hak_grain_mark(units, grain, n, true);
+        haki_grain_mark(units, grain, n, true);
     } else {
-        hak_grain_mark(units, grain, n, false);
+        haki_grain_mark(units, grain, n, false);
         atomic_signal_fence(memory_order_seq_cst);
-        hak_grain_mark_last(units, grain + n - 1, false);
+        haki_grain_mark_last(units, grain + n - 1, false);
     }
 }
 

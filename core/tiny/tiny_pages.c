@@ -4,7 +4,7 @@
  * Free blocks of a slab are linked, so a page can go only when those
  * that touch it are in no list: a sweep takes them out ("gone blocks", of which
  * only the number is kept), and when the slab is chosen for a refill and its own
- * list has run out some of its pages are linked anew (hak_tiny_slab_wake).
+ * list has run out some of its pages are linked anew (haki_tiny_slab_wake).
  *
  *     free list --sweep, all blocks of a page are free--> gone
  *     gone --wake, the page comes back--> free list
@@ -38,7 +38,7 @@
 /* Pages that block i touches. */
 static uint32_t pages_of(const struct hak_slab *slab, uint32_t i)
 {
-    return hak_slab_pages_of((size_t)i * slab->block, slab->block);
+    return haki_slab_pages_of((size_t)i * slab->block, slab->block);
 }
 
 /* The first block that touches page `page`, and the one behind the last. */
@@ -51,14 +51,14 @@ static uint32_t end_at(const struct hak_slab *slab, uint32_t page)
 {
     size_t end = ((page + 1) * HAK_PAGE - 1) / slab->block + 1;
 
-    return (uint32_t)hak_min(end, slab->carved);
+    return (uint32_t)haki_min(end, slab->carved);
 }
 
 /* The bits from..end-1 of a word of the map that begins with bit `base`. */
 static uint64_t bits_of(uint32_t base, uint32_t from, uint32_t end)
 {
     uint32_t low = from > base ? from - base : 0;
-    uint32_t high = (uint32_t)hak_min(end - base, 64);
+    uint32_t high = (uint32_t)haki_min(end - base, 64);
 
     return UINT64_MAX >> (64 - (high - low)) << low;
 }
@@ -90,8 +90,8 @@ static void set_all(uint64_t *map, uint32_t from, uint32_t end)
  */
 static void fetch(uint32_t number)
 {
-    const struct hak_slab *slab = hak_range_slab(number);
-    const char *start = hak_range_slab_start(number);
+    const struct hak_slab *slab = haki_range_slab(number);
+    const char *start = haki_range_slab_start(number);
     size_t end = (size_t)slab->carved * slab->block;
 
     for (size_t at = 0; at < end; at += CACHE_LINE) {
@@ -109,11 +109,11 @@ static uint32_t free_pages(const struct hak_slab *slab, uint32_t magic)
                       ? HAK_SLAB_SIZE
                       : (size_t)slab->carved * slab->block & ~(HAK_PAGE - 1);
     uint32_t candidates =
-        hak_slab_pages_below(hak_min(most,
-                                     hak_round_up(slab->resident, HAK_PAGE)));
+        haki_slab_pages_below(haki_min(most, haki_round_up(slab->resident,
+                                                           HAK_PAGE)));
     uint32_t found = 0;
 
-    hak_tiny_slab_map(map, slab->free, magic);
+    haki_tiny_slab_map(map, slab->free, magic);
     for (uint32_t page = 0; page < HAK_SLAB_PAGES; page++) {
         if ((slab->gone >> page & 1) != 0) {
             set_all(map, first_at(slab, page), end_at(slab, page));
@@ -135,7 +135,7 @@ static void link_after(struct hak_slab *slab, struct hak_block *last,
     if (last == NULL) {
         slab->free = next;
     } else {
-        hak_link_set(last, next);
+        haki_link_set(last, next);
     }
 }
 
@@ -146,10 +146,10 @@ static void unlink_blocks(struct hak_slab *slab, uint32_t pages)
     bool linked = true;            /* whether it leads to `block` */
 
     for (struct hak_block *block = slab->free; block != NULL;) {
-        struct hak_block *next = hak_link_get(block);
+        struct hak_block *next = haki_link_get(block);
         size_t at = (uintptr_t)block & (HAK_SLAB_SIZE - 1);
 
-        if ((hak_slab_pages_of(at, slab->block) & pages) != 0) {
+        if ((haki_slab_pages_of(at, slab->block) & pages) != 0) {
             HAK_ASSERT(slab->nfree > 0);
             slab->nfree--;
             slab->ngone++;
@@ -171,7 +171,7 @@ static void unlink_blocks(struct hak_slab *slab, uint32_t pages)
 /* Links the blocks that touch one of `pages` and no page that is gone. */
 static void link_blocks(uint32_t number, uint32_t pages)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     uint32_t low = (uint32_t)__builtin_ctz(pages);
     uint32_t high = 31 - (uint32_t)__builtin_clz(pages);
     uint32_t first = first_at(slab, low);
@@ -183,14 +183,14 @@ static void link_blocks(uint32_t number, uint32_t pages)
         if ((of & pages) == 0 || (of & slab->gone) != 0) {
             continue;
         }
-        block = (void *)(hak_range_slab_start(number) +
+        block = (void *)(haki_range_slab_start(number) +
                          (size_t)(i - 1) * slab->block);
-        if (HAK_HARD && slab->free != NULL && hak_hard_below(2) == 0) {
+        if (HAK_HARD && slab->free != NULL && haki_hard_below(2) == 0) {
             /* In some order or other: behind the first. */
-            hak_link_set(block, hak_link_get(slab->free));
-            hak_link_set(slab->free, block);
+            haki_link_set(block, haki_link_get(slab->free));
+            haki_link_set(slab->free, block);
         } else {
-            hak_link_set(block, slab->free);
+            haki_link_set(block, slab->free);
             slab->free = block;
         }
         HAK_ASSERT(slab->ngone > 0);
@@ -202,29 +202,29 @@ static void link_blocks(uint32_t number, uint32_t pages)
 /* Where the slab, which is open, stands: behind all others if its list is empty. */
 static void settle(struct hak_tiny *tiny, uint32_t number)
 {
-    const struct hak_slab *slab = hak_range_slab(number);
+    const struct hak_slab *slab = haki_range_slab(number);
     uint32_t *open = &tiny->shelves[slab->class].open;
 
     HAK_ASSERT(slab->nfree + slab->ngone > 0);
     HAK_ASSERT(slab->nfree + slab->ngone <= slab->carved);
     if (slab->nfree == 0) {
-        hak_slab_close(open, number);
-        hak_slab_open_last(open, number);
+        haki_slab_close(open, number);
+        haki_slab_open_last(open, number);
     }
 }
 
 static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     size_t bytes = 0;
     uint32_t pages;
 
-    HAK_ASSERT(!hak_range_sealed((size_t)number << HAK_SLAB_SHIFT));
+    HAK_ASSERT(!haki_range_sealed((size_t)number << HAK_SLAB_SHIFT));
     fetch(number);
-    pages = free_pages(slab, hak_tiny_magic[slab->class]);
+    pages = free_pages(slab, haki_tiny_magic[slab->class]);
     if (pages != 0) {
         unlink_blocks(slab, pages);
-        bytes = hak_range_pages_drop(number, pages);
+        bytes = haki_range_pages_drop(number, pages);
         pages &= ~(uint32_t)slab->gone;
         if (HAK_UNLIKELY(pages != 0)) {
             link_blocks(number, pages); /* refused: they may be locked */
@@ -232,7 +232,7 @@ static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
         settle(tiny, number);
     }
     slab->swept = (uint16_t)(slab->nfree | DONE);
-    HAK_WALK(hak_tiny_walk_due());
+    HAK_WALK(haki_tiny_walk_due());
     return bytes;
 }
 
@@ -265,7 +265,7 @@ static bool is_quiet(struct hak_slab *slab, bool all)
 /* Packed slabs, by the same rule. */
 static size_t sweep_packed(struct hak_tiny *tiny, bool all)
 {
-    struct hak_slab *slab = hak_range_slab(tiny->packed_at[0]);
+    struct hak_slab *slab = haki_range_slab(tiny->packed_at[0]);
     uint32_t used = tiny->packed_bytes / 16;
     size_t bytes = 0;
 
@@ -273,7 +273,7 @@ static size_t sweep_packed(struct hak_tiny *tiny, bool all)
         return 0;
     }
     if (all ? slab->swept != (used | DONE) : slab->swept == used) {
-        bytes = hak_tiny_grain_sweep(tiny);
+        bytes = haki_tiny_grain_sweep(tiny);
         if (tiny->packed_at[0] != HAK_NO_SLAB) { /* it may have gone */
             slab->swept = (uint16_t)(used | DONE);
         }
@@ -283,7 +283,7 @@ static size_t sweep_packed(struct hak_tiny *tiny, bool all)
     return bytes;
 }
 
-size_t hak_tiny_sweep(struct hak_tiny *tiny)
+size_t haki_tiny_sweep(struct hak_tiny *tiny)
 {
     size_t bytes = sweep_packed(tiny, true);
 
@@ -292,22 +292,22 @@ size_t hak_tiny_sweep(struct hak_tiny *tiny)
         const struct hak_shelf *shelf = &tiny->shelves[c];
         uint32_t number = shelf->open;
 
-        while (number != HAK_NO_SLAB && hak_range_slab(number)->nfree > 0) {
-            uint32_t next = hak_range_slab(number)->open_next;
+        while (number != HAK_NO_SLAB && haki_range_slab(number)->nfree > 0) {
+            uint32_t next = haki_range_slab(number)->open_next;
 
-            if (is_quiet(hak_range_slab(number), true)) {
+            if (is_quiet(haki_range_slab(number), true)) {
                 bytes += sweep_slab(tiny, number);
             }
             number = next;
         }
         if (shelf->fresh != HAK_NO_SLAB) {
-            const struct hak_slab *slab = hak_range_slab(shelf->fresh);
+            const struct hak_slab *slab = haki_range_slab(shelf->fresh);
 
-            bytes += hak_range_pages_cut(shelf->fresh, 1,
-                                         (size_t)slab->carved * slab->block);
+            bytes += haki_range_pages_cut(shelf->fresh, 1,
+                                          (size_t)slab->carved * slab->block);
         }
     }
-    hak_range_purged(bytes);
+    haki_range_purged(bytes);
     return bytes;
 }
 
@@ -318,59 +318,59 @@ static uint32_t resume(struct hak_tiny *tiny, unsigned class)
 
     tiny->sweep_slab = HAK_NO_SLAB;
     if (number != HAK_NO_SLAB &&
-        hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+        haki_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
             (tiny->tag | class * HAK_TAG_TINY) &&
-        hak_range_slab(number)->nfree > 0) {
+        haki_range_slab(number)->nfree > 0) {
         return number;
     }
     return tiny->shelves[class].open;
 }
 
-void hak_tiny_sweep_begin(struct hak_tiny *tiny, uint32_t now)
+void haki_tiny_sweep_begin(struct hak_tiny *tiny, uint32_t now)
 {
     if (tiny->sweep_at == 0) {
-        tiny->sweep_at = hak_some_time(now);
+        tiny->sweep_at = haki_some_time(now);
         tiny->sweep_class = 0;
         tiny->sweep_slab = HAK_NO_SLAB;
     }
 }
 
-void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
+void haki_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
 {
     uint32_t seen = 0;
     uint64_t began;
     size_t bytes = 0;
 
-    if (tiny->sweep_at == 0 || !hak_tick_reached(now, tiny->sweep_at)) {
+    if (tiny->sweep_at == 0 || !haki_tick_reached(now, tiny->sweep_at)) {
         return;
     }
-    began = hak_os_clock();
+    began = haki_os_clock();
     if (tiny->sweep_class == 0 && tiny->sweep_slab == HAK_NO_SLAB) {
         bytes = sweep_packed(tiny, false);
     }
     while (tiny->sweep_class < HAK_TINY_CLASSES) {
         uint32_t number = resume(tiny, tiny->sweep_class);
 
-        while (number != HAK_NO_SLAB && hak_range_slab(number)->nfree > 0) {
-            uint32_t next = hak_range_slab(number)->open_next;
+        while (number != HAK_NO_SLAB && haki_range_slab(number)->nfree > 0) {
+            uint32_t next = haki_range_slab(number)->open_next;
 
             if (seen >= SLICE_SEEN) {
                 tiny->sweep_slab = number;
-                tiny->sweep_at = hak_some_time(now + PAUSE);
-                hak_range_purged(bytes);
+                tiny->sweep_at = haki_some_time(now + PAUSE);
+                haki_range_purged(bytes);
                 return;
             }
             seen++;
-            if (is_quiet(hak_range_slab(number), false)) {
+            if (is_quiet(haki_range_slab(number), false)) {
                 bytes += sweep_slab(tiny, number);
-                seen = hak_os_clock() - began < SLICE ? seen : SLICE_SEEN;
+                seen = haki_os_clock() - began < SLICE ? seen : SLICE_SEEN;
             }
             number = next;
         }
         tiny->sweep_class++;
     }
     tiny->sweep_at = 0;
-    hak_range_purged(bytes);
+    haki_range_purged(bytes);
 }
 
 /* ---- they come again ---------------------------------------------------------- */
@@ -378,12 +378,12 @@ void hak_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
 /* A page in a small heap, a slab's in a large one. */
 static uint32_t pages_to_wake(const struct hak_tiny *tiny)
 {
-    return (uint32_t)hak_min(hak_max(tiny->nslabs / 4, 1), HAK_SLAB_PAGES);
+    return (uint32_t)haki_min(haki_max(tiny->nslabs / 4, 1), HAK_SLAB_PAGES);
 }
 
-void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number)
+void haki_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     uint32_t rest = slab->gone;
     uint32_t pages;
 
@@ -392,6 +392,6 @@ void hak_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number)
         rest &= rest - 1; /* the lowest first */
     }
     pages = slab->gone & ~rest;
-    hak_range_pages_wake(number, pages, true);
+    haki_range_pages_wake(number, pages, true);
     link_blocks(number, pages);
 }

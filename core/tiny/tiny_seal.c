@@ -15,26 +15,26 @@
 /* n blocks of a sealed slab are free. */
 static void count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
 
     if (slab->class == HAK_TAG_PACKED) {
         return; /* it stays until the heap ends */
     }
     HAK_CHECK(n <= slab->carved - slab->nfree);
-    HAK_ASSERT(hak_range_sealed((size_t)number << HAK_SLAB_SHIFT));
+    HAK_ASSERT(haki_range_sealed((size_t)number << HAK_SLAB_SHIFT));
     slab->nfree += n;
     if (slab->nfree == slab->carved) {
         HAK_ASSERT(tiny->nsealed > 0);
-        hak_slab_leave(&tiny->all, number);
+        haki_slab_leave(&tiny->all, number);
         tiny->nsealed--;
-        hak_range_slabs_give(number, 1, HAK_LANE_TINY);
-        HAK_WALK(hak_tiny_walk_due());
+        haki_range_slabs_give(number, 1, HAK_LANE_TINY);
+        HAK_WALK(haki_tiny_walk_due());
     }
 }
 
-void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
+void haki_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
 {
-    struct hak_block **lists = hak_tiny_stale(tiny);
+    struct hak_block **lists = haki_tiny_stale(tiny);
 
     HAK_ASSERT(atomic_load(&tiny->busy) && tiny->nstale <= HAK_TINY_STALE);
     for (; tiny->nstale > 0 && most > 0; most--) {
@@ -42,9 +42,9 @@ void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
         struct hak_block *block = *list;
 
         HAK_ASSERT(block != NULL); /* an empty list is none */
-        *list = hak_link_get(block);
+        *list = haki_link_get(block);
         tiny->nstale -= *list == NULL;
-        count(tiny, hak_range_number(block), 1);
+        count(tiny, haki_range_number(block), 1);
     }
 }
 
@@ -59,53 +59,53 @@ static uint32_t open_slabs(const struct hak_tiny *tiny)
     return tiny->nslabs - packed;
 }
 
-void hak_tiny_seal(struct hak_tiny *tiny)
+void haki_tiny_seal(struct hak_tiny *tiny)
 {
-    hak_tiny_busy(tiny, true);
+    haki_tiny_busy(tiny, true);
     if (tiny->nstale > HAK_TINY_STALE - 2 * HAK_TINY_CLASSES) {
-        hak_tiny_seal_count(tiny, UINT32_MAX);
+        haki_tiny_seal_count(tiny, UINT32_MAX);
     }
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_tiny_slab_trim(tiny, c);
+        haki_tiny_slab_trim(tiny, c);
     }
     HAK_ASSERT(tiny->nempty == 0);
     tiny->allow.slabs -= (int64_t)(open_slabs(tiny) * HAK_SLAB_SIZE);
     HAK_ASSERT(tiny->allow.slabs >= 0);
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->all_next) {
-        struct hak_slab *slab = hak_range_slab(n);
+         n = haki_range_slab(n)->all_next) {
+        struct hak_slab *slab = haki_range_slab(n);
 
         if (slab->class != HAK_TAG_PACKED && slab->ngone > 0) {
             slab->nfree += slab->ngone; /* from here on it is only counted */
             slab->ngone = 0;
         }
-        hak_range_seal(n);
+        haki_range_seal(n);
     }
     tiny->nsealed += tiny->nslabs;
     tiny->nslabs = 0;
     tiny->packed = false;
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        hak_tiny_seal_class(tiny, c);
+        haki_tiny_seal_class(tiny, c);
     }
-    hak_tiny_collect(tiny);
-    hak_tiny_seal_collect(tiny);
-    HAK_WALK(hak_tiny_walk_due());
-    hak_tiny_busy(tiny, false);
+    haki_tiny_collect(tiny);
+    haki_tiny_seal_collect(tiny);
+    HAK_WALK(haki_tiny_walk_due());
+    haki_tiny_busy(tiny, false);
 }
 
-void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
+void haki_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
 {
-    unsigned class = hak_tiny_class_at(block);
+    unsigned class = haki_tiny_class_at(block);
 
-    HAK_ASSERT(hak_range_sealed(hak_range_offset(block)));
+    HAK_ASSERT(haki_range_sealed(haki_range_offset(block)));
     if (class == HAK_TINY_LARGER) {
-        hak_tiny_larger_put(tiny, block);
+        haki_tiny_larger_put(tiny, block);
         return;
     }
     HAK_ASSERT(tiny->taken[class] > 0);
     tiny->taken[class]--;
-    hak_keep_taken(&tiny->allow, -(int64_t)hak_tiny_size[class]);
-    count(tiny, hak_range_number(block), 1);
+    haki_keep_taken(&tiny->allow, -(int64_t)haki_tiny_size[class]);
+    count(tiny, haki_range_number(block), 1);
 }
 
 /*
@@ -121,47 +121,47 @@ static HAK_RACY_READER bool is_done(const struct hak_slab *slab,
 }
 
 /*
- * A block of another heap's; returns as hak_remote_free. If its thread has ended
+ * A block of another heap's; returns as haki_remote_free. If its thread has ended
  * there is no use to call for it before the slab is free.
  */
 static uint32_t send(struct hak_tiny *owner, const void *p)
 {
-    uint32_t number = hak_range_number(p);
-    struct hak_slab *slab = hak_range_slab(number);
+    uint32_t number = haki_range_number(p);
+    struct hak_slab *slab = haki_range_slab(number);
     uint64_t before =
         atomic_fetch_add_explicit(&slab->remote, 1, memory_order_acq_rel);
 
     if (before == 0) {
-        hak_slab_tell(&owner->sealed_inbox, number);
+        haki_slab_tell(&owner->sealed_inbox, number);
     }
     return is_done(slab, before + 1) ? owner->id : 0;
 }
 
-uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
+uint32_t haki_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
 {
-    struct hak_tiny *owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
 
-    hak_tiny_refuse(p);
+    haki_tiny_refuse(p);
     if (owner != self) {
         if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) { /* of several classes */
-            return hak_remote_free(self, p, tag);
+            return haki_remote_free(self, p, tag);
         }
-        hak_link_mark(p);
+        haki_link_mark(p);
         return send(owner, p);
     }
-    hak_tiny_busy(self, true);
-    hak_link_mark(p);
-    hak_tiny_seal_put(self, p);
-    hak_tiny_seal_count(self, COUNT_STEP);
-    hak_tiny_busy(self, false);
+    haki_tiny_busy(self, true);
+    haki_link_mark(p);
+    haki_tiny_seal_put(self, p);
+    haki_tiny_seal_count(self, COUNT_STEP);
+    haki_tiny_busy(self, false);
     return 0;
 }
 
-void hak_tiny_seal_collect(struct hak_tiny *tiny)
+void haki_tiny_seal_collect(struct hak_tiny *tiny)
 {
     uint32_t number;
 
-    /* seq_cst: as in hak_tiny_collect. */
+    /* seq_cst: as in haki_tiny_collect. */
     if (HAK_LIKELY(atomic_load_explicit(&tiny->sealed_inbox,
                                         memory_order_seq_cst) == HAK_NO_SLAB)) {
         return;
@@ -169,7 +169,7 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
     number = atomic_exchange_explicit(&tiny->sealed_inbox, HAK_NO_SLAB,
                                       memory_order_acquire);
     while (number != HAK_NO_SLAB) {
-        struct hak_slab *slab = hak_range_slab(number);
+        struct hak_slab *slab = haki_range_slab(number);
         uint32_t next = slab->inbox_next;
         /* From here on the slab may be put into the inbox again. */
         uint32_t n = (uint32_t)atomic_exchange_explicit(&slab->remote, 0,
@@ -180,7 +180,7 @@ void hak_tiny_seal_collect(struct hak_tiny *tiny)
         tiny->remote_frees += n;
         tiny->remote_bytes += (uint64_t)n * slab->block;
         tiny->taken[slab->class] -= n;
-        hak_keep_taken(&tiny->allow, -(int64_t)n * slab->block);
+        haki_keep_taken(&tiny->allow, -(int64_t)n * slab->block);
         count(tiny, number, n);
         number = next;
     }

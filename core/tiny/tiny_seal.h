@@ -23,12 +23,12 @@
  * Seals every slab with a block in use, or that may have one. No block is
  * touched. O(slabs).
  */
-void hak_tiny_seal(struct hak_tiny *tiny);
+void haki_tiny_seal(struct hak_tiny *tiny);
 
 /* The stale lists, at the end of the heap's slot: the last is the next. */
 #define HAK_TINY_STALE (4 * HAK_TINY_CLASSES)
 
-HAK_INLINE struct hak_block **hak_tiny_stale(struct hak_tiny *tiny)
+HAK_INLINE struct hak_block **haki_tiny_stale(struct hak_tiny *tiny)
 {
     char *end = (char *)tiny + HAK_HEAP_SLOT;
 
@@ -37,15 +37,15 @@ HAK_INLINE struct hak_block **hak_tiny_stale(struct hak_tiny *tiny)
 
 /* Counts up to so many blocks of the stale lists. The caller marks itself as
  * busy. */
-void hak_tiny_seal_count(struct hak_tiny *tiny, uint32_t most);
+void haki_tiny_seal_count(struct hak_tiny *tiny, uint32_t most);
 
 /* Takes back a block of a sealed slab of its own. */
-void hak_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block);
+void haki_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block);
 
-/* hak_remote_free for a block of a sealed slab, self's or another heap's. */
-uint32_t hak_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag);
+/* haki_remote_free for a block of a sealed slab, self's or another heap's. */
+uint32_t haki_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag);
 
 /* Takes in what other threads freed of sealed slabs. */
-void hak_tiny_seal_collect(struct hak_tiny *tiny);
+void haki_tiny_seal_collect(struct hak_tiny *tiny);
 
 #endif /* HAK_TINY_SEAL_H */

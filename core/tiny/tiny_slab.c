@@ -13,9 +13,9 @@
 
 static void trace_slab(unsigned class)
 {
-    if (HAK_UNLIKELY(hak_option(HAK_OPT_trace) != 0)) {
-        hak_msg_raw("[SP_INTERNAL_ALLOC] class_idx=%u block=%u",
-                    hak_tiny_band(class), (unsigned)hak_tiny_size[class]);
+    if (HAK_UNLIKELY(haki_option(HAK_OPT_trace) != 0)) {
+        haki_msg_raw("[SP_INTERNAL_ALLOC] class_idx=%u block=%u",
+                     haki_tiny_band(class), (unsigned)haki_tiny_size[class]);
     }
 }
 
@@ -30,86 +30,86 @@ static bool tiny_will_fill(const struct hak_tiny *tiny, unsigned class,
     return kind != HAK_TAG_PACKED &&
            (tiny->shelves[class].filled > 0 ||
             (tiny->nslabs > 1 &&
-             hak_in_use(&tiny->allow) >= tiny->allow.slabs / 2));
+             haki_in_use(&tiny->allow) >= tiny->allow.slabs / 2));
 }
 
-uint32_t hak_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
-                            unsigned kind)
+uint32_t haki_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
+                             unsigned kind)
 {
     struct hak_slab *slab;
     uint32_t number;
 
-    hak_tiny_seal_collect(tiny); /* which may bring one */
-    number = hak_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
-                                  tiny_will_fill(tiny, class, kind));
+    haki_tiny_seal_collect(tiny); /* which may bring one */
+    number = haki_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
+                                   tiny_will_fill(tiny, class, kind));
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }
-    slab = hak_range_slab(number);
-    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
+    slab = haki_range_slab(number);
+    HAK_ASSERT(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
     HAK_ASSERT(slab->gone == 0 && (kind == class || kind == HAK_TAG_PACKED));
     atomic_store_explicit(&slab->remote, 0, memory_order_relaxed);
     slab->free = NULL;
     slab->nfree = 0;
     slab->ngone = slab->swept = 0;
     slab->carved = 0;
-    slab->capacity = (uint32_t)(HAK_SLAB_SIZE / hak_tiny_size[class]);
-    slab->block = hak_tiny_size[class];
+    slab->capacity = (uint32_t)(HAK_SLAB_SIZE / haki_tiny_size[class]);
+    slab->block = haki_tiny_size[class];
     slab->class = (uint8_t)kind;
     slab->slabs = 1;
-    hak_slab_join(&tiny->all, number);
+    haki_slab_join(&tiny->all, number);
     tiny->nslabs++;
-    tiny->most_slabs = (uint32_t)hak_max(tiny->most_slabs, tiny->nslabs);
+    tiny->most_slabs = (uint32_t)haki_max(tiny->most_slabs, tiny->nslabs);
     tiny->allow.slabs += kind != HAK_TAG_PACKED ? (int64_t)HAK_SLAB_SIZE : 0;
-    hak_range_set_tag(number,
-                      tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
-                                                          : HAK_TAG_PACKED));
+    haki_range_set_tag(number,
+                       tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
+                                                           : HAK_TAG_PACKED));
     trace_slab(class);
-    HAK_WALK(hak_tiny_walk_due());
+    HAK_WALK(haki_tiny_walk_due());
     return number;
 }
 
-void hak_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
+void haki_tiny_slab_give(struct hak_tiny *tiny, uint32_t number)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     struct hak_shelf *shelf = &tiny->shelves[slab->class];
 
     HAK_CHECK(slab->nfree + slab->ngone == slab->carved);
-    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+    HAK_ASSERT(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
                (tiny->tag | slab->class * HAK_TAG_TINY));
     HAK_ASSERT(tiny->nslabs > 0 && tiny->allow.slabs > 0);
     if (slab->nfree + slab->ngone > 0) {
-        hak_slab_close(&shelf->open, number);
+        haki_slab_close(&shelf->open, number);
     }
     if (shelf->fresh == number) {
         shelf->fresh = HAK_NO_SLAB;
     }
-    hak_slab_leave(&tiny->all, number);
+    haki_slab_leave(&tiny->all, number);
     tiny->nslabs--;
     tiny->allow.slabs -= (int64_t)HAK_SLAB_SIZE;
-    hak_range_slabs_give(number, 1, HAK_LANE_TINY);
-    HAK_WALK(hak_tiny_walk_due());
+    haki_range_slabs_give(number, 1, HAK_LANE_TINY);
+    HAK_WALK(haki_tiny_walk_due());
 }
 
-void hak_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
+void haki_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t number = tiny->shelves[class].open;
 
     while (number != HAK_NO_SLAB) {
-        struct hak_slab *slab = hak_range_slab(number);
+        struct hak_slab *slab = haki_range_slab(number);
         uint32_t next = slab->open_next;
 
         HAK_ASSERT(slab->nfree + slab->ngone > 0); /* else it is not open */
         if (slab->nfree + slab->ngone == slab->carved) {
             HAK_ASSERT(tiny->nempty > 0);
             tiny->nempty--;
-            hak_tiny_slab_give(tiny, number);
+            haki_tiny_slab_give(tiny, number);
         }
         number = next;
     }
     number = tiny->shelves[class].fresh;
-    if (number != HAK_NO_SLAB && hak_range_slab(number)->carved == 0) {
-        hak_tiny_slab_give(tiny, number);
+    if (number != HAK_NO_SLAB && haki_range_slab(number)->carved == 0) {
+        haki_tiny_slab_give(tiny, number);
     }
 }
 
@@ -126,7 +126,7 @@ HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
     struct hak_block *list = NULL;
 
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t other = hak_hard_below(i + 1);
+        uint32_t other = haki_hard_below(i + 1);
 
         order[i] = order[other];
         order[other] = (uint16_t)i;
@@ -134,7 +134,7 @@ HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
     for (uint32_t i = 0; i < count; i++) {
         struct hak_block *block = new_block(start, size, order[i]);
 
-        hak_link_set(block, list);
+        haki_link_set(block, list);
         list = block;
     }
     return list;
@@ -146,28 +146,28 @@ HAK_INLINE struct hak_block *link_row(char *start, size_t size, uint32_t count)
     char *last = start + (count - 1) * size;
 
     for (char *at = start; at != last; at += size) {
-        hak_link_set((struct hak_block *)(void *)at,
-                     (struct hak_block *)(void *)(at + size));
+        haki_link_set((struct hak_block *)(void *)at,
+                      (struct hak_block *)(void *)(at + size));
     }
     return (struct hak_block *)(void *)last;
 }
 
-struct hak_block *hak_tiny_link_new(char *start, size_t size, uint32_t count)
+struct hak_block *haki_tiny_link_new(char *start, size_t size, uint32_t count)
 {
     if (HAK_HARD) {
         return link_shuffled(start, size, count);
     }
-    hak_link_set(link_row(start, size, count), NULL);
+    haki_link_set(link_row(start, size, count), NULL);
     return (struct hak_block *)(void *)start;
 }
 
 /* Below this a list is not worth the look at the map. */
 #define IN_ORDER_LEAST 16
 
-void hak_tiny_slab_map(uint64_t *map, const struct hak_block *list,
-                       uint32_t magic)
+void haki_tiny_slab_map(uint64_t *map, const struct hak_block *list,
+                        uint32_t magic)
 {
-    for (; list != NULL; list = hak_link_get(list)) {
+    for (; list != NULL; list = haki_link_get(list)) {
         uint64_t at = (uintptr_t)list & (HAK_SLAB_SIZE - 1);
         uint64_t i = at * magic >> 32;
 
@@ -187,7 +187,7 @@ static struct hak_block *link_map(const uint64_t *map, size_t words,
 
     for (size_t w = 0; w < words; w++, start += 64 * size) {
         if (map[w] == UINT64_MAX) {
-            hak_link_set(last, (struct hak_block *)(void *)start);
+            haki_link_set(last, (struct hak_block *)(void *)start);
             last = link_row(start, size, 64);
             continue;
         }
@@ -195,12 +195,12 @@ static struct hak_block *link_map(const uint64_t *map, size_t words,
             struct hak_block *block =
                 new_block(start, size, (uint32_t)__builtin_ctzll(bits));
 
-            hak_link_set(last, block);
+            haki_link_set(last, block);
             last = block;
         }
     }
-    hak_link_set(last, NULL);
-    return hak_link_get(&head);
+    haki_link_set(last, NULL);
+    return haki_link_get(&head);
 }
 
 /* How many bits are set. */
@@ -219,15 +219,15 @@ static uint32_t list_count(const struct hak_block *list, uint32_t most)
 {
     uint32_t count = 0;
 
-    for (; list != NULL && count <= most; list = hak_link_get(list)) {
+    for (; list != NULL && count <= most; list = haki_link_get(list)) {
         count++;
     }
     return count;
 }
 
-struct hak_block *hak_tiny_slab_empty(uint32_t number)
+struct hak_block *haki_tiny_slab_empty(uint32_t number)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     struct hak_block *list = slab->free;
     size_t words = (slab->carved + 63) / 64;
     uint64_t map[HAK_TINY_MAP_WORDS];
@@ -235,54 +235,54 @@ struct hak_block *hak_tiny_slab_empty(uint32_t number)
     HAK_ASSERT(list_count(list, slab->nfree) == slab->nfree);
     if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
         memset(map, 0, words * sizeof(map[0]));
-        hak_tiny_slab_map(map, list, hak_tiny_magic[slab->class]);
+        haki_tiny_slab_map(map, list, haki_tiny_magic[slab->class]);
         HAK_ASSERT(map_count(map, words) == slab->nfree); /* none is twice */
-        list = link_map(map, words, hak_range_slab_start(number), slab->block);
+        list = link_map(map, words, haki_range_slab_start(number), slab->block);
     }
     slab->free = NULL;
     slab->nfree = slab->swept = 0;
     return list;
 }
 
-unsigned hak_tiny_class_at_tag(const void *p, uint32_t tag)
+unsigned haki_tiny_class_at_tag(const void *p, uint32_t tag)
 {
     return HAK_TAG_CLASS(tag) != HAK_TAG_PACKED
                ? HAK_TAG_CLASS(tag) / HAK_TAG_TINY
-               : hak_tiny_grain_class(p, tag);
+               : haki_tiny_grain_class(p, tag);
 }
 
-size_t hak_tiny_bytes_of(const void *p, uint32_t tag)
+size_t haki_tiny_bytes_of(const void *p, uint32_t tag)
 {
     return HAK_TAG_CLASS(tag) != HAK_TAG_PACKED
-               ? hak_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY]
-               : hak_tiny_grain_bytes(p, tag);
+               ? haki_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY]
+               : haki_tiny_grain_bytes(p, tag);
 }
 
 /* Its owner may be carving: only an address never given out can be misjudged. */
 static HAK_RACY_READER bool was_carved(size_t offset, unsigned class)
 {
     const struct hak_slab *slab =
-        hak_range_slab((uint32_t)(offset >> HAK_SLAB_SHIFT));
+        haki_range_slab((uint32_t)(offset >> HAK_SLAB_SHIFT));
     const volatile uint32_t *carved = &slab->carved;
 
-    return (offset & (HAK_SLAB_SIZE - 1)) / hak_tiny_size[class] < *carved;
+    return (offset & (HAK_SLAB_SIZE - 1)) / haki_tiny_size[class] < *carved;
 }
 
-bool hak_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
+bool haki_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
 {
     return HAK_TAG_CLASS(tag) == HAK_TAG_PACKED
                ? class != HAK_TINY_NONE
                : class < HAK_TINY_CLASSES &&
-                     was_carved(hak_range_offset(p), class);
+                     was_carved(haki_range_offset(p), class);
 }
 
-bool hak_tiny_is_block(const void *p, uint32_t tag, unsigned class)
+bool haki_tiny_is_block(const void *p, uint32_t tag, unsigned class)
 {
     if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
-        return hak_tiny_grain_is_block(p, tag);
+        return haki_tiny_grain_is_block(p, tag);
     }
-    return hak_tiny_is_start((uintptr_t)p & (HAK_SLAB_SIZE - 1),
-                             hak_tiny_magic[class]);
+    return haki_tiny_is_start((uintptr_t)p & (HAK_SLAB_SIZE - 1),
+                              haki_tiny_magic[class]);
 }
 
 /* Blocks of one slab and one class, linked. */
@@ -299,14 +299,14 @@ struct hak_run {
  */
 static void keep_or_give(struct hak_tiny *tiny, uint32_t number)
 {
-    const struct hak_slab *slab = hak_range_slab(number);
-    bool only = hak_slab_is_alone(number);
+    const struct hak_slab *slab = haki_range_slab(number);
+    bool only = haki_slab_is_alone(number);
 
     if ((only || tiny->shelves[slab->class].fresh == number) &&
-        tiny->nempty < hak_may_keep_empty(&tiny->allow, tiny->nslabs)) {
+        tiny->nempty < haki_may_keep_empty(&tiny->allow, tiny->nslabs)) {
         tiny->nempty++;
     } else {
-        hak_tiny_slab_give(tiny, number);
+        haki_tiny_slab_give(tiny, number);
     }
 }
 
@@ -314,27 +314,27 @@ static void keep_or_give(struct hak_tiny *tiny, uint32_t number)
 static void put_run(struct hak_tiny *tiny, uint32_t number,
                     const struct hak_run *run)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     struct hak_shelf *shelf;
 
     if (HAK_UNLIKELY(slab->class == HAK_TAG_PACKED)) {
-        hak_tiny_grain_put(tiny, run->first, run->count);
+        haki_tiny_grain_put(tiny, run->first, run->count);
         return;
     }
-    HAK_ASSERT(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+    HAK_ASSERT(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
                (tiny->tag | slab->class * HAK_TAG_TINY));
     shelf = &tiny->shelves[slab->class];
     HAK_ASSERT(tiny->taken[slab->class] >= run->count);
-    hak_link_set(run->last, slab->free);
+    haki_link_set(run->last, slab->free);
     slab->free = run->first;
     tiny->taken[slab->class] -= run->count;
-    hak_keep_taken(&tiny->allow, -(int64_t)run->count * slab->block);
+    haki_keep_taken(&tiny->allow, -(int64_t)run->count * slab->block);
     if (slab->nfree == 0) {
         if (slab->ngone > 0) { /* it was the last, and is the first */
-            hak_slab_close(&shelf->open, number);
+            haki_slab_close(&shelf->open, number);
         }
-        hak_slab_open(&shelf->open, number);
-        HAK_WALK(hak_tiny_walk_due());
+        haki_slab_open(&shelf->open, number);
+        HAK_WALK(haki_tiny_walk_due());
     }
     slab->nfree += run->count;
     HAK_CHECK(slab->nfree + slab->ngone <= slab->carved);
@@ -345,31 +345,31 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
 
 static uint32_t slab_of(const struct hak_block *block)
 {
-    return (uint32_t)(hak_range_offset(block) >> HAK_SLAB_SHIFT);
+    return (uint32_t)(haki_range_offset(block) >> HAK_SLAB_SHIFT);
 }
 
-void hak_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block)
+void haki_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block)
 {
     put_run(tiny, slab_of(block), &(struct hak_run){block, block, 1});
 }
 
-void hak_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list)
+void haki_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list)
 {
     while (list != NULL) {
         uint32_t number = slab_of(list);
         struct hak_run run = {list, list, 1};
 
-        list = hak_link_get(list);
+        list = haki_link_get(list);
         while (list != NULL && slab_of(list) == number) {
             run.last = list;
             run.count++;
-            list = hak_link_get(list);
+            list = haki_link_get(list);
         }
         put_run(tiny, number, &run);
     }
 }
 
-void hak_tiny_release(struct hak_tiny *tiny)
+void haki_tiny_release(struct hak_tiny *tiny)
 {
     uint32_t all = tiny->all;
 
@@ -377,6 +377,6 @@ void hak_tiny_release(struct hak_tiny *tiny)
     tiny->all = HAK_NO_SLAB;
     tiny->nslabs = tiny->nsealed = tiny->nstale = tiny->nempty = 0;
     if (all != HAK_NO_SLAB) {
-        hak_range_list_give(all, HAK_LANE_TINY);
+        haki_range_list_give(all, HAK_LANE_TINY);
     }
 }

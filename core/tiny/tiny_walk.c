@@ -34,16 +34,16 @@ struct tiny_walk_sums {
 
 static __thread bool tiny_walk_is_due;
 
-void hak_tiny_walk_due(void)
+void haki_tiny_walk_due(void)
 {
     tiny_walk_is_due = true;
 }
 
-void hak_tiny_walk_if_due(const struct hak_tiny *tiny)
+void haki_tiny_walk_if_due(const struct hak_tiny *tiny)
 {
     if (tiny_walk_is_due) {
         tiny_walk_is_due = false;
-        hak_tiny_walk(tiny, false);
+        haki_tiny_walk(tiny, false);
     }
 }
 
@@ -53,19 +53,19 @@ void hak_tiny_walk_if_due(const struct hak_tiny *tiny)
 static void tiny_walk_place(const struct tiny_walk *walk, unsigned class,
                             const void *p)
 {
-    size_t offset = hak_range_offset(p), at = offset & (HAK_SLAB_SIZE - 1);
-    const struct hak_slab *slab = hak_range_slab(hak_range_number(p));
-    uint32_t tag = hak_range_tag(offset);
+    size_t offset = haki_range_offset(p), at = offset & (HAK_SLAB_SIZE - 1);
+    const struct hak_slab *slab = haki_range_slab(haki_range_number(p));
+    uint32_t tag = haki_range_tag(offset);
 
     if (tag == (walk->tiny->tag | HAK_TAG_PACKED)) {
-        HAK_PROVE(hak_tiny_class_at_tag(p, tag) == class);
-        HAK_PROVE(hak_tiny_is_block(p, tag, class));
+        HAK_PROVE(haki_tiny_class_at_tag(p, tag) == class);
+        HAK_PROVE(haki_tiny_is_block(p, tag, class));
         return;
     }
     HAK_PROVE(tag == (walk->tiny->tag | class * HAK_TAG_TINY));
-    HAK_PROVE(at % hak_tiny_size[class] == 0);
-    HAK_PROVE(at / hak_tiny_size[class] < slab->carved);
-    HAK_PROVE((hak_slab_pages_of(at, slab->block) & slab->gone) == 0);
+    HAK_PROVE(at % haki_tiny_size[class] == 0);
+    HAK_PROVE(at / haki_tiny_size[class] < slab->carved);
+    HAK_PROVE((haki_slab_pages_of(at, slab->block) & slab->gone) == 0);
 }
 
 /*
@@ -77,12 +77,12 @@ static size_t tiny_walk_list(struct tiny_walk *walk, unsigned class,
 {
     size_t count = 0;
 
-    for (; list != NULL; list = hak_link_get(list)) {
-        size_t bit = hak_range_offset(list) / 8;
+    for (; list != NULL; list = haki_link_get(list)) {
+        size_t bit = haki_range_offset(list) / 8;
 
-        HAK_PROVE(hak_range_owns(list));
-        HAK_PROVE(hak_range_number(list) < walk->slabs);
-        HAK_PROVE(number == HAK_NO_SLAB || hak_range_number(list) == number);
+        HAK_PROVE(haki_range_owns(list));
+        HAK_PROVE(haki_range_number(list) < walk->slabs);
+        HAK_PROVE(number == HAK_NO_SLAB || haki_range_number(list) == number);
         tiny_walk_place(walk, class, list);
         count++;
         if (walk->bits != NULL) {
@@ -99,14 +99,14 @@ static size_t tiny_walk_list(struct tiny_walk *walk, unsigned class,
 static void tiny_walk_sealed(const struct tiny_walk *walk, uint32_t number,
                              struct tiny_walk_sums *sums)
 {
-    struct hak_slab *slab = hak_range_slab(number);
+    struct hak_slab *slab = haki_range_slab(number);
     unsigned class = slab->class;
     uint64_t remote;
 
     HAK_PROVE(class < HAK_TINY_CLASSES);
-    HAK_PROVE(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+    HAK_PROVE(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
               (walk->tiny->tag | class * HAK_TAG_TINY | HAK_TAG_SEALED));
-    HAK_PROVE(slab->block == hak_tiny_size[class]);
+    HAK_PROVE(slab->block == haki_tiny_size[class]);
     HAK_PROVE(slab->nfree < slab->carved && slab->carved <= slab->capacity);
     HAK_PROVE(slab->ngone == 0);
     remote = atomic_load(&slab->remote);
@@ -121,7 +121,7 @@ static void tiny_walk_gone(const struct hak_slab *slab)
     size_t count = 0;
 
     for (uint32_t i = 0; slab->gone != 0 && i < slab->capacity; i++) {
-        bool gone = (hak_slab_pages_of((size_t)i * slab->block, slab->block) &
+        bool gone = (haki_slab_pages_of((size_t)i * slab->block, slab->block) &
                      slab->gone) != 0;
 
         HAK_PROVE(!gone || i < slab->carved);
@@ -134,19 +134,19 @@ static void tiny_walk_gone(const struct hak_slab *slab)
 static void tiny_walk_slab(struct tiny_walk *walk, uint32_t number,
                            struct tiny_walk_sums *sums)
 {
-    const struct hak_slab *slab = hak_range_slab(number);
+    const struct hak_slab *slab = haki_range_slab(number);
     unsigned class = slab->class;
     bool fresh = walk->tiny->shelves[class].fresh == number;
     uint32_t left = slab->nfree + slab->ngone;
 
     HAK_PROVE(class < HAK_TINY_CLASSES);
-    HAK_PROVE(slab->block == hak_tiny_size[class] && slab->slabs == 1);
+    HAK_PROVE(slab->block == haki_tiny_size[class] && slab->slabs == 1);
     HAK_PROVE(slab->capacity == HAK_SLAB_SIZE / slab->block);
     HAK_PROVE(left <= slab->carved && slab->carved <= slab->capacity);
     tiny_walk_gone(slab);
     HAK_PROVE(slab->carved == slab->capacity || fresh);
     HAK_PROVE((size_t)slab->carved * slab->block <= slab->resident);
-    HAK_PROVE(hak_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
+    HAK_PROVE(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) ==
               (walk->tiny->tag | class * HAK_TAG_TINY));
     HAK_PROVE(tiny_walk_list(walk, class, number, slab->free) == slab->nfree);
     sums[class].slabs++;
@@ -167,20 +167,20 @@ static bool tiny_walk_counts_all(const struct hak_tiny *tiny)
 static size_t tiny_walk_grain(const struct hak_tiny *tiny, const char *p,
                               struct tiny_walk_sums *sums, size_t *larger)
 {
-    const struct hak_slab *slab = hak_range_slab(hak_range_number(p));
-    uint32_t tag = hak_range_tag_of(p);
-    unsigned class = hak_tiny_class_at_tag(p, tag);
-    size_t bytes = hak_tiny_bytes_of(p, tag);
+    const struct hak_slab *slab = haki_range_slab(haki_range_number(p));
+    uint32_t tag = haki_range_tag_of(p);
+    unsigned class = haki_tiny_class_at_tag(p, tag);
+    size_t bytes = haki_tiny_bytes_of(p, tag);
 
     HAK_PROVE(tag == (tiny->tag | HAK_TAG_PACKED));
-    HAK_PROVE(hak_tiny_is_block(p, tag, class));
+    HAK_PROVE(haki_tiny_is_block(p, tag, class));
     HAK_PROVE(bytes > 0 && bytes % HAK_GRAIN == 0);
-    HAK_PROVE((hak_slab_pages_of((uintptr_t)p & (HAK_SLAB_SIZE - 1), bytes) &
+    HAK_PROVE((haki_slab_pages_of((uintptr_t)p & (HAK_SLAB_SIZE - 1), bytes) &
                slab->gone) == 0);
     if (class == HAK_TINY_LARGER) {
         *larger += bytes;
     } else {
-        HAK_PROVE(class < HAK_TINY_CLASSES && bytes == hak_tiny_size[class]);
+        HAK_PROVE(class < HAK_TINY_CLASSES && bytes == haki_tiny_size[class]);
         sums[class].carved++;
     }
     return bytes;
@@ -190,14 +190,14 @@ static size_t tiny_walk_grain(const struct hak_tiny *tiny, const char *p,
 static void tiny_walk_packed(const struct hak_tiny *tiny,
                              struct tiny_walk_sums *sums)
 {
-    const struct hak_unit *units = hak_tiny_units(tiny);
+    const struct hak_unit *units = haki_tiny_units(tiny);
     size_t all = 0, larger = 0;
 
     HAK_PROVE(tiny->units <= HAK_UNITS);
     for (size_t at = 0; at < tiny->units * HAK_UNIT;) {
         const struct hak_unit *unit = &units[at / HAK_UNIT];
         uint64_t bit = (uint64_t)1 << (at % HAK_UNIT / HAK_GRAIN);
-        char *p = hak_range_slab_start(tiny->packed_at[at / HAK_SLAB_SIZE]) +
+        char *p = haki_range_slab_start(tiny->packed_at[at / HAK_SLAB_SIZE]) +
                   at % HAK_SLAB_SIZE;
 
         if ((atomic_load(&unit->used) & bit) != 0) {
@@ -221,11 +221,11 @@ static void tiny_walk_all(struct tiny_walk *walk, struct tiny_walk_sums *sums)
     size_t count = 0, sealed = 0;
 
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;) {
-        bool is_sealed = hak_range_sealed((size_t)n << HAK_SLAB_SHIFT);
+        bool is_sealed = haki_range_sealed((size_t)n << HAK_SLAB_SHIFT);
 
         HAK_PROVE(n < walk->slabs);
-        HAK_PROVE(hak_range_slab(n)->all_prev == before);
-        if (hak_range_slab(n)->class == HAK_TAG_PACKED) {
+        HAK_PROVE(haki_range_slab(n)->all_prev == before);
+        if (haki_range_slab(n)->class == HAK_TAG_PACKED) {
             HAK_PROVE(n == tiny->packed_at[0] || n == tiny->packed_at[1]);
         } else if (is_sealed) {
             tiny_walk_sealed(walk, n, sums);
@@ -236,7 +236,7 @@ static void tiny_walk_all(struct tiny_walk *walk, struct tiny_walk_sums *sums)
         count += !is_sealed;
         HAK_PROVE(count <= tiny->nslabs && sealed <= tiny->nsealed);
         before = n;
-        n = hak_range_slab(n)->all_next;
+        n = haki_range_slab(n)->all_next;
     }
     HAK_PROVE(count == tiny->nslabs && sealed == tiny->nsealed);
 }
@@ -245,15 +245,16 @@ static void tiny_walk_all(struct tiny_walk *walk, struct tiny_walk_sums *sums)
 static void tiny_walk_stale(const struct hak_tiny *tiny,
                             struct tiny_walk_sums *sums)
 {
-    struct hak_block **lists = hak_tiny_stale((void *)(uintptr_t)tiny);
+    struct hak_block **lists = haki_tiny_stale((void *)(uintptr_t)tiny);
 
     HAK_PROVE(tiny->nstale <= HAK_TINY_STALE);
     for (uint32_t i = 0; i < tiny->nstale; i++) {
         HAK_PROVE(lists[i] != NULL);
-        for (struct hak_block *p = lists[i]; p != NULL; p = hak_link_get(p)) {
-            HAK_PROVE(hak_range_sealed(hak_range_offset(p)));
-            if (hak_range_slab(hak_range_number(p))->class != HAK_TAG_PACKED) {
-                sums[hak_tiny_class_at(p)].stale++;
+        for (struct hak_block *p = lists[i]; p != NULL; p = haki_link_get(p)) {
+            HAK_PROVE(haki_range_sealed(haki_range_offset(p)));
+            if (haki_range_slab(haki_range_number(p))->class !=
+                HAK_TAG_PACKED) {
+                sums[haki_tiny_class_at(p)].stale++;
             }
         }
     }
@@ -269,9 +270,9 @@ static void tiny_walk_inbox(const struct hak_tiny *tiny,
         most += sums[c].remote;
     }
     for (uint32_t n = atomic_load(&tiny->sealed_inbox); n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->inbox_next) {
-        HAK_PROVE(hak_range_sealed((size_t)n << HAK_SLAB_SHIFT));
-        HAK_PROVE(atomic_load(&hak_range_slab(n)->remote) != 0);
+         n = haki_range_slab(n)->inbox_next) {
+        HAK_PROVE(haki_range_sealed((size_t)n << HAK_SLAB_SHIFT));
+        HAK_PROVE(atomic_load(&haki_range_slab(n)->remote) != 0);
         HAK_PROVE(++count <= most);
     }
     HAK_PROVE(count == most);
@@ -287,11 +288,11 @@ static void tiny_walk_open(const struct hak_tiny *tiny, unsigned class,
     size_t count = 0;
 
     for (uint32_t n = tiny->shelves[class].open; n != HAK_NO_SLAB;) {
-        const struct hak_slab *slab = hak_range_slab(n);
+        const struct hak_slab *slab = haki_range_slab(n);
 
         HAK_PROVE(slab->class == class && slab->nfree + slab->ngone > 0);
         HAK_PROVE(slab->nfree == 0 || before == HAK_NO_SLAB ||
-                  hak_range_slab(before)->nfree > 0);
+                  haki_range_slab(before)->nfree > 0);
         HAK_PROVE(before == HAK_NO_SLAB || slab->open_before == before);
         HAK_PROVE(++count <= open);
         before = n;
@@ -299,7 +300,8 @@ static void tiny_walk_open(const struct hak_tiny *tiny, unsigned class,
     }
     HAK_PROVE(count == open);
     HAK_PROVE(count == 0 ||
-              hak_range_slab(tiny->shelves[class].open)->open_before == before);
+              haki_range_slab(tiny->shelves[class].open)->open_before ==
+                  before);
 }
 
 static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
@@ -311,7 +313,7 @@ static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
     size_t head = tiny_walk_list(walk, class, HAK_NO_SLAB, bin->head);
     size_t spare = tiny_walk_list(walk, class, HAK_NO_SLAB, bin->spare);
 
-    HAK_PROVE(bin->magic == hak_tiny_magic[class]);
+    HAK_PROVE(bin->magic == haki_tiny_magic[class]);
     HAK_PROVE(bin->left >= 0 && bin->left <= shelf->grant);
     HAK_PROVE((uint32_t)head == shelf->base +
                                     (uint32_t)(shelf->grant - bin->left) -
@@ -322,15 +324,15 @@ static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
     HAK_PROVE(!tiny_walk_counts_all(tiny) ||
               (size_t)tiny->taken[class] ==
                   sums->carved - sums->nfree + sums->sealed_used - sums->stale);
-    HAK_PROVE(hak_tiny_live(tiny, class) ==
+    HAK_PROVE(haki_tiny_live(tiny, class) ==
               (size_t)tiny->taken[class] - head - spare);
     HAK_PROVE(shelf->filled == UINT16_MAX ||
               shelf->filled >= sums->slabs - (shelf->fresh != HAK_NO_SLAB));
     HAK_PROVE(shelf->step >= 512 && shelf->step <= 8192 &&
-              hak_is_pow2(shelf->step));
+              haki_is_pow2(shelf->step));
     HAK_PROVE(sums->idle <= 1);
     if (shelf->fresh != HAK_NO_SLAB) {
-        const struct hak_slab *slab = hak_range_slab(shelf->fresh);
+        const struct hak_slab *slab = haki_range_slab(shelf->fresh);
 
         HAK_PROVE(slab->class == class && slab->carved < slab->capacity);
     }
@@ -345,21 +347,21 @@ static void tiny_walk_totals(const struct hak_tiny *tiny,
     int64_t kept = 0;
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        kept += (int64_t)tiny->shelves[c].seen * hak_tiny_size[c];
+        kept += (int64_t)tiny->shelves[c].seen * haki_tiny_size[c];
         empty += sums[c].empty;
     }
     HAK_PROVE(tiny->allow.kept[HAK_KEEPS_TINY] == kept);
     HAK_PROVE(tiny->nempty == empty);
 }
 
-void hak_tiny_walk(const struct hak_tiny *tiny, bool quiet)
+void haki_tiny_walk(const struct hak_tiny *tiny, bool quiet)
 {
     struct tiny_walk_sums sums[HAK_TINY_CLASSES] = {{0}};
-    size_t bytes = HAK_LOAD(hak_range.size) / 64 + HAK_PAGE;
+    size_t bytes = HAK_LOAD(haki_range.size) / 64 + HAK_PAGE;
     struct tiny_walk walk = {.tiny = tiny};
 
-    walk.slabs = HAK_LOAD(hak_range.size) / HAK_SLAB_SIZE;
-    walk.bits = hak_os_map(bytes); /* much, but little of it is touched */
+    walk.slabs = HAK_LOAD(haki_range.size) / HAK_SLAB_SIZE;
+    walk.bits = haki_os_map(bytes); /* much, but little of it is touched */
     tiny_walk_all(&walk, sums);
     tiny_walk_stale(tiny, sums);
     if (tiny->packed) {
@@ -373,7 +375,7 @@ void hak_tiny_walk(const struct hak_tiny *tiny, bool quiet)
         tiny_walk_inbox(tiny, sums);
     }
     if (walk.bits != NULL) {
-        hak_os_unmap(walk.bits, bytes);
+        haki_os_unmap(walk.bits, bytes);
     }
 }
 

@@ -14,11 +14,11 @@ struct hak_tiny;
  * `quiet`: no other thread sends blocks meanwhile, so that the inbox is looked
  * at as well. The first promise that is broken ends the program. O(blocks).
  */
-void hak_tiny_walk(const struct hak_tiny *tiny, bool quiet);
+void haki_tiny_walk(const struct hak_tiny *tiny, bool quiet);
 
 /* A slab of the heap in hand has come, gone, or changed its list; the walk then,
  * at the end of the slow path. */
-void hak_tiny_walk_due(void);
-void hak_tiny_walk_if_due(const struct hak_tiny *tiny);
+void haki_tiny_walk_due(void);
+void haki_tiny_walk_if_due(const struct hak_tiny *tiny);
 
 #endif /* HAK_TINY_WALK_H */

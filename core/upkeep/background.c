@@ -38,7 +38,7 @@ static atomic_bool closed;
 static atomic_uint pauses; /* under way, of forks and others */
 static atomic_flag starting = ATOMIC_FLAG_INIT;
 static _Atomic(uint32_t)
-    not_before;                /* hak_os_tick() of the next attempt, or 0 */
+    not_before;                /* haki_os_tick() of the next attempt, or 0 */
 static _Atomic(uint32_t) stop; /* it is to end: it sleeps on this */
 
 /*
@@ -59,19 +59,19 @@ static uint32_t time_to(uint32_t due, uint32_t now)
     if (due == 0) {
         return SLEEP_MOST;
     }
-    return hak_tick_reached(now, due)
+    return haki_tick_reached(now, due)
                ? 0
-               : (uint32_t)hak_min(due - now, SLEEP_MOST);
+               : (uint32_t)haki_min(due - now, SLEEP_MOST);
 }
 
 static uint32_t range_due(void)
 {
-    return atomic_load_explicit(&hak_range_due, memory_order_relaxed);
+    return atomic_load_explicit(&haki_range_due, memory_order_relaxed);
 }
 
 static uint32_t ace_due(void)
 {
-    return atomic_load_explicit(&hak_ace_due, memory_order_relaxed);
+    return atomic_load_explicit(&haki_ace_due, memory_order_relaxed);
 }
 
 /*
@@ -80,7 +80,7 @@ static uint32_t ace_due(void)
  */
 static uint32_t look_every(void)
 {
-    return (uint32_t)hak_max((size_t)hak_purge_delay() / 4, 10 * SLEEP_LEAST);
+    return (uint32_t)haki_max((size_t)haki_purge_delay() / 4, 10 * SLEEP_LEAST);
 }
 
 /* What the thread knows from one round to the next. */
@@ -92,15 +92,15 @@ struct rounds {
 /* Gives back what is due: see round_of. */
 static uint32_t give_back(struct rounds *rounds)
 {
-    uint32_t now = hak_os_tick();
+    uint32_t now = haki_os_tick();
     uint32_t wait;
-    bool more = hak_purge_portion(now);
+    bool more = haki_purge_portion(now);
 
-    hak_ace_tick(now);
-    if (hak_tick_reached(now, rounds->look_at)) {
+    haki_ace_tick(now);
+    if (haki_tick_reached(now, rounds->look_at)) {
         rounds->look_at = now + look_every();
         rounds->looks -= rounds->looks > 0;
-        if (hak_thread_trim_idle() && rounds->looks == 0) {
+        if (haki_thread_trim_idle() && rounds->looks == 0) {
             rounds->looks = 1;
         }
     }
@@ -111,22 +111,22 @@ static uint32_t give_back(struct rounds *rounds)
         return 0;
     }
     wait =
-        (uint32_t)hak_min(time_to(range_due(), now), time_to(ace_due(), now));
-    wait = (uint32_t)hak_min(wait, time_to(rounds->look_at, now));
-    return more ? SLEEP_PORTION : (uint32_t)hak_max(wait, SLEEP_LEAST);
+        (uint32_t)haki_min(time_to(range_due(), now), time_to(ace_due(), now));
+    wait = (uint32_t)haki_min(wait, time_to(rounds->look_at, now));
+    return more ? SLEEP_PORTION : (uint32_t)haki_max(wait, SLEEP_LEAST);
 }
 
 /* Whether it may take locks now, perhaps after a while; false: it is to end. */
 static bool join(void)
 {
-    enum hak_lock_joined joined = hak_lock_join();
+    enum hak_lock_joined joined = haki_lock_join();
 
     while (joined == HAK_LOCK_WAIT && atomic_load(&stop) == 0) {
-        hak_os_wait(&stop, 0, 1);
-        joined = hak_lock_join();
+        haki_os_wait(&stop, 0, 1);
+        joined = haki_lock_join();
     }
     if (joined == HAK_LOCK_WAIT) {
-        hak_lock_part();
+        haki_lock_part();
     }
     return joined == HAK_LOCK_JOINED;
 }
@@ -138,7 +138,7 @@ static uint32_t round_of(struct rounds *rounds)
 
     if (join()) {
         wait = give_back(rounds);
-        hak_lock_part();
+        haki_lock_part();
     }
     return wait;
 }
@@ -148,19 +148,19 @@ static void run(void)
     struct rounds rounds = {.looks = LOOKS_MORE};
     uint32_t wait = look_every();
 
-    hak_lock_begin_stranger();
-    hak_self = (struct hak_heap *)&hak_heap_exited;
-    rounds.look_at = hak_os_tick();
+    haki_lock_begin_stranger();
+    haki_self = (struct hak_heap *)&haki_heap_exited;
+    rounds.look_at = haki_os_tick();
     while (wait != 0 && atomic_load(&stop) == 0) {
         wait = round_of(&rounds);
         if (wait == 0) {
             atomic_store(&leaving, true);
-            rounds.look_at = hak_os_tick();
+            rounds.look_at = haki_os_tick();
             wait = round_of(&rounds);
             atomic_store(&leaving, wait == 0);
         }
         if (wait != 0 && atomic_load(&stop) == 0) {
-            hak_os_wait(&stop, 0, wait);
+            haki_os_wait(&stop, 0, wait);
         }
     }
 }
@@ -170,21 +170,21 @@ static void run(void)
 /* Whether enough waits; what blocks sent to others weigh is not known here. */
 static bool is_worth_it(void)
 {
-    return ace_due() != 0 || atomic_load(&hak_range_freed.sent) >= LEAST ||
-           hak_range_due_bytes() >= LEAST;
+    return ace_due() != 0 || atomic_load(&haki_range_freed.sent) >= LEAST ||
+           haki_range_due_bytes() >= LEAST;
 }
 
 static void start(void)
 {
-    void *const locals[] = {&hak_lock_self, (char *)&hak_lock_self + 1,
-                            &hak_self};
+    void *const locals[] = {&haki_lock_self, (char *)&haki_lock_self + 1,
+                            &haki_self};
 
-    hak_lock_not_alone();
+    haki_lock_not_alone();
     atomic_store(&stop, 0);
     atomic_store(&leaving, false);
-    if (!hak_os_thread_start(&thread, locals,
-                             sizeof(locals) / sizeof(locals[0]))) {
-        atomic_store(&not_before, hak_some_time(hak_os_tick() + RETRY));
+    if (!haki_os_thread_start(&thread, locals,
+                              sizeof(locals) / sizeof(locals[0]))) {
+        atomic_store(&not_before, haki_some_time(haki_os_tick() + RETRY));
     }
 }
 
@@ -201,7 +201,7 @@ static bool may_start(void)
     uint32_t at = atomic_load(&not_before);
 
     return atomic_load(&pauses) == 0 && atomic_load(&thread.id) == 0 &&
-           (at == 0 || hak_tick_reached(hak_os_tick(), at));
+           (at == 0 || haki_tick_reached(haki_os_tick(), at));
 }
 
 static size_t set_to_0(_Atomic(size_t) *counter)
@@ -214,21 +214,22 @@ static size_t set_to_0(_Atomic(size_t) *counter)
 /* Counts from here on; what was counted up to now, which was something. */
 static size_t count_anew(void)
 {
-    return set_to_0(&hak_range_freed.slabs) + set_to_0(&hak_range_freed.runs) +
-           set_to_0(&hak_range_freed.sent) + set_to_0(&hak_range_freed.again);
+    return set_to_0(&haki_range_freed.slabs) +
+           set_to_0(&haki_range_freed.runs) + set_to_0(&haki_range_freed.sent) +
+           set_to_0(&haki_range_freed.again);
 }
 
-void hak_background_start(void)
+void haki_background_start(void)
 {
     if (atomic_load(&thread.id) != 0) {
         size_t freed = count_anew();
 
         if (!is_at_work()) {
-            atomic_fetch_add(&hak_range_freed.again, freed);
+            atomic_fetch_add(&haki_range_freed.again, freed);
         }
         return;
     }
-    if (atomic_load(&closed) || hak_option(HAK_OPT_background_thread) == 0) {
+    if (atomic_load(&closed) || haki_option(HAK_OPT_background_thread) == 0) {
         count_anew();
         return;
     }
@@ -246,13 +247,13 @@ void hak_background_start(void)
     atomic_flag_clear(&starting);
 }
 
-void hak_background_close(void)
+void haki_background_close(void)
 {
     atomic_store(&closed, true);
-    hak_lend_close();
+    haki_lend_close();
 }
 
-int32_t hak_background_thread(void)
+int32_t haki_background_thread(void)
 {
     return (int32_t)atomic_load(&thread.id);
 }
@@ -267,23 +268,24 @@ static void end(void)
 {
     if (atomic_load(&thread.id) != 0) {
         atomic_store(&stop, 1);
-        hak_os_wake(&stop);
-        if (hak_lock_self.held == 0) {
-            hak_os_thread_wait(&thread, GOODBYE);
+        haki_os_wake(&stop);
+        if (haki_lock_self.held == 0) {
+            haki_os_thread_wait(&thread, GOODBYE);
         }
-        atomic_store(&hak_range_freed.again, LEAST);
+        atomic_store(&haki_range_freed.again, LEAST);
     }
 }
 
-void hak_background_pause(void)
+void haki_background_pause(void)
 {
     atomic_fetch_add(&pauses, 1);
     end();
 }
 
-void hak_background_resume(void)
+void haki_background_resume(void)
 {
-    atomic_store(&not_before, hak_some_time(hak_os_tick() + PAUSE_AFTER_FORK));
+    atomic_store(&not_before,
+                 haki_some_time(haki_os_tick() + PAUSE_AFTER_FORK));
     atomic_fetch_sub(&pauses, 1);
 }
 
@@ -297,13 +299,13 @@ static void fork_child(void)
 
 __attribute__((constructor)) static void watch_forks(void)
 {
-    if (pthread_atfork(hak_background_pause, hak_background_resume,
+    if (pthread_atfork(haki_background_pause, haki_background_resume,
                        fork_child) == 0) {
-        hak_range_on_much = hak_background_start;
+        haki_range_on_much = haki_background_start;
     } else {
-        hak_background_close();
-        hak_warn("pthread_atfork failed: memory does not go back while the "
-                 "program sleeps");
+        haki_background_close();
+        haki_warn("pthread_atfork failed: memory does not go back while the "
+                  "program sleeps");
     }
 }
 

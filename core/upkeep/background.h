@@ -5,7 +5,7 @@
  * goes to sleep has none. So when LEAST bytes or more wait to go back a thread
  * is started, if there is none:
  *
- *     none --wanted, hak_background_mind--> running --nothing waits--> none
+ *     none --wanted, haki_background_mind--> running --nothing waits--> none
  *                                              '------a fork comes---> none
  *
  * It sleeps until something is due, gives it back, trims the heaps of threads
@@ -26,16 +26,16 @@
 #include "range/range.h"
 
 /* Starts the thread if enough waits; no lock of ours is held. Keeps errno. */
-HAK_COLD void hak_background_start(void);
+HAK_COLD void haki_background_start(void);
 
 /*
  * To be called at the end of slow paths that free. By its name, so that an
  * archive has this file for who frees anything.
  */
-HAK_INLINE void hak_background_mind(void)
+HAK_INLINE void haki_background_mind(void)
 {
-    if (HAK_UNLIKELY(hak_range_freed_much())) {
-        hak_background_start();
+    if (HAK_UNLIKELY(haki_range_freed_much())) {
+        haki_background_start();
     }
 }
 
@@ -44,16 +44,16 @@ HAK_INLINE void hak_background_mind(void)
  * an adapter whose host has timers or threads of its own for that, or that
  * keeps pointers to threads' heaps.
  */
-void hak_background_close(void);
+void haki_background_close(void);
 
 /*
  * The thread ends, and none is started until the second is called. It is gone when
  * the first returns, or that gave up waiting. They nest; any thread.
  */
-void hak_background_pause(void);
-void hak_background_resume(void);
+void haki_background_pause(void);
+void haki_background_resume(void);
 
 /* The thread's id, 0: there is none (now). */
-int32_t hak_background_thread(void);
+int32_t haki_background_thread(void);
 
 #endif /* HAK_BACKGROUND_H */

@@ -17,16 +17,16 @@
  * Gives back what has been idle for long, the cache of `heap` (NULL: none)
  * included; called on slow paths.
  */
-void hak_heap_tick(struct hak_heap *heap);
+void haki_heap_tick(struct hak_heap *heap);
 
 /* The same, and what bins have kept for long while other lanes were at work. */
-void hak_heap_look_around(struct hak_heap *heap);
+void haki_heap_look_around(struct hak_heap *heap);
 
 /* Runs from the cache between two such looks. */
 #define HAK_LOOK_EVERY 32
 
 /* The looks at a bin that a push has asked for, and what is due besides. */
-HAK_NOINLINE void hak_heap_look(struct hak_heap *heap, struct hak_bin *bin);
-HAK_NOINLINE void hak_heap_look_pool(struct hak_heap *heap, unsigned class);
+HAK_NOINLINE void haki_heap_look(struct hak_heap *heap, struct hak_bin *bin);
+HAK_NOINLINE void haki_heap_look_pool(struct hak_heap *heap, unsigned class);
 
 #endif /* HAK_LOOK_H */

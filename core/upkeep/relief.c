@@ -15,14 +15,14 @@
 /* What lanes have free goes back. */
 static void trim_lanes(void)
 {
-    hak_ace_trim();
-    hak_range_purge();
-    hak_limit_purged();
+    haki_ace_trim();
+    haki_range_purge();
+    haki_limit_purged();
 }
 
 __attribute__((constructor)) static void register_lanes(void)
 {
-    hak_pressure_on_round(trim_lanes);
+    haki_pressure_on_round(trim_lanes);
 }
 
 /* The last round that heaps of nobody's have taken part in. */
@@ -35,37 +35,37 @@ static void idle_part(uint32_t round)
 
     if (before != round &&
         atomic_compare_exchange_strong(&idle_round, &before, round)) {
-        hak_thread_relieve();
+        haki_thread_relieve();
         trim_lanes();
     }
 }
 
-void hak_relief_round(struct hak_heap *heap, uint32_t now, size_t want)
+void haki_relief_round(struct hak_heap *heap, uint32_t now, size_t want)
 {
     uint32_t round;
 
-    hak_pressure_heed(now, want);
-    if (!hak_pressure_near()) {
+    haki_pressure_heed(now, want);
+    if (!haki_pressure_near()) {
         return;
     }
-    round = hak_pressure_round();
+    round = haki_pressure_round();
     if (heap != NULL && heap->relief_round != round) {
         heap->relief_round = round;
-        hak_heap_collect(heap);
+        haki_heap_collect(heap);
     }
     idle_part(round);
 }
 
-bool hak_relief(struct hak_heap *heap, size_t size)
+bool haki_relief(struct hak_heap *heap, size_t size)
 {
-    if (HAK_LOAD(hak_range.size) == 0 ||
-        size > hak_max(TRY_TIMES * hak_limit_used(), TRY_ALWAYS)) {
+    if (HAK_LOAD(haki_range.size) == 0 ||
+        size > haki_max(TRY_TIMES * haki_limit_used(), TRY_ALWAYS)) {
         return false;
     }
     if (heap != NULL && heap->tiny.id != 0) {
-        hak_heap_collect(heap);
+        haki_heap_collect(heap);
     }
-    hak_thread_relieve();
+    haki_thread_relieve();
     trim_lanes();
     return true;
 }

@@ -17,13 +17,13 @@
  * has not taken part in the present round, its bins and caches are emptied; and
  * the first to come in a round gives back what all lanes have free.
  */
-void hak_relief_round(struct hak_heap *heap, uint32_t now, size_t want);
+void haki_relief_round(struct hak_heap *heap, uint32_t now, size_t want);
 
 /* Whether that has something to do. */
-HAK_INLINE bool hak_relief_wanted(size_t want)
+HAK_INLINE bool haki_relief_wanted(size_t want)
 {
-    return hak_limit_used() + want >=
-           atomic_load_explicit(&hak_pressure.heed_at, memory_order_relaxed);
+    return haki_limit_used() + want >=
+           atomic_load_explicit(&haki_pressure.heed_at, memory_order_relaxed);
 }
 
 /*
@@ -33,6 +33,6 @@ HAK_INLINE bool hak_relief_wanted(size_t want)
  * this was last done, and gives back what the lanes have free. True: it is worth another try. The caller holds no lock and is in no
  * lane.
  */
-bool hak_relief(struct hak_heap *heap, size_t size);
+bool haki_relief(struct hak_heap *heap, size_t size);
 
 #endif /* HAK_RELIEF_H */

@@ -939,9 +939,9 @@ Test(contract, no_range)
 {
     if (!lt_native())
         cr_skip_test("needs the system's own malloc");
-    hak_os_test_refuse(1, true);
-    cr_assert(!hak_range_init());
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(1, true);
+    cr_assert(!haki_range_init());
+    haki_os_test_refuse(0, false);
     limit_process(RLIMIT_AS, (rlim_t)256 << 20);
     hak_lua_heap *heap = new_heap(0);
     void *ptr = hak_lua_alloc(heap, NULL, 0, 100);

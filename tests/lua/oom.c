@@ -65,20 +65,20 @@ static answer run(lt_mode mode, unsigned n, bool forever)
 {
     answer result = {0};
     hak_lua_stats stats = {.size = sizeof stats};
-    hak_os_test_refuse(n, forever);
+    haki_os_test_refuse(n, forever);
     lua_State *L = make_state(mode);
     if (L == NULL) { /* no heap: said so, nothing made */
         need(mode != LT_THREAD && n > 0, "no state");
-        result.calls = hak_os_test_calls();
+        result.calls = haki_os_test_calls();
         result.fallback = true;
-        hak_os_test_refuse(0, false);
+        haki_os_test_refuse(0, false);
         return result;
     }
     luaL_openlibs(L);
     if (luaL_dostring(L, script) != LUA_OK)
         need(false, lua_tostring(L, -1));
     need(lua_tointeger(L, -1) == 3 * 1230000, "a wrong result");
-    result.calls = hak_os_test_calls();
+    result.calls = haki_os_test_calls();
     hak_lua_heap *heap = hak_lua_heap_of(L);
     if (heap != NULL) {
         hak_lua_heap_stats(heap, &stats);
@@ -86,7 +86,7 @@ static answer run(lt_mode mode, unsigned n, bool forever)
         result.fallback = stats.fallback_memory > 0;
     }
     hak_lua_close(L);
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     return result;
 }
 

@@ -589,7 +589,7 @@ Test(switching, a_main_thread_that_lies_elsewhere)
 
 /* ---- no memory for a heap ------------------------------------------------- */
 
-void hak_os_test_refuse(unsigned n, bool forever);
+void haki_os_test_refuse(unsigned n, bool forever);
 
 /* The module says so once; the state stays where it is, the script runs. */
 Test(switching, module_without_a_heap)
@@ -598,10 +598,10 @@ Test(switching, module_without_a_heap)
     lua_State *L = open_checked(&c);
     lt_text text = {0};
     lt_stderr capture = lt_stderr_begin();
-    hak_os_test_refuse(1, true);
+    haki_os_test_refuse(1, true);
     luaL_requiref(L, "hakmem", luaopen_hakmem, 1);
     lua_settop(L, 0);
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     lt_stderr_end(&capture, &text);
     cr_expect(strstr(lt_text_get(&text), "keeps its allocator\n"), "%s",
               lt_text_get(&text));

@@ -7,12 +7,12 @@
  *               a lock, system calls of the program's, its end
  *     handler   a signal's, which may interrupt the owner at any step, sleep, and
  *               use the heap unless it has interrupted somebody who does
- *     borrower  takes the lock, stores hak_heap_none in hak_self, looks, works on
+ *     borrower  takes the lock, stores haki_heap_none in haki_self, looks, works on
  *               the heap, puts it back
  *     holder    somebody else who holds a lock of ours for a while
  *
  * What is claimed: there is never more than one in the heap, nobody takes
- * hak_heap_none for a heap, and nothing is stored to the memory of a thread that
+ * haki_heap_none for a heap, and nothing is stored to the memory of a thread that
  * is gone. Each macro below takes away one of the things on which that rests, and
  * the claim is then false:
  *
@@ -23,10 +23,10 @@
  *     NO_COUNTS      it does not ask whether a slow path is under way
  *     COUNTS_AFTER   it asks that when it has seen the thread asleep
  *     COUNTS_BEFORE  or before it reads the number of switches
- *     LOOK_FIRST     it looks before it stores hak_heap_none
+ *     LOOK_FIRST     it looks before it stores haki_heap_none
  *     NO_FENCE       its store may still be on its way when it looks
  *     END_UNLOCKED   the owner ends without the lock
- *     READ_TWICE     the owner reads hak_self again to use it
+ *     READ_TWICE     the owner reads haki_self again to use it
  *
  * Why the order is as it is: the number of switches goes up when the thread falls
  * asleep, not when it wakes. If it is the same before and after, and the thread
@@ -38,7 +38,7 @@
  * which the owner gets at by the pointer that it reads.
  */
 
-#define NONE 0 /* of hak_self */
+#define NONE 0 /* of haki_self */
 #define HEAP 1
 #define EXITED 2
 
@@ -53,12 +53,12 @@
 #define TURNS 2 /* of the borrower */
 #endif
 
-byte self = HEAP;     /* hak_self */
+byte self = HEAP;     /* haki_self */
 bool lent_by = true;  /* self_at is there */
 bool gone = false;    /* so is not the thread's memory */
 bool own_lock, other; /* lend.c's lock; any other one */
-byte waiting;         /* hak_lock_any_waits */
-bool busy;            /* hak_heap_is_busy */
+byte waiting;         /* haki_lock_any_waits */
+bool busy;            /* haki_heap_is_busy */
 byte system = RUNS, switches;
 bool handling, masked, nodefer;
 bool owner_in; /* the owner is in the heap, interrupted or not */
@@ -87,7 +87,7 @@ inline sleep(call)
     system = RUNS
 }
 
-/* hak_lock_take: it sleeps with a limit of time, and looks again. */
+/* haki_lock_take: it sleeps with a limit of time, and looks again. */
 inline take(l)
 {
     do
@@ -103,7 +103,7 @@ inline take(l)
     od
 }
 
-/* hak_lend_return */
+/* haki_lend_return */
 inline take_back()
 {
     take(own_lock);

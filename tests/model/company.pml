@@ -44,7 +44,7 @@ byte company = APART;
 chan buffer = [4] of { byte, byte }; /* the only thread's stores on their way */
 byte last_word;                      /* of those to the word */
 
-byte held, alone;       /* hak_lock_self's */
+byte held, alone;       /* haki_lock_self's */
 bool handling, has_it;  /* the only thread has the lock */
 byte users;
 

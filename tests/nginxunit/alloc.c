@@ -266,9 +266,9 @@ Test(ngx_alloc, other_threads_count_and_leave_it_behind)
 static void start_without_range(void *arg)
 {
     (void)arg;
-    hak_os_test_refuse(1, true);
+    haki_os_test_refuse(1, true);
     NEED(!hak_ngx_start());
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
 }
 
 static void serve_without_range(void *arg)

@@ -361,7 +361,7 @@ static void step(struct slot *slot, unsigned seed, struct unit_random *random)
         if (p == NULL) {
             NEED(errno == ENOMEM);
         } else {
-            NEED(unit_filled(p, hak_min(size, slot->size), seed) ||
+            NEED(unit_filled(p, haki_min(size, slot->size), seed) ||
                  slot->p == NULL);
             slot->p = p;
             slot->size = size;
@@ -416,12 +416,12 @@ static void without_a_range(void *arg)
     void *blocks[2 * FEW];
 
     (void)arg;
-    hak_os_test_refuse(1, true);
-    NEED(!hak_range_init());
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(1, true);
+    NEED(!haki_range_init());
+    haki_os_test_refuse(0, false);
     use_at_random(0, 8000, 5);
     use_at_random(1 << 20, 8000, 6);
-    NEED(!hak_range_init());
+    NEED(!haki_range_init());
     NEED(unit_stats().system_live == 0);
     begin(0);
     fill(blocks, 2 * FEW, 100);
@@ -446,12 +446,12 @@ Test(pool, refused_memory_is_null_or_the_system_s)
     void *blocks[4 * FEW];
 
     hak_free(hak_malloc(1));
-    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
+    hak_free(haki_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
     for (unsigned n = 1; n < 40; n++) {
         size_t got = 0;
 
         begin(0);
-        hak_os_test_refuse(n, true);
+        haki_os_test_refuse(n, true);
         for (size_t i = 0; i < 4 * FEW; i++) {
             blocks[i] = hak_ngx_blocks_alloc(&pool, i * 37 % 5000);
             NEED(blocks[i] != NULL || errno == ENOMEM);
@@ -460,7 +460,7 @@ Test(pool, refused_memory_is_null_or_the_system_s)
         for (size_t i = 0; i < 4 * FEW; i += 2) {
             NEED(blocks[i] == NULL || hak_ngx_blocks_free(&pool, blocks[i]));
         }
-        hak_os_test_refuse(0, false);
+        haki_os_test_refuse(0, false);
         cr_assert_eq(pool.allocs, got);
         hak_ngx_blocks_end(&pool);
         unit_expect_none_live();

@@ -120,7 +120,7 @@ Test(toy, it_survives_a_system_without_memory)
         hak_toy_heap *heap;
         struct toy *toy = NULL;
 
-        hak_os_test_refuse(refuse, true);
+        haki_os_test_refuse(refuse, true);
         heap = hak_toy_heap_new(0);
         if (heap != NULL) {
             toy = toy_new(hak_toy_alloc, heap);
@@ -128,7 +128,7 @@ Test(toy, it_survives_a_system_without_memory)
         if (toy != NULL && toy_run(toy, work) == TOY_OK) {
             expect_worked(toy);
         }
-        hak_os_test_refuse(0, false);
+        haki_os_test_refuse(0, false);
         hak_toy_heap_delete(heap);
     }
     unit_expect_none_live();

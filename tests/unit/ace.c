@@ -29,7 +29,7 @@ static size_t zeros; /* blocks that came as zero over pages once written */
 
 static bool is_ace(uint32_t super)
 {
-    return HAK_TAG_CLASS(hak_range_tag((size_t)super * HAK_SUPER_SIZE)) ==
+    return HAK_TAG_CLASS(haki_range_tag((size_t)super * HAK_SUPER_SIZE)) ==
            HAK_TAG_ACE;
 }
 
@@ -38,7 +38,7 @@ static uint32_t model_best(uint32_t room)
 {
     uint32_t found = 0, found_pages = UINT32_MAX;
 
-    for (uint32_t super = 0; super < hak_ace.top; super++) {
+    for (uint32_t super = 0; super < haki_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
         uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
 
@@ -124,16 +124,16 @@ static void touch_some(struct run *run)
 static void alloc(struct run *run, uint32_t pages, uint32_t align,
                   uint32_t owner)
 {
-    uint32_t least = (uint32_t)hak_max(pages, HAK_ACE_LEAST);
-    uint32_t room = (uint32_t)hak_min(least + align - 1, HAK_ACE_PAGES);
+    uint32_t least = (uint32_t)haki_max(pages, HAK_ACE_LEAST);
+    uint32_t room = (uint32_t)haki_min(least + align - 1, HAK_ACE_PAGES);
     uint32_t expect = model_best(room);
     struct hak_ace_run found;
     bool zero, touched = false, given = false;
 
-    run->p = hak_ace_alloc(pages, align * HAK_PAGE, owner, &zero);
+    run->p = haki_ace_alloc(pages, align * HAK_PAGE, owner, &zero);
     NEED(run->p != NULL);
     NEED((uintptr_t)run->p % (align * HAK_PAGE) == 0);
-    run->page = (uint32_t)(hak_range_offset(run->p) / HAK_PAGE);
+    run->page = (uint32_t)(haki_range_offset(run->p) / HAK_PAGE);
     run->pages = least;
     run->owner = owner;
     NEED(run->page + least <= PAGES);
@@ -142,7 +142,7 @@ static void alloc(struct run *run, uint32_t pages, uint32_t align,
     } else {
         NEED(run->page % HAK_ACE_PAGES == 0);
     }
-    NEED(hak_ace_find(run->p, &found));
+    NEED(haki_ace_find(run->p, &found));
     NEED(found.bytes == least * HAK_PAGE && found.owner == owner);
     for (uint32_t i = 0; i < least; i++) {
         touched |= model[run->page + i].word != 0;
@@ -162,7 +162,7 @@ static void drop(struct run *run)
 
     check_contents(run, false);
     mark(run, 0, run->pages, false);
-    NEED(hak_ace_free(run->p, &freed));
+    NEED(haki_ace_free(run->p, &freed));
     NEED(freed.bytes == run->pages * HAK_PAGE && freed.owner == run->owner);
     run->p = NULL;
 }
@@ -180,12 +180,12 @@ static uint32_t room_behind(const struct run *run)
 
 static void resize(struct run *run, uint32_t pages)
 {
-    uint32_t least = (uint32_t)hak_max(pages, HAK_ACE_LEAST);
+    uint32_t least = (uint32_t)haki_max(pages, HAK_ACE_LEAST);
     bool fits = least <= run->pages + room_behind(run);
     struct hak_ace_run found;
 
     check_contents(run, false);
-    NEED(hak_ace_resize(run->p, pages) == fits);
+    NEED(haki_ace_resize(run->p, pages) == fits);
     if (fits && least > run->pages) {
         mark(run, run->pages, least, true);
         recall(run, run->pages, least);
@@ -193,7 +193,7 @@ static void resize(struct run *run, uint32_t pages)
         mark(run, least, run->pages, false);
     }
     run->pages = fits ? least : run->pages;
-    NEED(hak_ace_find(run->p, &found));
+    NEED(haki_ace_find(run->p, &found));
     NEED(found.bytes == run->pages * HAK_PAGE && found.owner == run->owner);
     check_contents(run, false);
     touch_some(run);
@@ -208,7 +208,7 @@ static void free_owner(uint32_t owner)
             runs[i].p = NULL;
         }
     }
-    hak_ace_free_owner(owner);
+    haki_ace_free_owner(owner);
 }
 
 static uint32_t some_pages(void)
@@ -229,7 +229,7 @@ static void step(void)
     if (what < 3) {
         free_owner(1 + (uint32_t)unit_below(&rnd, 3));
     } else if (what < 8) {
-        hak_ace_trim();
+        haki_ace_trim();
     } else if (run->p == NULL) {
         if (what < 150) {
             align = (uint32_t)1 << unit_below(&rnd, 10);
@@ -246,7 +246,7 @@ static void step(void)
 static void begin(uint64_t seed)
 {
     rnd.state = seed;
-    NEED(hak_range_init());
+    NEED(haki_range_init());
 }
 
 Test(ace, a_random_stream_agrees_with_a_model)
@@ -271,9 +271,9 @@ Test(ace, a_random_stream_agrees_with_a_model)
     }
     cr_assert_eq(ace_check().runs, 0);
     cr_assert_leq(ace_check().supers, HAK_ACE_SPARES);
-    hak_ace_trim();
+    haki_ace_trim();
     cr_assert_eq(ace_check().supers, 0);
-    cr_assert_eq(hak_hole_best(&hak_ace.holes, 1), 0);
+    cr_assert_eq(haki_hole_best(&haki_ace.holes, 1), 0);
 }
 
 /* ---- by hand ------------------------------------------------------------------------ */
@@ -281,7 +281,7 @@ Test(ace, a_random_stream_agrees_with_a_model)
 static char *get_run(size_t pages)
 {
     bool zero;
-    char *p = hak_ace_alloc(pages, HAK_PAGE, HAK_ID_SHARED, &zero);
+    char *p = haki_ace_alloc(pages, HAK_PAGE, HAK_ID_SHARED, &zero);
 
     NEED(p != NULL);
     return p;
@@ -291,7 +291,7 @@ static void put_run(void *p)
 {
     struct hak_ace_run run;
 
-    NEED(hak_ace_free(p, &run));
+    NEED(haki_ace_free(p, &run));
 }
 
 Test(ace, a_run_is_at_least_14_pages_and_wastes_less_than_one)
@@ -302,8 +302,8 @@ Test(ace, a_run_is_at_least_14_pages_and_wastes_less_than_one)
     for (size_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
         char *p = get_run(pages);
 
-        cr_assert(hak_ace_find(p, &run));
-        cr_assert_eq(run.bytes, hak_max(pages, 14) * HAK_PAGE);
+        cr_assert(haki_ace_find(p, &run));
+        cr_assert_eq(run.bytes, haki_max(pages, 14) * HAK_PAGE);
         ace_check();
         put_run(p);
     }
@@ -321,9 +321,9 @@ Test(ace, runs_fill_a_superslab_without_a_gap)
     cr_assert_eq(ace_check().hole_pages, HAK_ACE_PAGES - 36 * 14);
     cr_assert_eq(ace_check().supers, 1);
     /* The 8 pages left over are enough for nothing but the last one. */
-    cr_assert(!hak_ace_resize(p[35], 23));
-    cr_assert(!hak_ace_resize(p[34], 15));
-    cr_assert(hak_ace_resize(p[35], 22));
+    cr_assert(!haki_ace_resize(p[35], 23));
+    cr_assert(!haki_ace_resize(p[34], 15));
+    cr_assert(haki_ace_resize(p[35], 22));
     cr_assert_eq(ace_check().holes, 0);
     for (int i = 0; i < 36; i += 2) {
         put_run(p[i]);
@@ -364,26 +364,26 @@ Test(ace, free_owner_frees_that_owner_s_alone)
     begin(0);
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 90; i++) {
-            p[i] = hak_ace_alloc(14 + i % 5, HAK_PAGE, i % 7 ? 5 : 6, &zero);
+            p[i] = haki_ace_alloc(14 + i % 5, HAK_PAGE, i % 7 ? 5 : 6, &zero);
         }
         for (int i = 3; i < 90; i += 5) {
             if (i % 7) {
                 put_run(p[i]);
             }
         }
-        hak_ace_free_owner(5);
+        haki_ace_free_owner(5);
         cr_assert_eq(ace_check().runs, 13);
         for (int i = 0; i < 90; i += 7) {
-            cr_assert(hak_ace_find(p[i], &run));
+            cr_assert(haki_ace_find(p[i], &run));
             cr_assert_eq(run.owner, 6);
         }
-        hak_ace_free_owner(7);
+        haki_ace_free_owner(7);
         cr_assert_eq(ace_check().runs, 13);
         q = get_run(14);
-        hak_ace_free_owner(6);
+        haki_ace_free_owner(6);
         cr_assert_eq(ace_check().runs, 1);
         put_run(q);
-        cr_assert_eq(hak_ace.counts.live_bytes, 0);
+        cr_assert_eq(haki_ace.counts.live_bytes, 0);
     }
 }
 
@@ -394,22 +394,22 @@ Test(ace, around_tells_the_run_that_an_address_lies_in)
     bool zero;
 
     begin(0);
-    p = hak_ace_alloc(20, HAK_PAGE, 9, &zero);
+    p = haki_ace_alloc(20, HAK_PAGE, 9, &zero);
     q = get_run(14);
     for (size_t at = 0; at < 20 * HAK_PAGE; at += 1000) {
-        cr_assert(hak_ace_around(p + at, &run));
+        cr_assert(haki_ace_around(p + at, &run));
         cr_assert_eq(run.bytes, 20 * HAK_PAGE);
         cr_assert_eq(run.owner, 9);
-        cr_assert_eq(hak_ace_find(p + at, &run), at == 0);
+        cr_assert_eq(haki_ace_find(p + at, &run), at == 0);
     }
     put_run(p);
-    cr_assert(!hak_ace_around(p, &run));
-    cr_assert(!hak_ace_around(p + 19 * HAK_PAGE, &run));
-    cr_assert(!hak_ace_find(p, &run));
-    cr_assert(!hak_ace_free(p, &run));
-    cr_assert(!hak_ace_resize(p, 30));
-    cr_assert(!hak_ace_free(q + 1, &run));
-    cr_assert(!hak_ace_free(q + HAK_PAGE, &run));
-    cr_assert(hak_ace_around(q, &run));
+    cr_assert(!haki_ace_around(p, &run));
+    cr_assert(!haki_ace_around(p + 19 * HAK_PAGE, &run));
+    cr_assert(!haki_ace_find(p, &run));
+    cr_assert(!haki_ace_free(p, &run));
+    cr_assert(!haki_ace_resize(p, 30));
+    cr_assert(!haki_ace_free(q + 1, &run));
+    cr_assert(!haki_ace_free(q + HAK_PAGE, &run));
+    cr_assert(haki_ace_around(q, &run));
     ace_check();
 }

@@ -12,7 +12,7 @@ enum { DELAY = 1000 }; /* the default of HAKMEM_PURGE_DELAY */
 
 static char *get_run(size_t pages, bool *zero)
 {
-    char *p = hak_ace_alloc(pages, HAK_PAGE, HAK_ID_SHARED, zero);
+    char *p = haki_ace_alloc(pages, HAK_PAGE, HAK_ID_SHARED, zero);
 
     NEED(p != NULL);
     return p;
@@ -32,7 +32,7 @@ static void put_run(void *p)
 {
     struct hak_ace_run run;
 
-    NEED(hak_ace_free(p, &run));
+    NEED(haki_ace_free(p, &run));
 }
 
 static bool is_zero(const char *p, size_t bytes)
@@ -44,7 +44,7 @@ static size_t purged(void)
 {
     struct hak_range_counts range;
 
-    hak_range_counts(&range);
+    haki_range_counts(&range);
     return range.purged;
 }
 
@@ -55,7 +55,7 @@ Test(ace_back, at_most_four_whole_superslabs_are_kept)
     enum { MANY = 12 };
     char *p[MANY];
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < MANY; i++) {
             p[i] = get_full(HAK_ACE_PAGES);
@@ -66,13 +66,13 @@ Test(ace_back, at_most_four_whole_superslabs_are_kept)
             cr_assert_leq(ace_check().spares, 4);
         }
         cr_assert_eq(ace_check().supers, 4);
-        cr_assert_eq(hak_range_spare(), (MANY - 4) * HAK_SUPER_SIZE);
+        cr_assert_eq(haki_range_spare(), (MANY - 4) * HAK_SUPER_SIZE);
     }
-    hak_ace_trim();
+    haki_ace_trim();
     cr_assert_eq(ace_check().supers, 0);
     /* Those that ACE kept were purged, the others are the range's. */
-    cr_assert_eq(hak_range_spare(), (MANY - 4) * HAK_SUPER_SIZE);
-    cr_assert_eq(hak_range_purge(), (MANY - 4) * HAK_SUPER_SIZE);
+    cr_assert_eq(haki_range_spare(), (MANY - 4) * HAK_SUPER_SIZE);
+    cr_assert_eq(haki_range_purge(), (MANY - 4) * HAK_SUPER_SIZE);
 }
 
 /* What comes back to the range is warm where it was dirty, and only there. */
@@ -82,7 +82,7 @@ Test(ace_back, a_superslab_goes_back_with_what_is_warm)
     char *p[6];
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int i = 0; i < 5; i++) {
         p[i] = get_run(HAK_ACE_PAGES, &zero);
         cr_assert(zero);
@@ -90,12 +90,12 @@ Test(ace_back, a_superslab_goes_back_with_what_is_warm)
     for (int i = 0; i < 4; i++) {
         put_run(p[i]);
     }
-    super = hak_range_number(p[4]) / (uint32_t)HAK_SUPER_SLABS;
+    super = haki_range_number(p[4]) / (uint32_t)HAK_SUPER_SLABS;
     put_run(p[4]); /* the fifth goes back; it has been a run, hence warm */
     cr_assert_eq(ace_check().supers, 4);
-    cr_assert_eq(hak_range_super_take(HAK_LANE_ACE, &warm), super);
+    cr_assert_eq(haki_range_super_take(HAK_LANE_ACE, &warm), super);
     cr_assert_eq(warm, HAK_ALL_SLABS);
-    hak_range_supers_give(super, 1, HAK_LANE_ACE, 0x00ff00ff);
+    haki_range_supers_give(super, 1, HAK_LANE_ACE, 0x00ff00ff);
     /* Four spares, then this one: of it 14 pages are cold, 2 are not. */
     for (int i = 0; i < 4; i++) {
         p[i] = get_run(HAK_ACE_PAGES, &zero);
@@ -105,7 +105,7 @@ Test(ace_back, a_superslab_goes_back_with_what_is_warm)
     cr_assert(!zero);
     p[5] = get_run(16 * 8, &zero);
     cr_assert(zero);
-    cr_assert_eq(hak_range_number(p[5]), super * HAK_SUPER_SLABS + 8);
+    cr_assert_eq(haki_range_number(p[5]), super * HAK_SUPER_SLABS + 8);
 }
 
 /* ---- after the delay ---------------------------------------------------------------- */
@@ -116,29 +116,29 @@ Test(ace_back, holes_are_purged_when_they_are_old)
     char *keep, *large, *small;
     uint32_t now;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     large = get_full(64);
     keep = get_full(14);
     small = get_full(63);
     get_full(14);
-    cr_assert_eq(atomic_load(&hak_ace_due), 0);
-    now = hak_os_tick();
+    cr_assert_eq(atomic_load(&haki_ace_due), 0);
+    now = haki_os_tick();
     put_run(large);
     put_run(small);
-    cr_assert_neq(atomic_load(&hak_ace_due), 0);
-    hak_ace_tick(now + DELAY - 100);
+    cr_assert_neq(atomic_load(&haki_ace_due), 0);
+    haki_ace_tick(now + DELAY - 100);
     cr_assert_eq(unit_resident(large, 64 * HAK_PAGE), 64);
-    hak_ace_tick(now + DELAY + 100);
+    haki_ace_tick(now + DELAY + 100);
     cr_assert_eq(unit_resident(large, 64 * HAK_PAGE), 0);
     cr_assert_eq(unit_resident(small, 63 * HAK_PAGE), 63);
     cr_assert_eq(purged(), 64 * HAK_PAGE);
-    hak_ace_tick(now + 8 * DELAY - 100);
+    haki_ace_tick(now + 8 * DELAY - 100);
     cr_assert_eq(unit_resident(small, 63 * HAK_PAGE), 63);
-    cr_assert_neq(atomic_load(&hak_ace_due), 0);
-    hak_ace_tick(now + 8 * DELAY + 100);
+    cr_assert_neq(atomic_load(&haki_ace_due), 0);
+    haki_ace_tick(now + 8 * DELAY + 100);
     cr_assert_eq(unit_resident(small, 63 * HAK_PAGE), 0);
     cr_assert_eq(unit_resident(keep, 14 * HAK_PAGE), 14);
-    cr_assert_eq(atomic_load(&hak_ace_due), 0);
+    cr_assert_eq(atomic_load(&haki_ace_due), 0);
     cr_assert_eq(keep[100], 0x5a);
     ace_check();
 }
@@ -148,17 +148,17 @@ Test(ace_back, old_holes_are_purged_when_the_clock_wraps_around)
 {
     char *p;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get_full(100);
     put_run(p);
-    hak_ace_hole((uint32_t)(hak_range_offset(p) / HAK_PAGE))->stamp =
+    haki_ace_hole((uint32_t)(haki_range_offset(p) / HAK_PAGE))->stamp =
         UINT32_MAX - 200;
-    atomic_store(&hak_ace_due, UINT32_MAX - 200 + DELAY);
-    hak_ace_tick(UINT32_MAX - 100);
+    atomic_store(&haki_ace_due, UINT32_MAX - 200 + DELAY);
+    haki_ace_tick(UINT32_MAX - 100);
     cr_assert_eq(unit_resident(p, 100 * HAK_PAGE), 100);
-    hak_ace_tick(500);
+    haki_ace_tick(500);
     cr_assert_eq(unit_resident(p, 100 * HAK_PAGE), 100);
-    hak_ace_tick(1000);
+    haki_ace_tick(1000);
     cr_assert_eq(unit_resident(p, 100 * HAK_PAGE), 0);
 }
 
@@ -168,16 +168,16 @@ Test(ace_back, holes_are_due)
     char *p, *q;
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get_full(100);
     q = get_run(50, &zero);
-    cr_assert_eq(hak_ace_due_bytes(), 0);
+    cr_assert_eq(haki_ace_due_bytes(), 0);
     put_run(p);
-    cr_assert_eq(hak_ace_due_bytes(), 100 * HAK_PAGE);
+    cr_assert_eq(haki_ace_due_bytes(), 100 * HAK_PAGE);
     p = get_run(30, &zero);
-    cr_assert_eq(hak_ace_due_bytes(), 70 * HAK_PAGE);
-    hak_ace_trim();
-    cr_assert_eq(hak_ace_due_bytes(), 0);
+    cr_assert_eq(haki_ace_due_bytes(), 70 * HAK_PAGE);
+    haki_ace_trim();
+    cr_assert_eq(haki_ace_due_bytes(), 0);
     put_run(p);
     put_run(q);
 }
@@ -189,21 +189,21 @@ Test(ace_back, the_rest_of_a_warm_superslab_is_purged)
     char *start, *p;
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (size_t i = 0; i < HAK_SUPER_SLABS; i++) {
-        slab[i] = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
-        cr_assert(hak_range_ready(slab[i], 1, HAK_SLAB_SIZE, 0));
-        memset(hak_range_slab_start(slab[i]), 1, HAK_SLAB_SIZE);
+        slab[i] = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+        cr_assert(haki_range_ready(slab[i], 1, HAK_SLAB_SIZE, 0));
+        memset(haki_range_slab_start(slab[i]), 1, HAK_SLAB_SIZE);
     }
-    start = hak_range_slab_start(slab[0]);
+    start = haki_range_slab_start(slab[0]);
     for (size_t i = 0; i < HAK_SUPER_SLABS; i++) {
-        hak_range_slabs_give(slab[i], 1, HAK_LANE_TINY);
+        haki_range_slabs_give(slab[i], 1, HAK_LANE_TINY);
     }
     p = get_run(14, &zero);
     cr_assert_eq(p, start);
     cr_assert(!zero);
     cr_assert_eq(unit_resident(start, HAK_SUPER_SIZE), HAK_ACE_PAGES);
-    hak_ace_tick(hak_os_tick() + DELAY + 100);
+    haki_ace_tick(haki_os_tick() + DELAY + 100);
     cr_assert_eq(unit_resident(start, HAK_SUPER_SIZE), 14);
 }
 
@@ -214,13 +214,13 @@ Test(ace_back, only_purged_and_fresh_pages_are_called_zero)
     char *p, *q;
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get_full(30);
     put_run(p);
     cr_assert_eq(get_run(20, &zero), p);
     cr_assert(!zero);
     put_run(p);
-    hak_ace_trim();
+    haki_ace_trim();
     cr_assert_eq(get_run(30, &zero), p);
     cr_assert(zero);
     cr_assert(is_zero(p, 30 * HAK_PAGE));
@@ -242,11 +242,11 @@ Test(ace_back, grown_pages_are_not_called_zero_later)
     char *p;
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get_run(14, &zero);
-    cr_assert(hak_ace_resize(p, 80));
+    cr_assert(haki_ace_resize(p, 80));
     memset(p, 0x77, 80 * HAK_PAGE);
-    cr_assert(hak_ace_resize(p, 20));
+    cr_assert(haki_ace_resize(p, 20));
     cr_assert_eq(get_run(60, &zero), p + 20 * HAK_PAGE);
     cr_assert(!zero);
     ace_check();
@@ -259,11 +259,11 @@ Test(ace_back, pages_that_the_system_keeps_are_not_called_zero)
     bool zero;
 
     UNIT_SKIP_IF_WATCHED("sanitizers and valgrind do not lock memory");
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get_full(100);
     cr_assert_eq(mlock(p + 50 * HAK_PAGE, HAK_PAGE), 0);
     put_run(p);
-    hak_ace_trim();
+    haki_ace_trim();
     cr_assert_eq(purged(), 0);
     cr_assert_eq(munlock(p + 50 * HAK_PAGE, HAK_PAGE), 0);
     cr_assert_eq(get_run(100, &zero), p);
@@ -278,13 +278,13 @@ Test(ace_back, out_of_memory_is_null_and_changes_nothing)
     bool zero;
     char *p;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get_run(300, &zero);
-    hak_os_test_refuse(1, true);
-    cr_assert_null(hak_ace_alloc(300, HAK_PAGE, HAK_ID_SHARED, &zero));
-    cr_assert_not_null(hak_ace_alloc(200, HAK_PAGE, HAK_ID_SHARED, &zero));
-    cr_assert_null(hak_ace_alloc(200, HAK_PAGE, HAK_ID_SHARED, &zero));
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(1, true);
+    cr_assert_null(haki_ace_alloc(300, HAK_PAGE, HAK_ID_SHARED, &zero));
+    cr_assert_not_null(haki_ace_alloc(200, HAK_PAGE, HAK_ID_SHARED, &zero));
+    cr_assert_null(haki_ace_alloc(200, HAK_PAGE, HAK_ID_SHARED, &zero));
+    haki_os_test_refuse(0, false);
     ace_check();
     put_run(p);
     put_run(get_run(400, &zero));

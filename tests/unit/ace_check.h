@@ -16,7 +16,7 @@
 
 UNIT struct hak_ace_sums ace_check(void)
 {
-    return hak_ace_walk(true);
+    return haki_ace_walk(true);
 }
 
 #endif /* ACE_CHECK_H */

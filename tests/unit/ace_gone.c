@@ -11,23 +11,23 @@ static void limit_to(size_t more)
 {
     struct rlimit limit = {unit_address_space() + more, RLIM_INFINITY};
 
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
     usleep(50000); /* it is asked for now and then */
-    hak_range_ask_limit(hak_os_tick());
-    NEED(hak_range_limited());
+    haki_range_ask_limit(haki_os_tick());
+    NEED(haki_range_limited());
 }
 
 static char *get_run(size_t pages, bool *zero)
 {
-    return hak_ace_alloc(pages, HAK_PAGE, HAK_ID_SHARED, zero);
+    return haki_ace_alloc(pages, HAK_PAGE, HAK_ID_SHARED, zero);
 }
 
 static void put_run(void *p)
 {
     struct hak_ace_run run;
 
-    NEED(hak_ace_free(p, &run));
+    NEED(haki_ace_free(p, &run));
 }
 
 /* Pages of ACE's superslabs that are not mapped. */
@@ -35,14 +35,14 @@ static size_t count_gone(void)
 {
     size_t gone = 0;
 
-    for (uint32_t super = 0; super < hak_ace.top; super++) {
+    for (uint32_t super = 0; super < haki_ace.top; super++) {
         uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
 
-        for (uint32_t at = 0; hak_range_tag((size_t)super * HAK_SUPER_SIZE) ==
+        for (uint32_t at = 0; haki_range_tag((size_t)super * HAK_SUPER_SIZE) ==
                                   HAK_TAG_SHARED(HAK_TAG_ACE) &&
                               at < HAK_ACE_PAGES;
              at++) {
-            gone += hak_bits_get(hak_ace_super(page)->gone, at);
+            gone += haki_bits_get(haki_ace_super(page)->gone, at);
         }
     }
     return gone;
@@ -71,9 +71,9 @@ static void step(struct unit_random *random, unsigned i)
         runs[i].pages = pages;
     } else {
         NEED(unit_filled(runs[i].p, runs[i].pages * HAK_PAGE, i));
-        if (unit_below(random, 3) == 0 && hak_ace_resize(runs[i].p, pages)) {
+        if (unit_below(random, 3) == 0 && haki_ace_resize(runs[i].p, pages)) {
             NEED(unit_filled(runs[i].p,
-                             hak_min(pages, runs[i].pages) * HAK_PAGE, i));
+                             haki_min(pages, runs[i].pages) * HAK_PAGE, i));
             runs[i].pages = pages;
         } else {
             put_run(runs[i].p);
@@ -98,7 +98,7 @@ static void work_at_random(void *arg)
             gone += count_gone();
         }
         if (n % 700 == 0) {
-            hak_ace_trim();
+            haki_ace_trim();
             ace_check();
         }
     }
@@ -109,7 +109,7 @@ static void work_at_random(void *arg)
         }
     }
     ace_check();
-    NEED(hak_ace.counts.live_bytes == 0);
+    NEED(haki_ace.counts.live_bytes == 0);
     NEED(unit_stats().ace_held_bytes == 0);
 }
 
@@ -147,7 +147,7 @@ static void leave_others_alone(void *arg)
     q = get_run(100, &zero);
     NEED(q != NULL && (q < p || q >= p + HAK_SUPER_SIZE));
     memset(q, 2, 100 * HAK_PAGE);
-    NEED(!hak_ace_resize(p, 300));
+    NEED(!haki_ace_resize(p, 300));
     NEED(unit_filled(other, HAK_PAGE, 1));
     put_run(q);
     put_run(p);
@@ -172,23 +172,23 @@ static void refuse_calls(void *arg)
     (void)arg;
     limit_to(100 * HAK_MIB);
     p = with_hole();
-    hak_os_test_kinds(HAK_OS_CLAIM);
-    hak_os_test_refuse(1, true);
+    haki_os_test_kinds(HAK_OS_CLAIM);
+    haki_os_test_refuse(1, true);
     NEED(get_run(100, &zero) == NULL);
-    NEED(!hak_ace_resize(p, 300));
+    NEED(!haki_ace_resize(p, 300));
     ace_check();
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     q = get_run(100, &zero);
     NEED(q == p + 200 * HAK_PAGE && zero);
     memset(q, 1, 100 * HAK_PAGE);
     /* What can't be unmapped stays a hole, and is not called zero. */
-    hak_os_test_kinds(HAK_OS_UNMAP);
-    hak_os_test_refuse(1, true);
+    haki_os_test_kinds(HAK_OS_UNMAP);
+    haki_os_test_refuse(1, true);
     put_run(q);
     put_run(p);
     ace_check();
-    hak_ace_trim();
-    hak_os_test_refuse(0, false);
+    haki_ace_trim();
+    haki_os_test_refuse(0, false);
     NEED(get_run(500, &zero) == p && !zero);
     ace_check();
 }
@@ -206,7 +206,7 @@ static void limit_late(void *arg)
     bool zero;
 
     (void)arg;
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     for (int i = 0; i < 20; i++) {
         NEED((p[i] = get_run(300, &zero)) != NULL);
     }
@@ -231,7 +231,7 @@ Test(ace_gone, without_a_limit_every_page_stays_mapped)
     char *p[20];
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int i = 0; i < 20; i++) {
         p[i] = get_run(200 + (size_t)i, &zero);
         cr_assert_not_null(p[i]);

@@ -20,10 +20,10 @@ static void start(void)
 {
     uint32_t warm;
 
-    NEED(hak_range_init());
-    first = hak_range_super_take(HAK_LANE_ACE, &warm);
+    NEED(haki_range_init());
+    first = haki_range_super_take(HAK_LANE_ACE, &warm);
     for (uint32_t i = 1; i < SUPERS; i++) {
-        NEED(hak_range_super_take(HAK_LANE_ACE, &warm) == first + i);
+        NEED(haki_range_super_take(HAK_LANE_ACE, &warm) == first + i);
     }
     memset(&holes, 0, sizeof(holes));
     count = 0;
@@ -38,15 +38,15 @@ static uint32_t page_at(size_t place)
 static void insert(uint32_t page, uint32_t length)
 {
     /* What a run that was here before left behind. */
-    hak_ace_hole(page)->left = hak_ace_hole(page)->right = UINT32_MAX;
-    hak_ace_hole(page)->pages = length;
-    hak_hole_insert(&holes, page);
+    haki_ace_hole(page)->left = haki_ace_hole(page)->right = UINT32_MAX;
+    haki_ace_hole(page)->pages = length;
+    haki_hole_insert(&holes, page);
     pages[count++] = page;
 }
 
 static void drop(size_t i)
 {
-    hak_hole_remove(&holes, pages[i]);
+    haki_hole_remove(&holes, pages[i]);
     pages[i] = pages[--count];
 }
 
@@ -60,7 +60,7 @@ static size_t walk(uint32_t length, uint32_t page, uint32_t *before,
     if (page == 0) {
         return 0;
     }
-    hole = hak_ace_hole(page);
+    hole = haki_ace_hole(page);
     NEED(hole->pages == length);
     NEED(hole->left == 0 || priority(hole->left) < priority(page));
     NEED(hole->right == 0 || priority(hole->right) < priority(page));
@@ -69,7 +69,7 @@ static size_t walk(uint32_t length, uint32_t page, uint32_t *before,
     *before = page;
     NEED(++*seen <= count);
     right = walk(length, hole->right, before, seen);
-    return 1 + hak_max(left, right);
+    return 1 + haki_max(left, right);
 }
 
 /* All is in order; the largest depth. */
@@ -83,7 +83,7 @@ static size_t check(void)
 
         NEED(some == (holes.roots[length] != 0));
         depth =
-            hak_max(depth, walk(length, holes.roots[length], &before, &seen));
+            haki_max(depth, walk(length, holes.roots[length], &before, &seen));
     }
     NEED(seen == count);
     return depth;
@@ -96,17 +96,17 @@ static bool is_empty(void)
     return memcmp(&holes, &none, sizeof(holes)) == 0;
 }
 
-/* What hak_hole_best should find. */
+/* What haki_hole_best should find. */
 static uint32_t best(uint32_t length)
 {
     uint32_t found = 0;
 
     for (size_t i = 0; i < count; i++) {
-        uint32_t has = hak_ace_hole(pages[i])->pages;
+        uint32_t has = haki_ace_hole(pages[i])->pages;
 
         if (has >= length &&
-            (found == 0 || has < hak_ace_hole(found)->pages ||
-             (has == hak_ace_hole(found)->pages && pages[i] < found))) {
+            (found == 0 || has < haki_ace_hole(found)->pages ||
+             (has == haki_ace_hole(found)->pages && pages[i] < found))) {
             found = pages[i];
         }
     }
@@ -116,17 +116,17 @@ static uint32_t best(uint32_t length)
 static void check_best(void)
 {
     for (uint32_t length = 1; length <= HAK_ACE_PAGES; length += 7) {
-        NEED(hak_hole_best(&holes, length) == best(length));
+        NEED(haki_hole_best(&holes, length) == best(length));
     }
 }
 
 Test(ace_tree, an_empty_treap_has_nothing)
 {
     start();
-    cr_assert_eq(hak_hole_best(&holes, 1), 0);
+    cr_assert_eq(haki_hole_best(&holes, 1), 0);
     insert(page_at(100), 20);
-    cr_assert_eq(hak_hole_best(&holes, 20), page_at(100));
-    cr_assert_eq(hak_hole_best(&holes, 21), 0);
+    cr_assert_eq(haki_hole_best(&holes, 20), page_at(100));
+    cr_assert_eq(haki_hole_best(&holes, 21), 0);
     drop(0);
     cr_assert(is_empty());
 }
@@ -143,12 +143,12 @@ Test(ace_tree, of_equal_holes_the_lowest_is_found)
     }
     insert(page_at(0), 31); /* lower, but larger */
     for (size_t i = 0; i < 6; i++) {
-        uint32_t found = hak_hole_best(&holes, 25);
+        uint32_t found = haki_hole_best(&holes, 25);
 
         cr_assert_eq(found, page_at(order[i]));
-        hak_hole_remove(&holes, found);
+        haki_hole_remove(&holes, found);
     }
-    cr_assert_eq(hak_hole_best(&holes, 25), page_at(0));
+    cr_assert_eq(haki_hole_best(&holes, 25), page_at(0));
 }
 
 Test(ace_tree, random_insertions_and_removals)
@@ -204,6 +204,6 @@ Test(ace_tree, regular_patterns_do_not_make_it_deep)
         }
         cr_assert_leq(check(), 45, "stride %zu: depth %zu of %zu", stride,
                       check(), total);
-        cr_assert_eq(hak_hole_best(&holes, 15), page_at(0));
+        cr_assert_eq(haki_hole_best(&holes, 15), page_at(0));
     }
 }

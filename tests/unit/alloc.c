@@ -21,25 +21,25 @@ Test(alloc, every_size_is_usable_aligned_and_in_its_lane)
         cr_assert_not_null(blocks[size]);
         cr_assert_eq((uintptr_t)blocks[size] % 16, 0);
         cr_assert(hak_owns(blocks[size]));
-        cr_assert_eq(hak_tag_is_large(hak_range_tag_of(blocks[size])),
+        cr_assert_eq(haki_tag_is_large(haki_range_tag_of(blocks[size])),
                      size > unit_ask(HAK_TINY_MAX));
         cr_assert_geq(hak_usable_size(blocks[size]), size);
         memset(blocks[size], 0xee, hak_usable_size(blocks[size]));
         unit_fill(blocks[size], size, (unsigned)size);
     }
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
     for (size_t size = 0; size < 3000; size++) {
         cr_assert(unit_filled(blocks[size], size, (unsigned)size));
         hak_free(blocks[size]);
     }
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
     unit_expect_none_live();
 }
 
 /* A block of the system's, as the core has it for what no lane serves. */
 static char *from_system(size_t size)
 {
-    char *p = hak_system_alloc(16, size, NULL, HAK_REASON_MEMORY);
+    char *p = haki_system_alloc(16, size, NULL, HAK_REASON_MEMORY);
 
     cr_assert_not_null(p);
     return p;
@@ -221,7 +221,7 @@ static void realloc_all(char *(*begin)(size_t), bool owned)
             unit_fill(p, from, 3);
             p = hak_realloc(p, to);
             cr_assert_not_null(p);
-            cr_assert(unit_filled(p, hak_min(from, to), 3), "%zu to %zu", from,
+            cr_assert(unit_filled(p, haki_min(from, to), 3), "%zu to %zu", from,
                       to);
             cr_assert_geq(hak_usable_size(p), to);
             cr_assert_eq(hak_owns(p), owned);
@@ -240,7 +240,7 @@ static char *from_nothing(size_t size)
 Test(alloc, realloc_keeps_contents_over_all_transitions)
 {
     realloc_all(from_nothing, true);
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
 }
 
 Test(alloc, realloc_of_the_system_s_blocks_keeps_contents)
@@ -355,7 +355,7 @@ Test(alloc, aligned_alloc_is_aligned_for_all_powers_and_sizes)
             }
         }
     }
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
     cr_assert_eq(unit_stats().fallback_aligned, 0);
     unit_expect_none_live();
 }
@@ -459,8 +459,8 @@ Test(alloc, foreign_pointers_are_fatal)
     expect_fatal(of_system + 16, "not a block of HAKMEM");
     expect_fatal((void *)(uintptr_t)1, "not a block of HAKMEM");
     expect_fatal((void *)UINTPTR_MAX, "not a block of HAKMEM");
-    expect_fatal(hak_range_slab_start(0) - 1, "not a block of HAKMEM");
-    expect_fatal(hak_range_slab_start(0) + hak_range.size,
+    expect_fatal(haki_range_slab_start(0) - 1, "not a block of HAKMEM");
+    expect_fatal(haki_range_slab_start(0) + haki_range.size,
                  "not a block of HAKMEM");
     hak_free(of_system);
     expect_fatal(of_system, "not a block of HAKMEM");
@@ -496,13 +496,13 @@ Test(alloc, an_address_never_given_out_is_fatal)
     char *p = hak_malloc(100);
     uint32_t own = tiny_number(p);
 
-    expect_fatal(hak_range_slab_start(own + 1),
+    expect_fatal(haki_range_slab_start(own + 1),
                  "an address that was never given out");
-    expect_fatal(hak_range_slab_start(own + 1) + 8,
+    expect_fatal(haki_range_slab_start(own + 1) + 8,
                  "an address that was never given out");
-    expect_fatal(hak_range_slab_start(0) + hak_range.size - 1,
+    expect_fatal(haki_range_slab_start(0) + haki_range.size - 1,
                  "an address that was never given out");
-    expect_fatal(hak_range_slab_start(0),
+    expect_fatal(haki_range_slab_start(0),
                  "an address that was never given out");
     hak_free(p);
     hak_trim();
@@ -631,7 +631,7 @@ Test(alloc, trim_leaves_blocks_in_use_alone)
     }
     hak_trim();
     hak_trim();
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
     for (size_t i = 0; i < 20000; i += 7) {
         cr_assert(unit_filled(blocks[i], i % 1024, (unsigned)i));
         hak_free(blocks[i]);
@@ -682,7 +682,8 @@ Test(alloc, random_use_keeps_contents_and_invariants)
             char *p = hak_realloc(held[k].p, size);
 
             cr_assert(held[k].p == NULL ||
-                      unit_filled(p, hak_min(size, held[k].size), (unsigned)k));
+                      unit_filled(p, haki_min(size, held[k].size),
+                                  (unsigned)k));
             held[k].p = p;
         } else {
             what < 6 ? hak_free_sized(held[k].p, held[k].size)
@@ -694,13 +695,13 @@ Test(alloc, random_use_keeps_contents_and_invariants)
         held[k].size = size;
         unit_fill(held[k].p, size, (unsigned)k);
         if (i % 20000 == 0) {
-            tiny_check(&hak_self->tiny);
+            tiny_check(&haki_self->tiny);
         }
     }
     for (size_t k = 0; k < HELD; k++) {
         hak_free(held[k].p);
     }
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
     unit_expect_none_live();
 }
 

@@ -23,16 +23,16 @@ static size_t kept(const struct hak_heap *heap)
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         for (const struct hak_block *p = tiny->bins[c].head; p != NULL;
-             p = hak_link_get(p)) {
-            bytes += hak_tiny_size[c];
+             p = haki_link_get(p)) {
+            bytes += haki_tiny_size[c];
         }
-        bytes += tiny->shelves[c].spare_count * (size_t)hak_tiny_size[c];
+        bytes += tiny->shelves[c].spare_count * (size_t)haki_tiny_size[c];
     }
     for (unsigned c = 0; heap->pool != NULL && c < HAK_POOL_CLASSES; c++) {
         void *const *stack = &heap->pool->stacks[c * heap->pool->places];
         size_t count = (size_t)(heap->pool->top[c] - stack) - 1;
 
-        bytes += count * hak_pool_classes[c].block;
+        bytes += count * haki_pool_classes[c].block;
     }
     return heap->runs != NULL ? bytes + heap->runs->held * HAK_PAGE : bytes;
 }
@@ -70,7 +70,7 @@ static void shuffle(size_t count)
 /* Everything freed: what is left is little, in few slabs. */
 static void expect_little(void)
 {
-    struct hak_heap *heap = hak_self;
+    struct hak_heap *heap = haki_self;
 
     cr_assert_leq(kept(heap), 2 * HAK_KEEP_LEAST, "%zu", kept(heap));
     cr_assert_leq(slabs(heap), 24, "%zu slabs", slabs(heap));
@@ -86,10 +86,10 @@ static void free_all(size_t count)
         hak_free(blocks[i]);
         if (i % 1000 == 0) {
             /* That is what was seen; bins have as much again before a look. */
-            size_t most = (size_t)hak_keep_most(&hak_self->tiny.allow);
+            size_t most = (size_t)haki_keep_most(&haki_self->tiny.allow);
 
-            cr_assert_leq(kept(hak_self), 2 * most + 1024 * HAK_KIB,
-                          "%zu of %zu after %zu", kept(hak_self), most, i);
+            cr_assert_leq(kept(haki_self), 2 * most + 1024 * HAK_KIB,
+                          "%zu of %zu after %zu", kept(haki_self), most, i);
         }
     }
 }
@@ -126,13 +126,13 @@ Test(allowance, statistics_tell_bins_from_what_is_in_use)
     fill(10000, 4000);
     free_all(5000);
     stats = unit_stats();
-    cr_assert_eq(stats.kept_bytes, kept(hak_self));
+    cr_assert_eq(stats.kept_bytes, kept(haki_self));
     for (size_t i = 5000; i < 10000; i++) {
         hak_free(blocks[i]);
     }
     stats = unit_stats();
     cr_assert_eq(stats.tiny_live_bytes + stats.pool_live_bytes, 0);
-    cr_assert_eq(stats.kept_bytes, kept(hak_self));
+    cr_assert_eq(stats.kept_bytes, kept(haki_self));
     hak_trim();
     cr_assert_eq(unit_stats().kept_bytes, 0);
 }
@@ -145,7 +145,7 @@ Test(allowance, runs_of_ace_count)
     for (size_t i = 0; i < 16; i++) {
         hak_free(blocks[i]);
     }
-    cr_assert_leq(hak_self->runs->held * HAK_PAGE, HAK_KEEP_LEAST);
+    cr_assert_leq(haki_self->runs->held * HAK_PAGE, HAK_KEEP_LEAST);
 }
 
 /* The same 500 KB come and go: they stay in the bins. */
@@ -159,15 +159,15 @@ Test(allowance, a_busy_heap_keeps_what_it_needs_again)
             hak_free(blocks[k]);
         }
     }
-    flushes = hak_self->tiny.flushes;
+    flushes = haki_self->tiny.flushes;
     for (int i = 0; i < 50; i++) {
         fill(1000, 1000);
         for (size_t k = 0; k < 1000; k++) {
             hak_free(blocks[k]);
         }
     }
-    cr_assert_leq(hak_self->tiny.flushes, flushes + 10);
-    cr_assert_leq(kept(hak_self), HAK_EXTRA_MOST);
+    cr_assert_leq(haki_self->tiny.flushes, flushes + 10);
+    cr_assert_leq(kept(haki_self), HAK_EXTRA_MOST);
     /* But not through a bulk. */
     fill(COUNT, 1000);
     free_all(COUNT);

@@ -52,7 +52,7 @@ static unsigned threads(void)
 static void use(size_t megabytes, size_t size)
 {
     size_t count = megabytes * HAK_MIB / size;
-    char **blocks = hak_os_map(count * sizeof(*blocks));
+    char **blocks = haki_os_map(count * sizeof(*blocks));
 
     NEED(blocks != NULL);
     for (size_t i = 0; i < count; i++) {
@@ -63,7 +63,7 @@ static void use(size_t megabytes, size_t size)
     for (size_t i = 0; i < count; i++) {
         hak_free(blocks[i]);
     }
-    hak_os_unmap(blocks, count * sizeof(*blocks));
+    haki_os_unmap(blocks, count * sizeof(*blocks));
 }
 
 /* Whether no more than `most` MB are resident and the thread is gone, soon. */
@@ -71,7 +71,7 @@ static bool goes_back(size_t most)
 {
     for (int n = 0; n < WAIT * 50; n++) {
         doze(20);
-        if (hak_background_thread() == 0 &&
+        if (haki_background_thread() == 0 &&
             unit_stats().populated_bytes <= most * HAK_MIB) {
             return true;
         }
@@ -86,7 +86,7 @@ Test(background, what_was_freed_goes_back_asleep)
     want();
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         use(MUCH, sizes[i]);
-        cr_expect_neq(hak_background_thread(), 0, "size %zu", sizes[i]);
+        cr_expect_neq(haki_background_thread(), 0, "size %zu", sizes[i]);
         cr_expect(goes_back(4), "size %zu: %zu KB are left", sizes[i],
                   (size_t)(unit_stats().populated_bytes / HAK_KIB));
     }
@@ -98,7 +98,7 @@ Test(background, little_starts_no_thread)
     want();
     for (int n = 0; n < 20; n++) {
         use(1, 1000);
-        cr_assert_eq(hak_background_thread(), 0);
+        cr_assert_eq(haki_background_thread(), 0);
     }
     cr_assert_eq(threads(), before);
 }
@@ -114,7 +114,7 @@ Test(background, the_option_turns_it_off)
 Test(background, an_adapter_turns_it_off)
 {
     want();
-    hak_background_close();
+    haki_background_close();
     use(MUCH, 1000);
     cr_assert_eq(threads(), before);
 }
@@ -187,12 +187,12 @@ Test(background, it_is_gone_before_a_fork)
         pid_t child;
 
         use(16, 2000);
-        met += hak_background_thread() != 0;
+        met += haki_background_thread() != 0;
         child = fork();
         if (child == 0) {
             NEED(threads() == 1);
             use(16, 2000);
-            NEED(hak_background_thread() != 0);
+            NEED(haki_background_thread() != 0);
             NEED(goes_back(4));
             _exit(0);
         }

@@ -19,9 +19,9 @@ UNIT size_t unit_block(const void *p)
     if (p == NULL) {
         return 0;
     }
-    tag = hak_range_tag_of(p);
-    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
-                                 : hak_tiny_bytes_of(p, tag);
+    tag = haki_range_tag_of(p);
+    return haki_tag_is_large(tag) ? haki_large_find(p, &owner)
+                                  : haki_tiny_bytes_of(p, tag);
 }
 
 #endif /* BLOCK_H */

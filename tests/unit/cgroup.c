@@ -67,8 +67,8 @@ static bool look(void)
     char dir[100];
 
     snprintf(dir, sizeof(dir), "%s/a/b", top);
-    hak_cgroup_find(&group, dir);
-    return hak_cgroup_read(&group, &state);
+    haki_cgroup_find(&group, dir);
+    return haki_cgroup_read(&group, &state);
 }
 
 /* A group of version 2. */
@@ -289,7 +289,7 @@ Test(cgroup, a_group_that_goes)
     cr_expect(look());
     snprintf(path, sizeof(path), "%s/a/b/memory.max", top);
     cr_assert_eq(unlink(path), 0);
-    cr_expect_not(hak_cgroup_read(&group, &state));
+    cr_expect_not(haki_cgroup_read(&group, &state));
     cr_expect_eq(state.limit, SIZE_MAX);
 }
 
@@ -297,9 +297,9 @@ Test(cgroup, a_group_that_goes)
 Test(cgroup, the_own_group)
 {
     errno = 123;
-    hak_cgroup_find(&group, NULL);
+    haki_cgroup_find(&group, NULL);
     cr_expect_eq(errno, 123);
-    cr_expect_eq(hak_cgroup_read(&group, &state),
+    cr_expect_eq(haki_cgroup_read(&group, &state),
                  group.kind != HAK_CGROUP_NONE);
     cr_expect_eq(errno, 123);
     cr_expect_eq(state.fault, HAK_CGROUP_FINE, "%s", state.fault_file);
@@ -311,9 +311,9 @@ Test(cgroup, a_name_that_is_too_long_is_no_group)
 
     memset(name, 'a', sizeof(name) - 1);
     name[0] = '/';
-    hak_cgroup_find(&group, name);
+    haki_cgroup_find(&group, name);
     cr_expect_eq(group.kind, HAK_CGROUP_NONE);
-    cr_expect_not(hak_cgroup_read(&group, &state));
+    cr_expect_not(haki_cgroup_read(&group, &state));
 }
 
 /* ---- limits on address space ---------------------------------------------- */
@@ -329,7 +329,7 @@ static void limit_by(int resource, size_t percent)
 static void no_rlimit(void *arg)
 {
     (void)arg;
-    NEED(hak_cgroup_rlimits() == 0);
+    NEED(haki_cgroup_rlimits() == 0);
 }
 
 static void address_space(void *arg)
@@ -338,7 +338,7 @@ static void address_space(void *arg)
 
     (void)arg;
     limit_by(RLIMIT_AS, 60);
-    full = hak_cgroup_rlimits();
+    full = haki_cgroup_rlimits();
     NEED(full >= 55 && full <= 65);
 }
 

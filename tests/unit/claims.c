@@ -34,8 +34,8 @@ static bool is_untouched(const char *p)
 static uint32_t take_run(uint32_t count, uint32_t *room)
 {
     bool zero = false;
-    uint32_t first = hak_range_run_take(count * HAK_SUPER_SIZE, 1,
-                                        HAK_LANE_HUGE, room, &zero);
+    uint32_t first = haki_range_run_take(count * HAK_SUPER_SIZE, 1,
+                                         HAK_LANE_HUGE, room, &zero);
 
     cr_assert_neq(first, HAK_NO_SUPER);
     cr_assert(zero);
@@ -49,24 +49,24 @@ Test(claims, the_extent_doubles_until_it_is_the_window)
     uint32_t none = 0;
 
     setenv("HAKMEM_RANGE", "5G", 1);
-    cr_assert(hak_range_init());
-    cr_assert_eq(hak_range.window, 5 * HAK_GIB);
-    cr_assert_eq(hak_range.size, HAK_GIB);
+    cr_assert(haki_range_init());
+    cr_assert_eq(haki_range.window, 5 * HAK_GIB);
+    cr_assert_eq(haki_range.size, HAK_GIB);
     take_run(300, &none);
-    cr_assert_eq(hak_range.size, HAK_GIB);
+    cr_assert_eq(haki_range.size, HAK_GIB);
     take_run(300, &none);
-    cr_assert_eq(hak_range.size, 2 * HAK_GIB);
+    cr_assert_eq(haki_range.size, 2 * HAK_GIB);
     range_check();
     take_run(1000, &none); /* more than twice would be needed */
-    cr_assert_eq(hak_range.size, 4 * HAK_GIB);
+    cr_assert_eq(haki_range.size, 4 * HAK_GIB);
     take_run(500, &none);
-    cr_assert_eq(hak_range.size, 5 * HAK_GIB, "not more than there is");
+    cr_assert_eq(haki_range.size, 5 * HAK_GIB, "not more than there is");
     range_check();
-    for (size_t at = 0; at < hak_range.size; at += HAK_SLAB_SIZE) {
-        cr_assert_eq(hak_range_tag(at), 0);
+    for (size_t at = 0; at < haki_range.size; at += HAK_SLAB_SIZE) {
+        cr_assert_eq(haki_range_tag(at), 0);
     }
-    cr_assert(hak_owns((char *)hak_range.base + hak_range.size - 1));
-    cr_assert_not(hak_owns((char *)hak_range.base + hak_range.size));
+    cr_assert(hak_owns((char *)haki_range.base + haki_range.size - 1));
+    cr_assert_not(hak_owns((char *)haki_range.base + haki_range.size));
 }
 
 Test(claims, an_extent_that_is_refused_is_tried_smaller_and_again)
@@ -74,20 +74,20 @@ Test(claims, an_extent_that_is_refused_is_tried_smaller_and_again)
     uint32_t none = 0;
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     take_run(400, &none);
-    hak_os_test_kinds(HAK_OS_CLAIM);
+    haki_os_test_kinds(HAK_OS_CLAIM);
     /* The first array, once more, then the second, the third. */
     for (unsigned n = 0; n < 4; n++) {
-        hak_os_test_refuse(n < 2 ? 1 : 2, true);
-        cr_assert_eq(hak_range_supers_take(200, 1, HAK_LANE_HUGE, &zero),
+        haki_os_test_refuse(n < 2 ? 1 : 2, true);
+        cr_assert_eq(haki_range_supers_take(200, 1, HAK_LANE_HUGE, &zero),
                      HAK_NO_SUPER);
-        hak_os_test_refuse(0, false);
-        cr_assert_eq(hak_range.size, HAK_GIB);
+        haki_os_test_refuse(0, false);
+        cr_assert_eq(haki_range.size, HAK_GIB);
         range_check();
     }
     take_run(200, &none);
-    cr_assert_eq(hak_range.size, 2 * HAK_GIB);
+    cr_assert_eq(haki_range.size, 2 * HAK_GIB);
     range_check();
 }
 
@@ -97,13 +97,13 @@ Test(claims, a_single_superslab_of_somebody_else_s_is_passed_over)
 {
     char *other;
 
-    cr_assert(hak_range_init());
-    other = hak_range_super_start(first_super()) + 100 * HAK_PAGE;
+    cr_assert(haki_range_init());
+    other = haki_range_super_start(first_super()) + 100 * HAK_PAGE;
     foreign_at(other);
     cr_assert_not(hak_owns(other));
     cr_assert(hak_owns(other - HAK_PAGE), "nobody's is ours");
     cr_assert_eq(take(), HAK_SUPER_SLABS + 1);
-    cr_assert_eq(hak_supers.foreign, 1);
+    cr_assert_eq(haki_supers.foreign, 1);
     range_check();
     cr_assert_eq(munmap(other, HAK_PAGE), 0);
     cr_assert_eq(take(), HAK_SUPER_SLABS + 2, "it is not asked again");
@@ -114,16 +114,16 @@ Test(claims, a_run_goes_where_nobody_has_anything)
     uint32_t none = 0, first, end;
     char *other;
 
-    cr_assert(hak_range_init());
-    end = hak_supers.limit;
-    other = hak_range_super_start(end - 3) + 5 * HAK_PAGE;
+    cr_assert(haki_range_init());
+    end = haki_supers.limit;
+    other = haki_range_super_start(end - 3) + 5 * HAK_PAGE;
     foreign_at(other);
     first = take_run(4, &none);
     cr_assert_eq(first, end - 7);
-    cr_assert_eq(hak_supers.foreign, 1);
+    cr_assert_eq(haki_supers.foreign, 1);
     cr_assert_eq(take_run(2, &none), end - 2, "what lies behind is used");
-    memset(hak_range_super_start(end - 2), 1, 2 * HAK_SUPER_SIZE);
-    memset(hak_range_super_start(first), 1, 4 * HAK_SUPER_SIZE);
+    memset(haki_range_super_start(end - 2), 1, 2 * HAK_SUPER_SIZE);
+    memset(haki_range_super_start(first), 1, 4 * HAK_SUPER_SIZE);
     cr_assert(is_untouched(other));
     range_check();
 }
@@ -134,9 +134,9 @@ Test(claims, without_descriptors_superslabs_are_passed_over)
     uint32_t step;
     char *other;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     step = first_super() / per_step + 1;
-    other = (char *)hak_range.slabs + step * HAK_META_STEP + HAK_PAGE;
+    other = (char *)haki_range.slabs + step * HAK_META_STEP + HAK_PAGE;
     foreign_at(other);
     for (uint32_t i = first_super(); i < step * per_step; i++) {
         for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
@@ -144,7 +144,7 @@ Test(claims, without_descriptors_superslabs_are_passed_over)
         }
     }
     cr_assert_eq(number_of(take()) / HAK_SUPER_SLABS, (step + 1) * per_step);
-    cr_assert_eq(hak_supers.foreign, per_step);
+    cr_assert_eq(haki_supers.foreign, per_step);
     cr_assert(is_untouched(other));
     range_check();
 }
@@ -161,9 +161,9 @@ static void use_without_tags(void *arg)
     int ours = 0, fit;
 
     (void)arg;
-    NEED(hak_range_init());
-    other = hak_supers.parts[HAK_PART_TAGS].at +
-            hak_supers.parts[HAK_PART_TAGS].mapped;
+    NEED(haki_range_init());
+    other = haki_supers.parts[HAK_PART_TAGS].at +
+            haki_supers.parts[HAK_PART_TAGS].mapped;
     foreign_at(other);
     for (int i = 0; i < 40; i++) {
         p[i] = hak_malloc(unit_ask(60 * HAK_MIB));
@@ -171,10 +171,10 @@ static void use_without_tags(void *arg)
         ours += hak_owns(p[i]);
         memset(p[i], i, 1000);
     }
-    fit = (int)((hak_supers.limit - first_super()) /
-                hak_supers_for(60 * HAK_MIB));
+    fit = (int)((haki_supers.limit - first_super()) /
+                haki_supers_for(60 * HAK_MIB));
     NEED(ours == fit || (UNIT_WATCHED && ours > fit / 2 && ours < fit));
-    NEED(hak_range.size == HAK_GIB);
+    NEED(haki_range.size == HAK_GIB);
     NEED(is_untouched(other));
     for (int i = 0; i < 40; i++) {
         hak_free(p[i]);
@@ -187,9 +187,9 @@ Test(claims, without_tags_the_window_ends_said_once)
 {
     char *said;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     cr_assert_gt(asprintf(&said, USED_UP,
-                          (unsigned)(hak_range.window / HAK_MIB), 0),
+                          (unsigned)(haki_range.window / HAK_MIB), 0),
                  0);
     unit_expect_said(use_without_tags, NULL, said);
 }
@@ -204,8 +204,8 @@ static void use_beside_others(void *arg)
     setenv("HAKMEM_RANGE", "1G", 1);
     p[0] = hak_malloc(1000);
     NEED(hak_owns(p[0]));
-    for (uint32_t i = first_super() + 1; i < hak_supers.limit; i++) {
-        foreign_at(hak_range_super_start(i) + i % 512 * HAK_PAGE);
+    for (uint32_t i = first_super() + 1; i < haki_supers.limit; i++) {
+        foreign_at(haki_range_super_start(i) + i % 512 * HAK_PAGE);
     }
     for (int i = 1; i < 3000; i++) {
         p[i] = hak_malloc(1000);
@@ -218,8 +218,8 @@ static void use_beside_others(void *arg)
         NEED(unit_filled(p[i], 1000, (unsigned)i));
         hak_free(p[i]);
     }
-    for (uint32_t i = first_super() + 1; i < hak_supers.limit; i++) {
-        NEED(is_untouched(hak_range_super_start(i) + i % 512 * HAK_PAGE));
+    for (uint32_t i = first_super() + 1; i < haki_supers.limit; i++) {
+        NEED(is_untouched(haki_range_super_start(i) + i % 512 * HAK_PAGE));
     }
     NEED(unit_stats().system_live == 0);
     range_check();
@@ -237,15 +237,15 @@ Test(claims, heaps_end_where_somebody_else_begins)
 {
     uint32_t id, count = 0;
 
-    cr_assert(hak_range_init());
-    foreign_at(hak_range.heap_slots + 10 * HAK_META_STEP);
-    while (hak_range_heap_take(&id) != NULL) {
+    cr_assert(haki_range_init());
+    foreign_at(haki_range.heap_slots + 10 * HAK_META_STEP);
+    while (haki_range_heap_take(&id) != NULL) {
         count++;
     }
     cr_assert_eq(count, 10 * HAK_META_STEP / HAK_HEAP_SLOT);
-    hak_range_heap_give(3);
-    cr_assert_eq(hak_range_heap_take(&id), hak_range_heap(3));
-    cr_assert_null(hak_range_heap_take(&id));
+    haki_range_heap_give(3);
+    cr_assert_eq(haki_range_heap_take(&id), haki_range_heap(3));
+    cr_assert_null(haki_range_heap_take(&id));
 }
 
 /* ---- room ---------------------------------------------------------------------- */
@@ -256,7 +256,7 @@ Test(claims, a_run_grows_into_its_room_and_nobody_else_does)
     bool zero = false;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     run = take_run(5, &room);
     cr_assert_eq(room, 20);
     range_check();
@@ -264,17 +264,17 @@ Test(claims, a_run_grows_into_its_room_and_nobody_else_does)
         other = take_run(3, &none);
         cr_assert(other + 3 <= run || other >= run + 25);
     }
-    cr_assert(hak_range_run_grow(run, 5, &room, 15 * HAK_SUPER_SIZE,
-                                 HAK_LANE_HUGE, &zero));
+    cr_assert(haki_range_run_grow(run, 5, &room, 15 * HAK_SUPER_SIZE,
+                                  HAK_LANE_HUGE, &zero));
     cr_assert(zero);
     cr_assert_eq(room, 10);
-    memset(hak_range_super_start(run), 1, 15 * HAK_SUPER_SIZE);
+    memset(haki_range_super_start(run), 1, 15 * HAK_SUPER_SIZE);
     range_check();
-    cr_assert(hak_range_run_grow(run, 15, &room, 25 * HAK_SUPER_SIZE,
-                                 HAK_LANE_HUGE, &zero));
+    cr_assert(haki_range_run_grow(run, 15, &room, 25 * HAK_SUPER_SIZE,
+                                  HAK_LANE_HUGE, &zero));
     cr_assert_eq(room, 0);
-    cr_assert_not(hak_range_run_grow(run, 25, &room, 30 * HAK_SUPER_SIZE,
-                                     HAK_LANE_HUGE, &zero));
+    cr_assert_not(haki_range_run_grow(run, 25, &room, 30 * HAK_SUPER_SIZE,
+                                      HAK_LANE_HUGE, &zero));
     range_check();
 }
 
@@ -283,9 +283,9 @@ Test(claims, room_that_is_given_back_is_free)
     uint32_t room = 50, none = 0, run;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     run = take_run(5, &room);
-    hak_range_room_give(run + 5, room);
+    haki_range_room_give(run + 5, room);
     range_check();
     cr_assert_eq(take_run(50, &none), run + 5);
 }
@@ -296,15 +296,15 @@ Test(claims, room_ends_where_somebody_else_begins)
     bool zero;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     run = take_run(5, &room);
-    foreign_at(hak_range_super_start(run + 7));
-    cr_assert(hak_range_run_grow(run, 5, &room, 7 * HAK_SUPER_SIZE,
-                                 HAK_LANE_HUGE, &zero));
-    cr_assert_not(hak_range_run_grow(run, 7, &room, 9 * HAK_SUPER_SIZE,
-                                     HAK_LANE_HUGE, &zero));
+    foreign_at(haki_range_super_start(run + 7));
+    cr_assert(haki_range_run_grow(run, 5, &room, 7 * HAK_SUPER_SIZE,
+                                  HAK_LANE_HUGE, &zero));
+    cr_assert_not(haki_range_run_grow(run, 7, &room, 9 * HAK_SUPER_SIZE,
+                                      HAK_LANE_HUGE, &zero));
     cr_assert_eq(room, 0);
-    cr_assert_eq(hak_supers.foreign, 1);
+    cr_assert_eq(haki_supers.foreign, 1);
     range_check();
 }
 
@@ -314,19 +314,19 @@ Test(claims, rooms_are_a_share_of_what_is_left)
     uint32_t before = UINT32_MAX;
 
     setenv("HAKMEM_RANGE", "64G", 1);
-    cr_assert(hak_range_init());
-    if (hak_range.window < 64 * HAK_GIB) {
+    cr_assert(haki_range_init());
+    if (haki_range.window < 64 * HAK_GIB) {
         cr_skip("this process has no window of 64 GB");
     }
     for (int i = 0; i < 200; i++) {
-        uint32_t room = hak_range_room_for(HAK_SUPER_SIZE);
+        uint32_t room = haki_range_room_for(HAK_SUPER_SIZE);
 
         cr_assert_leq(room, before);
         before = room;
         take_run(1, &room);
     }
-    cr_assert_leq(hak_supers.rooms, 32 * HAK_GIB / HAK_SUPER_SIZE);
-    cr_assert_gt(hak_supers.rooms, 16 * HAK_GIB / HAK_SUPER_SIZE);
+    cr_assert_leq(haki_supers.rooms, 32 * HAK_GIB / HAK_SUPER_SIZE);
+    cr_assert_gt(haki_supers.rooms, 16 * HAK_GIB / HAK_SUPER_SIZE);
     range_check();
 }
 
@@ -338,8 +338,8 @@ static void limit_to(size_t more)
 
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
     usleep(20000); /* the clock has ticked */
-    hak_range_ask_limit(hak_os_tick());
-    NEED(hak_range_limited());
+    haki_range_ask_limit(haki_os_tick());
+    NEED(haki_range_limited());
 }
 
 static void use_exactly(void *arg)
@@ -349,18 +349,18 @@ static void use_exactly(void *arg)
     char *p;
 
     (void)arg;
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     limit_to(100 * HAK_MIB);
     before = unit_address_space();
-    p = hak_huge_alloc(2 * HAK_MIB + 1, 1, HAK_ID_SHARED, &zero);
+    p = haki_huge_alloc(2 * HAK_MIB + 1, 1, HAK_ID_SHARED, &zero);
     NEED(unit_address_space() - before <= 2 * HAK_MIB + 128 * HAK_KIB);
     range_check();
-    NEED(hak_huge_resize(p, 3 * HAK_MIB) == p);
+    NEED(haki_huge_resize(p, 3 * HAK_MIB) == p);
     memset(p, 1, 3 * HAK_MIB);
     NEED(unit_address_space() - before <= 3 * HAK_MIB + 128 * HAK_KIB);
-    NEED(hak_huge_resize(p, 2 * HAK_MIB) == p);
+    NEED(haki_huge_resize(p, 2 * HAK_MIB) == p);
     range_check();
-    NEED(hak_huge_free(p, &(struct hak_huge_block){0}));
+    NEED(haki_huge_free(p, &(struct hak_huge_block){0}));
     range_check();
 }
 
@@ -381,7 +381,7 @@ static void use_under_a_new_limit(void *resource)
     size_t before;
     bool zero;
 
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     for (int i = 0; i < 8; i++) {
         NEED((p[i] = hak_malloc(unit_ask(16 * HAK_MIB))) != NULL);
         memset(p[i], 1, 16 * HAK_MIB - HAK_GUARD_BYTES);
@@ -389,11 +389,11 @@ static void use_under_a_new_limit(void *resource)
     for (int i = 0; i < 8; i += 2) {
         hak_free(p[i]);
     }
-    NEED(hak_range_spare() == 64 * HAK_MIB);
+    NEED(haki_range_spare() == 64 * HAK_MIB);
     before = unit_address_space();
     NEED(setrlimit(*(int *)resource, &limit) == 0);
-    NEED(hak_huge_alloc(16 * HAK_MIB + 1, 1, HAK_ID_SHARED, &zero) != NULL);
-    NEED(hak_range_spare() == 0);
+    NEED(haki_huge_alloc(16 * HAK_MIB + 1, 1, HAK_ID_SHARED, &zero) != NULL);
+    NEED(haki_range_spare() == 0);
     NEED(unit_address_space() <= before - 48 * HAK_MIB + 256 * HAK_KIB);
     range_check();
 }
@@ -415,7 +415,7 @@ static void shrink_at_the_limit(void *arg)
     char *p[3];
 
     (void)arg;
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     hak_free(hak_malloc(1));
     limit_to(150 * HAK_MIB);
     for (int i = 0; i < 3; i++) {
@@ -449,12 +449,12 @@ static void free_everything(void *arg)
     size_t before;
 
     (void)arg;
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     hak_free(hak_malloc(1));
     limit_to(800 * HAK_MIB);
     before = unit_address_space();
     for (size_t size = 500; size < 40 * HAK_MIB; size *= 9) {
-        size_t n = hak_min(20000, 300 * HAK_MIB / size);
+        size_t n = haki_min(20000, 300 * HAK_MIB / size);
 
         for (size_t i = 0; i < n; i++) {
             NEED((p[i] = hak_malloc(size)) != NULL);
@@ -479,17 +479,17 @@ Test(claims, what_can_t_be_unmapped_is_purged_and_used_again)
 {
     uint32_t none = 0, run;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     run = take_run(3, &none);
-    memset(hak_range_super_start(run), 1, 3 * HAK_SUPER_SIZE);
-    hak_os_test_kinds(HAK_OS_UNMAP);
-    hak_os_test_refuse(1, true);
-    hak_range_supers_drop(run, 3, HAK_LANE_HUGE);
-    hak_os_test_refuse(0, false);
+    memset(haki_range_super_start(run), 1, 3 * HAK_SUPER_SIZE);
+    haki_os_test_kinds(HAK_OS_UNMAP);
+    haki_os_test_refuse(1, true);
+    haki_range_supers_drop(run, 3, HAK_LANE_HUGE);
+    haki_os_test_refuse(0, false);
     range_check();
-    cr_assert_eq(unit_resident(hak_range_super_start(run), HAK_SUPER_SIZE), 0);
+    cr_assert_eq(unit_resident(haki_range_super_start(run), HAK_SUPER_SIZE), 0);
     cr_assert_eq(take_run(3, &none), run);
-    cr_assert_eq(hak_range_super_start(run)[0], 0);
+    cr_assert_eq(haki_range_super_start(run)[0], 0);
 }
 
 Test(claims, what_can_t_be_unmapped_nor_purged_is_not_called_zero)
@@ -497,16 +497,16 @@ Test(claims, what_can_t_be_unmapped_nor_purged_is_not_called_zero)
     uint32_t none = 0, run;
     bool zero = true;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     run = take_run(3, &none);
-    memset(hak_range_super_start(run), 1, 3 * HAK_SUPER_SIZE);
-    hak_os_test_refuse(1, true);
-    hak_range_supers_drop(run, 3, HAK_LANE_HUGE);
-    hak_os_test_refuse(0, false);
+    memset(haki_range_super_start(run), 1, 3 * HAK_SUPER_SIZE);
+    haki_os_test_refuse(1, true);
+    haki_range_supers_drop(run, 3, HAK_LANE_HUGE);
+    haki_os_test_refuse(0, false);
     range_check();
-    cr_assert_eq(hak_range_supers_take(3, 1, HAK_LANE_HUGE, &zero), run);
+    cr_assert_eq(haki_range_supers_take(3, 1, HAK_LANE_HUGE, &zero), run);
     cr_assert_not(zero);
-    cr_assert_eq(hak_range_super_start(run)[0], 1);
+    cr_assert_eq(haki_range_super_start(run)[0], 1);
 }
 
 /* The last superslab of a run is mapped in part and can neither go nor grow. */
@@ -516,16 +516,16 @@ static void give_a_part(void *arg)
     bool zero;
 
     (void)arg;
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     limit_to(100 * HAK_MIB);
-    run = hak_range_run_take(HAK_SUPER_SIZE + HAK_PAGE, 1, HAK_LANE_HUGE, &none,
-                             &zero);
+    run = haki_range_run_take(HAK_SUPER_SIZE + HAK_PAGE, 1, HAK_LANE_HUGE,
+                              &none, &zero);
     NEED(run != HAK_NO_SUPER);
-    hak_os_test_refuse(1, true);
-    hak_range_supers_drop(run, 2, HAK_LANE_HUGE);
-    hak_os_test_refuse(0, false);
-    NEED(hak_supers.at[run + 1].state == HAK_SUPER_FOREIGN);
-    NEED(hak_range_supers_take(2, 1, HAK_LANE_HUGE, &zero) != run);
+    haki_os_test_refuse(1, true);
+    haki_range_supers_drop(run, 2, HAK_LANE_HUGE);
+    haki_os_test_refuse(0, false);
+    NEED(haki_supers.at[run + 1].state == HAK_SUPER_FOREIGN);
+    NEED(haki_range_supers_take(2, 1, HAK_LANE_HUGE, &zero) != run);
 }
 
 Test(claims, a_part_that_nothing_can_be_done_about_is_left_alone)

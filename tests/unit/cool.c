@@ -17,7 +17,7 @@ TestSuite(cool, .timeout = 120);
 /* Takes 40 slabs, makes `bytes` of slab i resident and gives it back. */
 static void take_40(void)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t i = 1; i <= 40; i++) {
         cr_assert_eq(take(), i);
     }
@@ -33,7 +33,7 @@ static void give_with(uint32_t i, size_t bytes)
 static uint32_t take_cool(uint32_t count)
 {
     uint32_t number =
-        hak_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+        haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, false);
 
     cr_assert_geq(number, unit_first_slab());
     return number - unit_first_slab() + 1;
@@ -83,7 +83,7 @@ Test(cool, with_many_warm_slabs_idle_pool_takes_of_them)
 /* No superslab is opened while there is a place, however warm. */
 Test(cool, no_superslab_is_opened_for_it)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t i = 1; i <= HAK_SUPER_SLABS; i++) {
         cr_assert_eq(take(), i);
     }
@@ -104,8 +104,8 @@ Test(cool, a_packed_slab_grows_by_a_page_and_then_by_8_kb_at_once)
     while (at < sizeof(steps) / sizeof(steps[0]) - 1) {
         size_t populated;
 
-        NEED(hak_tiny_alloc(&heap->tiny, HAK_TINY_CLASSES - 1) != NULL);
-        populated = hak_range_slab(heap->tiny.packed_at[0])->resident;
+        NEED(haki_tiny_alloc(&heap->tiny, HAK_TINY_CLASSES - 1) != NULL);
+        populated = haki_range_slab(heap->tiny.packed_at[0])->resident;
         if (populated != steps[at]) {
             cr_assert_eq(populated, steps[++at]);
             cr_assert_geq(heap->tiny.units * HAK_UNIT, steps[at - 1]);
@@ -126,12 +126,12 @@ static int64_t most_kept(uint8_t share)
 
     heap->tiny.share = heap->tiny.allow.share = share;
     for (int i = 0; i < BLOCKS; i++) {
-        blocks[i] = hak_tiny_alloc(&heap->tiny, CLASS);
+        blocks[i] = haki_tiny_alloc(&heap->tiny, CLASS);
     }
     for (int i = 0; i < BLOCKS; i++) {
-        hak_tiny_free(&heap->tiny, CLASS, blocks[i]);
-        most =
-            (int64_t)hak_max((size_t)most, (size_t)hak_kept(&heap->tiny.allow));
+        haki_tiny_free(&heap->tiny, CLASS, blocks[i]);
+        most = (int64_t)haki_max((size_t)most,
+                                 (size_t)haki_kept(&heap->tiny.allow));
     }
     hak_heap_delete(heap);
     return most;
@@ -148,7 +148,7 @@ static char *get(hak_heap *heap, size_t size)
 {
     enum hak_reason reason;
     bool zero;
-    char *p = hak_large_alloc(heap, 16, size, &zero, &reason);
+    char *p = haki_large_alloc(heap, 16, size, &zero, &reason);
 
     cr_assert_not_null(p);
     for (size_t i = 0; i < size; i++) {
@@ -173,18 +173,18 @@ Test(cool, a_run_that_outgrows_ace_leaves_no_pages)
     size_t size = 1500 * HAK_KIB;
     enum hak_reason reason;
     char *p = get(heap, size);
-    char *q = hak_large_copy(heap, p, size, 3 * HAK_MIB, &reason);
+    char *q = haki_large_copy(heap, p, size, 3 * HAK_MIB, &reason);
 
     cr_assert(is_copy(q, size));
     if (!UNIT_WATCHED) {
         cr_assert_eq(unit_resident(p, size), 0);
     }
-    cr_assert(hak_large_free(heap, p));
-    p = hak_large_alloc(heap, 16, size, &(bool){false}, &reason);
+    cr_assert(haki_large_free(heap, p));
+    p = haki_large_alloc(heap, 16, size, &(bool){false}, &reason);
     cr_assert_eq(p[0], 0);
     cr_assert_eq(p[size - 1], 0);
-    cr_assert(hak_large_free(heap, p));
-    cr_assert(hak_large_free(heap, q));
+    cr_assert(haki_large_free(heap, p));
+    cr_assert(haki_large_free(heap, q));
     hak_heap_delete(heap);
 }
 
@@ -197,12 +197,12 @@ Test(cool, a_copy_that_grows_has_room_behind_it)
     char *p = get(heap, 100000);
     char *q;
 
-    cr_assert(hak_large_free(heap, hole));
-    q = hak_large_copy(heap, p, 100000, 200000, &reason);
+    cr_assert(haki_large_free(heap, hole));
+    q = haki_large_copy(heap, p, 100000, 200000, &reason);
     cr_assert_neq(q, hole);
     cr_assert(is_copy(q, 100000));
     cr_assert(is_copy(p, 100000));
-    cr_assert_eq(hak_large_resize(q, 240000), q);
+    cr_assert_eq(haki_large_resize(q, 240000), q);
     cr_assert_eq(get(heap, 200000), hole);
     hak_heap_delete(heap);
 }
@@ -221,9 +221,9 @@ Test(cool, a_refused_copy_leaves_the_block_alone)
     for (unsigned n = 3; n < 60; n++) {
         char *q;
 
-        hak_os_test_refuse(n / 3, true);
-        q = hak_large_copy(heap, p, size, 3 * HAK_MIB, &reason);
-        hak_os_test_refuse(0, false);
+        haki_os_test_refuse(n / 3, true);
+        q = haki_large_copy(heap, p, size, 3 * HAK_MIB, &reason);
+        haki_os_test_refuse(0, false);
         if (q != NULL) {
             cr_assert_gt(n, 7, "no call could be refused");
             cr_assert(is_copy(q, size));

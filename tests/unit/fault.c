@@ -37,7 +37,7 @@ static size_t size_for(size_t i)
 /* The registry's own table is there from here on. */
 static void use_registry(void)
 {
-    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
+    hak_free(haki_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
 }
 
 /* NULL is allowed, with ENOMEM. */
@@ -47,7 +47,7 @@ static char *keep(size_t i, char *p, size_t size)
     blocks[i] = p;
     sizes[i] = size;
     if (p != NULL) {
-        unit_fill(p, hak_min(size, MARKED), (unsigned)i);
+        unit_fill(p, haki_min(size, MARKED), (unsigned)i);
     }
     return p;
 }
@@ -55,7 +55,7 @@ static char *keep(size_t i, char *p, size_t size)
 static void check(size_t i)
 {
     NEED(blocks[i] == NULL ||
-         unit_filled(blocks[i], hak_min(sizes[i], MARKED), (unsigned)i));
+         unit_filled(blocks[i], haki_min(sizes[i], MARKED), (unsigned)i));
 }
 
 /* The thread's heap: all kinds of requests. */
@@ -77,7 +77,7 @@ static void use_thread_heap(void)
         NEED(p != NULL || errno == ENOMEM);
         if (p != NULL) {
             NEED(blocks[i] == NULL ||
-                 unit_filled(p, hak_min(hak_min(size, sizes[i]), MARKED),
+                 unit_filled(p, haki_min(haki_min(size, sizes[i]), MARKED),
                              (unsigned)i));
             keep(i, p, size);
         }
@@ -139,10 +139,10 @@ static void work_with_fault(void *arg)
     hak_stats_t stats;
 
     use_registry();
-    hak_os_test_refuse(fault->n, fault->forever);
+    haki_os_test_refuse(fault->n, fault->forever);
     work();
-    calls = hak_os_test_calls();
-    hak_os_test_refuse(0, false);
+    calls = haki_os_test_calls();
+    haki_os_test_refuse(0, false);
     stats = unit_stats();
     NEED(stats.tiny_live_bytes == 0 && stats.system_live == 0);
     NEED(stats.pool_live_bytes == 0 && stats.ace_live_bytes == 0);
@@ -163,7 +163,7 @@ static void work_with_fault(void *arg)
         void *p = hak_malloc(100);
 
         NEED(hak_owns(p));
-        tiny_check(&hak_self->tiny);
+        tiny_check(&haki_self->tiny);
         hak_free(p);
     }
     work();
@@ -215,7 +215,7 @@ static void count_fallbacks(void *arg)
     (void)arg;
     use_registry();
     hak_free(hak_malloc(8));
-    hak_os_test_refuse(1, true);
+    haki_os_test_refuse(1, true);
     for (size_t i = 0; i < 2000; i++) {
         char *p = hak_malloc(1000);
 
@@ -226,7 +226,7 @@ static void count_fallbacks(void *arg)
         memset(p, 1, 1000);
         foreign += !hak_owns(p);
     }
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     NEED(foreign > 100);
     NEED(unit_stats().fallback_memory == foreign);
     NEED(unit_stats().fallback_large == 1);
@@ -246,7 +246,7 @@ static void limit_under_fault(void *arg)
 
     (void)arg;
     use_registry();
-    hak_os_test_refuse(1, true);
+    haki_os_test_refuse(1, true);
     while (hak_heap_malloc(heap, 100) != NULL) {
         given++;
     }
@@ -255,7 +255,7 @@ static void limit_under_fault(void *arg)
     NEED(hak_heap_live(heap) <= 10000);
     NEED(unit_stats().system_live == given);
     NEED(unit_stats().limit_refused == 1);
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     hak_heap_delete(heap);
     NEED(unit_stats().system_live == 0);
 }
@@ -271,7 +271,7 @@ static void align_under_fault(void *arg)
     (void)arg;
     use_registry();
     hak_free(hak_malloc(8));
-    hak_os_test_refuse(1, true);
+    haki_os_test_refuse(1, true);
     for (size_t align = 16; align <= 4096; align *= 2) {
         for (int i = 0; i < 10; i++) {
             void *p = hak_aligned_alloc(align, 100);

@@ -17,15 +17,15 @@ TestSuite(fault_kinds, .timeout = 120);
 
 static void refuse(unsigned kinds)
 {
-    hak_os_test_kinds(kinds);
-    hak_os_test_refuse(1, true);
+    haki_os_test_kinds(kinds);
+    haki_os_test_refuse(1, true);
 }
 
 static void refuse_nothing(void)
 {
-    NEED(hak_os_test_calls() > 0);
-    hak_os_test_refuse(0, false);
-    hak_os_test_kinds(HAK_OS_ALL);
+    NEED(haki_os_test_calls() > 0);
+    haki_os_test_refuse(0, false);
+    haki_os_test_kinds(HAK_OS_ALL);
 }
 
 static bool is_zero(const char *p, size_t n)
@@ -144,13 +144,13 @@ static void use_everything(void)
 {
     for (;;) {
         uint32_t slab =
-            hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+            haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
 
         if (slab == HAK_NO_SLAB) {
             return;
         }
-        *(volatile char *)hak_range_slab_start(slab) = 1;
-        *(volatile char *)(hak_range_slab_start(slab) + HAK_SLAB_SIZE - 1) = 1;
+        *(volatile char *)haki_range_slab_start(slab) = 1;
+        *(volatile char *)(haki_range_slab_start(slab) + HAK_SLAB_SIZE - 1) = 1;
     }
 }
 
@@ -169,17 +169,17 @@ static void give_part(void *arg)
 
     setenv("HAKMEM_RANGE", "1G", 1);
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
-    NEED(hak_range_init());
-    first = hak_range_run_take(2 * HAK_SUPER_SIZE + 3 * HAK_SLAB_SIZE, 1,
-                               HAK_LANE_HUGE, &none, &zero);
+    NEED(haki_range_init());
+    first = haki_range_run_take(2 * HAK_SUPER_SIZE + 3 * HAK_SLAB_SIZE, 1,
+                                HAK_LANE_HUGE, &none, &zero);
     NEED(first != HAK_NO_SUPER);
-    NEED(hak_supers.at[first + 2].claimed == 3 * HAK_SLAB_SIZE / HAK_PAGE);
-    memset(hak_range_super_start(first + 2), 1, 3 * HAK_SLAB_SIZE);
+    NEED(haki_supers.at[first + 2].claimed == 3 * HAK_SLAB_SIZE / HAK_PAGE);
+    memset(haki_range_super_start(first + 2), 1, 3 * HAK_SLAB_SIZE);
     refuse(part->kinds);
     if (part->drop) {
-        hak_range_supers_drop(first, 3, HAK_LANE_HUGE);
+        haki_range_supers_drop(first, 3, HAK_LANE_HUGE);
     } else {
-        hak_range_supers_give(first, 3, HAK_LANE_HUGE, HAK_ALL_SLABS);
+        haki_range_supers_give(first, 3, HAK_LANE_HUGE, HAK_ALL_SLABS);
     }
     refuse_nothing();
     range_check();
@@ -209,21 +209,21 @@ Test(fault_kinds, what_is_mapped_in_part_is_made_whole_or_left_alone)
 /* What the kernel can't give is told: here there is nothing mapped. */
 Test(fault_kinds, populate_tells_what_there_is_no_memory_for)
 {
-    char *p = hak_os_map(4 * HAK_PAGE);
+    char *p = haki_os_map(4 * HAK_PAGE);
 
     cr_assert_not_null(p);
-    cr_assert(hak_os_populate(p, HAK_PAGE));
+    cr_assert(haki_os_populate(p, HAK_PAGE));
     if (unit_resident(p, HAK_PAGE) == 0) {
         cr_skip("this kernel has no MADV_POPULATE_WRITE");
     }
-    cr_assert(hak_os_unmap(p + 2 * HAK_PAGE, 2 * HAK_PAGE));
+    cr_assert(haki_os_unmap(p + 2 * HAK_PAGE, 2 * HAK_PAGE));
     errno = 77;
-    cr_assert_not(hak_os_populate(p, 4 * HAK_PAGE));
+    cr_assert_not(haki_os_populate(p, 4 * HAK_PAGE));
     cr_assert_eq(errno, 77);
-    cr_assert_not(hak_os_purge(p, 4 * HAK_PAGE));
+    cr_assert_not(haki_os_purge(p, 4 * HAK_PAGE));
     cr_assert_eq(errno, 77);
     /* It can be done elsewhere still. */
-    cr_assert(hak_os_populate(p, 2 * HAK_PAGE));
+    cr_assert(haki_os_populate(p, 2 * HAK_PAGE));
     cr_assert_eq(unit_resident(p, 2 * HAK_PAGE), 2);
 }
 
@@ -232,18 +232,18 @@ Test(fault_kinds, slabs_that_are_not_populated_are_not_counted)
     size_t before;
     uint32_t slab;
 
-    cr_assert(hak_range_init());
-    slab = hak_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    cr_assert(haki_range_init());
+    slab = haki_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, false);
     cr_assert_neq(slab, HAK_NO_SLAB);
-    before = hak_range_resident_bytes();
+    before = haki_range_resident_bytes();
     refuse(HAK_OS_POPULATE);
-    cr_assert_not(hak_range_ready(slab, 2, HAK_SLAB_SIZE + 1, 4 * HAK_PAGE));
+    cr_assert_not(haki_range_ready(slab, 2, HAK_SLAB_SIZE + 1, 4 * HAK_PAGE));
     refuse_nothing();
-    cr_assert_eq(hak_range_resident_bytes(), before);
-    cr_assert_eq(hak_range_resident(slab, 2), 0);
-    cr_assert(hak_range_ready(slab, 2, HAK_SLAB_SIZE + 1, 4 * HAK_PAGE));
-    cr_assert_eq(hak_range_resident(slab, 2), HAK_SLAB_SIZE + HAK_PAGE);
-    hak_range_slabs_give(slab, 2, HAK_LANE_POOL);
+    cr_assert_eq(haki_range_resident_bytes(), before);
+    cr_assert_eq(haki_range_resident(slab, 2), 0);
+    cr_assert(haki_range_ready(slab, 2, HAK_SLAB_SIZE + 1, 4 * HAK_PAGE));
+    cr_assert_eq(haki_range_resident(slab, 2), HAK_SLAB_SIZE + HAK_PAGE);
+    haki_range_slabs_give(slab, 2, HAK_LANE_POOL);
     range_check();
 }
 
@@ -255,23 +255,23 @@ Test(fault_kinds, a_huge_page_that_is_refused_is_not_counted)
     size_t before;
 
     setenv("HAKMEM_HUGE", "always", 1);
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t n = 0; n < 5 * HAK_SUPER_SLABS; n++) {
         uint32_t slab =
-            hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
+            haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
 
-        cr_assert(hak_range_ready(slab, 1, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
+        cr_assert(haki_range_ready(slab, 1, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
     }
-    before = hak_range_resident_bytes();
+    before = haki_range_resident_bytes();
     cr_assert_geq(before, 9 * HAK_MIB);
     refuse(HAK_OS_POPULATE);
-    while (hak_os_test_calls() == 0 && supers++ < MOST * HAK_SUPER_SLABS) {
-        cr_assert_neq(hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
-                                           true),
+    while (haki_os_test_calls() == 0 && supers++ < MOST * HAK_SUPER_SLABS) {
+        cr_assert_neq(haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
+                                            true),
                       HAK_NO_SLAB);
     }
     refuse_nothing();
-    cr_assert_eq(hak_range_resident_bytes(), before);
+    cr_assert_eq(haki_range_resident_bytes(), before);
     range_check();
 }
 

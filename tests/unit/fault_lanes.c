@@ -34,7 +34,7 @@ static struct block blocks[BLOCKS];
 
 static void write_ends(struct block *block)
 {
-    size_t n = hak_min(block->size, MARK);
+    size_t n = haki_min(block->size, MARK);
 
     unit_fill(block->p, n, block->seed);
     unit_fill(block->p + block->size - n, n, block->seed);
@@ -42,7 +42,7 @@ static void write_ends(struct block *block)
 
 static void check_ends(const struct block *block)
 {
-    size_t n = hak_min(block->size, MARK);
+    size_t n = haki_min(block->size, MARK);
 
     NEED(unit_filled(block->p + block->size - n, n, block->seed));
     NEED(block->size < 2 * MARK || unit_filled(block->p, n, block->seed));
@@ -89,7 +89,7 @@ static char *get(size_t i)
 
 static void resize(struct block *block, size_t size, unsigned seed)
 {
-    size_t head = hak_min(hak_min(block->size, size), MARK);
+    size_t head = haki_min(haki_min(block->size, size), MARK);
     bool whole = block->p != NULL && block->size >= 2 * MARK;
     char *p;
 
@@ -230,10 +230,10 @@ static void work_with_fault(void *arg)
     uint64_t fallbacks;
     unsigned calls;
 
-    hak_os_test_refuse(fault->n, fault->forever);
+    haki_os_test_refuse(fault->n, fault->forever);
     work();
-    calls = hak_os_test_calls();
-    hak_os_test_refuse(0, false);
+    calls = haki_os_test_calls();
+    haki_os_test_refuse(0, false);
     check_all_back();
     fallbacks = unit_stats().fallback_memory;
     if (calls < fault->n) {

@@ -12,9 +12,9 @@ TestSuite(fork_ace, .timeout = 600);
 /* Runs and holes are as core/ace/ace.h says; what is lost counts as runs. */
 static void look_at_ace(void)
 {
-    hak_lock_take(&hak_ace.lock);
-    hak_ace_walk(false);
-    hak_lock_drop(&hak_ace.lock);
+    haki_lock_take(&haki_ace.lock);
+    haki_ace_walk(false);
+    haki_lock_drop(&haki_ace.lock);
 }
 
 enum { PLACES = 12 };
@@ -30,20 +30,20 @@ static void ace_work(unsigned round)
     bool zero;
 
     if (runs[i] != NULL) {
-        WATCHED(hak_ace_free(runs[i], &run));
+        WATCHED(haki_ace_free(runs[i], &run));
     }
-    WATCHED(runs[i] = hak_ace_alloc(pages[round % 8],
-                                    HAK_PAGE << (round % 3 == 0 ? 4 : 0),
-                                    HAK_ID_SHARED, &zero));
+    WATCHED(runs[i] = haki_ace_alloc(pages[round % 8],
+                                     HAK_PAGE << (round % 3 == 0 ? 4 : 0),
+                                     HAK_ID_SHARED, &zero));
     NEED(runs[i] != NULL);
     if (zero) {
         NEED(is_zero(runs[i], 14 * HAK_PAGE));
     }
     memset(runs[i], 1, 14 * HAK_PAGE);
-    WATCHED(hak_ace_resize(runs[i], pages[round % 8] + 20u));
-    WATCHED(hak_ace_resize(runs[i], pages[round % 8] - (round % 2 != 0)));
+    WATCHED(haki_ace_resize(runs[i], pages[round % 8] + 20u));
+    WATCHED(haki_ace_resize(runs[i], pages[round % 8] - (round % 2 != 0)));
     if (round % 7 == 6) {
-        WATCHED(hak_ace_trim());
+        WATCHED(haki_ace_trim());
     }
 }
 

@@ -179,7 +179,7 @@ static void keep_some(void)
             NEED(kept[i][k] != NULL && hak_owns(kept[i][k]));
             mark(kept[i][k], sizes[k], i + k);
         }
-        system_kept[i] = hak_system_alloc(16, 500, NULL, HAK_REASON_MEMORY);
+        system_kept[i] = haki_system_alloc(16, 500, NULL, HAK_REASON_MEMORY);
         unit_fill(system_kept[i], 500, i);
     }
 }
@@ -236,15 +236,15 @@ static void use_system(void)
     size_t size;
 
     for (size_t i = 0; i < 50; i++) {
-        p[i] = hak_system_alloc(16, 100 + i, NULL, HAK_REASON_MEMORY);
+        p[i] = haki_system_alloc(16, 100 + i, NULL, HAK_REASON_MEMORY);
         NEED(p[i] != NULL);
     }
     for (size_t i = 0; i < 50; i++) {
-        NEED(hak_system_free(p[i], &owner, &size) && size == 100 + i);
-        NEED(!hak_system_free(p[i], &owner, &size));
+        NEED(haki_system_free(p[i], &owner, &size) && size == 100 + i);
+        NEED(!haki_system_free(p[i], &owner, &size));
     }
     for (unsigned i = 0; i < EACH; i++) {
-        NEED(hak_system_free(system_kept[i], &owner, &size) && size == 500);
+        NEED(haki_system_free(system_kept[i], &owner, &size) && size == 500);
     }
 }
 

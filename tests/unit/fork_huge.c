@@ -16,7 +16,7 @@ static void look_at_huge(void)
     size_t listed = 0, tagged = 0, bytes = 0;
     uint32_t before = HAK_NO_SUPER;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     for (uint32_t super = blocks; super != HAK_NO_SUPER;) {
         const struct huge *huge = huge_at(super);
 
@@ -27,11 +27,11 @@ static void look_at_huge(void)
         before = super;
         super = huge->next;
     }
-    for (size_t at = 0; at < hak_range.size; at += HAK_SUPER_SIZE) {
-        tagged += hak_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE);
+    for (size_t at = 0; at < haki_range.size; at += HAK_SUPER_SIZE) {
+        tagged += haki_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE);
     }
     NEED(listed == tagged && counts.live_bytes == bytes);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 enum { PLACES = 3 };
@@ -46,14 +46,14 @@ static void huge_work(unsigned round)
     bool zero;
 
     if (runs[i] != NULL) {
-        WATCHED(hak_huge_free(runs[i], &block));
+        WATCHED(haki_huge_free(runs[i], &block));
     }
-    WATCHED(runs[i] = hak_huge_alloc(size, 1, HAK_ID_SHARED, &zero));
+    WATCHED(runs[i] = haki_huge_alloc(size, 1, HAK_ID_SHARED, &zero));
     NEED(runs[i] != NULL);
     *(char *)runs[i] = 1;
-    WATCHED(runs[i] = hak_huge_resize(runs[i], size * 3));
+    WATCHED(runs[i] = haki_huge_resize(runs[i], size * 3));
     NEED(runs[i] != NULL && *(char *)runs[i] == 1);
-    WATCHED(runs[i] = hak_huge_resize(runs[i], size));
+    WATCHED(runs[i] = haki_huge_resize(runs[i], size));
 }
 
 Test(fork_huge, blocks_come_go_and_move)

@@ -18,21 +18,21 @@ static void range_work(unsigned round)
     bool zero;
 
     watch_on();
-    slab = hak_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY,
-                                round % 2 != 0);
-    other = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
-    super = hak_range_supers_take(2, 1, HAK_LANE_HUGE, &zero);
+    slab = haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY,
+                                 round % 2 != 0);
+    other = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
+    super = haki_range_supers_take(2, 1, HAK_LANE_HUGE, &zero);
     NEED(slab != HAK_NO_SLAB && other != HAK_NO_SLAB && super != HAK_NO_SUPER);
-    NEED(hak_range_ready(slab, count, HAK_PAGE, 4 * HAK_PAGE));
+    NEED(haki_range_ready(slab, count, HAK_PAGE, 4 * HAK_PAGE));
     watch_off();
-    memset(hak_range_slab_start(slab), 1, HAK_PAGE);
-    *hak_range_super_start(super) = 1;
+    memset(haki_range_slab_start(slab), 1, HAK_PAGE);
+    *haki_range_super_start(super) = 1;
     watch_on();
-    hak_range_slabs_give(slab, count, HAK_LANE_POOL);
-    hak_range_supers_give(super, 2, HAK_LANE_HUGE, HAK_ALL_SLABS);
-    hak_range_slabs_give(other, 1, HAK_LANE_TINY);
+    haki_range_slabs_give(slab, count, HAK_LANE_POOL);
+    haki_range_supers_give(super, 2, HAK_LANE_HUGE, HAK_ALL_SLABS);
+    haki_range_slabs_give(other, 1, HAK_LANE_TINY);
     if (round % 3 == 0) {
-        hak_range_purge();
+        haki_range_purge();
     }
     watch_off();
 }
@@ -42,24 +42,25 @@ static void look_at_range(void)
 {
     size_t spare = 0, used = 0;
 
-    hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = first_super(); i < hak_supers.limit; i++) {
-        const struct hak_super *super = &hak_supers.at[i];
+    haki_lock_take(&haki_supers.lock);
+    for (uint32_t i = first_super(); i < haki_supers.limit; i++) {
+        const struct hak_super *super = &haki_supers.at[i];
 
         NEED((super->used & super->warm) == 0);
-        NEED(super->claimed == 0 || hak_os_is_mapped(hak_range_super_start(i)));
-        NEED(hak_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
-        NEED(hak_map_get(HAK_MAP_HELD, i) == (super->used != 0));
-        NEED(hak_map_get(HAK_MAP_PART, i) ==
+        NEED(super->claimed == 0 ||
+             haki_os_is_mapped(haki_range_super_start(i)));
+        NEED(haki_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
+        NEED(haki_map_get(HAK_MAP_HELD, i) == (super->used != 0));
+        NEED(haki_map_get(HAK_MAP_PART, i) ==
              (super->used != 0 && super->used != HAK_ALL_SLABS));
-        hak_range_walk_starts(i);
+        haki_range_walk_starts(i);
         spare += super->used == 0 && super->warm != 0;
         used += super->state == HAK_SUPER_OPEN
                     ? (size_t)__builtin_popcount(super->used)
                     : 0;
     }
-    NEED(hak_supers.spare == spare && hak_supers.counts.slabs_used == used);
-    hak_lock_drop(&hak_supers.lock);
+    NEED(haki_supers.spare == spare && haki_supers.counts.slabs_used == used);
+    haki_lock_drop(&haki_supers.lock);
 }
 
 Test(fork_mend, range)
@@ -80,7 +81,7 @@ static void first_child(void)
 {
     alarm(60);
     hak_free(hak_malloc(100));
-    NEED(hak_range.size != 0);
+    NEED(haki_range.size != 0);
     keep_some();
     use_lanes(1);
     unit_in_thread(use_in_thread, NULL);
@@ -95,7 +96,7 @@ Test(fork_mend, first_use)
     pthread_t thread;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    hak_option(HAK_OPT_range); /* no wait for who reads the environment */
+    haki_option(HAK_OPT_range); /* no wait for who reads the environment */
     set_stride();
     NEED(sem_init(&at_stop, 0, 0) == 0 && sem_init(&go, 0, 0) == 0);
     NEED(sigaction(SIGTRAP, &action, NULL) == 0);
@@ -137,15 +138,15 @@ static void system_work(unsigned round)
         if (now) {
             watch_on();
         }
-        p = hak_system_alloc(16, 16 + n, NULL, HAK_REASON_MEMORY);
+        p = haki_system_alloc(16, 16 + n, NULL, HAK_REASON_MEMORY);
         watch_off();
         NEED(p != NULL);
         blocks[count++] = p;
     }
-    WATCHED(blocks[round] = hak_system_resize(blocks[round], 5000));
+    WATCHED(blocks[round] = haki_system_resize(blocks[round], 5000));
     NEED(blocks[round] != NULL);
     for (unsigned n = 0; n < 4; n++) {
-        WATCHED(hak_system_free(blocks[--count], &owner, &size));
+        WATCHED(haki_system_free(blocks[--count], &owner, &size));
     }
 }
 
@@ -241,7 +242,7 @@ static void sweep_work(unsigned round)
             hak_free(mine[1][i]);
         }
     }
-    WATCHED(hak_heap_sweep(hak_self));
+    WATCHED(haki_heap_sweep(haki_self));
     for (unsigned i = 0; i < 40; i++) {
         WATCHED(mine[0][i == round ? 40 : i] = hak_malloc(400));
         WATCHED(mine[1][i == round ? 40 : i] = hak_malloc(3000));

@@ -82,7 +82,7 @@ Test(hard, a_tiny_block_deeper_in_its_bin_or_back_in_its_slab)
 /* Whether p is on a page that its slab has given back. */
 static bool is_gone(const void *p)
 {
-    return (hak_range_slab(hak_range_number(p))->gone >>
+    return (haki_range_slab(haki_range_number(p))->gone >>
                 (uintptr_t)p % HAK_SLAB_SIZE / HAK_PAGE &
             1) != 0;
 }
@@ -260,14 +260,14 @@ Test(hard, a_free_tiny_block_given_to_other_functions)
 Test(hard, what_a_free_block_held_is_no_mark_in_one_in_use)
 {
     for (int i = 0; i < TINY_SIZES; i++) {
-        size_t size = hak_max(tiny_sizes[i], 8);
+        size_t size = haki_max(tiny_sizes[i], 8);
         unsigned char seen[16], *p = hak_malloc(size), *q = hak_malloc(size);
 
         hak_free(p);
         memcpy(seen, p, 16);
         p = hak_malloc(size);
         cr_assert_eq(((uint64_t *)(void *)p)[0], 0);
-        memcpy(q, seen, hak_min(size, 16));
+        memcpy(q, seen, haki_min(size, 16));
         hak_free(q);
         hak_free(p);
     }
@@ -415,7 +415,7 @@ Test(hard, a_link_does_not_show_where_it_leads)
     hak_free(p);
     hak_free(q);
     cr_assert_neq(((struct hak_block *)q)->next, p);
-    cr_assert_eq(hak_link_get(q), p);
+    cr_assert_eq(haki_link_get(q), p);
 }
 
 /* ---- written past the end ---------------------------------------------------------- */
@@ -505,7 +505,7 @@ Test(hard, one_byte_past_the_end)
 {
     for (int i = 0; i < SIZES; i++) {
         unsigned char *p = hak_malloc(sizes[i]);
-        bool huge = hak_hard_grow(sizes[i]) >= HAK_LANE_HUGE_MIN;
+        bool huge = haki_hard_grow(sizes[i]) >= HAK_LANE_HUGE_MIN;
 
         past = sizes[i];
         for (how = 0; how < 5; how += how == 0 ? 2 : 1) {
@@ -572,7 +572,7 @@ Test(hard, far_past_the_end)
         unit_expect_fatal(far_past_then_free, p,
                           "hakmem: fatal: %s(%p): written far past its end, in "
                           "a block of %zu bytes\n",
-                          hak_hard_grow(sizes[i]) >= HAK_LANE_HUGE_MIN
+                          haki_hard_grow(sizes[i]) >= HAK_LANE_HUGE_MIN
                               ? "hak_free"
                               : "free",
                           (void *)p, unit_block(p));
@@ -618,7 +618,7 @@ Test(hard, the_seal_moves_with_the_end)
 
         unit_fill(p, size, (unsigned)i);
         p = hak_realloc(p, next);
-        cr_assert(unit_filled(p, hak_min(size, next), (unsigned)i));
+        cr_assert(unit_filled(p, haki_min(size, next), (unsigned)i));
         cr_assert_eq(hak_usable_size(p), next);
         size = past = next;
         if (i % 10 == 0) {
@@ -679,7 +679,7 @@ static void say_base(void *arg)
 {
     (void)arg;
     hak_free(hak_malloc(1));
-    fprintf(stderr, "%zx", (size_t)hak_range.base);
+    fprintf(stderr, "%zx", (size_t)haki_range.base);
     fflush(stderr);
 }
 
@@ -728,16 +728,16 @@ static void compare_secrets(void *p)
 {
     struct hak_hard *before = p;
 
-    NEED(memcmp(before, &hak_hard, sizeof(hak_hard)) == 0);
+    NEED(memcmp(before, &haki_hard, sizeof(haki_hard)) == 0);
 }
 
 Test(hard, secrets_are_drawn_at_first_use_and_kept_by_a_fork)
 {
     struct hak_hard none = {0, 0, 0}, now;
 
-    cr_assert_eq(memcmp(&hak_hard, &none, sizeof(none)), 0);
+    cr_assert_eq(memcmp(&haki_hard, &none, sizeof(none)), 0);
     hak_free(hak_malloc(1));
-    now = hak_hard;
+    now = haki_hard;
     cr_assert(now.link != 0 && now.mark != 0 && now.seal != 0);
     cr_assert(now.link != now.mark && now.mark != now.seal);
     unit_expect_ok(compare_secrets, &now);

@@ -13,11 +13,11 @@ TestSuite(heap, .timeout = 60);
 
 Test(heap, create_gives_an_empty_heap_in_its_slot)
 {
-    struct hak_heap *heap = hak_heap_create(HAK_HEAP_OWNED);
-    struct hak_heap *made = hak_heap_create(HAK_HEAP_EXPLICIT);
+    struct hak_heap *heap = haki_heap_create(HAK_HEAP_OWNED);
+    struct hak_heap *made = haki_heap_create(HAK_HEAP_EXPLICIT);
 
-    cr_assert_eq(heap, hak_range_heap(heap->tiny.id));
-    cr_assert_eq(made, hak_range_heap(made->tiny.id));
+    cr_assert_eq(heap, haki_range_heap(heap->tiny.id));
+    cr_assert_eq(made, haki_range_heap(made->tiny.id));
     cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_OWNED);
     cr_assert_eq(atomic_load(&made->state), HAK_HEAP_EXPLICIT);
     cr_assert_not(heap->tiny.direct);
@@ -26,48 +26,48 @@ Test(heap, create_gives_an_empty_heap_in_its_slot)
     cr_assert_eq(heap->gate, SIZE_MAX);
     tiny_check(&heap->tiny);
     tiny_check(&made->tiny);
-    hak_heap_destroy(heap);
+    haki_heap_destroy(heap);
     cr_assert_eq(atomic_load(&made->state), HAK_HEAP_EXPLICIT);
-    hak_heap_destroy(made);
+    haki_heap_destroy(made);
 }
 
 Test(heap, a_refused_slot_is_null)
 {
-    cr_assert(hak_range_init());
-    hak_os_test_refuse(1, false);
-    cr_assert_null(hak_heap_create(HAK_HEAP_EXPLICIT));
+    cr_assert(haki_range_init());
+    haki_os_test_refuse(1, false);
+    cr_assert_null(haki_heap_create(HAK_HEAP_EXPLICIT));
     cr_assert_eq(unit_stats().heaps, 0);
-    cr_assert_not_null(hak_heap_create(HAK_HEAP_EXPLICIT));
+    cr_assert_not_null(haki_heap_create(HAK_HEAP_EXPLICIT));
     cr_assert_eq(unit_stats().heaps, 1);
 }
 
 /* What a heap had counted stays in the sums when it ends. */
 Test(heap, counts_outlive_the_heap)
 {
-    struct hak_heap *heap = hak_heap_create(HAK_HEAP_EXPLICIT);
+    struct hak_heap *heap = haki_heap_create(HAK_HEAP_EXPLICIT);
     struct hak_heap_counts counts;
     hak_stats_t stats;
     uint64_t refills;
     void *p[10], *q[6];
 
     for (unsigned i = 0; i < 10; i++) {
-        p[i] = hak_tiny_alloc(&heap->tiny, i);
+        p[i] = haki_tiny_alloc(&heap->tiny, i);
     }
-    hak_heap_use_large(heap);
+    haki_heap_use_large(heap);
     for (unsigned i = 0; i < 6; i++) {
-        q[i] = hak_pool_alloc(heap->pool, i);
+        q[i] = haki_pool_alloc(heap->pool, i);
     }
     for (unsigned i = 0; i < 4; i++) {
-        hak_tiny_free(&heap->tiny, i, p[i]);
+        haki_tiny_free(&heap->tiny, i, p[i]);
     }
     for (unsigned i = 0; i < 2; i++) {
-        hak_pool_free(heap->pool, i, q[i]);
+        haki_pool_free(heap->pool, i, q[i]);
     }
     hak_free(p[4]);
     hak_free(q[2]);
-    hak_tiny_collect(&heap->tiny);
-    hak_pool_collect(heap->pool);
-    hak_heap_count(heap, &counts);
+    haki_tiny_collect(&heap->tiny);
+    haki_pool_collect(heap->pool);
+    haki_heap_count(heap, &counts);
     cr_assert_eq(counts.tiny.allocs, 10);
     cr_assert_eq(counts.tiny.frees, 5);
     cr_assert_eq(counts.tiny.live_bytes, 48 + 56 + 64 + 72 + 80);
@@ -84,7 +84,7 @@ Test(heap, counts_outlive_the_heap)
     cr_assert_eq(stats.pool_live_bytes, 1536 + 1664 + 1792);
     cr_assert_eq(stats.remote_frees, 2);
     refills = stats.refills;
-    hak_heap_destroy(heap);
+    haki_heap_destroy(heap);
     stats = unit_stats();
     cr_assert_eq(stats.tiny_allocs, 10);
     cr_assert_eq(stats.tiny_frees, 10);
@@ -98,14 +98,14 @@ Test(heap, counts_outlive_the_heap)
     cr_assert_eq(stats.refills, refills);
     cr_assert_eq(stats.slabs, 0);
     cr_assert_eq(stats.heaps, 1, "the thread's, which has freed two blocks");
-    cr_assert_eq(hak_self->tiny.nslabs, 0);
+    cr_assert_eq(haki_self->tiny.nslabs, 0);
 }
 
 Test(heap, the_rest_of_the_page_is_the_maker_s_and_zero)
 {
     for (int round = 0; round < 3; round++) {
         hak_heap *heap = hak_heap_new(NULL);
-        unsigned char *extra = hak_heap_extra(heap);
+        unsigned char *extra = haki_heap_extra(heap);
 
         cr_assert_geq(HAK_HEAP_EXTRA, 384);
         cr_assert_eq((uintptr_t)extra % 64, 0);

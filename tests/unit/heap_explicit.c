@@ -32,10 +32,10 @@ static char *from_system(hak_heap *heap, size_t size)
     char *p;
 
     /* The registry's own table shall be there. */
-    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
-    hak_os_test_refuse(1, true);
+    hak_free(haki_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
+    haki_os_test_refuse(1, true);
     p = hak_heap_malloc(heap, size);
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     cr_assert(p != NULL && !hak_owns(p));
     return p;
 }
@@ -44,8 +44,8 @@ static char *from_system(hak_heap *heap, size_t size)
 static size_t whole(size_t size)
 {
     return size <= HAK_TINY_MAX
-               ? hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]]
-               : hak_large_bytes(size);
+               ? haki_tiny_size[haki_tiny_class_16[haki_tiny_index(size)]]
+               : haki_large_bytes(size);
 }
 
 /* ---- making -------------------------------------------------------------------- */
@@ -144,7 +144,7 @@ Test(heap_explicit, realloc_keeps_contents_over_all_transitions)
             unit_fill(p, sizes[i], 3);
             p = hak_heap_realloc(heap, p, sizes[k]);
             cr_assert_not_null(p);
-            cr_assert(unit_filled(p, hak_min(sizes[i], sizes[k]), 3));
+            cr_assert(unit_filled(p, haki_min(sizes[i], sizes[k]), 3));
             cr_assert_geq(hak_usable_size(p), sizes[k]);
             cr_assert_eq(hak_heap_live(heap), hak_usable_size(p));
             hak_heap_free(heap, p);
@@ -169,7 +169,7 @@ Test(heap_explicit, realloc_takes_the_system_s_blocks)
         cr_assert_eq(hak_heap_live(heap), 2 * HAK_MIB + 50);
         p = hak_heap_realloc(heap, p, sizes[i]);
         cr_assert_not_null(p);
-        cr_assert(unit_filled(p, hak_min(sizes[i], 2 * HAK_MIB + 50), 4));
+        cr_assert(unit_filled(p, haki_min(sizes[i], 2 * HAK_MIB + 50), 4));
         cr_assert(hak_owns(p));
         cr_assert_eq(hak_heap_live(heap), whole(sizes[i]));
         cr_assert_eq(unit_stats().system_live, 0);
@@ -217,7 +217,8 @@ Test(heap_explicit, too_large_is_null_and_enomem)
 Test(heap_explicit, the_limit_is_exact_for_every_class)
 {
     for (size_t size = 1; size <= 1024; size += 61) {
-        size_t block = hak_tiny_size[hak_tiny_class_16[hak_tiny_index(size)]];
+        size_t block =
+            haki_tiny_size[haki_tiny_class_16[haki_tiny_index(size)]];
         hak_heap *heap = limited(10 * block);
         uint64_t refused = unit_stats().limit_refused;
         void *last = NULL;
@@ -437,9 +438,9 @@ Test(heap_explicit, hak_realloc_of_a_heap_s_block_keeps_its_account)
             unit_fill(p, from[i], 6);
             p = hak_realloc(p, to[k]);
             cr_assert_not_null(p);
-            cr_assert(unit_filled(p, hak_min(from[i], to[k]), 6));
+            cr_assert(unit_filled(p, haki_min(from[i], to[k]), 6));
             cr_assert_leq(hak_heap_live(heap),
-                          hak_round_up(hak_hard_grow(5 * HAK_MIB), HAK_PAGE));
+                          haki_round_up(haki_hard_grow(5 * HAK_MIB), HAK_PAGE));
             hak_free(p);
             hak_heap_trim(heap);
             cr_assert_eq(hak_heap_live(heap), 0, "%zu to %zu: %zu", from[i],
@@ -568,7 +569,7 @@ Test(heap_explicit, ten_thousand_heaps_leave_memory_flat)
     cr_assert_eq(stats.pool_allocs, rounds);
     cr_assert_eq(stats.pool_frees, rounds);
     cr_assert_leq(stats.committed_bytes, 4 * HAK_MIB);
-    cr_assert_leq(hak_range_heap_count(), 1);
+    cr_assert_leq(haki_range_heap_count(), 1);
     if (!UNIT_WATCHED) {
         cr_assert_lt(unit_rss(), before + 256 * 1024);
     }
@@ -618,15 +619,15 @@ Test(heap_explicit, wrong_blocks_are_fatal_and_named)
                       "not a block of HAKMEM");
     expect_both_fatal(from_system(other, 3 * HAK_MIB),
                       "a block of another heap");
-    expect_both_fatal(hak_system_alloc(16, 100, NULL, HAK_REASON_MEMORY),
+    expect_both_fatal(haki_system_alloc(16, 100, NULL, HAK_REASON_MEMORY),
                       "a block of another heap");
     expect_both_fatal(&on_stack, "not a block of HAKMEM");
     expect_both_fatal((void *)UINTPTR_MAX, "not a block of HAKMEM");
-    expect_both_fatal(hak_range_slab_start(unit_first_slab() + 1000),
+    expect_both_fatal(haki_range_slab_start(unit_first_slab() + 1000),
                       "an address that was never given out");
-    expect_both_fatal(hak_range_slab_start(0) + hak_range.size - 16,
+    expect_both_fatal(haki_range_slab_start(0) + haki_range.size - 16,
                       "an address that was never given out");
-    expect_both_fatal(hak_range_slab_start(0),
+    expect_both_fatal(haki_range_slab_start(0),
                       "an address that was never given out");
     unit_fill(mine, 100, 1);
     hak_heap_free(victim, mine);
@@ -645,8 +646,8 @@ static void fill_packed(hak_heap *heap, void **blocks)
         cr_assert_not_null(blocks[i]);
         unit_fill(blocks[i], i % 600, i);
     }
-    cr_assert_eq(HAK_TAG_CLASS(hak_range_tag_of(blocks[0])), HAK_TAG_PACKED);
-    cr_assert_neq(HAK_TAG_CLASS(hak_range_tag_of(blocks[PACKED - 1])),
+    cr_assert_eq(HAK_TAG_CLASS(haki_range_tag_of(blocks[0])), HAK_TAG_PACKED);
+    cr_assert_neq(HAK_TAG_CLASS(haki_range_tag_of(blocks[PACKED - 1])),
                   HAK_TAG_PACKED);
 }
 
@@ -669,7 +670,8 @@ Test(heap_explicit, a_packed_heap_frees_and_resizes)
             }
             blocks[i] = hak_heap_realloc(heap, blocks[i], i * 7 % 900);
             cr_assert_not_null(blocks[i]);
-            cr_assert(unit_filled(blocks[i], hak_min(i % 600, i * 7 % 900), i));
+            cr_assert(unit_filled(blocks[i], haki_min(i % 600, i * 7 % 900),
+                                  i));
             unit_fill(blocks[i], i * 7 % 900, i);
         }
         for (unsigned i = 1; i < PACKED; i += 2) {
@@ -754,7 +756,7 @@ Test(heap_explicit, random_use_keeps_contents_account_and_limit)
             continue;
         }
         cr_assert(held[k].p == NULL ||
-                  unit_filled(p, hak_min(size, held[k].size), (unsigned)k));
+                  unit_filled(p, haki_min(size, held[k].size), (unsigned)k));
         live -= held[k].p != NULL ? held[k].usable : 0;
         held[k].p = p;
         held[k].size = size;

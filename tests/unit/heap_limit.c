@@ -114,7 +114,7 @@ static void check_peak(const hak_heap *heap, size_t peak)
     size_t told = stats_of(heap).peak_bytes;
 
     NEED(told <= peak);
-    NEED(told + hak_max(peak / 16, 4096) >= peak);
+    NEED(told + haki_max(peak / 16, 4096) >= peak);
 }
 
 Test(heap_limit, the_peak_is_what_was_live_at_most)
@@ -143,7 +143,7 @@ Test(heap_limit, the_peak_is_what_was_live_at_most)
                     heap, unit_below(&random, sizes[unit_below(&random, 4)]));
             }
             /* hak_free's come in when the heap likes, and then at once. */
-            peak = hak_max(peak, hak_heap_live(heap));
+            peak = haki_max(peak, hak_heap_live(heap));
             check_peak(heap, peak);
         }
         hak_heap_delete(heap);
@@ -230,10 +230,10 @@ Test(heap_limit, the_system_s_blocks_are_its_fallback)
     hak_heap *heap = hak_heap_new(NULL);
     void *p;
 
-    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
-    hak_os_test_refuse(1, true);
+    hak_free(haki_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
+    haki_os_test_refuse(1, true);
     p = hak_heap_malloc(heap, 3 * HAK_MIB);
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     cr_assert(p != NULL && !hak_owns(p));
     cr_assert_eq(stats_of(heap).fallback, 1);
     cr_assert_eq(stats_of(heap).larger_allocs, 0);

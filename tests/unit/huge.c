@@ -9,10 +9,10 @@ TestSuite(huge, .timeout = 120);
 
 static char *get(size_t size, size_t align, bool *zero)
 {
-    char *p = hak_huge_alloc(size, align, HAK_ID_SHARED, zero);
+    char *p = haki_huge_alloc(size, align, HAK_ID_SHARED, zero);
 
     NEED(p != NULL);
-    NEED((uintptr_t)p % hak_max(align, HAK_SUPER_SIZE) == 0);
+    NEED((uintptr_t)p % haki_max(align, HAK_SUPER_SIZE) == 0);
     return p;
 }
 
@@ -20,7 +20,7 @@ static void put(void *p)
 {
     struct hak_huge_block block;
 
-    NEED(hak_huge_free(p, &block));
+    NEED(haki_huge_free(p, &block));
 }
 
 static size_t resident(const char *p, size_t bytes)
@@ -28,7 +28,7 @@ static size_t resident(const char *p, size_t bytes)
     size_t pages = 0;
 
     for (size_t at = 0; at < bytes; at += HAK_SUPER_SIZE) {
-        pages += unit_resident(p + at, hak_min(bytes - at, HAK_SUPER_SIZE));
+        pages += unit_resident(p + at, haki_min(bytes - at, HAK_SUPER_SIZE));
     }
     return pages * HAK_PAGE;
 }
@@ -49,7 +49,7 @@ Test(huge, a_block_has_whole_superslabs_and_its_pages)
         {HAK_GIB - 4095, 262144, 512},
     };
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct hak_huge_block block;
         bool zero;
@@ -57,15 +57,15 @@ Test(huge, a_block_has_whole_superslabs_and_its_pages)
 
         cr_assert(zero);
         cr_assert_eq(huge_check().supers, sizes[i].supers);
-        cr_assert(hak_huge_find(p, &block));
+        cr_assert(haki_huge_find(p, &block));
         cr_assert_eq(block.size, sizes[i].pages * HAK_PAGE);
         cr_assert_eq(block.owner, HAK_ID_SHARED);
-        cr_assert_eq(resident(p, hak_min(block.size, HAK_GIB / 8)), 0);
+        cr_assert_eq(resident(p, haki_min(block.size, HAK_GIB / 8)), 0);
         p[0] = p[sizes[i].size - 1] = 1;
-        cr_assert(hak_huge_free(p, &block));
+        cr_assert(haki_huge_free(p, &block));
         cr_assert_eq(block.size, sizes[i].pages * HAK_PAGE);
         cr_assert_eq(huge_check().blocks, 0);
-        hak_range_purge(); /* the next one shall be zero */
+        haki_range_purge(); /* the next one shall be zero */
     }
 }
 
@@ -75,13 +75,13 @@ Test(huge, alignment_up_to_64_mb)
     int n = 0;
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (size_t align = 1; align <= 64 * HAK_MIB; align *= 4) {
         static const size_t sizes[] = {0, 1, HAK_SUPER_SIZE, 5 * HAK_MIB};
 
         for (int i = 0; i < 4; i++) {
             if (n < 60) {
-                p[n++] = get(hak_max(sizes[i], 1), align, &zero);
+                p[n++] = get(haki_max(sizes[i], 1), align, &zero);
             }
         }
         huge_check();
@@ -96,7 +96,7 @@ Test(huge, alignment_up_to_64_mb)
         put(p[i]);
     }
     cr_assert_eq(huge_check().blocks, 0);
-    cr_assert_null(hak_huge_alloc(1, (size_t)1 << 62, HAK_ID_SHARED, &zero));
+    cr_assert_null(haki_huge_alloc(1, (size_t)1 << 62, HAK_ID_SHARED, &zero));
     huge_check();
 }
 
@@ -106,16 +106,16 @@ Test(huge, find_and_free_know_the_start_alone)
     bool zero;
     char *p;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get(5 * HAK_MIB, 1, &zero);
-    cr_assert(!hak_huge_find(p + 1, &block));
-    cr_assert(!hak_huge_free(p + HAK_PAGE, &block));
-    cr_assert(!hak_huge_free(p + HAK_SUPER_SIZE, &block));
-    cr_assert(!hak_huge_free(p - HAK_SUPER_SIZE, &block));
+    cr_assert(!haki_huge_find(p + 1, &block));
+    cr_assert(!haki_huge_free(p + HAK_PAGE, &block));
+    cr_assert(!haki_huge_free(p + HAK_SUPER_SIZE, &block));
+    cr_assert(!haki_huge_free(p - HAK_SUPER_SIZE, &block));
     huge_check();
     put(p);
-    cr_assert(!hak_huge_find(p, &block));
-    cr_assert(!hak_huge_free(p, &block));
+    cr_assert(!haki_huge_find(p, &block));
+    cr_assert(!haki_huge_free(p, &block));
     huge_check();
 }
 
@@ -125,21 +125,21 @@ Test(huge, free_owner_frees_that_owner_s_alone)
     bool zero;
     char *p[30];
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t i = 0; i < 30; i++) {
         p[i] =
-            hak_huge_alloc((1 + i % 3) * HAK_SUPER_SIZE, 1, 5 + i % 3, &zero);
+            haki_huge_alloc((1 + i % 3) * HAK_SUPER_SIZE, 1, 5 + i % 3, &zero);
     }
-    hak_huge_free_owner(6);
+    haki_huge_free_owner(6);
     cr_assert_eq(huge_check().blocks, 20);
-    hak_huge_free_owner(8);
+    haki_huge_free_owner(8);
     cr_assert_eq(huge_check().blocks, 20);
     for (uint32_t i = 0; i < 30; i++) {
-        cr_assert_eq(hak_huge_find(p[i], &block), i % 3 != 1);
+        cr_assert_eq(haki_huge_find(p[i], &block), i % 3 != 1);
         cr_assert(i % 3 == 1 || block.owner == 5 + i % 3);
     }
-    hak_huge_free_owner(5);
-    hak_huge_free_owner(7);
+    haki_huge_free_owner(5);
+    haki_huge_free_owner(7);
     cr_assert_eq(huge_check().blocks, 0);
 }
 
@@ -160,13 +160,13 @@ Test(huge, large_blocks_go_back_at_once)
     bool zero;
     char *p;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get_full(size);
     cr_assert_eq(resident(p, size), size);
     put(p);
     cr_assert_eq(resident(p, size), 0);
-    cr_assert_eq(hak_range_spare(), 0);
-    cr_assert_eq(hak_range_resident_bytes(), 0);
+    cr_assert_eq(haki_range_spare(), 0);
+    cr_assert_eq(haki_range_resident_bytes(), 0);
     cr_assert_eq(get(size, 1, &zero), p);
     cr_assert(zero);
     cr_assert_eq(p[size - 1], 0);
@@ -179,27 +179,27 @@ Test(huge, a_bounded_amount_is_kept_for_a_while)
     char *p[MANY], *again;
     bool zero;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int i = 0; i < MANY; i++) {
         p[i] = get_full(BLOCK);
     }
     for (int i = 0; i < MANY; i++) {
         put(p[i]);
-        cr_assert_leq(hak_range_spare(), KEEP_ALL);
+        cr_assert_leq(haki_range_spare(), KEEP_ALL);
         cr_assert_eq(resident(p[i], BLOCK), i < KEPT ? BLOCK : 0);
     }
-    cr_assert_eq(hak_range_spare(), KEEP_ALL);
+    cr_assert_eq(haki_range_spare(), KEEP_ALL);
     again = get(2 * HAK_SUPER_SIZE, 1, &zero);
     /* It is from the top of the range, where the first block was. */
     cr_assert(!zero && again[0] == 0x5a);
     put(again);
-    hak_range_tick(hak_os_tick() + 900);
-    cr_assert_eq(hak_range_spare(), KEEP_ALL);
-    for (uint32_t later = 1100; hak_range_waiting(); later += 20) {
+    haki_range_tick(haki_os_tick() + 900);
+    cr_assert_eq(haki_range_spare(), KEEP_ALL);
+    for (uint32_t later = 1100; haki_range_waiting(); later += 20) {
         cr_assert_lt(later, 3000);
-        hak_range_tick(hak_os_tick() + later);
+        haki_range_tick(haki_os_tick() + later);
     }
-    cr_assert_eq(hak_range_spare(), 0);
+    cr_assert_eq(haki_range_spare(), 0);
     for (int i = 0; i < MANY; i++) {
         cr_assert_eq(resident(p[i], BLOCK), 0);
     }
@@ -215,18 +215,19 @@ Test(huge, a_block_with_one_warm_slab_is_not_called_zero)
     char *p;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    cr_assert(hak_range_init());
-    slab = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+    cr_assert(haki_range_init());
+    slab = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
     low = slab / HAK_SUPER_SLABS;
-    cr_assert(hak_range_ready(slab, 1, HAK_PAGE, 0));
-    hak_range_slab_start(slab)[100] = 7;
-    hak_range_slabs_give(slab, 1, HAK_LANE_TINY);
+    cr_assert(haki_range_ready(slab, 1, HAK_PAGE, 0));
+    haki_range_slab_start(slab)[100] = 7;
+    haki_range_slabs_give(slab, 1, HAK_LANE_TINY);
     /* All of the range but the tags. */
-    p = get((hak_range.size / HAK_SUPER_SIZE - low) * HAK_SUPER_SIZE, 1, &zero);
-    cr_assert_eq(p, hak_range_slab_start(slab));
+    p = get((haki_range.size / HAK_SUPER_SIZE - low) * HAK_SUPER_SIZE, 1,
+            &zero);
+    cr_assert_eq(p, haki_range_slab_start(slab));
     cr_assert(!zero);
     cr_assert_eq(p[100], 7);
-    cr_assert_null(hak_huge_alloc(1, 1, HAK_ID_SHARED, &zero));
+    cr_assert_null(haki_huge_alloc(1, 1, HAK_ID_SHARED, &zero));
     put(p);
     huge_check();
 }
@@ -279,7 +280,7 @@ static size_t some_size(void)
 {
     size_t most = unit_below(&rnd, 4) == 0 ? 80 * HAK_MIB : 12 * HAK_MIB;
 
-    return hak_round_up(HAK_SUPER_SIZE + unit_below(&rnd, most), HAK_PAGE);
+    return haki_round_up(HAK_SUPER_SIZE + unit_below(&rnd, most), HAK_PAGE);
 }
 
 static void fill_place(struct place *place)
@@ -298,11 +299,11 @@ static void fill_place(struct place *place)
 static void resize_place(struct place *place)
 {
     size_t size = some_size(), old = place->size;
-    char *p = hak_huge_resize(place->p, size);
+    char *p = haki_huge_resize(place->p, size);
 
     NEED(p != NULL);
     place->p = p;
-    check_some(place, hak_min(old, size));
+    check_some(place, haki_min(old, size));
     place->size = size;
     place->seed = (unsigned)unit_below(&rnd, 1000000);
     write_some(place);
@@ -311,7 +312,7 @@ static void resize_place(struct place *place)
 Test(huge, a_random_stream)
 {
     rnd.state = 1;
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (size_t i = 0; i < unit_scale(3000, 300); i++) {
         struct place *place = &places[unit_below(&rnd, PLACES)];
 
@@ -334,7 +335,7 @@ Test(huge, a_random_stream)
         }
     }
     cr_assert_eq(huge_check().blocks, 0);
-    cr_assert_leq(hak_range_spare(), KEEP_ALL);
-    hak_range_purge();
-    cr_assert_eq(hak_range_resident_bytes(), 0);
+    cr_assert_leq(haki_range_spare(), KEEP_ALL);
+    haki_range_purge();
+    cr_assert_eq(haki_range_resident_bytes(), 0);
 }

@@ -13,7 +13,7 @@
 
 UNIT struct hak_huge_sums huge_check(void)
 {
-    return hak_huge_walk(true);
+    return haki_huge_walk(true);
 }
 
 #endif /* HUGE_CHECK_H */

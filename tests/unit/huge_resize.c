@@ -12,7 +12,7 @@ TestSuite(huge_resize, .timeout = 120);
 static char *get(size_t size)
 {
     bool zero;
-    char *p = hak_huge_alloc(size, 1, HAK_ID_SHARED, &zero);
+    char *p = haki_huge_alloc(size, 1, HAK_ID_SHARED, &zero);
 
     NEED(p != NULL);
     return p;
@@ -22,7 +22,7 @@ static void put(void *p)
 {
     struct hak_huge_block block;
 
-    NEED(hak_huge_free(p, &block));
+    NEED(haki_huge_free(p, &block));
 }
 
 /* Something else in every 8 bytes. */
@@ -52,7 +52,7 @@ static size_t size_of(const void *p)
 {
     struct hak_huge_block block;
 
-    NEED(hak_huge_find(p, &block));
+    NEED(haki_huge_find(p, &block));
     return block.size;
 }
 
@@ -71,23 +71,23 @@ Test(huge_resize, grows_in_place_when_what_follows_is_free)
     char *above, *p;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     above = get(20 * HAK_MIB);
     p = get(4 * HAK_MIB);
     cr_assert_eq(p + 4 * HAK_MIB, above);
     write_all(p, 4 * HAK_MIB, 1);
     /* Within its superslabs, ... */
-    cr_assert_eq(hak_huge_resize(p, 3 * HAK_MIB), p);
+    cr_assert_eq(haki_huge_resize(p, 3 * HAK_MIB), p);
     cr_assert_eq(size_of(p), 3 * HAK_MIB);
-    cr_assert_eq(hak_huge_resize(p, 3 * HAK_MIB + 1), p);
+    cr_assert_eq(haki_huge_resize(p, 3 * HAK_MIB + 1), p);
     cr_assert_eq(size_of(p), 3 * HAK_MIB + HAK_PAGE);
     /* ... over the next ones, ... */
     put(above);
-    cr_assert_eq(hak_huge_resize(p, 24 * HAK_MIB), p);
+    cr_assert_eq(haki_huge_resize(p, 24 * HAK_MIB), p);
     cr_assert_eq(huge_check().supers, 12);
     cr_assert(has_contents(p, 3 * HAK_MIB, 1));
     /* ... but not over the end of the range. */
-    cr_assert_neq(hak_huge_resize(p, 24 * HAK_MIB + 1), p);
+    cr_assert_neq(haki_huge_resize(p, 24 * HAK_MIB + 1), p);
     huge_check();
 }
 
@@ -96,10 +96,10 @@ Test(huge_resize, a_shrunk_block_gives_its_tail_back)
     size_t size = 40 * HAK_MIB;
     char *p;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get(size);
     write_all(p, size, 2);
-    cr_assert_eq(hak_huge_resize(p, 4 * HAK_MIB + 1), p);
+    cr_assert_eq(haki_huge_resize(p, 4 * HAK_MIB + 1), p);
     cr_assert_eq(huge_check().supers, 3);
     cr_assert(has_contents(p, 4 * HAK_MIB, 2));
     /* 34 MB are more than is kept. */
@@ -117,7 +117,7 @@ static bool can_move;
 /* Whether this kernel moves pages: valgrind's, for one, doesn't. */
 static void probe(void)
 {
-    char *from = hak_os_map(HAK_PAGE), *to = hak_os_map(HAK_PAGE);
+    char *from = haki_os_map(HAK_PAGE), *to = haki_os_map(HAK_PAGE);
 
     can_move =
         mremap(from, HAK_PAGE, HAK_PAGE,
@@ -133,12 +133,12 @@ static void double_it(void *arg)
 
     (void)arg;
     setenv("HAKMEM_RANGE", "1G", 1); /* it begins at the end of the window */
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     probe();
     p = get(size);
     write_all(p, size, 3);
     before = usage();
-    q = hak_huge_resize(p, 2 * size);
+    q = haki_huge_resize(p, 2 * size);
     after = usage();
     NEED(q != NULL && q != p);
     NEED(has_contents(q, size, 3));
@@ -153,7 +153,7 @@ static void double_it(void *arg)
         NEED(after.ru_maxrss - before.ru_maxrss < 40000);
     }
     /* What was left behind has gone, and is zero to the next one. */
-    NEED(!hak_huge_find(p, &(struct hak_huge_block){0}));
+    NEED(!haki_huge_find(p, &(struct hak_huge_block){0}));
     NEED(unit_resident(p, 2 * HAK_MIB) == 0);
     write_all(q + size, size, 3 + size);
     NEED(has_contents(q, 2 * size, 3));
@@ -201,14 +201,14 @@ Test(huge_resize, a_block_of_several_mappings_moves)
     char *p, *fence;
     size_t size = 4 * HAK_MIB;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get(size);
     write_all(p, size, 5);
     for (int i = 0; i < 12; i++) {
         size_t more = size + 2 * HAK_MIB * (size_t)(1 + i % 3);
 
         fence = i % 2 == 0 ? get(2 * HAK_MIB) : NULL;
-        p = hak_huge_resize(p, more);
+        p = haki_huge_resize(p, more);
         cr_assert_not_null(p);
         cr_assert(has_contents(p, size, 5), "step %d", i);
         write_all(p + size, more - size, 5 + size);
@@ -233,15 +233,15 @@ static void move_refused(unsigned refuse, bool forever)
     char *p, *q;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     p = get(size);
     write_all(p, size, 6);
-    hak_os_test_kinds(HAK_OS_MOVE);
-    hak_os_test_refuse(refuse, forever);
-    q = hak_huge_resize(p, 2 * size);
+    haki_os_test_kinds(HAK_OS_MOVE);
+    haki_os_test_refuse(refuse, forever);
+    q = haki_huge_resize(p, 2 * size);
     /* All at once, then each of six. */
-    NEED(hak_os_test_calls() == 7);
-    hak_os_test_refuse(0, false);
+    NEED(haki_os_test_calls() == 7);
+    haki_os_test_refuse(0, false);
     NEED(q != NULL && q != p);
     NEED(has_contents(q, size, 6));
     for (size_t at = size; at < 2 * size; at += HAK_PAGE) {
@@ -249,7 +249,7 @@ static void move_refused(unsigned refuse, bool forever)
     }
     huge_check();
     range_check();
-    NEED(hak_huge_resize(q, size) == q);
+    NEED(haki_huge_resize(q, size) == q);
     put(q);
     huge_check();
     range_check();
@@ -276,20 +276,20 @@ static void move_broken_off(void *arg)
     char *p;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     put(get(400 * HAK_MIB)); /* the descriptors are there */
     p = get(size);
     write_all(p, size, 6);
     /* The tail, the whole, `at` superslabs that move; then nothing any more. */
-    hak_os_test_kinds(HAK_OS_MOVE | HAK_OS_CLAIM);
-    hak_os_test_refuse(2, false);
-    hak_os_test_refuse_from(3 + at);
-    NEED(hak_huge_resize(p, 2 * size) == NULL);
-    hak_os_test_refuse(0, false);
+    haki_os_test_kinds(HAK_OS_MOVE | HAK_OS_CLAIM);
+    haki_os_test_refuse(2, false);
+    haki_os_test_refuse_from(3 + at);
+    NEED(haki_huge_resize(p, 2 * size) == NULL);
+    haki_os_test_refuse(0, false);
     NEED(has_contents(p, size, 6) && size_of(p) == size);
     huge_check();
     range_check();
-    NEED(hak_huge_resize(p, 2 * size) != NULL);
+    NEED(haki_huge_resize(p, 2 * size) != NULL);
     huge_check();
     range_check();
 }
@@ -309,16 +309,16 @@ static void grow_under_limit(void *arg)
     char *p, *q;
 
     (void)arg;
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     p = get(size);
     write_all(p, HAK_MIB, 7);
     limit.rlim_cur = unit_address_space() + 300 * HAK_MIB;
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
-    q = hak_huge_resize(p, size + 200 * HAK_MIB);
+    q = haki_huge_resize(p, size + 200 * HAK_MIB);
     NEED(q == p);
     NEED(has_contents(q, HAK_MIB, 7));
     write_all(q + size, 200 * HAK_MIB, 8);
-    NEED(hak_huge_resize(q, size + 400 * HAK_MIB) == NULL);
+    NEED(haki_huge_resize(q, size + 400 * HAK_MIB) == NULL);
     NEED(size_of(q) == size + 200 * HAK_MIB);
     huge_check();
     range_check();
@@ -335,7 +335,7 @@ enum { PAIRS = 40000 };
 /* Every second page of a large mapping is one of its own. */
 static char *use_up_mappings(void)
 {
-    char *p = hak_os_map(2 * PAIRS * HAK_PAGE);
+    char *p = haki_os_map(2 * PAIRS * HAK_PAGE);
 
     NEED(p != NULL);
     for (size_t i = 0; i < PAIRS; i++) {
@@ -357,7 +357,7 @@ static void grow_without_mappings(void *arg)
 
     (void)arg;
     setenv("HAKMEM_RANGE", "1G", 1);
-    NEED(hak_range_init());
+    NEED(haki_range_init());
     get(size);
     p = get(size);
     write_all(p, size, 5);
@@ -366,18 +366,18 @@ static void grow_without_mappings(void *arg)
         _exit(3);
     }
     for (size_t i = 0; i < 8; i++) {
-        q = hak_huge_resize(p, size + 4 * HAK_MIB);
+        q = haki_huge_resize(p, size + 4 * HAK_MIB);
         NEED(has_contents(q != NULL ? q : p, size, 5));
         if (q != NULL) {
             p = q;
-            NEED(hak_huge_resize(p, size) == p);
+            NEED(haki_huge_resize(p, size) == p);
         }
         huge_check();
         range_check();
         last -= 2 * HAK_PAGE; /* two mappings less */
         NEED(mprotect(last, HAK_PAGE, PROT_READ | PROT_WRITE) == 0);
     }
-    NEED(hak_huge_resize(p, size + 4 * HAK_MIB) != NULL);
+    NEED(haki_huge_resize(p, size + 4 * HAK_MIB) != NULL);
 }
 
 Test(huge_resize, contents_are_kept_when_mappings_run_out)
@@ -400,21 +400,21 @@ Test(huge_resize, a_refused_resize_leaves_the_block_alone)
     size_t size = 8 * HAK_MIB;
     char *p, *below;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     p = get(size);
     below = get(size);
     write_all(below, size, 9);
-    hak_os_test_refuse(1, true);
-    cr_assert_null(hak_huge_resize(below, 4 * size));
-    hak_os_test_refuse(0, false);
-    cr_assert_null(hak_huge_resize(below, hak_range.window + 1));
-    cr_assert_null(hak_huge_resize(below, PTRDIFF_MAX));
-    cr_assert_null(hak_huge_resize(below, SIZE_MAX));
+    haki_os_test_refuse(1, true);
+    cr_assert_null(haki_huge_resize(below, 4 * size));
+    haki_os_test_refuse(0, false);
+    cr_assert_null(haki_huge_resize(below, haki_range.window + 1));
+    cr_assert_null(haki_huge_resize(below, PTRDIFF_MAX));
+    cr_assert_null(haki_huge_resize(below, SIZE_MAX));
     cr_assert_eq(size_of(below), size);
     cr_assert(has_contents(below, size, 9));
     huge_check();
     put(p);
-    cr_assert_eq(hak_huge_resize(below, 2 * size), below);
+    cr_assert_eq(haki_huge_resize(below, 2 * size), below);
     huge_check();
 }
 
@@ -438,7 +438,7 @@ static void use_up(void *arg)
     q = hak_realloc(p[3], 40 * HAK_MIB);
     NEED(q != NULL && !hak_owns(q) && has_contents(q, 4096, 3));
     NEED(unit_stats().fallback_memory == 2);
-    NEED(!hak_huge_find(p[3], &block));
+    NEED(!haki_huge_find(p[3], &block));
     /* Its place is there for the next one. */
     p[3] = hak_malloc(31 * HAK_MIB);
     NEED(hak_owns(p[3]));

@@ -32,7 +32,7 @@ static void find_edges(void)
     edge(1024);
     edge(1025);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        edge(hak_pool_classes[c].block);
+        edge(haki_pool_classes[c].block);
     }
     edge(HAK_LANE_ACE_LEAST);
     edge(15 * HAK_PAGE);
@@ -47,9 +47,9 @@ static void find_edges(void)
 /* The lane that has p, as the tag of its slab says. */
 static enum hak_lane lane_at(const void *p)
 {
-    uint32_t class = HAK_TAG_CLASS(hak_range_tag_of(p));
+    uint32_t class = HAK_TAG_CLASS(haki_range_tag_of(p));
 
-    NEED(hak_range_owns(p));
+    NEED(haki_range_owns(p));
     if (class == HAK_TAG_ACE) {
         return HAK_LANE_ACE;
     }
@@ -124,7 +124,7 @@ Test(lanes, every_boundary_size_is_served_by_its_lane)
 
         blocks[i] = hak_malloc(size);
         cr_assert_not_null(blocks[i]);
-        cr_assert_eq(lane_at(blocks[i]), lane_for(hak_hard_grow(size)),
+        cr_assert_eq(lane_at(blocks[i]), lane_for(haki_hard_grow(size)),
                      "size %zu", size);
         cr_assert_eq((uintptr_t)blocks[i] % (size > 8 ? 16 : 8), 0);
         usable = hak_usable_size(blocks[i]);
@@ -188,7 +188,7 @@ Test(lanes, realloc_from_each_boundary_to_each_keeps_contents)
             char *p = hak_malloc(from), *q;
 
             NEED(p != NULL);
-            unit_fill(p, hak_min(from, 70000), 3);
+            unit_fill(p, haki_min(from, 70000), 3);
             if (from > 0) {
                 p[from - 1] = 77;
             }
@@ -198,15 +198,15 @@ Test(lanes, realloc_from_each_boundary_to_each_keeps_contents)
                 NEED(q[from - 1] == 77);
             }
             NEED(unit_filled(q,
-                             hak_min(hak_min(from, to), 70000 - 1) -
+                             haki_min(haki_min(from, to), 70000 - 1) -
                                  (from > 0 && from <= to),
                              3) ||
                  from <= 1);
             /* A much smaller block is of the lane that its size has. */
             if (to < from / 2 || to > from) {
                 NEED(hak_usable_size(q) - to <=
-                     hak_max(waste_for(to, hak_usable_size(q)),
-                             hak_usable_size(q) / 4));
+                     haki_max(waste_for(to, hak_usable_size(q)),
+                              hak_usable_size(q) / 4));
             }
             hak_free(q);
         }
@@ -345,15 +345,15 @@ Test(lanes, every_alignment_and_size)
             cr_assert_eq((uintptr_t)p[i] % align, 0, "%zu aligned to %zu",
                          sizes[i], align);
             cr_assert_geq(hak_usable_size(p[i]), sizes[i]);
-            unit_fill(p[i], hak_min(hak_usable_size(p[i]), 100000),
+            unit_fill(p[i], haki_min(hak_usable_size(p[i]), 100000),
                       (unsigned)i);
         }
         for (size_t i = 0; i < SIZES; i++) {
-            size_t usable = hak_min(hak_usable_size(p[i]), 100000);
+            size_t usable = haki_min(hak_usable_size(p[i]), 100000);
 
             cr_assert(unit_filled(p[i], usable, (unsigned)i));
             p[i] = i % 3 == 0 ? hak_realloc(p[i], sizes[i] + 3000) : p[i];
-            cr_assert(unit_filled(p[i], hak_min(usable, sizes[i]),
+            cr_assert(unit_filled(p[i], haki_min(usable, sizes[i]),
                                   (unsigned)i));
             hak_free(p[i]);
         }

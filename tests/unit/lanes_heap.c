@@ -82,7 +82,7 @@ Test(lanes_heap, realloc_keeps_contents_and_account)
 
     for (int i = 0; i < LANE_SIZES; i++) {
         for (int k = 0; k < LANE_SIZES; k++) {
-            size_t both = hak_min(sizes[i], sizes[k]);
+            size_t both = haki_min(sizes[i], sizes[k]);
             char *p = hak_heap_malloc(heap, sizes[i]);
 
             unit_fill(p, sizes[i], 5);
@@ -195,7 +195,7 @@ static void fill_heap(hak_heap *heap, unsigned seed)
     for (int i = 0; i < 200; i++) {
         size_t size = sizes[unit_below(&random, LANE_SIZES - (i % 20 != 0))];
 
-        p[i] = hak_heap_malloc(heap, size - hak_min(size, (size_t)i));
+        p[i] = hak_heap_malloc(heap, size - haki_min(size, (size_t)i));
         NEED(p[i] != NULL);
         p[i][0] = 1;
     }
@@ -248,7 +248,7 @@ static void *free_handed(void *arg)
     size_t from = (size_t)(uintptr_t)arg;
 
     for (size_t i = from; i < LANE_SIZES * 20; i += 2) {
-        NEED(unit_filled(handed[i], hak_min(sizes[i % LANE_SIZES], MARKED),
+        NEED(unit_filled(handed[i], haki_min(sizes[i % LANE_SIZES], MARKED),
                          (unsigned)i));
         hak_free(handed[i]);
     }
@@ -266,7 +266,7 @@ Test(lanes_heap, blocks_are_freed_by_other_threads)
         for (size_t i = 0; i < LANE_SIZES * 20; i++) {
             handed[i] = hak_heap_malloc(heap, sizes[i % LANE_SIZES]);
             cr_assert(hak_owns(handed[i]));
-            unit_fill(handed[i], hak_min(sizes[i % LANE_SIZES], MARKED),
+            unit_fill(handed[i], haki_min(sizes[i % LANE_SIZES], MARKED),
                       (unsigned)i);
             sum += hak_usable_size(handed[i]);
         }
@@ -289,7 +289,7 @@ Test(lanes_heap, blocks_are_freed_by_other_threads)
 Test(lanes_heap, what_others_freed_makes_room_under_a_limit)
 {
     for (int i = 1; i < LANE_SIZES; i++) {
-        hak_heap *heap = new_heap(9 * hak_max(sizes[i], 4096));
+        hak_heap *heap = new_heap(9 * haki_max(sizes[i], 4096));
         size_t n = 0;
 
         while (n < LANE_SIZES * 20 &&

@@ -59,11 +59,11 @@ static void *own(void *arg)
     hak_free(hak_malloc(3000));
     owner->block = hak_malloc(200);
     unit_fill(owner->block, 200, 7);
-    atomic_store(&owner->heap, hak_thread_own());
+    atomic_store(&owner->heap, haki_thread_own());
     NEED(in_bins(owner->heap) > 0);
     atomic_store(&owner->acts, true);
     owner->act(owner);
-    NEED(hak_malloc(100) != NULL && hak_thread_own() == owner->heap);
+    NEED(hak_malloc(100) != NULL && haki_thread_own() == owner->heap);
     NEED(unit_filled(owner->block, 200, 7));
     hak_free(owner->block);
     atomic_store(&owner->done, true);
@@ -100,7 +100,7 @@ static unsigned lent; /* calls of `work` */
 static void work(struct hak_heap *heap)
 {
     lent++;
-    hak_heap_collect(heap);
+    haki_heap_collect(heap);
     NEED(in_bins(heap) == 0);
 }
 
@@ -116,7 +116,7 @@ static void sleeps(struct owner *owner)
 static bool try(struct owner *owner, unsigned tries)
 {
     for (unsigned n = 0; n < tries; n++) {
-        if (hak_lend(owner->heap, work)) {
+        if (haki_lend(owner->heap, work)) {
             return true;
         }
         doze(2);
@@ -240,7 +240,7 @@ Test(lend, not_of_one_that_runs_or_suspends)
 static void work_and_note(struct hak_heap *heap)
 {
     work(heap);
-    heap->relieved = hak_heap_use(heap);
+    heap->relieved = haki_heap_use(heap);
 }
 
 /* Asks until it was found asleep, `tries` times. */
@@ -249,7 +249,7 @@ static unsigned lend_used(unsigned tries)
     unsigned before = lent;
 
     for (unsigned n = 0; n < tries && lent == before; n++) {
-        hak_lend_used(work_and_note);
+        haki_lend_used(work_and_note);
         doze(2);
     }
     return lent - before;
@@ -271,7 +271,7 @@ Test(lend, once_until_it_is_used_again)
     cr_assert_eq(lend_used(500), 1);
     cr_assert_eq(lend_used(20), 0);
     hak_free(atomic_load(&owner.other));
-    hak_thread_trim(); /* sends it */
+    haki_thread_trim(); /* sends it */
     cr_assert_eq(lend_used(500), 1);
     cr_assert_eq(lend_used(20), 0);
     finish(&owner);
@@ -285,19 +285,19 @@ Test(lend, one_that_runs_is_not_asked_all_the_time)
 
     start(&owner, is_busy);
     lent = 0;
-    hak_lend_used(work_and_note);
+    haki_lend_used(work_and_note);
     until = atomic_load(&owner.heap)->lend_not_before;
     cr_assert_neq(until, 0);
     for (int n = 0; n < 100; n++) {
-        bool late = hak_tick_reached(hak_os_tick() + 1, until);
+        bool late = haki_tick_reached(haki_os_tick() + 1, until);
 
-        hak_lend_used(work_and_note);
+        haki_lend_used(work_and_note);
         if (!late) {
             cr_assert_eq(atomic_load(&owner.heap)->lend_not_before, until);
         }
     }
     doze(20);
-    hak_lend_used(work_and_note);
+    haki_lend_used(work_and_note);
     cr_assert_neq(atomic_load(&owner.heap)->lend_not_before, until);
     cr_assert_eq(lent, 0);
     finish(&owner);
@@ -475,13 +475,13 @@ static unsigned asks(void (*act)(struct owner *owner), uint32_t *time)
     }
     doze(50);
     atomic_store(&asked, 0);
-    atomic_store(&hak_test_meet, count_asked);
-    *time = hak_os_tick();
+    atomic_store(&haki_test_meet, count_asked);
+    *time = haki_os_tick();
     for (size_t i = 0; i < SENT; i++) {
         hak_free(mail[i]);
     }
-    *time = hak_os_tick() - *time;
-    atomic_store(&hak_test_meet, NULL);
+    *time = haki_os_tick() - *time;
+    atomic_store(&haki_test_meet, NULL);
     finish(&owner);
     return atomic_load(&asked);
 }
@@ -510,7 +510,7 @@ static void slow_work(struct hak_heap *heap)
     atomic_store(&waking->go, true);
     when_lent();
     NEED(!atomic_load(&waking->done));
-    hak_heap_collect(heap);
+    haki_heap_collect(heap);
 }
 
 static void a_while(void)
@@ -529,7 +529,7 @@ Test(lend, one_that_wakes_waits)
     when_lent = a_while;
     start(&owner, sleeps);
     for (unsigned n = 0; n < 200 && !done; n++) {
-        done = hak_lend(owner.heap, slow_work);
+        done = haki_lend(owner.heap, slow_work);
         doze(done ? 0 : 2);
     }
     cr_assert(done);
@@ -568,7 +568,7 @@ Test(lend, one_that_forks_has_a_heap_in_the_child)
     when_lent = a_while;
     start(&owner, forks);
     for (unsigned n = 0; n < 200 && !done; n++) {
-        done = hak_lend(owner.heap, slow_work);
+        done = haki_lend(owner.heap, slow_work);
         doze(done ? 0 : 2);
     }
     cr_assert(done);
@@ -619,7 +619,7 @@ static void *live(void *arg)
 static void count_work(struct hak_heap *heap)
 {
     lent++;
-    hak_heap_collect(heap);
+    haki_heap_collect(heap);
 }
 
 /* Threads work and sleep, are interrupted by handlers that sleep, are lent. */
@@ -637,7 +637,7 @@ Test(lend, heaps_stay_whole)
         threads[i] = unit_start(live, (void *)(i + 1));
     }
     for (unsigned n = 0; lent < enough; n++) {
-        hak_lend_all(count_work);
+        haki_lend_all(count_work);
         if (n % 16 == 0) {
             pthread_kill(threads[n / 16 % OWNERS], SIGUSR1);
         }

@@ -29,9 +29,9 @@ static void *count_up(void *arg)
 {
     for (size_t i = 0; i < unit_scale(300000, 20000); i++) {
         errno = 123;
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         count++;
-        hak_lock_drop(&lock);
+        haki_lock_drop(&lock);
         NEED(errno == 123);
     }
     return arg;
@@ -54,12 +54,12 @@ Test(lock, one_thread_at_a_time)
 
 Test(lock, the_holder_is_told)
 {
-    cr_assert_not(hak_lock_mine(&lock));
-    hak_lock_take(&lock);
-    cr_assert(hak_lock_mine(&lock));
+    cr_assert_not(haki_lock_mine(&lock));
+    haki_lock_take(&lock);
+    cr_assert(haki_lock_mine(&lock));
     HAK_HELD(&lock);
-    hak_lock_drop(&lock);
-    cr_assert_not(hak_lock_mine(&lock));
+    haki_lock_drop(&lock);
+    cr_assert_not(haki_lock_mine(&lock));
 }
 
 static void expect_held(void *arg)
@@ -71,8 +71,8 @@ static void expect_held(void *arg)
 static void take_twice(void *arg)
 {
     (void)arg;
-    hak_lock_take(&lock);
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
+    haki_lock_take(&lock);
 }
 
 Test(lock, what_would_never_end_is_fatal)
@@ -87,8 +87,8 @@ Test(lock, what_would_never_end_is_fatal)
 
 static void *take_once(void *arg)
 {
-    hak_lock_take(&lock);
-    hak_lock_drop(&lock);
+    haki_lock_take(&lock);
+    haki_lock_drop(&lock);
     return arg;
 }
 
@@ -96,12 +96,12 @@ static void *take_once(void *arg)
 Test(lock, the_page_comes_with_the_second_thread)
 {
     if (!is_single()) { /* the test's own library has a thread */
-        hak_lock_take(&lock);
-        hak_lock_drop(&lock);
-        cr_assert(atomic_load(&hak_process) != &plain);
+        haki_lock_take(&lock);
+        haki_lock_drop(&lock);
+        cr_assert(atomic_load(&haki_process) != &plain);
     }
     unit_in_thread(take_once, NULL);
-    cr_assert(atomic_load(&hak_process) != &plain || atomic_load(&refused));
+    cr_assert(atomic_load(&haki_process) != &plain || atomic_load(&refused));
 }
 
 /* ---- ghosts ------------------------------------------------------------------- */
@@ -112,12 +112,12 @@ static atomic_bool go_on;
 /* Holds the lock until it may go on. */
 static void *hold(void *arg)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     pthread_barrier_wait(&barrier);
     while (!atomic_load(&go_on)) {
         sched_yield();
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return arg;
 }
 
@@ -209,14 +209,14 @@ Test(lock, so_does_a_child_of_a_child)
 /* A thread that had never taken a lock, and so has no number, forks. */
 static void *fork_unnumbered(void *arg)
 {
-    NEED(hak_lock_self.number == 0);
+    NEED(haki_lock_self.number == 0);
     *(pid_t *)arg = bare_fork();
     if (*(pid_t *)arg == 0) {
         static hak_lock free_lock = HAK_LOCK_INIT(NULL);
 
-        hak_lock_take(&free_lock);
-        NEED(hak_lock_self.number != 0 && hak_lock_mine(&free_lock));
-        hak_lock_drop(&free_lock);
+        haki_lock_take(&free_lock);
+        NEED(haki_lock_self.number != 0 && haki_lock_mine(&free_lock));
+        haki_lock_drop(&free_lock);
         take_over();
         _exit(0);
     }
@@ -240,12 +240,12 @@ Test(lock, a_lock_is_settled_without_being_wanted)
     pid_t pid = fork();
 
     if (pid == 0) {
-        hak_lock_forked();
-        NEED(hak_lock_settle(&lock) && atomic_load(&mended) == 1);
-        NEED(hak_lock_settle(&lock) && atomic_load(&mended) == 1);
+        haki_lock_forked();
+        NEED(haki_lock_settle(&lock) && atomic_load(&mended) == 1);
+        NEED(haki_lock_settle(&lock) && atomic_load(&mended) == 1);
         NEED(atomic_load(&lock.word) == 0);
-        hak_lock_take(&lock);
-        NEED(!hak_lock_settle(&lock) && hak_lock_mine(&lock));
+        haki_lock_take(&lock);
+        NEED(!haki_lock_settle(&lock) && haki_lock_mine(&lock));
         _exit(0);
     }
     expect_well(pid);
@@ -285,9 +285,9 @@ Test(lock, one_thread_of_many_takes_over)
 
 static void *take_and_say(void *arg)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     atomic_store((atomic_bool *)arg, true);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return NULL;
 }
 
@@ -298,23 +298,23 @@ Test(lock, nobody_takes_over_what_the_forking_thread_holds)
 
     UNIT_SKIP_IF_GCC_TSAN();
     unit_in_thread(take_once, NULL);
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     pid = fork();
     if (pid == 0) {
         atomic_bool taken = false;
         pthread_t other;
 
-        hak_lock_forked();
+        haki_lock_forked();
         other = unit_start(take_and_say, &taken);
         usleep(50000);
-        NEED(hak_lock_mine(&lock) && !atomic_load(&taken));
-        hak_lock_drop(&lock);
+        NEED(haki_lock_mine(&lock) && !atomic_load(&taken));
+        haki_lock_drop(&lock);
         unit_join(other);
         NEED(atomic_load(&taken) && atomic_load(&mended) == 0);
         _exit(0);
     }
     expect_well(pid);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 /* Its thread before the fork holds one more, taken after it. */
@@ -332,11 +332,11 @@ Test(lock, a_lock_taken_in_a_child_is_nobody_s_to_take_over)
             atomic_bool taken = false;
             pthread_t other;
 
-            hak_lock_take(&lock);
+            haki_lock_take(&lock);
             other = unit_start(take_and_say, &taken);
             usleep(20000);
             NEED(!atomic_load(&taken) && atomic_load(&mended) == 1);
-            hak_lock_drop(&lock);
+            haki_lock_drop(&lock);
             unit_join(other);
             NEED(atomic_load(&taken) && atomic_load(&mended) == 1);
             _exit(0);
@@ -364,8 +364,8 @@ Test(lock, a_child_by_vfork_waits_for_its_parent_s_threads)
     ender = unit_start(end_soon, NULL);
     pid = vfork();
     if (pid == 0) {
-        hak_lock_take(&lock);
-        hak_lock_drop(&lock);
+        haki_lock_take(&lock);
+        haki_lock_drop(&lock);
         _exit(atomic_load(&mended) != 0 || !atomic_load(&go_on));
     }
     expect_well(pid);
@@ -401,8 +401,8 @@ Test(lock, who_waits_goes_on_in_the_child)
     NEED(sigaction(SIGUSR1, &action, NULL) == 0);
     holder = start_holder();
     other = unit_start(signal_and_end, &me);
-    hak_lock_take(&lock);
-    hak_lock_drop(&lock);
+    haki_lock_take(&lock);
+    haki_lock_drop(&lock);
     if (forked_in_handler == 0) {
         _exit(atomic_load(&mended) != 1);
     }
@@ -419,11 +419,11 @@ Test(lock, without_the_page_fork_s_handler_mends)
     pid_t pid;
 
     atomic_store(&refused, true);
-    atomic_store(&hak_process, &plain);
+    atomic_store(&haki_process, &plain);
     holder = start_holder();
     pid = fork();
     if (pid == 0) {
-        hak_lock_forked();
+        haki_lock_forked();
         take_over();
         _exit(0);
     }
@@ -433,8 +433,8 @@ Test(lock, without_the_page_fork_s_handler_mends)
 
 static void *wait_once(void *arg)
 {
-    hak_lock_take(&lock);
-    hak_lock_drop(&lock);
+    haki_lock_take(&lock);
+    haki_lock_drop(&lock);
     return arg;
 }
 
@@ -444,21 +444,21 @@ Test(lock, ghosts_do_not_wait)
     pthread_t waits;
     pid_t pid;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     waits = unit_start(wait_once, NULL);
-    while (!hak_lock_any_waits()) {
+    while (!haki_lock_any_waits()) {
         sched_yield();
     }
     pid = fork();
     if (pid == 0) {
-        hak_lock_forked();
-        NEED(!hak_lock_any_waits());
+        haki_lock_forked();
+        NEED(!haki_lock_any_waits());
         _exit(0);
     }
     expect_well(pid);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     unit_join(waits);
-    cr_assert_not(hak_lock_any_waits());
+    cr_assert_not(haki_lock_any_waits());
 }
 
 /* Nor is an emulator believed that says it wipes pages and does not. */
@@ -470,11 +470,11 @@ Test(lock, a_page_that_is_not_wiped_is_noticed)
 
     atomic_store(&page.number, atomic_load(&first));
     atomic_store(&page.pid, getpid());
-    atomic_store(&hak_process, &page);
+    atomic_store(&haki_process, &page);
     holder = start_holder();
     pid = fork();
     if (pid == 0) {
-        hak_lock_forked();
+        haki_lock_forked();
         take_over();
         _exit(0);
     }

@@ -28,7 +28,7 @@ static size_t count; /* under the lock */
 static void be_only(void)
 {
     atomic_store(&test_only, true);
-    hak_lock_not_alone();
+    haki_lock_not_alone();
 }
 
 static bool has_fence(void)
@@ -38,9 +38,9 @@ static bool has_fence(void)
 
 static void take_and_drop(void)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     count++;
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 /* Whether the lock, if it was free, is taken by plain stores. */
@@ -48,11 +48,11 @@ static bool takes_alone(void)
 {
     bool alone;
 
-    hak_lock_take(&lock);
-    alone = hak_lock_self.alone != 0;
-    NEED(atomic_load(&hak_lock_entered) || !alone);
-    hak_lock_drop(&lock);
-    NEED(hak_lock_self.alone == 0 && !atomic_load(&hak_lock_entered));
+    haki_lock_take(&lock);
+    alone = haki_lock_self.alone != 0;
+    NEED(atomic_load(&haki_lock_entered) || !alone);
+    haki_lock_drop(&lock);
+    NEED(haki_lock_self.alone == 0 && !atomic_load(&haki_lock_entered));
     return alone;
 }
 
@@ -81,21 +81,21 @@ Test(lock_company, the_only_thread_goes_by_what_it_finds)
 Test(lock_company, one_within_another_is_taken_likewise)
 {
     begin_test();
-    hak_lock_take(&other);
-    NEED(hak_lock_self.alone == 1);
+    haki_lock_take(&other);
+    NEED(haki_lock_self.alone == 1);
     atomic_store(&company, HAK_LOCK_TOGETHER); /* as if it waited for us now */
-    hak_lock_take(&lock);
-    cr_assert_eq(hak_lock_self.alone, 2);
-    hak_lock_drop(&other);
-    cr_assert(atomic_load(&hak_lock_entered));
-    hak_lock_drop(&lock);
-    cr_assert_not(atomic_load(&hak_lock_entered));
-    hak_lock_take(&other);
+    haki_lock_take(&lock);
+    cr_assert_eq(haki_lock_self.alone, 2);
+    haki_lock_drop(&other);
+    cr_assert(atomic_load(&haki_lock_entered));
+    haki_lock_drop(&lock);
+    cr_assert_not(atomic_load(&haki_lock_entered));
+    haki_lock_take(&other);
     atomic_store(&company, HAK_LOCK_APART);
-    hak_lock_take(&lock);
-    cr_assert_eq(hak_lock_self.alone, 0);
-    hak_lock_drop(&lock);
-    hak_lock_drop(&other);
+    haki_lock_take(&lock);
+    cr_assert_eq(haki_lock_self.alone, 0);
+    haki_lock_drop(&lock);
+    haki_lock_drop(&other);
 }
 
 static atomic_bool over;
@@ -103,17 +103,17 @@ static size_t of_stranger; /* turns, each of 1 to 3 */
 
 static void *stranger(void *arg)
 {
-    hak_lock_begin_stranger();
+    haki_lock_begin_stranger();
     while (!atomic_load(&over)) {
-        if (hak_lock_join() != HAK_LOCK_JOINED) {
+        if (haki_lock_join() != HAK_LOCK_JOINED) {
             continue;
         }
         for (size_t i = 0; i <= of_stranger % 3; i++) {
             take_and_drop();
-            NEED(hak_lock_self.alone == 0);
+            NEED(haki_lock_self.alone == 0);
         }
         of_stranger++;
-        hak_lock_part();
+        haki_lock_part();
         for (atomic_int pause = 0; pause < (int)(of_stranger % 512); pause++) {
         }
     }
@@ -128,9 +128,9 @@ static void handle(int number)
 {
     (void)number;
     if (pthread_equal(pthread_self(), only_thread)) {
-        hak_lock_take(&other);
+        haki_lock_take(&other);
         of_handler++;
-        hak_lock_drop(&other);
+        haki_lock_drop(&other);
     }
 }
 
@@ -161,11 +161,11 @@ Test(lock_company, both_take_the_lock)
     tick_often(true);
     while (mine < unit_scale(3000000, 100000) ||
            *(volatile size_t *)&of_stranger < unit_scale(30000, 1000)) {
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         count++;
         mine++;
-        alone += hak_lock_self.alone != 0;
-        hak_lock_drop(&lock);
+        alone += haki_lock_self.alone != 0;
+        haki_lock_drop(&lock);
     }
     tick_often(false);
     atomic_store(&over, true);
@@ -177,7 +177,7 @@ Test(lock_company, both_take_the_lock)
     cr_assert_eq(atomic_load(&lock.word) | atomic_load(&other.word), 0);
     cr_assert_gt(alone, 0);
     cr_assert_gt(of_handler, 0);
-    cr_assert_not(atomic_load(&hak_lock_entered));
+    cr_assert_not(atomic_load(&haki_lock_entered));
 }
 
 static enum hak_lock_joined joined;
@@ -185,14 +185,14 @@ static enum hak_lock_joined joined;
 static void join_at_enter(const char *name)
 {
     if (strcmp(name, "enter") == 0) {
-        joined = hak_lock_join();
+        joined = haki_lock_join();
     }
 }
 
 static void join_at_entered(const char *name)
 {
     if (strcmp(name, "entered") == 0) {
-        joined = hak_lock_join();
+        joined = haki_lock_join();
     }
 }
 
@@ -200,15 +200,15 @@ static void join_at_entered(const char *name)
 Test(lock_company, who_is_about_to_enter_looks_again)
 {
     begin_test();
-    atomic_store(&hak_test_meet, join_at_enter);
+    atomic_store(&haki_test_meet, join_at_enter);
     cr_assert_not(takes_alone());
     cr_assert_eq(joined, HAK_LOCK_JOINED);
-    hak_lock_part();
-    atomic_store(&hak_test_meet, join_at_entered);
+    haki_lock_part();
+    atomic_store(&haki_test_meet, join_at_entered);
     cr_assert_not(takes_alone());
     cr_assert_eq(joined, HAK_LOCK_WAIT);
-    atomic_store(&hak_test_meet, NULL);
-    hak_lock_part();
+    atomic_store(&haki_test_meet, NULL);
+    haki_lock_part();
     cr_assert(takes_alone());
 }
 
@@ -216,13 +216,13 @@ Test(lock_company, who_is_about_to_enter_looks_again)
 Test(lock_company, a_stranger_waits_until_the_only_thread_has_left)
 {
     begin_test();
-    hak_lock_take(&lock);
-    NEED(hak_lock_self.alone == 1);
-    cr_assert_eq(hak_lock_join(), HAK_LOCK_WAIT);
-    hak_lock_drop(&lock);
-    cr_assert_eq(hak_lock_join(), HAK_LOCK_JOINED);
+    haki_lock_take(&lock);
+    NEED(haki_lock_self.alone == 1);
+    cr_assert_eq(haki_lock_join(), HAK_LOCK_WAIT);
+    haki_lock_drop(&lock);
+    cr_assert_eq(haki_lock_join(), HAK_LOCK_JOINED);
     cr_assert_not(takes_alone());
-    hak_lock_part();
+    haki_lock_part();
     cr_assert(takes_alone());
 }
 
@@ -231,14 +231,14 @@ static pthread_barrier_t barrier;
 /* Has the lock when it is forked, and lets go of it when the child has ended. */
 static void *holding_stranger(void *arg)
 {
-    hak_lock_begin_stranger();
-    while (hak_lock_join() != HAK_LOCK_JOINED) {
+    haki_lock_begin_stranger();
+    while (haki_lock_join() != HAK_LOCK_JOINED) {
     }
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     pthread_barrier_wait(&barrier);
     pthread_barrier_wait(&barrier);
-    hak_lock_drop(&lock);
-    hak_lock_part();
+    haki_lock_drop(&lock);
+    haki_lock_part();
     return arg;
 }
 
@@ -247,7 +247,7 @@ static void take_over(bool handled)
 {
     alarm(20);
     if (handled) {
-        hak_lock_forked();
+        haki_lock_forked();
     }
     takes_alone();
     NEED(atomic_load(&mended) == 1);

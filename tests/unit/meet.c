@@ -54,23 +54,23 @@ static bool waits(struct hak_heap *heap)
 /* Puts p into its heap's inbox; whom to tell, or 0. */
 static uint32_t put(void *p)
 {
-    uint32_t tag = hak_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p);
     bool told;
 
-    if (hak_tag_is_large(tag)) {
-        struct hak_heap *owner = hak_range_heap(HAK_TAG_HEAP(tag));
+    if (haki_tag_is_large(tag)) {
+        struct hak_heap *owner = haki_range_heap(HAK_TAG_HEAP(tag));
 
-        NEED(hak_pool_remote_free(owner->pool, p, &told));
+        NEED(haki_pool_remote_free(owner->pool, p, &told));
         return told ? HAK_TAG_HEAP(tag) : 0;
     }
-    return (tag & HAK_TAG_SEALED) != 0 ? hak_tiny_seal_free(NULL, p, tag)
-                                       : hak_remote_free(NULL, p, tag);
+    return (tag & HAK_TAG_SEALED) != 0 ? haki_tiny_seal_free(NULL, p, tag)
+                                       : haki_remote_free(NULL, p, tag);
 }
 
 /* As hak_free by a thread without a heap: at once. */
 static void send(void *p)
 {
-    hak_heap_sent(put(p));
+    haki_heap_sent(put(p));
 }
 
 static void *send_it(void *p)
@@ -93,9 +93,9 @@ static void *leave_one(void *arg)
     void *p = hak_malloc(owner->way->size);
 
     if (owner->way->sealed) {
-        hak_thread_seal();
+        haki_thread_seal();
     }
-    owner->heap = hak_self;
+    owner->heap = haki_self;
     atomic_store(&owner->block, p);
     return NULL;
 }
@@ -206,7 +206,7 @@ Test(meet, nobody_looks_away_from_a_heap_that_is_left)
     enum { ROUNDS = 30000, APART = 200 };
 
     hak_free(hak_malloc(1));
-    atomic_store(&hak_test_meet, line_up_to_park);
+    atomic_store(&haki_test_meet, line_up_to_park);
     for (unsigned i = 1; i <= unit_scale(ROUNDS, 500); i++) {
         struct owner owner = {.way = &ways[i % 4 == 0 ? i / 4 % WAYS : 0]};
         pthread_t thread;
@@ -245,15 +245,15 @@ static void *collect(void *arg)
         who->blocks[i] = hak_malloc(who->way->size);
     }
     if (who->way->sealed) {
-        hak_thread_seal();
+        haki_thread_seal();
     }
-    who->heap = hak_self;
+    who->heap = haki_self;
     NEED(sem_post(&meet_there) == 0);
     meet_sleep(&who->collect);
-    hak_heap_collect(hak_self);
-    hak_heap_collect(hak_self);
-    who->got = hak_self->tiny.remote_frees;
-    who->got += hak_self->pool != NULL ? hak_self->pool->remote_frees : 0;
+    haki_heap_collect(haki_self);
+    haki_heap_collect(haki_self);
+    who->got = haki_self->tiny.remote_frees;
+    who->got += haki_self->pool != NULL ? haki_self->pool->remote_frees : 0;
     return NULL;
 }
 
@@ -269,9 +269,9 @@ static void tell_again(const struct way *way, const char *name)
     meet_hold(name);
     thread = unit_start(collect, &who);
     meet_wait();
-    last = hak_range_number(who.blocks[BLOCKS - 1]);
-    last -= hak_range_back(last);
-    cr_assert_neq(last, hak_range_number(who.blocks[0]));
+    last = haki_range_number(who.blocks[BLOCKS - 1]);
+    last -= haki_range_back(last);
+    cr_assert_neq(last, haki_range_number(who.blocks[0]));
     put(who.blocks[0]);
     put(who.blocks[BLOCKS - 1]);
     NEED(sem_post(&who.collect) == 0);
@@ -310,8 +310,8 @@ static hak_lock lock = HAK_LOCK_INIT(NULL);
 static void have_a_turn(void *arg)
 {
     (void)arg;
-    hak_lock_take(&lock);
-    hak_lock_drop(&lock);
+    haki_lock_take(&lock);
+    haki_lock_drop(&lock);
 }
 
 /* Each by the one before it: a sleeper's own limit is a second. */
@@ -324,16 +324,16 @@ static uint64_t wake_all(void)
     for (int i = 0; i < WAITERS; i++) {
         meet_prepare(&who[i], false, have_a_turn, NULL);
     }
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     for (int i = 0; i < WAITERS; i++) {
         NEED(meet_has_to_wait(&who[i]));
     }
-    began = hak_os_clock();
-    hak_lock_drop(&lock);
+    began = haki_os_clock();
+    haki_lock_drop(&lock);
     for (int i = 0; i < WAITERS; i++) {
         unit_join(who[i].thread);
     }
-    return hak_os_clock() - began;
+    return haki_os_clock() - began;
 }
 
 Test(meet, sleepers_wake_each_other)
@@ -341,7 +341,7 @@ Test(meet, sleepers_wake_each_other)
     uint64_t best = UINT64_MAX;
 
     for (int i = 0; i < 5 && best > 500000000; i++) {
-        best = hak_min(best, wake_all());
+        best = haki_min(best, wake_all());
     }
     cr_assert_lt(best, 500000000);
 }

@@ -45,10 +45,10 @@ UNIT void meet_stop(const char *name)
 
 UNIT void meet_hold(const char *name)
 {
-    if (atomic_load(&hak_test_meet) == NULL) {
+    if (atomic_load(&haki_test_meet) == NULL) {
         NEED(sem_init(&meet_there, 0, 0) == 0);
         NEED(sem_init(&meet_on, 0, 0) == 0);
-        atomic_store(&hak_test_meet, meet_stop);
+        atomic_store(&haki_test_meet, meet_stop);
     }
     atomic_store(&meet_name, name);
 }

@@ -56,7 +56,7 @@ static void *ask_ace(void *arg)
 {
     struct hak_lane_counts counts;
 
-    hak_ace_counts(&counts);
+    haki_ace_counts(&counts);
     return arg;
 }
 
@@ -64,7 +64,7 @@ static void *ask_huge(void *arg)
 {
     struct hak_lane_counts counts;
 
-    hak_huge_counts(&counts);
+    haki_huge_counts(&counts);
     return arg;
 }
 
@@ -72,7 +72,7 @@ static void *ask_system(void *arg)
 {
     struct hak_system_counts counts;
 
-    hak_system_counts(&counts);
+    haki_system_counts(&counts);
     return arg;
 }
 
@@ -114,7 +114,7 @@ static void ace_alloc(void *arg)
     bool zero;
 
     (void)arg;
-    other_run = hak_ace_alloc(20, HAK_PAGE, HAK_ID_SHARED, &zero);
+    other_run = haki_ace_alloc(20, HAK_PAGE, HAK_ID_SHARED, &zero);
 }
 
 static void ace_free(void *arg)
@@ -122,13 +122,13 @@ static void ace_free(void *arg)
     struct hak_ace_run was;
 
     (void)arg;
-    NEED(hak_ace_free(other_run, &was) && was.bytes == 20 * HAK_PAGE);
+    NEED(haki_ace_free(other_run, &was) && was.bytes == 20 * HAK_PAGE);
 }
 
 static void ace_empty(void *arg)
 {
     (void)arg;
-    hak_ace_empty(run);
+    haki_ace_empty(run);
 }
 
 static void ace_around(void *arg)
@@ -136,25 +136,25 @@ static void ace_around(void *arg)
     struct hak_ace_run found;
 
     (void)arg;
-    NEED(hak_ace_around(run + 5000, &found) && found.bytes == 30 * HAK_PAGE);
+    NEED(haki_ace_around(run + 5000, &found) && found.bytes == 30 * HAK_PAGE);
 }
 
 static void ace_grow(void *arg)
 {
     (void)arg;
-    NEED(hak_ace_resize(run, 40));
+    NEED(haki_ace_resize(run, 40));
 }
 
 static void ace_shrink(void *arg)
 {
     (void)arg;
-    NEED(hak_ace_resize(run, 30));
+    NEED(haki_ace_resize(run, 30));
 }
 
 static void ace_free_owner(void *arg)
 {
     (void)arg;
-    hak_ace_free_owner(7);
+    haki_ace_free_owner(7);
 }
 
 static void ace_next(void *arg)
@@ -162,20 +162,20 @@ static void ace_next(void *arg)
     size_t bytes;
 
     (void)arg;
-    NEED(hak_ace_next(7, NULL, &bytes) == NULL);
+    NEED(haki_ace_next(7, NULL, &bytes) == NULL);
 }
 
 static void ace_tick(void *arg)
 {
     (void)arg;
-    NEED(atomic_load(&hak_ace_due) != 0);
-    hak_ace_tick(atomic_load(&hak_ace_due));
+    NEED(atomic_load(&haki_ace_due) != 0);
+    haki_ace_tick(atomic_load(&haki_ace_due));
 }
 
 static void ace_trim(void *arg)
 {
     (void)arg;
-    hak_ace_trim();
+    haki_ace_trim();
 }
 
 static void ace_figures(void *arg)
@@ -196,7 +196,7 @@ Test(meet_locks, ace)
     bool zero;
 
     hak_free(hak_malloc(1));
-    run = hak_ace_alloc(30, HAK_PAGE, HAK_ID_SHARED, &zero);
+    run = haki_ace_alloc(30, HAK_PAGE, HAK_ID_SHARED, &zero);
     cr_assert_not_null(run);
     each_waits_at("ace", ask_ace, STEPS(steps));
 }
@@ -210,7 +210,7 @@ static void huge_alloc(void *arg)
     bool zero;
 
     (void)arg;
-    huge = hak_huge_alloc(2 * HAK_SUPER_SIZE, 1, HAK_ID_SHARED, &zero);
+    huge = haki_huge_alloc(2 * HAK_SUPER_SIZE, 1, HAK_ID_SHARED, &zero);
 }
 
 static void huge_find(void *arg)
@@ -218,20 +218,20 @@ static void huge_find(void *arg)
     struct hak_huge_block found;
 
     (void)arg;
-    NEED(hak_huge_find(huge, &found) && found.owner == HAK_ID_SHARED);
+    NEED(haki_huge_find(huge, &found) && found.owner == HAK_ID_SHARED);
 }
 
 static void huge_grow(void *arg)
 {
     (void)arg;
-    huge = hak_huge_resize(huge, 20 * HAK_SUPER_SIZE);
+    huge = haki_huge_resize(huge, 20 * HAK_SUPER_SIZE);
     NEED(huge != NULL);
 }
 
 static void huge_shrink(void *arg)
 {
     (void)arg;
-    NEED(hak_huge_resize(huge, HAK_SUPER_SIZE) == huge);
+    NEED(haki_huge_resize(huge, HAK_SUPER_SIZE) == huge);
 }
 
 static void huge_free(void *arg)
@@ -239,13 +239,13 @@ static void huge_free(void *arg)
     struct hak_huge_block was;
 
     (void)arg;
-    NEED(hak_huge_free(huge, &was) && was.size == HAK_SUPER_SIZE);
+    NEED(haki_huge_free(huge, &was) && was.size == HAK_SUPER_SIZE);
 }
 
 static void huge_free_owner(void *arg)
 {
     (void)arg;
-    hak_huge_free_owner(7);
+    haki_huge_free_owner(7);
 }
 
 static void huge_next(void *arg)
@@ -253,7 +253,7 @@ static void huge_next(void *arg)
     size_t bytes;
 
     (void)arg;
-    NEED(hak_huge_next(7, NULL, &bytes) == NULL);
+    NEED(haki_huge_next(7, NULL, &bytes) == NULL);
 }
 
 static void huge_figures(void *arg)
@@ -281,7 +281,7 @@ static void *known;
 static void system_alloc(void *arg)
 {
     (void)arg;
-    known = hak_system_alloc(16, 100, NULL, HAK_REASON_MEMORY);
+    known = haki_system_alloc(16, 100, NULL, HAK_REASON_MEMORY);
 }
 
 static void system_find(void *arg)
@@ -290,13 +290,13 @@ static void system_find(void *arg)
     size_t size;
 
     (void)arg;
-    NEED(hak_system_find(known, &owner, &size) && size == 100);
+    NEED(haki_system_find(known, &owner, &size) && size == 100);
 }
 
 static void system_resize(void *arg)
 {
     (void)arg;
-    known = hak_system_resize(known, 300);
+    known = haki_system_resize(known, 300);
 }
 
 static void system_free(void *arg)
@@ -305,13 +305,13 @@ static void system_free(void *arg)
     size_t size;
 
     (void)arg;
-    NEED(hak_system_free(known, &owner, &size) && size == 300);
+    NEED(haki_system_free(known, &owner, &size) && size == 300);
 }
 
 static void system_free_owner(void *arg)
 {
     (void)arg;
-    hak_system_free_owner((struct hak_heap *)(void *)&known);
+    haki_system_free_owner((struct hak_heap *)(void *)&known);
 }
 
 static void system_figures(void *arg)
@@ -349,13 +349,13 @@ static void just_end(void *arg)
 static void trim(void *arg)
 {
     (void)arg;
-    hak_thread_trim();
+    haki_thread_trim();
 }
 
 static void seal(void *arg)
 {
     (void)arg;
-    hak_thread_seal();
+    haki_thread_seal();
 }
 
 Test(meet_locks, heaps)
@@ -369,20 +369,20 @@ Test(meet_locks, heaps)
 
     hak_free(hak_malloc(1));
     each_waits_at("adopt", begin_heap, STEPS(steps));
-    cr_assert_leq(hak_range_heap_count(), 3);
+    cr_assert_leq(haki_range_heap_count(), 3);
 }
 
 /* To tell the keeper of a parked heap that there is something in its inbox. */
 static void tell(void *arg)
 {
-    hak_heap_sent(*(uint32_t *)arg);
+    haki_heap_sent(*(uint32_t *)arg);
 }
 
 static void *get_id(void *arg)
 {
     /* It is left, or the heap would end with its thread. */
     NEED(hak_malloc(1) != NULL);
-    *(uint32_t *)arg = hak_self->tiny.id;
+    *(uint32_t *)arg = haki_self->tiny.id;
     return NULL;
 }
 
@@ -410,26 +410,26 @@ static uint32_t slab, listed, single, pair, moved, heap_id, room;
 static void slabs_take(void *arg)
 {
     (void)arg;
-    slab = hak_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    slab = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
     NEED(slab != HAK_NO_SLAB);
 }
 
 static void slabs_give(void *arg)
 {
     (void)arg;
-    hak_range_slabs_give(slab, 3, HAK_LANE_POOL);
+    haki_range_slabs_give(slab, 3, HAK_LANE_POOL);
 }
 
 static void list_give(void *arg)
 {
     (void)arg;
-    hak_range_list_give(listed, HAK_LANE_TINY);
+    haki_range_list_give(listed, HAK_LANE_TINY);
 }
 
 static void start_small(void *arg)
 {
     (void)arg;
-    hak_range_start_small();
+    haki_range_start_small();
 }
 
 static void super_take(void *arg)
@@ -437,26 +437,26 @@ static void super_take(void *arg)
     uint32_t warm;
 
     (void)arg;
-    single = hak_range_super_take(HAK_LANE_ACE, &warm);
+    single = haki_range_super_take(HAK_LANE_ACE, &warm);
     NEED(single != HAK_NO_SUPER);
 }
 
 static void super_head(void *arg)
 {
     (void)arg;
-    NEED(hak_range_super_head(single) == single);
+    NEED(haki_range_super_head(single) == single);
 }
 
 static void supers_give(void *arg)
 {
     (void)arg;
-    hak_range_supers_give(single, 1, HAK_LANE_ACE, HAK_ALL_SLABS);
+    haki_range_supers_give(single, 1, HAK_LANE_ACE, HAK_ALL_SLABS);
 }
 
 static void room_for(void *arg)
 {
     (void)arg;
-    NEED(hak_range_room_for(64 * HAK_MIB) > 0);
+    NEED(haki_range_room_for(64 * HAK_MIB) > 0);
 }
 
 static void run_take(void *arg)
@@ -466,7 +466,7 @@ static void run_take(void *arg)
     (void)arg;
     room = 4;
     pair =
-        hak_range_run_take(2 * HAK_SUPER_SIZE, 1, HAK_LANE_HUGE, &room, &zero);
+        haki_range_run_take(2 * HAK_SUPER_SIZE, 1, HAK_LANE_HUGE, &room, &zero);
     NEED(pair != HAK_NO_SUPER && room == 4);
 }
 
@@ -475,8 +475,8 @@ static void run_grow(void *arg)
     bool zero;
 
     (void)arg;
-    NEED(hak_range_run_grow(pair, 2, &room, 3 * HAK_SUPER_SIZE, HAK_LANE_HUGE,
-                            &zero));
+    NEED(haki_range_run_grow(pair, 2, &room, 3 * HAK_SUPER_SIZE, HAK_LANE_HUGE,
+                             &zero));
 }
 
 static void run_move(void *arg)
@@ -485,57 +485,57 @@ static void run_move(void *arg)
 
     (void)arg;
     moved =
-        hak_range_run_move(pair, 3, 5 * HAK_SUPER_SIZE, HAK_LANE_HUGE, &none);
+        haki_range_run_move(pair, 3, 5 * HAK_SUPER_SIZE, HAK_LANE_HUGE, &none);
     NEED(moved != HAK_NO_SUPER);
 }
 
 static void room_give(void *arg)
 {
     (void)arg;
-    hak_range_room_give(pair + 3, room);
+    haki_range_room_give(pair + 3, room);
 }
 
 static void supers_drop(void *arg)
 {
     (void)arg;
-    hak_range_supers_drop(pair, 3, HAK_LANE_HUGE);
+    haki_range_supers_drop(pair, 3, HAK_LANE_HUGE);
 }
 
 static void spare(void *arg)
 {
     (void)arg;
-    hak_range_spare();
+    haki_range_spare();
 }
 
 static void heap_take(void *arg)
 {
     (void)arg;
-    NEED(hak_range_heap_take(&heap_id) != NULL);
+    NEED(haki_range_heap_take(&heap_id) != NULL);
 }
 
 static void heap_give(void *arg)
 {
     (void)arg;
-    hak_range_heap_give(heap_id);
+    haki_range_heap_give(heap_id);
 }
 
 static void tick(void *arg)
 {
     (void)arg;
-    NEED(atomic_load(&hak_range_due) != 0);
-    hak_range_tick(atomic_load(&hak_range_due));
+    NEED(atomic_load(&haki_range_due) != 0);
+    haki_range_tick(atomic_load(&haki_range_due));
 }
 
 static void purge(void *arg)
 {
     (void)arg;
-    hak_range_purge();
+    haki_range_purge();
 }
 
 static void purged(void *arg)
 {
     (void)arg;
-    hak_range_purged(4096);
+    haki_range_purged(4096);
 }
 
 static void counts(void *arg)
@@ -543,17 +543,17 @@ static void counts(void *arg)
     struct hak_range_counts all;
 
     (void)arg;
-    hak_range_counts(&all);
+    haki_range_counts(&all);
 }
 
 static void hold_range(void)
 {
-    hak_lock_take(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
 }
 
 static void let_range_go(void)
 {
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_drop(&haki_supers.lock);
 }
 
 Test(meet_locks, range)
@@ -580,11 +580,11 @@ Test(meet_locks, range)
         {"figures", counts, false},
     };
 
-    cr_assert(hak_range_init());
-    listed = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+    cr_assert(haki_range_init());
+    listed = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
     cr_assert_neq(listed, HAK_NO_SLAB);
-    hak_range_slab(listed)->all_next = HAK_NO_SLAB;
-    hak_range_slab(listed)->slabs = 1;
+    haki_range_slab(listed)->all_next = HAK_NO_SLAB;
+    haki_range_slab(listed)->slabs = 1;
     each_waits(STEPS(steps), hold_range, let_range_go);
 }
 
@@ -593,8 +593,8 @@ Test(meet_locks, room_of_a_run)
 {
     static const struct step steps[] = {{"room_for", room_for, false}};
 
-    cr_assert(hak_range_init());
-    if (hak_range.window < 64 * HAK_GIB) {
+    cr_assert(haki_range_init());
+    if (haki_range.window < 64 * HAK_GIB) {
         cr_skip("this process has no window of 64 GB");
     }
     each_waits(STEPS(steps), hold_range, let_range_go);

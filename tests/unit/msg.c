@@ -13,8 +13,8 @@ TestSuite(msg, .timeout = 60);
 static void say_all(void *arg)
 {
     (void)arg;
-    hak_msg_raw("[%s] n=%u", "X", 7u);
-    hak_warn("%s=%zu", "a", (size_t)5);
+    haki_msg_raw("[%s] n=%u", "X", 7u);
+    haki_warn("%s=%zu", "a", (size_t)5);
 }
 
 Test(msg, raw_has_no_prefix_and_warn_has_one)
@@ -24,7 +24,7 @@ Test(msg, raw_has_no_prefix_and_warn_has_one)
 
 static void say_fatal(void *arg)
 {
-    hak_fatal("%s(%p): bad", "f", arg);
+    haki_fatal("%s(%p): bad", "f", arg);
 }
 
 Test(msg, fatal_says_its_line_and_aborts)
@@ -35,7 +35,7 @@ Test(msg, fatal_says_its_line_and_aborts)
 
 static void say_percent(void *arg)
 {
-    hak_warn("%s", (const char *)arg);
+    haki_warn("%s", (const char *)arg);
 }
 
 Test(msg, text_is_not_a_format)
@@ -69,7 +69,7 @@ Test(msg, a_line_is_one_write)
 
     cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
     dup2(ends[0], STDERR_FILENO);
-    hak_warn("%s and %d", "one", 2);
+    haki_warn("%s and %d", "one", 2);
     dup2(saved, STDERR_FILENO);
     cr_assert_eq(recv(ends[1], got, sizeof(got), MSG_DONTWAIT), 18);
     cr_assert_eq(memcmp(got, "hakmem: one and 2\n", 18), 0);
@@ -81,7 +81,7 @@ Test(msg, errno_is_kept_even_if_nothing_can_be_written)
 
     close(STDERR_FILENO);
     errno = 1234;
-    hak_warn("lost");
+    haki_warn("lost");
     cr_assert_eq(errno, 1234);
     dup2(saved, STDERR_FILENO);
 }
@@ -136,7 +136,7 @@ static void write_long(void *arg)
     pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
     NEED(setitimer(ITIMER_REAL, &each, NULL) == 0);
     errno = 77;
-    hak_msg_write(ends[1], long_text, LONG);
+    haki_msg_write(ends[1], long_text, LONG);
     NEED(errno == 77);
     setitimer(ITIMER_REAL, &never, NULL);
     close(ends[1]);
@@ -152,7 +152,7 @@ Test(msg, a_long_text_is_written_to_its_end)
 static void write_nowhere(void *arg)
 {
     (void)arg;
-    hak_msg_write(-1, "lost", 4);
+    haki_msg_write(-1, "lost", 4);
 }
 
 Test(msg, a_text_that_nobody_takes_is_lost)

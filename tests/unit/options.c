@@ -24,19 +24,19 @@ __attribute__((visibility("default"))) void *malloc(size_t size)
 Test(options, defaults)
 {
     unsetenv("HAKMEM_BACKGROUND_THREAD");
-    cr_assert_eq(hak_option(HAK_OPT_range), HAK_RANGE_DEFAULT);
-    cr_assert_eq(hak_option(HAK_OPT_huge), HAK_THP_AUTO);
-    cr_assert_eq(hak_option(HAK_OPT_trace), 0);
-    cr_assert_eq(hak_option(HAK_OPT_purge_delay), 1000);
-    cr_assert_eq(hak_option(HAK_OPT_seal_fork), 0);
-    cr_assert_eq(hak_option(HAK_OPT_show_stats), HAK_SHOW_NOT);
-    cr_assert_eq(hak_option(HAK_OPT_force_libc_alloc), 0);
-    cr_assert_eq(hak_option(HAK_OPT_bench_fast_mode), 0);
-    cr_assert_eq(hak_option(HAK_OPT_wrap_diag), 0);
-    cr_assert_eq(hak_option(HAK_OPT_deepbind), HAK_DEEPBIND_DROP);
-    cr_assert_eq(hak_option(HAK_OPT_background_thread), 1);
-    cr_assert_eq(hak_option(HAK_OPT_limit), 0);
-    cr_assert_null(hak_option_cgroup());
+    cr_assert_eq(haki_option(HAK_OPT_range), HAK_RANGE_DEFAULT);
+    cr_assert_eq(haki_option(HAK_OPT_huge), HAK_THP_AUTO);
+    cr_assert_eq(haki_option(HAK_OPT_trace), 0);
+    cr_assert_eq(haki_option(HAK_OPT_purge_delay), 1000);
+    cr_assert_eq(haki_option(HAK_OPT_seal_fork), 0);
+    cr_assert_eq(haki_option(HAK_OPT_show_stats), HAK_SHOW_NOT);
+    cr_assert_eq(haki_option(HAK_OPT_force_libc_alloc), 0);
+    cr_assert_eq(haki_option(HAK_OPT_bench_fast_mode), 0);
+    cr_assert_eq(haki_option(HAK_OPT_wrap_diag), 0);
+    cr_assert_eq(haki_option(HAK_OPT_deepbind), HAK_DEEPBIND_DROP);
+    cr_assert_eq(haki_option(HAK_OPT_background_thread), 1);
+    cr_assert_eq(haki_option(HAK_OPT_limit), 0);
+    cr_assert_null(haki_option_cgroup());
     cr_assert_eq((int)HAK_OPTIONS, 13, "a new option: test its default here");
 }
 
@@ -51,10 +51,10 @@ static void read_setting(void *arg)
 {
     const struct setting *setting = arg;
 
-    hak_option(setting->option); /* so that the reload is the only reading */
+    haki_option(setting->option); /* so that the reload is the only reading */
     setenv(setting->env, setting->text, 1);
-    hak_option_test_reload();
-    NEED(hak_option(setting->option) == setting->value);
+    haki_option_test_reload();
+    NEED(haki_option(setting->option) == setting->value);
 }
 
 #define RANGE HAK_OPT_range, "HAKMEM_RANGE"
@@ -304,8 +304,8 @@ static void read_wild_twice(void *arg)
     (void)arg;
     setenv("HAKMEM_TRACE", "maybe", 1);
     hak_free(hak_malloc(8));
-    NEED(hak_option(HAK_OPT_trace) == 0);
-    NEED(hak_option(HAK_OPT_trace) == 0);
+    NEED(haki_option(HAK_OPT_trace) == 0);
+    NEED(haki_option(HAK_OPT_trace) == 0);
     hak_free(hak_malloc(16));
 }
 
@@ -320,13 +320,13 @@ Test(options, a_program_hears_of_a_wild_value_once_and_goes_on)
 static void read_two(void *arg)
 {
     (void)arg;
-    hak_option(HAK_OPT_range);
+    haki_option(HAK_OPT_range);
     setenv("HAKMEM_RANGE", "1X", 1);
     setenv("HAKMEM_TRACE", "-", 1);
     errno = 77;
-    hak_option_test_reload();
+    haki_option_test_reload();
     NEED(errno == 77);
-    NEED(hak_option(HAK_OPT_huge) == HAK_THP_AUTO);
+    NEED(haki_option(HAK_OPT_huge) == HAK_THP_AUTO);
 }
 
 Test(options, each_wild_value_has_a_line_and_errno_is_kept)
@@ -350,15 +350,15 @@ static void ask_early(void *arg)
     setenv("HAKMEM_HUGE", "wild", 1);
     there = environ;
     environ = NULL;
-    NEED(!hak_options_ready());
-    NEED(hak_option(HAK_OPT_purge_delay) == 1000);
-    NEED(!hak_options_ready());
+    NEED(!haki_options_ready());
+    NEED(haki_option(HAK_OPT_purge_delay) == 1000);
+    NEED(!haki_options_ready());
     environ = there;
-    NEED(hak_option(HAK_OPT_purge_delay) == 7);
-    NEED(hak_options_ready());
+    NEED(haki_option(HAK_OPT_purge_delay) == 7);
+    NEED(haki_options_ready());
     environ = NULL;
-    NEED(hak_option(HAK_OPT_purge_delay) == 7);
-    NEED(hak_options_ready());
+    NEED(haki_option(HAK_OPT_purge_delay) == 7);
+    NEED(haki_options_ready());
 }
 
 Test(options, what_is_asked_too_early_is_the_default_for_now)
@@ -371,7 +371,7 @@ Test(options, what_is_asked_too_early_is_the_default_for_now)
 static void ask_if_ready(void *arg)
 {
     (void)arg;
-    NEED(hak_options_ready()); /* the first question of all */
+    NEED(haki_options_ready()); /* the first question of all */
 }
 
 Test(options, with_an_environment_they_are_ready)
@@ -387,7 +387,7 @@ static void read_watched(void *arg)
     setenv("HAKMEM_RANGE", "2G", 1);
     setenv("HAKMEM_TRACE", "wild", 1);
     before = mallocs;
-    NEED(hak_option(HAK_OPT_range) == 2 * HAK_GIB);
+    NEED(haki_option(HAK_OPT_range) == 2 * HAK_GIB);
     NEED(mallocs == before);
     free(unit_pointer(malloc(1)));
     NEED(mallocs == before + 1);
@@ -416,10 +416,10 @@ static void read_own(void *arg)
     (void)arg;
     setenv("HAKMEM_OWN_LANES", "all", 1);
     setenv("HAKMEM_OWN_DELAY", "0", 1);
-    NEED(hak_options_get(&own, OWN_LANES) == 2);
+    NEED(haki_options_get(&own, OWN_LANES) == 2);
     setenv("HAKMEM_OWN_LANES", "none", 1);
-    NEED(hak_options_get(&own, OWN_LANES) == 2);
-    NEED(hak_options_get(&own, OWN_DELAY) == 5);
+    NEED(haki_options_get(&own, OWN_LANES) == 2);
+    NEED(haki_options_get(&own, OWN_DELAY) == 5);
 }
 
 Test(options, an_adapter_reads_a_table_of_its_own)
@@ -436,8 +436,8 @@ static void read_half_read(void *arg)
     setenv("HAKMEM_OWN_LANES", "all", 1);
     setenv("HAKMEM_OWN_DELAY", "wild", 1);
     atomic_store(&own.state, HAK_OPTIONS_READING);
-    NEED(hak_options_get(&own, OWN_LANES) == 2);
-    NEED(hak_options_get(&own, OWN_DELAY) == 5);
+    NEED(haki_options_get(&own, OWN_LANES) == 2);
+    NEED(haki_options_get(&own, OWN_DELAY) == 5);
     NEED(atomic_load(&own.state) == HAK_OPTIONS_READING);
 }
 
@@ -454,8 +454,8 @@ static void *ask(void *arg)
 {
     (void)arg;
     pthread_barrier_wait(&all_there);
-    NEED(hak_options_get(&own, OWN_LANES) == 2);
-    NEED(hak_options_get(&own, OWN_DELAY) == 5);
+    NEED(haki_options_get(&own, OWN_LANES) == 2);
+    NEED(haki_options_get(&own, OWN_DELAY) == 5);
     return NULL;
 }
 

@@ -15,33 +15,33 @@ UNIT void pages_check_sum(void)
 {
     size_t sum = 0;
 
-    hak_lock_take(&hak_supers.lock);
-    for (uint32_t i = hak_supers.tags; i < hak_supers.limit; i++) {
-        const struct hak_super *super = &hak_supers.at[i];
+    haki_lock_take(&haki_supers.lock);
+    for (uint32_t i = haki_supers.tags; i < haki_supers.limit; i++) {
+        const struct hak_super *super = &haki_supers.at[i];
 
         NEED(super->state == HAK_SUPER_FRESH || super->state == HAK_SUPER_OPEN);
         for (uint32_t n = 0; super->state == HAK_SUPER_OPEN &&
                              super->described && n < HAK_SUPER_SLABS;
              n++) {
             const struct hak_slab *slab =
-                hak_range_slab(i * HAK_SUPER_SLABS + n);
+                haki_range_slab(i * HAK_SUPER_SLABS + n);
 
             NEED((super->used >> n & 1) != 0 || slab->gone == 0);
-            sum += hak_slab_resident(slab);
+            sum += haki_slab_resident(slab);
         }
         sum += super->described
                    ? 0
                    : (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
     }
-    hak_lock_drop(&hak_supers.lock);
-    NEED(sum == hak_range_resident_bytes());
+    haki_lock_drop(&haki_supers.lock);
+    NEED(sum == haki_range_resident_bytes());
 }
 
 UNIT uint64_t pages_purged(void)
 {
     struct hak_range_counts counts;
 
-    hak_range_counts(&counts);
+    haki_range_counts(&counts);
     return counts.purged;
 }
 

@@ -19,7 +19,7 @@ static void *live[LIVE];
 /* Sweeps of `turns` times `count` blocks of a size that are taken and freed. */
 static uint64_t sweeps(hak_heap *heap, size_t size, size_t count, size_t turns)
 {
-    uint64_t before = hak_test_sweeps;
+    uint64_t before = haki_test_sweeps;
     void *blocks[16];
 
     NEED(count <= 16);
@@ -32,7 +32,7 @@ static uint64_t sweeps(hak_heap *heap, size_t size, size_t count, size_t turns)
             hak_heap_free(heap, blocks[i]);
         }
     }
-    return hak_test_sweeps - before;
+    return haki_test_sweeps - before;
 }
 
 static void try_pairs(bool packed, size_t nlive, size_t size, size_t count)
@@ -82,7 +82,7 @@ Test(pairs, a_fall_after_pairs_is_swept)
     NEED(heap != NULL);
     sweeps(heap, 5000, 1, PAIRS);
     for (size_t round = 0; round < 10; round++) {
-        uint64_t before = hak_test_sweeps;
+        uint64_t before = haki_test_sweeps;
 
         for (size_t i = 0; i < LIVE; i++) {
             live[i] = hak_heap_malloc(heap, 16 + i % 1000);
@@ -93,7 +93,7 @@ Test(pairs, a_fall_after_pairs_is_swept)
                 hak_heap_free(heap, live[i]);
             }
         }
-        cr_assert_gt(hak_test_sweeps, before);
+        cr_assert_gt(haki_test_sweeps, before);
         for (size_t i = 0; i < LIVE; i += 100) {
             hak_heap_free(heap, live[i]);
         }

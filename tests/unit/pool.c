@@ -19,13 +19,13 @@ static size_t held(void)
 {
     struct hak_range_counts counts;
 
-    hak_range_counts(&counts);
+    haki_range_counts(&counts);
     return counts.held[HAK_LANE_POOL];
 }
 
 static char *get(unsigned class)
 {
-    char *p = hak_pool_alloc(pool, class);
+    char *p = haki_pool_alloc(pool, class);
 
     NEED(p != NULL);
     return p;
@@ -33,8 +33,8 @@ static char *get(unsigned class)
 
 static void put(void *p)
 {
-    NEED(hak_pool_is_start(p, hak_pool_class_at(p)));
-    hak_pool_free(pool, hak_pool_class_at(p), p);
+    NEED(haki_pool_is_start(p, haki_pool_class_at(p)));
+    haki_pool_free(pool, haki_pool_class_at(p), p);
 }
 
 static size_t live(void)
@@ -48,22 +48,22 @@ Test(pool, a_span_holds_its_count_side_by_side)
 {
     pool = pool_new(&id);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        const struct hak_pool_class *class = &hak_pool_classes[c];
+        const struct hak_pool_class *class = &haki_pool_classes[c];
         char *first = get(c);
 
         cr_assert(HAK_HARD || (uintptr_t)first % HAK_SLAB_SIZE == 0);
-        cr_assert_eq(hak_pool_class_at(first), c);
+        cr_assert_eq(haki_pool_class_at(first), c);
         for (unsigned i = 1; i < class->count; i++) {
             char *p = get(c);
 
-            cr_assert(HAK_HARD ? hak_pool_span(p) == hak_pool_span(first)
+            cr_assert(HAK_HARD ? haki_pool_span(p) == haki_pool_span(first)
                                : p == first + (size_t)i * class->block);
-            cr_assert_eq(hak_pool_state(p), HAK_POOL_USED);
+            cr_assert_eq(haki_pool_state(p), HAK_POOL_USED);
             pool_check_quick(pool);
         }
         /* Full: in no list; the next one is from another span. */
         cr_assert_eq(pool->shelves[c].open, HAK_NO_SLAB);
-        cr_assert_neq(hak_pool_span(get(c)), hak_pool_span(first));
+        cr_assert_neq(haki_pool_span(get(c)), haki_pool_span(first));
     }
     pool_check(pool);
 }
@@ -83,7 +83,7 @@ Test(pool, the_block_freed_last_is_taken_first)
     cr_assert_eq(get(15), p[7]);
     cr_assert_eq(get(15), p[3]);
     put(p[3]);
-    hak_pool_trim(pool);
+    haki_pool_trim(pool);
     /* From the span the lowest comes first, but in the hardened build. */
     cr_assert(HAK_HARD || get(15) == p[3]);
     cr_assert(HAK_HARD || get(15) == p[11]);
@@ -97,7 +97,7 @@ Test(pool, idle_spans_go_back)
 
     pool = pool_new(&id);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        size_t count = hak_pool_classes[c].count, total = count * SPANS;
+        size_t count = haki_pool_classes[c].count, total = count * SPANS;
         struct hak_pool_sums sums;
         char *p[64 * SPANS];
 
@@ -114,7 +114,7 @@ Test(pool, idle_spans_go_back)
         cr_assert_eq(held(), pool->nslabs * HAK_SLAB_SIZE);
     }
     cr_assert_eq(live(), 0);
-    hak_pool_trim(pool);
+    haki_pool_trim(pool);
     cr_assert_eq(pool_check(pool).spans, 0);
     cr_assert_eq(held(), 0);
 }
@@ -127,27 +127,28 @@ Test(pool, a_bin_holds_a_bounded_part)
 
     pool = pool_new(&id);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c += 4) {
-        size_t block = hak_pool_classes[c].block;
-        size_t n = hak_min(3000, 8 * HAK_MIB / block);
+        size_t block = haki_pool_classes[c].block;
+        size_t n = haki_min(3000, 8 * HAK_MIB / block);
 
         for (size_t i = 0; i < n; i++) {
             p[i] = get(c);
         }
         for (size_t i = 0; i < n; i++) {
-            size_t most = hak_max(HAK_MIB, pool->nslabs * HAK_SLAB_SIZE / 16);
+            size_t most = haki_max(HAK_MIB, pool->nslabs * HAK_SLAB_SIZE / 16);
 
             put(p[i]);
             cr_assert_leq(pool_check_quick(pool).bins[c],
-                          hak_max(hak_min(most / block, HAK_POOL_STACK - 1), 8),
+                          haki_max(haki_min(most / block, HAK_POOL_STACK - 1),
+                                   8),
                           "class %u", c);
         }
-        hak_keep_idle(pool->allow); /* twelve times may look busy */
-        hak_pool_shed(pool);
+        haki_keep_idle(pool->allow); /* twelve times may look busy */
+        haki_pool_shed(pool);
         kept = 0;
         for (unsigned k = 0; k < HAK_POOL_CLASSES; k++) {
-            kept += pool_check_quick(pool).bins[k] * hak_pool_classes[k].block;
+            kept += pool_check_quick(pool).bins[k] * haki_pool_classes[k].block;
         }
-        cr_assert_eq((size_t)hak_kept(pool->allow), kept);
+        cr_assert_eq((size_t)haki_kept(pool->allow), kept);
         cr_assert_leq(kept, 64 * HAK_KIB, "all bins together");
     }
 }
@@ -177,8 +178,8 @@ static void fill(struct place *place, unsigned class, unsigned seed)
 {
     place->p = get(class);
     place->seed = seed;
-    place->size = hak_pool_classes[class].block;
-    NEED(hak_pool_class_at(place->p) == class);
+    place->size = haki_pool_classes[class].block;
+    NEED(haki_pool_class_at(place->p) == class);
     unit_fill(place->p, place->size, seed);
     used += place->size;
 }
@@ -199,7 +200,7 @@ static void stream(unsigned first, unsigned classes, size_t steps)
         }
         NEED(live() == used);
         if (unit_below(&random, 1000) == 0) {
-            hak_pool_trim(pool);
+            haki_pool_trim(pool);
             pool_check(pool);
         }
     }
@@ -209,7 +210,7 @@ static void stream(unsigned first, unsigned classes, size_t steps)
         }
     }
     NEED(live() == 0);
-    hak_pool_trim(pool);
+    haki_pool_trim(pool);
     NEED(pool_check(pool).spans == 0);
     NEED(held() == 0);
 }
@@ -240,7 +241,7 @@ Test(pool, a_random_stream_that_begins_with_short_stacks)
     pool = pool_new(&id);
     /* A heap that was here before has left its stacks behind. */
     memset(pool->stacks, 0xee, 45 * HAK_POOL_STACK_SHORT * sizeof(void *));
-    hak_pool_init(pool, pool->allow, id, true);
+    haki_pool_init(pool, pool->allow, id, true);
     for (int i = 0; i < 400; i++) {
         p[i] = get((unsigned)(i * 7) % 12);
         pool_check_quick(pool);
@@ -254,10 +255,10 @@ Test(pool, a_random_stream_that_begins_with_short_stacks)
         put(p[i]);
         pool_check_quick(pool);
     }
-    hak_pool_release(pool);
+    haki_pool_release(pool);
     memset(pool->allow, 0, sizeof(*pool->allow)); /* another heap's */
-    hak_allowance_init(pool->allow, false);
-    hak_pool_init(pool, pool->allow, id, true);
+    haki_allowance_init(pool->allow, false);
+    haki_pool_init(pool, pool->allow, id, true);
     stream(0, HAK_POOL_CLASSES, unit_scale(4000, 500));
 }
 
@@ -277,12 +278,12 @@ Test(pool, a_free_block_s_memory_is_never_written_to)
         put(p[i]);
     }
     for (int i = 0; i < 16; i++) {
-        cr_assert_eq(hak_pool_span(get(15)), hak_pool_span(p[0]));
+        cr_assert_eq(haki_pool_span(get(15)), haki_pool_span(p[0]));
     }
     for (int i = 0; i < 16; i++) {
         put(p[i]);
     }
-    hak_pool_trim(pool); /* the span goes back, its pages as they are */
+    haki_pool_trim(pool); /* the span goes back, its pages as they are */
     for (int i = 0; i < 16; i++) {
         cr_assert_eq(unit_resident(p[i], 4096), i == 2, "block %d", i);
     }
@@ -296,7 +297,7 @@ static void *free_all_remotely(void *arg)
     for (int i = 0; i < 8; i++) {
         bool told;
 
-        NEED(hak_pool_remote_free(pool, p[i], &told));
+        NEED(haki_pool_remote_free(pool, p[i], &told));
         NEED(told == (i == 0)); /* once for the span */
     }
     return NULL;
@@ -313,7 +314,7 @@ Test(pool, a_remote_free_writes_nothing_into_the_block)
     unit_in_thread(free_all_remotely, p);
     cr_assert_eq(live(), 8 * 8192);
     pool_check(pool);
-    hak_pool_collect(pool);
+    haki_pool_collect(pool);
     cr_assert_eq(live(), 0);
     cr_assert_eq(pool->remote_frees, 8);
     cr_assert_eq(pool->remote_bytes, 8 * 8192);
@@ -329,7 +330,7 @@ static size_t described(uint32_t super)
     size_t bytes = 0;
 
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        bytes += hak_range_slab(super * HAK_SUPER_SLABS + n)->resident;
+        bytes += haki_range_slab(super * HAK_SUPER_SLABS + n)->resident;
     }
     return bytes;
 }
@@ -342,16 +343,16 @@ Test(pool, resident_bytes_are_counted_once)
 {
     uint32_t span;
 
-    cr_assert(hak_range_init());
-    span = hak_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, true);
-    cr_assert(hak_range_ready(span + 1, 1, HAK_SLAB_SIZE, 0));
-    cr_assert_eq(hak_range_resident_bytes(), HAK_SLAB_SIZE);
-    cr_assert(hak_range_ready(span, 2, HAK_SLAB_SIZE + 4096, 0));
+    cr_assert(haki_range_init());
+    span = haki_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, true);
+    cr_assert(haki_range_ready(span + 1, 1, HAK_SLAB_SIZE, 0));
+    cr_assert_eq(haki_range_resident_bytes(), HAK_SLAB_SIZE);
+    cr_assert(haki_range_ready(span, 2, HAK_SLAB_SIZE + 4096, 0));
     cr_assert_eq(described(span / HAK_SUPER_SLABS), 2 * HAK_SLAB_SIZE);
-    cr_assert_eq(hak_range_resident_bytes(), 2 * HAK_SLAB_SIZE);
-    hak_range_slabs_give(span, 2, HAK_LANE_POOL);
-    cr_assert_eq(hak_range_purge(), 2 * HAK_SLAB_SIZE);
-    cr_assert_eq(hak_range_resident_bytes(), 0);
+    cr_assert_eq(haki_range_resident_bytes(), 2 * HAK_SLAB_SIZE);
+    haki_range_slabs_give(span, 2, HAK_LANE_POOL);
+    cr_assert_eq(haki_range_purge(), 2 * HAK_SLAB_SIZE);
+    cr_assert_eq(haki_range_resident_bytes(), 0);
 }
 
 Test(pool, after_all_is_purged_nothing_counts_as_resident)
@@ -359,8 +360,8 @@ Test(pool, after_all_is_purged_nothing_counts_as_resident)
     pool = pool_new(&id);
     stream(0, HAK_POOL_CLASSES, unit_scale(4000, 500));
     stream(10, 1, unit_scale(4000, 500));
-    hak_range_purge();
-    cr_assert_eq(hak_range_resident_bytes(), 0);
+    haki_range_purge();
+    cr_assert_eq(haki_range_resident_bytes(), 0);
 }
 
 /* ---- other threads -------------------------------------------------------------- */
@@ -374,7 +375,7 @@ static void *free_third(void *arg)
     for (size_t i = (size_t)(uintptr_t)arg; i < MANY; i += 3) {
         bool told;
 
-        NEED(hak_pool_remote_free(pool, blocks[i], &told));
+        NEED(haki_pool_remote_free(pool, blocks[i], &told));
     }
     return NULL;
 }
@@ -395,11 +396,11 @@ Test(pool, blocks_freed_by_three_threads_at_once_come_back)
             unit_join(threads[i]);
         }
         pool_check(pool);
-        hak_pool_collect(pool);
+        haki_pool_collect(pool);
         cr_assert_eq(live(), 0);
         cr_assert_leq(pool_check(pool).spans, 10);
     }
-    hak_pool_trim(pool);
+    haki_pool_trim(pool);
     cr_assert_eq(held(), 0);
 }
 
@@ -440,13 +441,13 @@ Test(pool, a_producer_and_a_consumer_do_not_grow)
             sched_yield();
         }
         atomic_store(&queue[i % QUEUE], p);
-        most = i % 64 == 0 ? hak_max(most, held()) : most;
+        most = i % 64 == 0 ? haki_max(most, held()) : most;
     }
     unit_join(consumer);
     /* 257 blocks of at most 4096 B, and a few spans for each of 16 classes. */
     cr_assert_leq(most, 257 * 4096 + 16 * 4 * 7 * HAK_SLAB_SIZE);
     hak_trim();
-    pool_check(hak_self->pool);
+    pool_check(haki_self->pool);
     cr_assert_eq(held(), 0);
 }
 
@@ -484,9 +485,9 @@ Test(pool, release_gives_back_what_is_in_use)
         put(blocks[i]);
     }
     for (size_t i = 1; i < MANY; i += 3) {
-        cr_assert(hak_pool_remote_free(pool, blocks[i], &told));
+        cr_assert(haki_pool_remote_free(pool, blocks[i], &told));
     }
-    hak_pool_release(pool);
+    haki_pool_release(pool);
     cr_assert_eq(held(), 0);
     pool = pool_new(&id);
     stream(0, HAK_POOL_CLASSES, 500);
@@ -499,15 +500,15 @@ Test(pool, out_of_memory_is_null_and_then_goes_on)
 
     pool = pool_new(&id);
     p = get(0);
-    hak_os_test_refuse(1, true);
+    haki_os_test_refuse(1, true);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         /* A superslab's worth is there already. */
-        for (int i = 0; hak_pool_alloc(pool, c) != NULL; i++) {
+        for (int i = 0; haki_pool_alloc(pool, c) != NULL; i++) {
             cr_assert_lt(i, 2000);
         }
         pool_check_quick(pool);
     }
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         put(get(c));
         pool_check_quick(pool);

@@ -20,8 +20,8 @@ UNIT void pool_check_tags(const struct hak_pool *pool)
     uint32_t id = HAK_TAG_HEAP(pool->tag);
     size_t count = 0;
 
-    for (size_t n = 0; n < hak_range.size / HAK_SLAB_SIZE; n++) {
-        uint32_t tag = hak_range_tag(n << HAK_SLAB_SHIFT);
+    for (size_t n = 0; n < haki_range.size / HAK_SLAB_SIZE; n++) {
+        uint32_t tag = haki_range_tag(n << HAK_SLAB_SHIFT);
 
         count += HAK_TAG_HEAP(tag) == id &&
                  HAK_TAG_CLASS(tag) >= HAK_TAG_POOL &&
@@ -34,7 +34,7 @@ UNIT void pool_check_tags(const struct hak_pool *pool)
 UNIT struct hak_pool_sums pool_check_quick(const struct hak_pool *pool)
 {
     NEED(!atomic_load(&pool->busy));
-    return hak_pool_walk(pool, true);
+    return haki_pool_walk(pool, true);
 }
 
 UNIT struct hak_pool_sums pool_check(const struct hak_pool *pool)
@@ -45,18 +45,18 @@ UNIT struct hak_pool_sums pool_check(const struct hak_pool *pool)
 
 /* ---- Pool states without a thread around them ----------------------------- */
 
-/* The Pool state of a heap slot of its own; hak_range_heap(id) leads there. */
+/* The Pool state of a heap slot of its own; haki_range_heap(id) leads there. */
 UNIT struct hak_pool *pool_new(uint32_t *id)
 {
     struct hak_heap *heap;
 
-    NEED(hak_range_init());
-    heap = hak_range_heap_take(id);
+    NEED(haki_range_init());
+    heap = haki_range_heap_take(id);
     NEED(heap != NULL);
-    hak_tiny_init(&heap->tiny, *id, false);
+    haki_tiny_init(&heap->tiny, *id, false);
     atomic_store(&heap->state, HAK_HEAP_OWNED);
     heap->pool = NULL;
-    hak_heap_use_large(heap);
+    haki_heap_use_large(heap);
     return heap->pool;
 }
 

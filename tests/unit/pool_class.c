@@ -12,9 +12,9 @@ Test(pool_class, block_sizes_are_eight_steps_between_powers_of_two)
 
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         size += step;
-        cr_assert_eq(hak_pool_classes[c].block, size, "class %u", c);
+        cr_assert_eq(haki_pool_classes[c].block, size, "class %u", c);
         cr_assert_eq(size % HAK_POOL_UNIT, 0);
-        if (hak_is_pow2(size)) {
+        if (haki_is_pow2(size)) {
             step = size / 8;
         }
     }
@@ -24,11 +24,11 @@ Test(pool_class, block_sizes_are_eight_steps_between_powers_of_two)
 Test(pool_class, magic_is_the_reciprocal_rounded_up)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        uint64_t block = hak_pool_classes[c].block;
+        uint64_t block = haki_pool_classes[c].block;
         uint64_t magic = UINT64_MAX / block + 1;
 
-        cr_assert_eq(hak_pool_tables.magic[c], magic, "class %u", c);
-        cr_assert_eq(hak_pool_tables.count[c], hak_pool_classes[c].count);
+        cr_assert_eq(haki_pool_tables.magic[c], magic, "class %u", c);
+        cr_assert_eq(haki_pool_tables.count[c], haki_pool_classes[c].count);
     }
 }
 
@@ -43,7 +43,7 @@ static size_t cost(size_t block, size_t slabs)
 Test(pool_class, spans_hold_at_most_64_blocks_and_leave_little_over)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        const struct hak_pool_class *class = &hak_pool_classes[c];
+        const struct hak_pool_class *class = &haki_pool_classes[c];
         size_t bytes = class->slabs * (size_t)65536;
 
         cr_assert(class->slabs >= 1 && class->slabs <= 8, "class %u", c);
@@ -66,12 +66,12 @@ Test(pool_class, spans_hold_at_most_64_blocks_and_leave_little_over)
 Test(pool_class, every_size_has_the_smallest_class_that_holds_it)
 {
     for (size_t size = HAK_POOL_MIN_SIZE; size <= HAK_POOL_MAX_SIZE; size++) {
-        unsigned class = hak_pool_class_for(size);
-        size_t block = hak_pool_classes[class].block;
+        unsigned class = haki_pool_class_for(size);
+        size_t block = haki_pool_classes[class].block;
 
         cr_assert_lt(class, HAK_POOL_CLASSES);
         cr_assert_geq(block, size);
-        cr_assert(class == 0 || hak_pool_classes[class - 1].block < size,
+        cr_assert(class == 0 || haki_pool_classes[class - 1].block < size,
                   "size %zu fits a smaller class than %u", size, class);
         cr_assert_leq((block - size) * 1000, 125 * block, "size %zu", size);
     }
@@ -81,12 +81,12 @@ Test(pool_class, every_size_has_the_smallest_class_that_holds_it)
 Test(pool_class, index_is_exact_for_every_offset_below_2_to_the_19)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        size_t block = hak_pool_classes[c].block;
+        size_t block = haki_pool_classes[c].block;
         size_t next = 0, wrong = 0;
         uint32_t number = 0;
 
         for (size_t offset = 0; offset < (size_t)1 << 19; offset++) {
-            uint32_t index = hak_pool_index(offset, c);
+            uint32_t index = haki_pool_index(offset, c);
 
             if (offset == next) {
                 wrong += index != number;

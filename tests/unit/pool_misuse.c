@@ -165,7 +165,7 @@ Test(pool_misuse, what_was_never_given_out)
         memset(hak_malloc(1000), 1, 1000);
     }
     p = hak_malloc(1100);
-    cr_assert_eq(hak_pool_state(p + 40 * 1152), HAK_POOL_NEVER);
+    cr_assert_eq(haki_pool_state(p + 40 * 1152), HAK_POOL_NEVER);
     expect_fatal_later(p + 40 * 1152, "an address that was never given out",
                        "an address that was never given out");
     hak_free(p);

@@ -14,9 +14,9 @@ static size_t sweep(bool all)
 {
     size_t bytes;
 
-    hak_pool_busy(pool, true);
-    bytes = hak_pool_sweep(pool, all);
-    hak_pool_busy(pool, false);
+    haki_pool_busy(pool, true);
+    bytes = haki_pool_sweep(pool, all);
+    haki_pool_busy(pool, false);
     pool_check_quick(pool);
     pages_check_sum();
     return bytes;
@@ -24,16 +24,16 @@ static size_t sweep(bool all)
 
 static void put(void *p)
 {
-    hak_pool_free(pool, hak_pool_class_at(p), p);
+    haki_pool_free(pool, haki_pool_class_at(p), p);
 }
 
 /* Takes n blocks and writes to all of each. */
 static void take(char **blocks, size_t n, unsigned class)
 {
     for (size_t i = 0; i < n; i++) {
-        blocks[i] = hak_pool_alloc(pool, class);
+        blocks[i] = haki_pool_alloc(pool, class);
         NEED(blocks[i] != NULL);
-        unit_fill(blocks[i], hak_pool_classes[class].block, (unsigned)i);
+        unit_fill(blocks[i], haki_pool_classes[class].block, (unsigned)i);
     }
 }
 
@@ -41,7 +41,7 @@ static void check_kept(char **blocks, size_t n, unsigned class)
 {
     for (size_t i = 0; i < n; i++) {
         NEED(blocks[i] == NULL ||
-             unit_filled(blocks[i], hak_pool_classes[class].block,
+             unit_filled(blocks[i], haki_pool_classes[class].block,
                          (unsigned)i));
     }
 }
@@ -55,7 +55,7 @@ static void thin_out(char **blocks, size_t n, size_t nth)
             blocks[i] = NULL;
         }
     }
-    hak_pool_trim(pool);
+    haki_pool_trim(pool);
 }
 
 static size_t resident_of(const struct hak_pool *of)
@@ -63,9 +63,9 @@ static size_t resident_of(const struct hak_pool *of)
     size_t sum = 0;
 
     for (uint32_t n = of->all; n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->all_next) {
-        sum += unit_resident(hak_range_slab_start(n),
-                             hak_range_slab(n)->slabs * HAK_SLAB_SIZE);
+         n = haki_range_slab(n)->all_next) {
+        sum += unit_resident(haki_range_slab_start(n),
+                             haki_range_slab(n)->slabs * HAK_SLAB_SIZE);
     }
     return sum * HAK_PAGE;
 }
@@ -80,18 +80,18 @@ Test(pool_pages, what_is_in_use_stays_what_is_free_goes)
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         size_t live = (COUNT + NTH - 1) / NTH;
         /* Each block in use touches so many pages at the most. */
-        size_t pages = hak_pool_classes[c].block / HAK_PAGE + 2;
+        size_t pages = haki_pool_classes[c].block / HAK_PAGE + 2;
         uint64_t purged = pages_purged();
         size_t before, bytes;
 
         take(blocks, COUNT, c);
-        before = hak_range_resident_bytes();
+        before = haki_range_resident_bytes();
         thin_out(blocks, COUNT, NTH);
-        hak_range_purge();
+        haki_range_purge();
         bytes = sweep(true);
         cr_assert_gt(bytes, 0);
         cr_assert_geq(pages_purged() - purged, bytes);
-        cr_assert_leq(hak_range_resident_bytes(), before - bytes);
+        cr_assert_leq(haki_range_resident_bytes(), before - bytes);
         cr_assert_leq(resident_of(pool), live * pages * HAK_PAGE, "class %u",
                       c);
         check_kept(blocks, COUNT, c);
@@ -99,13 +99,13 @@ Test(pool_pages, what_is_in_use_stays_what_is_free_goes)
         for (size_t i = 0; i < COUNT; i += NTH) {
             put(blocks[i]);
         }
-        hak_pool_trim(pool);
+        haki_pool_trim(pool);
         pool_check(pool);
         cr_assert_eq(pool->nslabs, 0);
         pages_check_sum();
-        hak_range_purge();
+        haki_range_purge();
         pages_check_sum();
-        cr_assert_eq(hak_range_resident_bytes(), 0);
+        cr_assert_eq(haki_range_resident_bytes(), 0);
     }
 }
 
@@ -135,7 +135,7 @@ Test(pool_pages, blocks_of_pages_that_went_are_given_out_again)
         for (size_t i = 0; i < COUNT; i += NTH) {
             put(blocks[i]);
         }
-        hak_pool_trim(pool);
+        haki_pool_trim(pool);
     }
     cr_assert_eq(pool->nslabs, 0);
     pages_check_sum();
@@ -146,7 +146,7 @@ Test(pool_pages, what_was_freed_just_now_waits, .disabled = HAK_HARD)
 {
     enum { COUNT = 64 };
     static char *blocks[COUNT];
-    unsigned class = hak_pool_class_for(4096);
+    unsigned class = haki_pool_class_for(4096);
     uint32_t id;
 
     pool = pool_new(&id);
@@ -157,7 +157,7 @@ Test(pool_pages, what_was_freed_just_now_waits, .disabled = HAK_HARD)
     cr_assert_eq(sweep(false), 0);
     check_kept(blocks, COUNT, class);
     put(blocks[0]);
-    hak_pool_trim(pool);
+    haki_pool_trim(pool);
     cr_assert_eq(sweep(false), 0);
     cr_assert_eq(sweep(false), HAK_PAGE);
 }
@@ -165,7 +165,7 @@ Test(pool_pages, what_was_freed_just_now_waits, .disabled = HAK_HARD)
 /* A span that was taken warm gives back what it has not used. */
 Test(pool_pages, what_was_never_given_out_goes)
 {
-    unsigned class = hak_pool_class_for(2048);
+    unsigned class = haki_pool_class_for(2048);
     static char *blocks[32];
     uint32_t id;
     char *p;
@@ -176,7 +176,7 @@ Test(pool_pages, what_was_never_given_out_goes)
     for (size_t i = 0; i < 32; i++) {
         put(blocks[i]);
     }
-    hak_pool_trim(pool);
+    haki_pool_trim(pool);
     take(&p, 1, class);
     cr_assert_eq(resident_of(pool), HAK_SLAB_SIZE, "else there is no test");
     cr_assert_gt(sweep(true), 0);
@@ -203,25 +203,25 @@ Test(pool_pages, random_use)
         size_t slot = unit_below(&random, SLOTS);
 
         if (blocks[slot] != NULL) {
-            NEED(unit_filled(blocks[slot], hak_pool_classes[class[slot]].block,
+            NEED(unit_filled(blocks[slot], haki_pool_classes[class[slot]].block,
                              (unsigned)slot));
             put(blocks[slot]);
             blocks[slot] = NULL;
         } else if (unit_below(&random, 1000) <
                    (i / 4000 % 2 != 0 ? 200 : 900)) {
             class[slot] = (unsigned)unit_below(&random, HAK_POOL_CLASSES);
-            blocks[slot] = hak_pool_alloc(pool, class[slot]);
+            blocks[slot] = haki_pool_alloc(pool, class[slot]);
             NEED(blocks[slot] != NULL);
-            unit_fill(blocks[slot], hak_pool_classes[class[slot]].block,
+            unit_fill(blocks[slot], haki_pool_classes[class[slot]].block,
                       (unsigned)slot);
         }
         if (i % 37 == 0) {
-            hak_pool_busy(pool, true);
-            hak_pool_sweep(pool, i % 2 == 0);
-            hak_pool_busy(pool, false);
+            haki_pool_busy(pool, true);
+            haki_pool_sweep(pool, i % 2 == 0);
+            haki_pool_busy(pool, false);
         }
         if (i % 500 == 0) {
-            hak_pool_trim(pool);
+            haki_pool_trim(pool);
             sweep(true);
         }
     }

@@ -55,7 +55,7 @@ static void drop_all(void)
 static void set_limit(const char *text)
 {
     setenv("HAKMEM_LIMIT", text, 1);
-    hak_option_test_reload();
+    haki_option_test_reload();
 }
 
 /* ---- HAKMEM_LIMIT ---------------------------------------------------------- */
@@ -147,7 +147,7 @@ static void *frees_and_sleeps(void *arg)
         mine[i] = hak_malloc(64);
         NEED(mine[i] != NULL);
     }
-    sleeper = hak_thread_own();
+    sleeper = haki_thread_own();
     atomic_store(&step, 1);
     while (atomic_load(&step) == 1) {
         usleep(1000);
@@ -188,7 +188,7 @@ static void had_of_sleeper(void *arg)
         if (p == NULL) { /* it was not asleep yet */
             usleep(5000);
             if (++tries == 500) {
-                NEED(!hak_lend(sleeper, no_work)); /* can't be seen here */
+                NEED(!haki_lend(sleeper, no_work)); /* can't be seen here */
                 break;
             }
         } else {
@@ -333,8 +333,8 @@ static void balances(void *arg)
         hak_free(blocks[slot]);
     }
     hak_trim();
-    NEED(atomic_load(&hak_pressure.charged[HAK_CHARGED_ACE]) == 0);
-    NEED(atomic_load(&hak_pressure.charged[HAK_CHARGED_HUGE]) == 0);
+    NEED(atomic_load(&haki_pressure.charged[HAK_CHARGED_ACE]) == 0);
+    NEED(atomic_load(&haki_pressure.charged[HAK_CHARGED_HUGE]) == 0);
     NEED(used() == unit_stats().populated_bytes);
 }
 
@@ -393,7 +393,7 @@ static void sets(void *arg)
     NEED(hak_set_limit(20 * HAK_MIB) == (arg != NULL ? LIMIT : 0));
     NEED(hak_limit() == 20 * HAK_MIB);
     have(20);
-    hak_pressure_test_look(); /* which does not go back to the option */
+    haki_pressure_test_look(); /* which does not go back to the option */
     NEED(hak_limit() == 20 * HAK_MIB);
     NEED(hak_set_limit(30 * HAK_MIB) == 20 * HAK_MIB);
     have(30);
@@ -461,17 +461,17 @@ static void use(size_t mb)
 
     snprintf(text, sizeof(text), "%zu\n", mb * HAK_MIB);
     put("memory.current", text);
-    hak_pressure_test_look();
+    haki_pressure_test_look();
 }
 
 static bool is_near(void)
 {
-    return hak_pressure_near();
+    return haki_pressure_near();
 }
 
 static void begin(void)
 {
-    hak_option_test_reload();
+    haki_option_test_reload();
     put("memory.max", "104857600\n");
     use(10);
     NEED(!is_near());
@@ -588,7 +588,7 @@ static void looks_by_itself(void *arg)
     size_t size = *(size_t *)arg;
 
     setenv("HAKMEM_PURGE_DELAY", "3600000", 1);
-    hak_option_test_reload();
+    haki_option_test_reload();
     put("memory.max", "104857600\n");
     put("memory.current", "94371840\n");
     for (count = 0; count * size < 20 * HAK_MIB; count++) {
@@ -630,7 +630,7 @@ static void stays_small(void *arg)
 {
     (void)arg;
     put("memory.max", "banana\n");
-    hak_option_test_reload();
+    haki_option_test_reload();
     for (count = 0; count < 10000; count++) {
         blocks[count] = hak_malloc(100);
     }
@@ -677,7 +677,7 @@ static void percentage(void *arg)
     NEED(count * 100000 >= LIMIT - LIMIT / 8);
     /* The container gets a larger limit. */
     put("memory.max", "104857600\n");
-    hak_pressure_test_look();
+    haki_pressure_test_look();
     NEED(unit_stats().limit_bytes == 2 * LIMIT);
     NEED(hak_malloc(100000) != NULL);
 }
@@ -744,10 +744,10 @@ static __attribute__((format(printf, 1, 2))) void says(const char *format, ...)
 
 static void works(void)
 {
-    hak_option_test_reload();
+    haki_option_test_reload();
     blocks[0] = hak_malloc(10);
-    hak_pressure_test_look();
-    hak_pressure_test_look();
+    haki_pressure_test_look();
+    haki_pressure_test_look();
     for (count = 0; count < 100; count++) {
         blocks[count] = hak_malloc(500000);
         NEED(blocks[count] != NULL);

@@ -24,7 +24,7 @@ UNIT uint32_t number_of(uint32_t i)
 /* Takes a span of `count` slabs; where it begins, or 0. */
 UNIT uint32_t take_span(uint32_t count, enum hak_lane lane)
 {
-    uint32_t number = hak_range_slabs_take(count, lane, HAK_CLASS_ANY, true);
+    uint32_t number = haki_range_slabs_take(count, lane, HAK_CLASS_ANY, true);
 
     NEED(number == HAK_NO_SLAB || number >= unit_first_slab());
     return number == HAK_NO_SLAB ? 0 : number - unit_first_slab() + 1;
@@ -45,40 +45,40 @@ UNIT uint32_t take_one(void)
 
 UNIT void give(uint32_t i)
 {
-    hak_range_slabs_give(number_of(i), 1, HAK_LANE_TINY);
+    haki_range_slabs_give(number_of(i), 1, HAK_LANE_TINY);
 }
 
 UNIT struct hak_slab *slab(uint32_t i)
 {
-    return hak_range_slab(number_of(i));
+    return haki_range_slab(number_of(i));
 }
 
 UNIT char *start(uint32_t i)
 {
-    return hak_range_slab_start(number_of(i));
+    return haki_range_slab_start(number_of(i));
 }
 
-/* As hak_range_ready, for a single slab. */
+/* As haki_range_ready, for a single slab. */
 UNIT bool ready(uint32_t i, size_t need, size_t step)
 {
-    return hak_range_ready(number_of(i), 1, need, step);
+    return haki_range_ready(number_of(i), 1, need, step);
 }
 
 UNIT void set_tag(uint32_t i, uint32_t tag)
 {
-    hak_range_set_tag(number_of(i), tag);
+    haki_range_set_tag(number_of(i), tag);
 }
 
 UNIT uint32_t tag_at(uint32_t i, size_t offset)
 {
-    return hak_range_tag(((size_t)number_of(i) << HAK_SLAB_SHIFT) + offset);
+    return haki_range_tag(((size_t)number_of(i) << HAK_SLAB_SHIFT) + offset);
 }
 
 UNIT struct hak_range_counts figures_now(void)
 {
     struct hak_range_counts counts;
 
-    hak_range_counts(&counts);
+    haki_range_counts(&counts);
     return counts;
 }
 

@@ -29,7 +29,7 @@ static void run_in_256_mb(void *arg)
     limit_address_space(before + 256 * HAK_MIB);
     p = hak_malloc(100);
     NEED(p != NULL && hak_owns(p));
-    NEED(hak_range.window == HAK_RANGE_DEFAULT);
+    NEED(haki_range.window == HAK_RANGE_DEFAULT);
     NEED(unit_address_space() - before < 4 * HAK_MIB);
     hak_free(p);
     p = hak_malloc(200 * HAK_MIB);
@@ -52,9 +52,9 @@ enum { INIT_CALLS = 5 };
 
 static void refuse_once(void *arg)
 {
-    hak_os_test_refuse(*(unsigned *)arg, false);
-    NEED(hak_range_init());
-    NEED(UNIT_WATCHED || hak_range.window == HAK_RANGE_DEFAULT / 2);
+    haki_os_test_refuse(*(unsigned *)arg, false);
+    NEED(haki_range_init());
+    NEED(UNIT_WATCHED || haki_range.window == HAK_RANGE_DEFAULT / 2);
     hak_free(hak_malloc(100));
     range_check();
 }
@@ -143,15 +143,15 @@ static void run_without_range(void *arg)
     void *p, *q;
 
     (void)arg;
-    hak_os_test_refuse(1, true);
-    NEED(!hak_range_init());
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(1, true);
+    NEED(!haki_range_init());
+    haki_os_test_refuse(0, false);
     use_everything();
     p = hak_malloc(8);
     thread = unit_start(use_in_thread, p);
     NEED(pthread_join(thread, &q) == 0);
     hak_free(q);
-    NEED(!hak_range_init() && hak_range.size == 0);
+    NEED(!haki_range_init() && haki_range.size == 0);
 }
 
 Test(range_none, without_a_range_all_goes_to_the_system_said_once)
@@ -162,9 +162,9 @@ Test(range_none, without_a_range_all_goes_to_the_system_said_once)
 
 static void run_heaps_without_range(void *arg)
 {
-    hak_os_test_refuse(*(unsigned *)arg, true);
-    NEED(!hak_range_init());
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(*(unsigned *)arg, true);
+    NEED(!haki_range_init());
+    haki_os_test_refuse(0, false);
     use_heap();
     use_heap();
 }
@@ -179,9 +179,9 @@ Test(range_none, without_a_range_heaps_made_by_hand_work_too)
 static void align_without_range(void *arg)
 {
     (void)arg;
-    hak_os_test_refuse(1, true);
-    NEED(!hak_range_init());
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(1, true);
+    NEED(!haki_range_init());
+    haki_os_test_refuse(0, false);
     for (size_t align = 1; align <= 4096; align *= 2) {
         for (size_t size = 0; size < 1100; size += 100) {
             void *p = hak_aligned_alloc(align, size);
@@ -200,9 +200,9 @@ Test(range_none, without_a_range_alignments_still_hold)
 /* A free of anything at all, where no address is in the range. */
 static void free_wrong(void *arg)
 {
-    hak_os_test_refuse(1, true);
-    NEED(!hak_range_init());
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(1, true);
+    NEED(!haki_range_init());
+    haki_os_test_refuse(0, false);
     hak_free(arg);
 }
 
@@ -222,11 +222,11 @@ static uint32_t take_all(void)
     uint32_t list = HAK_NO_SLAB;
     uint32_t number;
 
-    while ((number = hak_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
-                                          true)) != HAK_NO_SLAB) {
-        hak_range_set_tag(number, 0xfffff00);
-        hak_range_slab(number)->slabs = 1;
-        hak_range_slab(number)->all_next = list;
+    while ((number = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
+                                           true)) != HAK_NO_SLAB) {
+        haki_range_set_tag(number, 0xfffff00);
+        haki_range_slab(number)->slabs = 1;
+        haki_range_slab(number)->all_next = list;
         list = number;
     }
     return list;
@@ -249,8 +249,8 @@ Test(range_none, a_full_range_sends_requests_to_the_system_and_recovers)
     for (int i = 0; i < 3; i++) {
         uint32_t number = list;
 
-        list = hak_range_slab(list)->all_next;
-        hak_range_slabs_give(number, 1, HAK_LANE_TINY);
+        list = haki_range_slab(list)->all_next;
+        haki_range_slabs_give(number, 1, HAK_LANE_TINY);
     }
     for (; n < 1200; n++) {
         blocks[n] = hak_malloc(1000);
@@ -275,7 +275,7 @@ Test(range_none, a_full_range_sends_requests_to_the_system_and_recovers)
         cr_assert(unit_filled(blocks[i], 1000, (unsigned)i));
         hak_free(blocks[i]);
     }
-    hak_range_list_give(list, HAK_LANE_TINY);
+    haki_range_list_give(list, HAK_LANE_TINY);
     for (size_t i = 0; i < n; i++) {
         blocks[i] = hak_malloc(1000);
         cr_assert(hak_owns(blocks[i]));

@@ -20,10 +20,10 @@ UNIT uint32_t first_super(void)
 /* Call it while no other thread takes or gives. */
 UNIT void range_check(void)
 {
-    hak_lock_take(&hak_supers.lock);
-    NEED(hak_supers.tags == first_super());
-    hak_range_walk(true);
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
+    NEED(haki_supers.tags == first_super());
+    haki_range_walk(true);
+    haki_lock_drop(&haki_supers.lock);
 }
 
 #endif /* RANGE_WALK_H */

@@ -18,7 +18,7 @@ static size_t inbox_count(const struct hak_tiny *tiny)
     size_t count = 0;
 
     for (struct hak_block *p = atomic_load(&tiny->inbox); p != NULL;
-         p = hak_link_get(p)) {
+         p = haki_link_get(p)) {
         count++;
     }
     return count;
@@ -26,7 +26,7 @@ static size_t inbox_count(const struct hak_tiny *tiny)
 
 static uint32_t tag_of(const void *p)
 {
-    return hak_range_tag_of(p);
+    return haki_range_tag_of(p);
 }
 
 /* ---- one thread plays all parts ------------------------------------------- */
@@ -38,28 +38,28 @@ Test(remote, blocks_are_sent_in_batches_of_64)
     void *blocks[200];
 
     for (size_t i = 0; i < 200; i++) {
-        blocks[i] = hak_tiny_alloc(owner, i % HAK_TINY_CLASSES);
+        blocks[i] = haki_tiny_alloc(owner, i % HAK_TINY_CLASSES);
     }
     for (size_t i = 0; i < 200; i++) {
-        uint32_t sent = hak_remote_free(self, blocks[i], tag_of(blocks[i]));
+        uint32_t sent = haki_remote_free(self, blocks[i], tag_of(blocks[i]));
 
         cr_assert_eq(sent, (i + 1) % BATCH == 0 ? owner->id : 0);
         cr_assert_eq(inbox_count(owner), (i + 1) / BATCH * BATCH);
         cr_assert_not(atomic_load(&self->busy));
     }
     cr_assert_eq(owner->remote_frees, 0);
-    hak_tiny_collect(owner);
+    haki_tiny_collect(owner);
     cr_assert_eq(owner->remote_frees, 192);
     cr_assert_null(atomic_load(&owner->inbox));
     tiny_check(owner);
     tiny_check(self);
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        uint32_t sent = hak_remote_send(self, i);
+        uint32_t sent = haki_remote_send(self, i);
 
         cr_assert_eq(sent, i == owner->id % HAK_OUTBOXES ? owner->id : 0);
     }
     cr_assert_eq(inbox_count(owner), 8);
-    hak_tiny_trim(owner);
+    haki_tiny_trim(owner);
     cr_assert_eq(owner->remote_frees, 200);
     cr_assert_eq(owner->nslabs, 0);
     tiny_check(owner);
@@ -73,16 +73,16 @@ Test(remote, collected_bytes_are_whole_blocks)
     size_t bytes = 0;
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        void *p = hak_tiny_alloc(owner, c);
+        void *p = haki_tiny_alloc(owner, c);
 
-        bytes += hak_tiny_size[c];
-        cr_assert_eq(hak_remote_free(NULL, p, tag_of(p)), owner->id);
+        bytes += haki_tiny_size[c];
+        cr_assert_eq(haki_remote_free(NULL, p, tag_of(p)), owner->id);
     }
-    hak_tiny_collect(owner);
+    haki_tiny_collect(owner);
     cr_assert_eq(owner->remote_bytes, bytes);
     cr_assert_eq(owner->remote_frees, HAK_TINY_CLASSES);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        cr_assert_eq(hak_tiny_live(owner, c), 0);
+        cr_assert_eq(haki_tiny_live(owner, c), 0);
     }
     tiny_check(owner);
     tiny_delete(owner);
@@ -96,12 +96,12 @@ Test(remote, direct_sends_hold_nothing_back)
     struct hak_tiny *self = tiny_new(false);
 
     for (size_t i = 1; i <= 10; i++) {
-        void *p = hak_tiny_alloc(threads, 3);
-        void *q = hak_tiny_alloc(made, 3);
+        void *p = haki_tiny_alloc(threads, 3);
+        void *q = haki_tiny_alloc(made, 3);
 
-        cr_assert_eq(hak_remote_free(NULL, p, tag_of(p)), threads->id);
+        cr_assert_eq(haki_remote_free(NULL, p, tag_of(p)), threads->id);
         cr_assert_eq(inbox_count(threads), i);
-        cr_assert_eq(hak_remote_free(self, q, tag_of(q)), made->id);
+        cr_assert_eq(haki_remote_free(self, q, tag_of(q)), made->id);
         cr_assert_eq(inbox_count(made), i);
     }
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
@@ -125,7 +125,7 @@ Test(remote, many_owners_share_the_outboxes)
     for (size_t k = 0; k < OWNERS; k++) {
         owners[k] = tiny_new(false);
         for (size_t i = 0; i < EACH; i++) {
-            blocks[k][i] = hak_tiny_alloc(owners[k], k);
+            blocks[k][i] = haki_tiny_alloc(owners[k], k);
         }
     }
     while (freed < OWNERS * EACH) {
@@ -133,22 +133,22 @@ Test(remote, many_owners_share_the_outboxes)
 
         if (next[k] < EACH) {
             void *p = blocks[k][next[k]++];
-            uint32_t sent = hak_remote_free(self, p, tag_of(p));
+            uint32_t sent = haki_remote_free(self, p, tag_of(p));
 
             freed++;
-            cr_assert(sent == 0 || inbox_count(hak_range_heap(sent)) > 0);
+            cr_assert(sent == 0 || inbox_count(haki_range_heap(sent)) > 0);
         }
     }
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
         held += self->outbox[i].count;
         cr_assert_lt(self->outbox[i].count, BATCH);
-        hak_remote_send(self, i);
+        haki_remote_send(self, i);
         cr_assert_eq(self->outbox[i].count, 0);
         cr_assert_eq(self->outbox[i].id, 0);
     }
     cr_assert_lt(held, HAK_OUTBOXES * BATCH);
     for (size_t k = 0; k < OWNERS; k++) {
-        hak_tiny_trim(owners[k]);
+        haki_tiny_trim(owners[k]);
         tiny_check(owners[k]);
         collected += owners[k]->remote_frees;
         cr_assert_eq(owners[k]->nslabs, 0);
@@ -165,16 +165,16 @@ Test(remote, a_refill_takes_what_others_freed)
     void *blocks[64];
 
     for (size_t i = 0; i < 64; i++) {
-        blocks[i] = hak_tiny_alloc(owner, c);
+        blocks[i] = haki_tiny_alloc(owner, c);
     }
     for (size_t i = 0; i < 64; i++) {
-        hak_remote_free(NULL, blocks[i], tag_of(blocks[i]));
+        haki_remote_free(NULL, blocks[i], tag_of(blocks[i]));
     }
     while (owner->bins[c].head != NULL) {
-        hak_tiny_alloc(owner, c);
+        haki_tiny_alloc(owner, c);
     }
     cr_assert_eq(owner->remote_frees, 0);
-    cr_assert_not_null(hak_tiny_alloc(owner, c));
+    cr_assert_not_null(haki_tiny_alloc(owner, c));
     cr_assert_eq(owner->remote_frees, 64);
     cr_assert_eq(owner->nslabs, 1);
     tiny_check(owner);
@@ -193,27 +193,27 @@ Test(remote, what_others_freed_fills_the_spare_list_and_then_the_slabs)
     void *blocks[640];
 
     for (size_t i = 0; i < 640; i++) {
-        blocks[i] = hak_tiny_alloc(owner, c);
+        blocks[i] = haki_tiny_alloc(owner, c);
     }
     cr_assert_eq(owner->nslabs, 10);
-    hak_tiny_trim(owner);
+    haki_tiny_trim(owner);
     for (size_t i = 0; i < budget; i++) {
-        hak_remote_free(NULL, blocks[i], tag_of(blocks[i]));
+        haki_remote_free(NULL, blocks[i], tag_of(blocks[i]));
     }
-    hak_tiny_collect(owner);
+    haki_tiny_collect(owner);
     tiny_check(owner);
     cr_assert_eq(owner->shelves[c].spare_count, budget);
     cr_assert_eq(owner->shelves[c].open, HAK_NO_SLAB);
     for (size_t i = budget; i < 640; i++) {
-        hak_remote_free(NULL, blocks[i], tag_of(blocks[i]));
+        haki_remote_free(NULL, blocks[i], tag_of(blocks[i]));
     }
-    hak_tiny_collect(owner);
+    haki_tiny_collect(owner);
     tiny_check(owner);
     cr_assert_leq(owner->shelves[c].spare_count, budget);
     cr_assert_eq(owner->remote_frees, 640);
-    cr_assert_eq(hak_tiny_live(owner, c), 0);
+    cr_assert_eq(haki_tiny_live(owner, c), 0);
     cr_assert_leq(owner->nslabs, 2, "40 spare blocks, one idle slab");
-    hak_tiny_trim(owner);
+    haki_tiny_trim(owner);
     cr_assert_eq(owner->nslabs, 0);
     tiny_delete(owner);
 }
@@ -237,10 +237,10 @@ static void *send_blocks(void *arg)
     for (size_t i = 0; i < sender->count; i++) {
         void *p = sender->blocks[i];
 
-        hak_remote_free(self, p, tag_of(p));
+        haki_remote_free(self, p, tag_of(p));
     }
     for (unsigned i = 0; self != NULL && i < HAK_OUTBOXES; i++) {
-        hak_remote_send(self, i);
+        haki_remote_send(self, i);
     }
     return NULL;
 }
@@ -258,7 +258,8 @@ static void no_block_is_lost(bool own_state)
         senders[k] = (struct sender){owner, calloc(each, sizeof(void *)), each,
                                      own_state};
         for (size_t i = 0; i < each; i++) {
-            senders[k].blocks[i] = hak_tiny_alloc(owner, (unsigned)(i + k) % 8);
+            senders[k].blocks[i] =
+                haki_tiny_alloc(owner, (unsigned)(i + k) % 8);
         }
     }
     for (size_t k = 0; k < SENDERS; k++) {
@@ -267,17 +268,17 @@ static void no_block_is_lost(bool own_state)
     while (owner->remote_frees < SENDERS * each && empty < 100000000) {
         uint64_t before = owner->remote_frees;
 
-        hak_tiny_collect(owner);
+        haki_tiny_collect(owner);
         empty = owner->remote_frees == before ? empty + 1 : 0;
     }
     for (size_t k = 0; k < SENDERS; k++) {
         unit_join(threads[k]);
         free(senders[k].blocks);
     }
-    hak_tiny_collect(owner);
+    haki_tiny_collect(owner);
     cr_assert_eq(owner->remote_frees, SENDERS * each);
     tiny_check(owner);
-    hak_tiny_trim(owner);
+    haki_tiny_trim(owner);
     cr_assert_eq(owner->nslabs, 0);
     tiny_delete(owner);
 }
@@ -400,9 +401,9 @@ static void *only_free(void *arg)
         hak_free(parcel->blocks[i]);
     }
     /* It has got a heap, to collect what it frees, but not a slab. */
-    NEED(hak_thread_has_heap() && hak_self->tiny.nslabs == 0);
+    NEED(haki_thread_has_heap() && haki_self->tiny.nslabs == 0);
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        NEED(hak_self->tiny.outbox[i].count < BATCH);
+        NEED(haki_self->tiny.outbox[i].count < BATCH);
     }
     parcel->heaps = unit_stats().heaps;
     return NULL;
@@ -419,7 +420,7 @@ Test(remote, a_thread_that_only_frees_needs_no_memory)
         }
         unit_in_thread(only_free, &parcel);
         cr_assert_eq(parcel.heaps, 2);
-        cr_assert_eq(hak_range_heap_count(), 2);
+        cr_assert_eq(haki_range_heap_count(), 2);
         /* All was sent when it ended: the next refills take all back. */
         hak_trim();
         cr_assert_eq(unit_stats().tiny_live_bytes, 0);

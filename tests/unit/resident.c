@@ -46,7 +46,7 @@ Test(resident, what_was_written_to_in_every_lane)
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         hak_heap *heap = new_heap(), *other = new_heap();
-        size_t count = hak_min(MOST, 4 * HAK_MIB / sizes[i]);
+        size_t count = haki_min(MOST, 4 * HAK_MIB / sizes[i]);
         size_t empty = hak_heap_resident(other), now;
 
         fill(heap, p, count, sizes[i]);
@@ -93,28 +93,28 @@ Test(resident, next)
 
     hak_free(hak_malloc(1));
     for (int i = 0; i < COUNT; i++) {
-        ace[i] = hak_ace_alloc(100, HAK_PAGE, 5 + i % 2, &zero);
+        ace[i] = haki_ace_alloc(100, HAK_PAGE, 5 + i % 2, &zero);
         cr_assert_not_null(ace[i]);
         if (i < 6) {
-            cr_assert_not_null(hak_huge_alloc(3 * HAK_MIB, 1, 5 + i % 2,
-                                              &zero));
+            cr_assert_not_null(haki_huge_alloc(3 * HAK_MIB, 1, 5 + i % 2,
+                                               &zero));
         }
     }
-    for (n = 0; (at = hak_ace_next(6, at, &bytes)) != NULL; n++) {
+    for (n = 0; (at = haki_ace_next(6, at, &bytes)) != NULL; n++) {
         cr_expect_gt(at, before);
         cr_expect_eq(bytes, 100 * HAK_PAGE);
         before = at;
     }
     cr_expect_eq(n, COUNT / 2);
     before = NULL;
-    for (n = 0; (at = hak_huge_next(5, at, &bytes)) != NULL; n++) {
+    for (n = 0; (at = haki_huge_next(5, at, &bytes)) != NULL; n++) {
         cr_expect_gt(at, before);
         cr_expect_eq(bytes, 3 * HAK_MIB);
         before = at;
     }
     cr_expect_eq(n, 3);
-    hak_ace_free_owner(5);
-    hak_ace_free_owner(6);
-    cr_expect_null(hak_ace_next(6, NULL, &bytes));
-    cr_expect_null(hak_ace_next(5, ace[3], &bytes));
+    haki_ace_free_owner(5);
+    haki_ace_free_owner(6);
+    cr_expect_null(haki_ace_next(6, NULL, &bytes));
+    cr_expect_null(haki_ace_next(5, ace[3], &bytes));
 }

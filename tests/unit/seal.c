@@ -89,7 +89,7 @@ static void drop_all(struct world *w)
 
 static bool in_sealed(const void *p)
 {
-    return hak_range_sealed(hak_range_offset(p));
+    return haki_range_sealed(haki_range_offset(p));
 }
 
 static size_t sealed_bytes(void)
@@ -146,12 +146,12 @@ static size_t protect(bool on)
     size_t count = 0;
 
     for (uint32_t n = first; n < first + SUPERS * HAK_SUPER_SLABS; n++) {
-        bool ours = on && hak_range_sealed((size_t)n << HAK_SLAB_SHIFT);
+        bool ours = on && haki_range_sealed((size_t)n << HAK_SLAB_SHIFT);
 
-        if (hak_supers.at[n / HAK_SUPER_SLABS].state == HAK_SUPER_FRESH) {
+        if (haki_supers.at[n / HAK_SUPER_SLABS].state == HAK_SUPER_FRESH) {
             break;
         }
-        NEED(mprotect(hak_range_slab_start(n), HAK_SLAB_SIZE,
+        NEED(mprotect(haki_range_slab_start(n), HAK_SLAB_SIZE,
                       ours ? PROT_READ : PROT_READ | PROT_WRITE) == 0);
         count += ours;
     }
@@ -173,7 +173,7 @@ static void nothing_is_allocated(struct world *w, void (*seal)(void))
     size_t live;
 
     build(w);
-    heap = w->heap != NULL ? w->heap : hak_self;
+    heap = w->heap != NULL ? w->heap : haki_self;
     live = unit_stats().tiny_live_bytes + unit_stats().pool_live_bytes;
     seal();
     check(heap);
@@ -285,7 +285,7 @@ Test(seal, a_free_writes_to_no_page_of_a_sealed_slab)
 {
     SKIP_IF_HARD();
     nothing_is_written(&world, hak_seal);
-    check(hak_self);
+    check(haki_self);
 }
 
 Test(seal, a_free_into_a_sealed_heap_writes_to_no_page_of_a_slab)
@@ -303,7 +303,7 @@ Test(seal, blocks_in_bins_are_counted_and_not_touched)
     enum { COUNT = 3000 };
     static char *p[COUNT];
     const struct hak_tiny *tiny;
-    unsigned class = hak_tiny_class_16[hak_tiny_index(100)];
+    unsigned class = haki_tiny_class_16[haki_tiny_index(100)];
 
     SKIP_IF_HARD();
     for (size_t i = 0; i < COUNT; i++) {
@@ -314,16 +314,16 @@ Test(seal, blocks_in_bins_are_counted_and_not_touched)
             hak_free(p[i]);
         }
     }
-    tiny = &hak_self->tiny;
+    tiny = &haki_self->tiny;
     cr_assert_not_null(tiny->bins[class].head);
     cr_assert_not_null(tiny->bins[class].spare);
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->all_next) {
-        NEED(mprotect(hak_range_slab_start(n), HAK_SLAB_SIZE, PROT_READ) == 0);
+         n = haki_range_slab(n)->all_next) {
+        NEED(mprotect(haki_range_slab_start(n), HAK_SLAB_SIZE, PROT_READ) == 0);
     }
     hak_seal();
     cr_assert_eq(unit_stats().tiny_live_bytes,
-                 COUNT / 100 * hak_tiny_size[class]);
+                 COUNT / 100 * haki_tiny_size[class]);
     tiny_check(tiny);
     for (size_t i = 0; i < COUNT; i += 100) {
         hak_free(p[i]);
@@ -343,7 +343,7 @@ Test(seal, an_empty_heap_can_be_sealed)
     hak_seal();
     cr_assert_eq(sealed_bytes(), 0, "no block was in use");
     cr_assert_eq(unit_stats().slabs, 0);
-    check(hak_self);
+    check(haki_self);
     hak_heap_delete(heap);
 }
 
@@ -355,13 +355,13 @@ Test(seal, what_is_wholly_free_is_not_sealed)
     void *p[COUNT];
 
     for (size_t i = 0; i < COUNT; i++) {
-        p[i] = hak_tiny_alloc(tiny, HAK_TINY_CLASSES - 1);
+        p[i] = haki_tiny_alloc(tiny, HAK_TINY_CLASSES - 1);
     }
     for (size_t i = 0; i < COUNT; i++) {
-        hak_tiny_slab_put(tiny, p[i]);
+        haki_tiny_slab_put(tiny, p[i]);
     }
     cr_assert_eq(tiny->nslabs, 1);
-    hak_tiny_seal(tiny);
+    haki_tiny_seal(tiny);
     cr_assert_eq(tiny->nslabs, 0);
     cr_assert_eq(tiny->nsealed, 0);
     tiny_check(tiny);
@@ -380,13 +380,13 @@ Test(seal, it_can_be_sealed_again_and_again)
         before = sealed_bytes();
         hak_seal();
         cr_assert_gt(sealed_bytes(), before);
-        check(hak_self);
+        check(haki_self);
     }
     world.count = OBJECTS / 5;
     verify(&world);
     drop_all(&world);
     cr_assert_eq(sealed_bytes(), 0);
-    check(hak_self);
+    check(haki_self);
 }
 
 /* As a child's child's child: nobody has counted what was in the bins. */
@@ -400,14 +400,14 @@ Test(seal, there_is_room_for_stale_lists)
     tiny->allow.extra = HAK_EXTRA_MOST; /* what it frees stays in its bins */
     for (size_t round = 0; round < 8; round++) {
         for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-            p[round * HAK_TINY_CLASSES + c] = hak_tiny_alloc(tiny, c);
-            freed[c] = hak_tiny_alloc(tiny, c);
+            p[round * HAK_TINY_CLASSES + c] = haki_tiny_alloc(tiny, c);
+            freed[c] = haki_tiny_alloc(tiny, c);
         }
         for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-            hak_tiny_free(tiny, c, freed[c]);
+            haki_tiny_free(tiny, c, freed[c]);
         }
-        hak_tiny_seal(tiny);
-        most = hak_max(most, tiny->nstale);
+        haki_tiny_seal(tiny);
+        most = haki_max(most, tiny->nstale);
         tiny_check(tiny);
     }
     for (size_t i = 0; i < 8 * HAK_TINY_CLASSES; i++) {
@@ -425,9 +425,9 @@ Test(seal, runs_in_the_cache_go_back)
     for (int i = 0; i < 100; i++) { /* until the heap knows that it needs it */
         hak_free(hak_malloc(200000));
     }
-    cr_assert_eq(hak_self->runs->held, 49);
+    cr_assert_eq(haki_self->runs->held, 49);
     hak_seal();
-    cr_assert_eq(hak_self->runs->held, 0);
+    cr_assert_eq(haki_self->runs->held, 0);
     cr_assert_eq(unit_stats().ace_held_bytes, 0);
 }
 
@@ -440,26 +440,26 @@ Test(seal, packed_slabs_are_sealed)
 
     tiny->packed = true;
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        p[c] = hak_tiny_alloc(tiny, c);
+        p[c] = haki_tiny_alloc(tiny, c);
     }
-    freed = hak_tiny_alloc(tiny, 5);
-    hak_tiny_free(tiny, 5, freed);
-    hak_tiny_seal(tiny);
-    cr_assert(hak_range_sealed((size_t)tiny->packed_at[0] << HAK_SLAB_SHIFT));
+    freed = haki_tiny_alloc(tiny, 5);
+    haki_tiny_free(tiny, 5, freed);
+    haki_tiny_seal(tiny);
+    cr_assert(haki_range_sealed((size_t)tiny->packed_at[0] << HAK_SLAB_SHIFT));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        void *other = hak_tiny_alloc(tiny, c);
+        void *other = haki_tiny_alloc(tiny, c);
 
         cr_assert_not(in_sealed(other));
-        hak_tiny_free(tiny, c, other);
-        cr_assert_eq(hak_tiny_live(tiny, c), 1);
-        cr_assert_eq(hak_usable_size(p[c]), hak_tiny_size[c]);
+        haki_tiny_free(tiny, c, other);
+        cr_assert_eq(haki_tiny_live(tiny, c), 1);
+        cr_assert_eq(hak_usable_size(p[c]), haki_tiny_size[c]);
         hak_free(p[c]); /* of the thread's heap or none: another's, to it */
     }
     hak_heap_trim(heap);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        cr_assert_eq(hak_tiny_live(tiny, c), 0);
+        cr_assert_eq(haki_tiny_live(tiny, c), 0);
     }
-    cr_assert(hak_range_sealed((size_t)tiny->packed_at[0] << HAK_SLAB_SHIFT));
+    cr_assert(haki_range_sealed((size_t)tiny->packed_at[0] << HAK_SLAB_SHIFT));
     hak_heap_delete(heap);
     hak_trim();
     cr_assert_eq(unit_stats().slabs, 0);
@@ -529,9 +529,9 @@ Test(seal, frees_by_other_threads_write_to_no_page_and_come_in)
     hak_seal();
     protect(true);
     unit_in_thread(free_odd, NULL);
-    check(hak_self);
+    check(haki_self);
     hak_trim();
-    check(hak_self);
+    check(haki_self);
     protect(false);
     for (size_t i = 1; i < world.count; i += 2) {
         world.p[i] = NULL;
@@ -590,7 +590,7 @@ Test(seal, two_threads_free_into_sealed_slabs_at_once)
         unit_join(other);
         memset(world.p, 0, sizeof(world.p));
         hak_trim();
-        check(hak_self);
+        check(haki_self);
         unit_expect_none_live();
         cr_assert_eq(sealed_bytes(), 0);
     }
@@ -640,7 +640,7 @@ static void *build_seal_and_end(void *arg)
 static void *churn_and_end(void *arg)
 {
     churn(&world, 3000);
-    check(hak_self);
+    check(haki_self);
     return arg;
 }
 
@@ -734,8 +734,8 @@ static void expect_child(pid_t pid)
 static void want_seal(const char *value)
 {
     setenv("HAKMEM_SEAL_FORK", value, 1);
-    hak_option(HAK_OPT_seal_fork);
-    hak_option_test_reload();
+    haki_option(HAK_OPT_seal_fork);
+    haki_option_test_reload();
 }
 
 Test(seal, a_child_is_sealed_by_the_option)
@@ -749,8 +749,8 @@ Test(seal, a_child_is_sealed_by_the_option)
         for (size_t i = 0; i < world.count; i++) {
             NEED(world.p[i] == NULL || in_sealed(world.p[i]));
         }
-        check(hak_self);
-        NEED(hak_self->tiny.nstale > 0); /* the free blocks in bins */
+        check(haki_self);
+        NEED(haki_self->tiny.nstale > 0); /* the free blocks in bins */
         if (!HAK_HARD) {
             NEED(protect(true) > 10);
         }
@@ -760,7 +760,7 @@ Test(seal, a_child_is_sealed_by_the_option)
         protect(false);
         verify(&world);
         drop_all(&world);
-        NEED(hak_self->tiny.nstale == 0); /* counted by and by */
+        NEED(haki_self->tiny.nstale == 0); /* counted by and by */
         NEED(sealed_bytes() == 0);
         _exit(0);
     }
@@ -768,7 +768,7 @@ Test(seal, a_child_is_sealed_by_the_option)
     cr_assert_eq(sealed_bytes(), 0, "the parent is not");
     cr_assert_not(in_sealed(world.p[1]));
     drop_all(&world);
-    check(hak_self);
+    check(haki_self);
 }
 
 Test(seal, a_child_is_not_sealed_without_the_option)
@@ -789,7 +789,7 @@ Test(seal, a_child_is_sealed_because_an_adapter_asked)
     pid_t pid;
 
     want_seal("0");
-    hak_thread_seal_forks();
+    haki_thread_seal_forks();
     build(&world);
     pid = start_child();
     if (pid == 0) {
@@ -812,10 +812,10 @@ Test(seal, sealing_a_child_writes_to_no_page)
     SKIP_IF_HARD();
     want_seal("1");
     build(&world);
-    heap = hak_self;
+    heap = haki_self;
     for (uint32_t n = heap->tiny.all; n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->all_next) {
-        NEED(mprotect(hak_range_slab_start(n), HAK_SLAB_SIZE, PROT_READ) == 0);
+         n = haki_range_slab(n)->all_next) {
+        NEED(mprotect(haki_range_slab_start(n), HAK_SLAB_SIZE, PROT_READ) == 0);
     }
     pid = start_child();
     if (pid == 0) {
@@ -868,15 +868,15 @@ Test(seal, a_heap_that_was_caught_in_a_slow_path_is_not_sealed)
     world.heap = hak_heap_new(NULL);
     build(&world);
     hak_heap_seal_at_fork(world.heap, true);
-    hak_tiny_busy(&world.heap->tiny, true);
+    haki_tiny_busy(&world.heap->tiny, true);
     pid = start_child();
     if (pid == 0) {
         NEED(sealed_bytes() == 0);
         _exit(0);
     }
     expect_child(pid);
-    hak_tiny_busy(&world.heap->tiny, false);
-    hak_pool_busy(world.heap->pool, true);
+    haki_tiny_busy(&world.heap->tiny, false);
+    haki_pool_busy(world.heap->pool, true);
     pid = start_child();
     if (pid == 0) {
         NEED(sealed_bytes() == 0);
@@ -939,7 +939,7 @@ Test(seal, a_sealed_child_drops_the_pages_of_free_slabs)
     if (pid == 0) {
         NEED(unit_stats().purged_bytes > purged);
         churn(&world, 1000);
-        check(hak_self);
+        check(haki_self);
         _exit(0);
     }
     expect_child(pid);
@@ -979,12 +979,12 @@ Test(seal, forks_while_other_threads_run_hard)
         pid_t pid = start_child();
 
         if (pid == 0) {
-            check(hak_self);
+            check(haki_self);
             churn(&world, 500);
             drop_all(&world);
             hak_trim(); /* the parked heaps as well */
-            check(hak_self);
-            NEED(hak_self->tiny.nsealed == 0);
+            check(haki_self);
+            NEED(haki_self->tiny.nsealed == 0);
             _exit(0);
         }
         expect_child(pid);
@@ -1017,7 +1017,7 @@ Test(seal, a_grandchild_is_sealed)
             for (size_t i = 0; i < 1000; i++) {
                 hak_free(mine[i]);
             }
-            check(hak_self);
+            check(haki_self);
             drop_all(&world);
             NEED(sealed_bytes() == 0);
             _exit(0);

@@ -49,7 +49,7 @@ static void fill(char *p, size_t size, unsigned seed)
 /* Of what was filled so, and has `size` bytes now. */
 static bool is_filled(const char *p, size_t filled, size_t size, unsigned seed)
 {
-    return unit_filled(p, hak_min(size, filled <= WHOLE ? filled : END),
+    return unit_filled(p, haki_min(size, filled <= WHOLE ? filled : END),
                        seed) &&
            (filled <= WHOLE || size < filled ||
             unit_filled(p + filled - END, END, seed));
@@ -209,10 +209,10 @@ Test(sized, a_heap_s_calloc_by_the_system)
     hak_heap *heap = hak_heap_new(NULL);
     char *p;
 
-    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
-    hak_os_test_refuse(1, true);
+    hak_free(haki_system_alloc(16, 10, NULL, HAK_REASON_MEMORY));
+    haki_os_test_refuse(1, true);
     p = hak_heap_calloc(heap, 1, size);
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     cr_assert(p != NULL && !hak_owns(p));
     NEED(is_zero(p, size));
     cr_assert_eq(hak_heap_usable_size(heap, p), size);

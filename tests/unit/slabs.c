@@ -17,7 +17,7 @@ TestSuite(slabs, .timeout = 120);
 
 Test(slabs, the_lowest_address_comes_first_after_the_tags)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t i = 1; i <= 3 * HAK_SUPER_SLABS; i++) {
         cr_assert_eq(take(), i);
     }
@@ -35,7 +35,7 @@ Test(slabs, the_lowest_address_comes_first_after_the_tags)
 /* A superslab that is in use anyhow comes before one that is free. */
 Test(slabs, superslabs_in_use_are_filled_before_another_is_cut)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t i = 1; i <= 4 * HAK_SUPER_SLABS; i++) {
         cr_assert_eq(take(), i);
     }
@@ -58,7 +58,7 @@ Test(slabs, superslabs_are_committed_one_by_one)
     struct hak_range_counts counts;
     uint32_t taken = 0;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     cr_assert_eq(figures_now().committed, 0);
     for (uint32_t supers = 1; supers <= 70; supers++) {
         while (taken < supers * HAK_SUPER_SLABS) {
@@ -79,7 +79,7 @@ Test(slabs, a_given_slab_has_tag_0)
 {
     uint32_t first, second;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     first = take();
     second = take();
     set_tag(first, 0x123);
@@ -97,24 +97,24 @@ Test(slabs, a_list_of_spans_is_given_at_once)
 {
     uint32_t list = HAK_NO_SLAB, total = 0;
 
-    cr_assert(hak_range_init());
-    hak_range_list_give(HAK_NO_SLAB, HAK_LANE_POOL);
+    cr_assert(haki_range_init());
+    haki_range_list_give(HAK_NO_SLAB, HAK_LANE_POOL);
     for (uint32_t i = 0; i < 100; i++) {
         uint32_t count = 1 + i % HAK_SPAN_MOST;
         uint32_t number =
-            hak_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, true);
+            haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, true);
 
         for (uint32_t n = 0; n < count; n++) {
-            hak_range_set_tag(number + n, 0x100);
+            haki_range_set_tag(number + n, 0x100);
         }
-        hak_range_slab(number)->slabs = (uint8_t)count;
-        hak_range_slab(number)->all_next = list;
+        haki_range_slab(number)->slabs = (uint8_t)count;
+        haki_range_slab(number)->all_next = list;
         list = number;
         total += count;
     }
     cr_assert_eq(figures_now().slabs_used, total);
     cr_assert_eq(figures_now().held[HAK_LANE_POOL], total * HAK_SLAB_SIZE);
-    hak_range_list_give(list, HAK_LANE_POOL);
+    haki_range_list_give(list, HAK_LANE_POOL);
     cr_assert_eq(figures_now().slabs_used, 0);
     cr_assert_eq(figures_now().held[HAK_LANE_POOL], 0);
     cr_assert_eq(figures_now().held_peak[HAK_LANE_POOL], total * HAK_SLAB_SIZE);
@@ -133,7 +133,7 @@ Test(slabs, a_span_lies_in_one_superslab)
 {
     uint32_t last = 0, total = 0;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t n = 0; n < 200; n++) {
         uint32_t count = 3 + n % 6;
         uint32_t i = take_span(count, HAK_LANE_POOL);
@@ -155,7 +155,7 @@ Test(slabs, a_span_lies_in_one_superslab)
 
 Test(slabs, a_span_goes_into_the_lowest_gap_that_has_room)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t i = 1; i <= 2 * HAK_SUPER_SLABS; i++) {
         cr_assert_eq(take(), i);
     }
@@ -179,15 +179,15 @@ Test(slabs, what_each_lane_holds_is_counted_apart)
 {
     uint32_t i[HAK_LANES];
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int lane = 0; lane < HAK_LANES; lane++) {
         i[lane] = take_span((uint32_t)lane + 1, (enum hak_lane)lane);
         cr_assert_eq(figures_now().held[lane],
                      ((size_t)lane + 1) * HAK_SLAB_SIZE);
     }
     for (int lane = 0; lane < HAK_LANES; lane++) {
-        hak_range_slabs_give(number_of(i[lane]), (uint32_t)lane + 1,
-                             (enum hak_lane)lane);
+        haki_range_slabs_give(number_of(i[lane]), (uint32_t)lane + 1,
+                              (enum hak_lane)lane);
         cr_assert_eq(figures_now().held[lane], 0);
         cr_assert_eq(figures_now().held_peak[lane],
                      ((size_t)lane + 1) * HAK_SLAB_SIZE);
@@ -202,7 +202,7 @@ Test(slabs, warm_slabs_come_first_lowest_address_first)
     static const uint32_t warm[] = {7, 31, 33, 64, 90};
     uint32_t cold = 1;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int i = 0; i < 96; i++) {
         cr_assert_neq(take(), 0);
     }
@@ -231,7 +231,7 @@ Test(slabs, warm_slabs_come_first_lowest_address_first)
 /* A span begins on a warm slab if one has room behind it. */
 Test(slabs, a_span_begins_on_a_warm_slab)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uint32_t i = 1; i <= 2 * HAK_SUPER_SLABS; i++) {
         cr_assert_eq(take(), i);
     }
@@ -268,17 +268,17 @@ Test(slabs, a_step_of_0_and_a_single_page_are_left_to_faults)
 {
     uint32_t i;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     i = take_one();
     cr_assert_eq(slab(i)->resident, 0);
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     expect_ready(i, 1, 0, 4096);
     expect_ready(i, 4096, 4096, 4096);
     expect_ready(i, 4097, 1, 8192);
     expect_ready(i, 8193, 4096, 12288);
     expect_ready(i, 50000, 0, 53248);
     expect_ready(i, 65536, 0, 65536);
-    cr_assert_eq(hak_os_test_calls(), 0);
+    cr_assert_eq(haki_os_test_calls(), 0);
     cr_assert_eq(unit_resident(start(i), 65536), 0);
     cr_assert_eq(figures_now().resident, 65536);
     range_check();
@@ -288,16 +288,16 @@ Test(slabs, a_step_brings_so_much_more_than_is_resident)
 {
     uint32_t i;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     i = take_one();
-    hak_os_test_refuse(0, false);
+    haki_os_test_refuse(0, false);
     expect_ready(i, 1, 16384, 16384);
     expect_ready(i, 16384, 16384, 16384);
     expect_ready(i, 16385, 16384, 32768);
     expect_ready(i, 49153, 16384, 53248);
     expect_ready(i, 53249, 16384, 65536);
     expect_ready(i, 65536, 16384, 65536);
-    cr_assert_eq(hak_os_test_calls(), 4);
+    cr_assert_eq(haki_os_test_calls(), 4);
     cr_assert_eq(figures_now().resident, 65536);
     if (unit_resident(start(i), 65536) != 0) { /* the kernel can */
         cr_assert_eq(unit_resident(start(i), 65536), 16);
@@ -312,25 +312,25 @@ Test(slabs, a_span_is_made_ready_across_its_slabs)
 {
     uint32_t i, number;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     i = take_span(3, HAK_LANE_POOL);
     number = number_of(i);
-    cr_assert_eq(hak_range_resident(number, 3), 0);
-    hak_os_test_refuse(0, false);
-    cr_assert(hak_range_ready(number, 3, 1, 60000));
-    cr_assert_eq(hak_range_resident(number, 3), 60000);
-    cr_assert(hak_range_ready(number, 3, 60001, 65536));
-    cr_assert_eq(hak_range_resident(number, 3), 125536);
+    cr_assert_eq(haki_range_resident(number, 3), 0);
+    haki_os_test_refuse(0, false);
+    cr_assert(haki_range_ready(number, 3, 1, 60000));
+    cr_assert_eq(haki_range_resident(number, 3), 60000);
+    cr_assert(haki_range_ready(number, 3, 60001, 65536));
+    cr_assert_eq(haki_range_resident(number, 3), 125536);
     cr_assert_eq(slab(i)->resident, 65536);
     cr_assert_eq(slab(i + 1)->resident, 60000);
     cr_assert_eq(slab(i + 2)->resident, 0);
-    cr_assert(hak_range_ready(number, 3, 190000, 4096));
-    cr_assert_eq(hak_range_resident(number, 3), 192512);
-    cr_assert(hak_range_ready(number, 3, 196608, 65536));
-    cr_assert_eq(hak_range_resident(number, 3), 196608);
-    cr_assert_eq(hak_os_test_calls(), 3, "the last page is left to its fault");
+    cr_assert(haki_range_ready(number, 3, 190000, 4096));
+    cr_assert_eq(haki_range_resident(number, 3), 192512);
+    cr_assert(haki_range_ready(number, 3, 196608, 65536));
+    cr_assert_eq(haki_range_resident(number, 3), 196608);
+    cr_assert_eq(haki_os_test_calls(), 3, "the last page is left to its fault");
     cr_assert_eq(figures_now().resident, 196608);
-    hak_range_slabs_give(number, 3, HAK_LANE_POOL);
+    haki_range_slabs_give(number, 3, HAK_LANE_POOL);
     cr_assert_eq(figures_now().resident, 196608);
 }
 
@@ -339,7 +339,7 @@ Test(slabs, what_is_resident_of_a_span_ends_at_its_first_gap)
 {
     uint32_t i, number;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     i = take();
     number = number_of(i);
     cr_assert_eq(take(), i + 1);
@@ -349,13 +349,13 @@ Test(slabs, what_is_resident_of_a_span_ends_at_its_first_gap)
     give(i);
     give(i + 1);
     cr_assert_eq(take_span(2, HAK_LANE_POOL), i);
-    cr_assert_eq(hak_range_resident(number, 2), 4096);
-    cr_assert(hak_range_ready(number, 2, 65537, 0));
-    cr_assert_eq(hak_range_resident(number, 2), 2 * HAK_SLAB_SIZE);
+    cr_assert_eq(haki_range_resident(number, 2), 4096);
+    cr_assert(haki_range_ready(number, 2, 65537, 0));
+    cr_assert_eq(haki_range_resident(number, 2), 2 * HAK_SLAB_SIZE);
     cr_assert_eq(figures_now().resident, 2 * HAK_SLAB_SIZE);
     range_check();
-    hak_range_slabs_give(number, 2, HAK_LANE_POOL);
-    cr_assert_eq(hak_range_purge(), 2 * HAK_SLAB_SIZE);
+    haki_range_slabs_give(number, 2, HAK_LANE_POOL);
+    cr_assert_eq(haki_range_purge(), 2 * HAK_SLAB_SIZE);
     range_check();
 }
 
@@ -363,14 +363,14 @@ Test(slabs, a_refused_step_of_the_ladder_changes_nothing)
 {
     uint32_t i;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     i = take_one();
-    hak_os_test_refuse(1, false);
+    haki_os_test_refuse(1, false);
     cr_assert_not(ready(i, 20000, 1));
     cr_assert_eq(slab(i)->resident, 0);
     cr_assert_eq(figures_now().resident, 0);
     expect_ready(i, 20000, 1, 20480);
-    hak_os_test_refuse(1, false);
+    haki_os_test_refuse(1, false);
     cr_assert_not(ready(i, 50000, HAK_SLAB_SIZE));
     cr_assert_eq(slab(i)->resident, 20480);
     cr_assert_eq(figures_now().resident, 20480);
@@ -382,9 +382,9 @@ Test(slabs, a_refused_step_of_the_ladder_changes_nothing)
 /* Makes `bytes` resident in slabs; 8 MB of it fill 4 superslabs. */
 static void make_resident(size_t bytes)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     while (bytes > 0) {
-        size_t part = hak_min(bytes, HAK_SLAB_SIZE);
+        size_t part = haki_min(bytes, HAK_SLAB_SIZE);
 
         cr_assert(ready(take_one(), part, part));
         bytes -= part;
@@ -421,8 +421,8 @@ Test(slabs, above_8_mb_superslabs_for_parts_come_empty)
 
     setenv("HAKMEM_HUGE", "always", 1);
     make_resident(8 * HAK_MIB);
-    number = hak_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
-    cr_assert_eq(hak_range_resident(number, 3), 0);
+    number = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    cr_assert_eq(haki_range_resident(number, 3), 0);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     i = take_one();
     cr_assert_eq(number_of(i), number + 3, "the same superslab");
@@ -479,9 +479,9 @@ Test(slabs, a_refused_huge_page_leaves_plain_pages)
 
     setenv("HAKMEM_HUGE", "always", 1);
     make_resident(8 * HAK_MIB);
-    hak_os_test_refuse(2, false); /* the superslab's commit, its populate */
+    haki_os_test_refuse(2, false); /* the superslab's commit, its populate */
     i = take_one();
-    cr_assert_eq(hak_os_test_calls(), 2);
+    cr_assert_eq(haki_os_test_calls(), 2);
     cr_assert_eq(slab(i)->resident, 0);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     start(i)[0] = 1;
@@ -492,11 +492,11 @@ Test(slabs, a_refused_huge_page_leaves_plain_pages)
 
 Test(slabs, a_refused_commit_is_no_slab_and_the_next_try_works)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int n = 1; n <= 2; n++) {
-        hak_os_test_refuse(1, false);
+        haki_os_test_refuse(1, false);
         cr_assert_eq(take(), 0);
-        cr_assert_eq(hak_os_test_calls(), 1);
+        cr_assert_eq(haki_os_test_calls(), 1);
         cr_assert_eq(figures_now().committed, 0);
         cr_assert_eq(figures_now().slabs_used, 0);
         cr_assert_eq(figures_now().held[HAK_LANE_TINY], 0);
@@ -513,22 +513,22 @@ Test(slabs, refused_descriptors_are_no_slab_and_the_next_try_works)
     uint32_t taken = 0;
     size_t committed;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     while (taken == 0 ||
            number_of(taken + 1) % (HAK_META_STEP / sizeof(struct hak_slab))) {
         cr_assert_eq(take(), ++taken);
     }
     committed = figures_now().committed;
     for (unsigned n = 1; n <= 2; n++) {
-        hak_os_test_refuse(n, false);
+        haki_os_test_refuse(n, false);
         cr_assert_eq(take(), 0);
-        cr_assert_eq(hak_os_test_calls(), n);
+        cr_assert_eq(haki_os_test_calls(), n);
         cr_assert_eq(figures_now().committed, committed);
         cr_assert_eq(figures_now().slabs_used, taken);
-        hak_os_test_refuse(0, false);
+        haki_os_test_refuse(0, false);
     }
     cr_assert_eq(take(), taken + 1);
-    cr_assert_eq(hak_os_test_calls(), 1, "the descriptors were there already");
+    cr_assert_eq(haki_os_test_calls(), 1, "the descriptors were there already");
     slab(taken + 1)->block = 1;
     range_check();
 }
@@ -540,8 +540,8 @@ Test(slabs, a_small_range_gives_every_slab_and_then_none)
     uint32_t total;
 
     setenv("HAKMEM_RANGE", "1G", 1);
-    cr_assert(hak_range_init());
-    cr_assert_eq(hak_range.size, HAK_GIB);
+    cr_assert(haki_range_init());
+    cr_assert_eq(haki_range.size, HAK_GIB);
     total = (uint32_t)(HAK_GIB / HAK_SLAB_SIZE) - unit_first_slab();
     cr_assert_geq(total, 16000);
     for (uint32_t i = 1; i <= total; i++) {
@@ -654,7 +654,7 @@ static void shadow_give(struct shadow *shadow, uint32_t i)
 {
     uint32_t n = shadow->span[i];
 
-    hak_range_slabs_give(number_of(i + 1), n, HAK_LANE_POOL);
+    haki_range_slabs_give(number_of(i + 1), n, HAK_LANE_POOL);
     memset(&shadow->used[i], 0, n * sizeof(bool));
     shadow->span[i] = 0;
     shadow->count -= n;
@@ -667,8 +667,8 @@ static void shadow_touch(struct shadow *shadow, uint32_t i,
     size_t need = 1 + unit_below(random, n * HAK_SLAB_SIZE);
     size_t step = unit_below(random, 20) * HAK_PAGE;
 
-    cr_assert(hak_range_ready(number_of(i + 1), n, need, step));
-    cr_assert_geq(hak_range_resident(number_of(i + 1), n), need);
+    cr_assert(haki_range_ready(number_of(i + 1), n, need, step));
+    cr_assert_geq(haki_range_resident(number_of(i + 1), n), need);
     for (uint32_t k = i; k < i + n; k++) {
         cr_assert_geq(slab(k + 1)->resident, shadow->resident[k]);
         shadow->resident[k] = slab(k + 1)->resident;
@@ -686,7 +686,7 @@ static void shadow_purge(struct shadow *shadow)
             shadow->resident[n] = 0;
         }
     }
-    cr_assert_eq(hak_range_purge(), bytes);
+    cr_assert_eq(haki_range_purge(), bytes);
 }
 
 static void shadow_check(const struct shadow *shadow)
@@ -709,7 +709,7 @@ Test(slabs, random_use_agrees_with_a_shadow)
     size_t steps = unit_scale(40000, 4000);
 
     setenv("HAKMEM_HUGE", "never", 1);
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (size_t i = 0; i < steps; i++) {
         uint32_t n = (uint32_t)unit_below(&random, SHADOW);
         size_t what = unit_below(&random, 1000);
@@ -756,19 +756,19 @@ static void *take_and_give(void *arg)
 
         if (at->number != HAK_NO_SLAB) {
             hold(at, me, 0);
-            hak_range_slabs_give(at->number, at->count, HAK_LANE_POOL);
+            haki_range_slabs_give(at->number, at->count, HAK_LANE_POOL);
             at->number = HAK_NO_SLAB;
         } else {
             at->count = 1 + (uint32_t)unit_below(&random, HAK_SPAN_MOST);
-            at->number = hak_range_slabs_take(at->count, HAK_LANE_POOL,
-                                              HAK_CLASS_ANY, true);
+            at->number = haki_range_slabs_take(at->count, HAK_LANE_POOL,
+                                               HAK_CLASS_ANY, true);
             NEED(at->number != HAK_NO_SLAB && at->number < 8000);
             hold(at, 0, me);
-            NEED(hak_range_ready(at->number, at->count,
-                                 1 + unit_below(&random, HAK_SLAB_SIZE), 0));
+            NEED(haki_range_ready(at->number, at->count,
+                                  1 + unit_below(&random, HAK_SLAB_SIZE), 0));
         }
         if (i % 1000 == 0) {
-            hak_range_purge();
+            haki_range_purge();
         }
     }
     return NULL;
@@ -778,7 +778,7 @@ Test(slabs, threads_never_hold_the_same_slab)
 {
     pthread_t threads[4];
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (uintptr_t i = 0; i < 4; i++) {
         threads[i] = unit_start(take_and_give, (void *)(i + 1));
     }

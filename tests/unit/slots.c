@@ -22,7 +22,7 @@ static uint32_t ids[MOST];
 static void take(uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        char *slot = hak_range_heap_take(&ids[i]);
+        char *slot = haki_range_heap_take(&ids[i]);
 
         cr_assert_not_null(slot);
         slot[0] = slot[HAK_PAGE] = 1;
@@ -34,10 +34,10 @@ static size_t resident(void)
 {
     size_t count = 0;
 
-    for (uint32_t id = 1; id <= hak_range_heap_count(); id++) {
+    for (uint32_t id = 1; id <= haki_range_heap_count(); id++) {
         unsigned char pages[HAK_HEAP_SLOT / HAK_PAGE];
 
-        cr_assert_eq(mincore(hak_range_heap(id), HAK_HEAP_SLOT, pages), 0);
+        cr_assert_eq(mincore(haki_range_heap(id), HAK_HEAP_SLOT, pages), 0);
         for (size_t i = 0; i < sizeof(pages); i++) {
             count += pages[i] & 1;
         }
@@ -48,23 +48,23 @@ static size_t resident(void)
 static void give_in_some_order(uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        hak_range_heap_give(ids[(uint64_t)i * 2741 % n]);
+        haki_range_heap_give(ids[(uint64_t)i * 2741 % n]);
     }
 }
 
 static void leave_little(uint32_t n)
 {
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int round = 0; round < 3; round++) {
         take(n);
         cr_assert_eq(resident(), 2 * n);
         give_in_some_order(n);
         cr_assert_leq(resident(), 2 * KEPT);
         cr_assert_gt(resident(), KEPT / 2);
-        cr_assert_eq(hak_range_heap_next(0), 0);
+        cr_assert_eq(haki_range_heap_next(0), 0);
     }
-    cr_assert_eq(hak_range_heap_count(), n, "lower slots are used again");
-    hak_range_purge();
+    cr_assert_eq(haki_range_heap_count(), n, "lower slots are used again");
+    haki_range_purge();
     cr_assert_eq(resident(), 0);
 }
 
@@ -77,13 +77,13 @@ Test(slots, a_few_slots_are_taken_again_with_their_pages)
 {
     uint32_t id;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     for (int round = 0; round < 1000; round++) {
         take(KEPT);
         give_in_some_order(KEPT);
         cr_assert_eq(resident(), 2 * KEPT, "round %d", round);
     }
-    cr_assert_not_null(hak_range_heap_take(&id));
+    cr_assert_not_null(haki_range_heap_take(&id));
     cr_assert_eq(id, ids[(KEPT - 1) * 2741 % KEPT], "the last one given");
 }
 
@@ -91,7 +91,7 @@ Test(slots, statistics_say_what_is_kept)
 {
     hak_stats_t stats = {.size = sizeof(stats)};
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     take(10);
     cr_assert_eq(hak_stats(&stats), 0);
     cr_assert_eq(stats.heaps_kept_bytes, 0);
@@ -106,32 +106,32 @@ Test(slots, statistics_say_what_is_kept)
 Test(slots, what_is_kept_goes_back_when_it_was_idle)
 {
     setenv("HAKMEM_PURGE_DELAY", "50", 1);
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     take(20);
     give_in_some_order(20);
     cr_assert_eq(resident(), 40);
-    cr_assert(hak_range_waiting());
-    for (uint32_t now = hak_os_tick(), end = now + 100; now != end; now++) {
-        hak_range_tick(now);
+    cr_assert(haki_range_waiting());
+    for (uint32_t now = haki_os_tick(), end = now + 100; now != end; now++) {
+        haki_range_tick(now);
     }
     cr_assert_eq(resident(), 0);
-    cr_assert_not(hak_range_waiting());
+    cr_assert_not(haki_range_waiting());
 }
 
 Test(slots, a_walk_meets_every_slot_in_use_and_no_other)
 {
     uint32_t n = (uint32_t)unit_scale(MOST, 300), met = 0;
 
-    cr_assert(hak_range_init());
-    cr_assert_eq(hak_range_heap_next(0), 0);
+    cr_assert(haki_range_init());
+    cr_assert_eq(haki_range_heap_next(0), 0);
     take(n);
     for (uint32_t i = 0; i < n; i++) {
         if (i % 3 != 0 || (i > 500 && i < 1000)) {
-            hak_range_heap_give(ids[i]);
+            haki_range_heap_give(ids[i]);
             ids[i] = 0;
         }
     }
-    for (uint32_t id = 0; (id = hak_range_heap_next(id)) != 0; met++) {
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0; met++) {
         while (ids[met] == 0) { /* met runs over those that were given back */
             met++;
         }
@@ -147,19 +147,19 @@ Test(slots, no_slot_is_taken_twice_after_a_mend)
 {
     uint32_t more;
 
-    cr_assert(hak_range_init());
+    cr_assert(haki_range_init());
     take(100);
     for (int i = 0; i < 50; i++) {
-        hak_range_heap_give(ids[i]);
+        haki_range_heap_give(ids[i]);
     }
-    hak_lock_take(&hak_supers.lock);
-    hak_range_mend();
-    hak_lock_drop(&hak_supers.lock);
+    haki_lock_take(&haki_supers.lock);
+    haki_range_mend();
+    haki_lock_drop(&haki_supers.lock);
     for (int i = 0; i < 50; i++) {
-        cr_assert_not_null(hak_range_heap_take(&more));
+        cr_assert_not_null(haki_range_heap_take(&more));
         cr_assert_eq(more, ids[i]);
     }
-    cr_assert_not_null(hak_range_heap_take(&more));
+    cr_assert_not_null(haki_range_heap_take(&more));
     cr_assert_eq(more, 101);
 }
 
@@ -200,7 +200,7 @@ static size_t resident_meta(uint32_t first, uint32_t n)
 {
     static unsigned char pages[2][64];
     size_t bytes[2] = {n * sizeof(struct hak_slab), n * sizeof(uint32_t)};
-    void *at[2] = {hak_range_slab(first), (void *)(hak_range_tags() + first)};
+    void *at[2] = {haki_range_slab(first), (void *)(haki_range_tags() + first)};
     size_t count = 0;
 
     for (int i = 0; i < 2; i++) {
@@ -225,7 +225,8 @@ Test(slots, descriptors_and_tags_go_with_their_superslabs)
             cr_assert_not_null(hak_heap_malloc(heaps[i], 100));
         }
         /* A step behind those that the tags' own superslabs have a part in. */
-        first = (uint32_t)hak_round_up(hak_supers.tags * HAK_SUPER_SLABS, STEP);
+        first =
+            (uint32_t)haki_round_up(haki_supers.tags * HAK_SUPER_SLABS, STEP);
         cr_assert_eq(resident_meta(first, STEP), 17);
         for (int i = 0; i < HEAPS; i++) {
             hak_heap_delete(heaps[i]);

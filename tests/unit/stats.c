@@ -50,7 +50,7 @@ Test(stats, a_full_struct_is_filled)
     cr_assert_eq(stats.version, HAK_STATS_VERSION);
     cr_assert_eq(stats.tiny_allocs, 1);
     cr_assert_eq(stats.tiny_frees, 1);
-    cr_assert_eq(stats.range_bytes, hak_range.window);
+    cr_assert_eq(stats.range_bytes, haki_range.window);
     cr_assert_eq(stats.purged_bytes, 0);
 }
 
@@ -241,15 +241,15 @@ Test(stats, what_the_libc_names_hand_on_is_added)
 {
     hak_stats_t stats;
 
-    hak_free(hak_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
+    hak_free(haki_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
     for (int n = 0; n < 3; n++) {
-        hak_system_count(HAK_REASON_INIT);
-        hak_system_count(HAK_REASON_LARGE);
-        hak_system_count_foreign();
+        haki_system_count(HAK_REASON_INIT);
+        haki_system_count(HAK_REASON_LARGE);
+        haki_system_count_foreign();
     }
-    hak_system_count(HAK_REASON_RECURSION);
-    hak_system_count(HAK_REASON_FORCED);
-    hak_system_count(HAK_REASON_FORCED);
+    haki_system_count(HAK_REASON_RECURSION);
+    haki_system_count(HAK_REASON_FORCED);
+    haki_system_count(HAK_REASON_FORCED);
     stats = unit_stats();
     cr_assert_eq(stats.fallback_init, 3);
     cr_assert_eq(stats.fallback_recursion, 1);
@@ -579,14 +579,14 @@ Test(stats, sizes_and_numbers_are_for_people)
 
     expect_words("system ", "0 blocks live, 0 B;");
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        void *p = hak_system_alloc(16, sizes[i].size, NULL, HAK_REASON_LARGE);
+        void *p = haki_system_alloc(16, sizes[i].size, NULL, HAK_REASON_LARGE);
 
         expect_words("system ", "   1 blocks live,");
         expect_words("system ", sizes[i].words);
         hak_free(p);
     }
     for (int n = 1; n <= 1234567; n++) {
-        hak_system_count_foreign();
+        haki_system_count_foreign();
         if (n == 999) {
             expect_words("others ", " 999 foreign");
         } else if (n == 1000) {
@@ -600,7 +600,7 @@ Test(stats, the_table_tells_why_requests_were_handed_on)
 {
     for (int reason = 0; reason < HAK_REASONS; reason++) {
         for (int n = 0; n < reason * 1000 + 1; n++) {
-            hak_system_count((enum hak_reason)reason);
+            haki_system_count((enum hak_reason)reason);
         }
     }
     expect_words("         init",
@@ -614,7 +614,7 @@ Test(stats, the_table_tells_why_requests_were_handed_on)
 static void end_showing(void *text)
 {
     setenv("HAKMEM_SHOW_STATS", text, 1);
-    hak_option_test_reload();
+    haki_option_test_reload();
     hak_free(hak_malloc(100));
     exit(0);
 }
@@ -664,16 +664,16 @@ static void show_often(void *arg)
 
     (void)arg;
     setenv("HAKMEM_SHOW_STATS", "1", 1);
-    hak_option_test_reload();
+    haki_option_test_reload();
     errno = 77;
-    hak_stats_report(STDERR_FILENO);
+    haki_stats_report(STDERR_FILENO);
     NEED(errno == 77);
-    hak_stats_report(STDERR_FILENO);
+    haki_stats_report(STDERR_FILENO);
     pid = fork();
     if (pid != 0) {
         NEED(waitpid(pid, NULL, 0) == pid);
     }
-    hak_stats_report(STDERR_FILENO);
+    haki_stats_report(STDERR_FILENO);
     exit(0);
 }
 

@@ -76,7 +76,7 @@ static void step_mine(char **mine, struct unit_random *random)
         memcpy(&content, *at, sizeof(content));
         NEED(content.size == old);
         NEED(unit_filled(*at + sizeof(content),
-                         hak_min(old, size) - sizeof(content), content.seed));
+                         haki_min(old, size) - sizeof(content), content.seed));
         fill(*at, size, seed);
         return;
     }
@@ -174,9 +174,9 @@ Test(stress, threads_on_everything_at_once)
     cr_assert_eq(stats.slabs, 0);
     range_check();
     cr_assert_gt(stats.remote_frees, 1000);
-    cr_assert_leq(hak_range_heap_count(), 2 * AT_ONCE + 1);
-    for (uint32_t id = 1; id <= hak_range_heap_count(); id++) {
-        struct hak_heap *heap = hak_range_heap(id);
+    cr_assert_leq(haki_range_heap_count(), 2 * AT_ONCE + 1);
+    for (uint32_t id = 1; id <= haki_range_heap_count(); id++) {
+        struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) != HAK_HEAP_FREE) {
             tiny_check(&heap->tiny);

@@ -26,7 +26,7 @@ static _Atomic(bool) stop;
 /* Most of the contents' bytes would be most of the time: some are enough. */
 static size_t marked(size_t size)
 {
-    return hak_min(size - sizeof(struct content), MARK);
+    return haki_min(size - sizeof(struct content), MARK);
 }
 
 static char *fill(char *p, size_t size, uint32_t seed)
@@ -231,7 +231,7 @@ Test(stress_lanes, threads_in_all_lanes_at_once)
     check_all_back();
     cr_assert_gt(unit_stats().remote_frees, 300);
     /* Each thread's heap has been adopted by a later one. */
-    cr_assert_leq(hak_range_heap_count(), 2 * AT_ONCE + 1);
+    cr_assert_leq(haki_range_heap_count(), 2 * AT_ONCE + 1);
 }
 
 /* ---- fork ------------------------------------------------------------------------- */

@@ -25,7 +25,7 @@ static void toggle(struct shadow *shadow, size_t i)
 {
     struct entry *entry;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     entry = find((void *)shadow->p[i]);
     cr_assert_eq(entry != NULL, shadow->in[i]);
     if (shadow->in[i]) {
@@ -43,7 +43,7 @@ static void toggle(struct shadow *shadow, size_t i)
         shadow->bytes += shadow->size[i];
     }
     shadow->in[i] = !shadow->in[i];
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 /* Every pointer is found exactly if it is in, and nothing else stands there. */
@@ -58,7 +58,7 @@ static void check(const struct shadow *shadow)
     }
     cr_assert_eq(used, shadow->live);
     cr_assert(used == 0 || 2 * used <= table->mask + 1);
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     for (size_t i = 0; i < POINTERS; i++) {
         struct entry *entry = find((void *)shadow->p[i]);
 
@@ -69,24 +69,24 @@ static void check(const struct shadow *shadow)
             cr_assert_eq((uintptr_t)entry->owner, shadow->p[i] + 8);
         }
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 static struct entry *find_held(uintptr_t p)
 {
     struct entry *entry;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     entry = find((void *)p);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return entry;
 }
 
 static void make_table(void)
 {
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     cr_assert(grow());
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }
 
 /* Random insertions and removals of POINTERS pointers, `most` at a time. */
@@ -241,15 +241,15 @@ Test(system, a_removal_cut_short_is_mended)
         for (i = unit_below(&random, POINTERS); !shadow.in[i];) {
             i = (i + 1) % POINTERS;
         }
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         cut += erase_half(&shadow, i, moves);
         mend();
-        hak_lock_drop(&lock);
+        haki_lock_drop(&lock);
         /* Nothing was moved: it is still there, with another's size. */
         if (find_held(shadow.p[i]) != NULL) {
-            hak_lock_take(&lock);
+            haki_lock_take(&lock);
             erase(find((void *)shadow.p[i]));
-            hak_lock_drop(&lock);
+            haki_lock_drop(&lock);
         }
         shadow.in[i] = false;
         shadow.live--;
@@ -265,21 +265,21 @@ Test(system, blocks_are_known_until_they_are_freed)
 {
     struct hak_heap *owner, *me = (struct hak_heap *)0x5000;
     size_t size;
-    char *p = hak_system_alloc(16, 100, me, HAK_REASON_LARGE);
+    char *p = haki_system_alloc(16, 100, me, HAK_REASON_LARGE);
 
     cr_assert_not_null(p);
-    cr_assert(hak_system_find(p, &owner, &size));
+    cr_assert(haki_system_find(p, &owner, &size));
     cr_assert(owner == me && size == 100);
-    cr_assert_not(hak_system_find(p + 1, &owner, &size));
-    cr_assert_not(hak_system_find(p + 16, &owner, &size));
-    cr_assert_not(hak_system_find(NULL, &owner, &size));
-    cr_assert_not(hak_system_find((void *)UINTPTR_MAX, &owner, &size));
+    cr_assert_not(haki_system_find(p + 1, &owner, &size));
+    cr_assert_not(haki_system_find(p + 16, &owner, &size));
+    cr_assert_not(haki_system_find(NULL, &owner, &size));
+    cr_assert_not(haki_system_find((void *)UINTPTR_MAX, &owner, &size));
     size = 0;
     owner = NULL;
-    cr_assert(hak_system_free(p, &owner, &size));
+    cr_assert(haki_system_free(p, &owner, &size));
     cr_assert(owner == me && size == 100);
-    cr_assert_not(hak_system_free(p, &owner, &size));
-    cr_assert_not(hak_system_find(p, &owner, &size));
+    cr_assert_not(haki_system_free(p, &owner, &size));
+    cr_assert_not(haki_system_find(p, &owner, &size));
 }
 
 Test(system, nothing_is_known_before_the_first_block)
@@ -287,9 +287,9 @@ Test(system, nothing_is_known_before_the_first_block)
     struct hak_heap *owner;
     size_t size = 0;
 
-    cr_assert_not(hak_system_find(&size, &owner, &size));
-    cr_assert_not(hak_system_free(unit_pointer(&size), &owner, &size));
-    hak_system_free_owner((struct hak_heap *)0x5000);
+    cr_assert_not(haki_system_find(&size, &owner, &size));
+    cr_assert_not(haki_system_free(unit_pointer(&size), &owner, &size));
+    haki_system_free_owner((struct hak_heap *)0x5000);
 }
 
 Test(system, alignment_is_kept)
@@ -298,10 +298,10 @@ Test(system, alignment_is_kept)
         for (size_t size = 0; size < 5000; size += 777) {
             struct hak_heap *owner;
             size_t known;
-            void *p = hak_system_alloc(align, size, NULL, HAK_REASON_ALIGNED);
+            void *p = haki_system_alloc(align, size, NULL, HAK_REASON_ALIGNED);
 
             cr_assert(p != NULL && (uintptr_t)p % align == 0);
-            cr_assert(hak_system_free(p, &owner, &known));
+            cr_assert(haki_system_free(p, &owner, &known));
             cr_assert_eq(known, size);
         }
     }
@@ -315,12 +315,12 @@ Test(system, reasons_are_counted)
 
     for (int reason = 0; reason < HAK_REASONS; reason++) {
         for (int i = 0; i <= reason; i++) {
-            void *p = hak_system_alloc(16, 10, NULL, (enum hak_reason)reason);
+            void *p = haki_system_alloc(16, 10, NULL, (enum hak_reason)reason);
 
-            cr_assert(hak_system_free(p, &owner, &size));
+            cr_assert(haki_system_free(p, &owner, &size));
         }
     }
-    hak_system_counts(&now);
+    haki_system_counts(&now);
     for (int reason = 0; reason < HAK_REASONS; reason++) {
         cr_assert_eq(now.fallback[reason], (uint64_t)reason + 1);
     }
@@ -333,10 +333,10 @@ Test(system, out_of_memory_is_null_enomem_and_counts_nothing)
     struct hak_system_counts now;
 
     errno = 0;
-    cr_assert_null(hak_system_alloc(16, unit_size(PTRDIFF_MAX), NULL,
-                                    HAK_REASON_LARGE));
+    cr_assert_null(haki_system_alloc(16, unit_size(PTRDIFF_MAX), NULL,
+                                     HAK_REASON_LARGE));
     cr_assert_eq(errno, ENOMEM);
-    hak_system_counts(&now);
+    haki_system_counts(&now);
     cr_assert_eq(now.fallback[HAK_REASON_LARGE], 0);
     cr_assert_eq(now.live, 0);
 }
@@ -345,11 +345,11 @@ Test(system, without_room_in_the_table_nothing_is_allocated)
 {
     void *p;
 
-    hak_os_test_refuse(1, false);
+    haki_os_test_refuse(1, false);
     errno = 0;
-    cr_assert_null(hak_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
+    cr_assert_null(haki_system_alloc(16, 10, NULL, HAK_REASON_LARGE));
     cr_assert_eq(errno, ENOMEM);
-    p = hak_system_alloc(16, 10, NULL, HAK_REASON_LARGE);
+    p = haki_system_alloc(16, 10, NULL, HAK_REASON_LARGE);
     cr_assert_not_null(p);
     cr_assert_eq(counts.live, 1);
 }
@@ -358,27 +358,27 @@ Test(system, resize_keeps_contents_owner_and_accounts)
 {
     struct hak_heap *owner, *me = (struct hak_heap *)0x7000;
     size_t size = 2000, known;
-    char *p = hak_system_alloc(16, size, me, HAK_REASON_LARGE);
+    char *p = haki_system_alloc(16, size, me, HAK_REASON_LARGE);
     struct unit_random random = {6};
 
     unit_fill(p, size, 9);
     for (int i = 0; i < 300; i++) {
         size_t wish = i % 20 == 5 ? 0 : unit_below(&random, 300000);
 
-        p = hak_system_resize(p, wish);
+        p = haki_system_resize(p, wish);
         cr_assert_not_null(p);
-        cr_assert(unit_filled(p, hak_min(size, wish), 9));
+        cr_assert(unit_filled(p, haki_min(size, wish), 9));
         unit_fill(p, wish, 9);
         size = wish;
-        cr_assert(hak_system_find(p, &owner, &known));
+        cr_assert(haki_system_find(p, &owner, &known));
         cr_assert(owner == me && known == size);
         cr_assert(counts.live == 1 && counts.live_bytes == size);
     }
     errno = 0;
-    cr_assert_null(hak_system_resize(p, unit_size(PTRDIFF_MAX)));
+    cr_assert_null(haki_system_resize(p, unit_size(PTRDIFF_MAX)));
     cr_assert_eq(errno, ENOMEM);
     cr_assert(unit_filled(p, size, 9));
-    cr_assert(hak_system_find(p, &owner, &known) && known == size);
+    cr_assert(haki_system_find(p, &owner, &known) && known == size);
 }
 
 /* The blocks of one owner go, those of all others stay. */
@@ -390,22 +390,22 @@ Test(system, free_owner_frees_exactly_its_blocks)
     size_t size, left = 2000;
 
     for (size_t i = 0; i < 2000; i++) {
-        blocks[i] = hak_system_alloc(16, 32 + i % 100,
-                                     (struct hak_heap *)((i % 3 + 1) << 12),
-                                     HAK_REASON_LARGE);
+        blocks[i] = haki_system_alloc(16, 32 + i % 100,
+                                      (struct hak_heap *)((i % 3 + 1) << 12),
+                                      HAK_REASON_LARGE);
         cr_assert_not_null(blocks[i]);
     }
     for (size_t i = 0; i < 700; i++) {
         size_t k = unit_below(&random, 2000);
 
-        left -= blocks[k] != NULL && hak_system_free(blocks[k], &owner, &size);
+        left -= blocks[k] != NULL && haki_system_free(blocks[k], &owner, &size);
         blocks[k] = NULL;
     }
     for (size_t gone = 0; gone < 3; gone++) {
-        hak_system_free_owner((struct hak_heap *)((gone + 1) << 12));
+        haki_system_free_owner((struct hak_heap *)((gone + 1) << 12));
         for (size_t i = 0; i < 2000; i++) {
             if (blocks[i] != NULL) {
-                cr_assert_eq(hak_system_find(blocks[i], &owner, &size),
+                cr_assert_eq(haki_system_find(blocks[i], &owner, &size),
                              i % 3 > gone);
                 left -= i % 3 == gone;
             }
@@ -424,7 +424,7 @@ Test(system, free_owner_works_round_the_end_of_the_table)
         size_t size, count = 0, tries = 0;
 
         make_table();
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         while (count < 200 && tries++ < 1000000) {
             void *p = malloc(16);
 
@@ -435,15 +435,15 @@ Test(system, free_owner_works_round_the_end_of_the_table)
             add(p, 16, (struct hak_heap *)((count % 2 + 1) << 12));
             kept[count++] = p;
         }
-        hak_lock_drop(&lock);
+        haki_lock_drop(&lock);
         cr_assert_eq(count, 200);
-        hak_system_free_owner((struct hak_heap *)(gone << 12));
+        haki_system_free_owner((struct hak_heap *)(gone << 12));
         cr_assert_eq(counts.live, 100);
         for (size_t i = 0; i < 200; i++) {
-            cr_assert_eq(hak_system_find(kept[i], &owner, &size),
+            cr_assert_eq(haki_system_find(kept[i], &owner, &size),
                          i % 2 + 1 != gone);
         }
-        hak_system_free_owner((struct hak_heap *)((3 - gone) << 12));
+        haki_system_free_owner((struct hak_heap *)((3 - gone) << 12));
         cr_assert_eq(counts.live, 0);
     }
 }
@@ -463,24 +463,24 @@ static void *use_blocks(void *arg)
 
         if (blocks[k] == NULL) {
             sizes[k] = unit_below(&random, 3000);
-            blocks[k] = hak_system_alloc(16, sizes[k], arg, HAK_REASON_LARGE);
+            blocks[k] = haki_system_alloc(16, sizes[k], arg, HAK_REASON_LARGE);
             NEED(blocks[k] != NULL);
             unit_fill(blocks[k], sizes[k], (unsigned)k);
         } else if (i % 3 == 0) {
             size_t wish = unit_below(&random, 3000) + 1;
 
-            blocks[k] = hak_system_resize(blocks[k], wish);
-            NEED(unit_filled(blocks[k], hak_min(wish, sizes[k]), (unsigned)k));
+            blocks[k] = haki_system_resize(blocks[k], wish);
+            NEED(unit_filled(blocks[k], haki_min(wish, sizes[k]), (unsigned)k));
             sizes[k] = wish;
             unit_fill(blocks[k], wish, (unsigned)k);
         } else {
             NEED(unit_filled(blocks[k], sizes[k], (unsigned)k));
-            NEED(hak_system_free(blocks[k], &owner, &size));
+            NEED(haki_system_free(blocks[k], &owner, &size));
             NEED(owner == arg && size == sizes[k]);
             blocks[k] = NULL;
         }
     }
-    hak_system_free_owner(arg);
+    haki_system_free_owner(arg);
     return NULL;
 }
 

@@ -20,21 +20,21 @@ TestSuite(thread, .timeout = 180);
 
 Test(thread, a_thread_has_no_heap_before_its_first_request)
 {
-    cr_assert_not(hak_thread_has_heap());
-    cr_assert_eq(hak_self, &hak_heap_none);
+    cr_assert_not(haki_thread_has_heap());
+    cr_assert_eq(haki_self, &haki_heap_none);
     hak_free(NULL);
-    cr_assert_not(hak_thread_has_heap());
+    cr_assert_not(haki_thread_has_heap());
     hak_free(hak_malloc(1));
-    cr_assert(hak_thread_has_heap());
-    cr_assert_eq(hak_self->tiny.id, 1);
+    cr_assert(haki_thread_has_heap());
+    cr_assert_eq(haki_self->tiny.id, 1);
     cr_assert_eq(unit_stats().heaps, 1);
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
 }
 
 /* The constant empty heaps match no slab's tag and are never written. */
 Test(thread, the_constant_heaps_match_no_tag)
 {
-    const struct hak_heap *constant[] = {&hak_heap_none, &hak_heap_exited};
+    const struct hak_heap *constant[] = {&haki_heap_none, &haki_heap_exited};
 
     for (int i = 0; i < 2; i++) {
         uint32_t tag = constant[i]->tiny.tag;
@@ -61,7 +61,7 @@ static void *use_heap(void *arg)
     for (size_t i = 0; i < 300; i++) {
         hak_free(blocks[i]);
     }
-    *(uint32_t *)arg = hak_self->tiny.id;
+    *(uint32_t *)arg = haki_self->tiny.id;
     return NULL;
 }
 
@@ -78,7 +78,7 @@ Test(thread, a_thousand_threads_in_turn_share_one_heap)
     stats = unit_stats();
     cr_assert_eq(stats.heaps, 1);
     cr_assert_eq(stats.heaps_parked, 0, "it ends with each");
-    cr_assert_eq(hak_range_heap_count(), 2);
+    cr_assert_eq(haki_range_heap_count(), 2);
     cr_assert_eq(stats.tiny_live_bytes, 0);
     cr_assert_leq(stats.slabs, 1, "only the main thread's may stay");
     cr_assert_eq(stats.system_live, 0);
@@ -90,7 +90,7 @@ static void *use_together(void *arg)
 {
     void *p = hak_malloc(100);
 
-    *(uint32_t *)arg = hak_self->tiny.id;
+    *(uint32_t *)arg = haki_self->tiny.id;
     pthread_barrier_wait(&barrier);
     hak_free(p);
     return NULL;
@@ -114,7 +114,7 @@ Test(thread, heaps_are_bounded_by_the_threads_at_once)
                 cr_assert_neq(ids[i], ids[k]);
             }
         }
-        cr_assert_eq(hak_range_heap_count(), AT_ONCE);
+        cr_assert_eq(haki_range_heap_count(), AT_ONCE);
         cr_assert_eq(unit_stats().heaps, 0);
         cr_assert_eq(unit_stats().heaps_parked, 0);
         cr_assert_eq(unit_stats().slabs, 0);
@@ -157,27 +157,27 @@ Test(thread, a_few_blocks_of_many_threads_take_a_page_each)
         blocks[i] = hak_malloc(1024);
         cr_assert_not_null(blocks[i]);
     }
-    before = hak_range_resident_bytes();
+    before = haki_range_resident_bytes();
     cr_assert_gt(before, 8 * HAK_MIB);
     pthread_barrier_init(&barrier, NULL, MANY + 1);
     for (int i = 0; i < MANY; i++) {
         threads[i] = unit_start(hold_little, NULL);
     }
     pthread_barrier_wait(&barrier);
-    cr_assert_leq(hak_range_resident_bytes(),
+    cr_assert_leq(haki_range_resident_bytes(),
                   before + (size_t)MANY * SIZES * HAK_PAGE);
     pthread_barrier_wait(&barrier);
     for (int i = 0; i < MANY; i++) {
         unit_join(threads[i]);
     }
     /* What they leave goes when no other thread comes. */
-    cr_assert(hak_tick_reached(
-        hak_os_tick() + (uint32_t)hak_option(HAK_OPT_purge_delay) / 4,
-        atomic_load(&hak_range_due)));
-    hak_range_tick(hak_os_tick() +
-                   (uint32_t)hak_option(HAK_OPT_purge_delay) / 4);
-    cr_assert_leq(hak_range_resident_bytes(), before);
-    cr_assert_eq(hak_range_due_bytes(), 0);
+    cr_assert(haki_tick_reached(
+        haki_os_tick() + (uint32_t)haki_option(HAK_OPT_purge_delay) / 4,
+        atomic_load(&haki_range_due)));
+    haki_range_tick(haki_os_tick() +
+                    (uint32_t)haki_option(HAK_OPT_purge_delay) / 4);
+    cr_assert_leq(haki_range_resident_bytes(), before);
+    cr_assert_eq(haki_range_due_bytes(), 0);
 }
 
 enum { LEFT = 5000 };
@@ -229,7 +229,7 @@ static void *adopt_and_free(void *arg)
         NEED(unit_filled(blocks[i], 200, i));
         hak_free(blocks[i]);
     }
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
     return NULL;
 }
 
@@ -242,7 +242,7 @@ Test(thread, who_adopts_a_heap_owns_its_blocks)
     unit_in_thread(adopt_and_free, blocks);
     cr_assert_eq(unit_stats().remote_frees, 0);
     cr_assert_leq(unit_stats().slabs, 1);
-    cr_assert_eq(hak_range_heap_count(), 2);
+    cr_assert_eq(haki_range_heap_count(), 2);
 }
 
 /* An explicit heap becomes the thread's, with its blocks. */
@@ -256,13 +256,13 @@ Test(thread, a_heap_made_by_hand_is_adopted)
         cr_skip("a thread's blocks have seals, those of such a heap do not");
     }
     p = hak_malloc(200);
-    before = hak_self;
+    before = haki_self;
     for (unsigned i = 0; i < LEFT; i++) {
         blocks[i] = hak_heap_malloc(made, 200);
         unit_fill(blocks[i], 200, i);
     }
-    hak_thread_adopt(made);
-    cr_assert_eq(hak_self, made);
+    haki_thread_adopt(made);
+    cr_assert_eq(haki_self, made);
     cr_assert_eq(atomic_load(&made->state), HAK_HEAP_OWNED);
     cr_assert_eq(atomic_load(&before->state), HAK_HEAP_PARKED);
     for (unsigned i = 0; i < LEFT; i++) {
@@ -274,14 +274,14 @@ Test(thread, a_heap_made_by_hand_is_adopted)
     hak_trim();
     cr_assert_eq(unit_stats().tiny_live_bytes, 0);
     cr_assert_eq(unit_stats().heaps_parked, 0, "with its last block it ended");
-    cr_assert_eq(hak_range_heap_count(), 2);
+    cr_assert_eq(haki_range_heap_count(), 2);
 }
 
 static void *left;
 
 static void *adopt_and_end(void *arg)
 {
-    hak_thread_adopt(arg);
+    haki_thread_adopt(arg);
     left = hak_malloc(1);
     return NULL;
 }
@@ -297,8 +297,8 @@ Test(thread, an_adopted_heap_is_parked_at_the_thread_s_end)
     unit_in_thread(adopt_and_end, made);
     cr_assert_eq(atomic_load(&made->state), HAK_HEAP_PARKED);
     hak_free(hak_malloc(1));
-    cr_assert_eq(hak_self, made);
-    cr_assert_eq(hak_range_heap_count(), 1);
+    cr_assert_eq(haki_self, made);
+    cr_assert_eq(haki_range_heap_count(), 1);
     hak_free(left);
 }
 
@@ -311,7 +311,7 @@ static void *free_few(void *arg)
     for (int i = 0; i < 10; i++) {
         hak_free(blocks[i]);
     }
-    NEED(atomic_load(&((struct hak_heap *)hak_range_heap(1))->tiny.inbox) ==
+    NEED(atomic_load(&((struct hak_heap *)haki_range_heap(1))->tiny.inbox) ==
          NULL);
     return NULL;
 }
@@ -324,10 +324,10 @@ Test(thread, outboxes_are_sent_at_exit)
         blocks[i] = hak_malloc(100);
     }
     unit_in_thread(free_few, blocks);
-    cr_assert_not_null(atomic_load(&hak_self->tiny.inbox));
-    hak_tiny_collect(&hak_self->tiny);
-    cr_assert_eq(hak_self->tiny.remote_frees, 10);
-    tiny_check(&hak_self->tiny);
+    cr_assert_not_null(atomic_load(&haki_self->tiny.inbox));
+    haki_tiny_collect(&haki_self->tiny);
+    cr_assert_eq(haki_self->tiny.remote_frees, 10);
+    tiny_check(&haki_self->tiny);
 }
 
 /* The same for a running thread, by hak_trim. */
@@ -339,9 +339,9 @@ static void *free_few_and_trim(void *arg)
     for (int i = 0; i < 10; i++) {
         hak_free(blocks[i]);
     }
-    hak_lend_close(); /* else the owner, who sleeps, would have them already */
+    haki_lend_close(); /* else the owner, who sleeps, would have them already */
     hak_trim();
-    NEED(atomic_load(&((struct hak_heap *)hak_range_heap(1))->tiny.inbox) !=
+    NEED(atomic_load(&((struct hak_heap *)haki_range_heap(1))->tiny.inbox) !=
          NULL);
     return NULL;
 }
@@ -354,8 +354,8 @@ Test(thread, outboxes_are_sent_by_trim)
         blocks[i] = hak_malloc(100);
     }
     unit_in_thread(free_few_and_trim, blocks);
-    hak_tiny_collect(&hak_self->tiny);
-    cr_assert_eq(hak_self->tiny.remote_frees, 10);
+    haki_tiny_collect(&haki_self->tiny);
+    cr_assert_eq(haki_self->tiny.remote_frees, 10);
 }
 
 /* Threads come and go while others free what the gone ones left. */
@@ -402,9 +402,9 @@ Test(thread, nothing_is_lost_when_threads_come_and_go)
     cr_assert_eq(stats.tiny_live_bytes, 0);
     cr_assert_eq(stats.tiny_allocs, stats.tiny_frees);
     cr_assert_eq(stats.slabs, 0);
-    cr_assert_leq(hak_range_heap_count(), AT_ONCE + 1);
+    cr_assert_leq(haki_range_heap_count(), AT_ONCE + 1);
     cr_assert_eq(stats.heaps_parked, 0);
-    tiny_check(&hak_self->tiny);
+    tiny_check(&haki_self->tiny);
 }
 
 /* ---- what ended threads keep -------------------------------------------------- */
@@ -421,7 +421,7 @@ static void *use_all_and_leave(void *arg)
         hak_free(p);
     }
     left = size != 0 ? hak_malloc(size) : NULL;
-    *(size_t *)arg = hak_self->tiny.id;
+    *(size_t *)arg = haki_self->tiny.id;
     return NULL;
 }
 
@@ -432,17 +432,17 @@ static void expect_rest(size_t size, size_t pages)
 
     hak_free(hak_malloc(1));
     unit_in_thread(use_all_and_leave, &arg);
-    heap = hak_range_heap((uint32_t)arg);
+    heap = haki_range_heap((uint32_t)arg);
     cr_assert_eq(unit_stats().heaps_parked, pages != 0);
     if (pages != 0) {
-        cr_assert_leq(hak_os_resident(heap, HAK_HEAP_SLOT), pages * HAK_PAGE);
+        cr_assert_leq(haki_os_resident(heap, HAK_HEAP_SLOT), pages * HAK_PAGE);
         cr_assert_eq(unit_stats().heaps_parked_bytes, pages * HAK_PAGE);
         tiny_check(&heap->tiny);
     }
     hak_free(left);
     hak_trim(); /* sends it */
     cr_assert_eq(unit_stats().heaps_parked, 0, "gone with its last block");
-    cr_assert_eq(hak_os_resident(heap, HAK_HEAP_SLOT), 0);
+    cr_assert_eq(haki_os_resident(heap, HAK_HEAP_SLOT), 0);
     cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_FREE);
     cr_assert_eq(unit_stats().pool_allocs, unit_stats().pool_frees);
 }
@@ -468,7 +468,7 @@ static void *count_in_extra(void *arg)
     uint64_t *extra;
 
     left = hak_malloc(100);
-    extra = hak_heap_extra(hak_self);
+    extra = haki_heap_extra(haki_self);
     for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
         extra[i] += i + 1;
     }
@@ -489,12 +489,12 @@ Test(thread, what_an_adapter_counted_in_a_heap_outlives_it)
     leave = true;
     unit_in_thread(count_in_extra, &leave);
     for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
-        cr_assert_eq(atomic_load(&hak_heap_past.extra[i]), 2 * (i + 1));
+        cr_assert_eq(atomic_load(&haki_heap_past.extra[i]), 2 * (i + 1));
     }
     hak_free(left);
     hak_trim(); /* sends it */
     for (unsigned i = 0; i < HAK_HEAP_COUNTERS; i++) {
-        cr_assert_eq(atomic_load(&hak_heap_past.extra[i]), 3 * (i + 1));
+        cr_assert_eq(atomic_load(&haki_heap_past.extra[i]), 3 * (i + 1));
     }
 }
 
@@ -531,7 +531,7 @@ static void late(void *arg)
 {
     void *of_main = arg;
 
-    NEED(hak_self == &hak_heap_exited);
+    NEED(haki_self == &haki_heap_exited);
     late_blocks[0] = hak_malloc(40);
     late_blocks[1] = hak_calloc(10, 10);
     late_blocks[2] = hak_realloc(hak_malloc(500), 800);
@@ -683,7 +683,7 @@ static void *run_hard(void *arg)
 static void use_in_child(void)
 {
     static char *mine[3000];
-    uint32_t count = hak_range_heap_count();
+    uint32_t count = haki_range_heap_count();
 
     for (size_t i = 0; i < SHARED; i++) {
         NEED(unit_filled(shared[i], i % 1024 + 1, (unsigned)i));
@@ -710,10 +710,10 @@ static void use_in_child(void)
     hak_heap_delete(hak_heap_new(NULL));
     hak_trim();
     NEED(unit_stats().heaps >= 1);
-    NEED(hak_range_heap_count() <= count + 1);
-    tiny_check(&hak_self->tiny);
+    NEED(haki_range_heap_count() <= count + 1);
+    tiny_check(&haki_self->tiny);
     for (uint32_t id = 1; id <= count; id++) {
-        struct hak_heap *heap = hak_range_heap(id);
+        struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
             tiny_check(&heap->tiny);
@@ -793,7 +793,7 @@ static void expect_parked(void *arg)
 
 static void expect_lost(void *arg)
 {
-    struct hak_heap *heap = hak_range_heap(2);
+    struct hak_heap *heap = haki_range_heap(2);
 
     (void)arg;
     NEED(atomic_load(&heap->state) == HAK_HEAP_LOST);
@@ -816,11 +816,11 @@ Test(thread, fork_parks_the_heaps_of_other_threads)
     thread = unit_start(sleep_with_blocks, NULL);
     pthread_barrier_wait(&barrier);
     unit_expect_ok(expect_parked, NULL);
-    heap = hak_range_heap(2);
+    heap = haki_range_heap(2);
     cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_OWNED);
-    hak_tiny_busy(&heap->tiny, true); /* as if caught in a slow path */
+    haki_tiny_busy(&heap->tiny, true); /* as if caught in a slow path */
     unit_expect_ok(expect_lost, NULL);
-    hak_tiny_busy(&heap->tiny, false);
+    haki_tiny_busy(&heap->tiny, false);
     cr_assert_eq(unit_stats().heaps_parked, 0);
     pthread_barrier_wait(&barrier);
     unit_join(thread);
@@ -831,7 +831,7 @@ Test(thread, fork_parks_the_heaps_of_other_threads)
 static char *get_locked(size_t size)
 {
     char *p = size != 0 ? hak_malloc(size)
-                        : hak_system_alloc(16, 4000, NULL, HAK_REASON_MEMORY);
+                        : haki_system_alloc(16, 4000, NULL, HAK_REASON_MEMORY);
 
     NEED(p != NULL);
     return p;
@@ -914,7 +914,7 @@ static void *fill_outbox(void *arg)
 static void *adopt(void *arg)
 {
     hak_free(hak_malloc(1));
-    NEED(hak_self->tiny.id == 2);
+    NEED(haki_self->tiny.id == 2);
     return arg;
 }
 
@@ -925,8 +925,8 @@ static void adopt_outbox(void *arg)
     unit_in_thread(adopt, NULL);
     NEED(unit_stats().heaps_parked == 0);
     hak_trim();
-    NEED(hak_self->tiny.remote_frees == 30);
-    tiny_check(&hak_self->tiny);
+    NEED(haki_self->tiny.remote_frees == 30);
+    tiny_check(&haki_self->tiny);
 }
 
 Test(thread, an_adopted_outbox_reaches_its_owner_in_the_child)
@@ -944,6 +944,6 @@ Test(thread, an_adopted_outbox_reaches_its_owner_in_the_child)
     pthread_barrier_wait(&barrier);
     unit_join(thread);
     hak_trim();
-    cr_assert_eq(hak_self->tiny.remote_frees, 30);
-    tiny_check(&hak_self->tiny);
+    cr_assert_eq(haki_self->tiny.remote_frees, 30);
+    tiny_check(&haki_self->tiny);
 }

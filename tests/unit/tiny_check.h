@@ -17,7 +17,7 @@
 
 UNIT uint32_t tiny_number(const void *p)
 {
-    return hak_range_number(p);
+    return haki_range_number(p);
 }
 
 /*
@@ -28,14 +28,14 @@ UNIT void tiny_check_tags(const struct hak_tiny *tiny)
 {
     size_t count = 0;
 
-    for (size_t n = 0; n < hak_range.size / HAK_SLAB_SIZE; n++) {
+    for (size_t n = 0; n < haki_range.size / HAK_SLAB_SIZE; n++) {
         uint32_t tag;
 
-        if (hak_supers.at[n / HAK_SUPER_SLABS].state == HAK_SUPER_FRESH) {
+        if (haki_supers.at[n / HAK_SUPER_SLABS].state == HAK_SUPER_FRESH) {
             n += HAK_SUPER_SLABS - 1;
             continue;
         }
-        tag = hak_range_tag(n << HAK_SLAB_SHIFT);
+        tag = haki_range_tag(n << HAK_SLAB_SHIFT);
         if (HAK_TAG_HEAP(tag) == tiny->id) {
             count += HAK_TAG_CLASS(tag) < HAK_TAG_TINY_END;
             NEED(HAK_TAG_CLASS(tag) < HAK_TAG_TINY_END ||
@@ -48,7 +48,7 @@ UNIT void tiny_check_tags(const struct hak_tiny *tiny)
 UNIT void tiny_check(const struct hak_tiny *tiny)
 {
     NEED(!atomic_load(&tiny->busy));
-    hak_tiny_walk(tiny, true);
+    haki_tiny_walk(tiny, true);
     tiny_check_tags(tiny);
 }
 
@@ -63,17 +63,17 @@ UNIT struct hak_tiny *tiny_new(bool direct)
     struct hak_tiny *tiny;
     uint32_t id;
 
-    NEED(hak_range_init());
-    tiny = hak_range_heap_take(&id);
+    NEED(haki_range_init());
+    tiny = haki_range_heap_take(&id);
     NEED(tiny != NULL);
-    hak_tiny_init(tiny, id, direct);
+    haki_tiny_init(tiny, id, direct);
     return tiny;
 }
 
 UNIT void tiny_delete(struct hak_tiny *tiny)
 {
-    hak_tiny_release(tiny);
-    hak_range_heap_give(tiny->id);
+    haki_tiny_release(tiny);
+    haki_range_heap_give(tiny->id);
 }
 
 #endif /* TINY_CHECK_H */

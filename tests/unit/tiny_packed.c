@@ -26,12 +26,12 @@ static hak_heap *packed_new(void)
 
 static bool in_packed(const void *p)
 {
-    return HAK_TAG_CLASS(hak_range_tag_of(p)) == HAK_TAG_PACKED;
+    return HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_PACKED;
 }
 
 static uint32_t tag_of(const void *p)
 {
-    return hak_range_tag_of(p);
+    return haki_range_tag_of(p);
 }
 
 /* Every list of a class: how many, and that each is a block of the class. */
@@ -39,9 +39,9 @@ static size_t count(const struct hak_block *list, unsigned class)
 {
     size_t n = 0;
 
-    for (; list != NULL; list = hak_link_get(list)) {
-        NEED(hak_tiny_class_at_tag(list, tag_of(list)) == class);
-        NEED(hak_tiny_is_block(list, tag_of(list), class));
+    for (; list != NULL; list = haki_link_get(list)) {
+        NEED(haki_tiny_class_at_tag(list, tag_of(list)) == class);
+        NEED(haki_tiny_is_block(list, tag_of(list), class));
         n++;
     }
     return n;
@@ -55,7 +55,7 @@ static bool bit(uint64_t word, uint32_t i)
 /* The maps are of blocks as they may be, on pages that are there. */
 static void check_units(const struct hak_tiny *tiny)
 {
-    const struct hak_unit *units = hak_tiny_units(tiny);
+    const struct hak_unit *units = haki_tiny_units(tiny);
     size_t bytes = 0;
     bool open = false;
 
@@ -68,8 +68,8 @@ static void check_units(const struct hak_tiny *tiny)
 
         NEED(slab != HAK_NO_SLAB);
         NEED(used || (!last && !open));
-        NEED(!used || (hak_range_slab(slab)->gone >> page & 1) == 0);
-        NEED(!used || page * HAK_PAGE < hak_range_slab(slab)->resident);
+        NEED(!used || (haki_range_slab(slab)->gone >> page & 1) == 0);
+        NEED(!used || page * HAK_PAGE < haki_range_slab(slab)->resident);
         open = used && !last;
         bytes += used * (size_t)8;
         NEED(!open || (g + 1) % (HAK_SLAB_SIZE / 8) != 0);
@@ -82,10 +82,10 @@ static size_t sweep(hak_heap *heap)
 {
     size_t bytes;
 
-    hak_tiny_trim(&heap->tiny);
-    hak_tiny_busy(&heap->tiny, true);
-    bytes = hak_tiny_sweep(&heap->tiny);
-    hak_tiny_busy(&heap->tiny, false);
+    haki_tiny_trim(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, true);
+    bytes = haki_tiny_sweep(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, false);
     pages_check_sum();
     return bytes;
 }
@@ -104,7 +104,7 @@ static void check(const hak_heap *heap)
              shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
         NEED(count(bin->spare, c) == shelf->spare_count);
         NEED((size_t)tiny->taken[c] >= head + shelf->spare_count);
-        NEED(hak_tiny_live(tiny, c) ==
+        NEED(haki_tiny_live(tiny, c) ==
              (size_t)tiny->taken[c] - head - shelf->spare_count);
     }
     check_units(tiny);
@@ -116,21 +116,21 @@ Test(tiny_packed, a_few_blocks_of_every_class_share_one_slab)
     void *blocks[HAK_TINY_CLASSES];
 
     for (unsigned c = FIRST; c < HAK_TINY_CLASSES; c++) {
-        blocks[c] = hak_tiny_alloc(&heap->tiny, c);
+        blocks[c] = haki_tiny_alloc(&heap->tiny, c);
         cr_assert_not_null(blocks[c]);
-        unit_fill(blocks[c], hak_tiny_size[c], c);
+        unit_fill(blocks[c], haki_tiny_size[c], c);
         cr_assert(in_packed(blocks[c]));
         cr_assert_eq((uintptr_t)blocks[c] % 8, 0);
-        if (hak_tiny_size[c] % 16 == 0) {
+        if (haki_tiny_size[c] % 16 == 0) {
             cr_assert_eq((uintptr_t)blocks[c] % 16, 0);
         }
-        cr_assert_eq(hak_usable_size(blocks[c]), hak_tiny_size[c]);
+        cr_assert_eq(hak_usable_size(blocks[c]), haki_tiny_size[c]);
     }
     cr_assert_eq(heap->tiny.nslabs, 1);
     check(heap);
     for (unsigned c = FIRST; c < HAK_TINY_CLASSES; c++) {
-        cr_assert(unit_filled(blocks[c], hak_tiny_size[c], c));
-        hak_tiny_free(&heap->tiny, c, blocks[c]);
+        cr_assert(unit_filled(blocks[c], haki_tiny_size[c], c));
+        haki_tiny_free(&heap->tiny, c, blocks[c]);
     }
     check(heap);
     hak_heap_delete(heap);
@@ -140,12 +140,12 @@ Test(tiny_packed, a_few_blocks_of_every_class_share_one_slab)
 Test(tiny_packed, full_packed_slabs_give_way_to_slabs_of_one_class)
 {
     hak_heap *heap = packed_new();
-    unsigned class = hak_tiny_class_8[hak_tiny_index(64)];
+    unsigned class = haki_tiny_class_8[haki_tiny_index(64)];
     size_t inside = 0;
     void *p;
 
     do {
-        p = hak_tiny_alloc(&heap->tiny, class);
+        p = haki_tiny_alloc(&heap->tiny, class);
         cr_assert_not_null(p);
         inside += in_packed(p);
     } while (in_packed(p));
@@ -159,26 +159,26 @@ Test(tiny_packed, full_packed_slabs_give_way_to_slabs_of_one_class)
 Test(tiny_packed, what_is_flushed_is_used_again)
 {
     hak_heap *heap = packed_new();
-    unsigned class = hak_tiny_class_8[hak_tiny_index(48)];
+    unsigned class = haki_tiny_class_8[haki_tiny_index(48)];
     enum { COUNT = 300 };
     void *blocks[COUNT];
 
     for (size_t i = 0; i < COUNT; i++) {
-        blocks[i] = hak_tiny_alloc(&heap->tiny, class);
+        blocks[i] = haki_tiny_alloc(&heap->tiny, class);
         NEED(in_packed(blocks[i]));
     }
     for (size_t i = 0; i < COUNT; i++) {
-        hak_tiny_free(&heap->tiny, class, blocks[i]);
+        haki_tiny_free(&heap->tiny, class, blocks[i]);
     }
-    hak_tiny_trim(&heap->tiny);
+    haki_tiny_trim(&heap->tiny);
     check(heap);
     cr_assert_eq(heap->tiny.packed_bytes, 0);
     cr_assert_eq(heap->tiny.taken[class], 0);
-    cr_assert_eq(hak_tiny_live(&heap->tiny, class), 0);
+    cr_assert_eq(haki_tiny_live(&heap->tiny, class), 0);
     for (size_t i = 0; i < COUNT; i++) {
-        NEED(in_packed(hak_tiny_alloc(&heap->tiny, class)));
+        NEED(in_packed(haki_tiny_alloc(&heap->tiny, class)));
     }
-    cr_assert_eq(hak_tiny_live(&heap->tiny, class), COUNT);
+    cr_assert_eq(haki_tiny_live(&heap->tiny, class), COUNT);
     check(heap);
     hak_heap_delete(heap);
 }
@@ -192,19 +192,19 @@ static void *free_it(void *p)
 Test(tiny_packed, frees_by_tag_and_by_other_threads_find_the_class)
 {
     hak_heap *heap = packed_new();
-    unsigned class = hak_tiny_class_8[hak_tiny_index(40)];
-    void *p = hak_tiny_alloc(&heap->tiny, class);
-    void *q = hak_tiny_alloc(&heap->tiny, class);
+    unsigned class = haki_tiny_class_8[haki_tiny_index(40)];
+    void *p = haki_tiny_alloc(&heap->tiny, class);
+    void *q = haki_tiny_alloc(&heap->tiny, class);
 
     unit_in_thread(free_it, p);
     hak_free(q);
-    hak_tiny_collect(&heap->tiny);
+    haki_tiny_collect(&heap->tiny);
     cr_assert_eq(heap->tiny.remote_frees, 2);
     cr_assert_eq(heap->tiny.remote_bytes, 2 * 40);
     cr_assert_eq(heap->tiny.shelves[class].spare_count, 2);
-    cr_assert_eq(hak_tiny_live(&heap->tiny, class), 0);
+    cr_assert_eq(haki_tiny_live(&heap->tiny, class), 0);
     check(heap);
-    hak_tiny_trim(&heap->tiny);
+    haki_tiny_trim(&heap->tiny);
     cr_assert_eq(heap->tiny.packed_bytes, 0);
     check(heap);
     hak_heap_delete(heap);
@@ -218,10 +218,10 @@ static void free_child(void *p)
 Test(tiny_packed, misuse_is_fatal_as_in_any_slab)
 {
     hak_heap *heap = packed_new();
-    char *p = hak_tiny_alloc(&heap->tiny, hak_tiny_class_8[5]);
-    char *q = hak_tiny_alloc(&heap->tiny, HAK_TINY_CLASSES - 1);
+    char *p = haki_tiny_alloc(&heap->tiny, haki_tiny_class_8[5]);
+    char *q = haki_tiny_alloc(&heap->tiny, HAK_TINY_CLASSES - 1);
     char *unused =
-        hak_range_slab_start(heap->tiny.packed_at[0]) + HAK_SLAB_SIZE - 64;
+        haki_range_slab_start(heap->tiny.packed_at[0]) + HAK_SLAB_SIZE - 64;
 
     unit_expect_fatal(free_child, p + 24,
                       "hakmem: fatal: hak_free(%p): the middle of a block of "
@@ -245,7 +245,7 @@ static size_t resident(const hak_heap *heap)
     for (uint32_t i = 0; i < HAK_PACKED_SLABS; i++) {
         if (heap->tiny.packed_at[i] != HAK_NO_SLAB) {
             pages +=
-                unit_resident(hak_range_slab_start(heap->tiny.packed_at[i]),
+                unit_resident(haki_range_slab_start(heap->tiny.packed_at[i]),
                               HAK_SLAB_SIZE);
         }
     }
@@ -266,8 +266,8 @@ Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
         for (unsigned k = 0; k < CLASSES; k++) {
             unsigned c = classes[k];
 
-            blocks[c][i] = hak_tiny_alloc(&heap->tiny, c);
-            unit_fill(blocks[c][i], hak_tiny_size[c], c + (unsigned)i);
+            blocks[c][i] = haki_tiny_alloc(&heap->tiny, c);
+            unit_fill(blocks[c][i], haki_tiny_size[c], c + (unsigned)i);
         }
     }
     /* One block in the middle stays. */
@@ -277,7 +277,7 @@ Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
             unsigned c = classes[k];
 
             if (c != 11 || i != COUNT / 2) {
-                hak_tiny_free(&heap->tiny, c, blocks[c][i]);
+                haki_tiny_free(&heap->tiny, c, blocks[c][i]);
             }
         }
     }
@@ -285,20 +285,20 @@ Test(tiny_packed, pages_without_a_block_in_use_go_and_come_again)
     check(heap);
     cr_assert_gt(before, 5);
     cr_assert_leq(resident(heap), 1);
-    cr_assert(unit_filled(blocks[11][COUNT / 2], hak_tiny_size[11],
+    cr_assert(unit_filled(blocks[11][COUNT / 2], haki_tiny_size[11],
                           11 + COUNT / 2));
     cr_assert_eq(sweep(heap), 0);
     units = heap->tiny.units;
     /* The pages below serve any class, and no more of the slab is used. */
     for (size_t i = 0; i < units / 2; i++) {
-        char *p = hak_tiny_alloc(&heap->tiny, 31 + i % 3); /* 512 B or so */
+        char *p = haki_tiny_alloc(&heap->tiny, 31 + i % 3); /* 512 B or so */
 
         NEED(in_packed(p));
-        unit_fill(p, hak_tiny_size[31 + i % 3], (unsigned)i);
+        unit_fill(p, haki_tiny_size[31 + i % 3], (unsigned)i);
         check(heap);
     }
     cr_assert_leq(heap->tiny.units, units + 8);
-    cr_assert(unit_filled(blocks[11][COUNT / 2], hak_tiny_size[11],
+    cr_assert(unit_filled(blocks[11][COUNT / 2], haki_tiny_size[11],
                           11 + COUNT / 2));
     hak_heap_delete(heap);
     pages_check_sum();
@@ -309,23 +309,23 @@ Test(tiny_packed, a_heap_that_was_large_is_packed_again)
 {
     enum { COUNT = 4000 };
     hak_heap *heap = packed_new();
-    unsigned class = hak_tiny_class_8[hak_tiny_index(64)];
+    unsigned class = haki_tiny_class_8[haki_tiny_index(64)];
     static void *blocks[COUNT];
     void *p;
 
     for (size_t i = 0; i < COUNT; i++) {
-        blocks[i] = hak_tiny_alloc(&heap->tiny, class);
+        blocks[i] = haki_tiny_alloc(&heap->tiny, class);
     }
     cr_assert_gt(heap->tiny.nslabs, HAK_PACKED_SLABS);
     for (size_t i = 0; i < COUNT; i++) {
-        hak_tiny_free(&heap->tiny, class, blocks[i]);
+        haki_tiny_free(&heap->tiny, class, blocks[i]);
     }
     sweep(heap);
     cr_assert_eq(heap->tiny.nslabs, 0);
     for (unsigned c = FIRST; c < HAK_TINY_CLASSES; c++) {
-        p = hak_tiny_alloc(&heap->tiny, c);
+        p = haki_tiny_alloc(&heap->tiny, c);
         cr_assert(in_packed(p));
-        unit_fill(p, hak_tiny_size[c], c);
+        unit_fill(p, haki_tiny_size[c], c);
     }
     check(heap);
     cr_assert_eq(heap->tiny.nslabs, 1);
@@ -346,16 +346,17 @@ Test(tiny_packed, random_use_keeps_contents_and_lists)
         size_t slot = unit_below(&random, SLOTS);
 
         if (blocks[slot] != NULL) {
-            NEED(unit_filled(blocks[slot], hak_tiny_size[class[slot]],
+            NEED(unit_filled(blocks[slot], haki_tiny_size[class[slot]],
                              (unsigned)slot));
-            hak_tiny_free(&heap->tiny, class[slot], blocks[slot]);
+            haki_tiny_free(&heap->tiny, class[slot], blocks[slot]);
             blocks[slot] = NULL;
         } else if (i / 20000 % 2 == 0 || unit_below(&random, 8) == 0) {
             class[slot] =
                 FIRST + (unsigned)unit_below(&random, HAK_TINY_CLASSES - FIRST);
-            blocks[slot] = hak_tiny_alloc(&heap->tiny, class[slot]);
+            blocks[slot] = haki_tiny_alloc(&heap->tiny, class[slot]);
             NEED(blocks[slot] != NULL);
-            unit_fill(blocks[slot], hak_tiny_size[class[slot]], (unsigned)slot);
+            unit_fill(blocks[slot], haki_tiny_size[class[slot]],
+                      (unsigned)slot);
         }
         if (i % 5000 == 0) {
             check(heap);
@@ -383,8 +384,8 @@ Test(tiny_packed, larger_blocks_lie_among_the_others)
         blocks[i] = hak_heap_malloc(heap, size);
         cr_assert(blocks[i] != NULL && in_packed(blocks[i]));
         cr_assert_eq((uintptr_t)blocks[i] % 16, 0);
-        cr_assert_eq(hak_usable_size(blocks[i]), hak_round_up(size, 16));
-        live += hak_round_up(size, 16);
+        cr_assert_eq(hak_usable_size(blocks[i]), haki_round_up(size, 16));
+        live += haki_round_up(size, 16);
         unit_fill(blocks[i], size, (unsigned)i);
         NEED(in_packed(hak_heap_malloc(heap, 24)));
         live += 32;
@@ -410,9 +411,9 @@ Test(tiny_packed, larger_blocks_lie_among_the_others)
             cr_assert(unit_filled(p, 100, (unsigned)i));
             hak_heap_free(heap, p);
         }
-        live -= hak_round_up(size, 16);
+        live -= haki_round_up(size, 16);
     }
-    hak_tiny_collect(&heap->tiny);
+    haki_tiny_collect(&heap->tiny);
     cr_assert_eq(heap->tiny.larger_bytes, 0);
     cr_assert_eq(hak_heap_live(heap), live);
     check(heap);
@@ -428,13 +429,13 @@ Test(tiny_packed, sealed_slabs_are_left_alone)
     void *sent = hak_heap_malloc(heap, 3000);
     uint64_t before;
 
-    hak_heap_seal_slabs(heap);
-    before = hak_tiny_units(&heap->tiny)->used;
+    haki_heap_seal_slabs(heap);
+    before = haki_tiny_units(&heap->tiny)->used;
     hak_heap_free(heap, small);
     hak_heap_free(heap, large);
     unit_in_thread(free_it, sent);
-    hak_tiny_collect(&heap->tiny);
-    cr_assert_eq(hak_tiny_units(&heap->tiny)->used, before);
+    haki_tiny_collect(&heap->tiny);
+    cr_assert_eq(haki_tiny_units(&heap->tiny)->used, before);
     cr_assert_eq(hak_heap_live(heap), 0);
     cr_assert_not(in_packed(hak_heap_malloc(heap, 100)));
     hak_heap_delete(heap);

@@ -20,9 +20,9 @@ static size_t sweep(void)
 {
     size_t bytes;
 
-    hak_tiny_busy(tiny, true);
-    bytes = hak_tiny_sweep(tiny);
-    hak_tiny_busy(tiny, false);
+    haki_tiny_busy(tiny, true);
+    bytes = haki_tiny_sweep(tiny);
+    haki_tiny_busy(tiny, false);
     tiny_check(tiny);
     pages_check_sum();
     return bytes;
@@ -32,9 +32,9 @@ static size_t sweep(void)
 static void take(char **blocks, size_t n, unsigned class)
 {
     for (size_t i = 0; i < n; i++) {
-        blocks[i] = hak_tiny_alloc(tiny, class);
+        blocks[i] = haki_tiny_alloc(tiny, class);
         NEED(blocks[i] != NULL);
-        unit_fill(blocks[i], hak_tiny_size[class], (unsigned)i);
+        unit_fill(blocks[i], haki_tiny_size[class], (unsigned)i);
     }
 }
 
@@ -42,7 +42,7 @@ static void check_kept(char **blocks, size_t n, unsigned class)
 {
     for (size_t i = 0; i < n; i++) {
         NEED(blocks[i] == NULL ||
-             unit_filled(blocks[i], hak_tiny_size[class], (unsigned)i));
+             unit_filled(blocks[i], haki_tiny_size[class], (unsigned)i));
     }
 }
 
@@ -59,23 +59,23 @@ static void thin_out(char **blocks, size_t n, unsigned class, size_t nth)
     qsort(blocks, n, sizeof(*blocks), by_address);
     for (size_t i = 0; i < n; i++) {
         if ((uintptr_t)blocks[i] / HAK_PAGE % nth == 1) {
-            unit_fill(blocks[i], hak_tiny_size[class], (unsigned)i);
+            unit_fill(blocks[i], haki_tiny_size[class], (unsigned)i);
         } else {
-            hak_tiny_free(tiny, class, blocks[i]);
+            haki_tiny_free(tiny, class, blocks[i]);
             blocks[i] = NULL;
         }
     }
-    hak_tiny_trim(tiny);
+    haki_tiny_trim(tiny);
 }
 
 static void free_all(char **blocks, size_t n, unsigned class)
 {
     for (size_t i = 0; i < n; i++) {
         if (blocks[i] != NULL) {
-            hak_tiny_free(tiny, class, blocks[i]);
+            haki_tiny_free(tiny, class, blocks[i]);
         }
     }
-    hak_tiny_trim(tiny);
+    haki_tiny_trim(tiny);
 }
 
 static size_t resident_pages(void)
@@ -83,8 +83,8 @@ static size_t resident_pages(void)
     size_t sum = 0;
 
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->all_next) {
-        sum += unit_resident(hak_range_slab_start(n), HAK_SLAB_SIZE);
+         n = haki_range_slab(n)->all_next) {
+        sum += unit_resident(haki_range_slab_start(n), HAK_SLAB_SIZE);
     }
     return sum;
 }
@@ -94,8 +94,8 @@ static size_t gone_blocks(void)
     size_t sum = 0;
 
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
-         n = hak_range_slab(n)->all_next) {
-        sum += hak_range_slab(n)->ngone;
+         n = haki_range_slab(n)->all_next) {
+        sum += haki_range_slab(n)->ngone;
     }
     return sum;
 }
@@ -106,7 +106,7 @@ static char *blocks[MOST], *more[MOST];
 /* Three slabs' blocks and a few. */
 static size_t some(unsigned class)
 {
-    return 3 * HAK_SLAB_SIZE / hak_tiny_size[class];
+    return 3 * HAK_SLAB_SIZE / haki_tiny_size[class];
 }
 
 Test(tiny_pages, what_is_in_use_stays_what_is_free_goes)
@@ -118,11 +118,11 @@ Test(tiny_pages, what_is_in_use_stays_what_is_free_goes)
 
         take(blocks, n, c);
         thin_out(blocks, n, c, 8);
-        before = hak_range_resident_bytes();
+        before = haki_range_resident_bytes();
         bytes = sweep();
         /* In each slab two pages of 16, and what touches their neighbours. */
         cr_assert_geq(bytes, 3 * 8 * HAK_PAGE, "class %u", c);
-        cr_assert_eq(hak_range_resident_bytes(), before - bytes);
+        cr_assert_eq(haki_range_resident_bytes(), before - bytes);
         cr_assert_eq(pages_purged() - purged, bytes);
         cr_assert_leq(resident_pages(), (3 + 1) * 7);
         check_kept(blocks, n, c);
@@ -131,8 +131,8 @@ Test(tiny_pages, what_is_in_use_stays_what_is_free_goes)
         tiny_check(tiny);
         cr_assert_eq(tiny->nslabs, 0, "class %u", c);
         pages_check_sum();
-        hak_range_purge();
-        cr_assert_eq(hak_range_resident_bytes(), 0);
+        haki_range_purge();
+        cr_assert_eq(haki_range_resident_bytes(), 0);
     }
 }
 
@@ -166,7 +166,7 @@ Test(tiny_pages, blocks_of_pages_that_went_are_given_out_once_again)
 /* Free blocks, then new ones, and only then those of pages that are gone. */
 Test(tiny_pages, pages_that_are_gone_come_last)
 {
-    unsigned class = hak_tiny_class_16[hak_tiny_index(64)];
+    unsigned class = haki_tiny_class_16[haki_tiny_index(64)];
     size_t n = HAK_SLAB_SIZE / 64;
     uint32_t first, gone;
 
@@ -175,17 +175,17 @@ Test(tiny_pages, pages_that_are_gone_come_last)
     first = tiny_number(blocks[0]);
     thin_out(blocks, n, class, 8);
     sweep();
-    cr_assert_gt(hak_range_slab(first)->ngone, 0);
-    gone = hak_range_slab(first)->gone;
+    cr_assert_gt(haki_range_slab(first)->ngone, 0);
+    gone = haki_range_slab(first)->gone;
     while (tiny->shelves[class].fresh != HAK_NO_SLAB ||
            tiny->bins[class].head != NULL) {
         take(more, 1, class);
-        cr_assert_eq(hak_range_slab(first)->gone, gone);
+        cr_assert_eq(haki_range_slab(first)->gone, gone);
     }
     cr_assert_eq(tiny->shelves[class].open, first);
     take(more, 1, class);
     cr_assert_eq(tiny_number(more[0]), first);
-    cr_assert_lt(hak_range_slab(first)->gone, gone);
+    cr_assert_lt(haki_range_slab(first)->gone, gone);
     tiny_check(tiny);
     cr_assert_eq(tiny->nslabs, 2);
 }
@@ -193,7 +193,7 @@ Test(tiny_pages, pages_that_are_gone_come_last)
 /* A block is freed into a slab of which all others are gone or in use. */
 Test(tiny_pages, a_slab_without_a_list_gets_one_by_a_free)
 {
-    unsigned class = hak_tiny_class_16[hak_tiny_index(512)];
+    unsigned class = haki_tiny_class_16[haki_tiny_index(512)];
     size_t n = some(class);
     struct hak_slab *slab;
 
@@ -201,16 +201,16 @@ Test(tiny_pages, a_slab_without_a_list_gets_one_by_a_free)
     take(blocks, n, class);
     thin_out(blocks, n, class, 2);
     sweep();
-    slab = hak_range_slab(tiny_number(blocks[n - 1] != NULL ? blocks[n - 1]
-                                                            : blocks[8]));
+    slab = haki_range_slab(tiny_number(blocks[n - 1] != NULL ? blocks[n - 1]
+                                                             : blocks[8]));
     cr_assert_gt(slab->ngone, 0);
     for (size_t i = 0; i < n; i++) {
         if (blocks[i] != NULL) {
-            cr_assert(unit_filled(blocks[i], hak_tiny_size[class],
+            cr_assert(unit_filled(blocks[i], haki_tiny_size[class],
                                   (unsigned)i));
-            hak_tiny_free(tiny, class, blocks[i]);
+            haki_tiny_free(tiny, class, blocks[i]);
             blocks[i] = NULL;
-            hak_tiny_trim(tiny);
+            haki_tiny_trim(tiny);
             tiny_check(tiny);
         }
     }
@@ -222,7 +222,7 @@ Test(tiny_pages, a_slab_without_a_list_gets_one_by_a_free)
 Test(tiny_pages, a_page_beside_one_that_is_gone_goes_later)
 {
     unsigned class =
-        hak_tiny_class_16[hak_tiny_index(96)]; /* they lie across */
+        haki_tiny_class_16[haki_tiny_index(96)]; /* they lie across */
     size_t n = some(class), before;
 
     tiny = tiny_new(false);
@@ -231,11 +231,11 @@ Test(tiny_pages, a_page_beside_one_that_is_gone_goes_later)
     sweep();
     for (size_t i = 0; i < n; i++) {
         if (blocks[i] != NULL && (uintptr_t)blocks[i] / HAK_PAGE % 16 != 1) {
-            hak_tiny_free(tiny, class, blocks[i]);
+            haki_tiny_free(tiny, class, blocks[i]);
             blocks[i] = NULL;
         }
     }
-    hak_tiny_trim(tiny);
+    haki_tiny_trim(tiny);
     before = resident_pages();
     cr_assert_gt(before, 3 * 2 + 2);
     sweep();
@@ -246,23 +246,23 @@ Test(tiny_pages, a_page_beside_one_that_is_gone_goes_later)
 /* An idle heap's slabs are looked at, and swept when nothing has changed. */
 Test(tiny_pages, a_pass_sweeps_what_was_so_at_the_last)
 {
-    unsigned class = hak_tiny_class_16[hak_tiny_index(96)];
+    unsigned class = haki_tiny_class_16[haki_tiny_index(96)];
     size_t n = some(class), before;
 
     tiny = tiny_new(false);
     take(blocks, n, class);
     thin_out(blocks, n, class, 8);
-    before = hak_range_resident_bytes();
+    before = haki_range_resident_bytes();
     for (int pass = 0; pass < 3; pass++) {
-        hak_tiny_busy(tiny, true);
-        hak_tiny_sweep_begin(tiny, 1000);
+        haki_tiny_busy(tiny, true);
+        haki_tiny_sweep_begin(tiny, 1000);
         for (uint32_t now = 1000; tiny->sweep_at != 0; now += 10) {
-            hak_tiny_sweep_slice(tiny, now);
+            haki_tiny_sweep_slice(tiny, now);
         }
-        hak_tiny_busy(tiny, false);
+        haki_tiny_busy(tiny, false);
         tiny_check(tiny);
         pages_check_sum();
-        cr_assert_eq(hak_range_resident_bytes() < before, pass > 0);
+        cr_assert_eq(haki_range_resident_bytes() < before, pass > 0);
     }
     check_kept(blocks, n, class);
     free_all(blocks, n, class);
@@ -270,17 +270,17 @@ Test(tiny_pages, a_pass_sweeps_what_was_so_at_the_last)
 
 Test(tiny_pages, pages_that_the_system_refuses_stay)
 {
-    unsigned class = hak_tiny_class_16[hak_tiny_index(80)];
+    unsigned class = haki_tiny_class_16[haki_tiny_index(80)];
     size_t n = some(class);
 
     tiny = tiny_new(false);
     take(blocks, n, class);
     thin_out(blocks, n, class, 8);
-    hak_os_test_kinds(HAK_OS_PURGE);
-    hak_os_test_refuse(1, true);
+    haki_os_test_kinds(HAK_OS_PURGE);
+    haki_os_test_refuse(1, true);
     cr_assert_eq(sweep(), 0);
-    hak_os_test_refuse(0, false);
-    hak_os_test_kinds(HAK_OS_ALL);
+    haki_os_test_refuse(0, false);
+    haki_os_test_kinds(HAK_OS_ALL);
     cr_assert_eq(gone_blocks(), 0);
     check_kept(blocks, n, class);
     take(more, n / 2, class);
@@ -291,21 +291,21 @@ Test(tiny_pages, pages_that_the_system_refuses_stay)
 /* A sealed slab has no page that is gone but in the sum: all is counted. */
 Test(tiny_pages, a_seal_counts_what_was_gone)
 {
-    unsigned class = hak_tiny_class_16[hak_tiny_index(112)];
+    unsigned class = haki_tiny_class_16[haki_tiny_index(112)];
     size_t n = some(class);
 
     tiny = tiny_new(false);
     take(blocks, n, class);
     thin_out(blocks, n, class, 8);
     sweep();
-    hak_tiny_seal(tiny);
+    haki_tiny_seal(tiny);
     tiny_check(tiny);
     cr_assert_eq(tiny->nsealed, 3);
     check_kept(blocks, n, class);
     pages_check_sum();
     for (size_t i = 0; i < n; i++) {
         if (blocks[i] != NULL) {
-            hak_tiny_seal_free(tiny, blocks[i], hak_range_tag_of(blocks[i]));
+            haki_tiny_seal_free(tiny, blocks[i], haki_range_tag_of(blocks[i]));
         }
     }
     cr_assert_eq(tiny->nsealed, 0);
@@ -327,24 +327,24 @@ Test(tiny_pages, random_use)
         bool grows = i / 20000 % 2 == 0;
 
         if (slots[slot] != NULL) {
-            NEED(unit_filled(slots[slot], hak_tiny_size[class[slot]],
+            NEED(unit_filled(slots[slot], haki_tiny_size[class[slot]],
                              (unsigned)slot));
-            hak_tiny_free(tiny, class[slot], slots[slot]);
+            haki_tiny_free(tiny, class[slot], slots[slot]);
             slots[slot] = NULL;
         } else if (grows || unit_below(&random, 8) == 0) {
             class[slot] = (unsigned)unit_below(&random, 6) * 7;
-            slots[slot] = hak_tiny_alloc(tiny, class[slot]);
+            slots[slot] = haki_tiny_alloc(tiny, class[slot]);
             NEED(slots[slot] != NULL);
-            unit_fill(slots[slot], hak_tiny_size[class[slot]], (unsigned)slot);
+            unit_fill(slots[slot], haki_tiny_size[class[slot]], (unsigned)slot);
         }
         if (i % 300 == 0) {
-            hak_tiny_busy(tiny, true);
-            hak_tiny_sweep_begin(tiny, (uint32_t)i);
-            hak_tiny_sweep_slice(tiny, (uint32_t)i);
-            hak_tiny_busy(tiny, false);
+            haki_tiny_busy(tiny, true);
+            haki_tiny_sweep_begin(tiny, (uint32_t)i);
+            haki_tiny_sweep_slice(tiny, (uint32_t)i);
+            haki_tiny_busy(tiny, false);
         }
         if (i % 5000 == 0) {
-            hak_tiny_trim(tiny);
+            haki_tiny_trim(tiny);
             sweep();
         }
     }

@@ -29,10 +29,10 @@ _Static_assert(sizeof(hak_ngx_stats) == HAK_EMBED_COUNTERS * sizeof(uint64_t),
 static hak_ngx_stats stats_past(void)
 {
     return (hak_ngx_stats){
-        .asked = hak_embed_past(0),
-        .fallback_large = hak_embed_past(1),
-        .fallback_memory = hak_embed_past(2),
-        .foreign_frees = hak_embed_past(3),
+        .asked = haki_embed_past(0),
+        .fallback_large = haki_embed_past(1),
+        .fallback_memory = haki_embed_past(2),
+        .foreign_frees = haki_embed_past(3),
     };
 }
 
@@ -42,8 +42,8 @@ HAK_RACY_READER void hak_ngx_get_stats(hak_ngx_stats *stats)
     struct hak_heap *heap;
 
     *stats = stats_past();
-    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
-        if (hak_embed_is_threads(heap)) {
+    for (uint32_t id = 0; (id = haki_embed_next(id, &heap)) != 0;) {
+        if (haki_embed_is_threads(heap)) {
             const hak_ngx_stats *part = hak_ngx_stats_of(heap);
 
             stats->asked += part->asked;
@@ -68,16 +68,16 @@ bool hak_ngx_start(void)
 {
     enum hak_reason reason;
 
-    hak_background_close(); /* a worker has timers */
-    return hak_thread_heap(&reason) != NULL;
+    haki_background_close(); /* a worker has timers */
+    return haki_thread_heap(&reason) != NULL;
 }
 
 void hak_ngx_tick(void)
 {
-    struct hak_heap *heap = hak_thread_own();
+    struct hak_heap *heap = haki_thread_own();
 
     if (heap != NULL) {
-        hak_heap_look_around(heap);
+        haki_heap_look_around(heap);
     }
 }
 
@@ -85,7 +85,7 @@ void hak_ngx_tick(void)
 
 void hak_ngx_any_free(void *p)
 {
-    if (HAK_LIKELY(!hak_embed_covers(p))) {
+    if (HAK_LIKELY(!haki_embed_covers(p))) {
         hak_ngx_libc_free(p);
     } else {
         hak_ngx_free(p);
@@ -94,11 +94,11 @@ void hak_ngx_any_free(void *p)
 
 void *hak_ngx_any_realloc(void *p, size_t size)
 {
-    return hak_embed_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
+    return haki_embed_owns(p) ? hak_ngx_realloc(p, size) : realloc(p, size);
 }
 
 void *hak_ngx_any_reallocarray(void *p, size_t count, size_t size)
 {
-    return hak_embed_owns(p) ? hak_ngx_reallocarray(p, count, size)
-                             : reallocarray(p, count, size);
+    return haki_embed_owns(p) ? hak_ngx_reallocarray(p, count, size)
+                              : reallocarray(p, count, size);
 }

@@ -26,14 +26,14 @@ static bool move_out(void *at, size_t size)
     void *p, *moved;
 
     memcpy(&p, at, sizeof(p));
-    if (p == NULL || !hak_embed_owns(p)) {
+    if (p == NULL || !haki_embed_owns(p)) {
         return true;
     }
     moved = malloc(size != 0 ? size : 1);
     if (moved == NULL) {
         return false;
     }
-    memcpy(moved, p, hak_min(size, hak_ngx_malloc_usable_size(p)));
+    memcpy(moved, p, haki_min(size, hak_ngx_malloc_usable_size(p)));
     hak_ngx_free(p);
     memcpy(at, &moved, sizeof(moved));
     return true;
@@ -43,7 +43,7 @@ static bool move_out(void *at, size_t size)
 
 ssize_t hak_ngx_any_getdelim(char **line, size_t *room, int end, FILE *file)
 {
-    return line != NULL && hak_embed_owns(*line)
+    return line != NULL && haki_embed_owns(*line)
                ? hak_ngx_getdelim(line, room, end, file)
                : getdelim(line, room, end, file);
 }
@@ -80,7 +80,7 @@ void hak_ngx_argz_delete(char **argz, size_t *length, char *entry)
 {
     size_t size;
 
-    if (entry == NULL || !hak_embed_owns(*argz)) {
+    if (entry == NULL || !haki_embed_owns(*argz)) {
         argz_delete(argz, length, entry);
         return;
     }
@@ -142,11 +142,11 @@ void hak_ngx_envz_remove(char **envz, size_t *length, const char *name)
 /* A caller may have allocated both tables, and regfree frees them. */
 void hak_ngx_regfree(regex_t *pattern)
 {
-    if (hak_embed_owns(pattern->fastmap)) {
+    if (haki_embed_owns(pattern->fastmap)) {
         hak_ngx_free(pattern->fastmap);
         pattern->fastmap = NULL;
     }
-    if (hak_embed_owns(pattern->translate)) {
+    if (haki_embed_owns(pattern->translate)) {
         hak_ngx_free(pattern->translate);
         pattern->translate = NULL;
     }
@@ -171,8 +171,8 @@ static bool registers_moved(struct re_registers *registers)
 {
     size_t size;
 
-    if (registers == NULL || (!hak_embed_owns(registers->start) &&
-                              !hak_embed_owns(registers->end))) {
+    if (registers == NULL || (!haki_embed_owns(registers->start) &&
+                              !haki_embed_owns(registers->end))) {
         return true;
     }
     size = registers->num_regs * sizeof(*registers->start);

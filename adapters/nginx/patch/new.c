@@ -8,23 +8,23 @@
 
 #include "policy.h"
 
-static hak_function *hak_policy_next_new(const char *name, hak_function *self);
-static void *hak_policy_new_failed(size_t alignment, size_t size);
+static hak_function *haki_policy_next_new(const char *name, hak_function *self);
+static void *haki_policy_new_failed(size_t alignment, size_t size);
 
 #include "libc_names/operators.h"
 
 /* Ours have other names, so none of them is found. */
-static hak_function *hak_policy_next_new(const char *name, hak_function *self)
+static hak_function *haki_policy_next_new(const char *name, hak_function *self)
 {
     void *found = dlsym(RTLD_DEFAULT, name);
 
-    return hak_operator_next(__extension__(hak_function *) found, name, self);
+    return haki_operator_next(__extension__(hak_function *) found, name, self);
 }
 
-static void *hak_policy_new_failed(size_t alignment, size_t size)
+static void *haki_policy_new_failed(size_t alignment, size_t size)
 {
     (void)alignment;
-    hak_fatal(
+    haki_fatal(
         "operator new(%zu): out of memory, and there is no C++ library to "
         "throw std::bad_alloc",
         size);
@@ -32,21 +32,21 @@ static void *hak_policy_new_failed(size_t alignment, size_t size)
 
 void *hak_ngx_Znwm(size_t size)
 {
-    return hak_operator_new(size, NULL);
+    return haki_operator_new(size, NULL);
 }
 
 void *hak_ngx_ZnwmSt11align_val_t(size_t size, size_t alignment)
 {
-    return hak_operator_new_aligned(size, alignment, NULL);
+    return haki_operator_new_aligned(size, alignment, NULL);
 }
 
 void *hak_ngx_ZnwmRKSt9nothrow_t(size_t size, const void *nothrow)
 {
-    return hak_operator_new_nothrow(size, nothrow, NULL);
+    return haki_operator_new_nothrow(size, nothrow, NULL);
 }
 
 void *hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
                                                 const void *nothrow)
 {
-    return hak_operator_new_aligned_nothrow(size, alignment, nothrow, NULL);
+    return haki_operator_new_aligned_nothrow(size, alignment, nothrow, NULL);
 }

@@ -54,7 +54,7 @@ void hak_ngx_tick(void);
 /* Bytes that the patched objects have asked for so far, in all threads. */
 uint64_t hak_ngx_asked(void);
 
-/* What hak_stats does not tell; in each thread's heap, see hak_heap_extra. */
+/* What hak_stats does not tell; in each thread's heap, see haki_heap_extra. */
 typedef struct hak_ngx_stats {
     uint64_t asked; /* bytes */
     /* Calls that went to libc: */

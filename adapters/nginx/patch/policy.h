@@ -25,14 +25,14 @@ extern size_t hak_ngx_most, hak_ngx_most_hot;
  */
 HAK_INLINE hak_ngx_stats *hak_ngx_stats_of(struct hak_heap *heap)
 {
-    return hak_embed_extra(heap);
+    return haki_embed_extra(heap);
 }
 
 /* Counts a request; a thread that has no heap is not counted. */
 HAK_INLINE void hak_ngx_count(size_t asked, bool large, bool memory,
                               bool foreign)
 {
-    struct hak_heap *heap = hak_thread_own();
+    struct hak_heap *heap = haki_thread_own();
     hak_ngx_stats *stats;
 
     if (HAK_LIKELY(heap != NULL)) {
@@ -48,54 +48,54 @@ HAK_INLINE void hak_ngx_count(size_t asked, bool large, bool memory,
 
 #define HAK_FAMILY(name) hak_ngx_##name
 
-HAK_INLINE void *hak_policy_take(size_t size)
+HAK_INLINE void *haki_policy_take(size_t size)
 {
-    size_t need = hak_hard_grow(size);
+    size_t need = haki_hard_grow(size);
     void *p;
 
     if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
-        p = hak_hot_tiny(need, size);
+        p = haki_hot_tiny(need, size);
     } else if (need <= hak_ngx_most_hot) {
-        p = hak_hot_pool(need, size);
+        p = haki_hot_pool(need, size);
     } else {
         return NULL;
     }
     if (HAK_LIKELY(p != NULL)) {
-        hak_ngx_stats_of(hak_thread_self())->asked += size;
+        hak_ngx_stats_of(haki_thread_self())->asked += size;
     }
     return p;
 }
 
-HAK_INLINE bool hak_policy_serves(size_t alignment, size_t size)
+HAK_INLINE bool haki_policy_serves(size_t alignment, size_t size)
 {
     return size <= hak_ngx_most &&
            (alignment <= HAK_LANE_TINY_MAX || hak_ngx_most > HAK_LANE_TINY_MAX);
 }
 
-HAK_INLINE bool hak_policy_enter(size_t size, enum hak_reason *reason)
+HAK_INLINE bool haki_policy_enter(size_t size, enum hak_reason *reason)
 {
     (void)size;
     (void)reason;
     return true;
 }
 
-HAK_INLINE bool hak_policy_enter_free(void *p)
+HAK_INLINE bool haki_policy_enter_free(void *p)
 {
     (void)p;
     return true;
 }
 
-HAK_INLINE void hak_policy_leave(void)
+HAK_INLINE void haki_policy_leave(void)
 {
 }
 
-HAK_INLINE void hak_policy_served(size_t size)
+HAK_INLINE void haki_policy_served(size_t size)
 {
     hak_ngx_count(size, false, false, false);
 }
 
-HAK_INLINE void *hak_policy_fallback(size_t alignment, size_t size, bool zero,
-                                     enum hak_reason reason)
+HAK_INLINE void *haki_policy_fallback(size_t alignment, size_t size, bool zero,
+                                      enum hak_reason reason)
 {
     bool large = reason == HAK_REASON_LARGE;
 
@@ -119,14 +119,14 @@ HAK_INLINE void hak_ngx_libc_free(void *p)
 #endif
 }
 
-HAK_INLINE void hak_policy_free_foreign(void *p)
+HAK_INLINE void haki_policy_free_foreign(void *p)
 {
     hak_ngx_count(0, false, false, true);
     hak_ngx_libc_free(p);
 }
 
 /* A block of libc's stays there. */
-HAK_INLINE void *hak_policy_realloc_foreign(void *p, size_t size)
+HAK_INLINE void *haki_policy_realloc_foreign(void *p, size_t size)
 {
     hak_ngx_count(size, false, false, true);
     return realloc(p, size);

@@ -48,19 +48,19 @@ void hak_ngx_blocks_end(struct hak_ngx_blocks *pool)
 /* Tells the heap what the few have left of the limit. */
 static void share_limit(struct hak_ngx_blocks *pool)
 {
-    size_t few = hak_min(pool->limit, pool->few_bytes);
+    size_t few = haki_min(pool->limit, pool->few_bytes);
 
     if (pool->heap != NULL) {
-        hak_embed_set_limit(pool->heap, pool->limit != SIZE_MAX
-                                            ? pool->limit - few
-                                            : SIZE_MAX);
+        haki_embed_set_limit(pool->heap, pool->limit != SIZE_MAX
+                                             ? pool->limit - few
+                                             : SIZE_MAX);
     }
 }
 
 /* A heap of its own for a pool that has many blocks, if one is to be had. */
 static bool open_heap(struct hak_ngx_blocks *pool)
 {
-    pool->heap = hak_embed_new(HAK_EMBED_POOL, pool->name);
+    pool->heap = haki_embed_new(HAK_EMBED_POOL, pool->name);
     if (pool->heap == NULL) {
         return false;
     }
@@ -75,10 +75,10 @@ HAK_INLINE size_t usable(const void *p)
 {
     uint32_t byte;
 
-    if (!HAK_HARD && HAK_LIKELY(hak_embed_owns(p))) {
-        byte = hak_embed_tag_byte(hak_embed_tag(p));
+    if (!HAK_HARD && HAK_LIKELY(haki_embed_owns(p))) {
+        byte = haki_embed_tag_byte(haki_embed_tag(p));
         if (HAK_LIKELY(byte < HAK_EMBED_TINY)) {
-            return hak_embed_bytes_at(byte);
+            return haki_embed_bytes_at(byte);
         }
     }
     return hak_usable_size(p);
@@ -158,8 +158,8 @@ HAK_INLINE void few_take(struct hak_ngx_blocks *pool, uint32_t gap)
 static size_t block_bytes(size_t size)
 {
     return size <= HAK_LANE_TINY_MAX
-               ? hak_embed_class_bytes(hak_embed_class_16(size))
-               : hak_large_bytes(size);
+               ? haki_embed_class_bytes(haki_embed_class_16(size))
+               : haki_large_bytes(size);
 }
 
 /* Whether the limit lets a block for `size` bytes in, beside `others`. */
@@ -181,7 +181,7 @@ HAK_INLINE void *few_alloc(struct hak_ngx_blocks *pool, size_t size, bool zero)
     if (HAK_UNLIKELY(pool->nfew >= pool->room / 4 * 3) && !few_grow(pool)) {
         return none(pool, false);
     }
-    p = zero ? hak_calloc(1, size) : hak_hot_malloc(size);
+    p = zero ? hak_calloc(1, size) : haki_hot_malloc(size);
     if (!zero && HAK_UNLIKELY(p == NULL)) {
         p = hak_malloc(size);
     }
@@ -224,7 +224,7 @@ HAK_INLINE void few_free(struct hak_ngx_blocks *pool, uint32_t i)
     few_take(pool, i);
     pool->nfew--;
     pool->frees++;
-    if (HAK_UNLIKELY(!hak_hot_free(p, 0))) {
+    if (HAK_UNLIKELY(!haki_hot_free(p, 0))) {
         hak_free(p);
     }
     if (HAK_UNLIKELY(pool->heap != NULL)) {
@@ -241,12 +241,12 @@ HAK_INLINE void *heap_gave(struct hak_ngx_blocks *pool, void *p, size_t size,
     return HAK_LIKELY(p != NULL)
                ? p
                : none(pool, size <= PTRDIFF_MAX &&
-                                hak_embed_refusals(pool->heap) != refused);
+                                haki_embed_refusals(pool->heap) != refused);
 }
 
 static HAK_NOINLINE void *heap_alloc(struct hak_ngx_blocks *pool, size_t size)
 {
-    uint64_t refused = hak_embed_refusals(pool->heap);
+    uint64_t refused = haki_embed_refusals(pool->heap);
     void *p = hak_heap_malloc(pool->heap, size);
 
     pool->allocs += p != NULL;
@@ -256,7 +256,7 @@ static HAK_NOINLINE void *heap_alloc(struct hak_ngx_blocks *pool, size_t size)
 /* A Tiny block that is in its bin, or NULL. */
 HAK_INLINE void *heap_hot_alloc(struct hak_ngx_blocks *pool, size_t size)
 {
-    void *p = hak_embed_charged_alloc(pool->heap, size);
+    void *p = haki_embed_charged_alloc(pool->heap, size);
 
     if (HAK_LIKELY(p != NULL)) {
         pool->allocs++;
@@ -267,7 +267,7 @@ HAK_INLINE void *heap_hot_alloc(struct hak_ngx_blocks *pool, size_t size)
 /* Frees a Tiny block of the heap's into its bin. False: nothing was done. */
 HAK_INLINE bool heap_hot_free(struct hak_ngx_blocks *pool, void *p)
 {
-    if (HAK_UNLIKELY(!hak_embed_charged_free(pool->heap, p))) {
+    if (HAK_UNLIKELY(!haki_embed_charged_free(pool->heap, p))) {
         return false;
     }
     pool->frees++;
@@ -313,8 +313,8 @@ void *hak_ngx_blocks_realloc(struct hak_ngx_blocks *pool, void *p, size_t size)
     if (p == NULL) {
         return hak_ngx_blocks_alloc(pool, size);
     }
-    if (pool->heap != NULL && hak_embed_has(pool->heap, p)) {
-        refused = hak_embed_refusals(pool->heap);
+    if (pool->heap != NULL && haki_embed_has(pool->heap, p)) {
+        refused = haki_embed_refusals(pool->heap);
         return heap_gave(pool, hak_heap_realloc(pool->heap, p, size), size,
                          refused);
     }
@@ -339,7 +339,7 @@ static HAK_NOINLINE bool free_few(struct hak_ngx_blocks *pool, void *p)
 
 static HAK_NOINLINE bool free_slow(struct hak_ngx_blocks *pool, void *p)
 {
-    if (!hak_embed_has(pool->heap, p)) {
+    if (!haki_embed_has(pool->heap, p)) {
         return free_few(pool, p);
     }
     hak_heap_free(pool->heap, p);
@@ -368,7 +368,7 @@ size_t hak_ngx_blocks_held(const struct hak_ngx_blocks *pool)
     if (pool->heap == NULL) {
         return 0;
     }
-    hak_embed_held(pool->heap, &held);
+    haki_embed_held(pool->heap, &held);
     return held.slabs * HAK_EMBED_SLAB;
 }
 

@@ -126,7 +126,7 @@ _Static_assert(offsetof(struct hak_py_extra, bins) ==
 
 HAK_INLINE struct hak_py_extra *hak_py_extra(struct hak_heap *heap)
 {
-    return hak_embed_extra(heap);
+    return haki_embed_extra(heap);
 }
 
 /* Pages, as every heap has. */
@@ -135,7 +135,7 @@ extern HAK_HIDDEN char hak_py_lent[HAK_PAGE];
 
 HAK_INLINE unsigned hak_py_class(size_t size)
 {
-    return hak_embed_class_16(size);
+    return haki_embed_class_16(size);
 }
 
 /* What the hot paths of mem and obj work on; it changes at any time. */

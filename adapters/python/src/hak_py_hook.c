@@ -22,18 +22,18 @@ static void *home_realloc(void *ctx, void *p, size_t size)
     void *moved;
 
     (void)ctx;
-    if (HAK_LIKELY(!hak_embed_owns(p))) {
+    if (HAK_LIKELY(!haki_embed_owns(p))) {
         return home.realloc(home.ctx, p, size);
     }
-    old = hak_lane_usable(p, "realloc");
-    if (hak_fits_as_is(old, size)) {
+    old = haki_lane_usable(p, "realloc");
+    if (haki_fits_as_is(old, size)) {
         return p;
     }
     moved = home.malloc(home.ctx, size);
     if (HAK_UNLIKELY(moved == NULL)) {
         return size <= old ? p : NULL; /* a shrink never fails */
     }
-    memcpy(moved, p, hak_min(old, size));
+    memcpy(moved, p, haki_min(old, size));
     hak_py_free(&hak_py.domains[HAK_PY_RAW], p);
     return moved;
 }
@@ -41,7 +41,7 @@ static void *home_realloc(void *ctx, void *p, size_t size)
 static void home_free(void *ctx, void *p)
 {
     (void)ctx;
-    if (HAK_LIKELY(!hak_embed_owns(p))) {
+    if (HAK_LIKELY(!haki_embed_owns(p))) {
         home.free(home.ctx, p);
     } else {
         hak_py_free(&hak_py.domains[HAK_PY_RAW], p);

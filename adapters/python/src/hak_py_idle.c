@@ -81,7 +81,7 @@ static struct {
 /* Blocks of the C library freed before it was last trimmed. */
 static _Atomic(uint64_t) libc_trimmed;
 
-/* Milliseconds, of the clock that hak_embed_due is of. */
+/* Milliseconds, of the clock that haki_embed_due is of. */
 static uint32_t tick(void)
 {
     struct timespec now;
@@ -129,12 +129,12 @@ static HAK_RACY_READER bool keeps_runs(void)
     const struct hak_heap *heap =
         __atomic_load_n(&hak_py.heap, __ATOMIC_RELAXED);
 
-    return heap != NULL && hak_embed_keeps_runs(heap);
+    return heap != NULL && haki_embed_keeps_runs(heap);
 }
 
 bool hak_py_idle_is_due(void)
 {
-    return hak_embed_waits() || keeps_runs() || libc_is_due();
+    return haki_embed_waits() || keeps_runs() || libc_is_due();
 }
 
 /* ---- a look ------------------------------------------------------------------ */
@@ -142,14 +142,14 @@ bool hak_py_idle_is_due(void)
 /* The GIL's heap, on loan. */
 static void look_at(struct hak_heap *heap)
 {
-    if (!HAK_PY_EAGER && hak_embed_activity(heap) != seen.activity) {
+    if (!HAK_PY_EAGER && haki_embed_activity(heap) != seen.activity) {
         seen.collected = false;
-        hak_heap_look_around(heap);
+        haki_heap_look_around(heap);
     } else if (HAK_PY_EAGER || !seen.collected) {
-        hak_embed_collect(heap);
+        haki_embed_collect(heap);
         seen.collected = true;
     }
-    seen.activity = hak_embed_activity(heap);
+    seen.activity = haki_embed_activity(heap);
 }
 
 /* The C library needs no loan, but it locks others out for the time it takes. */
@@ -167,16 +167,16 @@ static void look_at_libc(void)
 
 static uint32_t half_delay(void)
 {
-    size_t half = hak_option(HAK_OPT_purge_delay) / 2;
+    size_t half = haki_option(HAK_OPT_purge_delay) / 2;
 
-    return (uint32_t)hak_max(half, LEAST_PAUSE);
+    return (uint32_t)haki_max(half, LEAST_PAUSE);
 }
 
 static void look(void)
 {
     uint32_t now = tick();
 
-    if (HAK_PY_EAGER || hak_tick_reached(now, seen.next)) {
+    if (HAK_PY_EAGER || haki_tick_reached(now, seen.next)) {
         seen.next = now + half_delay();
         if (hak_py_loan_begin()) {
             look_at(hak_py.heap);
@@ -184,22 +184,22 @@ static void look(void)
         }
         look_at_libc();
     }
-    hak_heap_tick(NULL);
+    haki_heap_tick(NULL);
 }
 
 /* Milliseconds to the next one. */
 static uint32_t pause_time(void)
 {
     uint32_t now = tick();
-    uint32_t due = hak_embed_due();
+    uint32_t due = haki_embed_due();
     uint32_t at = seen.next;
 
-    if (due != 0 && hak_tick_reached(at, due)) {
+    if (due != 0 && haki_tick_reached(at, due)) {
         at = due;
     }
-    return hak_tick_reached(now, at)
+    return haki_tick_reached(now, at)
                ? 1
-               : (uint32_t)hak_min(at - now, half_delay());
+               : (uint32_t)haki_min(at - now, half_delay());
 }
 
 /* ---- the thread ---------------------------------------------------------------- */
@@ -224,7 +224,7 @@ static bool leave(void)
     if (hak_py_idle_is_due()) {
         return false;
     }
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     last = atomic_load(&order) != 0;
     if (!last) {
         atomic_fetch_and(&hak_py_idle_seen, ~(uint32_t)RUNS);
@@ -233,7 +233,7 @@ static bool leave(void)
             atomic_fetch_or(&hak_py_idle_seen, RUNS);
         }
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return last;
 }
 
@@ -241,7 +241,7 @@ static void *run(void *unused)
 {
     (void)unused;
     atomic_store(&tid, (int32_t)syscall(SYS_gettid));
-    atomic_store(&number, hak_lock_number());
+    atomic_store(&number, haki_lock_number());
     pthread_setname_np(pthread_self(), "hakmem");
     while (rest(pause_time())) {
         look();
@@ -273,7 +273,7 @@ static bool await_gone(uint32_t most)
         } else {
             struct timespec time = {0, 20000};
 
-            if (hak_tick_reached(tick(), end)) {
+            if (haki_tick_reached(tick(), end)) {
                 return false;
             }
             nanosleep(&time, NULL);
@@ -308,7 +308,7 @@ static void start_locked(void)
 
     HAK_HELD(&lock);
     if (atomic_load(&hak_py_idle_seen) != 0 ||
-        (not_before != 0 && !hak_tick_reached(now, not_before)) ||
+        (not_before != 0 && !haki_tick_reached(now, not_before)) ||
         !await_gone(WHILE)) {
         return;
     }
@@ -325,7 +325,7 @@ static void start_locked(void)
         error = create(0);
     }
     if (error != 0) {
-        not_before = hak_some_time(now + AGAIN_AFTER);
+        not_before = haki_some_time(now + AGAIN_AFTER);
         atomic_store(&tid, 0);
         atomic_fetch_and(&hak_py_idle_seen, ~(uint32_t)RUNS);
     }
@@ -339,12 +339,12 @@ static void take(sigset_t *before)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, before);
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
 }
 
 static void drop(const sigset_t *before)
 {
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
@@ -422,7 +422,7 @@ bool hak_py_idle_release(bool later)
     if (holds > 0 && --holds == 0) {
         atomic_fetch_and(&hak_py_idle_seen, ~(uint32_t)HELD);
         resumes = was_running;
-        not_before = later ? hak_some_time(tick() + LATER) : 0;
+        not_before = later ? haki_some_time(tick() + LATER) : 0;
         if (resumes && !later) {
             start_locked();
         }
@@ -483,7 +483,7 @@ void hak_py_idle_check(void)
 {
     uint64_t thread = atomic_load(&number);
 
-    if (thread != 0 && hak_lock_is_ghost(thread)) {
+    if (thread != 0 && haki_lock_is_ghost(thread)) {
         fork_child();
     }
 }

@@ -71,8 +71,8 @@ static void mend(void)
 
 void hak_py_loan_await(void)
 {
-    hak_lock_take(&lock);
-    hak_lock_drop(&lock);
+    haki_lock_take(&lock);
+    haki_lock_drop(&lock);
 }
 
 /* A full barrier in every thread of the process; false: it can't be had. */
@@ -100,7 +100,7 @@ bool hak_py_loan_begin(void)
     if (hak_py_gil_is_held() || atomic_load(&hak_py.shared)) {
         return false;
     }
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     lend();
     if (fence() && !hak_py_gil_is_held() && !atomic_load(&hak_py.shared) &&
         hak_py.heap != NULL && fence()) {
@@ -113,5 +113,5 @@ bool hak_py_loan_begin(void)
 void hak_py_loan_end(void)
 {
     take_back();
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
 }

@@ -71,8 +71,8 @@ static void set_first_limit(unsigned mask, bool tracing)
         hak_py_set_limit(limit, true)) {
         return;
     }
-    hak_warn("HAKMEM_PYTHON_LIMIT=%zu: there is no limit: %s", limit,
-             reason != NULL ? reason : "more than that is in use");
+    haki_warn("HAKMEM_PYTHON_LIMIT=%zu: there is no limit: %s", limit,
+              reason != NULL ? reason : "more than that is in use");
 }
 
 /* The mask, or where `once` is set what HAKMEM_PYTHON asks for the first time. */
@@ -85,7 +85,7 @@ static PyObject *enable(unsigned mask, bool once)
     if (tracing < 0) {
         return NULL;
     }
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     if (!once || hak_py_forget() || !done) {
         good = hak_py_enable(mask, tracing);
         if (good && mask == 0) {
@@ -96,7 +96,7 @@ static PyObject *enable(unsigned mask, bool once)
         }
         done |= good;
     }
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     if (good) {
         begin_idle();
     }
@@ -123,13 +123,13 @@ static PyObject *py_disable(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     hak_py_switch(0);
     if (hak_py.whole) {
         hak_py_set_limit(HAK_PY_NO_LIMIT, false);
     }
     hak_py.reason = "hakmem_py.disable() was called";
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     return Py_BuildValue("");
 }
 
@@ -171,7 +171,7 @@ static PyObject *py_trim(PyObject *self, PyObject *unused)
     (void)self;
     (void)unused;
     if (hak_py_heap() != NULL) {
-        bytes = hak_embed_sweep(hak_py.heap);
+        bytes = haki_embed_sweep(hak_py.heap);
     }
     bytes += hak_trim();
     malloc_trim(0);
@@ -334,7 +334,7 @@ static bool limit_from(PyObject *arg, size_t *limit)
         if (PyErr_Occurred()) {
             return false;
         }
-        *limit = hak_min(*limit, HAK_PY_NO_LIMIT);
+        *limit = haki_min(*limit, HAK_PY_NO_LIMIT);
     }
     return true;
 }
@@ -345,9 +345,9 @@ static PyObject *change_limit(const char *name, size_t limit, bool whole)
     size_t before = hak_py.limit;
     bool done;
 
-    hak_lock_take(&lock);
+    haki_lock_take(&lock);
     done = hak_py_set_limit(limit, whole);
-    hak_lock_drop(&lock);
+    haki_lock_drop(&lock);
     if (!done) {
         return PyErr_Format(PyExc_ValueError,
                             "hakmem_py.%s(%zu): %zu bytes are in use "
@@ -378,10 +378,10 @@ static PyObject *py_limit_memory(PyObject *self, PyObject *arg)
         return NULL;
     }
     if (limit != HAK_PY_NO_LIMIT) {
-        hak_lock_take(&lock);
+        haki_lock_take(&lock);
         hak_py_forget();
         found = hak_py_install(HAK_PY_ALL, tracing);
-        hak_lock_drop(&lock);
+        haki_lock_drop(&lock);
     }
     if (found == HAK_PY_FOUND_NOTHING) {
         return not_beneath(PyExc_RuntimeError);

@@ -23,7 +23,7 @@ HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
     uint16_t at;
 
     if (HAK_LIKELY(size - 1 < HAK_EMBED_STEP_MAX)) {
-        return hak_embed_bin_for(heap, size, 16);
+        return haki_embed_bin_for(heap, size, 16);
     }
     if (HAK_UNLIKELY(size > HAK_LANE_TINY_MAX)) {
         return NULL;
@@ -35,7 +35,7 @@ HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
 /* Pops a block for domain `which`, or NULL. */
 HAK_INLINE void *pop(struct hak_heap *heap, struct hak_bin *bin, unsigned which)
 {
-    void *p = hak_embed_pop(bin);
+    void *p = haki_embed_pop(bin);
 
     if (HAK_LIKELY(p != NULL) && which < HAK_PY_OBJ) {
         hak_py_extra(heap)->tiny[which]++;
@@ -82,8 +82,8 @@ HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
 /* p's class byte: HAK_EMBED_TINY or more if it is no Tiny block of heap's. */
 HAK_INLINE uint32_t byte_in(const struct hak_heap *heap, const void *p)
 {
-    return HAK_LIKELY(hak_embed_covers(p))
-               ? hak_embed_byte(heap, hak_embed_tag(p))
+    return HAK_LIKELY(haki_embed_covers(p))
+               ? haki_embed_byte(heap, haki_embed_tag(p))
                : HAK_EMBED_TINY;
 }
 
@@ -98,8 +98,8 @@ HAK_INLINE void serve_free(unsigned which, void *p)
         hak_py_free(d, p);
         return;
     }
-    bin = hak_embed_bin_at(heap, byte);
-    if (HAK_UNLIKELY(!hak_embed_push(bin, p))) {
+    bin = haki_embed_bin_at(heap, byte);
+    if (HAK_UNLIKELY(!haki_embed_push(bin, p))) {
         hak_py_look(bin);
     }
 }
@@ -135,8 +135,8 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
         return p == NULL ? serve_malloc(which, size)
                          : hak_py_realloc(d, p, size);
     }
-    from = hak_embed_bin_at(heap, byte);
-    old = hak_embed_bytes_at(byte);
+    from = haki_embed_bin_at(heap, byte);
+    old = haki_embed_bytes_at(byte);
     if (from == to || stays(old, size)) {
         return p;
     }
@@ -144,8 +144,8 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
     if (HAK_UNLIKELY(moved == NULL)) {
         return hak_py_realloc(d, p, size);
     }
-    copy_blocks(moved, p, hak_min(old, size));
-    if (HAK_UNLIKELY(!hak_embed_push(from, p))) {
+    copy_blocks(moved, p, haki_min(old, size));
+    if (HAK_UNLIKELY(!haki_embed_push(from, p))) {
         hak_py_look(from);
     }
     return moved;
@@ -162,11 +162,11 @@ static void *raw_malloc(void *ctx, size_t size)
     if (HAK_UNLIKELY(!d->plain || size > HAK_PY_TINY_MAX)) {
         return hak_py_malloc(d, size);
     }
-    p = hak_hot_tiny(size + HAK_GUARD_BYTES, size);
+    p = haki_hot_tiny(size + HAK_GUARD_BYTES, size);
     if (HAK_UNLIKELY(p == NULL)) {
         return hak_py_malloc(d, size);
     }
-    hak_py_count(hak_self, d, size);
+    hak_py_count(haki_self, d, size);
     return p;
 }
 
@@ -187,7 +187,7 @@ static void raw_free(void *ctx, void *p)
     struct hak_py_domain *d = &hak_py.domains[HAK_PY_RAW];
 
     (void)ctx;
-    if (HAK_UNLIKELY(!d->plain || !hak_hot_free(p, 0))) {
+    if (HAK_UNLIKELY(!d->plain || !haki_hot_free(p, 0))) {
         hak_py_free(d, p);
     }
 }

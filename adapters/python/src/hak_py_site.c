@@ -314,7 +314,7 @@ static void passed_free(void *ctx, void *p)
 bool hak_py_answers(unsigned which)
 {
     void *p = domain_malloc(which, 1);
-    bool ours = p == NULL || hak_embed_owns(p);
+    bool ours = p == NULL || haki_embed_owns(p);
 
     domain_free(which, p);
     return ours;
@@ -345,7 +345,7 @@ bool hak_py_is_there(unsigned which, PyMemAllocatorEx *saved)
 {
     void *p = domain_malloc(which, 1);
 
-    if (p == NULL || hak_embed_owns(p)) {
+    if (p == NULL || haki_embed_owns(p)) {
         domain_free(which, p);
         return true;
     }

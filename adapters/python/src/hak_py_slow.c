@@ -63,7 +63,7 @@ static HAK_NOINLINE void now_and_then(struct hak_heap *heap)
     now = (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
     if (HAK_UNLIKELY(now >= next)) {
         next = now + LOOK_AROUND_EVERY;
-        hak_heap_look_around(heap);
+        haki_heap_look_around(heap);
         hak_py_idle_check();
     }
     hak_py_idle_notice();
@@ -95,10 +95,10 @@ static void count_out(const void *p)
 
 static void *gil_tiny(struct hak_heap *heap, size_t size)
 {
-    void *p = hak_embed_alloc(heap, hak_py_class(size));
+    void *p = haki_embed_alloc(heap, hak_py_class(size));
 
     now_and_then(heap);
-    if (HAK_UNLIKELY(hak_embed_refills(heap) % SAMPLE_EVERY == 0)) {
+    if (HAK_UNLIKELY(haki_embed_refills(heap) % SAMPLE_EVERY == 0)) {
         hak_py_sample();
     }
     return p;
@@ -107,7 +107,7 @@ static void *gil_tiny(struct hak_heap *heap, size_t size)
 static void *gil_large(struct hak_heap *heap, size_t size, bool *zero)
 {
     enum hak_reason reason;
-    void *p = hak_large_alloc(heap, HAK_LANE_ALIGN, size, zero, &reason);
+    void *p = haki_large_alloc(heap, HAK_LANE_ALIGN, size, zero, &reason);
 
     if (HAK_UNLIKELY(size >= SAMPLE_LARGE)) {
         hak_py_sample();
@@ -119,18 +119,18 @@ static void *gil_large(struct hak_heap *heap, size_t size, bool *zero)
 static void *thread_new(size_t size, bool *zero)
 {
     enum hak_reason reason;
-    void *p = hak_hot_malloc(size);
+    void *p = haki_hot_malloc(size);
 
     if (p == NULL) {
-        p = hak_hot_run(size);
+        p = haki_hot_run(size);
     }
     if (p != NULL) {
         *zero = false;
         return p;
     }
-    p = hak_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
+    p = haki_lane_alloc(HAK_LANE_ALIGN, size, *zero, &reason);
     if (HAK_UNLIKELY(size <= HAK_LANE_TINY_MAX
-                         ? hak_embed_refills(hak_self) % SAMPLE_EVERY == 1
+                         ? haki_embed_refills(haki_self) % SAMPLE_EVERY == 1
                          : size >= SAMPLE_LARGE)) {
         hak_py_sample();
     }
@@ -148,9 +148,9 @@ HAK_INLINE void *thread_pop(struct hak_py_domain *d, size_t size)
     if (HAK_UNLIKELY(!hak_py_is_threads(d) || size > hak_py.most)) {
         return NULL;
     }
-    p = hak_hot_malloc(size);
+    p = haki_hot_malloc(size);
     if (HAK_LIKELY(p != NULL)) {
-        hak_py_count(hak_self, d, size);
+        hak_py_count(haki_self, d, size);
     }
     return p;
 }
@@ -158,15 +158,15 @@ HAK_INLINE void *thread_pop(struct hak_py_domain *d, size_t size)
 /* There too: takes p back if it is the thread's heap's, and Tiny's. */
 HAK_INLINE bool thread_push(void *p, uint32_t tag)
 {
-    uint32_t byte = hak_embed_byte(hak_self, tag);
+    uint32_t byte = haki_embed_byte(haki_self, tag);
     struct hak_bin *bin;
 
     if (HAK_HARD || HAK_UNLIKELY(byte >= HAK_EMBED_TINY)) {
         return false;
     }
-    bin = hak_embed_bin_at(hak_self, byte);
-    if (HAK_UNLIKELY(!hak_embed_push(bin, p))) {
-        hak_heap_look(hak_self, bin);
+    bin = haki_embed_bin_at(haki_self, byte);
+    if (HAK_UNLIKELY(!haki_embed_push(bin, p))) {
+        haki_heap_look(haki_self, bin);
         hak_py_idle_notice();
     }
     return true;
@@ -175,21 +175,21 @@ HAK_INLINE bool thread_push(void *p, uint32_t tag)
 /* And there: p in a place that fits `size`, or NULL. */
 static void *thread_resize(struct hak_py_domain *d, void *p, size_t size)
 {
-    uint32_t tag = hak_embed_tag(p);
-    uint32_t byte = hak_embed_byte(hak_self, tag);
+    uint32_t tag = haki_embed_tag(p);
+    uint32_t byte = haki_embed_byte(haki_self, tag);
     size_t old;
     void *moved;
 
     if (HAK_HARD || byte >= HAK_EMBED_TINY) {
         return NULL;
     }
-    old = hak_embed_bytes_at(byte);
-    if (hak_fits_as_is(old, size)) {
+    old = haki_embed_bytes_at(byte);
+    if (haki_fits_as_is(old, size)) {
         return p;
     }
     moved = thread_pop(d, size);
     if (HAK_LIKELY(moved != NULL)) {
-        memcpy(moved, p, hak_min(old, size));
+        memcpy(moved, p, haki_min(old, size));
         thread_push(p, tag);
     }
     return moved;
@@ -209,7 +209,7 @@ static void *new_block(struct hak_py_domain *d, size_t size, bool *zero)
     }
     if (heap == NULL) {
         p = thread_new(size, zero);
-        heap = hak_self;
+        heap = haki_self;
     } else if (size <= HAK_LANE_TINY_MAX) {
         *zero = false;
         p = gil_tiny(heap, size);
@@ -230,22 +230,22 @@ static void free_block(struct hak_py_domain *d, void *p)
 
     count_out(p);
     if (heap != NULL) {
-        uint32_t tag = hak_embed_tag(p);
-        uint32_t byte = hak_embed_byte(heap, tag);
+        uint32_t tag = haki_embed_tag(p);
+        uint32_t byte = haki_embed_byte(heap, tag);
 
         if (byte < HAK_EMBED_TINY) {
-            struct hak_bin *bin = hak_embed_bin_at(heap, byte);
+            struct hak_bin *bin = haki_embed_bin_at(heap, byte);
 
-            if (HAK_UNLIKELY(!hak_embed_push(bin, p))) {
-                hak_heap_look(heap, bin);
+            if (HAK_UNLIKELY(!haki_embed_push(bin, p))) {
+                haki_heap_look(heap, bin);
             }
             return;
         }
-        if (hak_embed_is_sealed(byte)) {
-            hak_embed_free_sealed(heap, p, tag);
+        if (haki_embed_is_sealed(byte)) {
+            haki_embed_free_sealed(heap, p, tag);
             return;
         }
-        if (hak_tag_is_large(tag) && hak_large_free(heap, p)) {
+        if (haki_tag_is_large(tag) && haki_large_free(heap, p)) {
             return;
         }
     }
@@ -283,7 +283,7 @@ static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
     struct hak_heap *heap = heap_of(d);
 
     if (heap != NULL) {
-        hak_embed_collect(heap);
+        haki_embed_collect(heap);
     }
     hak_trim();
     return new_block(d, size, zero);
@@ -292,7 +292,7 @@ static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
 /* Counts a refusal, if it is HAKMEM_LIMIT's; NULL. */
 static HAK_COLD void *limit_refused(struct hak_py_domain *d, size_t size)
 {
-    if (hak_limit_refuses(size)) {
+    if (haki_limit_refuses(size)) {
         add(&d->refused);
     }
     return NULL;
@@ -311,13 +311,13 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
     if (is_limited() && !hak_py_admit(d, size)) {
         return NULL;
     }
-    if (hak_limit_is_set() && !hak_py_limit_spares(heap_of(d), size)) {
+    if (haki_limit_is_set() && !hak_py_limit_spares(heap_of(d), size)) {
         return limit_refused(d, size);
     }
     p = new_block(d, size, &is_zero);
     if (HAK_UNLIKELY(p == NULL)) {
-        p = hak_limit_is_set() ? NULL
-                               : from_saved(d, size, zero, HAK_PY_MEMORY);
+        p = haki_limit_is_set() ? NULL
+                                : from_saved(d, size, zero, HAK_PY_MEMORY);
         if (p != NULL) {
             return p;
         }
@@ -337,9 +337,9 @@ void *hak_py_malloc(struct hak_py_domain *d, size_t size)
 
     if (HAK_LIKELY(size - HAK_LANE_POOL_MIN <=
                        HAK_LANE_POOL_MAX - HAK_LANE_POOL_MIN &&
-                   heap != NULL && hak_embed_has_pool(heap) &&
+                   heap != NULL && haki_embed_has_pool(heap) &&
                    size <= hak_py.most)) {
-        p = hak_embed_pool_pop(heap, hak_embed_pool_class(size));
+        p = haki_embed_pool_pop(heap, haki_embed_pool_class(size));
 
         if (HAK_LIKELY(p != NULL)) {
             hak_py_count(heap, d, size);
@@ -370,7 +370,7 @@ void *hak_py_calloc(struct hak_py_domain *d, size_t count, size_t size)
 
 void hak_py_look(struct hak_bin *bin)
 {
-    hak_embed_look(hak_py.heap, bin);
+    haki_embed_look(hak_py.heap, bin);
     now_and_then(hak_py.heap);
 }
 
@@ -392,7 +392,7 @@ static HAK_NOINLINE void free_pool(struct hak_py_domain *d,
     static unsigned frees;
     bool looked;
 
-    if (HAK_UNLIKELY(!hak_embed_pool_push(heap, class, p, &looked))) {
+    if (HAK_UNLIKELY(!haki_embed_pool_push(heap, class, p, &looked))) {
         free_block(d, p);
         return;
     }
@@ -409,14 +409,14 @@ void hak_py_free(struct hak_py_domain *d, void *p)
     struct hak_heap *heap = hak_py_hot(d);
     uint32_t tag, class;
 
-    if (HAK_UNLIKELY(!hak_embed_owns(p))) {
+    if (HAK_UNLIKELY(!haki_embed_owns(p))) {
         if (p != NULL) {
             free_foreign(d, p);
         }
         return;
     }
-    tag = hak_embed_tag(p);
-    class = hak_embed_pool_at(hak_embed_byte(heap, tag));
+    tag = haki_embed_tag(p);
+    class = haki_embed_pool_at(haki_embed_byte(heap, tag));
     if (HAK_LIKELY(class < HAK_EMBED_POOLS)) {
         free_pool(d, heap, p, class);
     } else if (!hak_py_is_threads(d) || !thread_push(p, tag)) {
@@ -438,7 +438,7 @@ static void *resize_large(struct hak_py_domain *d, void *p, size_t old,
         return NULL;
     }
     count_out(p);
-    moved = hak_large_resize(p, size);
+    moved = haki_large_resize(p, size);
     count_in(moved != NULL ? moved : p);
     return moved;
 }
@@ -455,7 +455,7 @@ static size_t with_room(const struct hak_py_domain *d, size_t old, size_t size)
         size > HAK_LANE_POOL_MAX) {
         return size;
     }
-    return hak_min(size + size / ROOM, HAK_LANE_ACE_MIN);
+    return haki_min(size + size / ROOM, HAK_LANE_ACE_MIN);
 }
 
 /*
@@ -475,17 +475,17 @@ static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
     if (size <= HAK_LANE_TINY_MAX || HAK_HARD || !is_ours(d, size, &why)) {
         return NULL;
     }
-    heap = heap != NULL ? heap : hak_thread_heap(&reason);
+    heap = heap != NULL ? heap : haki_thread_heap(&reason);
     if (heap == NULL || size > PTRDIFF_MAX) {
         return NULL;
     }
-    if (hak_min(old, size) <= HAK_LANE_POOL_MAX) {
-        moved = hak_large_alloc(heap, HAK_LANE_ALIGN, ask, &zero, &reason);
+    if (haki_min(old, size) <= HAK_LANE_POOL_MAX) {
+        moved = haki_large_alloc(heap, HAK_LANE_ALIGN, ask, &zero, &reason);
         if (moved != NULL) {
-            hak_py_copy(moved, p, hak_min(old, size));
+            hak_py_copy(moved, p, haki_min(old, size));
         }
     } else {
-        moved = hak_large_copy(heap, p, old, size, &reason);
+        moved = haki_large_copy(heap, p, old, size, &reason);
     }
     if (moved != NULL) {
         hak_py_count(heap, d, size);
@@ -515,7 +515,7 @@ static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
         if (HAK_UNLIKELY(moved == NULL)) {
             return size <= old ? p : NULL; /* a shrink never fails */
         }
-        memcpy(moved, p, hak_min(old, size));
+        memcpy(moved, p, haki_min(old, size));
     }
     free_block(d, p);
     hak_py_idle_notice();
@@ -559,7 +559,7 @@ void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size)
     if (p == NULL) {
         return hak_py_malloc(d, size);
     }
-    if (HAK_UNLIKELY(!hak_embed_owns(p))) {
+    if (HAK_UNLIKELY(!haki_embed_owns(p))) {
         return resize_foreign(d, p, size);
     }
     if (hak_py_is_threads(d)) {
@@ -568,8 +568,8 @@ void *hak_py_realloc(struct hak_py_domain *d, void *p, size_t size)
             return moved;
         }
     }
-    old = hak_lane_usable(p, "realloc");
-    if (size <= old && hak_fits_as_is(old, size)) {
+    old = haki_lane_usable(p, "realloc");
+    if (size <= old && haki_fits_as_is(old, size)) {
         return p;
     }
     return move(d, p, old, size);

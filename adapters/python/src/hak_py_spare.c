@@ -15,16 +15,16 @@
 bool hak_py_limit_spares(struct hak_heap *heap, size_t size)
 {
     static atomic_bool met;
-    size_t limit = hak_embed_limit();
-    size_t spare = hak_min(hak_max(limit / SHARE, LEAST), MOST);
-    size_t room = hak_limit_room();
+    size_t limit = haki_embed_limit();
+    size_t spare = haki_min(haki_max(limit / SHARE, LEAST), MOST);
+    size_t room = haki_limit_room();
 
     if (room < 2 * spare) {
         if (atomic_load(&met) && size <= HAK_LANE_TINY_MAX) {
             return true;
         }
-        if (room < spare && hak_relief(heap, size)) {
-            room = hak_limit_room();
+        if (room < spare && haki_relief(heap, size)) {
+            room = haki_limit_room();
         }
     }
     atomic_store(&met, room < spare);
@@ -51,9 +51,9 @@ bool hak_py_admit(struct hak_py_domain *d, size_t size)
 
 size_t hak_py_bytes_of(const void *p)
 {
-    uint32_t tag = hak_embed_tag(p);
+    uint32_t tag = haki_embed_tag(p);
     uint32_t owner;
 
-    return hak_tag_is_large(tag) ? hak_large_find(p, &owner)
-                                 : hak_embed_block_bytes(p, tag);
+    return haki_tag_is_large(tag) ? haki_large_find(p, &owner)
+                                  : haki_embed_block_bytes(p, tag);
 }

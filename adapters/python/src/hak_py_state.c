@@ -26,7 +26,7 @@ static struct hak_options options = {rows, HAK_PY_OPTIONS, values,
 
 size_t hak_py_option(enum hak_py_option option)
 {
-    return hak_options_get(&options, option);
+    return haki_options_get(&options, option);
 }
 
 unsigned hak_py_mask_asked(void)
@@ -139,7 +139,7 @@ static void set_bins(struct hak_heap *heap)
     uint16_t *bins = hak_py_extra(heap)->bins;
 
     for (size_t i = 0; i < HAK_PY_SIZES; i++) {
-        struct hak_bin *bin = hak_embed_bin(heap, hak_py_class(16 * i));
+        struct hak_bin *bin = haki_embed_bin(heap, hak_py_class(16 * i));
 
         bins[i] = (uint16_t)((char *)bin - (char *)heap);
     }
@@ -148,7 +148,7 @@ static void set_bins(struct hak_heap *heap)
 
 static struct hak_heap *gil_heap(void)
 {
-    struct hak_heap *heap = hak_embed_new(HAK_EMBED_ONE_LOCK, NULL);
+    struct hak_heap *heap = haki_embed_new(HAK_EMBED_ONE_LOCK, NULL);
 
     if (heap != NULL) {
         hak_heap_seal_at_fork(heap, seals_forks());
@@ -162,12 +162,12 @@ bool hak_py_start(void)
     if (hak_py.started) {
         return true;
     }
-    hak_embed_stand_in(hak_py_none);
-    hak_embed_stand_in(hak_py_threads);
-    hak_embed_stand_in(hak_py_lent);
-    hak_background_close(); /* the adapter has a thread of its own */
+    haki_embed_stand_in(hak_py_none);
+    haki_embed_stand_in(hak_py_threads);
+    haki_embed_stand_in(hak_py_lent);
+    haki_background_close(); /* the adapter has a thread of its own */
     hak_py.most = most_asked();
-    if (!hak_embed_begin()) {
+    if (!haki_embed_begin()) {
         hak_py.reason = "no address space could be had: see the message on "
                         "standard error";
         return false;
@@ -181,7 +181,7 @@ bool hak_py_start(void)
         }
     }
     if (seals_forks()) {
-        hak_thread_seal_forks();
+        haki_thread_seal_forks();
     }
     hak_py.started = true;
     return true;
@@ -303,7 +303,7 @@ void hak_py_retire(void)
         heap = NULL;
     }
     if (HAK_UNLIKELY(heap != NULL)) {
-        hak_thread_adopt(heap);
+        haki_thread_adopt(heap);
     }
 }
 
@@ -342,8 +342,8 @@ static void set_reserve(void)
     hak_py.reserve_most = HAK_LANE_TINY_MAX;
     if (hak_py.whole) {
         hak_py.reserve =
-            hak_max(RESERVE_LEAST,
-                    hak_min(hak_py.limit / RESERVE_SHARE, RESERVE_MOST));
+            haki_max(RESERVE_LEAST,
+                     haki_min(hak_py.limit / RESERVE_SHARE, RESERVE_MOST));
         hak_py.reserve_most = hak_py.reserve / RESERVE_BLOCK;
     }
 }
@@ -385,7 +385,7 @@ void hak_py_sample(void)
 {
     struct hak_heap *heap = hak_py_heap();
     bool quick = heap != NULL && !hak_py.domains[HAK_PY_RAW].on;
-    size_t live = quick ? hak_embed_live(heap) : hak_py_live();
+    size_t live = quick ? haki_embed_live(heap) : hak_py_live();
     size_t peak = atomic_load_explicit(&hak_py.peak, memory_order_relaxed);
 
     while (live > peak &&

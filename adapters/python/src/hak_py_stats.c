@@ -25,7 +25,7 @@ static void count_heaps(struct counted *counted, const hak_stats_t *stats)
     counted->tiny[HAK_PY_OBJ] = stats->tiny_allocs;
     counted->large[HAK_PY_OBJ] =
         stats->pool_allocs + stats->ace_allocs + stats->huge_allocs;
-    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
+    for (uint32_t id = 0; (id = haki_embed_next(id, &heap)) != 0;) {
         const struct hak_py_extra *extra = hak_py_extra(heap);
 
         for (unsigned i = 0; i < HAK_PY_OBJ; i++) {
@@ -33,7 +33,7 @@ static void count_heaps(struct counted *counted, const hak_stats_t *stats)
         }
     }
     for (unsigned i = 0; i < HAK_PY_OBJ; i++) { /* heaps that have ended */
-        count(counted, i, hak_embed_past(i), hak_embed_past(HAK_PY_OBJ + i));
+        count(counted, i, haki_embed_past(i), haki_embed_past(HAK_PY_OBJ + i));
     }
 }
 
@@ -111,12 +111,12 @@ static PyObject *class_dict(unsigned class)
     unsigned long long allocs = 0, live = 0;
     struct hak_heap *heap;
 
-    for (uint32_t id = 0; (id = hak_embed_next(id, &heap)) != 0;) {
-        allocs += hak_embed_class_allocs(heap, class);
-        live += hak_embed_class_live(heap, class);
+    for (uint32_t id = 0; (id = haki_embed_next(id, &heap)) != 0;) {
+        allocs += haki_embed_class_allocs(heap, class);
+        live += haki_embed_class_live(heap, class);
     }
     return Py_BuildValue("{s:I,s:K,s:K,s:K}", "size",
-                         (unsigned)hak_embed_class_bytes(class), "tiny_allocs",
+                         (unsigned)haki_embed_class_bytes(class), "tiny_allocs",
                          allocs, "blocks", live, "calls", allocs);
 }
 
@@ -127,7 +127,7 @@ static PyObject *class_list(void)
     for (unsigned c = 0; list != NULL && c < HAK_EMBED_CLASSES; c++) {
         PyObject *one;
 
-        if (hak_py_class(hak_embed_class_bytes(c)) != c) {
+        if (hak_py_class(haki_embed_class_bytes(c)) != c) {
             continue; /* only Lua uses it */
         }
         one = class_dict(c);
