@@ -17,14 +17,14 @@
 
 /* ---- runs --------------------------------------------------------------------- */
 
-static void describe(uint32_t page, struct hak_ace_run *run)
+static void ace_describe(uint32_t page, struct hak_ace_run *run)
 {
     run->bytes = haki_ace_length(page) * HAK_PAGE;
     run->owner = haki_ace_super(page)->owner[haki_ace_at(page) / 8];
 }
 
-static void *alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
-                          bool *zero)
+static void *ace_alloc_locked(uint32_t pages, uint32_t align, uint32_t owner,
+                              bool *zero)
 {
     uint32_t hole, page, end;
     enum hak_os_claim claim;
@@ -64,15 +64,15 @@ void *haki_ace_alloc(size_t pages, size_t align, uint32_t owner, bool *zero)
     void *p;
 
     haki_lock_take(&haki_ace.lock);
-    p = alloc_locked((uint32_t)haki_max(pages, HAK_ACE_LEAST),
-                     (uint32_t)(align / HAK_PAGE), owner, zero);
+    p = ace_alloc_locked((uint32_t)haki_max(pages, HAK_ACE_LEAST),
+                         (uint32_t)(align / HAK_PAGE), owner, zero);
     HAK_WALK(haki_ace_walk(false));
     haki_lock_drop(&haki_ace.lock);
     return p;
 }
 
 /* Gives a hole's pages back; the bytes that may have been resident. */
-static size_t purge_hole(uint32_t page)
+static size_t ace_purge_hole(uint32_t page)
 {
     struct hak_ace_super *super = haki_ace_super(page);
     uint32_t pages = haki_ace_hole(page)->pages;
@@ -95,7 +95,7 @@ static size_t purge_hole(uint32_t page)
  * The same for the hole that `page`, which was freed, lies in; if there is
  * still one: its superslab may have been given back.
  */
-static void purge_around(uint32_t page)
+static void ace_purge_around(uint32_t page)
 {
     uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
     uint32_t at = haki_ace_at(page);
@@ -104,11 +104,11 @@ static void purge_around(uint32_t page)
         HAK_TAG_SHARED(HAK_TAG_ACE)) {
         page =
             page - at + haki_bits_before(haki_ace_super(page)->starts, at + 1);
-        haki_range_purged(purge_hole(page));
+        haki_range_purged(ace_purge_hole(page));
     }
 }
 
-static void free_locked(uint32_t page)
+static void ace_free_locked(uint32_t page)
 {
     uint32_t pages = haki_ace_length(page);
     uint32_t now = haki_os_tick();
@@ -120,7 +120,7 @@ static void free_locked(uint32_t page)
     haki_ace_count(-(int64_t)pages);
     haki_ace_join(page, pages, now);
     if (pages >= PURGE_LEAST && haki_pressure_near()) {
-        purge_around(page);
+        ace_purge_around(page);
     }
     haki_ace_want_tick(now);
     haki_range_count_freed(&haki_range_freed.runs, pages * HAK_PAGE);
@@ -133,8 +133,8 @@ bool haki_ace_free(void *p, struct hak_ace_run *run)
     haki_lock_take(&haki_ace.lock);
     page = haki_ace_run_at(p);
     if (page != 0) {
-        describe(page, run);
-        free_locked(page);
+        ace_describe(page, run);
+        ace_free_locked(page);
     }
     HAK_WALK(haki_ace_walk(false));
     haki_lock_drop(&haki_ace.lock);
@@ -160,7 +160,7 @@ bool haki_ace_find(const void *p, struct hak_ace_run *run)
     uint32_t page = haki_ace_run_at(p);
 
     if (page != 0) {
-        describe(page, run);
+        ace_describe(page, run);
     }
     return page != 0;
 }
@@ -175,14 +175,14 @@ bool haki_ace_around(const void *p, struct hak_ace_run *run)
     page = page - at + haki_bits_before(haki_ace_super(page)->starts, at + 1);
     in_run = !haki_ace_is_hole(page) && !haki_ace_is_cached(page);
     if (in_run) {
-        describe(page, run);
+        ace_describe(page, run);
     }
     haki_lock_drop(&haki_ace.lock);
     return in_run;
 }
 
 /* Cuts the tail of a run off. */
-static void shrink(uint32_t page, uint32_t old, uint32_t pages)
+static void ace_shrink(uint32_t page, uint32_t old, uint32_t pages)
 {
     uint32_t now = haki_os_tick();
 
@@ -194,7 +194,7 @@ static void shrink(uint32_t page, uint32_t old, uint32_t pages)
 }
 
 /* Takes what is missing from the hole behind a run. */
-static bool grow(uint32_t page, uint32_t old, uint32_t pages)
+static bool ace_grow(uint32_t page, uint32_t old, uint32_t pages)
 {
     struct hak_ace_super *super = haki_ace_super(page);
     uint32_t hole = page + old;
@@ -219,15 +219,15 @@ static bool grow(uint32_t page, uint32_t old, uint32_t pages)
     return true;
 }
 
-static bool resize_locked(uint32_t page, uint32_t pages)
+static bool ace_resize_locked(uint32_t page, uint32_t pages)
 {
     uint32_t old = haki_ace_length(page);
 
     HAK_HELD(&haki_ace.lock);
     HAK_ASSERT(haki_ace_super(page)->pages[haki_ace_at(page) / 8] == old);
     if (pages < old) {
-        shrink(page, old, pages);
-    } else if (pages > old && !grow(page, old, pages)) {
+        ace_shrink(page, old, pages);
+    } else if (pages > old && !ace_grow(page, old, pages)) {
         return false;
     }
     haki_ace_super(page)->pages[haki_ace_at(page) / 8] = (uint16_t)pages;
@@ -244,7 +244,7 @@ bool haki_ace_resize(void *p, size_t pages)
     haki_lock_take(&haki_ace.lock);
     page = haki_ace_run_at(p);
     done = page != 0 &&
-           resize_locked(page, (uint32_t)haki_max(pages, HAK_ACE_LEAST));
+           ace_resize_locked(page, (uint32_t)haki_max(pages, HAK_ACE_LEAST));
     HAK_WALK(haki_ace_walk(false));
     haki_lock_drop(&haki_ace.lock);
     return done;
@@ -254,7 +254,7 @@ bool haki_ace_resize(void *p, size_t pages)
  * Where the next run or hole begins after `page`, which may have been freed and
  * have joined holes; behind the superslab if that was given back.
  */
-static uint32_t after(uint32_t page)
+static uint32_t ace_after(uint32_t page)
 {
     uint32_t slab = page / (uint32_t)(HAK_SLAB_SIZE / HAK_PAGE);
 
@@ -277,9 +277,9 @@ void haki_ace_free_owner(uint32_t owner)
                page < end) {
             if (!haki_ace_is_hole(page) &&
                 haki_ace_super(page)->owner[haki_ace_at(page) / 8] == owner) {
-                free_locked(page);
+                ace_free_locked(page);
             }
-            page = after(page);
+            page = ace_after(page);
         }
     }
     HAK_WALK(haki_ace_walk(false));
@@ -288,7 +288,7 @@ void haki_ace_free_owner(uint32_t owner)
 
 /* The first run of the owner's in a superslab of ACE's that begins above `at`;
  * 0: there is none. */
-static uint32_t next_in(uint32_t super, uint32_t owner, const char *at)
+static uint32_t ace_next_in(uint32_t super, uint32_t owner, const char *at)
 {
     uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
     uint32_t end = page + (uint32_t)HAK_ACE_PAGES;
@@ -312,8 +312,8 @@ char *haki_ace_next(uint32_t owner, const char *at, size_t *bytes)
     for (; super < haki_ace.top && page == 0; super++) {
         uint32_t tag = haki_range_tag((size_t)super << HAK_SUPER_SHIFT);
 
-        page =
-            HAK_TAG_CLASS(tag) == HAK_TAG_ACE ? next_in(super, owner, at) : 0;
+        page = HAK_TAG_CLASS(tag) == HAK_TAG_ACE ? ace_next_in(super, owner, at)
+                                                 : 0;
     }
     *bytes = page != 0 ? haki_ace_length(page) * HAK_PAGE : 0;
     haki_lock_drop(&haki_ace.lock);
@@ -323,7 +323,8 @@ char *haki_ace_next(uint32_t owner, const char *at, size_t *bytes)
 /* ---- memory back ----------------------------------------------------------------- */
 
 /* When a hole may go; *next becomes the earliest such time to come. */
-static bool hole_old(const struct hak_hole *hole, uint32_t now, uint32_t *next)
+static bool ace_hole_old(const struct hak_hole *hole, uint32_t now,
+                         uint32_t *next)
 {
     uint32_t wait =
         haki_ace_delay() * (hole->pages >= PURGE_LEAST ? 1 : LONG_WAIT);
@@ -339,31 +340,31 @@ static bool hole_old(const struct hak_hole *hole, uint32_t now, uint32_t *next)
 }
 
 /* Purges the holes below `page` that are old, or all of them (`next` NULL). */
-static size_t purge_tree(uint32_t page, uint32_t now, uint32_t *next)
+static size_t ace_purge_tree(uint32_t page, uint32_t now, uint32_t *next)
 {
     size_t bytes = 0;
 
     while (page != 0) {
         struct hak_hole *hole = haki_ace_hole(page);
 
-        bytes += purge_tree(hole->left, now, next);
+        bytes += ace_purge_tree(hole->left, now, next);
         if (haki_bits_any(haki_ace_super(page)->dirty, haki_ace_at(page),
                           hole->pages) &&
-            (next == NULL || hole_old(hole, now, next))) {
-            bytes += purge_hole(page);
+            (next == NULL || ace_hole_old(hole, now, next))) {
+            bytes += ace_purge_hole(page);
         }
         page = hole->right;
     }
     return bytes;
 }
 
-static size_t purge_all(uint32_t now, uint32_t *next)
+static size_t ace_purge_all(uint32_t now, uint32_t *next)
 {
     size_t bytes = 0;
 
     HAK_HELD(&haki_ace.lock);
     for (uint32_t pages = 1; pages <= HAK_ACE_PAGES; pages++) {
-        bytes += purge_tree(haki_ace.holes.roots[pages], now, next);
+        bytes += ace_purge_tree(haki_ace.holes.roots[pages], now, next);
     }
     haki_range_purged(bytes);
     return bytes;
@@ -378,7 +379,7 @@ void haki_ace_tick(uint32_t now)
         return;
     }
     haki_lock_take(&haki_ace.lock);
-    purge_all(now, &next);
+    ace_purge_all(now, &next);
     atomic_store_explicit(&haki_ace_due, next, memory_order_relaxed);
     HAK_WALK(haki_ace_walk(false));
     haki_lock_drop(&haki_ace.lock);
@@ -389,7 +390,7 @@ size_t haki_ace_trim(void)
     size_t bytes;
 
     haki_lock_take(&haki_ace.lock);
-    bytes = purge_all(0, NULL);
+    bytes = ace_purge_all(0, NULL);
     while (haki_ace.spares > 0 &&
            haki_ace_super_give(haki_hole_best(&haki_ace.holes,
                                               HAK_ACE_PAGES))) {
@@ -435,7 +436,7 @@ bool haki_ace_forked(void)
  * piece may be too short for a run, then it is nobody's, and two holes may be
  * neighbours.
  */
-static bool mend_piece(uint32_t page, uint32_t pages)
+static bool ace_mend_piece(uint32_t page, uint32_t pages)
 {
     struct hak_ace_super *super = haki_ace_super(page);
     uint32_t at = haki_ace_at(page);
@@ -454,7 +455,7 @@ static bool mend_piece(uint32_t page, uint32_t pages)
 }
 
 /* The runs and holes of the superslab that begins with `page`. */
-static void mend_super(uint32_t page, uint32_t now)
+static void ace_mend_super(uint32_t page, uint32_t now)
 {
     struct hak_ace_super *super = haki_ace_super(page);
     uint32_t hole = 0; /* where the hole before `page` begins */
@@ -463,7 +464,7 @@ static void mend_super(uint32_t page, uint32_t now)
     while (page < end) {
         uint32_t pages = haki_ace_length(page);
 
-        if (!mend_piece(page, pages)) {
+        if (!ace_mend_piece(page, pages)) {
             if (hole != 0) {
                 haki_ace_hole_add(hole, page - hole, now);
             }
@@ -499,7 +500,7 @@ void haki_ace_mend(void)
             continue;
         }
         if (haki_bits_get(haki_ace_super(page)->starts, 0)) {
-            mend_super(page, now);
+            ace_mend_super(page, now);
             atomic_fetch_add(HAK_ACE_CHARGED,
                              HAK_SUPER_SIZE -
                                  haki_ace_fresh(page, HAK_ACE_PAGES));

@@ -26,7 +26,7 @@ void haki_ace_note(const void *run, bool in)
     }
 }
 
-static void drop(struct hak_ace_cache *cache, uint32_t i)
+static void ace_drop(struct hak_ace_cache *cache, uint32_t i)
 {
     struct hak_ace_run run;
 
@@ -40,30 +40,31 @@ static void drop(struct hak_ace_cache *cache, uint32_t i)
 }
 
 /* For p. */
-static HAK_NOINLINE void make_room(struct hak_ace_cache *cache, uint32_t i,
-                                   const void *p)
+static HAK_NOINLINE void ace_make_room(struct hak_ace_cache *cache, uint32_t i,
+                                       const void *p)
 {
     if (HAK_UNLIKELY(cache->run[i] == p)) {
         haki_fatal("free(%p): a block that is free already", p);
     }
-    drop(cache, i);
+    ace_drop(cache, i);
     haki_range_mind_freed();
 }
 
 /* Notes what the cache holds. */
-static void note(struct hak_ace_cache *cache)
+static void ace_note(struct hak_ace_cache *cache)
 {
     cache->allow->kept[HAK_KEEPS_RUNS] = cache->held * (int64_t)HAK_PAGE;
 }
 
 /* Works out what the cache may hold: whether that is `pages` more. */
-static HAK_NOINLINE bool set_bound(struct hak_ace_cache *cache, uint32_t pages)
+static HAK_NOINLINE bool ace_set_bound(struct hak_ace_cache *cache,
+                                       uint32_t pages)
 {
     uint32_t most =
         atomic_load_explicit(&haki_pressure.runs_most, memory_order_relaxed);
     int64_t rest;
 
-    note(cache);
+    ace_note(cache);
     rest = haki_may_keep(cache->allow) - haki_kept(cache->allow) +
            cache->held * (int64_t)HAK_PAGE;
     rest = rest > 0 ? rest : 0;
@@ -85,13 +86,13 @@ size_t haki_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     HAK_ASSERT(pages == haki_ace_length(page));
     i = pages % HAK_ACE_CACHE;
     if (cache->pages[i] != 0) {
-        make_room(cache, i, p);
+        ace_make_room(cache, i, p);
     }
     if (pages > RUN_MOST) {
         return 0;
     }
     if (HAK_UNLIKELY(cache->held + pages > cache->may_hold) &&
-        !set_bound(cache, pages)) {
+        !ace_set_bound(cache, pages)) {
         haki_keep_gave(cache->allow, pages * HAK_PAGE);
         return 0;
     }
@@ -106,16 +107,16 @@ size_t haki_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
 void haki_ace_cache_empty(struct hak_ace_cache *cache)
 {
     for (uint32_t i = 0; i < HAK_ACE_CACHE; i++) {
-        drop(cache, i);
+        ace_drop(cache, i);
     }
     HAK_ASSERT(cache->held == 0);
     haki_ace_cache_ask(cache);
-    note(cache);
+    ace_note(cache);
 }
 
 void haki_ace_cache_shed(struct hak_ace_cache *cache)
 {
-    note(cache);
+    ace_note(cache);
     if (haki_kept(cache->allow) > haki_may_keep(cache->allow)) {
         haki_keep_gave(cache->allow, cache->held * HAK_PAGE);
         haki_ace_cache_empty(cache);

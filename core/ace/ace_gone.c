@@ -33,7 +33,7 @@ void haki_ace_clean(uint32_t page, uint32_t pages)
 }
 
 /* How many pages from `page` on, up to `end`, are as gone as the first one. */
-static uint32_t alike(uint32_t page, uint32_t end)
+static uint32_t ace_alike(uint32_t page, uint32_t end)
 {
     const struct hak_ace_super *super = haki_ace_super(page);
     bool gone = haki_bits_get(super->gone, haki_ace_at(page));
@@ -57,7 +57,7 @@ enum hak_os_claim haki_ace_claim(uint32_t page, uint32_t pages)
     for (; page < end; page += n) {
         enum hak_os_claim claim;
 
-        n = alike(page, end);
+        n = ace_alike(page, end);
         if (!haki_bits_get(super->gone, haki_ace_at(page))) {
             continue;
         }
@@ -80,7 +80,7 @@ size_t haki_ace_unmap(uint32_t page, uint32_t pages)
     HAK_CHECK(haki_bits_get(super->holes, haki_ace_at(page)) &&
               pages <= haki_ace_length(page));
     for (; page < end; page += n) {
-        n = alike(page, end);
+        n = ace_alike(page, end);
         if (haki_bits_get(super->gone, haki_ace_at(page))) {
             continue;
         }

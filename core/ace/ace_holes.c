@@ -79,7 +79,7 @@ void haki_ace_set_tags(uint32_t super, uint32_t tag)
 }
 
 /* Takes a superslab; it is one hole. False: out of memory. */
-static bool super_add(void)
+static bool ace_super_add(void)
 {
     uint32_t warm;
     uint32_t super = haki_range_super_take(HAK_LANE_ACE, &warm);
@@ -115,7 +115,7 @@ static bool super_add(void)
 }
 
 /* A bit for each slab of the superslab that may have contents. */
-static uint32_t warm_slabs(const struct hak_ace_super *meta)
+static uint32_t ace_warm_slabs(const struct hak_ace_super *meta)
 {
     uint32_t warm = 0;
 
@@ -151,7 +151,7 @@ bool haki_ace_super_give(uint32_t page)
     if (bare) {
         haki_range_super_gone(super, HAK_LANE_ACE);
     } else {
-        uint32_t warm = warm_slabs(meta);
+        uint32_t warm = ace_warm_slabs(meta);
 
         haki_ace_clean(page, HAK_ACE_PAGES);
         haki_range_supers_give(super, 1, HAK_LANE_ACE, warm);
@@ -246,25 +246,25 @@ void haki_ace_count(int64_t pages)
 /* ---- a place for a run ------------------------------------------------------ */
 
 /* Unmaps the holes below `page` in its tree; the bytes. */
-static size_t shed_tree(uint32_t page)
+static size_t ace_shed_tree(uint32_t page)
 {
     size_t bytes = 0;
 
     for (; page != 0; page = haki_ace_hole(page)->right) {
-        bytes += shed_tree(haki_ace_hole(page)->left);
+        bytes += ace_shed_tree(haki_ace_hole(page)->left);
         bytes += haki_ace_unmap(page, haki_ace_hole(page)->pages);
     }
     return bytes;
 }
 
 /* Holes from before there was a limit on address space. */
-static bool shed_all(void)
+static bool ace_shed_all(void)
 {
     size_t bytes = 0;
 
     for (uint32_t n = SHED_LEAST; n <= HAK_ACE_PAGES && haki_range_limited();
          n++) {
-        bytes += shed_tree(haki_ace.holes.roots[n]);
+        bytes += ace_shed_tree(haki_ace.holes.roots[n]);
     }
     return bytes != 0;
 }
@@ -275,7 +275,7 @@ uint32_t haki_ace_find_hole(uint32_t pages)
     uint32_t hole =
         haki_hole_best(&haki_ace.holes, haki_min(pages, HAK_ACE_PAGES));
 
-    if (hole == 0 && (super_add() || (shed_all() && super_add()))) {
+    if (hole == 0 && (ace_super_add() || (ace_shed_all() && ace_super_add()))) {
         hole = haki_hole_best(&haki_ace.holes, HAK_ACE_PAGES);
     }
     return hole;

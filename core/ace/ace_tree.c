@@ -9,7 +9,7 @@
  * have priorities that rise and fall with their addresses, and the treap
  * becomes a list.
  */
-static uint32_t priority(uint32_t page)
+static uint32_t ace_priority(uint32_t page)
 {
     page *= UINT32_C(0x9e3779b1);
     page = (page ^ page >> 16) * UINT32_C(0x85ebca6b);
@@ -26,7 +26,7 @@ void haki_hole_insert(struct hak_holes *holes, uint32_t page)
 
     HAK_ASSERT(page != 0 && pages > 0 && pages <= HAK_ACE_PAGES);
     holes->some[pages / 64] |= (uint64_t)1 << (pages % 64);
-    while (*link != 0 && priority(*link) > priority(page)) {
+    while (*link != 0 && ace_priority(*link) > ace_priority(page)) {
         link = page < *link ? &haki_ace_hole(*link)->left
                             : &haki_ace_hole(*link)->right;
     }
@@ -61,7 +61,7 @@ void haki_hole_remove(struct hak_holes *holes, uint32_t page)
                             : &haki_ace_hole(*link)->right;
     }
     while (left != 0 && right != 0) {
-        if (priority(left) > priority(right)) {
+        if (ace_priority(left) > ace_priority(right)) {
             *link = left;
             link = &haki_ace_hole(left)->right;
             left = *link;

@@ -20,20 +20,21 @@
 
 HAK_STATS_AT_END;
 
-static HAK_NOINLINE void *malloc_slow(size_t size);
-static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller);
+static HAK_NOINLINE void *alloc_malloc_slow(size_t size);
+static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
+                                         const char *caller);
 
 void *hak_malloc(size_t size)
 {
     void *p = haki_hot_malloc(size);
 
-    return HAK_LIKELY(p != NULL) ? p : malloc_slow(size);
+    return HAK_LIKELY(p != NULL) ? p : alloc_malloc_slow(size);
 }
 
 void hak_free(void *p)
 {
     if (HAK_UNLIKELY(!haki_hot_free(p, 0))) {
-        free_slow(p, 0, "hak_free");
+        alloc_free_slow(p, 0, "hak_free");
     }
 }
 
@@ -42,14 +43,15 @@ HAK_INSIDE(haki_inside_free, hak_free);
 void hak_free_sized(void *p, size_t size)
 {
     if (HAK_UNLIKELY(!haki_hot_free(p, size))) {
-        free_slow(p, size, "hak_free_sized");
+        alloc_free_slow(p, size, "hak_free_sized");
     }
 }
 
 /* ---- behind them the system ------------------------------------------------- */
 
 /* What the lanes refused. */
-static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
+static void *alloc_from_system(size_t alignment, size_t size,
+                               enum hak_reason reason)
 {
     if (size > PTRDIFF_MAX ||
         (haki_reason_is_short(reason) && haki_limit_refuses(size))) {
@@ -59,7 +61,7 @@ static void *from_system(size_t alignment, size_t size, enum hak_reason reason)
     return haki_system_alloc(haki_max(alignment, 16), size, NULL, reason);
 }
 
-static HAK_NOINLINE void *malloc_slow(size_t size)
+static HAK_NOINLINE void *alloc_malloc_slow(size_t size)
 {
     enum hak_reason reason;
     void *p = haki_hot_run(size);
@@ -68,12 +70,13 @@ static HAK_NOINLINE void *malloc_slow(size_t size)
         return p;
     }
     p = haki_lane_alloc(HAK_LANE_ALIGN, size, false, &reason);
-    return HAK_LIKELY(p != NULL) ? p
-                                 : from_system(HAK_LANE_ALIGN, size, reason);
+    return HAK_LIKELY(p != NULL)
+               ? p
+               : alloc_from_system(HAK_LANE_ALIGN, size, reason);
 }
 
 /* The usable size of p; fatal if it is no block. */
-static size_t size_of(const void *p, const char *caller)
+static size_t alloc_size_of(const void *p, const char *caller)
 {
     struct hak_heap *owner;
     size_t size;
@@ -88,14 +91,15 @@ static size_t size_of(const void *p, const char *caller)
 }
 
 /* NULL, a larger block, another heap's, the system's, or none at all. */
-static HAK_NOINLINE void free_slow(void *p, size_t asked, const char *caller)
+static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
+                                         const char *caller)
 {
     if (p == NULL || (asked == 0 && haki_hot_run_free(p))) {
         return;
     }
-    if (asked != 0 && asked > size_of(p, caller)) {
+    if (asked != 0 && asked > alloc_size_of(p, caller)) {
         haki_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
-                   asked, size_of(p, caller));
+                   asked, alloc_size_of(p, caller));
     }
     if (haki_range_owns(p)) {
         haki_lane_free(p, caller);
@@ -122,14 +126,14 @@ void *hak_calloc(size_t count, size_t size)
     }
     p = haki_lane_alloc(HAK_LANE_ALIGN, bytes, true, &reason);
     if (HAK_UNLIKELY(p == NULL)) {
-        p = from_system(HAK_LANE_ALIGN, bytes, reason);
+        p = alloc_from_system(HAK_LANE_ALIGN, bytes, reason);
         p = p != NULL ? memset(p, 0, bytes) : NULL;
     }
     return p;
 }
 
 /* Resizes a block of the system's; its heap, if it has one, is told. */
-static void *resize_system(void *p, size_t size)
+static void *alloc_resize_system(void *p, size_t size)
 {
     struct hak_heap *owner = NULL;
     size_t old = 0;
@@ -144,9 +148,9 @@ static void *resize_system(void *p, size_t size)
 }
 
 /* What the lanes refused goes to the system, with its contents. */
-static void *move_to_system(void *p, size_t size, enum hak_reason reason)
+static void *alloc_move_to_system(void *p, size_t size, enum hak_reason reason)
 {
-    void *moved = from_system(HAK_LANE_ALIGN, size, reason);
+    void *moved = alloc_from_system(HAK_LANE_ALIGN, size, reason);
 
     if (moved != NULL) {
         memcpy(moved, p, haki_min(size, haki_lane_usable(p, "hak_realloc")));
@@ -165,14 +169,14 @@ void *hak_realloc(void *p, size_t size)
     }
     if (HAK_LIKELY(haki_range_owns(p))) {
         moved = haki_lane_realloc(p, size, &reason, "hak_realloc");
-        return moved != NULL ? moved : move_to_system(p, size, reason);
+        return moved != NULL ? moved : alloc_move_to_system(p, size, reason);
     }
-    size_of(p, "hak_realloc");
+    alloc_size_of(p, "hak_realloc");
     if (size > PTRDIFF_MAX) {
         errno = ENOMEM;
         return NULL;
     }
-    return resize_system(p, size);
+    return alloc_resize_system(p, size);
 }
 
 void *hak_aligned_alloc(size_t alignment, size_t size)
@@ -185,12 +189,12 @@ void *hak_aligned_alloc(size_t alignment, size_t size)
         return NULL;
     }
     p = haki_lane_alloc(alignment, size, false, &reason);
-    return p != NULL ? p : from_system(alignment, size, reason);
+    return p != NULL ? p : alloc_from_system(alignment, size, reason);
 }
 
 size_t hak_usable_size(const void *p)
 {
-    return p != NULL ? size_of(p, "hak_usable_size") : 0;
+    return p != NULL ? alloc_size_of(p, "hak_usable_size") : 0;
 }
 
 bool hak_owns(const void *p)

@@ -17,7 +17,7 @@
  * spill is still in the processor's caches, at 1/32 of a heap of 60 MB it is not,
  * and each block's way to its slab is a miss.
  */
-static struct hak_heap *new_for_one_lock(void)
+static struct hak_heap *embed_new_for_one_lock(void)
 {
     struct hak_heap *heap = haki_heap_create(HAK_HEAP_EXPLICIT);
 
@@ -37,7 +37,7 @@ struct hak_heap *haki_embed_new(enum hak_embed_kind kind, const char *name)
     struct hak_heap *heap;
 
     if (kind == HAK_EMBED_ONE_LOCK) {
-        return new_for_one_lock();
+        return embed_new_for_one_lock();
     }
     heap = haki_inside_heap_new(&config);
     if (heap == NULL) {

@@ -10,7 +10,7 @@
 #include "range/slabs.h"
 
 /* Free memory goes back: no child is to share it, nor is it to be reused. */
-static void give_back(void)
+static void seal_give_back(void)
 {
     haki_ace_trim();
     haki_range_purge();
@@ -21,7 +21,7 @@ void hak_seal(void)
 {
     haki_thread_seal();
     if (HAK_LOAD(haki_range.size) != 0) {
-        give_back();
+        seal_give_back();
     }
 }
 
@@ -30,7 +30,7 @@ void hak_heap_seal(hak_heap *heap)
     haki_heap_seal_slabs(heap);
     haki_heap_seal_count(heap);
     if (HAK_LOAD(haki_range.size) != 0) {
-        give_back();
+        seal_give_back();
     }
 }
 

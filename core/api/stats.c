@@ -30,8 +30,8 @@ LANE_FITS(ace);
 LANE_FITS(huge);
 
 /* Adds what a heap has counted to the statistics of Tiny and Pool. */
-static void add_counts(struct hak_lane_counts *lanes,
-                       const struct hak_heap *heap)
+static void stats_add_counts(struct hak_lane_counts *lanes,
+                             const struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
@@ -49,7 +49,7 @@ static void add_counts(struct hak_lane_counts *lanes,
 }
 
 /* Adds what heaps that are no more had counted. */
-static void add_past_counts(struct hak_lane_counts *lanes)
+static void stats_add_past_counts(struct hak_lane_counts *lanes)
 {
     uint64_t tiny = atomic_load(&haki_heap_past.allocs);
     uint64_t pool = atomic_load(&haki_heap_past.pool_allocs);
@@ -63,7 +63,7 @@ static void add_past_counts(struct hak_lane_counts *lanes)
     lanes[HAK_LANE_ACE].frees += runs;
 }
 
-static HAK_RACY_READER void lane_figures(struct hak_lane_counts *lanes)
+static HAK_RACY_READER void stats_lane_figures(struct hak_lane_counts *lanes)
 {
     struct hak_range_counts range;
 
@@ -73,10 +73,10 @@ static HAK_RACY_READER void lane_figures(struct hak_lane_counts *lanes)
         const struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) != HAK_HEAP_FREE) {
-            add_counts(lanes, heap);
+            stats_add_counts(lanes, heap);
         }
     }
-    add_past_counts(lanes);
+    stats_add_past_counts(lanes);
     haki_range_counts(&range);
     for (int i = 0; i < HAK_LANES; i++) {
         lanes[i].held_bytes = range.held[i];
@@ -86,13 +86,13 @@ static HAK_RACY_READER void lane_figures(struct hak_lane_counts *lanes)
     }
 }
 
-static void add_lanes(hak_stats_t *stats)
+static void stats_add_lanes(hak_stats_t *stats)
 {
     static const size_t at[HAK_LANES] = {LANE_AT(tiny), LANE_AT(pool),
                                          LANE_AT(ace), LANE_AT(huge)};
     struct hak_lane_counts lanes[HAK_LANES] = {{0}};
 
-    lane_figures(lanes);
+    stats_lane_figures(lanes);
     for (size_t i = 0; i < HAK_LANES; i++) {
         memcpy((char *)stats + at[i], &lanes[i], sizeof(lanes[i]));
     }
@@ -101,8 +101,8 @@ static void add_lanes(hak_stats_t *stats)
 /* ---- the rest ----------------------------------------------------------- */
 
 /* Adds what one heap has counted. */
-static HAK_RACY_READER void add_heap(hak_stats_t *stats,
-                                     const struct hak_heap *heap)
+static HAK_RACY_READER void stats_add_heap(hak_stats_t *stats,
+                                           const struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
@@ -115,7 +115,7 @@ static HAK_RACY_READER void add_heap(hak_stats_t *stats,
     stats->kept_bytes += counts.kept_bytes;
 }
 
-static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
+static HAK_RACY_READER void stats_add_heaps(hak_stats_t *stats)
 {
     for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
         const struct hak_heap *heap = haki_range_heap(id);
@@ -130,11 +130,11 @@ static HAK_RACY_READER void add_heaps(hak_stats_t *stats)
             stats->heaps_parked_bytes +=
                 heap->pool != NULL ? 2 * HAK_PAGE : HAK_PAGE;
         }
-        add_heap(stats, heap);
+        stats_add_heap(stats, heap);
     }
 }
 
-static void add_past(hak_stats_t *stats)
+static void stats_add_past(hak_stats_t *stats)
 {
     stats->refills += atomic_load(&haki_heap_past.refills);
     stats->flushes += atomic_load(&haki_heap_past.flushes);
@@ -142,7 +142,7 @@ static void add_past(hak_stats_t *stats)
     stats->limit_refused += atomic_load(&haki_heap_past.refused);
 }
 
-static void add_fallbacks(hak_stats_t *stats)
+static void stats_add_fallbacks(hak_stats_t *stats)
 {
     struct hak_system_counts system;
     uint64_t *const counts[HAK_REASONS] = {
@@ -164,7 +164,7 @@ static void add_fallbacks(hak_stats_t *stats)
     stats->system_live_bytes = system.live_bytes;
 }
 
-static void add_range(hak_stats_t *stats)
+static void stats_add_range(hak_stats_t *stats)
 {
     struct hak_range_counts range;
 
@@ -179,7 +179,7 @@ static void add_range(hak_stats_t *stats)
     stats->due_bytes = haki_range_due_bytes() + haki_ace_due_bytes();
 }
 
-static void add_pressure(hak_stats_t *stats)
+static void stats_add_pressure(hak_stats_t *stats)
 {
     struct hak_pressure_counts counts;
 
@@ -200,12 +200,12 @@ int hak_stats(hak_stats_t *stats)
         errno = EINVAL;
         return -1;
     }
-    add_lanes(&all);
-    add_heaps(&all);
-    add_past(&all);
-    add_fallbacks(&all);
-    add_range(&all);
-    add_pressure(&all);
+    stats_add_lanes(&all);
+    stats_add_heaps(&all);
+    stats_add_past(&all);
+    stats_add_fallbacks(&all);
+    stats_add_range(&all);
+    stats_add_pressure(&all);
     all.size = size;
     memcpy(stats, &all, size);
     return 0;

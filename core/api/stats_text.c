@@ -29,22 +29,23 @@ struct statistic {
     size_t at;
 };
 
-static const struct statistic statistics[] = {
+static const struct statistic stats_statistics[] = {
 #define HAK_STAT(name, kind, unit, help)                                       \
     {#name, unit, help, kind, offsetof(hak_stats_t, name)},
 #include <hakmem_stats.def>
 #undef HAK_STAT
 };
 
-#define STATISTICS (sizeof(statistics) / sizeof(statistics[0]))
+#define STATISTICS (sizeof(stats_statistics) / sizeof(stats_statistics[0]))
 
 /* A text that grows behind the end of its buffer without being written. */
-struct text {
+struct stats_text {
     char *buf;
     size_t len, used;
 };
 
-static HAK_PRINTF(2, 3) void add(struct text *text, const char *format, ...)
+static HAK_PRINTF(2, 3) void stats_add(struct stats_text *text,
+                                       const char *format, ...)
 {
     bool room = text->used < text->len;
     va_list args;
@@ -57,11 +58,11 @@ static HAK_PRINTF(2, 3) void add(struct text *text, const char *format, ...)
     text->used += n > 0 ? (size_t)n : 0;
 }
 
-static unsigned long long value(const hak_stats_t *stats, size_t i)
+static unsigned long long stats_value(const hak_stats_t *stats, size_t i)
 {
     uint64_t value;
 
-    memcpy(&value, (const char *)stats + statistics[i].at, sizeof(value));
+    memcpy(&value, (const char *)stats + stats_statistics[i].at, sizeof(value));
     return value;
 }
 
@@ -69,28 +70,30 @@ static unsigned long long value(const hak_stats_t *stats, size_t i)
 
 size_t hak_stats_text(char *buf, size_t len)
 {
-    struct text text = {buf, len, 0};
+    struct stats_text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
     haki_inside_stats(&stats);
     for (size_t i = 0; i < STATISTICS; i++) {
-        add(&text, "%-18s %15llu %-5s  %s\n", statistics[i].name,
-            value(&stats, i), statistics[i].unit, statistics[i].help);
+        stats_add(&text, "%-18s %15llu %-5s  %s\n", stats_statistics[i].name,
+                  stats_value(&stats, i), stats_statistics[i].unit,
+                  stats_statistics[i].help);
     }
     return text.used;
 }
 
 size_t hak_stats_json(char *buf, size_t len)
 {
-    struct text text = {buf, len, 0};
+    struct stats_text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
     haki_inside_stats(&stats);
-    add(&text, "{\"version\":%u", (unsigned)stats.version);
+    stats_add(&text, "{\"version\":%u", (unsigned)stats.version);
     for (size_t i = 0; i < STATISTICS; i++) {
-        add(&text, ",\"%s\":%llu", statistics[i].name, value(&stats, i));
+        stats_add(&text, ",\"%s\":%llu", stats_statistics[i].name,
+                  stats_value(&stats, i));
     }
-    add(&text, "}");
+    stats_add(&text, "}");
     return text.used;
 }
 
@@ -98,20 +101,20 @@ size_t hak_stats_prometheus(char *buf, size_t len)
 {
     static const char *const kinds[] = {"counter", "gauge"};
     static const char *const ends[] = {"_total", ""};
-    struct text text = {buf, len, 0};
+    struct stats_text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
     haki_inside_stats(&stats);
     for (size_t i = 0; i < STATISTICS; i++) {
-        const struct statistic *statistic = &statistics[i];
+        const struct statistic *statistic = &stats_statistics[i];
         const char *end = ends[statistic->kind];
 
-        add(&text, "# HELP hakmem_%s%s %s\n", statistic->name, end,
-            statistic->help);
-        add(&text, "# TYPE hakmem_%s%s %s\n", statistic->name, end,
-            kinds[statistic->kind]);
-        add(&text, "hakmem_%s%s %llu\n", statistic->name, end,
-            value(&stats, i));
+        stats_add(&text, "# HELP hakmem_%s%s %s\n", statistic->name, end,
+                  statistic->help);
+        stats_add(&text, "# TYPE hakmem_%s%s %s\n", statistic->name, end,
+                  kinds[statistic->kind]);
+        stats_add(&text, "hakmem_%s%s %llu\n", statistic->name, end,
+                  stats_value(&stats, i));
     }
     return text.used;
 }
@@ -124,7 +127,7 @@ struct words {
 };
 
 /* 1234567 as 1,234,567. */
-static struct words number(uint64_t n)
+static struct words stats_number(uint64_t n)
 {
     struct words words;
     size_t at = sizeof(words.text);
@@ -141,7 +144,7 @@ static struct words number(uint64_t n)
 }
 
 /* 1258291 as 1.2 MB; a KB has 1024 bytes. */
-static struct words bytes(uint64_t n)
+static struct words stats_bytes(uint64_t n)
 {
     static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
     struct words words;
@@ -163,51 +166,66 @@ static struct words bytes(uint64_t n)
     return words;
 }
 
-static void add_lane(struct text *text, const char *name,
-                     const uint64_t *allocs)
+static void stats_add_lane(struct stats_text *text, const char *name,
+                           const uint64_t *allocs)
 {
     struct hak_lane_counts lane;
 
     memcpy(&lane, allocs, sizeof(lane));
-    add(text, "%-8s %17s %17s %11s %11s %11s\n", name, number(lane.allocs).text,
-        number(lane.frees).text, bytes(lane.live_bytes).text,
-        bytes(lane.peak_bytes).text, bytes(lane.held_bytes).text);
+    stats_add(text, "%-8s %17s %17s %11s %11s %11s\n", name,
+              stats_number(lane.allocs).text, stats_number(lane.frees).text,
+              stats_bytes(lane.live_bytes).text,
+              stats_bytes(lane.peak_bytes).text,
+              stats_bytes(lane.held_bytes).text);
 }
 
-static void add_memory(struct text *text, const hak_stats_t *stats)
+static void stats_add_memory(struct stats_text *text, const hak_stats_t *stats)
 {
-    add(text, "memory   %s window, %s mapped, %s resident, %s of it due back\n",
-        bytes(stats->range_bytes).text, bytes(stats->committed_bytes).text,
-        bytes(stats->populated_bytes).text, bytes(stats->due_bytes).text);
-    add(text, "         %s given back in %s purges\n",
-        bytes(stats->purged_bytes).text, number(stats->purges).text);
-    add(text, "limit    %s, %s held; near it %s times, %s purges\n",
-        stats->limit_bytes != 0 ? bytes(stats->limit_bytes).text : "none",
-        bytes(stats->limit_used_bytes).text,
-        number(stats->pressure_events).text, number(stats->limit_purges).text);
-    add(text, "heaps    %s in use, %s parked, %s slabs, %s in bins\n",
-        number(stats->heaps).text, number(stats->heaps_parked).text,
-        number(stats->slabs).text, bytes(stats->kept_bytes).text);
-    add(text, "work     %s refills, %s flushes, %s remote frees\n",
-        number(stats->refills).text, number(stats->flushes).text,
-        number(stats->remote_frees).text);
+    stats_add(text,
+              "memory   %s window, %s mapped, %s resident, %s of it due back\n",
+              stats_bytes(stats->range_bytes).text,
+              stats_bytes(stats->committed_bytes).text,
+              stats_bytes(stats->populated_bytes).text,
+              stats_bytes(stats->due_bytes).text);
+    stats_add(text, "         %s given back in %s purges\n",
+              stats_bytes(stats->purged_bytes).text,
+              stats_number(stats->purges).text);
+    stats_add(text, "limit    %s, %s held; near it %s times, %s purges\n",
+              stats->limit_bytes != 0 ? stats_bytes(stats->limit_bytes).text
+                                      : "none",
+              stats_bytes(stats->limit_used_bytes).text,
+              stats_number(stats->pressure_events).text,
+              stats_number(stats->limit_purges).text);
+    stats_add(text, "heaps    %s in use, %s parked, %s slabs, %s in bins\n",
+              stats_number(stats->heaps).text,
+              stats_number(stats->heaps_parked).text,
+              stats_number(stats->slabs).text,
+              stats_bytes(stats->kept_bytes).text);
+    stats_add(text, "work     %s refills, %s flushes, %s remote frees\n",
+              stats_number(stats->refills).text,
+              stats_number(stats->flushes).text,
+              stats_number(stats->remote_frees).text);
 }
 
-static void add_system(struct text *text, const hak_stats_t *stats)
+static void stats_add_system(struct stats_text *text, const hak_stats_t *stats)
 {
-    add(text, "system   %s blocks live, %s; handed on, by reason:\n",
-        number(stats->system_live).text, bytes(stats->system_live_bytes).text);
-    add(text,
+    stats_add(text, "system   %s blocks live, %s; handed on, by reason:\n",
+              stats_number(stats->system_live).text,
+              stats_bytes(stats->system_live_bytes).text);
+    stats_add(
+        text,
         "         init %s, recursion %s, forced %s, large %s, aligned %s, "
         "memory %s, exited %s\n",
-        number(stats->fallback_init).text,
-        number(stats->fallback_recursion).text,
-        number(stats->fallback_forced).text, number(stats->fallback_large).text,
-        number(stats->fallback_aligned).text,
-        number(stats->fallback_memory).text,
-        number(stats->fallback_exited).text);
-    add(text, "others   %s foreign frees, %s refused by a limit\n",
-        number(stats->foreign_frees).text, number(stats->limit_refused).text);
+        stats_number(stats->fallback_init).text,
+        stats_number(stats->fallback_recursion).text,
+        stats_number(stats->fallback_forced).text,
+        stats_number(stats->fallback_large).text,
+        stats_number(stats->fallback_aligned).text,
+        stats_number(stats->fallback_memory).text,
+        stats_number(stats->fallback_exited).text);
+    stats_add(text, "others   %s foreign frees, %s refused by a limit\n",
+              stats_number(stats->foreign_frees).text,
+              stats_number(stats->limit_refused).text);
 }
 
 /* Weak: a static program need not have it. */
@@ -217,12 +235,12 @@ extern __typeof__(dladdr) dladdr __attribute__((weak));
  * The file that this core is in. A process may have several: an adapter's
  * beside a preloaded libhakmem.so's.
  */
-static const char *home(void)
+static const char *stats_home(void)
 {
     Dl_info info;
     const char *slash;
 
-    if (dladdr == NULL || dladdr(statistics, &info) == 0 ||
+    if (dladdr == NULL || dladdr(stats_statistics, &info) == 0 ||
         info.dli_fname == NULL) {
         return program_invocation_short_name;
     }
@@ -232,20 +250,20 @@ static const char *home(void)
 
 size_t hak_stats_table(char *buf, size_t len)
 {
-    struct text text = {buf, len, 0};
+    struct stats_text text = {buf, len, 0};
     hak_stats_t stats = {.size = sizeof(stats)};
 
     haki_inside_stats(&stats);
-    add(&text, "HAKMEM %s: %s, process %d, in %s\n", HAK_VERSION_STRING,
-        program_invocation_short_name, (int)getpid(), home());
-    add(&text, "%-8s %17s %17s %11s %11s %11s\n", "lane", "calls", "frees",
-        "live", "peak", "held");
-    add_lane(&text, "tiny", &stats.tiny_allocs);
-    add_lane(&text, "pool", &stats.pool_allocs);
-    add_lane(&text, "ace", &stats.ace_allocs);
-    add_lane(&text, "huge", &stats.huge_allocs);
-    add_memory(&text, &stats);
-    add_system(&text, &stats);
+    stats_add(&text, "HAKMEM %s: %s, process %d, in %s\n", HAK_VERSION_STRING,
+              program_invocation_short_name, (int)getpid(), stats_home());
+    stats_add(&text, "%-8s %17s %17s %11s %11s %11s\n", "lane", "calls",
+              "frees", "live", "peak", "held");
+    stats_add_lane(&text, "tiny", &stats.tiny_allocs);
+    stats_add_lane(&text, "pool", &stats.pool_allocs);
+    stats_add_lane(&text, "ace", &stats.ace_allocs);
+    stats_add_lane(&text, "huge", &stats.huge_allocs);
+    stats_add_memory(&text, &stats);
+    stats_add_system(&text, &stats);
     return text.used;
 }
 
@@ -273,7 +291,7 @@ void haki_stats_report(int fd)
 }
 
 /* The program ends, or the library is unloaded. */
-__attribute__((destructor)) static void show_stats(void)
+__attribute__((destructor)) static void stats_show_stats(void)
 {
     haki_stats_report(haki_msg_fd());
 }

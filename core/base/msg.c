@@ -19,14 +19,14 @@
 enum { LINE_MAX_BYTES = 512, KEPT_FROM = 100 };
 
 /* Set by haki_msg_keep; -1: nothing is kept. */
-static int kept = -1;
-static struct stat kept_file;
+static int msg_kept = -1;
+static struct stat msg_kept_file;
 
-static atomic_uint writing; /* threads */
+static atomic_uint msg_writing; /* threads */
 
 bool haki_msg_any_writes(void)
 {
-    return atomic_load(&writing) != 0;
+    return atomic_load(&msg_writing) != 0;
 }
 
 void haki_msg_keep(void)
@@ -34,18 +34,18 @@ void haki_msg_keep(void)
     int saved = errno;
 
     /* A number that programs do not count on being the next. */
-    if (kept < 0 && fstat(STDERR_FILENO, &kept_file) == 0) {
-        kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, KEPT_FROM);
+    if (msg_kept < 0 && fstat(STDERR_FILENO, &msg_kept_file) == 0) {
+        msg_kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, KEPT_FROM);
     }
     errno = saved;
 }
 
-static bool is_kept_file(int fd)
+static bool msg_is_kept_file(int fd)
 {
     struct stat file;
 
-    return fstat(fd, &file) == 0 && file.st_dev == kept_file.st_dev &&
-           file.st_ino == kept_file.st_ino;
+    return fstat(fd, &file) == 0 && file.st_dev == msg_kept_file.st_dev &&
+           file.st_ino == msg_kept_file.st_ino;
 }
 
 int haki_msg_fd(void)
@@ -53,8 +53,8 @@ int haki_msg_fd(void)
     int saved = errno;
     int fd = STDERR_FILENO;
 
-    if (kept >= 0 && !is_kept_file(fd)) {
-        fd = is_kept_file(kept) ? kept : -1;
+    if (msg_kept >= 0 && !msg_is_kept_file(fd)) {
+        fd = msg_is_kept_file(msg_kept) ? msg_kept : -1;
     }
     errno = saved;
     return fd;
@@ -68,7 +68,7 @@ void haki_msg_write(int fd, const char *text, size_t length)
 {
     int saved = errno;
 
-    atomic_fetch_add(&writing, 1);
+    atomic_fetch_add(&msg_writing, 1);
     while (length > 0) {
         long n = syscall(SYS_write, fd, text, length);
 
@@ -78,11 +78,11 @@ void haki_msg_write(int fd, const char *text, size_t length)
         text += n > 0 ? n : 0;
         length -= n > 0 ? (size_t)n : 0;
     }
-    atomic_fetch_sub(&writing, 1);
+    atomic_fetch_sub(&msg_writing, 1);
     errno = saved;
 }
 
-static void put_line(const char *prefix, const char *format, va_list args)
+static void msg_put_line(const char *prefix, const char *format, va_list args)
 {
     char line[LINE_MAX_BYTES];
     int head = snprintf(line, sizeof(line) - 1, "%s", prefix);
@@ -100,7 +100,7 @@ void haki_msg_raw(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    put_line("", format, args);
+    msg_put_line("", format, args);
     va_end(args);
 }
 
@@ -109,7 +109,7 @@ void haki_warn(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    put_line("hakmem: ", format, args);
+    msg_put_line("hakmem: ", format, args);
     va_end(args);
 }
 
@@ -118,7 +118,7 @@ void haki_fatal(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    put_line("hakmem: fatal: ", format, args);
+    msg_put_line("hakmem: fatal: ", format, args);
     va_end(args);
     abort();
 }

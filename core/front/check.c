@@ -14,8 +14,8 @@
 #define MIDDLE "the middle of a block"
 
 /* Ends the program; size 0: not known. */
-static HAK_COLD void fatal(const void *p, const char *caller, const char *what,
-                           size_t size)
+static HAK_COLD void check_fatal(const void *p, const char *caller,
+                                 const char *what, size_t size)
 {
     if (size != 0) {
         haki_fatal("%s(%p): %s of %zu bytes", caller, p, what, size);
@@ -31,9 +31,9 @@ static void check_untagged(const void *p, const char *caller)
     struct hak_huge_block block;
 
     if (haki_huge_find(haki_range_super_start(super), &block)) {
-        fatal(p, caller, MIDDLE, block.size);
+        check_fatal(p, caller, MIDDLE, block.size);
     }
-    fatal(p, caller, NEVER, 0);
+    check_fatal(p, caller, NEVER, 0);
 }
 
 static void check_tiny(const void *p, uint32_t tag, const char *caller)
@@ -41,10 +41,10 @@ static void check_tiny(const void *p, uint32_t tag, const char *caller)
     unsigned class = haki_tiny_class_at_tag(p, tag);
 
     if (!haki_tiny_is_carved(p, tag, class)) {
-        fatal(p, caller, NEVER, 0);
+        check_fatal(p, caller, NEVER, 0);
     }
     if (!haki_tiny_is_block(p, tag, class)) {
-        fatal(p, caller, MIDDLE, haki_tiny_bytes_of(p, tag));
+        check_fatal(p, caller, MIDDLE, haki_tiny_bytes_of(p, tag));
     }
 }
 
@@ -52,11 +52,13 @@ static void check_pool(const void *p, const char *caller)
 {
     switch (haki_pool_state(p)) {
     case HAK_POOL_MIDDLE:
-        fatal(p, caller, MIDDLE,
-              haki_pool_classes[haki_pool_class_at(p)].block);
+        check_fatal(p, caller, MIDDLE,
+                    haki_pool_classes[haki_pool_class_at(p)].block);
         break;
-    case HAK_POOL_NEVER: fatal(p, caller, NEVER, 0); break;
-    case HAK_POOL_FREE: fatal(p, caller, "a block that is free", 0); break;
+    case HAK_POOL_NEVER: check_fatal(p, caller, NEVER, 0); break;
+    case HAK_POOL_FREE:
+        check_fatal(p, caller, "a block that is free", 0);
+        break;
     case HAK_POOL_USED: break;
     }
 }
@@ -66,9 +68,10 @@ static void check_ace(const void *p, const char *caller)
     struct hak_ace_run run;
 
     if (haki_ace_around(p, &run)) {
-        fatal(p, caller, MIDDLE, run.bytes);
+        check_fatal(p, caller, MIDDLE, run.bytes);
     }
-    fatal(p, caller, "a block that is free, or an address never given out", 0);
+    check_fatal(p, caller,
+                "a block that is free, or an address never given out", 0);
 }
 
 void haki_lane_check(const void *p, const char *caller)
@@ -97,5 +100,5 @@ void haki_lane_check(const void *p, const char *caller)
 void haki_lane_misuse(const void *p, const char *caller)
 {
     haki_lane_check(p, caller);
-    fatal(p, caller, "a block that is free already", 0);
+    check_fatal(p, caller, "a block that is free already", 0);
 }

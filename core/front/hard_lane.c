@@ -12,7 +12,7 @@
  * The bytes of the block p, 0 if there is none, and whether it has a seal.
  * Ends the program if it is known to be free.
  */
-static size_t find(const void *p, bool *sealed, const char *caller)
+static size_t hard_find(const void *p, bool *sealed, const char *caller)
 {
     uint32_t tag = haki_range_tag_of(p);
     uint32_t owner = HAK_TAG_HEAP(tag);
@@ -39,7 +39,7 @@ static size_t find(const void *p, bool *sealed, const char *caller)
 size_t haki_lane_guard_check_slow(const void *p, const char *caller)
 {
     bool sealed;
-    size_t size = find(p, &sealed, caller);
+    size_t size = hard_find(p, &sealed, caller);
 
     return sealed ? haki_guard_check(p, size, caller) : size;
 }
@@ -47,7 +47,7 @@ size_t haki_lane_guard_check_slow(const void *p, const char *caller)
 void haki_lane_guard_set_slow(void *p, size_t size)
 {
     bool sealed;
-    size_t block = find(p, &sealed, "malloc");
+    size_t block = hard_find(p, &sealed, "malloc");
 
     if (sealed) {
         haki_guard_set(p, block, size);

@@ -37,8 +37,8 @@ void *haki_lane_make_zero(void *p, size_t size)
 }
 
 /* haki_lane_alloc but for the seal: `size` has room for it. */
-HAK_INLINE void *place(size_t alignment, size_t size, bool zero,
-                       enum hak_reason *reason)
+HAK_INLINE void *lane_place(size_t alignment, size_t size, bool zero,
+                            enum hak_reason *reason)
 {
     struct hak_heap *heap;
     bool is_zero = false;
@@ -63,7 +63,7 @@ HAK_INLINE void *place(size_t alignment, size_t size, bool zero,
 }
 
 /* Whether p, in a slab with this tag, is surely the start of a Tiny block. */
-static bool is_tiny_start(const void *p, uint32_t tag)
+static bool lane_is_tiny_start(const void *p, uint32_t tag)
 {
     unsigned class = HAK_TAG_CLASS(tag) / HAK_TAG_TINY;
 
@@ -75,7 +75,7 @@ static bool is_tiny_start(const void *p, uint32_t tag)
  * The heap of a thread that frees. One that has none gets one, so that what it
  * frees goes back in batches; NULL: it can't have one.
  */
-static struct hak_heap *heap_to_free(void)
+static struct hak_heap *lane_heap_to_free(void)
 {
     enum hak_reason reason;
 
@@ -83,13 +83,13 @@ static struct hak_heap *heap_to_free(void)
 }
 
 /* There was no memory: once more, when all that is free has gone back. */
-static HAK_COLD void *at_last(size_t alignment, size_t size, bool zero,
-                              enum hak_reason *reason)
+static HAK_COLD void *lane_at_last(size_t alignment, size_t size, bool zero,
+                                   enum hak_reason *reason)
 {
     void *p = NULL;
 
     if (*reason == HAK_REASON_MEMORY && haki_relief(NULL, size)) {
-        p = place(alignment, haki_hard_grow(size), zero, reason);
+        p = lane_place(alignment, haki_hard_grow(size), zero, reason);
     }
     return haki_lane_guard_set(p, size);
 }
@@ -97,16 +97,16 @@ static HAK_COLD void *at_last(size_t alignment, size_t size, bool zero,
 void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
                       enum hak_reason *reason)
 {
-    void *p = place(alignment, haki_hard_grow(size), zero, reason);
+    void *p = lane_place(alignment, haki_hard_grow(size), zero, reason);
 
     return HAK_LIKELY(p != NULL) ? haki_lane_guard_set(p, size)
-                                 : at_last(alignment, size, zero, reason);
+                                 : lane_at_last(alignment, size, zero, reason);
 }
 
 /* haki_lane_free of a block whose seal was looked at, or has none. */
 static void lane_free(void *p, const char *caller)
 {
-    struct hak_heap *heap = heap_to_free();
+    struct hak_heap *heap = lane_heap_to_free();
     uint32_t tag = haki_range_tag_of(p);
 
     if (haki_tag_is_large(tag)) {
@@ -115,7 +115,7 @@ static void lane_free(void *p, const char *caller)
         }
         return;
     }
-    if (HAK_UNLIKELY(!is_tiny_start(p, tag))) {
+    if (HAK_UNLIKELY(!lane_is_tiny_start(p, tag))) {
         haki_lane_check(p, caller);
     }
     if (HAK_UNLIKELY((tag & HAK_TAG_SEALED) != 0)) {
@@ -137,13 +137,13 @@ void haki_lane_free(void *p, const char *caller)
 }
 
 /* All the bytes of the block p, in the range; fatal as haki_lane_usable. */
-static size_t block_size(const void *p, const char *caller)
+static size_t lane_block_size(const void *p, const char *caller)
 {
     uint32_t tag = haki_range_tag_of(p);
     uint32_t owner;
     size_t size;
 
-    if (HAK_LIKELY(is_tiny_start(p, tag)) &&
+    if (HAK_LIKELY(lane_is_tiny_start(p, tag)) &&
         HAK_LIKELY(haki_tiny_is_carved(p, tag,
                                        HAK_TAG_CLASS(tag) / HAK_TAG_TINY))) {
         return haki_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY];
@@ -161,7 +161,7 @@ static size_t block_size(const void *p, const char *caller)
 
 size_t haki_lane_usable(const void *p, const char *caller)
 {
-    return haki_lane_guard_check(p, block_size(p, caller), caller);
+    return haki_lane_guard_check(p, lane_block_size(p, caller), caller);
 }
 
 /* A copy of p, which has `old` bytes, of `size` bytes. */
@@ -178,7 +178,7 @@ static void *lane_copy(void *p, size_t old, size_t size,
             return heap != NULL ? haki_large_copy(heap, p, old, size, reason)
                                 : NULL;
         }
-        to = place(HAK_LANE_ALIGN, size, false, reason);
+        to = lane_place(HAK_LANE_ALIGN, size, false, reason);
     }
     __asm__("" : "+r"(n)); /* gcc would write out a slow copy of a short n */
     return to != NULL ? memcpy(to, p, n) : NULL;
@@ -188,7 +188,7 @@ static void *lane_copy(void *p, size_t old, size_t size,
  * What is smaller now but got no block of that size: it stays, and gives back
  * what it can of its own.
  */
-static void *keep(void *p, size_t old, size_t size)
+static void *lane_keep(void *p, size_t old, size_t size)
 {
     size_t least =
         old > HAK_LANE_HUGE_MIN ? HAK_LANE_HUGE_MIN : HAK_LANE_ACE_MIN;
@@ -200,8 +200,8 @@ static void *keep(void *p, size_t old, size_t size)
 }
 
 /* haki_lane_realloc but for the seal: p has `old` bytes, `size` room for it. */
-static void *resize(void *p, size_t old, size_t size, enum hak_reason *reason,
-                    const char *caller)
+static void *lane_resize(void *p, size_t old, size_t size,
+                         enum hak_reason *reason, const char *caller)
 {
     void *moved;
 
@@ -216,7 +216,7 @@ static void *resize(void *p, size_t old, size_t size, enum hak_reason *reason,
     }
     moved = lane_copy(p, old, size, reason);
     if (moved == NULL) {
-        return size <= old ? keep(p, old, size) : NULL;
+        return size <= old ? lane_keep(p, old, size) : NULL;
     }
     /* The seal, which haki_large_copy may have thrown away, was looked at. */
     if (!haki_hot_free(p, 0) && (HAK_HARD || !haki_hot_run_free(p))) {
@@ -229,16 +229,16 @@ void *haki_lane_realloc(void *p, size_t size, enum hak_reason *reason,
                         const char *caller)
 {
     uint32_t tag = haki_range_tag_of(p);
-    size_t old = is_tiny_start(p, tag)
+    size_t old = lane_is_tiny_start(p, tag)
                      ? haki_tiny_size[HAK_TAG_CLASS(tag) / HAK_TAG_TINY]
-                     : block_size(p, caller);
+                     : lane_block_size(p, caller);
     void *moved;
 
     haki_lane_guard_check(p, old, caller);
-    moved = resize(p, old, haki_hard_grow(size), reason, caller);
+    moved = lane_resize(p, old, haki_hard_grow(size), reason, caller);
     if (HAK_UNLIKELY(moved == NULL) && *reason == HAK_REASON_MEMORY &&
         haki_relief(NULL, size)) {
-        moved = resize(p, old, haki_hard_grow(size), reason, caller);
+        moved = lane_resize(p, old, haki_hard_grow(size), reason, caller);
     }
     return haki_lane_guard_set(moved, size);
 }

@@ -20,7 +20,7 @@
 #define POPULATE_LEAST (32 * HAK_KIB)
 
 /* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
-static unsigned pool_class(size_t alignment, size_t size)
+static unsigned large_pool_class(size_t alignment, size_t size)
 {
     unsigned class = haki_pool_class_for(haki_max(size, HAK_LANE_POOL_MIN));
 
@@ -32,7 +32,7 @@ static unsigned pool_class(size_t alignment, size_t size)
 }
 
 /* An explicit heap keeps account of blocks it finds by their owner only. */
-static void *owned(struct hak_heap *heap, void *p, size_t bytes)
+static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
 {
     if (p != NULL && heap->tiny.direct) {
         haki_account_charge_other(heap, bytes);
@@ -41,37 +41,37 @@ static void *owned(struct hak_heap *heap, void *p, size_t bytes)
 }
 
 /* Before so many bytes are taken from a lane that all heaps share. */
-static void before_taking(struct hak_heap *heap, size_t bytes)
+static void large_before_taking(struct hak_heap *heap, size_t bytes)
 {
     if (HAK_UNLIKELY(haki_relief_wanted(bytes))) {
         haki_relief_round(heap, haki_os_tick(), bytes);
     }
 }
 
-static void *ace_alloc(struct hak_heap *heap, size_t alignment, size_t size,
-                       bool *zero)
+static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
+                             size_t size, bool *zero)
 {
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
     uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
     void *p = NULL;
 
-    if (alignment <= HAK_PAGE && !heap->tiny.direct) { /* see ace_free */
+    if (alignment <= HAK_PAGE && !heap->tiny.direct) { /* see large_ace_free */
         p = haki_ace_cache_take(heap->runs, pages);
     }
     if (p == NULL || heap->runs->takes % HAK_LOOK_EVERY == 0) {
         haki_heap_look_around(heap);
     }
     if (p == NULL) {
-        before_taking(heap, bytes);
+        large_before_taking(heap, bytes);
         p = haki_ace_alloc(pages, haki_max(alignment, HAK_PAGE),
                            haki_heap_owner(heap), zero);
         haki_keep_took(&heap->tiny.allow, bytes);
     }
-    return owned(heap, p, bytes);
+    return large_owned(heap, p, bytes);
 }
 
-static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
-                        bool *zero, enum hak_reason *reason)
+static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
+                              size_t size, bool *zero, enum hak_reason *reason)
 {
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_PAGE);
 
@@ -81,10 +81,11 @@ static void *huge_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         *reason = HAK_REASON_ALIGNED;
     }
     haki_heap_look_around(heap);
-    before_taking(heap, bytes);
-    return owned(heap,
-                 haki_huge_alloc(bytes, alignment, haki_heap_owner(heap), zero),
-                 bytes);
+    large_before_taking(heap, bytes);
+    return large_owned(heap,
+                       haki_huge_alloc(bytes, alignment, haki_heap_owner(heap),
+                                       zero),
+                       bytes);
 }
 
 void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
@@ -102,27 +103,27 @@ void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
         haki_heap_use_large(heap);
     }
     if (size <= HAK_LANE_POOL_MAX) {
-        class = pool_class(alignment, size);
+        class = large_pool_class(alignment, size);
     }
     if (HAK_LIKELY(class < HAK_POOL_CLASSES)) {
-        before_taking(heap, 0);
+        large_before_taking(heap, 0);
         return haki_pool_alloc(heap->pool, class);
     }
     if (size <= HAK_LANE_ACE_MAX && alignment <= HAK_SUPER_SIZE) {
-        return ace_alloc(heap, alignment, size, zero);
+        return large_ace_alloc(heap, alignment, size, zero);
     }
-    return huge_alloc(heap, alignment, size, zero, reason);
+    return large_huge_alloc(heap, alignment, size, zero, reason);
 }
 
 /* The account of the explicit heap that an ACE or Huge block was of. */
-static void disown(uint32_t owner, size_t bytes)
+static void large_disown(uint32_t owner, size_t bytes)
 {
     if (owner != HAK_ID_SHARED) {
         haki_account_discharge_other(haki_range_heap(owner), bytes);
     }
 }
 
-static bool ace_free(struct hak_heap *heap, void *p)
+static bool large_ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
@@ -131,30 +132,30 @@ static bool ace_free(struct hak_heap *heap, void *p)
         size_t bytes = haki_ace_cache_put(heap->runs, p, haki_heap_owner(heap));
 
         if (bytes != 0) {
-            disown(haki_heap_owner(heap), bytes);
+            large_disown(haki_heap_owner(heap), bytes);
             return true;
         }
     }
     if (!haki_ace_free(p, &run)) {
         return false;
     }
-    disown(run.owner, run.bytes);
+    large_disown(run.owner, run.bytes);
     return true;
 }
 
-static bool huge_free(void *p)
+static bool large_huge_free(void *p)
 {
     struct hak_huge_block block;
 
     if (!haki_huge_free(p, &block)) {
         return false;
     }
-    disown(block.owner, block.size);
+    large_disown(block.owner, block.size);
     return true;
 }
 
 /* A block of Pool's that is this heap's. */
-static bool pool_free(struct hak_heap *heap, void *p)
+static bool large_pool_free(struct hak_heap *heap, void *p)
 {
     unsigned class = haki_pool_class_at(p);
 
@@ -168,7 +169,7 @@ static bool pool_free(struct hak_heap *heap, void *p)
 }
 
 /* A block of Pool's that is not this thread's. */
-static bool pool_remote_free(uint32_t id, void *p)
+static bool large_pool_remote_free(uint32_t id, void *p)
 {
     struct hak_heap *owner = haki_range_heap(id);
     bool told;
@@ -184,7 +185,7 @@ static bool pool_remote_free(uint32_t id, void *p)
 }
 
 /* A block above 1024 B of a packed slab. */
-static bool packed_free(struct hak_heap *heap, void *p, uint32_t tag)
+static bool large_packed_free(struct hak_heap *heap, void *p, uint32_t tag)
 {
     struct hak_tiny *self = heap != NULL ? &heap->tiny : NULL;
 
@@ -208,18 +209,18 @@ bool haki_large_free(struct hak_heap *heap, void *p)
 
     haki_background_mind();
     switch (HAK_TAG_CLASS(tag)) {
-    case HAK_TAG_PACKED: return packed_free(heap, p, tag);
-    case HAK_TAG_ACE: return ace_free(heap, p);
-    case HAK_TAG_HUGE: return huge_free(p);
+    case HAK_TAG_PACKED: return large_packed_free(heap, p, tag);
+    case HAK_TAG_ACE: return large_ace_free(heap, p);
+    case HAK_TAG_HUGE: return large_huge_free(p);
     default: break;
     }
     if (heap != NULL && HAK_TAG_HEAP(tag) == heap->tiny.id) {
         if ((tag & HAK_TAG_SEALED) != 0) {
             return haki_pool_seal_free(heap->pool, p);
         }
-        return pool_free(heap, p);
+        return large_pool_free(heap, p);
     }
-    return pool_remote_free(HAK_TAG_HEAP(tag), p);
+    return large_pool_remote_free(HAK_TAG_HEAP(tag), p);
 }
 
 size_t haki_large_find(const void *p, uint32_t *owner)
@@ -251,12 +252,12 @@ size_t haki_large_find(const void *p, uint32_t *owner)
 }
 
 /* Tells an ACE or Huge block's owner of its new size. */
-static void resized(const void *p, size_t before)
+static void large_resized(const void *p, size_t before)
 {
     uint32_t owner;
     size_t now = haki_large_find(p, &owner);
 
-    disown(owner, before - now);
+    large_disown(owner, before - now);
 }
 
 void *haki_large_resize(void *p, size_t size)
@@ -278,7 +279,7 @@ void *haki_large_resize(void *p, size_t size)
     }
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
-        before_taking(NULL, bytes - haki_min(before, bytes));
+        large_before_taking(NULL, bytes - haki_min(before, bytes));
         if (size <= HAK_LANE_POOL_MAX || size > HAK_LANE_ACE_MAX ||
             !haki_ace_resize(p, bytes / HAK_PAGE)) {
             return NULL;
@@ -291,7 +292,7 @@ void *haki_large_resize(void *p, size_t size)
         }
         break;
     }
-    resized(p, before);
+    large_resized(p, before);
     return p;
 }
 
@@ -300,8 +301,8 @@ void *haki_large_resize(void *p, size_t size)
  * where a block that grew once is likely to grow again, unless the cache has
  * one without.
  */
-static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
-                           enum hak_reason *reason)
+static void *large_alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
+                                 enum hak_reason *reason)
 {
     size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
     void *p = NULL;
@@ -325,7 +326,7 @@ static void *alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
     return p;
 }
 
-static unsigned class_byte(const void *p)
+static unsigned large_class_byte(const void *p)
 {
     return HAK_TAG_CLASS(haki_range_tag_of(p));
 }
@@ -335,7 +336,7 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
 {
     bool fresh;
     void *to =
-        size > n ? alloc_to_grow(heap, size, &fresh, reason)
+        size > n ? large_alloc_to_grow(heap, size, &fresh, reason)
                  : haki_large_alloc(heap, HAK_LANE_ALIGN, size, &fresh, reason);
 
     if (to == NULL) {
@@ -349,8 +350,8 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
     }
     memcpy(to, p, n);
     /* What has outgrown ACE will not come back: no use to keep its pages. */
-    if (class_byte(to) == HAK_TAG_HUGE && haki_range_owns(p) &&
-        class_byte(p) == HAK_TAG_ACE) {
+    if (large_class_byte(to) == HAK_TAG_HUGE && haki_range_owns(p) &&
+        large_class_byte(p) == HAK_TAG_ACE) {
         haki_ace_empty(p);
     }
     return to;

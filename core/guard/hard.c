@@ -11,13 +11,13 @@
 struct hak_hard haki_hard;
 
 /* Any thread. */
-static _Atomic(uint64_t) state;
+static _Atomic(uint64_t) hard_state;
 
 /* SplitMix64 (Steele, Lea, Flood, 2014). */
-static uint64_t next(void)
+static uint64_t hard_next(void)
 {
-    uint64_t x =
-        atomic_fetch_add_explicit(&state, HAK_HARD_ODD, memory_order_relaxed);
+    uint64_t x = atomic_fetch_add_explicit(&hard_state, HAK_HARD_ODD,
+                                           memory_order_relaxed);
 
     x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -32,12 +32,12 @@ void haki_hard_start(void)
     haki_hard.link = drawn[0];
     haki_hard.mark = drawn[1];
     haki_hard.seal = drawn[2];
-    atomic_store(&state, drawn[3]);
+    atomic_store(&hard_state, drawn[3]);
 }
 
 uint32_t haki_hard_below(uint32_t n)
 {
-    return (uint32_t)((next() >> 32) * n >> 32);
+    return (uint32_t)((hard_next() >> 32) * n >> 32);
 }
 
 void haki_hard_freed(const void *p, const char *caller)

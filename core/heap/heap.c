@@ -17,7 +17,7 @@
  * of garbage leaves as a rule; and of the slabs' bytes no more than one in
  * SPARSE_PART + 1 is in use. With half of that a heap is falling.
  */
-#define SMALL_MOST ((int64_t)(32 * HAK_KIB))
+#define HEAP_SMALL_MOST ((int64_t)(32 * HAK_KIB))
 #define SMALL_LEAST ((int64_t)HAK_KIB)
 #define SMALL_PART 16
 #define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
@@ -75,7 +75,7 @@ void haki_heap_collect(struct hak_heap *heap)
 
 /* The stacks of Pool's bins, which are empty, become short again if the heap
  * has; the bytes that lay beyond them. */
-static size_t shorten(struct hak_heap *heap)
+static size_t heap_shorten(struct hak_heap *heap)
 {
     size_t bytes = sizeof(struct hak_heap_large) - HAK_PAGE;
 
@@ -90,32 +90,32 @@ static size_t shorten(struct hak_heap *heap)
 }
 
 /* Keeps in mind what the lanes above Tiny have counted. */
-static void remember_large(const struct hak_heap_counts *counts)
+static void heap_remember_large(const struct hak_heap_counts *counts)
 {
     atomic_fetch_add(&haki_heap_past.pool_allocs, counts->pool.allocs);
     atomic_fetch_add(&haki_heap_past.runs_taken, counts->runs_taken);
 }
 
 /* The state of the lanes above Tiny goes, of which nothing is in use. */
-static void drop_large(struct hak_heap *heap)
+static void heap_drop_large(struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
     haki_heap_count(heap, &counts);
-    remember_large(&counts);
+    heap_remember_large(&counts);
     heap->tiny.remote_frees += heap->pool->remote_frees;
     heap->pool = NULL;
     heap->runs = NULL;
 }
 
 /* One of many, and nothing of Pool's is in use: its page goes. */
-static size_t drop_unused(struct hak_heap *heap)
+static size_t heap_drop_unused(struct hak_heap *heap)
 {
     if (!heap->tiny.packed || heap->pool->all != HAK_NO_SLAB ||
         heap->runs->held != 0) {
         return 0;
     }
-    drop_large(heap);
+    heap_drop_large(heap);
     haki_os_purge((char *)heap + HAK_HEAP_LARGE_AT, HAK_PAGE);
     return HAK_PAGE;
 }
@@ -132,30 +132,30 @@ size_t haki_heap_sweep(struct hak_heap *heap)
         haki_pool_busy(heap->pool, true);
         bytes += haki_pool_sweep(heap->pool, true);
         haki_pool_busy(heap->pool, false);
-        bytes += shorten(heap);
-        bytes += drop_unused(heap);
+        bytes += heap_shorten(heap);
+        bytes += heap_drop_unused(heap);
     }
     return bytes;
 }
 
 /* Bytes of the heap's slabs that are not in use. */
-static int64_t unused_bytes(const struct hak_tiny *tiny)
+static int64_t heap_unused_bytes(const struct hak_tiny *tiny)
 {
     return tiny->allow.slabs + (int64_t)haki_tiny_grain_resident(tiny) -
            haki_in_use(&tiny->allow);
 }
 
 /* So many bytes that become free are worth a sweep. */
-static int64_t worth_a_sweep(int64_t use)
+static int64_t heap_worth_a_sweep(int64_t use)
 {
-    return use < SMALL_MOST ? SMALL_LEAST + use / SMALL_PART
-                            : SPARSE_LEAST + use;
+    return use < HEAP_SMALL_MOST ? SMALL_LEAST + use / SMALL_PART
+                                 : SPARSE_LEAST + use;
 }
 
 /* A fall begins when more than so many bytes were freed. */
-static int64_t fall_price(const struct hak_tiny *tiny, int64_t use)
+static int64_t heap_fall_price(const struct hak_tiny *tiny, int64_t use)
 {
-    int64_t least = worth_a_sweep(use) / 2;
+    int64_t least = heap_worth_a_sweep(use) / 2;
     int64_t paid = 2 * (int64_t)tiny->allow.extra;
 
     if (tiny->falls >= FALLS_FREE) {
@@ -165,9 +165,9 @@ static int64_t fall_price(const struct hak_tiny *tiny, int64_t use)
 }
 
 /* A fall begins: how far the next one must go, if this is not the lowest. */
-static void count_fall(struct hak_tiny *tiny, int64_t use, int64_t fell)
+static void heap_count_fall(struct hak_tiny *tiny, int64_t use, int64_t fell)
 {
-    if (use + worth_a_sweep(use) <= tiny->swept_low) {
+    if (use + heap_worth_a_sweep(use) <= tiny->swept_low) {
         tiny->falls = 0;
         tiny->fall_price = 0;
         return;
@@ -177,7 +177,7 @@ static void count_fall(struct hak_tiny *tiny, int64_t use, int64_t fell)
     tiny->fall_price = fell > tiny->fall_price ? fell : tiny->fall_price;
 }
 
-static void sweep_sparse(struct hak_heap *heap)
+static void heap_sweep_sparse(struct hak_heap *heap)
 {
     struct hak_tiny *tiny = &heap->tiny;
     int64_t use = haki_in_use(&tiny->allow);
@@ -188,9 +188,9 @@ static void sweep_sparse(struct hak_heap *heap)
     tiny->allow.height = haki_in_use(&tiny->allow);
 }
 
-static void fall(struct hak_heap *heap, int64_t use, int64_t fell)
+static void heap_fall(struct hak_heap *heap, int64_t use, int64_t fell)
 {
-    count_fall(&heap->tiny, use, fell);
+    heap_count_fall(&heap->tiny, use, fell);
     haki_keep_idle(&heap->tiny.allow);
     heap->tiny.allow.falling = true;
     haki_tiny_busy(&heap->tiny, true);
@@ -215,18 +215,18 @@ void haki_heap_heed_sparse(struct hak_heap *heap)
         haki_tiny_grain_heed(tiny);
         haki_tiny_busy(tiny, false);
         if (heap->pool != NULL && tiny->allow.slabs == 0) {
-            drop_unused(heap);
+            heap_drop_unused(heap);
         }
     }
     haki_keep_height(&tiny->allow);
     fell = tiny->allow.height - use;
-    sparse = unused_bytes(tiny) / SPARSE_PART >= use;
-    if (!tiny->allow.falling && fell > fall_price(tiny, use) &&
+    sparse = heap_unused_bytes(tiny) / SPARSE_PART >= use;
+    if (!tiny->allow.falling && fell > heap_fall_price(tiny, use) &&
         (sparse || fell >= tiny->allow.height / 2)) {
-        fall(heap, use, fell);
+        heap_fall(heap, use, fell);
     }
-    if (tiny->allow.falling && sparse && fell >= worth_a_sweep(use)) {
-        sweep_sparse(heap);
+    if (tiny->allow.falling && sparse && fell >= heap_worth_a_sweep(use)) {
+        heap_sweep_sparse(heap);
     }
 }
 
@@ -261,7 +261,7 @@ void haki_heap_seal_count(struct hak_heap *heap)
 }
 
 /* Whether two readings of a running thread's words are of one moment. */
-static bool near(uint64_t a, uint64_t b)
+static bool heap_near(uint64_t a, uint64_t b)
 {
     return a - b + 16 <= 32;
 }
@@ -273,8 +273,9 @@ static bool near(uint64_t a, uint64_t b)
  * again until it has seen the same twice; not for ever, as the owner may have
  * been interrupted in there as well.
  */
-static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
-                                        uint64_t *pops, uint64_t *live)
+static HAK_RACY_READER void heap_count_class(const struct hak_tiny *tiny,
+                                             unsigned c, uint64_t *pops,
+                                             uint64_t *live)
 {
     const volatile uint64_t *now = &tiny->bins[c].pops;
     bool busy;
@@ -283,15 +284,15 @@ static HAK_RACY_READER void count_class(const struct hak_tiny *tiny, unsigned c,
         *pops = *now;
         *live = haki_tiny_live(tiny, c);
         busy = atomic_load(&tiny->busy);
-        if (!busy && near(haki_tiny_live(tiny, c), *live) &&
-            near(*now, *pops)) {
+        if (!busy && heap_near(haki_tiny_live(tiny, c), *live) &&
+            heap_near(*now, *pops)) {
             break;
         }
     }
 }
 
 /* Blocks that are out of slabs and not in use. */
-static uint64_t rest(int64_t taken, uint64_t live)
+static uint64_t heap_rest(int64_t taken, uint64_t live)
 {
     return taken > (int64_t)live ? (uint64_t)taken - live : 0;
 }
@@ -309,12 +310,12 @@ HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         uint64_t live, pops;
 
-        count_class(&heap->tiny, c, &pops, &live);
+        heap_count_class(&heap->tiny, c, &pops, &live);
         counts->tiny.allocs += pops;
         counts->tiny.frees += pops > live ? pops - live : 0;
         counts->tiny.live_bytes += live * haki_tiny_size[c];
         counts->kept_bytes +=
-            rest(heap->tiny.taken[c], live) * haki_tiny_size[c];
+            heap_rest(heap->tiny.taken[c], live) * haki_tiny_size[c];
     }
     counts->tiny.live_bytes += heap->tiny.larger_bytes;
     counts->remote_frees = heap->tiny.remote_frees;
@@ -326,8 +327,8 @@ HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
         counts->pool.allocs += pops;
         counts->pool.frees += pops > live ? pops - live : 0;
         counts->pool.live_bytes += live * haki_pool_classes[c].block;
-        counts->kept_bytes +=
-            rest(pool->shelves[c].taken, live) * haki_pool_classes[c].block;
+        counts->kept_bytes += heap_rest(pool->shelves[c].taken, live) *
+                              haki_pool_classes[c].block;
     }
     if (pool != NULL) {
         counts->remote_frees += pool->remote_frees;
@@ -344,7 +345,7 @@ HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
 }
 
 /* The same of what an adapter has in a thread's heap. */
-static void remember_extra(const struct hak_heap *heap)
+static void heap_remember_extra(const struct hak_heap *heap)
 {
     const uint64_t *extra =
         (const void *)((const char *)heap + HAK_HEAP_EXTRA_AT);
@@ -355,19 +356,19 @@ static void remember_extra(const struct hak_heap *heap)
 }
 
 /* Keeps in mind what a heap has counted. */
-static void remember(const struct hak_heap *heap)
+static void heap_remember(const struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
 
     haki_heap_count(heap, &counts);
-    remember_large(&counts);
+    heap_remember_large(&counts);
     atomic_fetch_add(&haki_heap_past.allocs, counts.tiny.allocs);
     atomic_fetch_add(&haki_heap_past.remote_frees, counts.remote_frees);
     atomic_fetch_add(&haki_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&haki_heap_past.flushes, heap->tiny.flushes);
     atomic_fetch_add(&haki_heap_past.refused, heap->limit_refused);
     if (atomic_load(&heap->state) != HAK_HEAP_EXPLICIT) {
-        remember_extra(heap);
+        heap_remember_extra(heap);
     }
 }
 
@@ -431,7 +432,7 @@ void haki_heap_rest(struct hak_heap *heap)
         return;
     }
     if (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0) {
-        drop_large(heap);
+        heap_drop_large(heap);
     } else {
         haki_pool_rest(heap->pool);
         from = HAK_HEAP_LARGE_AT + HAK_PAGE;
@@ -446,7 +447,7 @@ void haki_heap_rest(struct hak_heap *heap)
  * The pages of its slot that most heaps never touch go back: long stacks of
  * Pool's bins, what a seal has put aside.
  */
-static void drop_far_pages(struct hak_heap *heap)
+static void heap_drop_far_pages(struct hak_heap *heap)
 {
     const struct hak_pool *pool = heap->pool;
 
@@ -463,9 +464,9 @@ void haki_heap_destroy(struct hak_heap *heap)
 
     HAK_CHECK(atomic_load(&heap->state) != HAK_HEAP_FREE);
     HAK_ASSERT(!haki_heap_is_busy(heap));
-    remember(heap);
+    heap_remember(heap);
     atomic_store(&heap->state, HAK_HEAP_FREE);
-    drop_far_pages(heap);
+    heap_drop_far_pages(heap);
     haki_tiny_release(&heap->tiny);
     if (heap->pool != NULL) {
         haki_ace_cache_empty(heap->runs);

@@ -18,12 +18,12 @@
 /* Milliseconds until haki_lend_used asks again whether an owner sleeps. */
 #define LEND_PAUSE 10
 
-static hak_lock lock = HAK_LOCK_INIT(NULL);
-static atomic_bool closed;
+static hak_lock lend_lock = HAK_LOCK_INIT(NULL);
+static atomic_bool lend_closed;
 
 void haki_lend_close(void)
 {
-    atomic_store(&closed, true);
+    atomic_store(&lend_closed, true);
 }
 
 void haki_lend_begin(struct hak_heap *heap)
@@ -37,12 +37,12 @@ void haki_lend_begin(struct hak_heap *heap)
 /* No heap in use has self_at of a thread that is gone: see thread_exit. */
 void haki_lend_end(struct hak_heap *heap)
 {
-    haki_lock_take(&lock);
+    haki_lock_take(&lend_lock);
     atomic_store(&heap->lend.self_at, NULL);
-    haki_lock_drop(&lock);
+    haki_lock_drop(&lend_lock);
 }
 
-static void set_self(struct hak_heap **self, const struct hak_heap *heap)
+static void lend_set_self(struct hak_heap **self, const struct hak_heap *heap)
 {
     __atomic_store_n(self, (struct hak_heap *)heap, __ATOMIC_SEQ_CST);
 }
@@ -51,13 +51,13 @@ bool haki_lend_return(struct hak_heap *heap)
 {
     bool sound = true;
 
-    haki_lock_take(&lock);
+    haki_lock_take(&lend_lock);
     HAK_POINT("return");
     if (haki_thread_self() !=
         heap) { /* its borrower was left behind by a fork */
         sound = haki_lend_forked(heap);
     }
-    haki_lock_drop(&lock);
+    haki_lock_drop(&lend_lock);
     return sound;
 }
 
@@ -66,7 +66,7 @@ bool haki_lend_forked(struct hak_heap *heap)
     bool sound = !haki_heap_is_busy(heap);
 
     if (sound) {
-        set_self(&haki_self, heap);
+        lend_set_self(&haki_self, heap);
     } else {
         atomic_store(&heap->state, HAK_HEAP_LOST);
     }
@@ -77,7 +77,7 @@ bool haki_lend_forked(struct hak_heap *heap)
  * Whether no thread of ours is where it may sleep in the midst of something of
  * ours, as far as this heap goes.
  */
-static bool is_calm(void *arg)
+static bool lend_is_calm(void *arg)
 {
     return !haki_heap_is_busy(arg) && !haki_lock_any_waits() &&
            !haki_os_any_reads() && !haki_msg_any_writes();
@@ -87,9 +87,9 @@ static bool is_calm(void *arg)
  * The haki_self of the thread that owns the heap, or NULL: it may not be lent, and
  * `lend` is not ours. While the lock is held that stays so: see haki_lend_end.
  */
-static struct hak_heap **owner_self(struct hak_heap *heap)
+static struct hak_heap **lend_owner_self(struct hak_heap *heap)
 {
-    HAK_HELD(&lock);
+    HAK_HELD(&lend_lock);
     return atomic_load(&heap->state) == HAK_HEAP_OWNED
                ? atomic_load(&heap->lend.self_at)
                : NULL;
@@ -98,22 +98,22 @@ static struct hak_heap **owner_self(struct hak_heap *heap)
 static bool lend_locked(struct hak_heap *heap,
                         void (*work)(struct hak_heap *heap))
 {
-    struct hak_heap **self_at = owner_self(heap);
+    struct hak_heap **self_at = lend_owner_self(heap);
     bool lent;
 
     if (self_at == NULL || self_at == &haki_self) {
         return false;
     }
-    set_self(self_at, &haki_heap_none);
+    lend_set_self(self_at, &haki_heap_none);
     HAK_POINT("lend");
-    lent = haki_os_thread_waits(heap->lend.thread, heap->lend.signals, is_calm,
-                                heap);
+    lent = haki_os_thread_waits(heap->lend.thread, heap->lend.signals,
+                                lend_is_calm, heap);
     if (lent) {
         work(heap);
         HAK_ASSERT(!haki_heap_is_busy(heap));
     }
     HAK_ASSERT(__atomic_load_n(self_at, __ATOMIC_RELAXED) == &haki_heap_none);
-    set_self(self_at, heap);
+    lend_set_self(self_at, heap);
     return lent;
 }
 
@@ -121,12 +121,12 @@ bool haki_lend(struct hak_heap *heap, void (*work)(struct hak_heap *heap))
 {
     bool lent;
 
-    if (atomic_load(&closed)) {
+    if (atomic_load(&lend_closed)) {
         return false;
     }
-    haki_lock_take(&lock);
+    haki_lock_take(&lend_lock);
     lent = lend_locked(heap, work);
-    haki_lock_drop(&lock);
+    haki_lock_drop(&lend_lock);
     return lent;
 }
 
@@ -151,9 +151,9 @@ static bool lend_soon_again(struct hak_heap *heap, uint32_t now)
 static void lend_if_used(struct hak_heap *heap,
                          void (*work)(struct hak_heap *heap), uint32_t now)
 {
-    HAK_HELD(&lock);
-    if (owner_self(heap) == NULL || haki_heap_use(heap) == heap->relieved ||
-        !lend_soon_again(heap, now)) {
+    HAK_HELD(&lend_lock);
+    if (lend_owner_self(heap) == NULL ||
+        haki_heap_use(heap) == heap->relieved || !lend_soon_again(heap, now)) {
         return;
     }
     heap->lend_not_before =
@@ -164,16 +164,16 @@ void haki_lend_used(void (*work)(struct hak_heap *heap))
 {
     uint32_t now = haki_os_tick();
 
-    if (atomic_load(&closed)) {
+    if (atomic_load(&lend_closed)) {
         return;
     }
     for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_OWNED) {
-            haki_lock_take(&lock);
+            haki_lock_take(&lend_lock);
             lend_if_used(heap, work, now);
-            haki_lock_drop(&lock);
+            haki_lock_drop(&lend_lock);
         }
     }
 }
@@ -184,7 +184,7 @@ static bool lend_if_idle(struct hak_heap *heap,
 {
     uint64_t use;
 
-    if (owner_self(heap) == NULL) {
+    if (lend_owner_self(heap) == NULL) {
         return false;
     }
     use = haki_heap_use(heap);
@@ -208,16 +208,16 @@ bool haki_lend_idle(void (*work)(struct hak_heap *heap))
 {
     bool more = false;
 
-    if (atomic_load(&closed)) {
+    if (atomic_load(&lend_closed)) {
         return false;
     }
     for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = haki_range_heap(id);
 
         if (atomic_load(&heap->state) == HAK_HEAP_OWNED) {
-            haki_lock_take(&lock);
+            haki_lock_take(&lend_lock);
             more = lend_if_idle(heap, work) || more;
-            haki_lock_drop(&lock);
+            haki_lock_drop(&lend_lock);
         }
     }
     return more;

@@ -11,7 +11,7 @@
 
 #define ASK_MOST (128 * HAK_PAGE) /* see haki_os_resident */
 
-static size_t resident(char *at, size_t size)
+static size_t resident_resident(char *at, size_t size)
 {
     size_t sum = 0;
 
@@ -21,13 +21,13 @@ static size_t resident(char *at, size_t size)
     return sum;
 }
 
-static bool is_of(uint32_t number, uint32_t id)
+static bool resident_is_of(uint32_t number, uint32_t id)
 {
     return HAK_TAG_HEAP(haki_range_tag((size_t)number << HAK_SLAB_SHIFT)) == id;
 }
 
 /* In slabs of Tiny and Pool; side by side they are asked about together. */
-static size_t in_slabs(uint32_t id)
+static size_t resident_in_slabs(uint32_t id)
 {
     uint32_t end = (uint32_t)(HAK_LOAD(haki_range.size) >> HAK_SLAB_SHIFT);
     size_t sum = 0;
@@ -35,28 +35,28 @@ static size_t in_slabs(uint32_t id)
     for (uint32_t first = 1; first < end; first++) {
         uint32_t next = first;
 
-        while (next < end && is_of(next, id)) {
+        while (next < end && resident_is_of(next, id)) {
             next++;
         }
         if (next > first) {
-            sum += resident(haki_range_slab_start(first),
-                            (next - first) * HAK_SLAB_SIZE);
+            sum += resident_resident(haki_range_slab_start(first),
+                                     (next - first) * HAK_SLAB_SIZE);
             first = next;
         }
     }
     return sum;
 }
 
-static size_t in_blocks(uint32_t id)
+static size_t resident_in_blocks(uint32_t id)
 {
     size_t bytes, sum = 0;
     char *at = NULL;
 
     while ((at = haki_ace_next(id, at, &bytes)) != NULL) {
-        sum += resident(at, bytes);
+        sum += resident_resident(at, bytes);
     }
     while ((at = haki_huge_next(id, at, &bytes)) != NULL) {
-        sum += resident(at, bytes);
+        sum += resident_resident(at, bytes);
     }
     return sum;
 }
@@ -64,12 +64,12 @@ static size_t in_blocks(uint32_t id)
 size_t hak_heap_resident(const struct hak_heap *heap)
 {
     uint32_t id = heap->tiny.id;
-    size_t sum = resident((char *)(uintptr_t)heap, HAK_HEAP_SLOT);
+    size_t sum = resident_resident((char *)(uintptr_t)heap, HAK_HEAP_SLOT);
 
     if (id != 0) { /* there is a range */
-        sum += in_slabs(id);
+        sum += resident_in_slabs(id);
         if (haki_account_other(heap) != 0) {
-            sum += in_blocks(id);
+            sum += resident_in_blocks(id);
         }
     }
     return sum;

@@ -26,53 +26,53 @@ __thread struct hak_heap *haki_self __attribute__((tls_model("initial-exec"))) =
     (struct hak_heap *)&haki_heap_none;
 
 /* The heap that the thread owns, lent or not, or NULL. */
-static __thread struct hak_heap *own_heap
+static __thread struct hak_heap *thread_own_heap
     __attribute__((tls_model("initial-exec")));
 
-static void mend(void);
+static void thread_mend(void);
 
-static hak_lock lock = HAK_LOCK_INIT(mend);
+static hak_lock thread_lock = HAK_LOCK_INIT(thread_mend);
 
-/* Under `lock`. */
-static uint32_t parked; /* first parked heap's id */
+/* Under `thread_lock`. */
+static uint32_t thread_parked; /* first parked heap's id */
 
-static pthread_key_t key;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static bool usable; /* the key exists: after `once` */
-static atomic_bool closed;
-static atomic_bool seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
+static pthread_key_t thread_key;
+static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
+static bool thread_usable; /* the key exists: after `thread_once` */
+static atomic_bool thread_closed;
+static atomic_bool thread_seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 
 /* ---- a thread ends ------------------------------------------------------ */
 
 /* In front of the list of parked heaps. */
-static void list_add(struct hak_heap *heap)
+static void thread_list_add(struct hak_heap *heap)
 {
-    HAK_HELD(&lock);
-    HAK_ASSERT(heap->tiny.id != 0 && heap->tiny.id != parked);
+    HAK_HELD(&thread_lock);
+    HAK_ASSERT(heap->tiny.id != 0 && heap->tiny.id != thread_parked);
     heap->parked_prev = 0;
-    heap->parked_next = parked;
-    if (parked != 0) {
-        ((struct hak_heap *)haki_range_heap(parked))->parked_prev =
+    heap->parked_next = thread_parked;
+    if (thread_parked != 0) {
+        ((struct hak_heap *)haki_range_heap(thread_parked))->parked_prev =
             heap->tiny.id;
     }
-    parked = heap->tiny.id;
+    thread_parked = heap->tiny.id;
 }
 
-static void list_drop(struct hak_heap *heap)
+static void thread_list_drop(struct hak_heap *heap)
 {
     struct hak_heap *next = haki_range_heap(heap->parked_next);
     struct hak_heap *before = haki_range_heap(heap->parked_prev);
 
-    HAK_HELD(&lock);
+    HAK_HELD(&thread_lock);
     HAK_ASSERT(heap->parked_prev != 0 ? before->parked_next == heap->tiny.id
-                                      : parked == heap->tiny.id);
+                                      : thread_parked == heap->tiny.id);
     if (heap->parked_next != 0) {
         next->parked_prev = heap->parked_prev;
     }
     if (heap->parked_prev != 0) {
         before->parked_next = heap->parked_next;
     } else {
-        parked = heap->parked_next;
+        thread_parked = heap->parked_next;
     }
 }
 
@@ -81,9 +81,9 @@ static void list_drop(struct hak_heap *heap)
  * nobody can send it anything: it ends. (Who has just sent its last block still
  * reads its state, in a slot that stays mapped.)
  */
-static bool end_if_empty(struct hak_heap *heap)
+static bool thread_end_if_empty(struct hak_heap *heap)
 {
-    HAK_HELD(&lock);
+    HAK_HELD(&thread_lock);
     if (!haki_heap_is_empty(heap)) {
         return false;
     }
@@ -93,21 +93,21 @@ static bool end_if_empty(struct hak_heap *heap)
 
 /* Something was sent to the heap: if its thread has ended it is taken in for it;
  * true. */
-static bool tell_parked(struct hak_heap *heap)
+static bool thread_tell_parked(struct hak_heap *heap)
 {
     if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
         return false;
     }
     HAK_POINT("sent");
-    haki_lock_take(&lock);
+    haki_lock_take(&thread_lock);
     if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
         haki_heap_collect(heap);
         if (haki_heap_is_empty(heap)) {
-            list_drop(heap);
-            end_if_empty(heap);
+            thread_list_drop(heap);
+            thread_end_if_empty(heap);
         }
     }
-    haki_lock_drop(&lock);
+    haki_lock_drop(&thread_lock);
     return true;
 }
 
@@ -120,57 +120,57 @@ void haki_thread_send(struct hak_heap *heap)
         sent = haki_remote_send(&heap->tiny, i);
         haki_tiny_busy(&heap->tiny, false);
         if (sent != 0) {
-            tell_parked(haki_range_heap(sent));
+            thread_tell_parked(haki_range_heap(sent));
         }
     }
 }
 
-/* Caller holds `lock`. */
-static void park_locked(struct hak_heap *heap)
+/* Caller holds `thread_lock`. */
+static void thread_park_locked(struct hak_heap *heap)
 {
-    HAK_HELD(&lock);
+    HAK_HELD(&thread_lock);
     HAK_POINT("park");
     HAK_ASSERT(!haki_heap_is_busy(heap));
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* What was sent before others could see that we are gone. */
     haki_heap_collect(heap);
     haki_purge_thread_ended(haki_heap_most_slabs(heap));
-    if (!end_if_empty(heap)) {
+    if (!thread_end_if_empty(heap)) {
         haki_heap_rest(heap);
-        list_add(heap);
+        thread_list_add(heap);
     }
 }
 
-static void park(struct hak_heap *heap)
+static void thread_park(struct hak_heap *heap)
 {
-    haki_lock_take(&lock);
-    park_locked(heap);
-    haki_lock_drop(&lock);
+    haki_lock_take(&thread_lock);
+    thread_park_locked(heap);
+    haki_lock_drop(&thread_lock);
 }
 
 /* The thread's heap was lent, or is: it has it again, or NULL as it was lost. */
-static struct hak_heap *take_back(void)
+static struct hak_heap *thread_take_back(void)
 {
-    if (own_heap != NULL && !haki_lend_return(own_heap)) {
-        own_heap = NULL;
+    if (thread_own_heap != NULL && !haki_lend_return(thread_own_heap)) {
+        thread_own_heap = NULL;
     }
-    return own_heap;
+    return thread_own_heap;
 }
 
 /* The thread's heap, NULL: it has none. */
-static struct hak_heap *own_now(void)
+static struct hak_heap *thread_own_now(void)
 {
     struct hak_heap *heap = haki_thread_own();
 
-    return heap != NULL ? heap : take_back();
+    return heap != NULL ? heap : thread_take_back();
 }
 
 /* The thread has no heap any more but one of the two that are none. */
-static void disown(const struct hak_heap *none)
+static void thread_disown(const struct hak_heap *none)
 {
-    HAK_ASSERT(own_heap != NULL);
-    haki_lend_end(own_heap);
-    own_heap = NULL;
+    HAK_ASSERT(thread_own_heap != NULL);
+    haki_lend_end(thread_own_heap);
+    thread_own_heap = NULL;
     __atomic_store_n(&haki_self, (struct hak_heap *)none, __ATOMIC_RELAXED);
 }
 
@@ -180,15 +180,15 @@ static void disown(const struct hak_heap *none)
  */
 static void thread_exit(void *arg)
 {
-    struct hak_heap *heap = own_now();
+    struct hak_heap *heap = thread_own_now();
 
     (void)arg;
     if (heap == NULL) {
         return;
     }
-    disown(&haki_heap_exited);
+    thread_disown(&haki_heap_exited);
     haki_thread_send(heap);
-    park(heap);
+    thread_park(heap);
 }
 
 /*
@@ -202,12 +202,12 @@ static __thread struct {
     uint32_t id, times;
     uint64_t taken;
     uint32_t not_before; /* haki_os_tick(), or 0 */
-} mail __attribute__((tls_model("initial-exec")));
+} thread_mail __attribute__((tls_model("initial-exec")));
 
 #define MAIL_MOST 64
 #define MAIL_PAUSE 20
 
-static void take_mail(struct hak_heap *heap)
+static void thread_take_mail(struct hak_heap *heap)
 {
     haki_tiny_busy(&heap->tiny, true);
     haki_tiny_collect(&heap->tiny);
@@ -220,7 +220,7 @@ static void take_mail(struct hak_heap *heap)
     }
 }
 
-static HAK_RACY_READER uint64_t mail_taken(const struct hak_heap *heap)
+static HAK_RACY_READER uint64_t thread_mail_taken(const struct hak_heap *heap)
 {
     const struct hak_pool *pool =
         __atomic_load_n(&heap->pool, __ATOMIC_ACQUIRE);
@@ -231,29 +231,31 @@ static HAK_RACY_READER uint64_t mail_taken(const struct hak_heap *heap)
 }
 
 /* Takes the heap's mail in, unless its owner did not sleep a moment ago. */
-static void take_in(struct hak_heap *heap)
+static void thread_take_in(struct hak_heap *heap)
 {
     uint32_t now = haki_os_tick();
 
-    if (mail.not_before == 0 || haki_tick_reached(now, mail.not_before)) {
-        mail.not_before =
-            haki_lend(heap, take_mail) ? 0 : haki_some_time(now + MAIL_PAUSE);
+    if (thread_mail.not_before == 0 ||
+        haki_tick_reached(now, thread_mail.not_before)) {
+        thread_mail.not_before = haki_lend(heap, thread_take_mail)
+                                     ? 0
+                                     : haki_some_time(now + MAIL_PAUSE);
     }
 }
 
-static void mind_mail(struct hak_heap *heap)
+static void thread_mind_mail(struct hak_heap *heap)
 {
-    uint64_t taken = mail_taken(heap);
+    uint64_t taken = thread_mail_taken(heap);
 
-    if (mail.id != heap->tiny.id || mail.taken != taken) {
-        mail.id = heap->tiny.id;
-        mail.taken = taken;
-        mail.times = 0;
+    if (thread_mail.id != heap->tiny.id || thread_mail.taken != taken) {
+        thread_mail.id = heap->tiny.id;
+        thread_mail.taken = taken;
+        thread_mail.times = 0;
     }
-    mail.times++;
-    if (mail.times == MAIL_MOST) {
-        mail.times = 0;
-        take_in(heap);
+    thread_mail.times++;
+    if (thread_mail.times == MAIL_MOST) {
+        thread_mail.times = 0;
+        thread_take_in(heap);
     }
 }
 
@@ -261,8 +263,9 @@ void haki_heap_sent_slow(uint32_t id)
 {
     struct hak_heap *heap = haki_range_heap(id);
 
-    if (!tell_parked(heap) && atomic_load(&heap->state) == HAK_HEAP_OWNED) {
-        mind_mail(heap);
+    if (!thread_tell_parked(heap) &&
+        atomic_load(&heap->state) == HAK_HEAP_OWNED) {
+        thread_mind_mail(heap);
     }
 }
 
@@ -270,13 +273,13 @@ void haki_heap_sent_slow(uint32_t id)
 
 void haki_thread_seal_forks(void)
 {
-    atomic_store(&seal_forks, true);
+    atomic_store(&thread_seal_forks, true);
 }
 
-static bool wants_seal(const struct hak_heap *heap, uint32_t state)
+static bool thread_wants_seal(const struct hak_heap *heap, uint32_t state)
 {
     return state == HAK_HEAP_EXPLICIT ? heap->seal_at_fork
-                                      : atomic_load(&seal_forks) ||
+                                      : atomic_load(&thread_seal_forks) ||
                                             haki_option(HAK_OPT_seal_fork) != 0;
 }
 
@@ -284,7 +287,7 @@ static bool wants_seal(const struct hak_heap *heap, uint32_t state)
  * In the child, before it allocates: heaps that are to be sealed. Free slabs
  * have their pages dropped, as the parent's are no better than fresh ones.
  */
-static void fork_seal(void)
+static void thread_fork_seal(void)
 {
     bool any = false;
 
@@ -293,7 +296,7 @@ static void fork_seal(void)
         uint32_t state = atomic_load(&heap->state);
 
         if (state == HAK_HEAP_FREE || state == HAK_HEAP_LOST ||
-            haki_heap_is_busy(heap) || !wants_seal(heap, state)) {
+            haki_heap_is_busy(heap) || !thread_wants_seal(heap, state)) {
             continue;
         }
         haki_heap_seal_slabs(heap);
@@ -306,7 +309,7 @@ static void fork_seal(void)
 }
 
 /* Whether the heap, of a ghost, can be used; it is lost if not. */
-static bool is_sound(struct hak_heap *heap)
+static bool thread_is_sound(struct hak_heap *heap)
 {
     if (haki_heap_is_busy(heap)) {
         atomic_store(&heap->state, HAK_HEAP_LOST);
@@ -319,42 +322,44 @@ static bool is_sound(struct hak_heap *heap)
 }
 
 /* The heaps of threads that do not exist here are parked. */
-static void park_ghosts(void)
+static void thread_park_ghosts(void)
 {
     for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = haki_range_heap(id);
 
-        if (heap != own_heap && atomic_load(&heap->state) == HAK_HEAP_OWNED &&
-            haki_lock_is_ghost(heap->keeper) && is_sound(heap)) {
-            park_locked(heap);
+        if (heap != thread_own_heap &&
+            atomic_load(&heap->state) == HAK_HEAP_OWNED &&
+            haki_lock_is_ghost(heap->keeper) && thread_is_sound(heap)) {
+            thread_park_locked(heap);
         }
     }
 }
 
 /*
- * A ghost held `lock`: the list is made anew. A heap that it was at work on is
+ * A ghost held `thread_lock`: the list is made anew. A heap that it was at work on is
  * lost; one that it was about to adopt, or had just, is as it was.
  */
-static void mend(void)
+static void thread_mend(void)
 {
-    parked = 0;
+    thread_parked = 0;
     for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
         struct hak_heap *heap = haki_range_heap(id);
 
-        if (atomic_load(&heap->state) == HAK_HEAP_PARKED && is_sound(heap)) {
-            list_add(heap);
+        if (atomic_load(&heap->state) == HAK_HEAP_PARKED &&
+            thread_is_sound(heap)) {
+            thread_list_add(heap);
         }
     }
 }
 
 /* The heap of the thread that forked. */
-static void heap_forked(void)
+static void thread_heap_forked(void)
 {
-    if (haki_thread_own() == NULL && !haki_lend_forked(own_heap)) {
-        own_heap = NULL;
+    if (haki_thread_own() == NULL && !haki_lend_forked(thread_own_heap)) {
+        thread_own_heap = NULL;
         return;
     }
-    own_heap->lend.thread = haki_os_thread_id();
+    thread_own_heap->lend.thread = haki_os_thread_id();
 }
 
 /*
@@ -362,24 +367,24 @@ static void heap_forked(void)
  * needed for the rest, the rest is left undone: other threads' heaps stay as
  * they are, and the child of a later fork may find and park them.
  */
-static void fork_child(void)
+static void thread_fork_child(void)
 {
     bool none;
 
     haki_lock_forked();
-    if (own_heap != NULL) {
-        heap_forked();
+    if (thread_own_heap != NULL) {
+        thread_heap_forked();
     }
     none = haki_system_forked();
     none = haki_range_forked() && none;
     none = haki_huge_forked() && none;
     none = haki_ace_forked() && none;
-    none = haki_lock_settle(&lock) && none;
+    none = haki_lock_settle(&thread_lock) && none;
     if (none) {
-        haki_lock_take(&lock);
-        fork_seal();
-        park_ghosts();
-        haki_lock_drop(&lock);
+        haki_lock_take(&thread_lock);
+        thread_fork_seal();
+        thread_park_ghosts();
+        haki_lock_drop(&thread_lock);
     }
 }
 
@@ -389,18 +394,18 @@ static void fork_child(void)
  * Without it (or in a child of _Fork) locks are mended when they are needed,
  * but the memory of other threads' heaps stays out of use.
  */
-__attribute__((constructor)) static void watch_forks(void)
+__attribute__((constructor)) static void thread_watch_forks(void)
 {
-    if (pthread_atfork(NULL, NULL, fork_child) != 0) {
+    if (pthread_atfork(NULL, NULL, thread_fork_child) != 0) {
         haki_warn("pthread_atfork failed: forked children will not use again "
                   "what other threads had free");
     }
 }
 
-static void init_once(void)
+static void thread_init_once(void)
 {
-    usable = pthread_key_create(&key, thread_exit) == 0;
-    if (!usable) {
+    thread_usable = pthread_key_create(&thread_key, thread_exit) == 0;
+    if (!thread_usable) {
         haki_warn("no thread key is left (PTHREAD_KEYS_MAX): "
                   "all requests go to the system allocator");
     }
@@ -408,20 +413,20 @@ static void init_once(void)
 
 void haki_thread_close(void)
 {
-    atomic_store(&closed, true);
+    atomic_store(&thread_closed, true);
 }
 
-static struct hak_heap *adopt_locked(void)
+static struct hak_heap *thread_adopt_locked(void)
 {
     struct hak_heap *heap = NULL;
 
-    HAK_HELD(&lock);
+    HAK_HELD(&thread_lock);
     HAK_POINT("adopt");
-    if (parked != 0) {
-        heap = haki_range_heap(parked);
+    if (thread_parked != 0) {
+        heap = haki_range_heap(thread_parked);
         HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
         HAK_ASSERT(!haki_heap_is_busy(heap));
-        list_drop(heap);
+        thread_list_drop(heap);
         haki_heap_forget_most(heap);
         heap->keeper = haki_lock_self.number;
         atomic_store(&heap->state, HAK_HEAP_OWNED);
@@ -429,25 +434,25 @@ static struct hak_heap *adopt_locked(void)
     return heap;
 }
 
-static struct hak_heap *adopt(void)
+static struct hak_heap *thread_adopt(void)
 {
     struct hak_heap *heap;
 
-    haki_lock_take(&lock);
-    heap = adopt_locked();
-    haki_lock_drop(&lock);
+    haki_lock_take(&thread_lock);
+    heap = thread_adopt_locked();
+    haki_lock_drop(&thread_lock);
     return heap;
 }
 
 /* The heap, which nobody else has, becomes the thread's; false: it can't. */
-static bool own(struct hak_heap *heap)
+static bool thread_own(struct hak_heap *heap)
 {
-    HAK_ASSERT(own_heap == NULL && heap->tiny.id != 0);
-    own_heap = heap;
+    HAK_ASSERT(thread_own_heap == NULL && heap->tiny.id != 0);
+    thread_own_heap = heap;
     __atomic_store_n(&haki_self, heap, __ATOMIC_RELAXED);
-    if (pthread_setspecific(key, heap) != 0) {
-        disown(&haki_heap_none);
-        park(heap);
+    if (pthread_setspecific(thread_key, heap) != 0) {
+        thread_disown(&haki_heap_none);
+        thread_park(heap);
         return false;
     }
     haki_lend_begin(heap);
@@ -456,23 +461,23 @@ static bool own(struct hak_heap *heap)
 
 void haki_thread_adopt(struct hak_heap *heap)
 {
-    struct hak_heap *before = own_now();
+    struct hak_heap *before = thread_own_now();
 
     heap->tiny.direct = false;
     haki_allowance_init(&heap->tiny.allow, false);
-    pthread_once(&once, init_once);
-    if (haki_thread_self() == &haki_heap_exited || !usable) {
-        park(heap);
+    pthread_once(&thread_once, thread_init_once);
+    if (haki_thread_self() == &haki_heap_exited || !thread_usable) {
+        thread_park(heap);
         return;
     }
     if (before != NULL) {
-        disown(&haki_heap_none);
+        thread_disown(&haki_heap_none);
         haki_thread_send(before);
-        park(before);
+        thread_park(before);
     }
     heap->keeper = haki_lock_number();
     atomic_store(&heap->state, HAK_HEAP_OWNED);
-    own(heap);
+    thread_own(heap);
 }
 
 struct hak_heap *haki_thread_heap(enum hak_reason *reason)
@@ -482,7 +487,7 @@ struct hak_heap *haki_thread_heap(enum hak_reason *reason)
     if (HAK_LIKELY(heap != NULL)) {
         return heap;
     }
-    heap = take_back();
+    heap = thread_take_back();
     if (heap != NULL) {
         return heap;
     }
@@ -490,21 +495,21 @@ struct hak_heap *haki_thread_heap(enum hak_reason *reason)
         *reason = HAK_REASON_EXITED;
         return NULL;
     }
-    if (atomic_load_explicit(&closed, memory_order_relaxed)) {
+    if (atomic_load_explicit(&thread_closed, memory_order_relaxed)) {
         *reason = HAK_REASON_FORCED;
         return NULL;
     }
     *reason = HAK_REASON_MEMORY;
-    pthread_once(&once, init_once);
-    if (!usable || !haki_range_init()) {
+    pthread_once(&thread_once, thread_init_once);
+    if (!thread_usable || !haki_range_init()) {
         return NULL;
     }
     haki_purge_thread_began();
-    heap = adopt();
+    heap = thread_adopt();
     if (heap == NULL) {
         heap = haki_heap_create(HAK_HEAP_OWNED);
     }
-    return heap != NULL && own(heap) ? heap : NULL;
+    return heap != NULL && thread_own(heap) ? heap : NULL;
 }
 
 void *haki_thread_refill(unsigned class, enum hak_reason *reason)
@@ -516,23 +521,23 @@ void *haki_thread_refill(unsigned class, enum hak_reason *reason)
 
 void haki_thread_each(void (*work)(struct hak_heap *heap))
 {
-    struct hak_heap *own = own_now();
+    struct hak_heap *own = thread_own_now();
 
     if (own != NULL) {
         haki_thread_send(own);
         work(own);
     }
-    haki_lock_take(&lock);
-    for (uint32_t id = parked; id != 0;) {
+    haki_lock_take(&thread_lock);
+    for (uint32_t id = thread_parked; id != 0;) {
         struct hak_heap *heap = haki_range_heap(id);
 
-        HAK_HELD(&lock);
+        HAK_HELD(&thread_lock);
         id = heap->parked_next;
         work(heap);
         if (haki_heap_is_empty(heap)) {
-            list_drop(heap);
-            end_if_empty(heap);
+            thread_list_drop(heap);
+            thread_end_if_empty(heap);
         }
     }
-    haki_lock_drop(&lock);
+    haki_lock_drop(&thread_lock);
 }

@@ -8,64 +8,64 @@
 #include "heap/thread.h"
 
 /* Bytes of pages that this thread has swept, in all. */
-static __thread size_t swept __attribute__((tls_model("initial-exec")));
+static __thread size_t thread_swept __attribute__((tls_model("initial-exec")));
 
-static void trim(struct hak_heap *heap)
+static void thread_trim(struct hak_heap *heap)
 {
     haki_heap_seal_count(heap);
-    swept += haki_heap_sweep(heap);
+    thread_swept += haki_heap_sweep(heap);
 }
 
-static void seal(struct hak_heap *heap)
+static void thread_seal(struct hak_heap *heap)
 {
     haki_heap_seal_slabs(heap);
     haki_heap_seal_count(heap);
 }
 
 /* The same for a heap that was lent. */
-static void trim_lent(struct hak_heap *heap)
+static void thread_trim_lent(struct hak_heap *heap)
 {
     haki_thread_send(heap);
-    trim(heap);
+    thread_trim(heap);
 }
 
 size_t haki_thread_trim(void)
 {
-    size_t before = swept;
+    size_t before = thread_swept;
 
-    haki_thread_each(trim);
-    haki_lend_all(trim_lent);
-    return swept - before;
+    haki_thread_each(thread_trim);
+    haki_lend_all(thread_trim_lent);
+    return thread_swept - before;
 }
 
 /* Trims a heap unless that would bring no more than it did the last time. */
-static void relieve(struct hak_heap *heap)
+static void thread_relieve(struct hak_heap *heap)
 {
     if (haki_heap_use(heap) != heap->relieved) {
-        trim(heap);
+        thread_trim(heap);
         heap->relieved = haki_heap_use(heap);
     }
 }
 
 /* The same for a heap that was lent. */
-static void relieve_lent(struct hak_heap *heap)
+static void thread_relieve_lent(struct hak_heap *heap)
 {
     haki_thread_send(heap);
-    relieve(heap);
+    thread_relieve(heap);
 }
 
 void haki_thread_relieve(void)
 {
-    haki_thread_each(relieve);
-    haki_lend_used(relieve_lent);
+    haki_thread_each(thread_relieve);
+    haki_lend_used(thread_relieve_lent);
 }
 
 bool haki_thread_trim_idle(void)
 {
-    return haki_lend_idle(trim_lent);
+    return haki_lend_idle(thread_trim_lent);
 }
 
 void haki_thread_seal(void)
 {
-    haki_thread_each(seal);
+    haki_thread_each(thread_seal);
 }

@@ -41,35 +41,35 @@ struct huge {
 _Static_assert(sizeof(struct huge) <= HAK_SUPER_META,
                "it lies over the superslab's descriptors");
 
-static void mend(void);
+static void huge_mend(void);
 
-static hak_lock lock = HAK_LOCK_INIT(mend);
+static hak_lock huge_lock = HAK_LOCK_INIT(huge_mend);
 
-/* Under `lock`. */
-static uint32_t blocks; /* first of all */
-static struct hak_lane_counts counts;
+/* Under `huge_lock`. */
+static uint32_t huge_blocks; /* first of all */
+static struct hak_lane_counts huge_counts;
 
 static struct huge *huge_at(uint32_t super)
 {
     return haki_range_super_meta(super);
 }
 
-static void set_tag(uint32_t super, uint32_t tag)
+static void huge_set_tag(uint32_t super, uint32_t tag)
 {
     haki_range_set_tag(super * (uint32_t)HAK_SUPER_SLABS, tag);
 }
 
-static uint32_t supers_for(size_t size)
+static uint32_t huge_supers_for(size_t size)
 {
     return (uint32_t)(haki_round_up(size, HAK_SUPER_SIZE) / HAK_SUPER_SIZE);
 }
 
 /* The first superslab of the block p, or HAK_NO_SUPER. */
-static uint32_t super_of(const void *p)
+static uint32_t huge_super_of(const void *p)
 {
     size_t offset = haki_range_offset(p);
 
-    HAK_HELD(&lock);
+    HAK_HELD(&huge_lock);
     if (offset % HAK_SUPER_SIZE != 0 ||
         haki_range_tag(offset) != HAK_TAG_SHARED(HAK_TAG_HUGE)) {
         return HAK_NO_SUPER;
@@ -79,49 +79,50 @@ static uint32_t super_of(const void *p)
 
 /* ---- the list; caller holds the lock ----------------------------------------- */
 
-static void list_add(uint32_t super)
+static void huge_list_add(uint32_t super)
 {
     struct huge *huge = huge_at(super);
 
-    HAK_HELD(&lock);
-    HAK_ASSERT(super != HAK_NO_SUPER && super != blocks);
+    HAK_HELD(&huge_lock);
+    HAK_ASSERT(super != HAK_NO_SUPER && super != huge_blocks);
     huge->prev = HAK_NO_SUPER;
-    huge->next = blocks;
-    if (blocks != HAK_NO_SUPER) {
-        huge_at(blocks)->prev = super;
+    huge->next = huge_blocks;
+    if (huge_blocks != HAK_NO_SUPER) {
+        huge_at(huge_blocks)->prev = super;
     }
-    blocks = super;
+    huge_blocks = super;
     haki_lock_step();
-    set_tag(super, HAK_TAG_SHARED(HAK_TAG_HUGE));
-    counts.live_bytes += huge->size;
-    counts.peak_bytes = haki_max(counts.peak_bytes, counts.live_bytes);
+    huge_set_tag(super, HAK_TAG_SHARED(HAK_TAG_HUGE));
+    huge_counts.live_bytes += huge->size;
+    huge_counts.peak_bytes =
+        haki_max(huge_counts.peak_bytes, huge_counts.live_bytes);
 }
 
-static void list_drop(uint32_t super)
+static void huge_list_drop(uint32_t super)
 {
     struct huge *huge = huge_at(super);
 
-    HAK_HELD(&lock);
+    HAK_HELD(&huge_lock);
     HAK_CHECK((huge->prev != HAK_NO_SUPER ? huge_at(huge->prev)->next
-                                          : blocks) == super);
-    HAK_ASSERT(counts.live_bytes >= huge->size);
+                                          : huge_blocks) == super);
+    HAK_ASSERT(huge_counts.live_bytes >= huge->size);
     if (huge->prev != HAK_NO_SUPER) {
         huge_at(huge->prev)->next = huge->next;
     } else {
-        blocks = huge->next;
+        huge_blocks = huge->next;
     }
     if (huge->next != HAK_NO_SUPER) {
         HAK_ASSERT(huge_at(huge->next)->prev == super);
         huge_at(huge->next)->prev = huge->prev;
     }
-    set_tag(super, 0);
+    huge_set_tag(super, 0);
     haki_lock_step();
-    counts.live_bytes -= huge->size;
+    huge_counts.live_bytes -= huge->size;
 }
 
 /* ---- allocating and freeing --------------------------------------------------- */
 
-static void want_huge_pages(uint32_t super, uint32_t count)
+static void huge_want_huge_pages(uint32_t super, uint32_t count)
 {
     if (haki_option(HAK_OPT_huge) == HAK_THP_ALWAYS && !haki_pressure_near()) {
         haki_os_want_huge(haki_range_super_start(super),
@@ -130,7 +131,7 @@ static void want_huge_pages(uint32_t super, uint32_t count)
 }
 
 /* Superslabs for `size` bytes, with room behind them, or HAK_NO_SUPER. */
-static uint32_t take(size_t size, size_t align, uint32_t *room, bool *zero)
+static uint32_t huge_take(size_t size, size_t align, uint32_t *room, bool *zero)
 {
     uint32_t first;
 
@@ -141,13 +142,13 @@ static uint32_t take(size_t size, size_t align, uint32_t *room, bool *zero)
         haki_range_run_take(size, (uint32_t)haki_max(align / HAK_SUPER_SIZE, 1),
                             HAK_LANE_HUGE, room, zero);
     if (first != HAK_NO_SUPER) {
-        want_huge_pages(first, supers_for(size));
+        huge_want_huge_pages(first, huge_supers_for(size));
     }
     return first;
 }
 
 /* Whether superslabs with contents may wait for the next block. */
-static bool may_keep(size_t bytes)
+static bool huge_may_keep(size_t bytes)
 {
     size_t most = haki_range_limited() ? KEEP_LIMITED : KEEP_ALL;
 
@@ -156,11 +157,11 @@ static bool may_keep(size_t bytes)
 }
 
 /* Gives superslabs that hold contents back, now or after the delay. */
-static void give(uint32_t first, uint32_t count)
+static void huge_give(uint32_t first, uint32_t count)
 {
     size_t bytes = count * HAK_SUPER_SIZE;
 
-    if (may_keep(bytes)) {
+    if (huge_may_keep(bytes)) {
         haki_range_supers_give(first, count, HAK_LANE_HUGE, HAK_ALL_SLABS);
     } else {
         haki_range_purged(bytes);
@@ -178,7 +179,7 @@ void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     if (!haki_limit_charge(CHARGED, size)) {
         return NULL;
     }
-    first = take(size, align, &room, zero);
+    first = huge_take(size, align, &room, zero);
     if (first == HAK_NO_SUPER) {
         haki_limit_uncharge(CHARGED, size);
         return NULL;
@@ -186,14 +187,14 @@ void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     HAK_ASSERT(haki_range_super_head(first) == first);
     huge = huge_at(first);
     huge->size = size;
-    huge->supers = supers_for(size);
+    huge->supers = huge_supers_for(size);
     huge->room = room;
     huge->owner = owner;
-    haki_lock_take(&lock);
-    counts.allocs++;
-    list_add(first);
+    haki_lock_take(&huge_lock);
+    huge_counts.allocs++;
+    huge_list_add(first);
     HAK_WALK(haki_huge_walk(false));
-    haki_lock_drop(&lock);
+    haki_lock_drop(&huge_lock);
     return haki_range_super_start(first);
 }
 
@@ -201,22 +202,22 @@ bool haki_huge_free(void *p, struct hak_huge_block *block)
 {
     uint32_t first, count = 0, room = 0;
 
-    haki_lock_take(&lock);
-    first = super_of(p);
+    haki_lock_take(&huge_lock);
+    first = huge_super_of(p);
     if (first != HAK_NO_SUPER) {
         block->size = huge_at(first)->size;
         block->owner = huge_at(first)->owner;
         count = huge_at(first)->supers;
         room = huge_at(first)->room;
-        counts.frees++;
-        list_drop(first);
+        huge_counts.frees++;
+        huge_list_drop(first);
     }
     HAK_WALK(haki_huge_walk(false));
-    haki_lock_drop(&lock);
+    haki_lock_drop(&huge_lock);
     if (first != HAK_NO_SUPER) {
         haki_limit_uncharge(CHARGED, block->size);
         haki_range_room_give(first + count, room);
-        give(first, count);
+        huge_give(first, count);
     }
     return first != HAK_NO_SUPER;
 }
@@ -225,13 +226,13 @@ bool haki_huge_find(const void *p, struct hak_huge_block *block)
 {
     uint32_t first;
 
-    haki_lock_take(&lock);
-    first = super_of(p);
+    haki_lock_take(&huge_lock);
+    first = huge_super_of(p);
     if (first != HAK_NO_SUPER) {
         block->size = huge_at(first)->size;
         block->owner = huge_at(first)->owner;
     }
-    haki_lock_drop(&lock);
+    haki_lock_drop(&huge_lock);
     return first != HAK_NO_SUPER;
 }
 
@@ -241,12 +242,12 @@ void haki_huge_free_owner(uint32_t owner)
     uint32_t super;
 
     do {
-        haki_lock_take(&lock);
-        for (super = blocks;
+        haki_lock_take(&huge_lock);
+        for (super = huge_blocks;
              super != HAK_NO_SUPER && huge_at(super)->owner != owner;
              super = huge_at(super)->next) {
         }
-        haki_lock_drop(&lock);
+        haki_lock_drop(&huge_lock);
     } while (super != HAK_NO_SUPER &&
              haki_huge_free(haki_range_super_start(super), &block));
 }
@@ -255,8 +256,8 @@ char *haki_huge_next(uint32_t owner, const char *at, size_t *bytes)
 {
     char *next = NULL;
 
-    haki_lock_take(&lock);
-    for (uint32_t super = blocks; super != HAK_NO_SUPER;
+    haki_lock_take(&huge_lock);
+    for (uint32_t super = huge_blocks; super != HAK_NO_SUPER;
          super = huge_at(super)->next) {
         char *start = haki_range_super_start(super);
 
@@ -266,31 +267,32 @@ char *haki_huge_next(uint32_t owner, const char *at, size_t *bytes)
             *bytes = huge_at(super)->size;
         }
     }
-    haki_lock_drop(&lock);
+    haki_lock_drop(&huge_lock);
     return next;
 }
 
 /* ---- resizing ------------------------------------------------------------------- */
 
-static void set_size(uint32_t super, size_t size, uint32_t room)
+static void huge_set_size(uint32_t super, size_t size, uint32_t room)
 {
     struct huge *huge = huge_at(super);
 
-    haki_lock_take(&lock);
-    HAK_HELD(&lock);
-    HAK_ASSERT(super_of(haki_range_super_start(super)) == super);
+    haki_lock_take(&huge_lock);
+    HAK_HELD(&huge_lock);
+    HAK_ASSERT(huge_super_of(haki_range_super_start(super)) == super);
     HAK_ASSERT(size > 0 && size % HAK_PAGE == 0);
-    counts.live_bytes += size - huge->size;
-    counts.peak_bytes = haki_max(counts.peak_bytes, counts.live_bytes);
+    huge_counts.live_bytes += size - huge->size;
+    huge_counts.peak_bytes =
+        haki_max(huge_counts.peak_bytes, huge_counts.live_bytes);
     huge->size = size;
-    huge->supers = supers_for(size);
+    huge->supers = huge_supers_for(size);
     huge->room = room;
     HAK_WALK(haki_huge_walk(false));
-    haki_lock_drop(&lock);
+    haki_lock_drop(&huge_lock);
 }
 
 /* A new place for the block `old`, `size` bytes long, with room to grow. */
-static void *move(uint32_t old, size_t size)
+static void *huge_move(uint32_t old, size_t size)
 {
     uint32_t count = huge_at(old)->supers, old_room = huge_at(old)->room;
     uint32_t room = haki_range_room_for(size);
@@ -301,23 +303,23 @@ static void *move(uint32_t old, size_t size)
         return NULL;
     }
     HAK_ASSERT(haki_range_super_head(first) == first);
-    want_huge_pages(first, supers_for(size));
-    haki_lock_take(&lock);
-    list_drop(old);
+    huge_want_huge_pages(first, huge_supers_for(size));
+    haki_lock_take(&huge_lock);
+    huge_list_drop(old);
     huge_at(first)->owner = huge_at(old)->owner;
     huge_at(first)->size = size;
-    huge_at(first)->supers = supers_for(size);
+    huge_at(first)->supers = huge_supers_for(size);
     huge_at(first)->room = room;
-    list_add(first);
+    huge_list_add(first);
     HAK_WALK(haki_huge_walk(false));
-    haki_lock_drop(&lock);
+    haki_lock_drop(&huge_lock);
     haki_range_room_give(old + count, old_room);
     haki_range_supers_drop(old, count, HAK_LANE_HUGE);
     return haki_range_super_start(first);
 }
 
 /* Whether the end of a block has been written to. */
-static bool tail_is_filled(char *p, size_t size)
+static bool huge_tail_is_filled(char *p, size_t size)
 {
     size_t tail = haki_min(size, PROBE);
 
@@ -328,7 +330,7 @@ static bool tail_is_filled(char *p, size_t size)
  * Who has filled a block and makes it larger is about to write there: half as
  * much again is populated with one call, at a tenth of what page faults cost.
  */
-static void populate_ahead(char *p, size_t old, size_t size)
+static void huge_populate_ahead(char *p, size_t old, size_t size)
 {
     if (size > old) {
         (void)haki_os_populate(p + old,
@@ -338,24 +340,24 @@ static void populate_ahead(char *p, size_t old, size_t size)
 }
 
 /* Makes the block of superslab `super` `size` bytes long, in whole pages. */
-static void *block_resize(uint32_t super, size_t size)
+static void *huge_block_resize(uint32_t super, size_t size)
 {
     uint32_t have = huge_at(super)->supers, room = huge_at(super)->room;
-    uint32_t need = supers_for(size);
+    uint32_t need = huge_supers_for(size);
     bool zero;
 
     if (size > huge_at(super)->size &&
         !haki_range_run_grow(super, have, &room, size, HAK_LANE_HUGE, &zero)) {
         huge_at(super)->room = room;
-        return move(super, size);
+        return huge_move(super, size);
     }
     if (need < have) { /* what is behind it is no room of a shorter block */
         haki_range_room_give(super + have, room);
         room = 0;
     }
-    set_size(super, size, room);
+    huge_set_size(super, size, room);
     if (need < have) {
-        give(super + need, have - need);
+        huge_give(super + need, have - need);
     }
     return haki_range_super_start(super);
 }
@@ -364,7 +366,7 @@ void *haki_huge_resize(void *p, size_t size)
 {
     uint32_t super = (uint32_t)(haki_range_offset(p) / HAK_SUPER_SIZE);
     size_t old = huge_at(super)->size;
-    bool filled = size > old && tail_is_filled(p, old);
+    bool filled = size > old && huge_tail_is_filled(p, old);
     void *moved;
 
     if (size > haki_range.window) {
@@ -375,12 +377,12 @@ void *haki_huge_resize(void *p, size_t size)
     if (size > old && !haki_limit_charge(CHARGED, size - old)) {
         return NULL;
     }
-    moved = block_resize(super, size);
+    moved = huge_block_resize(super, size);
     if (moved == NULL || size < old) {
         haki_limit_uncharge(CHARGED, size > old ? size - old : old - size);
     }
     if (moved != NULL && filled && !haki_pressure_near()) {
-        populate_ahead(moved, old, size);
+        huge_populate_ahead(moved, old, size);
     }
     return moved;
 }
@@ -389,18 +391,18 @@ void *haki_huge_resize(void *p, size_t size)
 
 void haki_huge_counts(struct hak_lane_counts *out)
 {
-    haki_lock_take(&lock);
+    haki_lock_take(&huge_lock);
     HAK_POINT("huge");
-    *out = counts;
-    haki_lock_drop(&lock);
+    *out = huge_counts;
+    haki_lock_drop(&huge_lock);
 }
 
 bool haki_huge_forked(void)
 {
-    bool settled = haki_lock_settle(&lock);
+    bool settled = haki_lock_settle(&huge_lock);
 
     if (settled) { /* what ghosts were about to have, or to give */
-        atomic_store(CHARGED, counts.live_bytes);
+        atomic_store(CHARGED, huge_counts.live_bytes);
     }
     return settled;
 }
@@ -410,10 +412,10 @@ bool haki_huge_forked(void)
  * have their tag. One that was being freed or moved counts as in use or has
  * lost its tag, and is lost; one that was growing is as large as it was.
  */
-static void mend(void)
+static void huge_mend(void)
 {
-    blocks = HAK_NO_SUPER;
-    counts.live_bytes = 0;
+    huge_blocks = HAK_NO_SUPER;
+    huge_counts.live_bytes = 0;
     for (size_t at = 0; at < HAK_LOAD(haki_range.size); at += HAK_SUPER_SIZE) {
         uint32_t super = (uint32_t)(at / HAK_SUPER_SIZE);
 
@@ -422,7 +424,7 @@ static void mend(void)
 
             huge->size =
                 haki_min(huge->size, (size_t)huge->supers * HAK_SUPER_SIZE);
-            list_add(super);
+            huge_list_add(super);
         }
     }
 }
@@ -449,7 +451,7 @@ static void huge_walk_block(uint32_t super, uint32_t before)
 
     HAK_PROVE(huge->prev == before);
     HAK_PROVE(huge->size > 0 && huge->size % HAK_PAGE == 0);
-    HAK_PROVE(huge->supers >= supers_for(huge->size));
+    HAK_PROVE(huge->supers >= huge_supers_for(huge->size));
     for (uint32_t n = 0; n < huge->supers; n++) {
         HAK_PROVE(haki_range_super_head(super + n) == super);
     }
@@ -463,7 +465,7 @@ static void huge_walk_counts(const struct hak_huge_sums *sums)
 
     haki_range_counts(&range);
     HAK_PROVE(range.held[HAK_LANE_HUGE] == sums->supers * HAK_SUPER_SIZE);
-    HAK_PROVE(counts.allocs - counts.frees == sums->blocks);
+    HAK_PROVE(huge_counts.allocs - huge_counts.frees == sums->blocks);
 }
 
 struct hak_huge_sums haki_huge_walk(bool quiet)
@@ -471,10 +473,10 @@ struct hak_huge_sums haki_huge_walk(bool quiet)
     struct hak_huge_sums sums = {0};
     uint32_t before = HAK_NO_SUPER;
 
-    for (uint32_t super = blocks; super != HAK_NO_SUPER;) {
+    for (uint32_t super = huge_blocks; super != HAK_NO_SUPER;) {
         huge_walk_block(super, before);
-        HAK_PROVE(!quiet ||
-                  huge_at(super)->supers == supers_for(huge_at(super)->size));
+        HAK_PROVE(!quiet || huge_at(super)->supers ==
+                                huge_supers_for(huge_at(super)->size));
         sums.blocks++;
         sums.supers += huge_at(super)->supers;
         sums.bytes += huge_at(super)->size;
@@ -482,8 +484,8 @@ struct hak_huge_sums haki_huge_walk(bool quiet)
         before = super;
         super = huge_at(super)->next;
     }
-    HAK_PROVE(counts.live_bytes == sums.bytes);
-    HAK_PROVE(counts.peak_bytes >= counts.live_bytes);
+    HAK_PROVE(huge_counts.live_bytes == sums.bytes);
+    HAK_PROVE(huge_counts.peak_bytes >= huge_counts.live_bytes);
     if (quiet) {
         huge_walk_counts(&sums);
     }

@@ -96,10 +96,10 @@ void *__libc_realloc(void *p, size_t size)
  * asked for, any other. Weak: a program linked with libhakmem.a may have its
  * own, which a compiler's age made necessary.
  */
-#define WEAK __attribute__((weak))
+#define WRAP_WEAK __attribute__((weak))
 
-static HAK_NOINLINE void free_sized_slow(void *p, size_t size,
-                                         const char *caller)
+static HAK_NOINLINE void wrap_free_sized_slow(void *p, size_t size,
+                                              const char *caller)
 {
     size_t usable;
 
@@ -115,21 +115,21 @@ static HAK_NOINLINE void free_sized_slow(void *p, size_t size,
     free(p);
 }
 
-WEAK void free_sized(void *p, size_t size)
+WRAP_WEAK void free_sized(void *p, size_t size)
 {
     if (HAK_HARD || HAK_UNLIKELY(!haki_hot_free(p, size))) {
-        free_sized_slow(p, size, "free_sized");
+        wrap_free_sized_slow(p, size, "free_sized");
     }
 }
 
 /* aligned_alloc's 0 counts as an alignment, too. */
-WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
+WRAP_WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
 {
     if (HAK_UNLIKELY(alignment != 0 && ((uintptr_t)p & (alignment - 1)) != 0)) {
         haki_fatal("free_aligned_sized(%p, %zu, %zu): not aligned so", p,
                    alignment, size);
     }
     if (HAK_HARD || HAK_UNLIKELY(!haki_hot_free(p, size))) {
-        free_sized_slow(p, size, "free_aligned_sized");
+        wrap_free_sized_slow(p, size, "free_aligned_sized");
     }
 }

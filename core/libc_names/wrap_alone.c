@@ -24,7 +24,7 @@
 /* Linux's; no header of the C library's has it. */
 HAK_API int capset(void *header, const void *data);
 
-static int done(long result)
+static int wrap_done(long result)
 {
     int saved = errno;
 
@@ -36,23 +36,23 @@ static int done(long result)
 HAK_API int unshare(int flags)
 {
     haki_background_pause();
-    return done(syscall(SYS_unshare, flags));
+    return wrap_done(syscall(SYS_unshare, flags));
 }
 
 HAK_API int setns(int fd, int type)
 {
     haki_background_pause();
-    return done(syscall(SYS_setns, fd, type));
+    return wrap_done(syscall(SYS_setns, fd, type));
 }
 
 HAK_API int capset(void *header, const void *data)
 {
     haki_background_pause();
-    return done(syscall(SYS_capset, header, data));
+    return wrap_done(syscall(SYS_capset, header, data));
 }
 
 /* The C library's function; NULL, and errno, if there is none. */
-static hak_function *begin(const char *name)
+static hak_function *wrap_begin(const char *name)
 {
     hak_function *next = haki_libc_next(name);
 
@@ -67,9 +67,9 @@ static hak_function *begin(const char *name)
 #define ALONE(name, parameters, arguments)                                     \
     HAK_API int name parameters                                                \
     {                                                                          \
-        int(*next) parameters = (int(*) parameters)begin(#name);               \
+        int(*next) parameters = (int(*) parameters)wrap_begin(#name);          \
                                                                                \
-        return done(next != NULL ? next arguments : -1);                       \
+        return wrap_done(next != NULL ? next arguments : -1);                  \
     }
 
 ALONE(setuid, (uid_t user), (user))

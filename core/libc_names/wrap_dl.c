@@ -35,18 +35,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WEAK __attribute__((weak))
+#define WRAP_DL_WEAK __attribute__((weak))
 
 /* ---- the real functions ------------------------------------------------- */
 
 enum function { DLOPEN, DLMOPEN, DLSYM, FUNCTIONS };
 
 /* The names of a static program's; it has them if it needs them. */
-WEAK void *___dlopen(const char *file, int mode);
-WEAK void *___dlmopen(Lmid_t space, const char *file, int mode);
-WEAK void *___dlsym(void *handle, const char *name);
+WRAP_DL_WEAK void *___dlopen(const char *file, int mode);
+WRAP_DL_WEAK void *___dlmopen(Lmid_t space, const char *file, int mode);
+WRAP_DL_WEAK void *___dlsym(void *handle, const char *name);
 #if __GLIBC_PREREQ(2, 34)
-extern __typeof__(dlvsym) dlvsym WEAK;
+extern __typeof__(dlvsym) dlvsym WRAP_DL_WEAK;
 #define HAS_DLVSYM (dlvsym != NULL)
 #else
 #define HAS_DLVSYM true /* it is in libdl, which must be linked then */
@@ -60,7 +60,7 @@ extern __typeof__(dlvsym) dlvsym WEAK;
 #endif
 
 /* The C library's own dlsym finds what is next, which may be another's. */
-static hak_function *look_up(enum function which)
+static hak_function *wrap_look_up(enum function which)
 {
     static const char *const names[FUNCTIONS] = {
         [DLOPEN] = "dlopen", [DLMOPEN] = "dlmopen", [DLSYM] = "dlsym"};
@@ -81,35 +81,35 @@ static hak_function *look_up(enum function which)
 }
 
 /* The function that comes after ours; NULL: a static program without it. */
-static hak_function *real(enum function which)
+static hak_function *wrap_real(enum function which)
 {
     static _Atomic(hak_function *) found[FUNCTIONS];
     hak_function *function =
         atomic_load_explicit(&found[which], memory_order_relaxed);
 
     if (function == NULL) {
-        function = look_up(which);
+        function = wrap_look_up(which);
         atomic_store_explicit(&found[which], function, memory_order_relaxed);
     }
     return function;
 }
 
-static void *real_dlopen(const char *file, int mode)
+static void *wrap_real_dlopen(const char *file, int mode)
 {
-    return ((void *(*)(const char *, int))real(DLOPEN))(file, mode);
+    return ((void *(*)(const char *, int))wrap_real(DLOPEN))(file, mode);
 }
 
-static void *real_dlsym(void *handle, const char *name)
+static void *wrap_real_dlsym(void *handle, const char *name)
 {
-    return ((void *(*)(void *, const char *))real(DLSYM))(handle, name);
+    return ((void *(*)(void *, const char *))wrap_real(DLSYM))(handle, name);
 }
 
 /* ---- what is ours ------------------------------------------------------- */
 
-static const struct owned {
+static const struct wrap_owned {
     const char *name;
     hak_function *ours;
-} owned[] = {
+} wrap_owned[] = {
 #define OWNED(name)                                                            \
     {                                                                          \
 #name, (hak_function *)(name)                                          \
@@ -134,11 +134,11 @@ static const struct owned {
 #undef OWNED
 };
 
-static const struct owned *find_owned(const char *name)
+static const struct wrap_owned *wrap_find_owned(const char *name)
 {
-    for (size_t i = 0; i < sizeof(owned) / sizeof(owned[0]); i++) {
-        if (strcmp(name, owned[i].name) == 0) {
-            return &owned[i];
+    for (size_t i = 0; i < sizeof(wrap_owned) / sizeof(wrap_owned[0]); i++) {
+        if (strcmp(name, wrap_owned[i].name) == 0) {
+            return &wrap_owned[i];
         }
     }
     return NULL;
@@ -148,13 +148,13 @@ static const struct owned *find_owned(const char *name)
  * What the program calls by this name. RTLD_DEFAULT would not do: linked with
  * -Bsymbolic, we find ourselves by that.
  */
-static void *of_program(const char *name)
+static void *wrap_of_program(const char *name)
 {
-    void *program = real(DLOPEN) != NULL && real(DLSYM) != NULL
-                        ? real_dlopen(NULL, RTLD_LAZY)
+    void *program = wrap_real(DLOPEN) != NULL && wrap_real(DLSYM) != NULL
+                        ? wrap_real_dlopen(NULL, RTLD_LAZY)
                         : NULL;
 
-    return program != NULL ? real_dlsym(program, name) : NULL;
+    return program != NULL ? wrap_real_dlsym(program, name) : NULL;
 }
 
 /*
@@ -162,11 +162,12 @@ static void *of_program(const char *name)
  * nothing: in a program that is not position independent it may be an entry of
  * its linkage table. Then a block tells.
  */
-static bool is_ours(void)
+static bool wrap_is_ours(void)
 {
     void *(*call)(size_t);
     void (*give_back)(void *);
-    void *found = of_program("malloc"), *gives = of_program("free"), *p;
+    void *found = wrap_of_program("malloc"), *gives = wrap_of_program("free"),
+         *p;
     bool ours;
 
     if (found == (void *)(uintptr_t)malloc || found == NULL || gives == NULL) {
@@ -185,7 +186,7 @@ static bool is_ours(void)
  * own malloc, nor if everything goes to the C library. A malloc of its own may
  * come here when it is asked for the first time: then it is not ours.
  */
-static bool serves(void)
+static bool wrap_serves(void)
 {
     enum { UNKNOWN, YES, NO };
     static _Atomic(int) known;
@@ -197,7 +198,7 @@ static bool serves(void)
             return false;
         }
         asking = true;
-        answer = is_ours() ? YES : NO;
+        answer = wrap_is_ours() ? YES : NO;
         asking = false;
         /* Before our start a block says nothing. */
         if (answer == YES ||
@@ -209,18 +210,18 @@ static bool serves(void)
 }
 
 /* Whether the C library's own definition of a name is at p. */
-static bool is_libcs(const char *name, const void *p)
+static bool wrap_is_libcs(const char *name, const void *p)
 {
     static _Atomic(void *) handle;
     void *libc = atomic_load_explicit(&handle, memory_order_relaxed);
 
     if (libc == NULL) {
-        libc = real(DLOPEN) != NULL
-                   ? real_dlopen(LIBC_SO, RTLD_LAZY | RTLD_NOLOAD)
+        libc = wrap_real(DLOPEN) != NULL
+                   ? wrap_real_dlopen(LIBC_SO, RTLD_LAZY | RTLD_NOLOAD)
                    : NULL;
         atomic_store_explicit(&handle, libc, memory_order_relaxed);
     }
-    return libc != NULL && real_dlsym(libc, name) == p;
+    return libc != NULL && wrap_real_dlsym(libc, name) == p;
 }
 
 /* ---- the stubs' decisions ----------------------------------------------- */
@@ -229,9 +230,9 @@ HAK_STUB_ONLY hak_function *haki_wrap_dlopen(uintptr_t *args);
 HAK_STUB_ONLY hak_function *haki_wrap_dlmopen(uintptr_t *args);
 HAK_STUB_ONLY hak_function *haki_wrap_dlsym(uintptr_t *args);
 
-static hak_function *pass_on(enum function which, uintptr_t *args)
+static hak_function *wrap_pass_on(enum function which, uintptr_t *args)
 {
-    hak_function *function = real(which);
+    hak_function *function = wrap_real(which);
 
     if (function == NULL) {
         args[0] = 0;
@@ -239,10 +240,10 @@ static hak_function *pass_on(enum function which, uintptr_t *args)
     return function;
 }
 
-static uintptr_t without_deepbind(uintptr_t mode)
+static uintptr_t wrap_without_deepbind(uintptr_t mode)
 {
     if ((mode & RTLD_DEEPBIND) != 0 &&
-        haki_option(HAK_OPT_deepbind) == HAK_DEEPBIND_DROP && serves()) {
+        haki_option(HAK_OPT_deepbind) == HAK_DEEPBIND_DROP && wrap_serves()) {
         mode &= ~(uintptr_t)RTLD_DEEPBIND;
     }
     return mode;
@@ -250,33 +251,33 @@ static uintptr_t without_deepbind(uintptr_t mode)
 
 hak_function *haki_wrap_dlopen(uintptr_t *args)
 {
-    args[1] = without_deepbind(args[1]);
-    return pass_on(DLOPEN, args);
+    args[1] = wrap_without_deepbind(args[1]);
+    return wrap_pass_on(DLOPEN, args);
 }
 
 /* Another namespace has a C library, hence a malloc, of its own. */
 hak_function *haki_wrap_dlmopen(uintptr_t *args)
 {
     if (args[0] == LM_ID_BASE) {
-        args[2] = without_deepbind(args[2]);
+        args[2] = wrap_without_deepbind(args[2]);
     }
-    return pass_on(DLMOPEN, args);
+    return wrap_pass_on(DLMOPEN, args);
 }
 
 hak_function *haki_wrap_dlsym(uintptr_t *args)
 {
     void *handle = (void *)args[0];
     const char *name = (const char *)args[1];
-    const struct owned *known;
+    const struct wrap_owned *known;
     void *found;
 
     if (handle == RTLD_DEFAULT || handle == RTLD_NEXT || name == NULL ||
-        real(DLSYM) == NULL || (known = find_owned(name)) == NULL ||
-        !serves()) {
-        return pass_on(DLSYM, args);
+        wrap_real(DLSYM) == NULL || (known = wrap_find_owned(name)) == NULL ||
+        !wrap_serves()) {
+        return wrap_pass_on(DLSYM, args);
     }
-    found = real_dlsym(handle, name);
-    if (found != NULL && is_libcs(name, found)) {
+    found = wrap_real_dlsym(handle, name);
+    if (found != NULL && wrap_is_libcs(name, found)) {
         args[0] = (uintptr_t)known->ours;
     } else {
         args[0] = (uintptr_t)found;

@@ -29,7 +29,7 @@ HAK_API void malloc_stats(void);
  * arena: held by the lanes up to ACE, of which uordblks is in use and fordblks
  * is not; hblks and hblkhd: blocks of the Huge lane, and their bytes.
  */
-static void add_ours(struct mallinfo2 *info)
+static void wrap_add_ours(struct mallinfo2 *info)
 {
     hak_stats_t stats = {.size = sizeof(stats)};
     size_t held, live;
@@ -56,7 +56,7 @@ struct mallinfo2 mallinfo2(void)
         haki_libc_start();
         info = next();
     }
-    add_ours(&info);
+    wrap_add_ours(&info);
     return info;
 }
 

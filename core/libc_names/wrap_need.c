@@ -9,4 +9,4 @@
  */
 #include <stdlib.h>
 
-__attribute__((used)) static void *(*const need)(size_t) = malloc;
+__attribute__((used)) static void *(*const wrap_need)(size_t) = malloc;

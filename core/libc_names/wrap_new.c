@@ -8,7 +8,7 @@
 
 #include "base/msg.h"
 
-#define WEAK __attribute__((weak))
+#define WRAP_NEW_WEAK __attribute__((weak))
 
 /* std::get_new_handler, std::__throw_bad_alloc. */
 #ifdef HAK_STATIC_NEW
@@ -24,8 +24,8 @@ hak_function *haki_policy_next_new(const char *name, hak_function *self)
     return NULL;
 }
 #else
-WEAK void (*_ZSt15get_new_handlerv(void))(void);
-WEAK _Noreturn void _ZSt17__throw_bad_allocv(void);
+WRAP_NEW_WEAK void (*_ZSt15get_new_handlerv(void))(void);
+WRAP_NEW_WEAK _Noreturn void _ZSt17__throw_bad_allocv(void);
 #define CXX_IS_LINKED                                                          \
     (_ZSt15get_new_handlerv != NULL && _ZSt17__throw_bad_allocv != NULL)
 

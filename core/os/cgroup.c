@@ -30,9 +30,9 @@ struct reader {
 };
 
 /* What ended a word. */
-enum end { END_SPACE, END_LINE, END_FILE };
+enum cgroup_end { END_SPACE, END_LINE, END_FILE };
 
-static bool reader_open(struct reader *reader, const char *path)
+static bool cgroup_reader_open(struct reader *reader, const char *path)
 {
     int fd;
 
@@ -43,13 +43,13 @@ static bool reader_open(struct reader *reader, const char *path)
     return fd >= 0;
 }
 
-static void reader_close(struct reader *reader)
+static void cgroup_reader_close(struct reader *reader)
 {
     syscall(SYS_close, reader->fd);
 }
 
 /* The next character, or -1. */
-static int reader_next(struct reader *reader)
+static int cgroup_reader_next(struct reader *reader)
 {
     long n;
 
@@ -68,12 +68,13 @@ static int reader_next(struct reader *reader)
 }
 
 /* The next word, cut off if it is too long for its place, and what ended it. */
-static enum end reader_word(struct reader *reader, char *word, size_t size)
+static enum cgroup_end cgroup_reader_word(struct reader *reader, char *word,
+                                          size_t size)
 {
     size_t n = 0;
     int c;
 
-    while ((c = reader_next(reader)) != -1 && c != ' ' && c != '\n') {
+    while ((c = cgroup_reader_next(reader)) != -1 && c != ' ' && c != '\n') {
         if (n + 1 < size) {
             word[n++] = (char)c;
         }
@@ -82,8 +83,9 @@ static enum end reader_word(struct reader *reader, char *word, size_t size)
     return c == -1 ? END_FILE : c == '\n' ? END_LINE : END_SPACE;
 }
 
-/* The rest of a line that `end` has not ended is passed over. */
-static enum end reader_skip_line(struct reader *reader, enum end end)
+/* The rest of a line that `cgroup_end` has not ended is passed over. */
+static enum cgroup_end cgroup_reader_skip_line(struct reader *reader,
+                                               enum cgroup_end end)
 {
     int c = ' ';
 
@@ -91,7 +93,7 @@ static enum end reader_skip_line(struct reader *reader, enum end end)
         return end;
     }
     while (c != '\n' && c != -1) {
-        c = reader_next(reader);
+        c = cgroup_reader_next(reader);
     }
     return c == '\n' ? END_LINE : END_FILE;
 }
@@ -99,7 +101,7 @@ static enum end reader_skip_line(struct reader *reader, enum end end)
 /* ---- numbers ---------------------------------------------------------------- */
 
 /* Decimal digits and nothing else; what is too large is SIZE_MAX. */
-static bool parse_number(const char *text, size_t *value)
+static bool cgroup_parse_number(const char *text, size_t *value)
 {
     size_t n = 0;
 
@@ -120,7 +122,7 @@ static bool parse_number(const char *text, size_t *value)
 }
 
 /* DIR/NAME. False: too long. */
-static bool join(char *path, const char *dir, const char *name)
+static bool cgroup_join(char *path, const char *dir, const char *name)
 {
     size_t length = strlen(dir), more = strlen(name);
 
@@ -134,7 +136,7 @@ static bool join(char *path, const char *dir, const char *name)
 }
 
 /* Takes the last part off. False: nothing is left. */
-static bool go_up(char *path)
+static bool cgroup_go_up(char *path)
 {
     char *slash = strrchr(path, '/');
 
@@ -146,55 +148,56 @@ static bool go_up(char *path)
 }
 
 /* A file of one word: whether it is there, and what it says. */
-static bool read_word(const char *dir, const char *name, char *word,
-                      size_t size)
+static bool cgroup_read_word(const char *dir, const char *name, char *word,
+                             size_t size)
 {
     char path[HAK_CGROUP_PATH];
     struct reader reader;
 
-    if (!join(path, dir, name) || !reader_open(&reader, path)) {
+    if (!cgroup_join(path, dir, name) || !cgroup_reader_open(&reader, path)) {
         return false;
     }
-    reader_word(&reader, word, size);
-    reader_close(&reader);
+    cgroup_reader_word(&reader, word, size);
+    cgroup_reader_close(&reader);
     return true;
 }
 
 /* ---- which group ------------------------------------------------------------ */
 
-static const char *used_file(enum hak_cgroup_kind kind)
+static const char *cgroup_used_file(enum hak_cgroup_kind kind)
 {
     return kind == HAK_CGROUP_V2 ? "memory.current" : "memory.usage_in_bytes";
 }
 
-static const char *max_file(enum hak_cgroup_kind kind)
+static const char *cgroup_max_file(enum hak_cgroup_kind kind)
 {
     return kind == HAK_CGROUP_V2 ? "memory.max" : "memory.limit_in_bytes";
 }
 
-static bool has_file(const char *dir, const char *name)
+static bool cgroup_has_file(const char *dir, const char *name)
 {
     char word[2];
 
-    return read_word(dir, name, word, sizeof(word));
+    return cgroup_read_word(dir, name, word, sizeof(word));
 }
 
 /* Goes up from `dir` to a group that has limits. */
-static void settle(struct hak_cgroup *group)
+static void cgroup_settle(struct hak_cgroup *group)
 {
     do {
         for (int kind = HAK_CGROUP_V2; kind >= HAK_CGROUP_V1; kind--) {
-            if (has_file(group->dir, max_file((enum hak_cgroup_kind)kind))) {
+            if (cgroup_has_file(group->dir,
+                                cgroup_max_file((enum hak_cgroup_kind)kind))) {
                 group->kind = (enum hak_cgroup_kind)kind;
                 return;
             }
         }
-    } while (go_up(group->dir));
+    } while (cgroup_go_up(group->dir));
     group->kind = HAK_CGROUP_NONE;
 }
 
 /* Whether `list`, words with commas between, has this one. */
-static bool lists(const char *list, const char *word)
+static bool cgroup_lists(const char *list, const char *word)
 {
     size_t length = strlen(word);
 
@@ -212,7 +215,7 @@ static bool lists(const char *list, const char *word)
  * The path of a line "N:CONTROLLERS:PATH" of /proc/self/cgroup, or NULL if it
  * is not of memory's hierarchy (version 1) or of the one of version 2.
  */
-static char *path_in_line(char *line, enum hak_cgroup_kind kind)
+static char *cgroup_path_in_line(char *line, enum hak_cgroup_kind kind)
 {
     char *list = strchr(line, ':');
     char *path = list != NULL ? strchr(++list, ':') : NULL;
@@ -221,20 +224,21 @@ static char *path_in_line(char *line, enum hak_cgroup_kind kind)
         return NULL;
     }
     *path++ = '\0';
-    return (kind == HAK_CGROUP_V2 ? *list == '\0' : lists(list, "memory"))
+    return (kind == HAK_CGROUP_V2 ? *list == '\0'
+                                  : cgroup_lists(list, "memory"))
                ? path
                : NULL;
 }
 
 /* The path of our group inside its hierarchy; a name may have spaces. */
-static bool find_path(char *out, enum hak_cgroup_kind kind)
+static bool cgroup_find_path(char *out, enum hak_cgroup_kind kind)
 {
     char line[HAK_CGROUP_PATH];
     struct reader reader;
-    enum end end = END_LINE;
+    enum cgroup_end end = END_LINE;
     bool found = false;
 
-    if (!reader_open(&reader, "/proc/self/cgroup")) {
+    if (!cgroup_reader_open(&reader, "/proc/self/cgroup")) {
         return false;
     }
     while (!found && end != END_FILE) {
@@ -242,24 +246,24 @@ static bool find_path(char *out, enum hak_cgroup_kind kind)
         size_t n = 0;
 
         do {
-            end = reader_word(&reader, line + n, sizeof(line) - n);
+            end = cgroup_reader_word(&reader, line + n, sizeof(line) - n);
             n += strlen(line + n);
             if (end == END_SPACE && n + 2 < sizeof(line)) {
                 line[n++] = ' ';
             }
         } while (end == END_SPACE);
-        path = n + 1 < sizeof(line) ? path_in_line(line, kind) : NULL;
+        path = n + 1 < sizeof(line) ? cgroup_path_in_line(line, kind) : NULL;
         if (path != NULL) {
             memmove(out, path, strlen(path) + 1);
             found = true;
         }
     }
-    reader_close(&reader);
+    cgroup_reader_close(&reader);
     return found;
 }
 
 /* "\040" and the like, which stand for blanks, become what they stand for. */
-static void unescape(char *text)
+static void cgroup_unescape(char *text)
 {
     char *to = text;
 
@@ -283,49 +287,49 @@ struct mount {
 };
 
 /* A line of /proc/self/mountinfo; whether it is the hierarchy's. */
-static bool read_mount(struct reader *reader, struct mount *mount,
-                       enum hak_cgroup_kind kind, enum end *end)
+static bool cgroup_read_mount(struct reader *reader, struct mount *mount,
+                              enum hak_cgroup_kind kind, enum cgroup_end *end)
 {
     char word[64] = "";
     bool right;
 
     for (int i = 0; i < 3; i++) { /* ids, device */
-        *end = reader_word(reader, word, sizeof(word));
+        *end = cgroup_reader_word(reader, word, sizeof(word));
     }
-    *end = reader_word(reader, mount->root, sizeof(mount->root));
-    *end = reader_word(reader, mount->point, sizeof(mount->point));
+    *end = cgroup_reader_word(reader, mount->root, sizeof(mount->root));
+    *end = cgroup_reader_word(reader, mount->point, sizeof(mount->point));
     while (*end == END_SPACE && strcmp(word, "-") != 0) {
-        *end = reader_word(reader, word, sizeof(word));
+        *end = cgroup_reader_word(reader, word, sizeof(word));
     }
     if (*end == END_SPACE) {
-        *end = reader_word(reader, word, sizeof(word));
+        *end = cgroup_reader_word(reader, word, sizeof(word));
     }
     right = strcmp(word, kind == HAK_CGROUP_V2 ? "cgroup2" : "cgroup") == 0;
     if (right && kind == HAK_CGROUP_V1) {
         for (int i = 0; i < 2 && *end == END_SPACE; i++) { /* source, options */
-            *end = reader_word(reader, word, sizeof(word));
+            *end = cgroup_reader_word(reader, word, sizeof(word));
         }
-        right = lists(word, "memory");
+        right = cgroup_lists(word, "memory");
     }
-    *end = reader_skip_line(reader, *end);
-    unescape(mount->root);
-    unescape(mount->point);
+    *end = cgroup_reader_skip_line(reader, *end);
+    cgroup_unescape(mount->root);
+    cgroup_unescape(mount->point);
     return right;
 }
 
-static bool find_mount(struct mount *mount, enum hak_cgroup_kind kind)
+static bool cgroup_find_mount(struct mount *mount, enum hak_cgroup_kind kind)
 {
     struct reader reader;
-    enum end end = END_LINE;
+    enum cgroup_end end = END_LINE;
     bool found = false;
 
-    if (!reader_open(&reader, "/proc/self/mountinfo")) {
+    if (!cgroup_reader_open(&reader, "/proc/self/mountinfo")) {
         return false;
     }
     while (!found && end != END_FILE) {
-        found = read_mount(&reader, mount, kind, &end);
+        found = cgroup_read_mount(&reader, mount, kind, &end);
     }
-    reader_close(&reader);
+    cgroup_reader_close(&reader);
     return found;
 }
 
@@ -334,14 +338,14 @@ static bool find_mount(struct mount *mount, enum hak_cgroup_kind kind)
  * beyond the mount's root. A path that does not begin with the root is of
  * another namespace; then what is mounted is the best that can be seen.
  */
-static bool find_dir(struct hak_cgroup *group, enum hak_cgroup_kind kind)
+static bool cgroup_find_dir(struct hak_cgroup *group, enum hak_cgroup_kind kind)
 {
     struct mount mount;
     char path[HAK_CGROUP_PATH];
     const char *below;
     size_t root;
 
-    if (!find_path(path, kind) || !find_mount(&mount, kind)) {
+    if (!cgroup_find_path(path, kind) || !cgroup_find_mount(&mount, kind)) {
         return false;
     }
     root = strcmp(mount.root, "/") == 0 ? 0 : strlen(mount.root);
@@ -349,7 +353,7 @@ static bool find_dir(struct hak_cgroup *group, enum hak_cgroup_kind kind)
     if (strncmp(path, mount.root, root) == 0 && path[root] == '/') {
         below = path + root + 1;
         if (*below != '\0' && strncmp(below, "..", 2) != 0 &&
-            !join(group->dir, mount.point, below)) {
+            !cgroup_join(group->dir, mount.point, below)) {
             return false;
         }
     }
@@ -364,13 +368,13 @@ void haki_cgroup_find(struct hak_cgroup *group, const char *fake)
     if (fake != NULL) {
         if (strlen(fake) < sizeof(group->dir)) {
             memcpy(group->dir, fake, strlen(fake) + 1);
-            settle(group);
+            cgroup_settle(group);
         }
     } else {
         for (int kind = HAK_CGROUP_V2;
              kind >= HAK_CGROUP_V1 && group->kind == HAK_CGROUP_NONE; kind--) {
-            if (find_dir(group, (enum hak_cgroup_kind)kind)) {
-                settle(group);
+            if (cgroup_find_dir(group, (enum hak_cgroup_kind)kind)) {
+                cgroup_settle(group);
             }
         }
     }
@@ -382,110 +386,114 @@ void haki_cgroup_find(struct hak_cgroup *group, const char *fake)
 #define FAULT_TEXT sizeof(((struct hak_cgroup_state *)NULL)->fault_text)
 
 /* The first fault is the one that is told. */
-static void note(struct hak_cgroup_state *state, enum hak_cgroup_fault fault,
-                 const char *dir, const char *name)
+static void cgroup_note(struct hak_cgroup_state *state,
+                        enum hak_cgroup_fault fault, const char *dir,
+                        const char *name)
 {
     if (state->fault == HAK_CGROUP_FINE) {
         state->fault = fault;
-        join(state->fault_file, dir, name);
+        cgroup_join(state->fault_file, dir, name);
     }
 }
 
 /* What is no number is noted. */
-static bool parse_or_note(struct hak_cgroup_state *state, const char *dir,
-                          const char *name, const char *word, size_t *value)
+static bool cgroup_parse_or_note(struct hak_cgroup_state *state,
+                                 const char *dir, const char *name,
+                                 const char *word, size_t *value)
 {
-    if (parse_number(word, value)) {
+    if (cgroup_parse_number(word, value)) {
         return true;
     }
     if (state->fault == HAK_CGROUP_FINE) {
         memcpy(state->fault_text, word, strlen(word) + 1);
     }
-    note(state, HAK_CGROUP_GARBLED, dir, name);
+    cgroup_note(state, HAK_CGROUP_GARBLED, dir, name);
     return false;
 }
 
 /* A limit, SIZE_MAX if there is none. False: there is no such file. */
-static bool read_limit(struct hak_cgroup_state *state, const char *dir,
-                       const char *name, size_t *limit)
+static bool cgroup_read_limit(struct hak_cgroup_state *state, const char *dir,
+                              const char *name, size_t *limit)
 {
     char word[FAULT_TEXT];
 
     *limit = SIZE_MAX;
-    if (!read_word(dir, name, word, sizeof(word))) {
+    if (!cgroup_read_word(dir, name, word, sizeof(word))) {
         return false;
     }
     if (strcmp(word, "max") == 0) {
         return true;
     }
-    if (!parse_or_note(state, dir, name, word, limit) || *limit >= ENDLESS) {
+    if (!cgroup_parse_or_note(state, dir, name, word, limit) ||
+        *limit >= ENDLESS) {
         *limit = SIZE_MAX;
     }
     return true;
 }
 
 /* What a group uses. False: its file is missing or garbled. */
-static bool read_used(struct hak_cgroup_state *state, const char *dir,
-                      enum hak_cgroup_kind kind, size_t *used)
+static bool cgroup_read_used(struct hak_cgroup_state *state, const char *dir,
+                             enum hak_cgroup_kind kind, size_t *used)
 {
     char word[FAULT_TEXT];
 
-    return read_word(dir, used_file(kind), word, sizeof(word)) &&
-           parse_or_note(state, dir, used_file(kind), word, used);
+    return cgroup_read_word(dir, cgroup_used_file(kind), word, sizeof(word)) &&
+           cgroup_parse_or_note(state, dir, cgroup_used_file(kind), word, used);
 }
 
 /* File pages that go when they must. */
-static size_t read_inactive(const char *dir, enum hak_cgroup_kind kind)
+static size_t cgroup_read_inactive(const char *dir, enum hak_cgroup_kind kind)
 {
     const char *wanted =
         kind == HAK_CGROUP_V2 ? "inactive_file" : "total_inactive_file";
     char path[HAK_CGROUP_PATH], word[32];
     struct reader reader;
-    enum end end = END_LINE;
+    enum cgroup_end end = END_LINE;
     size_t bytes = 0;
 
-    if (!join(path, dir, "memory.stat") || !reader_open(&reader, path)) {
+    if (!cgroup_join(path, dir, "memory.stat") ||
+        !cgroup_reader_open(&reader, path)) {
         return 0;
     }
     while (end != END_FILE) {
-        end = reader_word(&reader, word, sizeof(word));
+        end = cgroup_reader_word(&reader, word, sizeof(word));
         if (end == END_SPACE && strcmp(word, wanted) == 0) {
-            reader_word(&reader, word, sizeof(word));
-            bytes = parse_number(word, &bytes) ? bytes : 0;
+            cgroup_reader_word(&reader, word, sizeof(word));
+            bytes = cgroup_parse_number(word, &bytes) ? bytes : 0;
             break;
         }
-        end = reader_skip_line(&reader, end);
+        end = cgroup_reader_skip_line(&reader, end);
     }
-    reader_close(&reader);
+    cgroup_reader_close(&reader);
     return bytes;
 }
 
 /* One group. False: it has no limits, nor has any above it. */
-static bool read_level(struct hak_cgroup_state *state, const char *dir,
-                       enum hak_cgroup_kind kind)
+static bool cgroup_read_level(struct hak_cgroup_state *state, const char *dir,
+                              enum hak_cgroup_kind kind)
 {
     size_t max, high = SIZE_MAX, least, used;
 
-    if (!read_limit(state, dir, max_file(kind), &max)) {
+    if (!cgroup_read_limit(state, dir, cgroup_max_file(kind), &max)) {
         return false;
     }
     if (kind == HAK_CGROUP_V2) {
-        read_limit(state, dir, "memory.high", &high);
+        cgroup_read_limit(state, dir, "memory.high", &high);
     }
     state->limit = haki_min(state->limit, max);
     least = haki_min(max, high);
-    if (least == SIZE_MAX || !read_used(state, dir, kind, &used)) {
+    if (least == SIZE_MAX || !cgroup_read_used(state, dir, kind, &used)) {
         return true;
     }
     if (haki_percent(used, least) >= WORTH_A_LOOK) {
-        used -= haki_min(read_inactive(dir, kind), used);
+        used -= haki_min(cgroup_read_inactive(dir, kind), used);
     }
     if (used > max) {
         if (state->fault == HAK_CGROUP_FINE) {
             state->fault_limit = max;
             state->fault_used = used;
         }
-        note(state, HAK_CGROUP_OVER, dir, max_file(kind));
+        cgroup_note(state, HAK_CGROUP_OVER, dir, cgroup_max_file(kind));
     }
     state->room = haki_min(state->room, least - haki_min(used, least));
     state->full = (unsigned)haki_max(state->full, haki_percent(used, least));
@@ -493,23 +501,24 @@ static bool read_level(struct hak_cgroup_state *state, const char *dir,
 }
 
 /* "some avg10=12.34 ...": 12. 0 where there is no such file. */
-static unsigned read_pressure(const char *dir)
+static unsigned cgroup_read_pressure(const char *dir)
 {
     char path[HAK_CGROUP_PATH], word[32] = "";
     struct reader reader;
     size_t value = 0;
 
-    if (!join(path, dir, "memory.pressure") || !reader_open(&reader, path)) {
+    if (!cgroup_join(path, dir, "memory.pressure") ||
+        !cgroup_reader_open(&reader, path)) {
         return 0;
     }
-    if (reader_word(&reader, word, sizeof(word)) == END_SPACE &&
+    if (cgroup_reader_word(&reader, word, sizeof(word)) == END_SPACE &&
         strcmp(word, "some") == 0) {
-        reader_word(&reader, word, sizeof(word));
+        cgroup_reader_word(&reader, word, sizeof(word));
     }
-    reader_close(&reader);
+    cgroup_reader_close(&reader);
     if (strncmp(word, "avg10=", 6) == 0) {
         word[6 + strcspn(word + 6, ".")] = '\0';
-        parse_number(word + 6, &value);
+        cgroup_parse_number(word + 6, &value);
     }
     return (unsigned)haki_min(value, 100);
 }
@@ -523,19 +532,20 @@ bool haki_cgroup_read(const struct hak_cgroup *group,
     *state = (struct hak_cgroup_state){.limit = SIZE_MAX, .room = SIZE_MAX};
     if (group->kind != HAK_CGROUP_NONE) {
         memcpy(dir, group->dir, sizeof(dir));
-        while (levels < LEVELS_MOST && read_level(state, dir, group->kind)) {
+        while (levels < LEVELS_MOST &&
+               cgroup_read_level(state, dir, group->kind)) {
             levels++;
-            if (!go_up(dir)) {
+            if (!cgroup_go_up(dir)) {
                 break;
             }
         }
-        state->pressure = read_pressure(group->dir);
+        state->pressure = cgroup_read_pressure(group->dir);
     }
     errno = saved;
     return levels > 0;
 }
 
-static unsigned rlimit_full(int resource, size_t used)
+static unsigned cgroup_rlimit_full(int resource, size_t used)
 {
     struct rlimit limit;
 
@@ -556,14 +566,15 @@ unsigned haki_cgroup_rlimits(void)
     if (haki_os_address_limit() == SIZE_MAX) {
         return 0;
     }
-    if (reader_open(&reader, "/proc/self/statm")) {
+    if (cgroup_reader_open(&reader, "/proc/self/statm")) {
         for (int i = 0; i < 6; i++) {
-            reader_word(&reader, word, sizeof(word));
-            parse_number(word, &pages[i]);
+            cgroup_reader_word(&reader, word, sizeof(word));
+            cgroup_parse_number(word, &pages[i]);
         }
-        reader_close(&reader);
+        cgroup_reader_close(&reader);
     }
     errno = saved;
-    return (unsigned)haki_max(rlimit_full(RLIMIT_AS, pages[0] * HAK_PAGE),
-                              rlimit_full(RLIMIT_DATA, pages[5] * HAK_PAGE));
+    return (unsigned)
+        haki_max(cgroup_rlimit_full(RLIMIT_AS, pages[0] * HAK_PAGE),
+                 cgroup_rlimit_full(RLIMIT_DATA, pages[5] * HAK_PAGE));
 }

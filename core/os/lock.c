@@ -19,40 +19,40 @@ extern char __libc_single_threaded __attribute__((weak));
 #define DRAWING UINT64_MAX
 
 /* Where there is no page that is wiped. */
-static struct hak_process plain = {.number = HAK_LOCK_ALONE + 1};
+static struct hak_process lock_plain = {.number = HAK_LOCK_ALONE + 1};
 
-_Atomic(struct hak_process *) haki_process = &plain;
+_Atomic(struct hak_process *) haki_process = &lock_plain;
 
 __thread struct hak_lock_self haki_lock_self
     __attribute__((tls_model("initial-exec"))) = {.process = HAK_LOCK_ALONE};
 
-static _Atomic(uint64_t) drawn = HAK_LOCK_ALONE + 1; /* the last number */
-static _Atomic(uint64_t) first = HAK_LOCK_ALONE + 1; /* this process's */
-static atomic_bool refused;                          /* the page */
+static _Atomic(uint64_t) lock_drawn = HAK_LOCK_ALONE + 1; /* the last number */
+static _Atomic(uint64_t) lock_first = HAK_LOCK_ALONE + 1; /* this process's */
+static atomic_bool lock_refused;                          /* the page */
 
 /* There is, or was, a thread that the C library does not know of. */
-static atomic_bool not_alone;
+static atomic_bool lock_not_alone;
 
 atomic_bool haki_lock_entered;
-static _Atomic(uint32_t) company = HAK_LOCK_CROWD;
-static atomic_bool no_fence; /* it was refused */
+static _Atomic(uint32_t) lock_company = HAK_LOCK_CROWD;
+static atomic_bool lock_no_fence; /* it was refused */
 
-static atomic_uint waiting; /* the sum of haki_lock_self.waits */
+static atomic_uint lock_waiting; /* the sum of haki_lock_self.waits */
 
-/* The thread that forked, if `forked_to` is this process's number. */
-static _Atomic(uint64_t) forker, forked_to;
+/* The thread that forked, if `lock_forked_to` is this process's number. */
+static _Atomic(uint64_t) lock_forker, lock_forked_to;
 
-static uint64_t draw(void)
+static uint64_t lock_draw(void)
 {
-    return atomic_fetch_add(&drawn, 1) + 1;
+    return atomic_fetch_add(&lock_drawn, 1) + 1;
 }
 
 bool haki_lock_is_ghost(uint64_t number)
 {
-    uint64_t process = atomic_load(&first);
+    uint64_t process = atomic_load(&lock_first);
 
-    return number < process && (atomic_load(&forked_to) != process ||
-                                atomic_load(&forker) != number);
+    return number < process && (atomic_load(&lock_forked_to) != process ||
+                                atomic_load(&lock_forker) != number);
 }
 
 /* ---- a process's number -------------------------------------------------- */
@@ -60,12 +60,12 @@ bool haki_lock_is_ghost(uint64_t number)
 /*
  * Nobody has noticed yet that this is a new process. One thread draws its
  * number, others wait. A signal's handler may fork in the midst of it: in that
- * child the page is wiped again, and `first` tells that it has a number, or
+ * child the page is wiped again, and `lock_first` tells that it has a number, or
  * the page that it has none; either way the caller looks again.
  */
-static void process_begins(struct hak_process *process)
+static void lock_process_begins(struct hak_process *process)
 {
-    uint64_t before = atomic_load(&first);
+    uint64_t before = atomic_load(&lock_first);
     uint64_t seen = 0;
     uint64_t number;
 
@@ -75,9 +75,9 @@ static void process_begins(struct hak_process *process)
         }
         return;
     }
-    number = draw();
+    number = lock_draw();
     HAK_ASSERT(number > before); /* than of all threads that there were */
-    if (atomic_compare_exchange_strong(&first, &before, number)) {
+    if (atomic_compare_exchange_strong(&lock_first, &before, number)) {
         seen = DRAWING;
         atomic_store(&process->pid, getpid());
         atomic_compare_exchange_strong(&process->number, &seen, number);
@@ -86,49 +86,51 @@ static void process_begins(struct hak_process *process)
 
 #ifdef HAK_TESTING
 static atomic_bool
-    test_only; /* as if it were so, for who compiles this file in */
+    lock_test_only; /* as if it were so, for who compiles this file in */
 #endif
 
 /* Whether the C library knows of one thread alone. */
-static bool is_only(void)
+static bool lock_is_only(void)
 {
 #ifdef HAK_TESTING
-    if (atomic_load(&test_only)) {
+    if (atomic_load(&lock_test_only)) {
         return true;
     }
 #endif
     return &__libc_single_threaded != NULL && __libc_single_threaded != 0;
 }
 
-static bool is_single(void)
+static bool lock_is_single(void)
 {
-    return is_only() && !atomic_load_explicit(&not_alone, memory_order_relaxed);
+    return lock_is_only() &&
+           !atomic_load_explicit(&lock_not_alone, memory_order_relaxed);
 }
 
 /* Whether the calling thread is the only one but for the stranger. */
-static bool is_only_with_stranger(void)
+static bool lock_is_only_with_stranger(void)
 {
-    return atomic_load_explicit(&company, memory_order_relaxed) !=
+    return atomic_load_explicit(&lock_company, memory_order_relaxed) !=
                HAK_LOCK_CROWD &&
-           is_only() && !haki_lock_self.stranger;
+           lock_is_only() && !haki_lock_self.stranger;
 }
 
 /* Whether no other thread can hold a lock, nor want one. */
-static bool is_alone(void)
+static bool lock_is_alone(void)
 {
     return atomic_load_explicit(&haki_process, memory_order_relaxed) ==
-               &plain &&
-           !atomic_load_explicit(&refused, memory_order_relaxed) && is_single();
+               &lock_plain &&
+           !atomic_load_explicit(&lock_refused, memory_order_relaxed) &&
+           lock_is_single();
 }
 
 /* There are threads: from here on the number stands where it will be wiped. */
-static void use_page(uint64_t number)
+static void lock_use_page(uint64_t number)
 {
     struct hak_process *page = haki_os_map_wiped(sizeof(*page));
-    struct hak_process *expected = &plain;
+    struct hak_process *expected = &lock_plain;
 
     if (page == NULL) {
-        atomic_store(&refused, true);
+        atomic_store(&lock_refused, true);
         return;
     }
     atomic_store(&page->number, number);
@@ -139,43 +141,43 @@ static void use_page(uint64_t number)
 }
 
 /* A step towards it; true: the calling thread and its process have numbers. */
-static bool begins(void)
+static bool lock_begins(void)
 {
     struct hak_process *process = atomic_load(&haki_process);
     uint64_t number = atomic_load(&process->number);
-    bool alone = process == &plain && !atomic_load(&refused);
+    bool alone = process == &lock_plain && !atomic_load(&lock_refused);
 
     if (number == 0 || number == DRAWING) {
-        process_begins(process);
+        lock_process_begins(process);
         return false;
     }
-    if (alone && !is_single()) {
-        use_page(number);
+    if (alone && !lock_is_single()) {
+        lock_use_page(number);
         return false;
     }
     if (haki_lock_self.number == 0) {
-        haki_lock_self.number = draw();
+        haki_lock_self.number = lock_draw();
     } else if (haki_lock_self.number < number) {
-        atomic_store(&forker, haki_lock_self.number);
-        atomic_store(&forked_to, number);
+        atomic_store(&lock_forker, haki_lock_self.number);
+        atomic_store(&lock_forked_to, number);
     }
     haki_lock_self.seen = number;
     /* As long as it is alone it comes here each time, to look whether it is. */
     haki_lock_self.process =
-        alone || is_only_with_stranger() ? HAK_LOCK_ALONE : number;
+        alone || lock_is_only_with_stranger() ? HAK_LOCK_ALONE : number;
     return true;
 }
 
-static void begin(void)
+static void lock_begin(void)
 {
-    while (!begins()) {
+    while (!lock_begins()) {
     }
 }
 
 uint64_t haki_lock_number(void)
 {
     if (haki_lock_self.number == 0) {
-        begin();
+        lock_begin();
     }
     return haki_lock_self.number;
 }
@@ -187,40 +189,40 @@ void haki_lock_forked(void)
 
     uint32_t together = HAK_LOCK_TOGETHER;
 
-    atomic_store(&waiting, haki_lock_self.waits); /* ghosts wait no more */
-    atomic_compare_exchange_strong(&company, &together, HAK_LOCK_APART);
+    atomic_store(&lock_waiting, haki_lock_self.waits); /* ghosts wait no more */
+    atomic_compare_exchange_strong(&lock_company, &together, HAK_LOCK_APART);
     /* Not wiped, whatever was promised: some emulators only say so. */
-    if (process == &plain || (number != 0 && number != DRAWING &&
-                              atomic_load(&process->pid) != getpid())) {
-        number = draw();
-        atomic_store(&first, number);
+    if (process == &lock_plain || (number != 0 && number != DRAWING &&
+                                   atomic_load(&process->pid) != getpid())) {
+        number = lock_draw();
+        atomic_store(&lock_first, number);
         atomic_store(&process->pid, getpid());
         atomic_store(&process->number, number);
     }
     if (haki_lock_self.number != 0) {
-        begin();
+        lock_begin();
     }
 }
 
 /* ---- waiting --------------------------------------------------------------- */
 
 /* The half of the word that holds the lowest bit; a futex has 32 bits. */
-static uint32_t *futex_of(hak_lock *lock)
+static uint32_t *lock_futex_of(hak_lock *lock)
 {
     return (uint32_t *)(void *)&lock->word +
            (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
 }
 
 /* Before and after a system call about a lock. */
-static void wait_begins(void)
+static void lock_wait_begins(void)
 {
     haki_lock_self.waits++;
-    atomic_fetch_add(&waiting, 1);
+    atomic_fetch_add(&lock_waiting, 1);
 }
 
-static void wait_ends(void)
+static void lock_wait_ends(void)
 {
-    atomic_fetch_sub(&waiting, 1);
+    atomic_fetch_sub(&lock_waiting, 1);
     haki_lock_self.waits--;
 }
 
@@ -230,35 +232,35 @@ static void wait_ends(void)
  * wake it from. A call without a limit would be taken up again by the kernel;
  * this one ends when a handler has run, and the caller looks again.
  */
-static void sleep_on(hak_lock *lock, uint64_t word)
+static void lock_sleep_on(hak_lock *lock, uint64_t word)
 {
     struct timespec limit = {.tv_sec = 1};
 
-    wait_begins();
+    lock_wait_begins();
     HAK_ASSERT((word & 1) != 0); /* else nobody wakes us */
-    syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE,
+    syscall(SYS_futex, lock_futex_of(lock), HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE,
             (uint32_t)word, &limit, NULL, 0);
-    wait_ends();
+    lock_wait_ends();
 }
 
 bool haki_lock_any_waits(void)
 {
-    return atomic_load(&waiting) != 0;
+    return atomic_load(&lock_waiting) != 0;
 }
 
 void haki_lock_wake(hak_lock *lock)
 {
     int saved = errno;
 
-    wait_begins();
-    syscall(SYS_futex, futex_of(lock), HAK_FUTEX_WAKE | HAK_FUTEX_PRIVATE, 1,
-            NULL, NULL, 0);
-    wait_ends();
+    lock_wait_begins();
+    syscall(SYS_futex, lock_futex_of(lock), HAK_FUTEX_WAKE | HAK_FUTEX_PRIVATE,
+            1, NULL, NULL, 0);
+    lock_wait_ends();
     errno = saved;
 }
 
 /* One attempt. *waited: others may be asleep. *ghost: it is to be mended. */
-static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
+static bool lock_try_take(hak_lock *lock, bool *waited, bool *ghost)
 {
     uint64_t word = atomic_load_explicit(&lock->word, memory_order_acquire);
     uint64_t mine = haki_lock_self.number << 1;
@@ -278,14 +280,14 @@ static bool try_take(hak_lock *lock, bool *waited, bool *ghost)
         atomic_compare_exchange_strong_explicit(&lock->word, &word, word | 1,
                                                 memory_order_relaxed,
                                                 memory_order_relaxed)) {
-        sleep_on(lock, word | 1);
+        lock_sleep_on(lock, word | 1);
         *waited = true;
     }
     return false;
 }
 
 /* Whether the process is the one in which the calling thread took its last lock. */
-static bool is_known(void)
+static bool lock_is_known(void)
 {
     const struct hak_process *process =
         atomic_load_explicit(&haki_process, memory_order_relaxed);
@@ -295,24 +297,24 @@ static bool is_known(void)
                atomic_load_explicit(&process->number, memory_order_relaxed);
 }
 
-static bool is_apart(void)
+static bool lock_is_apart(void)
 {
-    return atomic_load_explicit(&company, memory_order_acquire) ==
+    return atomic_load_explicit(&lock_company, memory_order_acquire) ==
            HAK_LOCK_APART;
 }
 
 /* The only thread enters, which has no lock yet; false: it can't. */
-static bool enter(void)
+static bool lock_enter(void)
 {
-    if (haki_lock_self.held != 1 || !is_only_with_stranger() || !is_apart() ||
-        !is_known()) {
+    if (haki_lock_self.held != 1 || !lock_is_only_with_stranger() ||
+        !lock_is_apart() || !lock_is_known()) {
         return false;
     }
     HAK_POINT("enter");
     atomic_store_explicit(&haki_lock_entered, true, memory_order_relaxed);
     haki_lock_step(); /* the stranger's fence does the rest */
     HAK_POINT("entered");
-    if (!is_apart()) {
+    if (!lock_is_apart()) {
         atomic_store_explicit(&haki_lock_entered, false, memory_order_release);
         return false;
     }
@@ -320,12 +322,12 @@ static bool enter(void)
 }
 
 /* The way of a program with one thread: a lock costs it no atomic operation. */
-static bool take_alone(hak_lock *lock)
+static bool lock_take_alone(hak_lock *lock)
 {
     HAK_ASSERT(haki_lock_self.held > 0);
     if (atomic_load_explicit(&lock->word, memory_order_relaxed) != 0 ||
         (haki_lock_self.alone == 0 &&
-         !(is_alone() && haki_lock_self.number != 0) && !enter())) {
+         !(lock_is_alone() && haki_lock_self.number != 0) && !lock_enter())) {
         return false;
     }
     haki_lock_self.alone++;
@@ -340,13 +342,13 @@ void haki_lock_take_slow(hak_lock *lock)
     bool waited = false, ghost;
     int saved;
 
-    if (take_alone(lock)) {
+    if (lock_take_alone(lock)) {
         return;
     }
     saved = errno;
     do {
-        begin();
-    } while (!try_take(lock, &waited, &ghost));
+        lock_begin();
+    } while (!lock_try_take(lock, &waited, &ghost));
     HAK_ASSERT(haki_lock_mine(lock));
     /* A ghost's, as a rule: it is dropped with those that it has alone. */
     haki_lock_self.alone += haki_lock_self.alone != 0;
@@ -360,10 +362,11 @@ void haki_lock_take_slow(hak_lock *lock)
 
 void haki_lock_not_alone(void)
 {
-    bool knows = is_only() && !atomic_load(&no_fence) && haki_os_fence_begin();
+    bool knows =
+        lock_is_only() && !atomic_load(&lock_no_fence) && haki_os_fence_begin();
 
-    atomic_store(&not_alone, true);
-    atomic_store(&company, knows ? HAK_LOCK_APART : HAK_LOCK_CROWD);
+    atomic_store(&lock_not_alone, true);
+    atomic_store(&lock_company, knows ? HAK_LOCK_APART : HAK_LOCK_CROWD);
 }
 
 void haki_lock_begin_stranger(void)
@@ -378,22 +381,22 @@ void haki_lock_begin_stranger(void)
  */
 enum hak_lock_joined haki_lock_join(void)
 {
-    bool only = is_only();
+    bool only = lock_is_only();
 
-    if (atomic_load(&company) == HAK_LOCK_CROWD) {
+    if (atomic_load(&lock_company) == HAK_LOCK_CROWD) {
         return HAK_LOCK_JOINED;
     }
-    atomic_store(&company, HAK_LOCK_TOGETHER);
+    atomic_store(&lock_company, HAK_LOCK_TOGETHER);
     HAK_POINT("join");
     if (!haki_os_fence()) {
-        atomic_store(&no_fence, true);
+        atomic_store(&lock_no_fence, true);
         return HAK_LOCK_NEVER;
     }
     if (atomic_load(&haki_lock_entered)) {
         return HAK_LOCK_WAIT;
     }
     if (!only) {
-        atomic_store(&company, HAK_LOCK_CROWD);
+        atomic_store(&lock_company, HAK_LOCK_CROWD);
     }
     return HAK_LOCK_JOINED;
 }
@@ -402,7 +405,7 @@ void haki_lock_part(void)
 {
     uint32_t together = HAK_LOCK_TOGETHER;
 
-    atomic_compare_exchange_strong(&company, &together, HAK_LOCK_APART);
+    atomic_compare_exchange_strong(&lock_company, &together, HAK_LOCK_APART);
 }
 
 bool haki_lock_settle(hak_lock *lock)

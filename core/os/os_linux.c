@@ -32,45 +32,46 @@
 /* ---- refusals for tests --------------------------------------------------- */
 
 #ifdef HAK_TESTING
-static atomic_uint test_calls;
-static atomic_uint test_refuse_at;
-static atomic_uint test_refuse_from;
-static atomic_uint test_kinds = HAK_OS_ALL;
+static atomic_uint os_test_calls;
+static atomic_uint os_test_refuse_at;
+static atomic_uint os_test_refuse_from;
+static atomic_uint os_test_kinds = HAK_OS_ALL;
 
 void haki_os_test_refuse(unsigned n, bool forever)
 {
-    atomic_store(&test_calls, 0);
-    atomic_store(&test_refuse_at, n);
-    atomic_store(&test_refuse_from, forever ? n : 0);
+    atomic_store(&os_test_calls, 0);
+    atomic_store(&os_test_refuse_at, n);
+    atomic_store(&os_test_refuse_from, forever ? n : 0);
 }
 
 void haki_os_test_refuse_from(unsigned call)
 {
-    atomic_store(&test_refuse_from, call);
+    atomic_store(&os_test_refuse_from, call);
 }
 
 void haki_os_test_kinds(unsigned kinds)
 {
-    atomic_store(&test_kinds, kinds);
+    atomic_store(&os_test_kinds, kinds);
 }
 
 unsigned haki_os_test_calls(void)
 {
-    return atomic_load(&test_calls);
+    return atomic_load(&os_test_calls);
 }
 
-static bool refused(unsigned kind)
+static bool os_refused(unsigned kind)
 {
-    unsigned from = atomic_load(&test_refuse_from), call;
+    unsigned from = atomic_load(&os_test_refuse_from), call;
 
-    if ((kind & atomic_load(&test_kinds)) == 0) {
+    if ((kind & atomic_load(&os_test_kinds)) == 0) {
         return false;
     }
-    call = atomic_fetch_add(&test_calls, 1) + 1;
-    return call == atomic_load(&test_refuse_at) || (from != 0 && call >= from);
+    call = atomic_fetch_add(&os_test_calls, 1) + 1;
+    return call == atomic_load(&os_test_refuse_at) ||
+           (from != 0 && call >= from);
 }
 
-#define REFUSED(kind) refused(HAK_OS_##kind)
+#define REFUSED(kind) os_refused(HAK_OS_##kind)
 #else
 #define REFUSED(kind) false
 #endif
@@ -98,7 +99,7 @@ size_t haki_os_page_size(void)
  * system call itself: sanitizers keep track of mmap at a cost that grows with
  * the size, and this mapping is gone at once.
  */
-static char *look(size_t size)
+static char *os_look(size_t size)
 {
     /* All of the last argument, which goes over the stack, is to be 0. */
     long addr = syscall(SYS_mmap, NULL, size, PROT_NONE, ANYWHERE, -1L, 0L);
@@ -114,9 +115,9 @@ static char *look(size_t size)
  * Where a limit forbids to look: far below where the kernel maps a page, or
  * above if there is not so much below.
  */
-static char *guess_place(size_t size, unsigned guess)
+static char *os_guess_place(size_t size, unsigned guess)
 {
-    uintptr_t here = (uintptr_t)look(HAK_PAGE);
+    uintptr_t here = (uintptr_t)os_look(HAK_PAGE);
     size_t far = size * (2 + guess % GUESSES);
 
     if (here == 0) {
@@ -131,11 +132,11 @@ void *haki_os_place(size_t size, size_t align, unsigned guess)
     char *place = NULL;
 
     if (!REFUSED(PLACE)) {
-        place = look(PLACE_ROOM * size + align);
+        place = os_look(PLACE_ROOM * size + align);
         if (place != NULL) {
             place += size / 2;
         } else if (haki_os_address_limit() != SIZE_MAX) {
-            place = guess_place(size, guess);
+            place = os_guess_place(size, guess);
         }
     }
     errno = saved;
@@ -273,12 +274,12 @@ size_t haki_os_resident(void *addr, size_t size)
  */
 enum { UNTRIED, HOLDS, LIES };
 
-static bool drop(void *addr, size_t size)
+static bool os_drop(void *addr, size_t size)
 {
     return madvise(addr, size, MADV_DONTNEED) == 0;
 }
 
-static void *move_near(void *from, void *to, size_t size)
+static void *os_move_near(void *from, void *to, size_t size)
 {
     /* By the system call: the C library's has no target without FIXED. */
     return (void *)syscall(SYS_mremap, from, size, size,
@@ -289,14 +290,14 @@ static void *move_near(void *from, void *to, size_t size)
 #define PAGE_MOST (64 * HAK_KIB)
 
 /* Whether a page that was written to reads as zero once it is dropped. */
-static bool drops(volatile char *page)
+static bool os_drops(volatile char *page)
 {
     page[0] = 1;
-    return !drop((void *)(uintptr_t)page, HAK_PAGE) || page[0] == 0;
+    return !os_drop((void *)(uintptr_t)page, HAK_PAGE) || page[0] == 0;
 }
 
 /* And whether the page behind it stays, which is of the same larger one. */
-static int try_drop(void)
+static int os_try_drop(void)
 {
     char *pages =
         mmap(NULL, 2 * PAGE_MOST, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
@@ -308,12 +309,12 @@ static int try_drop(void)
     }
     page = (char *)haki_round_up((uintptr_t)pages, PAGE_MOST);
     page[HAK_PAGE] = 1;
-    well = drops(page) && page[HAK_PAGE] == 1;
+    well = os_drops(page) && page[HAK_PAGE] == 1;
     munmap(pages, 2 * PAGE_MOST);
     return well ? HOLDS : LIES;
 }
 
-static int try_move(void)
+static int os_try_move(void)
 {
     char *page = mmap(NULL, HAK_PAGE, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
     volatile char *moved;
@@ -323,11 +324,11 @@ static int try_move(void)
         return UNTRIED;
     }
     page[0] = 1;
-    moved = move_near(page, NULL, HAK_PAGE);
+    moved = os_move_near(page, NULL, HAK_PAGE);
     well = moved != MAP_FAILED;
     if (well) {
-        well = moved[0] == 1 && *(volatile char *)page == 0 && drops(moved) &&
-               drops(page);
+        well = moved[0] == 1 && *(volatile char *)page == 0 &&
+               os_drops(moved) && os_drops(page);
         munmap((void *)(uintptr_t)moved, HAK_PAGE);
     }
     munmap(page, HAK_PAGE);
@@ -335,7 +336,7 @@ static int try_move(void)
 }
 
 /* Tries until it is known; threads that come together find the same. */
-static bool works(atomic_int *known, int (*attempt)(void))
+static bool os_works(atomic_int *known, int (*attempt)(void))
 {
     int state = atomic_load_explicit(known, memory_order_relaxed);
 
@@ -350,7 +351,8 @@ bool haki_os_purge(void *addr, size_t size)
 {
     static atomic_int known;
     int saved = errno;
-    bool done = !REFUSED(PURGE) && works(&known, try_drop) && drop(addr, size);
+    bool done =
+        !REFUSED(PURGE) && os_works(&known, os_try_drop) && os_drop(addr, size);
 
     errno = saved;
     return done;
@@ -366,8 +368,8 @@ bool haki_os_move(void *from, void *to, size_t size)
     int saved = errno;
     void *at = MAP_FAILED;
 
-    if (!REFUSED(MOVE) && works(&known, try_move)) {
-        at = move_near(from, to, size);
+    if (!REFUSED(MOVE) && os_works(&known, os_try_move)) {
+        at = os_move_near(from, to, size);
     }
     if (at != MAP_FAILED && at != to) {
         memcpy(from, at, size);
@@ -424,7 +426,7 @@ uint32_t haki_os_tick(void)
     return (uint32_t)(now.tv_sec * 1000 + now.tv_nsec / 1000000);
 }
 
-static size_t soft_limit(int resource)
+static size_t os_soft_limit(int resource)
 {
     struct rlimit limit;
 
@@ -436,5 +438,5 @@ static size_t soft_limit(int resource)
 
 size_t haki_os_address_limit(void)
 {
-    return haki_min(soft_limit(RLIMIT_AS), soft_limit(RLIMIT_DATA));
+    return haki_min(os_soft_limit(RLIMIT_AS), os_soft_limit(RLIMIT_DATA));
 }

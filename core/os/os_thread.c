@@ -67,7 +67,7 @@ void haki_os_wake(_Atomic(uint32_t) *word)
 /* As the kernel has them; not every C library has its headers. */
 enum { PRIVATE_EXPEDITED = 8, REGISTER_PRIVATE_EXPEDITED = 16 };
 
-static bool membarrier(int command)
+static bool os_membarrier(int command)
 {
     int saved = errno;
     bool ok = syscall(SYS_membarrier, command, 0, 0) == 0;
@@ -78,12 +78,12 @@ static bool membarrier(int command)
 
 bool haki_os_fence_begin(void)
 {
-    return membarrier(REGISTER_PRIVATE_EXPEDITED);
+    return os_membarrier(REGISTER_PRIVATE_EXPEDITED);
 }
 
 bool haki_os_fence(void)
 {
-    return membarrier(PRIVATE_EXPEDITED);
+    return os_membarrier(PRIVATE_EXPEDITED);
 }
 
 /* ---- starting ---------------------------------------------------------------- */
@@ -94,7 +94,7 @@ int32_t haki_os_thread_id(void)
 }
 
 /* Nobody else's signal is to be handled there. */
-static void block_signals(uint64_t *before)
+static void os_block_signals(uint64_t *before)
 {
     uint64_t all = UINT64_MAX;
 
@@ -109,7 +109,7 @@ uint64_t haki_os_blocked_signals(void)
     return now;
 }
 
-static int begin(void *arg)
+static int os_begin(void *arg)
 {
     const struct hak_os_thread *thread = arg;
 
@@ -121,18 +121,18 @@ static int begin(void *arg)
 
 #ifdef SANITIZED
 /* Checkers have locals of their own in every thread, so it is one of theirs. */
-static void *begin_checked(void *arg)
+static void *os_begin_checked(void *arg)
 {
     struct hak_os_thread *thread = arg;
 
-    begin(thread);
+    os_begin(thread);
     atomic_store(&thread->id, 0);
     haki_os_wake(&thread->id);
     return NULL;
 }
 
-static bool start(struct hak_os_thread *thread, void *const *locals,
-                  size_t count)
+static bool os_start(struct hak_os_thread *thread, void *const *locals,
+                     size_t count)
 {
     pthread_attr_t detached;
     pthread_t made;
@@ -143,7 +143,7 @@ static bool start(struct hak_os_thread *thread, void *const *locals,
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     atomic_store(&thread->id, UINT32_MAX);
-    ok = pthread_create(&made, &detached, begin_checked, thread) == 0;
+    ok = pthread_create(&made, &detached, os_begin_checked, thread) == 0;
     if (!ok) {
         atomic_store(&thread->id, 0);
     }
@@ -153,7 +153,7 @@ static bool start(struct hak_os_thread *thread, void *const *locals,
 #else
 
 #if defined(__x86_64__)
-static uintptr_t thread_pointer(void)
+static uintptr_t os_thread_pointer(void)
 {
     uintptr_t tp;
 
@@ -162,14 +162,14 @@ static uintptr_t thread_pointer(void)
 }
 
 /* The words of its head that point to itself, and both protectors' secrets. */
-static void make_head(uintptr_t *tp, const uintptr_t *from)
+static void os_make_head(uintptr_t *tp, const uintptr_t *from)
 {
     tp[0] = tp[2] = (uintptr_t)tp;
     tp[5] = from[5];
     tp[6] = from[6];
 }
 #elif defined(__aarch64__)
-static uintptr_t thread_pointer(void)
+static uintptr_t os_thread_pointer(void)
 {
     uintptr_t tp;
 
@@ -177,7 +177,7 @@ static uintptr_t thread_pointer(void)
     return tp;
 }
 
-static void make_head(uintptr_t *tp, const uintptr_t *from)
+static void os_make_head(uintptr_t *tp, const uintptr_t *from)
 {
     (void)tp;
     (void)from;
@@ -187,10 +187,10 @@ static void make_head(uintptr_t *tp, const uintptr_t *from)
 #endif
 
 /* How far the locals reach on both sides of the thread pointer. */
-static bool measure(void *const *locals, size_t count, size_t *below,
-                    size_t *above)
+static bool os_measure(void *const *locals, size_t count, size_t *below,
+                       size_t *above)
 {
-    uintptr_t tp = thread_pointer();
+    uintptr_t tp = os_thread_pointer();
 
     *below = *above = AROUND;
     for (size_t i = 0; i <= count; i++) {
@@ -209,7 +209,7 @@ static bool measure(void *const *locals, size_t count, size_t *below,
 
 /* Its memory, zero but for the stack, which begins at its guard page; it is kept
  * for the next time. */
-static bool map_once(struct hak_os_thread *thread, size_t locals)
+static bool os_map_once(struct hak_os_thread *thread, size_t locals)
 {
     const size_t stack = HAK_PAGE + STACK;
 
@@ -226,8 +226,8 @@ static bool map_once(struct hak_os_thread *thread, size_t locals)
     return true;
 }
 
-static bool start(struct hak_os_thread *thread, void *const *locals,
-                  size_t count)
+static bool os_start(struct hak_os_thread *thread, void *const *locals,
+                     size_t count)
 {
     const int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
                       CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
@@ -236,14 +236,14 @@ static bool start(struct hak_os_thread *thread, void *const *locals,
     char *stack_end;
     uintptr_t *tp;
 
-    if (!measure(locals, count, &below, &above) ||
-        !map_once(thread, below + above)) {
+    if (!os_measure(locals, count, &below, &above) ||
+        !os_map_once(thread, below + above)) {
         return false;
     }
     stack_end = (char *)thread->memory + HAK_PAGE + STACK;
     tp = (uintptr_t *)(void *)(stack_end + below);
-    make_head(tp, (const uintptr_t *)thread_pointer());
-    return clone(begin, stack_end, flags, thread, &thread->id, tp,
+    os_make_head(tp, (const uintptr_t *)os_thread_pointer());
+    return clone(os_begin, stack_end, flags, thread, &thread->id, tp,
                  &thread->id) > 0;
 }
 #endif
@@ -255,8 +255,8 @@ bool haki_os_thread_start(struct hak_os_thread *thread, void *const *locals,
     uint64_t signals;
     bool ok;
 
-    block_signals(&signals);
-    ok = start(thread, locals, count);
+    os_block_signals(&signals);
+    ok = os_start(thread, locals, count);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &signals, NULL, MASK_BYTES);
     errno = saved;
     return ok;
@@ -290,7 +290,7 @@ bool haki_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds)
  */
 #define NO_MASK (-1)
 
-static int mask_argument(long call)
+static int os_mask_argument(long call)
 {
     switch (call) {
 #ifdef SYS_poll
@@ -330,20 +330,20 @@ static int mask_argument(long call)
     }
 }
 
-static atomic_uint reading; /* threads */
+static atomic_uint os_reading; /* threads */
 
 bool haki_os_any_reads(void)
 {
-    return atomic_load(&reading) != 0;
+    return atomic_load(&os_reading) != 0;
 }
 
 long haki_os_read(int fd, void *bytes, size_t size)
 {
     long n;
 
-    atomic_fetch_add(&reading, 1);
+    atomic_fetch_add(&os_reading, 1);
     n = syscall(SYS_read, fd, bytes, size);
-    atomic_fetch_sub(&reading, 1);
+    atomic_fetch_sub(&os_reading, 1);
     return n;
 }
 
@@ -364,7 +364,7 @@ size_t haki_os_read_file(const char *path, char *text, size_t size)
 }
 
 /* The path of a file about a thread of this process. */
-static void thread_path(char *path, int32_t id, const char *file)
+static void os_thread_path(char *path, int32_t id, const char *file)
 {
     char digits[12];
     size_t n = 0;
@@ -388,20 +388,20 @@ static void thread_path(char *path, int32_t id, const char *file)
  * arguments. What it says is of one moment at which the thread was off every
  * processor.
  */
-static bool is_waiting(int32_t id)
+static bool os_is_waiting(int32_t id)
 {
     char path[PATH_BYTES], text[256];
     char *at = text;
     long call;
     int mask;
 
-    thread_path(path, id, "syscall");
+    os_thread_path(path, id, "syscall");
     if (haki_os_read_file(path, text, sizeof(text)) == 0 || text[0] < '0' ||
         text[0] > '9') {
         return false;
     }
     call = strtol(at, &at, 10);
-    mask = mask_argument(call);
+    mask = os_mask_argument(call);
     for (int i = 0; i < mask; i++) {
         (void)strtoul(at, &at, 16);
     }
@@ -416,7 +416,7 @@ struct status {
 };
 
 /* The number behind a name; all ones: there is none. */
-static uint64_t number_of(const char *text, const char *name, int base)
+static uint64_t os_number_of(const char *text, const char *name, int base)
 {
     const char *at = strstr(text, name);
 
@@ -427,15 +427,15 @@ static uint64_t number_of(const char *text, const char *name, int base)
  * With the processors and memory nodes of a large machine. Not on the stack:
  * small threads come here from free.
  */
-static char text[8192];
+static char os_text[8192];
 
 /*
  * Whether the file is about the thread that calls itself `id`. /proc may be
  * another namespace's, where threads have other numbers: the last one is its own.
  */
-static bool is_about(int32_t id)
+static bool os_is_about(int32_t id)
 {
-    const char *at = strstr(text, "\nNSpid:");
+    const char *at = strstr(os_text, "\nNSpid:");
     int32_t last = id;
 
     if (at != NULL) {
@@ -447,36 +447,38 @@ static bool is_about(int32_t id)
 }
 
 /* False: it can't be read, or is another thread's. */
-static bool read_status(int32_t id, struct status *status)
+static bool os_read_status(int32_t id, struct status *status)
 {
     char path[PATH_BYTES];
     uint64_t willing, forced;
 
-    thread_path(path, id, "status");
-    if (haki_os_read_file(path, text, sizeof(text)) == 0 || !is_about(id)) {
+    os_thread_path(path, id, "status");
+    if (haki_os_read_file(path, os_text, sizeof(os_text)) == 0 ||
+        !os_is_about(id)) {
         return false;
     }
-    status->blocked = number_of(text, "SigBlk:", 16);
-    status->ignored = number_of(text, "SigIgn:", 16);
-    status->caught = number_of(text, "SigCgt:", 16);
-    willing = number_of(text, "\nvoluntary_ctxt_switches:", 10);
-    forced = number_of(text, "\nnonvoluntary_ctxt_switches:", 10);
+    status->blocked = os_number_of(os_text, "SigBlk:", 16);
+    status->ignored = os_number_of(os_text, "SigIgn:", 16);
+    status->caught = os_number_of(os_text, "SigCgt:", 16);
+    willing = os_number_of(os_text, "\nvoluntary_ctxt_switches:", 10);
+    forced = os_number_of(os_text, "\nnonvoluntary_ctxt_switches:", 10);
     status->switches = willing != UINT64_MAX && forced != UINT64_MAX
                            ? willing + forced
                            : UINT64_MAX;
     return true;
 }
 
-static uint64_t bit_of(int number)
+static uint64_t os_bit_of(int number)
 {
     return (uint64_t)1 << (number - 1);
 }
 
 /* Signals that come of what a thread does itself. */
-static uint64_t faults(void)
+static uint64_t os_faults(void)
 {
-    return bit_of(SIGSEGV) | bit_of(SIGBUS) | bit_of(SIGILL) | bit_of(SIGFPE) |
-           bit_of(SIGTRAP) | bit_of(SIGSYS) | bit_of(SIGABRT);
+    return os_bit_of(SIGSEGV) | os_bit_of(SIGBUS) | os_bit_of(SIGILL) |
+           os_bit_of(SIGFPE) | os_bit_of(SIGTRAP) | os_bit_of(SIGSYS) |
+           os_bit_of(SIGABRT);
 }
 
 /*
@@ -484,7 +486,7 @@ static uint64_t faults(void)
  * set up any more: what runs may have been set up for one time (sysv_signal). The
  * flags remain.
  */
-static bool any_open(void)
+static bool os_any_open(void)
 {
     /* As the kernel has it, on every processor that we know. */
     struct {
@@ -495,7 +497,7 @@ static bool any_open(void)
     } action;
 
     for (int n = 1; n <= 64; n++) {
-        if ((faults() & bit_of(n)) == 0 &&
+        if ((os_faults() & os_bit_of(n)) == 0 &&
             (syscall(SYS_rt_sigaction, n, NULL, &action, MASK_BYTES) != 0 ||
              (action.flags & SA_NODEFER) != 0)) {
             return true;
@@ -509,11 +511,12 @@ static bool any_open(void)
  * blocked, unless it was set up otherwise; signals that the thread has blocked
  * from the start, or that are ignored, say nothing.
  */
-static bool may_handle(const struct status *status, uint64_t blocked_before)
+static bool os_may_handle(const struct status *status, uint64_t blocked_before)
 {
     uint64_t blocked = status->blocked & ~blocked_before;
 
-    return (blocked & (~status->ignored | status->caught)) != 0 || any_open();
+    return (blocked & (~status->ignored | status->caught)) != 0 ||
+           os_any_open();
 }
 
 /* The thread sanitizer does not see that a thread that sleeps does nothing. */
@@ -540,9 +543,9 @@ bool haki_os_thread_waits(int32_t id, uint64_t blocked_before,
     if (!SEES || id <= 0) {
         return false;
     }
-    if (read_status(id, &first) && read_status(id, &status) &&
-        !may_handle(&status, blocked_before) && calm(arg) && is_waiting(id) &&
-        read_status(id, &later)) {
+    if (os_read_status(id, &first) && os_read_status(id, &status) &&
+        !os_may_handle(&status, blocked_before) && calm(arg) &&
+        os_is_waiting(id) && os_read_status(id, &later)) {
         waits =
             first.switches != UINT64_MAX && later.switches == first.switches;
     }

@@ -26,7 +26,7 @@
 #define SMALL HAK_PAGE
 
 /* Gives the empty bins stacks of so many places. */
-static void lay_out(struct hak_pool *pool, uint32_t places)
+static void pool_lay_out(struct hak_pool *pool, uint32_t places)
 {
     pool->places = places;
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
@@ -45,13 +45,13 @@ void haki_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
     memset(pool, 0, offsetof(struct hak_pool, stacks));
     pool->allow = allow;
     pool->tag = id << HAK_TAG_CLASS_BITS | HAK_TAG_POOL;
-    lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
+    pool_lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
 }
 
 void haki_pool_rest(struct hak_pool *pool)
 {
     haki_pool_busy(pool, true);
-    lay_out(pool, HAK_POOL_STACK_SHORT);
+    pool_lay_out(pool, HAK_POOL_STACK_SHORT);
     haki_pool_busy(pool, false);
 }
 
@@ -70,7 +70,7 @@ void haki_pool_release(struct hak_pool *pool)
 /* ---- spans ---------------------------------------------------------------- */
 
 /* A new span, open, with no block ready. */
-static uint32_t span_take(struct hak_pool *pool, unsigned class)
+static uint32_t pool_span_take(struct hak_pool *pool, unsigned class)
 {
     uint8_t slabs = haki_pool_classes[class].slabs;
     uint32_t number =
@@ -129,7 +129,7 @@ void haki_span_give(struct hak_pool *pool, uint32_t number)
 /* ---- refill ----------------------------------------------------------------- */
 
 /* Looks whether the last span that was used up has been written to. */
-static void probe(struct hak_pool_shelf *shelf)
+static void pool_probe(struct hak_pool_shelf *shelf)
 {
     const struct hak_slab *span;
     size_t used, resident;
@@ -148,8 +148,8 @@ static void probe(struct hak_pool_shelf *shelf)
  * How many bytes more to make resident in a span that has `have`; 0: leave it
  * to faults. What a class's first span has doubles from a page on.
  */
-static size_t ladder_step(const struct hak_pool *pool, unsigned class,
-                          size_t have)
+static size_t pool_ladder_step(const struct hak_pool *pool, unsigned class,
+                               size_t have)
 {
     size_t block = haki_pool_classes[class].block;
 
@@ -171,14 +171,14 @@ static size_t ladder_step(const struct hak_pool *pool, unsigned class,
  * Makes more blocks of a span ready: as many as the next step of the ladder
  * brings, or if its pages are left to faults as many again as there are.
  */
-static bool span_ready(struct hak_pool *pool, uint32_t number)
+static bool pool_span_ready(struct hak_pool *pool, uint32_t number)
 {
     struct hak_slab *span = haki_range_slab(number);
     unsigned class = haki_span_class(span);
     uint32_t have = (uint32_t)__builtin_popcountll(span->ready);
     size_t step =
-        ladder_step(pool, class,
-                    haki_round_up((size_t)have * span->block, HAK_PAGE));
+        pool_ladder_step(pool, class,
+                         haki_round_up((size_t)have * span->block, HAK_PAGE));
     uint32_t left = haki_pool_classes[class].count - have;
     size_t ahead = step > 0 ? step : haki_max(have * span->block, HAK_PAGE);
     uint32_t more = (uint32_t)haki_min(left, haki_max(ahead / span->block, 1));
@@ -194,7 +194,7 @@ static bool span_ready(struct hak_pool *pool, uint32_t number)
 }
 
 /* The first open span, with a free block. HAK_NO_SLAB: out of memory. */
-static uint32_t open_ready(struct hak_pool *pool, unsigned class)
+static uint32_t pool_open_ready(struct hak_pool *pool, unsigned class)
 {
     struct hak_pool_shelf *shelf = &pool->shelves[class];
     uint32_t number;
@@ -202,18 +202,18 @@ static uint32_t open_ready(struct hak_pool *pool, unsigned class)
     haki_pool_collect(pool);
     number = shelf->open;
     if (number == HAK_NO_SLAB) {
-        probe(shelf);
-        number = span_take(pool, class);
+        pool_probe(shelf);
+        number = pool_span_take(pool, class);
     }
-    if (number == HAK_NO_SLAB ||
-        (haki_range_slab(number)->bits == 0 && !span_ready(pool, number))) {
+    if (number == HAK_NO_SLAB || (haki_range_slab(number)->bits == 0 &&
+                                  !pool_span_ready(pool, number))) {
         return HAK_NO_SLAB;
     }
     return number;
 }
 
 /* Hardened: into random order. */
-HAK_INLINE void shuffle(void **blocks, uint32_t n)
+HAK_INLINE void pool_shuffle(void **blocks, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         uint32_t other = haki_hard_below(i + 1);
@@ -229,7 +229,7 @@ HAK_INLINE void shuffle(void **blocks, uint32_t n)
  * much as it might if it had little, since they are all of a span that is in use
  * from now on anyway, and one after the other costs three times as much.
  */
-static int32_t refill_most(const struct hak_pool *pool, unsigned class)
+static int32_t pool_refill_most(const struct hak_pool *pool, unsigned class)
 {
     const struct hak_allowance *allow = pool->allow;
     size_t least = allow->least == HAK_KEEP_LEAST ? allow->least : 0;
@@ -242,12 +242,12 @@ static int32_t refill_most(const struct hak_pool *pool, unsigned class)
 }
 
 /* Moves blocks of the first open span into the empty bin. */
-static bool fill(struct hak_pool *pool, unsigned class)
+static bool pool_fill(struct hak_pool *pool, unsigned class)
 {
-    uint32_t number = open_ready(pool, class);
+    uint32_t number = pool_open_ready(pool, class);
     struct hak_pool_shelf *shelf = &pool->shelves[class];
     struct hak_slab *span = haki_range_slab(number);
-    int32_t most = refill_most(pool, class);
+    int32_t most = pool_refill_most(pool, class);
     void *blocks[HAK_STACK_REFILL_MOST];
     uint64_t before;
     int32_t n = 0;
@@ -271,7 +271,7 @@ static bool fill(struct hak_pool *pool, unsigned class)
         haki_pool_wake(pool, number, before & ~span->bits);
     }
     if (HAK_HARD) {
-        shuffle(blocks, (uint32_t)n);
+        pool_shuffle(blocks, (uint32_t)n);
     }
     /* The lowest address is popped first. */
     while (n > 0) {
@@ -294,9 +294,9 @@ void *haki_pool_refill(struct hak_pool *pool, unsigned class)
     if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
                      haki_pool_is_grown(pool))) {
         haki_pool_empty(pool);
-        lay_out(pool, HAK_POOL_STACK);
+        pool_lay_out(pool, HAK_POOL_STACK);
     }
-    if (HAK_LIKELY(fill(pool, class))) {
+    if (HAK_LIKELY(pool_fill(pool, class))) {
         p = haki_pool_pop(pool, class);
         haki_stack_grant(pool, class);
         haki_keep_height(pool->allow);

@@ -12,14 +12,14 @@
 #include "range/purge.h"
 
 /* As in tiny_back.c. */
-#define BUSY_TIME 10
-#define BUSY_LOOKS 15
+#define POOL_BUSY_TIME 10
+#define POOL_BUSY_LOOKS 15
 
 /* ---- looks --------------------------------------------------------------- */
 
-static void give_empty(struct hak_pool *pool);
+static void pool_give_empty(struct hak_pool *pool);
 
-static size_t bin_bytes(const struct hak_pool *pool, unsigned class)
+static size_t pool_bin_bytes(const struct hak_pool *pool, unsigned class)
 {
     return (size_t)haki_stack_count(pool, class) *
            haki_pool_classes[class].block;
@@ -29,7 +29,7 @@ static size_t bin_bytes(const struct hak_pool *pool, unsigned class)
  * How many bytes each bin may hold so that all together hold no more than `most`:
  * those that hold less leave what they don't need to the others.
  */
-static size_t level(const struct hak_pool *pool, size_t most)
+static size_t pool_level(const struct hak_pool *pool, size_t most)
 {
     unsigned all = HAK_POOL_CLASSES, before;
     size_t bytes = most / all;
@@ -40,7 +40,7 @@ static size_t level(const struct hak_pool *pool, size_t most)
 
         before = all;
         for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-            size_t has = bin_bytes(pool, c);
+            size_t has = pool_bin_bytes(pool, c);
 
             full += has > bytes;
             left -= has > bytes ? 0 : has;
@@ -52,7 +52,7 @@ static size_t level(const struct hak_pool *pool, size_t most)
 }
 
 /* As in tiny_back.c: the fullest bins go back until Pool's share is met. */
-static void shed(struct hak_pool *pool)
+static void pool_shed(struct hak_pool *pool)
 {
     struct hak_allowance *allow = pool->allow;
     int64_t before = allow->kept[HAK_KEEPS_POOL];
@@ -65,7 +65,7 @@ static void shed(struct hak_pool *pool)
     if (before <= most) {
         return;
     }
-    each = level(pool, (size_t)most);
+    each = pool_level(pool, (size_t)most);
     HAK_ASSERT(each <= (size_t)most);
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         int32_t keep = (int32_t)haki_stack_blocks(each, c);
@@ -81,38 +81,38 @@ static void shed(struct hak_pool *pool)
 }
 
 /* Notes what all bins hold; if that is too much it goes back. */
-static void settle_all(struct hak_pool *pool)
+static void pool_settle_all(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         haki_stack_note(pool, c);
     }
     if (haki_kept(pool->allow) > haki_may_keep(pool->allow)) {
-        shed(pool);
+        pool_shed(pool);
     }
 }
 
 /* After a look: all bins together must not hold too much. */
-static void bound(struct hak_pool *pool)
+static void pool_bound(struct hak_pool *pool)
 {
     if (HAK_UNLIKELY(!haki_pool_may_keep_empty(pool, 0))) {
-        give_empty(pool);
+        pool_give_empty(pool);
     }
     if (HAK_UNLIKELY(haki_kept(pool->allow) > haki_keep_most(pool->allow))) {
-        settle_all(pool);
+        pool_settle_all(pool);
     }
 }
 
 void haki_pool_shed(struct hak_pool *pool)
 {
     haki_pool_busy(pool, true);
-    settle_all(pool);
+    pool_settle_all(pool);
     haki_pool_busy(pool, false);
 }
 
 /* Nothing may be kept: the bin that grew is emptied. */
-static void give_class(struct hak_pool *pool, unsigned class)
+static void pool_give_class(struct hak_pool *pool, unsigned class)
 {
-    size_t bytes = bin_bytes(pool, class);
+    size_t bytes = pool_bin_bytes(pool, class);
 
     haki_stack_flush(pool, class, haki_stack_count(pool, class));
     haki_stack_grant(pool, class);
@@ -152,9 +152,9 @@ void haki_pool_look(struct hak_pool *pool, unsigned class)
     if (haki_stack_note(pool, class)) {
         haki_stack_grant_noted(pool, class, budget);
         if (haki_may_keep(pool->allow) == 0) { /* the others are, as a rule */
-            give_class(pool, class);
+            pool_give_class(pool, class);
         }
-        bound(pool);
+        pool_bound(pool);
     } else {
         haki_stack_grant_steady(pool, class, budget);
     }
@@ -192,7 +192,7 @@ bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
 }
 
 /* Blocks that are known to be free. */
-static uint64_t free_bits(const struct hak_slab *span)
+static uint64_t pool_free_bits(const struct hak_slab *span)
 {
     return HAK_HARD ? span->bits | span->held : span->bits;
 }
@@ -218,10 +218,10 @@ void haki_pool_collect(struct hak_pool *pool)
 
         HAK_POINT("pool");
         HAK_ASSERT(bits != 0); /* else it is not in the inbox */
-        if (HAK_UNLIKELY((bits & free_bits(span)) != 0)) {
+        if (HAK_UNLIKELY((bits & pool_free_bits(span)) != 0)) {
             haki_pool_misuse(haki_range_slab_start(number) +
                                  (size_t)__builtin_ctzll(bits &
-                                                         free_bits(span)) *
+                                                         pool_free_bits(span)) *
                                      span->block,
                              HAK_POOL_FREE);
         }
@@ -248,7 +248,7 @@ void haki_pool_empty(struct hak_pool *pool)
 }
 
 /* Gives back every span without a block taken. */
-static void give_empty(struct hak_pool *pool)
+static void pool_give_empty(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         uint32_t number = pool->shelves[c].open;
@@ -268,10 +268,10 @@ static void give_empty(struct hak_pool *pool)
 }
 
 /* Empties the bins and gives back every span without a block in use. */
-static void give_idle(struct hak_pool *pool)
+static void pool_give_idle(struct hak_pool *pool)
 {
     haki_pool_empty(pool);
-    give_empty(pool);
+    pool_give_empty(pool);
     haki_keep_idle(pool->allow);
 }
 
@@ -279,7 +279,7 @@ void haki_pool_trim(struct hak_pool *pool)
 {
     haki_pool_busy(pool, true);
     haki_pool_collect(pool);
-    give_idle(pool);
+    pool_give_idle(pool);
     haki_pool_busy(pool, false);
 }
 
@@ -290,13 +290,13 @@ void haki_pool_grant_anew(struct hak_pool *pool)
     }
 }
 
-static void heed_slow(struct hak_pool *pool)
+static void pool_heed_slow(struct hak_pool *pool)
 {
     uint32_t now = haki_os_tick();
     uint32_t idle = haki_idle_delay();
-    bool busy = pool->looked_at != 0 && now - pool->looked_at < BUSY_TIME;
+    bool busy = pool->looked_at != 0 && now - pool->looked_at < POOL_BUSY_TIME;
 
-    pool->looks = busy ? BUSY_LOOKS : 0;
+    pool->looks = busy ? POOL_BUSY_LOOKS : 0;
     pool->looked_at = haki_some_time(now);
     if (!pool->alert) {
         pool->alert = true;
@@ -305,7 +305,7 @@ static void heed_slow(struct hak_pool *pool)
     } else if (haki_tick_reached(now, pool->idle_at)) {
         pool->idle_at = now + idle;
         if (!busy || haki_pressure_near()) {
-            give_idle(pool);
+            pool_give_idle(pool);
             haki_pool_sweep(pool, false);
         }
     }
@@ -319,7 +319,7 @@ void haki_pool_heed_within(struct hak_pool *pool)
         if (pool->looks > 0) {
             pool->looks--;
         } else {
-            heed_slow(pool);
+            pool_heed_slow(pool);
         }
     } else {
         pool->alert = false;

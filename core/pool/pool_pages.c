@@ -20,8 +20,8 @@
  * The pages of a span that lie in blocks of `bits`, or if `touch` all that
  * these touch, as a mask for each slab.
  */
-static void masks(const struct hak_slab *span, uint64_t bits, bool touch,
-                  uint32_t masks_of[HAK_SPAN_MOST])
+static void pool_masks(const struct hak_slab *span, uint64_t bits, bool touch,
+                       uint32_t masks_of[HAK_SPAN_MOST])
 {
     unsigned class = span->class - HAK_TAG_POOL;
     size_t end = span->slabs * HAK_SLAB_SIZE;
@@ -47,7 +47,7 @@ static void masks(const struct hak_slab *span, uint64_t bits, bool touch,
 }
 
 /* Of the free blocks those that seem to stay so, as far as this build tells. */
-static uint64_t idle_bits(struct hak_slab *span, bool all)
+static uint64_t pool_idle_bits(struct hak_slab *span, bool all)
 {
     uint64_t bits = span->bits;
 
@@ -59,17 +59,17 @@ static uint64_t idle_bits(struct hak_slab *span, bool all)
     return bits;
 }
 
-static size_t sweep_span(uint32_t number, bool all)
+static size_t pool_sweep_span(uint32_t number, bool all)
 {
     struct hak_slab *span = haki_range_slab(number);
     uint32_t blocks = haki_pool_classes[span->class - HAK_TAG_POOL].count;
     uint32_t ready = (uint32_t)__builtin_popcountll(span->ready);
     uint32_t masks_of[HAK_SPAN_MOST] = {0};
-    uint64_t idle = idle_bits(span, all);
+    uint64_t idle = pool_idle_bits(span, all);
     size_t bytes = 0;
 
     HAK_ASSERT((idle & ~span->bits) == 0); /* no block in use loses a page */
-    masks(span, idle, false, masks_of);
+    pool_masks(span, idle, false, masks_of);
     for (uint32_t i = 0; i < span->slabs; i++) {
         bytes += haki_range_pages_drop(number + i, masks_of[i]);
     }
@@ -91,7 +91,7 @@ size_t haki_pool_sweep(struct hak_pool *pool, bool all)
         for (uint32_t n = pool->shelves[c].open;
              n != HAK_NO_SLAB && (all || spans < SPANS_MOST);
              n = haki_range_slab(n)->open_next) {
-            size_t more = sweep_span(n, all);
+            size_t more = pool_sweep_span(n, all);
 
             bytes += more;
             spans += more > 0;
@@ -112,7 +112,7 @@ void haki_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
     uint32_t masks_of[HAK_SPAN_MOST] = {0};
 
     HAK_ASSERT((bits & ~span->ready) == 0 && (bits & span->bits) == 0);
-    masks(span, bits, true, masks_of);
+    pool_masks(span, bits, true, masks_of);
     for (uint32_t i = 0; i < span->slabs; i++) {
         haki_range_pages_wake(number + i, masks_of[i], whole);
     }

@@ -7,7 +7,7 @@
 #include "range/slabs.h"
 
 /* Gives back a sealed span of which no block is taken. */
-static void give(struct hak_pool *pool, uint32_t number)
+static void pool_give(struct hak_pool *pool, uint32_t number)
 {
     uint8_t slabs = haki_range_slab(number)->slabs;
 
@@ -29,7 +29,7 @@ void haki_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
     pool->shelves[span->class - HAK_TAG_POOL].taken -= n;
     haki_keep_taken(pool->allow, -n * (int64_t)span->block);
     if (span->bits == span->ready) {
-        give(pool, number);
+        pool_give(pool, number);
     }
 }
 

@@ -18,31 +18,31 @@
  */
 #define EXTRA_FROM ((int64_t)(2 * HAK_MIB))
 #define SMALL_TURNS 8
-#define SMALL_MOST (64 * HAK_KIB)
+#define ALLOWANCE_SMALL_MOST (64 * HAK_KIB)
 
 #ifdef HAK_TESTING
 uint64_t haki_test_sweeps;
 #endif
 
-static bool is_small(const struct hak_allowance *allow)
+static bool allowance_is_small(const struct hak_allowance *allow)
 {
     return allow->least == HAK_KEEP_LEAST_MADE && allow->slabs < EXTRA_FROM;
 }
 
-static size_t extra_most(const struct hak_allowance *allow)
+static size_t allowance_extra_most(const struct hak_allowance *allow)
 {
-    if (is_small(allow)) {
-        return SMALL_MOST;
+    if (allowance_is_small(allow)) {
+        return ALLOWANCE_SMALL_MOST;
     }
     return haki_max(HAK_EXTRA_MOST,
                     haki_min((size_t)haki_in_use(allow) / 2, HAK_GIB));
 }
 
 /* What was given back before had to be taken again, and now goes again. */
-static void turn(struct hak_allowance *allow)
+static void allowance_turn(struct hak_allowance *allow)
 {
-    uint8_t turns = is_small(allow) ? SMALL_TURNS : TURNS;
-    uint8_t quick = is_small(allow) ? SMALL_TURNS : QUICK_TURNS;
+    uint8_t turns = allowance_is_small(allow) ? SMALL_TURNS : TURNS;
+    uint8_t quick = allowance_is_small(allow) ? SMALL_TURNS : QUICK_TURNS;
     uint32_t now = haki_os_tick();
 
     if (allow->turns == 0) {
@@ -53,7 +53,7 @@ static void turn(struct hak_allowance *allow)
         (allow->turns >= turns && now - allow->since <= TURNS_TIME)) {
         allow->extra =
             (uint32_t)haki_min(allow->extra + allow->gave + allow->gave / 4,
-                               extra_most(allow));
+                               allowance_extra_most(allow));
         allow->turns = 0;
     } else if (allow->turns >= turns) {
         allow->turns = 0;
@@ -64,11 +64,11 @@ static void turn(struct hak_allowance *allow)
 void haki_keep_gave(struct hak_allowance *allow, size_t bytes)
 {
     if (allow->took > 0 && allow->gave > 0) {
-        turn(allow);
+        allowance_turn(allow);
     }
     allow->took = 0;
     allow->gave = (uint32_t)haki_min(allow->gave + bytes, HAK_GIB);
-    if (allow->gave > extra_most(allow)) {
+    if (allow->gave > allowance_extra_most(allow)) {
         allow->extra = 0;
         allow->turns = 0;
     }

@@ -13,7 +13,7 @@
 /* ---- whose an address is ------------------------------------------------- */
 
 /* Without the lock: nothing changes at the address of somebody's live block. */
-static HAK_RACY_READER bool is_claimed(size_t offset)
+static HAK_RACY_READER bool claims_is_claimed(size_t offset)
 {
     uint32_t i = (uint32_t)(offset / HAK_SUPER_SIZE);
     const volatile uint16_t *claimed = &haki_supers.at[i].claimed;
@@ -28,12 +28,12 @@ bool haki_range_is_foreign(const void *p)
     if (offset < HAK_LOAD(haki_range.size) / HAK_SLAB_SIZE * sizeof(uint32_t)) {
         return false; /* the tags */
     }
-    return !is_claimed(offset) && haki_os_is_mapped(p);
+    return !claims_is_claimed(offset) && haki_os_is_mapped(p);
 }
 
 atomic_bool haki_range_is_limited;
 
-static void ask_limit(void)
+static void claims_ask_limit(void)
 {
     atomic_store_explicit(&haki_range_is_limited,
                           haki_os_address_limit() != SIZE_MAX,
@@ -46,13 +46,13 @@ void haki_range_ask_limit(uint32_t now)
 
     if (now != atomic_load_explicit(&asked, memory_order_relaxed)) {
         atomic_store_explicit(&asked, now, memory_order_relaxed);
-        ask_limit();
+        claims_ask_limit();
     }
 }
 
 /* ---- the extent ---------------------------------------------------------- */
 
-static HAK_COLD void say_full(void)
+static HAK_COLD void claims_say_full(void)
 {
     static bool said;
 
@@ -97,7 +97,8 @@ enum hak_os_claim haki_claim_noted(struct hak_intent *intent, char *at,
     return claim;
 }
 
-static enum hak_os_claim extend_part(struct hak_part *part, uint32_t supers)
+static enum hak_os_claim claims_extend_part(struct hak_part *part,
+                                            uint32_t supers)
 {
     size_t bytes = haki_round_up(supers * part->unit, HAK_PAGE);
     enum hak_os_claim claim = HAK_OS_CLAIMED;
@@ -114,12 +115,12 @@ static enum hak_os_claim extend_part(struct hak_part *part, uint32_t supers)
     return claim;
 }
 
-static enum hak_os_claim extend_to(uint32_t limit)
+static enum hak_os_claim claims_extend_to(uint32_t limit)
 {
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     for (int i = 0; i < HAK_PARTS && claim == HAK_OS_CLAIMED; i++) {
-        claim = extend_part(&haki_supers.parts[i], limit);
+        claim = claims_extend_part(&haki_supers.parts[i], limit);
     }
     if (claim == HAK_OS_CLAIMED) {
         HAK_ASSERT(limit >= haki_supers.limit && limit <= haki_supers.most);
@@ -139,18 +140,18 @@ bool haki_super_extend(uint32_t more)
 
     if (haki_supers.limit + (size_t)more > haki_supers.most) {
         if (more == 1) { /* a long run may be too long and no more than that */
-            say_full();
+            claims_say_full();
         }
         return false;
     }
     need = haki_min(need, haki_supers.most);
-    claim = extend_to((uint32_t)want);
+    claim = claims_extend_to((uint32_t)want);
     if (claim == HAK_OS_REFUSED && want > need) {
-        claim = extend_to((uint32_t)need);
+        claim = claims_extend_to((uint32_t)need);
     }
     if (claim == HAK_OS_TAKEN) {
         haki_supers.most = haki_supers.limit;
-        say_full();
+        claims_say_full();
     }
     return claim == HAK_OS_CLAIMED;
 }
@@ -158,7 +159,7 @@ bool haki_super_extend(uint32_t more)
 /* ---- claims -------------------------------------------------------------- */
 
 /* A fresh superslab, or one of a run's room, is somebody else's. */
-static void pass_over(uint32_t i)
+static void claims_pass_over(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
 
@@ -188,7 +189,7 @@ enum hak_os_claim haki_super_claim_meta(uint32_t i)
         for (uint32_t n = step * per_step; n < (step + 1) * per_step; n++) {
             if (n < haki_supers.limit &&
                 haki_supers.at[n].state == HAK_SUPER_FRESH) {
-                pass_over(n);
+                claims_pass_over(n);
             }
         }
     }
@@ -196,7 +197,7 @@ enum hak_os_claim haki_super_claim_meta(uint32_t i)
 }
 
 /* What was mapped from `from` on, a distance from the base. */
-static void count_in(size_t from, size_t to)
+static void claims_count_in(size_t from, size_t to)
 {
     HAK_ASSERT(from < to && to <= haki_supers.limit * HAK_SUPER_SIZE);
     haki_os_name((char *)HAK_LOAD(haki_range.base) + from, to - from, "hakmem");
@@ -216,7 +217,7 @@ static void count_in(size_t from, size_t to)
 }
 
 /* Maps from..to, of which nothing is ours yet; both are distances. */
-static enum hak_os_claim claim_gap(size_t from, size_t to)
+static enum hak_os_claim claims_claim_gap(size_t from, size_t to)
 {
     enum hak_os_claim claim =
         haki_os_claim((char *)HAK_LOAD(haki_range.base) + from, to - from);
@@ -224,17 +225,17 @@ static enum hak_os_claim claim_gap(size_t from, size_t to)
     uint32_t last = (uint32_t)((to - 1) / HAK_SUPER_SIZE);
 
     if (claim == HAK_OS_CLAIMED) {
-        count_in(from, to);
+        claims_count_in(from, to);
     } else if (claim == HAK_OS_TAKEN && first == last) {
         if (haki_supers.at[first].claimed == 0) {
-            pass_over(first);
+            claims_pass_over(first);
         }
     } else if (claim == HAK_OS_TAKEN) {
         /* One of them at least: each by itself. */
         while (from < to) {
             size_t end = haki_min(to, haki_round_up(from + 1, HAK_SUPER_SIZE));
 
-            claim_gap(from, end);
+            claims_claim_gap(from, end);
             from = end;
         }
     }
@@ -242,7 +243,7 @@ static enum hak_os_claim claim_gap(size_t from, size_t to)
 }
 
 /* Where the part of superslab i up to `to`, a distance, begins to be unmapped. */
-static size_t gap_in(uint32_t i, size_t to)
+static size_t claims_gap_in(uint32_t i, size_t to)
 {
     return haki_min(i * HAK_SUPER_SIZE + haki_supers.at[i].claimed * HAK_PAGE,
                     to);
@@ -257,7 +258,7 @@ void haki_super_heed_limit(uint32_t first, uint32_t count)
         i++;
     }
     if (i < first + count) {
-        ask_limit(); /* a small part of what a mapping costs */
+        claims_ask_limit(); /* a small part of what a mapping costs */
     } else {
         haki_range_ask_limit(haki_os_tick());
     }
@@ -281,7 +282,7 @@ enum hak_os_claim haki_super_claim(uint32_t first, size_t bytes)
     }
     while (at < end && claim == HAK_OS_CLAIMED) {
         uint32_t n = (uint32_t)(at / HAK_SUPER_SIZE);
-        size_t from = gap_in(n, end);
+        size_t from = claims_gap_in(n, end);
         size_t to = haki_min((n + (size_t)1) * HAK_SUPER_SIZE, end);
 
         at = to;
@@ -291,7 +292,7 @@ enum hak_os_claim haki_super_claim(uint32_t first, size_t bytes)
         while (to < end && haki_supers.at[to / HAK_SUPER_SIZE].claimed == 0) {
             to = haki_min(to + HAK_SUPER_SIZE, end);
         }
-        claim = claim_gap(from, to);
+        claim = claims_claim_gap(from, to);
         at = to;
     }
     return claim;
@@ -300,7 +301,7 @@ enum hak_os_claim haki_super_claim(uint32_t first, size_t bytes)
 /* ---- back to the system -------------------------------------------------- */
 
 /* How many superslabs from `first` on, up to `end`, are mapped in one piece. */
-static uint32_t mapped_run(uint32_t first, uint32_t end)
+static uint32_t claims_mapped_run(uint32_t first, uint32_t end)
 {
     uint32_t i = first;
 
@@ -326,7 +327,7 @@ void haki_super_forget(uint32_t i)
 }
 
 /* Whether all superslabs of a step of descriptors are fresh. */
-static bool is_fresh_step(uint32_t from, uint32_t to)
+static bool claims_is_fresh_step(uint32_t from, uint32_t to)
 {
     while (from < to && haki_supers.at[from].state == HAK_SUPER_FRESH) {
         from++;
@@ -349,7 +350,8 @@ void haki_super_drop_meta(uint32_t first, uint32_t count)
         uint32_t from = step * per_step;
         uint32_t to = (uint32_t)haki_min(from + per_step, haki_supers.limit);
 
-        if (haki_map_get(HAK_MAP_META, step) && is_fresh_step(from, to)) {
+        if (haki_map_get(HAK_MAP_META, step) &&
+            claims_is_fresh_step(from, to)) {
             haki_os_purge(haki_range_super_meta(from), HAK_META_STEP);
             haki_os_purge((void *)(haki_range_tags() + from * HAK_SUPER_SLABS),
                           per_step * HAK_SUPER_SLABS * sizeof(uint32_t));
@@ -364,7 +366,7 @@ bool haki_super_unmap(uint32_t first, uint32_t count)
 
     HAK_HELD(&haki_supers.lock);
     while (first < end) {
-        uint32_t run = mapped_run(first, end);
+        uint32_t run = claims_mapped_run(first, end);
         uint32_t last = first + (run > 0 ? run - 1 : 0);
         size_t bytes = (last - first) * HAK_SUPER_SIZE +
                        haki_supers.at[last].claimed * HAK_PAGE;
@@ -411,7 +413,7 @@ size_t haki_super_unmap_spare(void)
 /* ---- a superslab by itself ----------------------------------------------- */
 
 /* The lowest superslab from `low` on that is free as a whole. */
-static uint32_t find_whole(void)
+static uint32_t claims_find_whole(void)
 {
     uint32_t i = haki_supers.low;
 
@@ -423,7 +425,7 @@ static uint32_t find_whole(void)
 }
 
 /* One that is free and mapped, or HAK_NO_SUPER. */
-static uint32_t find_mapped(void)
+static uint32_t claims_find_mapped(void)
 {
     for (uint32_t i = haki_supers.low; i < haki_supers.limit; i++) {
         if (haki_supers.at[i].used == 0 && haki_supers.at[i].claimed != 0 &&
@@ -437,7 +439,7 @@ static uint32_t find_mapped(void)
 uint32_t haki_super_open(void)
 {
     for (;;) {
-        uint32_t i = find_whole();
+        uint32_t i = claims_find_whole();
 
         if (i == haki_supers.limit) {
             if (!haki_super_extend(1)) {
@@ -448,7 +450,7 @@ uint32_t haki_super_open(void)
         haki_super_heed_limit(i, 1);
         switch (haki_super_claim(i, HAK_SUPER_SIZE)) {
         case HAK_OS_CLAIMED: return i;
-        case HAK_OS_REFUSED: return find_mapped();
+        case HAK_OS_REFUSED: return claims_find_mapped();
         case HAK_OS_TAKEN: break; /* and is passed over next time */
         }
     }

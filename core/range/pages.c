@@ -12,8 +12,8 @@
 #include "range/supers.h"
 
 /* Calls work(start, size) on each run of pages of the mask; those refused. */
-static uint32_t each_run(uint32_t number, uint32_t pages,
-                         bool (*work)(void *start, size_t size))
+static uint32_t pages_each_run(uint32_t number, uint32_t pages,
+                               bool (*work)(void *start, size_t size))
 {
     char *start = haki_range_slab_start(number);
     uint32_t refused = 0;
@@ -31,7 +31,7 @@ static uint32_t each_run(uint32_t number, uint32_t pages,
     return refused;
 }
 
-static size_t bytes_of(uint32_t pages)
+static size_t pages_bytes_of(uint32_t pages)
 {
     return (size_t)__builtin_popcount(pages) * HAK_PAGE;
 }
@@ -46,9 +46,9 @@ size_t haki_range_pages_drop(uint32_t number, uint32_t pages)
         return 0;
     }
     HAK_ASSERT(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) != 0);
-    pages &= ~each_run(number, pages, haki_os_purge);
+    pages &= ~pages_each_run(number, pages, haki_os_purge);
     slab->gone = (uint16_t)(slab->gone | pages);
-    bytes = bytes_of(pages);
+    bytes = pages_bytes_of(pages);
     atomic_fetch_sub(&haki_supers_resident, bytes);
     return bytes;
 }
@@ -62,11 +62,12 @@ void haki_range_pages_wake(uint32_t number, uint32_t pages, bool populate)
         return;
     }
     if (populate && (pages & (pages - 1)) != 0) {
-        each_run(number, pages, haki_os_populate); /* if not, faults will */
+        pages_each_run(number, pages,
+                       haki_os_populate); /* if not, faults will */
     }
     HAK_ASSERT((pages & ~haki_slab_pages_below(slab->resident)) == 0);
     slab->gone = (uint16_t)(slab->gone & ~pages);
-    atomic_fetch_add(&haki_supers_resident, bytes_of(pages));
+    atomic_fetch_add(&haki_supers_resident, pages_bytes_of(pages));
 }
 
 size_t haki_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)

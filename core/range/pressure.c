@@ -33,27 +33,31 @@ struct hak_pressure haki_pressure = {
  * Who looks: a thread's number, or 0. What follows is its alone. A ghost
  * (lock.h) is no obstacle: what it has left half done is read anew.
  */
-static _Atomic(uint64_t) looker;
-static struct hak_cgroup group;
-static pid_t group_of; /* the process that has found it; 0: none */
-static bool said[HAK_CGROUP_OVER + 1], said_none, said_percent;
+static _Atomic(uint64_t) pressure_looker;
+static struct hak_cgroup pressure_group;
+static pid_t pressure_group_of; /* the process that has found it; 0: none */
+static bool pressure_said[HAK_CGROUP_OVER + 1], pressure_said_none,
+    pressure_said_percent;
 
 /* Any thread. */
-static _Atomic(void (*)(void)) on_round; /* NULL: nobody wants to know */
-static _Atomic(uint32_t) looked; /* haki_os_tick() of the last look; 0: none */
-static _Atomic(uint32_t) look_time = LOOK_TIME;
-static _Atomic(size_t) container = SIZE_MAX; /* its limit */
-static _Atomic(uint64_t) events, purges, refusals;
-static _Atomic(size_t) told_limit; /* hak_set_limit's; 0: HAKMEM_LIMIT holds */
+static _Atomic(void (*)(
+    void)) pressure_on_round; /* NULL: nobody wants to know */
+static _Atomic(uint32_t)
+    pressure_looked; /* haki_os_tick() of the last look; 0: none */
+static _Atomic(uint32_t) pressure_look_time = LOOK_TIME;
+static _Atomic(size_t) pressure_container = SIZE_MAX; /* its limit */
+static _Atomic(uint64_t) pressure_events, pressure_purges, pressure_refusals;
+static _Atomic(size_t)
+    pressure_told_limit; /* hak_set_limit's; 0: HAKMEM_LIMIT holds */
 
 /* ---- one looks, others go on ------------------------------------------------ */
 
-static bool begin(void)
+static bool pressure_begin(void)
 {
     uint64_t number = haki_lock_number();
     uint64_t other = 0;
 
-    while (!atomic_compare_exchange_weak(&looker, &other, number)) {
+    while (!atomic_compare_exchange_weak(&pressure_looker, &other, number)) {
         if (other != 0 && !haki_lock_is_ghost(other)) {
             return false; /* ourselves, perhaps: a signal's handler */
         }
@@ -61,36 +65,37 @@ static bool begin(void)
     return true;
 }
 
-static void end(void)
+static void pressure_end(void)
 {
-    atomic_store(&looker, 0);
+    atomic_store(&pressure_looker, 0);
 }
 
 /* ---- what files say ----------------------------------------------------------- */
 
-static void find_group(void)
+static void pressure_find_group(void)
 {
     const char *fake = haki_option_cgroup();
 
-    if (group_of == getpid()) {
+    if (pressure_group_of == getpid()) {
         return;
     }
-    haki_cgroup_find(&group, fake);
-    group_of = getpid();
-    if (fake != NULL && group.kind == HAK_CGROUP_NONE && !said_none) {
-        said_none = true;
+    haki_cgroup_find(&pressure_group, fake);
+    pressure_group_of = getpid();
+    if (fake != NULL && pressure_group.kind == HAK_CGROUP_NONE &&
+        !pressure_said_none) {
+        pressure_said_none = true;
         haki_warn("HAKMEM_CGROUP=%s: neither memory.max nor "
                   "memory.limit_in_bytes is there; no container limit is known",
                   fake);
     }
 }
 
-static void say_fault(const struct hak_cgroup_state *state)
+static void pressure_say_fault(const struct hak_cgroup_state *state)
 {
-    if (state->fault == HAK_CGROUP_FINE || said[state->fault]) {
+    if (state->fault == HAK_CGROUP_FINE || pressure_said[state->fault]) {
         return;
     }
-    said[state->fault] = true;
+    pressure_said[state->fault] = true;
     if (state->fault == HAK_CGROUP_GARBLED) {
         haki_warn(
             "%s: \"%s\" is neither a number of bytes nor max; it is taken "
@@ -103,22 +108,23 @@ static void say_fault(const struct hak_cgroup_state *state)
     }
 }
 
-static void read_group(struct hak_cgroup_state *state)
+static void pressure_read_group(struct hak_cgroup_state *state)
 {
-    find_group();
-    if (!haki_cgroup_read(&group, state)) {
-        group_of = 0; /* it has gone, perhaps there is another by the next */
+    pressure_find_group();
+    if (!haki_cgroup_read(&pressure_group, state)) {
+        pressure_group_of =
+            0; /* it has gone, perhaps there is another by the next */
     }
-    say_fault(state);
-    atomic_store(&container, state->limit);
+    pressure_say_fault(state);
+    atomic_store(&pressure_container, state->limit);
 }
 
 /* ---- HAKMEM_LIMIT -------------------------------------------------------------- */
 
 /* The option in bytes; `of` is the container's limit. */
-static size_t limit_of(size_t of)
+static size_t pressure_limit_of(size_t of)
 {
-    size_t wish = atomic_load(&told_limit);
+    size_t wish = atomic_load(&pressure_told_limit);
 
     if (wish != 0) {
         return wish;
@@ -133,8 +139,8 @@ static size_t limit_of(size_t of)
     if (of != SIZE_MAX) {
         return (size_t)((hak_u128)of * (wish - HAK_PERCENT) / 100);
     }
-    if (!said_percent) {
-        said_percent = true;
+    if (!pressure_said_percent) {
+        pressure_said_percent = true;
         haki_warn(
             "HAKMEM_LIMIT=%zu%%: no container limit is known (memory.max, "
             "memory.limit_in_bytes); there is no limit",
@@ -144,7 +150,7 @@ static size_t limit_of(size_t of)
 }
 
 /* So many bytes held ask for a look; under pressure slow paths always ask. */
-static void look_next_at(size_t held)
+static void pressure_look_next_at(size_t held)
 {
     atomic_store(&haki_pressure.look_at, held);
     atomic_store(&haki_pressure.heed_at, haki_pressure_near() ? 0 : held);
@@ -155,16 +161,16 @@ void haki_limit_start(void)
     struct hak_cgroup_state state = {.limit = SIZE_MAX};
     size_t limit;
 
-    if (haki_option(HAK_OPT_limit) == 0 || !begin()) {
+    if (haki_option(HAK_OPT_limit) == 0 || !pressure_begin()) {
         return;
     }
     if ((haki_option(HAK_OPT_limit) & HAK_PERCENT) != 0) {
-        read_group(&state);
+        pressure_read_group(&state);
     }
-    limit = limit_of(state.limit);
+    limit = pressure_limit_of(state.limit);
     atomic_store(&haki_pressure.limit, limit);
-    look_next_at(haki_min(LOOK_FIRST, limit / 100 * NEAR_FROM));
-    end();
+    pressure_look_next_at(haki_min(LOOK_FIRST, limit / 100 * NEAR_FROM));
+    pressure_end();
 }
 
 size_t hak_limit(void)
@@ -181,9 +187,9 @@ size_t hak_set_limit(size_t limit)
     size_t before = hak_limit();
 
     limit = limit != 0 ? limit : SIZE_MAX;
-    atomic_store(&told_limit, limit);
+    atomic_store(&pressure_told_limit, limit);
     atomic_store(&haki_pressure.limit, limit);
-    look_next_at(0); /* the next slow path sees whether it is near */
+    pressure_look_next_at(0); /* the next slow path sees whether it is near */
     return before;
 }
 
@@ -210,7 +216,7 @@ bool haki_limit_refuses_slow(size_t size)
     if (HAK_LOAD(haki_range.size) == 0) {
         return false;
     }
-    atomic_fetch_add(&refusals, 1);
+    atomic_fetch_add(&pressure_refusals, 1);
     if (!atomic_exchange(&told, true)) {
         haki_warn("HAKMEM_LIMIT: %zu of %zu bytes are in use, a request for "
                   "%zu is refused (later refusals are not reported)",
@@ -221,13 +227,13 @@ bool haki_limit_refuses_slow(size_t size)
 
 void haki_limit_purged(void)
 {
-    atomic_fetch_add_explicit(&purges, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pressure_purges, 1, memory_order_relaxed);
 }
 
 /* ---- looks ----------------------------------------------------------------------- */
 
-static bool is_near(const struct hak_cgroup_state *state, size_t limit,
-                    size_t want)
+static bool pressure_is_near(const struct hak_cgroup_state *state, size_t limit,
+                             size_t want)
 {
     bool was = atomic_load(&haki_pressure.near);
     unsigned full = (unsigned)haki_max(state->full, haki_cgroup_rlimits());
@@ -245,8 +251,8 @@ static bool is_near(const struct hak_cgroup_state *state, size_t limit,
  * the bytes about to be taken, which were looked at: else who takes and gives
  * back large blocks in turns would bring a look each time.
  */
-static size_t step(const struct hak_cgroup_state *state, size_t limit,
-                   size_t used, size_t want)
+static size_t pressure_step(const struct hak_cgroup_state *state, size_t limit,
+                            size_t used, size_t want)
 {
     size_t near = limit != SIZE_MAX ? limit / 100 * NEAR_FROM : SIZE_MAX;
     size_t others = state->room - haki_min(want, state->room);
@@ -256,12 +262,12 @@ static size_t step(const struct hak_cgroup_state *state, size_t limit,
     return used < near ? haki_min(most, near - used) : most;
 }
 
-static void set_near(bool near)
+static void pressure_set_near(bool near)
 {
     uint32_t round = haki_pressure_round() + 1;
 
     if (!atomic_exchange(&haki_pressure.near, near) && near) {
-        atomic_fetch_add(&events, 1);
+        atomic_fetch_add(&pressure_events, 1);
     }
     atomic_store(&haki_pressure.runs_most, near ? 0 : HAK_PRESSURE_RUNS);
     if (near) {
@@ -269,36 +275,36 @@ static void set_near(bool near)
     }
 }
 
-static void look(uint32_t now, size_t want)
+static void pressure_look(uint32_t now, size_t want)
 {
     struct hak_cgroup_state state;
     size_t limit, used;
     bool near;
 
-    read_group(&state);
+    pressure_read_group(&state);
     do { /* hak_set_limit does not wait for us */
-        limit = limit_of(state.limit);
+        limit = pressure_limit_of(state.limit);
         atomic_store(&haki_pressure.limit, limit);
-    } while (limit != limit_of(state.limit));
-    near = is_near(&state, limit, want);
-    set_near(near);
-    atomic_store(&look_time, state.room == SIZE_MAX && limit == SIZE_MAX
-                                 ? LOOK_TIME_FREE
-                                 : LOOK_TIME);
-    atomic_store(&looked, haki_some_time(now));
+    } while (limit != pressure_limit_of(state.limit));
+    near = pressure_is_near(&state, limit, want);
+    pressure_set_near(near);
+    atomic_store(&pressure_look_time,
+                 state.room == SIZE_MAX && limit == SIZE_MAX ? LOOK_TIME_FREE
+                                                             : LOOK_TIME);
+    atomic_store(&pressure_looked, haki_some_time(now));
     used = haki_limit_used();
     used += haki_min(want, SIZE_MAX / 2 - used);
-    look_next_at(used + step(&state, limit, used, want));
+    pressure_look_next_at(used + pressure_step(&state, limit, used, want));
 }
 
 void haki_pressure_on_round(void (*lanes)(void))
 {
-    atomic_store(&on_round, lanes);
+    atomic_store(&pressure_on_round, lanes);
 }
 
-static void tell(void)
+static void pressure_tell(void)
 {
-    void (*lanes)(void) = atomic_load(&on_round);
+    void (*lanes)(void) = atomic_load(&pressure_on_round);
 
     if (lanes != NULL && haki_pressure_near()) {
         lanes();
@@ -307,39 +313,41 @@ static void tell(void)
 
 void haki_pressure_heed(uint32_t now, size_t want)
 {
-    uint32_t last = atomic_load_explicit(&looked, memory_order_relaxed);
-    uint32_t time = atomic_load_explicit(&look_time, memory_order_relaxed);
+    uint32_t last =
+        atomic_load_explicit(&pressure_looked, memory_order_relaxed);
+    uint32_t time =
+        atomic_load_explicit(&pressure_look_time, memory_order_relaxed);
 
     if (haki_limit_used() + want < atomic_load_explicit(&haki_pressure.look_at,
                                                         memory_order_relaxed) &&
         (last == 0 || now - last < time)) {
         return;
     }
-    if (begin()) {
-        look(now, want);
-        end();
-        tell();
+    if (pressure_begin()) {
+        pressure_look(now, want);
+        pressure_end();
+        pressure_tell();
     }
 }
 
 void haki_pressure_counts(struct hak_pressure_counts *counts)
 {
     size_t own = atomic_load(&haki_pressure.limit);
-    size_t limit = own != SIZE_MAX ? own : atomic_load(&container);
+    size_t limit = own != SIZE_MAX ? own : atomic_load(&pressure_container);
 
     counts->limit = limit != SIZE_MAX ? limit : 0;
-    counts->events = atomic_load(&events);
-    counts->purges = atomic_load(&purges);
-    counts->refusals = atomic_load(&refusals);
+    counts->events = atomic_load(&pressure_events);
+    counts->purges = atomic_load(&pressure_purges);
+    counts->refusals = atomic_load(&pressure_refusals);
 }
 
 #ifdef HAK_TESTING
 void haki_pressure_test_look(void)
 {
-    if (begin()) {
-        look(haki_os_tick(), 0);
-        end();
-        tell();
+    if (pressure_begin()) {
+        pressure_look(haki_os_tick(), 0);
+        pressure_end();
+        pressure_tell();
     }
 }
 #endif

@@ -17,10 +17,10 @@
 #include "range/range_walk.h"
 #include "range/supers.h"
 
-#define RUN_LEAST 4   /* slabs: 256 KB */
-#define PORTION 16    /* superslabs a tick */
-#define SLICE 1000000 /* or as many as go in so many nanoseconds */
-#define PAUSE 10      /* ms to the next portion */
+#define RUN_LEAST 4         /* slabs: 256 KB */
+#define PORTION 16          /* superslabs a tick */
+#define PURGE_SLICE 1000000 /* or as many as go in so many nanoseconds */
+#define PURGE_PAUSE 10      /* ms to the next portion */
 
 HAK_OWN_LINE _Atomic(uint32_t) haki_range_due;
 HAK_OWN_LINE struct hak_range_freed haki_range_freed;
@@ -31,7 +31,7 @@ static atomic_bool purge_portions; /* a tick ended before it was through */
 /* See purge.h. */
 static _Atomic(uint32_t) purge_left, purge_left_at;
 
-static uint32_t delay(void)
+static uint32_t purge_delay(void)
 {
     return haki_purge_delay();
 }
@@ -54,7 +54,7 @@ void haki_purge_thread_began(void)
 
 static uint32_t purge_left_until(void)
 {
-    return atomic_load(&purge_left_at) + delay() / 4;
+    return atomic_load(&purge_left_at) + purge_delay() / 4;
 }
 
 /* The next tick comes at `at`, if it would come later. */
@@ -127,7 +127,8 @@ void haki_purge_wanted(uint32_t i)
 void haki_purge_at(uint32_t now)
 {
     if (!haki_range_waiting()) {
-        atomic_store_explicit(&haki_range_due, haki_some_time(now + delay()),
+        atomic_store_explicit(&haki_range_due,
+                              haki_some_time(now + purge_delay()),
                               memory_order_relaxed);
     }
 }
@@ -161,7 +162,7 @@ static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
  * Unmaps superslab i if it is free as a whole: its pages and its addresses go
  * back with one call. The bytes that were resident, or 0.
  */
-static size_t unmap_super(uint32_t i)
+static size_t purge_unmap_super(uint32_t i)
 {
     size_t bytes;
 
@@ -184,7 +185,7 @@ static size_t unmap_super(uint32_t i)
 static size_t purge_super(uint32_t i, uint32_t least)
 {
     uint32_t warm = haki_supers.at[i].warm;
-    size_t bytes = unmap_super(i);
+    size_t bytes = purge_unmap_super(i);
 
     HAK_HELD(&haki_supers.lock);
     if (bytes > 0) {
@@ -212,8 +213,9 @@ static size_t purge_super(uint32_t i, uint32_t least)
 static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
 {
     struct hak_super *super = &haki_supers.at[i];
-    uint32_t soon = all ? now : super->stamp + delay();
-    uint32_t late = all ? now : super->stamp + delay() + delay() / 2;
+    uint32_t soon = all ? now : super->stamp + purge_delay();
+    uint32_t late =
+        all ? now : super->stamp + purge_delay() + purge_delay() / 2;
 
     if (!haki_tick_reached(now, soon)) {
         return soon;
@@ -226,7 +228,7 @@ static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
     if (super->warm != 0) { /* refused: pages are locked, say */
         super->stamp = now;
     }
-    return super->stamp + delay() + 1;
+    return super->stamp + purge_delay() + 1;
 }
 
 /* The earlier of two times, of which 0 is none. */
@@ -249,9 +251,9 @@ static uint32_t purge_due(uint32_t now, bool all)
         uint64_t before = haki_supers.counts.purges;
         uint32_t again;
 
-        if (done >= PORTION && haki_os_clock() - began > SLICE) {
+        if (done >= PORTION && haki_os_clock() - began > PURGE_SLICE) {
             atomic_store(&purge_portions, true);
-            return haki_some_time(now + PAUSE);
+            return haki_some_time(now + PURGE_PAUSE);
         }
         again = purge_old(i, now, all);
         done += haki_supers.counts.purges != before;
@@ -273,7 +275,7 @@ static void purge_tick(uint32_t now)
     haki_lock_take(&haki_supers.lock);
     HAK_HELD(&haki_supers.lock);
     next = purge_due(now, purge_left_for_good(now));
-    next = purge_sooner(next, haki_slots_tick(now, delay()));
+    next = purge_sooner(next, haki_slots_tick(now, purge_delay()));
     atomic_store_explicit(&haki_range_due, next, memory_order_relaxed);
     if (purge_left_waits(now)) {
         purge_by(purge_left_until());

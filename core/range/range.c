@@ -15,7 +15,7 @@ HAK_OWN_LINE struct hak_range haki_range = {.base = HAK_NO_BASE};
 bool haki_range_may_overlap;
 
 /* Under the lock. */
-static bool tried; /* init has run */
+static bool range_tried; /* init has run */
 
 /* ---- the window ----------------------------------------------------------- */
 
@@ -30,12 +30,12 @@ struct layout {
 /* The hardened build's window begins in the first such part of its size. */
 #define SKIP_PART 4
 
-static uint32_t heaps_of(size_t size)
+static uint32_t range_heaps_of(size_t size)
 {
     return (uint32_t)haki_min(size / 8 / HAK_HEAP_SLOT, HAK_HEAP_ID_MAX);
 }
 
-static void plan(struct layout *layout, size_t size)
+static void range_plan(struct layout *layout, size_t size)
 {
     size_t slabs = size / HAK_SLAB_SIZE, supers = size / HAK_SUPER_SIZE;
 
@@ -45,12 +45,13 @@ static void plan(struct layout *layout, size_t size)
     layout->heaps =
         haki_round_up(layout->slabs + slabs * sizeof(struct hak_slab),
                       HAK_META_STEP);
-    layout->base = haki_round_up(layout->heaps + heaps_of(size) * HAK_HEAP_SLOT,
-                                 HAK_SUPER_SIZE);
+    layout->base =
+        haki_round_up(layout->heaps + range_heaps_of(size) * HAK_HEAP_SLOT,
+                      HAK_SUPER_SIZE);
 }
 
 /* Points all variables but base and size to the parts after `start`. */
-static void lay_out(char *start, const struct layout *layout, size_t size)
+static void range_lay_out(char *start, const struct layout *layout, size_t size)
 {
     struct hak_part *parts = haki_supers.parts;
 
@@ -68,11 +69,11 @@ static void lay_out(char *start, const struct layout *layout, size_t size)
     haki_range.backs = (uint8_t *)parts[HAK_PART_BACKS].at;
     haki_range.slabs = (struct hak_slab *)(void *)(start + layout->slabs);
     haki_range.heap_slots = start + layout->heaps;
-    haki_slots_limit(heaps_of(size));
+    haki_slots_limit(range_heaps_of(size));
 }
 
 /* Searches begin behind the tags' own superslabs, which are never free. */
-static void pass_over_tags(void)
+static void range_pass_over_tags(void)
 {
     haki_supers.low = haki_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
@@ -85,25 +86,25 @@ static void pass_over_tags(void)
  * The descriptors of the tags' superslabs, of which slab 0's stands for "no
  * slab" on hot paths, and of the first one behind them.
  */
-static size_t first_meta(void)
+static size_t range_first_meta(void)
 {
     return haki_round_up((haki_supers.tags + 1) * HAK_SUPER_META,
                          HAK_META_STEP);
 }
 
-static bool map_first_meta(void)
+static bool range_map_first_meta(void)
 {
-    if (haki_os_claim(haki_range.slabs, first_meta()) != HAK_OS_CLAIMED) {
+    if (haki_os_claim(haki_range.slabs, range_first_meta()) != HAK_OS_CLAIMED) {
         return false;
     }
-    for (uint32_t i = 0; i < first_meta() / HAK_META_STEP; i++) {
+    for (uint32_t i = 0; i < range_first_meta() / HAK_META_STEP; i++) {
         haki_map_set(HAK_MAP_META, i, true);
     }
     return true;
 }
 
 /* What was mapped of a window that is not to be. */
-static void undo(void)
+static void range_undo(void)
 {
     for (int i = 0; i < HAK_PARTS; i++) {
         if (haki_supers.parts[i].mapped > 0) {
@@ -111,7 +112,7 @@ static void undo(void)
         }
     }
     if (haki_map_get(HAK_MAP_META, 0)) {
-        haki_os_unmap(haki_range.slabs, first_meta());
+        haki_os_unmap(haki_range.slabs, range_first_meta());
         *haki_map_word(HAK_MAP_META, 0) = 0;
     }
     haki_supers.tags = 0;
@@ -122,7 +123,7 @@ static void undo(void)
  * A place for a window. Hardened: somewhere inside of what is free, so that it
  * makes no difference from which end the kernel looks for a place.
  */
-static char *find_window(size_t size, size_t all, unsigned guess)
+static char *range_find_window(size_t size, size_t all, unsigned guess)
 {
     size_t extra = HAK_HARD ? size / SKIP_PART : 0;
     char *start = haki_os_place(all + extra, HAK_SUPER_SIZE, guess);
@@ -134,7 +135,7 @@ static char *find_window(size_t size, size_t all, unsigned guess)
     return start;
 }
 
-static void set_base(uintptr_t base)
+static void range_set_base(uintptr_t base)
 {
     uintptr_t number = base >> HAK_SLAB_SHIFT;
 
@@ -145,24 +146,24 @@ static void set_base(uintptr_t base)
 }
 
 /* Chooses a window of `size` bytes and maps the arrays of its first extent. */
-static bool open_window(size_t size, unsigned guess)
+static bool range_open_window(size_t size, unsigned guess)
 {
     struct layout layout;
     char *start;
 
-    plan(&layout, size);
-    start = find_window(size, layout.base + size, guess);
+    range_plan(&layout, size);
+    start = range_find_window(size, layout.base + size, guess);
     if (start == NULL) {
         return false;
     }
-    lay_out(start, &layout, size);
-    set_base((uintptr_t)start + layout.base);
-    if (!map_first_meta() || !haki_super_extend(haki_supers.tags + 1)) {
-        undo();
+    range_lay_out(start, &layout, size);
+    range_set_base((uintptr_t)start + layout.base);
+    if (!range_map_first_meta() || !haki_super_extend(haki_supers.tags + 1)) {
+        range_undo();
         HAK_STORE(haki_range.base, HAK_NO_BASE);
         return false;
     }
-    pass_over_tags();
+    range_pass_over_tags();
     haki_lock_step(); /* from here on the range is complete */
     haki_range.window = size;
     haki_limit_start();
@@ -173,7 +174,7 @@ static bool open_window(size_t size, unsigned guess)
  * Tries the wished size, then halves it: until a window is free of others. A
  * guess that proves wrong is followed by others before.
  */
-static bool open_some_window(void)
+static bool range_open_some_window(void)
 {
     size_t size = haki_option(HAK_OPT_range) & ~(HAK_SUPER_SIZE - 1);
     unsigned seed;
@@ -185,7 +186,7 @@ static bool open_some_window(void)
     haki_os_random(&seed, sizeof(seed));
     haki_range_may_overlap = haki_os_address_limit() != SIZE_MAX;
     for (; size >= WINDOW_LEAST; size = (size / 2) & ~(HAK_SUPER_SIZE - 1)) {
-        if (open_window(size, seed++)) {
+        if (range_open_window(size, seed++)) {
             return true;
         }
         haki_range_may_overlap = true;
@@ -193,7 +194,7 @@ static bool open_some_window(void)
     return false;
 }
 
-static void open_range(void)
+static void range_open_range(void)
 {
     size_t page = haki_os_page_size();
 
@@ -202,7 +203,7 @@ static void open_range(void)
             "this machine's pages are %zu KB, which is not supported yet; "
             "all requests go to the system allocator",
             page / HAK_KIB);
-    } else if (!open_some_window()) {
+    } else if (!range_open_some_window()) {
         haki_warn(
             "out of memory at the start (ulimit -v?); all requests go to the "
             "system allocator");
@@ -215,9 +216,9 @@ bool haki_range_init(void)
         return true;
     }
     haki_lock_take(&haki_supers.lock);
-    if (!tried) {
-        tried = true;
-        open_range();
+    if (!range_tried) {
+        range_tried = true;
+        range_open_range();
     }
     haki_lock_drop(&haki_supers.lock);
     return HAK_LOAD(haki_range.size) != 0;
@@ -248,7 +249,7 @@ void haki_range_mend(void)
 {
     haki_slots_mend();
     if (haki_range.window == 0) {
-        tried = false;
+        range_tried = false;
         HAK_STORE(haki_range.size, 0);
         *haki_map_word(HAK_MAP_META, 0) = 0;
         return;

@@ -25,7 +25,7 @@ bool haki_super_all_free(uint32_t first, uint32_t count)
 }
 
 /* The last superslab from `first` to `end` - 1 that is held, or `end`. */
-static uint32_t held_in(uint32_t first, uint32_t end)
+static uint32_t rooms_held_in(uint32_t first, uint32_t end)
 {
     for (uint32_t i = end; i > first; i = (i - 1) / 64 * 64) {
         uint64_t word = *haki_map_word(HAK_MAP_HELD, i - 1)
@@ -41,7 +41,7 @@ static uint32_t held_in(uint32_t first, uint32_t end)
 }
 
 /* The highest place for `count` superslabs, or HAK_NO_SUPER. */
-static uint32_t find_place(uint32_t count, uint32_t align)
+static uint32_t rooms_find_place(uint32_t count, uint32_t align)
 {
     uint64_t base = HAK_LOAD(haki_range.base) / HAK_SUPER_SIZE;
     uint32_t end = haki_supers.limit;
@@ -54,7 +54,7 @@ static uint32_t find_place(uint32_t count, uint32_t align)
         if (at < base + haki_supers.tags) {
             break;
         }
-        held = held_in(first, first + count);
+        held = rooms_held_in(first, first + count);
         if (held == first + count) {
             return first;
         }
@@ -64,12 +64,12 @@ static uint32_t find_place(uint32_t count, uint32_t align)
 }
 
 /* The same in a larger extent if need be. */
-static uint32_t make_place(uint32_t count, uint32_t align)
+static uint32_t rooms_make_place(uint32_t count, uint32_t align)
 {
-    uint32_t first = find_place(count, align);
+    uint32_t first = rooms_find_place(count, align);
 
     if (first == HAK_NO_SUPER && haki_super_extend(count + align - 1)) {
-        first = find_place(count, align);
+        first = rooms_find_place(count, align);
     }
     return first;
 }
@@ -79,11 +79,11 @@ uint32_t haki_super_place(uint32_t count, uint32_t align, uint32_t *room)
     uint32_t first = HAK_NO_SUPER;
 
     if (*room > 0) {
-        first = make_place(count + *room, align);
+        first = rooms_make_place(count + *room, align);
     }
     if (first == HAK_NO_SUPER) {
         *room = 0;
-        first = make_place(count, align);
+        first = rooms_make_place(count, align);
     }
     return first;
 }

@@ -42,12 +42,12 @@ _Atomic(size_t) haki_supers_resident;
 #define COOL_MOST (32 * HAK_KIB)
 
 /* Under the lock. */
-static uint32_t huge_pass; /* superslabs to pass up */
-static uint32_t huge_skip; /* how many at the next dear one */
-static size_t huge_from = HUGE_FROM;
+static uint32_t slabs_huge_pass; /* superslabs to pass up */
+static uint32_t slabs_huge_skip; /* how many at the next dear one */
+static size_t slabs_huge_from = HUGE_FROM;
 
 /* Any thread: what the last populated small pages cost, ns per superslab. */
-static _Atomic(uint64_t) small_cost;
+static _Atomic(uint64_t) slabs_small_cost;
 
 /* ---- maps ---------------------------------------------------------------- */
 
@@ -118,37 +118,37 @@ void haki_super_account(enum hak_lane lane, int64_t bytes)
 /* ---- the top of the ladder ------------------------------------------------ */
 
 /* Whether the next superslab should come as a huge page. */
-static bool huge_wanted(void)
+static bool slabs_huge_wanted(void)
 {
     size_t mode = haki_option(HAK_OPT_huge);
     size_t populated = atomic_load(&haki_supers_resident);
 
-    huge_from = haki_min(huge_from, populated + HUGE_FROM_SEALED);
-    if (mode == HAK_THP_NEVER || populated < huge_from ||
+    slabs_huge_from = haki_min(slabs_huge_from, populated + HUGE_FROM_SEALED);
+    if (mode == HAK_THP_NEVER || populated < slabs_huge_from ||
         haki_pressure_near() || haki_limit_room() < HUGE_ROOM) {
         return false;
     }
-    if (mode == HAK_THP_AUTO && huge_pass > 0) {
-        huge_pass--;
+    if (mode == HAK_THP_AUTO && slabs_huge_pass > 0) {
+        slabs_huge_pass--;
         return false;
     }
     return true;
 }
 
 /* Learns from what a huge page cost. */
-static void huge_learn(uint64_t cost)
+static void slabs_huge_learn(uint64_t cost)
 {
-    if (cost <= atomic_load(&small_cost)) {
-        huge_skip = 0;
+    if (cost <= atomic_load(&slabs_small_cost)) {
+        slabs_huge_skip = 0;
         return;
     }
-    huge_skip = huge_skip == 0 ? HUGE_SKIP : 2 * huge_skip;
-    huge_skip = (uint32_t)haki_min(huge_skip, HUGE_SKIP_MOST);
-    huge_pass = huge_skip;
+    slabs_huge_skip = slabs_huge_skip == 0 ? HUGE_SKIP : 2 * slabs_huge_skip;
+    slabs_huge_skip = (uint32_t)haki_min(slabs_huge_skip, HUGE_SKIP_MOST);
+    slabs_huge_pass = slabs_huge_skip;
 }
 
-/* Makes `resident` of the descriptors of superslab i true. */
-static void describe(uint32_t i)
+/* Makes `slabs_resident` of the descriptors of superslab i true. */
+static void slabs_describe(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
 
@@ -185,7 +185,7 @@ size_t haki_super_resident(uint32_t i)
 }
 
 /* Populates a superslab as a huge page. A refusal leaves plain pages. */
-static void populate_huge(uint32_t i)
+static void slabs_populate_huge(uint32_t i)
 {
     char *start = haki_range_super_start(i);
     uint64_t began = haki_os_clock();
@@ -195,7 +195,7 @@ static void populate_huge(uint32_t i)
         return;
     }
     haki_os_want_small(start, HAK_SUPER_SIZE);
-    huge_learn(haki_os_clock() - began);
+    slabs_huge_learn(haki_os_clock() - began);
     haki_supers.at[i].warm = HAK_ALL_SLABS;
     haki_supers.at[i].described = false;
     atomic_fetch_add(&haki_supers_resident, HAK_SUPER_SIZE);
@@ -204,7 +204,7 @@ static void populate_huge(uint32_t i)
 /* ---- slabs --------------------------------------------------------------- */
 
 /* The places in a superslab where `count` free slabs begin. */
-static uint32_t runs(uint32_t i, uint32_t count)
+static uint32_t slabs_runs(uint32_t i, uint32_t count)
 {
     uint32_t free = ~haki_supers.at[i].used;
     uint32_t places = free;
@@ -219,14 +219,14 @@ static uint32_t runs(uint32_t i, uint32_t count)
  * The lowest superslab of a map with `count` free slabs side by side, of which
  * the first is warm if `warm`; `limit` if there is none.
  */
-static uint32_t find(enum hak_map map, uint32_t *start, uint32_t count,
-                     bool warm)
+static uint32_t slabs_find(enum hak_map map, uint32_t *start, uint32_t count,
+                           bool warm)
 {
     uint32_t i = haki_map_next(map, start[count], haki_supers.limit);
 
     while (i < haki_supers.limit &&
-           (runs(i, count) & (warm ? haki_supers.at[i].warm : UINT32_MAX)) ==
-               0) {
+           (slabs_runs(i, count) &
+            (warm ? haki_supers.at[i].warm : UINT32_MAX)) == 0) {
         i = haki_map_next(map, i + 1, haki_supers.limit);
     }
     start[count] = i;
@@ -234,13 +234,13 @@ static uint32_t find(enum hak_map map, uint32_t *start, uint32_t count,
 }
 
 /* A free superslab for slabs, populated if it may be; or HAK_NO_SUPER. */
-static uint32_t open_whole(bool populate)
+static uint32_t slabs_open_whole(bool populate)
 {
     uint32_t i = haki_super_open();
 
     if (i != HAK_NO_SUPER && populate && haki_supers.at[i].warm == 0 &&
-        huge_wanted()) {
-        populate_huge(i);
+        slabs_huge_wanted()) {
+        slabs_populate_huge(i);
     }
     return i;
 }
@@ -250,7 +250,7 @@ static uint32_t open_whole(bool populate)
  * there is none, the one with the most bytes resident. (The class of a slab that
  * was never used, or that ACE or Huge had since, is arbitrary: a hint only.)
  */
-static uint32_t best_place(uint32_t i, uint32_t places, uint8_t class)
+static uint32_t slabs_best_place(uint32_t i, uint32_t places, uint8_t class)
 {
     uint32_t best = (uint32_t)__builtin_ctz(places);
     uint32_t most = 0;
@@ -272,13 +272,14 @@ static uint32_t best_place(uint32_t i, uint32_t places, uint8_t class)
 }
 
 /* Takes slabs at `bit` of superslab i. */
-static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
+static uint32_t slabs_take_at(uint32_t i, uint32_t bit, uint32_t count)
 {
     struct hak_super *super = &haki_supers.at[i];
     bool first = super->used == 0;
 
     HAK_ASSERT(super->state == HAK_SUPER_OPEN && super->described);
-    HAK_ASSERT((runs(i, count) >> bit & 1) != 0); /* all of them are free */
+    HAK_ASSERT((slabs_runs(i, count) >> bit & 1) !=
+               0); /* all of them are free */
     super->used |= (((uint32_t)1 << count) - 1) << bit;
     super->warm &= ~super->used;
     haki_super_changed(i);
@@ -289,32 +290,32 @@ static uint32_t take_at(uint32_t i, uint32_t bit, uint32_t count)
     return i * (uint32_t)HAK_SUPER_SLABS + bit;
 }
 
-static uint32_t take_locked(uint32_t count, uint8_t class, bool whole)
+static uint32_t slabs_take_locked(uint32_t count, uint8_t class, bool whole)
 {
-    uint32_t i = find(HAK_MAP_WARM, haki_supers.warm_start, count, true);
+    uint32_t i = slabs_find(HAK_MAP_WARM, haki_supers.warm_start, count, true);
     uint32_t places, warm;
 
     HAK_HELD(&haki_supers.lock);
     if (i == haki_supers.limit) {
-        i = find(HAK_MAP_PART, haki_supers.part_start, count, false);
+        i = slabs_find(HAK_MAP_PART, haki_supers.part_start, count, false);
     }
     if (i == haki_supers.limit) {
-        i = open_whole(whole);
+        i = slabs_open_whole(whole);
     }
     if (i == HAK_NO_SUPER || haki_super_claim_meta(i) != HAK_OS_CLAIMED) {
         return HAK_NO_SLAB;
     }
-    describe(i);
-    places = runs(i, count);
+    slabs_describe(i);
+    places = slabs_runs(i, count);
     warm = places & haki_supers.at[i].warm;
-    return take_at(i,
-                   warm != 0 ? best_place(i, warm, class)
-                             : (uint32_t)__builtin_ctz(places),
-                   count);
+    return slabs_take_at(i,
+                         warm != 0 ? slabs_best_place(i, warm, class)
+                                   : (uint32_t)__builtin_ctz(places),
+                         count);
 }
 
 /* Bytes resident in `count` free slabs. */
-static size_t resident(uint32_t number, uint32_t count)
+static size_t slabs_resident(uint32_t number, uint32_t count)
 {
     size_t bytes = 0;
 
@@ -329,25 +330,25 @@ static size_t resident(uint32_t number, uint32_t count)
  * of superslabs in use already, with little resident or nothing. HAK_NO_SLAB:
  * there are none.
  */
-static uint32_t take_cool(uint32_t count)
+static uint32_t slabs_take_cool(uint32_t count)
 {
     uint32_t i = haki_map_next(HAK_MAP_PART, 0, haki_supers.limit);
 
     HAK_HELD(&haki_supers.lock);
     for (uint32_t n = 0; n < COOL_LOOK && i < haki_supers.limit; n++) {
-        uint32_t places = runs(i, count);
+        uint32_t places = slabs_runs(i, count);
 
         if (__builtin_popcount(haki_supers.at[i].warm) > COOL_WARM) {
             break; /* enough is resident for everybody */
         }
-        describe(i);
+        slabs_describe(i);
         for (; places != 0; places &= places - 1) {
             uint32_t bit = (uint32_t)__builtin_ctz(places);
             uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + bit;
 
             if (haki_range_slab(number)->resident <= COOL_MOST &&
-                resident(number, count) <= COOL_MOST) {
-                return take_at(i, bit, count);
+                slabs_resident(number, count) <= COOL_MOST) {
+                return slabs_take_at(i, bit, count);
             }
         }
         i = haki_map_next(HAK_MAP_PART, i + 1, haki_supers.limit);
@@ -366,10 +367,10 @@ uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
     haki_pressure_heed(haki_os_tick(), count * HAK_SLAB_SIZE);
     haki_lock_take(&haki_supers.lock);
     if (!whole && lane == HAK_LANE_POOL) {
-        number = take_cool(count);
+        number = slabs_take_cool(count);
     }
     if (number == HAK_NO_SLAB) {
-        number = take_locked(count, class, whole);
+        number = slabs_take_locked(count, class, whole);
     }
     if (number != HAK_NO_SLAB) {
         haki_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
@@ -379,7 +380,8 @@ uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
     return number;
 }
 
-static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
+static void slabs_give_locked(uint32_t number, uint32_t count,
+                              enum hak_lane lane)
 {
     uint32_t i = number / HAK_SUPER_SLABS;
     struct hak_super *super = &haki_supers.at[i];
@@ -416,7 +418,7 @@ static void give_locked(uint32_t number, uint32_t count, enum hak_lane lane)
 void haki_range_slabs_give(uint32_t number, uint32_t count, enum hak_lane lane)
 {
     haki_lock_take(&haki_supers.lock);
-    give_locked(number, count, lane);
+    slabs_give_locked(number, count, lane);
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
 }
@@ -427,7 +429,7 @@ void haki_range_list_give(uint32_t first, enum hak_lane lane)
     while (first != HAK_NO_SLAB) {
         uint32_t next = haki_range_slab(first)->all_next;
 
-        give_locked(first, haki_range_slab(first)->slabs, lane);
+        slabs_give_locked(first, haki_range_slab(first)->slabs, lane);
         first = next;
     }
     HAK_WALK(haki_range_walk(false));
@@ -437,14 +439,14 @@ void haki_range_list_give(uint32_t first, enum hak_lane lane)
 /* ---- the ladder below huge pages ------------------------------------------ */
 
 /* Populates, and keeps in mind what it cost. */
-static bool populate_small(char *start, size_t size)
+static bool slabs_populate_small(char *start, size_t size)
 {
     uint64_t began = haki_os_clock();
 
     if (!haki_os_populate(start, size)) {
         return false;
     }
-    atomic_store_explicit(&small_cost,
+    atomic_store_explicit(&slabs_small_cost,
                           (haki_os_clock() - began) * HAK_SUPER_SIZE / size,
                           memory_order_relaxed);
     return true;
@@ -468,8 +470,8 @@ size_t haki_range_resident(uint32_t number, uint32_t slabs)
  * as such from here on if `mark`. A slab behind the first gap may have been
  * resident already.
  */
-static size_t make_resident(uint32_t number, size_t have, size_t want,
-                            bool mark)
+static size_t slabs_make_resident(uint32_t number, size_t have, size_t want,
+                                  bool mark)
 {
     size_t more = 0;
 
@@ -503,21 +505,22 @@ bool haki_range_ready(uint32_t number, uint32_t slabs, size_t need, size_t step)
     want = haki_max(haki_round_up(need, HAK_PAGE), have + step);
     want = haki_min(want, slabs * HAK_SLAB_SIZE);
     HAK_ASSERT(need <= want && want <= slabs * HAK_SLAB_SIZE);
-    more = make_resident(number, have, want, false);
+    more = slabs_make_resident(number, have, want, false);
     if (!haki_limit_charge(&haki_supers_resident, more)) {
         want = haki_round_up(need, HAK_PAGE); /* nothing ahead of need */
-        more = make_resident(number, have, want, false);
+        more = slabs_make_resident(number, have, want, false);
         if (!haki_limit_charge(&haki_supers_resident, more)) {
             return false;
         }
     }
     /* A fault is the cheapest way to get a single page. */
     if (step > 0 && want - have > HAK_PAGE &&
-        !populate_small(haki_range_slab_start(number) + have, want - have)) {
+        !slabs_populate_small(haki_range_slab_start(number) + have,
+                              want - have)) {
         haki_limit_uncharge(&haki_supers_resident, more);
         return false;
     }
-    make_resident(number, have, want, true);
+    slabs_make_resident(number, have, want, true);
     return true;
 }
 
@@ -529,6 +532,6 @@ size_t haki_range_resident_bytes(void)
 void haki_range_start_small(void)
 {
     haki_lock_take(&haki_supers.lock);
-    huge_from = haki_range_resident_bytes() + HUGE_FROM_SEALED;
+    slabs_huge_from = haki_range_resident_bytes() + HUGE_FROM_SEALED;
     haki_lock_drop(&haki_supers.lock);
 }

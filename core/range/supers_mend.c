@@ -8,7 +8,7 @@
 #include "range/superslabs.h"
 
 /* Superslabs of which it is not known whether they are mapped are left alone. */
-static void mend_state(uint32_t i)
+static void supers_mend_state(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
     bool doubtful =
@@ -37,12 +37,12 @@ static void mend_state(uint32_t i)
  * Those that are used stay so, though the ghost may have been about to take or
  * give them. Bytes that count as resident in it.
  */
-static size_t mend_super(uint32_t i)
+static size_t supers_mend_super(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
     size_t bytes = 0;
 
-    mend_state(i);
+    supers_mend_state(i);
     if (super->used == 0) {
         return super->warm != 0 ? HAK_SUPER_SIZE : 0;
     }
@@ -86,7 +86,7 @@ void haki_supers_mend(void)
     for (uint32_t i = haki_supers.tags; i < haki_supers.limit; i++) {
         const struct hak_super *super = &haki_supers.at[i];
 
-        bytes += mend_super(i);
+        bytes += supers_mend_super(i);
         haki_supers.counts.committed += super->claimed * HAK_PAGE;
         haki_map_set(HAK_MAP_WARM, i, false);
         haki_super_changed(i);

@@ -10,8 +10,8 @@
 #include "range/superslabs.h"
 
 /* Marks superslabs as taken; what is warm among them. */
-static uint32_t hold(uint32_t first, uint32_t count, uint8_t state,
-                     enum hak_lane lane)
+static uint32_t superslabs_hold(uint32_t first, uint32_t count, uint8_t state,
+                                enum hak_lane lane)
 {
     uint32_t warm = 0;
     size_t resident = 0;
@@ -44,7 +44,7 @@ uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm)
     haki_lock_take(&haki_supers.lock);
     i = haki_super_open();
     if (i != HAK_NO_SUPER) {
-        *warm = hold(i, 1, HAK_SUPER_WHOLE, lane);
+        *warm = superslabs_hold(i, 1, HAK_SUPER_WHOLE, lane);
     }
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
@@ -52,7 +52,7 @@ uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm)
 }
 
 /* What is mapped for a run of `bytes` bytes. */
-static size_t to_map(size_t bytes)
+static size_t superslabs_to_map(size_t bytes)
 {
     return haki_range_limited() ? bytes : haki_round_up(bytes, HAK_SUPER_SIZE);
 }
@@ -61,7 +61,8 @@ static size_t to_map(size_t bytes)
  * A claimed place for a run. Where memory is refused, what is free and mapped
  * elsewhere is unmapped for it.
  */
-static uint32_t claim_place(size_t bytes, uint32_t align, uint32_t *room)
+static uint32_t superslabs_claim_place(size_t bytes, uint32_t align,
+                                       uint32_t *room)
 {
     bool again = true;
 
@@ -73,7 +74,7 @@ static uint32_t claim_place(size_t bytes, uint32_t align, uint32_t *room)
             return HAK_NO_SUPER;
         }
         haki_super_heed_limit(first, haki_supers_for(bytes));
-        claim = haki_super_claim(first, to_map(bytes));
+        claim = haki_super_claim(first, superslabs_to_map(bytes));
         if (claim == HAK_OS_CLAIMED) {
             return first;
         }
@@ -96,9 +97,9 @@ uint32_t haki_range_run_take(size_t bytes, uint32_t align, enum hak_lane lane,
         return HAK_NO_SUPER;
     }
     haki_lock_take(&haki_supers.lock);
-    first = claim_place(bytes, align, room);
+    first = superslabs_claim_place(bytes, align, room);
     if (first != HAK_NO_SUPER) {
-        *zero = hold(first, count, HAK_SUPER_WHOLE, lane) == 0;
+        *zero = superslabs_hold(first, count, HAK_SUPER_WHOLE, lane) == 0;
         *room = haki_super_keep_room(first + count, *room);
     }
     HAK_WALK(haki_range_walk(false));
@@ -119,25 +120,26 @@ uint32_t haki_range_supers_take(uint32_t count, uint32_t align,
  * Whether `more` superslabs from `from` on are the run's room or free. At the
  * end of the extent a run moves instead: it would take the end along.
  */
-static bool may_grow(uint32_t from, uint32_t room, uint32_t more)
+static bool superslabs_may_grow(uint32_t from, uint32_t room, uint32_t more)
 {
     return more <= room || (more <= haki_supers.limit - from &&
                             haki_super_all_free(from + room, more - room));
 }
 
-static bool grow_locked(uint32_t first, uint32_t count, uint32_t *room,
-                        size_t bytes, enum hak_lane lane, bool *zero)
+static bool superslabs_grow_locked(uint32_t first, uint32_t count,
+                                   uint32_t *room, size_t bytes,
+                                   enum hak_lane lane, bool *zero)
 {
     uint32_t last = first + count - 1, from = first + count;
     uint32_t more = haki_supers_for(bytes) - count;
     enum hak_os_claim claim;
     size_t want;
 
-    if (!may_grow(from, *room, more)) {
+    if (!superslabs_may_grow(from, *room, more)) {
         return false;
     }
     haki_super_heed_limit(from, more);
-    want = to_map(bytes - (count - 1) * HAK_SUPER_SIZE);
+    want = superslabs_to_map(bytes - (count - 1) * HAK_SUPER_SIZE);
     claim = haki_super_claim(last, want);
     if (claim == HAK_OS_REFUSED && haki_super_unmap_spare() > 0) {
         claim = haki_super_claim(last, want);
@@ -149,7 +151,7 @@ static bool grow_locked(uint32_t first, uint32_t count, uint32_t *room,
     if (claim != HAK_OS_CLAIMED) {
         return false;
     }
-    *zero = hold(from, more, HAK_SUPER_BODY, lane) == 0;
+    *zero = superslabs_hold(from, more, HAK_SUPER_BODY, lane) == 0;
     HAK_ASSERT(haki_supers.rooms >= haki_min(more, *room));
     haki_supers.rooms -= (uint32_t)haki_min(more, *room);
     *room -= (uint32_t)haki_min(more, *room);
@@ -162,7 +164,7 @@ bool haki_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
     bool done;
 
     haki_lock_take(&haki_supers.lock);
-    done = grow_locked(first, count, room, bytes, lane, zero);
+    done = superslabs_grow_locked(first, count, room, bytes, lane, zero);
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
     return done;
@@ -171,18 +173,18 @@ bool haki_range_run_grow(uint32_t first, uint32_t count, uint32_t *room,
 /* ---- a run moves ----------------------------------------------------------- */
 
 /* The bytes that are mapped of superslab i, and of a run. */
-static size_t mapped(uint32_t i)
+static size_t superslabs_mapped(uint32_t i)
 {
     return haki_supers.at[i].claimed * HAK_PAGE;
 }
 
-static size_t run_mapped(uint32_t first, uint32_t count)
+static size_t superslabs_run_mapped(uint32_t first, uint32_t count)
 {
-    return (count - 1) * HAK_SUPER_SIZE + mapped(first + count - 1);
+    return (count - 1) * HAK_SUPER_SIZE + superslabs_mapped(first + count - 1);
 }
 
 /* Whether nothing is mapped of a free run and its descriptors are. */
-static bool make_bare(uint32_t first, uint32_t count)
+static bool superslabs_make_bare(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
         if (haki_super_claim_meta(i) != HAK_OS_CLAIMED) {
@@ -193,17 +195,18 @@ static bool make_bare(uint32_t first, uint32_t count)
 }
 
 /* Takes a run of which nothing is mapped. HAK_NO_SUPER: there is none. */
-static uint32_t take_bare(uint32_t count, enum hak_lane lane, uint32_t *room)
+static uint32_t superslabs_take_bare(uint32_t count, enum hak_lane lane,
+                                     uint32_t *room)
 {
     uint32_t first;
 
     haki_lock_take(&haki_supers.lock);
     first = haki_super_place(count, 1, room);
-    if (first != HAK_NO_SUPER && !make_bare(first, count)) {
+    if (first != HAK_NO_SUPER && !superslabs_make_bare(first, count)) {
         first = HAK_NO_SUPER;
     }
     if (first != HAK_NO_SUPER) {
-        hold(first, count, HAK_SUPER_WHOLE, lane);
+        superslabs_hold(first, count, HAK_SUPER_WHOLE, lane);
         *room = haki_super_keep_room(first + count, *room);
     }
     HAK_WALK(haki_range_walk(false));
@@ -212,7 +215,7 @@ static uint32_t take_bare(uint32_t count, enum hak_lane lane, uint32_t *room)
 }
 
 /* `bytes` bytes of the run `first` are mapped by now. */
-static void count_bare(uint32_t first, size_t bytes)
+static void superslabs_count_bare(uint32_t first, size_t bytes)
 {
     haki_lock_take(&haki_supers.lock);
     HAK_HELD(&haki_supers.lock);
@@ -230,8 +233,8 @@ static void count_bare(uint32_t first, size_t bytes)
  * Gives back a run of which nothing is mapped; or if something is that the
  * system would not unmap, leaves it alone for good.
  */
-static void give_bare(uint32_t first, uint32_t count, enum hak_lane lane,
-                      bool is_bare)
+static void superslabs_give_bare(uint32_t first, uint32_t count,
+                                 enum hak_lane lane, bool is_bare)
 {
     haki_lock_take(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
@@ -247,15 +250,16 @@ static void give_bare(uint32_t first, uint32_t count, enum hak_lane lane,
 }
 
 /* The first n superslabs of `to` go back to `from`, which is mapped still. */
-static bool move_back(uint32_t from, uint32_t to, uint32_t n)
+static bool superslabs_move_back(uint32_t from, uint32_t to, uint32_t n)
 {
     bool bare = true;
 
     for (uint32_t k = 0; k < n; k++) {
         char *target = haki_range_super_start(to + k);
 
-        memcpy(haki_range_super_start(from + k), target, mapped(from + k));
-        bare = haki_os_unmap(target, mapped(from + k)) && bare;
+        memcpy(haki_range_super_start(from + k), target,
+               superslabs_mapped(from + k));
+        bare = haki_os_unmap(target, superslabs_mapped(from + k)) && bare;
     }
     return bare;
 }
@@ -265,18 +269,19 @@ static bool move_back(uint32_t from, uint32_t to, uint32_t n)
  * not move is copied. False: refused, nothing has moved; *bare: nor is anything
  * mapped.
  */
-static bool move_each(uint32_t from, uint32_t to, uint32_t count, bool *bare)
+static bool superslabs_move_each(uint32_t from, uint32_t to, uint32_t count,
+                                 bool *bare)
 {
     for (uint32_t k = 0; k < count; k++) {
         char *source = haki_range_super_start(from + k);
         char *target = haki_range_super_start(to + k);
-        size_t bytes = mapped(from + k);
+        size_t bytes = superslabs_mapped(from + k);
 
         if (haki_os_move(source, target, bytes)) {
             continue;
         }
         if (haki_os_claim(target, bytes) != HAK_OS_CLAIMED) {
-            *bare = move_back(from, to, k);
+            *bare = superslabs_move_back(from, to, k);
             return false;
         }
         memcpy(target, source, bytes);
@@ -289,10 +294,10 @@ static bool move_each(uint32_t from, uint32_t to, uint32_t count, bool *bare)
  * maps what is missing there to `bytes` bytes. False: refused, `from` is as it
  * was; *bare: nothing is mapped of `to`.
  */
-static bool move_pages(uint32_t from, uint32_t count, uint32_t to, size_t bytes,
-                       bool *bare)
+static bool superslabs_move_pages(uint32_t from, uint32_t count, uint32_t to,
+                                  size_t bytes, bool *bare)
 {
-    size_t old = run_mapped(from, count);
+    size_t old = superslabs_run_mapped(from, count);
     char *target = haki_range_super_start(to);
 
     *bare = true;
@@ -301,7 +306,7 @@ static bool move_pages(uint32_t from, uint32_t count, uint32_t to, size_t bytes,
         return false;
     }
     if (haki_os_move(haki_range_super_start(from), target, old) ||
-        move_each(from, to, count, bare)) {
+        superslabs_move_each(from, to, count, bare)) {
         haki_os_name(target, bytes, "hakmem");
         return true;
     }
@@ -312,15 +317,15 @@ static bool move_pages(uint32_t from, uint32_t count, uint32_t to, size_t bytes,
 }
 
 /* A new run with a copy of the run `from`. */
-static uint32_t copy_run(uint32_t from, uint32_t count, size_t bytes,
-                         enum hak_lane lane, uint32_t *room)
+static uint32_t superslabs_copy_run(uint32_t from, uint32_t count, size_t bytes,
+                                    enum hak_lane lane, uint32_t *room)
 {
     bool zero;
     uint32_t to = haki_range_run_take(bytes, 1, lane, room, &zero);
 
     if (to != HAK_NO_SUPER) {
         memcpy(haki_range_super_start(to), haki_range_super_start(from),
-               haki_min(run_mapped(from, count), bytes));
+               haki_min(superslabs_run_mapped(from, count), bytes));
     }
     return to;
 }
@@ -328,21 +333,23 @@ static uint32_t copy_run(uint32_t from, uint32_t count, size_t bytes,
 uint32_t haki_range_run_move(uint32_t from, uint32_t count, size_t bytes,
                              enum hak_lane lane, uint32_t *room)
 {
-    size_t most = haki_max(to_map(bytes), run_mapped(from, count));
+    size_t most =
+        haki_max(superslabs_to_map(bytes), superslabs_run_mapped(from, count));
     uint32_t wished = *room;
-    uint32_t to = take_bare(haki_supers_for(most), lane, room);
+    uint32_t to = superslabs_take_bare(haki_supers_for(most), lane, room);
     bool bare;
 
-    if (to != HAK_NO_SUPER && move_pages(from, count, to, most, &bare)) {
-        count_bare(to, most);
+    if (to != HAK_NO_SUPER &&
+        superslabs_move_pages(from, count, to, most, &bare)) {
+        superslabs_count_bare(to, most);
         return to;
     }
     if (to != HAK_NO_SUPER) {
-        give_bare(to, haki_supers_for(most), lane, bare);
+        superslabs_give_bare(to, haki_supers_for(most), lane, bare);
         haki_range_room_give(to + haki_supers_for(most), *room);
     }
     *room = wished;
-    return copy_run(from, count, bytes, lane, room);
+    return superslabs_copy_run(from, count, bytes, lane, room);
 }
 
 /* ---- back ------------------------------------------------------------------ */
@@ -351,7 +358,7 @@ uint32_t haki_range_run_move(uint32_t from, uint32_t count, size_t bytes,
  * A run's last superslab is free and mapped in part: it becomes fresh, or whole,
  * or if the system refuses both is left alone for good.
  */
-static void complete(uint32_t i)
+static void superslabs_complete(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
 
@@ -368,8 +375,8 @@ static void complete(uint32_t i)
     haki_supers.foreign++;
 }
 
-static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
-                        uint32_t warm)
+static void superslabs_give_locked(uint32_t first, uint32_t count,
+                                   enum hak_lane lane, uint32_t warm)
 {
     size_t resident = 0;
 
@@ -393,7 +400,7 @@ static void give_locked(uint32_t first, uint32_t count, enum hak_lane lane,
         (haki_supers.spare > HAK_SPARE_LIMITED && haki_range_limited())) {
         haki_super_unmap(first, count);
     }
-    complete(first + count - 1);
+    superslabs_complete(first + count - 1);
     for (uint32_t i = first; i < first + count; i++) {
         haki_super_may_start(i);
         if (haki_supers.at[i].warm != 0) {
@@ -406,7 +413,7 @@ void haki_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
                             uint32_t warm)
 {
     haki_lock_take(&haki_supers.lock);
-    give_locked(first, count, lane, warm);
+    superslabs_give_locked(first, count, lane, warm);
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
 }
@@ -426,7 +433,7 @@ void haki_range_super_gone(uint32_t super, enum hak_lane lane)
 }
 
 /* What could not be unmapped of superslabs with contents, free by now. */
-static void purge_left(uint32_t first, uint32_t count)
+static void superslabs_purge_left(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &haki_supers.at[i];
@@ -440,7 +447,7 @@ static void purge_left(uint32_t first, uint32_t count)
             atomic_fetch_add(&haki_supers_resident, haki_super_resident(i));
         }
     }
-    complete(first + count - 1);
+    superslabs_complete(first + count - 1);
 }
 
 void haki_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane)
@@ -455,7 +462,7 @@ void haki_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane)
     }
     haki_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
     if (!haki_super_unmap(first, count)) {
-        purge_left(first, count);
+        superslabs_purge_left(first, count);
     }
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);

@@ -11,22 +11,22 @@
 
 #include "base/msg.h"
 
-static const struct hak_option_row rows[HAK_OPTIONS] = {
+static const struct hak_option_row options_rows[HAK_OPTIONS] = {
 #define HAK_OPTION HAK_OPTION_ROW
 #include "settings/options.def"
 #undef HAK_OPTION
 };
 
-static size_t values[HAK_OPTIONS];
-static struct hak_options core = {rows, HAK_OPTIONS, values,
-                                  HAK_OPTIONS_UNREAD};
+static size_t options_values[HAK_OPTIONS];
+static struct hak_options options_core = {options_rows, HAK_OPTIONS,
+                                          options_values, HAK_OPTIONS_UNREAD};
 
 /* Of HAK_OPT_cgroup; written by who reads the table. */
-static char cgroup_dir[HAK_OPTION_PATH];
+static char options_cgroup_dir[HAK_OPTION_PATH];
 
 /* ---- one value ---------------------------------------------------------- */
 
-static bool parse_bool(const char *text, size_t *value)
+static bool options_parse_bool(const char *text, size_t *value)
 {
     static const char *const words[] = {"0",  "1",   "off",   "on",
                                         "no", "yes", "false", "true"};
@@ -41,7 +41,7 @@ static bool parse_bool(const char *text, size_t *value)
 }
 
 /* Decimal digits; *end is what follows them. */
-static bool parse_digits(const char *text, size_t *value, char **end)
+static bool options_parse_digits(const char *text, size_t *value, char **end)
 {
     unsigned long long number;
 
@@ -54,21 +54,21 @@ static bool parse_digits(const char *text, size_t *value, char **end)
     return errno == 0;
 }
 
-static bool parse_int(const char *text, size_t *value)
+static bool options_parse_int(const char *text, size_t *value)
 {
     char *end;
 
-    return parse_digits(text, value, &end) && *end == '\0';
+    return options_parse_digits(text, value, &end) && *end == '\0';
 }
 
 /* A decimal number with an optional K, M, G, T (and an optional B or iB). */
-static bool parse_size(const char *text, size_t *value)
+static bool options_parse_size(const char *text, size_t *value)
 {
     char *end;
     size_t number;
     int shift = 0;
 
-    if (!parse_digits(text, &number, &end)) {
+    if (!options_parse_digits(text, &number, &end)) {
         return false;
     }
     switch (*end) {
@@ -93,32 +93,33 @@ static bool parse_size(const char *text, size_t *value)
 }
 
 /* The same, or a percentage: "80%". */
-static bool parse_share(const char *text, size_t *value)
+static bool options_parse_share(const char *text, size_t *value)
 {
     char *end;
 
-    if (parse_digits(text, value, &end) && strcmp(end, "%") == 0) {
+    if (options_parse_digits(text, value, &end) && strcmp(end, "%") == 0) {
         *value = HAK_PERCENT | haki_min(*value, HAK_PERCENT - 1);
         return true;
     }
-    return parse_size(text, value);
+    return options_parse_size(text, value);
 }
 
 /* Keeps the name of a directory; the environment's own may be written over. */
-static bool parse_dir(const char *text, size_t *value)
+static bool options_parse_dir(const char *text, size_t *value)
 {
     size_t length = strlen(text);
 
-    if (*text != '/' || length >= sizeof(cgroup_dir)) {
+    if (*text != '/' || length >= sizeof(options_cgroup_dir)) {
         return false;
     }
-    memcpy(cgroup_dir, text, length + 1);
+    memcpy(options_cgroup_dir, text, length + 1);
     *value = 1;
     return true;
 }
 
 /* The place of text among `words`; a WORD may begin as a BOOL does. */
-static bool parse_word(const char *words, const char *text, size_t *value)
+static bool options_parse_word(const char *words, const char *text,
+                               size_t *value)
 {
     const char *word = words;
     size_t length = strlen(text);
@@ -132,17 +133,17 @@ static bool parse_word(const char *words, const char *text, size_t *value)
         }
         word += n + strspn(word + n, " ");
     }
-    return strncmp(words, "0 1 ", 4) == 0 && parse_bool(text, value);
+    return strncmp(words, "0 1 ", 4) == 0 && options_parse_bool(text, value);
 }
 
 /* An INT that is a switch above all: its unit is "0 1". */
-static bool option_is_switch(const struct hak_option_row *row)
+static bool options_option_is_switch(const struct hak_option_row *row)
 {
     return row->type == HAK_OPTION_INT && strcmp(row->words, "0 1") == 0;
 }
 
 /* The i-th of `words`; *length is its length. */
-static const char *nth_word(const char *words, size_t i, int *length)
+static const char *options_nth_word(const char *words, size_t i, int *length)
 {
     while (i-- > 0) {
         words += strcspn(words, " ") + 1;
@@ -151,23 +152,24 @@ static const char *nth_word(const char *words, size_t i, int *length)
     return words;
 }
 
-static bool parse(const struct hak_option_row *row, const char *text,
-                  size_t *value)
+static bool options_parse(const struct hak_option_row *row, const char *text,
+                          size_t *value)
 {
     switch (row->type) {
-    case HAK_OPTION_BOOL: return parse_bool(text, value);
+    case HAK_OPTION_BOOL: return options_parse_bool(text, value);
     case HAK_OPTION_INT:
-        return parse_int(text, value) ||
-               (option_is_switch(row) && parse_bool(text, value));
-    case HAK_OPTION_SIZE: return parse_size(text, value);
-    case HAK_OPTION_SHARE: return parse_share(text, value);
-    case HAK_OPTION_DIR: return parse_dir(text, value);
-    default: return parse_word(row->words, text, value);
+        return options_parse_int(text, value) ||
+               (options_option_is_switch(row) &&
+                options_parse_bool(text, value));
+    case HAK_OPTION_SIZE: return options_parse_size(text, value);
+    case HAK_OPTION_SHARE: return options_parse_share(text, value);
+    case HAK_OPTION_DIR: return options_parse_dir(text, value);
+    default: return options_parse_word(row->words, text, value);
     }
 }
 
 /* Whether a value that was parsed may be. */
-static bool is_within(const struct hak_option_row *row, size_t value)
+static bool options_is_within(const struct hak_option_row *row, size_t value)
 {
     if (row->type == HAK_OPTION_SHARE && (value & HAK_PERCENT) != 0) {
         return value - HAK_PERCENT >= 1 && value - HAK_PERCENT <= 100;
@@ -179,8 +181,8 @@ static bool is_within(const struct hak_option_row *row, size_t value)
 }
 
 /* The same for those whose default is that there is none. */
-static HAK_COLD void complain_none(const struct hak_option_row *row,
-                                   const char *text, bool parsed)
+static HAK_COLD void options_complain_none(const struct hak_option_row *row,
+                                           const char *text, bool parsed)
 {
     if (row->type == HAK_OPTION_DIR) {
         haki_warn("%s=%.100s: not the absolute path of a directory (of less "
@@ -199,24 +201,24 @@ static HAK_COLD void complain_none(const struct hak_option_row *row,
 }
 
 /* Why the text is no value of that option, and what is used instead. */
-static HAK_COLD void complain(const struct hak_option_row *row,
-                              const char *text, bool parsed)
+static HAK_COLD void options_complain(const struct hak_option_row *row,
+                                      const char *text, bool parsed)
 {
     bool size = row->type == HAK_OPTION_SIZE;
     const char *initial;
     int length;
 
     if (row->type == HAK_OPTION_SHARE || row->type == HAK_OPTION_DIR) {
-        complain_none(row, text, parsed);
+        options_complain_none(row, text, parsed);
     } else if (parsed) {
         haki_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env,
                   text, row->least, row->most, size ? "bytes" : row->words,
                   row->initial);
     } else if (row->type == HAK_OPTION_WORD) {
-        initial = nth_word(row->words, row->initial, &length);
+        initial = options_nth_word(row->words, row->initial, &length);
         haki_warn("%s=%s: not one of %s; using %.*s", row->env, text,
                   row->words, length, initial);
-    } else if (row->type == HAK_OPTION_BOOL || option_is_switch(row)) {
+    } else if (row->type == HAK_OPTION_BOOL || options_option_is_switch(row)) {
         haki_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
                   row->env, text, row->initial);
     } else if (size) {
@@ -229,7 +231,7 @@ static HAK_COLD void complain(const struct hak_option_row *row,
     }
 }
 
-static size_t read_row(const struct hak_option_row *row, bool aloud)
+static size_t options_read_row(const struct hak_option_row *row, bool aloud)
 {
     const char *text = secure_getenv(row->env);
     size_t value = row->initial; /* as it stays if nothing is parsed */
@@ -241,12 +243,12 @@ static size_t read_row(const struct hak_option_row *row, bool aloud)
     if (row->type == HAK_OPTION_DIR && !aloud) {
         return row->initial; /* its place is being written to */
     }
-    parsed = parse(row, text, &value);
-    if (parsed && is_within(row, value)) {
+    parsed = options_parse(row, text, &value);
+    if (parsed && options_is_within(row, value)) {
         return value;
     }
     if (aloud) {
-        complain(row, text, parsed);
+        options_complain(row, text, parsed);
     }
     return row->initial;
 }
@@ -258,7 +260,8 @@ static size_t read_row(const struct hak_option_row *row, bool aloud)
  * signal's handler, the child of a fork in that moment) can't wait for it and
  * reads the one row for itself, silently.
  */
-static HAK_COLD size_t get_unread(struct hak_options *options, size_t which)
+static HAK_COLD size_t options_get_unread(struct hak_options *options,
+                                          size_t which)
 {
     unsigned state = HAK_OPTIONS_UNREAD;
     size_t value;
@@ -270,13 +273,13 @@ static HAK_COLD size_t get_unread(struct hak_options *options, size_t which)
     if (atomic_compare_exchange_strong(&options->state, &state,
                                        HAK_OPTIONS_READING)) {
         for (size_t i = 0; i < options->count; i++) {
-            options->values[i] = read_row(&options->rows[i], true);
+            options->values[i] = options_read_row(&options->rows[i], true);
         }
         atomic_store_explicit(&options->state, HAK_OPTIONS_READ,
                               memory_order_release);
         value = options->values[which];
     } else {
-        value = read_row(&options->rows[which], false);
+        value = options_read_row(&options->rows[which], false);
     }
     errno = saved;
     return value;
@@ -289,29 +292,29 @@ size_t haki_options_get(struct hak_options *options, size_t which)
                    HAK_OPTIONS_READ)) {
         return options->values[which];
     }
-    return get_unread(options, which);
+    return options_get_unread(options, which);
 }
 
 size_t haki_option(enum hak_option option)
 {
-    return haki_options_get(&core, option);
+    return haki_options_get(&options_core, option);
 }
 
 const char *haki_option_cgroup(void)
 {
-    return haki_option(HAK_OPT_cgroup) != 0 ? cgroup_dir : NULL;
+    return haki_option(HAK_OPT_cgroup) != 0 ? options_cgroup_dir : NULL;
 }
 
 bool haki_options_ready(void)
 {
-    haki_options_get(&core, 0);
-    return atomic_load(&core.state) != HAK_OPTIONS_UNREAD;
+    haki_options_get(&options_core, 0);
+    return atomic_load(&options_core.state) != HAK_OPTIONS_UNREAD;
 }
 
 #ifdef HAK_TESTING
 void haki_option_test_reload(void)
 {
-    atomic_store(&core.state, HAK_OPTIONS_UNREAD);
+    atomic_store(&options_core.state, HAK_OPTIONS_UNREAD);
     haki_option(0);
 }
 #endif

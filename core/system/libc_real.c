@@ -22,21 +22,21 @@
 #include "os/os.h"
 #include "range/range.h"
 
-#define WEAK __attribute__((weak))
+#define LIBC_WEAK __attribute__((weak))
 
 #ifdef __GLIBC__
-WEAK void *__libc_malloc(size_t size);
-WEAK void *__libc_calloc(size_t count, size_t size);
-WEAK void *__libc_memalign(size_t alignment, size_t size);
+LIBC_WEAK void *__libc_malloc(size_t size);
+LIBC_WEAK void *__libc_calloc(size_t count, size_t size);
+LIBC_WEAK void *__libc_memalign(size_t alignment, size_t size);
 /* These are ours. */
-WEAK void __libc_free(void *p);
-WEAK void *__libc_realloc(void *p, size_t size);
+LIBC_WEAK void __libc_free(void *p);
+LIBC_WEAK void *__libc_realloc(void *p, size_t size);
 /* Its r_map is the program, a handle for dlsym; by dlopen it would be too, but
  * of that the linker warns in static programs. */
-extern __typeof__(_r_debug) _r_debug WEAK;
+extern __typeof__(_r_debug) _r_debug LIBC_WEAK;
 #endif
 /* Weak: a static program that does not ask for it shall not get it. */
-extern __typeof__(dlsym) dlsym WEAK;
+extern __typeof__(dlsym) dlsym LIBC_WEAK;
 
 /* ---- without a C library's allocator ------------------------------------ */
 
@@ -47,19 +47,19 @@ struct bounds {
 
 _Static_assert(sizeof(struct bounds) == 16, "blocks stay 16-byte aligned");
 
-static struct bounds *bounds_of(void *p)
+static struct bounds *libc_bounds_of(void *p)
 {
     return (struct bounds *)p - 1;
 }
 
-static size_t own_usable(void *p)
+static size_t libc_own_usable(void *p)
 {
-    const struct bounds *bounds = bounds_of(p);
+    const struct bounds *bounds = libc_bounds_of(p);
 
     return (size_t)(bounds->start + bounds->mapped - (char *)p);
 }
 
-static void *own_alloc(size_t alignment, size_t size)
+static void *libc_own_alloc(size_t alignment, size_t size)
 {
     size_t mapped;
     char *start = NULL;
@@ -76,32 +76,33 @@ static void *own_alloc(size_t alignment, size_t size)
     }
     p = (void *)haki_round_up((uintptr_t)start + sizeof(struct bounds),
                               alignment);
-    bounds_of(p)->start = start;
-    bounds_of(p)->mapped = mapped;
+    libc_bounds_of(p)->start = start;
+    libc_bounds_of(p)->mapped = mapped;
     return p;
 }
 
-static void own_free(void *p)
+static void libc_own_free(void *p)
 {
     int saved = errno;
 
     if (p != NULL) {
-        haki_os_unmap(bounds_of(p)->start, bounds_of(p)->mapped);
+        haki_os_unmap(libc_bounds_of(p)->start, libc_bounds_of(p)->mapped);
     }
     errno = saved;
 }
 
-static void *own_realloc(void *p, size_t size)
+static void *libc_own_realloc(void *p, size_t size)
 {
     void *moved;
 
-    if (p != NULL && size <= own_usable(p) && size > own_usable(p) / 2) {
+    if (p != NULL && size <= libc_own_usable(p) &&
+        size > libc_own_usable(p) / 2) {
         return p;
     }
-    moved = own_alloc(16, size);
+    moved = libc_own_alloc(16, size);
     if (p != NULL && moved != NULL) {
-        memcpy(moved, p, haki_min(own_usable(p), size));
-        own_free(p);
+        memcpy(moved, p, haki_min(libc_own_usable(p), size));
+        libc_own_free(p);
     }
     return moved;
 }
@@ -120,31 +121,33 @@ hak_function *haki_libc_next(const char *name)
  * What has to be looked up: `ours` is what we have by that name, `usual` what
  * programs call it.
  */
-struct next {
+struct libc_next {
     const char *name, *usual;
     hak_function *ours;
     _Atomic(hak_function *) found;
-    hak_function *programs; /* see heed_program; NULL: ours, or the found one */
+    hak_function
+        *programs; /* see libc_heed_program; NULL: ours, or the found one */
 };
 
-static struct next next_free = {.name = "__libc_free",
-                                .usual = "free",
-                                .ours = (hak_function *)__libc_free},
-                   next_realloc = {.name = "__libc_realloc",
-                                   .usual = "realloc",
-                                   .ours = (hak_function *)__libc_realloc},
-                   next_usable = {.name = "malloc_usable_size",
-                                  .usual = "malloc_usable_size"};
+static struct libc_next libc_next_free = {.name = "__libc_free",
+                                          .usual = "free",
+                                          .ours = (hak_function *)__libc_free},
+                        libc_next_realloc = {.name = "__libc_realloc",
+                                             .usual = "realloc",
+                                             .ours = (hak_function *)
+                                                 __libc_realloc},
+                        libc_next_usable = {.name = "malloc_usable_size",
+                                            .usual = "malloc_usable_size"};
 
 /* The thread hands a block on to the program's function. */
-static __thread bool passing;
+static __thread bool libc_passing;
 
 /*
  * Who has __libc_malloc has the others as well: as a rule the C library, which
  * comes next. A program that brings another allocator with all of its names
  * comes first.
  */
-static hak_function *look_up(const struct next *next)
+static hak_function *libc_look_up(const struct libc_next *next)
 {
     hak_function *found = NULL;
 
@@ -160,7 +163,7 @@ static hak_function *look_up(const struct next *next)
  * dlsym frees what the dlsym before it had to say, which may be a block of the
  * C library's: while we look for its free that block can't go back, and stays.
  */
-static hak_function *next_of(struct next *next)
+static hak_function *libc_next_of(struct libc_next *next)
 {
     static __thread bool looking;
     hak_function *found =
@@ -168,7 +171,7 @@ static hak_function *next_of(struct next *next)
 
     if (HAK_UNLIKELY(found == NULL && !looking)) {
         looking = true;
-        found = look_up(next);
+        found = libc_look_up(next);
         looking = false;
         atomic_store_explicit(&next->found, found, memory_order_relaxed);
     }
@@ -176,7 +179,7 @@ static hak_function *next_of(struct next *next)
 }
 
 /* What the program calls by a name. */
-static hak_function *of_program(const char *name)
+static hak_function *libc_of_program(const char *name)
 {
     return __extension__(hak_function *) dlsym(_r_debug.r_map, name);
 }
@@ -186,9 +189,9 @@ static hak_function *of_program(const char *name)
  * opened while it ran, or it brings its own. A block tells; not if we hand all
  * on ourselves.
  */
-static bool is_bystander(void)
+static bool libc_is_bystander(void)
 {
-    hak_function *found = of_program("malloc");
+    hak_function *found = libc_of_program("malloc");
     void (*give_back)(void *);
     void *p;
     bool others;
@@ -197,7 +200,7 @@ static bool is_bystander(void)
         haki_option(HAK_OPT_force_libc_alloc)) {
         return false;
     }
-    give_back = (void (*)(void *))of_program("free");
+    give_back = (void (*)(void *))libc_of_program("free");
     if (give_back == NULL) {
         return false;
     }
@@ -212,15 +215,16 @@ static bool is_bystander(void)
  * another copy of this library that was preloaded. If they come back to us from
  * there they go to the C library's.
  */
-static void heed_program(void)
+static void libc_heed_program(void)
 {
-    struct next *const all[] = {&next_free, &next_realloc, &next_usable};
+    struct libc_next *const all[] = {&libc_next_free, &libc_next_realloc,
+                                     &libc_next_usable};
 
-    if (&_r_debug == NULL || _r_debug.r_map == NULL || !is_bystander()) {
+    if (&_r_debug == NULL || _r_debug.r_map == NULL || !libc_is_bystander()) {
         return;
     }
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        all[i]->programs = of_program(all[i]->usual);
+        all[i]->programs = libc_of_program(all[i]->usual);
     }
 }
 
@@ -228,24 +232,24 @@ static void heed_program(void)
  * Later the dynamic linker's lock may be another thread's, who waits for us.
  * What is asked for earlier is found then.
  */
-__attribute__((constructor(101))) static void load(void)
+__attribute__((constructor(101))) static void libc_load(void)
 {
     if (__libc_malloc != NULL) {
-        next_of(&next_free);
-        next_of(&next_realloc);
-        next_of(&next_usable);
-        heed_program();
+        libc_next_of(&libc_next_free);
+        libc_next_of(&libc_next_realloc);
+        libc_next_of(&libc_next_usable);
+        libc_heed_program();
     }
 }
 
 /* What a foreign block is handed on to, up to passed. */
-static hak_function *pass_to(struct next *next)
+static hak_function *libc_pass_to(struct libc_next *next)
 {
-    if (HAK_UNLIKELY(next->programs != NULL && !passing)) {
-        passing = true;
+    if (HAK_UNLIKELY(next->programs != NULL && !libc_passing)) {
+        libc_passing = true;
         return next->programs;
     }
-    return next_of(next);
+    return libc_next_of(next);
 }
 
 void haki_libc_start(void)
@@ -264,69 +268,71 @@ void haki_libc_start(void)
 void *haki_libc_malloc(size_t size)
 {
     haki_libc_start();
-    return __libc_malloc != NULL ? __libc_malloc(size) : own_alloc(16, size);
+    return __libc_malloc != NULL ? __libc_malloc(size)
+                                 : libc_own_alloc(16, size);
 }
 
 void *haki_libc_zalloc(size_t size)
 {
     haki_libc_start();
-    return __libc_calloc != NULL ? __libc_calloc(1, size) : own_alloc(16, size);
+    return __libc_calloc != NULL ? __libc_calloc(1, size)
+                                 : libc_own_alloc(16, size);
 }
 
 void *haki_libc_realloc(void *p, size_t size)
 {
     void *(*next)(void *, size_t);
-    bool outer = passing;
+    bool outer = libc_passing;
 
     if (__libc_malloc == NULL) {
-        return own_realloc(p, size);
+        return libc_own_realloc(p, size);
     }
     haki_libc_start();
-    next = (void *(*)(void *, size_t))pass_to(&next_realloc);
+    next = (void *(*)(void *, size_t))libc_pass_to(&libc_next_realloc);
     if (next == NULL) {
         errno = ENOMEM;
         return NULL;
     }
     p = next(p, size);
-    passing = outer;
+    libc_passing = outer;
     return p;
 }
 
 void haki_libc_free(void *p)
 {
     void (*next)(void *);
-    bool outer = passing;
+    bool outer = libc_passing;
 
     if (__libc_malloc == NULL) {
-        own_free(p);
+        libc_own_free(p);
         return;
     }
-    next = (void (*)(void *))pass_to(&next_free);
+    next = (void (*)(void *))libc_pass_to(&libc_next_free);
     if (next != NULL) {
         next(p);
     }
-    passing = outer;
+    libc_passing = outer;
 }
 
 void *haki_libc_memalign(size_t alignment, size_t size)
 {
     haki_libc_start();
     return __libc_memalign != NULL ? __libc_memalign(alignment, size)
-                                   : own_alloc(alignment, size);
+                                   : libc_own_alloc(alignment, size);
 }
 
 size_t haki_libc_usable_size(void *p)
 {
     size_t (*next)(void *);
-    bool outer = passing;
+    bool outer = libc_passing;
     size_t size;
 
     if (p == NULL || __libc_malloc == NULL) {
-        return p != NULL ? own_usable(p) : 0;
+        return p != NULL ? libc_own_usable(p) : 0;
     }
-    next = (size_t(*)(void *))pass_to(&next_usable);
+    next = (size_t(*)(void *))libc_pass_to(&libc_next_usable);
     size = next != NULL ? next(p) : 0;
-    passing = outer;
+    libc_passing = outer;
     return size;
 }
 
@@ -340,32 +346,32 @@ void haki_libc_start(void)
 
 void *haki_libc_malloc(size_t size)
 {
-    return own_alloc(16, size);
+    return libc_own_alloc(16, size);
 }
 
 void *haki_libc_zalloc(size_t size)
 {
-    return own_alloc(16, size);
+    return libc_own_alloc(16, size);
 }
 
 void *haki_libc_realloc(void *p, size_t size)
 {
-    return own_realloc(p, size);
+    return libc_own_realloc(p, size);
 }
 
 void haki_libc_free(void *p)
 {
-    own_free(p);
+    libc_own_free(p);
 }
 
 void *haki_libc_memalign(size_t alignment, size_t size)
 {
-    return own_alloc(alignment, size);
+    return libc_own_alloc(alignment, size);
 }
 
 size_t haki_libc_usable_size(void *p)
 {
-    return p != NULL ? own_usable(p) : 0;
+    return p != NULL ? libc_own_usable(p) : 0;
 }
 
 #endif /* __GLIBC__ */

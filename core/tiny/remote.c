@@ -17,8 +17,8 @@
 #define BATCH 64
 
 /* Puts the list head..tail into owner's inbox. */
-static void push(struct hak_tiny *owner, struct hak_block *head,
-                 struct hak_block *tail)
+static void remote_push(struct hak_tiny *owner, struct hak_block *head,
+                        struct hak_block *tail)
 {
     struct hak_block *old =
         atomic_load_explicit(&owner->inbox, memory_order_relaxed);
@@ -43,7 +43,7 @@ uint32_t haki_remote_send(struct hak_tiny *self, unsigned i)
         haki_range_count_sent(box->count *
                               haki_tiny_bytes_of(box->head,
                                                  haki_range_tag_of(box->head)));
-        push(haki_range_heap(id), box->head, box->tail);
+        remote_push(haki_range_heap(id), box->head, box->tail);
     }
     box->id = 0;
     box->count = 0;
@@ -52,8 +52,8 @@ uint32_t haki_remote_send(struct hak_tiny *self, unsigned i)
 }
 
 /* Adds a block to the outbox for heap `id`; returns as haki_remote_free. */
-static uint32_t collect(struct hak_tiny *self, uint32_t id,
-                        struct hak_block *block)
+static uint32_t remote_collect(struct hak_tiny *self, uint32_t id,
+                               struct hak_block *block)
 {
     unsigned i = id % HAK_OUTBOXES;
     struct hak_outbox *box = &self->outbox[i];
@@ -79,11 +79,11 @@ uint32_t haki_remote_free(struct hak_tiny *self, void *p, uint32_t tag)
 
     haki_tiny_refuse(p);
     if (self == NULL || owner->direct) {
-        push(owner, p, p);
+        remote_push(owner, p, p);
         return id;
     }
     haki_tiny_busy(self, true);
-    id = collect(self, id, p);
+    id = remote_collect(self, id, p);
     haki_tiny_busy(self, false);
     return id;
 }

@@ -59,7 +59,7 @@ void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
 /* ---- refill ------------------------------------------------------------- */
 
 /* The whole free list of the first open slab. */
-static void take_open(struct hak_tiny *tiny, unsigned class)
+static void tiny_take_open(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     uint32_t number = shelf->open;
@@ -88,7 +88,7 @@ static void take_open(struct hak_tiny *tiny, unsigned class)
  * call, from a page that is left to its fault, later ones go by 16 KB, then by
  * the whole slab.
  */
-static size_t ladder_step(size_t have, uint32_t before)
+static size_t tiny_ladder_step(size_t have, uint32_t before)
 {
     if (before == 0) {
         return have;
@@ -97,7 +97,7 @@ static size_t ladder_step(size_t have, uint32_t before)
 }
 
 /* New blocks from the fresh slab, or from a slab taken for it. */
-static bool carve(struct hak_tiny *tiny, unsigned class)
+static bool tiny_carve(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     size_t size = haki_tiny_size[class];
@@ -116,7 +116,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
     count = (uint32_t)haki_max(shelf->step / size, 1);
     count = (uint32_t)haki_min(count, slab->capacity - slab->carved);
     if (!haki_range_ready(shelf->fresh, 1, (slab->carved + count) * size,
-                          ladder_step(slab->resident, shelf->filled))) {
+                          tiny_ladder_step(slab->resident, shelf->filled))) {
         return false;
     }
     start = haki_range_slab_start(shelf->fresh) + slab->carved * size;
@@ -134,7 +134,7 @@ static bool carve(struct hak_tiny *tiny, unsigned class)
 }
 
 /* The spare list of a class becomes its head. */
-static bool take_spare(struct hak_tiny *tiny, unsigned class)
+static bool tiny_take_spare(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_bin *bin = &tiny->bins[class];
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -152,47 +152,47 @@ static bool take_spare(struct hak_tiny *tiny, unsigned class)
 
 /* Whether blocks are to be packed: in a heap that has grown large what its packed
  * slabs have free is worth a search if it is much. */
-static bool is_worth_packing(const struct hak_tiny *tiny)
+static bool tiny_is_worth_packing(const struct hak_tiny *tiny)
 {
     return tiny->allow.slabs < PACKED_FROM ||
            tiny->packed_bytes < HAK_UNITS * HAK_UNIT / 2;
 }
 
 /* Blocks that are free in slabs, without a page more. */
-static bool fill_free(struct hak_tiny *tiny, unsigned class)
+static bool tiny_fill_free(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t open = tiny->shelves[class].open;
 
-    if (tiny->packed && is_worth_packing(tiny) &&
+    if (tiny->packed && tiny_is_worth_packing(tiny) &&
         haki_tiny_grain_fill(tiny, class, false)) {
         return true;
     }
     if (open != HAK_NO_SLAB && haki_range_slab(open)->nfree > 0) {
-        take_open(tiny, class);
+        tiny_take_open(tiny, class);
         return true;
     }
     return false;
 }
 
-static bool fill(struct hak_tiny *tiny, unsigned class)
+static bool tiny_fill(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
     HAK_ASSERT(tiny->bins[class].head == NULL);
-    if (take_spare(tiny, class)) {
+    if (tiny_take_spare(tiny, class)) {
         return true;
     }
     haki_tiny_collect(tiny); /* which may bring a spare list */
-    if (take_spare(tiny, class) || fill_free(tiny, class) ||
+    if (tiny_take_spare(tiny, class) || tiny_fill_free(tiny, class) ||
         (tiny->packed && haki_tiny_grain_fill(tiny, class, true))) {
         return true;
     }
     /* One whose free blocks are all on pages that are gone. */
     if (shelf->open != HAK_NO_SLAB && shelf->fresh == HAK_NO_SLAB) {
-        take_open(tiny, class);
+        tiny_take_open(tiny, class);
         return true;
     }
-    return carve(tiny, class);
+    return tiny_carve(tiny, class);
 }
 
 void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
@@ -201,7 +201,7 @@ void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
 
     haki_tiny_busy(tiny, true);
     tiny->refills++;
-    if (HAK_LIKELY(fill(tiny, class))) {
+    if (HAK_LIKELY(tiny_fill(tiny, class))) {
         haki_keep_height(&tiny->allow);
         p = haki_bin_pop(&tiny->bins[class]);
     }
@@ -215,7 +215,7 @@ void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
 /* ---- the end, questions -------------------------------------------------- */
 
 /* A list of free blocks of sealed slabs. */
-static void give_up(struct hak_tiny *tiny, struct hak_block *list)
+static void tiny_give_up(struct hak_tiny *tiny, struct hak_block *list)
 {
     if (list != NULL) {
         HAK_ASSERT(tiny->nstale < HAK_TINY_STALE);
@@ -229,8 +229,8 @@ void haki_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
 
     haki_bin_settle(tiny, class);
     haki_tiny_take(tiny, class, -(int64_t)haki_bin_note(tiny, class));
-    give_up(tiny, tiny->bins[class].head);
-    give_up(tiny, tiny->bins[class].spare);
+    tiny_give_up(tiny, tiny->bins[class].head);
+    tiny_give_up(tiny, tiny->bins[class].spare);
     shelf->open = shelf->fresh = HAK_NO_SLAB;
     shelf->step = CARVE_FIRST;
     shelf->filled = 0;

@@ -24,12 +24,12 @@
 #define QUIET_TIME 50
 
 /*
- * A heap whose looks at the time are less than BUSY_TIME milliseconds apart is
- * busy: BUSY_LOOKS at its bins go without one. What its bins hold is bounded,
+ * A heap whose looks at the time are less than TINY_BUSY_TIME milliseconds apart is
+ * busy: TINY_BUSY_LOOKS at its bins go without one. What its bins hold is bounded,
  * and is not idle.
  */
-#define BUSY_TIME 10
-#define BUSY_LOOKS 15
+#define TINY_BUSY_TIME 10
+#define TINY_BUSY_LOOKS 15
 #define IDLE_MOST (64 * HAK_KIB)
 
 /* Blocks of stale lists that are counted then. */
@@ -38,7 +38,7 @@
 /* ---- flush -------------------------------------------------------------- */
 
 /* All of a bin goes back to the slabs. */
-static void bin_empty(struct hak_tiny *tiny, unsigned class)
+static void tiny_bin_empty(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *head = tiny->bins[class].head;
     struct hak_block *spare = tiny->bins[class].spare;
@@ -52,7 +52,7 @@ static void bin_empty(struct hak_tiny *tiny, unsigned class)
 }
 
 /* Notes what all bins hold. */
-static void settle_all(struct hak_tiny *tiny)
+static void tiny_settle_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
@@ -61,7 +61,7 @@ static void settle_all(struct hak_tiny *tiny)
 }
 
 /* The spare list goes back to the slabs. */
-static void spare_empty(struct hak_tiny *tiny, unsigned class)
+static void tiny_spare_empty(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *spare = tiny->bins[class].spare;
 
@@ -76,7 +76,7 @@ static void spare_empty(struct hak_tiny *tiny, unsigned class)
  * All but the block just pushed become the spare list; what was the spare
  * list goes back to the slabs.
  */
-static void spill(struct hak_tiny *tiny, unsigned class)
+static void tiny_spill(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_bin *bin = &tiny->bins[class];
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -97,23 +97,23 @@ void haki_tiny_bins_empty(struct hak_tiny *tiny)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
         if (tiny->bins[c].head != NULL || tiny->bins[c].spare != NULL) {
-            bin_empty(tiny, c);
+            tiny_bin_empty(tiny, c);
         }
     }
 }
 
-static size_t seen_bytes(const struct hak_tiny *tiny, unsigned class)
+static size_t tiny_seen_bytes(const struct hak_tiny *tiny, unsigned class)
 {
     return (size_t)tiny->shelves[class].seen * haki_tiny_size[class];
 }
 
 /* The class whose bin holds most. */
-static unsigned fullest(const struct hak_tiny *tiny)
+static unsigned tiny_fullest(const struct hak_tiny *tiny)
 {
     unsigned most = 0;
 
     for (unsigned c = 1; c < HAK_TINY_CLASSES; c++) {
-        if (seen_bytes(tiny, c) > seen_bytes(tiny, most)) {
+        if (tiny_seen_bytes(tiny, c) > tiny_seen_bytes(tiny, most)) {
             most = c;
         }
     }
@@ -124,7 +124,7 @@ static unsigned fullest(const struct hak_tiny *tiny)
  * The fullest bins go back until Tiny's share is met: three quarters of what
  * may be kept, or of that what Pool leaves, but half of it at least.
  */
-static void shed(struct hak_tiny *tiny)
+static void tiny_shed(struct hak_tiny *tiny)
 {
     struct hak_allowance *allow = &tiny->allow;
     int64_t before = allow->kept[HAK_KEEPS_TINY];
@@ -134,13 +134,14 @@ static void shed(struct hak_tiny *tiny)
     most -= most / 4;
     allow->over = others > most || most == 0; /* Pool's may be more now */
     while (allow->kept[HAK_KEEPS_TINY] > most) {
-        unsigned class = fullest(tiny);
+        unsigned class = tiny_fullest(tiny);
 
-        HAK_ASSERT(seen_bytes(tiny, class) > 0); /* so this comes to an end */
+        HAK_ASSERT(tiny_seen_bytes(tiny, class) >
+                   0); /* so this comes to an end */
         if (tiny->bins[class].spare != NULL) {
-            spare_empty(tiny, class);
+            tiny_spare_empty(tiny, class);
         } else {
-            bin_empty(tiny, class);
+            tiny_bin_empty(tiny, class);
         }
     }
     tiny->flushes += before != allow->kept[HAK_KEEPS_TINY];
@@ -150,7 +151,7 @@ static void shed(struct hak_tiny *tiny)
 }
 
 /* After a look: all bins together must not hold too much. */
-static void bound(struct hak_tiny *tiny)
+static void tiny_bound(struct hak_tiny *tiny)
 {
     if (HAK_UNLIKELY(tiny->nempty >
                      haki_may_keep_empty(&tiny->allow, tiny->nslabs))) {
@@ -161,33 +162,33 @@ static void bound(struct hak_tiny *tiny)
     if (HAK_LIKELY(haki_kept(&tiny->allow) <= haki_keep_most(&tiny->allow))) {
         return;
     }
-    settle_all(tiny);
+    tiny_settle_all(tiny);
     if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        shed(tiny);
+        tiny_shed(tiny);
     }
 }
 
 void haki_tiny_shed(struct hak_tiny *tiny)
 {
     haki_tiny_busy(tiny, true);
-    settle_all(tiny);
+    tiny_settle_all(tiny);
     if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        shed(tiny);
+        tiny_shed(tiny);
     }
     haki_tiny_busy(tiny, false);
 }
 
 /* Nothing may be kept: the bin that grew is emptied. */
-static void give_class(struct hak_tiny *tiny, unsigned class)
+static void tiny_give_class(struct hak_tiny *tiny, unsigned class)
 {
-    size_t bytes = seen_bytes(tiny, class);
+    size_t bytes = tiny_seen_bytes(tiny, class);
 
     tiny->flushes++;
-    bin_empty(tiny, class);
+    tiny_bin_empty(tiny, class);
     haki_keep_gave(&tiny->allow, bytes);
 }
 
-static void heed_slow(struct hak_tiny *tiny, bool look);
+static void tiny_heed_slow(struct hak_tiny *tiny, bool look);
 
 bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 {
@@ -202,25 +203,25 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     haki_bin_settle(tiny, class);
     count = haki_bin_count(tiny, class);
     if (count >= cap && tiny->packed && tiny->allow.slabs == 0) {
-        bin_empty(tiny, class);
-        bound(tiny);
+        tiny_bin_empty(tiny, class);
+        tiny_bound(tiny);
     } else if (count >= cap) {
-        spill(tiny, class);
-        bound(tiny);
+        tiny_spill(tiny, class);
+        tiny_bound(tiny);
     } else if (count + shelf->spare_count > shelf->seen) {
         haki_bin_grant(tiny, class,
                        (int32_t)haki_max((size_t)cap / 2,
                                          (size_t)(cap - count)));
         if (haki_may_keep(&tiny->allow) == 0) { /* the others are, as a rule */
-            give_class(tiny, class);
+            tiny_give_class(tiny, class);
         }
-        bound(tiny);
+        tiny_bound(tiny);
     } else {
         haki_bin_grant_steady(tiny, class, cap - (int32_t)count);
         more = false;
     }
     if (tiny->nslabs > HAK_TINY_LARGE) {
-        heed_slow(tiny, true);
+        tiny_heed_slow(tiny, true);
     } else {
         haki_tiny_heed_within(tiny);
     }
@@ -231,7 +232,7 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 /* ---- memory on its way back ---------------------------------------------- */
 
 /* Bins that hold much are relieved of what nobody seems to need. */
-static void relieve(struct hak_tiny *tiny)
+static void tiny_relieve(struct hak_tiny *tiny)
 {
     haki_tiny_seal_collect(tiny);
     haki_tiny_seal_count(tiny, IDLE_COUNT);
@@ -239,13 +240,13 @@ static void relieve(struct hak_tiny *tiny)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
         if ((size_t)haki_bin_count(tiny, c) * haki_tiny_size[c] > IDLE_MOST) {
-            bin_empty(tiny, c);
+            tiny_bin_empty(tiny, c);
         } else {
-            spare_empty(tiny, c);
+            tiny_spare_empty(tiny, c);
         }
         haki_tiny_slab_trim(tiny, c);
     }
-    bound(tiny);
+    tiny_bound(tiny);
 }
 
 void haki_tiny_grant_anew(struct hak_tiny *tiny)
@@ -257,13 +258,14 @@ void haki_tiny_grant_anew(struct hak_tiny *tiny)
 }
 
 /* How busy the heap is, as far as looks tell. */
-static void heed_pace(struct hak_tiny *tiny, uint32_t now)
+static void tiny_heed_pace(struct hak_tiny *tiny, uint32_t now)
 {
     uint32_t since = tiny->looked_at != 0 ? now - tiny->looked_at : 0;
     bool quiet = tiny->nslabs > HAK_TINY_LARGE && since >= QUIET_TIME;
     bool was = tiny->quiet;
 
-    tiny->looks = tiny->looked_at != 0 && since < BUSY_TIME ? BUSY_LOOKS : 0;
+    tiny->looks =
+        tiny->looked_at != 0 && since < TINY_BUSY_TIME ? TINY_BUSY_LOOKS : 0;
     tiny->looked_at = haki_some_time(now);
     tiny->quiet = quiet;
     if (quiet && !was) {
@@ -271,14 +273,14 @@ static void heed_pace(struct hak_tiny *tiny, uint32_t now)
     }
 }
 
-static void heed_slow(struct hak_tiny *tiny, bool look)
+static void tiny_heed_slow(struct hak_tiny *tiny, bool look)
 {
     uint32_t now = haki_os_tick();
     uint32_t later = now + haki_idle_delay();
     bool waiting = haki_range_waiting();
 
     if (look) {
-        heed_pace(tiny, now);
+        tiny_heed_pace(tiny, now);
     }
     if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
         tiny->alert = waiting;
@@ -287,7 +289,7 @@ static void heed_slow(struct hak_tiny *tiny, bool look)
     } else if (haki_tick_reached(now, tiny->idle_at)) {
         tiny->idle_at = haki_some_time(later);
         if (tiny->looks == 0 || haki_pressure_near()) {
-            relieve(tiny);
+            tiny_relieve(tiny);
             haki_tiny_sweep_begin(tiny, now);
         }
     }
@@ -301,7 +303,7 @@ static void heed_slow(struct hak_tiny *tiny, bool look)
 void haki_tiny_heed(struct hak_tiny *tiny)
 {
     haki_tiny_busy(tiny, true);
-    heed_slow(tiny, false);
+    tiny_heed_slow(tiny, false);
     haki_tiny_busy(tiny, false);
 }
 
@@ -312,7 +314,7 @@ void haki_tiny_heed_within(struct hak_tiny *tiny)
         if (tiny->looks > 0) {
             tiny->looks--;
         } else {
-            heed_slow(tiny, true);
+            tiny_heed_slow(tiny, true);
         }
     } else {
         tiny->looks = 0;
@@ -324,8 +326,8 @@ void haki_tiny_heed_within(struct hak_tiny *tiny)
  * A block that another thread freed: into the spare list, where it is at hand
  * for the next refill, or if that has enough into its slab: its bytes then.
  */
-static size_t take_in(struct hak_tiny *tiny, unsigned class,
-                      struct hak_block *block)
+static size_t tiny_take_in(struct hak_tiny *tiny, unsigned class,
+                           struct hak_block *block)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
@@ -354,7 +356,7 @@ void haki_tiny_collect(struct hak_tiny *tiny)
     }
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
     if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        settle_all(tiny); /* it may be long ago that they held so much */
+        tiny_settle_all(tiny); /* it may be long ago that they held so much */
     }
     while (list != NULL) {
         struct hak_block *next = haki_link_get(list);
@@ -369,14 +371,14 @@ void haki_tiny_collect(struct hak_tiny *tiny)
                    haki_range_sealed(haki_range_offset(list))) {
             haki_tiny_seal_put(tiny, list);
         } else {
-            gave += take_in(tiny, class, list);
+            gave += tiny_take_in(tiny, class, list);
         }
         list = next;
     }
     if (gave > 0) {
         haki_keep_gave(&tiny->allow, gave);
     }
-    bound(tiny);
+    tiny_bound(tiny);
 }
 
 void haki_tiny_trim(struct hak_tiny *tiny)
@@ -386,7 +388,7 @@ void haki_tiny_trim(struct hak_tiny *tiny)
     haki_tiny_seal_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
-        bin_empty(tiny, c);
+        tiny_bin_empty(tiny, c);
         haki_tiny_slab_trim(tiny, c);
     }
     HAK_ASSERT(tiny->nempty == 0);

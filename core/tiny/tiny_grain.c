@@ -53,7 +53,7 @@
 /* ---- places -------------------------------------------------------------- */
 
 /* The slab of the packed ones that has this number: 0 or 1, .. */
-static uint32_t index_of(const struct hak_tiny *tiny, uint32_t number)
+static uint32_t tiny_index_of(const struct hak_tiny *tiny, uint32_t number)
 {
     uint32_t i = 0;
 
@@ -64,15 +64,15 @@ static uint32_t index_of(const struct hak_tiny *tiny, uint32_t number)
 }
 
 /* The grain that p, in slab `number`, lies in, of the heap's row. */
-static uint32_t grain_of(const struct hak_tiny *tiny, const void *p,
-                         uint32_t number)
+static uint32_t tiny_grain_of(const struct hak_tiny *tiny, const void *p,
+                              uint32_t number)
 {
     uint32_t at = (uint32_t)((uintptr_t)p & (HAK_SLAB_SIZE - 1));
 
-    return index_of(tiny, number) * SLAB_GRAINS + at / (uint32_t)HAK_GRAIN;
+    return tiny_index_of(tiny, number) * SLAB_GRAINS + at / (uint32_t)HAK_GRAIN;
 }
 
-static char *address_of(const struct hak_tiny *tiny, uint32_t grain)
+static char *tiny_address_of(const struct hak_tiny *tiny, uint32_t grain)
 {
     return haki_range_slab_start(tiny->packed_at[grain / SLAB_GRAINS]) +
            grain % SLAB_GRAINS * HAK_GRAIN;
@@ -82,8 +82,8 @@ static char *address_of(const struct hak_tiny *tiny, uint32_t grain)
  * Where n unused grains lie side by side, `even` at an even one, from grain
  * `from` on and below `end`, all of one slab; or NOWHERE.
  */
-static uint32_t find_in(const struct hak_unit *units, uint32_t from,
-                        uint32_t end, uint32_t n, uint32_t even)
+static uint32_t tiny_find_in(const struct hak_unit *units, uint32_t from,
+                             uint32_t end, uint32_t n, uint32_t even)
 {
     uint32_t start = (from + even) & ~even;
     uint32_t unit = from / HAK_UNIT_GRAINS;
@@ -115,8 +115,8 @@ static uint32_t find_in(const struct hak_unit *units, uint32_t from,
 }
 
 /* The same in any slab. */
-static uint32_t find(const struct hak_tiny *tiny, uint32_t from, uint32_t n,
-                     uint32_t even)
+static uint32_t tiny_find(const struct hak_tiny *tiny, uint32_t from,
+                          uint32_t n, uint32_t even)
 {
     const struct hak_unit *units = haki_tiny_units(tiny);
     uint32_t end = tiny->units * HAK_UNIT_GRAINS;
@@ -124,7 +124,8 @@ static uint32_t find(const struct hak_tiny *tiny, uint32_t from, uint32_t n,
     while (from < end) {
         uint32_t slab_end = (from / SLAB_GRAINS + 1) * SLAB_GRAINS;
         uint32_t grain =
-            find_in(units, from, (uint32_t)haki_min(slab_end, end), n, even);
+            tiny_find_in(units, from, (uint32_t)haki_min(slab_end, end), n,
+                         even);
 
         if (grain != NOWHERE) {
             return grain;
@@ -135,7 +136,7 @@ static uint32_t find(const struct hak_tiny *tiny, uint32_t from, uint32_t n,
 }
 
 /* Half a page more. False: there are no more, or out of memory. */
-static bool grow(struct hak_tiny *tiny, unsigned class)
+static bool tiny_grow(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t slab = tiny->units / HAK_SLAB_UNITS;
     uint32_t more = tiny->units % HAK_SLAB_UNITS + STEP_UNITS;
@@ -160,9 +161,9 @@ static bool grow(struct hak_tiny *tiny, unsigned class)
 }
 
 /* n grains are a block from now on, its pages usable; the block. */
-static void *take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
+static void *tiny_take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 {
-    char *p = address_of(tiny, grain);
+    char *p = tiny_address_of(tiny, grain);
     uint32_t number = haki_range_number(p);
 
     if (HAK_UNLIKELY(haki_range_slab(number)->gone != 0)) {
@@ -178,7 +179,7 @@ static void *take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 }
 
 /* n grains are free. */
-static void put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
+static void tiny_put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 {
     uint32_t unit = grain / HAK_UNIT_GRAINS;
 
@@ -191,7 +192,7 @@ static void put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
  * Something from unit freed_from on has become free, since searches were told:
  * it may have made room from a little before it on.
  */
-static void look_anew(struct hak_tiny *tiny)
+static void tiny_look_anew(struct hak_tiny *tiny)
 {
     uint32_t most = HAK_TINY_MAX_SIZE / HAK_UNIT;
     uint32_t low = tiny->freed_from;
@@ -204,16 +205,17 @@ static void look_anew(struct hak_tiny *tiny)
 }
 
 /* The unit where a search for a class, or for what is larger, begins. */
-static uint32_t search_from(struct hak_tiny *tiny, unsigned class)
+static uint32_t tiny_search_from(struct hak_tiny *tiny, unsigned class)
 {
     if (tiny->freed_from < HAK_UNITS) {
-        look_anew(tiny);
+        tiny_look_anew(tiny);
     }
     return tiny->from[class] * HAK_UNIT_GRAINS;
 }
 
 /* There is no place for the class below this grain. */
-static void search_ended(struct hak_tiny *tiny, unsigned class, uint32_t grain)
+static void tiny_search_ended(struct hak_tiny *tiny, unsigned class,
+                              uint32_t grain)
 {
     uint32_t most = HAK_UNITS - HAK_TINY_MAX_SIZE / HAK_UNIT - 1;
 
@@ -225,19 +227,19 @@ static void search_ended(struct hak_tiny *tiny, unsigned class, uint32_t grain)
 }
 
 /* Where n grains can be had for the class, or what is larger; or NOWHERE. */
-static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t n)
+static uint32_t tiny_place(struct hak_tiny *tiny, unsigned class, uint32_t n)
 {
-    uint32_t even = n % 2 == 0, from = search_from(tiny, class);
-    uint32_t grain = find(tiny, from, n, even);
+    uint32_t even = n % 2 == 0, from = tiny_search_from(tiny, class);
+    uint32_t grain = tiny_find(tiny, from, n, even);
 
     while (grain == NOWHERE) {
         uint32_t end = tiny->units * HAK_UNIT_GRAINS;
 
-        if (!grow(tiny, class)) {
+        if (!tiny_grow(tiny, class)) {
             return NOWHERE;
         }
         from = (uint32_t)haki_max(from, end > n ? end - n : 0);
-        grain = find(tiny, from, n, even);
+        grain = tiny_find(tiny, from, n, even);
     }
     return grain;
 }
@@ -245,7 +247,7 @@ static uint32_t place(struct hak_tiny *tiny, unsigned class, uint32_t n)
 /* ---- blocks -------------------------------------------------------------- */
 
 /* Whether the class has a size to itself: a block here is told by its size. */
-static bool is_told(unsigned class)
+static bool tiny_is_told(unsigned class)
 {
     return !HAK_HARD || class > 0; /* there the first two are of 16 B */
 }
@@ -260,14 +262,14 @@ bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
     uint32_t grain;
     struct hak_block *first = NULL, *last = NULL;
 
-    if (!is_told(class)) {
+    if (!tiny_is_told(class)) {
         return false;
     }
-    grain = more ? place(tiny, class, n)
-                 : find(tiny, search_from(tiny, class), n, even);
-    search_ended(tiny, class, grain);
+    grain = more ? tiny_place(tiny, class, n)
+                 : tiny_find(tiny, tiny_search_from(tiny, class), n, even);
+    tiny_search_ended(tiny, class, grain);
     for (; grain != NOWHERE && count < most; count++) {
-        struct hak_block *block = take(tiny, grain, n);
+        struct hak_block *block = tiny_take(tiny, grain, n);
 
         if (last != NULL) {
             haki_link_set(last, block);
@@ -275,8 +277,8 @@ bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
             first = block;
         }
         last = block;
-        search_ended(tiny, class, grain);
-        grain = find(tiny, grain + n, n, even);
+        tiny_search_ended(tiny, class, grain);
+        grain = tiny_find(tiny, grain + n, n, even);
     }
     if (count == 0) {
         return false;
@@ -300,7 +302,7 @@ void haki_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
         struct hak_block *next = haki_link_get(list);
         uint32_t number = haki_range_number(list);
 
-        put(tiny, grain_of(tiny, list, number), n);
+        tiny_put(tiny, tiny_grain_of(tiny, list, number), n);
         list = next;
     }
 }
@@ -316,9 +318,9 @@ void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
         return NULL;
     }
     haki_tiny_busy(tiny, true);
-    grain = place(tiny, class, n);
+    grain = tiny_place(tiny, class, n);
     if (grain != NOWHERE) {
-        p = take(tiny, grain, n);
+        p = tiny_take(tiny, grain, n);
         haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
         tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
     }
@@ -344,14 +346,14 @@ void haki_tiny_larger_put(struct hak_tiny *tiny, void *p)
     haki_keep_taken(&tiny->allow, -(int64_t)size);
     tiny->larger_bytes -= (uint32_t)size;
     if (tiny->packed) { /* if not, it is sealed: see tiny_seal.c */
-        put(tiny, grain_of(tiny, p, haki_range_number(p)), n);
+        tiny_put(tiny, tiny_grain_of(tiny, p, haki_range_number(p)), n);
     }
 }
 
 /* ---- questions: any thread ------------------------------------------------ */
 
 /* The highest grain up to `grain` that is the first of a block. */
-static uint32_t first_of(const struct hak_unit *units, uint32_t grain)
+static uint32_t tiny_first_of(const struct hak_unit *units, uint32_t grain)
 {
     while (grain % SLAB_GRAINS != 0) {
         uint32_t before = grain - 1, bit = before % HAK_UNIT_GRAINS;
@@ -368,7 +370,7 @@ static uint32_t first_of(const struct hak_unit *units, uint32_t grain)
 }
 
 /* The first grain from `grain` on that is the last of a block. */
-static uint32_t last_of(const struct hak_unit *units, uint32_t grain)
+static uint32_t tiny_last_of(const struct hak_unit *units, uint32_t grain)
 {
     uint32_t end = (grain / SLAB_GRAINS + 1) * SLAB_GRAINS;
     uint64_t last = haki_grain_last(&units[grain / HAK_UNIT_GRAINS]) >>
@@ -384,11 +386,11 @@ static uint32_t last_of(const struct hak_unit *units, uint32_t grain)
 
 /* The first grain of the block that p, in a packed slab with this tag, lies in,
  * and how many it has; 0: in none. */
-static uint32_t block_at(const void *p, uint32_t tag, uint32_t *n)
+static uint32_t tiny_block_at(const void *p, uint32_t tag, uint32_t *n)
 {
     const struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
     const struct hak_unit *units = haki_tiny_units(owner);
-    uint32_t grain = grain_of(owner, p, haki_range_number(p)), first;
+    uint32_t grain = tiny_grain_of(owner, p, haki_range_number(p)), first;
 
     *n = 0;
     if (grain >= owner->units * HAK_UNIT_GRAINS ||
@@ -397,8 +399,8 @@ static uint32_t block_at(const void *p, uint32_t tag, uint32_t *n)
          1) == 0) {
         return grain;
     }
-    first = first_of(units, grain);
-    *n = last_of(units, grain) + 1 - first;
+    first = tiny_first_of(units, grain);
+    *n = tiny_last_of(units, grain) + 1 - first;
     return first;
 }
 
@@ -406,7 +408,7 @@ HAK_RACY_READER unsigned haki_tiny_grain_class(const void *p, uint32_t tag)
 {
     uint32_t n;
 
-    block_at(p, tag, &n);
+    tiny_block_at(p, tag, &n);
     if (n == 0) {
         return HAK_TINY_NONE;
     }
@@ -419,23 +421,24 @@ HAK_RACY_READER size_t haki_tiny_grain_bytes(const void *p, uint32_t tag)
 {
     uint32_t n;
 
-    block_at(p, tag, &n);
+    tiny_block_at(p, tag, &n);
     return n * HAK_GRAIN;
 }
 
 HAK_RACY_READER bool haki_tiny_grain_is_block(const void *p, uint32_t tag)
 {
     const struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
-    uint32_t n, first = block_at(p, tag, &n);
+    uint32_t n, first = tiny_block_at(p, tag, &n);
 
     return n != 0 && (uintptr_t)p % HAK_GRAIN == 0 &&
-           first == grain_of(owner, p, haki_range_number(p));
+           first == tiny_grain_of(owner, p, haki_range_number(p));
 }
 
 /* ---- pages --------------------------------------------------------------- */
 
 /* Whether units first .. end - 1 hold nothing. */
-static bool is_empty(const struct hak_tiny *tiny, uint32_t first, uint32_t end)
+static bool tiny_is_empty(const struct hak_tiny *tiny, uint32_t first,
+                          uint32_t end)
 {
     const struct hak_unit *units = haki_tiny_units(tiny);
     uint64_t used = 0;
@@ -447,14 +450,14 @@ static bool is_empty(const struct hak_tiny *tiny, uint32_t first, uint32_t end)
 }
 
 /* The pages of packed slab i that hold nothing, as far as there is a map. */
-static uint32_t free_pages(const struct hak_tiny *tiny, uint32_t i)
+static uint32_t tiny_grain_free_pages(const struct hak_tiny *tiny, uint32_t i)
 {
     uint32_t first = i * HAK_SLAB_UNITS, at = first, pages = 0;
     uint32_t end = (uint32_t)haki_min(tiny->units, first + HAK_SLAB_UNITS);
 
     for (; at < end; at += PAGE_UNITS) {
         bool empty =
-            is_empty(tiny, at, (uint32_t)haki_min(at + PAGE_UNITS, end));
+            tiny_is_empty(tiny, at, (uint32_t)haki_min(at + PAGE_UNITS, end));
 
         pages |= (uint32_t)empty << (at - first) / PAGE_UNITS;
     }
@@ -462,7 +465,7 @@ static uint32_t free_pages(const struct hak_tiny *tiny, uint32_t i)
 }
 
 /* The last packed slab, of which nothing is in use, goes back. */
-static void give(struct hak_tiny *tiny, uint32_t i)
+static void tiny_give(struct hak_tiny *tiny, uint32_t i)
 {
     uint32_t number = tiny->packed_at[i];
 
@@ -474,7 +477,7 @@ static void give(struct hak_tiny *tiny, uint32_t i)
 }
 
 /* Of the slabs that there are maps of, how many. */
-static uint32_t slabs_of(const struct hak_tiny *tiny)
+static uint32_t tiny_slabs_of(const struct hak_tiny *tiny)
 {
     return (tiny->units + HAK_SLAB_UNITS - 1) / HAK_SLAB_UNITS;
 }
@@ -482,12 +485,12 @@ static uint32_t slabs_of(const struct hak_tiny *tiny)
 void haki_tiny_grain_trim(struct hak_tiny *tiny)
 {
     while (tiny->packed && tiny->units > 0) {
-        uint32_t i = slabs_of(tiny) - 1;
+        uint32_t i = tiny_slabs_of(tiny) - 1;
 
-        if (!is_empty(tiny, i * HAK_SLAB_UNITS, tiny->units)) {
+        if (!tiny_is_empty(tiny, i * HAK_SLAB_UNITS, tiny->units)) {
             break;
         }
-        give(tiny, i);
+        tiny_give(tiny, i);
     }
 }
 
@@ -495,7 +498,7 @@ size_t haki_tiny_grain_resident(const struct hak_tiny *tiny)
 {
     size_t bytes = haki_round_up(tiny->units * HAK_UNIT, HAK_PAGE);
 
-    for (uint32_t i = 0; i < slabs_of(tiny); i++) {
+    for (uint32_t i = 0; i < tiny_slabs_of(tiny); i++) {
         const struct hak_slab *slab = haki_range_slab(tiny->packed_at[i]);
 
         bytes -= (size_t)__builtin_popcount(slab->gone) * HAK_PAGE;
@@ -527,18 +530,18 @@ size_t haki_tiny_grain_sweep(struct hak_tiny *tiny)
     }
     tiny->packed_seen = tiny->packed_bytes;
     haki_tiny_grain_trim(tiny);
-    for (uint32_t i = 0; i < slabs_of(tiny); i++) {
+    for (uint32_t i = 0; i < tiny_slabs_of(tiny); i++) {
         uint32_t number = tiny->packed_at[i];
 
-        if (i == slabs_of(tiny) - 1) { /* it ends with what it holds */
-            while (is_empty(tiny, tiny->units - STEP_UNITS, tiny->units)) {
+        if (i == tiny_slabs_of(tiny) - 1) { /* it ends with what it holds */
+            while (tiny_is_empty(tiny, tiny->units - STEP_UNITS, tiny->units)) {
                 tiny->units -= STEP_UNITS;
             }
             bytes += haki_range_pages_cut(number, 1,
                                           (tiny->units - i * HAK_SLAB_UNITS) *
                                               HAK_UNIT);
         }
-        bytes += haki_range_pages_drop(number, free_pages(tiny, i));
+        bytes += haki_range_pages_drop(number, tiny_grain_free_pages(tiny, i));
     }
     if (before > HAK_UNITS_NEAR && tiny->units <= HAK_UNITS_NEAR) {
         haki_os_purge((char *)tiny + HAK_PAGE, HAK_PAGE); /* maps alone */

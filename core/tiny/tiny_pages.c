@@ -10,7 +10,7 @@
  *     gone --wake, the page comes back--> free list
  *
  * A sweep has to walk the list of a slab. So a slab is looked at first, and
- * swept at the next look if little has changed (is_quiet); in an idle time
+ * swept at the next look if little has changed (tiny_is_quiet); in an idle time
  * looks come every half HAKMEM_PURGE_DELAY, in slices.
  */
 #include <string.h>
@@ -24,9 +24,9 @@
 #define DONE 0x8000u /* swept then */
 
 /* In an idle time, at once: so long, slabs looked at; ms to the next. */
-#define SLICE 1000000 /* ns */
+#define TINY_SLICE 1000000 /* ns */
 #define SLICE_SEEN 4096
-#define PAUSE 10
+#define TINY_PAUSE 10
 
 #define CACHE_LINE 64
 
@@ -36,18 +36,18 @@
 /* ---- blocks and pages ------------------------------------------------------- */
 
 /* Pages that block i touches. */
-static uint32_t pages_of(const struct hak_slab *slab, uint32_t i)
+static uint32_t tiny_pages_of(const struct hak_slab *slab, uint32_t i)
 {
     return haki_slab_pages_of((size_t)i * slab->block, slab->block);
 }
 
 /* The first block that touches page `page`, and the one behind the last. */
-static uint32_t first_at(const struct hak_slab *slab, uint32_t page)
+static uint32_t tiny_first_at(const struct hak_slab *slab, uint32_t page)
 {
     return (uint32_t)(page * HAK_PAGE / slab->block);
 }
 
-static uint32_t end_at(const struct hak_slab *slab, uint32_t page)
+static uint32_t tiny_end_at(const struct hak_slab *slab, uint32_t page)
 {
     size_t end = ((page + 1) * HAK_PAGE - 1) / slab->block + 1;
 
@@ -55,7 +55,7 @@ static uint32_t end_at(const struct hak_slab *slab, uint32_t page)
 }
 
 /* The bits from..end-1 of a word of the map that begins with bit `base`. */
-static uint64_t bits_of(uint32_t base, uint32_t from, uint32_t end)
+static uint64_t tiny_bits_of(uint32_t base, uint32_t from, uint32_t end)
 {
     uint32_t low = from > base ? from - base : 0;
     uint32_t high = (uint32_t)haki_min(end - base, 64);
@@ -63,10 +63,10 @@ static uint64_t bits_of(uint32_t base, uint32_t from, uint32_t end)
     return UINT64_MAX >> (64 - (high - low)) << low;
 }
 
-static bool all_set(const uint64_t *map, uint32_t from, uint32_t end)
+static bool tiny_all_set(const uint64_t *map, uint32_t from, uint32_t end)
 {
     for (uint32_t w = from / 64; w * 64 < end; w++) {
-        uint64_t bits = bits_of(w * 64, from, end);
+        uint64_t bits = tiny_bits_of(w * 64, from, end);
 
         if ((map[w] & bits) != bits) {
             return false;
@@ -75,10 +75,10 @@ static bool all_set(const uint64_t *map, uint32_t from, uint32_t end)
     return from < end;
 }
 
-static void set_all(uint64_t *map, uint32_t from, uint32_t end)
+static void tiny_set_all(uint64_t *map, uint32_t from, uint32_t end)
 {
     for (uint32_t w = from / 64; from < end && w * 64 < end; w++) {
-        map[w] |= bits_of(w * 64, from, end);
+        map[w] |= tiny_bits_of(w * 64, from, end);
     }
 }
 
@@ -88,7 +88,7 @@ static void set_all(uint64_t *map, uint32_t from, uint32_t end)
  * Into the cache with what is resident of a slab, in order of address: to walk a
  * list through it then takes a fifth of the time.
  */
-static void fetch(uint32_t number)
+static void tiny_fetch(uint32_t number)
 {
     const struct hak_slab *slab = haki_range_slab(number);
     const char *start = haki_range_slab_start(number);
@@ -102,7 +102,8 @@ static void fetch(uint32_t number)
 }
 
 /* Pages of the slab that are resident and hold no block in use, nor will. */
-static uint32_t free_pages(const struct hak_slab *slab, uint32_t magic)
+static uint32_t tiny_pages_free_pages(const struct hak_slab *slab,
+                                      uint32_t magic)
 {
     uint64_t map[HAK_TINY_MAP_WORDS] = {0};
     size_t most = slab->carved == slab->capacity
@@ -116,12 +117,14 @@ static uint32_t free_pages(const struct hak_slab *slab, uint32_t magic)
     haki_tiny_slab_map(map, slab->free, magic);
     for (uint32_t page = 0; page < HAK_SLAB_PAGES; page++) {
         if ((slab->gone >> page & 1) != 0) {
-            set_all(map, first_at(slab, page), end_at(slab, page));
+            tiny_set_all(map, tiny_first_at(slab, page),
+                         tiny_end_at(slab, page));
         }
     }
     for (uint32_t page = 0; page < HAK_SLAB_PAGES; page++) {
         if ((candidates & ~(uint32_t)slab->gone) >> page & 1 &&
-            all_set(map, first_at(slab, page), end_at(slab, page))) {
+            tiny_all_set(map, tiny_first_at(slab, page),
+                         tiny_end_at(slab, page))) {
             found |= (uint32_t)1 << page;
         }
     }
@@ -129,8 +132,8 @@ static uint32_t free_pages(const struct hak_slab *slab, uint32_t magic)
 }
 
 /* Makes `next` what follows `last`, or if that is NULL the first. */
-static void link_after(struct hak_slab *slab, struct hak_block *last,
-                       struct hak_block *next)
+static void tiny_link_after(struct hak_slab *slab, struct hak_block *last,
+                            struct hak_block *next)
 {
     if (last == NULL) {
         slab->free = next;
@@ -140,7 +143,7 @@ static void link_after(struct hak_slab *slab, struct hak_block *last,
 }
 
 /* Takes the blocks that touch one of `pages` out of the slab's list. */
-static void unlink_blocks(struct hak_slab *slab, uint32_t pages)
+static void tiny_unlink_blocks(struct hak_slab *slab, uint32_t pages)
 {
     struct hak_block *last = NULL; /* that stays */
     bool linked = true;            /* whether it leads to `block` */
@@ -156,7 +159,7 @@ static void unlink_blocks(struct hak_slab *slab, uint32_t pages)
             linked = false;
         } else {
             if (!linked) {
-                link_after(slab, last, block);
+                tiny_link_after(slab, last, block);
             }
             last = block;
             linked = true;
@@ -164,20 +167,20 @@ static void unlink_blocks(struct hak_slab *slab, uint32_t pages)
         block = next;
     }
     if (!linked) {
-        link_after(slab, last, NULL);
+        tiny_link_after(slab, last, NULL);
     }
 }
 
 /* Links the blocks that touch one of `pages` and no page that is gone. */
-static void link_blocks(uint32_t number, uint32_t pages)
+static void tiny_link_blocks(uint32_t number, uint32_t pages)
 {
     struct hak_slab *slab = haki_range_slab(number);
     uint32_t low = (uint32_t)__builtin_ctz(pages);
     uint32_t high = 31 - (uint32_t)__builtin_clz(pages);
-    uint32_t first = first_at(slab, low);
+    uint32_t first = tiny_first_at(slab, low);
 
-    for (uint32_t i = end_at(slab, high); i > first; i--) {
-        uint32_t of = pages_of(slab, i - 1);
+    for (uint32_t i = tiny_end_at(slab, high); i > first; i--) {
+        uint32_t of = tiny_pages_of(slab, i - 1);
         struct hak_block *block;
 
         if ((of & pages) == 0 || (of & slab->gone) != 0) {
@@ -200,7 +203,7 @@ static void link_blocks(uint32_t number, uint32_t pages)
 }
 
 /* Where the slab, which is open, stands: behind all others if its list is empty. */
-static void settle(struct hak_tiny *tiny, uint32_t number)
+static void tiny_settle(struct hak_tiny *tiny, uint32_t number)
 {
     const struct hak_slab *slab = haki_range_slab(number);
     uint32_t *open = &tiny->shelves[slab->class].open;
@@ -213,23 +216,23 @@ static void settle(struct hak_tiny *tiny, uint32_t number)
     }
 }
 
-static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
+static size_t tiny_sweep_slab(struct hak_tiny *tiny, uint32_t number)
 {
     struct hak_slab *slab = haki_range_slab(number);
     size_t bytes = 0;
     uint32_t pages;
 
     HAK_ASSERT(!haki_range_sealed((size_t)number << HAK_SLAB_SHIFT));
-    fetch(number);
-    pages = free_pages(slab, haki_tiny_magic[slab->class]);
+    tiny_fetch(number);
+    pages = tiny_pages_free_pages(slab, haki_tiny_magic[slab->class]);
     if (pages != 0) {
-        unlink_blocks(slab, pages);
+        tiny_unlink_blocks(slab, pages);
         bytes = haki_range_pages_drop(number, pages);
         pages &= ~(uint32_t)slab->gone;
         if (HAK_UNLIKELY(pages != 0)) {
-            link_blocks(number, pages); /* refused: they may be locked */
+            tiny_link_blocks(number, pages); /* refused: they may be locked */
         }
-        settle(tiny, number);
+        tiny_settle(tiny, number);
     }
     slab->swept = (uint16_t)(slab->nfree | DONE);
     HAK_WALK(haki_tiny_walk_due());
@@ -242,7 +245,7 @@ static size_t sweep_slab(struct hak_tiny *tiny, uint32_t number)
  * Whether an open slab is worth a sweep: it may have a page to give, and if not
  * `all` then little has changed since it was last looked at.
  */
-static bool is_quiet(struct hak_slab *slab, bool all)
+static bool tiny_is_quiet(struct hak_slab *slab, bool all)
 {
     uint32_t before = slab->swept & ~DONE;
     bool done = (slab->swept & DONE) != 0;
@@ -263,7 +266,7 @@ static bool is_quiet(struct hak_slab *slab, bool all)
 }
 
 /* Packed slabs, by the same rule. */
-static size_t sweep_packed(struct hak_tiny *tiny, bool all)
+static size_t tiny_sweep_packed(struct hak_tiny *tiny, bool all)
 {
     struct hak_slab *slab = haki_range_slab(tiny->packed_at[0]);
     uint32_t used = tiny->packed_bytes / 16;
@@ -285,7 +288,7 @@ static size_t sweep_packed(struct hak_tiny *tiny, bool all)
 
 size_t haki_tiny_sweep(struct hak_tiny *tiny)
 {
-    size_t bytes = sweep_packed(tiny, true);
+    size_t bytes = tiny_sweep_packed(tiny, true);
 
     HAK_ASSERT(atomic_load(&tiny->busy));
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
@@ -295,8 +298,8 @@ size_t haki_tiny_sweep(struct hak_tiny *tiny)
         while (number != HAK_NO_SLAB && haki_range_slab(number)->nfree > 0) {
             uint32_t next = haki_range_slab(number)->open_next;
 
-            if (is_quiet(haki_range_slab(number), true)) {
-                bytes += sweep_slab(tiny, number);
+            if (tiny_is_quiet(haki_range_slab(number), true)) {
+                bytes += tiny_sweep_slab(tiny, number);
             }
             number = next;
         }
@@ -312,7 +315,7 @@ size_t haki_tiny_sweep(struct hak_tiny *tiny)
 }
 
 /* The slab where a class is gone on with, or its first one if that has gone. */
-static uint32_t resume(struct hak_tiny *tiny, unsigned class)
+static uint32_t tiny_resume(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t number = tiny->sweep_slab;
 
@@ -346,24 +349,24 @@ void haki_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
     }
     began = haki_os_clock();
     if (tiny->sweep_class == 0 && tiny->sweep_slab == HAK_NO_SLAB) {
-        bytes = sweep_packed(tiny, false);
+        bytes = tiny_sweep_packed(tiny, false);
     }
     while (tiny->sweep_class < HAK_TINY_CLASSES) {
-        uint32_t number = resume(tiny, tiny->sweep_class);
+        uint32_t number = tiny_resume(tiny, tiny->sweep_class);
 
         while (number != HAK_NO_SLAB && haki_range_slab(number)->nfree > 0) {
             uint32_t next = haki_range_slab(number)->open_next;
 
             if (seen >= SLICE_SEEN) {
                 tiny->sweep_slab = number;
-                tiny->sweep_at = haki_some_time(now + PAUSE);
+                tiny->sweep_at = haki_some_time(now + TINY_PAUSE);
                 haki_range_purged(bytes);
                 return;
             }
             seen++;
-            if (is_quiet(haki_range_slab(number), false)) {
-                bytes += sweep_slab(tiny, number);
-                seen = haki_os_clock() - began < SLICE ? seen : SLICE_SEEN;
+            if (tiny_is_quiet(haki_range_slab(number), false)) {
+                bytes += tiny_sweep_slab(tiny, number);
+                seen = haki_os_clock() - began < TINY_SLICE ? seen : SLICE_SEEN;
             }
             number = next;
         }
@@ -376,7 +379,7 @@ void haki_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
 /* ---- they come again ---------------------------------------------------------- */
 
 /* A page in a small heap, a slab's in a large one. */
-static uint32_t pages_to_wake(const struct hak_tiny *tiny)
+static uint32_t tiny_pages_to_wake(const struct hak_tiny *tiny)
 {
     return (uint32_t)haki_min(haki_max(tiny->nslabs / 4, 1), HAK_SLAB_PAGES);
 }
@@ -388,10 +391,10 @@ void haki_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number)
     uint32_t pages;
 
     HAK_ASSERT(slab->free == NULL && slab->nfree == 0 && slab->ngone > 0);
-    for (uint32_t n = pages_to_wake(tiny); n > 0; n--) {
+    for (uint32_t n = tiny_pages_to_wake(tiny); n > 0; n--) {
         rest &= rest - 1; /* the lowest first */
     }
     pages = slab->gone & ~rest;
     haki_range_pages_wake(number, pages, true);
-    link_blocks(number, pages);
+    tiny_link_blocks(number, pages);
 }

@@ -13,7 +13,7 @@
 #define COUNT_STEP 2
 
 /* n blocks of a sealed slab are free. */
-static void count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
+static void tiny_count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
 {
     struct hak_slab *slab = haki_range_slab(number);
 
@@ -44,12 +44,12 @@ void haki_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
         HAK_ASSERT(block != NULL); /* an empty list is none */
         *list = haki_link_get(block);
         tiny->nstale -= *list == NULL;
-        count(tiny, haki_range_number(block), 1);
+        tiny_count(tiny, haki_range_number(block), 1);
     }
 }
 
 /* Slabs that are not sealed, without packed ones. */
-static uint32_t open_slabs(const struct hak_tiny *tiny)
+static uint32_t tiny_open_slabs(const struct hak_tiny *tiny)
 {
     uint32_t packed = 0;
 
@@ -69,7 +69,7 @@ void haki_tiny_seal(struct hak_tiny *tiny)
         haki_tiny_slab_trim(tiny, c);
     }
     HAK_ASSERT(tiny->nempty == 0);
-    tiny->allow.slabs -= (int64_t)(open_slabs(tiny) * HAK_SLAB_SIZE);
+    tiny->allow.slabs -= (int64_t)(tiny_open_slabs(tiny) * HAK_SLAB_SIZE);
     HAK_ASSERT(tiny->allow.slabs >= 0);
     for (uint32_t n = tiny->all; n != HAK_NO_SLAB;
          n = haki_range_slab(n)->all_next) {
@@ -105,15 +105,15 @@ void haki_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
     HAK_ASSERT(tiny->taken[class] > 0);
     tiny->taken[class]--;
     haki_keep_taken(&tiny->allow, -(int64_t)haki_tiny_size[class]);
-    count(tiny, haki_range_number(block), 1);
+    tiny_count(tiny, haki_range_number(block), 1);
 }
 
 /*
  * Whether `remote` and what its owner has counted are all of a slab's blocks.
  * While the owner counts it may be told too late; who comes next will see.
  */
-static HAK_RACY_READER bool is_done(const struct hak_slab *slab,
-                                    uint64_t remote)
+static HAK_RACY_READER bool tiny_is_done(const struct hak_slab *slab,
+                                         uint64_t remote)
 {
     const volatile uint32_t *nfree = &slab->nfree, *carved = &slab->carved;
 
@@ -124,7 +124,7 @@ static HAK_RACY_READER bool is_done(const struct hak_slab *slab,
  * A block of another heap's; returns as haki_remote_free. If its thread has ended
  * there is no use to call for it before the slab is free.
  */
-static uint32_t send(struct hak_tiny *owner, const void *p)
+static uint32_t tiny_send(struct hak_tiny *owner, const void *p)
 {
     uint32_t number = haki_range_number(p);
     struct hak_slab *slab = haki_range_slab(number);
@@ -134,7 +134,7 @@ static uint32_t send(struct hak_tiny *owner, const void *p)
     if (before == 0) {
         haki_slab_tell(&owner->sealed_inbox, number);
     }
-    return is_done(slab, before + 1) ? owner->id : 0;
+    return tiny_is_done(slab, before + 1) ? owner->id : 0;
 }
 
 uint32_t haki_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
@@ -147,7 +147,7 @@ uint32_t haki_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
             return haki_remote_free(self, p, tag);
         }
         haki_link_mark(p);
-        return send(owner, p);
+        return tiny_send(owner, p);
     }
     haki_tiny_busy(self, true);
     haki_link_mark(p);
@@ -181,7 +181,7 @@ void haki_tiny_seal_collect(struct hak_tiny *tiny)
         tiny->remote_bytes += (uint64_t)n * slab->block;
         tiny->taken[slab->class] -= n;
         haki_keep_taken(&tiny->allow, -(int64_t)n * slab->block);
-        count(tiny, number, n);
+        tiny_count(tiny, number, n);
         number = next;
     }
 }

@@ -11,7 +11,7 @@
 #include "settings/options.h"
 #include "tiny/tiny_seal.h"
 
-static void trace_slab(unsigned class)
+static void tiny_trace_slab(unsigned class)
 {
     if (HAK_UNLIKELY(haki_option(HAK_OPT_trace) != 0)) {
         haki_msg_raw("[SP_INTERNAL_ALLOC] class_idx=%u block=%u",
@@ -64,7 +64,7 @@ uint32_t haki_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     haki_range_set_tag(number,
                        tiny->tag | (kind != HAK_TAG_PACKED ? kind * HAK_TAG_TINY
                                                            : HAK_TAG_PACKED));
-    trace_slab(class);
+    tiny_trace_slab(class);
     HAK_WALK(haki_tiny_walk_due());
     return number;
 }
@@ -113,14 +113,14 @@ void haki_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
     }
 }
 
-static struct hak_block *new_block(char *start, size_t size, uint32_t i)
+static struct hak_block *tiny_new_block(char *start, size_t size, uint32_t i)
 {
     return (struct hak_block *)(void *)(start + i * size);
 }
 
 /* Links `count` new blocks from `start` on, in random order. */
-HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
-                                           uint32_t count)
+HAK_INLINE struct hak_block *tiny_link_shuffled(char *start, size_t size,
+                                                uint32_t count)
 {
     uint16_t order[HAK_TINY_CARVE_MOST / (2 * HAK_TINY_STEP)];
     struct hak_block *list = NULL;
@@ -132,7 +132,7 @@ HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
         order[other] = (uint16_t)i;
     }
     for (uint32_t i = 0; i < count; i++) {
-        struct hak_block *block = new_block(start, size, order[i]);
+        struct hak_block *block = tiny_new_block(start, size, order[i]);
 
         haki_link_set(block, list);
         list = block;
@@ -141,7 +141,8 @@ HAK_INLINE struct hak_block *link_shuffled(char *start, size_t size,
 }
 
 /* Links each of `count` blocks from `start` on to the next; the last of them. */
-HAK_INLINE struct hak_block *link_row(char *start, size_t size, uint32_t count)
+HAK_INLINE struct hak_block *tiny_link_row(char *start, size_t size,
+                                           uint32_t count)
 {
     char *last = start + (count - 1) * size;
 
@@ -155,9 +156,9 @@ HAK_INLINE struct hak_block *link_row(char *start, size_t size, uint32_t count)
 struct hak_block *haki_tiny_link_new(char *start, size_t size, uint32_t count)
 {
     if (HAK_HARD) {
-        return link_shuffled(start, size, count);
+        return tiny_link_shuffled(start, size, count);
     }
-    haki_link_set(link_row(start, size, count), NULL);
+    haki_link_set(tiny_link_row(start, size, count), NULL);
     return (struct hak_block *)(void *)start;
 }
 
@@ -179,8 +180,8 @@ void haki_tiny_slab_map(uint64_t *map, const struct hak_block *list,
  * Links the blocks whose bits are set, to a null link; the first of them. Most
  * maps are nearly full: whole words go without a look at their bits.
  */
-static struct hak_block *link_map(const uint64_t *map, size_t words,
-                                  char *start, size_t size)
+static struct hak_block *tiny_link_map(const uint64_t *map, size_t words,
+                                       char *start, size_t size)
 {
     struct hak_block head = {0};
     struct hak_block *last = &head;
@@ -188,12 +189,12 @@ static struct hak_block *link_map(const uint64_t *map, size_t words,
     for (size_t w = 0; w < words; w++, start += 64 * size) {
         if (map[w] == UINT64_MAX) {
             haki_link_set(last, (struct hak_block *)(void *)start);
-            last = link_row(start, size, 64);
+            last = tiny_link_row(start, size, 64);
             continue;
         }
         for (uint64_t bits = map[w]; bits != 0; bits &= bits - 1) {
             struct hak_block *block =
-                new_block(start, size, (uint32_t)__builtin_ctzll(bits));
+                tiny_new_block(start, size, (uint32_t)__builtin_ctzll(bits));
 
             haki_link_set(last, block);
             last = block;
@@ -204,7 +205,7 @@ static struct hak_block *link_map(const uint64_t *map, size_t words,
 }
 
 /* How many bits are set. */
-static uint32_t map_count(const uint64_t *map, size_t words)
+static uint32_t tiny_map_count(const uint64_t *map, size_t words)
 {
     uint32_t count = 0;
 
@@ -215,7 +216,7 @@ static uint32_t map_count(const uint64_t *map, size_t words)
 }
 
 /* Blocks of a list, as far as `most`. */
-static uint32_t list_count(const struct hak_block *list, uint32_t most)
+static uint32_t tiny_list_count(const struct hak_block *list, uint32_t most)
 {
     uint32_t count = 0;
 
@@ -232,12 +233,14 @@ struct hak_block *haki_tiny_slab_empty(uint32_t number)
     size_t words = (slab->carved + 63) / 64;
     uint64_t map[HAK_TINY_MAP_WORDS];
 
-    HAK_ASSERT(list_count(list, slab->nfree) == slab->nfree);
+    HAK_ASSERT(tiny_list_count(list, slab->nfree) == slab->nfree);
     if (!HAK_HARD && slab->nfree >= IN_ORDER_LEAST) {
         memset(map, 0, words * sizeof(map[0]));
         haki_tiny_slab_map(map, list, haki_tiny_magic[slab->class]);
-        HAK_ASSERT(map_count(map, words) == slab->nfree); /* none is twice */
-        list = link_map(map, words, haki_range_slab_start(number), slab->block);
+        HAK_ASSERT(tiny_map_count(map, words) ==
+                   slab->nfree); /* none is twice */
+        list = tiny_link_map(map, words, haki_range_slab_start(number),
+                             slab->block);
     }
     slab->free = NULL;
     slab->nfree = slab->swept = 0;
@@ -259,7 +262,7 @@ size_t haki_tiny_bytes_of(const void *p, uint32_t tag)
 }
 
 /* Its owner may be carving: only an address never given out can be misjudged. */
-static HAK_RACY_READER bool was_carved(size_t offset, unsigned class)
+static HAK_RACY_READER bool tiny_was_carved(size_t offset, unsigned class)
 {
     const struct hak_slab *slab =
         haki_range_slab((uint32_t)(offset >> HAK_SLAB_SHIFT));
@@ -273,7 +276,7 @@ bool haki_tiny_is_carved(const void *p, uint32_t tag, unsigned class)
     return HAK_TAG_CLASS(tag) == HAK_TAG_PACKED
                ? class != HAK_TINY_NONE
                : class < HAK_TINY_CLASSES &&
-                     was_carved(haki_range_offset(p), class);
+                     tiny_was_carved(haki_range_offset(p), class);
 }
 
 bool haki_tiny_is_block(const void *p, uint32_t tag, unsigned class)
@@ -297,7 +300,7 @@ struct hak_run {
  * open one of its class is soon needed again, as a rule. A slab for each class
  * would be too much for a small heap.
  */
-static void keep_or_give(struct hak_tiny *tiny, uint32_t number)
+static void tiny_keep_or_give(struct hak_tiny *tiny, uint32_t number)
 {
     const struct hak_slab *slab = haki_range_slab(number);
     bool only = haki_slab_is_alone(number);
@@ -311,8 +314,8 @@ static void keep_or_give(struct hak_tiny *tiny, uint32_t number)
 }
 
 /* Takes a run of blocks of slab `number` back. */
-static void put_run(struct hak_tiny *tiny, uint32_t number,
-                    const struct hak_run *run)
+static void tiny_put_run(struct hak_tiny *tiny, uint32_t number,
+                         const struct hak_run *run)
 {
     struct hak_slab *slab = haki_range_slab(number);
     struct hak_shelf *shelf;
@@ -339,33 +342,33 @@ static void put_run(struct hak_tiny *tiny, uint32_t number,
     slab->nfree += run->count;
     HAK_CHECK(slab->nfree + slab->ngone <= slab->carved);
     if (slab->nfree + slab->ngone == slab->carved) {
-        keep_or_give(tiny, number);
+        tiny_keep_or_give(tiny, number);
     }
 }
 
-static uint32_t slab_of(const struct hak_block *block)
+static uint32_t tiny_slab_of(const struct hak_block *block)
 {
     return (uint32_t)(haki_range_offset(block) >> HAK_SLAB_SHIFT);
 }
 
 void haki_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block)
 {
-    put_run(tiny, slab_of(block), &(struct hak_run){block, block, 1});
+    tiny_put_run(tiny, tiny_slab_of(block), &(struct hak_run){block, block, 1});
 }
 
 void haki_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list)
 {
     while (list != NULL) {
-        uint32_t number = slab_of(list);
+        uint32_t number = tiny_slab_of(list);
         struct hak_run run = {list, list, 1};
 
         list = haki_link_get(list);
-        while (list != NULL && slab_of(list) == number) {
+        while (list != NULL && tiny_slab_of(list) == number) {
             run.last = list;
             run.count++;
             list = haki_link_get(list);
         }
-        put_run(tiny, number, &run);
+        tiny_put_run(tiny, number, &run);
     }
 }
 

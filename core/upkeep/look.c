@@ -13,7 +13,7 @@
  * What is due, it is by the time: so it is seen to once while that stays the same,
  * by each heap, unless it is due at once.
  */
-static bool has_ticked(struct hak_heap *heap, uint32_t now)
+static bool look_has_ticked(struct hak_heap *heap, uint32_t now)
 {
     bool has = heap->ticked == now && haki_purge_delay() != 0 &&
                !haki_relief_wanted(0);
@@ -22,11 +22,11 @@ static bool has_ticked(struct hak_heap *heap, uint32_t now)
     return has;
 }
 
-static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
+static HAK_NOINLINE void look_tick_slow(struct hak_heap *heap)
 {
     uint32_t now = haki_os_tick();
 
-    if (heap != NULL && has_ticked(heap, now)) {
+    if (heap != NULL && look_has_ticked(heap, now)) {
         return;
     }
     if (heap != NULL) {
@@ -42,7 +42,7 @@ static HAK_NOINLINE void tick_slow(struct hak_heap *heap)
 }
 
 /* Whether memory waits to go back in any lane. */
-static bool is_waiting(void)
+static bool look_is_waiting(void)
 {
     return haki_range_waiting() ||
            atomic_load_explicit(&haki_ace_due, memory_order_relaxed) != 0 ||
@@ -51,8 +51,8 @@ static bool is_waiting(void)
 
 void haki_heap_tick(struct hak_heap *heap)
 {
-    if (HAK_UNLIKELY(is_waiting())) {
-        tick_slow(heap);
+    if (HAK_UNLIKELY(look_is_waiting())) {
+        look_tick_slow(heap);
     }
 }
 
@@ -61,8 +61,8 @@ void haki_heap_look_around(struct hak_heap *heap)
     if (heap->runs != NULL) {
         haki_ace_cache_ask(heap->runs);
     }
-    if (is_waiting() || heap->tiny.nslabs > HAK_TINY_LARGE) {
-        tick_slow(heap);
+    if (look_is_waiting() || heap->tiny.nslabs > HAK_TINY_LARGE) {
+        look_tick_slow(heap);
     }
 }
 
@@ -76,15 +76,15 @@ void haki_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 }
 
 /* Whether nothing is due but what the bin itself may ask for. */
-static bool may_be_steady(const struct hak_heap *heap)
+static bool look_may_be_steady(const struct hak_heap *heap)
 {
     return heap->tiny.nslabs <= HAK_TINY_LARGE &&
-           (heap->pool->looks > 0 || !is_waiting());
+           (heap->pool->looks > 0 || !look_is_waiting());
 }
 
 void haki_heap_look_pool(struct hak_heap *heap, unsigned class)
 {
-    if (may_be_steady(heap) && haki_pool_look_steady(heap->pool, class)) {
+    if (look_may_be_steady(heap) && haki_pool_look_steady(heap->pool, class)) {
         return;
     }
     haki_pool_look(heap->pool, class);

@@ -13,30 +13,30 @@
 #define TRY_ALWAYS (64 * HAK_MIB)
 
 /* What lanes have free goes back. */
-static void trim_lanes(void)
+static void relief_trim_lanes(void)
 {
     haki_ace_trim();
     haki_range_purge();
     haki_limit_purged();
 }
 
-__attribute__((constructor)) static void register_lanes(void)
+__attribute__((constructor)) static void relief_register_lanes(void)
 {
-    haki_pressure_on_round(trim_lanes);
+    haki_pressure_on_round(relief_trim_lanes);
 }
 
 /* The last round that heaps of nobody's have taken part in. */
-static _Atomic(uint32_t) idle_round;
+static _Atomic(uint32_t) relief_idle_round;
 
 /* Parked heaps take part by who comes first in a round; and its own heap. */
-static void idle_part(uint32_t round)
+static void relief_idle_part(uint32_t round)
 {
-    uint32_t before = atomic_load(&idle_round);
+    uint32_t before = atomic_load(&relief_idle_round);
 
     if (before != round &&
-        atomic_compare_exchange_strong(&idle_round, &before, round)) {
+        atomic_compare_exchange_strong(&relief_idle_round, &before, round)) {
         haki_thread_relieve();
-        trim_lanes();
+        relief_trim_lanes();
     }
 }
 
@@ -53,7 +53,7 @@ void haki_relief_round(struct hak_heap *heap, uint32_t now, size_t want)
         heap->relief_round = round;
         haki_heap_collect(heap);
     }
-    idle_part(round);
+    relief_idle_part(round);
 }
 
 bool haki_relief(struct hak_heap *heap, size_t size)
@@ -66,6 +66,6 @@ bool haki_relief(struct hak_heap *heap, size_t size)
         haki_heap_collect(heap);
     }
     haki_thread_relieve();
-    trim_lanes();
+    relief_trim_lanes();
     return true;
 }

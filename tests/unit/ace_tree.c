@@ -62,8 +62,8 @@ static size_t walk(uint32_t length, uint32_t page, uint32_t *before,
     }
     hole = haki_ace_hole(page);
     NEED(hole->pages == length);
-    NEED(hole->left == 0 || priority(hole->left) < priority(page));
-    NEED(hole->right == 0 || priority(hole->right) < priority(page));
+    NEED(hole->left == 0 || ace_priority(hole->left) < ace_priority(page));
+    NEED(hole->right == 0 || ace_priority(hole->right) < ace_priority(page));
     left = walk(length, hole->left, before, seen);
     NEED(*before < page);
     *before = page;

@@ -16,8 +16,8 @@ static void look_at_huge(void)
     size_t listed = 0, tagged = 0, bytes = 0;
     uint32_t before = HAK_NO_SUPER;
 
-    haki_lock_take(&lock);
-    for (uint32_t super = blocks; super != HAK_NO_SUPER;) {
+    haki_lock_take(&huge_lock);
+    for (uint32_t super = huge_blocks; super != HAK_NO_SUPER;) {
         const struct huge *huge = huge_at(super);
 
         NEED(huge->prev == before);
@@ -30,8 +30,8 @@ static void look_at_huge(void)
     for (size_t at = 0; at < haki_range.size; at += HAK_SUPER_SIZE) {
         tagged += haki_range_tag(at) == HAK_TAG_SHARED(HAK_TAG_HUGE);
     }
-    NEED(listed == tagged && counts.live_bytes == bytes);
-    haki_lock_drop(&lock);
+    NEED(listed == tagged && huge_counts.live_bytes == bytes);
+    haki_lock_drop(&huge_lock);
 }
 
 enum { PLACES = 3 };

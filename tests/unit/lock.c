@@ -95,13 +95,14 @@ static void *take_once(void *arg)
 /* A program without threads has neither a page for this nor a number. */
 Test(lock, the_page_comes_with_the_second_thread)
 {
-    if (!is_single()) { /* the test's own library has a thread */
+    if (!lock_is_single()) { /* the test's own library has a thread */
         haki_lock_take(&lock);
         haki_lock_drop(&lock);
-        cr_assert(atomic_load(&haki_process) != &plain);
+        cr_assert(atomic_load(&haki_process) != &lock_plain);
     }
     unit_in_thread(take_once, NULL);
-    cr_assert(atomic_load(&haki_process) != &plain || atomic_load(&refused));
+    cr_assert(atomic_load(&haki_process) != &lock_plain ||
+              atomic_load(&lock_refused));
 }
 
 /* ---- ghosts ------------------------------------------------------------------- */
@@ -418,8 +419,8 @@ Test(lock, without_the_page_fork_s_handler_mends)
     pthread_t holder;
     pid_t pid;
 
-    atomic_store(&refused, true);
-    atomic_store(&haki_process, &plain);
+    atomic_store(&lock_refused, true);
+    atomic_store(&haki_process, &lock_plain);
     holder = start_holder();
     pid = fork();
     if (pid == 0) {
@@ -468,7 +469,7 @@ Test(lock, a_page_that_is_not_wiped_is_noticed)
     pthread_t holder;
     pid_t pid;
 
-    atomic_store(&page.number, atomic_load(&first));
+    atomic_store(&page.number, atomic_load(&lock_first));
     atomic_store(&page.pid, getpid());
     atomic_store(&haki_process, &page);
     holder = start_holder();

@@ -27,13 +27,13 @@ static size_t count; /* under the lock */
 /* The calling thread is the only one, but for a stranger that it starts. */
 static void be_only(void)
 {
-    atomic_store(&test_only, true);
+    atomic_store(&lock_test_only, true);
     haki_lock_not_alone();
 }
 
 static bool has_fence(void)
 {
-    return atomic_load(&company) != HAK_LOCK_CROWD;
+    return atomic_load(&lock_company) != HAK_LOCK_CROWD;
 }
 
 static void take_and_drop(void)
@@ -69,11 +69,11 @@ Test(lock_company, the_only_thread_goes_by_what_it_finds)
 {
     begin_test();
     cr_assert(takes_alone());
-    atomic_store(&company, HAK_LOCK_TOGETHER);
+    atomic_store(&lock_company, HAK_LOCK_TOGETHER);
     cr_assert_not(takes_alone());
-    atomic_store(&company, HAK_LOCK_APART);
+    atomic_store(&lock_company, HAK_LOCK_APART);
     cr_assert(takes_alone());
-    atomic_store(&test_only, false);
+    atomic_store(&lock_test_only, false);
     cr_assert_not(takes_alone());
 }
 
@@ -83,7 +83,8 @@ Test(lock_company, one_within_another_is_taken_likewise)
     begin_test();
     haki_lock_take(&other);
     NEED(haki_lock_self.alone == 1);
-    atomic_store(&company, HAK_LOCK_TOGETHER); /* as if it waited for us now */
+    atomic_store(&lock_company,
+                 HAK_LOCK_TOGETHER); /* as if it waited for us now */
     haki_lock_take(&lock);
     cr_assert_eq(haki_lock_self.alone, 2);
     haki_lock_drop(&other);
@@ -91,7 +92,7 @@ Test(lock_company, one_within_another_is_taken_likewise)
     haki_lock_drop(&lock);
     cr_assert_not(atomic_load(&haki_lock_entered));
     haki_lock_take(&other);
-    atomic_store(&company, HAK_LOCK_APART);
+    atomic_store(&lock_company, HAK_LOCK_APART);
     haki_lock_take(&lock);
     cr_assert_eq(haki_lock_self.alone, 0);
     haki_lock_drop(&lock);

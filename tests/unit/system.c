@@ -25,25 +25,25 @@ static void toggle(struct shadow *shadow, size_t i)
 {
     struct entry *entry;
 
-    haki_lock_take(&lock);
-    entry = find((void *)shadow->p[i]);
+    haki_lock_take(&system_lock);
+    entry = system_find((void *)shadow->p[i]);
     cr_assert_eq(entry != NULL, shadow->in[i]);
     if (shadow->in[i]) {
         cr_assert_eq(entry->p, shadow->p[i]);
         cr_assert_eq(entry->size, shadow->size[i]);
-        erase(entry);
+        system_erase(entry);
         shadow->live--;
         shadow->bytes -= shadow->size[i];
     } else {
         shadow->size[i] += 7;
-        cr_assert(grow());
-        add((void *)shadow->p[i], shadow->size[i],
-            (struct hak_heap *)(shadow->p[i] + 8));
+        cr_assert(system_grow());
+        system_add((void *)shadow->p[i], shadow->size[i],
+                   (struct hak_heap *)(shadow->p[i] + 8));
         shadow->live++;
         shadow->bytes += shadow->size[i];
     }
     shadow->in[i] = !shadow->in[i];
-    haki_lock_drop(&lock);
+    haki_lock_drop(&system_lock);
 }
 
 /* Every pointer is found exactly if it is in, and nothing else stands there. */
@@ -51,16 +51,16 @@ static void check(const struct shadow *shadow)
 {
     size_t used = 0;
 
-    cr_assert_eq(counts.live, shadow->live);
-    cr_assert_eq(counts.live_bytes, shadow->bytes);
-    for (size_t i = 0; table != NULL && i <= table->mask; i++) {
-        used += table->entries[i].p != 0;
+    cr_assert_eq(system_counts.live, shadow->live);
+    cr_assert_eq(system_counts.live_bytes, shadow->bytes);
+    for (size_t i = 0; system_table != NULL && i <= system_table->mask; i++) {
+        used += system_table->entries[i].p != 0;
     }
     cr_assert_eq(used, shadow->live);
-    cr_assert(used == 0 || 2 * used <= table->mask + 1);
-    haki_lock_take(&lock);
+    cr_assert(used == 0 || 2 * used <= system_table->mask + 1);
+    haki_lock_take(&system_lock);
     for (size_t i = 0; i < POINTERS; i++) {
-        struct entry *entry = find((void *)shadow->p[i]);
+        struct entry *entry = system_find((void *)shadow->p[i]);
 
         cr_assert_eq(entry != NULL, shadow->in[i], "pointer %zu", i);
         if (entry != NULL) {
@@ -69,24 +69,24 @@ static void check(const struct shadow *shadow)
             cr_assert_eq((uintptr_t)entry->owner, shadow->p[i] + 8);
         }
     }
-    haki_lock_drop(&lock);
+    haki_lock_drop(&system_lock);
 }
 
 static struct entry *find_held(uintptr_t p)
 {
     struct entry *entry;
 
-    haki_lock_take(&lock);
-    entry = find((void *)p);
-    haki_lock_drop(&lock);
+    haki_lock_take(&system_lock);
+    entry = system_find((void *)p);
+    haki_lock_drop(&system_lock);
     return entry;
 }
 
 static void make_table(void)
 {
-    haki_lock_take(&lock);
-    cr_assert(grow());
-    haki_lock_drop(&lock);
+    haki_lock_take(&system_lock);
+    cr_assert(system_grow());
+    haki_lock_drop(&system_lock);
 }
 
 /* Random insertions and removals of POINTERS pointers, `most` at a time. */
@@ -122,9 +122,9 @@ Test(system, random_pointers_agree_with_a_shadow)
             (0x700000000000 + unit_next(&random) % (1 << 30)) & ~(uintptr_t)15;
     }
     churn(&shadow, unit_scale(200000, 20000), 250); /* table of 512 */
-    cr_assert_eq(table->mask, 511);
+    cr_assert_eq(system_table->mask, 511);
     churn(&shadow, unit_scale(200000, 20000), POINTERS);
-    cr_assert_geq(table->mask, 2 * 1024 - 1);
+    cr_assert_geq(system_table->mask, 2 * 1024 - 1);
 }
 
 /*
@@ -137,14 +137,15 @@ Test(system, runs_round_the_end_of_the_table_agree_with_a_shadow)
     uintptr_t p = 0x10000;
 
     make_table();
-    cr_assert_eq(table->mask, 511);
+    cr_assert_eq(system_table->mask, 511);
     for (size_t i = 0; i < POINTERS; p += 16) {
-        if (home(table, p) >= 500 || home(table, p) < 8) {
+        if (system_home(system_table, p) >= 500 ||
+            system_home(system_table, p) < 8) {
             shadow.p[i++] = p;
         }
     }
     churn(&shadow, unit_scale(300000, 30000), 200);
-    cr_assert_eq(table->mask, 511);
+    cr_assert_eq(system_table->mask, 511);
 }
 
 Test(system, one_home_for_all_agrees_with_a_shadow)
@@ -154,7 +155,7 @@ Test(system, one_home_for_all_agrees_with_a_shadow)
 
     make_table();
     for (size_t i = 0; i < POINTERS; p += 16) {
-        if (home(table, p) == 511) {
+        if (system_home(system_table, p) == 511) {
             shadow.p[i++] = p;
         }
     }
@@ -174,7 +175,7 @@ Test(system, growing_keeps_every_entry)
         }
     }
     check(&shadow);
-    cr_assert_eq(table->mask, 8191);
+    cr_assert_eq(system_table->mask, 8191);
 }
 
 /* ---- the table as a ghost leaves it ----------------------------------------- */
@@ -182,13 +183,13 @@ Test(system, growing_keeps_every_entry)
 /* The first entry that could move to the place of `gap`, or NULL. */
 static struct entry *next_to_move(struct entry *gap)
 {
-    size_t at = (size_t)(gap - table->entries);
+    size_t at = (size_t)(gap - system_table->entries);
 
-    for (size_t i = (at + 1) & table->mask; table->entries[i].p != 0;
-         i = (i + 1) & table->mask) {
-        if (((i - home(table, table->entries[i].p)) & table->mask) >=
-            ((i - at) & table->mask)) {
-            return &table->entries[i];
+    for (size_t i = (at + 1) & system_table->mask;
+         system_table->entries[i].p != 0; i = (i + 1) & system_table->mask) {
+        if (((i - system_home(system_table, system_table->entries[i].p)) &
+             system_table->mask) >= ((i - at) & system_table->mask)) {
+            return &system_table->entries[i];
         }
     }
     return NULL;
@@ -200,7 +201,7 @@ static struct entry *next_to_move(struct entry *gap)
  */
 static bool erase_half(struct shadow *shadow, size_t i, unsigned moves)
 {
-    struct entry *gap = find((void *)shadow->p[i]);
+    struct entry *gap = system_find((void *)shadow->p[i]);
     struct entry *from;
 
     for (; (from = next_to_move(gap)) != NULL && moves > 0; moves--) {
@@ -225,7 +226,8 @@ Test(system, a_removal_cut_short_is_mended)
 
     make_table();
     for (size_t i = 0; i < POINTERS; p += 16) {
-        if (home(table, p) >= 480 || home(table, p) < 8) {
+        if (system_home(system_table, p) >= 480 ||
+            system_home(system_table, p) < 8) {
             shadow.p[i++] = p;
         }
     }
@@ -241,15 +243,15 @@ Test(system, a_removal_cut_short_is_mended)
         for (i = unit_below(&random, POINTERS); !shadow.in[i];) {
             i = (i + 1) % POINTERS;
         }
-        haki_lock_take(&lock);
+        haki_lock_take(&system_lock);
         cut += erase_half(&shadow, i, moves);
-        mend();
-        haki_lock_drop(&lock);
+        system_mend();
+        haki_lock_drop(&system_lock);
         /* Nothing was moved: it is still there, with another's size. */
         if (find_held(shadow.p[i]) != NULL) {
-            haki_lock_take(&lock);
-            erase(find((void *)shadow.p[i]));
-            haki_lock_drop(&lock);
+            haki_lock_take(&system_lock);
+            system_erase(system_find((void *)shadow.p[i]));
+            haki_lock_drop(&system_lock);
         }
         shadow.in[i] = false;
         shadow.live--;
@@ -351,7 +353,7 @@ Test(system, without_room_in_the_table_nothing_is_allocated)
     cr_assert_eq(errno, ENOMEM);
     p = haki_system_alloc(16, 10, NULL, HAK_REASON_LARGE);
     cr_assert_not_null(p);
-    cr_assert_eq(counts.live, 1);
+    cr_assert_eq(system_counts.live, 1);
 }
 
 Test(system, resize_keeps_contents_owner_and_accounts)
@@ -372,7 +374,7 @@ Test(system, resize_keeps_contents_owner_and_accounts)
         size = wish;
         cr_assert(haki_system_find(p, &owner, &known));
         cr_assert(owner == me && known == size);
-        cr_assert(counts.live == 1 && counts.live_bytes == size);
+        cr_assert(system_counts.live == 1 && system_counts.live_bytes == size);
     }
     errno = 0;
     cr_assert_null(haki_system_resize(p, unit_size(PTRDIFF_MAX)));
@@ -410,9 +412,9 @@ Test(system, free_owner_frees_exactly_its_blocks)
                 left -= i % 3 == gone;
             }
         }
-        cr_assert_eq(counts.live, left);
+        cr_assert_eq(system_counts.live, left);
     }
-    cr_assert_eq(counts.live_bytes, 0);
+    cr_assert_eq(system_counts.live_bytes, 0);
 }
 
 /* As above, where the owner's entries go round the table's end. */
@@ -424,27 +426,28 @@ Test(system, free_owner_works_round_the_end_of_the_table)
         size_t size, count = 0, tries = 0;
 
         make_table();
-        haki_lock_take(&lock);
+        haki_lock_take(&system_lock);
         while (count < 200 && tries++ < 1000000) {
             void *p = malloc(16);
 
-            if (table->mask == 511 && home(table, (uintptr_t)p) >= 12 &&
-                home(table, (uintptr_t)p) < 490) {
+            if (system_table->mask == 511 &&
+                system_home(system_table, (uintptr_t)p) >= 12 &&
+                system_home(system_table, (uintptr_t)p) < 490) {
                 continue; /* left to the test's process */
             }
-            add(p, 16, (struct hak_heap *)((count % 2 + 1) << 12));
+            system_add(p, 16, (struct hak_heap *)((count % 2 + 1) << 12));
             kept[count++] = p;
         }
-        haki_lock_drop(&lock);
+        haki_lock_drop(&system_lock);
         cr_assert_eq(count, 200);
         haki_system_free_owner((struct hak_heap *)(gone << 12));
-        cr_assert_eq(counts.live, 100);
+        cr_assert_eq(system_counts.live, 100);
         for (size_t i = 0; i < 200; i++) {
             cr_assert_eq(haki_system_find(kept[i], &owner, &size),
                          i % 2 + 1 != gone);
         }
         haki_system_free_owner((struct hak_heap *)((3 - gone) << 12));
-        cr_assert_eq(counts.live, 0);
+        cr_assert_eq(system_counts.live, 0);
     }
 }
 
@@ -494,6 +497,6 @@ Test(system, threads_do_not_disturb_each_other)
     for (int i = 0; i < 4; i++) {
         unit_join(threads[i]);
     }
-    cr_assert_eq(counts.live, 0);
-    cr_assert_eq(counts.live_bytes, 0);
+    cr_assert_eq(system_counts.live, 0);
+    cr_assert_eq(system_counts.live_bytes, 0);
 }
