@@ -63,6 +63,10 @@ check-musl: ## test: the libraries and the Lua adapter built with musl-gcc
 	@$(MAKE) lib lua CC=musl-gcc BUILD=$(call BESIDE,musl) LUA_CFLAGS='$(MUSL_LUA)'
 	@tests/musl/run.sh $(call BESIDE,musl) '$(MUSL_LUA)'
 
+.PHONY: check-onefile
+check-onefile: ## test: hakmem.c, the core as one file, with gcc and clang
+	@tests/onefile/run.sh
+
 .PHONY: check-install
 check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \

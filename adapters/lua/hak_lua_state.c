@@ -14,7 +14,7 @@
 #error "this adapter is for Lua 5.4 (lua_newstate has other arguments in 5.5)"
 #endif
 
-HAK_STATS_AT_END;
+HAK_STATS_AT_END(state);
 
 /* ---- HAKMEM_LUA_LANES --------------------------------------------------- */
 

@@ -18,7 +18,7 @@
 #include "range/purge.h"
 #include "upkeep/relief.h"
 
-HAK_STATS_AT_END;
+HAK_STATS_AT_END(alloc);
 
 static HAK_NOINLINE void *alloc_malloc_slow(size_t size);
 static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,

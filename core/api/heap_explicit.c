@@ -23,7 +23,7 @@
 #include "upkeep/look.h"
 #include "upkeep/relief.h"
 
-HAK_STATS_AT_END;
+HAK_STATS_AT_END(heap);
 
 hak_heap *hak_heap_new(const hak_heap_config *config)
 {

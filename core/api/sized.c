@@ -7,7 +7,7 @@
 #include "api/stats.h"
 #include "front/large.h"
 
-HAK_STATS_AT_END;
+HAK_STATS_AT_END(sized);
 
 /* What a block for `size` bytes has, with room for `more` that are ours. */
 static size_t sized_block(size_t size, size_t more)

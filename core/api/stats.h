@@ -22,10 +22,10 @@ void haki_stats_report(int fd);
 
 /*
  * For each file of functions that a program may call, whatever else it calls: one
- * that is linked with an archive then has the report in it.
+ * that is linked with an archive then has the report in it. `file` is its name.
  */
-#define HAK_STATS_AT_END                                                       \
-    static void (*const stats_at_end)(int) __attribute__((used)) =             \
+#define HAK_STATS_AT_END(file)                                                 \
+    static void (*const file##_stats_at_end)(int) __attribute__((used)) =      \
         haki_stats_report
 
 #endif /* HAK_STATS_H */

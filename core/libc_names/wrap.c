@@ -7,7 +7,7 @@
 #include "heap/account.h"
 #include "libc_names/wrap.h"
 
-HAK_STATS_AT_END;
+HAK_STATS_AT_END(wrap);
 
 /* <stdlib.h> and <malloc.h> would say the same without visibility. */
 HAK_API HAK_HOT void *malloc(size_t size);

@@ -7,7 +7,7 @@
 
 #include "libc_names/family_names.h"
 
-HAK_STATS_AT_END;
+HAK_STATS_AT_END(patch);
 
 size_t hak_ngx_most = HAK_LANE_TINY_MAX;
 size_t hak_ngx_most_hot = HAK_LANE_TINY_MAX;
