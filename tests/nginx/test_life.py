@@ -164,6 +164,7 @@ class Deaths(Case):
         self.addCleanup(other.close)
         other.request("GET", "/f1000")
         self.assertEqual(other.getresponse().read(), PAGE)
+        until(20, "both workers", lambda: len(nginx.workers()) == 2)
         kept = self.worker_of(nginx, other)
         with Load(nginx, "/f3000000", FILES["f3000000"], pause=0, lossy=True):
             for _ in range(5):
