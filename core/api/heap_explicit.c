@@ -111,17 +111,29 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
     uint32_t owner;
     size_t block = haki_large_find(p, &owner);
 
-    if (block > HAK_LANE_POOL_MAX) { /* large.c has charged it */
-        heap->whole_allocs++;
-        haki_account_settle(heap);
-        return p;
+    bool whole = block > HAK_LANE_POOL_MAX; /* large.c has charged it */
+    bool fits = true;
+
+    if (HAK_UNLIKELY(block > bytes)) {
+        if (whole) {
+            haki_account_discharge_other(heap, block);
+        }
+        fits = haki_account_admit(heap, block);
+        if (whole) {
+            haki_account_charge_other(heap, block);
+        }
     }
-    if (HAK_UNLIKELY(block > bytes && !haki_account_admit(heap, block))) {
+    if (HAK_UNLIKELY(!fits)) {
         haki_large_free(heap, p);
         errno = ENOMEM;
         return NULL;
     }
-    haki_account_charge(heap, block);
+    if (whole) {
+        heap->whole_allocs++;
+        haki_account_settle(heap);
+    } else {
+        haki_account_charge(heap, block);
+    }
     return p;
 }
 
@@ -131,7 +143,7 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
                                           bool *zero)
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
-    size_t bytes = haki_large_bytes(size);
+    size_t bytes = haki_large_bytes(size), peak = heap->peak;
     void *p = heap_made_larger(heap, alignment, size);
 
     if (p != NULL) {
@@ -148,7 +160,11 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
     }
     if (HAK_UNLIKELY(p == NULL)) {
         *zero = false;
-        return heap_made_system(heap, alignment, size, reason);
+        p = heap_made_system(heap, alignment, size, reason);
+        if (p == NULL) {
+            haki_account_undo(heap, peak);
+        }
+        return p;
     }
     if (HAK_LIKELY(alignment == HAK_LANE_ALIGN && size <= HAK_LANE_POOL_MAX)) {
         haki_account_charge(heap, bytes);
@@ -501,6 +517,7 @@ static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
 void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
                        size_t size)
 {
+    size_t peak = heap->peak;
     void *moved;
 
     if (haki_fits_as_is(old, size) && haki_range_owns(p)) {
@@ -523,6 +540,7 @@ void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
     }
     moved = hak_heap_malloc(heap, size);
     if (moved == NULL) {
+        haki_account_undo(heap, peak);
         return size <= old ? p : NULL; /* a shrink never fails */
     }
     memcpy(moved, p, haki_min(keep, size));

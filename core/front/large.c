@@ -73,7 +73,8 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
 static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
                               size_t size, bool *zero, enum hak_reason *reason)
 {
-    size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_PAGE);
+    /* No less, whatever the alignment: smaller ones are Pool's, and charged so. */
+    size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
 
     if (bytes > haki_range.window) {
         *reason = HAK_REASON_LARGE;

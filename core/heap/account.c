@@ -13,8 +13,21 @@ HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
     const struct hak_pool *pool =
         __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
 
-    return heap->live - heap->tiny.remote_bytes -
-           (pool != NULL ? pool->remote_bytes : 0) + haki_account_other(heap);
+    /* In this order, see account_take_off: else its sum could be below 0. */
+    size_t live = __atomic_load_n(&heap->live, __ATOMIC_ACQUIRE);
+    size_t remote = heap->tiny.remote_bytes;
+
+    remote += pool != NULL ? pool->remote_bytes : 0;
+    return live - haki_min(live, remote) + haki_account_other(heap);
+}
+
+/* What others freed, and was counted in *remote, is not live any more. */
+static void account_take_off(struct hak_heap *heap, uint64_t *remote)
+{
+    uint64_t bytes = *remote;
+
+    __atomic_store_n(remote, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&heap->live, heap->live - bytes, __ATOMIC_RELEASE);
 }
 
 /* What `live` may rise to by the limit alone. */
@@ -49,12 +62,10 @@ static void account_collect(struct hak_heap *heap)
     if (heap->tiny.nsealed > 0) {
         haki_tiny_seal_collect(&heap->tiny);
     }
-    heap->live -= heap->tiny.remote_bytes;
-    heap->tiny.remote_bytes = 0;
+    account_take_off(heap, &heap->tiny.remote_bytes);
     if (pool != NULL) {
         haki_pool_collect(pool);
-        heap->live -= pool->remote_bytes;
-        pool->remote_bytes = 0;
+        account_take_off(heap, &pool->remote_bytes);
     }
 }
 
@@ -62,6 +73,12 @@ void haki_account_settle(struct hak_heap *heap)
 {
     account_collect(heap);
     account_note(heap, 0);
+}
+
+void haki_account_undo(struct hak_heap *heap, size_t peak)
+{
+    heap->peak = peak;
+    haki_account_settle(heap);
 }
 
 /* Whether the limit leaves room for `size` bytes more. */

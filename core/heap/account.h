@@ -31,6 +31,9 @@ void haki_account_settle(struct hak_heap *heap);
 /* Sets the limit; SIZE_MAX: none. What is in use above it stays. */
 void haki_account_set_limit(struct hak_heap *heap, size_t limit);
 
+/* What was admitted was not to be had: the peak is what it was before. */
+void haki_account_undo(struct hak_heap *heap, size_t peak);
+
 /* Whether `size` more bytes are below the gate: nothing but a charge is needed. */
 HAK_INLINE bool haki_account_fits(const struct hak_heap *heap, size_t size)
 {

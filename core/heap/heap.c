@@ -104,6 +104,7 @@ static void heap_drop_large(struct hak_heap *heap)
     haki_heap_count(heap, &counts);
     heap_remember_large(&counts);
     heap->tiny.remote_frees += heap->pool->remote_frees;
+    heap->tiny.remote_bytes += heap->pool->remote_bytes;
     heap->pool = NULL;
     heap->runs = NULL;
 }

@@ -47,6 +47,7 @@ void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     tiny->seldom = LARGE_PUSHES;
     tiny->allow.share = HAK_BIN_SHARE;
     tiny->freed_from = HAK_UNITS;
+    tiny->packed_low = UINT16_MAX;
     tiny->swept_low = INT64_MAX;
     haki_allowance_init(&tiny->allow, direct);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {

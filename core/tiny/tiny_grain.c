@@ -46,6 +46,16 @@
 #define STEP_FROM (2 * HAK_PAGE)
 #define STEP (2 * HAK_PAGE)
 
+/*
+ * A fall of so many bytes, or of 1/8 of what is in use, is worth a sweep. Who takes
+ * and frees the same pages in turn would have them go and come each time: so after
+ * GRAIN_FALLS_FREE falls no lower than one before, the next must go twice as far
+ * as the deepest of them, but no farther than GRAIN_PRICE_MOST, as in heap.h.
+ */
+#define GRAIN_FALL_LEAST ((uint32_t)(HAK_PAGE / 2))
+#define GRAIN_FALLS_FREE 32
+#define GRAIN_PRICE_MOST ((uint32_t)(64 * HAK_KIB))
+
 /* Bytes that a refill brings: 1/FILL_PART of what would be carved, at the most. */
 #define FILL_PART 4
 #define FILL_MOST ((size_t)512)
@@ -78,29 +88,52 @@ static char *tiny_address_of(const struct hak_tiny *tiny, uint32_t grain)
            grain % SLAB_GRAINS * HAK_GRAIN;
 }
 
+/* The grains of a unit where n unused ones begin, 1 to 64, that end in it. */
+static uint64_t tiny_room_in(uint64_t used, uint32_t n)
+{
+    uint64_t room = ~used;
+
+    for (uint32_t have = 1; have < n;) {
+        uint32_t more = (uint32_t)haki_min(have, n - have);
+
+        room &= room >> more;
+        have += more;
+    }
+    return room;
+}
+
 /*
  * Where n unused grains lie side by side, `even` at an even one, from grain
- * `from` on and below `end`, all of one slab; or NOWHERE.
+ * `from` on and below `end`, all of one slab; or NOWHERE. Some 20 instructions a
+ * unit, however many blocks lie there.
  */
 static uint32_t tiny_find_in(const struct hak_unit *units, uint32_t from,
                              uint32_t end, uint32_t n, uint32_t even)
 {
+    uint64_t places = even ? UINT64_MAX / 3 : UINT64_MAX;
     uint32_t start = (from + even) & ~even;
     uint32_t unit = from / HAK_UNIT_GRAINS;
     uint64_t used =
         haki_grain_used(&units[unit]) & (UINT64_MAX << from % HAK_UNIT_GRAINS);
 
     while (start + n <= end) {
-        while (used != 0) { /* the next block, or more side by side */
-            uint32_t at = (uint32_t)__builtin_ctzll(used);
-            uint64_t rest = ~(used >> at);
+        if (used != 0) {
+            uint32_t first = (uint32_t)__builtin_ctzll(used);
+            uint32_t base = unit * HAK_UNIT_GRAINS;
+            uint64_t room = 0;
 
-            if (unit * HAK_UNIT_GRAINS + at >= start + n) {
+            if (base + first >= start + n) {
                 return start;
             }
-            at += rest != 0 ? (uint32_t)__builtin_ctzll(rest) : HAK_UNIT_GRAINS;
-            start = (unit * HAK_UNIT_GRAINS + at + even) & ~even;
-            used = at < HAK_UNIT_GRAINS ? used & (UINT64_MAX << at) : 0;
+            if (n < HAK_UNIT_GRAINS) { /* between two blocks of the unit */
+                room = tiny_room_in(used, n) & places & UINT64_MAX << first;
+            }
+            if (room != 0) {
+                return base + (uint32_t)__builtin_ctzll(room);
+            }
+            start = (base + HAK_UNIT_GRAINS - (uint32_t)__builtin_clzll(used) +
+                     even) &
+                    ~even;
         }
         unit++;
         if (unit * HAK_UNIT_GRAINS >= start + n) {
@@ -323,6 +356,7 @@ void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
         p = tiny_take(tiny, grain, n);
         haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
         tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
+        haki_link_wipe(p); /* of what was free here before it has the mark */
     }
     haki_tiny_busy(tiny, false);
     return p;
@@ -506,15 +540,43 @@ size_t haki_tiny_grain_resident(const struct hak_tiny *tiny)
     return bytes;
 }
 
+/* A sweep comes, after a fall by `fell`: how far the next one must go. */
+static void tiny_count_fall(struct hak_tiny *tiny, uint32_t used, uint32_t fell)
+{
+    uint32_t grains = used / (uint32_t)HAK_GRAIN;
+
+    if (grains + GRAIN_FALL_LEAST / HAK_GRAIN <= tiny->packed_low) {
+        tiny->packed_falls = 0;
+        tiny->packed_price = 0;
+    } else {
+        tiny->packed_falls += tiny->packed_falls < GRAIN_FALLS_FREE;
+        fell = (uint32_t)(haki_min(2 * fell, GRAIN_PRICE_MOST) / HAK_GRAIN);
+        tiny->packed_price = (uint16_t)haki_max(tiny->packed_price, fell);
+    }
+    tiny->packed_low = (uint16_t)haki_min(tiny->packed_low, grains);
+}
+
+/* What must have been freed. */
+static uint32_t tiny_price_of(const struct hak_tiny *tiny, uint32_t used)
+{
+    uint32_t least = (uint32_t)haki_max(GRAIN_FALL_LEAST, used / 8);
+
+    return tiny->packed_falls < GRAIN_FALLS_FREE
+               ? least
+               : (uint32_t)haki_max(least,
+                                tiny->packed_price * (uint32_t)HAK_GRAIN);
+}
+
 void haki_tiny_grain_heed(struct hak_tiny *tiny)
 {
-    size_t used = tiny->packed_bytes;
+    uint32_t used = tiny->packed_bytes;
 
     if (used > tiny->packed_seen) {
-        tiny->packed_seen = (uint32_t)used;
-    } else if (used + haki_max(HAK_PAGE / 2, used / 8) <= tiny->packed_seen &&
+        tiny->packed_seen = used;
+    } else if (used + tiny_price_of(tiny, used) <= tiny->packed_seen &&
                haki_tiny_grain_resident(tiny) > used + used / 4 + HAK_PAGE) {
         HAK_TEST_SWEEP();
+        tiny_count_fall(tiny, used, tiny->packed_seen - used);
         haki_tiny_bins_empty(tiny);
         haki_range_purged(haki_tiny_grain_sweep(tiny));
     }
