@@ -138,8 +138,9 @@ struct hak_tiny {
         swept_low; /* in use at the lowest sweep, see haki_heap_heed_sparse */
     int64_t fall_price; /* so far the next fall must go, from */
     uint8_t falls;      /* so many on; up to a bound */
-    uint8_t packed_falls;  /* the same of packed slabs, whose sweeps are others; */
-    uint16_t packed_low;   /* in grains */
+    uint8_t
+        packed_falls; /* the same of packed slabs, whose sweeps are others; */
+    uint16_t packed_low; /* in grains */
     uint16_t packed_price;
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */

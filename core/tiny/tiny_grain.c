@@ -36,7 +36,6 @@
 
 #define SLAB_GRAINS (HAK_SLAB_UNITS * HAK_UNIT_GRAINS)
 #define PAGE_UNITS ((uint32_t)(HAK_PAGE / HAK_UNIT))
-#define NOWHERE UINT32_MAX
 
 /* `units` grows by so many, half a page: the first page of the heap's own has maps
  * of three pages. */
@@ -88,66 +87,7 @@ static char *tiny_address_of(const struct hak_tiny *tiny, uint32_t grain)
            grain % SLAB_GRAINS * HAK_GRAIN;
 }
 
-/* The grains of a unit where n unused ones begin, 1 to 64, that end in it. */
-static uint64_t tiny_room_in(uint64_t used, uint32_t n)
-{
-    uint64_t room = ~used;
-
-    for (uint32_t have = 1; have < n;) {
-        uint32_t more = (uint32_t)haki_min(have, n - have);
-
-        room &= room >> more;
-        have += more;
-    }
-    return room;
-}
-
-/*
- * Where n unused grains lie side by side, `even` at an even one, from grain
- * `from` on and below `end`, all of one slab; or NOWHERE. Some 20 instructions a
- * unit, however many blocks lie there.
- */
-static uint32_t tiny_find_in(const struct hak_unit *units, uint32_t from,
-                             uint32_t end, uint32_t n, uint32_t even)
-{
-    uint64_t places = even ? UINT64_MAX / 3 : UINT64_MAX;
-    uint32_t start = (from + even) & ~even;
-    uint32_t unit = from / HAK_UNIT_GRAINS;
-    uint64_t used =
-        haki_grain_used(&units[unit]) & (UINT64_MAX << from % HAK_UNIT_GRAINS);
-
-    while (start + n <= end) {
-        if (used != 0) {
-            uint32_t first = (uint32_t)__builtin_ctzll(used);
-            uint32_t base = unit * HAK_UNIT_GRAINS;
-            uint64_t room = 0;
-
-            if (base + first >= start + n) {
-                return start;
-            }
-            if (n < HAK_UNIT_GRAINS) { /* between two blocks of the unit */
-                room = tiny_room_in(used, n) & places & UINT64_MAX << first;
-            }
-            if (room != 0) {
-                return base + (uint32_t)__builtin_ctzll(room);
-            }
-            start = (base + HAK_UNIT_GRAINS - (uint32_t)__builtin_clzll(used) +
-                     even) &
-                    ~even;
-        }
-        unit++;
-        if (unit * HAK_UNIT_GRAINS >= start + n) {
-            return start;
-        }
-        if (unit * HAK_UNIT_GRAINS >= end) {
-            break;
-        }
-        used = haki_grain_used(&units[unit]);
-    }
-    return NOWHERE;
-}
-
-/* The same in any slab. */
+/* As haki_grain_find, in any slab. */
 static uint32_t tiny_find(const struct hak_tiny *tiny, uint32_t from,
                           uint32_t n, uint32_t even)
 {
@@ -157,15 +97,15 @@ static uint32_t tiny_find(const struct hak_tiny *tiny, uint32_t from,
     while (from < end) {
         uint32_t slab_end = (from / SLAB_GRAINS + 1) * SLAB_GRAINS;
         uint32_t grain =
-            tiny_find_in(units, from, (uint32_t)haki_min(slab_end, end), n,
-                         even);
+            haki_grain_find(units, from, (uint32_t)haki_min(slab_end, end), n,
+                            even);
 
-        if (grain != NOWHERE) {
+        if (grain != HAK_GRAIN_NOWHERE) {
             return grain;
         }
         from = slab_end;
     }
-    return NOWHERE;
+    return HAK_GRAIN_NOWHERE;
 }
 
 /* Half a page more. False: there are no more, or out of memory. */
@@ -252,24 +192,24 @@ static void tiny_search_ended(struct hak_tiny *tiny, unsigned class,
 {
     uint32_t most = HAK_UNITS - HAK_TINY_MAX_SIZE / HAK_UNIT - 1;
 
-    if (grain == NOWHERE) {
+    if (grain == HAK_GRAIN_NOWHERE) {
         grain = (tiny->units - (uint32_t)(tiny->units != 0)) * HAK_UNIT_GRAINS;
         grain -= (uint32_t)haki_min(grain, HAK_TINY_MAX_SIZE / HAK_GRAIN);
     }
     tiny->from[class] = (uint8_t)haki_min(grain / HAK_UNIT_GRAINS, most);
 }
 
-/* Where n grains can be had for the class, or what is larger; or NOWHERE. */
+/* Where n grains can be had for the class, or what is larger; or HAK_GRAIN_NOWHERE. */
 static uint32_t tiny_place(struct hak_tiny *tiny, unsigned class, uint32_t n)
 {
     uint32_t even = n % 2 == 0, from = tiny_search_from(tiny, class);
     uint32_t grain = tiny_find(tiny, from, n, even);
 
-    while (grain == NOWHERE) {
+    while (grain == HAK_GRAIN_NOWHERE) {
         uint32_t end = tiny->units * HAK_UNIT_GRAINS;
 
         if (!tiny_grow(tiny, class)) {
-            return NOWHERE;
+            return HAK_GRAIN_NOWHERE;
         }
         from = (uint32_t)haki_max(from, end > n ? end - n : 0);
         grain = tiny_find(tiny, from, n, even);
@@ -301,7 +241,7 @@ bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
     grain = more ? tiny_place(tiny, class, n)
                  : tiny_find(tiny, tiny_search_from(tiny, class), n, even);
     tiny_search_ended(tiny, class, grain);
-    for (; grain != NOWHERE && count < most; count++) {
+    for (; grain != HAK_GRAIN_NOWHERE && count < most; count++) {
         struct hak_block *block = tiny_take(tiny, grain, n);
 
         if (last != NULL) {
@@ -352,7 +292,7 @@ void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
     }
     haki_tiny_busy(tiny, true);
     grain = tiny_place(tiny, class, n);
-    if (grain != NOWHERE) {
+    if (grain != HAK_GRAIN_NOWHERE) {
         p = tiny_take(tiny, grain, n);
         haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
         tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
@@ -564,7 +504,7 @@ static uint32_t tiny_price_of(const struct hak_tiny *tiny, uint32_t used)
     return tiny->packed_falls < GRAIN_FALLS_FREE
                ? least
                : (uint32_t)haki_max(least,
-                                tiny->packed_price * (uint32_t)HAK_GRAIN);
+                                    tiny->packed_price * (uint32_t)HAK_GRAIN);
 }
 
 void haki_tiny_grain_heed(struct hak_tiny *tiny)

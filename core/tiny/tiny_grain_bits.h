@@ -11,6 +11,7 @@
 #include "tiny/tiny.h"
 
 #define HAK_UNIT_GRAINS 64u
+#define HAK_GRAIN_NOWHERE UINT32_MAX
 
 HAK_INLINE uint64_t haki_grain_used(const struct hak_unit *unit)
 {
@@ -72,6 +73,66 @@ HAK_INLINE void haki_grain_mark_block(struct hak_unit *units, uint32_t grain,
         atomic_signal_fence(memory_order_seq_cst);
         haki_grain_mark_last(units, grain + n - 1, false);
     }
+}
+
+/* The grains of a unit where n unused ones begin, 1 to 64, that end in it. */
+HAK_INLINE uint64_t haki_grain_room(uint64_t used, uint32_t n)
+{
+    uint64_t room = ~used;
+
+    for (uint32_t have = 1; have < n;) {
+        uint32_t more = (uint32_t)haki_min(have, n - have);
+
+        room &= room >> more;
+        have += more;
+    }
+    return room;
+}
+
+/*
+ * Where n unused grains lie side by side, `even` at an even one, from grain
+ * `from` on and below `end`, all of one slab; or HAK_GRAIN_NOWHERE. Some 20
+ * instructions a unit, however many blocks lie there.
+ */
+static inline uint32_t haki_grain_find(const struct hak_unit *units,
+                                       uint32_t from, uint32_t end, uint32_t n,
+                                       uint32_t even)
+{
+    uint64_t places = even ? UINT64_MAX / 3 : UINT64_MAX;
+    uint32_t start = (from + even) & ~even;
+    uint32_t unit = from / HAK_UNIT_GRAINS;
+    uint64_t used =
+        haki_grain_used(&units[unit]) & (UINT64_MAX << from % HAK_UNIT_GRAINS);
+
+    while (start + n <= end) {
+        if (used != 0) {
+            uint32_t first = (uint32_t)__builtin_ctzll(used);
+            uint32_t base = unit * HAK_UNIT_GRAINS;
+            uint64_t room = 0;
+
+            if (base + first >= start + n) {
+                return start;
+            }
+            if (n < HAK_UNIT_GRAINS) { /* between two blocks of the unit */
+                room = haki_grain_room(used, n) & places & UINT64_MAX << first;
+            }
+            if (room != 0) {
+                return base + (uint32_t)__builtin_ctzll(room);
+            }
+            start = (base + HAK_UNIT_GRAINS - (uint32_t)__builtin_clzll(used) +
+                     even) &
+                    ~even;
+        }
+        unit++;
+        if (unit * HAK_UNIT_GRAINS >= start + n) {
+            return start;
+        }
+        if (unit * HAK_UNIT_GRAINS >= end) {
+            break;
+        }
+        used = haki_grain_used(&units[unit]);
+    }
+    return HAK_GRAIN_NOWHERE;
 }
 
 #endif /* HAK_TINY_GRAIN_BITS_H */
