@@ -1,12 +1,15 @@
 /*
- * hakmem.c - the whole core in one file, for who drops it into a project.
+ * hakmem.c - the whole core in one file, for a project that has the sources in it.
  *
- *     cc -O2 -Iinclude -Icore -c hakmem.c        the hak_* functions
- *     cc -O2 -Iinclude -Icore -DHAKMEM_MALLOC=1 -fexceptions -fno-builtin-malloc \
- *         -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free -c hakmem.c
- *                                                malloc's names and C++'s too
+ *     cc -O2 -fvisibility=hidden -Iinclude -Icore -c hakmem.c
  *
- * Link with -pthread. include/hakmem.h says what it offers; -DHAK_HARDENED=1 makes
+ * has the hak_* functions, and malloc's names and C++'s too with
+ *
+ *     -DHAKMEM_MALLOC=1 -fexceptions -fno-builtin-malloc -fno-builtin-calloc \
+ *         -fno-builtin-realloc -fno-builtin-free
+ *
+ * core/ and include/ lie beside it. -fPIC for a shared library, which shows hak_*
+ * alone. Link with -pthread. include/hakmem.h says what it offers; -DHAK_HARDENED=1 makes
  * the hardened build. Here are includes alone, in the order of the core's folders,
  * lowest first (.ci/layers.txt).
  */
@@ -14,7 +17,7 @@
 #define _GNU_SOURCE
 #endif
 #ifndef HAK_VERSION_STRING
-#define HAK_VERSION_STRING "one file"
+#define HAK_VERSION_STRING "0.1.0 (one file)"
 #endif
 
 #include "core/base/msg.c"

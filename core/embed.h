@@ -10,15 +10,15 @@
  *     a pop, or a push           haki_embed_pop, haki_embed_push, haki_embed_look
  *
  * and what they leave (an empty bin, a larger size, somebody else's block) goes to
- * functions that take a heap (haki_embed_alloc, hak_large_*) or the calling thread's
- * (hak_hot_*, hak_lane_*). Functions that may run out of memory say so by NULL;
+ * functions that take a heap (haki_embed_alloc, haki_large_*) or the calling thread's
+ * (haki_hot_*, haki_lane_*). Functions that may run out of memory say so by NULL;
  * asking the system's allocator, raising an error or collecting garbage is the
  * adapter's business.
  *
  * What is used besides is declared by the headers included here, from these
  * folders: base, guard (the hardened build), settings (a table of options),
  * system (why a lane had no block), heap/thread.h, upkeep, front, and api;
- * os/lock.h and the hak_limit_* of range/pressure.h. No field of a struct of the
+ * os/lock.h and the haki_limit_* of range/pressure.h. No field of a struct of the
  * core is an adapter's, nor is a name from range, tiny, pool, ace or huge.
  */
 #ifndef HAK_EMBED_H

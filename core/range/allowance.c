@@ -21,7 +21,7 @@
 #define ALLOWANCE_SMALL_MOST (64 * HAK_KIB)
 
 #ifdef HAK_TESTING
-uint64_t haki_test_sweeps;
+_Atomic(uint64_t) haki_test_sweeps;
 #endif
 
 static bool allowance_is_small(const struct hak_allowance *allow)

@@ -187,8 +187,11 @@ HAK_INLINE void haki_keep_took(struct hak_allowance *allow, size_t bytes)
 void haki_keep_gave(struct hak_allowance *allow, size_t bytes);
 
 #ifdef HAK_TESTING
-extern uint64_t haki_test_sweeps; /* of sparse heaps and of packed slabs */
-#define HAK_TEST_SWEEP() ((void)haki_test_sweeps++)
+extern _Atomic(uint64_t)
+    haki_test_sweeps; /* of sparse heaps and of packed slabs */
+#define HAK_TEST_SWEEP()                                                       \
+    ((void)atomic_fetch_add_explicit(&haki_test_sweeps, 1,                     \
+                                     memory_order_relaxed))
 #else
 #define HAK_TEST_SWEEP() ((void)0)
 #endif

@@ -42,7 +42,17 @@ complete() {
     diff "$dir/there" "$dir/included"
 }
 
+# hidden: a shared library of it shows hak_* names alone.
+hidden() {
+    gcc -O1 -fvisibility=hidden -fPIC -shared -Iinclude -Icore hakmem.c -pthread \
+        -o "$dir/lib.so" && nm -D --defined-only "$dir/lib.so" |
+        awk '{ print $3 }' >"$dir/shown" && grep -q '^hak_malloc$' "$dir/shown" &&
+        ! grep -v '^hak_' "$dir/shown"
+}
+
 check 'every source of the core is in hakmem.c, once' complete
+check 'its version is VERSION' grep -qF "\"$(cat VERSION) (one file)\"" hakmem.c
+check 'a shared library shows hak_* alone' hidden
 for cc in ${COMPILERS:-gcc clang}; do
     for level in -O2 -O3; do
         for malloc in -DHAK_ONE=1 -DHAKMEM_MALLOC=1; do
