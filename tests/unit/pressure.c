@@ -203,6 +203,7 @@ static void had_of_sleeper(void *arg)
 
 Test(pressure, what_a_sleeping_thread_has_freed_can_be_had)
 {
+    UNIT_SKIP_IF_GCC_TSAN();
     unit_expect_ok(had_of_sleeper, NULL);
 }
 
