@@ -174,9 +174,9 @@ Test(thread, a_few_blocks_of_many_threads_take_a_page_each)
     cr_assert(haki_tick_reached(
         haki_os_tick() + (uint32_t)haki_option(HAK_OPT_purge_delay) / 4,
         atomic_load(&haki_range_due)));
-    for (int i = 0; i < 1000 && haki_range_due_bytes() != 0; i++) {
-        haki_range_tick(haki_os_tick() +
-                        (uint32_t)haki_option(HAK_OPT_purge_delay));
+    for (uint32_t i = 0; i < 1000 && haki_range_due_bytes() != 0; i++) {
+        haki_range_tick(haki_os_tick() + 20 * i + /* portions come in turn */
+                        2 * (uint32_t)haki_option(HAK_OPT_purge_delay));
     }
     cr_assert_leq(haki_range_resident_bytes(), before);
     cr_assert_eq(haki_range_due_bytes(), 0);
