@@ -53,6 +53,15 @@ HAK_INLINE void *operator_block(size_t size, size_t alignment)
     return haki_family_alloc(haki_max(alignment, HAK_LANE_ALIGN), size, false);
 }
 
+/*
+ * The size that the C++ library's aligned operators are asked for: libstdc++ rounds
+ * it up to the alignment, and SIZE_MAX to 0, of which there are blocks.
+ */
+HAK_INLINE size_t operator_size(size_t size)
+{
+    return haki_min(size, PTRDIFF_MAX);
+}
+
 /* Not every file that includes this has them all. */
 #define OPERATOR_SLOW static __attribute__((noinline, unused))
 
@@ -90,7 +99,7 @@ HAK_INLINE void *haki_operator_new_aligned(size_t size, size_t alignment,
     next =
         (void *(*)(size_t, size_t))haki_policy_next_new("_ZnwmSt11align_val_t",
                                                         self);
-    return next != NULL ? next(size, alignment)
+    return next != NULL ? next(operator_size(size), alignment)
                         : haki_policy_new_failed(alignment, size);
 }
 
@@ -133,7 +142,7 @@ HAK_INLINE void *haki_operator_new_aligned_nothrow(size_t size,
     }
     next = (void *(*)(size_t, size_t, const void *))
         haki_policy_next_new("_ZnwmSt11align_val_tRKSt9nothrow_t", self);
-    return next != NULL ? next(size, alignment, nothrow) : NULL;
+    return next != NULL ? next(operator_size(size), alignment, nothrow) : NULL;
 }
 
 #endif /* HAK_OPERATORS_H */
