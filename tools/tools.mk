@@ -27,7 +27,7 @@ endif
 .PHONY: check-command
 CHECKS += check-command
 check-command: all ## test: the command hakmem
-	@HAKMEM_BUILD='$(abspath $(BUILD))' $(PYTHON) -B -m unittest discover \
+	@HAKMEM_BUILD='$(abspath $(BUILD))' $(STOCK_PYTHON) -B -m unittest discover \
 	    -s tests/command $(if $(filter 1,$(V)),-v)
 
 # $(call launcher,MODULES,LIBRARIES): anew when one of them is another.

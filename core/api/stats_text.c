@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/share.h"
 #include "api/stats.h"
 #include "base/msg.h"
 #include "settings/options.h"
@@ -294,4 +295,5 @@ void haki_stats_report(int fd)
 __attribute__((destructor)) static void stats_show_stats(void)
 {
     haki_stats_report(haki_msg_fd());
+    haki_share_close();
 }

@@ -40,11 +40,22 @@ static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
     return p;
 }
 
-/* Before so many bytes are taken from a lane that all heaps share. */
-static void large_before_taking(struct hak_heap *heap, size_t bytes)
+/* Before so many bytes are taken from a lane that all heaps share. True: much is
+ * held then, and who watches is to be shown (large_taken). */
+static bool large_before_taking(struct hak_heap *heap, size_t bytes)
 {
-    if (HAK_UNLIKELY(haki_relief_wanted(bytes))) {
+    bool wanted = HAK_UNLIKELY(haki_relief_wanted(bytes));
+
+    if (wanted) {
         haki_relief_round(heap, haki_os_tick(), bytes);
+    }
+    return wanted;
+}
+
+static void large_taken(bool show)
+{
+    if (HAK_UNLIKELY(show)) {
+        haki_look_show(haki_os_tick(), false);
     }
 }
 
@@ -54,6 +65,7 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
     uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
     void *p = NULL;
+    bool show;
 
     if (alignment <= HAK_PAGE && !heap->tiny.direct) { /* see large_ace_free */
         p = haki_ace_cache_take(heap->runs, pages);
@@ -62,10 +74,11 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
         haki_heap_look_around(heap);
     }
     if (p == NULL) {
-        large_before_taking(heap, bytes);
+        show = large_before_taking(heap, bytes);
         p = haki_ace_alloc(pages, haki_max(alignment, HAK_PAGE),
                            haki_heap_owner(heap), zero);
         haki_keep_took(&heap->tiny.allow, bytes);
+        large_taken(show);
     }
     return large_owned(heap, p, bytes);
 }
@@ -75,6 +88,8 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
 {
     /* No less, whatever the alignment: smaller ones are Pool's, and charged so. */
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    bool show;
+    void *p;
 
     if (bytes > haki_range.window) {
         *reason = HAK_REASON_LARGE;
@@ -82,11 +97,10 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
         *reason = HAK_REASON_ALIGNED;
     }
     haki_heap_look_around(heap);
-    large_before_taking(heap, bytes);
-    return large_owned(heap,
-                       haki_huge_alloc(bytes, alignment, haki_heap_owner(heap),
-                                       zero),
-                       bytes);
+    show = large_before_taking(heap, bytes);
+    p = haki_huge_alloc(bytes, alignment, haki_heap_owner(heap), zero);
+    large_taken(show);
+    return large_owned(heap, p, bytes);
 }
 
 void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,

@@ -39,6 +39,8 @@ static pid_t pressure_group_of; /* the process that has found it; 0: none */
 static bool pressure_said[HAK_CGROUP_OVER + 1], pressure_said_none,
     pressure_said_percent;
 
+void (*haki_pressure_on_look)(void);
+
 /* Any thread. */
 static _Atomic(void (*)(
     void)) pressure_on_round; /* NULL: nobody wants to know */
@@ -306,6 +308,9 @@ static void pressure_tell(void)
 {
     void (*lanes)(void) = atomic_load(&pressure_on_round);
 
+    if (haki_pressure_on_look != NULL) {
+        haki_pressure_on_look();
+    }
     if (lanes != NULL && haki_pressure_near()) {
         lanes();
     }

@@ -123,6 +123,12 @@ void haki_pressure_heed(uint32_t now, size_t want);
  */
 void haki_pressure_on_round(void (*lanes)(void));
 
+/*
+ * What a look is told to, which stands above as well: after each, as before. NULL:
+ * nobody. Set before there are threads.
+ */
+extern HAK_HIDDEN void (*haki_pressure_on_look)(void);
+
 /* ---- the hard side --------------------------------------------------------- */
 
 /* Reads HAKMEM_LIMIT; when the range is made. */

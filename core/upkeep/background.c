@@ -15,6 +15,7 @@
 #include "range/pressure.h"
 #include "heap/thread.h"
 #include "range/purge.h"
+#include "upkeep/look.h"
 
 /* With less than this waiting no thread is started. */
 #define LEAST HAK_RANGE_FREED_MUCH
@@ -139,6 +140,7 @@ static uint32_t background_round_of(struct rounds *rounds)
 
     if (background_join()) {
         wait = background_give_back(rounds);
+        haki_look_show(haki_os_tick(), wait == 0);
         haki_lock_part();
     }
     return wait;

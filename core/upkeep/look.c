@@ -9,6 +9,39 @@
 #include "upkeep/background.h"
 #include "upkeep/relief.h"
 
+void (*haki_look_share)(uint32_t now, bool leaving);
+
+static const _Atomic(uint32_t) look_nobody;
+struct hak_look_asked haki_look_asked = {.at = &look_nobody};
+
+void haki_look_ask_at(const _Atomic(uint32_t) *at)
+{
+    at = at != NULL ? at : &look_nobody;
+    haki_look_answer(atomic_load(at));
+    atomic_store(&haki_look_asked.at, at);
+}
+
+void haki_look_answer_all(void)
+{
+    haki_look_answer(atomic_load(atomic_load(&haki_look_asked.at)));
+}
+
+void haki_look_answer(uint32_t asked)
+{
+    atomic_store(&haki_look_asked.answered, asked);
+}
+
+/* Much was taken, or a while has passed: the next tick shows what is so now. */
+static void look_wanted(void)
+{
+    haki_look_answer(atomic_load(atomic_load(&haki_look_asked.at)) - 1);
+}
+
+__attribute__((constructor)) static void look_at_pressure(void)
+{
+    haki_pressure_on_look = look_wanted;
+}
+
 /*
  * What is due, it is by the time: so it is seen to once while that stays the same,
  * by each heap, unless it is due at once.
@@ -39,14 +72,15 @@ static HAK_NOINLINE void look_tick_slow(struct hak_heap *heap)
     haki_relief_round(heap, now, 0);
     haki_ace_tick(now);
     haki_range_tick(now);
+    haki_look_show(now, false);
 }
 
-/* Whether memory waits to go back in any lane. */
+/* Whether memory waits to go back in any lane, or somebody for an answer. */
 static bool look_is_waiting(void)
 {
     return haki_range_waiting() ||
            atomic_load_explicit(&haki_ace_due, memory_order_relaxed) != 0 ||
-           haki_relief_wanted(0);
+           haki_relief_wanted(0) || haki_look_is_asked();
 }
 
 void haki_heap_tick(struct hak_heap *heap)

@@ -14,6 +14,47 @@
 #include "heap/heap.h"
 
 /*
+ * What a look does for who watches from above (api/share.h), NULL: nothing; at the
+ * time `now`, where no lock is held. `leaving`: this is the background thread's last.
+ */
+extern HAK_HIDDEN void (*haki_look_share)(uint32_t now, bool leaving);
+
+/*
+ * A word that others change to ask for that, and what it was when they were answered:
+ * while they differ slow paths look. The word stays readable for ever. Each look at
+ * the limits (pressure.h) makes them differ, too: when much was taken, and now and
+ * then.
+ */
+struct hak_look_asked {
+    _Atomic(const _Atomic(uint32_t) *) at;
+    _Atomic(uint32_t) answered;
+};
+extern HAK_HIDDEN struct hak_look_asked haki_look_asked;
+
+HAK_INLINE bool haki_look_is_asked(void)
+{
+    const _Atomic(uint32_t) *at =
+        atomic_load_explicit(&haki_look_asked.at, memory_order_acquire);
+
+    return HAK_UNLIKELY(atomic_load_explicit(at, memory_order_relaxed) !=
+                        atomic_load_explicit(&haki_look_asked.answered,
+                                             memory_order_relaxed));
+}
+
+/* The word is there from now on; NULL: nowhere. It was answered as it is. */
+void haki_look_ask_at(const _Atomic(uint32_t) *at);
+void haki_look_answer(uint32_t asked);
+void haki_look_answer_all(void); /* there is nobody to answer */
+
+/* A look's part in it. */
+HAK_INLINE void haki_look_show(uint32_t now, bool leaving)
+{
+    if (haki_look_share != NULL) {
+        haki_look_share(now, leaving);
+    }
+}
+
+/*
  * Gives back what has been idle for long, the cache of `heap` (NULL: none)
  * included; called on slow paths.
  */

@@ -16,6 +16,8 @@ from hakmem.options import Failed
 COMMANDS = (
     ("run", "run a program on HAKMEM"),
     ("compare", "run a program with and without HAKMEM: time, memory, faults"),
+    ("top", "watch processes on HAKMEM: who holds what"),
+    ("doctor", "is it a leak, a cache, retention or fragmentation?"),
 )
 
 START = """\
@@ -28,6 +30,8 @@ END = """
 Try:
   hakmem run --stats -- ls -l          statistics at its exit
   hakmem compare -- python3 script.py  is it worth it?
+  hakmem top                           what is on HAKMEM now
+  hakmem doctor PID                    why is it so large?
 
 `hakmem COMMAND --help` lists a command's options, `man hakmem` says what each
 figure means. `hakmem --version` prints the version."""
