@@ -3,6 +3,8 @@
  *
  * What is asked about a run is asked without the lane's lock: its owner has
  * it. See ace_bits.h.
+ *
+ * Tested by tests/unit/ace/ace.c and tests/unit/ace/ace_back.c.
  */
 #include "ace/ace_bits.h"
 #include "base/msg.h"

@@ -3,6 +3,8 @@
  *
  * Nothing here allocates: texts go into the caller's buffer, and what
  * HAKMEM_SHOW_STATS prints into one of our own.
+ *
+ * Tested by tests/unit/api/stats.c.
  */
 #include <dlfcn.h>
 #include <errno.h>

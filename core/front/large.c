@@ -2,6 +2,8 @@
  * large.c - the lanes above Tiny, on a given heap.
  *
  * Which lane has a block says its slab's tag; see range.h.
+ *
+ * Tested by tests/unit/front/lane.c and tests/unit/front/large_misuse.c.
  */
 #include <string.h>
 

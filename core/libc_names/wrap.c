@@ -1,6 +1,8 @@
 /*
  * wrap.c - malloc, free and their kin under the C library's names: family.h's,
  * with the policy of wrap.h.
+ *
+ * Tested by tests/wrap/behaviour.c and tests/wrap/refused.c.
  */
 #include "api/stats.h"
 #include "base/msg.h"

@@ -11,6 +11,8 @@
  * Where the C library does more than the system call its function is asked, and
  * looked up for that, at the first use: few programs have one. What calls the
  * kernel by itself passes this by.
+ *
+ * Tested by tests/wrap/life.c.
  */
 #include <errno.h>
 #include <grp.h>

@@ -20,6 +20,8 @@
  * dlvsym finds the real ones and therefore stays as it is. All of this may be
  * called before any constructor of ours has run. The definitions are weak: in
  * libhakmem.a they yield to the program's.
+ *
+ * Tested by tests/wrap/whose.c and tests/wrap/cores.c.
  */
 #include <dlfcn.h>
 #include <features.h>

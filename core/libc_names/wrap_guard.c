@@ -2,6 +2,8 @@
  * wrap_guard.c - the guards of the libc names, and who fell through them.
  *
  * Obeys HAKMEM_FORCE_LIBC_ALLOC, HAKMEM_BENCH_FAST_MODE, HAKMEM_WRAP_DIAG.
+ *
+ * Tested by tests/wrap/guards.c.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -2,6 +2,8 @@
  * wrap_info.c - malloc_trim, mallinfo and malloc_stats: ours and, since what
  * the lanes refuse is there, the C library's own on top. musl has only the
  * first by these names.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include <malloc.h>
 #include <unistd.h>

@@ -6,6 +6,8 @@
  * archive's would be left out without a word. A compiler that optimises when
  * it links does not say that it will call malloc, and a program may leave that
  * to shared libraries.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include <stdlib.h>
 

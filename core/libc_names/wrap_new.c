@@ -3,6 +3,8 @@
  *
  * The nothrow forms are wrap_nothrow.c: not in libhakmem.a, where the C++
  * library may be linked statically too, and only its own can catch.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include "libc_names/wrap_new.h"
 

@@ -4,6 +4,8 @@
  * Called by the slab's owner, who knows that no block in use and no
  * link lies in them. No lock: what neighbours of the slab do to theirs does
  * not matter.
+ *
+ * Tested by tests/unit/tiny/tiny_pages.c and tests/unit/pool/pool_pages.c.
  */
 #include "range/pages.h"
 

@@ -1,6 +1,8 @@
 /*
  * supers_mend.c - superslabs as a forked child finds them, whose lock another
  * thread of the parent held.
+ *
+ * Tested by tests/unit/together/fork_mend.c.
  */
 #include "range/pages.h"
 #include "range/slabs.h"

@@ -8,6 +8,8 @@
  * linker takes one malloc. There every block is a mapping of its own, with its bounds in front of it; that
  * is slow and wastes most of a page, but it is only for what the lanes refuse.
  * With musl, whose allocator has no other names, it is so in every program.
+ *
+ * Tested by tests/wrap/guards.c and tests/wrap/life.c.
  */
 #include "system/libc.h"
 

@@ -22,6 +22,8 @@
  * The owner alone writes the bits. Others may ask for the size of a block in use
  * (haki_tiny_class_at_tag): its own bits stay, and the grain before it is either unused
  * or the last of a block, at any moment.
+ *
+ * Tested by tests/unit/tiny/tiny_packed.c.
  */
 #include <string.h>
 

@@ -1,5 +1,7 @@
 /*
  * look.c - what slow paths see to besides their own business.
+ *
+ * Tested by tests/unit/range/container.c.
  */
 #include "upkeep/look.h"
 
