@@ -1,5 +1,5 @@
 /*
- * hard_lane.c - the hardened build's seals, where only the pointer is known.
+ * hard_lane.c - the hardened build's seals, when only the pointer is known.
  *
  * Compiled only with HARDENED=1.
  */

@@ -19,7 +19,7 @@
  *         --> extra grows by what was given back in the last of them
  *     a small explicit heap: 8 times within TURNS_TIME, up to 64 KB, until
  *     twice that was freed
- *     more than HAK_EXTRA_MOST given back and none of it needed again, or memory
+ *     more than HAK_EXTRA_MOST given back and none needed again, or memory
  *     has been idle --> extra is 0
  *
  * While an explicit heap is falling each bin is looked at whenever a certain
