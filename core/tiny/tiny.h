@@ -131,7 +131,7 @@ struct hak_tiny {
     uint32_t nslabs;            /* those that are not sealed */
     uint32_t most_slabs; /* the most of these since a thread owns the heap */
     uint32_t nempty;     /* those of them kept without a block in use */
-    uint32_t nsealed;    /* those that are */
+    uint32_t nsealed;    /* sealed slabs */
     uint32_t nstale;     /* stale lists */
     uint32_t sweep_at;   /* when slabs are next swept (0: no pass under way), */
     uint32_t sweep_slab; /* from this one on */
