@@ -14,7 +14,7 @@
  *   - no two holes are neighbours, and a run has at least HAK_ACE_LEAST
  *     pages, so two runs (or two holes) begin more than 8 pages apart and
  *     start / 8 is a place of its own for what is kept about each;
- *   - dirty has a bit for each page that may have contents, gone for each that
+ *   - resident has a bit for each page that may have contents, gone for each that
  *     is not mapped (ace_gone.c).
  * The holes of all superslabs are in treaps by address, one for each length.
  *

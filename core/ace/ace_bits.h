@@ -142,15 +142,15 @@ enum hak_os_claim haki_ace_claim(uint32_t page, uint32_t pages);
 /* Unmaps those that are not, as far as it can; the bytes. */
 size_t haki_ace_unmap(uint32_t page, uint32_t pages);
 
-/* ---- dirty pages: ace_gone.c --------------------------------------------- */
+/* ---- resident pages: ace_gone.c --------------------------------------------- */
 
-/* Pages that were dirty count as charged (pressure.h). */
+/* Pages that were resident count as charged (pressure.h). */
 #define HAK_ACE_CHARGED (&haki_pressure.charged[HAK_CHARGED_ACE])
 
-/* The bytes of those of `pages` pages that are not dirty. */
+/* The bytes of those of `pages` pages that are not resident. */
 size_t haki_ace_fresh(uint32_t page, uint32_t pages);
 
-/* None of them is dirty any more. */
+/* None of them is resident any more. */
 void haki_ace_clean(uint32_t page, uint32_t pages);
 
 /* ---- runs and holes ------------------------------------------------------ */

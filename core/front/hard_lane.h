@@ -12,7 +12,7 @@ void haki_lane_guard_set_slow(void *p, size_t size);
 
 /*
  * What the user of p, a block of `block` bytes, has of it: the hardened build
- * looks at its seal and ends the program, naming `caller`, if it is broken.
+ * looks at its guard and ends the program, naming `caller`, if it is broken.
  */
 HAK_INLINE size_t haki_lane_guard_check(const void *p, size_t block,
                                         const char *caller)
@@ -20,7 +20,7 @@ HAK_INLINE size_t haki_lane_guard_check(const void *p, size_t block,
     return HAK_HARD ? haki_lane_guard_check_slow(p, caller) : block;
 }
 
-/* Hardened build: seals p (NULL: does nothing) for `size` bytes; returns p. */
+/* Hardened build: guards p (NULL: does nothing) for `size` bytes; returns p. */
 HAK_INLINE void *haki_lane_guard_set(void *p, size_t size)
 {
     if (HAK_HARD && p != NULL) {

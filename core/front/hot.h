@@ -14,7 +14,7 @@
 
 /*
  * A Tiny block of the bin for `need` bytes, which are `size` and room for the
- * seal; or NULL: the bin is empty, there is no heap yet.
+ * guard; or NULL: the bin is empty, there is no heap yet.
  */
 HAK_INLINE void *haki_hot_tiny(size_t need, size_t size)
 {

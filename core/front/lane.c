@@ -36,7 +36,7 @@ void *haki_lane_make_zero(void *p, size_t size)
     return memset(p, 0, size);
 }
 
-/* haki_lane_alloc but for the seal: `size` has room for it. */
+/* haki_lane_alloc but for the guard: `size` has room for it. */
 HAK_INLINE void *lane_place(size_t alignment, size_t size, bool zero,
                             enum hak_reason *reason)
 {
@@ -103,7 +103,7 @@ void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
                                  : lane_at_last(alignment, size, zero, reason);
 }
 
-/* haki_lane_free of a block whose seal was looked at, or has none. */
+/* haki_lane_free of a block whose guard was looked at, or has none. */
 static void lane_free(void *p, const char *caller)
 {
     struct hak_heap *heap = lane_heap_to_free();
@@ -199,7 +199,7 @@ static void *lane_keep(void *p, size_t old, size_t size)
     return p;
 }
 
-/* haki_lane_realloc but for the seal: p has `old` bytes, `size` room for it. */
+/* haki_lane_realloc but for the guard: p has `old` bytes, `size` room for it. */
 static void *lane_resize(void *p, size_t old, size_t size,
                          enum hak_reason *reason, const char *caller)
 {
@@ -218,7 +218,7 @@ static void *lane_resize(void *p, size_t old, size_t size,
     if (moved == NULL) {
         return size <= old ? lane_keep(p, old, size) : NULL;
     }
-    /* The seal, which haki_large_copy may have thrown away, was looked at. */
+    /* The guard, which haki_large_copy may have thrown away, was looked at. */
     if (!haki_hot_free(p, 0) && (HAK_HARD || !haki_hot_run_free(p))) {
         lane_free(p, caller);
     }

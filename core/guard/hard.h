@@ -33,20 +33,20 @@
  * Seals. A block of a thread's heap, of any lane, ends with a word that tells
  * how many bytes were asked for, and behind these stands a canary byte:
  *
- *     | size bytes | canary | not used | seal: key ^ (size << 16) |
+ *     | size bytes | canary | not used | guard: key ^ (size << 16) |
  *
  * where key is computed of the address and a secret, and the canary is its
  * lowest byte, odd so that a string's end does not look like it. With nothing
- * unused the seal follows the bytes at once; as its lowest byte is the key's,
+ * unused the guard follows the bytes at once; as its lowest byte is the key's,
  * it is the canary then. Hence for each block in use: byte `size` is the
- * canary, and 16 bits of the seal are the key's own: who writes past the end,
- * by one byte or two, is told what the size was. The seal is made when a block
+ * canary, and 16 bits of the guard are the key's own: who writes past the end,
+ * by one byte or two, is told what the size was. The guard is made when a block
  * is given out or resized and looked at when it is resized, freed or asked for
- * its size, which is what was asked for. A request grows by the seal's 8 bytes
+ * its size, which is what was asked for. A request grows by the guard's 8 bytes
  * before its lane and class are looked up. Of a large block this may make one
  * page resident that its user did not touch.
  *
- * Blocks of explicit heaps, a Lua state's among them, have no seals: their
+ * Blocks of explicit heaps, a Lua state's among them, have no guards: their
  * owner often knows the sizes, and is charged for them. Links, marks and bits
  * hold for them, too. What the system allocator serves is its own.
  *
@@ -64,7 +64,7 @@
 #define HAK_HARD 0
 #endif
 
-/* The bytes of a seal. */
+/* The bytes of a guard. */
 #define HAK_GUARD_BYTES ((size_t)(HAK_HARD ? sizeof(uint64_t) : 0))
 
 /* An odd number, for multiplication that loses nothing. */
@@ -72,7 +72,7 @@
 
 /* Constant after haki_hard_start. */
 struct hak_hard {
-    uintptr_t link, mark, seal;
+    uintptr_t link, mark, guard;
 };
 
 extern HAK_HIDDEN struct hak_hard haki_hard;
@@ -166,7 +166,7 @@ HAK_INLINE void haki_link_refuse(const void *p)
     }
 }
 
-/* ---- seals ---------------------------------------------------------------- */
+/* ---- guards ---------------------------------------------------------------- */
 
 /* What to ask the lanes for when `size` bytes are asked for. */
 HAK_INLINE size_t haki_hard_grow(size_t size)
@@ -176,12 +176,12 @@ HAK_INLINE size_t haki_hard_grow(size_t size)
 
 HAK_INLINE uint64_t haki_hard_key(const void *p)
 {
-    uint64_t key = ((uintptr_t)p ^ haki_hard.seal) * HAK_HARD_ODD;
+    uint64_t key = ((uintptr_t)p ^ haki_hard.guard) * HAK_HARD_ODD;
 
     return (key ^ key >> 32) | 1;
 }
 
-/* The place of the seal of a block. */
+/* The place of the guard of a block. */
 HAK_INLINE uint64_t *haki_hard_place(const void *p, size_t block)
 {
     return (uint64_t *)((uintptr_t)p + block - HAK_GUARD_BYTES);
@@ -200,8 +200,8 @@ HAK_INLINE void *haki_guard_set(void *p, size_t block, size_t size)
 }
 
 /*
- * What was asked for when p, a sealed block of `block` bytes, was given out;
- * else `block`. Ends the program, naming `caller`, if the seal is broken.
+ * What was asked for when p, a guarded block of `block` bytes, was given out;
+ * else `block`. Ends the program, naming `caller`, if the guard is broken.
  */
 HAK_INLINE size_t haki_guard_check(const void *p, size_t block,
                                    const char *caller)

@@ -99,7 +99,7 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
         return true;
     }
     haki_heap_collect(heap); /* who is at the limit needs what it keeps least */
-    heap->limit_refused++;
+    heap->limit_refusals++;
     return false;
 }
 

@@ -51,7 +51,7 @@
 #define HAK_POOL_STACK_SHORT 4
 
 /* Whether the users of a class write to all of what they ask for. */
-enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_WHOLE, HAK_POOL_PARTS };
+enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_FULL, HAK_POOL_PARTS };
 
 struct hak_pool_shelf {
     int64_t taken;

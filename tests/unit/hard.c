@@ -88,7 +88,7 @@ static bool is_gone(const void *p)
 }
 
 /* Its page has gone with all its blocks, which are marked no more; the same of
- * an explicit heap, whose blocks have no seals. */
+ * an explicit heap, whose blocks have no guards. */
 Test(hard, a_tiny_block_of_a_page_that_is_gone)
 {
     enum { COUNT = 2000 };
@@ -420,7 +420,7 @@ Test(hard, a_link_does_not_show_where_it_leads)
 
 /* ---- written past the end ---------------------------------------------------------- */
 
-/* In each lane: nothing behind the seal's canary, a little, much. */
+/* In each lane: nothing behind the guard's canary, a little, much. */
 static const size_t sizes[] = {0,
                                1,
                                7,
@@ -532,7 +532,7 @@ static void skip_one_then_free(void *p)
     hak_free(p);
 }
 
-/* With nothing unused behind the end, the seal is the canary: two bytes. */
+/* With nothing unused behind the end, the guard is the canary: two bytes. */
 Test(hard, the_second_byte_past_the_end_of_a_full_block)
 {
     static const size_t full[] = {8, 24, 120, 1016, 2040};
@@ -638,7 +638,7 @@ Test(hard, a_sized_free_knows_the_size_that_was_asked_for)
     unit_expect_none_live();
 }
 
-/* A seal touches the last page of what was asked for, and no other. */
+/* A guard touches the last page of what was asked for, and no other. */
 Test(hard, a_large_block_s_pages_stay_untouched)
 {
     char *p = hak_calloc(1, 100 * HAK_PAGE), *q = hak_calloc(1, 3 * HAK_MIB);
@@ -738,7 +738,7 @@ Test(hard, secrets_are_drawn_at_first_use_and_kept_by_a_fork)
     cr_assert_eq(memcmp(&haki_hard, &none, sizeof(none)), 0);
     hak_free(hak_malloc(1));
     now = haki_hard;
-    cr_assert(now.link != 0 && now.mark != 0 && now.seal != 0);
-    cr_assert(now.link != now.mark && now.mark != now.seal);
+    cr_assert(now.link != 0 && now.mark != 0 && now.guard != 0);
+    cr_assert(now.link != now.mark && now.mark != now.guard);
     unit_expect_ok(compare_secrets, &now);
 }

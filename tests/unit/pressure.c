@@ -81,7 +81,7 @@ static void fills_up(void *arg)
         NEED(count * sizes[i] >= LIMIT - LIMIT / 8 - sizes[i]);
         NEED(unit_rss() <= before + LIMIT + 4 * HAK_MIB);
         NEED(stats.system_live == 0);
-        NEED(stats.limit_refused == i + 1);
+        NEED(stats.limit_refusals == i + 1);
         NEED(stats.limit_purges > 0);
         drop_all();
     }
@@ -257,7 +257,7 @@ static void heap_fills_up(void *arg)
         NEED(errno == ENOMEM && used() <= LIMIT);
         NEED(count * sizes[i] >= LIMIT - LIMIT / 8 - sizes[i]);
         NEED(unit_stats().system_live == 0);
-        NEED(unit_stats().limit_refused == i + 1);
+        NEED(unit_stats().limit_refusals == i + 1);
         while (count > 0) {
             hak_heap_free(heap, blocks[--count]);
         }
@@ -336,7 +336,7 @@ static void balances(void *arg)
     hak_trim();
     NEED(atomic_load(&haki_pressure.charged[HAK_CHARGED_ACE]) == 0);
     NEED(atomic_load(&haki_pressure.charged[HAK_CHARGED_HUGE]) == 0);
-    NEED(used() == unit_stats().populated_bytes);
+    NEED(used() == unit_stats().resident_bytes);
 }
 
 Test(pressure, what_is_charged_is_given_back)
@@ -646,7 +646,7 @@ Test(container, a_small_process_does_not_look)
 static void no_huge_pages(void *arg)
 {
     (void)arg;
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     begin();
     use(90);
     for (count = 0; count < 300000; count++) {
@@ -654,7 +654,7 @@ static void no_huge_pages(void *arg)
         NEED(blocks[count] != NULL);
     }
     /* Huge ones would come populated by 2 MB: the last is used up in part. */
-    NEED(unit_stats().populated_bytes < 300000 * 112 + HAK_MIB);
+    NEED(unit_stats().resident_bytes < 300000 * 112 + HAK_MIB);
 }
 
 Test(container, under_pressure_no_huge_page_is_taken)

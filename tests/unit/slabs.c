@@ -101,8 +101,8 @@ Test(slabs, a_list_of_spans_is_given_at_once)
     haki_range_list_give(HAK_NO_SLAB, HAK_LANE_POOL);
     for (uint32_t i = 0; i < 100; i++) {
         uint32_t count = 1 + i % HAK_SPAN_MOST;
-        uint32_t number =
-            haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, true);
+        uint32_t number = haki_range_slabs_take(count, HAK_LANE_POOL,
+                                                HAK_CLASS_ANY, HAK_SLABS_ALL);
 
         for (uint32_t n = 0; n < count; n++) {
             haki_range_set_tag(number + n, 0x100);
@@ -398,7 +398,7 @@ static size_t populated(void)
 
 Test(slabs, above_8_mb_superslabs_come_as_huge_pages)
 {
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     for (size_t supers = 1; supers <= 3; supers++) {
@@ -419,9 +419,10 @@ Test(slabs, above_8_mb_superslabs_for_parts_come_empty)
 {
     uint32_t i, number;
 
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB);
-    number = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    number = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY,
+                                   HAK_SLABS_SPARSE);
     cr_assert_eq(haki_range_resident(number, 3), 0);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     i = take_one();
@@ -436,7 +437,7 @@ Test(slabs, above_8_mb_superslabs_for_parts_come_empty)
 
 Test(slabs, below_8_mb_superslabs_come_empty)
 {
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB - HAK_PAGE);
     cr_assert_eq(populated(), 8 * HAK_MIB - HAK_PAGE);
     cr_assert_eq(slab(take_one())->resident, 0);
@@ -446,7 +447,7 @@ Test(slabs, below_8_mb_superslabs_come_empty)
 
 Test(slabs, without_huge_pages_superslabs_come_empty)
 {
-    setenv("HAKMEM_HUGE", "never", 1);
+    setenv("HAKMEM_HUGE_PAGES", "never", 1);
     make_resident(20 * HAK_MIB);
     cr_assert_eq(populated(), 20 * HAK_MIB);
     cr_assert_eq(slab(take_one())->resident, 0);
@@ -477,7 +478,7 @@ Test(slabs, a_refused_huge_page_leaves_plain_pages)
 {
     uint32_t i;
 
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB);
     haki_os_test_refuse(2, false); /* the superslab's commit, its populate */
     i = take_one();
@@ -708,7 +709,7 @@ Test(slabs, random_use_agrees_with_a_shadow)
     struct unit_random random = {2};
     size_t steps = unit_scale(40000, 4000);
 
-    setenv("HAKMEM_HUGE", "never", 1);
+    setenv("HAKMEM_HUGE_PAGES", "never", 1);
     cr_assert(haki_range_init());
     for (size_t i = 0; i < steps; i++) {
         uint32_t n = (uint32_t)unit_below(&random, SHADOW);
@@ -761,7 +762,7 @@ static void *take_and_give(void *arg)
         } else {
             at->count = 1 + (uint32_t)unit_below(&random, HAK_SPAN_MOST);
             at->number = haki_range_slabs_take(at->count, HAK_LANE_POOL,
-                                               HAK_CLASS_ANY, true);
+                                               HAK_CLASS_ANY, HAK_SLABS_ALL);
             NEED(at->number != HAK_NO_SLAB && at->number < 8000);
             hold(at, 0, me);
             NEED(haki_range_ready(at->number, at->count,
