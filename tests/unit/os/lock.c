@@ -4,7 +4,7 @@
  *
  * The source itself is compiled in, for a kernel that refuses the page.
  */
-#include "../../core/os/lock.c"
+#include "../../../core/os/lock.c"
 
 #include <sys/syscall.h>
 

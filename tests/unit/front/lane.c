@@ -1,5 +1,5 @@
 /*
- * lanes.c - tests across the four lanes: each size is served by the lane that
+ * lane.c - tests across the four lanes: each size is served by the lane that
  * lane.h names, and realloc, calloc, alignment and explicit heaps work in
  * all of them and from each into each. Contents are checked throughout.
  */

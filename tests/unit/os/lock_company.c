@@ -4,7 +4,7 @@
  *
  * The source itself is compiled in, for what the only thread does unseen.
  */
-#include "../../core/os/lock.c"
+#include "../../../core/os/lock.c"
 
 #include <signal.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * os.c - tests of the operating system layer (core/os/os_linux.c).
+ * os_linux.c - tests of the operating system layer (core/os/os_linux.c).
  */
 #include "os/os.h"
 

@@ -2,7 +2,7 @@
  * ace_tree.c - tests of the treaps of ACE's holes: order, heap, best fit, depth.
  * They are compiled in here: the tests know their priorities.
  */
-#include "../../core/ace/ace_tree.c"
+#include "../../../core/ace/ace_tree.c"
 
 #include "range/superslabs.h"
 #include "unit.h"
