@@ -429,7 +429,7 @@ HAK_INLINE void haki_embed_set_limit(struct hak_heap *heap, size_t limit)
 /* How many requests the limit has refused. */
 HAK_INLINE uint64_t haki_embed_refusals(const struct hak_heap *heap)
 {
-    return heap->limit_refused;
+    return heap->limit_refusals;
 }
 
 /*

@@ -29,10 +29,20 @@ extern "C" {
 #define HAK_API __attribute__((visibility("default")))
 #define HAK_ATTR_MALLOC __attribute__((malloc, warn_unused_result))
 #define HAK_ATTR_SIZE(...) __attribute__((alloc_size(__VA_ARGS__)))
+#define HAK_RENAMED(type, name, old)                                           \
+    __extension__ union {                                                      \
+        type name;                                                             \
+        type old; /* deprecated: gone with the next version */                 \
+    }
 #else
 #define HAK_API
 #define HAK_ATTR_MALLOC
 #define HAK_ATTR_SIZE(...)
+#define HAK_RENAMED(type, name, old)                                           \
+    union {                                                                    \
+        type name;                                                             \
+        type old;                                                              \
+    }
 #endif
 
 /* The largest request, in bytes, that the Tiny lane serves. */
@@ -318,6 +328,8 @@ typedef struct hak_stats_t {
     uint32_t version; /* HAK_STATS_VERSION of the library */
     uint32_t reserved;
 #define HAK_STAT(name, kind, unit, help) uint64_t name; /* help */
+#define HAK_STAT_RENAMED(name, old, kind, unit, help)                          \
+    HAK_RENAMED(uint64_t, name, old);
 #include "hakmem_stats.def"
 #undef HAK_STAT
 } hak_stats_t;

@@ -116,8 +116,9 @@ typedef struct hak_lua_stats {
         uint64_t foreign;       /* deprecated */
     };
     union {
-        uint64_t limit_refused; /* calls refused by the limit */
-        uint64_t refused;       /* deprecated */
+        uint64_t limit_refusals; /* calls refused by the limit */
+        uint64_t limit_refused;  /* deprecated, */
+        uint64_t refused;        /* and this */
     };
     uint64_t slabs; /* slabs of 64 KB held now, of Tiny and Pool */
     uint64_t type_count[HAK_LUA_TYPES]; /* blocks ever allocated, by type */

@@ -181,7 +181,7 @@ def run_program(program, build, variant, limit):
         why = "the checker found something, see below"
     if why:
         failed += 1
-    lines = (f"{name:<20} {said}  ({spent:.1f} s)"
+    lines = (f"{name:<28} {said}  ({spent:.1f} s)"
              + (f"  FAILED: {why}" if why else "") + "\n")
     for skipped in SKIPPED.findall(text):
         lines += f"    skipped: {skipped}\n"

@@ -5,13 +5,13 @@ DEPS += test fuzz preload musl cmake
 
 # clang's -Wpedantic finds fault with Criterion's assertions.
 $(BUILD)/testing/tests/%.o $(BUILD)/testing/adapters/%.o: FLAGS += \
-    -Itests -Itests/support \
+    -Itests -Itests/unit -Itests/support \
     $(if $(findstring clang,$(CC)),-Wno-gnu-zero-variadic-macro-arguments)
 
 # A program per file; tests/support is linked into all of them.
 UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
-    $(if $(filter 1,$(HARDENED)),,tests/unit/hard%.c), \
-    $(wildcard tests/unit/*.c)))
+    $(if $(filter 1,$(HARDENED)),,tests/unit/guard/%.c), \
+    $(sort $(wildcard tests/unit/*.c tests/unit/*/*.c))))
 TESTS += $(UNIT_TESTS)
 $(eval $(call criterion,$(UNIT_TESTS),$(BUILD)/libhakmem_testing.a))
 

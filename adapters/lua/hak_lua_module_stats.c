@@ -39,7 +39,7 @@ static void set_figures(lua_State *L, const hak_lua_heap *heap,
     set_number(L, "fallback_large", stats->fallback_large);
     set_number(L, "fallback_memory", stats->fallback_memory);
     set_number(L, "foreign_frees", stats->foreign_frees);
-    set_number(L, "limit_refused", stats->limit_refused);
+    set_number(L, "limit_refusals", stats->limit_refusals);
     set_number(L, "slabs", stats->slabs);
 }
 
@@ -50,6 +50,7 @@ static void set_old_figures(lua_State *L, const hak_lua_stats *stats)
     set_number(L, "large", stats->large);
     set_number(L, "foreign", stats->foreign);
     set_number(L, "refused", stats->refused);
+    set_number(L, "limit_refused", stats->limit_refused);
 }
 
 static void push_made(lua_State *L, const hak_lua_stats *stats)
@@ -71,7 +72,7 @@ int hak_lua_l_stats(lua_State *L)
     hak_lua_stats stats = {.size = sizeof(stats)};
 
     hak_lua_heap_stats(heap_of(L), &stats);
-    lua_createtable(L, 0, 20);
+    lua_createtable(L, 0, 21);
     set_figures(L, heap_of(L), &stats);
     set_old_figures(L, &stats);
     push_made(L, &stats);

@@ -63,7 +63,7 @@ static HAK_RACY_READER void read_counters(const struct hak_lua_heap *lua,
     stats->fallback_large = lua->fallback_large;
     stats->fallback_memory = lua->fallback_memory;
     stats->foreign_frees = lua->foreign;
-    stats->limit_refused = lua->refused;
+    stats->limit_refusals = lua->refused;
     stats->calls = stats->tiny + stats->large + stats->fallback_large +
                    stats->fallback_memory + stats->foreign_frees;
     for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {

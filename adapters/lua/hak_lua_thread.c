@@ -26,7 +26,7 @@ static unsigned class_for(size_t size)
 
 /*
  * A block of the lanes', or NULL: a size that is not ours, no memory. In the
- * hardened build a thread's block has a seal, whoever it is for.
+ * hardened build a thread's block has a guard, whoever it is for.
  */
 static void *from_lanes(size_t size)
 {

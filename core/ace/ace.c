@@ -84,7 +84,7 @@ static size_t ace_purge_hole(uint32_t page)
     if (haki_ace_any_gone(page, pages)) {
         return haki_ace_unmap(page, pages);
     }
-    if (!haki_bits_any(super->dirty, at, pages) ||
+    if (!haki_bits_any(super->resident, at, pages) ||
         !haki_os_purge(haki_ace_address(page), pages * HAK_PAGE)) {
         return 0;
     }
@@ -151,7 +151,7 @@ void haki_ace_empty(void *p)
     HAK_HELD(&haki_ace.lock);
     if (page != 0) {
         /*
-         * It stays marked as dirty: its heap's cache may hand it to the next
+         * It stays marked as resident: its heap's cache may hand it to the next
          * user.
          */
         (void)haki_os_purge(p, haki_ace_length(page) * HAK_PAGE);
@@ -216,7 +216,7 @@ static bool ace_grow(uint32_t page, uint32_t old, uint32_t pages)
     }
     haki_ace_hole_drop(hole);
     haki_bits_set(super->starts, haki_ace_at(hole), 1, false);
-    haki_bits_set(super->dirty, haki_ace_at(page), pages, true);
+    haki_bits_set(super->resident, haki_ace_at(page), pages, true);
     if (room > pages) {
         haki_ace_hole_add(page + pages, room - pages, stamp);
     }
@@ -354,7 +354,7 @@ static size_t ace_purge_tree(uint32_t page, uint32_t now, uint32_t *next)
         struct hak_hole *hole = haki_ace_hole(page);
 
         bytes += ace_purge_tree(hole->left, now, next);
-        if (haki_bits_any(haki_ace_super(page)->dirty, haki_ace_at(page),
+        if (haki_bits_any(haki_ace_super(page)->resident, haki_ace_at(page),
                           hole->pages) &&
             (next == NULL || ace_hole_old(hole, now, next))) {
             bytes += ace_purge_hole(page);
@@ -409,13 +409,14 @@ size_t haki_ace_trim(void)
 
 size_t haki_ace_due_bytes(void)
 {
-    size_t dirty, runs;
+    size_t resident, runs;
 
     haki_lock_take(&haki_ace.lock);
-    dirty = atomic_load(HAK_ACE_CHARGED);
-    runs = (size_t)haki_ace.counts.live_bytes; /* all of it counts as dirty */
+    resident = atomic_load(HAK_ACE_CHARGED);
+    runs =
+        (size_t)haki_ace.counts.live_bytes; /* all of it counts as resident */
     haki_lock_drop(&haki_ace.lock);
-    return dirty - haki_min(dirty, runs);
+    return resident - haki_min(resident, runs);
 }
 
 /* ---- statistics and fork -------------------------------------------------------------- */
@@ -449,7 +450,7 @@ static bool ace_mend_piece(uint32_t page, uint32_t pages)
     if (haki_ace_is_hole(page)) {
         return true;
     }
-    haki_bits_set(super->dirty, at, pages, true);
+    haki_bits_set(super->resident, at, pages, true);
     if (pages < HAK_ACE_LEAST) {
         haki_bits_set(super->holes, at, 1, true);
         return true;

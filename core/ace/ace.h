@@ -14,9 +14,9 @@
  *   - no two holes are neighbours, and a run has at least HAK_ACE_LEAST
  *     pages, so two runs (or two holes) begin more than 8 pages apart, and
  *     start / 8 is a unique index for what is kept about each;
- *   - dirty has a bit for each page that may have contents, gone for each page
- *     that is not mapped (ace_gone.c). The holes of all superslabs are in
- *     treaps by address, one for each length.
+ *   - resident has a bit for each page that may have contents, gone for each
+ *     page that is not mapped (ace_gone.c).
+ * The holes of all superslabs are in treaps by address, one for each length.
  *
  * In front of the lane every heap has a cache of runs that it has freed, with a
  * place for each length modulo HAK_ACE_CACHE: a program that frees and

@@ -146,15 +146,15 @@ enum hak_os_claim haki_ace_claim(uint32_t page, uint32_t pages);
 /* Unmaps those that are mapped, as far as it can; returns the bytes. */
 size_t haki_ace_unmap(uint32_t page, uint32_t pages);
 
-/* ---- dirty pages: ace_gone.c --------------------------------------------- */
+/* ---- resident pages: ace_gone.c --------------------------------------------- */
 
-/* Dirty pages are charged (pressure.h). */
+/* Resident pages are charged (pressure.h). */
 #define HAK_ACE_CHARGED (&haki_pressure.charged[HAK_CHARGED_ACE])
 
-/* The bytes of those of `pages` pages that are not dirty. */
+/* The bytes of those of `pages` pages that are not resident. */
 size_t haki_ace_fresh(uint32_t page, uint32_t pages);
 
-/* Marks them all as not dirty. */
+/* Marks them all as not resident. */
 void haki_ace_clean(uint32_t page, uint32_t pages);
 
 /* ---- runs and holes ------------------------------------------------------ */

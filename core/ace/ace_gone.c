@@ -18,18 +18,19 @@ atomic_bool haki_ace_were_gone;
 
 size_t haki_ace_fresh(uint32_t page, uint32_t pages)
 {
-    return haki_bits_lacking(haki_ace_super(page)->dirty, haki_ace_at(page),
+    return haki_bits_lacking(haki_ace_super(page)->resident, haki_ace_at(page),
                              pages) *
            HAK_PAGE;
 }
 
 void haki_ace_clean(uint32_t page, uint32_t pages)
 {
-    size_t dirty = pages * HAK_PAGE - haki_ace_fresh(page, pages);
+    size_t resident = pages * HAK_PAGE - haki_ace_fresh(page, pages);
 
     HAK_ASSERT(haki_ace_at(page) + pages <= HAK_ACE_PAGES);
-    haki_bits_set(haki_ace_super(page)->dirty, haki_ace_at(page), pages, false);
-    haki_limit_uncharge(HAK_ACE_CHARGED, dirty);
+    haki_bits_set(haki_ace_super(page)->resident, haki_ace_at(page), pages,
+                  false);
+    haki_limit_uncharge(HAK_ACE_CHARGED, resident);
 }
 
 /* How many pages from `page` on, up to `end`, are as gone as the first one. */

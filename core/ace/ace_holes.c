@@ -84,8 +84,8 @@ void haki_ace_set_tags(uint32_t super, uint32_t tag)
 /* Takes a superslab; it is one hole. False: out of memory. */
 static bool ace_super_add(void)
 {
-    uint32_t warm;
-    uint32_t super = haki_range_super_take(HAK_LANE_ACE, &warm);
+    uint32_t resident;
+    uint32_t super = haki_range_super_take(HAK_LANE_ACE, &resident);
     uint32_t now = haki_os_tick();
     struct hak_ace_super *meta;
 
@@ -98,11 +98,11 @@ static bool ace_super_add(void)
     HAK_ASSERT(haki_range_tag((size_t)super << HAK_SUPER_SHIFT) == 0);
     haki_bits_set(meta->starts, 0, HAK_ACE_PAGES, false);
     haki_bits_set(meta->holes, 0, HAK_ACE_PAGES, false);
-    haki_bits_set(meta->dirty, 0, HAK_ACE_PAGES, false);
+    haki_bits_set(meta->resident, 0, HAK_ACE_PAGES, false);
     haki_bits_set(meta->gone, 0, HAK_ACE_PAGES, false);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        if ((warm >> n & 1) != 0) {
-            haki_bits_set(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
+        if ((resident >> n & 1) != 0) {
+            haki_bits_set(meta->resident, n * (HAK_SLAB_SIZE / HAK_PAGE),
                           HAK_SLAB_SIZE / HAK_PAGE, true);
             atomic_fetch_add(HAK_ACE_CHARGED, HAK_SLAB_SIZE);
         }
@@ -111,24 +111,24 @@ static bool ace_super_add(void)
     haki_ace_set_tags(super, HAK_TAG_SHARED(HAK_TAG_ACE));
     haki_lock_step();
     haki_ace_hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, now);
-    if (warm != 0) { /* so that what stays unused goes back */
+    if (resident != 0) { /* so that what stays unused goes back */
         haki_ace_want_tick(now);
     }
     return true;
 }
 
 /* A bit for each slab of the superslab that may have contents. */
-static uint32_t ace_warm_slabs(const struct hak_ace_super *meta)
+static uint32_t ace_resident_slabs(const struct hak_ace_super *meta)
 {
-    uint32_t warm = 0;
+    uint32_t resident = 0;
 
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        if (haki_bits_any(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
+        if (haki_bits_any(meta->resident, n * (HAK_SLAB_SIZE / HAK_PAGE),
                           HAK_SLAB_SIZE / HAK_PAGE)) {
-            warm |= (uint32_t)1 << n;
+            resident |= (uint32_t)1 << n;
         }
     }
-    return warm;
+    return resident;
 }
 
 /*
@@ -154,10 +154,10 @@ bool haki_ace_super_give(uint32_t page)
     if (bare) {
         haki_range_super_gone(super, HAK_LANE_ACE);
     } else {
-        uint32_t warm = ace_warm_slabs(meta);
+        uint32_t resident = ace_resident_slabs(meta);
 
         haki_ace_clean(page, HAK_ACE_PAGES);
-        haki_range_supers_give(super, 1, HAK_LANE_ACE, warm);
+        haki_range_supers_give(super, 1, HAK_LANE_ACE, resident);
     }
     return true;
 }
@@ -179,7 +179,7 @@ bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
     struct hak_ace_super *super = haki_ace_super(page);
     uint32_t end = hole + haki_ace_hole(hole)->pages;
     uint32_t stamp = haki_ace_hole(hole)->stamp;
-    bool zero = !haki_bits_any(super->dirty, haki_ace_at(page), pages);
+    bool zero = !haki_bits_any(super->resident, haki_ace_at(page), pages);
 
     HAK_ASSERT(hole <= page && page + pages <= end && pages >= HAK_ACE_LEAST);
     HAK_ASSERT(!haki_ace_any_gone(page, pages));
@@ -191,7 +191,7 @@ bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
         haki_ace_hole_add(page + pages, end - page - pages, stamp);
     }
     haki_bits_set(super->starts, haki_ace_at(page), 1, true);
-    haki_bits_set(super->dirty, haki_ace_at(page), pages, true);
+    haki_bits_set(super->resident, haki_ace_at(page), pages, true);
     super->owner[haki_ace_at(page) / 8] = owner;
     super->pages[haki_ace_at(page) / 8] = (uint16_t)pages;
     if (HAK_HARD) {

@@ -27,7 +27,7 @@ struct hak_hole {
 struct hak_ace_super {
     _Atomic(uint64_t) starts[HAK_ACE_WORDS];
     _Atomic(uint64_t) holes[HAK_ACE_WORDS];
-    _Atomic(uint64_t) dirty[HAK_ACE_WORDS];
+    _Atomic(uint64_t) resident[HAK_ACE_WORDS];
     _Atomic(uint64_t) gone[HAK_ACE_WORDS]; /* see ace_gone.c */
     struct hak_hole hole[HAK_ACE_PLACES];
     uint32_t owner[HAK_ACE_PLACES]; /* of runs */

@@ -60,7 +60,7 @@ HAK_RACY_READER int hak_heap_stats(const hak_heap *heap,
     stats->tiny_allocs = counts.tiny.allocs;
     stats->larger_allocs = counts.pool.allocs + heap->whole_allocs;
     stats->fallback = heap->fallback;
-    stats->limit_refusals = heap->limit_refused;
+    stats->limit_refusals = heap->limit_refusals;
     stats->remote_frees = counts.remote_frees;
     memcpy(stats->name, heap->name, sizeof(stats->name));
     return 0;

@@ -74,7 +74,7 @@ void hak_free_aligned_sized(void *p, size_t alignment, size_t size)
     hak_free_sized(p, size);
 }
 
-/* ---- explicit heaps, whose blocks have no seals -------------------------- */
+/* ---- explicit heaps, whose blocks have no guards ------------------------- */
 
 size_t hak_heap_good_size(const hak_heap *heap, size_t size)
 {

@@ -112,7 +112,7 @@ static HAK_RACY_READER void stats_add_heap(hak_stats_t *stats,
     stats->refills += heap->tiny.refills;
     stats->flushes += heap->tiny.flushes;
     stats->remote_frees += counts.remote_frees;
-    stats->limit_refused += heap->limit_refused;
+    stats->limit_refusals += heap->limit_refusals;
     stats->sealed_bytes += counts.sealed_bytes;
     stats->kept_bytes += counts.kept_bytes;
 }
@@ -141,7 +141,7 @@ static void stats_add_past(hak_stats_t *stats)
     stats->refills += atomic_load(&haki_heap_past.refills);
     stats->flushes += atomic_load(&haki_heap_past.flushes);
     stats->remote_frees += atomic_load(&haki_heap_past.remote_frees);
-    stats->limit_refused += atomic_load(&haki_heap_past.refused);
+    stats->limit_refusals += atomic_load(&haki_heap_past.refused);
 }
 
 static void stats_add_fallbacks(hak_stats_t *stats)
@@ -174,7 +174,7 @@ static void stats_add_range(hak_stats_t *stats)
     stats->slabs = range.slabs_used;
     stats->range_bytes = haki_range.window;
     stats->committed_bytes = range.committed;
-    stats->populated_bytes = range.resident;
+    stats->resident_bytes = range.resident;
     stats->purged_bytes = range.purged;
     stats->purges = range.purges;
     stats->heaps_kept_bytes = range.heaps_kept;
@@ -190,7 +190,7 @@ static void stats_add_pressure(hak_stats_t *stats)
     stats->limit_used_bytes = haki_limit_used();
     stats->pressure_events = counts.events;
     stats->limit_purges = counts.purges;
-    stats->limit_refused += counts.refusals;
+    stats->limit_refusals += counts.refusals;
 }
 
 int hak_stats(hak_stats_t *stats)

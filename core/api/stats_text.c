@@ -189,7 +189,7 @@ static void stats_add_memory(struct stats_text *text, const hak_stats_t *stats)
               "memory   %s window, %s mapped, %s resident, %s of it due back\n",
               stats_bytes(stats->range_bytes).text,
               stats_bytes(stats->committed_bytes).text,
-              stats_bytes(stats->populated_bytes).text,
+              stats_bytes(stats->resident_bytes).text,
               stats_bytes(stats->due_bytes).text);
     stats_add(text, "         %s given back in %s purges\n",
               stats_bytes(stats->purged_bytes).text,
@@ -229,7 +229,7 @@ static void stats_add_system(struct stats_text *text, const hak_stats_t *stats)
         stats_number(stats->fallback_exited).text);
     stats_add(text, "others   %s foreign frees, %s refused by a limit\n",
               stats_number(stats->foreign_frees).text,
-              stats_number(stats->limit_refused).text);
+              stats_number(stats->limit_refusals).text);
 }
 
 /* Weak: a static program need not have it. */

@@ -14,7 +14,7 @@
 
 /*
  * A Tiny block from the bin for `need` bytes, which are `size` plus room for
- * the seal. NULL: the bin is empty, or there is no heap yet.
+ * the guard. NULL: the bin is empty, or there is no heap yet.
  */
 HAK_INLINE void *haki_hot_tiny(size_t need, size_t size)
 {

@@ -36,7 +36,7 @@ void *haki_lane_make_zero(void *p, size_t size)
     return memset(p, 0, size);
 }
 
-/* haki_lane_alloc without the seal, for which `size` has room. */
+/* haki_lane_alloc without the guard, for which `size` has room. */
 HAK_INLINE void *lane_place(size_t alignment, size_t size, bool zero,
                             enum hak_reason *reason)
 {
@@ -105,7 +105,7 @@ void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
                                  : lane_at_last(alignment, size, zero, reason);
 }
 
-/* haki_lane_free for a block whose seal was checked, or that has none. */
+/* haki_lane_free for a block whose guard was checked, or that has none. */
 static void lane_free(void *p, const char *caller)
 {
     struct hak_heap *heap = lane_heap_to_free();
@@ -202,7 +202,7 @@ static void *lane_keep(void *p, size_t old, size_t size)
 }
 
 /*
- * haki_lane_realloc without the seal: p has `old` bytes, and `size` has room
+ * haki_lane_realloc without the guard: p has `old` bytes, and `size` has room
  * for it.
  */
 static void *lane_resize(void *p, size_t old, size_t size,
@@ -224,7 +224,7 @@ static void *lane_resize(void *p, size_t old, size_t size,
         return size <= old ? lane_keep(p, old, size) : NULL;
     }
     /*
-     * The seal was checked before; haki_large_copy may have dropped its page.
+     * The guard was checked before; haki_large_copy may have dropped its page.
      */
     if (!haki_hot_free(p, 0) && (HAK_HARD || !haki_hot_run_free(p))) {
         lane_free(p, caller);

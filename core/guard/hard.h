@@ -23,30 +23,30 @@
  *   - a block that leaves a list without its mark was written to while it was
  *     free, and its link is not followed. Nothing else has to check that a link
  *     leads to a block: it does unless both words were overwritten, and match.
- *     Every link is read with haki_link_get and written with haki_link_set.
+ * Every link is read with haki_link_get and written with haki_link_set.
  *
  * Pool writes nothing into free blocks: there the span's descriptor has a bit
  * for each block in a bin (haki_pool_note), as it has one for each that is free
  * in the span or was freed by another thread. ACE has a byte for each run in a
  * cache; Huge's tags suffice.
  *
- * Seals. A block of a thread's heap, of any lane, ends with a word that tells
+ * Guards. A block of a thread's heap, of any lane, ends with a word that tells
  * how many bytes were asked for; a canary byte follows those bytes:
  *
- *     | size bytes | canary | not used | seal: key ^ (size << 16) |
+ *     | size bytes | canary | not used | guard: key ^ (size << 16) |
  *
  * where key is computed from the address and a secret, and the canary is its
  * lowest byte, odd so that a string's terminating zero does not match it. With
- * no unused bytes the seal follows at once; its lowest byte is the key's, so it
+ * no unused bytes the guard follows at once; its lowest byte is the key's, so it
  * is the canary then. Hence for each block in use: byte `size` is the canary,
- * and 16 bits of the seal are the key's own, so that the report of a write past
- * the end, by one byte or two, can name the size. The seal is written when a
+ * and 16 bits of the guard are the key's own, so that the report of a write past
+ * the end, by one byte or two, can name the size. The guard is written when a
  * block is given out or resized, and checked when it is resized, freed or asked
  * for its usable size, which is the size asked for. A request grows by the
- * seal's 8 bytes before its lane and class are looked up. In a large block this
+ * guard's 8 bytes before its lane and class are looked up. In a large block this
  * may make one page resident that its user did not touch.
  *
- * Blocks of explicit heaps, including Lua states', have no seals: their owner
+ * Blocks of explicit heaps, including Lua states', have no guards: their owner
  * often knows the sizes, and is charged for them. Links, marks and bits protect
  * them too. Blocks of the system allocator are not protected by us.
  *
@@ -64,7 +64,7 @@
 #define HAK_HARD 0
 #endif
 
-/* The bytes of a seal. */
+/* The bytes of a guard. */
 #define HAK_GUARD_BYTES ((size_t)(HAK_HARD ? sizeof(uint64_t) : 0))
 
 /* An odd number: multiplying by it loses nothing. */
@@ -72,7 +72,7 @@
 
 /* Constant after haki_hard_start. */
 struct hak_hard {
-    uintptr_t link, mark, seal;
+    uintptr_t link, mark, guard;
 };
 
 extern HAK_HIDDEN struct hak_hard haki_hard;
@@ -166,7 +166,7 @@ HAK_INLINE void haki_link_refuse(const void *p)
     }
 }
 
-/* ---- seals ---------------------------------------------------------------- */
+/* ---- guards ---------------------------------------------------------------- */
 
 /* What to ask the lanes for when `size` bytes are asked for. */
 HAK_INLINE size_t haki_hard_grow(size_t size)
@@ -176,12 +176,12 @@ HAK_INLINE size_t haki_hard_grow(size_t size)
 
 HAK_INLINE uint64_t haki_hard_key(const void *p)
 {
-    uint64_t key = ((uintptr_t)p ^ haki_hard.seal) * HAK_HARD_ODD;
+    uint64_t key = ((uintptr_t)p ^ haki_hard.guard) * HAK_HARD_ODD;
 
     return (key ^ key >> 32) | 1;
 }
 
-/* The place of the seal of a block. */
+/* The place of the guard of a block. */
 HAK_INLINE uint64_t *haki_hard_place(const void *p, size_t block)
 {
     return (uint64_t *)((uintptr_t)p + block - HAK_GUARD_BYTES);
@@ -200,8 +200,8 @@ HAK_INLINE void *haki_guard_set(void *p, size_t block, size_t size)
 }
 
 /*
- * What was asked for when p, a sealed block of `block` bytes, was given out;
- * else `block`. Ends the program, naming `caller`, if the seal is broken.
+ * What was asked for when p, a guarded block of `block` bytes, was given out;
+ * else `block`. Ends the program, naming `caller`, if the guard is broken.
  */
 HAK_INLINE size_t haki_guard_check(const void *p, size_t block,
                                    const char *caller)

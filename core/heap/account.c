@@ -101,7 +101,7 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
         return true;
     }
     haki_heap_collect(heap); /* at the limit a heap keeps nothing */
-    heap->limit_refused++;
+    heap->limit_refusals++;
     return false;
 }
 

@@ -376,7 +376,7 @@ static void heap_remember(const struct hak_heap *heap)
     atomic_fetch_add(&haki_heap_past.remote_frees, counts.remote_frees);
     atomic_fetch_add(&haki_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&haki_heap_past.flushes, heap->tiny.flushes);
-    atomic_fetch_add(&haki_heap_past.refused, heap->limit_refused);
+    atomic_fetch_add(&haki_heap_past.refused, heap->limit_refusals);
     if (atomic_load(&heap->state) != HAK_HEAP_EXPLICIT) {
         heap_remember_extra(heap);
     }

@@ -61,7 +61,7 @@ struct hak_heap {
     size_t gate;  /* `live` may rise to this before it is looked at */
     size_t limit; /* SIZE_MAX: none */
     size_t peak;  /* the most that was live, to within a step: account.c */
-    uint64_t limit_refused;
+    uint64_t limit_refusals;
     uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
     uint64_t fallback;          /* blocks of the system's given out */
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */

@@ -126,7 +126,8 @@ static void huge_list_drop(uint32_t super)
 
 static void huge_want_huge_pages(uint32_t super, uint32_t count)
 {
-    if (haki_option(HAK_OPT_huge) == HAK_THP_ALWAYS && !haki_pressure_near()) {
+    if (haki_option(HAK_OPT_huge_pages) == HAK_THP_ALWAYS &&
+        !haki_pressure_near()) {
         haki_os_want_huge(haki_range_super_start(super),
                           count * HAK_SUPER_SIZE);
     }

@@ -77,7 +77,9 @@ static uint32_t pool_span_take(struct hak_pool *pool, unsigned class)
     uint32_t number =
         haki_range_slabs_take(slabs, HAK_LANE_POOL,
                               (uint8_t)(HAK_TAG_POOL + class),
-                              pool->shelves[class].use == HAK_POOL_WHOLE);
+                              pool->shelves[class].use == HAK_POOL_FULL
+                                  ? HAK_SLABS_ALL
+                                  : HAK_SLABS_SPARSE);
     struct hak_slab *span;
 
     if (number == HAK_NO_SLAB) {
@@ -135,14 +137,14 @@ static void pool_probe(struct hak_pool_shelf *shelf)
     const struct hak_slab *span;
     size_t used, resident;
 
-    if (shelf->last == HAK_NO_SLAB || shelf->use == HAK_POOL_WHOLE) {
+    if (shelf->last == HAK_NO_SLAB || shelf->use == HAK_POOL_FULL) {
         return;
     }
     span = haki_range_slab(shelf->last);
     used = (size_t)__builtin_popcountll(span->ready) * span->block;
     resident = haki_os_resident(haki_range_slab_start(shelf->last),
                                 haki_round_up(used, HAK_PAGE));
-    shelf->use = resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
+    shelf->use = resident >= used - used / 8 ? HAK_POOL_FULL : HAK_POOL_PARTS;
 }
 
 /*
@@ -157,7 +159,7 @@ static size_t pool_ladder_step(const struct hak_pool *pool, unsigned class,
     if (haki_range_resident_bytes() < LADDER_FROM) {
         return 0;
     }
-    if (pool->shelves[class].use == HAK_POOL_WHOLE) {
+    if (pool->shelves[class].use == HAK_POOL_FULL) {
         return LADDER_MORE;
     }
     if (block > SMALL) {

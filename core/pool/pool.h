@@ -27,9 +27,8 @@
  *   - a page that is gone (range.h) lies only in blocks of `bits`, or behind
  *     the last block; `swept` is set if there may be any;
  *   - a sealed span (range.h) is in no open list and none of its blocks in a
- *     bin: a free sets its bit, and when all bits are set the span is given
- *     back. The owner alone works on everything except remote, inbox_next and
- *     the inbox.
+ *     bin: a free sets its bit, and when all bits are set the span is given back.
+ * The owner alone works on everything except remote, inbox_next and the inbox.
  */
 #ifndef HAK_POOL_H
 #define HAK_POOL_H
@@ -52,7 +51,7 @@
 #define HAK_POOL_STACK_SHORT 4
 
 /* Whether the users of a class write to all of what they ask for. */
-enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_WHOLE, HAK_POOL_PARTS };
+enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_FULL, HAK_POOL_PARTS };
 
 struct hak_pool_shelf {
     int64_t taken;

@@ -110,7 +110,7 @@ void haki_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
     const struct hak_slab *span = haki_range_slab(number);
     unsigned class = span->class - HAK_TAG_POOL;
     bool whole =
-        pool->shelves[class].use == HAK_POOL_WHOLE || span->block <= HAK_PAGE;
+        pool->shelves[class].use == HAK_POOL_FULL || span->block <= HAK_PAGE;
     uint32_t masks_of[HAK_SPAN_MOST] = {0};
 
     HAK_ASSERT((bits & ~span->ready) == 0 && (bits & span->bits) == 0);

@@ -322,7 +322,7 @@ void haki_super_forget(uint32_t i)
     atomic_fetch_sub(&haki_supers_resident, haki_super_resident(i));
     haki_supers.counts.committed -= super->claimed * HAK_PAGE;
     super->claimed = 0;
-    super->warm = 0;
+    super->resident = 0;
     super->described = false;
     super->state = HAK_SUPER_FRESH;
     haki_super_changed(i);

@@ -29,11 +29,11 @@ HAK_INLINE uint32_t haki_slab_pages_of(size_t at, size_t size)
 /* Bytes of the slab that count as resident. */
 HAK_INLINE size_t haki_slab_resident(const struct hak_slab *slab)
 {
-    size_t populated = haki_min(slab->resident, HAK_SLAB_SIZE);
-    uint32_t gone = slab->gone & haki_slab_pages_below(populated);
+    size_t resident = haki_min(slab->resident, HAK_SLAB_SIZE);
+    uint32_t gone = slab->gone & haki_slab_pages_below(resident);
     size_t less = (size_t)__builtin_popcount(gone) * HAK_PAGE;
 
-    return populated > less ? populated - less : 0;
+    return resident > less ? resident - less : 0;
 }
 
 /*

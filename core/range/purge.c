@@ -1,9 +1,9 @@
 /*
  * purge.c - free memory goes back to the system after a while.
  *
- * Each superslab with warm free slabs carries the time when the last of them
+ * Each superslab with resident free slabs carries the time when the last of them
  * came back (its stamp). HAKMEM_PURGE_DELAY later it is unmapped if it is
- * wholly free; otherwise its warm slabs are purged, neighbours together. Runs
+ * wholly free; otherwise its resident slabs are purged, neighbours together. Runs
  * shorter than RUN_LEAST wait half as long again, since a call to the system
  * costs as much for 16 KB as for 256, and in that time they may grow. (No
  * longer: what is due then must not delay newly freed memory.) A superslab
@@ -37,10 +37,10 @@ static uint32_t purge_delay(void)
     return haki_purge_delay();
 }
 
-/* The first superslab at or above *i with warm free slabs; false: none is left. */
+/* The first superslab at or above *i with resident free slabs; false: none is left. */
 static bool purge_next(uint32_t *i)
 {
-    *i = haki_map_next(HAK_MAP_WARM, *i, haki_supers.limit);
+    *i = haki_map_next(HAK_MAP_RESIDENT, *i, haki_supers.limit);
     return *i < haki_supers.limit;
 }
 
@@ -80,13 +80,13 @@ void haki_purge_thread_ended(uint32_t slabs)
 }
 
 /* Free slabs that may have resident pages. Caller holds the lock. */
-static uint32_t purge_warm_slabs(void)
+static uint32_t purge_resident_slabs(void)
 {
     uint32_t n = 0;
 
     HAK_HELD(&haki_supers.lock);
     for (uint32_t i = 0; purge_next(&i); i++) {
-        n += (uint32_t)__builtin_popcount(haki_supers.at[i].warm);
+        n += (uint32_t)__builtin_popcount(haki_supers.at[i].resident);
     }
     return n;
 }
@@ -108,7 +108,7 @@ static bool purge_left_for_good(uint32_t now)
     if (slabs < HAK_LEFT_LEAST || purge_left_waits(now)) {
         return false;
     }
-    if (slabs < purge_warm_slabs() / 2) {
+    if (slabs < purge_resident_slabs() / 2) {
         atomic_store(&purge_left, 0);
         return false;
     }
@@ -136,7 +136,7 @@ void haki_purge_at(uint32_t now)
     }
 }
 
-/* Purges slabs first..first+count-1 of superslab i, all of them warm. */
+/* Purges slabs first..first+count-1 of superslab i, all of them resident. */
 static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
 {
     uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + first;
@@ -149,13 +149,13 @@ static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
         return 0;
     }
     for (uint32_t n = number; n < number + count; n++) {
-        HAK_ASSERT((super->warm >> (n % HAK_SUPER_SLABS) & 1) != 0);
+        HAK_ASSERT((super->resident >> (n % HAK_SUPER_SLABS) & 1) != 0);
         bytes += super->described ? haki_range_slab(n)->resident
                                   : (uint32_t)HAK_SLAB_SIZE;
         if (super->described) {
             haki_range_slab(n)->resident = 0;
         }
-        super->warm &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
+        super->resident &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
     }
     haki_supers.counts.purges++;
     return bytes;
@@ -182,21 +182,21 @@ static size_t purge_unmap_super(uint32_t i)
 }
 
 /*
- * Purges the warm slabs of superslab i in runs as long as possible, of
+ * Purges the resident slabs of superslab i in runs as long as possible, of
  * `least` slabs or more. Caller holds the lock.
  */
 static size_t purge_super(uint32_t i, uint32_t least)
 {
-    uint32_t warm = haki_supers.at[i].warm;
+    uint32_t resident = haki_supers.at[i].resident;
     size_t bytes = purge_unmap_super(i);
 
     HAK_HELD(&haki_supers.lock);
     if (bytes > 0) {
         return bytes;
     }
-    while (warm != 0) {
-        uint32_t first = (uint32_t)__builtin_ctz(warm);
-        uint32_t rest = ~(warm >> first);
+    while (resident != 0) {
+        uint32_t first = (uint32_t)__builtin_ctz(resident);
+        uint32_t rest = ~(resident >> first);
         uint32_t count =
             rest == 0 ? HAK_SUPER_SLABS : (uint32_t)__builtin_ctz(rest);
 
@@ -204,7 +204,7 @@ static size_t purge_super(uint32_t i, uint32_t least)
         if (count >= least) {
             bytes += purge_run(i, first, count);
         }
-        warm &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
+        resident &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
     }
     haki_super_changed(i);
     haki_supers.counts.purged += bytes;
@@ -228,7 +228,7 @@ static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
         return late;
     }
     purge_super(i, 1);
-    if (super->warm != 0) { /* refused: perhaps pages are locked */
+    if (super->resident != 0) { /* refused: perhaps pages are locked */
         super->stamp = now;
     }
     return super->stamp + purge_delay() + 1;
@@ -260,7 +260,7 @@ static uint32_t purge_due(uint32_t now, bool all)
         }
         again = purge_old(i, now, all);
         done += haki_supers.counts.purges != before;
-        if (haki_supers.at[i].warm != 0) {
+        if (haki_supers.at[i].resident != 0) {
             next = purge_sooner(next, haki_some_time(again));
         }
     }

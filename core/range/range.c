@@ -77,7 +77,7 @@ static void range_pass_over_tags(void)
 {
     haki_supers.low = haki_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
-        haki_supers.warm_start[n] = haki_supers.limit;
+        haki_supers.resident_start[n] = haki_supers.limit;
         haki_supers.part_start[n] = haki_supers.limit;
     }
 }

@@ -8,6 +8,13 @@
 
 #define HAK_SPAN_MOST 8 /* slabs in a span */
 
+/* What the taker of slabs will write to. */
+enum hak_slabs_use {
+    HAK_SLABS_SOME, /* that is not known */
+    HAK_SLABS_ALL,  /* all of them: above 8 MB a huge page may be made of it */
+    HAK_SLABS_SPARSE, /* few pages: those with little resident come first */
+};
+
 /*
  * Takes `count` free slabs side by side, resident ones first, then the lowest
  * address, claiming a superslab if need be. `whole`: all of it will be written
@@ -18,7 +25,7 @@
  * descriptors only `resident` is set. HAK_NO_SLAB: out of memory.
  */
 uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
-                               uint8_t class, bool whole);
+                               uint8_t class, enum hak_slabs_use use);
 #define HAK_CLASS_ANY 0xfeu /* no descriptor's */
 
 /*

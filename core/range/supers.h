@@ -12,16 +12,16 @@
  *
  * Invariants, under `lock`:
  *   - tag == 0 exactly for a slab that no lane has (and inside Huge blocks);
- *   - a bit of `used` is set for a slab that a lane has, of `warm` for a free
+ *   - a bit of `used` is set for a slab that a lane has, of `resident` for a free
  *     one that may have resident pages; a fresh superslab has neither, room and
  *     foreign ones have all bits of `used`;
  *   - the first `claimed` pages are mapped and ours: none of a fresh, foreign
  *     or room one, all of a free or cut one, and all of a whole one unless it
  *     is the last of a run;
- *   - the map WARM has a bit for each superslab with warm != 0, PART for each
+ *   - the map RESIDENT has a bit for each superslab with resident != 0, PART for each
  *     with some but not all slabs used, HELD for each with any used;
  *   - if `described`, the `resident` of a free slab's descriptor is true; if
- *     not, a warm slab counts as fully resident, any other as untouched;
+ *     not, a resident slab counts as fully resident, any other as untouched;
  *   - no superslab below start[MAP][n] has a run of n slabs in that map.
  * The descriptor of a slab in use belongs to its lane. The tag is written by
  * the owner and may be read by any thread.
@@ -48,8 +48,8 @@ enum hak_super_state {
 
 struct hak_super {
     uint32_t used;
-    uint32_t warm;
-    uint32_t stamp; /* haki_os_tick() when something warm last came back */
+    uint32_t resident;
+    uint32_t stamp; /* haki_os_tick() when something resident last came back */
     uint8_t state;
     bool described;
     uint16_t claimed; /* pages from its start that are mapped */
@@ -92,7 +92,7 @@ enum { HAK_PART_SUPERS, HAK_PART_BACKS, HAK_PART_TAGS, HAK_PARTS };
 
 /* Maps with a bit for each superslab, META for each step of descriptors. */
 enum hak_map {
-    HAK_MAP_WARM,
+    HAK_MAP_RESIDENT,
     HAK_MAP_PART,
     HAK_MAP_HELD,
     HAK_MAP_META,
@@ -108,12 +108,12 @@ struct hak_supers {
     struct hak_part parts[HAK_PARTS];
     uint32_t limit; /* superslabs of the extent */
     uint32_t most;  /* what that may become */
-    uint32_t warm_start[HAK_SPAN_MOST + 1];
+    uint32_t resident_start[HAK_SPAN_MOST + 1];
     uint32_t part_start[HAK_SPAN_MOST + 1];
-    uint32_t low;                    /* no superslab below can be taken whole */
-    uint32_t spare;                  /* superslabs free as a whole and warm */
-    uint32_t foreign;                /* superslabs that somebody else has */
-    uint32_t rooms;                  /* superslabs kept for runs to grow into */
+    uint32_t low;     /* no superslab below can be taken whole */
+    uint32_t spare;   /* superslabs free as a whole and resident */
+    uint32_t foreign; /* superslabs that somebody else has */
+    uint32_t rooms;   /* superslabs kept for runs to grow into */
     uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
     bool was_limited;                /* haki_range_limited at the last claim */
     struct hak_range_counts counts;
@@ -278,7 +278,7 @@ void haki_supers_mend(void);
 /* Bytes of the free slabs of superslab i that count as resident. */
 size_t haki_super_resident(uint32_t i);
 
-/* purge.c: superslab i has got something warm. Caller holds the lock. */
+/* purge.c: superslab i has got something resident. Caller holds the lock. */
 void haki_purge_wanted(uint32_t i);
 
 /* purge.c: something else came back at the time `now`. Caller holds the lock. */

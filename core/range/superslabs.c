@@ -9,32 +9,32 @@
 #include "range/supers.h"
 #include "range/superslabs.h"
 
-/* Marks superslabs as taken; returns which of their slabs are warm. */
+/* Marks superslabs as taken; returns which of their slabs are resident. */
 static uint32_t superslabs_hold(uint32_t first, uint32_t count, uint8_t state,
                                 enum hak_lane lane)
 {
-    uint32_t warm = 0;
-    size_t resident = 0;
+    uint32_t resident = 0;
+    size_t bytes = 0;
 
     HAK_HELD(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &haki_supers.at[i];
 
         HAK_CHECK(super->used == 0 || super->state == HAK_SUPER_ROOM);
-        resident += haki_super_resident(i);
-        warm |= super->warm;
+        bytes += haki_super_resident(i);
+        resident |= super->resident;
         super->used = HAK_ALL_SLABS;
-        super->warm = 0;
+        super->resident = 0;
         super->described = false;
         super->state = i == first ? state : HAK_SUPER_BODY;
         haki_super_changed(i);
     }
-    atomic_fetch_sub(&haki_supers_resident, resident);
+    atomic_fetch_sub(&haki_supers_resident, bytes);
     haki_super_account(lane, (int64_t)(count * HAK_SUPER_SIZE));
-    return warm;
+    return resident;
 }
 
-uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm)
+uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *resident)
 {
     uint32_t i;
 
@@ -44,7 +44,7 @@ uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm)
     haki_lock_take(&haki_supers.lock);
     i = haki_super_open();
     if (i != HAK_NO_SUPER) {
-        *warm = superslabs_hold(i, 1, HAK_SUPER_WHOLE, lane);
+        *resident = superslabs_hold(i, 1, HAK_SUPER_WHOLE, lane);
     }
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
@@ -373,16 +373,16 @@ static void superslabs_complete(uint32_t i)
     }
     atomic_fetch_sub(&haki_supers_resident, haki_super_resident(i));
     super->used = HAK_ALL_SLABS;
-    super->warm = 0;
+    super->resident = 0;
     super->state = HAK_SUPER_FOREIGN;
     haki_super_changed(i);
     haki_supers.foreign++;
 }
 
 static void superslabs_give_locked(uint32_t first, uint32_t count,
-                                   enum hak_lane lane, uint32_t warm)
+                                   enum hak_lane lane, uint32_t resident)
 {
-    size_t resident = 0;
+    size_t bytes = 0;
 
     HAK_HELD(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
@@ -390,34 +390,34 @@ static void superslabs_give_locked(uint32_t first, uint32_t count,
 
         HAK_CHECK(super->state >= HAK_SUPER_WHOLE); /* it is taken */
         super->used = 0;
-        super->warm = warm;
+        super->resident = resident;
         super->state = HAK_SUPER_OPEN;
         haki_super_changed(i);
-        resident += haki_super_resident(i);
+        bytes += haki_super_resident(i);
     }
-    atomic_fetch_add(&haki_supers_resident, resident);
+    atomic_fetch_add(&haki_supers_resident, bytes);
     haki_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
-    if (warm != 0) {
+    if (resident != 0) {
         haki_range_count_freed(&haki_range_freed.slabs, count * HAK_SUPER_SIZE);
     }
-    if (warm == 0 ||
+    if (resident == 0 ||
         (haki_supers.spare > HAK_SPARE_LIMITED && haki_range_limited())) {
         haki_super_unmap(first, count);
     }
     superslabs_complete(first + count - 1);
     for (uint32_t i = first; i < first + count; i++) {
         haki_super_may_start(i);
-        if (haki_supers.at[i].warm != 0) {
+        if (haki_supers.at[i].resident != 0) {
             haki_purge_wanted(i);
         }
     }
 }
 
 void haki_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
-                            uint32_t warm)
+                            uint32_t resident)
 {
     haki_lock_take(&haki_supers.lock);
-    superslabs_give_locked(first, count, lane, warm);
+    superslabs_give_locked(first, count, lane, resident);
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
 }
@@ -444,7 +444,7 @@ static void superslabs_purge_left(uint32_t first, uint32_t count)
 
         if (super->claimed != 0 && !haki_os_purge(haki_range_super_start(i),
                                                   super->claimed * HAK_PAGE)) {
-            super->warm = HAK_ALL_SLABS;
+            super->resident = HAK_ALL_SLABS;
             haki_super_changed(i);
             haki_super_may_start(i);
             haki_purge_wanted(i);

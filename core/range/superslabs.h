@@ -12,10 +12,10 @@
 #define HAK_ALL_SLABS UINT32_MAX
 
 /*
- * Takes one superslab, the lowest free one. *warm: a bit for each of its slabs
+ * Takes one superslab, the lowest free one. *resident: a bit for each of its slabs
  * that may have contents; the others are zero. HAK_NO_SUPER: out of memory.
  */
-uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm);
+uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *resident);
 
 /*
  * Takes superslabs side by side for `bytes` bytes; the address of the first is
@@ -47,11 +47,11 @@ uint32_t haki_range_run_move(uint32_t from, uint32_t count, size_t bytes,
                              enum hak_lane lane, uint32_t *room);
 
 /*
- * Gives superslabs back; `warm`, as above, applies to each of them. Those
+ * Gives superslabs back; `resident`, as above, applies to each of them. Those
  * without contents are unmapped.
  */
 void haki_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
-                            uint32_t warm);
+                            uint32_t resident);
 
 /* Gives back a superslab that its lane has unmapped. */
 void haki_range_super_gone(uint32_t super, enum hak_lane lane);

@@ -21,6 +21,11 @@ static size_t options_values[HAK_OPTIONS];
 static struct hak_options options_core = {options_rows, HAK_OPTIONS,
                                           options_values, HAK_OPTIONS_UNREAD};
 
+/* Former names of variables, read where the new one is not set. */
+static const struct {
+    const char *env, *old;
+} options_renamed[] = {{"HAKMEM_HUGE_PAGES", "HAKMEM_HUGE"}};
+
 /*
  * The directory of HAK_OPT_cgroup; written by the thread that reads the table.
  */
@@ -236,13 +241,40 @@ static HAK_COLD void options_complain(const struct hak_option_row *row,
     }
 }
 
-static size_t options_read_row(const struct hak_option_row *row, bool aloud)
+/* The value of a variable; NULL: it is not set, or empty. */
+static const char *options_text(const char *env)
 {
-    const char *text = secure_getenv(row->env);
+    const char *text = secure_getenv(env);
+
+    return text != NULL && *text != '\0' ? text : NULL;
+}
+
+/*
+ * The text of a row's variable; `env` becomes the name under which it was
+ * found.
+ */
+static const char *options_find(struct hak_option_row *row)
+{
+    const char *text = options_text(row->env);
+
+    for (size_t i = 0; i < sizeof(options_renamed) / sizeof(options_renamed[0]);
+         i++) {
+        if (text == NULL && strcmp(row->env, options_renamed[i].env) == 0) {
+            row->env = options_renamed[i].old;
+            text = options_text(row->env);
+        }
+    }
+    return text;
+}
+
+static size_t options_read_row(const struct hak_option_row *from, bool aloud)
+{
+    struct hak_option_row copy = *from, *row = &copy;
+    const char *text = options_find(row);
     size_t value = row->initial; /* stays if nothing is parsed */
     bool parsed;
 
-    if (text == NULL || *text == '\0') {
+    if (text == NULL) {
         return row->initial;
     }
     if (row->type == HAK_OPTION_DIR && !aloud) {

@@ -16,8 +16,8 @@
 
 #define HAK_RANGE_DEFAULT (1024 * HAK_GIB)
 
-/* Values of HAK_OPT_huge, in the order of its words. */
-enum hak_huge { HAK_THP_AUTO, HAK_THP_ALWAYS, HAK_THP_NEVER };
+/* Values of HAK_OPT_huge_pages, in the order of its words. */
+enum hak_thp { HAK_THP_AUTO, HAK_THP_ALWAYS, HAK_THP_NEVER };
 
 /* Values of HAK_OPT_show_stats, likewise. */
 enum hak_show { HAK_SHOW_NOT, HAK_SHOW_TABLE, HAK_SHOW_JSON, HAK_SHOW_PROM };

@@ -177,8 +177,15 @@ static void system_erase(struct entry *entry)
 
 /* ---- allocating --------------------------------------------------------- */
 
+/*
+ * An alignment that no address but 0 has in 57 bits, the most that a processor gives
+ * a program, is refused here: valgrind's malloc ends the program at one.
+ */
 static void *system_aligned(size_t alignment, size_t size)
 {
+    if (alignment >= (size_t)1 << 57) {
+        return NULL;
+    }
     return alignment <= 16 ? haki_libc_malloc(size)
                            : haki_libc_memalign(alignment, size);
 }

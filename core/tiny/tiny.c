@@ -245,8 +245,10 @@ void haki_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
 void haki_tiny_hold(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        tiny->bins[c].left += INT32_MAX / 2;
-        tiny->shelves[c].grant += INT32_MAX / 2;
+        int32_t more = INT32_MAX / 2 - tiny->bins[c].left;
+
+        tiny->bins[c].left += more;
+        tiny->shelves[c].grant += more; /* what was pushed since is the same */
     }
     tiny->allow.extra = INT32_MAX; /* Pool's blocks stay as well, unswept */
 }

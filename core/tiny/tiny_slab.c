@@ -42,7 +42,9 @@ uint32_t haki_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
 
     haki_tiny_seal_collect(tiny); /* which may free one */
     number = haki_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
-                                   tiny_will_fill(tiny, class, kind));
+                                   tiny_will_fill(tiny, class, kind)
+                                       ? HAK_SLABS_ALL
+                                       : HAK_SLABS_SOME);
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }

@@ -81,7 +81,7 @@ ngx_hakmem_due_bytes(hak_stats_t *stats)
 
     slabs = stats->tiny_held_bytes + stats->pool_held_bytes;
 
-    return stats->populated_bytes > slabs ? stats->populated_bytes - slabs : 0;
+    return stats->resident_bytes > slabs ? stats->resident_bytes - slabs : 0;
 }
 
 

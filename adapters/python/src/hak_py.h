@@ -9,7 +9,7 @@
  *     line, without TLS and atomics, by whoever holds the one GIL;
  *   - hak_py_threads: there is more than one GIL, and every thread works on a
  *     heap of its own, as the raw domain always does; the hardened build, whose
- *     seals are those of threads' heaps, begins there;
+ *     guards are those of threads' heaps, begins there;
  *   - hak_py_none: the domain is off, or there is a limit.
  *
  * The last three are heaps whose bins are empty and whose tag matches no slab:
@@ -167,7 +167,7 @@ HAK_INLINE struct hak_heap *hak_py_heap(void)
     return hak_py.heap;
 }
 
-/* The most bytes that Tiny serves; the hardened build adds a seal to each. */
+/* The most bytes that Tiny serves; the hardened build adds a guard to each. */
 #define HAK_PY_TINY_MAX (HAK_LANE_TINY_MAX - HAK_GUARD_BYTES)
 
 /* Counts a block that the heap gave out to d; obj's are the rest. */

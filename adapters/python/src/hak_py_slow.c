@@ -290,7 +290,7 @@ static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
 }
 
 /* Counts a refusal, if it is HAKMEM_LIMIT's; NULL. */
-static HAK_COLD void *limit_refused(struct hak_py_domain *d, size_t size)
+static HAK_COLD void *count_refusal(struct hak_py_domain *d, size_t size)
 {
     if (haki_limit_refuses(size)) {
         add(&d->refused);
@@ -312,7 +312,7 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
         return NULL;
     }
     if (haki_limit_is_set() && !hak_py_limit_spares(heap_of(d), size)) {
-        return limit_refused(d, size);
+        return count_refusal(d, size);
     }
     p = new_block(d, size, &is_zero);
     if (HAK_UNLIKELY(p == NULL)) {
@@ -325,7 +325,7 @@ static void *new_any(struct hak_py_domain *d, size_t size, bool zero)
         p = at_last(d, size, &is_zero);
     }
     if (HAK_UNLIKELY(p == NULL)) {
-        return limit_refused(d, size);
+        return count_refusal(d, size);
     }
     return zero && !is_zero ? memset(p, 0, size) : p;
 }

@@ -57,7 +57,8 @@ static bool put_old_names(PyObject *dict, const struct hak_py_domain *d)
     static const char *const pairs[][2] = {{"tiny", "tiny_allocs"},
                                            {"larger", "larger_allocs"},
                                            {"foreign", "foreign_frees"},
-                                           {"refused", "limit_refused"}};
+                                           {"refused", "limit_refusals"},
+                                           {"limit_refused", "limit_refusals"}};
     bool good = true;
 
     for (unsigned i = 0; good && i < sizeof(pairs) / sizeof(pairs[0]); i++) {
@@ -97,7 +98,7 @@ static PyObject *domain_dict(const struct hak_py_domain *d,
         good = put(dict, reasons[r], number(d->fallback[r]));
     }
     good = good && put(dict, "foreign_frees", number(d->foreign)) &&
-           put(dict, "limit_refused", number(d->refused)) &&
+           put(dict, "limit_refusals", number(d->refused)) &&
            put_old_names(dict, d);
     if (!good) {
         Py_CLEAR(dict);
@@ -183,7 +184,7 @@ static bool put_held(PyObject *dict, const hak_stats_t *stats)
     return put(dict, "held_bytes", number(held)) &&
            put(dict, "free_bytes", number(held > live ? held - live : 0)) &&
            put(dict, "due_bytes", number(due)) &&
-           put(dict, "resident_bytes", number(stats->populated_bytes)) &&
+           put(dict, "resident_bytes", number(stats->resident_bytes)) &&
            put(dict, "purged_bytes", number(stats->purged_bytes)) &&
            put(dict, "returned_bytes", number(stats->purged_bytes)) &&
            put(dict, "give_back", PyBool_FromLong(hak_py_idle_is_allowed()));
