@@ -17,6 +17,8 @@
  * The hook calls the function, which may do what any function may; its errors
  * are raised in the code that was running. A collector that was stopped stays
  * stopped; then only the main thread is interrupted.
+ *
+ * Tested by tests/lua/on_limit.c and tests/lua/module.c.
  */
 #include <errno.h>
 #include <lauxlib.h>

@@ -1,6 +1,8 @@
 /*
  * hak_lua_large.c - a Lua heap's blocks above 1024 B, from the lanes Pool, ACE
  * and Huge. A slab's tag says which of them a block belongs to.
+ *
+ * Tested by tests/lua/contract.c and tests/lua/oom.c.
  */
 #include <string.h>
 

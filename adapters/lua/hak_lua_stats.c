@@ -6,6 +6,8 @@
  * removed under the lock when a heap ends, so whoever holds the lock may read
  * any heap with the mark. Only read, and its user may be changing it meanwhile:
  * statistics are read as haki_embed_tiny_counts does it.
+ *
+ * Tested by tests/lua/each.c and tests/lua/figures.c.
  */
 #include <errno.h>
 #include <string.h>

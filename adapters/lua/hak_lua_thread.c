@@ -2,6 +2,8 @@
  * hak_lua_thread.c - hak_lua_alloc for states without a heap of their own: the
  * calling thread's heap serves. The state may have moved to another thread, so
  * a slab's tag tells a block's lane and owner.
+ *
+ * Tested by tests/lua/contract.c and tests/lua/threads.c.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -12,6 +12,8 @@
  * Whether this process's Lua matches is tested once, on a state with objects of
  * every kind: what the walk finds there must equal what Lua counts, to the
  * byte.
+ *
+ * Tested by tests/lua/types.c.
  */
 #include <errno.h>
 #include <lauxlib.h>

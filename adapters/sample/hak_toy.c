@@ -6,6 +6,8 @@
  * load. The hot path, a block that is in its bin, is compiled into the adapter;
  * the rest is in hakmem.h. A block is recognised by its address: outside our
  * addresses it belongs to the toy's former allocator.
+ *
+ * Tested by tests/sample/toy.c.
  */
 #include "hak_toy.h"
 

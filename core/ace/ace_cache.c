@@ -3,6 +3,8 @@
  *
  * Reads about a run without the lane's lock, since the caller owns the run: see
  * ace_bits.h.
+ *
+ * Tested by tests/unit/ace/ace.c and tests/unit/ace/ace_back.c.
  */
 #include "ace/ace_bits.h"
 #include "base/msg.h"

@@ -2,6 +2,8 @@
  * ace_holes.c - ACE's superslabs and their holes: cut, joined, unmapped.
  *
  * The caller of every function holds the lane's lock.
+ *
+ * Tested by tests/unit/ace/ace.c and tests/unit/ace/ace_gone.c.
  */
 #include "ace/ace_holes.h"
 

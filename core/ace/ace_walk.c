@@ -1,5 +1,7 @@
 /*
  * ace_walk.c - walks the ACE lane and checks the invariants of ace.h.
+ *
+ * Tested by tests/unit/ace/ace.c, after every step of its random use.
  */
 #include "ace/ace_walk.h"
 

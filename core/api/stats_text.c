@@ -4,6 +4,8 @@
  *
  * Nothing here allocates: text goes into the caller's buffer, and what
  * HAKMEM_SHOW_STATS prints into a static one.
+ *
+ * Tested by tests/unit/api/stats.c.
  */
 #include <dlfcn.h>
 #include <errno.h>

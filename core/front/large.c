@@ -2,6 +2,8 @@
  * large.c - the lanes above Tiny, on a given heap.
  *
  * A slab's tag says which lane a block belongs to; see range.h.
+ *
+ * Tested by tests/unit/front/lane.c and tests/unit/front/large_misuse.c.
  */
 #include <string.h>
 

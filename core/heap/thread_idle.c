@@ -3,6 +3,8 @@
  *
  * These are the calling thread's, parked ones, and those of threads that sleep,
  * which lend.h borrows.
+ *
+ * Tested by tests/unit/heap/lend.c and tests/unit/api/seal_fork.c.
  */
 #include "heap/lend.h"
 #include "heap/thread.h"

@@ -1,6 +1,8 @@
 /*
  * wrap.c - the malloc family under the C library's names: family.h with the
  * policy of wrap.h.
+ *
+ * Tested by tests/wrap/behaviour.c and tests/wrap/refused.c.
  */
 #include "api/stats.h"
 #include "base/msg.h"

@@ -10,6 +10,8 @@
  * Where the C library does more than the system call, its function is called,
  * and looked up at the first use, since few programs need one. Code that makes
  * the system calls itself bypasses this.
+ *
+ * Tested by tests/wrap/life.c.
  */
 #include <errno.h>
 #include <grp.h>

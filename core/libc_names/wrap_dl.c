@@ -20,6 +20,8 @@
  * dlvsym is left as it is, since it finds the real functions. All of this may
  * be called before any constructor of ours has run. The definitions are weak:
  * in libhakmem.a they yield to the program's.
+ *
+ * Tested by tests/wrap/whose.c and tests/wrap/cores.c.
  */
 #include <dlfcn.h>
 #include <features.h>

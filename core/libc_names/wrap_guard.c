@@ -3,6 +3,8 @@
  * stopped.
  *
  * Obeys HAKMEM_FORCE_LIBC_ALLOC, HAKMEM_BENCH_FAST_MODE, HAKMEM_WRAP_DIAG.
+ *
+ * Tested by tests/wrap/guards.c.
  */
 #include <errno.h>
 #include <stdio.h>

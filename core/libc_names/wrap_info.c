@@ -2,6 +2,8 @@
  * wrap_info.c - malloc_trim, mallinfo and malloc_stats: ours plus the C
  * library's own, which holds what the lanes refuse. With musl only malloc_trim
  * exists.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include <malloc.h>
 #include <unistd.h>

@@ -6,6 +6,8 @@
  * would silently be left out. A compiler that optimises at link time does not
  * say that it will call malloc, and a program may leave calling it to shared
  * libraries.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include <stdlib.h>
 

@@ -4,6 +4,8 @@
  * The nothrow forms are in wrap_nothrow.c, which is not in libhakmem.a: there
  * the C++ library may be linked statically too, and only its own forms can
  * catch.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include "libc_names/wrap_new.h"
 

@@ -4,6 +4,8 @@
  * Only in libhakmem.so. When there is no memory the C++ library's own form is
  * called: it tries again through our throwing new and catches what a
  * new-handler throws, which C can't do.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include "libc_names/wrap_new.h"
 

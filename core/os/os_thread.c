@@ -9,6 +9,8 @@
  * of its own, laid out like the starting thread's.
  *
  *     | guard | stack ........ | locals below | thread pointer | locals above |
+ *
+ * Tested by tests/unit/upkeep/background.c and tests/unit/heap/lend.c.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -4,6 +4,8 @@
  *
  * Every function except haki_pool_remote_free is called by the one thread that
  * uses the heap.
+ *
+ * Tested by tests/unit/pool/pool.c and tests/unit/range/allowance.c.
  */
 #include "os/lock.h"
 #include "os/os.h"

@@ -1,5 +1,7 @@
 /*
  * pool_walk.c - walks a Pool state and checks the invariants of pool.h.
+ *
+ * Tested by tests/unit/pool/pool.c, after every kind of use.
  */
 #include "pool/pool_walk.h"
 

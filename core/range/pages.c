@@ -3,6 +3,8 @@
  *
  * Called by the slab's owner, who knows that no block in use and no link lies
  * in these pages. No lock: what happens to neighbouring slabs does not matter.
+ *
+ * Tested by tests/unit/tiny/tiny_pages.c and tests/unit/pool/pool_pages.c.
  */
 #include "range/pages.h"
 

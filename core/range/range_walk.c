@@ -1,5 +1,7 @@
 /*
  * range_walk.c - walks all superslabs and proves what supers.h promises.
+ *
+ * Tested by tests/unit/range/slabs.c and tests/unit/range/superslabs.c.
  */
 #include "range/range_walk.h"
 

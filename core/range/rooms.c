@@ -1,5 +1,7 @@
 /*
  * rooms.c - where superslabs taken whole go, and the room behind them.
+ *
+ * Tested by tests/unit/range/claims.c and tests/unit/together/meet_locks.c.
  */
 #include "range/rooms.h"
 #include "range/supers.h"

@@ -1,6 +1,8 @@
 /*
  * supers_mend.c - repairs superslabs in a forked child, when another thread of
  * the parent held their lock.
+ *
+ * Tested by tests/unit/together/fork_mend.c.
  */
 #include "range/pages.h"
 #include "range/slabs.h"

@@ -4,6 +4,8 @@
  * Calls whatever malloc the process has: the C library's, or another that
  * replaced it (a preloaded libhakmem.so too, which is then another copy of the
  * core with a range of its own).
+ *
+ * Tested by tests/unit/system/system.c.
  */
 #include "system/libc.h"
 

@@ -9,6 +9,8 @@
  * its bounds in front of it; that is slow and wastes most of a page, but serves
  * only what the lanes refuse. With musl, whose allocator has no other names,
  * every program does that.
+ *
+ * Tested by tests/wrap/guards.c and tests/wrap/life.c.
  */
 #include "system/libc.h"
 

@@ -23,6 +23,8 @@
  * Only the owner writes the bits. Others may ask for the size of a block in use
  * (haki_tiny_class_at_tag): its own bits don't change, and at any moment the
  * grain before it is either unused or the last of a block.
+ *
+ * Tested by tests/unit/tiny/tiny_packed.c.
  */
 #include <string.h>
 

@@ -1,6 +1,8 @@
 /*
  * tiny_seal.c - the fork seal in the Tiny lane: seals slabs, and counts blocks
  * freed into sealed slabs.
+ *
+ * Tested by tests/unit/api/seal.c and tests/unit/api/seal_threads.c.
  */
 #include "os/lock.h"
 #include "range/slabs.h"

@@ -4,6 +4,8 @@
  * A heap that a forked child took over from a ghost (lock.h) may count a block
  * too many or too few in a bin, as a push or pop may have been half done: the
  * walk would fail there, so tests of forked children do without it.
+ *
+ * Tested by tests/unit/tiny/tiny.c, after every kind of use.
  */
 #include "tiny/tiny_walk.h"
 

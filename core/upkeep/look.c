@@ -1,5 +1,7 @@
 /*
  * look.c - the upkeep that slow paths do besides their own work.
+ *
+ * Tested by tests/unit/range/container.c.
  */
 #include "upkeep/look.h"
 

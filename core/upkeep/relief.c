@@ -1,5 +1,7 @@
 /*
  * relief.c - memory is short: rounds under pressure, the last resort.
+ *
+ * Tested by tests/unit/range/pressure.c and tests/unit/range/container.c.
  */
 #include "upkeep/relief.h"
 

@@ -16,6 +16,8 @@ from hakmem.options import Failed
 COMMANDS = (
     ("run", "run a program on HAKMEM"),
     ("compare", "run a program with and without HAKMEM: time, memory, faults"),
+    ("record", "write down every allocation of a program"),
+    ("replay", "do the same allocations again, on any allocator"),
 )
 
 START = """\

@@ -1,0 +1,47 @@
+# Traces of programs' allocations: libhakmem_record.so writes them (hakmem record),
+# hakmem-replay reads them and does it again (hakmem replay). They need zstd, linked
+# into them: a program that is recorded gets no other library.
+
+TRACE_RECORD := $(BUILD)/libhakmem_record.so
+TRACE_REPLAY := $(BUILD)/hakmem-replay
+HAVE_ZSTD := $(shell printf '\043include <zstd.h>\n' | \
+    $(CC) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1)
+# Without an archive of it the shared library does.
+ZSTD_LIBS ?= $(if $(filter /%,$(shell $(CC) -print-file-name=libzstd.a)),-l:libzstd.a,-lzstd)
+FLAGS_ALSO += $(ZSTD_LIBS)
+
+.PHONY: trace
+ifeq ($(HAVE_ZSTD),1)
+
+# The address and thread sanitizers are a malloc themselves.
+TRACE_TOOLS := $(TRACE_REPLAY) $(if $(filter asan tsan,$(VARIANT)),,$(TRACE_RECORD))
+ALL += trace
+INSTALL += $(TRACE_TOOLS:%=755:%:$(LIBDIR)/hakmem/)
+
+trace: $(TRACE_TOOLS) ## use: build what hakmem record and hakmem replay need
+	@:
+
+else
+
+LEFT_OUT += $(call left_out,hakmem record and replay,no zstd.h,libzstd-dev)
+trace: ; @$(call without,hakmem record,no zstd.h,libzstd-dev)
+
+endif
+
+# Calls of malloc and free stay calls.
+$(BUILD)/obj/tools/trace/%.o: FLAGS += -fno-builtin-malloc -fno-builtin-free \
+    -fno-builtin-calloc -fno-builtin-realloc
+
+# nodelete: threads end in it.
+$(TRACE_RECORD): $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/trace/record*.c))
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -o $@ $^ -Wl,--exclude-libs,ALL -Wl,-z,nodelete \
+	    -Wl,-z,now -Wl,-z,defs $(ZSTD_LIBS) -ldl
+
+TRACE_READER := $(BUILD)/obj/tools/trace/reader.o
+$(TRACE_REPLAY): $(TRACE_READER) $(patsubst %,$(BUILD)/obj/tools/trace/%.o, \
+    main plan replay)
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@ $^ $(ZSTD_LIBS) -ldl
