@@ -14,6 +14,8 @@
  * The hot paths are hak_lua_alloc and the inline functions above it. What they
  * leave goes, by tail calls, to functions with the same arguments, so that
  * nothing has to be moved between registers.
+ *
+ * Tested by tests/lua/contract.c and tests/lua/figures.c.
  */
 #include <string.h>
 

@@ -21,6 +21,8 @@
  * For the last of these stop is a little below the wall in REFUSED and OPEN: a
  * state that has recovered passes it again on its way up, and that request
  * finds live <= stop.
+ *
+ * Tested by tests/lua/limit.c and tests/lua/soft.c.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -16,6 +16,8 @@
  * The hook calls the function: it may do what any function may, its errors are
  * those of the code that was running. A collector that was stopped stays so;
  * then it is the main thread alone that is interrupted.
+ *
+ * Tested by tests/lua/on_limit.c and tests/lua/module.c.
  */
 #include <errno.h>
 #include <lauxlib.h>

@@ -1,6 +1,8 @@
 /*
  * hak_lua_large.c - a Lua heap's blocks above 1024 B, from the lanes Pool,
  * ACE and Huge. Which of them has a block says its slab's tag.
+ *
+ * Tested by tests/lua/contract.c and tests/lua/oom.c.
  */
 #include <string.h>
 

@@ -4,6 +4,8 @@
  * Loading it moves the running state to HAKMEM (hak_lua_switch). Lua unloads
  * C libraries before it frees its last objects: the shared object must be
  * linked with -z nodelete.
+ *
+ * Tested by tests/lua/module.c and tests/lua/switch.c.
  */
 #include <errno.h>
 #include <lauxlib.h>

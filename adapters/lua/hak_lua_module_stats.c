@@ -1,5 +1,7 @@
 /*
  * hak_lua_module_stats.c - what the module "hakmem" tells: stats, types, heaps.
+ *
+ * Tested by tests/lua/module.c and tests/lua/types.c.
  */
 #include <errno.h>
 #include <lauxlib.h>

@@ -1,5 +1,7 @@
 /*
  * hak_lua_state.c - heaps and states: made, switched, closed, asked.
+ *
+ * Tested by tests/lua/state.c and tests/lua/switch.c.
  */
 #include <errno.h>
 #include <lauxlib.h>

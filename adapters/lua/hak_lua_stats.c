@@ -6,6 +6,8 @@
  * takes the mark away under the lock; who holds the lock may read any heap that
  * has the mark. No more than that: its user works on it meanwhile, so statistics
  * are read as haki_embed_tiny_counts does.
+ *
+ * Tested by tests/lua/each.c and tests/lua/figures.c.
  */
 #include <errno.h>
 #include <string.h>

@@ -2,6 +2,8 @@
  * hak_lua_thread.c - hak_lua_alloc without a heap of the state's own: the
  * calling thread's heap serves. The state may be in any thread by now, so a
  * block's lane and owner are told by its slab's tag.
+ *
+ * Tested by tests/lua/contract.c and tests/lua/threads.c.
  */
 #include <stdlib.h>
 #include <string.h>

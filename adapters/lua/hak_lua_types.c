@@ -11,6 +11,8 @@
  * same in Lua 5.4.1 to 5.4.8 as it is configured by default. Whether this
  * process's Lua is such a one is tried once, on a state with objects of every
  * kind: what the walk finds there must be what Lua counts, to the byte.
+ *
+ * Tested by tests/lua/types.c.
  */
 #include <errno.h>
 #include <lauxlib.h>

@@ -6,6 +6,8 @@
  * load. The hot path, a block that is in its bin, is compiled into it; all
  * else is hakmem.h's. A block is told by its address: outside of our addresses
  * it is the allocator's that the toy had before.
+ *
+ * Tested by tests/sample/toy.c.
  */
 #include "hak_toy.h"
 
