@@ -220,7 +220,8 @@ Test(figures, stats_by_old_names)
     cr_expect_eq(stats.tiny, 2u);
     cr_expect_eq(stats.foreign, stats.foreign_frees);
     cr_expect_eq(stats.foreign, 1u);
-    cr_expect_eq(stats.refused, stats.limit_refused);
+    cr_expect_eq(stats.refused, stats.limit_refusals);
+    cr_expect_eq(stats.limit_refused, stats.limit_refusals);
     cr_expect_eq(stats.refused, 1u);
     hak_lua_heap_delete(heap);
     heap = heap_with(HAK_LUA_LANES_ALL, 0);
@@ -242,7 +243,7 @@ Test(figures, limit_is_exact)
     cr_expect(ptr, "4000 of 4000 bytes refused");
     cr_expect_null(hak_lua_alloc(heap, NULL, 0, 1));
     cr_expect_null(hak_lua_alloc(heap, ptr, 4000, 4001));
-    cr_expect_eq(lt_stats(heap).limit_refused, 3u);
+    cr_expect_eq(lt_stats(heap).limit_refusals, 3u);
     cr_expect_null(hak_lua_alloc(heap, NULL, 0, SIZE_MAX));
     cr_expect_null(hak_lua_alloc(heap, ptr, 4000, SIZE_MAX));
     cr_expect_eq(lt_live(heap), (size_t)4000);
@@ -252,7 +253,7 @@ Test(figures, limit_is_exact)
     cr_expect(ptr && small);
     hak_lua_stats before = lt_stats(heap);
     cr_expect_null(hak_lua_alloc(heap, small, 100, 101));
-    cr_expect_eq(lt_stats(heap).limit_refused, before.limit_refused + 1);
+    cr_expect_eq(lt_stats(heap).limit_refusals, before.limit_refusals + 1);
     small = hak_lua_alloc(heap, small, 100, 0);
     cr_expect_null(small);
     cr_expect_null(hak_lua_alloc(heap, ptr, 3900, 0));
@@ -269,7 +270,7 @@ static void refuse_small_growth(hak_lua_lanes lanes, size_t size)
     cr_expect_null(hak_lua_alloc(heap, ptr, size, size + 1),
                    "%zu bytes within a limit of %zu", size + 1, size);
     cr_expect(filled(ptr, size, 5));
-    cr_expect_eq(lt_stats(heap).limit_refused, 1u);
+    cr_expect_eq(lt_stats(heap).limit_refusals, 1u);
     cr_expect_eq(lt_live(heap), size);
     hak_lua_alloc(heap, ptr, size, 0);
     hak_lua_heap_delete(heap);

@@ -283,7 +283,7 @@ static void child(bool threads)
     stats = unit_stats();
     NEED(stats.system_live <= EACH + 1000);
     NEED(stats.ace_live_bytes < 1000 * HAK_MIB);
-    NEED(stats.populated_bytes < 1000 * HAK_MIB);
+    NEED(stats.resident_bytes < 1000 * HAK_MIB);
 }
 
 pid_t _Fork(void) __attribute__((weak));

@@ -191,7 +191,8 @@ Test(ace_back, the_rest_of_a_warm_superslab_is_purged)
 
     cr_assert(haki_range_init());
     for (size_t i = 0; i < HAK_SUPER_SLABS; i++) {
-        slab[i] = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+        slab[i] = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
+                                        HAK_SLABS_SOME);
         cr_assert(haki_range_ready(slab[i], 1, HAK_SLAB_SIZE, 0));
         memset(haki_range_slab_start(slab[i]), 1, HAK_SLAB_SIZE);
     }

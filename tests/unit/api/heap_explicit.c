@@ -469,7 +469,7 @@ Test(heap_explicit, random_use_keeps_contents_account_and_limit)
     }
     tiny_check(&heap->tiny);
     cr_assert_gt(refused, 0);
-    cr_assert_geq(unit_stats().limit_refused, refused);
+    cr_assert_geq(unit_stats().limit_refusals, refused);
     hak_heap_delete(heap);
     unit_expect_none_live();
 }

@@ -315,15 +315,15 @@ Test(seal, a_sealed_process_populates_as_a_small_one)
 {
     uint64_t before;
 
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     for (size_t i = 0; i < 20000; i++) {
         world.p[i] = hak_malloc(1000);
     }
-    cr_assert_gt(unit_stats().populated_bytes, 16 * HAK_MIB);
+    cr_assert_gt(unit_stats().resident_bytes, 16 * HAK_MIB);
     hak_seal();
-    before = unit_stats().populated_bytes;
+    before = unit_stats().resident_bytes;
     for (size_t i = 0; i < 6000; i++) {
-        uint64_t now = unit_stats().populated_bytes;
+        uint64_t now = unit_stats().resident_bytes;
 
         cr_assert_leq(now - before, HAK_SLAB_SIZE);
         before = now;

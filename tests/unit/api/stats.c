@@ -134,8 +134,8 @@ Test(stats, each_call_is_counted_where_it_belongs)
     cr_assert_eq(stats.flushes, 0);
     cr_assert_geq(stats.refills, 2);
     cr_assert_eq(stats.committed_bytes, HAK_SUPER_SIZE);
-    cr_assert_gt(stats.populated_bytes, 0);
-    cr_assert_leq(stats.populated_bytes, 2 * HAK_SLAB_SIZE);
+    cr_assert_gt(stats.resident_bytes, 0);
+    cr_assert_leq(stats.resident_bytes, 2 * HAK_SLAB_SIZE);
 }
 
 /* The five statistics of a lane, which stand together. */

@@ -109,7 +109,7 @@ static void check_nothing_held(void)
     NEED(stats.ace_held_bytes == 0);
     NEED(stats.huge_held_bytes == 0);
     NEED(stats.slabs == 0);
-    NEED(stats.populated_bytes == 0);
+    NEED(stats.resident_bytes == 0);
 }
 
 /* ---- sizes ------------------------------------------------------------------- */

@@ -77,7 +77,7 @@ static bool is_gone(const void *p)
 }
 
 /* Its page has gone with all its blocks, which are marked no more; the same of
- * an explicit heap, whose blocks have no seals. */
+ * an explicit heap, whose blocks have no guards. */
 Test(hard, a_tiny_block_of_a_page_that_is_gone)
 {
     enum { COUNT = 2000 };
@@ -472,7 +472,7 @@ Test(hard, secrets_are_drawn_at_first_use_and_kept_by_a_fork)
     cr_assert_eq(memcmp(&haki_hard, &none, sizeof(none)), 0);
     hak_free(hak_malloc(1));
     now = haki_hard;
-    cr_assert(now.link != 0 && now.mark != 0 && now.seal != 0);
-    cr_assert(now.link != now.mark && now.mark != now.seal);
+    cr_assert(now.link != 0 && now.mark != 0 && now.guard != 0);
+    cr_assert(now.link != now.mark && now.mark != now.guard);
     unit_expect_ok(compare_secrets, &now);
 }

@@ -12,7 +12,7 @@ TestSuite(hard_seals, .timeout = 120);
 
 /* ---- written past the end ---------------------------------------------------------- */
 
-/* In each lane: nothing behind the seal's canary, a little, much. */
+/* In each lane: nothing behind the guard's canary, a little, much. */
 static const size_t sizes[] = {0,
                                1,
                                7,
@@ -124,7 +124,7 @@ static void skip_one_then_free(void *p)
     hak_free(p);
 }
 
-/* With nothing unused behind the end, the seal is the canary: two bytes. */
+/* With nothing unused behind the end, the guard is the canary: two bytes. */
 Test(hard_seals, the_second_byte_past_the_end_of_a_full_block)
 {
     static const size_t full[] = {8, 24, 120, 1016, 2040};
@@ -230,7 +230,7 @@ Test(hard_seals, a_sized_free_knows_the_size_that_was_asked_for)
     unit_expect_none_live();
 }
 
-/* A seal touches the last page of what was asked for, and no other. */
+/* A guard touches the last page of what was asked for, and no other. */
 Test(hard_seals, a_large_block_s_pages_stay_untouched)
 {
     char *p = hak_calloc(1, 100 * HAK_PAGE), *q = hak_calloc(1, 3 * HAK_MIB);

@@ -13,7 +13,7 @@ Test(account, the_limit_is_exact_for_every_class)
         size_t block =
             haki_tiny_size[haki_tiny_class_16[haki_tiny_index(size)]];
         hak_heap *heap = limited(10 * block);
-        uint64_t refused = unit_stats().limit_refused;
+        uint64_t refused = unit_stats().limit_refusals;
         void *last = NULL;
 
         for (int i = 0; i < 10; i++) {
@@ -25,13 +25,13 @@ Test(account, the_limit_is_exact_for_every_class)
         cr_assert_null(hak_heap_malloc(heap, 1));
         cr_assert_eq(errno, ENOMEM);
         cr_assert_null(hak_heap_malloc(heap, size));
-        cr_assert_eq(unit_stats().limit_refused, refused + 2);
+        cr_assert_eq(unit_stats().limit_refusals, refused + 2);
         hak_heap_free(heap, last);
         cr_assert_not_null(hak_heap_malloc(heap, size));
         cr_assert_null(hak_heap_malloc(heap, size));
         tiny_check(&heap->tiny);
         hak_heap_delete(heap);
-        cr_assert_eq(unit_stats().limit_refused, refused + 3);
+        cr_assert_eq(unit_stats().limit_refusals, refused + 3);
     }
 }
 

@@ -151,7 +151,7 @@ Test(thread, a_few_blocks_of_many_threads_take_a_page_each)
     static char *blocks[12000];
     size_t before;
 
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     for (size_t i = 0; i < 12000; i++) { /* that huge pages are due */
         blocks[i] = hak_malloc(1024);
         cr_assert_not_null(blocks[i]);

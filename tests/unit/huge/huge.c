@@ -216,7 +216,8 @@ Test(huge, a_block_with_one_warm_slab_is_not_called_zero)
 
     setenv("HAKMEM_RANGE", "1G", 1);
     cr_assert(haki_range_init());
-    slab = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+    slab =
+        haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, HAK_SLABS_SOME);
     low = slab / HAK_SUPER_SLABS;
     cr_assert(haki_range_ready(slab, 1, HAK_PAGE, 0));
     haki_range_slab_start(slab)[100] = 7;

@@ -344,7 +344,8 @@ Test(pool, resident_bytes_are_counted_once)
     uint32_t span;
 
     cr_assert(haki_range_init());
-    span = haki_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, true);
+    span =
+        haki_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, HAK_SLABS_ALL);
     cr_assert(haki_range_ready(span + 1, 1, HAK_SLAB_SIZE, 0));
     cr_assert_eq(haki_range_resident_bytes(), HAK_SLAB_SIZE);
     cr_assert(haki_range_ready(span, 2, HAK_SLAB_SIZE + 4096, 0));

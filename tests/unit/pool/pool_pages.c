@@ -171,7 +171,7 @@ Test(pool_pages, what_was_never_given_out_goes)
     char *p;
 
     pool = pool_new(&id);
-    pool->shelves[class].use = HAK_POOL_WHOLE; /* slabs of any warmth will do */
+    pool->shelves[class].use = HAK_POOL_FULL; /* slabs of any warmth will do */
     take(blocks, 32, class);
     for (size_t i = 0; i < 32; i++) {
         put(blocks[i]);

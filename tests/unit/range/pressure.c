@@ -37,7 +37,7 @@ static void fills_up(void *arg)
         NEED(count * sizes[i] >= LIMIT - LIMIT / 8 - sizes[i]);
         NEED(unit_rss() <= before + LIMIT + 4 * HAK_MIB);
         NEED(stats.system_live == 0);
-        NEED(stats.limit_refused == i + 1);
+        NEED(stats.limit_refusals == i + 1);
         NEED(stats.limit_purges > 0);
         drop_all();
     }
@@ -213,7 +213,7 @@ static void heap_fills_up(void *arg)
         NEED(errno == ENOMEM && used() <= LIMIT);
         NEED(count * sizes[i] >= LIMIT - LIMIT / 8 - sizes[i]);
         NEED(unit_stats().system_live == 0);
-        NEED(unit_stats().limit_refused == i + 1);
+        NEED(unit_stats().limit_refusals == i + 1);
         while (count > 0) {
             hak_heap_free(heap, blocks[--count]);
         }
@@ -292,7 +292,7 @@ static void balances(void *arg)
     hak_trim();
     NEED(atomic_load(&haki_pressure.charged[HAK_CHARGED_ACE]) == 0);
     NEED(atomic_load(&haki_pressure.charged[HAK_CHARGED_HUGE]) == 0);
-    NEED(used() == unit_stats().populated_bytes);
+    NEED(used() == unit_stats().resident_bytes);
 }
 
 Test(pressure, what_is_charged_is_given_back)

@@ -223,7 +223,7 @@ static uint32_t take_all(void)
     uint32_t number;
 
     while ((number = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
-                                           true)) != HAK_NO_SLAB) {
+                                           HAK_SLABS_ALL)) != HAK_NO_SLAB) {
         haki_range_set_tag(number, 0xfffff00);
         haki_range_slab(number)->slabs = 1;
         haki_range_slab(number)->all_next = list;

@@ -100,8 +100,8 @@ Test(slabs, a_list_of_spans_is_given_at_once)
     haki_range_list_give(HAK_NO_SLAB, HAK_LANE_POOL);
     for (uint32_t i = 0; i < 100; i++) {
         uint32_t count = 1 + i % HAK_SPAN_MOST;
-        uint32_t number =
-            haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, true);
+        uint32_t number = haki_range_slabs_take(count, HAK_LANE_POOL,
+                                                HAK_CLASS_ANY, HAK_SLABS_ALL);
 
         for (uint32_t n = 0; n < count; n++) {
             haki_range_set_tag(number + n, 0x100);
@@ -473,7 +473,7 @@ Test(slabs, random_use_agrees_with_a_shadow)
     struct unit_random random = {2};
     size_t steps = unit_scale(40000, 4000);
 
-    setenv("HAKMEM_HUGE", "never", 1);
+    setenv("HAKMEM_HUGE_PAGES", "never", 1);
     cr_assert(haki_range_init());
     for (size_t i = 0; i < steps; i++) {
         uint32_t n = (uint32_t)unit_below(&random, SHADOW);
@@ -526,7 +526,7 @@ static void *take_and_give(void *arg)
         } else {
             at->count = 1 + (uint32_t)unit_below(&random, HAK_SPAN_MOST);
             at->number = haki_range_slabs_take(at->count, HAK_LANE_POOL,
-                                               HAK_CLASS_ANY, true);
+                                               HAK_CLASS_ANY, HAK_SLABS_ALL);
             NEED(at->number != HAK_NO_SLAB && at->number < 8000);
             hold(at, 0, me);
             NEED(haki_range_ready(at->number, at->count,

@@ -156,7 +156,7 @@ static size_t populated(void)
 
 Test(slabs_resident, above_8_mb_superslabs_come_as_huge_pages)
 {
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     for (size_t supers = 1; supers <= 3; supers++) {
@@ -177,9 +177,10 @@ Test(slabs_resident, above_8_mb_superslabs_for_parts_come_empty)
 {
     uint32_t i, number;
 
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB);
-    number = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    number = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY,
+                                   HAK_SLABS_SPARSE);
     cr_assert_eq(haki_range_resident(number, 3), 0);
     cr_assert_eq(populated(), 8 * HAK_MIB);
     i = take_one();
@@ -194,7 +195,7 @@ Test(slabs_resident, above_8_mb_superslabs_for_parts_come_empty)
 
 Test(slabs_resident, below_8_mb_superslabs_come_empty)
 {
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB - HAK_PAGE);
     cr_assert_eq(populated(), 8 * HAK_MIB - HAK_PAGE);
     cr_assert_eq(slab(take_one())->resident, 0);
@@ -204,7 +205,7 @@ Test(slabs_resident, below_8_mb_superslabs_come_empty)
 
 Test(slabs_resident, without_huge_pages_superslabs_come_empty)
 {
-    setenv("HAKMEM_HUGE", "never", 1);
+    setenv("HAKMEM_HUGE_PAGES", "never", 1);
     make_resident(20 * HAK_MIB);
     cr_assert_eq(populated(), 20 * HAK_MIB);
     cr_assert_eq(slab(take_one())->resident, 0);
@@ -235,7 +236,7 @@ Test(slabs_resident, a_refused_huge_page_leaves_plain_pages)
 {
     uint32_t i;
 
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     make_resident(8 * HAK_MIB);
     haki_os_test_refuse(2, false); /* the superslab's commit, its populate */
     i = take_one();

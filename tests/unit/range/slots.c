@@ -291,7 +291,7 @@ static uint64_t populated_by_heaps(void)
     for (int i = 0; i < HEAPS; i++) {
         hak_heap_delete(heaps[i]);
     }
-    return stats.populated_bytes;
+    return stats.resident_bytes;
 }
 
 Test(slots, heaps_that_are_made_again_find_the_pages_they_need)

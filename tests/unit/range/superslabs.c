@@ -378,7 +378,7 @@ Test(superslabs, random_use_keeps_every_promise)
     static uint32_t slabs[200];
     struct unit_random random = {5};
 
-    setenv("HAKMEM_HUGE", "never", 1);
+    setenv("HAKMEM_HUGE_PAGES", "never", 1);
     cr_assert(haki_range_init());
     for (size_t i = 0; i < unit_scale(10000, 2000); i++) {
         struct held *at = &held[unit_below(&random, 60)];

@@ -25,7 +25,7 @@ Test(options, defaults)
 {
     unsetenv("HAKMEM_BACKGROUND_THREAD");
     cr_assert_eq(haki_option(HAK_OPT_range), HAK_RANGE_DEFAULT);
-    cr_assert_eq(haki_option(HAK_OPT_huge), HAK_THP_AUTO);
+    cr_assert_eq(haki_option(HAK_OPT_huge_pages), HAK_THP_AUTO);
     cr_assert_eq(haki_option(HAK_OPT_trace), 0);
     cr_assert_eq(haki_option(HAK_OPT_purge_delay), 1000);
     cr_assert_eq(haki_option(HAK_OPT_seal_fork), 0);
@@ -58,7 +58,7 @@ static void read_setting(void *arg)
 }
 
 #define RANGE HAK_OPT_range, "HAKMEM_RANGE"
-#define HUGE HAK_OPT_huge, "HAKMEM_HUGE"
+#define HUGE HAK_OPT_huge_pages, "HAKMEM_HUGE_PAGES"
 #define TRACE HAK_OPT_trace, "HAKMEM_TRACE"
 #define DELAY HAK_OPT_purge_delay, "HAKMEM_PURGE_DELAY"
 #define SHOW HAK_OPT_show_stats, "HAKMEM_SHOW_STATS"
@@ -120,6 +120,42 @@ Test(options, right_values_are_taken_silently)
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
         unit_expect_said(read_setting, &settings[i], "");
     }
+}
+
+/* HAKMEM_HUGE is HAKMEM_HUGE_PAGES' old name; the new one counts if it is set. */
+static void read_old_name(void *arg)
+{
+    (void)arg;
+    setenv("HAKMEM_HUGE", "never", 1);
+    haki_option_test_reload();
+    NEED(haki_option(HAK_OPT_huge_pages) == HAK_THP_NEVER);
+    setenv("HAKMEM_HUGE_PAGES", "", 1);
+    haki_option_test_reload();
+    NEED(haki_option(HAK_OPT_huge_pages) == HAK_THP_NEVER);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
+    haki_option_test_reload();
+    NEED(haki_option(HAK_OPT_huge_pages) == HAK_THP_ALWAYS);
+}
+
+Test(options, an_old_name_is_read_where_the_new_one_is_not_set)
+{
+    unit_expect_said(read_old_name, NULL, "");
+}
+
+static void read_old_wild(void *arg)
+{
+    (void)arg;
+    setenv("HAKMEM_HUGE", "banana", 1);
+    haki_option_test_reload();
+    NEED(haki_option(HAK_OPT_huge_pages) == HAK_THP_AUTO);
+}
+
+Test(options, a_wild_value_of_an_old_name_names_the_variable_that_was_set)
+{
+    unit_expect_said(
+        read_old_wild, NULL,
+        "hakmem: HAKMEM_HUGE=banana: not one of auto always never; "
+        "using auto\n");
 }
 
 /* What follows "hakmem: VARIABLE=TEXT: " in the warning. */
@@ -291,10 +327,11 @@ Test(options, a_wild_word_is_one_line_and_the_default)
         struct setting setting = {HUGE, texts[i], HAK_THP_AUTO};
         char line[600];
 
-        snprintf(line, sizeof(line),
-                 "hakmem: HAKMEM_HUGE=%s: not one of auto always never; using "
-                 "auto\n",
-                 texts[i]);
+        snprintf(
+            line, sizeof(line),
+            "hakmem: HAKMEM_HUGE_PAGES=%s: not one of auto always never; using "
+            "auto\n",
+            texts[i]);
         unit_expect_said(read_setting, &setting, line);
     }
 }
@@ -326,7 +363,7 @@ static void read_two(void *arg)
     errno = 77;
     haki_option_test_reload();
     NEED(errno == 77);
-    NEED(haki_option(HAK_OPT_huge) == HAK_THP_AUTO);
+    NEED(haki_option(HAK_OPT_huge_pages) == HAK_THP_AUTO);
 }
 
 Test(options, each_wild_value_has_a_line_and_errno_is_kept)
@@ -347,7 +384,7 @@ static void ask_early(void *arg)
 
     (void)arg;
     setenv("HAKMEM_PURGE_DELAY", "7", 1);
-    setenv("HAKMEM_HUGE", "wild", 1);
+    setenv("HAKMEM_HUGE_PAGES", "wild", 1);
     there = environ;
     environ = NULL;
     NEED(!haki_options_ready());
@@ -363,9 +400,10 @@ static void ask_early(void *arg)
 
 Test(options, what_is_asked_too_early_is_the_default_for_now)
 {
-    unit_expect_said(ask_early, NULL,
-                     "hakmem: HAKMEM_HUGE=wild: not one of auto always never; "
-                     "using auto\n");
+    unit_expect_said(
+        ask_early, NULL,
+        "hakmem: HAKMEM_HUGE_PAGES=wild: not one of auto always never; "
+        "using auto\n");
 }
 
 static void ask_if_ready(void *arg)

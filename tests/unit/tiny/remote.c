@@ -352,8 +352,8 @@ Test(remote, a_producer_and_a_consumer_need_little_memory)
     produce(&ring);
     unit_join(consumer);
     stats = unit_stats();
-    cr_assert_lt(stats.populated_bytes, 8 * HAK_MIB, "%zu",
-                 (size_t)stats.populated_bytes);
+    cr_assert_lt(stats.resident_bytes, 8 * HAK_MIB, "%zu",
+                 (size_t)stats.resident_bytes);
     cr_assert_lt(stats.slabs, 120);
     cr_assert_geq(stats.remote_frees, ring.count * 9 / 10);
     hak_trim();
@@ -379,7 +379,7 @@ Test(remote, chains_of_producers_and_consumers_need_little_memory)
         unit_join(threads[i]);
     }
     stats = unit_stats();
-    cr_assert_lt(stats.populated_bytes, 24 * HAK_MIB);
+    cr_assert_lt(stats.resident_bytes, 24 * HAK_MIB);
     hak_trim();
     cr_assert_eq(unit_stats().slabs, 0);
     cr_assert_eq(unit_stats().tiny_frees, unit_stats().tiny_allocs);

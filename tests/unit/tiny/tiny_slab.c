@@ -232,7 +232,8 @@ Test(tiny_slab, a_slab_that_cannot_be_populated_is_tried_again)
         unit_fill(p, 1024, (unsigned)got++);
     }
     cr_assert_eq(tiny->nslabs, 4);
-    other = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
+    other =
+        haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, HAK_SLABS_ALL);
     tiny_delete(tiny);
     tiny = tiny_new(false);
     haki_range_purge();

@@ -32,8 +32,8 @@ static void give_with(uint32_t i, size_t bytes)
 /* A span for Pool of which a few pages may do. */
 static uint32_t take_cool(uint32_t count)
 {
-    uint32_t number =
-        haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    uint32_t number = haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY,
+                                            HAK_SLABS_SPARSE);
 
     cr_assert_geq(number, unit_first_slab());
     return number - unit_first_slab() + 1;

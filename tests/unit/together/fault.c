@@ -255,7 +255,7 @@ static void limit_under_fault(void *arg)
     NEED(given >= 89 && given <= 100);
     NEED(hak_heap_live(heap) <= 10000);
     NEED(unit_stats().system_live == given);
-    NEED(unit_stats().limit_refused == 1);
+    NEED(unit_stats().limit_refusals == 1);
     haki_os_test_refuse(0, false);
     hak_heap_delete(heap);
     NEED(unit_stats().system_live == 0);

@@ -122,7 +122,7 @@ static void leave_behind(unsigned kinds)
     hak_free(in_the_way);
     hak_trim();
     range_check();
-    NEED(unit_stats().populated_bytes == 0);
+    NEED(unit_stats().resident_bytes == 0);
 }
 
 Test(fault_kinds, what_a_copied_block_leaves_behind_is_not_zero)
@@ -143,8 +143,8 @@ Test(fault_kinds, what_a_moved_block_leaves_behind_is_dropped_by_itself)
 static void use_everything(void)
 {
     for (;;) {
-        uint32_t slab =
-            haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+        uint32_t slab = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
+                                              HAK_SLABS_SOME);
 
         if (slab == HAK_NO_SLAB) {
             return;
@@ -233,7 +233,8 @@ Test(fault_kinds, slabs_that_are_not_populated_are_not_counted)
     uint32_t slab;
 
     cr_assert(haki_range_init());
-    slab = haki_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    slab = haki_range_slabs_take(2, HAK_LANE_POOL, HAK_CLASS_ANY,
+                                 HAK_SLABS_SPARSE);
     cr_assert_neq(slab, HAK_NO_SLAB);
     before = haki_range_resident_bytes();
     refuse(HAK_OS_POPULATE);
@@ -254,11 +255,11 @@ Test(fault_kinds, a_huge_page_that_is_refused_is_not_counted)
     uint32_t supers = 0;
     size_t before;
 
-    setenv("HAKMEM_HUGE", "always", 1);
+    setenv("HAKMEM_HUGE_PAGES", "always", 1);
     cr_assert(haki_range_init());
     for (uint32_t n = 0; n < 5 * HAK_SUPER_SLABS; n++) {
-        uint32_t slab =
-            haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
+        uint32_t slab = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
+                                              HAK_SLABS_ALL);
 
         cr_assert(haki_range_ready(slab, 1, HAK_SLAB_SIZE, HAK_SLAB_SIZE));
     }
@@ -267,7 +268,7 @@ Test(fault_kinds, a_huge_page_that_is_refused_is_not_counted)
     refuse(HAK_OS_POPULATE);
     while (haki_os_test_calls() == 0 && supers++ < MOST * HAK_SUPER_SLABS) {
         cr_assert_neq(haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY,
-                                            true),
+                                            HAK_SLABS_ALL),
                       HAK_NO_SLAB);
     }
     refuse_nothing();

@@ -219,7 +219,7 @@ static void check_all_back(void)
     NEED(stats.pool_live_bytes == 0 && stats.pool_held_bytes == 0);
     NEED(stats.ace_live_bytes == 0 && stats.ace_held_bytes == 0);
     NEED(stats.huge_live_bytes == 0 && stats.huge_held_bytes == 0);
-    NEED(stats.populated_bytes == 0);
+    NEED(stats.resident_bytes == 0);
     NEED(stats.slabs == 0);
 }
 

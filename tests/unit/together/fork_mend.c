@@ -20,7 +20,8 @@ static void range_work(unsigned round)
     watch_on();
     slab = haki_range_slabs_take(count, HAK_LANE_POOL, HAK_CLASS_ANY,
                                  round % 2 != 0);
-    other = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, true);
+    other =
+        haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, HAK_SLABS_ALL);
     super = haki_range_supers_take(2, 1, HAK_LANE_HUGE, &zero);
     NEED(slab != HAK_NO_SLAB && other != HAK_NO_SLAB && super != HAK_NO_SUPER);
     NEED(haki_range_ready(slab, count, HAK_PAGE, 4 * HAK_PAGE));
@@ -46,15 +47,15 @@ static void look_at_range(void)
     for (uint32_t i = first_super(); i < haki_supers.limit; i++) {
         const struct hak_super *super = &haki_supers.at[i];
 
-        NEED((super->used & super->warm) == 0);
+        NEED((super->used & super->resident) == 0);
         NEED(super->claimed == 0 ||
              haki_os_is_mapped(haki_range_super_start(i)));
-        NEED(haki_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
+        NEED(haki_map_get(HAK_MAP_RESIDENT, i) == (super->resident != 0));
         NEED(haki_map_get(HAK_MAP_HELD, i) == (super->used != 0));
         NEED(haki_map_get(HAK_MAP_PART, i) ==
              (super->used != 0 && super->used != HAK_ALL_SLABS));
         haki_range_walk_starts(i);
-        spare += super->used == 0 && super->warm != 0;
+        spare += super->used == 0 && super->resident != 0;
         used += super->state == HAK_SUPER_OPEN
                     ? (size_t)__builtin_popcount(super->used)
                     : 0;

@@ -410,7 +410,8 @@ static uint32_t slab, listed, single, pair, moved, heap_id, room;
 static void slabs_take(void *arg)
 {
     (void)arg;
-    slab = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY, false);
+    slab = haki_range_slabs_take(3, HAK_LANE_POOL, HAK_CLASS_ANY,
+                                 HAK_SLABS_SPARSE);
     NEED(slab != HAK_NO_SLAB);
 }
 
@@ -581,7 +582,8 @@ Test(meet_locks, range)
     };
 
     cr_assert(haki_range_init());
-    listed = haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, false);
+    listed =
+        haki_range_slabs_take(1, HAK_LANE_TINY, HAK_CLASS_ANY, HAK_SLABS_SOME);
     cr_assert_neq(listed, HAK_NO_SLAB);
     haki_range_slab(listed)->all_next = HAK_NO_SLAB;
     haki_range_slab(listed)->slabs = 1;

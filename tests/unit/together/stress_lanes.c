@@ -210,7 +210,7 @@ static void check_all_back(void)
     NEED(stats.pool_allocs == stats.pool_frees);
     NEED(stats.ace_allocs == stats.ace_frees);
     NEED(stats.huge_allocs == stats.huge_frees);
-    NEED(stats.populated_bytes == 0);
+    NEED(stats.resident_bytes == 0);
 }
 
 Test(stress_lanes, threads_in_all_lanes_at_once)

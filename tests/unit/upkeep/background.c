@@ -72,7 +72,7 @@ static bool goes_back(size_t most)
     for (int n = 0; n < WAIT * 50; n++) {
         doze(20);
         if (haki_background_thread() == 0 &&
-            unit_stats().populated_bytes <= most * HAK_MIB) {
+            unit_stats().resident_bytes <= most * HAK_MIB) {
             return true;
         }
     }
@@ -88,7 +88,7 @@ Test(background, what_was_freed_goes_back_asleep)
         use(MUCH, sizes[i]);
         cr_expect_neq(haki_background_thread(), 0, "size %zu", sizes[i]);
         cr_expect(goes_back(4), "size %zu: %zu KB are left", sizes[i],
-                  (size_t)(unit_stats().populated_bytes / HAK_KIB));
+                  (size_t)(unit_stats().resident_bytes / HAK_KIB));
     }
     cr_expect_eq(threads(), before);
 }
@@ -158,7 +158,7 @@ Test(background, blocks_that_another_thread_freed)
             hak_free(sent[n]);
         }
         cr_expect(goes_back(3), "size %zu: %zu KB are left", sizes[i],
-                  (size_t)(unit_stats().populated_bytes / HAK_KIB));
+                  (size_t)(unit_stats().resident_bytes / HAK_KIB));
         atomic_store(&over, true);
         unit_join(thread);
     }
