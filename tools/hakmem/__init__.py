@@ -6,9 +6,10 @@
     programs    what a program is, and whether preloading can reach it
     allocators  other allocators that can be preloaded, by name
     adapters    an interpreter's command line, changed for its adapter
-    run compare top doctor    the subcommands
+    run compare top doctor record replay    the subcommands
     measure     a run of a program: time, memory, faults
     picture     the bars of compare, as SVG and HTML
+    curves      the lines of replay, as SVG
     words       sizes, numbers and tables as people read them
 
 Python 3.9 and its standard library alone.

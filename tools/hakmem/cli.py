@@ -18,6 +18,8 @@ COMMANDS = (
     ("compare", "run a program with and without HAKMEM: time, memory, faults"),
     ("top", "watch processes on HAKMEM: who holds what"),
     ("doctor", "is it a leak, a cache, retention or fragmentation?"),
+    ("record", "write down every allocation of a program"),
+    ("replay", "do the same allocations again, on any allocator"),
 )
 
 START = """\
