@@ -1,7 +1,8 @@
 /*
  * share.c - statistics that other processes of the same user can read.
  *
- * Obeys HAKMEM_SHARE_STATS. tests/command/test_share.py tests it, with shared.c.
+ * Obeys HAKMEM_SHARE_STATS.
+ * Tested by tests/command/test_share.py, in programs that must not be harmed.
  */
 #include "api/share.h"
 
