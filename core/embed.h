@@ -423,9 +423,9 @@ HAK_INLINE uint64_t haki_embed_refusals(const struct hak_heap *heap)
 
 /* Its user's: what it keeps free goes back; the second drops the free pages of
  * slabs in use as well, which fault when they are used again: the bytes. */
-HAK_INLINE void haki_embed_collect(struct hak_heap *heap)
+HAK_INLINE void haki_embed_trim(struct hak_heap *heap)
 {
-    haki_heap_collect(heap);
+    haki_heap_trim(heap);
 }
 
 HAK_INLINE size_t haki_embed_sweep(struct hak_heap *heap)

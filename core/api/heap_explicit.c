@@ -45,7 +45,7 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
         snprintf(heap->name, sizeof(heap->name), "%s",
                  config->name != NULL ? config->name : "");
     }
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return heap;
 }
 
@@ -59,7 +59,7 @@ void hak_heap_delete(hak_heap *heap)
         haki_system_free_owner(heap);
     }
     haki_heap_destroy(heap);
-    haki_background_mind();
+    haki_background_check();
 }
 
 /* From the system, for this heap. */
@@ -81,7 +81,7 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
     }
     heap->fallback++;
     haki_account_charge_other(heap, size);
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return p;
 }
 
@@ -129,8 +129,8 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
         return NULL;
     }
     if (whole) {
-        heap->whole_allocs++;
-        haki_account_settle(heap);
+        heap->other_allocs++;
+        haki_account_update(heap);
     } else {
         haki_account_charge(heap, block);
     }
@@ -171,8 +171,8 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
         return p;
     }
     if (size > HAK_LANE_POOL_MAX) { /* large.c has charged it */
-        heap->whole_allocs++;
-        haki_account_settle(heap);
+        heap->other_allocs++;
+        haki_account_update(heap);
         return p;
     }
     return heap_made_charge(heap, p, bytes);
@@ -492,7 +492,7 @@ static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
     if (bytes <= old || haki_account_admit(heap, bytes - old)) {
         moved = haki_large_resize(p, size);
     }
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return moved;
 }
 
@@ -510,7 +510,7 @@ static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
         haki_account_admit(heap, haki_large_bytes(size))) {
         to = haki_large_copy(heap, p, keep, size, &reason);
     }
-    heap->whole_allocs += to != NULL;
+    heap->other_allocs += to != NULL;
     return to;
 }
 
@@ -534,7 +534,7 @@ void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
         moved = heap_made_grow(heap, p, keep, size);
         if (moved != NULL) {
             hak_heap_free(heap, p);
-            haki_account_settle(heap);
+            haki_account_update(heap);
             return moved;
         }
     }
@@ -565,7 +565,7 @@ size_t hak_heap_trim(hak_heap *heap)
 
     haki_heap_seal_count(heap);
     bytes = haki_heap_sweep(heap);
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return bytes + haki_ace_trim() + haki_range_purge();
 }
 

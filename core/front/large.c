@@ -34,7 +34,7 @@ static unsigned large_pool_class(size_t alignment, size_t size)
 /* An explicit heap keeps account of blocks it finds by their owner only. */
 static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
 {
-    if (p != NULL && heap->tiny.direct) {
+    if (p != NULL && heap->tiny.accounted) {
         haki_account_charge_other(heap, bytes);
     }
     return p;
@@ -55,11 +55,12 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
     uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
     void *p = NULL;
 
-    if (alignment <= HAK_PAGE && !heap->tiny.direct) { /* see large_ace_free */
+    if (alignment <= HAK_PAGE &&
+        !haki_is_frugal(&heap->tiny.allow)) { /* see large_ace_free */
         p = haki_ace_cache_take(heap->runs, pages);
     }
     if (p == NULL || heap->runs->takes % HAK_LOOK_EVERY == 0) {
-        haki_heap_look_around(heap);
+        haki_heap_tick_all(heap);
     }
     if (p == NULL) {
         large_before_taking(heap, bytes);
@@ -81,7 +82,7 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
     } else if (alignment > haki_range.window) {
         *reason = HAK_REASON_ALIGNED;
     }
-    haki_heap_look_around(heap);
+    haki_heap_tick_all(heap);
     large_before_taking(heap, bytes);
     return large_owned(heap,
                        haki_huge_alloc(bytes, alignment, haki_heap_owner(heap),
@@ -128,8 +129,9 @@ static bool large_ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
-    /* An explicit heap is one of many: it keeps no runs. */
-    if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
+    /* A frugal heap is one of many: it keeps no runs. */
+    if (heap != NULL && heap->runs != NULL &&
+        !haki_is_frugal(&heap->tiny.allow)) {
         size_t bytes = haki_ace_cache_put(heap->runs, p, haki_heap_owner(heap));
 
         if (bytes != 0) {
@@ -208,7 +210,7 @@ bool haki_large_free(struct hak_heap *heap, void *p)
 {
     uint32_t tag = haki_range_tag_of(p);
 
-    haki_background_mind();
+    haki_background_check();
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_PACKED: return large_packed_free(heap, p, tag);
     case HAK_TAG_ACE: return large_ace_free(heap, p);
@@ -353,7 +355,7 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
     /* What has outgrown ACE will not come back: no use to keep its pages. */
     if (large_class_byte(to) == HAK_TAG_HUGE && haki_range_owns(p) &&
         large_class_byte(p) == HAK_TAG_ACE) {
-        haki_ace_empty(p);
+        haki_ace_purge_run(p);
     }
     return to;
 }
@@ -361,7 +363,7 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
 void haki_large_free_owner(struct hak_heap *heap)
 {
     if (heap->runs != NULL) {
-        haki_ace_cache_empty(heap->runs);
+        haki_ace_cache_flush(heap->runs);
     }
     if (heap->tiny.id != 0 && haki_account_other(heap) != 0) {
         haki_ace_free_owner(heap->tiny.id);

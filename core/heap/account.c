@@ -69,7 +69,7 @@ static void account_collect(struct hak_heap *heap)
     }
 }
 
-void haki_account_settle(struct hak_heap *heap)
+void haki_account_update(struct hak_heap *heap)
 {
     account_collect(heap);
     account_note(heap, 0);
@@ -78,7 +78,7 @@ void haki_account_settle(struct hak_heap *heap)
 void haki_account_undo(struct hak_heap *heap, size_t peak)
 {
     heap->peak = peak;
-    haki_account_settle(heap);
+    haki_account_update(heap);
 }
 
 /* Whether the limit leaves room for `size` bytes more. */
@@ -98,7 +98,7 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
         account_note(heap, size <= PTRDIFF_MAX ? size : 0);
         return true;
     }
-    haki_heap_collect(heap); /* who is at the limit needs what it keeps least */
+    haki_heap_trim(heap); /* who is at the limit needs what it keeps least */
     heap->limit_refusals++;
     return false;
 }
@@ -106,5 +106,5 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
 void haki_account_set_limit(struct hak_heap *heap, size_t limit)
 {
     __atomic_store_n(&heap->limit, limit, __ATOMIC_RELAXED);
-    haki_account_settle(heap);
+    haki_account_update(heap);
 }

@@ -26,7 +26,7 @@
 size_t haki_account_live(const struct hak_heap *heap);
 
 /* Brings `live` and `gate` up to date with what others freed and the limit. */
-void haki_account_settle(struct hak_heap *heap);
+void haki_account_update(struct hak_heap *heap);
 
 /* Sets the limit; SIZE_MAX: none. What is in use above it stays. */
 void haki_account_set_limit(struct hak_heap *heap, size_t limit);

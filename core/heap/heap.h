@@ -49,7 +49,7 @@ struct hak_heap {
     uint32_t ticked;  /* the same: when it last saw to what is due */
     /* its haki_heap_use after it was last trimmed for want of memory: whoever
      * uses it, its owner, who has it parked, who borrows it */
-    _Atomic(uint64_t) relieved;
+    _Atomic(uint64_t) trimmed_use;
     uint32_t lend_not_before; /* lend.c's: haki_os_tick(), or 0 */
     /* in blocks of ACE, Huge and the system (explicit heaps) */
     _Atomic(size_t) other_bytes;
@@ -59,7 +59,7 @@ struct hak_heap {
     size_t limit; /* SIZE_MAX: none */
     size_t peak;  /* the most that was live, to within a step: account.c */
     uint64_t limit_refusals;
-    uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
+    uint64_t other_allocs;      /* blocks of ACE and Huge given out */
     uint64_t fallback;          /* blocks of the system's given out */
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
@@ -136,7 +136,7 @@ void haki_heap_use_large(struct hak_heap *heap);
 /* Whose ACE and Huge blocks are: the explicit heap's or all threads'. */
 HAK_INLINE uint32_t haki_heap_owner(const struct hak_heap *heap)
 {
-    return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
+    return heap->tiny.accounted ? heap->tiny.id : HAK_ID_SHARED;
 }
 
 /* Whether its user is in a slow path: its lists may be half done. */
@@ -150,7 +150,7 @@ HAK_INLINE bool haki_heap_is_busy(const struct hak_heap *heap)
 }
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
-void haki_heap_collect(struct hak_heap *heap);
+void haki_heap_trim(struct hak_heap *heap);
 
 /*
  * For a heap that was collected and has no user: whether no block of it is in
@@ -198,7 +198,7 @@ void haki_heap_shed(struct hak_heap *heap);
  * take these pages once costs. What a heap that is left alone keeps unswept is less
  * than the price: twice the depth of its usual fall.
  */
-void haki_heap_heed_sparse(struct hak_heap *heap);
+void haki_heap_sweep_sparse(struct hak_heap *heap);
 
 /* haki_tiny_look, and whatever else keeps too much. */
 HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
@@ -208,8 +208,8 @@ HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         haki_heap_shed(heap);
     }
-    if (heap->tiny.direct && (more || heap->tiny.packed)) {
-        haki_heap_heed_sparse(heap);
+    if (haki_is_frugal(&heap->tiny.allow) && (more || heap->tiny.packed)) {
+        haki_heap_sweep_sparse(heap);
     }
 }
 

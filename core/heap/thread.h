@@ -116,7 +116,7 @@ size_t haki_thread_trim(void);
  * The same for want of memory, again and again: but for heaps that were not used
  * since it was last done, and of threads that did not sleep some 10 ms ago.
  */
-void haki_thread_relieve(void);
+void haki_thread_trim_used(void);
 
 /*
  * Trims the heaps of threads that sleep and have not used them since the last

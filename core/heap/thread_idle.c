@@ -1,5 +1,5 @@
 /*
- * thread_idle.c - threads' heaps that can be reached: trimmed, relieved, sealed.
+ * thread_idle.c - threads' heaps that can be reached: trimmed, sealed.
  *
  * These are the calling thread's, parked ones, and those of threads that sleep,
  * which lend.h borrows.
@@ -39,25 +39,25 @@ size_t haki_thread_trim(void)
 }
 
 /* Trims a heap unless that would bring no more than it did the last time. */
-static void thread_relieve(struct hak_heap *heap)
+static void thread_trim_used(struct hak_heap *heap)
 {
-    if (haki_heap_use(heap) != heap->relieved) {
+    if (haki_heap_use(heap) != heap->trimmed_use) {
         thread_trim(heap);
-        heap->relieved = haki_heap_use(heap);
+        heap->trimmed_use = haki_heap_use(heap);
     }
 }
 
 /* The same for a heap that was lent. */
-static void thread_relieve_lent(struct hak_heap *heap)
+static void thread_trim_used_lent(struct hak_heap *heap)
 {
     haki_thread_send(heap);
-    thread_relieve(heap);
+    thread_trim_used(heap);
 }
 
-void haki_thread_relieve(void)
+void haki_thread_trim_used(void)
 {
-    haki_thread_each(thread_relieve);
-    haki_lend_used(thread_relieve_lent);
+    haki_thread_each(thread_trim_used);
+    haki_lend_used(thread_trim_used_lent);
 }
 
 bool haki_thread_trim_idle(void)

@@ -154,7 +154,7 @@ static bool huge_may_keep(size_t bytes)
     size_t most = haki_range_limited() ? KEEP_LIMITED : KEEP_ALL;
 
     return !haki_pressure_near() && bytes <= KEEP_BLOCK &&
-           bytes + haki_range_spare() <= most;
+           bytes + haki_range_unused() <= most;
 }
 
 /* Gives superslabs that hold contents back, now or after the delay. */
@@ -374,7 +374,7 @@ void *haki_huge_resize(void *p, size_t size)
         return NULL;
     }
     size = haki_round_up(size, HAK_PAGE);
-    haki_pressure_heed(haki_os_tick(), size > old ? size - old : 0);
+    haki_pressure_tick(haki_os_tick(), size > old ? size - old : 0);
     if (size > old && !haki_limit_charge(CHARGED, size - old)) {
         return NULL;
     }

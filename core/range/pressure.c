@@ -25,7 +25,7 @@ enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 struct hak_pressure haki_pressure = {
     .limit = SIZE_MAX,
     .look_at = LOOK_FIRST,
-    .heed_at = LOOK_FIRST,
+    .relief_at = LOOK_FIRST,
     .runs_most = HAK_PRESSURE_RUNS,
 };
 
@@ -153,7 +153,7 @@ static size_t pressure_limit_of(size_t of)
 static void pressure_look_next_at(size_t held)
 {
     atomic_store(&haki_pressure.look_at, held);
-    atomic_store(&haki_pressure.heed_at, haki_pressure_near() ? 0 : held);
+    atomic_store(&haki_pressure.relief_at, haki_pressure_near() ? 0 : held);
 }
 
 void haki_limit_start(void)
@@ -311,7 +311,7 @@ static void pressure_tell(void)
     }
 }
 
-void haki_pressure_heed(uint32_t now, size_t want)
+void haki_pressure_tick(uint32_t now, size_t want)
 {
     uint32_t last =
         atomic_load_explicit(&pressure_looked, memory_order_relaxed);

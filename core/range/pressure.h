@@ -48,10 +48,10 @@
 enum hak_charged { HAK_CHARGED_ACE, HAK_CHARGED_HUGE, HAK_CHARGES };
 
 struct hak_pressure {
-    _Atomic(size_t) limit;   /* HAKMEM_LIMIT in bytes; SIZE_MAX: none */
-    _Atomic(size_t) look_at; /* so much held asks for a look */
-    _Atomic(size_t) heed_at; /* the same; 0 under pressure: see relief.h */
-    atomic_bool near;        /* under pressure */
+    _Atomic(size_t) limit;     /* HAKMEM_LIMIT in bytes; SIZE_MAX: none */
+    _Atomic(size_t) look_at;   /* so much held asks for a look */
+    _Atomic(size_t) relief_at; /* the same; 0 under pressure: see relief.h */
+    atomic_bool near;          /* under pressure */
     /* pages that a heap's cache of ACE's runs may hold: none under pressure */
     _Atomic(uint32_t) runs_most;
     _Atomic(uint32_t) round; /* see above; 0: there never was pressure */
@@ -114,7 +114,7 @@ HAK_INLINE size_t haki_limit_used(void)
  * are taken: they are pressure if they are most of what is left. No lock of the
  * range's is held.
  */
-void haki_pressure_heed(uint32_t now, size_t want);
+void haki_pressure_tick(uint32_t now, size_t want);
 
 /*
  * What a round asks of the lanes, which stand above: called after the look that

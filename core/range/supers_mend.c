@@ -77,7 +77,7 @@ void haki_supers_mend(void)
     haki_supers.limit = (uint32_t)(HAK_LOAD(haki_range.size) / HAK_SUPER_SIZE);
     haki_supers.counts.slabs_used = 0;
     haki_supers.counts.committed = 0;
-    haki_supers.spare = haki_supers.foreign = haki_supers.rooms = 0;
+    haki_supers.unused = haki_supers.foreign = haki_supers.rooms = 0;
     haki_supers.low = haki_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
         haki_supers.resident_start[n] = haki_supers.part_start[n] =

@@ -126,7 +126,7 @@ struct libc_next {
     hak_function *ours;
     _Atomic(hak_function *) found;
     hak_function
-        *programs; /* see libc_heed_program; NULL: ours, or the found one */
+        *programs; /* see libc_ask_program; NULL: ours, or the found one */
 };
 
 static struct libc_next libc_next_free = {.name = "__libc_free",
@@ -215,7 +215,7 @@ static bool libc_is_bystander(void)
  * another copy of this library that was preloaded. If they come back to us from
  * there they go to the C library's.
  */
-static void libc_heed_program(void)
+static void libc_ask_program(void)
 {
     struct libc_next *const all[] = {&libc_next_free, &libc_next_realloc,
                                      &libc_next_usable};
@@ -238,7 +238,7 @@ __attribute__((constructor(101))) static void libc_load(void)
         libc_next_of(&libc_next_free);
         libc_next_of(&libc_next_realloc);
         libc_next_of(&libc_next_usable);
-        libc_heed_program();
+        libc_ask_program();
     }
 }
 

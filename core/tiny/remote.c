@@ -6,8 +6,8 @@
  * exchange (haki_tiny_collect). Nobody takes a lock.
  *
  * An outbox holds at most BATCH blocks and is sent when full, when another
- * owner needs its place, at the thread's end and by hak_trim. For a heap made
- * by hand nothing is held back (`direct`): it may be deleted at any time.
+ * owner needs its place, at the thread's end and by hak_trim. For an explicit
+ * heap nothing is held back (`sent_at_once`): it may be deleted at any time.
  */
 #include "range/purge.h"
 #include "range/slots.h"
@@ -78,7 +78,7 @@ uint32_t haki_remote_free(struct hak_tiny *self, void *p, uint32_t tag)
     struct hak_tiny *owner = haki_range_heap(id);
 
     haki_tiny_refuse(p);
-    if (self == NULL || owner->direct) {
+    if (self == NULL || owner->sent_at_once) {
         remote_push(owner, p, p);
         return id;
     }

@@ -30,10 +30,10 @@
  * back when it sleeps, an explicit one by nobody else.
  */
 #define HAK_BIN_STEADY_MOST (256 * HAK_KIB)
-#define HAK_BIN_STEADY_MOST_MADE (64 * HAK_KIB)
+#define HAK_BIN_STEADY_MOST_FRUGAL (64 * HAK_KIB)
 
 /* Pushes to the next look in a large heap where little happens. */
-#define HAK_BIN_QUIET_PUSHES 8
+#define HAK_BIN_GRANT_QUIET 8
 
 /* The fewest blocks that a bin may take before it is looked at. */
 HAK_INLINE size_t haki_bin_blocks(const struct hak_tiny *tiny)
@@ -106,7 +106,7 @@ HAK_INLINE size_t haki_bin_most_pushes(const struct hak_tiny *tiny,
     size_t pushes =
         haki_max(bytes * haki_tiny_magic[class] >> 32, haki_bin_blocks(tiny));
 
-    if (HAK_UNLIKELY(haki_is_heeded(&tiny->allow))) {
+    if (HAK_UNLIKELY(haki_is_watched(&tiny->allow))) {
         pushes = haki_min(pushes, (size_t)(tiny->taken[class] - shelf->seen) /
                                       HAK_BIN_SPARSE_PART);
     }
@@ -118,11 +118,11 @@ HAK_INLINE void haki_bin_set_left(struct hak_tiny *tiny, unsigned class,
                                   int32_t pushes)
 {
     if (tiny->quiet) {
-        pushes = (int32_t)haki_min((size_t)pushes, HAK_BIN_QUIET_PUSHES);
-    } else if (tiny->alert && tiny->looks == 0) {
-        pushes = (int32_t)haki_min((size_t)pushes, tiny->pushes);
+        pushes = (int32_t)haki_min((size_t)pushes, HAK_BIN_GRANT_QUIET);
+    } else if (tiny->waiting && tiny->skips == 0) {
+        pushes = (int32_t)haki_min((size_t)pushes, tiny->grant_waiting);
     } else if (tiny->nslabs > HAK_TINY_LARGE) {
-        pushes = (int32_t)haki_min((size_t)pushes, tiny->seldom);
+        pushes = (int32_t)haki_min((size_t)pushes, tiny->grant_large);
     }
     tiny->bins[class].left = tiny->shelves[class].grant = pushes;
 }
@@ -141,8 +141,8 @@ HAK_INLINE void haki_bin_grant(struct hak_tiny *tiny, unsigned class,
 HAK_INLINE void haki_bin_grant_steady(struct hak_tiny *tiny, unsigned class,
                                       int32_t pushes)
 {
-    size_t bytes =
-        tiny->direct ? HAK_BIN_STEADY_MOST_MADE : HAK_BIN_STEADY_MOST;
+    size_t bytes = haki_is_frugal(&tiny->allow) ? HAK_BIN_STEADY_MOST_FRUGAL
+                                                : HAK_BIN_STEADY_MOST;
     size_t most = bytes * haki_tiny_magic[class] >> 32;
 
     haki_bin_set_left(tiny, class, (int32_t)haki_min((size_t)pushes, most));
@@ -166,9 +166,9 @@ HAK_INLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
 }
 
 /* All of all bins goes back to the slabs. */
-void haki_tiny_bins_empty(struct hak_tiny *tiny);
+void haki_tiny_bins_flush(struct hak_tiny *tiny);
 
 /* What is due while memory waits to go back, for who is in a slow path. */
-void haki_tiny_heed_within(struct hak_tiny *tiny);
+void haki_tiny_tick_within(struct hak_tiny *tiny);
 
 #endif /* HAK_TINY_BIN_H */

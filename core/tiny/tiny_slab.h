@@ -43,7 +43,7 @@ void haki_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list);
  * side however their predecessors died, which the processor's prefetchers
  * reward: lists of floats in Python took 1.2 of the time without it.
  */
-struct hak_block *haki_tiny_slab_empty(uint32_t number);
+struct hak_block *haki_tiny_slab_take_free(uint32_t number);
 
 /* The bits of a slab's blocks, of the smallest class. */
 #define HAK_TINY_MAP_WORDS (HAK_SLAB_SIZE / HAK_TINY_STEP / 64)

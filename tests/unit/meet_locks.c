@@ -128,7 +128,7 @@ static void ace_free(void *arg)
 static void ace_empty(void *arg)
 {
     (void)arg;
-    haki_ace_empty(run);
+    haki_ace_purge_run(run);
 }
 
 static void ace_around(void *arg)
@@ -505,7 +505,7 @@ static void supers_drop(void *arg)
 static void spare(void *arg)
 {
     (void)arg;
-    haki_range_spare();
+    haki_range_unused();
 }
 
 static void heap_take(void *arg)
