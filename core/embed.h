@@ -26,6 +26,8 @@
 
 #include <hakmem.h>
 
+#include <string.h>
+
 #include "api/embed_heap.h"
 #include "api/inside.h"
 #include "api/stats.h"
@@ -130,6 +132,31 @@ HAK_INLINE struct hak_bin *haki_embed_bin_for(struct hak_heap *heap,
 
     return (struct hak_bin *)(void *)(first + ((size - 1) & ~(step - 1)) *
                                                   (sizeof(struct hak_bin) / 8));
+}
+
+/*
+ * Copies the first n bytes of a Tiny block to another one, rounded up to whole
+ * `step`s, 8 or 16, a constant, as both blocks are. For few bytes: no call. With
+ * 16 it copies a step even if n is 0.
+ */
+HAK_INLINE void haki_embed_copy(void *to, const void *from, size_t n,
+                                size_t step)
+{
+    size_t i = 0;
+
+    if (step == 16) {
+        do {
+            memcpy((char *)to + i, (const char *)from + i, 16);
+            i += 16;
+        } while (i < n);
+        return;
+    }
+    for (; i + 8 < n; i += 16) { /* arrays, most of what grows */
+        memcpy((char *)to + i, (const char *)from + i, 16);
+    }
+    if (i < n) {
+        memcpy((char *)to + i, (const char *)from + i, 8);
+    }
 }
 
 /* A block, or NULL: the bin is empty. */

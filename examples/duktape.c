@@ -64,22 +64,5 @@ static int run(hak_heap *heap, const char *script)
 
 int main(int argc, char **argv)
 {
-    enum mode mode = example_mode(argc, argv);
-
-    for (int i = 0; i < (mode == LIMIT ? 1 : 3); i++) {
-        hak_heap *heap = mode == LIBC ? NULL : example_heap("script", 0);
-
-        if (mode == LIMIT) {
-            hak_heap_set_limit(heap, 1 << 20);
-            NEED(!run(heap, eater));
-            NEED(hak_heap_live(heap) <= 1 << 20);
-        } else {
-            NEED(run(heap, work));
-        }
-        if (heap != NULL) {
-            example_report(heap);
-            hak_heap_delete(heap);
-        }
-    }
-    return 0;
+    return example_scripts(argc, argv, run, work, eater, 1 << 20);
 }

@@ -93,4 +93,34 @@ static inline void example_report_process(void)
     NEED(hak_limit() == 0 || stats.limit_used_bytes <= hak_limit());
 }
 
+/*
+ * For interpreters: runs of a script, each on a heap of its own, which has a limit of `limit` bytes where
+ * `eater` is to meet one. `run` says whether the script ended well; the heap may be
+ * left full: all of it goes with it.
+ */
+static inline int
+example_scripts(int argc, char **argv,
+                int (*run)(hak_heap *heap, const char *script),
+                const char *work, const char *eater, size_t limit)
+{
+    enum mode mode = example_mode(argc, argv);
+
+    for (int i = 0; i < (mode == LIMIT ? 1 : 3); i++) {
+        hak_heap *heap = mode == LIBC ? NULL : example_heap("script", 0);
+
+        if (mode == LIMIT) {
+            hak_heap_set_limit(heap, limit);
+            NEED(!run(heap, eater));
+            NEED(hak_heap_live(heap) <= limit);
+        } else {
+            NEED(run(heap, work));
+        }
+        if (heap != NULL) {
+            example_report(heap);
+            hak_heap_delete(heap);
+        }
+    }
+    return 0;
+}
+
 #endif /* EXAMPLE_H */

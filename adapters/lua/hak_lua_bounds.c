@@ -89,11 +89,6 @@ void hak_lua_bounds_open(struct hak_lua_heap *lua)
     }
 }
 
-static bool fits(size_t live, size_t more, size_t wall)
-{
-    return live <= wall && more <= wall - live;
-}
-
 /*
  * Asks the callback, until its answers let the request in or are a refusal.
  * `again`: Lua has collected for this request.
@@ -103,7 +98,8 @@ static bool ask(struct hak_lua_heap *lua, size_t more, bool again)
     struct hak_lua_bounds *bounds = lua->bounds;
     size_t live = hak_lua_live(lua), answer, before;
 
-    while (!fits(live, more, bounds->soft) && bounds->callback != NULL) {
+    while (!haki_account_within(live, more, bounds->soft) &&
+           bounds->callback != NULL) {
         hak_lua_need need = {.size = sizeof(need),
                              .bytes = more,
                              .live_bytes = live,
@@ -122,7 +118,7 @@ static bool ask(struct hak_lua_heap *lua, size_t more, bool again)
         }
         hak_lua_bounds_set(lua);
     }
-    return fits(live, more, wall_of(lua));
+    return haki_account_within(live, more, wall_of(lua));
 }
 
 /* A request beyond the wall, of a state that has no reserve open. */
@@ -167,15 +163,16 @@ bool hak_lua_bounds_admit(struct hak_lua_heap *lua, const void *ptr,
                (bounds->ptr != ptr || bounds->nsize != nsize)) {
         give_up(lua);
     }
-    if (fits(live, more, wall)) {
+    if (haki_account_within(live, more, wall)) {
         if (bounds->strain == REFUSED) {
             set_strain(lua, CALM);
         }
         return true;
     }
     if (bounds->strain == OPEN || lua->closing) {
-        return fits(live, more,
-                    wall + haki_min(bounds->reserve, SIZE_MAX - wall));
+        return haki_account_within(live, more,
+                                   wall + haki_min(bounds->reserve,
+                                                   SIZE_MAX - wall));
     }
     return judge(lua, ptr, nsize, more);
 }

@@ -10,6 +10,11 @@
  * the slow path then puts it back and looks. Between calls headroom >= 0,
  * unless `stop` was set below what is live.
  *
+ * It is not the core's account (heap/account.h): that counts whole blocks, of the
+ * lanes, and Lua's limit is of bytes asked for, as collectgarbage counts them,
+ * which the fallback has given as well. And a free there needs the block's size
+ * from its slab, where Lua says it. What is alike is haki_account_within.
+ *
  * A switched state's end: the block that its main thread lies in is freed last,
  * wherever in it that lies. The heap ends then, or if something is live, when
  * that is freed. Blocks that the state's C code had from the allocator before,

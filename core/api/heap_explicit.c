@@ -278,11 +278,8 @@ static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
                                     const char *caller)
 {
     struct hak_heap *owner;
-    size_t size;
+    size_t size = haki_lane_system_usable(p, caller, &owner);
 
-    if (!haki_system_find(p, &owner, &size)) {
-        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
-    }
     if (owner != heap) {
         haki_fatal("%s(%p): a block of another heap", caller, p);
     }

@@ -84,9 +84,7 @@ void haki_account_undo(struct hak_heap *heap, size_t peak)
 /* Whether the limit leaves room for `size` bytes more. */
 static bool account_fits(const struct hak_heap *heap, size_t size)
 {
-    size_t ceiling = account_ceiling(heap);
-
-    return heap->live <= ceiling && size <= ceiling - heap->live;
+    return haki_account_within(heap->live, size, account_ceiling(heap));
 }
 
 HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)

@@ -34,6 +34,12 @@ void haki_account_set_limit(struct hak_heap *heap, size_t limit);
 /* What was admitted was not to be had: the peak is what it was before. */
 void haki_account_undo(struct hak_heap *heap, size_t peak);
 
+/* Whether `size` bytes more than `live` are within `most`, whoever counts them. */
+HAK_INLINE bool haki_account_within(size_t live, size_t size, size_t most)
+{
+    return live <= most && size <= most - live;
+}
+
 /* Whether `size` more bytes are below the gate: nothing but a charge is needed. */
 HAK_INLINE bool haki_account_fits(const struct hak_heap *heap, size_t size)
 {

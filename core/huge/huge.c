@@ -199,15 +199,26 @@ void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     return haki_range_super_start(first);
 }
 
+/* The first superslab of the block that begins at p, and what it is; or
+ * HAK_NO_SUPER. Caller holds the lock. */
+static uint32_t huge_look_up(const void *p, struct hak_huge_block *block)
+{
+    uint32_t first = huge_super_of(p);
+
+    if (first != HAK_NO_SUPER) {
+        block->size = huge_at(first)->size;
+        block->owner = huge_at(first)->owner;
+    }
+    return first;
+}
+
 bool haki_huge_free(void *p, struct hak_huge_block *block)
 {
     uint32_t first, count = 0, room = 0;
 
     haki_lock_take(&huge_lock);
-    first = huge_super_of(p);
+    first = huge_look_up(p, block);
     if (first != HAK_NO_SUPER) {
-        block->size = huge_at(first)->size;
-        block->owner = huge_at(first)->owner;
         count = huge_at(first)->supers;
         room = huge_at(first)->room;
         huge_counts.frees++;
@@ -228,11 +239,7 @@ bool haki_huge_find(const void *p, struct hak_huge_block *block)
     uint32_t first;
 
     haki_lock_take(&huge_lock);
-    first = huge_super_of(p);
-    if (first != HAK_NO_SUPER) {
-        block->size = huge_at(first)->size;
-        block->owner = huge_at(first)->owner;
-    }
+    first = huge_look_up(p, block);
     haki_lock_drop(&huge_lock);
     return first != HAK_NO_SUPER;
 }
