@@ -46,6 +46,7 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
                  config->name != NULL ? config->name : "");
     }
     haki_account_update(heap);
+    HAK_ASSERT(heap->live == 0 && haki_account_other(heap) == 0);
     return heap;
 }
 
@@ -54,6 +55,8 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
+    HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_EXPLICIT);
+    HAK_ASSERT(!haki_heap_is_busy(heap)); /* its one user is here */
     if (haki_account_other(heap) != 0) {
         haki_large_free_owner(heap);
         haki_system_free_owner(heap);
@@ -114,6 +117,7 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
     bool whole = block > HAK_LANE_POOL_MAX; /* large.c has charged it */
     bool fits = true;
 
+    HAK_ASSERT(block != 0 && owner == heap->tiny.id);
     if (HAK_UNLIKELY(block > bytes)) {
         if (whole) {
             haki_account_discharge_other(heap, block);
@@ -517,6 +521,7 @@ void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
     size_t peak = heap->peak;
     void *moved;
 
+    HAK_ASSERT(keep <= old);
     if (haki_fits_as_is(old, size) && haki_range_owns(p)) {
         return p;
     }

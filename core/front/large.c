@@ -260,7 +260,9 @@ static void large_resized(const void *p, size_t before)
     uint32_t owner;
     size_t now = haki_large_find(p, &owner);
 
-    large_disown(owner, before - now);
+    if (owner != HAK_ID_SHARED) {
+        haki_account_resize_other(haki_range_heap(owner), before, now);
+    }
 }
 
 void *haki_large_resize(void *p, size_t size)

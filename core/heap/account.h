@@ -64,6 +64,7 @@ HAK_INLINE void haki_account_charge(struct hak_heap *heap, size_t bytes)
 
 HAK_INLINE void haki_account_discharge(struct hak_heap *heap, size_t bytes)
 {
+    HAK_ASSERT(heap->live >= bytes);
     heap->live -= bytes;
 }
 
@@ -84,7 +85,11 @@ HAK_INLINE void haki_account_charge_other(struct hak_heap *heap, size_t bytes)
 HAK_INLINE void haki_account_discharge_other(struct hak_heap *heap,
                                              size_t bytes)
 {
-    atomic_fetch_sub_explicit(&heap->other_bytes, bytes, memory_order_relaxed);
+    size_t before = atomic_fetch_sub_explicit(&heap->other_bytes, bytes,
+                                              memory_order_relaxed);
+
+    HAK_ASSERT(before >= bytes);
+    (void)before;
 }
 
 /* Such a block has `now` bytes instead of `old`. */

@@ -12,14 +12,19 @@ static __thread size_t thread_swept __attribute__((tls_model("initial-exec")));
 
 static void thread_trim(struct hak_heap *heap)
 {
+    HAK_ASSERT(
+        !haki_heap_is_busy(heap)); /* it was lent or parked between acts */
     haki_heap_seal_count(heap);
     thread_swept += haki_heap_sweep(heap);
+    HAK_ASSERT(heap->tiny.nempty == 0 && haki_kept(&heap->tiny.allow) == 0);
 }
 
 static void thread_seal(struct hak_heap *heap)
 {
+    HAK_ASSERT(!haki_heap_is_busy(heap));
     haki_heap_seal_slabs(heap);
     haki_heap_seal_count(heap);
+    HAK_ASSERT(heap->tiny.nslabs == 0);
 }
 
 /* The same for a heap that was lent. */

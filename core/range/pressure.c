@@ -12,6 +12,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/purge.h"
+#include "range/supers.h"
 
 /* In percent of a limit; of the time in memory.pressure's last 10 s. */
 enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
@@ -136,6 +137,7 @@ static size_t pressure_limit_of(size_t of)
     if ((wish & HAK_PERCENT) == 0) {
         return wish;
     }
+    HAK_ASSERT(wish - HAK_PERCENT >= 1 && wish - HAK_PERCENT <= 100);
     if (of != SIZE_MAX) {
         return (size_t)((hak_u128)of * (wish - HAK_PERCENT) / 100);
     }
@@ -197,6 +199,8 @@ bool haki_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes)
 {
     size_t limit = atomic_load(&haki_pressure.limit);
 
+    HAK_ASSERT(!haki_lock_mine(&haki_supers.lock)); /* what follows takes it */
+    HAK_ASSERT(atomic_load(counter) >= bytes);
     if (haki_limit_used() <= limit) {
         return true;
     }
@@ -259,7 +263,9 @@ static size_t pressure_step(const struct hak_cgroup_state *state, size_t limit,
     size_t room = haki_min(others, limit - haki_min(used, limit));
     size_t most = haki_max(haki_min(room / 4, LOOK_MOST), LOOK_LEAST);
 
-    return used < near ? haki_min(most, near - used) : most;
+    most = used < near ? haki_min(most, near - used) : most;
+    HAK_ASSERT(most > 0); /* else each charge would bring a look */
+    return most;
 }
 
 static void pressure_set_near(bool near)
@@ -273,6 +279,8 @@ static void pressure_set_near(bool near)
     if (near) {
         atomic_store(&haki_pressure.round, round != 0 ? round : 1);
     }
+    HAK_ASSERT(!near || haki_pressure_round() != 0);
+    HAK_ASSERT(!near || haki_purge_delay() == 0);
 }
 
 static void pressure_look(uint32_t now, size_t want)
@@ -281,6 +289,7 @@ static void pressure_look(uint32_t now, size_t want)
     size_t limit, used;
     bool near;
 
+    HAK_ASSERT(!haki_lock_mine(&haki_supers.lock)); /* lanes give back next */
     pressure_read_group(&state);
     do { /* hak_set_limit does not wait for us */
         limit = pressure_limit_of(state.limit);
