@@ -300,7 +300,7 @@ void *haki_pool_refill(struct hak_pool *pool, unsigned class)
     }
     if (HAK_LIKELY(pool_fill(pool, class))) {
         p = haki_pool_pop(pool, class);
-        haki_stack_grant(pool, class);
+        haki_stack_grant_here(pool, class);
         haki_keep_height(pool->allow);
     }
     haki_pool_tick_within(pool);

@@ -15,6 +15,11 @@
 #define POOL_BUSY_TIME 10
 #define POOL_BUSY_SKIPS 15
 
+HAK_NOINLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
+{
+    haki_stack_grant_here(pool, class);
+}
+
 /* ---- looks --------------------------------------------------------------- */
 
 static void pool_give_empty(struct hak_pool *pool);

@@ -147,11 +147,14 @@ HAK_INLINE void haki_stack_grant_noted(struct hak_pool *pool, unsigned class,
 }
 
 /* Notes the bin and says when it is looked at next. */
-HAK_INLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
+HAK_INLINE void haki_stack_grant_here(struct hak_pool *pool, unsigned class)
 {
     haki_stack_note(pool, class);
     haki_stack_grant_noted(pool, class, haki_stack_budget(pool, class));
 }
+
+/* The same, as a call: for who seldom does it. */
+void haki_stack_grant(struct hak_pool *pool, unsigned class);
 
 /* The same for a bin that was noted and has not grown since the last look. */
 HAK_INLINE void haki_stack_grant_steady(struct hak_pool *pool, unsigned class,

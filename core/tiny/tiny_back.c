@@ -35,6 +35,31 @@
 /* Blocks of stale lists that are counted then. */
 #define IDLE_COUNT 1000
 
+HAK_NOINLINE void haki_bin_grant(struct hak_tiny *tiny, unsigned class,
+                                 int32_t pushes)
+{
+    haki_bin_note(tiny, class);
+    haki_bin_set_left(tiny, class,
+                      (int32_t)haki_min((size_t)pushes,
+                                        haki_bin_most_pushes(tiny, class)));
+}
+
+HAK_NOINLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
+                               struct hak_block *list, uint32_t count)
+{
+    int32_t cap = haki_bin_budget(tiny, class);
+
+    /*
+     * At least half the budget stays open for pushes: a bin that was just
+     * filled to the brim would overflow at once and be refilled in turn.
+     */
+    tiny->bins[class].head = list;
+    tiny->shelves[class].base = (uint32_t)tiny->bins[class].pops + count;
+    haki_bin_grant(tiny, class,
+                   (int32_t)haki_max((size_t)cap / 2,
+                                     cap - haki_min(count, (size_t)cap)));
+}
+
 /* ---- flush -------------------------------------------------------------- */
 
 /* All of a bin goes back to the slabs. */

@@ -128,14 +128,7 @@ HAK_INLINE void haki_bin_set_left(struct hak_tiny *tiny, unsigned class,
 }
 
 /* The next look at a bin, which is settled, comes after so many pushes. */
-HAK_INLINE void haki_bin_grant(struct hak_tiny *tiny, unsigned class,
-                               int32_t pushes)
-{
-    haki_bin_note(tiny, class);
-    haki_bin_set_left(tiny, class,
-                      (int32_t)haki_min((size_t)pushes,
-                                        haki_bin_most_pushes(tiny, class)));
-}
+void haki_bin_grant(struct hak_tiny *tiny, unsigned class, int32_t pushes);
 
 /* The same for a bin that has not grown since the last look. */
 HAK_INLINE void haki_bin_grant_steady(struct hak_tiny *tiny, unsigned class,
@@ -149,21 +142,8 @@ HAK_INLINE void haki_bin_grant_steady(struct hak_tiny *tiny, unsigned class,
 }
 
 /* Puts a list of `count` blocks into an empty head. */
-HAK_INLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
-                             struct hak_block *list, uint32_t count)
-{
-    int32_t cap = haki_bin_budget(tiny, class);
-
-    /*
-     * At least half the budget stays open for pushes: a bin that was just
-     * filled to the brim would overflow at once and be refilled in turn.
-     */
-    tiny->bins[class].head = list;
-    tiny->shelves[class].base = (uint32_t)tiny->bins[class].pops + count;
-    haki_bin_grant(tiny, class,
-                   (int32_t)haki_max((size_t)cap / 2,
-                                     cap - haki_min(count, (size_t)cap)));
-}
+void haki_bin_set(struct hak_tiny *tiny, unsigned class, struct hak_block *list,
+                  uint32_t count);
 
 /* All of all bins goes back to the slabs. */
 void haki_tiny_bins_flush(struct hak_tiny *tiny);
