@@ -484,7 +484,7 @@ static void ace_mend_super(uint32_t page, uint32_t now)
 }
 
 /* A ghost held the lock: all but the maps and the owners is made anew. */
-void haki_ace_mend(void)
+HAK_COLD void haki_ace_mend(void)
 {
     uint32_t now = haki_os_tick();
 

@@ -167,7 +167,8 @@ static struct words stats_bytes(uint64_t n)
 }
 
 /* Adds `format`, in which a %n is a number and a %b bytes, a uint64_t each. */
-static void stats_tell(struct stats_text *text, const char *format, ...)
+static HAK_COLD void stats_tell(struct stats_text *text, const char *format,
+                                ...)
 {
     va_list args;
 
@@ -189,8 +190,8 @@ static void stats_tell(struct stats_text *text, const char *format, ...)
     va_end(args);
 }
 
-static void stats_add_lane(struct stats_text *text, const char *name,
-                           const uint64_t *allocs)
+static HAK_COLD void stats_add_lane(struct stats_text *text, const char *name,
+                                    const uint64_t *allocs)
 {
     struct hak_lane_counts lane;
 
@@ -202,7 +203,8 @@ static void stats_add_lane(struct stats_text *text, const char *name,
               stats_bytes(lane.held_bytes).text);
 }
 
-static void stats_add_memory(struct stats_text *text, const hak_stats_t *stats)
+static HAK_COLD void stats_add_memory(struct stats_text *text,
+                                      const hak_stats_t *stats)
 {
     stats_tell(text,
                "memory   %b window, %b mapped, %b resident, %b of it due back\n"
@@ -223,7 +225,8 @@ static void stats_add_memory(struct stats_text *text, const hak_stats_t *stats)
                stats->remote_frees);
 }
 
-static void stats_add_system(struct stats_text *text, const hak_stats_t *stats)
+static HAK_COLD void stats_add_system(struct stats_text *text,
+                                      const hak_stats_t *stats)
 {
     stats_tell(text,
                "system   %n blocks live, %b; handed on, by reason:\n"

@@ -367,7 +367,7 @@ static void thread_heap_forked(void)
  * needed for the rest, the rest is left undone: other threads' heaps stay as
  * they are, and the child of a later fork may find and park them.
  */
-static void thread_fork_child(void)
+static HAK_COLD void thread_fork_child(void)
 {
     bool none;
 

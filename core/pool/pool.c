@@ -26,7 +26,7 @@
 #define SMALL HAK_PAGE
 
 /* Gives the empty bins stacks of so many places. */
-static void pool_lay_out(struct hak_pool *pool, uint32_t places)
+static HAK_NOINLINE void pool_lay_out(struct hak_pool *pool, uint32_t places)
 {
     pool->places = places;
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {

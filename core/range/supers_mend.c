@@ -70,7 +70,7 @@ static size_t supers_mend_super(uint32_t i)
  * All but `at` is made anew. What lanes hold in bytes is left as it was: the
  * ghost may have changed it or not, and only for slabs that are lost.
  */
-void haki_supers_mend(void)
+HAK_COLD void haki_supers_mend(void)
 {
     size_t bytes = 0;
 
