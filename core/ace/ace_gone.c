@@ -1,14 +1,14 @@
 /*
  * ace_gone.c - pages of ACE's holes that are not mapped.
  *
- * Under a limit on address space (RLIMIT_AS) a hole of some length is
- * unmapped as soon as it comes to be, so that others may have its addresses;
- * a bit of `gone` says so for each page. A run that is cut from it is mapped
- * first. Without such a limit no page is ever gone.
+ * Under a limit on address space (RLIMIT_AS) a long hole is unmapped as soon as
+ * it is made, so that its address space can be used by others; a bit of `gone`
+ * says so for each page. A run that is cut from it is mapped first. Without
+ * such a limit no page is ever gone.
  *
  * The bits are set before pages are unmapped and cleared after they are mapped:
- * a child that is forked in between takes pages for gone that are not, finds
- * them taken and leaves them alone.
+ * a child forked in between takes pages for gone that are not, finds them
+ * mapped and leaves them alone.
  */
 #include "ace/ace_bits.h"
 #include "os/lock.h"

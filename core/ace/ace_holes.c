@@ -2,6 +2,8 @@
  * ace_holes.c - ACE's superslabs and their holes: cut, joined, unmapped.
  *
  * The caller of every function holds the lane's lock.
+ *
+ * Tested by tests/unit/ace/ace.c and tests/unit/ace/ace_gone.c.
  */
 #include "ace/ace_holes.h"
 
@@ -9,7 +11,10 @@
 #include "range/purge.h"
 #include "range/superslabs.h"
 
-/* Under a limit on address space holes from here on are unmapped at once. */
+/*
+ * Under a limit on address space holes of at least this length are unmapped at
+ * once.
+ */
 #define SHED_LEAST (128 * HAK_KIB / HAK_PAGE)
 
 _Atomic(uint32_t) haki_ace_due;
@@ -23,7 +28,7 @@ uint32_t haki_ace_delay(void)
     return haki_purge_delay();
 }
 
-/* Sees to it that holes are looked at when their time has come. */
+/* Makes sure that holes are looked at when they are due. */
 void haki_ace_want_tick(uint32_t now)
 {
     if (atomic_load_explicit(&haki_ace_due, memory_order_relaxed) == 0) {
@@ -33,7 +38,7 @@ void haki_ace_want_tick(uint32_t now)
     }
 }
 
-/* The pages from `page` on are a hole now. */
+/* Makes the pages from `page` on a hole. */
 void haki_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
 {
     struct hak_ace_super *super = haki_ace_super(page);
@@ -50,7 +55,7 @@ void haki_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
     haki_ace.full_holes += pages == HAK_ACE_PAGES;
 }
 
-/* The hole is none any more; its start is still one. */
+/* The hole is no longer a hole; its start stays marked. */
 void haki_ace_hole_drop(uint32_t page)
 {
     HAK_HELD(&haki_ace.lock);
@@ -108,7 +113,7 @@ static bool ace_super_add(void)
     haki_ace_set_tags(super, HAK_TAG_SHARED(HAK_TAG_ACE));
     haki_lock_step();
     haki_ace_hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, now);
-    if (resident != 0) { /* what is not used of it shall not stay so */
+    if (resident != 0) { /* so that what stays unused goes back */
         haki_ace_want_tick(now);
     }
     return true;
@@ -159,7 +164,7 @@ bool haki_ace_super_give(uint32_t page)
     return true;
 }
 
-/* Under a limit on address space a hole of some length is unmapped. */
+/* Under a limit on address space, unmaps the hole if it is long enough. */
 void haki_ace_shed(uint32_t page)
 {
     if (haki_ace_hole(page)->pages >= SHED_LEAST && haki_range_limited()) {
@@ -168,8 +173,8 @@ void haki_ace_shed(uint32_t page)
 }
 
 /*
- * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is
- * left of the hole on either side stays one. True: they are all zero.
+ * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is left
+ * of the hole on either side stays a hole. True: the pages are all zero.
  */
 bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
 {
@@ -198,8 +203,8 @@ bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
 }
 
 /*
- * The pages from `page` on, whose start is set but which are neither run nor
- * hole, become a hole, with those on both sides.
+ * Makes the pages from `page` on, whose start is set but which are neither a
+ * run nor a hole, a hole, joined with those on both sides.
  */
 void haki_ace_join(uint32_t page, uint32_t pages, uint32_t now)
 {
@@ -257,7 +262,7 @@ static size_t ace_shed_tree(uint32_t page)
     return bytes;
 }
 
-/* Holes from before there was a limit on address space. */
+/* Unmaps holes from before there was a limit on address space. */
 static bool ace_shed_all(void)
 {
     size_t bytes = 0;
@@ -269,7 +274,7 @@ static bool ace_shed_all(void)
     return bytes != 0;
 }
 
-/* A hole in which a run of `pages` fits, or 0: out of memory. */
+/* Finds a hole in which a run of `pages` fits; 0: out of memory. */
 uint32_t haki_ace_find_hole(uint32_t pages)
 {
     uint32_t hole =

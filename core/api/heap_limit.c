@@ -26,7 +26,7 @@ size_t hak_heap_limit(const hak_heap *heap)
     return limit != SIZE_MAX ? limit : 0;
 }
 
-/* What a heap holds: whole slabs, and the blocks that lie in none of its own. */
+/* What a heap holds: whole slabs, and its blocks outside them. */
 static HAK_RACY_READER size_t heap_limit_held(const struct hak_heap *heap)
 {
     const struct hak_pool *pool =

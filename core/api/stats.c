@@ -1,8 +1,8 @@
 /*
- * stats.c - the statistics of the process, summed.
+ * stats.c - sums up the statistics of the process.
  *
- * The table of statistics is include/hakmem_stats.def; stats_text.c
- * puts them into words.
+ * The table of statistics is include/hakmem_stats.def; stats_text.c formats
+ * them.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,7 +18,9 @@
 
 /* ---- the lanes ---------------------------------------------------------- */
 
-/* A lane's statistics stand in hak_stats_t as they do in hak_lane_counts. */
+/*
+ * A lane's statistics have the same order in hak_stats_t as in hak_lane_counts.
+ */
 #define LANE_AT(lane) offsetof(hak_stats_t, lane##_allocs)
 #define LANE_FITS(lane)                                                        \
     _Static_assert(offsetof(hak_stats_t, lane##_held_bytes) - LANE_AT(lane) == \
@@ -42,13 +44,13 @@ static void stats_add_counts(struct hak_lane_counts *lanes,
     lanes[HAK_LANE_POOL].allocs += counts.pool.allocs;
     lanes[HAK_LANE_POOL].frees += counts.pool.frees;
     lanes[HAK_LANE_POOL].live_bytes += counts.pool.live_bytes;
-    /* To the lane the runs in a cache are in use. */
+    /* The lane counts runs in a cache as in use. */
     lanes[HAK_LANE_ACE].allocs += counts.runs_taken;
     lanes[HAK_LANE_ACE].frees += counts.runs_taken + counts.runs_held;
     lanes[HAK_LANE_ACE].live_bytes -= counts.runs_bytes;
 }
 
-/* Adds what heaps that are no more had counted. */
+/* Adds what heaps that no longer exist had counted. */
 static void stats_add_past_counts(struct hak_lane_counts *lanes)
 {
     uint64_t tiny = atomic_load(&haki_heap_past.allocs);

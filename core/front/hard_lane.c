@@ -1,7 +1,9 @@
 /*
- * hard_lane.c - the hardened build's guards, where only the pointer is known.
+ * hard_lane.c - the hardened build's guards, when only the pointer is known.
  *
  * Compiled only with HARDENED=1.
+ *
+ * Tested by tests/unit/guard/hard_seals.c.
  */
 #include "front/hard_lane.h"
 #include "front/lane.h"

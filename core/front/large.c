@@ -1,7 +1,9 @@
 /*
  * large.c - the lanes above Tiny, on a given heap.
  *
- * Which lane has a block says its slab's tag; see range.h.
+ * A slab's tag says which lane a block belongs to; see range.h.
+ *
+ * Tested by tests/unit/front/lane.c and tests/unit/front/large_misuse.c.
  */
 #include <string.h>
 
@@ -16,7 +18,7 @@
 #include "range/slots.h"
 #include "upkeep/look.h"
 
-/* Fresh pages that are about to be written are populated from here on. */
+/* From this size on, fresh pages that are about to be written are populated. */
 #define POPULATE_LEAST (32 * HAK_KIB)
 
 /* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
@@ -31,7 +33,7 @@ static unsigned large_pool_class(size_t alignment, size_t size)
     return class;
 }
 
-/* An explicit heap keeps account of blocks it finds by their owner only. */
+/* Charges an explicit heap for a block that is found by its owner only. */
 static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
 {
     if (p != NULL && heap->tiny.accounted) {
@@ -40,7 +42,7 @@ static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
     return p;
 }
 
-/* Before so many bytes are taken from a lane that all heaps share. */
+/* Called before `bytes` bytes are taken from a lane that all heaps share. */
 static void large_before_taking(struct hak_heap *heap, size_t bytes)
 {
     if (HAK_UNLIKELY(haki_relief_wanted(bytes))) {
@@ -74,7 +76,9 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
 static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
                               size_t size, bool *zero, enum hak_reason *reason)
 {
-    /* No less, whatever the alignment: smaller ones are Pool's, and charged so. */
+    /*
+     * Not less, whatever the alignment: smaller blocks are charged as Pool's.
+     */
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
 
     if (bytes > haki_range.window) {
@@ -117,7 +121,7 @@ void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     return large_huge_alloc(heap, alignment, size, zero, reason);
 }
 
-/* The account of the explicit heap that an ACE or Huge block was of. */
+/* Discharges an ACE or Huge block from its explicit heap's account. */
 static void large_disown(uint32_t owner, size_t bytes)
 {
     if (owner != HAK_ID_SHARED) {
@@ -157,7 +161,7 @@ static bool large_huge_free(void *p)
     return true;
 }
 
-/* A block of Pool's that is this heap's. */
+/* Frees a Pool block of this heap. */
 static bool large_pool_free(struct hak_heap *heap, void *p)
 {
     unsigned class = haki_pool_class_at(p);
@@ -171,7 +175,7 @@ static bool large_pool_free(struct hak_heap *heap, void *p)
     return true;
 }
 
-/* A block of Pool's that is not this thread's. */
+/* Frees a Pool block of another heap. */
 static bool large_pool_remote_free(uint32_t id, void *p)
 {
     struct hak_heap *owner = haki_range_heap(id);
@@ -187,7 +191,7 @@ static bool large_pool_remote_free(uint32_t id, void *p)
     return true;
 }
 
-/* A block above 1024 B of a packed slab. */
+/* Frees a block of more than 1024 B in a packed slab. */
 static bool large_packed_free(struct hak_heap *heap, void *p, uint32_t tag)
 {
     struct hak_tiny *self = heap != NULL ? &heap->tiny : NULL;
@@ -302,14 +306,15 @@ void *haki_large_resize(void *p, size_t size)
 }
 
 /*
- * A place for a block that has outgrown its own: with room behind it in ACE,
- * where a block that grew once is likely to grow again, unless the cache has
- * one without.
+ * A new place for a block that has outgrown its own. In ACE it gets room behind
+ * it, since a block that grew once is likely to grow again, unless the cache
+ * has a run without room.
  */
 static void *large_alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
                                  enum hak_reason *reason)
 {
-    size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
+    size_t most =
+        HAK_LANE_ACE_MAX / 5 * 4; /* still ACE's with a quarter more */
     void *p = NULL;
 
     haki_heap_use_large(heap);
@@ -354,7 +359,7 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
         return NULL;
     }
     memcpy(to, p, n);
-    /* What has outgrown ACE will not come back: no use to keep its pages. */
+    /* A block that has outgrown ACE won't come back: its pages aren't kept. */
     if (large_class_byte(to) == HAK_TAG_HUGE && haki_range_owns(p) &&
         large_class_byte(p) == HAK_TAG_ACE) {
         haki_ace_purge_run(p);

@@ -1,5 +1,5 @@
 /*
- * hard.c - the hardened build's secrets, random numbers and last words.
+ * hard.c - the hardened build's secrets, random numbers and fatal messages.
  *
  * Compiled only with HARDENED=1.
  */

@@ -1,5 +1,7 @@
 /*
  * range_walk.c - walks all superslabs and proves what supers.h promises.
+ *
+ * Tested by tests/unit/range/slabs.c and tests/unit/range/superslabs.c.
  */
 #include "range/range_walk.h"
 
@@ -9,7 +11,7 @@
 #include "range/supers.h"
 #include "range/superslabs.h"
 
-/* What all superslabs come to. */
+/* Sums over all superslabs. */
 struct range_walk_sums {
     size_t committed, used, wholes, unused, resident, rooms, foreign;
 };
@@ -27,7 +29,7 @@ static uint32_t range_walk_places(const struct hak_super *super, unsigned n)
     return places;
 }
 
-/* Every search begins at or below what it looks for. */
+/* Every search must begin at or below what it looks for. */
 void haki_range_walk_starts(uint32_t i)
 {
     const struct hak_super *super = &haki_supers.at[i];
@@ -46,7 +48,10 @@ void haki_range_walk_starts(uint32_t i)
     }
 }
 
-/* The slabs of a superslab that no lane has whole; what is resident. */
+/*
+ * Walks the slabs of a superslab that no lane has whole; returns what is
+ * resident.
+ */
 static size_t range_walk_slabs(uint32_t i)
 {
     const struct hak_super *super = &haki_supers.at[i];
@@ -94,7 +99,10 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
     case HAK_SUPER_ROOM:
     case HAK_SUPER_FOREIGN:
         HAK_PROVE(super->used == HAK_ALL_SLABS && super->resident == 0);
-        /* Or the rest of a run that was neither unmapped nor made whole. */
+        /*
+         * Or it is the rest of a run that could neither be unmapped nor mapped
+         * in full.
+         */
         HAK_PROVE(super->claimed == 0 || (super->state == HAK_SUPER_FOREIGN &&
                                           super->claimed < HAK_SUPER_PAGES));
         sums->rooms += super->state == HAK_SUPER_ROOM;
@@ -111,14 +119,14 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
     case HAK_SUPER_WHOLE:
         HAK_PROVE(super->used == HAK_ALL_SLABS && !super->described);
         HAK_PROVE(super->claimed <= HAK_SUPER_PAGES);
-        HAK_PROVE(super->claimed > 0 || !quiet); /* a run that moves has none */
+        HAK_PROVE(super->claimed > 0 || !quiet); /* a moving run has none */
         sums->wholes++;
         break;
     default: HAK_PROVE(!"a state");
     }
 }
 
-/* What all of them come to. */
+/* Compares the sums of all of them. */
 static void range_walk_totals(const struct range_walk_sums *sums, bool quiet)
 {
     const struct hak_range_counts *counts = &haki_supers.counts;

@@ -17,25 +17,25 @@ _Atomic(size_t) haki_supers_resident;
 
 /*
  * The ladder's top: from this much resident memory a superslab may come as one
- * huge page, populated at once. That costs 1/4 to 1/8 of populating small
- * pages where the machine has a huge page ready, but where it must first be
- * put together (compaction, a hypervisor that backs memory at first touch) it
- * was measured at 6 times as much. So both are timed: a huge page that costs
- * more than its small ones makes us pass up the next THP_SKIP superslabs,
- * then twice as many, and so on.
+ * huge page, populated at once. That costs 1/4 to 1/8 of populating small pages
+ * if the machine has a huge page ready, but 6 times as much was measured where
+ * one must first be made (compaction, a hypervisor that backs memory at first
+ * touch). So both are timed: after a huge page that costs more than its small
+ * pages, the next THP_SKIP superslabs don't try one, then twice as many, and so
+ * on.
  */
 #define THP_FROM (8 * HAK_MIB)
-#define THP_FROM_SEALED (32 * HAK_MIB) /* above what the seal found */
+#define THP_FROM_SEALED (32 * HAK_MIB) /* beyond what the seal found */
 #define THP_SKIP 4
 #define THP_ROOM (2 * HAK_SUPER_SIZE) /* left to HAKMEM_LIMIT */
 #define THP_SKIP_MOST 1024
 
-/* What is made resident ahead of need while memory is short. */
+/* How much is made resident ahead of need while memory is short. */
 #define STEP_NEAR (2 * HAK_PAGE)
 
 /*
- * Slabs of which a few pages will do are looked for in this many superslabs;
- * they may have that much resident.
+ * Slabs of which only a few pages will be used are looked for in this many
+ * superslabs, and may have this much resident.
  */
 #define COOL_LOOK 4
 #define COOL_RESIDENT 2
@@ -43,7 +43,7 @@ _Atomic(size_t) haki_supers_resident;
 
 /* Under the lock. */
 static uint32_t slabs_thp_pass; /* superslabs to pass up */
-static uint32_t slabs_thp_skip; /* how many at the next dear one */
+static uint32_t slabs_thp_skip; /* how many after the next expensive one */
 static size_t slabs_thp_from = THP_FROM;
 
 /* Any thread: what the last populated small pages cost, ns per superslab. */
@@ -147,7 +147,7 @@ static void slabs_thp_learn(uint64_t cost)
     slabs_thp_pass = slabs_thp_skip;
 }
 
-/* Makes `slabs_resident` of the descriptors of superslab i true. */
+/* Makes `resident` true in the descriptors of superslab i. */
 static void slabs_describe(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
@@ -185,7 +185,9 @@ size_t haki_super_resident(uint32_t i)
     return bytes;
 }
 
-/* Populates a superslab as a huge page. A refusal leaves plain pages. */
+/*
+ * Populates a superslab as a huge page, or with small pages if that is refused.
+ */
 static void slabs_populate_thp(uint32_t i)
 {
     char *start = haki_range_super_start(i);
@@ -217,8 +219,8 @@ static uint32_t slabs_runs(uint32_t i, uint32_t count)
 }
 
 /*
- * The lowest superslab of a map with `count` free slabs side by side, of which
- * the first is resident if `resident`; `limit` if there is none.
+ * The lowest superslab in a map with `count` free slabs side by side, the first
+ * of them resident if `resident` is set; `limit` if there is none.
  */
 static uint32_t slabs_find(enum hak_map map, uint32_t *start, uint32_t count,
                            bool resident)
@@ -234,7 +236,9 @@ static uint32_t slabs_find(enum hak_map map, uint32_t *start, uint32_t count,
     return i;
 }
 
-/* A free superslab for slabs, as a huge page if it may be; or HAK_NO_SUPER. */
+/*
+ * Opens a free superslab for slabs, as a huge page if `huge`; or HAK_NO_SUPER.
+ */
 static uint32_t slabs_open_super(bool huge)
 {
     uint32_t i = haki_super_open();
@@ -248,8 +252,9 @@ static uint32_t slabs_open_super(bool huge)
 
 /*
  * Of the places in superslab i, the first whose slab last had this class; if
- * there is none, the one with the most bytes resident. (The class of a slab that
- * was never used, or that ACE or Huge had since, is arbitrary: a hint only.)
+ * there is none, the one with the most bytes resident. (The class is only a
+ * hint: it is arbitrary in a slab that was never used, or that ACE or Huge had
+ * in between.)
  */
 static uint32_t slabs_best_place(uint32_t i, uint32_t places, uint8_t class)
 {
@@ -328,9 +333,9 @@ static size_t slabs_resident(uint32_t number, uint32_t count)
 }
 
 /*
- * Slabs that waste little if no more than a few pages of them will be used:
- * of superslabs in use already, with little resident or nothing. HAK_NO_SLAB:
- * there are none.
+ * Takes slabs that waste little if only a few of their pages will be used: with
+ * little or nothing resident, in superslabs that are already in use.
+ * HAK_NO_SLAB: there are none.
  */
 static uint32_t slabs_take_cool(uint32_t count)
 {
@@ -341,7 +346,7 @@ static uint32_t slabs_take_cool(uint32_t count)
         uint32_t places = slabs_runs(i, count);
 
         if (__builtin_popcount(haki_supers.at[i].resident) > COOL_RESIDENT) {
-            break; /* enough is resident for everybody */
+            break; /* there is plenty of resident memory */
         }
         slabs_describe(i);
         for (; places != 0; places &= places - 1) {
@@ -440,7 +445,7 @@ void haki_range_list_give(uint32_t first, enum hak_lane lane)
 
 /* ---- the ladder below huge pages ------------------------------------------ */
 
-/* Populates, and keeps in mind what it cost. */
+/* Populates, and remembers what it cost. */
 static bool slabs_populate_small(char *start, size_t size)
 {
     uint64_t began = haki_os_clock();
@@ -468,8 +473,8 @@ size_t haki_range_resident(uint32_t number, uint32_t slabs)
 }
 
 /*
- * The bytes from `have` to `want` of a span that are not resident, which count
- * as such from here on if `mark`. A slab behind the first gap may have been
+ * How many bytes from `have` to `want` of a span are not resident; with `mark`
+ * they count as resident from now on. A slab behind the first gap may have been
  * resident already.
  */
 static size_t slabs_make_resident(uint32_t number, size_t have, size_t want,

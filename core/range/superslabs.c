@@ -9,7 +9,7 @@
 #include "range/supers.h"
 #include "range/superslabs.h"
 
-/* Marks superslabs as taken; what is resident among them. */
+/* Marks superslabs as taken; returns which of their slabs are resident. */
 static uint32_t superslabs_hold(uint32_t first, uint32_t count, uint8_t state,
                                 enum hak_lane lane)
 {
@@ -51,15 +51,15 @@ uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *resident)
     return i;
 }
 
-/* What is mapped for a run of `bytes` bytes. */
+/* How much is mapped for a run of `bytes` bytes. */
 static size_t superslabs_to_map(size_t bytes)
 {
     return haki_range_limited() ? bytes : haki_round_up(bytes, HAK_SUPER_SIZE);
 }
 
 /*
- * A claimed place for a run. Where memory is refused, what is free and mapped
- * elsewhere is unmapped for it.
+ * Claims a place for a run. Where memory is refused, free superslabs elsewhere
+ * are unmapped for it.
  */
 static uint32_t superslabs_claim_place(size_t bytes, uint32_t align,
                                        uint32_t *room)
@@ -118,7 +118,7 @@ uint32_t haki_range_supers_take(uint32_t count, uint32_t align,
 
 /*
  * Whether `more` superslabs from `from` on are the run's room or free. At the
- * end of the extent a run moves instead: it would take the end along.
+ * end of the extent a run moves instead: otherwise it would drag the end along.
  */
 static bool superslabs_may_grow(uint32_t from, uint32_t room, uint32_t more)
 {
@@ -144,7 +144,7 @@ static bool superslabs_grow_locked(uint32_t first, uint32_t count,
     if (claim == HAK_OS_REFUSED && haki_super_unmap_unused() > 0) {
         claim = haki_super_claim(last, want);
     }
-    if (claim == HAK_OS_TAKEN) { /* the room ends there: elsewhere is better */
+    if (claim == HAK_OS_TAKEN) { /* the room ends there: better move */
         haki_super_give_room(from, *room);
         *room = 0;
     }
@@ -183,7 +183,9 @@ static size_t superslabs_run_mapped(uint32_t first, uint32_t count)
     return (count - 1) * HAK_SUPER_SIZE + superslabs_mapped(first + count - 1);
 }
 
-/* Whether nothing is mapped of a free run and its descriptors are. */
+/*
+ * Makes sure that nothing of a free run is mapped and that its descriptors are.
+ */
 static bool superslabs_make_bare(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
@@ -194,7 +196,7 @@ static bool superslabs_make_bare(uint32_t first, uint32_t count)
     return haki_super_unmap(first, count);
 }
 
-/* Takes a run of which nothing is mapped. HAK_NO_SUPER: there is none. */
+/* Takes a run with nothing mapped. HAK_NO_SUPER: there is none. */
 static uint32_t superslabs_take_bare(uint32_t count, enum hak_lane lane,
                                      uint32_t *room)
 {
@@ -214,7 +216,7 @@ static uint32_t superslabs_take_bare(uint32_t count, enum hak_lane lane,
     return first;
 }
 
-/* `bytes` bytes of the run `first` are mapped by now. */
+/* Counts `bytes` bytes of the run `first` that are mapped by now. */
 static void superslabs_count_bare(uint32_t first, size_t bytes)
 {
     haki_lock_take(&haki_supers.lock);
@@ -230,8 +232,8 @@ static void superslabs_count_bare(uint32_t first, size_t bytes)
 }
 
 /*
- * Gives back a run of which nothing is mapped; or if something is that the
- * system would not unmap, leaves it alone for good.
+ * Gives back a run with nothing mapped. If the system would not unmap some of
+ * it, that is left alone for good.
  */
 static void superslabs_give_bare(uint32_t first, uint32_t count,
                                  enum hak_lane lane, bool is_bare)
@@ -249,7 +251,9 @@ static void superslabs_give_bare(uint32_t first, uint32_t count,
     haki_lock_drop(&haki_supers.lock);
 }
 
-/* The first n superslabs of `to` go back to `from`, which is mapped still. */
+/*
+ * Moves the first n superslabs of `to` back to `from`, which is still mapped.
+ */
 static bool superslabs_move_back(uint32_t from, uint32_t to, uint32_t n)
 {
     bool bare = true;
@@ -265,9 +269,9 @@ static bool superslabs_move_back(uint32_t from, uint32_t to, uint32_t n)
 }
 
 /*
- * Each superslab by itself: the kernel moves one mapping at a time. What it does
- * not move is copied. False: refused, nothing has moved; *bare: nor is anything
- * mapped.
+ * Moves each superslab by itself, since the kernel moves one mapping at a time.
+ * What it does not move is copied. False: refused, nothing has moved; *bare:
+ * nothing is mapped at `to`.
  */
 static bool superslabs_move_each(uint32_t from, uint32_t to, uint32_t count,
                                  bool *bare)
@@ -290,9 +294,9 @@ static bool superslabs_move_each(uint32_t from, uint32_t to, uint32_t count,
 }
 
 /*
- * Moves the pages of the run `from` to `to`, of which nothing is mapped, and
- * maps what is missing there to `bytes` bytes. False: refused, `from` is as it
- * was; *bare: nothing is mapped of `to`.
+ * Moves the pages of the run `from` to `to`, where nothing is mapped, and maps
+ * what is missing there up to `bytes` bytes. False: refused, `from` is
+ * unchanged; *bare: nothing is mapped at `to`.
  */
 static bool superslabs_move_pages(uint32_t from, uint32_t count, uint32_t to,
                                   size_t bytes, bool *bare)
@@ -355,8 +359,8 @@ uint32_t haki_range_run_move(uint32_t from, uint32_t count, size_t bytes,
 /* ---- back ------------------------------------------------------------------ */
 
 /*
- * A run's last superslab is free and mapped in part: it becomes fresh, or whole,
- * or if the system refuses both is left alone for good.
+ * A run's last superslab is free and partly mapped: it is unmapped, or else
+ * mapped in full; if the system refuses both it is left alone for good.
  */
 static void superslabs_complete(uint32_t i)
 {
@@ -432,7 +436,7 @@ void haki_range_super_gone(uint32_t super, enum hak_lane lane)
     haki_lock_drop(&haki_supers.lock);
 }
 
-/* What could not be unmapped of superslabs with contents, free by now. */
+/* Purges superslabs with contents, free by now, that could not be unmapped. */
 static void superslabs_purge_left(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {

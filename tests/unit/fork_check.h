@@ -1,6 +1,6 @@
 /*
- * fork_check.h - forks while another thread is anywhere in a lane, for
- * tests/unit/fork_*.c.
+ * fork_check.h - forks while another thread is anywhere in a lane: for fork_ace.c,
+ * fork_huge.c and fork_mend.c.
  *
  * A thread works on a lane and is stopped before instructions of ours (the
  * processor's trap flag: x86-64, and not where memory is watched): one of

@@ -2,7 +2,7 @@
  * unit.h - what the core's tests share: amounts of work, random numbers,
  * contents, statistics, and functions run in a process of their own.
  *
- * Included by every tests/unit/NAME.c. Criterion runs each test in its own
+ * Included by every tests/unit/FOLDER/NAME.c. Criterion runs each test in its own
  * process, so a test may set the environment before it first allocates.
  *
  * Obeys: HAKMEM_TEST_SCALE (divides the amount of work; unset: 1, and 20
