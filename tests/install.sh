@@ -46,9 +46,7 @@ expected() {
         echo "./lib/cmake/hakmem/$file.cmake"
     done
     echo ./bin/hakmem
-    for helper in measure; do
-        echo "./lib/hakmem/hakmem-$helper"
-    done
+    echo ./lib/hakmem/hakmem-measure
     for module in tools/hakmem/*.py; do
         echo "./share/hakmem/${module##*/}"
     done
