@@ -91,6 +91,8 @@ class Record(Case):
                 found = self.info()
                 self.assertFalse(found["whole"])
                 self.assertGreater(found["allocs"], 250000)
+                if way == "abort":
+                    self.assertGreaterEqual(found["allocs"], 400000)
                 done = run(COMMAND, "replay", self.trace, "-n", "1",
                            "--with", "glibc")
                 self.assertEqual(done.returncode, 0, done.stderr)
@@ -116,6 +118,13 @@ class Record(Case):
         self.assertGreater(found["missed_calls"], 0)
         done = run(COMMAND, "replay", self.trace, "-n", "1", "--with", "glibc")
         self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_addresses_come_back_early(self):
+        self.record(program("lives"), "hands",
+                    env={"LD_PRELOAD": program("libplain.so")})
+        found = self.info()
+        self.assertEqual(found["lost_frees"] + found["foreign_frees"], 0)
+        self.assertEqual(found["resizes"], 1)
 
     def test_all_descriptors_are_taken(self):
         """A program that closes everything writes into no file of ours."""
@@ -381,6 +390,17 @@ class Replay(Case):
             self.assertGreaterEqual(seen[key], found[key], key)
             self.assertLess(seen[key], found[key] + more, key)
 
+    def test_blocks_that_cross(self):
+        self.record(program("lives"), "passes")
+        found = self.info()
+        self.assertEqual(found["threads"], 2)
+        self.assertEqual(found["lost_frees"] + found["foreign_frees"], 0)
+        self.assertLess(found["live_blocks"], 10)
+        self.assertLess(found["peak_blocks"], 30)
+        said = self.runs("--with", "glibc,hakmem", "-n", "3")
+        for name, runs in said["runs"].items():
+            self.assertLess(max(run["peak_kb"] for run in runs), 4096, name)
+
     def test_peaks_agree(self):
         self.record(program("counts"), "4", "12000")
         said = self.runs("--with", "glibc,hakmem", "-n", "3",
@@ -390,6 +410,8 @@ class Replay(Case):
             self.assertGreater(min(peaks) * 1024,
                                said["trace"]["peak_bytes"] * 0.85, name)
             self.assertLess(max(peaks) / min(peaks), 1.03, name)
+            self.assertLess(max(peaks) * 1024,
+                            said["trace"]["peak_bytes"] * 1.15, name)
             self.assertEqual({one["failed"] for one in runs}, {0})
 
     def test_threads(self):
