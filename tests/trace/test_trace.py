@@ -357,8 +357,49 @@ class BadTraces(Case):
         self.assertEqual((done.returncode, done.stderr), (0, ""), done)
 
 
+def made(operations, version=1):
+    """A trace that no recorder has written: format.h, word for word."""
+    text = b"made\0"
+    head = struct.pack("<8sIIIIQI", b"HAKTRACE", version, len(text), 7, 4096,
+                       0, 0)
+    # A zstd frame of one raw block: single segment, a size of one byte.
+    packed = struct.pack("<IBB", 0xfd2fb528, 0x20, len(operations)) \
+        + (len(operations) << 3 | 1).to_bytes(3, "little") + operations
+    block = struct.pack("<IIII", 0x4b4c4254, 0, len(operations), len(packed))
+    end = struct.pack("<IIII", 0x4b4c4254, 1, 0, 0)
+    return (head + struct.pack("<I", zlib.crc32(text, zlib.crc32(head)))
+            + text + block
+            + struct.pack("<I", zlib.crc32(packed, zlib.crc32(block))) + packed
+            + end + struct.pack("<I", zlib.crc32(end)))
+
+
+THREAD, MALLOC, REALLOC, FREE, TIME = 11, 1, 3, 6, 13
+
+
 class Replay(Case):
     """The same again."""
+
+    def test_a_trace_of_another_writer(self):
+        with open(self.trace, "wb") as file:
+            file.write(made(bytes([THREAD, 0, MALLOC, 100, TIME, 50, MALLOC,
+                                   60, REALLOC, 2, 0x90, 3, FREE, 2, FREE,
+                                   1])))
+        found = self.info()
+        self.assertEqual((found["command"], found["pid"]), ("made", 7))
+        self.assertEqual(found["bytes"], 100 + 60 + 400)
+        self.assertEqual(found["peak_bytes"], 460)
+        self.assertEqual(found["time_us"], 50)
+        self.assertEqual((found["allocs"], found["resizes"], found["frees"],
+                          found["live_blocks"]), (2, 1, 2, 0))
+        self.assertTrue(found["whole"])
+        self.replay("--with", "glibc", "-n", "1")
+
+    def test_more_than_there_is(self):
+        with open(self.trace, "wb") as file:
+            file.write(made(bytes([THREAD, 0, MALLOC, *[0x80] * 6, 8])))
+        self.fails(1, "the trace has 32.0 TB at once and a replay writes to all"
+                   " of it; only .* are free", "replay", self.trace, "--with",
+                   "glibc")
 
     def replay(self, *arguments, **more):
         done = run(COMMAND, "replay", self.trace, *arguments, **more)
