@@ -151,8 +151,9 @@ $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 	$$(Q)$$(LINK) -o $$@ $$(filter %.o %.a,$$^) $(3) -lcriterion -lm -ldl
 endef
 
-include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk \
-    bench/bench.mk docs/docs.mk .ci/upkeep.mk $(wildcard examples/build.mk)
+include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) \
+    $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk bench/bench.mk docs/docs.mk \
+    .ci/upkeep.mk $(wildcard examples/build.mk)
 
 # Everything compiled depends on this file, which changes when a flag does.
 FLAGS_NOW := $(strip $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) $(FLAGS_ALSO))

@@ -46,8 +46,8 @@ expected() {
         echo "./lib/cmake/hakmem/$file.cmake"
     done
     echo ./bin/hakmem
-    for helper in measure; do
-        echo "./lib/hakmem/hakmem-$helper"
+    for helper in hakmem-measure hakmem-replay libhakmem_record.so; do
+        echo "./lib/hakmem/$helper"
     done
     for module in tools/hakmem/*.py; do
         echo "./share/hakmem/${module##*/}"

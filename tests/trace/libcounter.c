@@ -51,12 +51,12 @@ PUBLIC void *memalign(size_t alignment, size_t size)
 
 PUBLIC void *aligned_alloc(size_t alignment, size_t size)
 {
-    return memalign(alignment, size);
+    return counted(__libc_memalign(alignment, size), size);
 }
 
 PUBLIC int posix_memalign(void **block, size_t alignment, size_t size)
 {
-    *block = memalign(alignment, size);
+    *block = counted(__libc_memalign(alignment, size), size);
     return *block ? 0 : 12;
 }
 
