@@ -1,5 +1,5 @@
 /*
- * behaviour.c - malloc and its kin, and C++'s operators, do what glibc's do,
+ * behaviour.c - the malloc family and C++'s operators do what glibc's do,
  * however the library got into the program.
  */
 #include "wrap_test.h"

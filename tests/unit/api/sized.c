@@ -1,5 +1,5 @@
 /*
- * sized.c - tests of the functions that tell a size or are told it, on threads'
+ * sized.c - tests of the functions that return or take a size, on threads'
  * heaps and on explicit ones, and of an explicit heap's calloc and aligned
  * blocks.
  */

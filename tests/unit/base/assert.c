@@ -1,5 +1,5 @@
 /*
- * assert.c - tests of core/base/assert.h: which level looks, what is said.
+ * assert.c - tests of core/base/assert.h: which level checks, and the messages.
  */
 #include "base/assert.h"
 #include "unit.h"

@@ -1,7 +1,8 @@
 /*
  * container.c - tests of a container's limit: near it free memory goes back at once,
- * who looks and when, and files that say nothing of use. The container is a tree of
- * files. Each case is a process of its own, since the environment is read once.
+ * who looks and when, and files without useful contents. The container is a
+ * tree of files. Each case is a process of its own, since the environment is
+ * read once.
  */
 #include <sys/stat.h>
 #include <time.h>
