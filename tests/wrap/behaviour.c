@@ -107,7 +107,7 @@ Test(behaviour, sized_frees_with_a_wrong_size)
         {"far too large", ", 500000): the block has ", false},
         {"too small", ", 99): the block has 100 bytes\n", true},
         {"far too small", ", 5): the block has 100000 bytes\n", true},
-        {"not aligned", ", 1073741824, 16): not aligned so\n", false},
+        {"not aligned", ", 1073741824, 16): not aligned to that\n", false},
     };
 
     for (int i = 0; i < 5; i++) {

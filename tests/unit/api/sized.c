@@ -457,7 +457,7 @@ Test(sized, an_alignment_that_the_block_has_not_is_fatal)
     for (size_t i = 0; i < 3; i++) {
         unit_expect_fatal(wrong[i].run, q,
                           "hakmem: fatal: hak_free_aligned_sized(%p, %d, 10): "
-                          "not aligned so\n",
+                          "not aligned to that\n",
                           q, wrong[i].alignment);
     }
     hak_free_aligned_sized(p, 64, 1024);

@@ -379,7 +379,7 @@ Test(container, garbled)
     put("memory.max", "banana\n");
     put("memory.current", "1\n");
     says("hakmem: %s/memory.max: \"banana\" is neither a number of bytes nor "
-         "max; it is taken for max\n",
+         "max; max is assumed\n",
          tree);
     expect(NULL, line);
 }
