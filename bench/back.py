@@ -446,7 +446,7 @@ def main():
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     path = args.build / "bench" / "back.csv"
     runs.report.write_csv(path, head)
-    print(f"\nevery figure: {path}")
+    print(f"\nall measurements: {path}")
     above = runs.report.above()
     if above:
         print("\nhakmem is above what is meant:\n  " + "\n  ".join(above))
