@@ -24,8 +24,9 @@ asan, tsan, ubsan
 
 The programs see: HAKMEM_BUILD (the build directory), HAKMEM_TEST_DIR (where
 the Lua scripts are), HAKMEM_TEST_SCALE (valgrind: 20; see lua_test.h),
-LUA_CPATH (the Lua module); every other HAKMEM_* of the caller's is removed
-unless its name begins with HAKMEM_TEST_. They run in the top directory.
+HAKMEM_TEST_STRIDE (ubsan: 97; see fork_check.h), LUA_CPATH (the Lua module);
+every other HAKMEM_* of the caller's is removed unless its name begins with
+HAKMEM_TEST_. They run in the top directory.
 """
 import argparse
 import concurrent.futures
@@ -71,8 +72,11 @@ def environment(build, variant, logs):
         env.setdefault("HAKMEM_TEST_SCALE", "20")
         env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (
             str(build / "tests" / "nogit"), env.get("LD_LIBRARY_PATH"))))
-    if variant == "ubsan": # for programs that a test compiles
+    if variant == "ubsan":
+        # For programs that a test compiles.
         env["HAKMEM_TEST_FLAGS"] = "-fsanitize=undefined"
+        # fork_check.h: there are three times as many instructions.
+        env.setdefault("HAKMEM_TEST_STRIDE", "97")
     if variant in SANITIZERS:
         name, options = SANITIZERS[variant]
         parts = [options, f"log_path={logs}/log", env.get(name, "")]
