@@ -26,10 +26,17 @@ def enable(domains=("obj", "mem")):
     """Puts these domains (of "obj", "mem", "raw") on HAKMEM, and no others.
 
     Returns `enabled`. If it is False nothing was done, and `reason` says why.
-    """ mask = 0 if isinstance(domains, str): domains = (domains,) for name in
-    domains: if name not in _DOMAINS: raise ValueError(f"hakmem_py.enable: no
-    domain {name!r};" " use obj, mem, raw") mask |= 1 << _DOMAINS.index(name)
-    _hakmem.enable(mask) return _hakmem.enabled() != 0
+    """
+    mask = 0
+    if isinstance(domains, str):
+        domains = (domains,)
+    for name in domains:
+        if name not in _DOMAINS:
+            raise ValueError(f"hakmem_py.enable: no domain {name!r};"
+                             " use obj, mem, raw")
+        mask |= 1 << _DOMAINS.index(name)
+    _hakmem.enable(mask)
+    return _hakmem.enabled() != 0
 
 
 def stats(classes=False):
