@@ -11,7 +11,7 @@
 #            DESTDIR: a directory put before all of them
 #
 # What is built:
-#   $(BUILD)/libhakmem.so       malloc and its kin: to preload, or -lhakmem
+#   $(BUILD)/libhakmem.so       the malloc family: to preload, or -lhakmem
 #   $(BUILD)/libhakmem.a        the same for static linking: leads the linker to
 #                               libhakmem_malloc.a and hakmem_malloc.o beside it
 #   $(BUILD)/libhakmem_core.a   the core alone, hak_* names: include/hakmem.h;

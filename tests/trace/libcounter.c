@@ -1,5 +1,5 @@
 /*
- * libcounter.c - counts calls of malloc and its kin, by other means than the
+ * libcounter.c - counts calls of the malloc family, by other means than the
  * recorder: it is preloaded behind it, or below a replay.
  *
  * Writes a line to the file that COUNTER_FILE names when the process ends: calls

@@ -1,5 +1,5 @@
 /*
- * record.c - malloc and its kin, recorded, around the next allocator's; see
+ * record.c - the malloc family, recorded, around the next allocator's; see
  * recorder.h.
  *
  * Whichever library is behind this one serves: the C library, or an allocator
