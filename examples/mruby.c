@@ -35,7 +35,10 @@ static const char work[] =
 
 static const char eater[] = "all = []\nloop { all << [all.size.to_s] }\n";
 
-/* A script on a heap of its own; whether it ended without an exception. */
+/*
+ * Runs a script on a heap of its own; returns whether it ended without an
+ * exception.
+ */
 static int run(hak_heap *heap, const char *script)
 {
     mrb_state *mrb = new_state(heap);

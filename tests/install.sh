@@ -46,7 +46,9 @@ expected() {
         echo "./lib/cmake/hakmem/$file.cmake"
     done
     echo ./bin/hakmem
-    echo ./lib/hakmem/hakmem-measure
+    for helper in hakmem-measure hakmem-replay libhakmem_record.so; do
+        echo "./lib/hakmem/$helper"
+    done
     for module in tools/hakmem/*.py; do
         echo "./share/hakmem/${module##*/}"
     done

@@ -55,8 +55,8 @@ void hak_free_aligned_sized(void *p, size_t alignment, size_t size)
 {
     if (HAK_UNLIKELY(!haki_is_pow2(alignment) ||
                      (uintptr_t)p % alignment != 0)) {
-        haki_fatal("hak_free_aligned_sized(%p, %zu, %zu): not aligned so", p,
-                   alignment, size);
+        haki_fatal("hak_free_aligned_sized(%p, %zu, %zu): not aligned to that",
+                   p, alignment, size);
     }
     hak_free_sized(p, size);
 }

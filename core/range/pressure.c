@@ -102,10 +102,9 @@ static void pressure_say_fault(const struct hak_cgroup_state *state)
     }
     pressure_said[state->fault] = true;
     if (state->fault == HAK_CGROUP_GARBLED) {
-        haki_warn(
-            "%s: \"%s\" is neither a number of bytes nor max; it is taken "
-            "for max",
-            state->fault_file, state->fault_text);
+        haki_warn("%s: \"%s\" is neither a number of bytes nor max; max is "
+                  "assumed",
+                  state->fault_file, state->fault_text);
     } else {
         haki_warn("%s: the limit of %zu bytes is below the %zu in use; free "
                   "memory goes back at once",

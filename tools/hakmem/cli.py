@@ -30,6 +30,7 @@ END = """
 Try:
   hakmem run --stats -- ls -l          statistics at its exit
   hakmem compare -- python3 script.py  is it worth it?
+  hakmem record -- ./program           then: hakmem replay hakmem.trace
 
 `hakmem COMMAND --help` lists a command's options, `man hakmem` says what each
 figure means. `hakmem --version` prints the version."""

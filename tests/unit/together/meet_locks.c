@@ -1,5 +1,5 @@
 /*
- * meet_locks.c - who asks for what a lock guards waits for who has it.
+ * meet_locks.c - a thread that needs what a lock guards waits for its holder.
  *
  * One thread holds a lock; another calls a function that takes it, and must
  * have fallen asleep before it comes back. Most functions that are called
