@@ -34,6 +34,7 @@ Try:
   hakmem compare -- python3 script.py  is it worth it?
   hakmem top                           what is on HAKMEM now
   hakmem doctor PID                    why is it so large?
+  hakmem record -- ./program           then: hakmem replay hakmem.trace
 
 `hakmem COMMAND --help` lists a command's options, `man hakmem` says what each
 figure means. `hakmem --version` prints the version."""
