@@ -13,6 +13,7 @@ from planted import Planted
 from support import Case, hakmem
 
 diagnose = hakmem_modules.load("diagnose")
+share = hakmem_modules.load("share")
 
 TIMES = 3
 
@@ -68,9 +69,26 @@ class Planting(Planted):
 
     def test_gone_in_the_middle(self):
         child = self.planted("cache")
-        threading.Timer(0.7, child.kill).start()
+
+        def kill():
+            """When it has looked twice: it asks each time."""
+            before = os.environ.get("XDG_RUNTIME_DIR")
+            os.environ["XDG_RUNTIME_DIR"] = self.runtime
+            pages = share.pages_of(child.pid, 20)
+            os.environ.pop("XDG_RUNTIME_DIR")
+            if before is not None:
+                os.environ["XDG_RUNTIME_DIR"] = before
+            until = time.monotonic() + 50
+            while pages and pages[0].live()[0] < 2 and \
+                    time.monotonic() < until:
+                time.sleep(0.02)
+            child.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
         done = self.fails(2, f"process {child.pid} has ended meanwhile",
-                          "doctor", "-s", "5", str(child.pid), env=self.env)
+                          "doctor", "-s", "20", str(child.pid), env=self.env)
+        thread.join()
         self.assertEqual(done.stdout, "")
 
     def test_stopped(self):
