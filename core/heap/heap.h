@@ -51,6 +51,7 @@ struct hak_heap {
      * uses it, its owner, who has it parked, who borrows it */
     _Atomic(uint64_t) relieved;
     uint32_t lend_not_before; /* lend.c's: haki_os_tick(), or 0 */
+    uint32_t born;            /* the same; explicit heaps: haste.h */
     /* in blocks of ACE, Huge and the system (explicit heaps) */
     _Atomic(size_t) other_bytes;
     /* the user of an explicit heap */
@@ -186,19 +187,28 @@ void haki_heap_shed(struct hak_heap *heap);
  * the last sweep comes with the last free or little before.
  *
  * The price is half of what is worth a sweep (heap.c), for falls that bring the
- * heap lower than any sweep before and for FALLS_FREE more. After these it is twice
- * what the last fall took to begin, so that no fall of the same depth begins again,
- * but no more than PRICE_MOST; and twice what the heap may keep extra, since it
- * gives that back and takes it in turns (allowance.h).
+ * heap lower than any before and for FALLS_FREE more. After these it is twice what
+ * such a fall took to begin, so that no fall of the same depth begins again, but no
+ * more than PRICE_MOST or twice what is in use; and always twice what the heap may
+ * keep extra, since it gives that back and takes it in turns (allowance.h).
+ *
+ * Only falls that follow each other count: when none has begun for FALL_TIME, the
+ * next is free, whatever it goes.
  *
  * Cost: sweeps of one fall come after 1/16 of what is in use and 1 KB, or all of
  * it and 16 KB, so that their number is logarithmic in its depth. Falls that repeat
- * are FALLS_FREE and one for each time that the price doubles, ten at most, and then
- * one for each PRICE_MOST bytes that were taken and freed again: as much as to
- * take these pages once costs. What a heap that is left alone keeps unswept is less
+ * within FALL_TIME are FALLS_FREE, one for each time that the price doubles, and then
+ * one for each PRICE_MOST bytes that were taken and freed again, and one in FALL_TIME.
+ * What a heap that is left alone in the midst of such a time keeps unswept is less
  * than the price: twice the depth of its usual fall.
  */
 void haki_heap_heed_sparse(struct hak_heap *heap);
+
+/* haste.c: a hasty heap is looked at, which may have become old. */
+void haki_haste_look(struct hak_heap *heap);
+
+/* The next falls of a new heap have the price that repeated ones have, for a time. */
+void haki_heap_fall_dear(struct hak_heap *heap, uint32_t now);
 
 /* haki_tiny_look, and whatever else keeps too much. */
 HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
@@ -207,6 +217,9 @@ HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         haki_heap_shed(heap);
+    }
+    if (HAK_UNLIKELY(heap->tiny.hasty)) {
+        haki_haste_look(heap);
     }
     if (heap->tiny.direct && (more || heap->tiny.packed)) {
         haki_heap_heed_sparse(heap);

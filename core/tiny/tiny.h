@@ -109,7 +109,8 @@ struct hak_tiny {
     uint32_t id;
     bool direct; /* frees by others are sent at once, never held back */
     /* owner */
-    bool packed;         /* set before the first use; not if sealed */
+    bool packed;         /* see above; not if sealed */
+    bool hasty;          /* it is expected to end soon: heap/haste.h */
     bool alert;          /* free memory waits to go back: look often */
     uint8_t share;       /* a bin may hold 1/2^share of the heap's slabs */
     uint8_t pushes;      /* to a bin's next look in an alert */
@@ -136,6 +137,7 @@ struct hak_tiny {
     uint32_t sweep_slab; /* from this one on */
     int64_t
         swept_low; /* in use at the lowest sweep, see haki_heap_heed_sparse */
+    uint32_t fell_at;   /* haki_os_tick() when the last fall began */
     int64_t fall_price; /* so far the next fall must go, from */
     uint8_t falls;      /* so many on; up to a bound */
     uint8_t
