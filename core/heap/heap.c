@@ -26,7 +26,7 @@
 /* So many falls that begin no lower than one before, each within FALL_TIME ms of the
  * last, are free; see heap.h. */
 #define FALLS_FREE 4
-#define PRICE_MOST ((int64_t)(1024 * HAK_KIB))
+#define PRICE_MOST ((int64_t)(256 * HAK_KIB))
 #define FALL_TIME 100
 
 struct hak_heap_past haki_heap_past;

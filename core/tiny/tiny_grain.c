@@ -56,7 +56,7 @@
 /* Bytes that a refill brings: 1/FILL_PART of what would be carved, at the most. */
 #define FILL_PART 4
 #define FILL_MOST ((size_t)512)
-#define FILL_BUSY_MOST ((size_t)(4 * HAK_KIB))
+#define FILL_BUSY_MOST (HAK_TINY_CARVE_MOST / FILL_PART)
 
 /* ---- places -------------------------------------------------------------- */
 
@@ -324,7 +324,9 @@ bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
     haki_tiny_take(tiny, class, row.count);
     haki_keep_took(&tiny->allow, row.count * size);
     haki_bin_set(tiny, class, row.first, row.count);
-    shelf->step = (uint16_t)haki_max(shelf->step, 2 * step * FILL_PART);
+    shelf->step =
+        (uint16_t)haki_max(shelf->step,
+                           haki_min(2 * step * FILL_PART, HAK_TINY_CARVE_MOST));
     return true;
 }
 
