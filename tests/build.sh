@@ -9,23 +9,8 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 : "${MAKE:=make}" "${BUILD:=build/release}" "${CC:=gcc}"
 
-passed=0
-failed=0
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-
-# check WHAT COMMAND...: one check; what a failed one said is shown.
-check() {
-    what=$1
-    shift
-    if "$@" >"$dir/said" 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $what"
-        tail -n 20 "$dir/said" | sed 's/^/    /'
-    fi
-}
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 
 run_make() {
     "$MAKE" BUILD="$BUILD" CC="$CC" "$@"
@@ -51,12 +36,6 @@ refuses() {
     prints "$@" && shift && ! "$@" >/dev/null 2>&1
 }
 
-says_nothing() {
-    "$@" >"$dir/printed" 2>&1
-    cat "$dir/printed"
-    [ ! -s "$dir/printed" ]
-}
-
 works() {
     printf '#include <hakmem.h>\nint main(void)\n{\n%s\n}\n' \
         'void *p = hak_malloc(1); return hak_owns(p) ? 0 : 1;' >"$dir/program.c"
@@ -76,6 +55,9 @@ check 'what does not is not' sh -c "! '$MAKE' BUILD='$BUILD' CC='$CC' -n \
 
 left='  left out: the Lua adapter: no lua.h (Debian: apt install liblua5.4-dev)'
 check 'without Lua it is left out' prints "$left" bare_make -j2
+check 'without Python the command is' prints \
+    '  left out: the command hakmem: no no-python (Debian: apt install python3)' \
+    bare_make lib
 check 'without Python the man pages are' prints \
     '  left out: man pages: no no-python (Debian: apt install python3)' \
     bare_make install
@@ -96,7 +78,7 @@ preload-libs'
 helped() {
     run_make help >"$dir/help" || return 1
     # shellcheck disable=SC2086  # words
-    cat Makefile core/*.mk adapters/*/*.mk tests/*.mk tests/*/*.mk bench/*.mk \
+    cat Makefile core/*.mk tools/*.mk tools/*/*.mk adapters/*/*.mk tests/*.mk tests/*/*.mk bench/*.mk \
         docs/*.mk examples/*.mk .ci/*.mk | sed -n 's/^\([a-z][a-z -]*\):.*/\1/p' | tr ' ' '\n' |
         sort -u | grep -vxE "$(printf '%s|' $hidden)-" >"$dir/goals"
     while read -r goal; do
@@ -108,5 +90,4 @@ for group in use test bench upkeep; do
     check "and has the group $group" grep -qx "$group" "$dir/help"
 done
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+sum

@@ -1,8 +1,8 @@
 /*
- * alloc.c - hak_malloc, hak_free and their kin, on the thread's heap.
+ * alloc.c - hak_malloc, hak_free and the like, on the thread's heap.
  *
- * The hot paths are in hot.h; what they leave goes to the *_slow functions,
- * to the lanes, and behind them to the system allocator.
+ * The hot paths are in hot.h; what they can't serve goes to the *_slow
+ * functions, from there to the lanes, and at last to the system allocator.
  */
 #include <errno.h>
 #include <string.h>
@@ -47,9 +47,9 @@ void hak_free_sized(void *p, size_t size)
     }
 }
 
-/* ---- behind them the system ------------------------------------------------- */
+/* ---- the system allocator behind the lanes ------------------------------- */
 
-/* What the lanes refused. */
+/* Serves what the lanes have refused. */
 static void *alloc_from_system(size_t alignment, size_t size,
                                enum hak_reason reason)
 {
@@ -75,31 +75,16 @@ static HAK_NOINLINE void *alloc_malloc_slow(size_t size)
                : alloc_from_system(HAK_LANE_ALIGN, size, reason);
 }
 
-/* The usable size of p; fatal if it is no block. */
-static size_t alloc_size_of(const void *p, const char *caller)
-{
-    struct hak_heap *owner;
-    size_t size;
-
-    if (haki_range_owns(p)) {
-        return haki_lane_usable(p, caller);
-    }
-    if (!haki_system_find(p, &owner, &size)) {
-        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
-    }
-    return size;
-}
-
-/* NULL, a larger block, another heap's, the system's, or none at all. */
+/* p is NULL, a larger block, another heap's, the system's, or not a block. */
 static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
                                          const char *caller)
 {
     if (p == NULL || (asked == 0 && haki_hot_run_free(p))) {
         return;
     }
-    if (asked != 0 && asked > alloc_size_of(p, caller)) {
+    if (asked != 0 && asked > haki_lane_any_usable(p, caller)) {
         haki_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
-                   asked, alloc_size_of(p, caller));
+                   asked, haki_lane_any_usable(p, caller));
     }
     if (haki_range_owns(p)) {
         haki_lane_free(p, caller);
@@ -132,7 +117,7 @@ void *hak_calloc(size_t count, size_t size)
     return p;
 }
 
-/* Resizes a block of the system's; its heap, if it has one, is told. */
+/* Resizes a block of the system's and charges its heap, if it has one. */
 static void *alloc_resize_system(void *p, size_t size)
 {
     struct hak_heap *owner = NULL;
@@ -147,7 +132,7 @@ static void *alloc_resize_system(void *p, size_t size)
     return moved;
 }
 
-/* What the lanes refused goes to the system, with its contents. */
+/* The lanes have refused: moves the block to the system allocator. */
 static void *alloc_move_to_system(void *p, size_t size, enum hak_reason reason)
 {
     void *moved = alloc_from_system(HAK_LANE_ALIGN, size, reason);
@@ -171,7 +156,7 @@ void *hak_realloc(void *p, size_t size)
         moved = haki_lane_realloc(p, size, &reason, "hak_realloc");
         return moved != NULL ? moved : alloc_move_to_system(p, size, reason);
     }
-    alloc_size_of(p, "hak_realloc");
+    haki_lane_any_usable(p, "hak_realloc");
     if (size > PTRDIFF_MAX) {
         errno = ENOMEM;
         return NULL;
@@ -194,7 +179,7 @@ void *hak_aligned_alloc(size_t alignment, size_t size)
 
 size_t hak_usable_size(const void *p)
 {
-    return p != NULL ? alloc_size_of(p, "hak_usable_size") : 0;
+    return p != NULL ? haki_lane_any_usable(p, "hak_usable_size") : 0;
 }
 
 bool hak_owns(const void *p)

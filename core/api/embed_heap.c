@@ -1,5 +1,5 @@
 /*
- * embed_heap.c - heaps for adapters: made for a purpose, asked for sums.
+ * embed_heap.c - heaps for adapters: made for a purpose; their statistics.
  */
 #include "api/embed_heap.h"
 
@@ -13,10 +13,10 @@
 /* ---- kinds ----------------------------------------------------------------- */
 
 /*
- * It is never deleted, so what it frees need not be told apart from threads'
- * blocks. Whole structures die at once, with many pushes. Small bins: what they
- * spill is still in the processor's caches, at 1/32 of a heap of 60 MB it is not,
- * and each block's way to its slab is a miss.
+ * Never deleted, so its frees need not be told apart from those of threads'
+ * heaps. Whole structures die at once, with many pushes. Its bins are small, so
+ * that what they spill is still in the processor's caches: with bins of 1/32 of
+ * a 60 MB heap each block's way back to its slab would be a cache miss.
  */
 static struct hak_heap *embed_new_for_one_lock(void)
 {
@@ -25,10 +25,9 @@ static struct hak_heap *embed_new_for_one_lock(void)
     if (heap == NULL || heap->tiny.id == 0) {
         return NULL;
     }
-    heap->tiny.direct = false;
-    haki_allowance_init(&heap->tiny.allow, false);
+    haki_tiny_set_kind(&heap->tiny, false);
     heap->tiny.share = 12;
-    heap->tiny.pushes = heap->tiny.seldom = 128;
+    heap->tiny.grant_waiting = heap->tiny.grant_large = 128;
     return heap;
 }
 
@@ -47,9 +46,9 @@ struct hak_heap *haki_embed_new(enum hak_embed_kind kind, const char *name)
     if (kind == HAK_EMBED_STATE) {
         haki_haste_begin(heap);
         heap->tiny.share = heap->tiny.allow.share = 2;
-        heap->tiny.pushes = 128;
+        heap->tiny.grant_waiting = 128;
     } else {
-        heap->tiny.packed = true; /* most are small, and many */
+        heap->tiny.packed = true; /* they are many and mostly small */
     }
     return heap;
 }

@@ -1,8 +1,8 @@
 /*
  * heap_explicit.c - explicit heaps: their life, malloc, realloc and free.
  *
- * One thread at a time uses such a heap; what other threads freed of it comes
- * in through the inbox. sized.c has the functions that know or tell a size.
+ * One thread at a time uses such a heap; blocks that other threads free come in
+ * through the inbox. sized.c has the functions that take or return a size.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -46,7 +46,8 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
         snprintf(heap->name, sizeof(heap->name), "%s",
                  config->name != NULL ? config->name : "");
     }
-    haki_account_settle(heap);
+    haki_account_update(heap);
+    HAK_ASSERT(heap->live == 0 && haki_account_other(heap) == 0);
     return heap;
 }
 
@@ -55,16 +56,18 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
+    HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_EXPLICIT);
+    HAK_ASSERT(!haki_heap_is_busy(heap)); /* its one user is here */
     if (haki_account_other(heap) != 0) {
         haki_large_free_owner(heap);
         haki_system_free_owner(heap);
     }
     haki_haste_end(heap);
     haki_heap_destroy(heap);
-    haki_background_mind();
+    haki_background_check();
 }
 
-/* From the system, for this heap. */
+/* A block from the system, for this heap. */
 static void *heap_made_system(struct hak_heap *heap, size_t alignment,
                               size_t size, enum hak_reason reason)
 {
@@ -83,11 +86,11 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
     }
     heap->fallback++;
     haki_account_charge_other(heap, size);
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return p;
 }
 
-/* From a packed heap's slabs, or NULL. */
+/* A block from a packed heap's slabs, or NULL. */
 static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
                               size_t size)
 {
@@ -105,8 +108,8 @@ static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
 }
 
 /*
- * The account of p, a new block of a lane above Tiny for which `bytes` were
- * admitted: what is aligned may be larger, and must fit as well.
+ * Charges p, a new block of a lane above Tiny for which `bytes` were admitted:
+ * an aligned block may be larger, and must fit as well.
  */
 static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
 {
@@ -116,6 +119,7 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
     bool whole = block > HAK_LANE_POOL_MAX; /* large.c has charged it */
     bool fits = true;
 
+    HAK_ASSERT(block != 0 && owner == heap->tiny.id);
     if (HAK_UNLIKELY(block > bytes)) {
         if (whole) {
             haki_account_discharge_other(heap, block);
@@ -131,15 +135,18 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
         return NULL;
     }
     if (whole) {
-        heap->whole_allocs++;
-        haki_account_settle(heap);
+        heap->other_allocs++;
+        haki_account_update(heap);
     } else {
         haki_account_charge(heap, block);
     }
     return p;
 }
 
-/* From the lanes above Tiny, or the system; *zero: the contents are zero. */
+/*
+ * A block from the lanes above Tiny, or the system; *zero: the contents are
+ * zero.
+ */
 static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
                                           size_t alignment, size_t size,
                                           bool *zero)
@@ -173,14 +180,14 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
         return p;
     }
     if (size > HAK_LANE_POOL_MAX) { /* large.c has charged it */
-        heap->whole_allocs++;
-        haki_account_settle(heap);
+        heap->other_allocs++;
+        haki_account_update(heap);
         return p;
     }
     return heap_made_charge(heap, p, bytes);
 }
 
-/* A block of Pool's out of its bin, or NULL: heap_made_large knows where else. */
+/* A block from Pool's bin, or NULL: then heap_made_large looks elsewhere. */
 HAK_INLINE void *heap_made_pool(struct hak_heap *heap, size_t size)
 {
     struct hak_pool *pool = heap->pool;
@@ -198,7 +205,7 @@ HAK_INLINE void *heap_made_pool(struct hak_heap *heap, size_t size)
     return p;
 }
 
-/* More than Tiny's blocks. */
+/* A block larger than Tiny's. */
 static HAK_NOINLINE void *heap_made_above(struct hak_heap *heap, size_t size)
 {
     bool zero;
@@ -207,7 +214,7 @@ static HAK_NOINLINE void *heap_made_above(struct hak_heap *heap, size_t size)
     return p != NULL ? p : heap_made_large(heap, HAK_LANE_ALIGN, size, &zero);
 }
 
-/* A block of the class for `size` bytes or, if there is none, of the system. */
+/* A block of the class, for `size` bytes; from the system if there is none. */
 HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
                                 size_t alignment, size_t size)
 {
@@ -266,7 +273,8 @@ void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
         return hak_heap_malloc(heap, size);
     }
     if (alignment <= HAK_LANE_TINY_MAX && size <= HAK_LANE_TINY_MAX &&
-        !heap->tiny.packed) { /* whose first blocks lie at any multiple of 8 */
+        !heap->tiny
+             .packed) { /* whose first blocks may lie at any multiple of 8 */
         class = haki_lane_aligned_class(alignment, size);
     }
     return class < HAK_TINY_CLASSES
@@ -275,16 +283,15 @@ void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
                                  haki_max(size, HAK_LANE_POOL_MIN), &zero);
 }
 
-/* The size of p, outside the range; fatal if it is no block of heap's. */
+/*
+ * The size of p, outside the range; fatal if it is not a block of the heap's.
+ */
 static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
                                     const char *caller)
 {
     struct hak_heap *owner;
-    size_t size;
+    size_t size = haki_lane_system_usable(p, caller, &owner);
 
-    if (!haki_system_find(p, &owner, &size)) {
-        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
-    }
     if (owner != heap) {
         haki_fatal("%s(%p): a block of another heap", caller, p);
     }
@@ -301,7 +308,10 @@ static HAK_NOINLINE void heap_made_free_system(struct hak_heap *heap, void *p,
     }
 }
 
-/* The size of p, of a lane above Tiny; fatal if it is no block of heap's. */
+/*
+ * The size of p, of a lane above Tiny; fatal if it is not a block of the
+ * heap's.
+ */
 static size_t heap_made_large_size(struct hak_heap *heap, const void *p,
                                    const char *caller)
 {
@@ -326,12 +336,13 @@ static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
     if (size <= HAK_LANE_POOL_MAX) {
         haki_account_discharge(heap, size);
     }
-    haki_large_free(heap,
-                    p); /* the gate may stay where it is: who meets it looks */
+    haki_large_free(heap, p); /* the gate may stay: whoever reaches it checks */
 }
 
-/* The class of Pool's of a block in a span of the heap's own that is not sealed; at
- * least HAK_POOL_CLASSES: it lies in none. */
+/*
+ * The Pool class of a block in an unsealed span of this heap; at least
+ * HAK_POOL_CLASSES if it is not in one.
+ */
 HAK_INLINE unsigned heap_made_pool_class(const struct hak_heap *heap,
                                          const void *p)
 {
@@ -371,8 +382,8 @@ static void heap_made_check_start(const void *p, unsigned class,
 }
 
 /*
- * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
- * if it is neither a sealed slab of heap's nor a packed one.
+ * The class of p, in a Tiny slab whose tag the hot paths did not recognise;
+ * fatal if it is neither a sealed nor a packed slab of the heap's.
  */
 static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
                                      const char *caller)
@@ -397,7 +408,7 @@ static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
     return byte / HAK_TAG_TINY;
 }
 
-/* Frees p, of the class, in a slab that is not sealed. */
+/* Frees p, a block of the class in a slab that is not sealed. */
 HAK_INLINE void heap_made_push(struct hak_heap *heap, unsigned class, void *p)
 {
     if (HAK_UNLIKELY(!haki_bin_push(&heap->tiny.bins[class], p))) {
@@ -484,7 +495,7 @@ size_t haki_made_size(struct hak_heap *heap, const void *p, const char *caller)
     return haki_tiny_size[class];
 }
 
-/* Resizes a block of ACE's or Huge's without copying, or NULL. */
+/* Resizes a block of ACE or Huge without copying, or returns NULL. */
 static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
                                     size_t size)
 {
@@ -494,13 +505,13 @@ static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
     if (bytes <= old || haki_account_admit(heap, bytes - old)) {
         moved = haki_large_resize(p, size);
     }
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return moved;
 }
 
 /*
- * A copy of p for `size` bytes of ACE's or Huge's, more than it has, with room
- * behind it: what grew once is likely to grow again. NULL: not so.
+ * Copies p to a larger ACE or Huge block for `size` bytes with room behind it,
+ * since a block that grew once is likely to grow again. NULL: not possible.
  */
 static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
                             size_t size)
@@ -512,7 +523,7 @@ static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
         haki_account_admit(heap, haki_large_bytes(size))) {
         to = haki_large_copy(heap, p, keep, size, &reason);
     }
-    heap->whole_allocs += to != NULL;
+    heap->other_allocs += to != NULL;
     return to;
 }
 
@@ -522,6 +533,7 @@ void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
     size_t peak = heap->peak;
     void *moved;
 
+    HAK_ASSERT(keep <= old);
     if (haki_fits_as_is(old, size) && haki_range_owns(p)) {
         return p;
     }
@@ -536,7 +548,7 @@ void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
         moved = heap_made_grow(heap, p, keep, size);
         if (moved != NULL) {
             hak_heap_free(heap, p);
-            haki_account_settle(heap);
+            haki_account_update(heap);
             return moved;
         }
     }
@@ -567,7 +579,7 @@ size_t hak_heap_trim(hak_heap *heap)
 
     haki_heap_seal_count(heap);
     bytes = haki_heap_sweep(heap);
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return bytes + haki_ace_trim() + haki_range_purge();
 }
 

@@ -1,10 +1,10 @@
 /*
- * account.c - the account of a heap: what is beyond the gate.
+ * account.c - the account of a heap: the paths beyond the gate.
  */
 #include "heap/account.h"
 #include "tiny/tiny_seal.h"
 
-/* The peak is known to within so much: 4 KB, or 1/16 of it if that is more. */
+/* How exactly the peak is known: to 4 KB, or 1/16 of it if that is more. */
 #define STEP_LEAST ((size_t)4096)
 #define STEP_SHARE 16
 
@@ -13,7 +13,9 @@ HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
     const struct hak_pool *pool =
         __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
 
-    /* In this order, see account_take_off: else its sum could be below 0. */
+    /*
+     * In this order, see account_take_off: otherwise the sum could be below 0.
+     */
     size_t live = __atomic_load_n(&heap->live, __ATOMIC_ACQUIRE);
     size_t remote = heap->tiny.remote_bytes;
 
@@ -21,16 +23,20 @@ HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
     return live - haki_min(live, remote) + haki_account_other(heap);
 }
 
-/* What others freed, and was counted in *remote, is not live any more. */
+/*
+ * What others freed, and was counted in *remote, is not live any more. An adapter
+ * that has an account of its own charges nothing here: `live` is 0 and stays so.
+ */
 static void account_take_off(struct hak_heap *heap, uint64_t *remote)
 {
-    uint64_t bytes = *remote;
+    uint64_t bytes = haki_min(*remote, heap->live);
 
+    HAK_ASSERT(bytes == *remote || heap->live == 0);
     __atomic_store_n(remote, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&heap->live, heap->live - bytes, __ATOMIC_RELEASE);
 }
 
-/* What `live` may rise to by the limit alone. */
+/* What `live` may rise to as far as the limit is concerned. */
 static size_t account_ceiling(const struct hak_heap *heap)
 {
     size_t other = haki_account_other(heap);
@@ -39,7 +45,7 @@ static size_t account_ceiling(const struct hak_heap *heap)
                                    : heap->limit - haki_min(heap->limit, other);
 }
 
-/* Notes a peak, if it is one with `size` bytes more, and sets the gate. */
+/* Notes a peak, if `size` bytes more make one, and sets the gate. */
 static void account_note(struct hak_heap *heap, size_t size)
 {
     size_t other = haki_account_other(heap);
@@ -50,6 +56,7 @@ static void account_note(struct hak_heap *heap, size_t size)
     most =
         haki_max(heap->peak - haki_min(heap->peak, other), heap->live + size) +
         haki_max(heap->peak / STEP_SHARE, STEP_LEAST);
+    HAK_ASSERT(most >= heap->live + size); /* no overflow */
     heap->gate = haki_min(account_ceiling(heap), most);
 }
 
@@ -69,7 +76,7 @@ static void account_collect(struct hak_heap *heap)
     }
 }
 
-void haki_account_settle(struct hak_heap *heap)
+void haki_account_update(struct hak_heap *heap)
 {
     account_collect(heap);
     account_note(heap, 0);
@@ -77,16 +84,15 @@ void haki_account_settle(struct hak_heap *heap)
 
 void haki_account_undo(struct hak_heap *heap, size_t peak)
 {
+    HAK_ASSERT(peak <= heap->peak); /* it was noted since */
     heap->peak = peak;
-    haki_account_settle(heap);
+    haki_account_update(heap);
 }
 
 /* Whether the limit leaves room for `size` bytes more. */
 static bool account_fits(const struct hak_heap *heap, size_t size)
 {
-    size_t ceiling = account_ceiling(heap);
-
-    return heap->live <= ceiling && size <= ceiling - heap->live;
+    return haki_account_within(heap->live, size, account_ceiling(heap));
 }
 
 HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
@@ -96,15 +102,16 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
     }
     if (account_fits(heap, size)) {
         account_note(heap, size <= PTRDIFF_MAX ? size : 0);
+        HAK_ASSERT(size > PTRDIFF_MAX || haki_account_fits(heap, size));
         return true;
     }
-    haki_heap_collect(heap); /* who is at the limit needs what it keeps least */
-    heap->limit_refused++;
+    haki_heap_trim(heap); /* at the limit a heap keeps nothing */
+    heap->limit_refusals++;
     return false;
 }
 
 void haki_account_set_limit(struct hak_heap *heap, size_t limit)
 {
     __atomic_store_n(&heap->limit, limit, __ATOMIC_RELAXED);
-    haki_account_settle(heap);
+    haki_account_update(heap);
 }

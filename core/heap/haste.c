@@ -64,7 +64,7 @@ void haki_haste_look(struct hak_heap *heap)
         tiny->packed = true;
         haki_keep_idle(&tiny->allow);
         haki_tiny_busy(tiny, true);
-        haki_tiny_grant_anew(tiny);
+        haki_tiny_grant_all(tiny);
         haki_tiny_busy(tiny, false);
     }
 }

@@ -1,10 +1,10 @@
 /*
- * lend.h - the heap of a thread that sleeps, lent to another one.
+ * lend.h - lending the heap of a sleeping thread to another thread.
  *
  * What lies in a sleeping thread's bins, and what others have freed
- * for it, can only be given back by somebody who works on its heap. Its own
- * hot paths take no lock and make no mark, so another thread must know that
- * none of them is under way and that none will begin. It (the borrower)
+ * for it, can only be given back by somebody who works on its heap. Its own hot
+ * paths take no lock and leave no mark, so another thread must know that none
+ * of them is under way and that none will begin. It (the borrower)
  *
  *   1. takes the lock here, and puts haki_heap_none into the owner's haki_self:
  *      whatever the owner begins from now on finds no heap and takes the slow
@@ -56,7 +56,7 @@ bool haki_lend(struct hak_heap *heap, void (*work)(struct hak_heap *heap));
 void haki_lend_all(void (*work)(struct hak_heap *heap));
 
 /*
- * The same for those that were used since `relieved` (heap.h) was last set, which
+ * The same for those that were used since `trimmed_use` (heap.h) was last set, which
  * is up to `work`; an owner that did not sleep is not asked again for 10 ms.
  */
 void haki_lend_used(void (*work)(struct hak_heap *heap));

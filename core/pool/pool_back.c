@@ -1,9 +1,11 @@
 /*
- * pool_back.c - the Pool lane: blocks go back to their spans, those that other
- * threads free included, and what all bins keep is bounded (allowance.h).
+ * pool_back.c - the Pool lane: returns blocks to their spans, including those
+ * that other threads free, and bounds what all bins keep (allowance.h).
  *
- * Every function but haki_pool_remote_free is called by the one thread that uses
- * the heap.
+ * Every function except haki_pool_remote_free is called by the one thread that
+ * uses the heap.
+ *
+ * Tested by tests/unit/pool/pool.c and tests/unit/range/allowance.c.
  */
 #include "os/lock.h"
 #include "os/os.h"
@@ -13,7 +15,12 @@
 
 /* As in tiny_back.c. */
 #define POOL_BUSY_TIME 10
-#define POOL_BUSY_LOOKS 15
+#define POOL_BUSY_SKIPS 15
+
+HAK_NOINLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
+{
+    haki_stack_grant_here(pool, class);
+}
 
 /* ---- looks --------------------------------------------------------------- */
 
@@ -26,8 +33,8 @@ static size_t pool_bin_bytes(const struct hak_pool *pool, unsigned class)
 }
 
 /*
- * How many bytes each bin may hold so that all together hold no more than `most`:
- * those that hold less leave what they don't need to the others.
+ * How many bytes each bin may hold so that together they hold at most `most`:
+ * bins that hold less leave the rest to the others.
  */
 static size_t pool_level(const struct hak_pool *pool, size_t most)
 {
@@ -51,7 +58,7 @@ static size_t pool_level(const struct hak_pool *pool, size_t most)
     return bytes;
 }
 
-/* As in tiny_back.c: the fullest bins go back until Pool's share is met. */
+/* As in tiny_back.c: empties the fullest bins until Pool's share is met. */
 static void pool_shed(struct hak_pool *pool)
 {
     struct hak_allowance *allow = pool->allow;
@@ -80,8 +87,8 @@ static void pool_shed(struct hak_pool *pool)
     }
 }
 
-/* Notes what all bins hold; if that is too much it goes back. */
-static void pool_settle_all(struct hak_pool *pool)
+/* Notes what all bins hold, and gives some back if that is too much. */
+static void pool_shed_surplus(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         haki_stack_note(pool, c);
@@ -91,25 +98,25 @@ static void pool_settle_all(struct hak_pool *pool)
     }
 }
 
-/* After a look: all bins together must not hold too much. */
+/* After a look: makes sure that all bins together do not hold too much. */
 static void pool_bound(struct hak_pool *pool)
 {
     if (HAK_UNLIKELY(!haki_pool_may_keep_empty(pool, 0))) {
         pool_give_empty(pool);
     }
     if (HAK_UNLIKELY(haki_kept(pool->allow) > haki_keep_most(pool->allow))) {
-        pool_settle_all(pool);
+        pool_shed_surplus(pool);
     }
 }
 
 void haki_pool_shed(struct hak_pool *pool)
 {
     haki_pool_busy(pool, true);
-    pool_settle_all(pool);
+    pool_shed_surplus(pool);
     haki_pool_busy(pool, false);
 }
 
-/* Nothing may be kept: the bin that grew is emptied. */
+/* Nothing may be kept: empties the bin that grew. */
 static void pool_give_class(struct hak_pool *pool, unsigned class)
 {
     size_t bytes = pool_bin_bytes(pool, class);
@@ -131,7 +138,7 @@ bool haki_pool_look_steady(struct hak_pool *pool, unsigned class)
     if (count >= budget - 1) {
         return false;
     }
-    pool->looks -= pool->looks > 0;
+    pool->skips -= pool->skips > 0;
     if (pool->places == HAK_POOL_STACK_SHORT) {
         haki_stack_set_left(pool, class, budget - count);
     } else {
@@ -151,14 +158,15 @@ void haki_pool_look(struct hak_pool *pool, unsigned class)
     }
     if (haki_stack_note(pool, class)) {
         haki_stack_grant_noted(pool, class, budget);
-        if (haki_may_keep(pool->allow) == 0) { /* the others are, as a rule */
+        if (haki_may_keep(pool->allow) ==
+            0) { /* the others usually are already */
             pool_give_class(pool, class);
         }
         pool_bound(pool);
     } else {
         haki_stack_grant_steady(pool, class, budget);
     }
-    haki_pool_heed_within(pool);
+    haki_pool_tick_within(pool);
     haki_pool_busy(pool, false);
 }
 
@@ -191,7 +199,7 @@ bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
     return true;
 }
 
-/* Blocks that are known to be free. */
+/* The blocks that are known to be free. */
 static uint64_t pool_free_bits(const struct hak_slab *span)
 {
     return HAK_HARD ? span->bits | span->held : span->bits;
@@ -201,7 +209,7 @@ void haki_pool_collect(struct hak_pool *pool)
 {
     uint32_t number;
 
-    /* seq_cst: who parks a heap first says so, then looks here. */
+    /* seq_cst: a thread that parks a heap first says so, then looks here. */
     if (HAK_LIKELY(atomic_load_explicit(&pool->inbox, memory_order_seq_cst) ==
                    HAK_NO_SLAB)) {
         return;
@@ -217,7 +225,7 @@ void haki_pool_collect(struct hak_pool *pool)
         uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
         HAK_POINT("pool");
-        HAK_ASSERT(bits != 0); /* else it is not in the inbox */
+        HAK_ASSERT(bits != 0); /* otherwise it is not in the inbox */
         if (HAK_UNLIKELY((bits & pool_free_bits(span)) != 0)) {
             haki_pool_misuse(haki_range_slab_start(number) +
                                  (size_t)__builtin_ctzll(bits &
@@ -239,7 +247,7 @@ void haki_pool_collect(struct hak_pool *pool)
 /* ---- memory back ------------------------------------------------------------------ */
 
 /* Empties the bins; gives back the spans that this leaves without a block. */
-void haki_pool_empty(struct hak_pool *pool)
+void haki_pool_flush(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         haki_stack_flush(pool, c, haki_stack_count(pool, c));
@@ -270,7 +278,7 @@ static void pool_give_empty(struct hak_pool *pool)
 /* Empties the bins and gives back every span without a block in use. */
 static void pool_give_idle(struct hak_pool *pool)
 {
-    haki_pool_empty(pool);
+    haki_pool_flush(pool);
     pool_give_empty(pool);
     haki_keep_idle(pool->allow);
 }
@@ -283,25 +291,25 @@ void haki_pool_trim(struct hak_pool *pool)
     haki_pool_busy(pool, false);
 }
 
-void haki_pool_grant_anew(struct hak_pool *pool)
+void haki_pool_grant_all(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         haki_stack_grant(pool, c);
     }
 }
 
-static void pool_heed_slow(struct hak_pool *pool)
+static void pool_tick_slow(struct hak_pool *pool)
 {
     uint32_t now = haki_os_tick();
     uint32_t idle = haki_idle_delay();
-    bool busy = pool->looked_at != 0 && now - pool->looked_at < POOL_BUSY_TIME;
+    bool busy = pool->ticked_at != 0 && now - pool->ticked_at < POOL_BUSY_TIME;
 
-    pool->looks = busy ? POOL_BUSY_LOOKS : 0;
-    pool->looked_at = haki_some_time(now);
-    if (!pool->alert) {
-        pool->alert = true;
+    pool->skips = busy ? POOL_BUSY_SKIPS : 0;
+    pool->ticked_at = haki_some_time(now);
+    if (!pool->waiting) {
+        pool->waiting = true;
         pool->idle_at = now + idle;
-        haki_pool_grant_anew(pool);
+        haki_pool_grant_all(pool);
     } else if (haki_tick_reached(now, pool->idle_at)) {
         pool->idle_at = now + idle;
         if (!busy || haki_pressure_near()) {
@@ -312,24 +320,24 @@ static void pool_heed_slow(struct hak_pool *pool)
     haki_range_tick(now);
 }
 
-/* On every slow path: what has been idle for long goes back. */
-void haki_pool_heed_within(struct hak_pool *pool)
+/* Called on every slow path: gives back what has been idle for long. */
+void haki_pool_tick_within(struct hak_pool *pool)
 {
     if (HAK_UNLIKELY(haki_range_waiting())) {
-        if (pool->looks > 0) {
-            pool->looks--;
+        if (pool->skips > 0) {
+            pool->skips--;
         } else {
-            pool_heed_slow(pool);
+            pool_tick_slow(pool);
         }
     } else {
-        pool->alert = false;
-        pool->looks = 0;
+        pool->waiting = false;
+        pool->skips = 0;
     }
 }
 
-void haki_pool_heed(struct hak_pool *pool)
+void haki_pool_tick(struct hak_pool *pool)
 {
     haki_pool_busy(pool, true);
-    haki_pool_heed_within(pool);
+    haki_pool_tick_within(pool);
     haki_pool_busy(pool, false);
 }

@@ -1,5 +1,5 @@
 /*
- * pressure.c - looks at limits, and what HAKMEM_LIMIT refuses.
+ * pressure.c - looking at limits, and enforcing HAKMEM_LIMIT.
  */
 #include "range/pressure.h"
 
@@ -12,8 +12,12 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/purge.h"
+#include "range/supers.h"
 
-/* In percent of a limit; of the time in memory.pressure's last 10 s. */
+/*
+ * NEAR: percent of a limit. WAITS: percent of the last 10 s, from
+ * memory.pressure.
+ */
 enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 
 #define LOOK_FIRST (2 * HAK_MIB) /* held before the first look */
@@ -25,13 +29,14 @@ enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 struct hak_pressure haki_pressure = {
     .limit = SIZE_MAX,
     .look_at = LOOK_FIRST,
-    .heed_at = LOOK_FIRST,
+    .relief_at = LOOK_FIRST,
     .runs_most = HAK_PRESSURE_RUNS,
 };
 
 /*
- * Who looks: a thread's number, or 0. What follows is its alone. A ghost
- * (lock.h) is no obstacle: what it has left half done is read anew.
+ * The number of the thread that looks, or 0. Only that thread uses what
+ * follows. If it is a ghost (lock.h) another one takes over and reads
+ * everything again.
  */
 static _Atomic(uint64_t) pressure_looker;
 static struct hak_cgroup pressure_group;
@@ -41,7 +46,7 @@ static bool pressure_said[HAK_CGROUP_OVER + 1], pressure_said_none,
 
 /* Any thread. */
 static _Atomic(void (*)(
-    void)) pressure_on_round; /* NULL: nobody wants to know */
+    void)) pressure_on_round; /* NULL: nobody has registered */
 static _Atomic(uint32_t)
     pressure_looked; /* haki_os_tick() of the last look; 0: none */
 static _Atomic(uint32_t) pressure_look_time = LOOK_TIME;
@@ -59,7 +64,7 @@ static bool pressure_begin(void)
 
     while (!atomic_compare_exchange_weak(&pressure_looker, &other, number)) {
         if (other != 0 && !haki_lock_is_ghost(other)) {
-            return false; /* ourselves, perhaps: a signal's handler */
+            return false; /* perhaps this one: a signal handler */
         }
     }
     return true;
@@ -97,10 +102,9 @@ static void pressure_say_fault(const struct hak_cgroup_state *state)
     }
     pressure_said[state->fault] = true;
     if (state->fault == HAK_CGROUP_GARBLED) {
-        haki_warn(
-            "%s: \"%s\" is neither a number of bytes nor max; it is taken "
-            "for max",
-            state->fault_file, state->fault_text);
+        haki_warn("%s: \"%s\" is neither a number of bytes nor max; max is "
+                  "assumed",
+                  state->fault_file, state->fault_text);
     } else {
         haki_warn("%s: the limit of %zu bytes is below the %zu in use; free "
                   "memory goes back at once",
@@ -136,6 +140,7 @@ static size_t pressure_limit_of(size_t of)
     if ((wish & HAK_PERCENT) == 0) {
         return wish;
     }
+    HAK_ASSERT(wish - HAK_PERCENT >= 1 && wish - HAK_PERCENT <= 100);
     if (of != SIZE_MAX) {
         return (size_t)((hak_u128)of * (wish - HAK_PERCENT) / 100);
     }
@@ -149,11 +154,14 @@ static size_t pressure_limit_of(size_t of)
     return SIZE_MAX;
 }
 
-/* So many bytes held ask for a look; under pressure slow paths always ask. */
+/*
+ * Sets how many bytes held trigger a look; under pressure slow paths always
+ * ask.
+ */
 static void pressure_look_next_at(size_t held)
 {
     atomic_store(&haki_pressure.look_at, held);
-    atomic_store(&haki_pressure.heed_at, haki_pressure_near() ? 0 : held);
+    atomic_store(&haki_pressure.relief_at, haki_pressure_near() ? 0 : held);
 }
 
 void haki_limit_start(void)
@@ -197,6 +205,8 @@ bool haki_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes)
 {
     size_t limit = atomic_load(&haki_pressure.limit);
 
+    HAK_ASSERT(!haki_lock_mine(&haki_supers.lock)); /* what follows takes it */
+    HAK_ASSERT(atomic_load(counter) >= bytes);
     if (haki_limit_used() <= limit) {
         return true;
     }
@@ -246,10 +256,10 @@ static bool pressure_is_near(const struct hak_cgroup_state *state, size_t limit,
 }
 
 /*
- * How much may be charged beyond `used` until the next look: a part of the room,
- * and before we are near our own limit no more than leads there. `used` is with
- * the bytes about to be taken, which were looked at: else who takes and gives
- * back large blocks in turns would bring a look each time.
+ * How much may be charged beyond `used` until the next look: a part of the
+ * room, and no more than brings us near our own limit. `used` includes the
+ * bytes about to be taken, which this look has allowed for: otherwise a program
+ * that takes and frees large blocks in turns would cause a look each time.
  */
 static size_t pressure_step(const struct hak_cgroup_state *state, size_t limit,
                             size_t used, size_t want)
@@ -259,7 +269,9 @@ static size_t pressure_step(const struct hak_cgroup_state *state, size_t limit,
     size_t room = haki_min(others, limit - haki_min(used, limit));
     size_t most = haki_max(haki_min(room / 4, LOOK_MOST), LOOK_LEAST);
 
-    return used < near ? haki_min(most, near - used) : most;
+    most = used < near ? haki_min(most, near - used) : most;
+    HAK_ASSERT(most > 0); /* else each charge would bring a look */
+    return most;
 }
 
 static void pressure_set_near(bool near)
@@ -273,6 +285,8 @@ static void pressure_set_near(bool near)
     if (near) {
         atomic_store(&haki_pressure.round, round != 0 ? round : 1);
     }
+    HAK_ASSERT(!near || haki_pressure_round() != 0);
+    HAK_ASSERT(!near || haki_purge_delay() == 0);
 }
 
 static void pressure_look(uint32_t now, size_t want)
@@ -281,8 +295,9 @@ static void pressure_look(uint32_t now, size_t want)
     size_t limit, used;
     bool near;
 
+    HAK_ASSERT(!haki_lock_mine(&haki_supers.lock)); /* lanes give back next */
     pressure_read_group(&state);
-    do { /* hak_set_limit does not wait for us */
+    do { /* hak_set_limit doesn't wait for this */
         limit = pressure_limit_of(state.limit);
         atomic_store(&haki_pressure.limit, limit);
     } while (limit != pressure_limit_of(state.limit));
@@ -311,7 +326,7 @@ static void pressure_tell(void)
     }
 }
 
-void haki_pressure_heed(uint32_t now, size_t want)
+void haki_pressure_tick(uint32_t now, size_t want)
 {
     uint32_t last =
         atomic_load_explicit(&pressure_looked, memory_order_relaxed);

@@ -1,6 +1,6 @@
 /*
- * tiny_back.c - the Tiny lane: blocks go back to their slabs, and what all bins
- * keep is bounded (allowance.h).
+ * tiny_back.c - the Tiny lane: returns blocks to their slabs, and bounds what
+ * all bins keep (allowance.h).
  *
  * Every function is called by the one thread that uses the heap.
  */
@@ -12,33 +12,58 @@
 #include "tiny/tiny_slab.h"
 
 /*
- * While free memory waits to go back, a bin is looked at every ALERT_PUSHES
- * pushes, in a large heap every LARGE_PUSHES at least, so that its time does
- * not pass unnoticed (refills ask for the time only once in HEED_REFILLS); and
- * every half HAKMEM_PURGE_DELAY the spare lists and heads of more than
- * IDLE_MOST bytes go back to the slabs. A large heap whose looks are QUIET_TIME
- * milliseconds apart has little to do: from then on HAK_BIN_QUIET_PUSHES bring the next
- * one, so that what a busy time has left behind goes back during the idle time
- * that follows.
+ * While free memory waits to go back, a bin is looked at every GRANT_WAITING
+ * pushes, and in a large heap at least every GRANT_LARGE, so that the time
+ * when it is due does not pass unnoticed (refills look at the time only once in
+ * TICK_REFILLS). Every half HAKMEM_PURGE_DELAY, spare lists and heads of more
+ * than IDLE_MOST bytes go back to the slabs. A large heap whose looks are
+ * QUIET_TIME milliseconds apart has little to do: from then on
+ * HAK_BIN_GRANT_QUIET pushes bring the next look, so that what a busy time has
+ * left behind goes back during the idle time that follows.
  */
 #define QUIET_TIME 50
 
 /*
- * A heap whose looks at the time are less than TINY_BUSY_TIME milliseconds apart is
- * busy: TINY_BUSY_LOOKS at its bins go without one. What its bins hold is bounded,
- * and is not idle.
+ * A heap whose looks at the time are less than TINY_BUSY_TIME milliseconds
+ * apart is busy: it then skips TINY_BUSY_SKIPS of them. What its bins hold is
+ * bounded, and not idle.
  */
 #define TINY_BUSY_TIME 10
-#define TINY_BUSY_LOOKS 15
+#define TINY_BUSY_SKIPS 15
 #define IDLE_MOST (64 * HAK_KIB)
 
-/* Blocks of stale lists that are counted then. */
+/* How many blocks of stale lists are counted then. */
 #define IDLE_COUNT 1000
+
+HAK_NOINLINE void haki_bin_grant(struct hak_tiny *tiny, unsigned class,
+                                 int32_t pushes)
+{
+    haki_bin_note(tiny, class);
+    haki_bin_set_left(tiny, class,
+                      (int32_t)haki_min((size_t)pushes,
+                                        haki_bin_most_pushes(tiny, class)));
+}
+
+HAK_NOINLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
+                               struct hak_block *list, uint32_t count)
+{
+    int32_t cap = haki_bin_budget(tiny, class);
+
+    /*
+     * At least half the budget stays open for pushes: a bin that was just
+     * filled to the brim would overflow at once and be refilled in turn.
+     */
+    tiny->bins[class].head = list;
+    tiny->shelves[class].base = (uint32_t)tiny->bins[class].pops + count;
+    haki_bin_grant(tiny, class,
+                   (int32_t)haki_max((size_t)cap / 2,
+                                     cap - haki_min(count, (size_t)cap)));
+}
 
 /* ---- flush -------------------------------------------------------------- */
 
-/* All of a bin goes back to the slabs. */
-static void tiny_bin_empty(struct hak_tiny *tiny, unsigned class)
+/* Empties a bin into the slabs. */
+static void tiny_bin_flush(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *head = tiny->bins[class].head;
     struct hak_block *spare = tiny->bins[class].spare;
@@ -52,7 +77,7 @@ static void tiny_bin_empty(struct hak_tiny *tiny, unsigned class)
 }
 
 /* Notes what all bins hold. */
-static void tiny_settle_all(struct hak_tiny *tiny)
+static void tiny_note_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
@@ -60,8 +85,8 @@ static void tiny_settle_all(struct hak_tiny *tiny)
     }
 }
 
-/* The spare list goes back to the slabs. */
-static void tiny_spare_empty(struct hak_tiny *tiny, unsigned class)
+/* Returns the spare list to the slabs. */
+static void tiny_spare_flush(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *spare = tiny->bins[class].spare;
 
@@ -73,8 +98,8 @@ static void tiny_spare_empty(struct hak_tiny *tiny, unsigned class)
 }
 
 /*
- * All but the block just pushed become the spare list; what was the spare
- * list goes back to the slabs.
+ * Makes everything except the block just pushed the spare list, after returning
+ * the old spare list to the slabs.
  */
 static void tiny_spill(struct hak_tiny *tiny, unsigned class)
 {
@@ -92,12 +117,12 @@ static void tiny_spill(struct hak_tiny *tiny, unsigned class)
     haki_tiny_slab_put_list(tiny, cold);
 }
 
-void haki_tiny_bins_empty(struct hak_tiny *tiny)
+void haki_tiny_bins_flush(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
         if (tiny->bins[c].head != NULL || tiny->bins[c].spare != NULL) {
-            tiny_bin_empty(tiny, c);
+            tiny_bin_flush(tiny, c);
         }
     }
 }
@@ -107,7 +132,7 @@ static size_t tiny_seen_bytes(const struct hak_tiny *tiny, unsigned class)
     return (size_t)tiny->shelves[class].seen * haki_tiny_size[class];
 }
 
-/* The class whose bin holds most. */
+/* The class whose bin holds the most bytes. */
 static unsigned tiny_fullest(const struct hak_tiny *tiny)
 {
     unsigned most = 0;
@@ -121,8 +146,8 @@ static unsigned tiny_fullest(const struct hak_tiny *tiny)
 }
 
 /*
- * The fullest bins go back until Tiny's share is met: three quarters of what
- * may be kept, or of that what Pool leaves, but half of it at least.
+ * Empties the fullest bins until Tiny's share is met: three quarters of what
+ * may be kept, or what Pool leaves of that, but at least half of it.
  */
 static void tiny_shed(struct hak_tiny *tiny)
 {
@@ -132,16 +157,15 @@ static void tiny_shed(struct hak_tiny *tiny)
 
     most -= (int64_t)haki_min((size_t)others, (size_t)most / 2);
     most -= most / 4;
-    allow->over = others > most || most == 0; /* Pool's may be more now */
+    allow->over = others > most || most == 0; /* Pool may hold more now */
     while (allow->kept[HAK_KEEPS_TINY] > most) {
         unsigned class = tiny_fullest(tiny);
 
-        HAK_ASSERT(tiny_seen_bytes(tiny, class) >
-                   0); /* so this comes to an end */
+        HAK_ASSERT(tiny_seen_bytes(tiny, class) > 0); /* so this ends */
         if (tiny->bins[class].spare != NULL) {
-            tiny_spare_empty(tiny, class);
+            tiny_spare_flush(tiny, class);
         } else {
-            tiny_bin_empty(tiny, class);
+            tiny_bin_flush(tiny, class);
         }
     }
     tiny->flushes += before != allow->kept[HAK_KEEPS_TINY];
@@ -150,7 +174,16 @@ static void tiny_shed(struct hak_tiny *tiny)
     }
 }
 
-/* After a look: all bins together must not hold too much. */
+/* Notes what all bins hold; if that is too much it goes back. */
+static void tiny_shed_surplus(struct hak_tiny *tiny)
+{
+    tiny_note_all(tiny);
+    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
+        tiny_shed(tiny);
+    }
+}
+
+/* After a look: makes sure that all bins together do not hold too much. */
 static void tiny_bound(struct hak_tiny *tiny)
 {
     if (HAK_UNLIKELY(tiny->nempty >
@@ -159,36 +192,29 @@ static void tiny_bound(struct hak_tiny *tiny)
             haki_tiny_slab_trim(tiny, c);
         }
     }
-    if (HAK_LIKELY(haki_kept(&tiny->allow) <= haki_keep_most(&tiny->allow))) {
-        return;
-    }
-    tiny_settle_all(tiny);
-    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        tiny_shed(tiny);
+    if (HAK_UNLIKELY(haki_kept(&tiny->allow) > haki_keep_most(&tiny->allow))) {
+        tiny_shed_surplus(tiny);
     }
 }
 
 void haki_tiny_shed(struct hak_tiny *tiny)
 {
     haki_tiny_busy(tiny, true);
-    tiny_settle_all(tiny);
-    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        tiny_shed(tiny);
-    }
+    tiny_shed_surplus(tiny);
     haki_tiny_busy(tiny, false);
 }
 
-/* Nothing may be kept: the bin that grew is emptied. */
+/* Nothing may be kept: empties the bin that grew. */
 static void tiny_give_class(struct hak_tiny *tiny, unsigned class)
 {
     size_t bytes = tiny_seen_bytes(tiny, class);
 
     tiny->flushes++;
-    tiny_bin_empty(tiny, class);
+    tiny_bin_flush(tiny, class);
     haki_keep_gave(&tiny->allow, bytes);
 }
 
-static void tiny_heed_slow(struct hak_tiny *tiny, bool look);
+static void tiny_tick_slow(struct hak_tiny *tiny, bool look);
 
 bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 {
@@ -204,7 +230,7 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     count = haki_bin_count(tiny, class);
     if (count >= cap && tiny->packed && tiny->allow.slabs == 0 &&
         tiny->allow.extra == 0) {
-        tiny_bin_empty(tiny, class);
+        tiny_bin_flush(tiny, class);
         haki_keep_gave(&tiny->allow, (size_t)count * haki_tiny_size[class]);
         tiny_bound(tiny);
     } else if (count >= cap) {
@@ -218,7 +244,8 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         haki_bin_grant(tiny, class,
                        (int32_t)haki_max((size_t)cap / 2,
                                          (size_t)(cap - count)));
-        if (haki_may_keep(&tiny->allow) == 0) { /* the others are, as a rule */
+        if (haki_may_keep(&tiny->allow) ==
+            0) { /* the others usually are already */
             tiny_give_class(tiny, class);
         }
         tiny_bound(tiny);
@@ -227,9 +254,9 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         more = false;
     }
     if (tiny->nslabs > HAK_TINY_LARGE) {
-        tiny_heed_slow(tiny, true);
+        tiny_tick_slow(tiny, true);
     } else {
-        haki_tiny_heed_within(tiny);
+        haki_tiny_tick_within(tiny);
     }
     haki_tiny_busy(tiny, false);
     return more;
@@ -237,8 +264,8 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 
 /* ---- memory on its way back ---------------------------------------------- */
 
-/* Bins that hold much are relieved of what nobody seems to need. */
-static void tiny_relieve(struct hak_tiny *tiny)
+/* Bins that hold much give back what nobody seems to need. */
+static void tiny_give_idle(struct hak_tiny *tiny)
 {
     haki_tiny_seal_collect(tiny);
     haki_tiny_seal_count(tiny, IDLE_COUNT);
@@ -246,16 +273,16 @@ static void tiny_relieve(struct hak_tiny *tiny)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
         if ((size_t)haki_bin_count(tiny, c) * haki_tiny_size[c] > IDLE_MOST) {
-            tiny_bin_empty(tiny, c);
+            tiny_bin_flush(tiny, c);
         } else {
-            tiny_spare_empty(tiny, c);
+            tiny_spare_flush(tiny, c);
         }
         haki_tiny_slab_trim(tiny, c);
     }
     tiny_bound(tiny);
 }
 
-void haki_tiny_grant_anew(struct hak_tiny *tiny)
+void haki_tiny_grant_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
@@ -263,74 +290,75 @@ void haki_tiny_grant_anew(struct hak_tiny *tiny)
     }
 }
 
-/* How busy the heap is, as far as looks tell. */
-static void tiny_heed_pace(struct hak_tiny *tiny, uint32_t now)
+/* Works out how busy the heap is from the times of its looks. */
+static void tiny_tick_pace(struct hak_tiny *tiny, uint32_t now)
 {
-    uint32_t since = tiny->looked_at != 0 ? now - tiny->looked_at : 0;
+    uint32_t since = tiny->ticked_at != 0 ? now - tiny->ticked_at : 0;
     bool quiet = tiny->nslabs > HAK_TINY_LARGE && since >= QUIET_TIME;
     bool was = tiny->quiet;
 
-    tiny->looks =
-        tiny->looked_at != 0 && since < TINY_BUSY_TIME ? TINY_BUSY_LOOKS : 0;
-    tiny->looked_at = haki_some_time(now);
+    tiny->skips =
+        tiny->ticked_at != 0 && since < TINY_BUSY_TIME ? TINY_BUSY_SKIPS : 0;
+    tiny->ticked_at = haki_some_time(now);
     tiny->quiet = quiet;
     if (quiet && !was) {
-        haki_tiny_grant_anew(tiny);
+        haki_tiny_grant_all(tiny);
     }
 }
 
-static void tiny_heed_slow(struct hak_tiny *tiny, bool look)
+static void tiny_tick_slow(struct hak_tiny *tiny, bool look)
 {
     uint32_t now = haki_os_tick();
     uint32_t later = now + haki_idle_delay();
     bool waiting = haki_range_waiting();
 
     if (look) {
-        tiny_heed_pace(tiny, now);
+        tiny_tick_pace(tiny, now);
     }
-    if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
-        tiny->alert = waiting;
+    if (tiny->idle_at == 0 || (waiting && !tiny->waiting)) {
+        tiny->waiting = waiting;
         tiny->idle_at = haki_some_time(later);
-        haki_tiny_grant_anew(tiny);
+        haki_tiny_grant_all(tiny);
     } else if (haki_tick_reached(now, tiny->idle_at)) {
         tiny->idle_at = haki_some_time(later);
-        if (tiny->looks == 0 || haki_pressure_near()) {
-            tiny_relieve(tiny);
+        if (tiny->skips == 0 || haki_pressure_near()) {
+            tiny_give_idle(tiny);
             haki_tiny_sweep_begin(tiny, now);
         }
     }
-    if (tiny->looks == 0) {
+    if (tiny->skips == 0) {
         haki_tiny_sweep_slice(tiny, now);
     }
-    tiny->alert = waiting;
+    tiny->waiting = waiting;
     haki_range_tick(now);
 }
 
-void haki_tiny_heed(struct hak_tiny *tiny)
+void haki_tiny_tick(struct hak_tiny *tiny)
 {
     haki_tiny_busy(tiny, true);
-    tiny_heed_slow(tiny, false);
+    tiny_tick_slow(tiny, false);
     haki_tiny_busy(tiny, false);
 }
 
-/* On every slow path: what has been idle for long goes back. */
-void haki_tiny_heed_within(struct hak_tiny *tiny)
+/* Called on every slow path: gives back what has been idle for long. */
+void haki_tiny_tick_within(struct hak_tiny *tiny)
 {
     if (HAK_UNLIKELY(haki_range_waiting())) {
-        if (tiny->looks > 0) {
-            tiny->looks--;
+        if (tiny->skips > 0) {
+            tiny->skips--;
         } else {
-            tiny_heed_slow(tiny, true);
+            tiny_tick_slow(tiny, true);
         }
     } else {
-        tiny->looks = 0;
-        tiny->alert = tiny->quiet = false;
+        tiny->skips = 0;
+        tiny->waiting = tiny->quiet = false;
     }
 }
 
 /*
- * A block that another thread freed: into the spare list, where it is at hand
- * for the next refill, or if that has enough into its slab: its bytes then.
+ * Takes in a block that another thread freed: into the spare list, where the
+ * next refill finds it, or, if that is full, into its slab. Returns its bytes
+ * in the latter case.
  */
 static size_t tiny_take_in(struct hak_tiny *tiny, unsigned class,
                            struct hak_block *block)
@@ -355,14 +383,17 @@ void haki_tiny_collect(struct hak_tiny *tiny)
     struct hak_block *list;
     size_t gave = 0;
 
-    /* seq_cst: who parks a heap first says so, then looks here for the last. */
+    /*
+     * seq_cst: a thread that parks a heap first says so, then looks here a last
+     * time.
+     */
     if (HAK_LIKELY(atomic_load_explicit(&tiny->inbox, memory_order_seq_cst) ==
                    NULL)) {
         return;
     }
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
     if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        tiny_settle_all(tiny); /* it may be long ago that they held so much */
+        tiny_note_all(tiny); /* what was noted may be long out of date */
     }
     while (list != NULL) {
         struct hak_block *next = haki_link_get(list);
@@ -394,7 +425,7 @@ void haki_tiny_trim(struct hak_tiny *tiny)
     haki_tiny_seal_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
-        tiny_bin_empty(tiny, c);
+        tiny_bin_flush(tiny, c);
         haki_tiny_slab_trim(tiny, c);
     }
     HAK_ASSERT(tiny->nempty == 0);

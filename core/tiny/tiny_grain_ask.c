@@ -4,6 +4,8 @@
  * The owner alone writes the maps (tiny_grain.c). Others may ask for the size of a
  * block in use: its own bits stay, and the grain before it is either unused or the
  * last of a block, at any moment.
+ *
+ * Tested by tests/unit/tiny/tiny_packed.c.
  */
 #include "range/slots.h"
 #include "tiny/tiny_grain_bits.h"

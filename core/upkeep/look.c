@@ -1,5 +1,7 @@
 /*
- * look.c - what slow paths see to besides their own business.
+ * look.c - the upkeep that slow paths do besides their own work.
+ *
+ * Tested by tests/unit/range/container.c.
  */
 #include "upkeep/look.h"
 
@@ -10,8 +12,8 @@
 #include "upkeep/relief.h"
 
 /*
- * What is due, it is by the time: so it is seen to once while that stays the same,
- * by each heap, unless it is due at once.
+ * What is due depends on the time only: each heap sees to it once per tick of
+ * the clock, unless something is due at once.
  */
 static bool look_has_ticked(struct hak_heap *heap, uint32_t now)
 {
@@ -30,10 +32,10 @@ static HAK_NOINLINE void look_tick_slow(struct hak_heap *heap)
         return;
     }
     if (heap != NULL) {
-        haki_tiny_heed(&heap->tiny);
+        haki_tiny_tick(&heap->tiny);
     }
     if (heap != NULL && heap->pool != NULL) {
-        haki_pool_heed(heap->pool);
+        haki_pool_tick(heap->pool);
         haki_ace_cache_tick(heap->runs, now);
     }
     haki_relief_round(heap, now, 0);
@@ -56,7 +58,7 @@ void haki_heap_tick(struct hak_heap *heap)
     }
 }
 
-void haki_heap_look_around(struct hak_heap *heap)
+void haki_heap_tick_all(struct hak_heap *heap)
 {
     if (heap->runs != NULL) {
         haki_ace_cache_ask(heap->runs);
@@ -69,17 +71,17 @@ void haki_heap_look_around(struct hak_heap *heap)
 void haki_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
     haki_heap_look_bin(heap, bin);
-    if (heap->tiny.looks == 0) { /* if not, it is busy and has just looked */
-        haki_heap_look_around(heap);
+    if (heap->tiny.skips == 0) { /* otherwise it is busy and has just looked */
+        haki_heap_tick_all(heap);
     }
-    haki_background_mind();
+    haki_background_check();
 }
 
-/* Whether nothing is due but what the bin itself may ask for. */
+/* Whether nothing is due except what the bin itself may need. */
 static bool look_may_be_steady(const struct hak_heap *heap)
 {
     return heap->tiny.nslabs <= HAK_TINY_LARGE &&
-           (heap->pool->looks > 0 || !look_is_waiting());
+           (heap->pool->skips > 0 || !look_is_waiting());
 }
 
 void haki_heap_look_pool(struct hak_heap *heap, unsigned class)
@@ -91,11 +93,11 @@ void haki_heap_look_pool(struct hak_heap *heap, unsigned class)
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         haki_heap_shed(heap);
     }
-    if (heap->tiny.direct) {
-        haki_heap_heed_sparse(heap);
+    if (haki_is_frugal(&heap->tiny.allow)) {
+        haki_heap_sweep_sparse(heap);
     }
-    if (heap->pool == NULL || heap->pool->looks == 0) { /* it may be swept */
-        haki_heap_look_around(heap);
+    if (heap->pool == NULL || heap->pool->skips == 0) { /* it may be swept */
+        haki_heap_tick_all(heap);
     }
-    haki_background_mind();
+    haki_background_check();
 }

@@ -1,12 +1,29 @@
 /*
- * look.h - what slow paths see to besides their own business.
+ * look.h - upkeep: what slow paths see to besides their own business.
  *
  * Free memory waits for a while before it goes back, in bins, caches and lanes.
- * Nobody is there to watch it, so whoever comes into a slow path has a look.
+ * Nobody is there to watch it, so whoever comes into a slow path does a little.
+ * What runs when, and the word for it, in every lane and layer:
  *
- *     a tick            idle memory that is due goes back; nothing waits: a load
- *     a look around     the same, and a large heap's bins in any case
- *     a look at a bin   after so many pushes: one that holds too much is relieved
+ *   grant    how many pushes a bin may take until its next look; few while memory
+ *            waits to go back (`waiting`) and in a heap that is `quiet`
+ *   look     the grant is used up: the bin is measured and noted in the heap's
+ *            allowance, gives back what is above its budget, and has a new grant
+ *   shed     all bins together keep more than the allowance: the fullest give back
+ *   tick     a look, a refill or a larger request asks the time: what has been
+ *            idle for HAKMEM_PURGE_DELAY goes back, of the lanes; for half of
+ *            that, of bins and caches. While nothing waits a tick is one load; a
+ *            busy heap has one for 16 looks (`skips`)
+ *   collect  what other threads freed is taken in: when a bin is refilled, and
+ *            before a trim
+ *   flush    a bin's blocks go back to their slabs, a cache's runs to their lane
+ *   trim     all that is not in use goes back now: hak_trim, the background
+ *            thread for heaps whose threads sleep, an ending thread, want of memory
+ *   sweep    pages of slabs in use go back on which no block is in use: after a
+ *            trim, in an idle heap in slices of 1 ms, in a frugal heap that has
+ *            become sparse
+ *   relief   memory is short, see relief.h: trims by rounds, and before a refusal
+ *   check    freed bytes were counted; is it enough to start the background thread?
  */
 #ifndef HAK_LOOK_H
 #define HAK_LOOK_H
@@ -14,18 +31,18 @@
 #include "heap/heap.h"
 
 /*
- * Gives back what has been idle for long, the cache of `heap` (NULL: none)
- * included; called on slow paths.
+ * The tick of a heap (NULL: none) and of all lanes: gives back what has been idle
+ * for long, the heap's cache included; called on slow paths.
  */
 void haki_heap_tick(struct hak_heap *heap);
 
-/* The same, and what bins have kept for long while other lanes were at work. */
-void haki_heap_look_around(struct hak_heap *heap);
+/* The same, which comes in a large heap though no lane has memory that waits. */
+void haki_heap_tick_all(struct hak_heap *heap);
 
-/* Runs from the cache between two such looks. */
+/* Runs from the cache between two such ticks. */
 #define HAK_LOOK_EVERY 32
 
-/* The looks at a bin that a push has asked for, and what is due besides. */
+/* The looks at a bin that a push has asked for, and a tick. */
 HAK_NOINLINE void haki_heap_look(struct hak_heap *heap, struct hak_bin *bin);
 HAK_NOINLINE void haki_heap_look_pool(struct hak_heap *heap, unsigned class);
 
