@@ -19,7 +19,8 @@
  *
  * The tags stand at the base itself, so that one pointer leads from an address
  * to its distance and from there to its tag; their own slabs are never given
- * out and their tags stay 0.
+ * out and their tags stay 0. Behind them superslabs are set aside for the blocks that
+ * a profile samples, which no lane takes (haki_range_samples).
  * A superslab is 2 MB, the unit of claims and of huge pages; a slab is 64 KB
  * of it. A slab is free or belongs to one lane, which may take several side by
  * side in one superslab (a span) or whole superslabs side by side. What is
@@ -80,6 +81,7 @@ enum hak_lane {
 #define HAK_TAG_POOL 0xa0u   /* the first of Pool's class bytes */
 #define HAK_TAG_ACE 0xf0u    /* in the hands of ace.c */
 #define HAK_TAG_HUGE 0xf1u   /* in the hands of huge.c */
+#define HAK_TAG_SAMPLE 0xf2u /* of sampled blocks: profile/samples.h */
 #define HAK_TAG_PACKED 0xffu /* of all sizes: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
 #define HAK_TAG_SEALED 0x80000000u
@@ -272,6 +274,12 @@ HAK_INLINE void *haki_range_super_meta(uint32_t super)
 {
     return haki_range_slab(super * (uint32_t)HAK_SUPER_SLABS);
 }
+
+/*
+ * Where sampled blocks may lie: the first slab, and how many bytes from there on.
+ * profile/samples.c claims it, slab by slab, and sets the tags.
+ */
+uint32_t haki_range_samples(size_t *bytes);
 
 /* ---- sealed slabs --------------------------------------------------------- */
 
