@@ -97,7 +97,13 @@ size_t haki_os_resident(void *addr, size_t size);
 void *haki_os_map(size_t size);
 
 /*
- * The same, at most a page; it is zero again in a forked child. NULL also where
+ * Maps a file to be read; its bytes are any number, and what haki_os_unmap gets,
+ * rounded up. NULL: it can't be read, or is empty.
+ */
+void *haki_os_map_file(const char *path, size_t *size);
+
+/*
+ * The same as haki_os_map, at most a page; it is zero again in a forked child. NULL also where
  * the kernel can't (before 4.14).
  */
 void *haki_os_map_wiped(size_t size);

@@ -14,6 +14,7 @@ HAK_OWN_LINE struct hak_profile haki_profile;
 static _Atomic(haki_frames_fn *) profile_frames;
 static _Atomic(haki_line_fn *) profile_line;
 static _Atomic(uint64_t) profile_seed;
+static atomic_bool profile_marked;
 
 /* ---- the runtime's frames --------------------------------------------------- */
 
@@ -156,6 +157,7 @@ bool haki_profile_set(size_t rate)
     done = rate == 0 || profile_begin();
     if (done && rate != 0 && atomic_load(&haki_profile.rate) == 0) {
         profile_forget_allocs();
+        atomic_store(&profile_marked, false);
     }
     if (done && rate != atomic_load(&haki_profile.rate)) {
         atomic_store(&haki_profile.rate, rate);
@@ -179,7 +181,13 @@ void haki_profile_mark(void)
     for (uint32_t i = 0; stacks != NULL && i < stacks->count; i++) {
         stacks->stack[i].mark = stacks->stack[i].sums;
     }
+    atomic_store(&profile_marked, stacks != NULL);
     haki_lock_drop(&haki_records.lock);
+}
+
+bool haki_profile_is_marked(void)
+{
+    return atomic_load(&profile_marked);
 }
 
 void haki_profile_counts(struct hak_profile_counts *counts)

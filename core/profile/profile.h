@@ -171,6 +171,9 @@ bool haki_profile_set(size_t rate);
 /* The sums as of now are what haki_profile_read subtracts with `grown`. */
 void haki_profile_mark(void);
 
+/* Whether that was done since the profile was last switched on. */
+bool haki_profile_is_marked(void);
+
 struct hak_profile_counts {
     uint64_t samples, dropped; /* taken, and not for want of room */
     uint32_t live;             /* records */

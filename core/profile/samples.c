@@ -6,10 +6,10 @@
 #include "base/assert.h"
 #include "os/os.h"
 
-#define SHIFT_LEAST 6u /* places of 64 B */
-#define SHIFTS (HAK_SLAB_SHIFT + 1)
-#define MAP_WORDS (HAK_SLAB_SIZE >> SHIFT_LEAST >> 6)
-#define NO_SLAB UINT32_MAX
+#define SAMPLE_SHIFT_LEAST 6u /* places of 64 B */
+#define SAMPLE_SHIFTS (HAK_SLAB_SHIFT + 1)
+#define SAMPLE_WORDS (HAK_SLAB_SIZE >> SAMPLE_SHIFT_LEAST >> 6)
+#define SAMPLE_NO_SLAB UINT32_MAX
 
 struct sample_slab {
     uint8_t shift; /* of its places; 0: it is empty, or was never used */
@@ -17,14 +17,14 @@ struct sample_slab {
     bool foreign; /* somebody else has mapped something there */
     uint16_t taken;
     uint32_t next, prev; /* in the list of its size, or of empty ones */
-    uint64_t bits[MAP_WORDS];
+    uint64_t bits[SAMPLE_WORDS];
 };
 
 /* Under the profile's lock. */
 static struct sample_slab *samples_slabs; /* NULL: it has not begun */
 static uint32_t samples_count, samples_high, samples_in_use;
 static uint32_t samples_empty; /* first of the list */
-static uint32_t samples_open[SHIFTS];
+static uint32_t samples_open[SAMPLE_SHIFTS];
 
 size_t haki_samples_bytes(void)
 {
@@ -36,9 +36,9 @@ size_t haki_samples_bytes(void)
 
 static void samples_no_lists(void)
 {
-    samples_empty = NO_SLAB;
-    for (unsigned i = 0; i < SHIFTS; i++) {
-        samples_open[i] = NO_SLAB;
+    samples_empty = SAMPLE_NO_SLAB;
+    for (unsigned i = 0; i < SAMPLE_SHIFTS; i++) {
+        samples_open[i] = SAMPLE_NO_SLAB;
     }
 }
 
@@ -79,9 +79,9 @@ static void samples_list_add(uint32_t *first, uint32_t i)
     struct sample_slab *slab = &samples_slabs[i];
 
     slab->listed = true;
-    slab->prev = NO_SLAB;
+    slab->prev = SAMPLE_NO_SLAB;
     slab->next = *first;
-    if (*first != NO_SLAB) {
+    if (*first != SAMPLE_NO_SLAB) {
         samples_slabs[*first].prev = i;
     }
     *first = i;
@@ -93,10 +93,10 @@ static void samples_list_drop(uint32_t *first, uint32_t i)
 
     HAK_ASSERT(slab->listed);
     slab->listed = false;
-    if (slab->next != NO_SLAB) {
+    if (slab->next != SAMPLE_NO_SLAB) {
         samples_slabs[slab->next].prev = slab->prev;
     }
-    if (slab->prev != NO_SLAB) {
+    if (slab->prev != SAMPLE_NO_SLAB) {
         samples_slabs[slab->prev].next = slab->next;
     } else {
         *first = slab->next;
@@ -121,7 +121,7 @@ static uint32_t samples_claim(void)
     }
     samples_high = i;
     if (claim != HAK_OS_CLAIMED) {
-        return NO_SLAB;
+        return SAMPLE_NO_SLAB;
     }
     haki_os_name(samples_start(i), HAK_SLAB_SIZE, "hakmem samples");
     samples_high++;
@@ -135,12 +135,12 @@ static uint32_t samples_new_slab(unsigned shift)
 {
     uint32_t i = samples_empty;
 
-    if (i != NO_SLAB) {
+    if (i != SAMPLE_NO_SLAB) {
         samples_list_drop(&samples_empty, i);
     } else {
         i = samples_claim();
     }
-    if (i != NO_SLAB) {
+    if (i != SAMPLE_NO_SLAB) {
         samples_slabs[i].shift = (uint8_t)shift;
         samples_slabs[i].taken = 0;
         samples_in_use++;
@@ -151,7 +151,7 @@ static uint32_t samples_new_slab(unsigned shift)
 
 static unsigned samples_shift(size_t bytes)
 {
-    unsigned shift = SHIFT_LEAST;
+    unsigned shift = SAMPLE_SHIFT_LEAST;
 
     while (((size_t)1 << shift) < bytes) {
         shift++;
@@ -166,8 +166,8 @@ void *haki_samples_take(size_t bytes)
     struct sample_slab *slab;
 
     HAK_ASSERT(bytes <= HAK_SAMPLES_MOST && samples_slabs != NULL);
-    i = i != NO_SLAB ? i : samples_new_slab(shift);
-    if (i == NO_SLAB) {
+    i = i != SAMPLE_NO_SLAB ? i : samples_new_slab(shift);
+    if (i == SAMPLE_NO_SLAB) {
         return NULL;
     }
     slab = &samples_slabs[i];
@@ -210,7 +210,8 @@ void haki_samples_give(const void *p)
     if (!slab->listed) {
         samples_list_add(&samples_open[slab->shift], i);
     }
-    if (slab->taken == 0 && (slab->next != NO_SLAB || slab->prev != NO_SLAB)) {
+    if (slab->taken == 0 &&
+        (slab->next != SAMPLE_NO_SLAB || slab->prev != SAMPLE_NO_SLAB)) {
         samples_empty_slab(i); /* another has room for the next */
     }
 }
@@ -229,7 +230,7 @@ void haki_samples_mend_begin(void)
     for (uint32_t i = 0; i < samples_high; i++) {
         samples_slabs[i].taken = 0;
         samples_slabs[i].listed = false;
-        for (unsigned w = 0; w < MAP_WORDS; w++) {
+        for (unsigned w = 0; w < SAMPLE_WORDS; w++) {
             samples_slabs[i].bits[w] = 0;
         }
     }

@@ -14,10 +14,14 @@ enum { UNWIND_GO_ON = 0, UNWIND_STOP = 5 };
 typedef int (*unwind_backtrace)(unwind_step step, void *arg);
 typedef uintptr_t (*unwind_get_pc)(struct _Unwind_Context *context);
 
+/* Weak: a static program need not have them. */
+extern __typeof__(dlopen) dlopen __attribute__((weak));
+extern __typeof__(dlsym) dlsym __attribute__((weak));
+
 static _Atomic(unwind_backtrace) unwind_run;
 static _Atomic(unwind_get_pc) unwind_pc;
 
-struct walk {
+struct unwind_walk {
     uintptr_t *pc;
     unsigned count, most;
     unwind_get_pc get;
@@ -25,7 +29,7 @@ struct walk {
 
 static int unwind_note(struct _Unwind_Context *context, void *arg)
 {
-    struct walk *walk = arg;
+    struct unwind_walk *walk = arg;
     uintptr_t pc = walk->get(context);
 
     if (pc == 0 || walk->count == walk->most) {
@@ -39,7 +43,7 @@ void haki_unwind_begin(void)
 {
     void *library, *run = NULL, *get = NULL;
 
-    if (atomic_load(&unwind_run) != NULL ||
+    if (atomic_load(&unwind_run) != NULL || dlsym == NULL || dlopen == NULL ||
         dlsym(RTLD_DEFAULT, "_dl_find_object") == NULL) {
         return;
     }
@@ -49,7 +53,7 @@ void haki_unwind_begin(void)
         get = dlsym(library, "_Unwind_GetIP");
     }
     if (run != NULL && get != NULL) {
-        struct walk walk = {NULL, 0, 0, (unwind_get_pc)(uintptr_t)get};
+        struct unwind_walk walk = {NULL, 0, 0, (unwind_get_pc)(uintptr_t)get};
 
         /* Once here: the first walk may initialise something. */
         ((unwind_backtrace)(uintptr_t)run)(unwind_note, &walk);
@@ -62,7 +66,7 @@ unsigned haki_unwind(uintptr_t *pc, unsigned most)
 {
     unwind_backtrace run =
         atomic_load_explicit(&unwind_run, memory_order_acquire);
-    struct walk walk = {pc, 0, most, NULL};
+    struct unwind_walk walk = {pc, 0, most, NULL};
 
     if (run == NULL) {
         return 0;

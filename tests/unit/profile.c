@@ -405,3 +405,123 @@ Test(profile, what_grew_is_what_came_since_the_mark)
     hak_free(p);
     hak_free(q);
 }
+
+/* ---- the interface ------------------------------------------------------------------- */
+
+/* A file of this test's, removed by `unlink`. */
+static char *file_named(const char *ending)
+{
+    const char *dir = getenv("TMPDIR");
+    char *path;
+
+    NEED(asprintf(&path, "%s/hakmem-profile-%%p%s",
+                  dir != NULL ? dir : P_tmpdir, ending) > 0);
+    return path;
+}
+
+/* What is in the file, a string. */
+static char *contents(const char *path)
+{
+    char name[200], *text = calloc(1, MIB);
+    const char *mark = strstr(path, "%p");
+    FILE *file;
+
+    snprintf(name, sizeof(name), "%.*s%d%s", (int)(mark - path), path,
+             (int)getpid(), mark + 2);
+    file = fopen(name, "r");
+    NEED(file != NULL);
+    NEED(fread(text, 1, MIB - 1, file) > 0);
+    fclose(file);
+    unlink(name);
+    return text;
+}
+
+HAK_NOINLINE static void *asks_for_it(size_t size)
+{
+    void *volatile p = hak_malloc(size);
+
+    return p;
+}
+
+Test(profile, what_is_written_names_who_asked)
+{
+    static const char *const endings[] = {".txt", ".json", ".html", ".pb.gz"};
+    void *p;
+
+    cr_assert_eq(hak_profile_start(1), 0);
+    p = asks_for_it(12345);
+    for (size_t i = 0; i < 4; i++) {
+        char *path = file_named(endings[i]), *text;
+
+        cr_assert_eq(hak_profile_write(path, HAK_PROFILE_BY_NAME, 0), 0);
+        text = contents(path);
+        if (i < 3) { /* the last is not text */
+            cr_assert_not_null(strstr(text, "asks_for_it"), "%s", text);
+            cr_assert_null(strstr(text, "haki_"));
+        } else {
+            cr_assert_eq(memcmp(text, "\x1f\x8b\x08", 3), 0);
+        }
+    }
+    hak_free(p);
+}
+
+Test(profile, wrong_requests_are_refused)
+{
+    errno = 0;
+    cr_assert_eq(hak_profile_write_fd(1, HAK_PROFILE_COLLAPSED, 0), -1);
+    cr_assert_eq(errno, ENODATA);
+    cr_assert_eq(hak_profile_rate(), 0);
+    cr_assert_eq(hak_profile_start(0), 0);
+    cr_assert_eq(hak_profile_rate(), HAK_PROFILE_RATE);
+    cr_assert_eq(hak_profile_write("x.pdf", HAK_PROFILE_BY_NAME, 0), -1);
+    cr_assert_eq(errno, EINVAL);
+    cr_assert_eq(hak_profile_write_fd(1, HAK_PROFILE_BY_NAME, 0), -1);
+    cr_assert_eq(errno, EINVAL);
+    cr_assert_eq(hak_profile_write_fd(1, 99, 0), -1);
+    cr_assert_eq(errno, EINVAL);
+    cr_assert_eq(hak_profile_write_fd(1, HAK_PROFILE_PPROF, 64), -1);
+    cr_assert_eq(errno, EINVAL);
+    cr_assert_eq(hak_profile_write_fd(-1, HAK_PROFILE_PPROF, 0), -1);
+    cr_assert_eq(errno, EBADF);
+    cr_assert_eq(hak_profile_write("/nowhere/x.txt", HAK_PROFILE_BY_NAME, 0),
+                 -1);
+    cr_assert_eq(errno, ENOENT);
+    cr_assert_eq(hak_profile_write("/dev/full", HAK_PROFILE_PPROF, 0), -1);
+    cr_assert_eq(errno, ENOSPC);
+    hak_profile_stop();
+    cr_assert_eq(hak_profile_rate(), 0);
+}
+
+/* ---- the runtime's frames ------------------------------------------------------------ */
+
+static unsigned two_frames(struct hak_heap *heap, struct hak_frame *frames,
+                           unsigned most, size_t *below)
+{
+    (void)heap;
+    NEED(most >= 2);
+    frames[0] = (struct hak_frame){haki_profile_name("a;b.py", 6),
+                                   haki_profile_name("leaf", 4), 0, 7};
+    frames[1] = (struct hak_frame){0, haki_profile_name("root", 4), 0, 0};
+    *below = 0;
+    return 2;
+}
+
+static uint32_t line_of(const struct hak_frame *frame)
+{
+    return frame->token * 100;
+}
+
+Test(profile, a_runtime_tells_its_frames)
+{
+    char *path = file_named(".txt");
+    hak_heap *heap;
+
+    cr_assert_eq(hak_profile_start(1), 0);
+    haki_profile_set_frames(two_frames, line_of);
+    hak_free(hak_malloc(10));
+    heap = hak_heap_new(NULL);
+    NEED(hak_heap_malloc(heap, 100) != NULL);
+    cr_assert_eq(hak_profile_write(path, HAK_PROFILE_BY_NAME, 0), 0);
+    cr_assert_str_eq(contents(path), "root;leaf (a:b.py:700) 112\n");
+    hak_heap_delete(heap);
+}
