@@ -18,7 +18,7 @@
 #   $(BUILD)/libhakmem_core.so  the same to share
 #   $(BUILD)/libhakmem_lua.a    the core and the Lua adapter
 #   $(BUILD)/lua/hakmem.so      the Lua module: LUA_CPATH=$(BUILD)/lua/?.so
-#   $(BUILD)/bench/NAME, $(BUILD)/tests/unit/NAME, $(BUILD)/tests/lua/NAME
+#   $(BUILD)/bench/NAME, $(BUILD)/tests/unit/FOLDER/NAME, $(BUILD)/tests/lua/NAME
 #
 # The rest is in core/core.mk (which sources, which libraries), the .mk files of
 # tests/, bench/ and docs/, and a build.mk in each adapter's folder, found by
@@ -142,15 +142,16 @@ DEPS_test := test
 DEPS_demo := demo
 
 # $(eval $(call criterion,PROGRAMS,LIBRARY,WORDS)): $(BUILD)/NAME each, of NAME.c
-# compiled for testing, linked with the library and with WORDS.
+# compiled for testing, linked with the library and with WORDS. Where the folder shall
+# be, a program of an older tree may lie.
 define criterion
 $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 	$$(SAY) LINK $$@
-	@mkdir -p $$(@D)
+	@rm -f $$(@D) 2>/dev/null; mkdir -p $$(@D)
 	$$(Q)$$(LINK) -o $$@ $$(filter %.o %.a,$$^) $(3) -lcriterion -lm -ldl
 endef
 
-include core/core.mk $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk \
+include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk \
     bench/bench.mk docs/docs.mk .ci/upkeep.mk $(wildcard examples/build.mk)
 
 # Everything compiled depends on this file, which changes when a flag does.
@@ -201,14 +202,17 @@ test: ## test: install what is missing, build, run every test
 	@.ci/install-deps $(DEPS_test)
 	@tests/sum.sh '$(MAKE) check' $(CHECKS:%='$(MAKE) %')
 
-check: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: run the tests of VARIANT, installing nothing
+build-tests: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: build what `make check` runs
+	@:
+
+check: build-tests ## test: run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)
 
 # Minutes if it were all of them.
-WALKED := tests/fuzz/replay tests/unit/stress
+WALKED := tests/fuzz/replay tests/unit/together/stress
 check-walks: ## test: the fuzzer's corpus and a stress test with whole lanes walked
 	@$(MAKE) check VARIANT=walks BUILD=$(call BESIDE,walks) ALL=lib TEST_NEEDS= \
 	    TESTS='$(WALKED:%=$(call BESIDE,walks)/%)'
@@ -270,7 +274,7 @@ help: ## use: list the targets
 	    "[CC=gcc|clang|musl-gcc] [WERROR=1] [V=1]"
 	@awk -f docs/help.awk $(filter-out %.d,$(MAKEFILE_LIST))
 
-.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind \
+.PHONY: all lib test build-tests check check-asan check-ubsan check-tsan check-valgrind \
     check-walks demo demo-run install uninstall clean help force
 
 ifneq ($(wildcard $(BUILD)),)

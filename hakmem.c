@@ -1,17 +1,18 @@
 /*
- * hakmem.c - the whole core in one file, for a project that has the sources in it.
+ * hakmem.c - the whole core as one file, for projects that include its sources.
  *
  *     cc -O2 -fvisibility=hidden -Iinclude -Icore -c hakmem.c
  *
- * has the hak_* functions, and malloc's names and C++'s too with
+ * makes an object with the hak_* functions. For malloc's and C++'s names as
+ * well, add
  *
  *     -DHAKMEM_MALLOC=1 -fexceptions -fno-builtin-malloc -fno-builtin-calloc \
  *         -fno-builtin-realloc -fno-builtin-free
  *
- * core/ and include/ lie beside it. -fPIC for a shared library, which shows hak_*
- * alone. Link with -pthread. include/hakmem.h says what it offers; -DHAK_HARDENED=1 makes
- * the hardened build. Here are includes alone, in the order of the core's folders,
- * lowest first (.ci/layers.txt).
+ * core/ and include/ must lie beside it. Add -fPIC for a shared library, which
+ * exports only hak_*. Link with -pthread. include/hakmem.h is the interface;
+ * -DHAK_HARDENED=1 makes the hardened build. This file only includes others, in
+ * the order of the core's folders, lowest first (.ci/layers.txt).
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

@@ -1,6 +1,6 @@
 # Lints, the release archive, packages.
 
-LINTS := layers size symbols format words shell docs
+LINTS := layers size symbols format words shell docs tests
 
 .PHONY: lint lint-deps $(LINTS:%=lint-%) format dist install-deps
 

@@ -1,26 +1,28 @@
 /*
- * embed.h - the core for adapters: all of it that a runtime's adapter includes.
+ * embed.h - the core for adapters: the one header of it that an adapter
+ * includes.
  *
- * An adapter serves a runtime from heaps: explicit ones, which one thread at a time
- * uses and which end as a whole, or each thread's own (haki_thread_own). Its hot
- * paths are three steps that are inline here:
+ * An adapter serves a runtime from heaps: explicit ones, which are used by one
+ * thread at a time and end as a whole, or each thread's own (haki_thread_own).
+ * Its hot paths consist of three steps that are inline here:
  *
  *     the bin of a size          haki_embed_bin_for, haki_embed_bin
  *     the bin of a block         haki_embed_byte, haki_embed_bin_at
  *     a pop, or a push           haki_embed_pop, haki_embed_push, haki_embed_look
  *
- * and what they leave (an empty bin, a larger size, somebody else's block) goes to
- * functions that take a heap (haki_embed_alloc, haki_large_*) or the calling thread's
- * (haki_hot_*, haki_lane_*). Functions that may run out of memory say so by NULL;
- * asking the system's allocator, raising an error or collecting garbage is the
- * adapter's business.
+ * and what they can't do (an empty bin, a larger size, somebody else's block)
+ * is left to functions that take a heap (haki_embed_alloc, haki_large_*) or use
+ * the calling thread's (haki_hot_*, haki_lane_*). Functions that run out of
+ * memory return NULL; asking the system's allocator, raising an error or
+ * collecting garbage is up to the adapter.
  *
- * What is used besides is declared by the headers included here, from these
- * folders: base, guard (the hardened build), settings (a table of options), profile
- * (profile.h's haki_profile_*, struct hak_frame),
- * system (why a lane had no block), heap/thread.h, upkeep, front, and api;
- * os/lock.h and the haki_limit_* of range/pressure.h. No field of a struct of the
- * core is an adapter's, nor is a name from range, tiny, pool, ace or huge.
+ * Whatever else an adapter may use is declared by the headers included here,
+ * from the folders base, guard (the hardened build), settings (a table of
+ * options), profile (haki_profile_*, struct hak_frame), system (why a lane had no
+ * block), upkeep, front and api, and
+ * heap/thread.h, os/lock.h and the haki_limit_* of range/pressure.h. Adapters
+ * use no field of a struct of the core, and no name from range, tiny, pool, ace
+ * or huge.
  */
 #ifndef HAK_EMBED_H
 #define HAK_EMBED_H
@@ -53,9 +55,10 @@
 /* ---- room for the adapter, all heaps ---------------------------------------- */
 
 /*
- * A heap's first page has room for its adapter, zeros when the heap is made: so
- * many bytes. Of a thread's heap the first words are counters, as many as
- * HAK_EMBED_COUNTERS: it ends when it likes, and haki_embed_past has them then.
+ * A heap's first page has room for its adapter: this many bytes, zero when the
+ * heap is made. In a thread's heap the first HAK_EMBED_COUNTERS words are
+ * counters: such a heap may end at any time, and its counters are then added to
+ * haki_embed_past.
  */
 #define HAK_EMBED_EXTRA HAK_HEAP_EXTRA
 #define HAK_EMBED_COUNTERS HAK_HEAP_COUNTERS
@@ -65,7 +68,7 @@ HAK_INLINE void *haki_embed_extra(struct hak_heap *heap)
     return haki_heap_extra(heap);
 }
 
-/* The heap that has it, without a load. */
+/* The heap that this room belongs to, without a load. */
 HAK_INLINE struct hak_heap *haki_embed_heap(const void *extra)
 {
     return (struct hak_heap *)((char *)extra - HAK_HEAP_EXTRA_AT);
@@ -79,9 +82,9 @@ HAK_INLINE const char *haki_embed_name(const struct hak_heap *heap)
 }
 
 /*
- * A walk over all heaps: the next one after the heap `id`, which is 0 at first;
- * its id, 0: there is none. Any thread; what is made meanwhile may be left out.
- * Who needs a heap to stay keeps it from being deleted.
+ * Walks over all heaps: *heap becomes the next one after `id`, 0 at first.
+ * Returns its id; 0: there is none. Any thread; heaps made meanwhile may be
+ * left out. The caller must prevent the deletion of a heap that it uses.
  */
 HAK_INLINE uint32_t haki_embed_next(uint32_t id, struct hak_heap **heap)
 {
@@ -90,15 +93,15 @@ HAK_INLINE uint32_t haki_embed_next(uint32_t id, struct hak_heap **heap)
     return id;
 }
 
-/* Slabs, of which a heap has whole ones, are of so many bytes. */
+/* The bytes of a slab; heaps have whole slabs. */
 #define HAK_EMBED_SLAB HAK_SLAB_SIZE
 
 /* ---- sizes and bins ---------------------------------------------------------- */
 
-/* Classes of Tiny's, which serves sizes up to HAK_LANE_TINY_MAX. */
+/* The number of classes of Tiny, which serves sizes up to HAK_LANE_TINY_MAX. */
 #define HAK_EMBED_CLASSES ((unsigned)HAK_TINY_CLASSES)
 
-/* The class for a size of Tiny's: blocks that are multiples of 8, or of 16. */
+/* The class for a Tiny size, with blocks that are multiples of 8, or of 16. */
 HAK_INLINE unsigned haki_embed_class_8(size_t size)
 {
     return haki_tiny_class_8[haki_tiny_index(size)];
@@ -120,7 +123,7 @@ HAK_INLINE struct hak_bin *haki_embed_bin(struct hak_heap *heap, unsigned class)
     return &heap->tiny.bins[class];
 }
 
-/* Up to here, from 1 on, a bin is found without a table. */
+/* For sizes from 1 to this a bin is found without a table. */
 #define HAK_EMBED_STEP_MAX ((size_t)HAK_TINY_STEP_MAX)
 
 /* The bin for such a size; `step` is 8 or 16, a constant. */
@@ -139,32 +142,34 @@ HAK_INLINE void *haki_embed_pop(struct hak_bin *bin)
     return haki_bin_pop(bin);
 }
 
-/* Takes a block back; false: haki_embed_look is next. */
+/* Takes back a block; false: call haki_embed_look next. */
 HAK_INLINE bool haki_embed_push(struct hak_bin *bin, void *p)
 {
     return haki_bin_push(bin, p);
 }
 
-/* The look at a bin that a push has asked for; haki_heap_look sees to what is due
- * besides. */
+/*
+ * The look at a bin that a push has asked for; haki_heap_look also does
+ * whatever else is due.
+ */
 HAK_INLINE void haki_embed_look(struct hak_heap *heap, struct hak_bin *bin)
 {
     haki_heap_look_bin(heap, bin);
 }
 
-/* A block of the class, the bin being filled if it is empty. NULL: no memory. */
+/* A block of the class; fills the bin if it is empty. NULL: no memory. */
 HAK_INLINE void *haki_embed_alloc(struct hak_heap *heap, unsigned class)
 {
     return haki_tiny_alloc(&heap->tiny, class);
 }
 
-/* Takes it back; its look, if one is due, included. */
+/* Takes back a block, and looks at the bin if that is due. */
 HAK_INLINE void haki_embed_free(struct hak_heap *heap, unsigned class, void *p)
 {
     haki_tiny_free(&heap->tiny, class, p);
 }
 
-/* How often a bin of the heap's had to be filled. */
+/* How often one of the heap's bins had to be filled. */
 HAK_INLINE uint64_t haki_embed_refills(const struct hak_heap *heap)
 {
     return heap->tiny.refills;
@@ -172,7 +177,7 @@ HAK_INLINE uint64_t haki_embed_refills(const struct hak_heap *heap)
 
 /* ---- blocks by their address ------------------------------------------------- */
 
-/* Whether p is in the range: ours, or free, or somebody else's mapping. */
+/* Whether p is in the range: ours, free, or somebody else's mapping. */
 HAK_INLINE bool haki_embed_covers(const void *p)
 {
     return haki_range_covers(p);
@@ -184,21 +189,21 @@ HAK_INLINE bool haki_embed_owns(const void *p)
     return haki_range_owns(p);
 }
 
-/* What is known of the slab of p, in the range: haki_tag_is_large, and below. */
+/* The tag of the slab of p, in the range; see haki_tag_is_large, and below. */
 HAK_INLINE uint32_t haki_embed_tag(const void *p)
 {
     return haki_range_tag_of(p);
 }
 
-/* A slab's class byte, whosever it is. */
+/* A slab's class byte, whichever heap has it. */
 HAK_INLINE uint32_t haki_embed_tag_byte(uint32_t tag)
 {
     return HAK_TAG_CLASS(tag);
 }
 
 /*
- * The slab's class byte, if it is the heap's: below HAK_EMBED_TINY one of Tiny's.
- * What it is otherwise tell the functions below.
+ * The slab's class byte if the slab is this heap's: below HAK_EMBED_TINY a Tiny
+ * class. The functions below tell what other values mean.
  */
 #define HAK_EMBED_TINY HAK_TAG_TINY_END
 HAK_INLINE uint32_t haki_embed_byte(const struct hak_heap *heap, uint32_t tag)
@@ -206,7 +211,7 @@ HAK_INLINE uint32_t haki_embed_byte(const struct hak_heap *heap, uint32_t tag)
     return tag ^ heap->tiny.tag;
 }
 
-/* Of one below HAK_EMBED_TINY: the bin, and the bytes of the block. */
+/* For a byte below HAK_EMBED_TINY: the bin, and the size of the block. */
 HAK_INLINE struct hak_bin *haki_embed_bin_at(struct hak_heap *heap,
                                              uint32_t byte)
 {
@@ -224,15 +229,17 @@ HAK_INLINE bool haki_embed_is_sealed(uint32_t byte)
     return (byte ^ HAK_TAG_SEALED) < HAK_TAG_TINY_END;
 }
 
-/* Takes back a block of such a slab. */
+/* Takes back a block in such a slab. */
 HAK_INLINE void haki_embed_free_sealed(struct hak_heap *heap, void *p,
                                        uint32_t tag)
 {
     haki_tiny_seal_free(&heap->tiny, p, tag);
 }
 
-/* The class of the Tiny block p, in a slab with this tag; of one in a slab that
- * holds all classes as well. HAK_EMBED_CLASSES or more: nothing was given out there. */
+/*
+ * The class of the Tiny block p, in a slab with this tag, which may be a packed
+ * one. HAK_EMBED_CLASSES or more: no block was given out there.
+ */
 HAK_INLINE unsigned haki_embed_class_of(const void *p, uint32_t tag)
 {
     return haki_tiny_class_at_tag(p, tag);
@@ -250,7 +257,7 @@ HAK_INLINE bool haki_embed_is_packed(const void *p)
     return HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_PACKED;
 }
 
-/* The bytes of the block of Tiny's that p lies in, or 0. */
+/* The size of the Tiny block that p lies in, or 0. */
 HAK_INLINE size_t haki_embed_block_bytes(const void *p, uint32_t tag)
 {
     return haki_tiny_bytes_of(p, tag);
@@ -268,7 +275,7 @@ HAK_INLINE bool haki_embed_has_large(const struct hak_heap *heap, const void *p,
     return owner == heap->tiny.id;
 }
 
-/* Whether a slab with this tag, of Tiny's or Pool's, is this heap's. */
+/* Whether a Tiny or Pool slab with this tag is this heap's. */
 HAK_INLINE bool haki_embed_has_slab(const struct hak_heap *heap, uint32_t tag)
 {
     return HAK_TAG_HEAP(tag) == heap->tiny.id;
@@ -276,7 +283,7 @@ HAK_INLINE bool haki_embed_has_slab(const struct hak_heap *heap, uint32_t tag)
 
 /* ---- Pool's bins --------------------------------------------------------------- */
 
-/* Of the sizes from HAK_LANE_POOL_MIN to HAK_LANE_POOL_MAX. */
+/* The Pool class for a size from HAK_LANE_POOL_MIN to HAK_LANE_POOL_MAX. */
 HAK_INLINE unsigned haki_embed_pool_class(size_t size)
 {
     return haki_pool_class_for(size);
@@ -287,7 +294,10 @@ HAK_INLINE size_t haki_embed_pool_bytes(unsigned class)
     return haki_pool_classes[class].block;
 }
 
-/* The class of a byte of haki_embed_byte; HAK_EMBED_POOLS or more: it is none. */
+/*
+ * The Pool class of a byte from haki_embed_byte; HAK_EMBED_POOLS or more: it is
+ * not Pool's.
+ */
 #define HAK_EMBED_POOLS HAK_POOL_CLASSES
 HAK_INLINE uint32_t haki_embed_pool_at(uint32_t byte)
 {
@@ -300,33 +310,33 @@ HAK_INLINE bool haki_embed_has_pool(const struct hak_heap *heap)
     return heap->pool != NULL;
 }
 
-/* Makes them, if it has not. */
+/* Makes them, if the heap does not have them yet. */
 HAK_INLINE void haki_embed_use_pool(struct hak_heap *heap)
 {
     haki_heap_use_large(heap);
 }
 
-/* The slabs that they have, of a heap that has them. */
+/* How many slabs they have, in a heap that has them. */
 HAK_INLINE size_t haki_embed_pool_slabs(const struct hak_heap *heap)
 {
     return heap->pool->nslabs;
 }
 
-/* As haki_embed_pop, of a heap that has them. */
+/* As haki_embed_pop, for a heap that has them. */
 HAK_INLINE void *haki_embed_pool_pop(struct hak_heap *heap, unsigned class)
 {
     return haki_pool_pop(heap->pool, class);
 }
 
-/* A block of the class, the bin being filled if it is empty. NULL: no memory. */
+/* A block of the class; fills the bin if it is empty. NULL: no memory. */
 HAK_INLINE void *haki_embed_pool_alloc(struct hak_heap *heap, unsigned class)
 {
     return haki_pool_alloc(heap->pool, class);
 }
 
 /*
- * Takes back p, whose byte is that of the class; `looked`: a look was due, and was
- * had. False: p is no start of a block, nothing has been done.
+ * Takes back p, whose byte is that of the class; *looked: a look was due and
+ * was done. False: p is not the start of a block; nothing was done.
  */
 HAK_INLINE bool haki_embed_pool_push(struct hak_heap *heap, unsigned class,
                                      void *p, bool *looked)
@@ -345,8 +355,9 @@ HAK_INLINE bool haki_embed_pool_push(struct hak_heap *heap, unsigned class,
 /* ---- an explicit heap's account ---------------------------------------------- */
 
 /*
- * hak_heap_malloc and hak_heap_free keep it, and so do these two, their hot paths:
- * NULL or false leaves the request to them.
+ * hak_heap_malloc and hak_heap_free charge the heap's account, and so do these
+ * two, which are their hot paths: NULL or false leaves the request to those
+ * functions.
  */
 HAK_INLINE void *haki_embed_charged_alloc(struct hak_heap *heap, size_t size)
 {
@@ -368,8 +379,8 @@ HAK_INLINE void *haki_embed_charged_alloc(struct hak_heap *heap, size_t size)
 }
 
 /*
- * The bin of a Tiny block of the heap's, or NULL: it is none, or there is
- * something wrong with it.
+ * The bin of a Tiny block of this heap. NULL: p is not one, or something is
+ * wrong with it.
  */
 HAK_INLINE struct hak_bin *haki_embed_bin_of(struct hak_heap *heap,
                                              const void *p)
@@ -410,7 +421,7 @@ HAK_INLINE bool haki_embed_charged_free(struct hak_heap *heap, void *p)
     return true;
 }
 
-/* Sets the limit, in bytes; SIZE_MAX: none. What is above it stays. */
+/* Sets the limit, in bytes; SIZE_MAX: none. Blocks already in use stay. */
 HAK_INLINE void haki_embed_set_limit(struct hak_heap *heap, size_t limit)
 {
     haki_account_set_limit(heap, limit);
@@ -419,11 +430,14 @@ HAK_INLINE void haki_embed_set_limit(struct hak_heap *heap, size_t limit)
 /* How many requests the limit has refused. */
 HAK_INLINE uint64_t haki_embed_refusals(const struct hak_heap *heap)
 {
-    return heap->limit_refused;
+    return heap->limit_refusals;
 }
 
-/* Its user's: what it keeps free goes back; the second drops the free pages of
- * slabs in use as well, which fault when they are used again: the bytes. */
+/*
+ * For the heap's user: gives back what it keeps free. The second also gives
+ * back free pages of slabs in use, which causes page faults when they are used
+ * again; it returns the bytes of these pages.
+ */
 HAK_INLINE void haki_embed_collect(struct hak_heap *heap)
 {
     haki_heap_collect(heap);
@@ -464,7 +478,7 @@ HAK_INLINE void haki_embed_set_frames(struct hak_heap *heap,
 
 /* ---- the process --------------------------------------------------------------- */
 
-/* Makes the range, if that is not done. False: there can be none. */
+/* Makes the range, if that has not been done yet. False: there can be none. */
 HAK_INLINE bool haki_embed_begin(void)
 {
     return haki_range_init();
@@ -477,10 +491,10 @@ HAK_INLINE size_t haki_embed_limit(void)
 }
 
 /*
- * Where all our blocks are but those that a profile samples, which lie in front of it:
- * its first address, and how many bytes may once be ours. 0 bytes: there is no range,
- * all requests are the system's. Who goes by the address and a size that he knows
- * (sized frees) takes a sample for a larger block, and haki_large_free has it.
+ * Where all our blocks lie but those that a profile samples, which come before them:
+ * the first address, and how many bytes may become ours. 0 bytes: there is no range,
+ * and all requests go to the system. A caller that goes by the address and a size that
+ * it knows (sized frees) takes a sample for a larger block, which haki_large_free frees.
  */
 HAK_INLINE size_t haki_embed_window(uintptr_t *base)
 {
@@ -495,7 +509,9 @@ HAK_INLINE size_t haki_embed_window(uintptr_t *base)
     return haki_range.window - skip;
 }
 
-/* Whether blocks of others may lie there: see haki_range_may_overlap. */
+/*
+ * Whether other allocators' blocks may lie there: see haki_range_may_overlap.
+ */
 HAK_INLINE bool haki_embed_is_shared_window(void)
 {
     return haki_range_may_overlap || haki_range_limited();
@@ -507,7 +523,7 @@ HAK_INLINE uint32_t haki_embed_due(void)
     return atomic_load_explicit(&haki_range_due, memory_order_relaxed);
 }
 
-/* Whether any waits: slabs, or ACE's holes. */
+/* Whether any free memory waits: slabs, or ACE's holes. */
 HAK_INLINE bool haki_embed_waits(void)
 {
     return haki_range_waiting() ||

@@ -88,17 +88,19 @@ def paragraphs(lines, between):
 
 # ---- tables -----------------------------------------------------------------
 
-def rows_of(path, macro):
-    """(line, arguments) of each use of the macro in a .def file."""
-    text = path.read_text()
-    bare = re.sub(r"/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text,
-                  flags=re.S)
+def rows_of(path, *macros):
+    """(line, arguments) of each use of the macros in a .def file."""
+    bare = path.read_text()
+    for passed_over in (re.compile(r"/\*.*?\*/", re.S),
+                        re.compile(r"^#(?:.*\\\n)*.*$", re.M)):
+        bare = passed_over.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), bare)
     piece = re.compile(r'"(?:[^"\\]|\\.)*"|[(),]|[^\s"(),]+|\s+')
     at = 0
     while (found := re.compile(r"\S").search(bare, at)) is not None:
         line = bare.count("\n", 0, found.start()) + 1
-        if not bare.startswith(macro + "(", found.start()):
-            fail(path, line, f"only {macro}(...) may stand here")
+        macro = re.compile(r"\w*").match(bare, found.start())[0]
+        if macro not in macros:
+            fail(path, line, f"only {macros[0]}(...) may stand here")
         at, depth, args = found.start() + len(macro), 0, [""]
         while True:
             token = piece.match(bare, at)
@@ -223,10 +225,13 @@ def environment(paths):
 
 def figures():
     out = []
-    for line, args in rows_of(STATS, "HAK_STAT"):
+    for line, args in rows_of(STATS, "HAK_STAT", "HAK_STAT_RENAMED"):
+        old = args.pop(1) if len(args) == 5 else None
         if len(args) != 4 or args[1] not in ("counter", "gauge"):
             fail(STATS, line, "HAK_STAT(name, counter or gauge, unit, help)")
         unit, text = (string(STATS, line, arg) for arg in args[2:])
+        if old:
+            text += f"; C programs may still call it {old}"
         said = f"{args[1]}, {unit}" if unit != "count" else args[1]
         out += [".TP", f"\\fB{args[0]}\\fP ({said})", running(sentence(text))]
     return "\n".join(out)
@@ -325,7 +330,8 @@ def shown(code):
     for line in code:
         if line.startswith("#define HAK_STAT("):
             kept.append("    uint64_t NAME;    /* each of hakmem(7) */")
-        elif not line.startswith(("#include", "#undef")):
+        elif not line.startswith(("#include", "#undef", "#define HAK_STAT_",
+                                  "    HAK_RENAMED(")):
             kept.append(line)
     return kept
 

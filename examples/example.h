@@ -89,7 +89,7 @@ static inline void example_report_process(void)
            (unsigned long long)(stats.tiny_allocs + stats.pool_allocs +
                                 stats.ace_allocs + stats.huge_allocs),
            (unsigned long long)stats.limit_used_bytes,
-           (unsigned long long)stats.limit_refused);
+           (unsigned long long)stats.limit_refusals);
     NEED(hak_limit() == 0 || stats.limit_used_bytes <= hak_limit());
 }
 

@@ -2,16 +2,17 @@
  * hakmem.h - the public interface of HAKMEM, documented here and only here.
  *
  * HAKMEM serves requests from four lanes: Tiny (at most HAK_TINY_MAX bytes),
- * Pool (to 52 KB), ACE (below 2 MB) and Huge. What they refuse, when the
- * address range is used up or was never to be had, goes to the system
+ * Pool (to 52 KB), ACE (below 2 MB) and Huge. What they refuse, because the
+ * address range is used up or could not be obtained, goes to the system
  * allocator. Every function may be called from any thread unless it says
  * otherwise.
  *
  * Sizes are in bytes. Every pointer returned is 16-byte aligned.
  *
- * Out of memory is NULL with errno set to ENOMEM, never an abort. Misuse
- * that can be seen (a free of something that is no block) writes one line
- * naming the pointer and the reason to standard error, then aborts.
+ * When memory runs out a function returns NULL with errno set to ENOMEM; it
+ * never aborts. Misuse that can be detected (a free of something that is not a
+ * block) writes one line with the pointer and the reason to standard error,
+ * then aborts.
  */
 #ifndef HAKMEM_H
 #define HAKMEM_H
@@ -28,10 +29,20 @@ extern "C" {
 #define HAK_API __attribute__((visibility("default")))
 #define HAK_ATTR_MALLOC __attribute__((malloc, warn_unused_result))
 #define HAK_ATTR_SIZE(...) __attribute__((alloc_size(__VA_ARGS__)))
+#define HAK_RENAMED(type, name, old)                                           \
+    __extension__ union {                                                      \
+        type name;                                                             \
+        type old; /* deprecated: gone with the next version */                 \
+    }
 #else
 #define HAK_API
 #define HAK_ATTR_MALLOC
 #define HAK_ATTR_SIZE(...)
+#define HAK_RENAMED(type, name, old)                                           \
+    union {                                                                    \
+        type name;                                                             \
+        type old;                                                              \
+    }
 #endif
 
 /* The largest request, in bytes, that the Tiny lane serves. */
@@ -54,16 +65,16 @@ HAK_API void *hak_calloc(size_t count, size_t size)
     HAK_ATTR_MALLOC HAK_ATTR_SIZE(1, 2);
 
 /*
- * Gives a block back; any thread may free any block. NULL does nothing and
- * errno is kept. Fatal: a pointer that no hak_* function returned, the middle
- * of a block, an address in the range that was never given out.
+ * Frees a block; any thread may free any block. NULL does nothing; errno is
+ * kept. Fatal: a pointer that no hak_* function returned, the middle of a
+ * block, an address in the range that was never given out.
  */
 HAK_API void hak_free(void *ptr);
 
 /*
- * As hak_free, for a caller who knows the size it asked for; the second for one
- * who has the alignment too (C23's free_sized, free_aligned_sized). Fatal as
- * well: a size that is larger than the block, an alignment that is no power of
+ * As hak_free, for a caller that knows the size it asked for, or with the
+ * second function also the alignment (C23's free_sized, free_aligned_sized).
+ * Also fatal: a size larger than the block, an alignment that is not a power of
  * two or that ptr does not have. NULL does nothing.
  */
 HAK_API void hak_free_sized(void *ptr, size_t size);
@@ -71,61 +82,61 @@ HAK_API void hak_free_aligned_sized(void *ptr, size_t alignment, size_t size);
 
 /*
  * Resizes a block, keeping its first min(old, new) bytes; the pointer may
- * change, the old one is then freed. ptr NULL is hak_malloc(size). size 0
- * keeps a block of the smallest size (it does not free).
- * Errors: NULL and ENOMEM; the old block is then untouched.
+ * change, and the old one is then freed. A NULL ptr means hak_malloc(size).
+ * Size 0 returns a block of the smallest size (it does not free). Errors: NULL
+ * and ENOMEM; the old block is then untouched.
  */
 HAK_API void *hak_realloc(void *ptr, size_t size) HAK_ATTR_SIZE(2);
 
 /*
- * The same, for a caller who knows the size it asked for: old_size, any number
- * if ptr is NULL. Fatal as well: an old_size that is larger than the block.
+ * The same, for a caller that knows the size it asked for, old_size (ignored if
+ * ptr is NULL). Also fatal: an old_size larger than the block.
  */
 HAK_API void *hak_realloc_sized(void *ptr, size_t old_size, size_t size)
     HAK_ATTR_SIZE(3);
 
 /*
- * Returns `size` bytes aligned to `alignment`, a power of two. To be freed
- * with hak_free. Errors: NULL with EINVAL (not a power of two) or ENOMEM.
+ * Returns `size` bytes aligned to `alignment`, a power of two. Free them with
+ * hak_free. Errors: NULL with EINVAL (not a power of two) or ENOMEM.
  */
 HAK_API void *hak_aligned_alloc(size_t alignment, size_t size)
     HAK_ATTR_MALLOC HAK_ATTR_SIZE(2);
 
 /*
- * The bytes that may be used behind ptr, at least what was asked for (exactly
- * that in the hardened build, for blocks of threads' heaps); 0 for NULL. Fatal
- * as in hak_free.
+ * Returns how many bytes of the block may be used: at least as many as were
+ * asked for (in the hardened build exactly as many, for blocks of threads'
+ * heaps); 0 for NULL. Fatal as in hak_free.
  */
 HAK_API size_t hak_usable_size(const void *ptr);
 
 /*
- * The most bytes that can be asked for at the price of `size`: hak_malloc of
- * either takes the same block, and hak_usable_size of the latter's is this
- * (jemalloc's nallocx, mimalloc's mi_good_size). A size above PTRDIFF_MAX,
- * which nobody gets, is returned as it is. Nothing is allocated.
+ * Returns the largest size that takes the same block as `size` does:
+ * hak_usable_size(hak_malloc(size)) is this size (jemalloc's nallocx,
+ * mimalloc's mi_good_size). A size above PTRDIFF_MAX, which can't be allocated,
+ * is returned unchanged. Nothing is allocated.
  */
 HAK_API size_t hak_good_size(size_t size);
 
 /*
- * As hak_malloc(hak_good_size(size)), and *actual is that size, all of which
- * may be used (C++23's allocate_at_least). Errors: NULL and ENOMEM, *actual
+ * As hak_malloc(hak_good_size(size)); *actual is set to that size, all of which
+ * may be used (C++23's allocate_at_least). Errors: NULL and ENOMEM, and *actual
  * is 0.
  */
 HAK_API void *hak_alloc_at_least(size_t size, size_t *actual) HAK_ATTR_MALLOC;
 
 /*
- * True if ptr points into memory of HAKMEM's, in use or not. Any value is safe:
+ * True if ptr points into HAKMEM's memory, in use or not. Any value is safe:
  * nothing is read at ptr. Blocks that HAKMEM had to take from the system
- * allocator are not its own. Any thread may ask.
+ * allocator do not count. Any thread may ask.
  */
 HAK_API bool hak_owns(const void *ptr);
 
 /* ---- explicit heaps ---------------------------------------------------- */
 
 /*
- * An explicit heap is used by one thread at a time: the caller's own lock
- * or ownership rule decides which. It needs no thread-local state and no
- * atomics, and deleting it frees all it gave out at once:
+ * An explicit heap is used by one thread at a time; the caller's own lock or
+ * ownership rule decides which. It needs no thread-local state and no atomics,
+ * and deleting it frees all of its blocks at once:
  *
  *     hak_heap_config config = {.size = sizeof config,
  *                               .limit = 8 << 20,
@@ -143,40 +154,41 @@ HAK_API bool hak_owns(const void *ptr);
  *     printf("%s: %zu bytes at most\n", stats.name, stats.peak_bytes);
  *     hak_heap_delete(heap);     // and with it `text`
  *
- * In a forked child the heap is a copy and may be used; one that another thread
- * was at work on in that moment may be half done, and is to be left alone.
+ * In a forked child the heap is a copy and may be used, unless another thread
+ * was working on it at that moment: then it may be inconsistent and must be
+ * left alone.
  */
 typedef struct hak_heap hak_heap;
 
 typedef struct hak_heap_config {
     size_t size;      /* sizeof(hak_heap_config), for later versions */
-    size_t limit;     /* bytes the heap may hold in live blocks, 0: none */
-    const char *name; /* at most 31 bytes are kept, for reports; or NULL */
+    size_t limit;     /* most bytes in live blocks; 0: no limit */
+    const char *name; /* for reports, at most 31 bytes are kept; or NULL */
 } hak_heap_config;
 
 /*
- * Makes a heap. config may be NULL: no limit, no name. The caller owns it
- * and ends it with hak_heap_delete. Errors: NULL with ENOMEM, or EINVAL when
- * config->size is not one this version knows.
+ * Makes a heap. config may be NULL: no limit, no name. The caller owns the heap
+ * and ends it with hak_heap_delete. Errors: NULL with ENOMEM, or EINVAL if this
+ * version does not know config->size.
  */
 HAK_API hak_heap *hak_heap_new(const hak_heap_config *config);
 
 /*
- * Frees every block the heap gave out and the heap itself, in time that
- * grows with its slabs, not its blocks. Its memory goes back to the system as
- * free memory does, its own two pages too (a few such are kept for new heaps:
- * heaps_kept_bytes, at most 256 KB; none after hak_trim). NULL does nothing. No
- * thread may use or free a block of it, nor be about to, from here on.
+ * Frees the heap and all of its blocks, in time proportional to its slabs, not
+ * its blocks. Its memory goes back to the system like other free memory, and so
+ * do its own two pages (a few are kept for new heaps: heaps_kept_bytes, at most
+ * 256 KB; none after hak_trim). NULL does nothing. From the call on no thread
+ * may use or free a block of the heap.
  */
 HAK_API void hak_heap_delete(hak_heap *heap);
 
 /*
- * As the functions of threads' heaps with these names, on the given heap, for
- * the thread that uses it. A request over the heap's limit returns NULL with
- * ENOMEM. Those that take a block (a ptr that is not NULL) are fatal if it is
- * not this heap's. hak_free, from any thread, takes blocks of a heap too, and
- * hak_usable_size knows them; the heap gets what was freed so at its next
- * refill, or when it meets its limit.
+ * As the functions without _heap, on the given heap, for the thread that uses
+ * it. A request over the heap's limit returns NULL with ENOMEM. A block (a ptr
+ * that is not NULL) that is not this heap's is fatal. hak_free, from any
+ * thread, accepts blocks of a heap too, and so does hak_usable_size; what was
+ * freed in this way becomes available at the heap's next refill, or when it
+ * reaches its limit.
  */
 HAK_API void *hak_heap_malloc(hak_heap *heap, size_t size)
     HAK_ATTR_MALLOC HAK_ATTR_SIZE(2);
@@ -195,12 +207,11 @@ HAK_API void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment,
     HAK_ATTR_MALLOC HAK_ATTR_SIZE(3);
 
 /*
- * With sizes, as those of threads' heaps. hak_heap_realloc_sized copies no more
- * than old_size bytes if the block has to move. In every build a block of an
- * explicit heap has whole blocks' sizes: hak_heap_usable_size of one that was
- * asked for with `size` is hak_heap_good_size(heap, size), which the heap's
- * limit counts (a multiple of 4096 above 53,248), unless it had to come from the
- * system allocator.
+ * As the functions without _heap. hak_heap_realloc_sized copies at most
+ * old_size bytes if the block has to move. In every build hak_heap_usable_size
+ * of a block that was asked for with `size` is hak_heap_good_size(heap, size),
+ * the size that counts against the heap's limit (a multiple of 4096 above
+ * 53,248), unless the block had to come from the system allocator.
  */
 HAK_API size_t hak_heap_usable_size(hak_heap *heap, const void *ptr);
 HAK_API size_t hak_heap_good_size(const hak_heap *heap, size_t size);
@@ -211,21 +222,21 @@ HAK_API void *hak_heap_realloc_sized(hak_heap *heap, void *ptr, size_t old_size,
 HAK_API void hak_heap_free_sized(hak_heap *heap, void *ptr, size_t size);
 
 /*
- * Sets the heap's limit, in bytes of live blocks (0: none), and returns the one
- * before. A limit below what is live takes nothing away: it refuses every
- * growth until enough is freed. For the thread that uses the heap; any thread
- * may read the limit (0: none).
+ * Sets the heap's limit, in bytes of live blocks (0: none), and returns the
+ * previous one. If more than that is live, nothing is taken away: every growth
+ * is refused until enough has been freed. For the thread that uses the heap;
+ * any thread may read the limit with hak_heap_limit (0: none).
  */
 HAK_API size_t hak_heap_set_limit(hak_heap *heap, size_t limit);
 HAK_API size_t hak_heap_limit(const hak_heap *heap);
 
-/* Bytes in live blocks of the heap, rounded up to whole blocks. */
+/* Bytes in live blocks of the heap, counted as whole blocks. */
 HAK_API size_t hak_heap_live(const hak_heap *heap);
 
 /*
- * Bytes of the heap that are in memory now, its own state included, by asking
- * the system about each stretch of its slabs (some microseconds, a millisecond
- * for 100 MB). Any thread may ask while the heap is there.
+ * Bytes of the heap that are in memory now, including its own state. Asks the
+ * system about each stretch of its slabs (some microseconds, a millisecond for
+ * 100 MB). Any thread may ask while the heap exists.
  */
 HAK_API size_t hak_heap_resident(const hak_heap *heap);
 
@@ -234,40 +245,40 @@ typedef struct hak_heap_stats_t {
     size_t size;          /* set to sizeof(hak_heap_stats_t) before the call */
     size_t limit;         /* hak_heap_limit */
     size_t live_bytes;    /* hak_heap_live */
-    size_t peak_bytes;    /* the most of it, at most 1/16 or 4 KB too low */
-    size_t held_bytes;    /* slabs of 64 KB and larger blocks it holds */
-    size_t kept_bytes;    /* of these: in free blocks it keeps at hand */
+    size_t peak_bytes;    /* the peak of live_bytes, to within 1/16 or 4 KB */
+    size_t held_bytes;    /* slabs of 64 KB and larger blocks held */
+    size_t kept_bytes;    /* of these: free blocks kept at hand */
     size_t sealed_bytes;  /* of these: in slabs that are sealed */
     uint64_t tiny_allocs; /* blocks from the Tiny lane */
     uint64_t larger_allocs;  /* blocks from the lanes above it */
     uint64_t fallback;       /* blocks from the system allocator */
     uint64_t limit_refusals; /* requests that the limit refused */
-    uint64_t remote_frees;   /* blocks freed by hak_free that are back */
+    uint64_t remote_frees;   /* blocks freed by hak_free and taken back */
     char name[32];           /* as given to hak_heap_new; "": none */
 } hak_heap_stats_t;
 
 /*
- * Fills *stats; nothing is allocated. Any thread may ask while the heap is
- * there; another thread's may be a moment old, each number is whole. Returns 0,
- * or -1 with EINVAL: heap or stats is NULL, stats->size is wrong.
+ * Fills *stats; nothing is allocated. Any thread may ask while the heap exists;
+ * the numbers of a heap that another thread uses may be a moment old. Returns
+ * 0, or -1 with EINVAL: heap or stats is NULL, or stats->size is wrong.
  */
 HAK_API int hak_heap_stats(const hak_heap *heap, hak_heap_stats_t *stats);
 
 /* ---- the fork seal ------------------------------------------------------ */
 
 /*
- * For processes that fork and go on in parent and child, a server and its
- * workers: a free block of the parent's lies on a page that both share, and a
- * child that uses it gets the whole page copied. A sealed heap leaves what it
- * has alone: it allocates from fresh memory, and a free of a block from before
- * writes to nothing but a table outside, until all blocks of a slab of 64 KB
- * are free and the slab is used again. What was free stays unused until then.
+ * For processes that fork and go on in parent and child, such as a server and
+ * its workers: a free block lies on a page that parent and child share, and a
+ * child that uses it gets a copy of the whole page. A sealed heap leaves its
+ * old memory alone: it allocates from fresh memory, and freeing an older block
+ * writes only to a table outside, until all blocks of a slab of 64 KB are free
+ * and the slab is used again. Blocks that were free stay unused until then.
  *
- * hak_seal seals the calling thread's heap and those of threads that have
- * ended, and gives idle memory back as hak_trim does. Call it in the parent,
- * before the forks and after what is to be shared was built; it may be called
- * again. Other running threads seal their own heaps. HAKMEM_SEAL_FORK=1 seals
- * all threads' heaps in every forked child.
+ * hak_seal seals the calling thread's heap and those of ended threads, and
+ * gives idle memory back as hak_trim does. Call it in the parent, before the
+ * forks and after building what is to be shared; it may be called again. Other
+ * running threads must seal their own heaps. HAKMEM_SEAL_FORK=1 seals all
+ * threads' heaps in every forked child.
  */
 HAK_API void hak_seal(void);
 
@@ -275,34 +286,34 @@ HAK_API void hak_seal(void);
 HAK_API void hak_heap_seal(hak_heap *heap);
 
 /*
- * Whether an explicit heap is to be sealed in every child of a fork, before
- * fork returns there; off in a new heap, HAKMEM_SEAL_FORK does not matter.
- * A heap that another thread was just at work on is left as it is.
+ * Sets whether an explicit heap is sealed in every forked child, before fork
+ * returns there. Off in a new heap, whatever HAKMEM_SEAL_FORK says. A heap that
+ * another thread was just using is left as it is.
  */
 HAK_API void hak_heap_seal_at_fork(hak_heap *heap, bool on);
 
 /* ---- memory back, statistics, version ---------------------------------- */
 
 /*
- * Gives idle memory back to the operating system now: the calling thread's
- * free blocks, those of threads that have ended or are seen to sleep in the
- * kernel, and every slab that nobody uses. Returns the bytes given back. The
- * heaps of threads that run, and explicit heaps, keep their own free blocks.
- * Any thread; takes some 50 us for each thread that has a heap.
+ * Gives idle memory back to the operating system now: the free blocks of the
+ * calling thread, of threads that have ended and of threads seen asleep in the
+ * kernel, and every unused slab. Returns the bytes given back. Explicit heaps
+ * and the heaps of running threads keep their free blocks. Any thread; takes
+ * some 50 us for each thread that has a heap.
  */
 HAK_API size_t hak_trim(void);
 
-/* The same for one explicit heap (and every slab that nobody uses). */
+/* The same for one explicit heap (and every unused slab). */
 HAK_API size_t hak_heap_trim(hak_heap *heap);
 
 /*
- * Sets HAKMEM_LIMIT's limit on all that HAKMEM holds in this process, in bytes
- * (0: none), whatever the environment said, and returns the one before. A limit
- * below what is held takes nothing away: all that is free goes back, and every
- * growth is refused (NULL, ENOMEM) until there is room. Requests that the
- * system allocator would have to serve are refused as well. Any thread; a
- * forked child has its parent's. hak_limit reads it; 0: there is none, but
- * that of the container if there is one (limit_bytes in hak_stats_t).
+ * Sets the limit on all that HAKMEM holds in this process, in bytes (0: none),
+ * in place of HAKMEM_LIMIT's, and returns the previous one. If more than that
+ * is held, no block is taken away: all free memory goes back, and every growth
+ * is refused (NULL, ENOMEM) until there is room. Requests that the system
+ * allocator would have to serve are refused as well. Any thread; a forked child
+ * inherits the limit. hak_limit returns it; 0: there is none except, possibly,
+ * the container's (limit_bytes in hak_stats_t).
  */
 HAK_API size_t hak_set_limit(size_t limit);
 HAK_API size_t hak_limit(void);
@@ -310,14 +321,15 @@ HAK_API size_t hak_limit(void);
 /*
  * The statistics of the whole process. Set size to sizeof(hak_stats_t) before
  * the call; at most that many bytes are written, size and version first.
- * Those of running threads are read without stopping them and may be a
- * moment old; each is a whole value.
+ * Running threads are not stopped, so their numbers may be a moment old.
  */
 typedef struct hak_stats_t {
     size_t size;      /* bytes of this struct that are filled */
     uint32_t version; /* HAK_STATS_VERSION of the library */
     uint32_t reserved;
 #define HAK_STAT(name, kind, unit, help) uint64_t name; /* help */
+#define HAK_STAT_RENAMED(name, old, kind, unit, help)                          \
+    HAK_RENAMED(uint64_t, name, old);
 #include "hakmem_stats.def"
 #undef HAK_STAT
 } hak_stats_t;
@@ -328,10 +340,11 @@ typedef struct hak_stats_t {
 HAK_API int hak_stats(hak_stats_t *stats);
 
 /*
- * The same as text: a line a statistic, a table for people (its form may change),
- * one JSON object, or what Prometheus reads. Works like snprintf: returns the
- * length of the whole text without its final NUL, writes at most len bytes
- * including it; buf may be NULL if len is 0. Nothing is allocated.
+ * The same as text: one line per statistic, a table for people (its form may
+ * change), one JSON object, or Prometheus's format. Works like snprintf:
+ * returns the length of the whole text without its final NUL, and writes at
+ * most len bytes including it; buf may be NULL if len is 0. Nothing is
+ * allocated.
  */
 HAK_API size_t hak_stats_text(char *buf, size_t len);
 HAK_API size_t hak_stats_table(char *buf, size_t len);

@@ -76,6 +76,9 @@ check 'what does not is not' sh -c "! '$MAKE' BUILD='$BUILD' CC='$CC' -n \
 
 left='  left out: the Lua adapter: no lua.h (Debian: apt install liblua5.4-dev)'
 check 'without Lua it is left out' prints "$left" bare_make -j2
+check 'without Python the command is' prints \
+    '  left out: the command hakmem: no no-python (Debian: apt install python3)' \
+    bare_make lib
 check 'without Python the man pages are' prints \
     '  left out: man pages: no no-python (Debian: apt install python3)' \
     bare_make install

@@ -67,7 +67,14 @@ expected() {
     for file in hakmem-config hakmem-config-version; do
         echo "./lib/cmake/hakmem/$file.cmake"
     done
-    for page in hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hakmem_py.1 \
+    echo ./bin/hakmem
+    for helper in measure; do
+        echo "./lib/hakmem/hakmem-$helper"
+    done
+    for module in tools/hakmem/*.py; do
+        echo "./share/hakmem/${module##*/}"
+    done
+    for page in hakmem.1 hakmem.3 hakmem_lua.3 hakmem_ngx.3 hakmem.7 hakmem_py.1 \
         hak_malloc.3 hak_lua_alloc.3 ngx_hak_palloc.3; do
         echo "./share/man/man${page##*.}/$page"
     done
@@ -195,6 +202,12 @@ for how in '' -flto '-static -O2' '-static -flto -O2' '-static-pie -flto'; do
     check 'HAKMEM is in it' sh -c \
         "HAKMEM_SHOW_STATS=1 '$dir/plain' 2>&1 | grep -q '^tiny  *[0-9]'"
 done
+check 'the command runs a program' sh -c "'$top/bin/hakmem' run --stats -- \
+    ls / 2>&1 >'$dir/out' | grep -q '^tiny  *[1-9]'"
+check 'the command compares' sh -c "'$top/bin/hakmem' compare -n 1 -- \
+    ls / | grep -q 'run once each'"
+check 'the command knows its version' says "hakmem $version" \
+    "$top/bin/hakmem" --version
 check 'lua5.4 finds the module' env LUA_CPATH="$top/lib/lua/5.4/?.so" \
     lua5.4 -e "assert(require('hakmem').version == '$version')"
 # needs PROGRAM LIBRARY: a library's name in itself, and in a program of it.

@@ -5,13 +5,13 @@ DEPS += test fuzz preload musl cmake
 
 # clang's -Wpedantic finds fault with Criterion's assertions.
 $(BUILD)/testing/tests/%.o $(BUILD)/testing/adapters/%.o: FLAGS += \
-    -Itests -Itests/support \
+    -Itests -Itests/unit -Itests/support \
     $(if $(findstring clang,$(CC)),-Wno-gnu-zero-variadic-macro-arguments)
 
 # A program per file; tests/support is linked into all of them.
 UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
-    $(if $(filter 1,$(HARDENED)),,tests/unit/hard%.c), \
-    $(wildcard tests/unit/*.c)))
+    $(if $(filter 1,$(HARDENED)),,tests/unit/guard/%.c), \
+    $(sort $(wildcard tests/unit/*.c tests/unit/*/*.c))))
 TESTS += $(UNIT_TESTS)
 $(eval $(call criterion,$(UNIT_TESTS),$(BUILD)/libhakmem_testing.a))
 
@@ -68,10 +68,10 @@ check-onefile: ## test: hakmem.c, the core as one file, with gcc and clang
 	@tests/onefile/run.sh
 
 .PHONY: check-install
-check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles
+check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles; the lints
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
 	    LIBS='$(LIBS)' SHARED='$(SHARED)' \
-	    tests/sum.sh tests/install.sh tests/build.sh
+	    tests/sum.sh tests/install.sh tests/build.sh tests/lints.sh
 
 .PHONY: check-dist
 check-dist: ## test: the release archive builds by itself; projects use it by CMake

@@ -1,5 +1,7 @@
 /*
- * hak_lua_module_stats.c - what the module "hakmem" tells: stats, types, heaps.
+ * hak_lua_module_stats.c - the module's functions stats, types and heaps.
+ *
+ * Tested by tests/lua/module.c and tests/lua/types.c.
  */
 #include <errno.h>
 #include <lauxlib.h>
@@ -39,17 +41,18 @@ static void set_figures(lua_State *L, const hak_lua_heap *heap,
     set_number(L, "fallback_large", stats->fallback_large);
     set_number(L, "fallback_memory", stats->fallback_memory);
     set_number(L, "foreign_frees", stats->foreign_frees);
-    set_number(L, "limit_refused", stats->limit_refused);
+    set_number(L, "limit_refusals", stats->limit_refusals);
     set_number(L, "slabs", stats->slabs);
 }
 
-/* Deprecated, gone with the next version. */
+/* Deprecated, to be removed in the next version. */
 static void set_old_figures(lua_State *L, const hak_lua_stats *stats)
 {
     set_number(L, "tiny", stats->tiny);
     set_number(L, "large", stats->large);
     set_number(L, "foreign", stats->foreign);
     set_number(L, "refused", stats->refused);
+    set_number(L, "limit_refused", stats->limit_refused);
 }
 
 static void push_made(lua_State *L, const hak_lua_stats *stats)
@@ -71,7 +74,7 @@ int hak_lua_l_stats(lua_State *L)
     hak_lua_stats stats = {.size = sizeof(stats)};
 
     hak_lua_heap_stats(heap_of(L), &stats);
-    lua_createtable(L, 0, 20);
+    lua_createtable(L, 0, 21);
     set_figures(L, heap_of(L), &stats);
     set_old_figures(L, &stats);
     push_made(L, &stats);
@@ -79,7 +82,7 @@ int hak_lua_l_stats(lua_State *L)
     return 1;
 }
 
-/* hakmem.types() -> a table for each type, or fail and why */
+/* hakmem.types() -> a table for each type, or nil and why not */
 int hak_lua_l_types(lua_State *L)
 {
     hak_lua_types types = {.size = sizeof(types)};
@@ -106,7 +109,7 @@ int hak_lua_l_types(lua_State *L)
     return 1;
 }
 
-/* A heap's table to the end of the one on top. */
+/* Appends a heap's table to the table on top. */
 static int add_heap(void *ud, const hak_lua_heap *heap, const char *name,
                     const hak_lua_stats *stats)
 {

@@ -4,7 +4,7 @@
 NGINX_UNIT := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/nginxunit/*.c))
 TESTS += $(NGINX_UNIT)
 $(BUILD)/libhakmem_nginx_testing.a: $(CORE_TESTING) $(NGINX:%.c=$(BUILD)/testing/%.o)
-$(BUILD)/testing/tests/nginxunit/%.o: FLAGS += -Iadapters/nginx -Itests/unit
+$(BUILD)/testing/tests/nginxunit/%.o: FLAGS += -Iadapters/nginx
 $(eval $(call criterion,$(NGINX_UNIT),$(BUILD)/libhakmem_nginx_testing.a,$$(NGINX_LINK_$$(@F))))
 
 # Objects whose slots are written; what each has that others have not.

@@ -18,8 +18,7 @@ SAMPLE_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/sample/*.c))
 TESTS += $(SAMPLE_TESTS)
 $(eval $(call criterion,$(SAMPLE_TESTS),$(SAMPLE_RUNTIME:%=$(BUILD)/testing/%) \
     $(BUILD)/libhakmem_sample_testing.a))
-$(SAMPLE_TESTS:$(BUILD)/%=$(BUILD)/testing/%.o): FLAGS += -Iadapters/sample \
-    -Itests/unit
+$(SAMPLE_TESTS:$(BUILD)/%=$(BUILD)/testing/%.o): FLAGS += -Iadapters/sample
 
 BENCH_SAMPLE := $(BUILD)/bench/bench_sample
 $(BUILD)/obj/bench/bench_sample.o: FLAGS += -Iadapters/sample

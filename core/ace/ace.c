@@ -1,5 +1,5 @@
 /*
- * ace.c - the ACE lane: runs, memory on its way back, forks.
+ * ace.c - the ACE lane: runs, giving memory back, forks.
  */
 #include "ace/ace_holes.h"
 #include "ace/ace_walk.h"
@@ -79,11 +79,12 @@ static size_t ace_purge_hole(uint32_t page)
     uint32_t at = haki_ace_at(page);
 
     HAK_HELD(&haki_ace.lock);
-    HAK_CHECK(haki_ace_is_hole(page)); /* else it would lose its contents */
+    HAK_CHECK(
+        haki_ace_is_hole(page)); /* otherwise it would lose its contents */
     if (haki_ace_any_gone(page, pages)) {
         return haki_ace_unmap(page, pages);
     }
-    if (!haki_bits_any(super->dirty, at, pages) ||
+    if (!haki_bits_any(super->resident, at, pages) ||
         !haki_os_purge(haki_ace_address(page), pages * HAK_PAGE)) {
         return 0;
     }
@@ -92,8 +93,8 @@ static size_t ace_purge_hole(uint32_t page)
 }
 
 /*
- * The same for the hole that `page`, which was freed, lies in; if there is
- * still one: its superslab may have been given back.
+ * The same for the hole that contains `page`, which was freed, if that still
+ * exists: its superslab may have been given back.
  */
 static void ace_purge_around(uint32_t page)
 {
@@ -149,7 +150,10 @@ void haki_ace_empty(void *p)
     page = haki_ace_run_at(p);
     HAK_HELD(&haki_ace.lock);
     if (page != 0) {
-        /* It stays dirty: its heap's cache may give it to the next user. */
+        /*
+         * It stays marked as resident: its heap's cache may hand it to the next
+         * user.
+         */
         (void)haki_os_purge(p, haki_ace_length(page) * HAK_PAGE);
     }
     haki_lock_drop(&haki_ace.lock);
@@ -212,7 +216,7 @@ static bool ace_grow(uint32_t page, uint32_t old, uint32_t pages)
     }
     haki_ace_hole_drop(hole);
     haki_bits_set(super->starts, haki_ace_at(hole), 1, false);
-    haki_bits_set(super->dirty, haki_ace_at(page), pages, true);
+    haki_bits_set(super->resident, haki_ace_at(page), pages, true);
     if (room > pages) {
         haki_ace_hole_add(page + pages, room - pages, stamp);
     }
@@ -252,7 +256,7 @@ bool haki_ace_resize(void *p, size_t pages)
 
 /*
  * Where the next run or hole begins after `page`, which may have been freed and
- * have joined holes; behind the superslab if that was given back.
+ * joined with holes; behind the superslab if that was given back.
  */
 static uint32_t ace_after(uint32_t page)
 {
@@ -298,8 +302,7 @@ void haki_ace_free_owner(uint32_t owner)
     haki_lock_drop(&haki_ace.lock);
 }
 
-/* The first run of the owner's in a superslab of ACE's that begins above `at`;
- * 0: there is none. */
+/* The owner's first run in an ACE superslab that begins above `at`; 0: none. */
 static uint32_t ace_next_in(uint32_t super, uint32_t owner, const char *at)
 {
     uint32_t page = super * (uint32_t)HAK_ACE_PAGES;
@@ -335,7 +338,10 @@ char *haki_ace_next(uint32_t owner, const char *at, size_t *bytes)
 
 /* ---- memory back ----------------------------------------------------------------- */
 
-/* When a hole may go; *next becomes the earliest such time to come. */
+/*
+ * Whether a hole is old enough to go back; *next becomes the earliest time when
+ * another one will be.
+ */
 static bool ace_hole_old(const struct hak_hole *hole, uint32_t now,
                          uint32_t *next)
 {
@@ -361,7 +367,7 @@ static size_t ace_purge_tree(uint32_t page, uint32_t now, uint32_t *next)
         struct hak_hole *hole = haki_ace_hole(page);
 
         bytes += ace_purge_tree(hole->left, now, next);
-        if (haki_bits_any(haki_ace_super(page)->dirty, haki_ace_at(page),
+        if (haki_bits_any(haki_ace_super(page)->resident, haki_ace_at(page),
                           hole->pages) &&
             (next == NULL || ace_hole_old(hole, now, next))) {
             bytes += ace_purge_hole(page);
@@ -416,13 +422,14 @@ size_t haki_ace_trim(void)
 
 size_t haki_ace_due_bytes(void)
 {
-    size_t dirty, runs;
+    size_t resident, runs;
 
     haki_lock_take(&haki_ace.lock);
-    dirty = atomic_load(HAK_ACE_CHARGED);
-    runs = (size_t)haki_ace.counts.live_bytes; /* dirty throughout */
+    resident = atomic_load(HAK_ACE_CHARGED);
+    runs =
+        (size_t)haki_ace.counts.live_bytes; /* all of it counts as resident */
     haki_lock_drop(&haki_ace.lock);
-    return dirty - haki_min(dirty, runs);
+    return resident - haki_min(resident, runs);
 }
 
 /* ---- statistics and fork -------------------------------------------------------------- */
@@ -441,13 +448,12 @@ bool haki_ace_forked(void)
 }
 
 /*
- * What a ghost has left of a superslab is what its maps say, so the writes to
- * them have an order: a bit of `holes` is set last and cleared first. What the
- * ghost was at looks like runs, which are lost: a run being made or freed, a
- * hole being cut, joined or given back, the tail of a run that is cut off. Not
- * a page of them is known to be zero. Two things are not as they should be: a
- * piece may be too short for a run, then it is nobody's, and two holes may be
- * neighbours.
+ * After a ghost, a superslab is what its maps say, so the maps are written in a
+ * certain order: a bit of `holes` is set last and cleared first. Whatever the
+ * ghost was working on (a run being made or freed, a hole being cut, joined or
+ * given back, the tail cut off a run) then looks like runs, which are lost.
+ * None of their pages counts as zero. Two things may be irregular: a piece may
+ * be too short for a run, then it is nobody's, and two holes may be neighbours.
  */
 static bool ace_mend_piece(uint32_t page, uint32_t pages)
 {
@@ -457,7 +463,7 @@ static bool ace_mend_piece(uint32_t page, uint32_t pages)
     if (haki_ace_is_hole(page)) {
         return true;
     }
-    haki_bits_set(super->dirty, at, pages, true);
+    haki_bits_set(super->resident, at, pages, true);
     if (pages < HAK_ACE_LEAST) {
         haki_bits_set(super->holes, at, 1, true);
         return true;
@@ -467,7 +473,7 @@ static bool ace_mend_piece(uint32_t page, uint32_t pages)
     return false;
 }
 
-/* The runs and holes of the superslab that begins with `page`. */
+/* Repairs the runs and holes of the superslab that begins with `page`. */
 static void ace_mend_super(uint32_t page, uint32_t now)
 {
     struct hak_ace_super *super = haki_ace_super(page);
@@ -496,7 +502,10 @@ static void ace_mend_super(uint32_t page, uint32_t now)
     }
 }
 
-/* A ghost held the lock: all but the maps and the owners is made anew. */
+/*
+ * A ghost held the lock: computes everything except the maps and the owners
+ * again.
+ */
 void haki_ace_mend(void)
 {
     uint32_t now = haki_os_tick();
@@ -517,7 +526,7 @@ void haki_ace_mend(void)
             atomic_fetch_add(HAK_ACE_CHARGED,
                              HAK_SUPER_SIZE -
                                  haki_ace_fresh(page, HAK_ACE_PAGES));
-        } else { /* it was only just taken, and is lost */
+        } else { /* it had only just been taken, and is lost */
             haki_ace_set_tags(super, 0);
         }
     }

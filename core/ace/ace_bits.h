@@ -1,9 +1,9 @@
 /*
  * ace_bits.h - ACE's maps of the pages of a superslab: a bit for each.
  *
- * For ace.c and ace_cache.c alone. They are written under ace.c's
- * lock. A thread that has a run may read the map of starts without it: no bit
- * inside its run changes, and the one behind it stays.
+ * For ace*.c only. The maps are written under ace.c's lock. A thread that has a
+ * run may read the map of starts without it: no bit inside its run changes, and
+ * the one behind it stays set.
  */
 #ifndef HAK_ACE_BITS_H
 #define HAK_ACE_BITS_H
@@ -69,8 +69,10 @@ HAK_INLINE bool haki_bits_all(const hak_ace_map *map, uint32_t from,
     return true;
 }
 
-/* How many bits are not set, of `count` > 0: none, as a rule, and then it is quick
- * on machines too that can't count bits. */
+/*
+ * How many of `count` > 0 bits are not set: usually none, and then this is
+ * quick even on machines that can't count bits.
+ */
 HAK_INLINE uint32_t haki_bits_lacking(const hak_ace_map *map, uint32_t from,
                                       uint32_t count)
 {
@@ -136,21 +138,23 @@ HAK_INLINE bool haki_ace_any_gone(uint32_t page, uint32_t pages)
            haki_bits_any(haki_ace_super(page)->gone, haki_ace_at(page), pages);
 }
 
-/* Maps those of `pages` pages, of a hole, that are gone; if not all, some. */
+/*
+ * Maps those of a hole's `pages` pages that are gone; on failure possibly some.
+ */
 enum hak_os_claim haki_ace_claim(uint32_t page, uint32_t pages);
 
-/* Unmaps those that are not, as far as it can; the bytes. */
+/* Unmaps those that are mapped, as far as it can; returns the bytes. */
 size_t haki_ace_unmap(uint32_t page, uint32_t pages);
 
-/* ---- dirty pages: ace_gone.c --------------------------------------------- */
+/* ---- resident pages: ace_gone.c --------------------------------------------- */
 
-/* Pages that were dirty count as charged (pressure.h). */
+/* Resident pages are charged (pressure.h). */
 #define HAK_ACE_CHARGED (&haki_pressure.charged[HAK_CHARGED_ACE])
 
-/* The bytes of those of `pages` pages that are not dirty. */
+/* The bytes of those of `pages` pages that are not resident. */
 size_t haki_ace_fresh(uint32_t page, uint32_t pages);
 
-/* None of them is dirty any more. */
+/* Marks them all as not resident. */
 void haki_ace_clean(uint32_t page, uint32_t pages);
 
 /* ---- runs and holes ------------------------------------------------------ */
@@ -171,8 +175,8 @@ HAK_INLINE bool haki_ace_is_cached(uint32_t page)
 }
 
 /*
- * The page at which p's run begins, or 0 if none begins at p, an address in
- * the range. Without the lock only if p is a run that the caller has.
+ * The page where the run p begins, or 0 if none begins at p, an address in the
+ * range. Needs the lock unless p is a run that the caller has.
  */
 HAK_INLINE uint32_t haki_ace_run_at(const void *p)
 {

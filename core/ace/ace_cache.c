@@ -1,8 +1,10 @@
 /*
  * ace_cache.c - a heap's cache of ACE runs.
  *
- * What is asked about a run is asked without the lane's lock: its owner has
- * it. See ace_bits.h.
+ * Reads about a run without the lane's lock, since the caller owns the run: see
+ * ace_bits.h.
+ *
+ * Tested by tests/unit/ace/ace.c and tests/unit/ace/ace_back.c.
  */
 #include "ace/ace_bits.h"
 #include "base/msg.h"
@@ -12,7 +14,7 @@
 _Static_assert(HAK_PRESSURE_RUNS == HAK_ACE_CACHE_BYTES / HAK_PAGE,
                "what a cache may hold when memory is not short");
 
-/* A longer run is worth the lock. */
+/* A longer run is worth taking the lock. */
 #define RUN_MOST (HAK_ACE_CACHE_BYTES / 4 / HAK_PAGE)
 
 void haki_ace_note(const void *run, bool in)
@@ -39,7 +41,7 @@ static void ace_drop(struct hak_ace_cache *cache, uint32_t i)
     }
 }
 
-/* For p. */
+/* Makes room in the cache for p. */
 static HAK_NOINLINE void ace_make_room(struct hak_ace_cache *cache, uint32_t i,
                                        const void *p)
 {
@@ -56,7 +58,7 @@ static void ace_note(struct hak_ace_cache *cache)
     cache->allow->kept[HAK_KEEPS_RUNS] = cache->held * (int64_t)HAK_PAGE;
 }
 
-/* Works out what the cache may hold: whether that is `pages` more. */
+/* Computes what the cache may hold; returns whether `pages` more fit. */
 static HAK_NOINLINE bool ace_set_bound(struct hak_ace_cache *cache,
                                        uint32_t pages)
 {
@@ -98,7 +100,7 @@ size_t haki_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     }
     haki_ace_note(p, true);
     cache->run[i] = p;
-    /* Last: a fork of another thread may copy the cache at any instruction. */
+    /* Last: another thread may fork, and copy the cache, at any instruction. */
     __atomic_store_n(&cache->pages[i], pages, __ATOMIC_RELEASE);
     cache->held += pages;
     return pages * HAK_PAGE;
@@ -137,7 +139,8 @@ void haki_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now)
 }
 
 /*
- * A run being put into the cache or taken from it is lost if its place is empty.
+ * A run that was being put into the cache or taken from it is lost if its place
+ * is empty.
  */
 void haki_ace_cache_mend(struct hak_ace_cache *cache)
 {

@@ -1,14 +1,14 @@
 /*
  * ace_gone.c - pages of ACE's holes that are not mapped.
  *
- * Under a limit on address space (RLIMIT_AS) a hole of some length is
- * unmapped as soon as it comes to be, so that others may have its addresses;
- * a bit of `gone` says so for each page. A run that is cut from it is mapped
- * first. Without such a limit no page is ever gone.
+ * Under a limit on address space (RLIMIT_AS) a long hole is unmapped as soon as
+ * it is made, so that its address space can be used by others; a bit of `gone`
+ * says so for each page. A run that is cut from it is mapped first. Without
+ * such a limit no page is ever gone.
  *
  * The bits are set before pages are unmapped and cleared after they are mapped:
- * a child that is forked in between takes pages for gone that are not, finds
- * them taken and leaves them alone.
+ * a child forked in between takes pages for gone that are not, finds them
+ * mapped and leaves them alone.
  */
 #include "ace/ace_bits.h"
 #include "os/lock.h"
@@ -18,18 +18,19 @@ atomic_bool haki_ace_were_gone;
 
 size_t haki_ace_fresh(uint32_t page, uint32_t pages)
 {
-    return haki_bits_lacking(haki_ace_super(page)->dirty, haki_ace_at(page),
+    return haki_bits_lacking(haki_ace_super(page)->resident, haki_ace_at(page),
                              pages) *
            HAK_PAGE;
 }
 
 void haki_ace_clean(uint32_t page, uint32_t pages)
 {
-    size_t dirty = pages * HAK_PAGE - haki_ace_fresh(page, pages);
+    size_t resident = pages * HAK_PAGE - haki_ace_fresh(page, pages);
 
     HAK_ASSERT(haki_ace_at(page) + pages <= HAK_ACE_PAGES);
-    haki_bits_set(haki_ace_super(page)->dirty, haki_ace_at(page), pages, false);
-    haki_limit_uncharge(HAK_ACE_CHARGED, dirty);
+    haki_bits_set(haki_ace_super(page)->resident, haki_ace_at(page), pages,
+                  false);
+    haki_limit_uncharge(HAK_ACE_CHARGED, resident);
 }
 
 /* How many pages from `page` on, up to `end`, are as gone as the first one. */

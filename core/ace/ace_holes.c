@@ -2,6 +2,8 @@
  * ace_holes.c - ACE's superslabs and their holes: cut, joined, unmapped.
  *
  * The caller of every function holds the lane's lock.
+ *
+ * Tested by tests/unit/ace/ace.c and tests/unit/ace/ace_gone.c.
  */
 #include "ace/ace_holes.h"
 
@@ -9,7 +11,10 @@
 #include "range/purge.h"
 #include "range/superslabs.h"
 
-/* Under a limit on address space holes from here on are unmapped at once. */
+/*
+ * Under a limit on address space holes of at least this length are unmapped at
+ * once.
+ */
 #define SHED_LEAST (128 * HAK_KIB / HAK_PAGE)
 
 _Atomic(uint32_t) haki_ace_due;
@@ -23,7 +28,7 @@ uint32_t haki_ace_delay(void)
     return haki_purge_delay();
 }
 
-/* Sees to it that holes are looked at when their time has come. */
+/* Makes sure that holes are looked at when they are due. */
 void haki_ace_want_tick(uint32_t now)
 {
     if (atomic_load_explicit(&haki_ace_due, memory_order_relaxed) == 0) {
@@ -33,7 +38,7 @@ void haki_ace_want_tick(uint32_t now)
     }
 }
 
-/* The pages from `page` on are a hole now. */
+/* Makes the pages from `page` on a hole. */
 void haki_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
 {
     struct hak_ace_super *super = haki_ace_super(page);
@@ -50,7 +55,7 @@ void haki_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
     haki_ace.spares += pages == HAK_ACE_PAGES;
 }
 
-/* The hole is none any more; its start is still one. */
+/* The hole is no longer a hole; its start stays marked. */
 void haki_ace_hole_drop(uint32_t page)
 {
     HAK_HELD(&haki_ace.lock);
@@ -81,8 +86,8 @@ void haki_ace_set_tags(uint32_t super, uint32_t tag)
 /* Takes a superslab; it is one hole. False: out of memory. */
 static bool ace_super_add(void)
 {
-    uint32_t warm;
-    uint32_t super = haki_range_super_take(HAK_LANE_ACE, &warm);
+    uint32_t resident;
+    uint32_t super = haki_range_super_take(HAK_LANE_ACE, &resident);
     uint32_t now = haki_os_tick();
     struct hak_ace_super *meta;
 
@@ -95,11 +100,11 @@ static bool ace_super_add(void)
     HAK_ASSERT(haki_range_tag((size_t)super << HAK_SUPER_SHIFT) == 0);
     haki_bits_set(meta->starts, 0, HAK_ACE_PAGES, false);
     haki_bits_set(meta->holes, 0, HAK_ACE_PAGES, false);
-    haki_bits_set(meta->dirty, 0, HAK_ACE_PAGES, false);
+    haki_bits_set(meta->resident, 0, HAK_ACE_PAGES, false);
     haki_bits_set(meta->gone, 0, HAK_ACE_PAGES, false);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        if ((warm >> n & 1) != 0) {
-            haki_bits_set(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
+        if ((resident >> n & 1) != 0) {
+            haki_bits_set(meta->resident, n * (HAK_SLAB_SIZE / HAK_PAGE),
                           HAK_SLAB_SIZE / HAK_PAGE, true);
             atomic_fetch_add(HAK_ACE_CHARGED, HAK_SLAB_SIZE);
         }
@@ -108,24 +113,24 @@ static bool ace_super_add(void)
     haki_ace_set_tags(super, HAK_TAG_SHARED(HAK_TAG_ACE));
     haki_lock_step();
     haki_ace_hole_add(super * (uint32_t)HAK_ACE_PAGES, HAK_ACE_PAGES, now);
-    if (warm != 0) { /* what is not used of it shall not stay so */
+    if (resident != 0) { /* so that what stays unused goes back */
         haki_ace_want_tick(now);
     }
     return true;
 }
 
 /* A bit for each slab of the superslab that may have contents. */
-static uint32_t ace_warm_slabs(const struct hak_ace_super *meta)
+static uint32_t ace_resident_slabs(const struct hak_ace_super *meta)
 {
-    uint32_t warm = 0;
+    uint32_t resident = 0;
 
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
-        if (haki_bits_any(meta->dirty, n * (HAK_SLAB_SIZE / HAK_PAGE),
+        if (haki_bits_any(meta->resident, n * (HAK_SLAB_SIZE / HAK_PAGE),
                           HAK_SLAB_SIZE / HAK_PAGE)) {
-            warm |= (uint32_t)1 << n;
+            resident |= (uint32_t)1 << n;
         }
     }
-    return warm;
+    return resident;
 }
 
 /*
@@ -151,15 +156,15 @@ bool haki_ace_super_give(uint32_t page)
     if (bare) {
         haki_range_super_gone(super, HAK_LANE_ACE);
     } else {
-        uint32_t warm = ace_warm_slabs(meta);
+        uint32_t resident = ace_resident_slabs(meta);
 
         haki_ace_clean(page, HAK_ACE_PAGES);
-        haki_range_supers_give(super, 1, HAK_LANE_ACE, warm);
+        haki_range_supers_give(super, 1, HAK_LANE_ACE, resident);
     }
     return true;
 }
 
-/* Under a limit on address space a hole of some length is unmapped. */
+/* Under a limit on address space, unmaps the hole if it is long enough. */
 void haki_ace_shed(uint32_t page)
 {
     if (haki_ace_hole(page)->pages >= SHED_LEAST && haki_range_limited()) {
@@ -168,15 +173,15 @@ void haki_ace_shed(uint32_t page)
 }
 
 /*
- * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is
- * left of the hole on either side stays one. True: they are all zero.
+ * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is left
+ * of the hole on either side stays a hole. True: the pages are all zero.
  */
 bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
 {
     struct hak_ace_super *super = haki_ace_super(page);
     uint32_t end = hole + haki_ace_hole(hole)->pages;
     uint32_t stamp = haki_ace_hole(hole)->stamp;
-    bool zero = !haki_bits_any(super->dirty, haki_ace_at(page), pages);
+    bool zero = !haki_bits_any(super->resident, haki_ace_at(page), pages);
 
     HAK_ASSERT(hole <= page && page + pages <= end && pages >= HAK_ACE_LEAST);
     HAK_ASSERT(!haki_ace_any_gone(page, pages));
@@ -188,7 +193,7 @@ bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
         haki_ace_hole_add(page + pages, end - page - pages, stamp);
     }
     haki_bits_set(super->starts, haki_ace_at(page), 1, true);
-    haki_bits_set(super->dirty, haki_ace_at(page), pages, true);
+    haki_bits_set(super->resident, haki_ace_at(page), pages, true);
     super->owner[haki_ace_at(page) / 8] = owner;
     super->pages[haki_ace_at(page) / 8] = (uint16_t)pages;
     if (HAK_HARD) {
@@ -198,8 +203,8 @@ bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner)
 }
 
 /*
- * The pages from `page` on, whose start is set but which are neither run nor
- * hole, become a hole, with those on both sides.
+ * Makes the pages from `page` on, whose start is set but which are neither a
+ * run nor a hole, a hole, joined with those on both sides.
  */
 void haki_ace_join(uint32_t page, uint32_t pages, uint32_t now)
 {
@@ -257,7 +262,7 @@ static size_t ace_shed_tree(uint32_t page)
     return bytes;
 }
 
-/* Holes from before there was a limit on address space. */
+/* Unmaps holes from before there was a limit on address space. */
 static bool ace_shed_all(void)
 {
     size_t bytes = 0;
@@ -269,7 +274,7 @@ static bool ace_shed_all(void)
     return bytes != 0;
 }
 
-/* A hole in which a run of `pages` fits, or 0: out of memory. */
+/* Finds a hole in which a run of `pages` fits; 0: out of memory. */
 uint32_t haki_ace_find_hole(uint32_t pages)
 {
     uint32_t hole =

@@ -10,9 +10,8 @@
 #include "os/lock.h"
 
 /*
- * Holes that fill a superslab stay here, up to HAK_ACE_SPARES of them, so that a
- * program that frees and allocates does not take and give superslabs all the
- * time.
+ * Up to HAK_ACE_SPARES holes that fill a superslab stay here, so that a program
+ * that frees and allocates does not take and give back superslabs all the time.
  */
 #define HAK_ACE_SPARES 4
 
@@ -33,18 +32,18 @@ void haki_ace_mend(void);
 /* HAKMEM_PURGE_DELAY. */
 uint32_t haki_ace_delay(void);
 
-/* Sees to it that holes are looked at when their time has come. */
+/* Makes sure that holes are looked at when they are due. */
 void haki_ace_want_tick(uint32_t now);
 
 bool haki_ace_is_hole(uint32_t page);
 
-/* The pages from `page` on are a hole now. */
+/* Makes the pages from `page` on a hole. */
 void haki_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp);
 
-/* The hole is none any more; its start is still one. */
+/* The hole is no longer a hole; its start stays marked. */
 void haki_ace_hole_drop(uint32_t page);
 
-/* The tags of a superslab's slabs. */
+/* Sets the tags of a superslab's slabs. */
 void haki_ace_set_tags(uint32_t super, uint32_t tag);
 
 /*
@@ -53,28 +52,28 @@ void haki_ace_set_tags(uint32_t super, uint32_t tag);
  */
 bool haki_ace_super_give(uint32_t page);
 
-/* Under a limit on address space a hole of some length is unmapped. */
+/* Under a limit on address space, unmaps the hole if it is long enough. */
 void haki_ace_shed(uint32_t page);
 
 /*
- * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is
- * left of the hole on either side stays one. True: they are all zero.
+ * Makes `pages` pages at `page`, inside the hole at `hole`, a run; what is left
+ * of the hole on either side stays a hole. True: the pages are all zero.
  */
 bool haki_ace_cut(uint32_t hole, uint32_t page, uint32_t pages, uint32_t owner);
 
 /*
- * The pages from `page` on, whose start is set but which are neither run nor
- * hole, become a hole, with those on both sides.
+ * Makes the pages from `page` on, whose start is set but which are neither a
+ * run nor a hole, a hole, joined with those on both sides.
  */
 void haki_ace_join(uint32_t page, uint32_t pages, uint32_t now);
 
-/* A hole in which a run of `pages` fits, or 0: out of memory. */
+/* Finds a hole in which a run of `pages` fits; 0: out of memory. */
 uint32_t haki_ace_find_hole(uint32_t pages);
 
 /* Somebody else has mapped something in a hole: it is left alone for good. */
 void haki_ace_bury(uint32_t hole);
 
-/* What is live changes by this many pages. */
+/* Live pages change by this many. */
 void haki_ace_count(int64_t pages);
 
 #endif /* HAK_ACE_HOLES_H */

@@ -4,10 +4,10 @@
 #include "ace/ace_tree.h"
 
 /*
- * A hash that is a permutation, so no two pages have the same. One odd factor
- * alone will not do: holes at equal distances, which programs do leave, then
- * have priorities that rise and fall with their addresses, and the treap
- * becomes a list.
+ * A hash that is a permutation, so no two pages have the same. A single odd
+ * factor is not enough: holes at equal distances, which programs do leave,
+ * would get priorities that rise and fall with their addresses, and the treap
+ * would become a list.
  */
 static uint32_t ace_priority(uint32_t page)
 {
@@ -31,7 +31,7 @@ void haki_hole_insert(struct hak_holes *holes, uint32_t page)
                             : &haki_ace_hole(*link)->right;
     }
     HAK_ASSERT(*link != page);
-    /* What hangs here is split into what is less and what is not. */
+    /* Splits what hangs here into smaller and larger. */
     rest = *link;
     *link = page;
     while (rest != 0) {

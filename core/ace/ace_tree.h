@@ -1,13 +1,14 @@
 /*
- * ace_tree.h - what ace.c keeps about a superslab, and the treaps of holes.
+ * ace_tree.h - what ACE keeps about a superslab, and the treaps of holes.
  *
- * For ace.c and ace_tree.c alone; everything under ace.c's lock.
+ * For ace*.c only; everything under ace.c's lock.
  *
  * A page's number counts from the range's base; 0 is none (tags lie there).
  * The holes of one length are a treap (Aragon and Seidel, "Randomized search
  * trees", 1989): a search tree by number, a heap by a hash of the number. A bit
- * for each length says whether there are any: the smallest hole that fits is
- * found without walking a tree of all, which took most of the lane's time.
+ * for each length says whether there are any: so the smallest hole that fits is
+ * found without walking one tree of all, which used to take most of the lane's
+ * time.
  */
 #ifndef HAK_ACE_TREE_H
 #define HAK_ACE_TREE_H
@@ -26,7 +27,7 @@ struct hak_hole {
 struct hak_ace_super {
     _Atomic(uint64_t) starts[HAK_ACE_WORDS];
     _Atomic(uint64_t) holes[HAK_ACE_WORDS];
-    _Atomic(uint64_t) dirty[HAK_ACE_WORDS];
+    _Atomic(uint64_t) resident[HAK_ACE_WORDS];
     _Atomic(uint64_t) gone[HAK_ACE_WORDS]; /* see ace_gone.c */
     struct hak_hole hole[HAK_ACE_PLACES];
     uint32_t owner[HAK_ACE_PLACES]; /* of runs */
@@ -43,7 +44,7 @@ HAK_INLINE struct hak_ace_super *haki_ace_super(uint32_t page)
     return haki_range_super_meta(page / HAK_ACE_PAGES);
 }
 
-/* The place within its superslab of a page. */
+/* The index of a page within its superslab. */
 HAK_INLINE uint32_t haki_ace_at(uint32_t page)
 {
     return page % HAK_ACE_PAGES;

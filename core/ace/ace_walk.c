@@ -1,5 +1,7 @@
 /*
- * ace_walk.c - walks the ACE lane and proves what ace.h promises.
+ * ace_walk.c - walks the ACE lane and checks the invariants of ace.h.
+ *
+ * Tested by tests/unit/ace/ace.c, after every step of its random use.
  */
 #include "ace/ace_walk.h"
 
@@ -28,7 +30,7 @@ static void ace_walk_super(uint32_t super, struct hak_ace_sums *sums)
             sums->hole_pages += pages;
             sums->spares += pages == HAK_ACE_PAGES;
         } else {
-            /* But what was left alone for good: haki_ace_bury. */
+            /* Except what was left alone for good: haki_ace_bury. */
             HAK_PROVE(pages >= HAK_ACE_LEAST || meta->owner[at / 8] == 0);
             HAK_PROVE(meta->pages[at / 8] == pages);
             sums->runs++;
@@ -46,7 +48,7 @@ static void ace_walk_super(uint32_t super, struct hak_ace_sums *sums)
     sums->supers++;
 }
 
-/* The treap of a length has holes of it alone, in order. */
+/* The treap of a length contains only holes of that length, in order. */
 static void ace_walk_tree(uint32_t length, uint32_t page, uint32_t *before,
                           size_t *seen)
 {
@@ -62,7 +64,7 @@ static void ace_walk_tree(uint32_t length, uint32_t page, uint32_t *before,
     }
 }
 
-/* What a ghost (lock.h) had counted may be of runs that its end has lost. */
+/* A ghost (lock.h) may have counted runs that are lost with it. */
 static void ace_walk_counts(const struct hak_ace_sums *sums)
 {
     struct hak_range_counts range;

@@ -1,7 +1,7 @@
 /*
- * ace_walk.h - walks the ACE lane and proves what ace.h promises.
+ * ace_walk.h - walks the ACE lane and checks the invariants of ace.h.
  *
- * There only if HAK_WALKS (assert.h); the caller holds the lane's lock, or no
+ * Exists only if HAK_WALKS (assert.h); the caller holds the lane's lock, or no
  * other thread uses the lane.
  */
 #ifndef HAK_ACE_WALK_H
@@ -14,7 +14,7 @@ struct hak_ace_sums {
     size_t run_pages, hole_pages;
 };
 
-/* `quiet`: between two calls, in a process that no ghost (lock.h) has left. */
+/* `quiet`: between two calls, in a process without ghosts (lock.h). */
 struct hak_ace_sums haki_ace_walk(bool quiet);
 
 #endif /* HAK_ACE_WALK_H */

@@ -1,8 +1,8 @@
 /*
- * alloc.c - hak_malloc, hak_free and their kin, on the thread's heap.
+ * alloc.c - hak_malloc, hak_free and the like, on the thread's heap.
  *
- * The hot paths are in hot.h; what they leave goes to the *_slow functions,
- * to the lanes, and behind them to the system allocator.
+ * The hot paths are in hot.h; what they can't serve goes to the *_slow
+ * functions, from there to the lanes, and at last to the system allocator.
  */
 #include <errno.h>
 #include <string.h>
@@ -47,9 +47,9 @@ void hak_free_sized(void *p, size_t size)
     }
 }
 
-/* ---- behind them the system ------------------------------------------------- */
+/* ---- the system allocator behind the lanes ------------------------------- */
 
-/* What the lanes refused. */
+/* Serves what the lanes have refused. */
 static void *alloc_from_system(size_t alignment, size_t size,
                                enum hak_reason reason)
 {
@@ -75,7 +75,7 @@ static HAK_NOINLINE void *alloc_malloc_slow(size_t size)
                : alloc_from_system(HAK_LANE_ALIGN, size, reason);
 }
 
-/* The usable size of p; fatal if it is no block. */
+/* The usable size of p; fatal if it is not a block. */
 static size_t alloc_size_of(const void *p, const char *caller)
 {
     struct hak_heap *owner;
@@ -90,7 +90,7 @@ static size_t alloc_size_of(const void *p, const char *caller)
     return size;
 }
 
-/* NULL, a larger block, another heap's, the system's, or none at all. */
+/* p is NULL, a larger block, another heap's, the system's, or not a block. */
 static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
                                          const char *caller)
 {
@@ -132,7 +132,7 @@ void *hak_calloc(size_t count, size_t size)
     return p;
 }
 
-/* Resizes a block of the system's; its heap, if it has one, is told. */
+/* Resizes a block of the system's and charges its heap, if it has one. */
 static void *alloc_resize_system(void *p, size_t size)
 {
     struct hak_heap *owner = NULL;
@@ -147,7 +147,7 @@ static void *alloc_resize_system(void *p, size_t size)
     return moved;
 }
 
-/* What the lanes refused goes to the system, with its contents. */
+/* The lanes have refused: moves the block to the system allocator. */
 static void *alloc_move_to_system(void *p, size_t size, enum hak_reason reason)
 {
     void *moved = alloc_from_system(HAK_LANE_ALIGN, size, reason);

@@ -1,5 +1,5 @@
 /*
- * embed_heap.c - heaps for adapters: made for a purpose, asked for sums.
+ * embed_heap.c - heaps for adapters: made for a purpose; their statistics.
  */
 #include "api/embed_heap.h"
 
@@ -12,10 +12,10 @@
 /* ---- kinds ----------------------------------------------------------------- */
 
 /*
- * It is never deleted, so what it frees need not be told apart from threads'
- * blocks. Whole structures die at once, with many pushes. Small bins: what they
- * spill is still in the processor's caches, at 1/32 of a heap of 60 MB it is not,
- * and each block's way to its slab is a miss.
+ * Never deleted, so its frees need not be told apart from those of threads'
+ * heaps. Whole structures die at once, with many pushes. Its bins are small, so
+ * that what they spill is still in the processor's caches: with bins of 1/32 of
+ * a 60 MB heap each block's way back to its slab would be a cache miss.
  */
 static struct hak_heap *embed_new_for_one_lock(void)
 {
@@ -43,7 +43,7 @@ struct hak_heap *haki_embed_new(enum hak_embed_kind kind, const char *name)
     if (heap == NULL) {
         return NULL;
     }
-    heap->tiny.packed = true; /* most are small, and many */
+    heap->tiny.packed = true; /* they are many and mostly small */
     if (kind == HAK_EMBED_STATE) {
         heap->tiny.share = heap->tiny.allow.share = 2;
         heap->tiny.pushes = 128;

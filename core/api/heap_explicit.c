@@ -1,8 +1,8 @@
 /*
  * heap_explicit.c - explicit heaps: their life, malloc, realloc and free.
  *
- * One thread at a time uses such a heap; what other threads freed of it comes
- * in through the inbox. sized.c has the functions that know or tell a size.
+ * One thread at a time uses such a heap; blocks that other threads free come in
+ * through the inbox. sized.c has the functions that take or return a size.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -62,7 +62,7 @@ void hak_heap_delete(hak_heap *heap)
     haki_background_mind();
 }
 
-/* From the system, for this heap. */
+/* A block from the system, for this heap. */
 static void *heap_made_system(struct hak_heap *heap, size_t alignment,
                               size_t size, enum hak_reason reason)
 {
@@ -85,7 +85,7 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
     return p;
 }
 
-/* From a packed heap's slabs, or NULL. */
+/* A block from a packed heap's slabs, or NULL. */
 static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
                               size_t size)
 {
@@ -103,8 +103,8 @@ static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
 }
 
 /*
- * The account of p, a new block of a lane above Tiny for which `bytes` were
- * admitted: what is aligned may be larger, and must fit as well.
+ * Charges p, a new block of a lane above Tiny for which `bytes` were admitted:
+ * an aligned block may be larger, and must fit as well.
  */
 static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
 {
@@ -137,7 +137,10 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
     return p;
 }
 
-/* From the lanes above Tiny, or the system; *zero: the contents are zero. */
+/*
+ * A block from the lanes above Tiny, or the system; *zero: the contents are
+ * zero.
+ */
 static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
                                           size_t alignment, size_t size,
                                           bool *zero)
@@ -178,7 +181,7 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
     return heap_made_charge(heap, p, bytes);
 }
 
-/* A block of Pool's out of its bin, or NULL: heap_made_large knows where else. */
+/* A block from Pool's bin, or NULL: then heap_made_large looks elsewhere. */
 HAK_INLINE void *heap_made_pool(struct hak_heap *heap, size_t size)
 {
     struct hak_pool *pool = heap->pool;
@@ -196,7 +199,7 @@ HAK_INLINE void *heap_made_pool(struct hak_heap *heap, size_t size)
     return p;
 }
 
-/* More than Tiny's blocks. */
+/* A block larger than Tiny's. */
 static HAK_NOINLINE void *heap_made_above(struct hak_heap *heap, size_t size)
 {
     bool zero;
@@ -205,7 +208,7 @@ static HAK_NOINLINE void *heap_made_above(struct hak_heap *heap, size_t size)
     return p != NULL ? p : heap_made_large(heap, HAK_LANE_ALIGN, size, &zero);
 }
 
-/* A block of the class for `size` bytes or, if there is none, of the system. */
+/* A block of the class, for `size` bytes; from the system if there is none. */
 HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
                                 size_t alignment, size_t size)
 {
@@ -264,7 +267,8 @@ void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
         return hak_heap_malloc(heap, size);
     }
     if (alignment <= HAK_LANE_TINY_MAX && size <= HAK_LANE_TINY_MAX &&
-        !heap->tiny.packed) { /* whose first blocks lie at any multiple of 8 */
+        !heap->tiny
+             .packed) { /* whose first blocks may lie at any multiple of 8 */
         class = haki_lane_aligned_class(alignment, size);
     }
     return class < HAK_TINY_CLASSES
@@ -273,7 +277,9 @@ void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
                                  haki_max(size, HAK_LANE_POOL_MIN), &zero);
 }
 
-/* The size of p, outside the range; fatal if it is no block of heap's. */
+/*
+ * The size of p, outside the range; fatal if it is not a block of the heap's.
+ */
 static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
                                     const char *caller)
 {
@@ -299,7 +305,10 @@ static HAK_NOINLINE void heap_made_free_system(struct hak_heap *heap, void *p,
     }
 }
 
-/* The size of p, of a lane above Tiny; fatal if it is no block of heap's. */
+/*
+ * The size of p, of a lane above Tiny; fatal if it is not a block of the
+ * heap's.
+ */
 static size_t heap_made_large_size(struct hak_heap *heap, const void *p,
                                    const char *caller)
 {
@@ -324,12 +333,13 @@ static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
     if (size <= HAK_LANE_POOL_MAX) {
         haki_account_discharge(heap, size);
     }
-    haki_large_free(heap,
-                    p); /* the gate may stay where it is: who meets it looks */
+    haki_large_free(heap, p); /* the gate may stay: whoever reaches it checks */
 }
 
-/* The class of Pool's of a block in a span of the heap's own that is not sealed; at
- * least HAK_POOL_CLASSES: it lies in none. */
+/*
+ * The Pool class of a block in an unsealed span of this heap; at least
+ * HAK_POOL_CLASSES if it is not in one.
+ */
 HAK_INLINE unsigned heap_made_pool_class(const struct hak_heap *heap,
                                          const void *p)
 {
@@ -369,8 +379,8 @@ static void heap_made_check_start(const void *p, unsigned class,
 }
 
 /*
- * The class of p, in a Tiny slab of whose tag the hot paths made nothing; fatal
- * if it is neither a sealed slab of heap's nor a packed one.
+ * The class of p, in a Tiny slab whose tag the hot paths did not recognise;
+ * fatal if it is neither a sealed nor a packed slab of the heap's.
  */
 static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
                                      const char *caller)
@@ -395,7 +405,7 @@ static unsigned heap_made_class_slow(struct hak_heap *heap, const void *p,
     return byte / HAK_TAG_TINY;
 }
 
-/* Frees p, of the class, in a slab that is not sealed. */
+/* Frees p, a block of the class in a slab that is not sealed. */
 HAK_INLINE void heap_made_push(struct hak_heap *heap, unsigned class, void *p)
 {
     if (HAK_UNLIKELY(!haki_bin_push(&heap->tiny.bins[class], p))) {
@@ -482,7 +492,7 @@ size_t haki_made_size(struct hak_heap *heap, const void *p, const char *caller)
     return haki_tiny_size[class];
 }
 
-/* Resizes a block of ACE's or Huge's without copying, or NULL. */
+/* Resizes a block of ACE or Huge without copying, or returns NULL. */
 static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
                                     size_t size)
 {
@@ -497,8 +507,8 @@ static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
 }
 
 /*
- * A copy of p for `size` bytes of ACE's or Huge's, more than it has, with room
- * behind it: what grew once is likely to grow again. NULL: not so.
+ * Copies p to a larger ACE or Huge block for `size` bytes with room behind it,
+ * since a block that grew once is likely to grow again. NULL: not possible.
  */
 static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
                             size_t size)

@@ -26,7 +26,7 @@ size_t hak_heap_limit(const hak_heap *heap)
     return limit != SIZE_MAX ? limit : 0;
 }
 
-/* What a heap holds: whole slabs, and the blocks that lie in none of its own. */
+/* What a heap holds: whole slabs, and its blocks outside them. */
 static HAK_RACY_READER size_t heap_limit_held(const struct hak_heap *heap)
 {
     const struct hak_pool *pool =
@@ -60,7 +60,7 @@ HAK_RACY_READER int hak_heap_stats(const hak_heap *heap,
     stats->tiny_allocs = counts.tiny.allocs;
     stats->larger_allocs = counts.pool.allocs + heap->whole_allocs;
     stats->fallback = heap->fallback;
-    stats->limit_refusals = heap->limit_refused;
+    stats->limit_refusals = heap->limit_refusals;
     stats->remote_frees = counts.remote_frees;
     memcpy(stats->name, heap->name, sizeof(stats->name));
     return 0;

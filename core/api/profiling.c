@@ -1,5 +1,7 @@
 /*
  * profiling.c - hak_profile_*, and the profile that the environment asks for.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "api/profiling.h"
 

@@ -1,15 +1,17 @@
 /*
  * seal.c - the fork seal: the public functions.
  *
- * What a seal is says tiny.h, and pool.h of its lane; that a child of
- * a fork is sealed by itself is thread.c's.
+ * tiny.h and pool.h explain seals; thread.c seals heaps in forked children
+ * without being asked.
  */
 #include "front/lane.h"
 #include "heap/thread.h"
 #include "range/purge.h"
 #include "range/slabs.h"
 
-/* Free memory goes back: no child is to share it, nor is it to be reused. */
+/*
+ * Gives back free memory: children need not share it, and it won't be reused.
+ */
 static void seal_give_back(void)
 {
     haki_ace_trim();

@@ -1,5 +1,5 @@
 /*
- * sized.c - hakmem.h's functions that tell a block's size, or are told it.
+ * sized.c - hakmem.h's functions that return a block's size, or are given it.
  */
 #include <errno.h>
 
@@ -9,13 +9,13 @@
 
 HAK_STATS_AT_END(sized);
 
-/* What a block for `size` bytes has, with room for `more` that are ours. */
+/* The size of the block for `size` bytes, less `more` bytes that are ours. */
 static size_t sized_block(size_t size, size_t more)
 {
     size_t need = size + more;
 
     if (size > PTRDIFF_MAX) {
-        return size; /* nobody has it */
+        return size; /* no block is that large */
     }
     return (need <= HAK_LANE_TINY_MAX
                 ? haki_tiny_size[haki_tiny_class_16[haki_tiny_index(need)]]
@@ -40,7 +40,7 @@ void *hak_alloc_at_least(size_t size, size_t *actual)
     return p;
 }
 
-/* The usable size of p; fatal, naming `caller`, if it is no block. */
+/* The usable size of p; fatal, naming `caller`, if it is not a block. */
 static size_t sized_usable(const void *p, const char *caller)
 {
     struct hak_heap *owner;
@@ -74,7 +74,7 @@ void hak_free_aligned_sized(void *p, size_t alignment, size_t size)
     hak_free_sized(p, size);
 }
 
-/* ---- explicit heaps: no block of theirs has a word of ours in it ------------ */
+/* ---- explicit heaps, whose blocks have no guards ------------------------- */
 
 size_t hak_heap_good_size(const hak_heap *heap, size_t size)
 {

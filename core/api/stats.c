@@ -1,8 +1,8 @@
 /*
- * stats.c - the statistics of the process, summed.
+ * stats.c - sums up the statistics of the process.
  *
- * The table of statistics is include/hakmem_stats.def; stats_text.c
- * puts them into words.
+ * The table of statistics is include/hakmem_stats.def; stats_text.c formats
+ * them.
  */
 #include <errno.h>
 #include <string.h>
@@ -19,7 +19,9 @@
 
 /* ---- the lanes ---------------------------------------------------------- */
 
-/* A lane's statistics stand in hak_stats_t as they do in hak_lane_counts. */
+/*
+ * A lane's statistics have the same order in hak_stats_t as in hak_lane_counts.
+ */
 #define LANE_AT(lane) offsetof(hak_stats_t, lane##_allocs)
 #define LANE_FITS(lane)                                                        \
     _Static_assert(offsetof(hak_stats_t, lane##_held_bytes) - LANE_AT(lane) == \
@@ -43,13 +45,13 @@ static void stats_add_counts(struct hak_lane_counts *lanes,
     lanes[HAK_LANE_POOL].allocs += counts.pool.allocs;
     lanes[HAK_LANE_POOL].frees += counts.pool.frees;
     lanes[HAK_LANE_POOL].live_bytes += counts.pool.live_bytes;
-    /* To the lane the runs in a cache are in use. */
+    /* The lane counts runs in a cache as in use. */
     lanes[HAK_LANE_ACE].allocs += counts.runs_taken;
     lanes[HAK_LANE_ACE].frees += counts.runs_taken + counts.runs_held;
     lanes[HAK_LANE_ACE].live_bytes -= counts.runs_bytes;
 }
 
-/* Adds what heaps that are no more had counted. */
+/* Adds what heaps that no longer exist had counted. */
 static void stats_add_past_counts(struct hak_lane_counts *lanes)
 {
     uint64_t tiny = atomic_load(&haki_heap_past.allocs);
@@ -127,7 +129,7 @@ static HAK_RACY_READER void stats_add_heap(hak_stats_t *stats,
     stats->refills += heap->tiny.refills;
     stats->flushes += heap->tiny.flushes;
     stats->remote_frees += counts.remote_frees;
-    stats->limit_refused += heap->limit_refused;
+    stats->limit_refusals += heap->limit_refusals;
     stats->sealed_bytes += counts.sealed_bytes;
     stats->kept_bytes += counts.kept_bytes;
 }
@@ -156,7 +158,7 @@ static void stats_add_past(hak_stats_t *stats)
     stats->refills += atomic_load(&haki_heap_past.refills);
     stats->flushes += atomic_load(&haki_heap_past.flushes);
     stats->remote_frees += atomic_load(&haki_heap_past.remote_frees);
-    stats->limit_refused += atomic_load(&haki_heap_past.refused);
+    stats->limit_refusals += atomic_load(&haki_heap_past.refused);
 }
 
 static void stats_add_fallbacks(hak_stats_t *stats)
@@ -189,7 +191,7 @@ static void stats_add_range(hak_stats_t *stats)
     stats->slabs = range.slabs_used;
     stats->range_bytes = haki_range.window;
     stats->committed_bytes = range.committed;
-    stats->populated_bytes = range.resident;
+    stats->resident_bytes = range.resident;
     stats->purged_bytes = range.purged;
     stats->purges = range.purges;
     stats->heaps_kept_bytes = range.heaps_kept;
@@ -205,7 +207,7 @@ static void stats_add_pressure(hak_stats_t *stats)
     stats->limit_used_bytes = haki_limit_used();
     stats->pressure_events = counts.events;
     stats->limit_purges = counts.purges;
-    stats->limit_refused += counts.refusals;
+    stats->limit_refusals += counts.refusals;
 }
 
 int hak_stats(hak_stats_t *stats)

@@ -1,5 +1,5 @@
 /*
- * stats.h - the statistics when a program ends: HAKMEM_SHOW_STATS.
+ * stats.h - printing the statistics when a program ends: HAKMEM_SHOW_STATS.
  *
  * What hakmem.h declares of them is defined in stats.c and stats_text.c.
  */
@@ -21,8 +21,9 @@ extern HAK_HIDDEN __typeof__(hak_stats) haki_inside_stats;
 void haki_stats_report(int fd);
 
 /*
- * For each file of functions that a program may call, whatever else it calls: one
- * that is linked with an archive then has the report in it. `file` is its name.
+ * For each file with public functions: makes a program that is linked with an
+ * archive include the report, whichever function it calls. `file` is the file's
+ * name.
  */
 #define HAK_STATS_AT_END(file)                                                 \
     static void (*const file##_stats_at_end)(int) __attribute__((used)) =      \

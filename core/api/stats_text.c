@@ -1,8 +1,11 @@
 /*
- * stats_text.c - the statistics in words: a line each, a table, JSON, Prometheus.
+ * stats_text.c - the statistics as text: a line each, a table, JSON,
+ * Prometheus.
  *
- * Nothing here allocates: texts go into the caller's buffer, and what
- * HAKMEM_SHOW_STATS prints into one of our own.
+ * Nothing here allocates: text goes into the caller's buffer, and what
+ * HAKMEM_SHOW_STATS prints into a static one.
+ *
+ * Tested by tests/unit/api/stats.c.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,7 +42,10 @@ static const struct statistic stats_statistics[] = {
 
 #define STATISTICS (sizeof(stats_statistics) / sizeof(stats_statistics[0]))
 
-/* A text that grows behind the end of its buffer without being written. */
+/*
+ * A text that counts its length beyond the end of its buffer, without being
+ * written there.
+ */
 struct stats_text {
     char *buf;
     size_t len, used;
@@ -122,7 +128,7 @@ size_t hak_stats_prometheus(char *buf, size_t len)
 
 /* ---- for people --------------------------------------------------------- */
 
-/* A number or size in words; short enough for any 64-bit value. */
+/* A number or size as text, large enough for any 64-bit value. */
 struct words {
     char text[32];
 };
@@ -186,7 +192,7 @@ static void stats_add_memory(struct stats_text *text, const hak_stats_t *stats)
               "memory   %s window, %s mapped, %s resident, %s of it due back\n",
               stats_bytes(stats->range_bytes).text,
               stats_bytes(stats->committed_bytes).text,
-              stats_bytes(stats->populated_bytes).text,
+              stats_bytes(stats->resident_bytes).text,
               stats_bytes(stats->due_bytes).text);
     stats_add(text, "         %s given back in %s purges\n",
               stats_bytes(stats->purged_bytes).text,
@@ -226,15 +232,15 @@ static void stats_add_system(struct stats_text *text, const hak_stats_t *stats)
         stats_number(stats->fallback_exited).text);
     stats_add(text, "others   %s foreign frees, %s refused by a limit\n",
               stats_number(stats->foreign_frees).text,
-              stats_number(stats->limit_refused).text);
+              stats_number(stats->limit_refusals).text);
 }
 
 /* Weak: a static program need not have it. */
 extern __typeof__(dladdr) dladdr __attribute__((weak));
 
 /*
- * The file that this core is in. A process may have several: an adapter's
- * beside a preloaded libhakmem.so's.
+ * The file that contains this core. A process may have several cores: an
+ * adapter's beside that of a preloaded libhakmem.so.
  */
 static const char *stats_home(void)
 {

@@ -1,22 +1,23 @@
 /*
- * assert.h - what must be so, said in the code and looked at in three levels.
+ * assert.h - assertions, in three levels.
  *
- *     HAK_CHECK     every build: on slow paths, of what is at hand; mostly a
+ *     HAK_CHECK     every build: cheap checks on slow paths; mostly a
  *                   program's own fault that has reached our lists
  *     HAK_ASSERT    HAK_DEBUG=1, the debug and sanitizer builds: a state before
  *                   and after it moves, a lock that is held, a count
  *     HAK_WALK      HAK_DEBUG=2, the fuzzer and VARIANT=walks: calls a walk over
  *                   a whole lane, where a slab of it has moved
- *     HAK_PROVE     inside a walk: always looked at
+ *     HAK_PROVE     inside a walk: always checked
  *
- * All are compiled in every build, with a constant in front, so that none of
- * them rots. What fails ends the program with one line, by haki_fatal: nothing
- * is allocated, no lock is taken. A condition has no side effects.
+ * All of them are compiled in every build, behind a constant condition, so that
+ * none goes stale. A failure ends the program with one line, through
+ * haki_fatal, which allocates nothing and takes no lock. A condition has no
+ * side effects.
  *
  * They hold in forked children as well. A ghost (lock.h) may have left a lane's
- * lists half done: where that can be seen the lock's mend makes them whole, or
- * the heap is lost, before an assert looks at them. In a mend itself, which
- * works on what is half done, there are none.
+ * lists half changed; before an assert looks at them, the lock's mend has
+ * repaired them or the heap has been given up. A mend itself works on
+ * half-changed state and has no asserts.
  */
 #ifndef HAK_ASSERT_H
 #define HAK_ASSERT_H
@@ -34,7 +35,7 @@
 #define HAK_WALKS 0
 #endif
 
-/* Both end the program; msg.c. */
+/* Both end the program. Defined in msg.c. */
 HAK_COLD _Noreturn void haki_check_failed(const char *what, const char *file,
                                           int line);
 HAK_COLD _Noreturn void haki_assert_failed(const char *what, const char *file,

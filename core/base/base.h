@@ -19,17 +19,22 @@
 /* Data of ours that other files use: reached directly, not through the GOT. */
 #define HAK_HIDDEN __attribute__((visibility("hidden")))
 /*
- * A public function by a name of our own, for calls from inside: by the public
- * name another core may be found, that came into the process before us.
+ * Gives a public function a hidden name for calls from inside the core. Its
+ * public name may lead to another core that was loaded into the process before
+ * this one.
  */
 #define HAK_INSIDE(inside, public)                                             \
     extern __typeof__(public) inside                                           \
         __attribute__((alias(#public), visibility("hidden")))
 #define HAK_COLD __attribute__((noinline, cold))
-/* Code that starts a cache line, as how fast it is would else change with whatever
- * stands before it: up to 5 % of a malloc and a free. */
+/*
+ * Code that starts a cache line. Otherwise its speed depends on whatever the
+ * linker puts before it: up to 5 % of a malloc and a free.
+ */
 #define HAK_HOT __attribute__((aligned(64)))
-/* Begins a cache line: what many threads read is not in one with what changes. */
+/*
+ * Starts a cache line, to keep what many threads read apart from what changes.
+ */
 #define HAK_OWN_LINE __attribute__((aligned(64)))
 #define HAK_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
@@ -43,12 +48,12 @@
 
 /*
  * A word that one thread writes while others read it: they see an old value or
- * a new one. The same atomics in all builds, so that the thread sanitizer checks
- * the program that ships; but for HAK_FOLD, the load of hot paths. There gcc and
- * clang keep an atomic load apart from the instruction that uses it, while a
- * plain load becomes part of it: a free and a malloc would take 46.8
- * instructions instead of 43.8. It is as wide and as little ordered as the other;
- * but a race, as the sanitizer's rules have it, so that is shown HAK_LOAD.
+ * a new one. All builds use the same atomics, so that the thread sanitizer
+ * checks the program that ships. The exception is HAK_FOLD, the load of hot
+ * paths: gcc and clang never fold an atomic load into the instruction that uses
+ * it, so a free and a malloc would take 46.8 instructions instead of 43.8. A
+ * plain load is as wide and as weakly ordered, but by the sanitizer's rules it
+ * is a race, so sanitizer builds use HAK_LOAD there.
  */
 #define HAK_LOAD(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
 #define HAK_STORE(word, value)                                                 \
@@ -60,9 +65,9 @@
 #endif
 
 /*
- * What was written before stands before what will be. In all builds: gcc's
- * thread sanitizer runs the fence and says in a warning that it learns nothing
- * from it. Ours order writes for a forked child, which it does not check.
+ * Orders earlier writes before later ones, in all builds. gcc's thread
+ * sanitizer executes the fence but warns that it does not understand it. Ours
+ * order writes for a forked child, which the sanitizer does not check.
  */
 #if defined(__SANITIZE_THREAD__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wtsan"
@@ -80,7 +85,7 @@ static inline __attribute__((always_inline)) void haki_fence_release(void)
  */
 #define HAK_RACY_READER __attribute__((no_sanitize("thread")))
 
-/* The same for what is to be inlined: there the attribute would be lost. */
+/* The same for functions to be inlined, where the attribute would be lost. */
 #ifdef HAK_TSAN
 #define HAK_RACY_INLINE                                                        \
     HAK_RACY_READER static HAK_NOINLINE __attribute__((unused))

@@ -33,7 +33,9 @@ void haki_msg_keep(void)
 {
     int saved = errno;
 
-    /* A number that programs do not count on being the next. */
+    /*
+     * A high number: programs may rely on getting the lowest free descriptors.
+     */
     if (msg_kept < 0 && fstat(STDERR_FILENO, &msg_kept_file) == 0) {
         msg_kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, KEPT_FROM);
     }
@@ -61,8 +63,8 @@ int haki_msg_fd(void)
 }
 
 /*
- * write() is a point where a cancelled thread ends, and this one may hold a
- * lock of ours; the bare system call is none.
+ * write() is a cancellation point, and this thread may hold a lock of ours; the
+ * bare system call is not one.
  */
 void haki_msg_write(int fd, const char *text, size_t length)
 {
@@ -125,7 +127,7 @@ void haki_fatal(const char *format, ...)
 
 /* ---- assert.h ---------------------------------------------------------------- */
 
-/* The file's name alone: where it was built says nothing. */
+/* The file's name without its directory. */
 static const char *msg_file(const char *path)
 {
     const char *slash = strrchr(path, '/');

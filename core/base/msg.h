@@ -21,20 +21,20 @@ HAK_COLD void haki_warn(const char *format, ...) HAK_PRINTF(1, 2);
  */
 void haki_msg_write(int fd, const char *text, size_t length);
 
-/* Whether any thread writes a message (it may wait for whoever reads it). */
+/* Whether any thread is writing a message (it may be blocked on the reader). */
 bool haki_msg_any_writes(void);
 
 /* Writes "hakmem: fatal: " and the text, then aborts. */
 HAK_COLD _Noreturn void haki_fatal(const char *format, ...) HAK_PRINTF(1, 2);
 
 /*
- * Keeps standard error for messages at the program's end: many programs close
- * it before (what they then open may get its number), and are not to be
- * written into.
+ * Keeps a copy of standard error for messages at the program's end. Many
+ * programs close it before that, and what they then open may get its number:
+ * messages must not be written there.
  */
 void haki_msg_keep(void);
 
-/* Where to write to: standard error, what was kept of it, or -1. */
+/* Where to write: standard error, the copy of it, or -1. */
 int haki_msg_fd(void);
 
 #endif /* HAK_MSG_H */

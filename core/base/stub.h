@@ -2,16 +2,18 @@
  * stub.h - functions that stand before another one and decide, call by call,
  * whether to answer themselves or to be as if they were not there.
  *
- * Dlopen and dlsym go by their return address: it tells them who
- * calls, hence where to look. So who stands before them must not call, but
- * jump. HAK_STUB(bind, name, decide) makes `name`, a function of at most three
- * words; bind is ".weak name" or the like. It calls
+ * dlopen and dlsym use their return address to find out who calls them, and so
+ * where to search. A function in front of them must therefore jump to them
+ * rather than call them. HAK_STUB(bind, name, decide) defines `name`, a
+ * function with at most three arguments of a word each; `bind` is ".weak name"
+ * or the like. It calls
  *
  *     hak_function *decide(uintptr_t *args)
  *
- * with args[0..2], the arguments, which it may change, and args[3], the
- * caller's return address, which it must not. What decide returns is jumped to
- * with the arguments; if that is NULL, args[0] is the call's result.
+ * where args[0..2] are the arguments, which it may change, and args[3] is the
+ * caller's return address, which it must not change. The stub jumps to the
+ * function that `decide` returns, with the arguments; if that is NULL, args[0]
+ * is the result of the call.
  */
 #ifndef HAK_STUB_H
 #define HAK_STUB_H
@@ -21,7 +23,7 @@
 #if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))
 #define HAK_HAS_STUBS 1
 
-/* Of `decide`, which is called by the stub alone. */
+/* For `decide`, which only the stub calls. */
 #define HAK_STUB_ONLY __attribute__((used, visibility("hidden")))
 
 #define HAK_STUB_HEAD(bind, name)                                              \
@@ -57,7 +59,7 @@
                                       "1: movq %rdi, %rax\n"                   \
                                       "ret\n" HAK_STUB_FOOT(name))
 #else
-/* hint #34 is `bti c`; x16 is a register that may jump to one. */
+/* hint #34 is `bti c`; a jump through x16 may land on one. */
 #define HAK_STUB(bind, name, decide)                                           \
     __asm__(HAK_STUB_HEAD(bind, name) "hint #34\n"                             \
                                       "stp x29, x30, [sp, #-48]!\n"            \

@@ -1,5 +1,6 @@
 /*
- * behind.c - blocks of the system allocator, for who serves from the lanes.
+ * behind.c - blocks of the system allocator, for callers that serve from the
+ * lanes.
  */
 #include "front/behind.h"
 

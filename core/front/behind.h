@@ -8,12 +8,13 @@
 
 #include "base/base.h"
 
-/* Frees p outside the range; fatal if it is no block of the system's. */
+/* Frees p, outside the range; fatal if it is not a block of the system's. */
 void haki_lane_free_system(void *p, const char *caller);
 
 /*
  * What glibc's aligned_alloc and memalign do with an alignment above 16 B: one
- * that is no power of two becomes the next. 0, or the errno they fail with.
+ * that is not a power of two becomes the next. Returns 0, or the errno they
+ * fail with.
  */
 HAK_INLINE int haki_lane_align_as_glibc(size_t *alignment, size_t size)
 {

@@ -1,8 +1,8 @@
 /*
- * check.c - what is wrong with a pointer that is no block.
+ * check.c - finds out what is wrong with a pointer that is not a block.
  *
- * All of it is cold: what the hot paths could not take for a block
- * comes here and ends the program, or is told to be one after all.
+ * All of it is cold: a pointer that the hot paths could not recognise comes
+ * here, and either ends the program or is found to be a block after all.
  */
 #include "front/lane.h"
 #include "base/msg.h"
@@ -13,7 +13,7 @@
 #define NEVER "an address that was never given out"
 #define MIDDLE "the middle of a block"
 
-/* Ends the program; size 0: not known. */
+/* Ends the program; `size` is 0 if not known. */
 static HAK_COLD void check_fatal(const void *p, const char *caller,
                                  const char *what, size_t size)
 {
@@ -23,7 +23,7 @@ static HAK_COLD void check_fatal(const void *p, const char *caller,
     haki_fatal("%s(%p): %s", caller, p, what);
 }
 
-/* No lane has the slab: free, or inside a Huge block. */
+/* No lane has the slab: it is free, or inside a Huge block. */
 static void check_untagged(const void *p, const char *caller)
 {
     uint32_t super = haki_range_super_head((uint32_t)(haki_range_offset(p) /

@@ -1,7 +1,9 @@
 /*
- * hard_lane.c - the hardened build's seals, where only the pointer is known.
+ * hard_lane.c - the hardened build's guards, when only the pointer is known.
  *
  * Compiled only with HARDENED=1.
+ *
+ * Tested by tests/unit/guard/hard_seals.c.
  */
 #include "front/hard_lane.h"
 #include "front/lane.h"
@@ -9,10 +11,10 @@
 #include "range/slots.h"
 
 /*
- * The bytes of the block p, 0 if there is none, and whether it has a seal.
+ * The bytes of the block p, 0 if there is none, and whether it has a guard.
  * Ends the program if it is known to be free.
  */
-static size_t hard_find(const void *p, bool *sealed, const char *caller)
+static size_t hard_find(const void *p, bool *guarded, const char *caller)
 {
     uint32_t tag = haki_range_tag_of(p);
     uint32_t owner = HAK_TAG_HEAP(tag);
@@ -28,28 +30,28 @@ static size_t hard_find(const void *p, bool *sealed, const char *caller)
         haki_tiny_refuse(p);
         size = haki_tiny_bytes_of(p, tag);
     }
-    *sealed = size != 0;
-    if (*sealed && owner != HAK_ID_SHARED) {
+    *guarded = size != 0;
+    if (*guarded && owner != HAK_ID_SHARED) {
         heap = haki_range_heap(owner);
-        *sealed = !heap->tiny.direct;
+        *guarded = !heap->tiny.direct;
     }
     return size;
 }
 
 size_t haki_lane_guard_check_slow(const void *p, const char *caller)
 {
-    bool sealed;
-    size_t size = hard_find(p, &sealed, caller);
+    bool guarded;
+    size_t size = hard_find(p, &guarded, caller);
 
-    return sealed ? haki_guard_check(p, size, caller) : size;
+    return guarded ? haki_guard_check(p, size, caller) : size;
 }
 
 void haki_lane_guard_set_slow(void *p, size_t size)
 {
-    bool sealed;
-    size_t block = hard_find(p, &sealed, "malloc");
+    bool guarded;
+    size_t block = hard_find(p, &guarded, "malloc");
 
-    if (sealed) {
+    if (guarded) {
         haki_guard_set(p, block, size);
     }
 }

@@ -1,6 +1,6 @@
 /*
- * hard_lane.h - the hardened build's marks behind blocks in use, where only the
- * pointer is known. In other builds nothing: see hard.h.
+ * hard_lane.h - the hardened build's guards behind blocks in use, when only the
+ * pointer is known. Nothing in other builds: see hard.h.
  */
 #ifndef HAK_HARD_LANE_H
 #define HAK_HARD_LANE_H
@@ -11,8 +11,8 @@ size_t haki_lane_guard_check_slow(const void *p, const char *caller);
 void haki_lane_guard_set_slow(void *p, size_t size);
 
 /*
- * What the user of p, a block of `block` bytes, has of it: the hardened build
- * looks at its seal and ends the program, naming `caller`, if it is broken.
+ * How many bytes of p, a block of `block` bytes, its user may use. The hardened
+ * build checks its guard and ends the program, naming `caller`, if it is broken.
  */
 HAK_INLINE size_t haki_lane_guard_check(const void *p, size_t block,
                                         const char *caller)
@@ -20,7 +20,7 @@ HAK_INLINE size_t haki_lane_guard_check(const void *p, size_t block,
     return HAK_HARD ? haki_lane_guard_check_slow(p, caller) : block;
 }
 
-/* Hardened build: seals p (NULL: does nothing) for `size` bytes; returns p. */
+/* Hardened build: guards p (NULL: does nothing) for `size` bytes; returns p. */
 HAK_INLINE void *haki_lane_guard_set(void *p, size_t size)
 {
     if (HAK_HARD && p != NULL) {

@@ -14,8 +14,8 @@
 #include "upkeep/look.h"
 
 /*
- * A Tiny block of the bin for `need` bytes, which are `size` and room for the
- * seal; or NULL: the bin is empty, there is no heap yet.
+ * A Tiny block from the bin for `need` bytes, which are `size` plus room for
+ * the guard. NULL: the bin is empty, or there is no heap yet.
  */
 HAK_INLINE void *haki_hot_tiny(size_t need, size_t size)
 {
@@ -27,7 +27,7 @@ HAK_INLINE void *haki_hot_tiny(size_t need, size_t size)
         haki_tiny_size[haki_tiny_class_16[haki_tiny_index(need)]], size);
 }
 
-/* The same of Pool's bin. */
+/* The same from Pool's bin. */
 HAK_INLINE void *haki_hot_pool(size_t need, size_t size)
 {
     struct hak_pool *pool = haki_thread_self()->pool;
@@ -39,7 +39,7 @@ HAK_INLINE void *haki_hot_pool(size_t need, size_t size)
                : NULL;
 }
 
-/* A Tiny or Pool block, or NULL: a larger size, an empty bin, no heap yet. */
+/* A Tiny or Pool block. NULL: a larger size, an empty bin, or no heap yet. */
 HAK_INLINE void *haki_hot_malloc(size_t size)
 {
     size_t need = haki_hard_grow(size);
@@ -50,7 +50,7 @@ HAK_INLINE void *haki_hot_malloc(size_t size)
     return need <= HAK_LANE_POOL_MAX ? haki_hot_pool(need, size) : NULL;
 }
 
-/* haki_hot_free of a block of Pool's, of the thread's own heap. */
+/* haki_hot_free for a Pool block of the thread's own heap. */
 HAK_INLINE bool haki_hot_pool_free(struct hak_heap *heap, void *p,
                                    unsigned class)
 {
@@ -64,7 +64,7 @@ HAK_INLINE bool haki_hot_pool_free(struct hak_heap *heap, void *p,
     return true;
 }
 
-/* haki_hot_free of what the range covers. */
+/* haki_hot_free for a pointer that the range covers. */
 HAK_INLINE bool haki_hot_free_covered(void *p, size_t asked)
 {
     struct hak_heap *heap = haki_thread_self();
@@ -92,8 +92,9 @@ HAK_INLINE bool haki_hot_free_covered(void *p, size_t asked)
 }
 
 /*
- * Frees a Tiny block of the thread's own heap, of at least `asked` bytes, or if
- * that is 0 one of Pool's. False: it is none, nothing has been done.
+ * Frees a Tiny block of the thread's own heap, of at least `asked` bytes; if
+ * that is 0, also a Pool block. False: p is not such a block, and nothing was
+ * done.
  */
 HAK_INLINE bool haki_hot_free(void *p, size_t asked)
 {
@@ -101,8 +102,8 @@ HAK_INLINE bool haki_hot_free(void *p, size_t asked)
 }
 
 /*
- * A block of the cache of ACE's runs, or NULL: another size, none there. Not as
- * hot: for the beginning of the caller's slow path.
+ * A block from the cache of ACE runs. NULL: another size, or none there. Not
+ * quite as hot: for the beginning of the caller's slow path.
  */
 HAK_INLINE void *haki_hot_run(size_t size)
 {

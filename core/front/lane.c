@@ -36,7 +36,7 @@ void *haki_lane_make_zero(void *p, size_t size)
     return memset(p, 0, size);
 }
 
-/* haki_lane_alloc but for the seal: `size` has room for it. */
+/* haki_lane_alloc without the guard, for which `size` has room. */
 HAK_INLINE void *lane_place(size_t alignment, size_t size, bool zero,
                             enum hak_reason *reason)
 {
@@ -62,7 +62,9 @@ HAK_INLINE void *lane_place(size_t alignment, size_t size, bool zero,
     return p != NULL && zero && !is_zero ? haki_lane_make_zero(p, size) : p;
 }
 
-/* Whether p, in a slab with this tag, is surely the start of a Tiny block. */
+/*
+ * Whether p, in a slab with this tag, is certainly the start of a Tiny block.
+ */
 static bool lane_is_tiny_start(const void *p, uint32_t tag)
 {
     unsigned class = HAK_TAG_CLASS(tag) / HAK_TAG_TINY;
@@ -72,8 +74,8 @@ static bool lane_is_tiny_start(const void *p, uint32_t tag)
 }
 
 /*
- * The heap of a thread that frees. One that has none gets one, so that what it
- * frees goes back in batches; NULL: it can't have one.
+ * The heap of a thread that frees. A thread without a heap gets one, so that
+ * what it frees goes back in batches; NULL: it can't have one.
  */
 static struct hak_heap *lane_heap_to_free(void)
 {
@@ -82,7 +84,7 @@ static struct hak_heap *lane_heap_to_free(void)
     return haki_thread_heap(&reason);
 }
 
-/* There was no memory: once more, when all that is free has gone back. */
+/* There was no memory: tries again after all free memory has gone back. */
 static HAK_COLD void *lane_at_last(size_t alignment, size_t size, bool zero,
                                    enum hak_reason *reason)
 {
@@ -103,7 +105,7 @@ void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
                                  : lane_at_last(alignment, size, zero, reason);
 }
 
-/* haki_lane_free of a block whose seal was looked at, or has none. */
+/* haki_lane_free for a block whose guard was checked, or that has none. */
 static void lane_free(void *p, const char *caller)
 {
     struct hak_heap *heap = lane_heap_to_free();
@@ -136,7 +138,7 @@ void haki_lane_free(void *p, const char *caller)
     lane_free(p, caller);
 }
 
-/* All the bytes of the block p, in the range; fatal as haki_lane_usable. */
+/* The whole size of the block p, in the range; fatal as haki_lane_usable. */
 static size_t lane_block_size(const void *p, const char *caller)
 {
     uint32_t tag = haki_range_tag_of(p);
@@ -164,7 +166,7 @@ size_t haki_lane_usable(const void *p, const char *caller)
     return haki_lane_guard_check(p, lane_block_size(p, caller), caller);
 }
 
-/* A copy of p, which has `old` bytes, of `size` bytes. */
+/* Copies p, which has `old` bytes, to a new block of `size` bytes. */
 static void *lane_copy(void *p, size_t old, size_t size,
                        enum hak_reason *reason)
 {
@@ -180,13 +182,13 @@ static void *lane_copy(void *p, size_t old, size_t size,
         }
         to = lane_place(HAK_LANE_ALIGN, size, false, reason);
     }
-    __asm__("" : "+r"(n)); /* gcc would write out a slow copy of a short n */
+    __asm__("" : "+r"(n)); /* keeps gcc from inlining a slow copy loop */
     return to != NULL ? memcpy(to, p, n) : NULL;
 }
 
 /*
- * What is smaller now but got no block of that size: it stays, and gives back
- * what it can of its own.
+ * A block to be shrunk for which no smaller block is available: it stays where
+ * it is and gives back what it can.
  */
 static void *lane_keep(void *p, size_t old, size_t size)
 {
@@ -199,7 +201,10 @@ static void *lane_keep(void *p, size_t old, size_t size)
     return p;
 }
 
-/* haki_lane_realloc but for the seal: p has `old` bytes, `size` room for it. */
+/*
+ * haki_lane_realloc without the guard: p has `old` bytes, and `size` has room
+ * for it.
+ */
 static void *lane_resize(void *p, size_t old, size_t size,
                          enum hak_reason *reason, const char *caller)
 {
@@ -218,7 +223,9 @@ static void *lane_resize(void *p, size_t old, size_t size,
     if (moved == NULL) {
         return size <= old ? lane_keep(p, old, size) : NULL;
     }
-    /* The seal, which haki_large_copy may have thrown away, was looked at. */
+    /*
+     * The guard was checked before; haki_large_copy may have dropped its page.
+     */
     if (!haki_hot_free(p, 0) && (HAK_HARD || !haki_hot_run_free(p))) {
         lane_free(p, caller);
     }

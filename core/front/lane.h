@@ -1,9 +1,9 @@
 /*
  * lane.h - from a size to a lane, and from a pointer to its lane.
  *
- * The lanes' bounds stand here once. The functions below serve the
+ * The only place that defines the lanes' bounds. The functions below serve the
  * calling thread from the four lanes and never go to the system allocator:
- * alloc.c does that for hak_*, the libc names in the same way for their own.
+ * alloc.c does that for hak_*, and the libc names do it for themselves.
  */
 #ifndef HAK_LANE_H
 #define HAK_LANE_H
@@ -44,13 +44,13 @@ _Static_assert(HAK_LANE_ACE_LEAST - HAK_LANE_ACE_MIN < HAK_PAGE,
 #define HAK_LANE_ALIGN ((size_t)16)
 
 /*
- * `size` bytes aligned to `alignment` (a power of two), all zero if `zero`. NULL: *reason says why; errno is as
- * it was.
+ * `size` bytes aligned to `alignment` (a power of two), all zero if `zero`.
+ * NULL: *reason says why; errno is unchanged.
  */
 void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
                       enum hak_reason *reason);
 
-/* Frees p, in the range; `caller` is named if it is no block. */
+/* Frees p, in the range; fatal, naming `caller`, if it is not a block. */
 void haki_lane_free(void *p, const char *caller);
 
 /*
@@ -60,19 +60,22 @@ void haki_lane_free(void *p, const char *caller);
 void *haki_lane_realloc(void *p, size_t size, enum hak_reason *reason,
                         const char *caller);
 
-/* The usable size of p, in the range; `caller` is named if it is no block. */
+/*
+ * The usable size of p, in the range; fatal, naming `caller`, if it is not a
+ * block.
+ */
 size_t haki_lane_usable(const void *p, const char *caller);
 
 /*
- * The Tiny class of the smallest blocks that are a multiple of `alignment`, 16
- * or more; HAK_TINY_CLASSES: there is none.
+ * The Tiny class of the smallest blocks whose size is a multiple of
+ * `alignment`, at least 16; HAK_TINY_CLASSES: there is none.
  */
 unsigned haki_lane_aligned_class(size_t alignment, size_t size);
 
 /*
- * Fills p, a block of `size` bytes, with zeros; returns it. What a caller asks
- * for in the Huge lane it may not touch all of: its pages go back, and come as
- * zeros when they are.
+ * Fills p, a block of `size` bytes, with zeros; returns it. A Huge block may
+ * not be touched in full: its pages go back to the system, and are zero when
+ * they are touched.
  */
 void *haki_lane_make_zero(void *p, size_t size);
 

@@ -1,7 +1,9 @@
 /*
  * large.c - the lanes above Tiny, on a given heap.
  *
- * Which lane has a block says its slab's tag; see range.h.
+ * A slab's tag says which lane a block belongs to; see range.h.
+ *
+ * Tested by tests/unit/front/lane.c and tests/unit/front/large_misuse.c.
  */
 #include <string.h>
 
@@ -16,7 +18,7 @@
 #include "range/slots.h"
 #include "upkeep/look.h"
 
-/* Fresh pages that are about to be written are populated from here on. */
+/* From this size on, fresh pages that are about to be written are populated. */
 #define POPULATE_LEAST (32 * HAK_KIB)
 
 /* The Pool class whose blocks fit and are aligned, or HAK_POOL_CLASSES. */
@@ -31,7 +33,7 @@ static unsigned large_pool_class(size_t alignment, size_t size)
     return class;
 }
 
-/* An explicit heap keeps account of blocks it finds by their owner only. */
+/* Charges an explicit heap for a block that is found by its owner only. */
 static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
 {
     if (p != NULL && heap->tiny.direct) {
@@ -142,7 +144,7 @@ static bool large_sample_free(struct hak_heap *heap, void *p)
 
 /* ---- taking and freeing ---------------------------------------------------------- */
 
-/* Before so many bytes are taken from a lane that all heaps share. */
+/* Called before `bytes` bytes are taken from a lane that all heaps share. */
 static void large_before_taking(struct hak_heap *heap, size_t bytes)
 {
     if (HAK_UNLIKELY(haki_relief_wanted(bytes))) {
@@ -175,7 +177,9 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
 static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
                               size_t size, bool *zero, enum hak_reason *reason)
 {
-    /* No less, whatever the alignment: smaller ones are Pool's, and charged so. */
+    /*
+     * Not less, whatever the alignment: smaller blocks are charged as Pool's.
+     */
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
     void *p;
 
@@ -217,7 +221,7 @@ void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
     return large_huge_alloc(heap, alignment, size, zero, reason);
 }
 
-/* The account of the explicit heap that an ACE or Huge block was of. */
+/* Discharges an ACE or Huge block from its explicit heap's account. */
 static void large_disown(uint32_t owner, size_t bytes)
 {
     if (HAK_OWNER(owner) != HAK_ID_SHARED) {
@@ -244,7 +248,7 @@ static bool large_ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
-    /* An explicit heap is one of many: it keeps no runs. */
+    /* Explicit heaps may be many: they keep no runs. */
     if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
         size_t bytes = haki_ace_cache_put(heap->runs, p, haki_heap_owner(heap));
 
@@ -274,7 +278,7 @@ static bool large_huge_free(void *p)
     return true;
 }
 
-/* A block of Pool's that is this heap's. */
+/* Frees a Pool block of this heap. */
 static bool large_pool_free(struct hak_heap *heap, void *p)
 {
     unsigned class = haki_pool_class_at(p);
@@ -288,7 +292,7 @@ static bool large_pool_free(struct hak_heap *heap, void *p)
     return true;
 }
 
-/* A block of Pool's that is not this thread's. */
+/* Frees a Pool block of another heap. */
 static bool large_pool_remote_free(uint32_t id, void *p)
 {
     struct hak_heap *owner = haki_range_heap(id);
@@ -304,7 +308,7 @@ static bool large_pool_remote_free(uint32_t id, void *p)
     return true;
 }
 
-/* A block above 1024 B of a packed slab. */
+/* Frees a block of more than 1024 B in a packed slab. */
 static bool large_packed_free(struct hak_heap *heap, void *p, uint32_t tag)
 {
     struct hak_tiny *self = heap != NULL ? &heap->tiny : NULL;
@@ -457,14 +461,15 @@ void *haki_large_resize(void *p, size_t size)
 }
 
 /*
- * A place for a block that has outgrown its own: with room behind it in ACE,
- * where a block that grew once is likely to grow again, unless the cache has
- * one without.
+ * A new place for a block that has outgrown its own. In ACE it gets room behind
+ * it, since a block that grew once is likely to grow again, unless the cache
+ * has a run without room.
  */
 static void *large_alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
                                  enum hak_reason *reason)
 {
-    size_t most = HAK_LANE_ACE_MAX / 5 * 4; /* which with a quarter is ACE's */
+    size_t most =
+        HAK_LANE_ACE_MAX / 5 * 4; /* still ACE's with a quarter more */
     void *p = NULL;
 
     haki_heap_use_large(heap);
@@ -511,7 +516,7 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
         return NULL;
     }
     memcpy(to, p, n);
-    /* What has outgrown ACE will not come back: no use to keep its pages. */
+    /* A block that has outgrown ACE won't come back: its pages aren't kept. */
     if (large_class_byte(to) == HAK_TAG_HUGE && haki_range_owns(p) &&
         large_class_byte(p) == HAK_TAG_ACE) {
         haki_ace_empty(p);

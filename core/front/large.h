@@ -6,12 +6,14 @@
 
 #include "front/lane.h"
 
-/* The lanes above Tiny; `size` is above HAK_LANE_TINY_MAX or `alignment` is.
- * *zero: the contents are zero. NULL: *reason says why. */
+/*
+ * Allocates from the lanes above Tiny; `size` or `alignment` is above
+ * HAK_LANE_TINY_MAX. *zero: the contents are zero. NULL: *reason says why.
+ */
 void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
                        bool *zero, enum hak_reason *reason);
 
-/* What a block for `size` bytes, above HAK_LANE_TINY_MAX, takes. */
+/* How many bytes a block for `size` bytes, above HAK_LANE_TINY_MAX, takes. */
 HAK_INLINE size_t haki_large_bytes(size_t size)
 {
     return size <= HAK_LANE_POOL_MAX
@@ -27,7 +29,7 @@ HAK_INLINE bool haki_fits_as_is(size_t usable, size_t size)
                usable ==
                    haki_tiny_size[haki_tiny_class_16[haki_tiny_index(size)]];
     }
-    /* A copy for less than a quarter is not worth it. */
+    /* Saving less than a quarter is not worth a copy. */
     return size <= usable && size >= usable - usable / 4;
 }
 
@@ -54,19 +56,21 @@ HAK_INLINE bool haki_large_is_watched(const struct hak_heap *heap)
                         haki_tiny_must_draw(&heap->tiny, 0));
 }
 
-/* The usable size of p and its owner's id, HAK_ID_SHARED for threads' ACE and
- * Huge blocks. 0: no block begins there. */
+/*
+ * The usable size of p and its owner's id, HAK_ID_SHARED for threads' ACE and
+ * Huge blocks. 0: no block begins there.
+ */
 size_t haki_large_find(const void *p, uint32_t *owner);
 
 /*
- * Makes p, a block of those lanes, fit `size` bytes, above HAK_LANE_TINY_MAX,
- * without copying: where it is, or by moving pages. NULL: it can't.
+ * Resizes p, a block of those lanes, to `size` bytes, above HAK_LANE_TINY_MAX,
+ * without copying: in place, or by moving pages. NULL: it can't.
  */
 void *haki_large_resize(void *p, size_t size);
 
 /*
  * A new block for `size` bytes, above HAK_LANE_TINY_MAX, with the first `n`
- * bytes of the block p, of any lane; p is still to be freed, and its contents
+ * bytes of the block p, of any lane. The caller then frees p, whose contents
  * may be gone. NULL: *reason says why, p is untouched.
  */
 void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,

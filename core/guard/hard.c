@@ -1,5 +1,5 @@
 /*
- * hard.c - the hardened build's secrets, random numbers and last words.
+ * hard.c - the hardened build's secrets, random numbers and fatal messages.
  *
  * Compiled only with HARDENED=1.
  */
@@ -31,7 +31,7 @@ void haki_hard_start(void)
     haki_os_random(drawn, sizeof(drawn));
     haki_hard.link = drawn[0];
     haki_hard.mark = drawn[1];
-    haki_hard.seal = drawn[2];
+    haki_hard.guard = drawn[2];
     atomic_store(&hard_state, drawn[3]);
 }
 

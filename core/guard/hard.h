@@ -1,54 +1,54 @@
 /*
- * hard.h - what the hardened build (make HARDENED=1) adds; nothing in others.
+ * hard.h - what the hardened build (make HARDENED=1) adds.
  *
- * Everything here is inline and leads to nothing at all when HAK_HARD
- * is 0, so that the other files need no conditions of their own and the normal
- * build's hot paths are what they were. Three secrets, drawn once in a process
- * before it has a block and kept by a fork, make what follows hard to forge.
+ * Everything here is inline and compiles to nothing when HAK_HARD is 0, so that
+ * other files need no conditions of their own and the normal build's hot paths
+ * are unchanged. Three secrets, drawn once per process before it has a block
+ * and inherited by forked children, make what follows hard to forge.
  *
  * Links. A free Tiny block of 16 bytes or more (there are no smaller ones in
  * this build) holds two words:
  *
  *     | link: next ^ secret ^ (address >> 12) | mark | what its user left ...
  *
- * The mark is computed of the block's address, its link as it stands there,
- * and a secret, such that two links never have the same mark. So
- *   - a block in any list of free ones (bin, spare, slab, outbox, inbox) has
- *     its mark, and one that is in use has not: it is wiped when the block
- *     leaves the last list;
+ * The mark is computed from the block's address, its encoded link and a secret,
+ * in such a way that two links never have the same mark. So
+ *   - a block in any list of free blocks (bin, spare, slab, outbox, inbox) has
+ *     its mark, and one in use has not: the mark is wiped when the block leaves
+ *     the last list;
  *   - a block freed with its mark in place is free already;
  *   - (a free block on a page that was given back to the system is in no list
- *     and reads as zero; the slab's descriptor knows these pages:
+ *     and reads as zero; the slab's descriptor knows these pages, see
  *     haki_tiny_refuse;)
- *   - a block that leaves a list without it was written to while it was free,
- *     and its link is not followed. That the link leads to a block need then
- *     not be asked: it does unless both words were written, and match.
- * Every link is read by haki_link_get and written by haki_link_set.
+ *   - a block that leaves a list without its mark was written to while it was
+ *     free, and its link is not followed. Nothing else has to check that a link
+ *     leads to a block: it does unless both words were overwritten, and match.
+ * Every link is read with haki_link_get and written with haki_link_set.
  *
  * Pool writes nothing into free blocks: there the span's descriptor has a bit
  * for each block in a bin (haki_pool_note), as it has one for each that is free
  * in the span or was freed by another thread. ACE has a byte for each run in a
- * cache, Huge's tags tell by themselves.
+ * cache; Huge's tags suffice.
  *
- * Seals. A block of a thread's heap, of any lane, ends with a word that tells
- * how many bytes were asked for, and behind these stands a canary byte:
+ * Guards. A block of a thread's heap, of any lane, ends with a word that tells
+ * how many bytes were asked for; a canary byte follows those bytes:
  *
- *     | size bytes | canary | not used | seal: key ^ (size << 16) |
+ *     | size bytes | canary | not used | guard: key ^ (size << 16) |
  *
- * where key is computed of the address and a secret, and the canary is its
- * lowest byte, odd so that a string's end does not look like it. With nothing
- * unused the seal follows the bytes at once; as its lowest byte is the key's,
- * it is the canary then. Hence for each block in use: byte `size` is the
- * canary, and 16 bits of the seal are the key's own: who writes past the end,
- * by one byte or two, is told what the size was. The seal is made when a block
- * is given out or resized and looked at when it is resized, freed or asked for
- * its size, which is what was asked for. A request grows by the seal's 8 bytes
- * before its lane and class are looked up. Of a large block this may make one
- * page resident that its user did not touch.
+ * where key is computed from the address and a secret, and the canary is its
+ * lowest byte, odd so that a string's terminating zero does not match it. With
+ * no unused bytes the guard follows at once; its lowest byte is the key's, so it
+ * is the canary then. Hence for each block in use: byte `size` is the canary,
+ * and 16 bits of the guard are the key's own, so that the report of a write past
+ * the end, by one byte or two, can name the size. The guard is written when a
+ * block is given out or resized, and checked when it is resized, freed or asked
+ * for its usable size, which is the size asked for. A request grows by the
+ * guard's 8 bytes before its lane and class are looked up. In a large block this
+ * may make one page resident that its user did not touch.
  *
- * Blocks of explicit heaps, a Lua state's among them, have no seals: their
- * owner often knows the sizes, and is charged for them. Links, marks and bits
- * hold for them, too. What the system allocator serves is its own.
+ * Blocks of explicit heaps, including Lua states', have no guards: their owner
+ * often knows the sizes, and is charged for them. Links, marks and bits protect
+ * them too. Blocks of the system allocator are not protected by us.
  *
  * Random start. The range begins a random number of superslabs behind where
  * the kernel put it, and new blocks are handed out in random order.
@@ -64,20 +64,20 @@
 #define HAK_HARD 0
 #endif
 
-/* The bytes of a seal. */
+/* The bytes of a guard. */
 #define HAK_GUARD_BYTES ((size_t)(HAK_HARD ? sizeof(uint64_t) : 0))
 
-/* An odd number, for multiplication that loses nothing. */
+/* An odd number: multiplying by it loses nothing. */
 #define HAK_HARD_ODD UINT64_C(0x9e3779b97f4a7c15)
 
 /* Constant after haki_hard_start. */
 struct hak_hard {
-    uintptr_t link, mark, seal;
+    uintptr_t link, mark, guard;
 };
 
 extern HAK_HIDDEN struct hak_hard haki_hard;
 
-/* Draws the secrets: before there is a block. Only if HAK_HARD. */
+/* Draws the secrets, before there is a block. Only if HAK_HARD. */
 void haki_hard_start(void);
 
 /* A random number below n. Only if HAK_HARD. */
@@ -91,7 +91,7 @@ HAK_COLD _Noreturn void haki_hard_broken(const void *p, size_t block,
 
 /* ---- links ---------------------------------------------------------------- */
 
-/* A link into what stands for it in the block, and back. */
+/* Encodes a link as it is stored in a block, and decodes it. */
 HAK_INLINE struct hak_block *haki_link_turn(const struct hak_block *block,
                                             struct hak_block *next)
 {
@@ -102,14 +102,14 @@ HAK_INLINE struct hak_block *haki_link_turn(const struct hak_block *block,
     return next;
 }
 
-/* The mark of a block with the link that it has now. */
+/* The mark of a block with its present link. */
 HAK_INLINE uintptr_t haki_hard_mark(const struct hak_block *block)
 {
     return (((uintptr_t)block->next + haki_hard.mark) ^ (uintptr_t)block) *
            HAK_HARD_ODD;
 }
 
-/* Whether p, 16 bytes at least, has the mark of a free block. */
+/* Whether p, a block of at least 16 bytes, has the mark of a free block. */
 HAK_INLINE bool haki_hard_marked(const void *p)
 {
     const struct hak_block *block = p;
@@ -132,7 +132,7 @@ HAK_INLINE void haki_link_set(struct hak_block *block, struct hak_block *next)
     block->next = haki_link_turn(block, next);
     if (HAK_HARD) {
         ((uintptr_t *)block)[1] = haki_hard_mark(block);
-        /* A fork may copy a list at any time: it is to be whole. */
+        /* A fork may copy a list at any time: it must be whole. */
         atomic_signal_fence(memory_order_release);
     }
 }
@@ -148,8 +148,8 @@ HAK_INLINE void haki_link_wipe(struct hak_block *block)
 }
 
 /*
- * A free block that goes into no list: marked all the same, so that it is seen
- * when it is freed again. Other builds don't touch it.
+ * Marks a free block that goes into no list, so that a second free is noticed.
+ * Other builds don't touch it.
  */
 HAK_INLINE void haki_link_mark(struct hak_block *block)
 {
@@ -166,7 +166,7 @@ HAK_INLINE void haki_link_refuse(const void *p)
     }
 }
 
-/* ---- seals ---------------------------------------------------------------- */
+/* ---- guards ---------------------------------------------------------------- */
 
 /* What to ask the lanes for when `size` bytes are asked for. */
 HAK_INLINE size_t haki_hard_grow(size_t size)
@@ -176,12 +176,12 @@ HAK_INLINE size_t haki_hard_grow(size_t size)
 
 HAK_INLINE uint64_t haki_hard_key(const void *p)
 {
-    uint64_t key = ((uintptr_t)p ^ haki_hard.seal) * HAK_HARD_ODD;
+    uint64_t key = ((uintptr_t)p ^ haki_hard.guard) * HAK_HARD_ODD;
 
     return (key ^ key >> 32) | 1;
 }
 
-/* The place of the seal of a block. */
+/* The place of the guard of a block. */
 HAK_INLINE uint64_t *haki_hard_place(const void *p, size_t block)
 {
     return (uint64_t *)((uintptr_t)p + block - HAK_GUARD_BYTES);
@@ -200,8 +200,8 @@ HAK_INLINE void *haki_guard_set(void *p, size_t block, size_t size)
 }
 
 /*
- * What was asked for when p, a sealed block of `block` bytes, was given out;
- * else `block`. Ends the program, naming `caller`, if the seal is broken.
+ * What was asked for when p, a guarded block of `block` bytes, was given out;
+ * else `block`. Ends the program, naming `caller`, if the guard is broken.
  */
 HAK_INLINE size_t haki_guard_check(const void *p, size_t block,
                                    const char *caller)

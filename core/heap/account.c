@@ -1,10 +1,10 @@
 /*
- * account.c - the account of a heap: what is beyond the gate.
+ * account.c - the account of a heap: the paths beyond the gate.
  */
 #include "heap/account.h"
 #include "tiny/tiny_seal.h"
 
-/* The peak is known to within so much: 4 KB, or 1/16 of it if that is more. */
+/* How exactly the peak is known: to 4 KB, or 1/16 of it if that is more. */
 #define STEP_LEAST ((size_t)4096)
 #define STEP_SHARE 16
 
@@ -13,7 +13,9 @@ HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
     const struct hak_pool *pool =
         __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
 
-    /* In this order, see account_take_off: else its sum could be below 0. */
+    /*
+     * In this order, see account_take_off: otherwise the sum could be below 0.
+     */
     size_t live = __atomic_load_n(&heap->live, __ATOMIC_ACQUIRE);
     size_t remote = heap->tiny.remote_bytes;
 
@@ -24,7 +26,7 @@ HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
     return live - haki_min(live, remote) + haki_account_other(heap);
 }
 
-/* What others freed, and was counted in *remote, is not live any more. */
+/* What others freed, counted in *remote, is no longer live. */
 static void account_take_off(struct hak_heap *heap, uint64_t *remote)
 {
     uint64_t bytes = *remote;
@@ -33,7 +35,7 @@ static void account_take_off(struct hak_heap *heap, uint64_t *remote)
     __atomic_store_n(&heap->live, heap->live - bytes, __ATOMIC_RELEASE);
 }
 
-/* What `live` may rise to by the limit alone. */
+/* What `live` may rise to as far as the limit is concerned. */
 static size_t account_ceiling(const struct hak_heap *heap)
 {
     size_t other = haki_account_other(heap);
@@ -42,7 +44,7 @@ static size_t account_ceiling(const struct hak_heap *heap)
                                    : heap->limit - haki_min(heap->limit, other);
 }
 
-/* Notes a peak, if it is one with `size` bytes more, and sets the gate. */
+/* Notes a peak, if `size` bytes more make one, and sets the gate. */
 static void account_note(struct hak_heap *heap, size_t size)
 {
     size_t other = haki_account_other(heap);
@@ -105,8 +107,8 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
         account_note(heap, size <= PTRDIFF_MAX ? size : 0);
         return true;
     }
-    haki_heap_collect(heap); /* who is at the limit needs what it keeps least */
-    heap->limit_refused++;
+    haki_heap_collect(heap); /* at the limit a heap keeps nothing */
+    heap->limit_refusals++;
     return false;
 }
 

@@ -8,39 +8,42 @@
  *     live + other_bytes <= limit
  *     gate = min(limit - other_bytes, a little above the peak)
  *
- * `live` are blocks of Tiny and Pool, charged by who serves from the heap, its one
- * user. other_bytes are blocks of ACE, Huge and the system, which any thread may
- * free: who makes and frees them charges those. A thread's heap is not charged.
+ * `live` counts blocks of Tiny and Pool, charged by the heap's only user, who
+ * serves from it. other_bytes counts blocks of ACE, Huge and the system, which
+ * any thread may free: they are charged where they are made and discharged
+ * where they are freed. A thread's heap is not charged.
  *
- * A request that keeps `live` at or below the gate costs one comparison. One
- * beyond it comes here: it is refused by the limit, or it is a new peak, which
- * is noted, and the gate rises by a step. So the peak is known to within a step
- * (account.c) and the hot path has nothing to do with it.
+ * A request that keeps `live` at or below the gate costs one comparison. A
+ * request beyond it comes here: either the limit refuses it, or it makes a new
+ * peak, which is noted, and the gate rises by a step. So the peak is known to
+ * within a step (account.c), and the hot path has nothing to do with it.
  */
 #ifndef HAK_ACCOUNT_H
 #define HAK_ACCOUNT_H
 
 #include "heap/heap.h"
 
-/* Bytes in blocks in use. Any thread; it may then be a moment old. */
+/* Bytes in blocks in use. Any thread; the number may then be a moment old. */
 size_t haki_account_live(const struct hak_heap *heap);
 
-/* Brings `live` and `gate` up to date with what others freed and the limit. */
+/* Updates `live` and `gate` for what others freed and for the limit. */
 void haki_account_settle(struct hak_heap *heap);
 
-/* Sets the limit; SIZE_MAX: none. What is in use above it stays. */
+/* Sets the limit; SIZE_MAX: none. Blocks already in use above it stay. */
 void haki_account_set_limit(struct hak_heap *heap, size_t limit);
 
-/* What was admitted was not to be had: the peak is what it was before. */
+/* What was admitted could not be allocated: restores the peak. */
 void haki_account_undo(struct hak_heap *heap, size_t peak);
 
-/* Whether `size` more bytes are below the gate: nothing but a charge is needed. */
+/*
+ * Whether `size` more bytes stay below the gate: then a charge is all it takes.
+ */
 HAK_INLINE bool haki_account_fits(const struct hak_heap *heap, size_t size)
 {
     return heap->live + size <= heap->gate;
 }
 
-/* The same as haki_account_admit, of what is beyond the gate. */
+/* The same as haki_account_admit, for requests beyond the gate. */
 HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size);
 
 /* Whether `size` more bytes fit under the limit; counts a refusal. */
@@ -50,7 +53,7 @@ HAK_INLINE bool haki_account_admit(struct hak_heap *heap, size_t size)
            haki_account_admit_slow(heap, size);
 }
 
-/* A block of Tiny or Pool, of so many bytes, was given out; was taken back. */
+/* A block of Tiny or Pool of this many bytes was given out, or taken back. */
 HAK_INLINE void haki_account_charge(struct hak_heap *heap, size_t bytes)
 {
     heap->live += bytes;
@@ -62,8 +65,8 @@ HAK_INLINE void haki_account_discharge(struct hak_heap *heap, size_t bytes)
 }
 
 /*
- * Bytes in blocks of ACE, Huge and the system, whose owner is the heap. Charged
- * and discharged by any thread.
+ * Bytes in the heap's blocks of ACE, Huge and the system. Charged and
+ * discharged by any thread.
  */
 HAK_INLINE size_t haki_account_other(const struct hak_heap *heap)
 {

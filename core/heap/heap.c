@@ -1,5 +1,5 @@
 /*
- * heap.c - heaps begin and end, and what they have counted.
+ * heap.c - creating and destroying heaps, their counts, sweeps of sparse ones.
  */
 #include "heap/heap.h"
 
@@ -11,11 +11,11 @@
 #include "tiny/tiny_seal.h"
 
 /*
- * When a heap is swept: see haki_heap_heed_sparse. So many bytes are worth it: in a
- * small heap SMALL_LEAST and 1/SMALL_PART of what is in use, in others
- * SPARSE_LEAST and all that is in use, which is more than what a collection
- * of garbage leaves as a rule; and of the slabs' bytes no more than one in
- * SPARSE_PART + 1 is in use. With half of that a heap is falling.
+ * When a heap is swept: see haki_heap_heed_sparse. Worth a sweep are, in a
+ * small heap, SMALL_LEAST bytes and 1/SMALL_PART of what is in use; in others
+ * SPARSE_LEAST bytes and as much as is in use, which is more than a garbage
+ * collection usually leaves, and at most one in SPARSE_PART + 1 of the slabs'
+ * bytes may be in use. With half of that a heap is falling.
  */
 #define HEAP_SMALL_MOST ((int64_t)(32 * HAK_KIB))
 #define SMALL_LEAST ((int64_t)HAK_KIB)
@@ -23,7 +23,10 @@
 #define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
 #define SPARSE_PART 3
 
-/* So many falls that begin no lower than a sweep was are free; see heap.h. */
+/*
+ * This many falls that begin no lower than an earlier sweep are free; see
+ * heap.h.
+ */
 #define FALLS_FREE 4
 #define PRICE_MOST ((int64_t)(64 * HAK_KIB))
 
@@ -60,7 +63,7 @@ void haki_heap_use_large(struct hak_heap *heap)
         large->pool.sampling = haki_tiny_sampling(&heap->tiny);
         large->pool.who = haki_tiny_sampler(&heap->tiny);
         heap->runs = &large->runs;
-        /* Last: a fork of another thread may copy the heap right here. */
+        /* Last: another thread may fork, and copy the heap, right here. */
         __atomic_store_n(&heap->pool, &large->pool, __ATOMIC_RELEASE);
     }
 }
@@ -75,8 +78,10 @@ void haki_heap_collect(struct hak_heap *heap)
     }
 }
 
-/* The stacks of Pool's bins, which are empty, become short again if the heap
- * has; the bytes that lay beyond them. */
+/*
+ * Shortens the stacks of Pool's bins, which are empty, if the heap has shrunk.
+ * Returns the bytes beyond them.
+ */
 static size_t heap_shorten(struct hak_heap *heap)
 {
     size_t bytes = sizeof(struct hak_heap_large) - HAK_PAGE;
@@ -91,14 +96,14 @@ static size_t heap_shorten(struct hak_heap *heap)
     return bytes;
 }
 
-/* Keeps in mind what the lanes above Tiny have counted. */
+/* Remembers what the lanes above Tiny have counted. */
 static void heap_remember_large(const struct hak_heap_counts *counts)
 {
     atomic_fetch_add(&haki_heap_past.pool_allocs, counts->pool.allocs);
     atomic_fetch_add(&haki_heap_past.runs_taken, counts->runs_taken);
 }
 
-/* The state of the lanes above Tiny goes, of which nothing is in use. */
+/* Drops the state of the lanes above Tiny, of which nothing is in use. */
 static void heap_drop_large(struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
@@ -112,7 +117,7 @@ static void heap_drop_large(struct hak_heap *heap)
     heap->runs = NULL;
 }
 
-/* One of many, and nothing of Pool's is in use: its page goes. */
+/* In a small heap with no Pool block in use, Pool's page goes. */
 static size_t heap_drop_unused(struct hak_heap *heap)
 {
     if (!heap->tiny.packed || heap->pool->all != HAK_NO_SLAB ||
@@ -149,14 +154,14 @@ static int64_t heap_unused_bytes(const struct hak_tiny *tiny)
            haki_in_use(&tiny->allow);
 }
 
-/* So many bytes that become free are worth a sweep. */
+/* How many freed bytes are worth a sweep. */
 static int64_t heap_worth_a_sweep(int64_t use)
 {
     return use < HEAP_SMALL_MOST ? SMALL_LEAST + use / SMALL_PART
                                  : SPARSE_LEAST + use;
 }
 
-/* A fall begins when more than so many bytes were freed. */
+/* A fall begins when more than this many bytes were freed. */
 static int64_t heap_fall_price(const struct hak_tiny *tiny, int64_t use)
 {
     int64_t least = heap_worth_a_sweep(use) / 2;
@@ -168,7 +173,9 @@ static int64_t heap_fall_price(const struct hak_tiny *tiny, int64_t use)
     return least > paid ? least : paid;
 }
 
-/* A fall begins: how far the next one must go, if this is not the lowest. */
+/*
+ * A fall begins: sets how deep the next one must be, if this is not the lowest.
+ */
 static void heap_count_fall(struct hak_tiny *tiny, int64_t use, int64_t fell)
 {
     if (use + heap_worth_a_sweep(use) <= tiny->swept_low) {
@@ -264,18 +271,20 @@ void haki_heap_seal_count(struct hak_heap *heap)
     haki_tiny_busy(&heap->tiny, false);
 }
 
-/* Whether two readings of a running thread's words are of one moment. */
+/*
+ * Whether two readings of a running thread's words can be of the same moment.
+ */
 static bool heap_near(uint64_t a, uint64_t b)
 {
     return a - b + 16 <= 32;
 }
 
 /*
- * What was popped of a class and what is live. Several words tell it: a reader
- * that is interrupted between two of them, or meets the owner in a slow path,
- * would take thousands of blocks for live, or freed, that are not. It tries
- * again until it has seen the same twice; not for ever, as the owner may have
- * been interrupted in there as well.
+ * Counts what was popped of a class and what is live. Both are computed from
+ * several words: a reader that is interrupted between two of them, or finds the
+ * owner in a slow path, could be wrong by thousands of blocks. It tries again
+ * until it has read the same twice, but not for ever, as the owner may have
+ * been interrupted in a slow path as well.
  */
 static HAK_RACY_READER void heap_count_class(const struct hak_tiny *tiny,
                                              unsigned c, uint64_t *pops,
@@ -294,13 +303,13 @@ static HAK_RACY_READER void heap_count_class(const struct hak_tiny *tiny,
     }
 }
 
-/* Blocks that are out of slabs and not in use. */
+/* Blocks that have left slabs but are not in use. */
 static uint64_t heap_rest(int64_t taken, uint64_t live)
 {
     return taken > (int64_t)live ? (uint64_t)taken - live : 0;
 }
 
-/* The heap may be deleted meanwhile: what points into its slot is read once. */
+/* The heap may be deleted meanwhile: pointers into its slot are read once. */
 HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
                                      struct hak_heap_counts *counts)
 {
@@ -347,7 +356,7 @@ HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
     }
 }
 
-/* The same of what an adapter has in a thread's heap. */
+/* The same for what an adapter counts in a thread's heap. */
 static void heap_remember_extra(const struct hak_heap *heap)
 {
     const uint64_t *extra =
@@ -358,7 +367,7 @@ static void heap_remember_extra(const struct hak_heap *heap)
     }
 }
 
-/* Keeps in mind what a heap has counted. */
+/* Remembers what a heap has counted. */
 static void heap_remember(const struct hak_heap *heap)
 {
     struct hak_heap_counts counts;
@@ -369,7 +378,7 @@ static void heap_remember(const struct hak_heap *heap)
     atomic_fetch_add(&haki_heap_past.remote_frees, counts.remote_frees);
     atomic_fetch_add(&haki_heap_past.refills, heap->tiny.refills);
     atomic_fetch_add(&haki_heap_past.flushes, heap->tiny.flushes);
-    atomic_fetch_add(&haki_heap_past.refused, heap->limit_refused);
+    atomic_fetch_add(&haki_heap_past.refused, heap->limit_refusals);
     if (atomic_load(&heap->state) != HAK_HEAP_EXPLICIT) {
         heap_remember_extra(heap);
     }
@@ -380,7 +389,7 @@ bool haki_heap_is_empty(const struct hak_heap *heap)
     const struct hak_tiny *tiny = &heap->tiny;
 
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        if (tiny->outbox[i].count != 0) { /* of a ghost's: for who adopts it */
+        if (tiny->outbox[i].count != 0) { /* a ghost's: for whoever adopts it */
             return false;
         }
     }
@@ -389,7 +398,7 @@ bool haki_heap_is_empty(const struct hak_heap *heap)
             (heap->pool->all == HAK_NO_SLAB && heap->runs->held == 0));
 }
 
-/* The same of the lanes above Tiny, added to `sum`. */
+/* The same for the lanes above Tiny, added to `sum`. */
 static HAK_RACY_READER uint64_t heap_use_of_large(const struct hak_heap *heap,
                                                   uint64_t sum)
 {
@@ -468,7 +477,7 @@ void haki_heap_rest(struct hak_heap *heap)
 }
 
 /*
- * The pages of its slot that most heaps never touch go back: long stacks of
+ * Gives back the pages of the slot that most heaps never touch: long stacks of
  * Pool's bins, what a seal has put aside.
  */
 static void heap_drop_far_pages(struct hak_heap *heap)

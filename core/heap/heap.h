@@ -1,14 +1,15 @@
 /*
  * heap.h - heaps: the Tiny state, and what an explicit heap adds to it.
  *
- * A heap lives in a slot of sixteen pages (range.h), found from its id
- * by arithmetic; of what the struct leaves of the first page most is its maker's
- * (an adapter keeps its own state there: haki_heap_extra). The maps of its packed
- * slabs (tiny.h) end that page and begin the second, the others hold the state of
- * the larger lanes; they are not touched before those are used.
+ * A heap lives in a slot of sixteen pages (range.h), whose address is computed
+ * from its id. Most of what the struct leaves of the first page belongs to
+ * whoever made the heap (an adapter keeps its own state there:
+ * haki_heap_extra). The maps of its packed slabs (tiny.h) take the end of that
+ * page and the start of the second. The other pages hold the state of the
+ * larger lanes and are not touched before these are used.
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
- *     parked --no block of it is in use any more--> free
+ *     parked --its last block is freed--> free
  *     free --new---> explicit       ----delete--> free
  *     owned, parked --fork, in the child--> parked, or lost if it was caught in
  *                                           a slow path
@@ -38,7 +39,7 @@ enum hak_heap_state {
 
 struct hak_heap {
     struct hak_tiny tiny; /* first: a heap's id leads here */
-    /* written before `state` says that a thread owns the heap */
+    /* set before `state` says that a thread owns the heap */
     uint64_t keeper; /* the thread's number, see lock.h */
     /* any thread */
     _Atomic(uint32_t) state;
@@ -46,10 +47,12 @@ struct hak_heap {
     uint32_t parked_prev; /* the same; 0: first */
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
-    uint32_t ticked;  /* the same: when it last saw to what is due */
+    uint32_t ticked;  /* the same: when it last did what was due */
     uint32_t lend_not_before; /* lend.c's: haki_os_tick(), or 0 */
-    /* its haki_heap_use after it was last trimmed for want of memory: whoever
-     * uses it, its owner, who has it parked, who borrows it */
+    /*
+     * its haki_heap_use after it was last trimmed because memory was short; set
+     * by whoever uses it: the owner, the holder of the heaps' lock, a borrower
+     */
     _Atomic(uint64_t) relieved;
     /* in blocks of ACE, Huge and the system (explicit heaps) */
     _Atomic(size_t) other_bytes;
@@ -58,7 +61,7 @@ struct hak_heap {
     size_t gate;  /* `live` may rise to this before it is looked at */
     size_t limit; /* SIZE_MAX: none */
     size_t peak;  /* the most that was live, to within a step: account.c */
-    uint64_t limit_refused;
+    uint64_t limit_refusals;
     uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
     uint64_t fallback;          /* blocks of the system's given out */
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
@@ -66,14 +69,16 @@ struct hak_heap {
     bool seal_at_fork; /* explicit heaps: it is sealed in a forked child */
     union {
         char name[HAK_HEAP_NAME]; /* explicit heaps */
-        /* A thread's: the owner before self_at is set, then whoever holds the
-         * lock of lend.h. */
+        /*
+         * A thread's: written by the owner before self_at is set, then by
+         * whoever holds the lock of lend.h.
+         */
         struct {
             _Atomic(struct hak_heap **) self_at; /* its haki_self, or NULL */
-            uint64_t signals; /* that the owner had blocked then */
-            uint64_t use;   /* what its counts summed up to at the last look */
-            int32_t thread; /* the owner, as the kernel knows it */
-            uint32_t tries; /* looks since that sum changed */
+            uint64_t signals; /* the owner had blocked then */
+            uint64_t use;     /* the sum of its counts at the last look */
+            int32_t thread;   /* the kernel's id of the owner */
+            uint32_t tries;   /* looks since that sum changed */
         } lend;
     };
 };
@@ -85,9 +90,9 @@ _Static_assert(sizeof(struct hak_heap) <= HAK_UNITS_AT - 384,
                "a heap leaves its maker 384 bytes of its first page");
 
 /*
- * HAK_HEAP_EXTRA bytes behind the heap, on its page, zeroed by hak_heap_new. If
- * the heap is a thread's, then the first words are counters (uint64_t), as many
- * as HAK_HEAP_COUNTERS: it ends when it likes, and haki_heap_past has them then.
+ * HAK_HEAP_EXTRA bytes behind the heap, on its page, zeroed by hak_heap_new. In
+ * a thread's heap the first HAK_HEAP_COUNTERS words are counters (uint64_t):
+ * such a heap may end at any time, and they are then added to haki_heap_past.
  */
 #define HAK_HEAP_COUNTERS 4
 HAK_INLINE void *haki_heap_extra(struct hak_heap *heap)
@@ -95,7 +100,7 @@ HAK_INLINE void *haki_heap_extra(struct hak_heap *heap)
     return (char *)heap + HAK_HEAP_EXTRA_AT;
 }
 
-/* From a heap's third page on, all zero until it is used. */
+/* What starts at a heap's third page; all zero until it is used. */
 #define HAK_HEAP_LARGE_AT (2 * HAK_PAGE)
 struct hak_heap_large {
     struct hak_ace_cache runs;
@@ -118,7 +123,9 @@ _Static_assert(HAK_UNITS_AT + HAK_UNITS * sizeof(struct hak_unit) <=
                    HAK_HEAP_LARGE_AT,
                "the maps of packed slabs end on the second page");
 
-/* The most slabs that it had since haki_heap_forget_most: what it leaves, about. */
+/*
+ * The most slabs that it had since haki_heap_forget_most: about what it leaves.
+ */
 HAK_INLINE uint32_t haki_heap_most_slabs(const struct hak_heap *heap)
 {
     return heap->tiny.most_slabs +
@@ -145,13 +152,13 @@ HAK_INLINE bool haki_heap_was_sampled(const struct hak_heap *heap)
 /* Makes `pool` and `runs` of a heap that has an id usable. */
 void haki_heap_use_large(struct hak_heap *heap);
 
-/* Whose ACE and Huge blocks are: the explicit heap's or all threads'. */
+/* The owner of ACE and Huge blocks: the explicit heap, or all threads. */
 HAK_INLINE uint32_t haki_heap_owner(const struct hak_heap *heap)
 {
     return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
 }
 
-/* Whether its user is in a slow path: its lists may be half done. */
+/* Whether its user is in a slow path: its lists may be half changed. */
 HAK_INLINE bool haki_heap_is_busy(const struct hak_heap *heap)
 {
     const struct hak_pool *pool =
@@ -165,54 +172,55 @@ HAK_INLINE bool haki_heap_is_busy(const struct hak_heap *heap)
 void haki_heap_collect(struct hak_heap *heap);
 
 /*
- * For a heap that was collected and has no user: whether no block of it is in
- * use, so that nobody can send it one, and it has none to send. If not, it gives
- * back what its
- * slot has resident beyond what they need: all but the first page, and the third
- * if there are blocks of Pool's.
+ * For a collected heap without a user: whether none of its blocks is in use, so
+ * that nobody can send it one, and it has none to send. If not, gives back what
+ * its slot does not need: all pages except the first, and the third if there
+ * are blocks of Pool.
  */
 bool haki_heap_is_empty(const struct hak_heap *heap);
 
 /*
- * A number that changes when the heap's user, or somebody who frees a block of
- * its, does anything: while it is what it was after a trim, another one brings
- * nothing. Any thread; it may be of a moment ago.
+ * A number that changes whenever the heap's user, or somebody who frees one of
+ * its blocks, does anything: while it is the same as after a trim, another trim
+ * would bring nothing. Any thread; the number may be a moment old.
  */
 uint64_t haki_heap_use(const struct hak_heap *heap);
 void haki_heap_rest(struct hak_heap *heap);
 
-/* Everything that the heap keeps together is brought down to what it may. */
+/* Reduces what the heap keeps in all to what it may keep. */
 void haki_heap_shed(struct hak_heap *heap);
 
 /*
- * Sweeps an explicit heap that has become sparse, three quarters of its slabs
- * free. Nobody else would: it may never be used again. But malloc and free in
- * turn must not sweep, purge and populate the same pages over and over.
+ * Sweeps an explicit heap that has become sparse, that is, with three quarters
+ * of its slabs free. Nobody else would: it may never be used again. But
+ * alternating mallocs and frees must not sweep, purge and populate the same
+ * pages over and over.
  *
  *     steady --fall: more than the price was freed--> falling --refill--> steady
  *                                      sweeps, each after a part of what is left
  *
- * What is in use has risen to `height` since the last sweep, as refills and looks
- * saw it. A fall begins when more than its price was freed of that. While a heap
- * is falling, and nothing was taken from slabs, it looks at its bins often, that
- * the last sweep comes with the last free or little before.
+ * `height` is the most that was in use since the last sweep, as seen by refills
+ * and looks. A fall begins when more than its price was freed from there. While
+ * a heap is falling and takes nothing from slabs, it looks at its bins often,
+ * so that the last sweep comes with the last free or little before it.
  *
- * The price is half of what is worth a sweep (heap.c), for falls that bring the
- * heap lower than any sweep before and for FALLS_FREE more. After these it is twice
- * what the last fall took to begin, so that no fall of the same depth begins again,
- * but no more than PRICE_MOST; and twice what the heap may keep extra, since it
- * gives that back and takes it in turns (allowance.h).
+ * The price is half of what is worth a sweep (heap.c) for falls that bring the
+ * heap lower than any earlier sweep, and for FALLS_FREE others. After these it
+ * is twice what the last fall took to begin, so that a fall of the same depth
+ * does not begin again, and at most PRICE_MOST; but at least twice what the
+ * heap may keep extra, since it gives that back and takes it again in turns
+ * (allowance.h).
  *
- * Cost: sweeps of one fall come after 1/16 of what is in use and 1 KB, or all of
- * it and 16 KB, so that their number is logarithmic in its depth. Falls that repeat
- * are FALLS_FREE and one for each time that the price doubles, ten at most, and then
- * one for each PRICE_MOST bytes that were taken and freed again: as much as to
- * take these pages once costs. What a heap that is left alone keeps unswept is less
- * than the price: twice the depth of its usual fall.
+ * Cost: within a fall, sweeps come after 1/16 of what is in use and 1 KB were
+ * freed, or all of it and 16 KB, so their number is logarithmic in the fall's
+ * depth. There are FALLS_FREE repeated falls, one for each time that the price
+ * doubles, at most ten, and then one for each PRICE_MOST bytes taken and freed
+ * again, which costs as much as taking these pages once. A heap that is left
+ * alone keeps less than the price unswept: twice the depth of its usual fall.
  */
 void haki_heap_heed_sparse(struct hak_heap *heap);
 
-/* haki_tiny_look, and whatever else keeps too much. */
+/* haki_tiny_look, and the same for everything else that keeps too much. */
 HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 {
     bool more = haki_tiny_look(&heap->tiny, bin);
@@ -226,20 +234,22 @@ HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 }
 
 /*
- * The same, and gives back the pages of slabs in use that hold no block in use:
- * what touches them again faults. For a heap that is idle, or told to trim.
- * Returns the bytes of such pages.
+ * The same as haki_heap_collect, and gives back those pages of slabs in use
+ * that hold no block in use; touching them again causes page faults. For a heap
+ * that is idle, or told to trim. Returns the bytes of these pages.
  */
 size_t haki_heap_sweep(struct hak_heap *heap);
 
 /*
- * Seals the heap's slabs: see tiny.h, pool.h. Its cached runs of ACE's go back
- * to their lane, which needs no seal: it gives out whole pages, and a page that
- * is written to for the first time costs the same wherever it lies.
+ * Seals the heap's slabs: see tiny.h, pool.h. Its cached ACE runs go back to
+ * their lane, which needs no seal: it gives out whole pages, and the first
+ * write to a page costs the same wherever it lies.
  */
 void haki_heap_seal_slabs(struct hak_heap *heap);
 
-/* Makes known which blocks of sealed slabs are free, as far as it is not. */
+/*
+ * Finds out which blocks of sealed slabs are free, where that is not known yet.
+ */
 void haki_heap_seal_count(struct hak_heap *heap);
 
 /*
@@ -251,7 +261,7 @@ struct hak_heap *haki_heap_create(enum hak_heap_state state);
 /* Gives back the slabs and the slot. */
 void haki_heap_destroy(struct hak_heap *heap);
 
-/* Sums of what heaps had counted when they were destroyed, for stats. */
+/* Sums of what destroyed heaps had counted, for the statistics. */
 struct hak_heap_past {
     _Atomic(uint64_t) allocs, refills, flushes, remote_frees, refused;
     _Atomic(uint64_t) pool_allocs, runs_taken;
@@ -262,11 +272,11 @@ extern struct hak_heap_past haki_heap_past;
 /* What one heap has counted. */
 struct hak_heap_counts {
     struct hak_lane_counts tiny, pool;          /* without peaks */
-    uint64_t runs_taken, runs_held, runs_bytes; /* of the cache of ACE runs */
+    uint64_t runs_taken, runs_held, runs_bytes; /* the cache of ACE runs */
     uint64_t remote_frees, sealed_bytes;
-    uint64_t kept_bytes; /* of free blocks in bins and that cache */
+    uint64_t kept_bytes; /* free blocks in bins and in that cache */
 };
-/* Any thread, while the heap's owner works on it or deletes it. */
+/* Any thread, even while the heap's owner works on it or deletes it. */
 void haki_heap_count(const struct hak_heap *heap,
                      struct hak_heap_counts *counts);
 

@@ -1,5 +1,5 @@
 /*
- * lend.c - heaps of threads that sleep, lent to who gives memory back.
+ * lend.c - lends sleeping threads' heaps to threads that give memory back.
  */
 #include "heap/lend.h"
 
@@ -10,8 +10,8 @@
 #include "range/slots.h"
 
 /*
- * Looks at a heap that is not used but whose owner was never found asleep, or
- * at one in use: after so many the next change is waited for.
+ * How often an unused heap whose owner is never found asleep, or a heap in use,
+ * is looked at; after that it is left until it changes.
  */
 #define TRIES_MOST 4
 
@@ -34,7 +34,7 @@ void haki_lend_begin(struct hak_heap *heap)
     atomic_store(&heap->lend.self_at, &haki_self);
 }
 
-/* No heap in use has self_at of a thread that is gone: see thread_exit. */
+/* No heap in use has the self_at of a thread that is gone: see thread_exit. */
 void haki_lend_end(struct hak_heap *heap)
 {
     haki_lock_take(&lend_lock);
@@ -74,8 +74,8 @@ bool haki_lend_forked(struct hak_heap *heap)
 }
 
 /*
- * Whether no thread of ours is where it may sleep in the midst of something of
- * ours, as far as this heap goes.
+ * Whether, as far as this heap is concerned, no thread is at a point where it
+ * may sleep in the middle of something of ours.
  */
 static bool lend_is_calm(void *arg)
 {
@@ -84,8 +84,9 @@ static bool lend_is_calm(void *arg)
 }
 
 /*
- * The haki_self of the thread that owns the heap, or NULL: it may not be lent, and
- * `lend` is not ours. While the lock is held that stays so: see haki_lend_end.
+ * The haki_self of the thread that owns the heap. NULL: the heap may not be
+ * lent, and `lend` is not ours to write. Stays so while the lock is held: see
+ * haki_lend_end.
  */
 static struct hak_heap **lend_owner_self(struct hak_heap *heap)
 {
@@ -141,7 +142,7 @@ void haki_lend_all(void (*work)(struct hak_heap *heap))
     }
 }
 
-/* The owner did not sleep: it is not asked again for a while. */
+/* The owner was not asleep: it is not asked again for a while. */
 static bool lend_soon_again(struct hak_heap *heap, uint32_t now)
 {
     return heap->lend_not_before == 0 ||

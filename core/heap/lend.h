@@ -1,10 +1,10 @@
 /*
- * lend.h - the heap of a thread that sleeps, lent to another one.
+ * lend.h - lending the heap of a sleeping thread to another thread.
  *
  * What lies in a sleeping thread's bins, and what others have freed
- * for it, can only be given back by somebody who works on its heap. Its own
- * hot paths take no lock and make no mark, so another thread must know that
- * none of them is under way and that none will begin. It (the borrower)
+ * for it, can only be given back by somebody who works on its heap. Its own hot
+ * paths take no lock and leave no mark, so another thread must know that none
+ * of them is under way and that none will begin. It (the borrower)
  *
  *   1. takes the lock here, and puts haki_heap_none into the owner's haki_self:
  *      whatever the owner begins from now on finds no heap and takes the slow

@@ -1,9 +1,9 @@
 /*
  * resident.c - how much of one heap is in memory.
  *
- * Any thread may ask: slabs are found by their tags, blocks of ACE and
- * Huge by their owner, none by the heap's own lists, on which its user works.
- * What comes or goes meanwhile is counted or not.
+ * Any thread may ask: slabs are found by their tags, blocks of ACE and Huge by
+ * their owner, nothing by the heap's own lists, which its user may be changing.
+ * What comes or goes meanwhile may or may not be counted.
  */
 #include "heap/account.h"
 #include "huge/huge.h"
@@ -26,7 +26,10 @@ static bool resident_is_of(uint32_t number, uint32_t id)
     return HAK_TAG_HEAP(haki_range_tag((size_t)number << HAK_SLAB_SHIFT)) == id;
 }
 
-/* In slabs of Tiny and Pool; side by side they are asked about together. */
+/*
+ * Resident bytes in slabs of Tiny and Pool; the kernel is asked about
+ * neighbours together.
+ */
 static size_t resident_in_slabs(uint32_t id)
 {
     uint32_t end = (uint32_t)(HAK_LOAD(haki_range.size) >> HAK_SLAB_SHIFT);

@@ -16,7 +16,7 @@
 #include "tiny/remote.h"
 #include "tiny/tiny_seal.h"
 
-/* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab. */
+/* Tags hold ids up to HAK_HEAP_ID_MAX: these two match no slab's. */
 #define NO_HEAP_TAG 0xffffff00u
 
 const struct hak_heap haki_heap_none = {.tiny = {.tag = NO_HEAP_TAG}};
@@ -44,7 +44,7 @@ static atomic_bool thread_seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 
 /* ---- a thread ends ------------------------------------------------------ */
 
-/* In front of the list of parked heaps. */
+/* Puts a heap at the front of the list of parked heaps. */
 static void thread_list_add(struct hak_heap *heap)
 {
     HAK_HELD(&thread_lock);
@@ -77,9 +77,9 @@ static void thread_list_drop(struct hak_heap *heap)
 }
 
 /*
- * A parked heap was collected. One without a block in use has no slab, so
- * nobody can send it anything: it ends. (Who has just sent its last block still
- * reads its state, in a slot that stays mapped.)
+ * A parked heap was collected. If it has no block in use it has no slab, and
+ * nobody can send it anything, so it ends. (Whoever has just sent its last
+ * block still reads its state, in a slot that stays mapped.)
  */
 static bool thread_end_if_empty(struct hak_heap *heap)
 {
@@ -91,8 +91,10 @@ static bool thread_end_if_empty(struct hak_heap *heap)
     return true;
 }
 
-/* Something was sent to the heap: if its thread has ended it is taken in for it;
- * true. */
+/*
+ * Something was sent to the heap. If its thread has ended, takes it in for that
+ * thread and returns true.
+ */
 static bool thread_tell_parked(struct hak_heap *heap)
 {
     if (HAK_LIKELY(atomic_load(&heap->state) != HAK_HEAP_PARKED)) {
@@ -132,7 +134,7 @@ static void thread_park_locked(struct hak_heap *heap)
     HAK_POINT("park");
     HAK_ASSERT(!haki_heap_is_busy(heap));
     atomic_store(&heap->state, HAK_HEAP_PARKED);
-    /* What was sent before others could see that we are gone. */
+    /* Takes in what was sent before others could see that we are gone. */
     haki_heap_collect(heap);
     haki_purge_thread_ended(haki_heap_most_slabs(heap));
     if (!thread_end_if_empty(heap)) {
@@ -148,7 +150,7 @@ static void thread_park(struct hak_heap *heap)
     haki_lock_drop(&thread_lock);
 }
 
-/* The thread's heap was lent, or is: it has it again, or NULL as it was lost. */
+/* The thread's heap is or was lent: gets it back. NULL: it was lost. */
 static struct hak_heap *thread_take_back(void)
 {
     if (thread_own_heap != NULL && !haki_lend_return(thread_own_heap)) {
@@ -157,7 +159,7 @@ static struct hak_heap *thread_take_back(void)
     return thread_own_heap;
 }
 
-/* The thread's heap, NULL: it has none. */
+/* The thread's heap; NULL: it has none. */
 static struct hak_heap *thread_own_now(void)
 {
     struct hak_heap *heap = haki_thread_own();
@@ -165,7 +167,7 @@ static struct hak_heap *thread_own_now(void)
     return heap != NULL ? heap : thread_take_back();
 }
 
-/* The thread has no heap any more but one of the two that are none. */
+/* From now on the thread has no heap, only one of the two empty ones. */
 static void thread_disown(const struct hak_heap *none)
 {
     HAK_ASSERT(thread_own_heap != NULL);
@@ -175,8 +177,9 @@ static void thread_disown(const struct hak_heap *none)
 }
 
 /*
- * Not `arg`: another namespace's C library (dlmopen) keeps what its thread keys
- * hold in the same place, so that it may be a heap of a core's there.
+ * `arg` is not used: the C library of another namespace (dlmopen) keeps its
+ * thread keys' values in the same place, so it may be the heap of a core in
+ * there.
  */
 static void thread_exit(void *arg)
 {
@@ -192,11 +195,12 @@ static void thread_exit(void *arg)
 }
 
 /*
- * To whom this thread has sent last, how often since it looked, and what that
- * heap had taken in then. After MAIL_MOST times the owner that has taken in
- * nothing is asked for its heap: if it sleeps, its inbox would grow. One that
- * does not is in the midst of something, and is not asked again for MAIL_PAUSE
- * ms: to be asked costs it, and this thread, the time of some 1,000 blocks.
+ * The heap to which this thread has sent last, how often since it looked, and
+ * how much that heap had taken in then. If after MAIL_MOST times it has taken
+ * in nothing more, its owner may be asleep, and its inbox would grow: this
+ * thread then tries to borrow the heap. If the owner is awake it is busy and is
+ * not asked again for MAIL_PAUSE ms: asking costs both threads the time of some
+ * 1,000 blocks.
  */
 static __thread struct {
     uint32_t id, times;
@@ -230,7 +234,9 @@ static HAK_RACY_READER uint64_t thread_mail_taken(const struct hak_heap *heap)
     return 3 * *tiny + *pools;
 }
 
-/* Takes the heap's mail in, unless its owner did not sleep a moment ago. */
+/*
+ * Takes in what was sent to the heap, unless its owner was awake a moment ago.
+ */
 static void thread_take_in(struct hak_heap *heap)
 {
     uint32_t now = haki_os_tick();
@@ -284,8 +290,9 @@ static bool thread_wants_seal(const struct hak_heap *heap, uint32_t state)
 }
 
 /*
- * In the child, before it allocates: heaps that are to be sealed. Free slabs
- * have their pages dropped, as the parent's are no better than fresh ones.
+ * In the child, before it allocates: seals heaps where that is wanted. The
+ * pages of free slabs are dropped, as the parent's are no better than fresh
+ * ones.
  */
 static void thread_fork_seal(void)
 {
@@ -308,7 +315,7 @@ static void thread_fork_seal(void)
     }
 }
 
-/* Whether the heap, of a ghost, can be used; it is lost if not. */
+/* Whether a ghost's heap can be used; if not, it is lost. */
 static bool thread_is_sound(struct hak_heap *heap)
 {
     if (haki_heap_is_busy(heap)) {
@@ -321,7 +328,7 @@ static bool thread_is_sound(struct hak_heap *heap)
     return true;
 }
 
-/* The heaps of threads that do not exist here are parked. */
+/* Parks the heaps of threads that do not exist in this process. */
 static void thread_park_ghosts(void)
 {
     for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
@@ -336,8 +343,8 @@ static void thread_park_ghosts(void)
 }
 
 /*
- * A ghost held `thread_lock`: the list is made anew. A heap that it was at work on is
- * lost; one that it was about to adopt, or had just, is as it was.
+ * A ghost held `thread_lock`: makes the list again. A heap that it was working
+ * on is lost; one that it was about to adopt, or had just adopted, is unharmed.
  */
 static void thread_mend(void)
 {
@@ -352,7 +359,7 @@ static void thread_mend(void)
     }
 }
 
-/* The heap of the thread that forked. */
+/* Sees to the heap of the thread that forked. */
 static void thread_heap_forked(void)
 {
     if (haki_thread_own() == NULL && !haki_lend_forked(thread_own_heap)) {
@@ -363,9 +370,9 @@ static void thread_heap_forked(void)
 }
 
 /*
- * If a signal's handler forked while this thread held a lock, which may be
- * needed for the rest, the rest is left undone: other threads' heaps stay as
- * they are, and the child of a later fork may find and park them.
+ * If a signal handler forked while this thread held a lock, which the rest may
+ * need, the rest is not done: other threads' heaps stay as they are, and the
+ * child of a later fork may find and park them.
  */
 static void thread_fork_child(void)
 {
@@ -393,7 +400,7 @@ static void thread_fork_child(void)
 
 /*
  * Without it (or in a child of _Fork) locks are mended when they are needed,
- * but the memory of other threads' heaps stays out of use.
+ * but the memory of other threads' heaps stays unused.
  */
 __attribute__((constructor)) static void thread_watch_forks(void)
 {
@@ -445,7 +452,7 @@ static struct hak_heap *thread_adopt(void)
     return heap;
 }
 
-/* The heap, which nobody else has, becomes the thread's; false: it can't. */
+/* Makes a heap that nobody else has the thread's own; false: it can't. */
 static bool thread_own(struct hak_heap *heap)
 {
     HAK_ASSERT(thread_own_heap == NULL && heap->tiny.id != 0);

@@ -17,8 +17,9 @@ extern HAK_HIDDEN const struct hak_heap haki_heap_none;
 extern HAK_HIDDEN const struct hak_heap haki_heap_exited;
 
 /*
- * The thread's heap, or one of the two above, as of now: it may be lent (lend.h)
- * at any moment, so each operation asks once, and a compiler must not again.
+ * The thread's heap, or one of the two above, at this moment. It may be lent
+ * (lend.h) at any time, so each operation reads this once, and the compiler
+ * must not read it again.
  */
 HAK_INLINE struct hak_heap *haki_thread_self(void)
 {
@@ -26,8 +27,8 @@ HAK_INLINE struct hak_heap *haki_thread_self(void)
 }
 
 /*
- * The bin of a class of that heap. A plain read, which the processor adds in the
- * same instruction; the compiler can't work it out twice.
+ * The bin of a class in that heap. A plain read, which becomes part of the
+ * instruction that adds to it; the compiler can't compute it twice.
  */
 HAK_INLINE struct hak_bin *haki_thread_bin(unsigned class)
 {
@@ -37,7 +38,7 @@ HAK_INLINE struct hak_bin *haki_thread_bin(unsigned class)
     return bin;
 }
 
-/* That heap; NULL: it is one of the two. */
+/* That heap; NULL if it is one of the two. */
 HAK_INLINE struct hak_heap *haki_thread_own(void)
 {
     struct hak_heap *heap = haki_thread_self();
@@ -47,7 +48,7 @@ HAK_INLINE struct hak_heap *haki_thread_own(void)
                : NULL;
 }
 
-/* Whether the thread has a heap (now). */
+/* Whether the thread has a heap at this moment. */
 HAK_INLINE bool haki_thread_has_heap(void)
 {
     return haki_thread_own() != NULL;
@@ -59,13 +60,19 @@ HAK_INLINE bool haki_thread_has_heap(void)
  */
 struct hak_heap *haki_thread_heap(enum hak_reason *reason);
 
-/* From here on no thread gets a heap: reason forced. Before the first one. */
+/*
+ * From here on no thread gets a heap (reason: forced). Called before there is
+ * one.
+ */
 void haki_thread_close(void);
 
-/* What is left to do when the thread's bin is empty. NULL as above. */
+/* The rest of an allocation when the thread's bin is empty. NULL as above. */
 HAK_NOINLINE void *haki_thread_refill(unsigned class, enum hak_reason *reason);
 
-/* A block of the calling thread's heap. NULL as above; *reason only then. */
+/*
+ * A block of the calling thread's heap. NULL as above; *reason is set only
+ * then.
+ */
 HAK_INLINE void *haki_thread_alloc(unsigned class, enum hak_reason *reason)
 {
     void *p = haki_bin_pop(haki_thread_bin(class));
@@ -74,8 +81,8 @@ HAK_INLINE void *haki_thread_alloc(unsigned class, enum hak_reason *reason)
 }
 
 /*
- * To be called when something was sent to heap `id` (0: nothing): if its
- * thread has ended the blocks are taken in for it and its empty slabs freed.
+ * Called when something was sent to heap `id` (0: nothing was): if its thread
+ * has ended, takes the blocks in for it and frees its empty slabs.
  */
 void haki_heap_sent_slow(uint32_t id);
 
@@ -87,22 +94,25 @@ HAK_INLINE void haki_heap_sent(uint32_t id)
 }
 
 /*
- * An explicit heap, which the calling thread is the only one to use, becomes
- * its own; the one that it had is parked. Not in the hardened build, where
- * blocks of the two are not alike.
+ * Makes an explicit heap that only the calling thread uses its thread heap; the
+ * heap that it had is parked. Not in the hardened build, where blocks of the
+ * two kinds differ.
  */
 void haki_thread_adopt(struct hak_heap *heap);
 
-/* From here on threads' heaps are sealed in forked children, for an adapter
- * whose objects live there; otherwise HAKMEM_SEAL_FORK decides. */
+/*
+ * From here on threads' heaps are sealed in forked children, for an adapter
+ * whose objects live there; without this HAKMEM_SEAL_FORK decides.
+ */
 void haki_thread_seal_forks(void);
 
 /* Sends what the heap's user holds for other heaps. */
 void haki_thread_send(struct hak_heap *heap);
 
 /*
- * Works on the calling thread's heap, what it holds for others sent, and on
- * parked ones, under the heaps' lock; of these the empty ones end.
+ * Calls `work` for the calling thread's heap, after sending what it holds for
+ * others, and for parked heaps, under the heaps' lock; those that are then
+ * empty end.
  */
 void haki_thread_each(void (*work)(struct hak_heap *heap));
 
@@ -113,8 +123,8 @@ void haki_thread_each(void (*work)(struct hak_heap *heap));
 size_t haki_thread_trim(void);
 
 /*
- * The same for want of memory, again and again: but for heaps that were not used
- * since it was last done, and of threads that did not sleep some 10 ms ago.
+ * The same when memory is short, to be called repeatedly: skips heaps not used
+ * since the last time, and those of threads that were awake some 10 ms ago.
  */
 void haki_thread_relieve(void);
 
@@ -124,7 +134,7 @@ void haki_thread_relieve(void);
  */
 bool haki_thread_trim_idle(void);
 
-/* The same, but that they are sealed. */
+/* Seals the calling thread's heap and parked ones. */
 void haki_thread_seal(void);
 
 #endif /* HAK_THREAD_H */

@@ -1,13 +1,15 @@
 /*
- * thread_idle.c - threads' heaps that can be reached: trimmed, relieved, sealed.
+ * thread_idle.c - trims, relieves and seals those threads' heaps it can reach.
  *
  * These are the calling thread's, parked ones, and those of threads that sleep,
  * which lend.h borrows.
+ *
+ * Tested by tests/unit/heap/lend.c and tests/unit/api/seal_fork.c.
  */
 #include "heap/lend.h"
 #include "heap/thread.h"
 
-/* Bytes of pages that this thread has swept, in all. */
+/* Bytes of all pages that this thread has swept. */
 static __thread size_t thread_swept __attribute__((tls_model("initial-exec")));
 
 static void thread_trim(struct hak_heap *heap)
@@ -38,7 +40,7 @@ size_t haki_thread_trim(void)
     return thread_swept - before;
 }
 
-/* Trims a heap unless that would bring no more than it did the last time. */
+/* Trims a heap, unless nothing has changed since the last time. */
 static void thread_relieve(struct hak_heap *heap)
 {
     if (haki_heap_use(heap) != heap->relieved) {

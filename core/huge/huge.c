@@ -12,24 +12,26 @@
 #include "range/rooms.h"
 #include "range/superslabs.h"
 
-/* Blocks above KEEP_BLOCK, and what would make more than KEEP_ALL bytes of
- * free superslabs with contents, go back to the system when they are freed. */
+/*
+ * Blocks above KEEP_BLOCK, and what would make more than KEEP_ALL bytes of
+ * free superslabs with contents, go back to the system when they are freed.
+ */
 #define KEEP_BLOCK (32 * HAK_MIB)
 #define KEEP_ALL (128 * HAK_MIB)
 
 /* The same where address space is limited. */
 #define KEEP_LIMITED (8 * HAK_MIB)
 
-/* A block of this size is given room to grow before it ever has. */
+/* A block of this size gets room to grow even before it has grown. */
 #define ROOM_FROM (64 * HAK_MIB)
 
-/* Blocks count in full: who has asked for memory may touch it at any time. */
+/* Blocks count in full: their owners may touch all of them at any time. */
 #define CHARGED (&haki_pressure.charged[HAK_CHARGED_HUGE])
 
-/* How much of a block's end is looked at when it grows. */
+/* How much of a block's end is examined when it grows. */
 #define PROBE (256 * HAK_KIB)
 
-/* Over the descriptors of a block's first superslab. */
+/* Kept in the space of the descriptors of a block's first superslab. */
 struct huge {
     size_t size;
     uint32_t supers;
@@ -124,13 +126,14 @@ static void huge_list_drop(uint32_t super)
 
 static void huge_want_huge_pages(uint32_t super, uint32_t count)
 {
-    if (haki_option(HAK_OPT_huge) == HAK_THP_ALWAYS && !haki_pressure_near()) {
+    if (haki_option(HAK_OPT_huge_pages) == HAK_THP_ALWAYS &&
+        !haki_pressure_near()) {
         haki_os_want_huge(haki_range_super_start(super),
                           count * HAK_SUPER_SIZE);
     }
 }
 
-/* Superslabs for `size` bytes, with room behind them, or HAK_NO_SUPER. */
+/* Takes superslabs for `size` bytes, with room behind them; or HAK_NO_SUPER. */
 static uint32_t huge_take(size_t size, size_t align, uint32_t *room, bool *zero)
 {
     uint32_t first;
@@ -156,7 +159,7 @@ static bool huge_may_keep(size_t bytes)
            bytes + haki_range_spare() <= most;
 }
 
-/* Gives superslabs that hold contents back, now or after the delay. */
+/* Gives back superslabs with contents, now or after the delay. */
 static void huge_give(uint32_t first, uint32_t count)
 {
     size_t bytes = count * HAK_SUPER_SIZE;
@@ -303,7 +306,7 @@ static void huge_set_size(uint32_t super, size_t size, uint32_t room)
     haki_lock_drop(&huge_lock);
 }
 
-/* A new place for the block `old`, `size` bytes long, with room to grow. */
+/* Moves the block `old` to a new place of `size` bytes with room to grow. */
 static void *huge_move(uint32_t old, size_t size)
 {
     uint32_t count = huge_at(old)->supers, old_room = huge_at(old)->room;
@@ -339,8 +342,9 @@ static bool huge_tail_is_filled(char *p, size_t size)
 }
 
 /*
- * Who has filled a block and makes it larger is about to write there: half as
- * much again is populated with one call, at a tenth of what page faults cost.
+ * A program that has filled a block and makes it larger is about to write
+ * there: half as much again is populated with one call, at a tenth of the cost
+ * of page faults.
  */
 static void huge_populate_ahead(char *p, size_t old, size_t size)
 {
@@ -363,7 +367,7 @@ static void *huge_block_resize(uint32_t super, size_t size)
         huge_at(super)->room = room;
         return huge_move(super, size);
     }
-    if (need < have) { /* what is behind it is no room of a shorter block */
+    if (need < have) { /* a shorter block has no room behind it */
         haki_range_room_give(super + have, room);
         room = 0;
     }
@@ -413,16 +417,16 @@ bool haki_huge_forked(void)
 {
     bool settled = haki_lock_settle(&huge_lock);
 
-    if (settled) { /* what ghosts were about to have, or to give */
+    if (settled) { /* what ghosts were taking or giving back */
         atomic_store(CHARGED, huge_counts.live_bytes);
     }
     return settled;
 }
 
 /*
- * A ghost held the lock: the list and its sum are made anew, of the blocks that
- * have their tag. One that was being freed or moved counts as in use or has
- * lost its tag, and is lost; one that was growing is as large as it was.
+ * A ghost held the lock: the list and its sum are made again from the blocks
+ * that have their tag. A block that was being freed or moved counts as in use,
+ * or has lost its tag and is lost; one that was growing has its former size.
  */
 static void huge_mend(void)
 {
@@ -470,7 +474,7 @@ static void huge_walk_block(uint32_t super, uint32_t before)
     huge_walk_tags(super);
 }
 
-/* What a ghost (lock.h) had counted may be of blocks that its end has lost. */
+/* A ghost (lock.h) may have counted blocks that are lost with it. */
 static void huge_walk_counts(const struct hak_huge_sums *sums)
 {
     struct hak_range_counts range;

@@ -2,16 +2,16 @@
  * huge.h - the Huge lane: requests of 2 MB and more.
  *
  * A block is a run of whole superslabs at the high end of the range.
- * It grows in place when what follows is free, and otherwise its pages move
- * (mremap) to a place with room behind it, so that it moves once as a rule and
- * contents are not copied. What is known of a block lies over the
- * descriptors of its first superslab; the tag of its first slab says
- * HAK_TAG_HUGE, all its other tags are 0. The blocks are in one list under one
- * lock.
+ * It grows in place when the superslabs behind it are free; otherwise its pages
+ * are moved (mremap) to a place with room behind it, so that it usually moves
+ * only once, and contents are not copied. What is known about a block is kept
+ * in the space of the descriptors of its first superslab; the tag of its first
+ * slab is HAK_TAG_HUGE, all its other tags are 0. The blocks are in one list
+ * under one lock.
  *
- * A freed block's pages go back at once when it is large or when enough is
- * waiting for reuse already (KEEP_BLOCK, KEEP_ALL); else after the delay, as
- * any free slab's.
+ * A freed block's pages go back at once if it is large or enough is already
+ * waiting for reuse (KEEP_BLOCK, KEEP_ALL); otherwise after the delay, like any
+ * free slab's.
  */
 #ifndef HAK_HUGE_H
 #define HAK_HUGE_H
@@ -24,26 +24,26 @@
 /*
  * `size` bytes aligned to `align` (a power of two) for the heap with this id,
  * HAK_ID_SHARED for threads. *zero: their contents are zero. NULL: out of
- * memory or of addresses.
+ * memory or addresses.
  */
 void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero);
 
-/* What is known of a block. */
+/* What is known about a block. */
 struct hak_huge_block {
     size_t size;    /* bytes, whole pages */
     uint32_t owner; /* with HAK_OWNER_SAMPLED if that is so */
 };
 
-/* Frees p and tells what it was. False: no block begins there. */
+/* Frees p and fills in what it was. False: no block begins there. */
 bool haki_huge_free(void *p, struct hak_huge_block *block);
 
-/* Tells about p. False: no block begins there. */
+/* Describes p. False: no block begins there. */
 bool haki_huge_find(const void *p, struct hak_huge_block *block);
 
 /*
- * Makes the block p at least `size` bytes (2 MB or more), here or elsewhere,
- * without copying if the kernel can; returns where. NULL: out of memory, p is
- * untouched.
+ * Makes the block p at least `size` bytes (2 MB or more), in place or
+ * elsewhere, without copying if the kernel can; returns its address. NULL: out
+ * of memory, p is untouched.
  */
 void *haki_huge_resize(void *p, size_t size);
 
@@ -55,7 +55,8 @@ void haki_huge_free_owner(uint32_t owner);
 
 /*
  * The first block of a heap that begins above the address `at`, and its length;
- * NULL: there is none. By the time the caller looks it may have been freed.
+ * NULL: there is none. It may have been freed by the time the caller uses the
+ * answer.
  */
 char *haki_huge_next(uint32_t owner, const char *at, size_t *bytes);
 
@@ -65,9 +66,9 @@ void haki_huge_counts(struct hak_lane_counts *counts);
 bool haki_huge_forked(void);
 
 /*
- * Walks the list of blocks and proves what stands above; only if HAK_WALKS. The
- * caller holds the lane's lock, or no other thread uses the lane. `quiet`: the
- * latter, in a process that no ghost (lock.h) has left.
+ * Walks the list of blocks and checks the invariants above; only if HAK_WALKS.
+ * The caller holds the lane's lock, or no other thread uses the lane. `quiet`:
+ * the latter, in a process without ghosts (lock.h).
  */
 struct hak_huge_sums {
     size_t blocks, supers, bytes;

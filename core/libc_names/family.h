@@ -1,8 +1,9 @@
 /*
- * family.h - malloc and its kin over a policy; operators.h adds C++'s operators.
+ * family.h - the malloc family over a policy; operators.h adds C++'s operators.
  *
- * Written once for all who take these names: libhakmem.so and libhakmem.a (wrap.h),
- * and the nginx module, which other objects' calls are led to.
+ * Written once for everything that takes these names: libhakmem.so and
+ * libhakmem.a (wrap.h), and the nginx module, to which other objects' calls are
+ * redirected.
  *
  *     malloc --take--> a block of a bin                                   hot
  *        `--serves?--enter--> the lanes --leave--> served                 slow
@@ -12,28 +13,29 @@
  *     free --in the range--> a bin, the cache of runs, enter_free and the lanes
  *        `--not in it--> free_foreign
  *
- * An instance defines its policy in a header that ends with #include "family.h",
- * and includes family_names.h, which defines the names, in one of its files. Two
- * instances are not linked into one another. The policy, functions that are inline
- * where they matter, and a macro:
+ * An instance defines its policy in a header that ends with #include
+ * "family.h", and includes family_names.h, which defines the names, in one of
+ * its files. Two instances can't be linked together. The policy is these
+ * functions, inline where speed matters, and a macro:
  *
- *   HAK_FAMILY(name)                      what malloc and the others are called
- *   void *haki_policy_take(size)           a block from a bin of the thread, counted;
- *                                         NULL: none there, or another's size
- *   bool haki_policy_serves(alignment, size)   whether such a block is the lanes'
- *   bool haki_policy_enter(size, &reason)  before the lanes are asked; false: they
- *                                         may not be, the reason is set
- *   bool haki_policy_enter_free(p)         the same before they take p back; false:
- *                                         p has been seen to
- *   void haki_policy_leave()               after each that was true
- *   void haki_policy_served(size)          counts what the slow ways served
+ *   HAK_FAMILY(name)                      the name that malloc and the others have
+ *   void *haki_policy_take(size)          a block from a bin of the thread, counted;
+ *                                         NULL: none there, or not a bin's size
+ *   bool haki_policy_serves(alignment, size)   whether the lanes serve such blocks
+ *   bool haki_policy_enter(size, &reason)  before the lanes are used; false: they
+ *                                         may not be, and the reason is set
+ *   bool haki_policy_enter_free(p)        the same before they take p back; false:
+ *                                         p was dealt with
+ *   void haki_policy_leave()              after either of them returned true
+ *   void haki_policy_served(size)         counts what the slow paths served
  *   void *haki_policy_fallback(alignment, size, zero, reason)
  *                                         counts it by the reason, and asks the
  *                                         C library; NULL: errno is ENOMEM
- *   void haki_policy_free_foreign(p)       p is not in the range, nor NULL; keeps errno
+ *   void haki_policy_free_foreign(p)      p is not in the range, nor NULL; keeps
+ *                                         errno
  *   void *haki_policy_realloc_foreign(p, size)   as realloc; size is not 0
  *
- * What the standards leave open is done as glibc 2.36 does it.
+ * What the standards leave open follows glibc 2.36.
  */
 #ifndef HAK_FAMILY_H
 #define HAK_FAMILY_H
@@ -42,7 +44,7 @@
 #include "front/lane.h"
 #include "system/libc.h"
 
-/* ---- the slow ways, of family_names.h --------------------------------------- */
+/* ---- the slow paths, in family_names.h ----------------------------------- */
 
 /*
  * `size` bytes, zeros if asked for, aligned to a power of two, at least
@@ -50,14 +52,14 @@
  */
 HAK_NOINLINE void *haki_family_alloc(size_t alignment, size_t size, bool zero);
 
-/* What is left of malloc when there is nothing to take. */
+/* The rest of malloc when haki_policy_take has found nothing. */
 HAK_HOT HAK_NOINLINE void *haki_family_malloc_slow(size_t size);
 
-/* What is left of free, of a block in the range and of any other. */
+/* The rest of free, for a block in the range and for any other. */
 HAK_HOT HAK_NOINLINE void haki_family_free_slow(void *p);
 HAK_NOINLINE void haki_family_free_foreign(void *p);
 
-/* ---- the hot ways ---------------------------------------------------------- */
+/* ---- the hot paths ------------------------------------------------------- */
 
 HAK_INLINE void *haki_family_malloc(size_t size)
 {

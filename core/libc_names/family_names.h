@@ -1,6 +1,7 @@
 /*
- * family_names.h - the names of an instance, HAK_FAMILY(malloc) and so on, and the
- * slow ways of family.h. One file of it includes this, after the declarations.
+ * family_names.h - the names of an instance, HAK_FAMILY(malloc) and so on, and
+ * the slow paths of family.h. One file of the instance includes this, after the
+ * declarations.
  */
 #ifndef HAK_FAMILY_NAMES_H
 #define HAK_FAMILY_NAMES_H
@@ -21,7 +22,7 @@ static void *family_no_memory(void)
 
 /* ---- malloc ---------------------------------------------------------------- */
 
-/* A size that is not the lanes'. */
+/* A size that the lanes don't serve. */
 HAK_INLINE void *family_unserved(size_t alignment, size_t size, bool zero)
 {
     if (size > PTRDIFF_MAX) {
@@ -30,7 +31,10 @@ HAK_INLINE void *family_unserved(size_t alignment, size_t size, bool zero)
     return haki_policy_fallback(alignment, size, zero, HAK_REASON_LARGE);
 }
 
-/* That, or the lanes have refused: the fallback, unless at a limit. */
+/*
+ * The lanes don't serve the size, or have refused: the fallback, unless there
+ * is a limit.
+ */
 static HAK_NOINLINE void *family_fall_back(size_t alignment, size_t size,
                                            bool zero, enum hak_reason reason)
 {
@@ -119,8 +123,7 @@ void haki_family_free_foreign(void *p)
 static HAK_NOINLINE void family_free_rest(void *p)
 {
     if (HAK_UNLIKELY(!haki_range_owns(p))) {
-        haki_family_free_foreign(
-            p); /* a mapping of somebody else's amid ours */
+        haki_family_free_foreign(p); /* somebody else's mapping among ours */
     } else if (haki_policy_enter_free(p)) {
         haki_lane_free(p, "free");
         haki_policy_leave();
@@ -141,7 +144,10 @@ void HAK_FAMILY(free)(void *p)
 
 /* ---- realloc --------------------------------------------------------------- */
 
-/* Moves what p has to a block of `size` bytes from elsewhere, or NULL. */
+/*
+ * Moves the contents of p to a block of `size` bytes from elsewhere, or returns
+ * NULL.
+ */
 static void *family_move(void *p, void *to, size_t size)
 {
     if (to != NULL) {
@@ -151,7 +157,7 @@ static void *family_move(void *p, void *to, size_t size)
     return to;
 }
 
-/* Resizes a block of the range. */
+/* Resizes a block in the range. */
 static void *family_resize(void *p, size_t size)
 {
     enum hak_reason reason = HAK_REASON_MEMORY;
@@ -197,7 +203,7 @@ void *HAK_FAMILY(reallocarray)(void *p, size_t count, size_t size)
 
 /* ---- aligned blocks -------------------------------------------------------- */
 
-/* `alignment` is more than what every block has. */
+/* `alignment` is more than every block has anyway. */
 HAK_INLINE void *family_aligned(size_t alignment, size_t size)
 {
     int error = haki_lane_align_as_glibc(&alignment, size);
@@ -209,7 +215,7 @@ HAK_INLINE void *family_aligned(size_t alignment, size_t size)
     return haki_family_alloc(alignment, size, false);
 }
 
-/* And memalign. */
+/* Also memalign. */
 void *HAK_FAMILY(aligned_alloc)(size_t alignment, size_t size)
 {
     return alignment <= HAK_LANE_ALIGN ? haki_family_malloc(size)

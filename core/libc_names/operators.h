@@ -1,17 +1,18 @@
 /*
  * operators.h - C++'s operator new over the policy of family.h; every operator
- * delete is haki_family_free. In C, so that no C program loads a C++ library for
- * our sake.
+ * delete is haki_family_free. Written in C, so that no C program loads a C++
+ * library because of us.
  *
- * In their mangled names w is new, a new[], l delete, a delete[]; m is a size_t,
- * Pv a pointer. What C++ asks of a failing new (call the new-handler, throw
- * std::bad_alloc, catch it for std::nothrow) is left to the C++ library's own
- * operator, which asks malloc again and then does it. What the policy has to add:
+ * In their mangled names nw is new, na new[], dl delete, da delete[]; m is a
+ * size_t, Pv a pointer. What C++ demands of a failing new (call the
+ * new-handler, throw std::bad_alloc, catch it for std::nothrow) is left to the
+ * C++ library's own operator, which calls malloc again and then does it. The
+ * policy adds:
  *
  *   hak_function *haki_policy_next_new(name, self)
  *       the operator that would serve if ours, `self`, were not there; or NULL
  *   void *haki_policy_new_failed(alignment, size)
- *       does what C++ asks if there is none such; must not return NULL
+ *       does what C++ demands if there is none; must not return NULL
  *
  * new[] may be the same function as new.
  */
@@ -23,9 +24,9 @@
 #include "libc_names/family.h"
 
 /*
- * For haki_policy_next_new, which has found `first` or NULL: a C++ library may be
- * out of sight, a module that was opened for itself (Python's are) having it
- * beside itself.
+ * For haki_policy_next_new, which has found `first` or NULL: a C++ library may
+ * be out of sight, when a module that was opened with RTLD_LOCAL (as Python's
+ * are) has brought it along.
  */
 HAK_INLINE hak_function *
 haki_operator_next(hak_function *first, const char *name, hak_function *self)
@@ -54,18 +55,18 @@ HAK_INLINE void *operator_block(size_t size, size_t alignment)
 }
 
 /*
- * The size that the C++ library's aligned operators are asked for: libstdc++ rounds
- * it up to the alignment, and SIZE_MAX to 0, of which there are blocks.
+ * The size to ask the C++ library's aligned operators for: libstdc++ rounds it
+ * up to the alignment, and SIZE_MAX to 0, which would succeed.
  */
 HAK_INLINE size_t operator_size(size_t size)
 {
     return haki_min(size, PTRDIFF_MAX);
 }
 
-/* Not every file that includes this has them all. */
+/* Not every file that includes this uses all of them. */
 #define OPERATOR_SLOW static __attribute__((noinline, unused))
 
-/* ---- that throw ------------------------------------------------------------ */
+/* ---- operators that throw ------------------------------------------------ */
 
 OPERATOR_SLOW void *operator_new_slow(size_t size, hak_function *self)
 {
@@ -103,7 +104,7 @@ HAK_INLINE void *haki_operator_new_aligned(size_t size, size_t alignment,
                         : haki_policy_new_failed(alignment, size);
 }
 
-/* ---- that don't ------------------------------------------------------------ */
+/* ---- operators that don't ------------------------------------------------ */
 
 OPERATOR_SLOW void *operator_nothrow_slow(size_t size, const void *nothrow,
                                           hak_function *self)

@@ -1,6 +1,8 @@
 /*
- * wrap.c - malloc, free and their kin under the C library's names: family.h's,
- * with the policy of wrap.h.
+ * wrap.c - the malloc family under the C library's names: family.h with the
+ * policy of wrap.h.
+ *
+ * Tested by tests/wrap/behaviour.c and tests/wrap/refused.c.
  */
 #include "api/stats.h"
 #include "base/msg.h"
@@ -9,7 +11,7 @@
 
 HAK_STATS_AT_END(wrap);
 
-/* <stdlib.h> and <malloc.h> would say the same without visibility. */
+/* <stdlib.h> and <malloc.h> declare the same, but without visibility. */
 HAK_API HAK_HOT void *malloc(size_t size);
 HAK_API void *calloc(size_t count, size_t size);
 HAK_API void *realloc(void *p, size_t size);
@@ -41,7 +43,7 @@ void haki_policy_free_foreign(void *p)
     errno = saved;
 }
 
-/* It stays outside. */
+/* It stays outside the range. */
 void *haki_policy_realloc_foreign(void *p, size_t size)
 {
     struct hak_heap *owner;
@@ -61,7 +63,7 @@ void *haki_policy_realloc_foreign(void *p, size_t size)
 
 /* ---- more names --------------------------------------------------------- */
 
-/* Programs linked with glibc before 2.26 may ask for it. */
+/* Programs linked with glibc before 2.26 may call it. */
 void cfree(void *p)
 {
     free(p);
@@ -74,8 +76,8 @@ void *memalign(size_t alignment, size_t size)
 
 #ifdef __GLIBC__
 /*
- * glibc's malloc by its own names, for programs that wrap it by these: of them
- * the two that are given a block. It may be ours.
+ * glibc's own names for malloc, which programs that wrap it may call. These are
+ * the two that take a block, and that may be ours.
  */
 void __libc_free(void *p)
 {
@@ -91,10 +93,10 @@ void *__libc_realloc(void *p, size_t size)
 /* ---- with the size ------------------------------------------------------ */
 
 /*
- * C23's, of which C libraries before glibc 2.43 know nothing. A size that is
- * larger than the block is fatal; in the hardened build, which knows what was
- * asked for, any other. Weak: a program linked with libhakmem.a may have its
- * own, which a compiler's age made necessary.
+ * C23's functions, which C libraries before glibc 2.43 don't have. A size
+ * larger than the block is fatal; in the hardened build, which knows the size
+ * asked for, so is any other size. Weak: a program linked with libhakmem.a may
+ * define its own for older compilers.
  */
 #define WRAP_WEAK __attribute__((weak))
 
@@ -103,7 +105,10 @@ static HAK_NOINLINE void wrap_free_sized_slow(void *p, size_t size,
 {
     size_t usable;
 
-    /* In a signal's handler its thread may hold the locks that it takes. */
+    /*
+     * In a signal handler the thread may already hold the locks that this
+     * takes.
+     */
     if (p != NULL && haki_range_owns(p) &&
         (haki_wrap_flags & HAK_WRAP_INSIDE) == 0) {
         usable = haki_lane_usable(p, caller);
@@ -122,7 +127,7 @@ WRAP_WEAK void free_sized(void *p, size_t size)
     }
 }
 
-/* aligned_alloc's 0 counts as an alignment, too. */
+/* 0 is accepted as an alignment, as in aligned_alloc. */
 WRAP_WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
 {
     if (HAK_UNLIKELY(alignment != 0 && ((uintptr_t)p & (alignment - 1)) != 0)) {

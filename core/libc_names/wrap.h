@@ -1,17 +1,17 @@
 /*
- * wrap.h - the policy (family.h) of libhakmem.so and libhakmem.a: all sizes are
- * the lanes', and guards stand before the slow ways.
+ * wrap.h - the policy (family.h) of libhakmem.so and libhakmem.a: the lanes
+ * serve all sizes, and guards stand before the slow paths.
  *
- * The guards need not be on the hot way: a thread that was never let through
- * them has no heap, its bins are empty, and so it comes the slow way.
+ * The guards need not be on the hot path: a thread that they have never let
+ * through has no heap, so its bins are empty and it takes the slow path.
  *
  *   init barrier     until the environment can be read, and while it is being
  *                    read, requests go to the C library (reason init)
- *   recursion guard  so does what our own slow way, or the C library inside
- *                    it, asks for in the same thread (recursion), or a
- *                    signal's handler that comes in between; what it frees
- *                    of ours is freed later
- *   force            HAKMEM_FORCE_LIBC_ALLOC=1: so does everything (forced)
+ *   recursion guard  so do requests that our own slow path, or the C library in
+ *                    it, makes in the same thread (recursion), or a signal
+ *                    handler that comes in between; blocks of ours that it
+ *                    frees are freed later
+ *   force            HAKMEM_FORCE_LIBC_ALLOC=1: all requests do (forced)
  *
  * HAKMEM_BENCH_FAST_MODE=1 lets small requests pass by the recursion guard.
  */
@@ -25,28 +25,31 @@
 #include "system/libc.h"
 #include "system/system.h"
 
-/* In this order: from HAK_WRAP_OPEN on the lanes may be asked. */
+/* In this order: from HAK_WRAP_OPEN on the lanes may be used. */
 enum hak_wrap_state {
-    HAK_WRAP_COLD,     /* nobody has asked for anything */
+    HAK_WRAP_COLD,     /* there was no request yet */
     HAK_WRAP_STARTING, /* options are being read */
     HAK_WRAP_FORCED,   /* HAKMEM_FORCE_LIBC_ALLOC=1 */
-    HAK_WRAP_NO_RANGE, /* no address range: the lanes are of no use */
+    HAK_WRAP_NO_RANGE, /* no address range: the lanes can't serve */
     HAK_WRAP_OPEN,
     HAK_WRAP_FAST /* open, and HAKMEM_BENCH_FAST_MODE=1 */
 };
 
 extern HAK_HIDDEN _Atomic(int) haki_wrap_state;
 
-/* Of each thread; 0: the slow way is free. */
+/* Of each thread; 0: it is not in a slow path. */
 #define HAK_WRAP_INSIDE 1u   /* in the lanes */
-#define HAK_WRAP_DEFERRED 2u /* there are frees to make up for */
+#define HAK_WRAP_DEFERRED 2u /* there are deferred frees to do */
 
 extern HAK_HIDDEN __thread unsigned haki_wrap_flags
     __attribute__((tls_model("initial-exec")));
 
 bool haki_wrap_enter_slow(enum hak_reason *reason);
 
-/* Frees p, a block of ours, when the thread next comes into the lanes. */
+/*
+ * Defers the free of p, a block of ours, until the thread next enters the
+ * lanes.
+ */
 void haki_wrap_defer(void *p);
 
 /* ---- the policy ------------------------------------------------------------ */
@@ -79,7 +82,9 @@ HAK_INLINE bool haki_policy_enter(size_t size, enum hak_reason *reason)
     return haki_wrap_enter_slow(reason);
 }
 
-/* What a signal's handler frees while its thread is inside is freed later. */
+/*
+ * What a signal handler frees while its thread is in the lanes is freed later.
+ */
 HAK_INLINE bool haki_policy_enter_free(void *p)
 {
     if (HAK_UNLIKELY((haki_wrap_flags & HAK_WRAP_INSIDE) != 0)) {
@@ -95,7 +100,7 @@ HAK_INLINE void haki_policy_leave(void)
     haki_wrap_flags &= ~HAK_WRAP_INSIDE;
 }
 
-/* The lanes have counted it. */
+/* The lanes have counted it already. */
 HAK_INLINE void haki_policy_served(size_t size)
 {
     (void)size;
@@ -108,7 +113,7 @@ void *haki_policy_realloc_foreign(void *p, size_t size);
 
 /* ---- names ----------------------------------------------------------------- */
 
-/* Names of the C library's that its headers may not have. */
+/* Names that the C library's headers may lack. */
 #ifdef __GLIBC__
 #if !HAK_GLIBC(2, 33)
 struct mallinfo2 {

@@ -1,16 +1,17 @@
 /*
- * wrap_alone.c - what a thread of ours would be in the way of; only in
- * libhakmem.so.
+ * wrap_alone.c - calls before which our thread must end; only in libhakmem.so.
  *
- * The background thread is one that the C library does not know, and
- * programs don't expect. unshare and setns refuse a process with more than one
- * thread what they would do for one that is alone; and rights belong to a thread:
- * setuid and its kin change those of all threads that the C library knows. So
- * before any of them the thread ends, as before a fork (background.h).
+ * The C library does not know the background thread, and programs don't expect
+ * it. unshare and setns refuse some requests in a process with more than one
+ * thread. And privileges belong to a thread: setuid and the like change those
+ * of all threads that the C library knows. So the thread ends before any of
+ * these calls, as it does before a fork (background.h).
  *
- * Where the C library does more than the system call its function is asked, and
- * looked up for that, at the first use: few programs have one. What calls the
- * kernel by itself passes this by.
+ * Where the C library does more than the system call, its function is called,
+ * and looked up at the first use, since few programs need one. Code that makes
+ * the system calls itself bypasses this.
+ *
+ * Tested by tests/wrap/life.c.
  */
 #include <errno.h>
 #include <grp.h>
@@ -21,7 +22,7 @@
 #include "upkeep/background.h"
 #include "libc_names/wrap.h"
 
-/* Linux's; no header of the C library's has it. */
+/* A Linux call that no header of the C library declares. */
 HAK_API int capset(void *header, const void *data);
 
 static int wrap_done(long result)
@@ -51,7 +52,7 @@ HAK_API int capset(void *header, const void *data)
     return wrap_done(syscall(SYS_capset, header, data));
 }
 
-/* The C library's function; NULL, and errno, if there is none. */
+/* The C library's function; NULL, with errno set, if there is none. */
 static hak_function *wrap_begin(const char *name)
 {
     hak_function *next = haki_libc_next(name);
@@ -63,7 +64,7 @@ static hak_function *wrap_begin(const char *name)
     return next;
 }
 
-/* The C library's, while there is no thread of ours. */
+/* Calls the C library's function while our thread is not running. */
 #define ALONE(name, parameters, arguments)                                     \
     HAK_API int name parameters                                                \
     {                                                                          \
@@ -83,5 +84,5 @@ ALONE(setregid, (gid_t real, gid_t effective), (real, effective))
 ALONE(setresgid, (gid_t real, gid_t effective, gid_t saved),
       (real, effective, saved))
 ALONE(setgroups, (size_t count, const gid_t *groups), (count, groups))
-/* It calls setgroups, but not ours. */
+/* It calls setgroups internally, not ours. */
 ALONE(initgroups, (const char *user, gid_t group), (user, group))

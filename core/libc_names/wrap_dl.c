@@ -1,25 +1,27 @@
 /*
- * wrap_dl.c - dlopen, dlmopen and dlsym, where they would lead around us.
+ * wrap_dl.c - dlopen, dlmopen and dlsym, where they would bypass us.
  *
- * Two ways lead from a program whose malloc is ours to the C
+ * In a program whose malloc is ours, there are two ways to reach the C
  * library's free, which aborts when it gets a block of ours:
  *
- *   RTLD_DEEPBIND   a library that is opened so (PHP opens its extensions so)
- *                   looks names up in itself and what it needs, the C library
+ *   RTLD_DEEPBIND   a library opened with it (PHP's extensions are) looks
+ *                   names up in itself and what it needs, the C library
  *                   included, before the program; the flag is dropped, unless
  *                   HAKMEM_DEEPBIND=keep.
  *   a handle        dlsym(handle, "free"), which is what Python's ctypes and
  *                   Ruby's Fiddle do, finds the C library's own. They get
- *                   ours. What another library defines is left alone.
+ *                   ours. Another library's own free is left alone.
  *
- * All else is the real function's, which is jumped to, not called: it goes by
- * its return address, which tells it the caller's RUNPATH and namespace, and
- * what RTLD_NEXT and RTLD_DEFAULT mean. RTLD_NEXT is left alone for another
- * reason too: who asks for the next malloc wraps ours, or is one we wrap.
+ * Everything else is left to the real function, which is jumped to, not called:
+ * its return address tells it the caller's RUNPATH and namespace, and what
+ * RTLD_NEXT and RTLD_DEFAULT mean. RTLD_NEXT is left alone for another reason
+ * too: whoever asks for the next malloc wraps ours, or is wrapped by us.
  *
- * dlvsym finds the real ones and therefore stays as it is. All of this may be
- * called before any constructor of ours has run. The definitions are weak: in
- * libhakmem.a they yield to the program's.
+ * dlvsym is left as it is, since it finds the real functions. All of this may
+ * be called before any constructor of ours has run. The definitions are weak:
+ * in libhakmem.a they yield to the program's.
+ *
+ * Tested by tests/wrap/whose.c and tests/wrap/cores.c.
  */
 #include <dlfcn.h>
 #include <features.h>
@@ -41,7 +43,7 @@
 
 enum function { DLOPEN, DLMOPEN, DLSYM, FUNCTIONS };
 
-/* The names of a static program's; it has them if it needs them. */
+/* The names in a static program; they exist if it needs them. */
 WRAP_DL_WEAK void *___dlopen(const char *file, int mode);
 WRAP_DL_WEAK void *___dlmopen(Lmid_t space, const char *file, int mode);
 WRAP_DL_WEAK void *___dlsym(void *handle, const char *name);
@@ -49,17 +51,20 @@ WRAP_DL_WEAK void *___dlsym(void *handle, const char *name);
 extern __typeof__(dlvsym) dlvsym WRAP_DL_WEAK;
 #define HAS_DLVSYM (dlvsym != NULL)
 #else
-#define HAS_DLVSYM true /* it is in libdl, which must be linked then */
+#define HAS_DLVSYM true /* then it is in libdl, which must be linked */
 #endif
 
-/* The version that dlsym has had from the beginning. */
+/* The symbol version of dlsym since its beginning. */
 #ifdef __x86_64__
 #define DLSYM_VERSION "GLIBC_2.2.5"
 #else
 #define DLSYM_VERSION "GLIBC_2.17"
 #endif
 
-/* The C library's own dlsym finds what is next, which may be another's. */
+/*
+ * The C library's own dlsym finds the next definition, which may be another
+ * library's.
+ */
 static hak_function *wrap_look_up(enum function which)
 {
     static const char *const names[FUNCTIONS] = {
@@ -146,7 +151,7 @@ static const struct wrap_owned *wrap_find_owned(const char *name)
 
 /*
  * What the program calls by this name. RTLD_DEFAULT would not do: linked with
- * -Bsymbolic, we find ourselves by that.
+ * -Bsymbolic, we would find our own.
  */
 static void *wrap_of_program(const char *name)
 {
@@ -158,9 +163,9 @@ static void *wrap_of_program(const char *name)
 }
 
 /*
- * Whether the program's malloc leads to us. If its address is another that says
- * nothing: in a program that is not position independent it may be an entry of
- * its linkage table. Then a block tells.
+ * Whether the program's malloc leads to us. A different address does not mean
+ * that it doesn't: in a program that is not position independent it may be an
+ * entry of its linkage table. Then a test block decides.
  */
 static bool wrap_is_ours(void)
 {
@@ -182,9 +187,9 @@ static bool wrap_is_ours(void)
 }
 
 /*
- * Whether the process has its blocks from us: not if the program brings its
- * own malloc, nor if everything goes to the C library. A malloc of its own may
- * come here when it is asked for the first time: then it is not ours.
+ * Whether we serve the process's blocks: not if the program brings its own
+ * malloc, nor if everything goes to the C library. The program's own malloc may
+ * call dlsym when it is first used, and so come here: then malloc is not ours.
  */
 static bool wrap_serves(void)
 {
@@ -200,7 +205,7 @@ static bool wrap_serves(void)
         asking = true;
         answer = wrap_is_ours() ? YES : NO;
         asking = false;
-        /* Before our start a block says nothing. */
+        /* Before our start a test block proves nothing. */
         if (answer == YES ||
             atomic_load(&haki_wrap_state) > HAK_WRAP_STARTING) {
             atomic_store_explicit(&known, answer, memory_order_relaxed);
@@ -255,7 +260,7 @@ hak_function *haki_wrap_dlopen(uintptr_t *args)
     return wrap_pass_on(DLOPEN, args);
 }
 
-/* Another namespace has a C library, hence a malloc, of its own. */
+/* Another namespace has its own C library, and so its own malloc. */
 hak_function *haki_wrap_dlmopen(uintptr_t *args)
 {
     if (args[0] == LM_ID_BASE) {
@@ -291,4 +296,4 @@ HAK_STUB(".weak dlopen", "dlopen", "haki_wrap_dlopen");
 HAK_STUB(".weak dlmopen", "dlmopen", "haki_wrap_dlmopen");
 HAK_STUB(".weak dlsym", "dlsym", "haki_wrap_dlsym");
 
-#endif /* a machine that there are stubs for */
+#endif /* a processor with stubs */

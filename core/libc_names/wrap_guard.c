@@ -1,7 +1,10 @@
 /*
- * wrap_guard.c - the guards of the libc names, and who fell through them.
+ * wrap_guard.c - the guards of the libc names, and the count of what they
+ * stopped.
  *
  * Obeys HAKMEM_FORCE_LIBC_ALLOC, HAKMEM_BENCH_FAST_MODE, HAKMEM_WRAP_DIAG.
+ *
+ * Tested by tests/wrap/guards.c.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,7 +18,7 @@ _Atomic(int) haki_wrap_state = HAK_WRAP_COLD;
 
 __thread unsigned haki_wrap_flags __attribute__((tls_model("initial-exec")));
 
-/* Blocks freed by a signal's handler while the thread was in the lanes. */
+/* Blocks that a signal handler freed while the thread was in the lanes. */
 static __thread struct hak_block *wrap_deferred;
 
 /* ---- HAKMEM_WRAP_DIAG --------------------------------------------------- */
@@ -101,7 +104,7 @@ static int wrap_state_wanted(void)
     return haki_option(HAK_OPT_bench_fast_mode) ? HAK_WRAP_FAST : HAK_WRAP_OPEN;
 }
 
-/* The first to come reads the options; whoever comes meanwhile won't wait. */
+/* The first caller reads the options; callers meanwhile don't wait. */
 static void wrap_start(void)
 {
     int cold = HAK_WRAP_COLD;
@@ -115,13 +118,13 @@ static void wrap_start(void)
     errno = saved;
 }
 
-/* ---- frees to make up for ------------------------------------------------ */
+/* ---- deferred frees ------------------------------------------------------ */
 
 void haki_wrap_defer(void *p)
 {
     struct hak_block *block = p;
 
-    /* Turned, but not marked: it is not free yet. */
+    /* Encoded, but not marked: it is not free yet. */
     block->next = haki_link_turn(block, wrap_deferred);
     wrap_deferred = block;
     haki_wrap_flags |= HAK_WRAP_DEFERRED;
@@ -150,7 +153,7 @@ static bool wrap_is_open(enum hak_reason *reason)
 {
     int state = atomic_load_explicit(&haki_wrap_state, memory_order_acquire);
 
-    /* Before the C library's own start there is no environment to read. */
+    /* Before the C library has started there is no environment to read. */
     if (state == HAK_WRAP_COLD && haki_options_ready()) {
         wrap_start();
         state = atomic_load_explicit(&haki_wrap_state, memory_order_acquire);

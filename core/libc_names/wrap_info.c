@@ -1,7 +1,9 @@
 /*
- * wrap_info.c - malloc_trim, mallinfo and malloc_stats: ours and, since what
- * the lanes refuse is there, the C library's own on top. musl has only the
- * first by these names.
+ * wrap_info.c - malloc_trim, mallinfo and malloc_stats: ours plus the C
+ * library's own, which holds what the lanes refuse. With musl only malloc_trim
+ * exists.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include <malloc.h>
 #include <unistd.h>
@@ -26,8 +28,8 @@ HAK_API struct mallinfo mallinfo(void);
 HAK_API void malloc_stats(void);
 
 /*
- * arena: held by the lanes up to ACE, of which uordblks is in use and fordblks
- * is not; hblks and hblkhd: blocks of the Huge lane, and their bytes.
+ * arena: bytes held by the lanes up to ACE, of which uordblks are in use and
+ * fordblks are not; hblks and hblkhd: blocks of the Huge lane, and their bytes.
  */
 static void wrap_add_ours(struct mallinfo2 *info)
 {
@@ -37,7 +39,7 @@ static void wrap_add_ours(struct mallinfo2 *info)
     hak_stats(&stats);
     held = stats.tiny_held_bytes + stats.pool_held_bytes + stats.ace_held_bytes;
     live = stats.tiny_live_bytes + stats.pool_live_bytes + stats.ace_live_bytes;
-    /* Counted one after the other while other threads go on. */
+    /* They are counted one after the other while other threads go on. */
     held = haki_max(held, live);
     info->arena += held;
     info->uordblks += live;
@@ -60,7 +62,7 @@ struct mallinfo2 mallinfo2(void)
     return info;
 }
 
-/* The same in ints, which wrap around above 2 GB as glibc's do. */
+/* The same in ints, which wrap around above 2 GB, as glibc's do. */
 struct mallinfo mallinfo(void)
 {
     struct mallinfo2 wide = mallinfo2();

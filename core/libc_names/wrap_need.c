@@ -1,11 +1,13 @@
 /*
  * wrap_need.c - a reference to malloc.
  *
- * An object of its own that libhakmem.a, a script for the linker,
- * names before the archive: without it nobody might ask for malloc, and the
- * archive's would be left out without a word. A compiler that optimises when
- * it links does not say that it will call malloc, and a program may leave that
- * to shared libraries.
+ * An object of its own, which libhakmem.a (a linker script) names before the
+ * archive: without it there might be no reference to malloc, and the archive's
+ * would silently be left out. A compiler that optimises at link time does not
+ * say that it will call malloc, and a program may leave calling it to shared
+ * libraries.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include <stdlib.h>
 

@@ -1,8 +1,11 @@
 /*
  * wrap_new.c - C++'s operator new and delete, by their mangled names.
  *
- * The nothrow forms are wrap_nothrow.c: not in libhakmem.a, where the C++
- * library may be linked statically too, and only its own can catch.
+ * The nothrow forms are in wrap_nothrow.c, which is not in libhakmem.a: there
+ * the C++ library may be linked statically too, and only its own forms can
+ * catch.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include "libc_names/wrap_new.h"
 
@@ -12,7 +15,7 @@
 
 /* std::get_new_handler, std::__throw_bad_alloc. */
 #ifdef HAK_STATIC_NEW
-/* Whoever takes this file from libhakmem.a is C++ and has both. */
+/* A program that takes this file from libhakmem.a is C++ and has both. */
 void (*_ZSt15get_new_handlerv(void))(void);
 _Noreturn void _ZSt17__throw_bad_allocv(void);
 #define CXX_IS_LINKED true
@@ -35,7 +38,7 @@ hak_function *haki_policy_next_new(const char *name, hak_function *self)
 }
 #endif
 
-/* With the C++ library that is linked with us. */
+/* Uses the C++ library that we are linked with. */
 void *haki_policy_new_failed(size_t alignment, size_t size)
 {
     void *p;

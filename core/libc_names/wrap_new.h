@@ -19,7 +19,7 @@ HAK_API void _ZdaPvSt11align_val_t(void *p, size_t alignment);
 HAK_API void _ZdlPvmSt11align_val_t(void *p, size_t size, size_t alignment);
 HAK_API void _ZdaPvmSt11align_val_t(void *p, size_t size, size_t alignment);
 
-/* The same with std::nothrow; its address says nothing. */
+/* The same with std::nothrow, whose address is ignored. */
 HAK_API void *_ZnwmRKSt9nothrow_t(size_t size, const void *nothrow);
 HAK_API void *_ZnamRKSt9nothrow_t(size_t size, const void *nothrow);
 HAK_API void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
@@ -33,7 +33,7 @@ HAK_API void _ZdlPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
 HAK_API void _ZdaPvSt11align_val_tRKSt9nothrow_t(void *p, size_t alignment,
                                                  const void *nothrow);
 
-/* Many forms, all those of arrays among them, are one function. */
+/* Many forms, among them all of those for arrays, are the same function. */
 #define HAK_WRAP_SAME(name, as)                                                \
     extern __typeof__(name) name __attribute__((alias(#as)))
 

@@ -2,8 +2,10 @@
  * wrap_nothrow.c - operator new and delete with std::nothrow.
  *
  * Only in libhakmem.so. When there is no memory the C++ library's own form is
- * asked: it tries again through our throwing new and catches what a
- * new-handler throws, which C can't.
+ * called: it tries again through our throwing new and catches what a
+ * new-handler throws, which C can't do.
+ *
+ * Tested by tests/wrap/behaviour.c.
  */
 #include "libc_names/wrap_new.h"
 

@@ -12,13 +12,15 @@
 
 #include "os/os.h"
 
-/* Version 1 says that there is no limit by the largest number of whole pages. */
+/*
+ * In version 1 the largest whole number of pages means that there is no limit.
+ */
 #define ENDLESS ((size_t)1 << 60)
 
-/* So many percent of a limit are in use before files are looked at. */
+/* Memory files are read once this many percent of a limit are in use. */
 #define WORTH_A_LOOK 80
 
-/* Groups above one another: more are not looked at. */
+/* The most levels of groups that are read. */
 #define LEVELS_MOST 32
 
 /* ---- a file, word by word ------------------------------------------------- */
@@ -83,7 +85,7 @@ static enum cgroup_end cgroup_reader_word(struct reader *reader, char *word,
     return c == -1 ? END_FILE : c == '\n' ? END_LINE : END_SPACE;
 }
 
-/* The rest of a line that `cgroup_end` has not ended is passed over. */
+/* Skips the rest of a line, unless `end` says that it has ended. */
 static enum cgroup_end cgroup_reader_skip_line(struct reader *reader,
                                                enum cgroup_end end)
 {
@@ -100,7 +102,7 @@ static enum cgroup_end cgroup_reader_skip_line(struct reader *reader,
 
 /* ---- numbers ---------------------------------------------------------------- */
 
-/* Decimal digits and nothing else; what is too large is SIZE_MAX. */
+/* Decimal digits and nothing else; too large a number becomes SIZE_MAX. */
 static bool cgroup_parse_number(const char *text, size_t *value)
 {
     size_t n = 0;
@@ -114,7 +116,7 @@ static bool cgroup_parse_number(const char *text, size_t *value)
         }
         if (__builtin_mul_overflow(n, (size_t)10, &n) ||
             __builtin_add_overflow(n, (size_t)(*text - '0'), &n)) {
-            n = SIZE_MAX; /* and stays so: times ten it overflows again */
+            n = SIZE_MAX; /* and stays: times ten it overflows again */
         }
     }
     *value = n;
@@ -135,7 +137,7 @@ static bool cgroup_join(char *path, const char *dir, const char *name)
     return true;
 }
 
-/* Takes the last part off. False: nothing is left. */
+/* Removes the last part of a path. False: nothing is left. */
 static bool cgroup_go_up(char *path)
 {
     char *slash = strrchr(path, '/');
@@ -181,7 +183,7 @@ static bool cgroup_has_file(const char *dir, const char *name)
     return cgroup_read_word(dir, name, word, sizeof(word));
 }
 
-/* Goes up from `dir` to a group that has limits. */
+/* Goes up from `dir` to the first group that has limits. */
 static void cgroup_settle(struct hak_cgroup *group)
 {
     do {
@@ -196,7 +198,7 @@ static void cgroup_settle(struct hak_cgroup *group)
     group->kind = HAK_CGROUP_NONE;
 }
 
-/* Whether `list`, words with commas between, has this one. */
+/* Whether `list`, words separated by commas, contains this word. */
 static bool cgroup_lists(const char *list, const char *word)
 {
     size_t length = strlen(word);
@@ -213,7 +215,7 @@ static bool cgroup_lists(const char *list, const char *word)
 
 /*
  * The path of a line "N:CONTROLLERS:PATH" of /proc/self/cgroup, or NULL if it
- * is not of memory's hierarchy (version 1) or of the one of version 2.
+ * belongs neither to version 1's memory hierarchy nor to version 2's.
  */
 static char *cgroup_path_in_line(char *line, enum hak_cgroup_kind kind)
 {
@@ -262,7 +264,7 @@ static bool cgroup_find_path(char *out, enum hak_cgroup_kind kind)
     return found;
 }
 
-/* "\040" and the like, which stand for blanks, become what they stand for. */
+/* Decodes escapes such as "\040", a space. */
 static void cgroup_unescape(char *text)
 {
     char *to = text;
@@ -280,13 +282,13 @@ static void cgroup_unescape(char *text)
     *to = '\0';
 }
 
-/* A mount of the hierarchy: which part of it is to be seen, and where. */
+/* A mount of the hierarchy: which part of it is visible, and where. */
 struct mount {
     char root[HAK_CGROUP_PATH];
     char point[HAK_CGROUP_PATH];
 };
 
-/* A line of /proc/self/mountinfo; whether it is the hierarchy's. */
+/* Reads a line of /proc/self/mountinfo; true if it is the hierarchy's. */
 static bool cgroup_read_mount(struct reader *reader, struct mount *mount,
                               enum hak_cgroup_kind kind, enum cgroup_end *end)
 {
@@ -334,9 +336,9 @@ static bool cgroup_find_mount(struct mount *mount, enum hak_cgroup_kind kind)
 }
 
 /*
- * The directory of our group: the mount's, and below it what the path has
- * beyond the mount's root. A path that does not begin with the root is of
- * another namespace; then what is mounted is the best that can be seen.
+ * The directory of our group: the mount point, followed by the part of the path
+ * below the mount's root. A path that does not begin with that root comes from
+ * another namespace; then the mount point is the best that can be seen.
  */
 static bool cgroup_find_dir(struct hak_cgroup *group, enum hak_cgroup_kind kind)
 {
@@ -385,7 +387,7 @@ void haki_cgroup_find(struct hak_cgroup *group, const char *fake)
 
 #define FAULT_TEXT sizeof(((struct hak_cgroup_state *)NULL)->fault_text)
 
-/* The first fault is the one that is told. */
+/* Only the first fault is reported. */
 static void cgroup_note(struct hak_cgroup_state *state,
                         enum hak_cgroup_fault fault, const char *dir,
                         const char *name)
@@ -396,7 +398,7 @@ static void cgroup_note(struct hak_cgroup_state *state,
     }
 }
 
-/* What is no number is noted. */
+/* Anything but a number is noted as a fault. */
 static bool cgroup_parse_or_note(struct hak_cgroup_state *state,
                                  const char *dir, const char *name,
                                  const char *word, size_t *value)
@@ -411,7 +413,7 @@ static bool cgroup_parse_or_note(struct hak_cgroup_state *state,
     return false;
 }
 
-/* A limit, SIZE_MAX if there is none. False: there is no such file. */
+/* Reads a limit, SIZE_MAX if there is none. False: there is no such file. */
 static bool cgroup_read_limit(struct hak_cgroup_state *state, const char *dir,
                               const char *name, size_t *limit)
 {
@@ -431,7 +433,7 @@ static bool cgroup_read_limit(struct hak_cgroup_state *state, const char *dir,
     return true;
 }
 
-/* What a group uses. False: its file is missing or garbled. */
+/* Reads what a group uses. False: its file is missing or garbled. */
 static bool cgroup_read_used(struct hak_cgroup_state *state, const char *dir,
                              enum hak_cgroup_kind kind, size_t *used)
 {
@@ -441,7 +443,7 @@ static bool cgroup_read_used(struct hak_cgroup_state *state, const char *dir,
            cgroup_parse_or_note(state, dir, cgroup_used_file(kind), word, used);
 }
 
-/* File pages that go when they must. */
+/* File pages that the kernel can drop when it needs room. */
 static size_t cgroup_read_inactive(const char *dir, enum hak_cgroup_kind kind)
 {
     const char *wanted =
@@ -468,7 +470,7 @@ static size_t cgroup_read_inactive(const char *dir, enum hak_cgroup_kind kind)
     return bytes;
 }
 
-/* One group. False: it has no limits, nor has any above it. */
+/* Reads one group. False: neither it nor any group above it has limits. */
 static bool cgroup_read_level(struct hak_cgroup_state *state, const char *dir,
                               enum hak_cgroup_kind kind)
 {

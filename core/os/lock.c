@@ -12,13 +12,13 @@
 #include "base/msg.h"
 #include "os/os.h"
 
-/* The C library's word that no second thread was started; glibc 2.32. */
+/* Set by the C library while no second thread was started; glibc 2.32. */
 extern char __libc_single_threaded __attribute__((weak));
 
 /* The number of a process while one of its threads is drawing it. */
 #define DRAWING UINT64_MAX
 
-/* Where there is no page that is wiped. */
+/* Used where there is no page that the kernel wipes. */
 static struct hak_process lock_plain = {.number = HAK_LOCK_ALONE + 1};
 
 _Atomic(struct hak_process *) haki_process = &lock_plain;
@@ -30,7 +30,7 @@ static _Atomic(uint64_t) lock_drawn = HAK_LOCK_ALONE + 1; /* the last number */
 static _Atomic(uint64_t) lock_first = HAK_LOCK_ALONE + 1; /* this process's */
 static atomic_bool lock_refused;                          /* the page */
 
-/* There is, or was, a thread that the C library does not know of. */
+/* There is or was a thread that the C library does not know of. */
 static atomic_bool lock_not_alone;
 
 atomic_bool haki_lock_entered;
@@ -59,9 +59,10 @@ bool haki_lock_is_ghost(uint64_t number)
 
 /*
  * Nobody has noticed yet that this is a new process. One thread draws its
- * number, others wait. A signal's handler may fork in the midst of it: in that
- * child the page is wiped again, and `lock_first` tells that it has a number, or
- * the page that it has none; either way the caller looks again.
+ * number, the others wait. A signal handler may fork in the middle of this: in
+ * that child the page is wiped again, and either `lock_first` says that it has
+ * a number or the page says that it has none; in both cases the caller looks
+ * again.
  */
 static void lock_process_begins(struct hak_process *process)
 {
@@ -76,7 +77,7 @@ static void lock_process_begins(struct hak_process *process)
         return;
     }
     number = lock_draw();
-    HAK_ASSERT(number > before); /* than of all threads that there were */
+    HAK_ASSERT(number > before); /* than those of all earlier threads */
     if (atomic_compare_exchange_strong(&lock_first, &before, number)) {
         seen = DRAWING;
         atomic_store(&process->pid, getpid());
@@ -86,10 +87,10 @@ static void lock_process_begins(struct hak_process *process)
 
 #ifdef HAK_TESTING
 static atomic_bool
-    lock_test_only; /* as if it were so, for who compiles this file in */
+    lock_test_only; /* as if it were so, for tests that include this file */
 #endif
 
-/* Whether the C library knows of one thread alone. */
+/* Whether the C library knows of only one thread. */
 static bool lock_is_only(void)
 {
 #ifdef HAK_TESTING
@@ -106,7 +107,7 @@ static bool lock_is_single(void)
            !atomic_load_explicit(&lock_not_alone, memory_order_relaxed);
 }
 
-/* Whether the calling thread is the only one but for the stranger. */
+/* Whether the calling thread is the only one apart from the stranger. */
 static bool lock_is_only_with_stranger(void)
 {
     return atomic_load_explicit(&lock_company, memory_order_relaxed) !=
@@ -114,7 +115,7 @@ static bool lock_is_only_with_stranger(void)
            lock_is_only() && !haki_lock_self.stranger;
 }
 
-/* Whether no other thread can hold a lock, nor want one. */
+/* Whether no other thread can hold or want a lock. */
 static bool lock_is_alone(void)
 {
     return atomic_load_explicit(&haki_process, memory_order_relaxed) ==
@@ -123,7 +124,9 @@ static bool lock_is_alone(void)
            lock_is_single();
 }
 
-/* There are threads: from here on the number stands where it will be wiped. */
+/*
+ * There are threads: from here on the number is kept in the page that is wiped.
+ */
 static void lock_use_page(uint64_t number)
 {
     struct hak_process *page = haki_os_map_wiped(sizeof(*page));
@@ -140,7 +143,7 @@ static void lock_use_page(uint64_t number)
     }
 }
 
-/* A step towards it; true: the calling thread and its process have numbers. */
+/* Takes one step towards numbers; true: thread and process have them. */
 static bool lock_begins(void)
 {
     struct hak_process *process = atomic_load(&haki_process);
@@ -162,7 +165,9 @@ static bool lock_begins(void)
         atomic_store(&lock_forked_to, number);
     }
     haki_lock_self.seen = number;
-    /* As long as it is alone it comes here each time, to look whether it is. */
+    /*
+     * A thread that is alone comes here each time, to check that it still is.
+     */
     haki_lock_self.process =
         alone || lock_is_only_with_stranger() ? HAK_LOCK_ALONE : number;
     return true;
@@ -191,7 +196,7 @@ void haki_lock_forked(void)
 
     atomic_store(&lock_waiting, haki_lock_self.waits); /* ghosts wait no more */
     atomic_compare_exchange_strong(&lock_company, &together, HAK_LOCK_APART);
-    /* Not wiped, whatever was promised: some emulators only say so. */
+    /* Not wiped although the kernel promised to: some emulators ignore it. */
     if (process == &lock_plain || (number != 0 && number != DRAWING &&
                                    atomic_load(&process->pid) != getpid())) {
         number = lock_draw();
@@ -206,7 +211,7 @@ void haki_lock_forked(void)
 
 /* ---- waiting --------------------------------------------------------------- */
 
-/* The half of the word that holds the lowest bit; a futex has 32 bits. */
+/* The half of the word that contains the lowest bit; a futex has 32 bits. */
 static uint32_t *lock_futex_of(hak_lock *lock)
 {
     return (uint32_t *)(void *)&lock->word +
@@ -227,17 +232,17 @@ static void lock_wait_ends(void)
 }
 
 /*
- * Sleeps while the word is as it was seen. With a limit of time: a signal's
- * handler that forks in here returns, in the child, to a lock that nobody will
- * wake it from. A call without a limit would be taken up again by the kernel;
- * this one ends when a handler has run, and the caller looks again.
+ * Sleeps while the word is unchanged, with a timeout. A signal handler that
+ * forks in here returns, in the child, to a lock from which nobody will wake
+ * it. Without a timeout the kernel would restart the call after the handler;
+ * with one the call ends, and the caller looks again.
  */
 static void lock_sleep_on(hak_lock *lock, uint64_t word)
 {
     struct timespec limit = {.tv_sec = 1};
 
     lock_wait_begins();
-    HAK_ASSERT((word & 1) != 0); /* else nobody wakes us */
+    HAK_ASSERT((word & 1) != 0); /* otherwise nobody wakes us */
     syscall(SYS_futex, lock_futex_of(lock), HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE,
             (uint32_t)word, &limit, NULL, 0);
     lock_wait_ends();
@@ -259,7 +264,9 @@ void haki_lock_wake(hak_lock *lock)
     errno = saved;
 }
 
-/* One attempt. *waited: others may be asleep. *ghost: it is to be mended. */
+/*
+ * One attempt. *waited: others may be asleep. *ghost: the lock needs mending.
+ */
 static bool lock_try_take(hak_lock *lock, bool *waited, bool *ghost)
 {
     uint64_t word = atomic_load_explicit(&lock->word, memory_order_acquire);
@@ -303,7 +310,7 @@ static bool lock_is_apart(void)
            HAK_LOCK_APART;
 }
 
-/* The only thread enters, which has no lock yet; false: it can't. */
+/* The only thread, which holds no lock yet, enters; false: it can't. */
 static bool lock_enter(void)
 {
     if (haki_lock_self.held != 1 || !lock_is_only_with_stranger() ||
@@ -321,7 +328,10 @@ static bool lock_enter(void)
     return true;
 }
 
-/* The way of a program with one thread: a lock costs it no atomic operation. */
+/*
+ * The path of a program with one thread, to which a lock costs no atomic
+ * operation.
+ */
 static bool lock_take_alone(hak_lock *lock)
 {
     HAK_ASSERT(haki_lock_self.held > 0);
@@ -350,7 +360,7 @@ void haki_lock_take_slow(hak_lock *lock)
         lock_begin();
     } while (!lock_try_take(lock, &waited, &ghost));
     HAK_ASSERT(haki_lock_mine(lock));
-    /* A ghost's, as a rule: it is dropped with those that it has alone. */
+    /* Usually a ghost's lock: it is dropped along with those taken alone. */
     haki_lock_self.alone += haki_lock_self.alone != 0;
     if (ghost && lock->mend != NULL) {
         lock->mend();
@@ -376,8 +386,7 @@ void haki_lock_begin_stranger(void)
 }
 
 /*
- * With other threads there is nobody who would enter again: one fence more, and
- * they need no other.
+ * Once there are other threads nobody enters again: one more fence is the last.
  */
 enum hak_lock_joined haki_lock_join(void)
 {

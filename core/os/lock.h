@@ -1,50 +1,53 @@
 /*
- * lock.h - locks whose holder can be told, and what a fork leaves of them.
+ * lock.h - locks that know their holder, and what a fork does to them.
  *
- * A fork may come while other threads hold locks of ours. It does not
- * wait for them, nor are locks held while it runs: glibc's own locks and other
- * libraries' fork handlers come in between, and who waits there for somebody
- * who waits for us waits for ever. So a child may find a lock held by a
- * *ghost*, a thread that does not exist there, caught at any instruction. The
- * child takes the lock over and calls its `mend`, which makes what the lock
- * guards whole again as of that instruction. A pthread_mutex would not do: its
- * holder can't be told in one atomic read.
+ * A fork may happen while other threads hold locks of ours. We neither wait for
+ * them nor hold our locks across the fork: glibc's own locks and other
+ * libraries' fork handlers come in between, and that would deadlock with a
+ * thread that holds one of theirs and waits for one of ours. So a child may
+ * find a lock held by a *ghost*, a thread that does not exist there, stopped at
+ * any instruction. The child takes the lock over and calls its `mend`, which
+ * repairs what the lock guards. A pthread_mutex would not do: its holder can't
+ * be read in one atomic operation.
  *
- * The word is 0, or the holder's number times 2, plus 1 if somebody may be
- * asleep. Threads and processes draw their numbers from one counter, which a
- * child goes on with. (64 bits: 31 are used up in a month by a server that
- * starts 1000 threads a second.) Every process has a number, larger than those
- * of all threads that its ancestors had up to the fork, less than those of the
+ * The lock's word is 0, or the holder's number times 2, plus 1 if somebody may
+ * be asleep. Threads and processes draw their numbers from one counter, which a
+ * child continues. (64 bits: 31 are used up in a month by a server that starts
+ * 1000 threads a second.) Every process has a number larger than those of all
+ * threads that its ancestors had up to the fork, and smaller than those of the
  * threads that it starts itself. Hence:
  *
  *     a holder is a ghost if its number is less than the process's, unless it
  *     is the thread that forked, which has brought its number along.
  *
- * That thread may hold a lock itself (a signal's handler forked inside our slow
- * path) and goes on with what it was at. Nobody takes its lock over.
+ * That thread may hold a lock itself (a signal handler forked inside a slow
+ * path of ours) and carries on with what it was doing. Nobody takes its lock
+ * over.
  *
- * What makes a child notice that it is one: the process's number stands in a
- * page that the kernel wipes in a child (MADV_WIPEONFORK), and a thread that
- * takes a lock compares it with what it has seen there last. So before a
- * thread of a new process takes its first lock, fork handlers or not (_Fork,
- * clone), the process has its number, and if this is the thread that forked, it
- * has made itself known. Its locks taken before the fork are known as its own
- * from its next lock, or fork's child handler, on. (Between a handlerless fork
- * and that it must not start a thread if it holds one; POSIX allows it none.)
- * A child by vfork shares its parent's memory: nothing is wiped, nobody is a
- * ghost.
+ * How a child notices that it is one: the process's number is kept in a page
+ * that the kernel wipes in a child (MADV_WIPEONFORK), and a thread that takes a
+ * lock compares it with what it last saw there. So before a thread of a new
+ * process takes its first lock, with fork handlers or without (_Fork, clone),
+ * the process has its number, and the thread that forked has made itself known.
+ * The locks that it took before the fork are recognised as its own from its
+ * next lock, or from fork's child handler, on. (After a fork without handlers
+ * it must not start a thread before that while it holds a lock; POSIX allows it
+ * none.) A child of vfork shares its parent's memory: nothing is wiped, nobody
+ * is a ghost.
  *
  * There is no such page while the C library says that the process has a single
- * thread. No lock can then be held by another than who forks: who holds one
- * starts no thread. Then, and where the kernel refuses the page (before 4.14),
- * fork's child handler renews the number.
+ * thread. Then only the thread that forks can hold a lock, since a thread that
+ * holds one starts no other. In that case, and where the kernel refuses the
+ * page (before 4.14), fork's child handler renews the number.
  *
- * A nested fork, even by a signal's handler in the middle of any of this, wipes
- * the page again, and all begins anew. Ghosts of a grandparent are ghosts.
+ * A nested fork, even by a signal handler in the middle of any of this, wipes
+ * the page again, and everything starts over. Ghosts of a grandparent are
+ * ghosts too.
  *
- * A program with one thread pays for no atomic operation. Nor does it when there is
- * a second one that the C library does not know, the *stranger* (the background
- * thread), which takes locks seldom, and says so before:
+ * A program with one thread pays for no atomic operation. It doesn't either
+ * when there is a second thread that the C library does not know, the
+ * *stranger* (the background thread), which takes locks rarely and announces
+ * it:
  *
  *     the only thread                     the stranger
  *     entered = true                      company = HAK_LOCK_TOGETHER
@@ -55,15 +58,16 @@
  *     ... entered = false with its        company = HAK_LOCK_APART
  *         last lock
  *
- * The fence falls somewhere among the only thread's instructions. If before it
- * enters, it will see that there is company; if after, the stranger sees that it
- * has entered. So while it has locks by plain stores (`alone`) the stranger has
- * none, nor takes one. Which way it takes them it asks when it has none: a signal's
- * handler that comes in between goes by what it interrupts, or by atomic operations,
+ * The fence takes effect somewhere among the only thread's instructions. If
+ * that is before it enters, it sees that there is company; if after, the
+ * stranger sees that it has entered. So while the only thread holds locks taken
+ * by plain stores (`alone`) the stranger holds none and takes none. The only
+ * thread chooses between the two ways when it holds no lock: a signal handler
+ * that comes in between follows what it interrupts, or uses atomic operations,
  * which are always right. tests/model/company.pml is a model of this.
  *
- * Where there are other threads, or the kernel has no such fence (before 4.14), it
- * is HAK_LOCK_CROWD, and all is done by atomic operations.
+ * Where there are other threads, or the kernel has no such fence (before 4.14),
+ * `company` is HAK_LOCK_CROWD, and atomic operations do everything.
  */
 #ifndef HAK_LOCK_H
 #define HAK_LOCK_H
@@ -74,10 +78,11 @@
 typedef struct hak_lock {
     _Atomic(uint64_t) word;
     /*
-     * Called in a forked child by who takes the lock over, which it holds. It
-     * may take no other one (the thread that forked may hold that), may be
-     * called again when it was itself cut short by a fork, and may be NULL.
-     * What is in use stays so; what is doubtful is lost, not given out again.
+     * Called in a forked child by the thread that takes the lock over and holds
+     * it. It may take no other lock (the thread that forked may hold that one),
+     * may be called again after a fork has cut it short, and may be NULL. What
+     * is in use stays in use; what is doubtful is lost rather than given out
+     * again.
      */
     void (*mend)(void);
 } hak_lock;
@@ -87,20 +92,21 @@ typedef struct hak_lock {
         0, (mend)                                                              \
     }
 
-/* Of each thread. */
+/* One for each thread. */
 struct hak_lock_self {
     uint64_t number;  /* 0: it has taken no lock yet */
-    uint64_t process; /* its process's number when it took its last lock */
+    uint64_t process; /* its process's number at its last lock */
     uint64_t seen;    /* the same, also where `process` is something else */
-    uint32_t held;    /* locks that it has, or is about to have */
-    uint32_t alone;   /* of these, taken by plain stores */
+    uint32_t held;    /* locks that it holds or is about to take */
+    uint32_t alone;   /* those of them taken by plain stores */
     uint32_t waits;   /* its part of haki_lock_any_waits */
     bool stranger;    /* see above */
 };
 
 /*
- * Instead of that: it has taken none, or may be alone, and is to ask each time. No
- * process has this number, nor 0, which a page that was wiped has.
+ * Instead of a process's number: the thread has taken no lock yet, or may be
+ * alone and has to ask each time. No process has this number, nor 0, which a
+ * wiped page holds.
  */
 #define HAK_LOCK_ALONE 1u
 
@@ -117,9 +123,9 @@ extern HAK_HIDDEN _Atomic(struct hak_process *) haki_process;
 extern HAK_HIDDEN atomic_bool haki_lock_entered; /* see above */
 
 /*
- * Between two writes of which a ghost must not have made the second alone: in
- * the order of the program, as the thread's own instructions have it. A child
- * sees what a ghost wrote up to one instruction.
+ * Stands between two writes where a ghost must not have made only the second
+ * one: the compiler keeps them in program order. A child sees exactly what a
+ * ghost wrote up to some instruction.
  */
 HAK_INLINE void haki_lock_step(void)
 {
@@ -177,7 +183,10 @@ HAK_INLINE void haki_lock_drop(hak_lock *lock)
     haki_lock_self.held--;
 }
 
-/* Functions that change what a lock guards begin with it (tests: in each build). */
+/*
+ * Functions that change what a lock guards begin with this (tests: in each
+ * build).
+ */
 HAK_COLD _Noreturn void haki_lock_not_held(const char *where);
 #define HAK_HELD(lock)                                                         \
     (HAK_DEBUG >= 1 || HAK_WALKS                                               \
@@ -185,8 +194,8 @@ HAK_COLD _Noreturn void haki_lock_not_held(const char *where);
          : (void)0)
 
 /*
- * Where a thread meets others, at a place that has a name: tests hold it there
- * while others go on. See tests/unit/meet.h.
+ * A named point where tests can hold a thread while others go on. See
+ * tests/unit/meet.h.
  */
 #ifdef HAK_TESTING
 extern _Atomic(void (*)(const char *name)) haki_test_meet;
@@ -197,25 +206,28 @@ HAK_NOINLINE void haki_test_point(const char *name);
 #endif
 
 /*
- * A thread that the C library does not know of, the stranger, is about to be
- * started; there is no other one now. The calling thread holds no lock.
+ * The stranger, a thread that the C library does not know of, is about to be
+ * started; there is none now. The calling thread holds no lock.
  */
 void haki_lock_not_alone(void);
 
-/* There, first of all. */
+/* Called by the stranger, before anything else. */
 void haki_lock_begin_stranger(void);
 
 /*
- * By the stranger, before it takes a lock, and when it has dropped the last one.
- * The first is to be called again after a moment when it says HAK_LOCK_WAIT; after
- * HAK_LOCK_NEVER it may take no lock, but one that is started next may.
+ * Called by the stranger before it takes a lock, and when it has dropped its
+ * last one. If haki_lock_join returns HAK_LOCK_WAIT, call it again after a
+ * moment; after HAK_LOCK_NEVER this stranger may take no lock, but the next one
+ * may.
  */
 enum hak_lock_joined { HAK_LOCK_JOINED, HAK_LOCK_WAIT, HAK_LOCK_NEVER };
 enum hak_lock_joined haki_lock_join(void);
 void haki_lock_part(void);
 
-/* Whether any thread sleeps until it gets a lock, or is waking who does: a tracer
- * may stop it there. */
+/*
+ * Whether any thread sleeps until it gets a lock, or is waking one that does: a
+ * tracer may stop it there.
+ */
 bool haki_lock_any_waits(void);
 
 /* The calling thread's number, drawn if it has none. */
@@ -224,10 +236,13 @@ uint64_t haki_lock_number(void);
 /* Whether a thread with this number does not exist in this process. */
 bool haki_lock_is_ghost(uint64_t number);
 
-/* In fork's child handler, first of all: see above. */
+/* Called first in fork's child handler: see above. */
 void haki_lock_forked(void);
 
-/* There: mends what a ghost has held. False: the calling thread holds it. */
+/*
+ * Called there too: mends a lock that a ghost held. False: the calling thread
+ * holds it.
+ */
 bool haki_lock_settle(hak_lock *lock);
 
 #endif /* HAK_LOCK_H */

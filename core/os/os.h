@@ -1,23 +1,23 @@
 /*
  * os.h - what HAKMEM asks of the operating system.
  *
- * The only user of mmap, munmap, mremap and madvise. Addresses and
- * sizes are multiples of HAK_PAGE unless said otherwise. Nothing here takes a
- * lock; errno is kept. What is remembered is what this kernel can't do.
+ * The only user of mmap, munmap, mremap and madvise. Addresses and sizes are
+ * multiples of HAK_PAGE unless stated otherwise. Nothing here takes a lock;
+ * errno is kept. The only state is what this kernel was found unable to do.
  *
- * Right on Linux 4.18 and later, which differ as follows:
+ * Works on Linux 4.18 and later, whose versions differ as follows:
  *
- *   MAP_FIXED_NOREPLACE  from 4.17. An older kernel takes the address for a
- *                        hint: what it maps elsewhere is unmapped again. The
- *                        address is looked at before the limits are: a place
- *                        that is taken is told as such even where no more may
+ *   MAP_FIXED_NOREPLACE  from 4.17. An older kernel takes the address as a
+ *                        hint: a mapping elsewhere is unmapped again. The
+ *                        kernel checks the address before limits: a place
+ *                        that is taken is reported so even where no more may
  *                        be mapped.
  *   MADV_POPULATE_WRITE  from 5.14; EINVAL before. It may end early (EINTR,
  *                        EFAULT, EHWPOISON): then page faults do the rest.
  *   MREMAP_DONTUNMAP     from 5.7; EINVAL before. With MREMAP_FIXED every
  *                        kernel unmaps the target before it looks at what is
- *                        moved, and up to 6.16 it then refuses a source of
- *                        several mappings (EFAULT), as any does over a limit
+ *                        moved, and up to 6.16 it then refuses a source with
+ *                        several mappings (EFAULT), as all do over a limit
  *                        (ENOMEM): a hole is left, into which another thread's
  *                        mmap may fall. Without MREMAP_FIXED the target is a
  *                        hint, nothing is unmapped, and a refusal changes
@@ -41,15 +41,15 @@
 
 #include "base/base.h"
 
-/* The bytes of a page of this machine. */
+/* The size of this machine's pages in bytes. */
 size_t haki_os_page_size(void);
 
 /*
- * An address, a multiple of `align` (a power of two), where `size` bytes have
- * nothing mapped now, and where the kernel does not put mappings by itself:
- * as much again is free around them. Nothing is mapped. NULL: there is no such
- * place. Under a limit on address space it is a guess, which haki_os_claim
- * finds right or wrong; `guess` then makes guesses differ.
+ * Finds an address, a multiple of `align` (a power of two), with `size`
+ * unmapped bytes behind it, where the kernel does not put mappings by itself:
+ * as much again is free around them. Maps nothing. NULL: there is no such
+ * place. Under a limit on address space the result is a guess, which
+ * haki_os_claim confirms or refutes; a different `guess` gives a different one.
  */
 void *haki_os_place(size_t size, size_t align, unsigned guess);
 
@@ -63,34 +63,37 @@ enum hak_os_claim {
 enum hak_os_claim haki_os_claim(void *addr, size_t size);
 
 /*
- * Unmaps what haki_os_claim or haki_os_map has mapped. False: refused, all is as
- * it was.
+ * Unmaps what haki_os_claim or haki_os_map has mapped. False: refused; nothing
+ * has changed.
  */
 bool haki_os_unmap(void *addr, size_t size);
 
-/* Asks that memory be backed by huge pages. A wish, no result. */
+/* Asks for huge pages. A hint without a result. */
 void haki_os_want_huge(void *addr, size_t size);
 
 /*
- * From here on huge pages there stay, but no other pages are made into one: the
- * kernel's daemon would fill in what was purged of one.
+ * From here on existing huge pages there stay, but no new ones are made: the
+ * kernel's daemon would fill in again what was purged of one.
  */
 void haki_os_want_small(void *addr, size_t size);
 
 /*
  * Makes pages resident now, in one call, so that touching them does not fault.
- * False: out of memory. Where the kernel can't it answers true and leaves it
- * to the page faults.
+ * False: out of memory. Where the kernel can't do that, returns true and leaves
+ * it to page faults.
  */
 bool haki_os_populate(void *addr, size_t size);
 
-/* Drops the contents of pages: zero, not resident. False: refused. */
+/*
+ * Drops the contents of pages: they read as zero and are not resident. False:
+ * refused.
+ */
 bool haki_os_purge(void *addr, size_t size);
 
 /* Whether anything is mapped at p, any address. */
 bool haki_os_is_mapped(const void *p);
 
-/* How many bytes are resident, at most 128 pages asked. */
+/* How many of the bytes are resident; `size` is at most 128 pages. */
 size_t haki_os_resident(void *addr, size_t size);
 
 /* Maps zeroed, usable memory anywhere. NULL: out of memory. */
@@ -103,8 +106,8 @@ void *haki_os_map(size_t size);
 void *haki_os_map_file(const char *path, size_t *size);
 
 /*
- * The same as haki_os_map, at most a page; it is zero again in a forked child. NULL also where
- * the kernel can't (before 4.14).
+ * The same as haki_os_map for at most a page, which is zero again in a forked child. NULL also
+ * where the kernel can't do that (before 4.14).
  */
 void *haki_os_map_wiped(size_t size);
 
@@ -117,7 +120,7 @@ uint64_t haki_os_clock(void);
 /*
  * Moves the pages of `size` bytes at `from` to `to`, where nothing is mapped,
  * leaving zeroed, usable memory behind; nothing is copied. False: the kernel
- * can't, or `from` is of several mappings; all is as it was.
+ * can't, or `from` consists of several mappings; nothing has changed.
  */
 bool haki_os_move(void *from, void *to, size_t size);
 
@@ -127,7 +130,7 @@ void haki_os_random(void *buffer, size_t size);
 /* Milliseconds of a clock that only goes forward, wraps around and is cheap. */
 uint32_t haki_os_tick(void);
 
-/* A time that is not 0, which says "never". */
+/* The time `at`, but never 0, which stands for "never". */
 HAK_INLINE uint32_t haki_some_time(uint32_t at)
 {
     return at != 0 ? at : 1;
@@ -147,7 +150,7 @@ size_t haki_os_address_limit(void);
 
 /* ---- threads: os_thread.c --------------------------------------------------- */
 
-/* Sleeps while the word is as it was seen, at most so long. */
+/* Sleeps while the word is `seen`, at most this long. */
 void haki_os_wait(_Atomic(uint32_t) *word, uint32_t seen,
                   uint32_t milliseconds);
 
@@ -155,10 +158,11 @@ void haki_os_wait(_Atomic(uint32_t) *word, uint32_t seen,
 void haki_os_wake(_Atomic(uint32_t) *word);
 
 /*
- * A thread that the C library does not know: it may use system calls, memory and
- * the locals named at its start, which are zero there, and no more: no stdio,
- * no malloc of the C library's, nothing that waits for other people's code. All
- * signals are blocked in it. It ends when `run` returns.
+ * A thread that the C library does not know. It may use system calls, memory
+ * and the thread-local variables named at its start, which are zero in it, and
+ * nothing else: not stdio, not the C library's malloc, nothing that waits for
+ * other people's code. All signals are blocked in it. It ends when `run`
+ * returns.
  */
 struct hak_os_thread {
     /* set before the start */
@@ -170,36 +174,36 @@ struct hak_os_thread {
 };
 
 /*
- * Starts it; the one before is gone. `locals` are the addresses, in the calling
- * thread, of the thread-local variables that it uses. Allocates nothing, takes
- * no lock. False: refused (threads or memory are limited, a filter of system
- * calls).
+ * Starts it; the previous one must be gone. `locals` are the addresses, in the
+ * calling thread, of the thread-local variables that it uses. Allocates nothing
+ * and takes no lock. False: refused (a limit on threads or memory, or a system
+ * call filter).
  */
 bool haki_os_thread_start(struct hak_os_thread *thread, void *const *locals,
                           size_t count);
 
 /*
- * Waits until it is gone, and no longer counted among the process's threads, at
- * most so long; false: it is not.
+ * Waits, at most this long, until it is gone and no longer counted among the
+ * process's threads. False: it is not.
  */
 bool haki_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds);
 
 /*
- * Reads a short file, as much as fits less the zero behind it; its bytes, 0 if
- * it can't be read. No cancellation point.
+ * Reads a short file, as much of it as fits with a terminating zero. Returns
+ * the bytes read, 0 if it can't be read. Not a cancellation point.
  */
 size_t haki_os_read_file(const char *path, char *text, size_t size);
 
-/* read(2), but no cancellation point. */
+/* read(2), but not a cancellation point. */
 long haki_os_read(int fd, void *bytes, size_t size);
 
-/* Whether any thread is in one of the two. */
+/* Whether any thread is in one of the two functions above. */
 bool haki_os_any_reads(void);
 
 /*
- * A fence in every thread of the process, wherever it is (membarrier). False: the
- * kernel can't, or does not allow it. The first is to be called once before, and
- * in a forked child again.
+ * A memory fence in every thread of the process, wherever it is (membarrier).
+ * False: the kernel can't or won't. haki_os_fence_begin is called once before
+ * that, and again in a forked child.
  */
 bool haki_os_fence_begin(void);
 bool haki_os_fence(void);
@@ -210,10 +214,11 @@ uint64_t haki_os_blocked_signals(void);
 
 /*
  * Whether a thread of this process was seen asleep in a system call that waits
- * for something of other people's, and not in a signal's handler, while calm(arg)
- * was true: at that moment no function of ours was under way in it, but one that
- * `calm` does not see. `blocked_before`: signals that it had blocked when none
- * was. False also if it can't be told. One caller at a time.
+ * for something outside HAKMEM, and not in a signal handler, while calm(arg)
+ * was true: at that moment no function of ours was running in it, except one
+ * that `calm` does not see. `blocked_before`: the signals that it had blocked
+ * when no handler ran. False also if that can't be found out. One caller at a
+ * time.
  */
 bool haki_os_thread_waits(int32_t id, uint64_t blocked_before,
                           bool (*calm)(void *arg), void *arg);
@@ -228,7 +233,7 @@ enum { HAK_FUTEX_WAIT = 0, HAK_FUTEX_WAKE = 1, HAK_FUTEX_PRIVATE = 128 };
  */
 void haki_os_test_refuse(unsigned n, bool forever);
 
-/* Besides the n-th, which is to be set before, every call from this one on. */
+/* Refuses, besides the n-th (set that first), every call from this one on. */
 void haki_os_test_refuse_from(unsigned call);
 
 /* Which calls haki_os_test_refuse counts and refuses; a bit for each kind. */
@@ -244,7 +249,7 @@ enum hak_os_kind {
 };
 void haki_os_test_kinds(unsigned kinds);
 
-/* How many refusable calls were made since haki_os_test_refuse. */
+/* How many calls that can be refused were made since haki_os_test_refuse. */
 unsigned haki_os_test_calls(void);
 #endif
 

@@ -82,13 +82,13 @@ static bool os_refused(unsigned kind)
 
 #define ANYWHERE (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
-/* How much more than it is asked for haki_os_place finds free: that as well. */
+/* haki_os_place looks for this many times the space it is asked for. */
 #define PLACE_ROOM 2
 
 /* Guesses lie this many times the size apart. */
 #define GUESSES 8
 
-/* What is mapped without a hint is not near this. */
+/* Mappings without a hint stay away from this. */
 #define GUESS_ABOVE (4 * HAK_GIB)
 
 size_t haki_os_page_size(void)
@@ -103,7 +103,10 @@ size_t haki_os_page_size(void)
  */
 static char *os_look(size_t size)
 {
-    /* All of the last argument, which goes over the stack, is to be 0. */
+    /*
+     * -1L and 0L: the last argument goes over the stack, and all of it must be
+     * 0.
+     */
     long addr = syscall(SYS_mmap, NULL, size, PROT_NONE, ANYWHERE, -1L, 0L);
 
     if (addr == -1) {
@@ -114,8 +117,8 @@ static char *os_look(size_t size)
 }
 
 /*
- * Where a limit forbids to look: far below where the kernel maps a page, or
- * above if there is not so much below.
+ * For when a limit forbids looking: far below where the kernel maps a page, or
+ * above if there is not so much room below.
  */
 static char *os_guess_place(size_t size, unsigned guess)
 {
@@ -290,7 +293,7 @@ size_t haki_os_resident(void *addr, size_t size)
 
 /*
  * Whether the system does what it says, as far as it has been tried: it can't
- * be while no page is to be had.
+ * be tried while no page is available.
  */
 enum { UNTRIED, HOLDS, LIES };
 
@@ -301,22 +304,28 @@ static bool os_drop(void *addr, size_t size)
 
 static void *os_move_near(void *from, void *to, size_t size)
 {
-    /* By the system call: the C library's has no target without FIXED. */
+    /*
+     * The system call itself: the C library's function passes no target without
+     * FIXED.
+     */
     return (void *)syscall(SYS_mremap, from, size, size,
                            MREMAP_MAYMOVE | MREMAP_DONTUNMAP, to);
 }
 
-/* What pages may be rounded up to by a kernel with larger ones. */
+/* The largest page size of any kernel. */
 #define PAGE_MOST (64 * HAK_KIB)
 
-/* Whether a page that was written to reads as zero once it is dropped. */
+/* Whether a page that was written to reads as zero after it was dropped. */
 static bool os_drops(volatile char *page)
 {
     page[0] = 1;
     return !os_drop((void *)(uintptr_t)page, HAK_PAGE) || page[0] == 0;
 }
 
-/* And whether the page behind it stays, which is of the same larger one. */
+/*
+ * Also tests whether the next page, of the same larger page, keeps its
+ * contents.
+ */
 static int os_try_drop(void)
 {
     char *pages =
@@ -355,7 +364,7 @@ static int os_try_move(void)
     return well ? HOLDS : LIES;
 }
 
-/* Tries until it is known; threads that come together find the same. */
+/* Tries until the answer is known; threads that try at once find the same. */
 static bool os_works(atomic_int *known, int (*attempt)(void))
 {
     int state = atomic_load_explicit(known, memory_order_relaxed);
@@ -379,8 +388,8 @@ bool haki_os_purge(void *addr, size_t size)
 }
 
 /*
- * Who has a mapping at `to`, a hint, gets the pages at another address: they
- * are copied back.
+ * `to` is a hint: if something is mapped there by now the kernel moves the
+ * pages elsewhere, and they are copied back.
  */
 bool haki_os_move(void *from, void *to, size_t size)
 {
@@ -418,15 +427,17 @@ uint64_t haki_os_clock(void)
 }
 
 /*
- * Early in the machine's life, or where a filter forbids getrandom, there is
- * what the kernel gave the process at its start (AT_RANDOM, 16 bytes).
+ * Early after boot, or where a filter forbids getrandom, what the kernel gave
+ * the process at its start is used (AT_RANDOM, 16 bytes).
  */
 void haki_os_random(void *buffer, size_t size)
 {
     const unsigned char *given = (void *)getauxval(AT_RANDOM);
     uint64_t mix = haki_os_clock() ^ (uintptr_t)buffer;
 
-    /* By the system call: the C library's is a cancellation point. */
+    /*
+     * The system call itself: the C library's function is a cancellation point.
+     */
     if (syscall(SYS_getrandom, buffer, size, GRND_NONBLOCK) == (long)size) {
         return;
     }

@@ -1,14 +1,16 @@
 /*
  * os_thread.c - a thread of our own, and whether another one sleeps: Linux.
  *
- * pthread_create would allocate, and take locks of the C library's that a
+ * pthread_create would allocate, and would take locks of the C library that a
  * caller of free may hold (glibc frees the memory of ended threads under the
- * lock of its stacks). So the thread is made by clone, and the C library does
- * not know it. It needs little of it: `errno` and the words that its compiler's
- * stack protector looks at, which is what thread-local memory of its own gives
- * it, laid out as the starting thread's.
+ * lock of its stacks). So the thread is made with clone, and the C library does
+ * not know it. It needs little from the C library: `errno` and the words that
+ * the compiler's stack protector reads. It gets them from thread-local memory
+ * of its own, laid out like the starting thread's.
  *
  *     | guard | stack ........ | locals below | thread pointer | locals above |
+ *
+ * Tested by tests/unit/upkeep/background.c and tests/unit/heap/lend.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,9 +28,13 @@
 #include "os/os.h"
 
 #define STACK (64 * HAK_KIB)
-/* Besides our own locals: what the C library has around the thread pointer. */
+/*
+ * Room for what the C library has around the thread pointer, beside our locals.
+ */
 #define AROUND (2 * HAK_PAGE)
-/* Some program has large arrays there; what is not touched is not resident. */
+/*
+ * Some programs have large thread-local arrays; untouched pages cost nothing.
+ */
 #define LOCALS_MOST (512 * HAK_MIB)
 
 /* Signal masks as the kernel has them. */
@@ -64,7 +70,7 @@ void haki_os_wake(_Atomic(uint32_t) *word)
 
 /* ---- a fence in other threads ------------------------------------------------- */
 
-/* As the kernel has them; not every C library has its headers. */
+/* The kernel's values; not every C library has its headers. */
 enum { PRIVATE_EXPEDITED = 8, REGISTER_PRIVATE_EXPEDITED = 16 };
 
 static bool os_membarrier(int command)
@@ -93,7 +99,7 @@ int32_t haki_os_thread_id(void)
     return (int32_t)syscall(SYS_gettid);
 }
 
-/* Nobody else's signal is to be handled there. */
+/* No signal may be handled in that thread. */
 static void os_block_signals(uint64_t *before)
 {
     uint64_t all = UINT64_MAX;
@@ -113,14 +119,17 @@ static int os_begin(void *arg)
 {
     const struct hak_os_thread *thread = arg;
 
-    uselocale(LC_GLOBAL_LOCALE); /* else there is none, not even for strtoul */
+    uselocale(LC_GLOBAL_LOCALE); /* even strtoul needs a locale */
     prctl(PR_SET_NAME, thread->name);
     thread->run();
     return 0;
 }
 
 #ifdef SANITIZED
-/* Checkers have locals of their own in every thread, so it is one of theirs. */
+/*
+ * Sanitizers have locals of their own in every thread: there a real thread is
+ * used.
+ */
 static void *os_begin_checked(void *arg)
 {
     struct hak_os_thread *thread = arg;
@@ -161,7 +170,10 @@ static uintptr_t os_thread_pointer(void)
     return tp;
 }
 
-/* The words of its head that point to itself, and both protectors' secrets. */
+/*
+ * The words of the thread's head that point to itself, and the secrets of both
+ * protectors.
+ */
 static void os_make_head(uintptr_t *tp, const uintptr_t *from)
 {
     tp[0] = tp[2] = (uintptr_t)tp;
@@ -207,8 +219,10 @@ static bool os_measure(void *const *locals, size_t count, size_t *below,
     return *below + *above <= LOCALS_MOST;
 }
 
-/* Its memory, zero but for the stack, which begins at its guard page; it is kept
- * for the next time. */
+/*
+ * Maps its memory, all zero except the stack, which begins at its guard page.
+ * It is kept for the next start.
+ */
 static bool os_map_once(struct hak_os_thread *thread, size_t locals)
 {
     const size_t stack = HAK_PAGE + STACK;
@@ -272,7 +286,7 @@ bool haki_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds)
         haki_os_wait(&thread->id, now, milliseconds);
         now = atomic_load(&thread->id);
     }
-    /* It is still counted among the process's threads for a moment. */
+    /* It is counted among the process's threads for a moment longer. */
     while (now == 0 && id != 0 && id != UINT32_MAX &&
            syscall(SYS_tgkill, getpid(), id, 0) == 0 &&
            haki_os_clock() < until) {
@@ -285,8 +299,8 @@ bool haki_os_thread_wait(struct hak_os_thread *thread, uint32_t milliseconds)
 /* ---- whether a thread sleeps ----------------------------------------------- */
 
 /*
- * The system calls in which threads wait for something that is not ours, by the
- * place among its arguments of a signal mask that holds meanwhile, or NO_MASK.
+ * The system calls in which threads wait for something that is not ours. For
+ * each: which of its arguments is a signal mask in force meanwhile, or NO_MASK.
  */
 #define NO_MASK (-1)
 
@@ -385,8 +399,7 @@ static void os_thread_path(char *path, int32_t id, const char *file)
 
 /*
  * The file says "running", or the number of the system call, or -1, and its six
- * arguments. What it says is of one moment at which the thread was off every
- * processor.
+ * arguments. That describes one moment at which the thread was on no processor.
  */
 static bool os_is_waiting(int32_t id)
 {
@@ -424,14 +437,15 @@ static uint64_t os_number_of(const char *text, const char *name, int base)
 }
 
 /*
- * With the processors and memory nodes of a large machine. Not on the stack:
- * small threads come here from free.
+ * Large enough for a machine with many processors and memory nodes. Not on the
+ * stack: threads with small stacks come here from free.
  */
 static char os_text[8192];
 
 /*
- * Whether the file is about the thread that calls itself `id`. /proc may be
- * another namespace's, where threads have other numbers: the last one is its own.
+ * Whether the file describes the thread whose own id is `id`. /proc may belong
+ * to another namespace, where threads have other numbers: the last number is
+ * its own.
  */
 static bool os_is_about(int32_t id)
 {
@@ -446,7 +460,7 @@ static bool os_is_about(int32_t id)
     return last == id;
 }
 
-/* False: it can't be read, or is another thread's. */
+/* False: it can't be read, or describes another thread. */
 static bool os_read_status(int32_t id, struct status *status)
 {
     char path[PATH_BYTES];
@@ -473,7 +487,7 @@ static uint64_t os_bit_of(int number)
     return (uint64_t)1 << (number - 1);
 }
 
-/* Signals that come of what a thread does itself. */
+/* Signals caused by what the thread itself does. */
 static uint64_t os_faults(void)
 {
     return os_bit_of(SIGSEGV) | os_bit_of(SIGBUS) | os_bit_of(SIGILL) |
@@ -482,13 +496,13 @@ static uint64_t os_faults(void)
 }
 
 /*
- * Whether a handler may run that does not block its signal. Also where none is
- * set up any more: what runs may have been set up for one time (sysv_signal). The
- * flags remain.
+ * Whether a handler may run that does not block its signal. Handlers that are
+ * no longer set up count too, since one that runs may have been set up for one
+ * time only (sysv_signal); its flags remain.
  */
 static bool os_any_open(void)
 {
-    /* As the kernel has it, on every processor that we know. */
+    /* The kernel's struct, the same on every processor that we know. */
     struct {
         uintptr_t handler;
         unsigned long flags;
@@ -507,9 +521,9 @@ static bool os_any_open(void)
 }
 
 /*
- * Whether the thread may be in a signal's handler. While one runs its signal is
+ * Whether the thread may be in a signal handler. While one runs its signal is
  * blocked, unless it was set up otherwise; signals that the thread has blocked
- * from the start, or that are ignored, say nothing.
+ * from the start, or that are ignored, tell nothing.
  */
 static bool os_may_handle(const struct status *status, uint64_t blocked_before)
 {
@@ -519,7 +533,7 @@ static bool os_may_handle(const struct status *status, uint64_t blocked_before)
            os_any_open();
 }
 
-/* The thread sanitizer does not see that a thread that sleeps does nothing. */
+/* The thread sanitizer does not know that a sleeping thread does nothing. */
 #ifdef HAK_TSAN
 enum { SEES = false };
 #else
@@ -527,11 +541,11 @@ enum { SEES = true };
 #endif
 
 /*
- * A thread is counted as off its processor when it falls asleep. So if it is
- * seen asleep, and the count then is what it was at first, it has slept all the
- * time, and what was read in between, the mask and what `calm` looks at, was
- * read while it slept. (The count stands behind the mask in the same file: what
- * is read at once with it is not read after it.)
+ * The kernel counts how often a thread leaves its processor. So if it is seen
+ * asleep, and that count has not changed since it was first read, it has slept
+ * all the time, and what was read in between (the mask, and what `calm` reads)
+ * was read while it slept. (The count comes after the mask in the same file:
+ * reading both at once does not order them.)
  */
 bool haki_os_thread_waits(int32_t id, uint64_t blocked_before,
                           bool (*calm)(void *arg), void *arg)

@@ -1,7 +1,7 @@
 /*
- * pool.c - the Pool lane's slow half: refill, flush, spans.
+ * pool.c - the Pool lane's slow paths: refill, flush, spans.
  *
- * Every function but the questions about a pointer is called by the one thread
+ * Every function except the queries about a pointer is called by the one thread
  * that uses the heap.
  */
 #include "pool/pool_bin.h"
@@ -16,21 +16,22 @@
 
 /*
  * The page-fault ladder. A span is left to page faults while the process is
- * small or its users may not write to all of what they ask for: that is
- * measured, on the last span that was used up (probe). Blocks of SMALL bytes
- * or fewer, which are written to throughout as a rule, are taken to be.
+ * small, or when users of its class may not write to all of what they ask for.
+ * The latter is measured on the last span that was used up (pool_probe). Blocks
+ * of at most SMALL bytes are assumed to be written in full, as they usually
+ * are.
  */
 #define LADDER_FROM HAK_MIB
 #define LADDER_FIRST (16 * HAK_KIB)
 #define LADDER_MORE HAK_SLAB_SIZE
 #define SMALL HAK_PAGE
 
-/* Gives the empty bins stacks of so many places. */
+/* Gives the empty bins stacks of `places` places. */
 static void pool_lay_out(struct hak_pool *pool, uint32_t places)
 {
     pool->places = places;
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        /* Beyond short stacks no bottom was ever anything else. */
+        /* Beyond short stacks the bottoms were never overwritten. */
         if (c * places < HAK_POOL_CLASSES * HAK_POOL_STACK_SHORT) {
             *haki_stack_bottom(pool, c) = NULL;
         }
@@ -79,7 +80,9 @@ static uint32_t pool_span_take(struct hak_pool *pool, unsigned class)
     uint32_t number =
         haki_range_slabs_take(slabs, HAK_LANE_POOL,
                               (uint8_t)(HAK_TAG_POOL + class),
-                              pool->shelves[class].use == HAK_POOL_WHOLE);
+                              pool->shelves[class].use == HAK_POOL_FULL
+                                  ? HAK_SLABS_ALL
+                                  : HAK_SLABS_SPARSE);
     struct hak_slab *span;
 
     if (number == HAK_NO_SLAB) {
@@ -101,13 +104,13 @@ static uint32_t pool_span_take(struct hak_pool *pool, unsigned class)
     haki_slab_open(&pool->shelves[class].open, number);
     pool->nslabs += slabs;
     pool->most_slabs = (uint32_t)haki_max(pool->most_slabs, pool->nslabs);
-    pool->nempty += slabs; /* for a moment */
+    pool->nempty += slabs; /* only for a moment */
     HAK_WALK(haki_pool_walk_due());
     pool->allow->slabs += (int64_t)(slabs * HAK_SLAB_SIZE);
     return number;
 }
 
-/* Gives back a span of which no block is taken, one of nempty. */
+/* Gives back a span, one of nempty, of which no block is taken. */
 void haki_span_give(struct hak_pool *pool, uint32_t number)
 {
     struct hak_slab *span = haki_range_slab(number);
@@ -131,25 +134,25 @@ void haki_span_give(struct hak_pool *pool, uint32_t number)
 
 /* ---- refill ----------------------------------------------------------------- */
 
-/* Looks whether the last span that was used up has been written to. */
+/* Checks whether the last span that was used up has been written to. */
 static void pool_probe(struct hak_pool_shelf *shelf)
 {
     const struct hak_slab *span;
     size_t used, resident;
 
-    if (shelf->last == HAK_NO_SLAB || shelf->use == HAK_POOL_WHOLE) {
+    if (shelf->last == HAK_NO_SLAB || shelf->use == HAK_POOL_FULL) {
         return;
     }
     span = haki_range_slab(shelf->last);
     used = (size_t)__builtin_popcountll(span->ready) * span->block;
     resident = haki_os_resident(haki_range_slab_start(shelf->last),
                                 haki_round_up(used, HAK_PAGE));
-    shelf->use = resident >= used - used / 8 ? HAK_POOL_WHOLE : HAK_POOL_PARTS;
+    shelf->use = resident >= used - used / 8 ? HAK_POOL_FULL : HAK_POOL_PARTS;
 }
 
 /*
- * How many bytes more to make resident in a span that has `have`; 0: leave it
- * to faults. What a class's first span has doubles from a page on.
+ * How many more bytes to make resident in a span that has `have`; 0: leave it
+ * to faults. In a class's first span this doubles, beginning with a page.
  */
 static size_t pool_ladder_step(const struct hak_pool *pool, unsigned class,
                                size_t have)
@@ -159,7 +162,7 @@ static size_t pool_ladder_step(const struct hak_pool *pool, unsigned class,
     if (haki_range_resident_bytes() < LADDER_FROM) {
         return 0;
     }
-    if (pool->shelves[class].use == HAK_POOL_WHOLE) {
+    if (pool->shelves[class].use == HAK_POOL_FULL) {
         return LADDER_MORE;
     }
     if (block > SMALL) {
@@ -172,7 +175,7 @@ static size_t pool_ladder_step(const struct hak_pool *pool, unsigned class,
 
 /*
  * Makes more blocks of a span ready: as many as the next step of the ladder
- * brings, or if its pages are left to faults as many again as there are.
+ * brings, or, if its pages are left to faults, as many again as there are.
  */
 static bool pool_span_ready(struct hak_pool *pool, uint32_t number)
 {
@@ -196,7 +199,9 @@ static bool pool_span_ready(struct hak_pool *pool, uint32_t number)
     return true;
 }
 
-/* The first open span, with a free block. HAK_NO_SLAB: out of memory. */
+/*
+ * The first open span, made to have a free block. HAK_NO_SLAB: out of memory.
+ */
 static uint32_t pool_open_ready(struct hak_pool *pool, unsigned class)
 {
     struct hak_pool_shelf *shelf = &pool->shelves[class];
@@ -215,7 +220,7 @@ static uint32_t pool_open_ready(struct hak_pool *pool, unsigned class)
     return number;
 }
 
-/* Hardened: into random order. */
+/* Hardened build: puts blocks into random order. */
 HAK_INLINE void pool_shuffle(void **blocks, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -228,9 +233,10 @@ HAK_INLINE void pool_shuffle(void **blocks, uint32_t n)
 }
 
 /*
- * Blocks that a refill takes at the most: half of what may be kept, a thread's as
- * much as it might if it had little, since they are all of a span that is in use
- * from now on anyway, and one after the other costs three times as much.
+ * The most blocks that a refill takes: half of what may be kept. A thread's
+ * heap takes as much as if it kept little, since the blocks come from a span
+ * that is in use from now on anyway, and taking them singly costs three times
+ * as much.
  */
 static int32_t pool_refill_most(const struct hak_pool *pool, unsigned class)
 {
@@ -320,7 +326,7 @@ void *haki_pool_refill(struct hak_pool *pool, unsigned class)
 
 /* ---- flush ------------------------------------------------------------------- */
 
-/* n blocks of a span, those of `bits`, are free again. */
+/* Takes back n blocks of a span, those of `bits`. */
 void haki_span_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
                    int64_t n)
 {
@@ -354,7 +360,7 @@ HAK_COLD void haki_pool_misuse(const void *p, enum hak_pool_state state)
                                       : "an address that was never given out");
 }
 
-/* The n blocks that have been in the bin for longest go back to their spans. */
+/* Returns the n blocks that have been in the bin longest to their spans. */
 void haki_stack_flush(struct hak_pool *pool, unsigned class, int32_t n)
 {
     void **stack = haki_stack_bottom(pool, class) + 1;
@@ -378,7 +384,7 @@ void haki_stack_flush(struct hak_pool *pool, unsigned class, int32_t n)
     pool->top[class] -= n;
 }
 
-/* ---- questions ---------------------------------------------------------------------- */
+/* ---- queries ------------------------------------------------------------- */
 
 HAK_RACY_READER uint64_t haki_pool_live(const struct hak_pool *pool,
                                         unsigned class)

@@ -13,7 +13,7 @@
  * A block that another thread frees sets its bit in the span's `remote` word;
  * whoever sets the first one puts the span into the owner's inbox, a list
  * linked by inbox_next. So a span's remote frees are taken in with one
- * exchange, however many they are, and nothing is held back by the sender.
+ * exchange, however many there are, and the sender holds nothing back.
  *
  * Invariants, for each class of a heap:
  *   - the stack begins with a NULL; taken = blocks in the bin, in use and in
@@ -22,13 +22,13 @@
  *   - a span is in the open list exactly if bits != 0 or ready lacks some of
  *     the span's blocks;
  *   - a span with bits == ready stays if it is the class's only open one, and
- *     no more than 1/16 of the pool's slabs, or one span, are in such;
+ *     such spans have at most 1/16 of the pool's slabs, or are one span;
  *   - a span is in the inbox, or about to be, exactly if remote != 0;
- *   - a page that is gone (range.h) lies in blocks of `bits` alone, or behind
- *     the last; `swept` is set if there may be any;
+ *   - a page that is gone (range.h) lies only in blocks of `bits`, or behind
+ *     the last block; `swept` is set if there may be any;
  *   - a sealed span (range.h) is in no open list and none of its blocks in a
- *     bin: a free sets its bit, and with all bits set the span is given back.
- * The owner works on all but remote, inbox_next and the inbox.
+ *     bin: a free sets its bit, and when all bits are set the span is given back.
+ * The owner alone works on everything except remote, inbox_next and the inbox.
  */
 #ifndef HAK_POOL_H
 #define HAK_POOL_H
@@ -44,15 +44,15 @@
 #include "range/slab_list.h"
 
 /*
- * Places in a bin's stack, its bottom included. Explicit heaps begin with
- * short stacks, which fit on the page of the rest, and get longer ones when
- * they have grown.
+ * Places in a bin's stack, its bottom included. Explicit heaps begin with short
+ * stacks, which fit on the same page as the other fields, and get longer ones
+ * when they have grown.
  */
 #define HAK_POOL_STACK 128
 #define HAK_POOL_STACK_SHORT 4
 
 /* Whether the users of a class write to all of what they ask for. */
-enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_WHOLE, HAK_POOL_PARTS };
+enum hak_pool_use { HAK_POOL_UNKNOWN, HAK_POOL_FULL, HAK_POOL_PARTS };
 
 struct hak_pool_shelf {
     int64_t taken;
@@ -63,7 +63,7 @@ struct hak_pool_shelf {
 };
 
 struct hak_pool {
-    /* The bins, an array for each part: a class byte leads there by itself. */
+    /* The bins, an array for each part: a class byte is the index. */
     void **top[HAK_POOL_CLASSES];    /* the first free place of the stack */
     int64_t until[HAK_POOL_CLASSES]; /* pops until a sample: profile.h */
     int32_t left[HAK_POOL_CLASSES];  /* pushes to the next look, less 1 */
@@ -72,16 +72,16 @@ struct hak_pool {
     struct hak_allowance *allow; /* the heap's */
     uint32_t tag;                /* id << 8 | HAK_TAG_POOL */
     uint32_t all;                /* first of all spans */
-    uint32_t nslabs;             /* of spans that are not sealed */
-    uint32_t most_slabs;         /* of these, since a thread has the heap */
-    uint32_t nsealed;            /* of those that are */
-    uint32_t nempty;    /* of nslabs: of spans kept without a block taken */
-    uint32_t idle_at;   /* when bins are next emptied */
-    uint32_t looked_at; /* when the time was last looked at */
-    bool alert;         /* free memory waits to go back: look often */
-    bool swept;         /* pages of spans in use have gone */
-    uint8_t looks;      /* as in tiny.h */
-    bool sampled;       /* these two as in tiny.h */
+    uint32_t nslabs;             /* slabs of spans that are not sealed */
+    uint32_t most_slabs; /* the most of these since a thread has the heap */
+    uint32_t nsealed;    /* slabs of those that are */
+    uint32_t nempty;     /* of nslabs: in spans kept without a block taken */
+    uint32_t idle_at;    /* when bins are next emptied */
+    uint32_t looked_at;  /* when the time was last looked at */
+    bool alert;          /* free memory waits to go back: look often */
+    bool swept;          /* pages of spans in use have gone */
+    uint8_t looks;       /* as in tiny.h */
+    bool sampled;        /* these two as in tiny.h */
     bool was_sampled;
     uint32_t round;
     struct hak_sampling *sampling; /* the heap's; NULL: it takes no part */
@@ -97,8 +97,8 @@ struct hak_pool {
 };
 
 /*
- * Makes the state of heap `id` usable; `stacks` is all zero, or was of this
- * state before. `small`: begin with short stacks.
+ * Makes the state of heap `id` usable; `stacks` is all zero, or was used by
+ * this state before. `small`: begin with short stacks.
  */
 void haki_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
                     uint32_t id, bool small);
@@ -126,7 +126,7 @@ void haki_pool_draw_round(struct hak_pool *pool);
 void haki_pool_draw_never(struct hak_pool *pool);
 void *haki_pool_pop_drawn(struct hak_pool *pool, unsigned class);
 
-/* Gives every span back, whatever is still in use. O(spans). */
+/* Gives back every span, even with blocks in use. O(spans). */
 void haki_pool_release(struct hak_pool *pool);
 
 /* As haki_tiny_refill. NULL: out of memory. */
@@ -136,17 +136,19 @@ HAK_NOINLINE void *haki_pool_refill(struct hak_pool *pool, unsigned class);
 HAK_NOINLINE void haki_pool_look(struct hak_pool *pool, unsigned class);
 
 /*
- * The same for a bin that holds no more than it was noted to, as after malloc and
- * free in turn: then it says when the next look comes, and no more. False: it is
- * not so.
+ * The same, only for a bin that holds no more than was last noted, as after
+ * alternating mallocs and frees: just sets when the next look comes. False: the
+ * bin holds more.
  */
 bool haki_pool_look_steady(struct hak_pool *pool, unsigned class);
 
-/* The bins that hold most go back to their spans if all of the heap's hold too
- * much. */
+/*
+ * Empties the fullest bins into their spans if all bins of the heap together
+ * hold too much.
+ */
 void haki_pool_shed(struct hak_pool *pool);
 
-/* Every bin's next look comes as the state of the heap says. */
+/* Sets every bin's next look according to the state of the heap. */
 void haki_pool_grant_anew(struct hak_pool *pool);
 
 /* Gives back what bins have kept for long; called on slow paths. */
@@ -154,25 +156,26 @@ void haki_pool_heed(struct hak_pool *pool);
 
 /*
  * Frees p, an address in a slab of another thread's pool. False: no block
- * begins there, or it is on its way back already. *told: a heap was told of
- * the first free block of a span, see haki_heap_sent.
+ * begins there, or it is on its way back already. *told: this was the first
+ * such block of a span and its heap was told, see haki_heap_sent.
  */
 bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told);
 
 /* Takes in what other threads freed. */
 void haki_pool_collect(struct hak_pool *pool);
 
-/* Collects, empties the bins and gives back every span without a block in use.
+/*
+ * Collects, empties the bins and gives back every span without a block in use.
  */
 void haki_pool_trim(struct hak_pool *pool);
 
 /*
- * For a pool whose bins are empty and that nobody uses: from here on its stacks
- * need only the page of the rest, until it is used again and has grown.
+ * For an unused pool with empty bins: from here on its stacks fit on the page
+ * of the other fields, until it is used again and has grown.
  */
 void haki_pool_rest(struct hak_pool *pool);
 
-/* Whether it has so many slabs that its stacks are long. */
+/* With more slabs than this its stacks are long. */
 #define HAK_POOL_GROWN 16
 HAK_INLINE bool haki_pool_is_grown(const struct hak_pool *pool)
 {
@@ -182,13 +185,16 @@ HAK_INLINE bool haki_pool_is_grown(const struct hak_pool *pool)
 /* ---- pages of spans in use: pool_pages.c --------------------------------- */
 
 /*
- * Gives back the pages of spans that lie in free blocks; if not `all`, then of
- * blocks that were free at the last call already, and those of some hundred
- * spans at the most. The bytes. The caller marks itself as busy. O(spans).
+ * Gives back those pages of spans that lie in free blocks; without `all`, only
+ * of blocks that were already free at the last call, and of some hundred spans
+ * at most. Returns the bytes. The caller marks itself as busy. O(spans).
  */
 size_t haki_pool_sweep(struct hak_pool *pool, bool all);
 
-/* The blocks `bits` of a span, of a pool with `swept`, leave it for the bin. */
+/*
+ * Called when the blocks `bits` of a span leave it for the bin, if `swept` is
+ * set.
+ */
 void haki_pool_wake(const struct hak_pool *pool, uint32_t number,
                     uint64_t bits);
 
@@ -197,7 +203,7 @@ void haki_pool_wake(const struct hak_pool *pool, uint32_t number,
 /* Empties the bins and seals every span with a block in use. */
 void haki_pool_seal(struct hak_pool *pool);
 
-/* n blocks of a sealed span, those of `bits`, are free again. */
+/* Takes back n blocks of a sealed span, those of `bits`. */
 void haki_pool_seal_put(struct hak_pool *pool, uint32_t number, uint64_t bits,
                         int64_t n);
 
@@ -219,7 +225,7 @@ HAK_INLINE void haki_pool_busy(struct hak_pool *pool, bool on)
 /* Blocks of a class in use; any thread may ask, see haki_tiny_live. */
 uint64_t haki_pool_live(const struct hak_pool *pool, unsigned class);
 
-/* What p is, an address in one of Pool's slabs, as far as can be told. */
+/* What p, an address in one of Pool's slabs, is, as far as we can tell. */
 enum hak_pool_state {
     HAK_POOL_USED,   /* a block in use or in a bin */
     HAK_POOL_FREE,   /* a block that is free in its span */
@@ -286,8 +292,10 @@ HAK_INLINE void haki_pool_note(const void *p, unsigned class, bool in)
     }
 }
 
-/* Whether p, in a span of this class, is a block in use, or (but in the hardened
- * build) one in a bin. */
+/*
+ * Whether p, in a span of this class, is a block in use or (except in the
+ * hardened build) one in a bin.
+ */
 HAK_INLINE bool haki_pool_is_used(const void *p, unsigned class)
 {
     const struct hak_slab *span;
@@ -342,19 +350,19 @@ HAK_INLINE void *haki_pool_alloc(struct hak_pool *pool, unsigned class)
     return HAK_LIKELY(p != NULL) ? p : haki_pool_refill(pool, class);
 }
 
-/* Pushes a block of the pool's own; false: it is time for haki_pool_look. */
+/* Pushes a block of this pool; false: it is time for haki_pool_look. */
 HAK_INLINE bool haki_pool_push(struct hak_pool *pool, unsigned class, void *p)
 {
     void **top = pool->top[class];
 
     haki_pool_note(p, class, true);
     *top = p;
-    /* Last: a fork of another thread may copy the bin at any instruction. */
+    /* Last: another thread may fork, and copy the bin, at any instruction. */
     __atomic_store_n(&pool->top[class], top + 1, __ATOMIC_RELEASE);
     return --pool->left[class] >= 0;
 }
 
-/* Frees p, a block of the pool's own. */
+/* Frees p, a block of this pool. */
 HAK_INLINE void haki_pool_free(struct hak_pool *pool, unsigned class, void *p)
 {
     if (HAK_UNLIKELY(!haki_pool_push(pool, class, p))) {

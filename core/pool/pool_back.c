@@ -1,9 +1,11 @@
 /*
- * pool_back.c - the Pool lane: blocks go back to their spans, those that other
- * threads free included, and what all bins keep is bounded (allowance.h).
+ * pool_back.c - the Pool lane: returns blocks to their spans, including those
+ * that other threads free, and bounds what all bins keep (allowance.h).
  *
- * Every function but haki_pool_remote_free is called by the one thread that uses
- * the heap.
+ * Every function except haki_pool_remote_free is called by the one thread that
+ * uses the heap.
+ *
+ * Tested by tests/unit/pool/pool.c and tests/unit/range/allowance.c.
  */
 #include "os/lock.h"
 #include "os/os.h"
@@ -26,8 +28,8 @@ static size_t pool_bin_bytes(const struct hak_pool *pool, unsigned class)
 }
 
 /*
- * How many bytes each bin may hold so that all together hold no more than `most`:
- * those that hold less leave what they don't need to the others.
+ * How many bytes each bin may hold so that together they hold at most `most`:
+ * bins that hold less leave the rest to the others.
  */
 static size_t pool_level(const struct hak_pool *pool, size_t most)
 {
@@ -51,7 +53,7 @@ static size_t pool_level(const struct hak_pool *pool, size_t most)
     return bytes;
 }
 
-/* As in tiny_back.c: the fullest bins go back until Pool's share is met. */
+/* As in tiny_back.c: empties the fullest bins until Pool's share is met. */
 static void pool_shed(struct hak_pool *pool)
 {
     struct hak_allowance *allow = pool->allow;
@@ -80,7 +82,7 @@ static void pool_shed(struct hak_pool *pool)
     }
 }
 
-/* Notes what all bins hold; if that is too much it goes back. */
+/* Notes what all bins hold, and gives some back if that is too much. */
 static void pool_settle_all(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
@@ -91,7 +93,7 @@ static void pool_settle_all(struct hak_pool *pool)
     }
 }
 
-/* After a look: all bins together must not hold too much. */
+/* After a look: makes sure that all bins together do not hold too much. */
 static void pool_bound(struct hak_pool *pool)
 {
     if (HAK_UNLIKELY(!haki_pool_may_keep_empty(pool, 0))) {
@@ -109,7 +111,7 @@ void haki_pool_shed(struct hak_pool *pool)
     haki_pool_busy(pool, false);
 }
 
-/* Nothing may be kept: the bin that grew is emptied. */
+/* Nothing may be kept: empties the bin that grew. */
 static void pool_give_class(struct hak_pool *pool, unsigned class)
 {
     size_t bytes = pool_bin_bytes(pool, class);
@@ -154,7 +156,8 @@ void haki_pool_look(struct hak_pool *pool, unsigned class)
     }
     if (haki_stack_note(pool, class)) {
         haki_stack_grant_noted(pool, class, budget);
-        if (haki_may_keep(pool->allow) == 0) { /* the others are, as a rule */
+        if (haki_may_keep(pool->allow) ==
+            0) { /* the others usually are already */
             pool_give_class(pool, class);
         }
         pool_bound(pool);
@@ -194,7 +197,7 @@ bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
     return true;
 }
 
-/* Blocks that are known to be free. */
+/* The blocks that are known to be free. */
 static uint64_t pool_free_bits(const struct hak_slab *span)
 {
     return HAK_HARD ? span->bits | span->held : span->bits;
@@ -204,7 +207,7 @@ void haki_pool_collect(struct hak_pool *pool)
 {
     uint32_t number;
 
-    /* seq_cst: who parks a heap first says so, then looks here. */
+    /* seq_cst: a thread that parks a heap first says so, then looks here. */
     if (HAK_LIKELY(atomic_load_explicit(&pool->inbox, memory_order_seq_cst) ==
                    HAK_NO_SLAB)) {
         return;
@@ -220,7 +223,7 @@ void haki_pool_collect(struct hak_pool *pool)
         uint64_t n = (uint64_t)__builtin_popcountll(bits);
 
         HAK_POINT("pool");
-        HAK_ASSERT(bits != 0); /* else it is not in the inbox */
+        HAK_ASSERT(bits != 0); /* otherwise it is not in the inbox */
         if (HAK_UNLIKELY((bits & pool_free_bits(span)) != 0)) {
             haki_pool_misuse(haki_range_slab_start(number) +
                                  (size_t)__builtin_ctzll(bits &
@@ -315,7 +318,7 @@ static void pool_heed_slow(struct hak_pool *pool)
     haki_range_tick(now);
 }
 
-/* On every slow path: what has been idle for long goes back. */
+/* Called on every slow path: gives back what has been idle for long. */
 void haki_pool_heed_within(struct hak_pool *pool)
 {
     if (HAK_UNLIKELY(haki_range_waiting())) {

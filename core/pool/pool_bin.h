@@ -1,8 +1,8 @@
 /*
- * pool_bin.h - a bin of the Pool lane, a stack: what it holds, and when it is
- * looked at; and its spans.
+ * pool_bin.h - a Pool bin, which is a stack: what it holds, and when it is
+ * looked at; and the lane's spans.
  *
- * For pool*.c alone; called by the heap's one user.
+ * For pool*.c only; called by the heap's user.
  */
 #ifndef HAK_POOL_BIN_H
 #define HAK_POOL_BIN_H
@@ -11,11 +11,12 @@
 #include "range/slabs.h"
 
 /*
- * A bin may keep HAK_STACK_LEAST bytes, up to HAK_STACK_MOST if that is at most
- * 1/2^HAK_STACK_SHIFT of the pool's slabs, or 1/2^HAK_STACK_SHIFT_LARGE of them if
- * that is more, in HAK_STACK_BLOCKS_LEAST blocks or more, as long as all bins together
- * keep what allowance.h says; a refill takes at most HAK_STACK_REFILL_MOST of a span. A batch of blocks of 1 to 8 KB, 4 MB of them, then
- * comes from the bins alone: 7.9 ns each instead of 16.7.
+ * A bin may keep HAK_STACK_LEAST bytes; up to HAK_STACK_MOST if that is at most
+ * 1/2^HAK_STACK_SHIFT of the pool's slabs; 1/2^HAK_STACK_SHIFT_LARGE of them if
+ * that is more; and always HAK_STACK_BLOCKS_LEAST blocks, as long as all bins
+ * together keep what allowance.h says. A refill takes at most
+ * HAK_STACK_REFILL_MOST blocks of a span. With this a batch of 4 MB in blocks
+ * of 1 to 8 KB comes from the bins alone: 7.9 ns per block instead of 16.7.
  */
 #define HAK_STACK_LEAST (256 * HAK_KIB)
 #define HAK_STACK_SHIFT 2
@@ -26,14 +27,16 @@
 
 #define HAK_STACK_SPARSE_PART 16 /* as in tiny.c */
 
-/* As in tiny_back.c: pushes while memory waits to go back. */
+/* As in tiny_back.c: pushes until a look while memory waits to go back. */
 #define HAK_STACK_ALERT_PUSHES 16
 
 _Static_assert(HAK_POOL_STACK_SHORT - 1 <= HAK_STACK_BLOCKS_LEAST,
                "a short stack is full before the budget is used up");
 
-/* How many blocks of the class make up `bytes`: by a short division, as each
- * look at a bin comes here. */
+/*
+ * How many blocks of the class make up `bytes`: by a short division, as every
+ * look at a bin needs this.
+ */
 HAK_INLINE uint32_t haki_stack_blocks(size_t bytes, unsigned class)
 {
     return (uint32_t)haki_min(bytes, HAK_GIB) / haki_pool_classes[class].block;
@@ -57,7 +60,7 @@ HAK_INLINE int32_t haki_stack_budget(const struct hak_pool *pool,
                              pool->places - 1);
 }
 
-/* The bottom of a bin's stack, which is NULL. */
+/* The bottom of a bin's stack, where a NULL is. */
 HAK_RACY_INLINE void **haki_stack_bottom(const struct hak_pool *pool,
                                          unsigned class)
 {
@@ -71,7 +74,7 @@ HAK_RACY_INLINE int32_t haki_stack_count(const struct hak_pool *pool,
     return (int32_t)(pool->top[class] - haki_stack_bottom(pool, class)) - 1;
 }
 
-/* Notes what the bin holds; whether that is more than when it was last noted. */
+/* Notes what the bin holds; returns whether that is more than last noted. */
 HAK_INLINE bool haki_stack_note(struct hak_pool *pool, unsigned class)
 {
     struct hak_pool_shelf *shelf = &pool->shelves[class];
@@ -85,7 +88,7 @@ HAK_INLINE bool haki_stack_note(struct hak_pool *pool, unsigned class)
     return more > 0;
 }
 
-/* n blocks of the class come out of spans, or (below 0) go back. */
+/* n blocks of the class come out of spans, or, if negative, go back. */
 HAK_INLINE void haki_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
 {
     pool->shelves[class].taken += n;
@@ -93,8 +96,10 @@ HAK_INLINE void haki_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
     haki_keep_taken(pool->allow, n * haki_pool_classes[class].block);
 }
 
-/* `pushes`, or as many blocks as `bytes` are if that is less: one division less
- * where it is not. */
+/*
+ * The lesser of `pushes` and the number of blocks in `bytes`, without a
+ * division where possible.
+ */
 HAK_INLINE int32_t haki_stack_at_most(int32_t pushes, size_t bytes,
                                       unsigned class)
 {
@@ -105,7 +110,7 @@ HAK_INLINE int32_t haki_stack_at_most(int32_t pushes, size_t bytes,
     return pushes;
 }
 
-/* As in tiny_bin.h: at most so many pushes to the next look at a bin that grows. */
+/* As in tiny_bin.h: the most pushes until the next look at a growing bin. */
 HAK_INLINE int32_t haki_stack_bound_pushes(const struct hak_pool *pool,
                                            unsigned class, int32_t pushes)
 {
@@ -134,8 +139,8 @@ HAK_INLINE void haki_stack_set_left(struct hak_pool *pool, unsigned class,
 }
 
 /*
- * The next look at a bin, which was noted and may hold `budget` blocks, comes when
- * it is full, or sooner.
+ * Makes the next look at a bin, which was noted and may hold `budget` blocks,
+ * come when it is full, or sooner.
  */
 HAK_INLINE void haki_stack_grant_noted(struct hak_pool *pool, unsigned class,
                                        int32_t budget)
@@ -146,7 +151,7 @@ HAK_INLINE void haki_stack_grant_noted(struct hak_pool *pool, unsigned class,
                         haki_stack_bound_pushes(pool, class, pushes));
 }
 
-/* Notes the bin and says when it is looked at next. */
+/* Notes the bin and sets when it is looked at next. */
 HAK_INLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
 {
     haki_stack_note(pool, class);
@@ -182,7 +187,7 @@ HAK_INLINE bool haki_span_is_full(const struct hak_slab *span)
                               haki_pool_classes[haki_span_class(span)].count);
 }
 
-/* Its owner may be at work, but not on the bit of a block in use. */
+/* Its owner may be changing bits, but not the bit of a block in use. */
 HAK_RACY_INLINE enum hak_pool_state haki_span_state(const struct hak_slab *span,
                                                     uint64_t bit)
 {
@@ -196,8 +201,10 @@ HAK_RACY_INLINE enum hak_pool_state haki_span_state(const struct hak_slab *span,
                                                                 : HAK_POOL_USED;
 }
 
-/* Whether a span of so many slabs may be kept unused, or 0: those that are. A
- * thread may always keep one. */
+/*
+ * Whether a span of `slabs` slabs may be kept unused as well; with 0, whether
+ * those kept now may stay. A thread may always keep one.
+ */
 HAK_INLINE bool haki_pool_may_keep_empty(const struct hak_pool *pool,
                                          uint32_t slabs)
 {
@@ -225,7 +232,9 @@ HAK_COLD void haki_pool_misuse(const void *p, enum hak_pool_state state);
 /* Empties the bins; gives back the spans that this leaves without a block. */
 void haki_pool_empty(struct hak_pool *pool);
 
-/* What is due while memory waits to go back, for who is in a slow path. */
+/*
+ * Does what is due while memory waits to go back; for callers in a slow path.
+ */
 void haki_pool_heed_within(struct hak_pool *pool);
 
 #endif /* HAK_POOL_BIN_H */

@@ -2,9 +2,9 @@
  * pool_class.h - the size classes of the Pool lane.
  *
  * 45 classes from 1152 B to 52 KB, 8 steps between each two powers of
- * two: at most 12.5 % of a block is waste. Blocks of a class lie side by side
- * in a span of 1 to 8 slabs, so many that at most 2.5 % of the span is left
- * over and at most 64 blocks fit: a bit each.
+ * two: at most 12.5 % of a block is wasted. Blocks of a class lie side by side
+ * in a span of 1 to 8 slabs, chosen so that at most 2.5 % of the span is left
+ * over and at most 64 blocks fit: one bit each.
  */
 #ifndef HAK_POOL_CLASS_H
 #define HAK_POOL_CLASS_H
@@ -30,7 +30,7 @@ extern HAK_HIDDEN const struct hak_pool_class haki_pool_classes[];
 struct hak_pool_tables {
     uint64_t magic[HAK_POOL_CLASSES]; /* ceil(2^64 / block) */
     uint8_t count[HAK_POOL_CLASSES];  /* as in haki_pool_classes */
-    /* by (size - 1) / HAK_POOL_UNIT; of Tiny's sizes not used */
+    /* by (size - 1) / HAK_POOL_UNIT; unused for Tiny's sizes */
     uint8_t class_of[HAK_POOL_MAX_SIZE / HAK_POOL_UNIT];
 };
 
@@ -43,9 +43,9 @@ HAK_INLINE unsigned haki_pool_class_for(size_t size)
 }
 
 /*
- * The number of the block that begins `offset` bytes into a span, or one that
- * no span has (64 or more) if none begins there. Exact for offsets below
- * 2^19 (see haki_tiny_magic).
+ * The number of the block that begins `offset` bytes into a span, or 64 or
+ * more, which no block has, if none begins there. Exact for offsets below 2^19
+ * (see haki_tiny_magic).
  */
 HAK_INLINE uint32_t haki_pool_index(size_t offset, unsigned class)
 {

@@ -2,6 +2,8 @@
  * pool_draw.c - the bins' count-downs to samples: as tiny_draw.c's.
  *
  * Called by the heap's one user.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "pool/pool.h"
 

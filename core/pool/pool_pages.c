@@ -1,10 +1,10 @@
 /*
- * pool_pages.c - pages of partly used spans go back to the system.
+ * pool_pages.c - gives single pages of partly used spans back to the system.
  *
- * A span's word of free blocks says all that is needed: nothing is
- * ever written to them, so the pages that lie wholly in them can go, and come
- * again by themselves. What is noted of them (`gone`, range.h) serves the sums,
- * and that none is given back twice.
+ * A span's word of free blocks says all that is needed: nothing is ever written
+ * to free blocks, so pages that lie wholly in them can go back, and return by
+ * themselves when touched. They are noted (`gone`, range.h) for the sums, and
+ * so that none is given back twice.
  *
  * Called by the one thread that uses the heap.
  */
@@ -13,12 +13,12 @@
 #include "range/purge.h"
 #include "range/slabs.h"
 
-/* Spans that give something back in a sweep that is not to take long. */
+/* The most spans that give something back in a short sweep. */
 #define SPANS_MOST 256
 
 /*
- * The pages of a span that lie in blocks of `bits`, or if `touch` all that
- * these touch, as a mask for each slab.
+ * The pages of a span that lie wholly in blocks of `bits`, or with `touch` all
+ * pages that these blocks touch, as a mask for each slab.
  */
 static void pool_masks(const struct hak_slab *span, uint64_t bits, bool touch,
                        uint32_t masks_of[HAK_SPAN_MOST])
@@ -33,7 +33,7 @@ static void pool_masks(const struct hak_slab *span, uint64_t bits, bool touch,
         size_t from = (size_t)first * span->block;
         size_t to = (size_t)(first + count) * span->block;
 
-        /* What is left over behind the last block belongs to it. */
+        /* The rest behind the last block counts as part of it. */
         to = first + count == haki_pool_classes[class].count ? end : to;
         from = touch ? from & ~(HAK_PAGE - 1) : haki_round_up(from, HAK_PAGE);
         to = touch ? haki_round_up(to, HAK_PAGE) : to & ~(HAK_PAGE - 1);
@@ -46,7 +46,9 @@ static void pool_masks(const struct hak_slab *span, uint64_t bits, bool touch,
     }
 }
 
-/* Of the free blocks those that seem to stay so, as far as this build tells. */
+/*
+ * Those free blocks that seem likely to stay free, where this build can tell.
+ */
 static uint64_t pool_idle_bits(struct hak_slab *span, bool all)
 {
     uint64_t bits = span->bits;
@@ -73,7 +75,7 @@ static size_t pool_sweep_span(uint32_t number, bool all)
     for (uint32_t i = 0; i < span->slabs; i++) {
         bytes += haki_range_pages_drop(number + i, masks_of[i]);
     }
-    /* What was never given out may have been resident before. */
+    /* Blocks never given out may lie on pages resident from before. */
     if (ready < blocks && (all || (idle != 0 && idle == span->bits))) {
         bytes += haki_range_pages_cut(number, span->slabs,
                                       (size_t)ready * span->block);
@@ -108,7 +110,7 @@ void haki_pool_wake(const struct hak_pool *pool, uint32_t number, uint64_t bits)
     const struct hak_slab *span = haki_range_slab(number);
     unsigned class = span->class - HAK_TAG_POOL;
     bool whole =
-        pool->shelves[class].use == HAK_POOL_WHOLE || span->block <= HAK_PAGE;
+        pool->shelves[class].use == HAK_POOL_FULL || span->block <= HAK_PAGE;
     uint32_t masks_of[HAK_SPAN_MOST] = {0};
 
     HAK_ASSERT((bits & ~span->ready) == 0 && (bits & span->bits) == 0);

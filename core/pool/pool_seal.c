@@ -2,6 +2,8 @@
  * pool_seal.c - the fork seal in the Pool lane: sealed spans.
  *
  * Called by the one thread that uses the heap.
+ *
+ * Tested by tests/unit/api/seal.c.
  */
 #include "pool/pool.h"
 #include "range/slabs.h"

@@ -1,5 +1,7 @@
 /*
- * pool_walk.c - walks a Pool state and proves what pool.h promises.
+ * pool_walk.c - walks a Pool state and checks the invariants of pool.h.
+ *
+ * Tested by tests/unit/pool/pool.c, after every kind of use.
  */
 #include "pool/pool_walk.h"
 
@@ -49,7 +51,7 @@ static void pool_walk_span(const struct hak_pool *pool, uint32_t number,
     remote = atomic_load(&span->remote);
     taken = span->ready & ~span->bits;
     HAK_PROVE((remote & ~taken) == 0);
-    /* What is ready has been made resident, or left to faults. */
+    /* Ready blocks have been made resident, or left to faults. */
     HAK_PROVE((size_t)__builtin_popcountll(span->ready) * span->block <=
               haki_range_resident(number, span->slabs));
     for (uint32_t i = 0; i < span->slabs; i++) {
@@ -70,7 +72,7 @@ static void pool_walk_span(const struct hak_pool *pool, uint32_t number,
     sums->taken[class] += (size_t)__builtin_popcountll(taken);
 }
 
-/* A page that is gone touches no block but those of `bits`. */
+/* A page that is gone touches only blocks of `bits`. */
 static void pool_walk_gone(const struct hak_pool *pool, uint32_t number)
 {
     const struct hak_slab *span = haki_range_slab(number);
@@ -92,7 +94,9 @@ static void pool_walk_gone(const struct hak_pool *pool, uint32_t number)
     }
 }
 
-/* A bin: each of its blocks is taken from a span of the pool's, and once. */
+/*
+ * A bin: each of its blocks is taken from a span of this pool, and occurs once.
+ */
 static void pool_walk_bin(const struct hak_pool *pool, unsigned class,
                           struct hak_pool_sums *sums)
 {
@@ -148,7 +152,7 @@ static void pool_walk_open(const struct hak_pool *pool, unsigned class,
     HAK_PROVE(idle <= 1); /* the others have been given back */
 }
 
-/* The inbox: each of its spans has remote frees, each that has is there. */
+/* The inbox contains exactly the spans with remote frees. */
 static void pool_walk_inbox(const struct hak_pool *pool, size_t remote)
 {
     size_t count = 0;

@@ -1,7 +1,7 @@
 /*
- * pool_walk.h - walks a Pool state and proves what pool.h promises.
+ * pool_walk.h - walks a Pool state and checks the invariants of pool.h.
  *
- * There only if HAK_WALKS (assert.h); called by the heap's one user.
+ * Exists only if HAK_WALKS (assert.h); called by the heap's user.
  */
 #ifndef HAK_POOL_WALK_H
 #define HAK_POOL_WALK_H
@@ -11,11 +11,11 @@
 
 struct hak_pool;
 
-/* What the spans come to. */
+/* Sums over the spans. */
 struct hak_pool_sums {
     size_t spans, slabs, remote; /* spans with remote frees */
     size_t sealed;               /* slabs; `slabs` are the others */
-    size_t empty; /* of `slabs`: of spans without a block taken */
+    size_t empty; /* of `slabs`: in spans without a block taken */
     size_t in_class[HAK_POOL_CLASSES];
     size_t open[HAK_POOL_CLASSES];
     size_t taken[HAK_POOL_CLASSES]; /* blocks */

@@ -1,5 +1,7 @@
 /*
  * draw.c - chance: see draw.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "profile/draw.h"
 

@@ -1,5 +1,7 @@
 /*
  * formats.c - a profile as collapsed stacks, and for speedscope.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include <string.h>
 

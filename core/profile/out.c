@@ -1,5 +1,7 @@
 /*
  * out.c - text and bytes that are being put together: see out.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "profile/out.h"
 

@@ -5,6 +5,8 @@
  * alloc_objects, alloc_space, inuse_objects, inuse_space (the default). Each frame
  * is a location and a function of its own; mappings say which objects were loaded
  * where, for who has their files.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include <string.h>
 

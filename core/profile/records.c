@@ -1,5 +1,7 @@
 /*
  * records.c - samples are taken and freed: see profile.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "profile/records.h"
 

@@ -1,5 +1,7 @@
 /*
  * samples.c - where sampled blocks lie: see samples.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "profile/samples.h"
 

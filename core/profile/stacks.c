@@ -1,5 +1,7 @@
 /*
  * stacks.c - the table of stacks, and of names: see stacks.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "profile/stacks.h"
 

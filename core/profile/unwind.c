@@ -2,6 +2,8 @@
  * unwind.c - C frames, by libgcc's unwinder: see stacks.h.
  *
  * Declared here as the C++ ABI for Itanium has it, which all compilers share.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include <dlfcn.h>
 

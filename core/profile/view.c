@@ -1,5 +1,7 @@
 /*
  * view.c - a profile as it is written: see view.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "profile/view.h"
 

@@ -1,5 +1,5 @@
 /*
- * allowance.c - what a busy heap may keep besides.
+ * allowance.c - the extra that a busy heap may keep.
  */
 #include "range/allowance.h"
 
@@ -8,13 +8,13 @@
 #define TURNS 4
 #define TURNS_TIME 100 /* milliseconds */
 
-/* So many are enough if they come within QUICK_TIME. */
+/* This many turns are enough if they come within QUICK_TIME. */
 #define QUICK_TURNS 2
 #define QUICK_TIME 10
 
 /*
- * An explicit heap with fewer bytes of slabs is one of many: it is given what one
- * block of Pool's needs, and only for SMALL_TURNS turns.
+ * An explicit heap with fewer bytes of slabs is probably one of many: it gets
+ * what a single Pool block needs, and only after SMALL_TURNS turns.
  */
 #define EXTRA_FROM ((int64_t)(2 * HAK_MIB))
 #define SMALL_TURNS 8
@@ -38,7 +38,9 @@ static size_t allowance_extra_most(const struct hak_allowance *allow)
                     haki_min((size_t)haki_in_use(allow) / 2, HAK_GIB));
 }
 
-/* What was given back before had to be taken again, and now goes again. */
+/*
+ * Memory given back earlier had to be taken again, and is now given back again.
+ */
 static void allowance_turn(struct hak_allowance *allow)
 {
     uint8_t turns = allowance_is_small(allow) ? SMALL_TURNS : TURNS;

@@ -1,35 +1,37 @@
 /*
  * allowance.h - how much free memory a heap may keep at hand.
  *
- * A heap's bins (Tiny's and Pool's) and its cache of ACE's runs are
- * bounded together, in bytes. What they may keep is the largest of
+ * A heap's bins (Tiny's and Pool's) and its cache of ACE runs are bounded
+ * together, in bytes. They may keep the largest of
  *
  *     least       for heaps that have few slabs or use much of them
  *     use         what is in use now, divided by 2^share
- *     extra       what a busy heap has given back and needed again at once
+ *     extra       what a busy heap has given back and soon needed again
  *
- * So memory that is freed in bulk goes back while it is freed. A few blocks that
- * are kept may hold a slab each: so a heap whose slabs are mostly free (sparse)
- * has no least, and keeps nothing but `extra` if little is in use; one made by hand
- * if it is falling as well (haki_heap_heed_sparse).
+ * So memory that is freed in bulk goes back while it is being freed. Each of a
+ * few blocks in bins may hold on to a whole slab. Therefore a heap whose slabs
+ * are mostly free (sparse) has no `least`, and if little is in use it keeps
+ * nothing except `extra`; an explicit heap must also be falling for that
+ * (haki_heap_heed_sparse).
  *
  *     took, gave, took, gave: TURNS times within TURNS_TIME ms, or QUICK_TURNS
  *     times within QUICK_TIME
  *         --> extra grows by what was given back in the last of them
  *     a small explicit heap: 8 times within TURNS_TIME, up to 64 KB, until
  *     twice that was freed
- *     more than HAK_EXTRA_MOST given back and none of it needed, or memory has
- *     been idle --> extra is 0
+ *     more than HAK_EXTRA_MOST given back and none needed again, or memory
+ *     has been idle --> extra is 0
  *
- * While an explicit heap is falling each bin is looked at whenever a part of
- * what is in use of its class was freed, so at last with the last block: nobody
- * else gives back what a heap keeps that is then left alone.
+ * While an explicit heap is falling each bin is looked at whenever a certain
+ * part of what is in use of its class was freed, and so also when the last
+ * block is: if the heap is then left alone, nobody else gives back what it
+ * keeps.
  *
- * The sums are brought up to date on slow paths only: `kept` is what the lanes
- * held when each of their bins was last looked at. It is right for a lane after
- * that has settled all of its bins, which it does when the sum looks too large.
+ * The sums are updated on slow paths only: `kept` is what the lanes' bins held
+ * when each was last looked at. It is exact for a lane that has just settled
+ * all of its bins, which it does when the sum seems too large.
  *
- * One thread at a time uses it, the heap's.
+ * Used by one thread at a time, the heap's.
  */
 #ifndef HAK_ALLOWANCE_H
 #define HAK_ALLOWANCE_H
@@ -37,18 +39,23 @@
 #include "base/assert.h"
 #include "base/base.h"
 
-/* What bins keep, by whose they are. */
+/* Who keeps free memory: the two lanes' bins, the cache of runs. */
 enum hak_keeps { HAK_KEEPS_TINY, HAK_KEEPS_POOL, HAK_KEEPS_RUNS, HAK_KEEPS };
 
 /* The least for a thread's heap, and for an explicit one. */
 #define HAK_KEEP_LEAST ((uint32_t)(64 * HAK_KIB))
 #define HAK_KEEP_LEAST_MADE ((uint32_t)(4 * HAK_KIB))
 
-/* A heap with so many bytes of slabs is small: it may always keep `least`. */
+/*
+ * A heap with at most this many bytes of slabs is small and may always keep
+ * `least`.
+ */
 #define HAK_KEEP_SMALL ((int64_t)(512 * HAK_KIB))
 #define HAK_KEEP_SMALL_MADE ((int64_t)(64 * HAK_KIB))
 
-/* With less in use a heap whose slabs are mostly free keeps nothing. */
+/*
+ * With less than this in use, a heap whose slabs are mostly free keeps nothing.
+ */
 #define HAK_KEEP_USE_LEAST ((int64_t)HAK_MIB)
 
 #define HAK_EXTRA_MOST (6 * HAK_MIB) /* or half of what is in use */
@@ -62,7 +69,7 @@ struct hak_allowance {
     uint32_t extra;
     uint32_t gave;  /* bytes given back since the last turn */
     uint32_t took;  /* bytes taken from slabs since then */
-    uint32_t since; /* when the first of `turns` was */
+    uint32_t since; /* when the first of `turns` came */
     uint8_t turns;
     uint8_t share; /* see above */
     bool over;     /* another lane has to give back */
@@ -81,7 +88,7 @@ HAK_INLINE int64_t haki_kept(const struct hak_allowance *allow)
            allow->kept[HAK_KEEPS_RUNS];
 }
 
-/* Bytes in use, as far as the sums tell. */
+/* Bytes in use, according to the sums. */
 HAK_INLINE int64_t haki_in_use(const struct hak_allowance *allow)
 {
     int64_t bytes = allow->taken - allow->kept[HAK_KEEPS_TINY] -
@@ -90,7 +97,7 @@ HAK_INLINE int64_t haki_in_use(const struct hak_allowance *allow)
     return bytes > 0 ? bytes : 0;
 }
 
-/* Notes how much is in use, where it may be more than before. */
+/* Notes how much is in use; called where it may have grown. */
 HAK_INLINE void haki_keep_height(struct hak_allowance *allow)
 {
     int64_t use = haki_in_use(allow);
@@ -104,21 +111,21 @@ HAK_INLINE int64_t haki_keep_small(const struct hak_allowance *allow)
                                           : HAK_KEEP_SMALL_MADE;
 }
 
-/* Whether most of the heap's slabs is free, and they are not few. */
+/* Whether the heap has many slabs and most of their bytes are free. */
 HAK_INLINE bool haki_is_sparse(const struct hak_allowance *allow)
 {
     return haki_in_use(allow) < allow->slabs / 4 && allow->extra == 0 &&
            allow->slabs > haki_keep_small(allow);
 }
 
-/* Whether bins are looked at whenever a part of what is in use was freed. */
+/* Whether each bin is looked at whenever a part of what is in use was freed. */
 HAK_INLINE bool haki_is_heeded(const struct hak_allowance *allow)
 {
     return allow->falling ||
            (allow->least == HAK_KEEP_LEAST && haki_is_sparse(allow));
 }
 
-/* What all bins may keep. */
+/* What all bins together may keep. */
 HAK_INLINE int64_t haki_may_keep(const struct hak_allowance *allow)
 {
     int64_t use = haki_in_use(allow);
@@ -132,8 +139,8 @@ HAK_INLINE int64_t haki_may_keep(const struct hak_allowance *allow)
 }
 
 /*
- * What the sum may come to before all bins are settled: a quarter more, so that
- * enough has come since the last time to pay for the walk.
+ * How large the sum may get before all bins are settled: a quarter more, so
+ * that enough has come in since the last time to pay for the walk.
  */
 HAK_INLINE int64_t haki_keep_most(const struct hak_allowance *allow)
 {
@@ -142,8 +149,10 @@ HAK_INLINE int64_t haki_keep_most(const struct hak_allowance *allow)
     return bytes + bytes / 4;
 }
 
-/* Bytes that a bin may take before it is looked at again; sparse heaps have
- * other rules. */
+/*
+ * Bytes that a bin may take in before it is looked at again; sparse heaps have
+ * other rules.
+ */
 HAK_INLINE size_t haki_keep_step(const struct hak_allowance *allow)
 {
     int64_t room = haki_keep_most(allow) - haki_kept(allow);
@@ -153,7 +162,7 @@ HAK_INLINE size_t haki_keep_step(const struct hak_allowance *allow)
 
 /*
  * How many of a lane's `slabs` may be kept without a block in use: one in 16,
- * and for a thread one more, which it soon needs again as a rule.
+ * and for a thread one more, which it usually needs again soon.
  */
 HAK_INLINE uint32_t haki_may_keep_empty(const struct hak_allowance *allow,
                                         uint32_t slabs)
@@ -161,7 +170,7 @@ HAK_INLINE uint32_t haki_may_keep_empty(const struct hak_allowance *allow,
     return slabs / 16 + (allow->least == HAK_KEEP_LEAST);
 }
 
-/* A lane notes that its bins hold `more` bytes than it has noted before. */
+/* A lane notes that its bins hold `more` bytes more than it noted before. */
 HAK_INLINE void haki_keep_note(struct hak_allowance *allow,
                                enum hak_keeps whose, int64_t more)
 {
@@ -169,14 +178,16 @@ HAK_INLINE void haki_keep_note(struct hak_allowance *allow,
     HAK_ASSERT(allow->kept[whose] >= 0);
 }
 
-/* Blocks come out of slabs, `bytes` in all; or (below 0) are put back. */
+/*
+ * Blocks of `bytes` in total come out of slabs, or, if it is negative, go back.
+ */
 HAK_INLINE void haki_keep_taken(struct hak_allowance *allow, int64_t bytes)
 {
     allow->taken += bytes;
     HAK_ASSERT(allow->taken >= 0);
 }
 
-/* A bin had to be filled from slabs, with `bytes`. */
+/* A bin had to be filled with `bytes` from slabs. */
 HAK_INLINE void haki_keep_took(struct hak_allowance *allow, size_t bytes)
 {
     allow->took = (uint32_t)haki_min(allow->took + bytes, HAK_GIB);
@@ -196,7 +207,7 @@ extern _Atomic(uint64_t)
 #define HAK_TEST_SWEEP() ((void)0)
 #endif
 
-/* The heap has been idle: what it is given extra is at an end. */
+/* The heap has been idle: it loses its extra. */
 HAK_INLINE void haki_keep_idle(struct hak_allowance *allow)
 {
     allow->extra = allow->gave = allow->took = 0;

@@ -2,8 +2,8 @@
  * claims.c - the mappings of superslabs: claimed when they are needed, unmapped
  * when they are free; and the extent of the window, for which there are arrays.
  *
- * Nothing is mapped over anything else (os.h), so what a claim meets is
- * somebody else's and is passed over from then on.
+ * Nothing is ever mapped over anything else (os.h), so a mapping that a claim
+ * meets belongs to somebody else and is passed over from then on.
  */
 #include "base/msg.h"
 #include "os/os.h"
@@ -12,7 +12,7 @@
 
 /* ---- whose an address is ------------------------------------------------- */
 
-/* Without the lock: nothing changes at the address of somebody's live block. */
+/* Without the lock: nothing changes around a live block. */
 static HAK_RACY_READER bool claims_is_claimed(size_t offset)
 {
     uint32_t i = (uint32_t)(offset / HAK_SUPER_SIZE);
@@ -56,7 +56,7 @@ static HAK_COLD void claims_say_full(void)
 {
     static bool said;
 
-    /* 0: one that was guessed proves to be another's, and others are tried. */
+    /* 0: the guessed window turned out to be taken, and others are tried. */
     if (!said && haki_range.window != 0) {
         said = true;
         haki_warn(
@@ -73,7 +73,7 @@ enum hak_os_claim haki_claim_noted(struct hak_intent *intent, char *at,
 {
     enum hak_os_claim claim;
 
-    if (intent->at == at) { /* a ghost was about to; what it got is ours */
+    if (intent->at == at) { /* a ghost was mapping it; what it got is ours */
         if (haki_os_claim(at, intent->size) == HAK_OS_REFUSED) {
             return HAK_OS_REFUSED;
         }
@@ -139,7 +139,7 @@ bool haki_super_extend(uint32_t more)
     enum hak_os_claim claim;
 
     if (haki_supers.limit + (size_t)more > haki_supers.most) {
-        if (more == 1) { /* a long run may be too long and no more than that */
+        if (more == 1) { /* a long run may just be too long */
             claims_say_full();
         }
         return false;
@@ -158,7 +158,7 @@ bool haki_super_extend(uint32_t more)
 
 /* ---- claims -------------------------------------------------------------- */
 
-/* A fresh superslab, or one of a run's room, is somebody else's. */
+/* Marks a fresh superslab, or one of a run's room, as somebody else's. */
 static void claims_pass_over(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
@@ -196,7 +196,7 @@ enum hak_os_claim haki_super_claim_meta(uint32_t i)
     return claim;
 }
 
-/* What was mapped from `from` on, a distance from the base. */
+/* Counts what was mapped between two distances from the base. */
 static void claims_count_in(size_t from, size_t to)
 {
     HAK_ASSERT(from < to && to <= haki_supers.limit * HAK_SUPER_SIZE);
@@ -210,13 +210,13 @@ static void claims_count_in(size_t from, size_t to)
         super->claimed = (uint16_t)((end - i * HAK_SUPER_SIZE) / HAK_PAGE);
         if (super->state == HAK_SUPER_FRESH) {
             super->state = HAK_SUPER_OPEN;
-            super->described = false; /* what stood there is of another life */
+            super->described = false; /* what it says is from an earlier life */
         }
         from = end;
     }
 }
 
-/* Maps from..to, of which nothing is ours yet; both are distances. */
+/* Maps from..to, two distances, where nothing is ours yet. */
 static enum hak_os_claim claims_claim_gap(size_t from, size_t to)
 {
     enum hak_os_claim claim =
@@ -231,7 +231,7 @@ static enum hak_os_claim claims_claim_gap(size_t from, size_t to)
             claims_pass_over(first);
         }
     } else if (claim == HAK_OS_TAKEN) {
-        /* One of them at least: each by itself. */
+        /* At least one is taken: try each by itself. */
         while (from < to) {
             size_t end = haki_min(to, haki_round_up(from + 1, HAK_SUPER_SIZE));
 
@@ -242,7 +242,7 @@ static enum hak_os_claim claims_claim_gap(size_t from, size_t to)
     return claim;
 }
 
-/* Where the part of superslab i up to `to`, a distance, begins to be unmapped. */
+/* Where in superslab i, up to the distance `to`, the unmapped part begins. */
 static size_t claims_gap_in(uint32_t i, size_t to)
 {
     return haki_min(i * HAK_SUPER_SIZE + haki_supers.at[i].claimed * HAK_PAGE,
@@ -258,7 +258,7 @@ void haki_super_heed_limit(uint32_t first, uint32_t count)
         i++;
     }
     if (i < first + count) {
-        claims_ask_limit(); /* a small part of what a mapping costs */
+        claims_ask_limit(); /* costs little beside a mapping */
     } else {
         haki_range_ask_limit(haki_os_tick());
     }
@@ -300,7 +300,9 @@ enum hak_os_claim haki_super_claim(uint32_t first, size_t bytes)
 
 /* ---- back to the system -------------------------------------------------- */
 
-/* How many superslabs from `first` on, up to `end`, are mapped in one piece. */
+/*
+ * How many superslabs from `first` on, below `end`, are mapped without a gap.
+ */
 static uint32_t claims_mapped_run(uint32_t first, uint32_t end)
 {
     uint32_t i = first;
@@ -320,13 +322,13 @@ void haki_super_forget(uint32_t i)
     atomic_fetch_sub(&haki_supers_resident, haki_super_resident(i));
     haki_supers.counts.committed -= super->claimed * HAK_PAGE;
     super->claimed = 0;
-    super->warm = 0;
+    super->resident = 0;
     super->described = false;
     super->state = HAK_SUPER_FRESH;
     haki_super_changed(i);
 }
 
-/* Whether all superslabs of a step of descriptors are fresh. */
+/* Whether all superslabs whose descriptors make up a step are fresh. */
 static bool claims_is_fresh_step(uint32_t from, uint32_t to)
 {
     while (from < to && haki_supers.at[from].state == HAK_SUPER_FRESH) {
@@ -372,7 +374,10 @@ bool haki_super_unmap(uint32_t first, uint32_t count)
                        haki_supers.at[last].claimed * HAK_PAGE;
 
         HAK_CHECK(run == 0 || haki_super_all_free(first, run));
-        /* A fork in between leaves it open whether they are mapped. */
+        /*
+         * If a fork comes in between, the child can't know whether they are
+         * mapped.
+         */
         haki_supers.unmap_first = first;
         haki_supers.unmap_end = first + run;
         haki_lock_step();
@@ -412,7 +417,7 @@ size_t haki_super_unmap_spare(void)
 
 /* ---- a superslab by itself ----------------------------------------------- */
 
-/* The lowest superslab from `low` on that is free as a whole. */
+/* The lowest superslab from `low` on that is wholly free. */
 static uint32_t claims_find_whole(void)
 {
     uint32_t i = haki_supers.low;
@@ -424,7 +429,7 @@ static uint32_t claims_find_whole(void)
     return i;
 }
 
-/* One that is free and mapped, or HAK_NO_SUPER. */
+/* A superslab that is free and mapped, or HAK_NO_SUPER. */
 static uint32_t claims_find_mapped(void)
 {
     for (uint32_t i = haki_supers.low; i < haki_supers.limit; i++) {
@@ -451,7 +456,7 @@ uint32_t haki_super_open(void)
         switch (haki_super_claim(i, HAK_SUPER_SIZE)) {
         case HAK_OS_CLAIMED: return i;
         case HAK_OS_REFUSED: return claims_find_mapped();
-        case HAK_OS_TAKEN: break; /* and is passed over next time */
+        case HAK_OS_TAKEN: break; /* next time it is passed over */
         }
     }
 }

@@ -1,9 +1,10 @@
 /*
- * pages.c - pages of slabs in use go back to the system, and come again.
+ * pages.c - single pages of slabs in use: given to the system and brought back.
  *
- * Called by the slab's owner, who knows that no block in use and no
- * link lies in them. No lock: what neighbours of the slab do to theirs does
- * not matter.
+ * Called by the slab's owner, who knows that no block in use and no link lies
+ * in these pages. No lock: what happens to neighbouring slabs does not matter.
+ *
+ * Tested by tests/unit/tiny/tiny_pages.c and tests/unit/pool/pool_pages.c.
  */
 #include "range/pages.h"
 
@@ -11,7 +12,10 @@
 #include "os/os.h"
 #include "range/supers.h"
 
-/* Calls work(start, size) on each run of pages of the mask; those refused. */
+/*
+ * Calls work(start, size) for each run of pages in the mask; returns the
+ * refused.
+ */
 static uint32_t pages_each_run(uint32_t number, uint32_t pages,
                                bool (*work)(void *start, size_t size))
 {
@@ -63,7 +67,7 @@ void haki_range_pages_wake(uint32_t number, uint32_t pages, bool populate)
     }
     if (populate && (pages & (pages - 1)) != 0) {
         pages_each_run(number, pages,
-                       haki_os_populate); /* if not, faults will */
+                       haki_os_populate); /* otherwise page faults do it */
     }
     HAK_ASSERT((pages & ~haki_slab_pages_below(slab->resident)) == 0);
     slab->gone = (uint16_t)(slab->gone & ~pages);

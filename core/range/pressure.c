@@ -1,5 +1,5 @@
 /*
- * pressure.c - looks at limits, and what HAKMEM_LIMIT refuses.
+ * pressure.c - looking at limits, and enforcing HAKMEM_LIMIT.
  */
 #include "range/pressure.h"
 
@@ -13,7 +13,10 @@
 #include "os/os.h"
 #include "range/purge.h"
 
-/* In percent of a limit; of the time in memory.pressure's last 10 s. */
+/*
+ * NEAR: percent of a limit. WAITS: percent of the last 10 s, from
+ * memory.pressure.
+ */
 enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 
 #define LOOK_FIRST (2 * HAK_MIB) /* held before the first look */
@@ -30,8 +33,9 @@ struct hak_pressure haki_pressure = {
 };
 
 /*
- * Who looks: a thread's number, or 0. What follows is its alone. A ghost
- * (lock.h) is no obstacle: what it has left half done is read anew.
+ * The number of the thread that looks, or 0. Only that thread uses what
+ * follows. If it is a ghost (lock.h) another one takes over and reads
+ * everything again.
  */
 static _Atomic(uint64_t) pressure_looker;
 static struct hak_cgroup pressure_group;
@@ -41,7 +45,7 @@ static bool pressure_said[HAK_CGROUP_OVER + 1], pressure_said_none,
 
 /* Any thread. */
 static _Atomic(void (*)(
-    void)) pressure_on_round; /* NULL: nobody wants to know */
+    void)) pressure_on_round; /* NULL: nobody has registered */
 static _Atomic(uint32_t)
     pressure_looked; /* haki_os_tick() of the last look; 0: none */
 static _Atomic(uint32_t) pressure_look_time = LOOK_TIME;
@@ -59,7 +63,7 @@ static bool pressure_begin(void)
 
     while (!atomic_compare_exchange_weak(&pressure_looker, &other, number)) {
         if (other != 0 && !haki_lock_is_ghost(other)) {
-            return false; /* ourselves, perhaps: a signal's handler */
+            return false; /* perhaps this one: a signal handler */
         }
     }
     return true;
@@ -149,7 +153,10 @@ static size_t pressure_limit_of(size_t of)
     return SIZE_MAX;
 }
 
-/* So many bytes held ask for a look; under pressure slow paths always ask. */
+/*
+ * Sets how many bytes held trigger a look; under pressure slow paths always
+ * ask.
+ */
 static void pressure_look_next_at(size_t held)
 {
     atomic_store(&haki_pressure.look_at, held);
@@ -246,10 +253,10 @@ static bool pressure_is_near(const struct hak_cgroup_state *state, size_t limit,
 }
 
 /*
- * How much may be charged beyond `used` until the next look: a part of the room,
- * and before we are near our own limit no more than leads there. `used` is with
- * the bytes about to be taken, which were looked at: else who takes and gives
- * back large blocks in turns would bring a look each time.
+ * How much may be charged beyond `used` until the next look: a part of the
+ * room, and no more than brings us near our own limit. `used` includes the
+ * bytes about to be taken, which this look has allowed for: otherwise a program
+ * that takes and frees large blocks in turns would cause a look each time.
  */
 static size_t pressure_step(const struct hak_cgroup_state *state, size_t limit,
                             size_t used, size_t want)
@@ -282,7 +289,7 @@ static void pressure_look(uint32_t now, size_t want)
     bool near;
 
     pressure_read_group(&state);
-    do { /* hak_set_limit does not wait for us */
+    do { /* hak_set_limit doesn't wait for this */
         limit = pressure_limit_of(state.limit);
         atomic_store(&haki_pressure.limit, limit);
     } while (limit != pressure_limit_of(state.limit));

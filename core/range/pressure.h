@@ -3,8 +3,8 @@
  *
  * There are two kinds of limits:
  *
- *   others'     the container's (cgroup.h), RLIMIT_AS, RLIMIT_DATA: who goes
- *               beyond them is killed or refused by the kernel
+ *   others'     the container's (cgroup.h), RLIMIT_AS, RLIMIT_DATA: the
+ *               kernel kills or refuses a process that exceeds them
  *   our own     HAKMEM_LIMIT, bytes or a percentage of the container's: what
  *               the core holds (haki_limit_used) never exceeds it
  *
@@ -12,28 +12,29 @@
  * processes wait for memory) the process is under pressure, until it is below
  * 75 % again:
  *
- *   - HAKMEM_PURGE_DELAY counts as 0, freed superslabs and ACE's larger holes
- *     are not kept at all, nor are ACE's runs in the heaps' caches;
- *   - what is populated ahead of need are a few pages;
+ *   - HAKMEM_PURGE_DELAY counts as 0; freed superslabs, ACE's larger holes and
+ *     runs in the heaps' caches are not kept at all;
+ *   - only a few pages are populated ahead of need;
  *   - no huge page is taken;
- *   - each look that finds it so begins a new *round*: free memory of all lanes
- *     goes back, and every heap that comes into a slow path empties its bins
- *     and caches once a round (relief.h).
+ *   - each look that finds pressure begins a new *round*: free memory of all
+ *     lanes goes back, and every heap that comes into a slow path empties its
+ *     bins and caches once per round (relief.h).
  *
  * A look reads some ten files. Slow paths that take memory ask for one when
- * LOOK_TIME has passed since the last one, or more has been charged than that
- * one found safe; never before a few MB are held. One thread looks, others
+ * LOOK_TIME has passed since the last, or more has been charged than the last
+ * one found safe; never before a few MB are held. One thread looks, the others
  * don't wait.
  *
- * What counts, each as it becomes resident or may any time: the bytes of slabs
- * that were made ready and of free slabs that still are (haki_supers_resident),
- * ACE's pages that may have contents, Huge blocks in full. It is charged before
- * it is had, and checked after it was charged, so that two threads can't both
- * have the last of it. Not counted: our own tables, less than 1 %; stacks,
- * files, other allocators' memory.
+ * What counts is what is or may become resident: the bytes of slabs that were
+ * made ready, and of free slabs that still are (haki_supers_resident), ACE's
+ * pages that may have contents, Huge blocks in full. It is charged before it is
+ * taken, and checked after it was charged, so that two threads can't both get
+ * the last of it. Not counted: our own tables, less than 1 %; stacks, files,
+ * other allocators' memory.
  *
- * With HAKMEM_LIMIT nothing goes to the system allocator for want of memory:
- * it would not be counted there. Who falls back asks haki_limit_refuses first.
+ * With HAKMEM_LIMIT nothing goes to the system allocator when memory is short,
+ * because it would not be counted there. Code that falls back asks
+ * haki_limit_refuses first.
  */
 #ifndef HAK_PRESSURE_H
 #define HAK_PRESSURE_H
@@ -44,24 +45,27 @@
 
 #define HAK_PRESSURE_RUNS ((uint32_t)(4 * HAK_MIB / HAK_PAGE))
 
-/* What others hold than slabs. */
+/* What is held besides slabs. */
 enum hak_charged { HAK_CHARGED_ACE, HAK_CHARGED_HUGE, HAK_CHARGES };
 
 struct hak_pressure {
     _Atomic(size_t) limit;   /* HAKMEM_LIMIT in bytes; SIZE_MAX: none */
-    _Atomic(size_t) look_at; /* so much held asks for a look */
+    _Atomic(size_t) look_at; /* this much held triggers a look */
     _Atomic(size_t) heed_at; /* the same; 0 under pressure: see relief.h */
     atomic_bool near;        /* under pressure */
-    /* pages that a heap's cache of ACE's runs may hold: none under pressure */
+    /* pages that a heap's cache of runs may hold: none under pressure */
     _Atomic(uint32_t) runs_most;
     _Atomic(uint32_t) round; /* see above; 0: there never was pressure */
-    /* What changes all the time is apart from what slow paths of all threads read. */
+    /*
+     * What changes all the time is kept apart from what all threads' slow paths
+     * read.
+     */
     HAK_OWN_LINE _Atomic(size_t) charged[HAK_CHARGES];
 };
 
 extern HAK_HIDDEN struct hak_pressure haki_pressure;
 
-/* Bytes resident in slabs, as supers.h. */
+/* Bytes resident in slabs, see supers.h. */
 extern HAK_HIDDEN _Atomic(size_t) haki_supers_resident;
 
 /* ---- the soft side --------------------------------------------------------- */
@@ -72,7 +76,7 @@ HAK_INLINE bool haki_pressure_near(void)
                                              memory_order_relaxed));
 }
 
-/* The round that heaps and lanes should have done their part of. */
+/* The round in which heaps and lanes should have done their part. */
 HAK_INLINE uint32_t haki_pressure_round(void)
 {
     return atomic_load_explicit(&haki_pressure.round, memory_order_relaxed);
@@ -85,8 +89,10 @@ HAK_INLINE uint32_t haki_purge_delay(void)
                                 : (uint32_t)haki_option(HAK_OPT_purge_delay);
 }
 
-/* How long what is idle stays in bins and caches; at least that under
- * pressure, since who takes it out looks through all of them. */
+/*
+ * How long idle blocks stay in bins and caches. Under pressure it is this short
+ * but not 0, since taking them out means looking through all bins.
+ */
 #define HAK_IDLE_LEAST 10
 
 HAK_INLINE uint32_t haki_idle_delay(void)
@@ -111,15 +117,16 @@ HAK_INLINE size_t haki_limit_used(void)
 
 /*
  * Looks if it is time to, at the time `now` (haki_os_tick), before `want` bytes
- * are taken: they are pressure if they are most of what is left. No lock of the
- * range's is held.
+ * are taken; taking most of what is left counts as pressure. The range's lock
+ * is not held.
  */
 void haki_pressure_heed(uint32_t now, size_t want);
 
 /*
- * What a round asks of the lanes, which stand above: called after the look that
- * began it, by the thread that looked, perhaps in a slow path of its heap; no
- * lock is held but its heap is not to be touched.
+ * Registers what a round asks of the lanes, which are above this layer. `lanes`
+ * is called after the look that began the round, by the thread that looked,
+ * perhaps inside a slow path of its heap: no lock is held, but that heap must
+ * not be touched.
  */
 void haki_pressure_on_round(void (*lanes)(void));
 
@@ -134,7 +141,7 @@ HAK_INLINE bool haki_limit_is_set(void)
                                              memory_order_relaxed) != SIZE_MAX);
 }
 
-/* Bytes that are left to HAKMEM_LIMIT; SIZE_MAX: there is none. */
+/* Bytes that HAKMEM_LIMIT leaves; SIZE_MAX: there is no limit. */
 HAK_INLINE size_t haki_limit_room(void)
 {
     size_t limit =
@@ -147,9 +154,9 @@ HAK_INLINE size_t haki_limit_room(void)
 bool haki_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes);
 
 /*
- * Adds bytes to a counter of those that are held. False: the limit does not
- * allow it, though free slabs went back; nothing is added. The caller may hold
- * ACE's lock but not the range's.
+ * Adds bytes to a counter of held bytes. False: the limit does not allow it,
+ * even after free slabs went back; nothing is added. The caller may hold ACE's
+ * lock but not the range's.
  */
 HAK_INLINE bool haki_limit_charge(_Atomic(size_t) *counter, size_t bytes)
 {
@@ -175,17 +182,17 @@ HAK_INLINE void haki_limit_uncharge(_Atomic(size_t) *counter, size_t bytes)
 bool haki_limit_refuses_slow(size_t size);
 
 /*
- * Whether a request for `size` bytes that the lanes had no memory for ends
- * there: there is a HAKMEM_LIMIT, and what the system allocator would give is
- * not counted. Counts it, and says so the first time. The caller answers NULL
- * with ENOMEM.
+ * Whether a request for `size` bytes that the lanes had no memory for must
+ * fail, because there is a HAKMEM_LIMIT, and the system allocator's memory
+ * would not be counted. Counts the refusal, and reports the first one. The
+ * caller then returns NULL with ENOMEM.
  */
 HAK_INLINE bool haki_limit_refuses(size_t size)
 {
     return haki_limit_is_set() && haki_limit_refuses_slow(size);
 }
 
-/* All free memory went back for the sake of a limit. */
+/* Notes that all free memory went back for the sake of a limit. */
 void haki_limit_purged(void);
 
 /* ---- statistics -------------------------------------------------------------- */

@@ -1,14 +1,15 @@
 /*
  * purge.c - free memory goes back to the system after a while.
  *
- * Each superslab with warm free slabs carries the time when the last of them
- * came back (its stamp). HAKMEM_PURGE_DELAY later it is unmapped if it is free
- * as a whole, and if not its warm slabs are purged, neighbours together; runs shorter than RUN_LEAST wait half as long again,
- * since a call to the system costs as much for 16 KB as for 256, and in that
- * time they may become longer. (Not more: what is due then must not make newly
- * freed memory wait for it.) A superslab whose slabs come and go all the time
- * keeps them. Nothing is purged on a free: haki_range_tick does it, from slow
- * paths, PORTION at a time or more that are sparsely resident.
+ * Each superslab with resident free slabs carries the time when the last of them
+ * came back (its stamp). HAKMEM_PURGE_DELAY later it is unmapped if it is
+ * wholly free; otherwise its resident slabs are purged, neighbours together. Runs
+ * shorter than RUN_LEAST wait half as long again, since a call to the system
+ * costs as much for 16 KB as for 256, and in that time they may grow. (No
+ * longer: what is due then must not delay newly freed memory.) A superslab
+ * whose slabs come and go all the time keeps them. Nothing is purged on a free:
+ * haki_range_tick does it, from slow paths, PORTION superslabs at a time, or
+ * more if little of them is resident.
  */
 #include "base/msg.h"
 #include "os/os.h"
@@ -19,14 +20,14 @@
 
 #define RUN_LEAST 4         /* slabs: 256 KB */
 #define PORTION 16          /* superslabs a tick */
-#define PURGE_SLICE 1000000 /* or as many as go in so many nanoseconds */
+#define PURGE_SLICE 1000000 /* or what fits into so many nanoseconds */
 #define PURGE_PAUSE 10      /* ms to the next portion */
 
 HAK_OWN_LINE _Atomic(uint32_t) haki_range_due;
 HAK_OWN_LINE struct hak_range_freed haki_range_freed;
 void (*haki_range_on_much)(void);
 
-static atomic_bool purge_portions; /* a tick ended before it was through */
+static atomic_bool purge_portions; /* a tick ended before it was finished */
 
 /* See purge.h. */
 static _Atomic(uint32_t) purge_left, purge_left_at;
@@ -36,10 +37,10 @@ static uint32_t purge_delay(void)
     return haki_purge_delay();
 }
 
-/* The first superslab at or above *i with warm free slabs; false: none is left. */
+/* The first superslab at or above *i with resident free slabs; false: none is left. */
 static bool purge_next(uint32_t *i)
 {
-    *i = haki_map_next(HAK_MAP_WARM, *i, haki_supers.limit);
+    *i = haki_map_next(HAK_MAP_RESIDENT, *i, haki_supers.limit);
     return *i < haki_supers.limit;
 }
 
@@ -57,7 +58,7 @@ static uint32_t purge_left_until(void)
     return atomic_load(&purge_left_at) + purge_delay() / 4;
 }
 
-/* The next tick comes at `at`, if it would come later. */
+/* The next tick comes at `at` at the latest. */
 static void purge_by(uint32_t at)
 {
     uint32_t due = atomic_load(&haki_range_due);
@@ -79,25 +80,27 @@ void haki_purge_thread_ended(uint32_t slabs)
 }
 
 /* Free slabs that may have resident pages. Caller holds the lock. */
-static uint32_t purge_warm_slabs(void)
+static uint32_t purge_resident_slabs(void)
 {
     uint32_t n = 0;
 
     HAK_HELD(&haki_supers.lock);
     for (uint32_t i = 0; purge_next(&i); i++) {
-        n += (uint32_t)__builtin_popcount(haki_supers.at[i].warm);
+        n += (uint32_t)__builtin_popcount(haki_supers.at[i].resident);
     }
     return n;
 }
 
-/* Whether ended threads have left much, for which somebody may come until then. */
+/* Whether ended threads have left much that new threads may still take over. */
 static bool purge_left_waits(uint32_t now)
 {
     return atomic_load(&purge_left) >= HAK_LEFT_LEAST &&
            !haki_tick_reached(now, purge_left_until());
 }
 
-/* Whether nobody has come for it, and it is much of what is free. */
+/*
+ * Whether no thread has taken it over, and it is a large part of what is free.
+ */
 static bool purge_left_for_good(uint32_t now)
 {
     uint32_t slabs = atomic_load(&purge_left);
@@ -105,7 +108,7 @@ static bool purge_left_for_good(uint32_t now)
     if (slabs < HAK_LEFT_LEAST || purge_left_waits(now)) {
         return false;
     }
-    if (slabs < purge_warm_slabs() / 2) {
+    if (slabs < purge_resident_slabs() / 2) {
         atomic_store(&purge_left, 0);
         return false;
     }
@@ -133,7 +136,7 @@ void haki_purge_at(uint32_t now)
     }
 }
 
-/* Purges slabs first..first+count-1 of superslab i, all of them warm. */
+/* Purges slabs first..first+count-1 of superslab i, all of them resident. */
 static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
 {
     uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + first;
@@ -146,27 +149,27 @@ static size_t purge_run(uint32_t i, uint32_t first, uint32_t count)
         return 0;
     }
     for (uint32_t n = number; n < number + count; n++) {
-        HAK_ASSERT((super->warm >> (n % HAK_SUPER_SLABS) & 1) != 0);
+        HAK_ASSERT((super->resident >> (n % HAK_SUPER_SLABS) & 1) != 0);
         bytes += super->described ? haki_range_slab(n)->resident
                                   : (uint32_t)HAK_SLAB_SIZE;
         if (super->described) {
             haki_range_slab(n)->resident = 0;
         }
-        super->warm &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
+        super->resident &= ~((uint32_t)1 << (n % HAK_SUPER_SLABS));
     }
     haki_supers.counts.purges++;
     return bytes;
 }
 
 /*
- * Unmaps superslab i if it is free as a whole: its pages and its addresses go
- * back with one call. The bytes that were resident, or 0.
+ * Unmaps superslab i if it is wholly free: its pages and its addresses go back
+ * with one call. Returns the bytes that were resident, or 0.
  */
 static size_t purge_unmap_super(uint32_t i)
 {
     size_t bytes;
 
-    if (haki_supers.at[i].used != 0) { /* what is resident its owners change */
+    if (haki_supers.at[i].used != 0) { /* its owners change what is resident */
         return 0;
     }
     bytes = haki_super_resident(i);
@@ -179,21 +182,21 @@ static size_t purge_unmap_super(uint32_t i)
 }
 
 /*
- * Purges the warm slabs of superslab i in runs as long as possible, of
+ * Purges the resident slabs of superslab i in runs as long as possible, of
  * `least` slabs or more. Caller holds the lock.
  */
 static size_t purge_super(uint32_t i, uint32_t least)
 {
-    uint32_t warm = haki_supers.at[i].warm;
+    uint32_t resident = haki_supers.at[i].resident;
     size_t bytes = purge_unmap_super(i);
 
     HAK_HELD(&haki_supers.lock);
     if (bytes > 0) {
         return bytes;
     }
-    while (warm != 0) {
-        uint32_t first = (uint32_t)__builtin_ctz(warm);
-        uint32_t rest = ~(warm >> first);
+    while (resident != 0) {
+        uint32_t first = (uint32_t)__builtin_ctz(resident);
+        uint32_t rest = ~(resident >> first);
         uint32_t count =
             rest == 0 ? HAK_SUPER_SLABS : (uint32_t)__builtin_ctz(rest);
 
@@ -201,7 +204,7 @@ static size_t purge_super(uint32_t i, uint32_t least)
         if (count >= least) {
             bytes += purge_run(i, first, count);
         }
-        warm &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
+        resident &= ~(uint32_t)((((uint64_t)1 << count) - 1) << first);
     }
     haki_super_changed(i);
     haki_supers.counts.purged += bytes;
@@ -209,7 +212,7 @@ static size_t purge_super(uint32_t i, uint32_t least)
     return bytes;
 }
 
-/* Purges what is old of superslab i, or all; when to look at it again. */
+/* Purges the old slabs of superslab i, or all. Returns when to look again. */
 static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
 {
     struct hak_super *super = &haki_supers.at[i];
@@ -225,21 +228,21 @@ static uint32_t purge_old(uint32_t i, uint32_t now, bool all)
         return late;
     }
     purge_super(i, 1);
-    if (super->warm != 0) { /* refused: pages are locked, say */
+    if (super->resident != 0) { /* refused: perhaps pages are locked */
         super->stamp = now;
     }
     return super->stamp + purge_delay() + 1;
 }
 
-/* The earlier of two times, of which 0 is none. */
+/* The earlier of two times; 0 means none. */
 static uint32_t purge_sooner(uint32_t a, uint32_t b)
 {
     return a == 0 || (b != 0 && haki_tick_reached(a, b)) ? b : a;
 }
 
 /*
- * Purges what is due of all superslabs, or all, a portion at the most; when the
- * next tick is due, 0: nothing waits.
+ * Purges what is due in all superslabs, or everything, at most a portion.
+ * Returns when the next tick is due; 0: nothing waits.
  */
 static uint32_t purge_due(uint32_t now, bool all)
 {
@@ -257,7 +260,7 @@ static uint32_t purge_due(uint32_t now, bool all)
         }
         again = purge_old(i, now, all);
         done += haki_supers.counts.purges != before;
-        if (haki_supers.at[i].warm != 0) {
+        if (haki_supers.at[i].resident != 0) {
             next = purge_sooner(next, haki_some_time(again));
         }
     }

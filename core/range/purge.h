@@ -7,8 +7,8 @@
 #include "range/range.h"
 
 /*
- * The time, in milliseconds of haki_os_tick, when free memory has been idle
- * for long enough to be given back; 0 when there is none.
+ * The time, in milliseconds of haki_os_tick, when some free memory will have
+ * been idle for long enough to be given back; 0: there is none.
  */
 extern HAK_HIDDEN _Atomic(uint32_t) haki_range_due;
 
@@ -19,11 +19,11 @@ HAK_INLINE bool haki_range_waiting(void)
 }
 
 /*
- * Bytes that came back, in all lanes and ever, less what haki_background_start
- * has looked at: slabs and superslabs, counted under the range's lock; ACE's runs,
+ * Bytes that have come back in all lanes since haki_background_start last
+ * looked: slabs and superslabs, counted under the range's lock; ACE's runs,
  * under its lock; blocks sent to other threads' heaps; and what is to be looked
- * at once more. Rough: read, and set to 0, without the locks, and what is taken
- * again is not subtracted.
+ * at once more. Rough: read and reset without the locks, and memory taken again
+ * is not subtracted.
  */
 struct hak_range_freed {
     _Atomic(size_t) slabs, runs, sent, again;
@@ -40,8 +40,8 @@ HAK_INLINE size_t haki_range_freed_bytes(void)
 }
 
 /*
- * What is to be done when they are much, for lanes that free where nobody above
- * them looks: haki_background_start. No lock is held.
+ * Called when they are many, for lanes that free without anybody above them
+ * looking: haki_background_start. No lock is held.
  */
 extern HAK_HIDDEN void (*haki_range_on_much)(void);
 
@@ -57,8 +57,10 @@ HAK_INLINE void haki_range_mind_freed(void)
     }
 }
 
-/* Of `slabs` or `runs`, under the lock: nobody else adds, so it need not be one
- * instruction. A 0 that is set meanwhile may be lost, and is set again. */
+/*
+ * Adds to `slabs` or `runs`, under the lock: nobody else adds, so it need not
+ * be atomic. A reset to 0 that comes in between may be lost, and is repeated.
+ */
 HAK_INLINE void haki_range_count_freed(_Atomic(size_t) *counter, size_t bytes)
 {
     size_t before = atomic_load_explicit(counter, memory_order_relaxed);
@@ -79,16 +81,16 @@ HAK_INLINE void haki_range_count_sent(size_t bytes)
 void haki_range_tick(uint32_t now);
 
 /*
- * The same for who has nothing else to do, without a pause between two portions.
- * True: another portion is due.
+ * The same for a caller that has nothing else to do, without pauses between
+ * portions. True: another portion is due.
  */
 bool haki_purge_portion(uint32_t now);
 
 /*
- * What threads leave when they end waits for the next threads, which find it
- * resident. If none has begun for a quarter of HAKMEM_PURGE_DELAY it is no longer
- * waited for, and goes: if it is at least half of what is free and resident all of
- * that does, since nobody knows whose a free slab was.
+ * What threads leave when they end is kept for new threads, which find it
+ * resident. If none begins for a quarter of HAKMEM_PURGE_DELAY it goes back: if
+ * it is at least half of what is free and resident, all of that does, since it
+ * is not known which thread a free slab came from.
  *
  *     thread ends --> left += the slabs it had at most, left_at = now
  *     thread begins ----------------------------> left = 0
@@ -96,16 +98,16 @@ bool haki_purge_portion(uint32_t now);
  */
 #define HAK_LEFT_LEAST 64 /* slabs */
 
-/* A thread has a heap from now on; one has ended, whose heap had so many slabs. */
+/* A thread has got a heap; a thread has ended, whose heap had so many slabs. */
 void haki_purge_thread_began(void);
 void haki_purge_thread_ended(uint32_t slabs);
 
-/* Counts bytes that a lane has given back by itself. */
+/* Counts bytes that a lane has given back itself. */
 void haki_range_purged(size_t bytes);
 
 /*
  * Bytes of free slabs and superslabs that are resident: what is still to go
- * back, but for ACE's holes.
+ * back, without ACE's holes.
  */
 size_t haki_range_due_bytes(void);
 

@@ -54,7 +54,7 @@ static void range_plan(struct layout *layout, size_t size)
                       HAK_SUPER_SIZE);
 }
 
-/* Points all variables but base and size to the parts after `start`. */
+/* Points all variables except base and size to the parts after `start`. */
 static void range_lay_out(char *start, const struct layout *layout, size_t size)
 {
     struct hak_part *parts = haki_supers.parts;
@@ -79,19 +79,19 @@ static void range_lay_out(char *start, const struct layout *layout, size_t size)
     haki_slots_limit(range_heaps_of(size));
 }
 
-/* Searches begin behind the tags' and samples' superslabs, which are never free. */
+/* Lets searches begin behind the tags' and samples' superslabs, never free. */
 static void range_pass_over_tags(void)
 {
     haki_supers.low = haki_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
-        haki_supers.warm_start[n] = haki_supers.limit;
+        haki_supers.resident_start[n] = haki_supers.limit;
         haki_supers.part_start[n] = haki_supers.limit;
     }
 }
 
 /*
- * The descriptors of the tags' superslabs, of which slab 0's stands for "no
- * slab" on hot paths, and of the first one behind them.
+ * Bytes of descriptors for the tags' superslabs and the first one behind them.
+ * On hot paths slab 0's descriptor stands for "no slab".
  */
 static size_t range_first_meta(void)
 {
@@ -110,7 +110,7 @@ static bool range_map_first_meta(void)
     return true;
 }
 
-/* What was mapped of a window that is not to be. */
+/* Unmaps what was mapped of a window that is given up. */
 static void range_undo(void)
 {
     for (int i = 0; i < HAK_PARTS; i++) {
@@ -127,8 +127,8 @@ static void range_undo(void)
 }
 
 /*
- * A place for a window. Hardened: somewhere inside of what is free, so that it
- * makes no difference from which end the kernel looks for a place.
+ * A place for a window. Hardened: somewhere inside the free part, so that it
+ * doesn't matter from which end the kernel looks for a place.
  */
 static char *range_find_window(size_t size, size_t all, unsigned guess)
 {
@@ -178,8 +178,8 @@ static bool range_open_window(size_t size, unsigned guess)
 }
 
 /*
- * Tries the wished size, then halves it: until a window is free of others. A
- * guess that proves wrong is followed by others before.
+ * Tries the wanted size and halves it until a window is free of other mappings.
+ * Before halving, a wrong guess is followed by other guesses.
  */
 static bool range_open_some_window(void)
 {
@@ -254,9 +254,9 @@ bool haki_range_forked(void)
 }
 
 /*
- * A ghost held the lock. If it was choosing the window, that is done anew (what
- * it had mapped is lost). A superslab that it had mapped and not noted is met
- * as somebody else's.
+ * A ghost held the lock. If it was choosing the window, that is done again
+ * (what it had mapped is lost). A superslab that it had mapped but not noted
+ * will be taken for somebody else's.
  */
 void haki_range_mend(void)
 {

@@ -1,34 +1,34 @@
 /*
  * range.h - the address window that all blocks come from.
  *
- * The window is a contiguous stretch of addresses, chosen at first use
- * where nobody has anything, and used from its low end:
+ * The window is a contiguous range of addresses, chosen at first use where
+ * nothing is mapped, and used from its low end:
  *
  *     | supers | backs | descriptors | heap slots | tags | superslabs ....... |
  *     '----------- outside the window ------------'-- base --- size --- window '
  *
- * Nothing of it is reserved. A piece is claimed when it is needed, a superslab
- * or a run of them at a time, and unmapped when it has been free for a while:
- * address space is held as it is used. Somebody else's mapping that lies in the
- * way is marked and passed over. The arrays are mapped for the first `size`
- * bytes of the window, its extent, which doubles when it is full.
+ * None of it is reserved. A superslab, or a run of them, is claimed (mapped)
+ * when it is needed and unmapped when it has been free for a while, so address
+ * space is held only as it is used. Somebody else's mapping in the way is
+ * marked and passed over. The arrays are mapped for the first `size` bytes of
+ * the window, its extent, which doubles when it is full.
  *
- * A pointer below the extent has a tag. 0 is the tag of what no lane has, be it
- * free, never claimed or somebody else's: hot paths take such a pointer for no
- * heap's, and the slow ones ask haki_range_owns whether the address is ours.
+ * A pointer below the extent has a tag. Tag 0 means that no lane has the slab,
+ * whether it is free, never claimed or somebody else's: to hot paths such a
+ * pointer belongs to no heap, and slow paths ask haki_range_owns whether the
+ * address is ours.
  *
- * The tags stand at the base itself, so that one pointer leads from an address
- * to its distance and from there to its tag; their own slabs are never given
- * out and their tags stay 0. Behind them superslabs are set aside for the blocks that
- * a profile samples, which no lane takes (haki_range_samples).
- * A superslab is 2 MB, the unit of claims and of huge pages; a slab is 64 KB
- * of it. A slab is free or belongs to one lane, which may take several side by
- * side in one superslab (a span) or whole superslabs side by side. What is
- * known about a slab stands in arrays indexed by its number,
- * (p - base) / 64 KB, never in it.
+ * The tags are stored at the base itself, so that one pointer is enough to get
+ * from an address to its distance and from there to its tag. Their own slabs
+ * are never given out and have the tag 0. The superslabs behind them are set aside
+ * for the blocks that a profile samples (haki_range_samples). A superslab is 2 MB, the unit of
+ * claims and of huge pages; a slab is 64 KB of it. A slab is free or belongs to
+ * one lane, which may take several side by side in one superslab (a span) or
+ * whole superslabs side by side. What is known about a slab is kept in arrays
+ * indexed by its number, (p - base) / 64 KB, never in the slab.
  *
  * Slabs and single superslabs are taken from the low end of the extent, runs of
- * superslabs from its high end, so that they seldom stand in each other's way.
+ * superslabs from its high end, so that they rarely get in each other's way.
  *
  * range.[ch] has the window and the tags, slots.[ch] the heap slots, claims.[ch]
  * the superslabs' mappings; slabs.[ch] who has which slab, superslabs.[ch] which
@@ -48,13 +48,13 @@
 #define HAK_SUPER_SLABS (HAK_SUPER_SIZE / HAK_SLAB_SIZE)
 #define HAK_HEAP_SLOT (16 * HAK_PAGE)
 
-/* Slab number 0 holds tags and is never given out: 0 ends lists of slabs. */
+/* Slab 0 holds tags and is never given out, so 0 ends lists of slabs. */
 #define HAK_NO_SLAB 0u
 
 /* Superslab 0 holds tags too. */
 #define HAK_NO_SUPER 0u
 
-/* Who has a slab; the order is that of the statistics. */
+/* Who has a slab; in the order of the statistics. */
 enum hak_lane {
     HAK_LANE_TINY,
     HAK_LANE_POOL,
@@ -69,8 +69,8 @@ enum hak_lane {
  * has cut into runs and the first slab of a Huge block belong to no heap but to
  * HAK_ID_SHARED. 0 is the tag of a free slab, and of the rest of a Huge block.
  *
- * Tiny's bytes times 8 are the distances of the bins in a heap, which a
- * processor adds while it loads: see haki_tiny_bin.
+ * Tiny's class bytes times 8 are the bins' distances in a heap, which a
+ * processor adds as part of a load: see haki_tiny_bin.
  *
  * The highest bit says that a heap's slab is sealed: nothing is allocated from
  * it any more, and a block freed into it is only counted (tiny.h, pool.h). Such
@@ -79,8 +79,8 @@ enum hak_lane {
 #define HAK_TAG_CLASS_BITS 8
 #define HAK_TAG_TINY 4u
 #define HAK_TAG_POOL 0xa0u   /* the first of Pool's class bytes */
-#define HAK_TAG_ACE 0xf0u    /* in the hands of ace.c */
-#define HAK_TAG_HUGE 0xf1u   /* in the hands of huge.c */
+#define HAK_TAG_ACE 0xf0u    /* ace.c has it */
+#define HAK_TAG_HUGE 0xf1u   /* huge.c has it */
 #define HAK_TAG_SAMPLE 0xf2u /* of sampled blocks: profile/samples.h */
 #define HAK_TAG_PACKED 0xffu /* of all sizes: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
@@ -92,19 +92,19 @@ enum hak_lane {
 
 /*
  * The descriptor of a slab; one cache line. A span is described by its first
- * slab; of the others only `resident` and `gone` mean something. ACE and
- * Huge lay structs of their own over the descriptors of a superslab they have.
+ * slab's; in the others only `resident` and `gone` have a meaning. ACE and Huge
+ * overlay the descriptors of their superslabs with structs of their own.
  */
 struct hak_slab {
     /* owner thread */
     union {
         struct {                    /* Tiny */
             struct hak_block *free; /* blocks given back to the slab */
-            uint32_t nfree;         /* how many those are */
+            uint32_t nfree;         /* how many there are */
             uint32_t carved;        /* blocks that were ever handed out */
             uint32_t capacity;      /* blocks that fit */
             uint16_t ngone;         /* free blocks that touch a page gone */
-            uint16_t swept;         /* what tiny_pages.c has seen last */
+            uint16_t swept;         /* what tiny_pages.c saw last */
         };
         struct {            /* Pool: a bit for each block of the span */
             uint64_t bits;  /* free blocks */
@@ -120,8 +120,10 @@ struct hak_slab {
     uint32_t all_next;    /* every slab or span of the heap's lane */
     uint32_t all_prev;
     /* any thread */
-    /* Blocks that other threads freed. Pool: a bit for each; Tiny: how many
-     * since the slab was sealed. */
+    /*
+     * Blocks that other threads freed. Pool: a bit for each; Tiny: their number
+     * since the slab was sealed.
+     */
     _Atomic(uint64_t) remote;
     uint32_t inbox_next; /* see pool.h, tiny.h */
     /* under the lock of slabs.c while free, then the owner thread */
@@ -137,29 +139,32 @@ struct hak_slab {
 
 _Static_assert(sizeof(struct hak_slab) == 64, "a descriptor is a cache line");
 
-/* What a superslab's descriptors offer to a lane that has it whole. */
+/* The bytes of a superslab's descriptors, for a lane that has it whole. */
 #define HAK_SUPER_META (HAK_SUPER_SLABS * sizeof(struct hak_slab))
 
 #define HAK_NO_BASE ((uintptr_t)1 << 63)
 
 /*
- * The part that hot paths read; set by haki_range_init, but for `size`, which
+ * The part that hot paths read; set by haki_range_init, except `size`, which
  * grows. A thread that reads base and size before it has taken part in an
- * allocation may see either unset, or the size of a while ago: every pointer
- * beyond is then foreign, which is the truth for what it has, since whoever
- * handed it a younger block let it see the younger size as well.
- * (No base is half the address space away: from there no size reaches back.)
- * Read by HAK_FOLD (base.h).
+ * allocation may see either unset, or an older size. Every pointer beyond is
+ * then foreign to it, which is right for the pointers it can have, since
+ * whoever hands it a younger block also makes it see the younger size. (The
+ * initial base is half the address space away: no size reaches back from
+ * there.) Read with HAK_FOLD (base.h).
  */
 struct hak_range {
     uintptr_t base;
     size_t size; /* the extent; 0: no range (yet, or at all) */
-    /* Where address 0's tag would be, and its `back`: see haki_range_tag_of. */
+    /*
+     * Where the tag of address 0 would be, and its `back`: see
+     * haki_range_tag_of.
+     */
     uintptr_t tags;
     uintptr_t backs_of;
     struct hak_slab *slabs;
     char *heap_slots;
-    uint8_t *backs; /* of a span's slabs: how many stand before it */
+    uint8_t *backs; /* for each slab of a span: how many precede it */
     size_t window;  /* the most that `size` can become */
 };
 
@@ -167,16 +172,17 @@ extern HAK_HIDDEN struct hak_range haki_range;
 
 /*
  * The window was guessed, under a limit on address space, or is smaller than
- * asked for, for want of it: another core's, of which a process may have
- * several, may lie across it. Else each has its own, since as much again was
- * free around it. Where they do, each passes over what the other has mapped.
+ * asked for because addresses were short: another core's window, of which a
+ * process may have several, may overlap it. Otherwise they are apart, since as
+ * much again was free around each. Cores whose windows overlap pass over what
+ * the other has mapped.
  */
 extern HAK_HIDDEN bool haki_range_may_overlap;
 
 /*
  * Chooses the window; later calls do nothing. False: there is none (no memory
- * for the first arrays, or pages that are not HAK_PAGE; said once in one line)
- * and all requests go to the system allocator.
+ * for the first arrays, or a page size other than HAK_PAGE; reported once, in
+ * one line) and all requests go to the system allocator.
  */
 bool haki_range_init(void);
 
@@ -205,8 +211,8 @@ HAK_INLINE uint32_t haki_range_tag(size_t offset)
 }
 
 /*
- * The tag of p, in the range: the same, a subtraction earlier, and a free waits
- * for it.
+ * The tag of p, which is in the range: the same, but one subtraction earlier,
+ * which shortens the path of a free.
  */
 HAK_INLINE uint32_t haki_range_tag_of(const void *p)
 {
@@ -217,7 +223,7 @@ HAK_INLINE uint32_t haki_range_tag_of(const void *p)
         memory_order_relaxed);
 }
 
-/* Whether p is an address of ours, in a block or not: safe on any value. */
+/* Whether p is an address of ours, in a block or not; safe for any value. */
 HAK_INLINE bool haki_range_owns(const void *p)
 {
     return haki_range_covers(p) &&
@@ -289,7 +295,7 @@ HAK_INLINE bool haki_range_sealed(size_t offset)
     return (haki_range_tag(offset) & HAK_TAG_SEALED) != 0;
 }
 
-/* Seals a slab of a heap; a tag that says so already is not written to. */
+/* Seals a heap's slab; a tag that is sealed already is not written to. */
 HAK_INLINE void haki_range_seal(uint32_t number)
 {
     uint32_t tag = haki_range_tag((size_t)number << HAK_SLAB_SHIFT);
@@ -300,15 +306,15 @@ HAK_INLINE void haki_range_seal(uint32_t number)
 }
 
 /*
- * Puts a slab into its owner's inbox: called by who has made its `remote`
- * something else than 0.
+ * Puts a slab into its owner's inbox. Called by the thread that has changed its
+ * `remote` from 0.
  */
 HAK_INLINE void haki_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
 {
     struct hak_slab *slab = haki_range_slab(number);
     uint32_t old = atomic_load_explicit(inbox, memory_order_relaxed);
 
-    /* seq_cst: the sender then reads whether the owner has gone. */
+    /* seq_cst: the sender then reads whether the owner is gone. */
     do {
         slab->inbox_next = old;
     } while (!atomic_compare_exchange_weak_explicit(inbox, &old, number,
@@ -318,20 +324,20 @@ HAK_INLINE void haki_slab_tell(_Atomic(uint32_t) *inbox, uint32_t number)
 
 /* ---- statistics, fork ---------------------------------------------------------- */
 
-/* What a lane counts, in the order of its statistics in hakmem_stats.def. */
+/* What a lane counts, in the order of hakmem_stats.def. */
 struct hak_lane_counts {
     uint64_t allocs, frees, live_bytes;
     uint64_t peak_bytes; /* of live bytes; Tiny, Pool: of held bytes */
     uint64_t held_bytes;
 };
 
-/* Statistics for stats. */
+/* The range's statistics. */
 struct hak_range_counts {
     size_t committed, resident, purged, slabs_used;
     uint64_t purges;
     size_t held[HAK_LANES]; /* bytes of slabs and superslabs */
     size_t held_peak[HAK_LANES];
-    size_t heaps_kept; /* bytes at the most, see haki_range_heap_give */
+    size_t heaps_kept; /* an upper bound in bytes, see haki_range_heap_give */
 };
 void haki_range_counts(struct hak_range_counts *counts);
 

@@ -1,5 +1,7 @@
 /*
  * range_walk.c - walks all superslabs and proves what supers.h promises.
+ *
+ * Tested by tests/unit/range/slabs.c and tests/unit/range/superslabs.c.
  */
 #include "range/range_walk.h"
 
@@ -9,7 +11,7 @@
 #include "range/supers.h"
 #include "range/superslabs.h"
 
-/* What all superslabs come to. */
+/* Sums over all superslabs. */
 struct range_walk_sums {
     size_t committed, used, wholes, spare, resident, rooms, foreign;
 };
@@ -27,50 +29,53 @@ static uint32_t range_walk_places(const struct hak_super *super, unsigned n)
     return places;
 }
 
-/* Every search begins at or below what it looks for. */
+/* Every search must begin at or below what it looks for. */
 void haki_range_walk_starts(uint32_t i)
 {
     const struct hak_super *super = &haki_supers.at[i];
     bool part = super->used != 0 && super->used != HAK_ALL_SLABS;
 
     HAK_PROVE(super->used != 0 || haki_supers.low <= i);
-    if (!part && super->warm == 0) {
+    if (!part && super->resident == 0) {
         return;
     }
     for (unsigned n = 1; n <= HAK_SPAN_MOST; n++) {
         uint32_t places = range_walk_places(super, n);
 
-        HAK_PROVE((places & super->warm) == 0 ||
-                  haki_supers.warm_start[n] <= i);
+        HAK_PROVE((places & super->resident) == 0 ||
+                  haki_supers.resident_start[n] <= i);
         HAK_PROVE(!part || places == 0 || haki_supers.part_start[n] <= i);
     }
 }
 
-/* The slabs of a superslab that no lane has whole; what is resident. */
+/*
+ * Walks the slabs of a superslab that no lane has whole; returns what is
+ * resident.
+ */
 static size_t range_walk_slabs(uint32_t i)
 {
     const struct hak_super *super = &haki_supers.at[i];
-    size_t resident = 0;
+    size_t bytes = 0;
 
     HAK_PROVE(super->used == 0 || super->described);
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
         uint32_t number = i * (uint32_t)HAK_SUPER_SLABS + n;
         bool used = (super->used >> n & 1) != 0;
-        bool warm = (super->warm >> n & 1) != 0;
-        uint32_t populated = haki_range_slab(number)->resident;
+        bool resident = (super->resident >> n & 1) != 0;
+        uint32_t touched = haki_range_slab(number)->resident;
 
         HAK_PROVE(used ||
                   haki_range_tag((size_t)number << HAK_SLAB_SHIFT) == 0);
         if (super->described) {
-            HAK_PROVE(populated <= HAK_SLAB_SIZE);
-            HAK_PROVE(populated % HAK_PAGE == 0);
-            HAK_PROVE(used || warm == (populated > 0));
-            resident += populated;
+            HAK_PROVE(touched <= HAK_SLAB_SIZE);
+            HAK_PROVE(touched % HAK_PAGE == 0);
+            HAK_PROVE(used || resident == (touched > 0));
+            bytes += touched;
         } else {
-            resident += warm ? HAK_SLAB_SIZE : 0;
+            bytes += resident ? HAK_SLAB_SIZE : 0;
         }
     }
-    return resident;
+    return bytes;
 }
 
 static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
@@ -78,22 +83,26 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
 {
     const struct hak_super *super = &haki_supers.at[i];
 
-    HAK_PROVE((super->used & super->warm) == 0);
-    HAK_PROVE(haki_map_get(HAK_MAP_WARM, i) == (super->warm != 0));
+    HAK_PROVE((super->used & super->resident) == 0);
+    HAK_PROVE(haki_map_get(HAK_MAP_RESIDENT, i) == (super->resident != 0));
     HAK_PROVE(haki_map_get(HAK_MAP_HELD, i) == (super->used != 0));
     HAK_PROVE(haki_map_get(HAK_MAP_PART, i) ==
               (super->used != 0 && super->used != HAK_ALL_SLABS));
     haki_range_walk_starts(i);
-    sums->spare += super->used == 0 && super->warm != 0;
+    sums->spare += super->used == 0 && super->resident != 0;
     sums->committed += super->claimed * HAK_PAGE;
     switch (super->state) {
     case HAK_SUPER_FRESH:
-        HAK_PROVE(super->used == 0 && super->warm == 0 && super->claimed == 0);
+        HAK_PROVE(super->used == 0 && super->resident == 0 &&
+                  super->claimed == 0);
         break;
     case HAK_SUPER_ROOM:
     case HAK_SUPER_FOREIGN:
-        HAK_PROVE(super->used == HAK_ALL_SLABS && super->warm == 0);
-        /* Or the rest of a run that was neither unmapped nor made whole. */
+        HAK_PROVE(super->used == HAK_ALL_SLABS && super->resident == 0);
+        /*
+         * Or it is the rest of a run that could neither be unmapped nor mapped
+         * in full.
+         */
         HAK_PROVE(super->claimed == 0 || (super->state == HAK_SUPER_FOREIGN &&
                                           super->claimed < HAK_SUPER_PAGES));
         sums->rooms += super->state == HAK_SUPER_ROOM;
@@ -110,14 +119,14 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
     case HAK_SUPER_WHOLE:
         HAK_PROVE(super->used == HAK_ALL_SLABS && !super->described);
         HAK_PROVE(super->claimed <= HAK_SUPER_PAGES);
-        HAK_PROVE(super->claimed > 0 || !quiet); /* a run that moves has none */
+        HAK_PROVE(super->claimed > 0 || !quiet); /* a moving run has none */
         sums->wholes++;
         break;
     default: HAK_PROVE(!"a state");
     }
 }
 
-/* What all of them come to. */
+/* Compares the sums of all of them. */
 static void range_walk_totals(const struct range_walk_sums *sums, bool quiet)
 {
     const struct hak_range_counts *counts = &haki_supers.counts;

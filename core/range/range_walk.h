@@ -1,7 +1,7 @@
 /*
  * range_walk.h - walks all superslabs and proves what supers.h promises.
  *
- * There only if HAK_WALKS (assert.h); the caller holds the range's lock.
+ * Exists only if HAK_WALKS (assert.h); the caller holds the range's lock.
  */
 #ifndef HAK_RANGE_WALK_H
 #define HAK_RANGE_WALK_H

@@ -1,17 +1,19 @@
 /*
  * rooms.c - where superslabs taken whole go, and the room behind them.
+ *
+ * Tested by tests/unit/range/claims.c and tests/unit/together/meet_locks.c.
  */
 #include "range/rooms.h"
 #include "range/supers.h"
 #include "range/superslabs.h"
 
 /*
- * A run that grows is given room: free addresses behind it, ROOM_TIMES as many
- * as it has bytes and at least ROOM_LEAST, where it then grows without a copy
- * and without a second mapping beside the first, which a limit on address space
- * may not allow. All rooms together take at most half of the window, and one a
- * ROOM_SHARE of what is left of that half. A window below ROOM_WINDOW has none
- * to give away.
+ * A run that grows gets room: free addresses behind it, ROOM_TIMES as many as
+ * it has bytes and at least ROOM_LEAST. Into these it grows without a copy and
+ * without a second mapping beside the first, which a limit on address space may
+ * not allow. All rooms together take at most half of the window, and a single
+ * one at most 1/ROOM_SHARE of what is left of that half. A window smaller than
+ * ROOM_WINDOW gives no room.
  */
 #define ROOM_LEAST (16 * HAK_GIB)
 #define ROOM_TIMES 4
@@ -63,7 +65,7 @@ static uint32_t rooms_find_place(uint32_t count, uint32_t align)
     return HAK_NO_SUPER;
 }
 
-/* The same in a larger extent if need be. */
+/* The same, extending the extent if need be. */
 static uint32_t rooms_make_place(uint32_t count, uint32_t align)
 {
     uint32_t first = rooms_find_place(count, align);
@@ -107,7 +109,7 @@ void haki_super_give_room(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
         if (haki_supers.at[i].state == HAK_SUPER_ROOM) {
-            /* A claim that broke off may have got it. */
+            /* A claim that was broken off may have mapped it. */
             haki_supers.at[i].state = haki_supers.at[i].claimed != 0
                                           ? HAK_SUPER_OPEN
                                           : HAK_SUPER_FRESH;

@@ -6,10 +6,10 @@
 
 #include "range/range.h"
 
-/* Gives back what a run had as room behind it. */
+/* Gives back the room behind a run. */
 void haki_range_room_give(uint32_t first, uint32_t room);
 
-/* How much room a run of `bytes` bytes that grows should ask for. */
+/* How much room a growing run of `bytes` bytes should ask for. */
 uint32_t haki_range_room_for(size_t bytes);
 
 #endif /* HAK_ROOMS_H */

@@ -1,7 +1,7 @@
 /*
  * slab_list.h - the lists of slabs that a heap's lanes keep.
  *
- * The links are in the descriptors. Called by the heap's one user.
+ * The links are in the descriptors. Called by the heap's user only.
  */
 #ifndef HAK_SLAB_LIST_H
 #define HAK_SLAB_LIST_H

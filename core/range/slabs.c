@@ -17,34 +17,34 @@ _Atomic(size_t) haki_supers_resident;
 
 /*
  * The ladder's top: from this much resident memory a superslab may come as one
- * huge page, populated at once. That costs 1/4 to 1/8 of populating small
- * pages where the machine has a huge page ready, but where it must first be
- * put together (compaction, a hypervisor that backs memory at first touch) it
- * was measured at 6 times as much. So both are timed: a huge page that costs
- * more than its small ones makes us pass up the next HUGE_SKIP superslabs,
- * then twice as many, and so on.
+ * huge page, populated at once. That costs 1/4 to 1/8 of populating small pages
+ * if the machine has a huge page ready, but 6 times as much was measured where
+ * one must first be made (compaction, a hypervisor that backs memory at first
+ * touch). So both are timed: after a huge page that costs more than its small
+ * pages, the next THP_SKIP superslabs don't try one, then twice as many, and so
+ * on.
  */
-#define HUGE_FROM (8 * HAK_MIB)
-#define HUGE_FROM_SEALED (32 * HAK_MIB) /* above what the seal found */
-#define HUGE_SKIP 4
-#define HUGE_ROOM (2 * HAK_SUPER_SIZE) /* left to HAKMEM_LIMIT */
-#define HUGE_SKIP_MOST 1024
+#define THP_FROM (8 * HAK_MIB)
+#define THP_FROM_SEALED (32 * HAK_MIB) /* beyond what the seal found */
+#define THP_SKIP 4
+#define THP_ROOM (2 * HAK_SUPER_SIZE) /* left to HAKMEM_LIMIT */
+#define THP_SKIP_MOST 1024
 
-/* What is made resident ahead of need while memory is short. */
+/* How much is made resident ahead of need while memory is short. */
 #define STEP_NEAR (2 * HAK_PAGE)
 
 /*
- * Slabs of which a few pages will do are looked for in this many superslabs;
- * they may have that much resident.
+ * Slabs of which only a few pages will be used are looked for in this many
+ * superslabs, and may have this much resident.
  */
 #define COOL_LOOK 4
-#define COOL_WARM 2
+#define COOL_RESIDENT 2
 #define COOL_MOST (32 * HAK_KIB)
 
 /* Under the lock. */
-static uint32_t slabs_huge_pass; /* superslabs to pass up */
-static uint32_t slabs_huge_skip; /* how many at the next dear one */
-static size_t slabs_huge_from = HUGE_FROM;
+static uint32_t slabs_thp_pass; /* superslabs to pass up */
+static uint32_t slabs_thp_skip; /* how many after the next expensive one */
+static size_t slabs_thp_from = THP_FROM;
 
 /* Any thread: what the last populated small pages cost, ns per superslab. */
 static _Atomic(uint64_t) slabs_small_cost;
@@ -74,17 +74,17 @@ void haki_super_changed(uint32_t i)
 {
     const struct hak_super *super = &haki_supers.at[i];
     bool spare =
-        haki_map_get(HAK_MAP_WARM, i) && !haki_map_get(HAK_MAP_HELD, i);
+        haki_map_get(HAK_MAP_RESIDENT, i) && !haki_map_get(HAK_MAP_HELD, i);
 
     HAK_HELD(&haki_supers.lock);
-    HAK_ASSERT((super->used & super->warm) == 0);
+    HAK_ASSERT((super->used & super->resident) == 0);
     HAK_ASSERT(!spare || haki_supers.spare > 0);
-    haki_map_set(HAK_MAP_WARM, i, super->warm != 0);
+    haki_map_set(HAK_MAP_RESIDENT, i, super->resident != 0);
     haki_map_set(HAK_MAP_PART, i,
                  super->used != 0 && super->used != HAK_ALL_SLABS);
     haki_map_set(HAK_MAP_HELD, i, super->used != 0);
     haki_supers.spare -= spare;
-    haki_supers.spare += super->warm != 0 && super->used == 0;
+    haki_supers.spare += super->resident != 0 && super->used == 0;
 }
 
 void haki_super_may_start(uint32_t i)
@@ -94,9 +94,9 @@ void haki_super_may_start(uint32_t i)
     for (unsigned n = 1; n <= HAK_SPAN_MOST; n++) {
         haki_supers.part_start[n] =
             (uint32_t)haki_min(haki_supers.part_start[n], i);
-        if (super->warm != 0) {
-            haki_supers.warm_start[n] =
-                (uint32_t)haki_min(haki_supers.warm_start[n], i);
+        if (super->resident != 0) {
+            haki_supers.resident_start[n] =
+                (uint32_t)haki_min(haki_supers.resident_start[n], i);
         }
     }
     if (super->used == 0) {
@@ -118,36 +118,36 @@ void haki_super_account(enum hak_lane lane, int64_t bytes)
 /* ---- the top of the ladder ------------------------------------------------ */
 
 /* Whether the next superslab should come as a huge page. */
-static bool slabs_huge_wanted(void)
+static bool slabs_thp_wanted(void)
 {
-    size_t mode = haki_option(HAK_OPT_huge);
-    size_t populated = atomic_load(&haki_supers_resident);
+    size_t mode = haki_option(HAK_OPT_huge_pages);
+    size_t resident = atomic_load(&haki_supers_resident);
 
-    slabs_huge_from = haki_min(slabs_huge_from, populated + HUGE_FROM_SEALED);
-    if (mode == HAK_THP_NEVER || populated < slabs_huge_from ||
-        haki_pressure_near() || haki_limit_room() < HUGE_ROOM) {
+    slabs_thp_from = haki_min(slabs_thp_from, resident + THP_FROM_SEALED);
+    if (mode == HAK_THP_NEVER || resident < slabs_thp_from ||
+        haki_pressure_near() || haki_limit_room() < THP_ROOM) {
         return false;
     }
-    if (mode == HAK_THP_AUTO && slabs_huge_pass > 0) {
-        slabs_huge_pass--;
+    if (mode == HAK_THP_AUTO && slabs_thp_pass > 0) {
+        slabs_thp_pass--;
         return false;
     }
     return true;
 }
 
 /* Learns from what a huge page cost. */
-static void slabs_huge_learn(uint64_t cost)
+static void slabs_thp_learn(uint64_t cost)
 {
     if (cost <= atomic_load(&slabs_small_cost)) {
-        slabs_huge_skip = 0;
+        slabs_thp_skip = 0;
         return;
     }
-    slabs_huge_skip = slabs_huge_skip == 0 ? HUGE_SKIP : 2 * slabs_huge_skip;
-    slabs_huge_skip = (uint32_t)haki_min(slabs_huge_skip, HUGE_SKIP_MOST);
-    slabs_huge_pass = slabs_huge_skip;
+    slabs_thp_skip = slabs_thp_skip == 0 ? THP_SKIP : 2 * slabs_thp_skip;
+    slabs_thp_skip = (uint32_t)haki_min(slabs_thp_skip, THP_SKIP_MOST);
+    slabs_thp_pass = slabs_thp_skip;
 }
 
-/* Makes `slabs_resident` of the descriptors of superslab i true. */
+/* Makes `resident` true in the descriptors of superslab i. */
 static void slabs_describe(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
@@ -159,7 +159,7 @@ static void slabs_describe(uint32_t i)
         struct hak_slab *slab = haki_range_slab(i * HAK_SUPER_SLABS + n);
 
         slab->resident =
-            (super->warm >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
+            (super->resident >> n & 1) != 0 ? (uint32_t)HAK_SLAB_SIZE : 0;
         slab->gone = 0;
     }
     super->described = true;
@@ -170,22 +170,25 @@ size_t haki_super_resident(uint32_t i)
     const struct hak_super *super = &haki_supers.at[i];
     size_t bytes = 0;
 
-    if (super->warm == HAK_ALL_SLABS && !super->described) {
+    if (super->resident == HAK_ALL_SLABS && !super->described) {
         return HAK_SUPER_SIZE;
     }
     if (!super->described) {
-        return (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+        return (size_t)__builtin_popcount(super->resident) * HAK_SLAB_SIZE;
     }
-    for (uint32_t warm = super->warm; warm != 0; warm &= warm - 1) {
-        bytes +=
-            haki_range_slab(i * HAK_SUPER_SLABS + (uint32_t)__builtin_ctz(warm))
-                ->resident;
+    for (uint32_t resident = super->resident; resident != 0;
+         resident &= resident - 1) {
+        bytes += haki_range_slab(i * HAK_SUPER_SLABS +
+                                 (uint32_t)__builtin_ctz(resident))
+                     ->resident;
     }
     return bytes;
 }
 
-/* Populates a superslab as a huge page. A refusal leaves plain pages. */
-static void slabs_populate_huge(uint32_t i)
+/*
+ * Populates a superslab as a huge page, or with small pages if that is refused.
+ */
+static void slabs_populate_thp(uint32_t i)
 {
     char *start = haki_range_super_start(i);
     uint64_t began = haki_os_clock();
@@ -195,8 +198,8 @@ static void slabs_populate_huge(uint32_t i)
         return;
     }
     haki_os_want_small(start, HAK_SUPER_SIZE);
-    slabs_huge_learn(haki_os_clock() - began);
-    haki_supers.at[i].warm = HAK_ALL_SLABS;
+    slabs_thp_learn(haki_os_clock() - began);
+    haki_supers.at[i].resident = HAK_ALL_SLABS;
     haki_supers.at[i].described = false;
     atomic_fetch_add(&haki_supers_resident, HAK_SUPER_SIZE);
 }
@@ -216,39 +219,42 @@ static uint32_t slabs_runs(uint32_t i, uint32_t count)
 }
 
 /*
- * The lowest superslab of a map with `count` free slabs side by side, of which
- * the first is warm if `warm`; `limit` if there is none.
+ * The lowest superslab in a map with `count` free slabs side by side, the first
+ * of them resident if `resident` is set; `limit` if there is none.
  */
 static uint32_t slabs_find(enum hak_map map, uint32_t *start, uint32_t count,
-                           bool warm)
+                           bool resident)
 {
     uint32_t i = haki_map_next(map, start[count], haki_supers.limit);
 
     while (i < haki_supers.limit &&
            (slabs_runs(i, count) &
-            (warm ? haki_supers.at[i].warm : UINT32_MAX)) == 0) {
+            (resident ? haki_supers.at[i].resident : UINT32_MAX)) == 0) {
         i = haki_map_next(map, i + 1, haki_supers.limit);
     }
     start[count] = i;
     return i;
 }
 
-/* A free superslab for slabs, populated if it may be; or HAK_NO_SUPER. */
-static uint32_t slabs_open_whole(bool populate)
+/*
+ * Opens a free superslab for slabs, as a huge page if `huge`; or HAK_NO_SUPER.
+ */
+static uint32_t slabs_open_super(bool huge)
 {
     uint32_t i = haki_super_open();
 
-    if (i != HAK_NO_SUPER && populate && haki_supers.at[i].warm == 0 &&
-        slabs_huge_wanted()) {
-        slabs_populate_huge(i);
+    if (i != HAK_NO_SUPER && huge && haki_supers.at[i].resident == 0 &&
+        slabs_thp_wanted()) {
+        slabs_populate_thp(i);
     }
     return i;
 }
 
 /*
  * Of the places in superslab i, the first whose slab last had this class; if
- * there is none, the one with the most bytes resident. (The class of a slab that
- * was never used, or that ACE or Huge had since, is arbitrary: a hint only.)
+ * there is none, the one with the most bytes resident. (The class is only a
+ * hint: it is arbitrary in a slab that was never used, or that ACE or Huge had
+ * in between.)
  */
 static uint32_t slabs_best_place(uint32_t i, uint32_t places, uint8_t class)
 {
@@ -281,7 +287,7 @@ static uint32_t slabs_take_at(uint32_t i, uint32_t bit, uint32_t count)
     HAK_ASSERT((slabs_runs(i, count) >> bit & 1) !=
                0); /* all of them are free */
     super->used |= (((uint32_t)1 << count) - 1) << bit;
-    super->warm &= ~super->used;
+    super->resident &= ~super->used;
     haki_super_changed(i);
     if (first) {
         haki_super_may_start(i); /* what is left of it */
@@ -290,27 +296,28 @@ static uint32_t slabs_take_at(uint32_t i, uint32_t bit, uint32_t count)
     return i * (uint32_t)HAK_SUPER_SLABS + bit;
 }
 
-static uint32_t slabs_take_locked(uint32_t count, uint8_t class, bool whole)
+static uint32_t slabs_take_locked(uint32_t count, uint8_t class, bool huge)
 {
-    uint32_t i = slabs_find(HAK_MAP_WARM, haki_supers.warm_start, count, true);
-    uint32_t places, warm;
+    uint32_t i =
+        slabs_find(HAK_MAP_RESIDENT, haki_supers.resident_start, count, true);
+    uint32_t places, resident;
 
     HAK_HELD(&haki_supers.lock);
     if (i == haki_supers.limit) {
         i = slabs_find(HAK_MAP_PART, haki_supers.part_start, count, false);
     }
     if (i == haki_supers.limit) {
-        i = slabs_open_whole(whole);
+        i = slabs_open_super(huge);
     }
     if (i == HAK_NO_SUPER || haki_super_claim_meta(i) != HAK_OS_CLAIMED) {
         return HAK_NO_SLAB;
     }
     slabs_describe(i);
     places = slabs_runs(i, count);
-    warm = places & haki_supers.at[i].warm;
+    resident = places & haki_supers.at[i].resident;
     return slabs_take_at(i,
-                         warm != 0 ? slabs_best_place(i, warm, class)
-                                   : (uint32_t)__builtin_ctz(places),
+                         resident != 0 ? slabs_best_place(i, resident, class)
+                                       : (uint32_t)__builtin_ctz(places),
                          count);
 }
 
@@ -326,9 +333,9 @@ static size_t slabs_resident(uint32_t number, uint32_t count)
 }
 
 /*
- * Slabs that waste little if no more than a few pages of them will be used:
- * of superslabs in use already, with little resident or nothing. HAK_NO_SLAB:
- * there are none.
+ * Takes slabs that waste little if only a few of their pages will be used: with
+ * little or nothing resident, in superslabs that are already in use.
+ * HAK_NO_SLAB: there are none.
  */
 static uint32_t slabs_take_cool(uint32_t count)
 {
@@ -338,8 +345,8 @@ static uint32_t slabs_take_cool(uint32_t count)
     for (uint32_t n = 0; n < COOL_LOOK && i < haki_supers.limit; n++) {
         uint32_t places = slabs_runs(i, count);
 
-        if (__builtin_popcount(haki_supers.at[i].warm) > COOL_WARM) {
-            break; /* enough is resident for everybody */
+        if (__builtin_popcount(haki_supers.at[i].resident) > COOL_RESIDENT) {
+            break; /* there is plenty of resident memory */
         }
         slabs_describe(i);
         for (; places != 0; places &= places - 1) {
@@ -357,7 +364,7 @@ static uint32_t slabs_take_cool(uint32_t count)
 }
 
 uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
-                               uint8_t class, bool whole)
+                               uint8_t class, enum hak_slabs_use use)
 {
     uint32_t number = HAK_NO_SLAB;
 
@@ -366,11 +373,11 @@ uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
     }
     haki_pressure_heed(haki_os_tick(), count * HAK_SLAB_SIZE);
     haki_lock_take(&haki_supers.lock);
-    if (!whole && lane == HAK_LANE_POOL) {
+    if (use == HAK_SLABS_SPARSE) {
         number = slabs_take_cool(count);
     }
     if (number == HAK_NO_SLAB) {
-        number = slabs_take_locked(count, class, whole);
+        number = slabs_take_locked(count, class, use == HAK_SLABS_ALL);
     }
     if (number != HAK_NO_SLAB) {
         haki_super_account(lane, (int64_t)(count * HAK_SLAB_SIZE));
@@ -398,7 +405,7 @@ static void slabs_give_locked(uint32_t number, uint32_t count,
         super->used &= ~bit;
         haki_range_pages_forget(haki_range_slab(n));
         if (haki_range_slab(n)->resident > 0) {
-            super->warm |= bit;
+            super->resident |= bit;
         }
     }
     haki_super_changed(i);
@@ -407,7 +414,7 @@ static void slabs_give_locked(uint32_t number, uint32_t count,
         haki_range_limited()) {
         haki_super_unmap(i, 1);
     }
-    if (super->warm != 0) {
+    if (super->resident != 0) {
         haki_purge_wanted(i);
     }
     haki_supers.counts.slabs_used -= count;
@@ -438,7 +445,7 @@ void haki_range_list_give(uint32_t first, enum hak_lane lane)
 
 /* ---- the ladder below huge pages ------------------------------------------ */
 
-/* Populates, and keeps in mind what it cost. */
+/* Populates, and remembers what it cost. */
 static bool slabs_populate_small(char *start, size_t size)
 {
     uint64_t began = haki_os_clock();
@@ -466,8 +473,8 @@ size_t haki_range_resident(uint32_t number, uint32_t slabs)
 }
 
 /*
- * The bytes from `have` to `want` of a span that are not resident, which count
- * as such from here on if `mark`. A slab behind the first gap may have been
+ * How many bytes from `have` to `want` of a span are not resident; with `mark`
+ * they count as resident from now on. A slab behind the first gap may have been
  * resident already.
  */
 static size_t slabs_make_resident(uint32_t number, size_t have, size_t want,
@@ -481,13 +488,13 @@ static size_t slabs_make_resident(uint32_t number, size_t have, size_t want,
     }
     for (size_t at = have & ~(HAK_SLAB_SIZE - 1); at < want;
          at += HAK_SLAB_SIZE) {
-        uint32_t *populated =
+        uint32_t *resident =
             &haki_range_slab(number + (uint32_t)(at / HAK_SLAB_SIZE))->resident;
         uint32_t now = (uint32_t)haki_min(want - at, HAK_SLAB_SIZE);
 
-        if (now > *populated) {
-            more += now - *populated;
-            *populated = mark ? now : *populated;
+        if (now > *resident) {
+            more += now - *resident;
+            *resident = mark ? now : *resident;
         }
     }
     return more;
@@ -532,6 +539,6 @@ size_t haki_range_resident_bytes(void)
 void haki_range_start_small(void)
 {
     haki_lock_take(&haki_supers.lock);
-    slabs_huge_from = haki_range_resident_bytes() + HUGE_FROM_SEALED;
+    slabs_thp_from = haki_range_resident_bytes() + THP_FROM_SEALED;
     haki_lock_drop(&haki_supers.lock);
 }

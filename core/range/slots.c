@@ -1,21 +1,21 @@
 /*
  * slots.c - the slots that heaps live in, all under the range's lock.
  *
- * A bit for each slot says whether it is used; nothing is written to
- * one that is not, so that its pages can go:
+ * A bit for each slot says whether it is used; nothing is written to an unused
+ * one, so that its pages can be given back:
  *
  *     never used --take--> used --give--> kept --purge--> cold --take--> used
  *                                         kept --take--> used
  *
- * The slots given back last are kept as they are, KEPT of them at the most, for
- * heaps that are made soon; they are taken first, the last one given first. The
- * others are cold, and the lowest is taken. What is kept is purged when it was
- * idle for HAKMEM_PURGE_DELAY, by hak_trim, and the older half when one more
- * comes: by then they are often neighbours, and one call to the system serves
- * many.
+ * The slots given back last, at most KEPT of them, are kept as they are for
+ * heaps created soon; these are taken first, the one given back last before the
+ * others. Other unused slots are cold, and the lowest is taken. Kept slots are
+ * purged when they have been idle for HAKMEM_PURGE_DELAY, and by hak_trim; and
+ * when one more comes, the older half: by then many are neighbours, which one
+ * call to the system can purge.
  *
- * Invariants: a slot above `slots_count` is not used; an id in `slots_kept` is not used and
- * stands there once; no slot below the word `slots_low` is unused.
+ * Invariants: a slot above `slots_count` is not used; an id in `slots_kept` is
+ * not used and occurs there once; no slot below the word `slots_low` is unused.
  */
 #include "os/os.h"
 #include "range/purge.h"
@@ -24,7 +24,7 @@
 
 #define KEPT 32u
 
-/* Slots that are cold and lie between two that are purged; so many at most. */
+/* At most this many cold slots between two slots are purged along with them. */
 #define BRIDGE 16u
 
 #define SLOTS_MOST (HAK_SUPERS_MOST * HAK_SUPER_SIZE / 8 / HAK_HEAP_SLOT)
@@ -37,10 +37,10 @@ static _Atomic(uint64_t)
 
 /* Under the lock. */
 static size_t slots_mapped;  /* bytes of slots */
-static uint32_t slots_limit; /* slots that there may be */
+static uint32_t slots_limit; /* the most slots there may be */
 static uint32_t slots_low;   /* a word of `slots_used` */
 static struct hak_intent slots_intent;
-static uint32_t slots_kept[KEPT]; /* ids, the last one given is the last */
+static uint32_t slots_kept[KEPT]; /* ids, in the order they were given back */
 static uint32_t slots_nkept;
 static uint32_t slots_stamp; /* haki_os_tick() when the last one came */
 
@@ -119,7 +119,7 @@ static bool slots_map_slots(uint32_t n)
     claim =
         haki_claim_noted(&slots_intent, haki_range.heap_slots + slots_mapped,
                          HAK_META_STEP);
-    if (claim == HAK_OS_TAKEN) { /* there are no more, for good */
+    if (claim == HAK_OS_TAKEN) { /* there will be no more */
         slots_limit = slots_count;
     }
     if (claim == HAK_OS_CLAIMED) {
@@ -164,7 +164,9 @@ void *haki_range_heap_take(uint32_t *id)
 
 /* ---- given back, kept, purged -------------------------------------------- */
 
-/* The end of the run of unused slots from `id` on that may go with it. */
+/*
+ * The end of the run of unused slots from `id` on that can be purged with it.
+ */
 static uint32_t slots_run_end(uint32_t id, uint32_t next)
 {
     uint32_t end = id + 1;
@@ -188,7 +190,7 @@ static void slots_sort(uint32_t *ids, uint32_t n)
     }
 }
 
-/* Gives back the pages of the n slots that are kept for the longest time. */
+/* Gives back the pages of the n slots that have been kept longest. */
 static size_t slots_purge_oldest(uint32_t n)
 {
     size_t bytes = n * HAK_HEAP_KEPT * HAK_PAGE;
@@ -256,7 +258,7 @@ void haki_range_heap_give(uint32_t id)
     haki_lock_drop(&haki_supers.lock);
 }
 
-/* What was kept may be half moved: it counts as cold. */
+/* The list of kept slots may be half changed: all of them count as cold. */
 void haki_slots_mend(void)
 {
     slots_nkept = 0;

@@ -1,13 +1,15 @@
 /*
- * supers_mend.c - superslabs as a forked child finds them, whose lock another
- * thread of the parent held.
+ * supers_mend.c - repairs superslabs in a forked child, when another thread of
+ * the parent held their lock.
+ *
+ * Tested by tests/unit/together/fork_mend.c.
  */
 #include "range/pages.h"
 #include "range/slabs.h"
 #include "range/supers.h"
 #include "range/superslabs.h"
 
-/* Superslabs of which it is not known whether they are mapped are left alone. */
+/* Superslabs that may or may not be mapped are left alone. */
 static void supers_mend_state(uint32_t i)
 {
     struct hak_super *super = &haki_supers.at[i];
@@ -19,12 +21,12 @@ static void supers_mend_state(uint32_t i)
     if (doubtful || super->state == HAK_SUPER_FOREIGN) {
         super->state = HAK_SUPER_FOREIGN;
         super->used = HAK_ALL_SLABS;
-        super->warm = 0;
+        super->resident = 0;
         super->claimed = 0;
         haki_supers.foreign++;
     } else if (super->used == 0) {
         super->state = super->claimed != 0 ? HAK_SUPER_OPEN : HAK_SUPER_FRESH;
-        super->warm = super->claimed != 0 ? HAK_ALL_SLABS : 0;
+        super->resident = super->claimed != 0 ? HAK_ALL_SLABS : 0;
         super->described = false;
     } else if (super->state == HAK_SUPER_ROOM) {
         haki_supers.rooms++;
@@ -32,10 +34,10 @@ static void supers_mend_state(uint32_t i)
 }
 
 /*
- * Superslab i as a ghost has left it. Slabs that are not used may have contents,
- * known as warm or not; those of a superslab that was being given back too.
- * Those that are used stay so, though the ghost may have been about to take or
- * give them. Bytes that count as resident in it.
+ * Repairs superslab i as a ghost has left it. Unused slabs may have contents,
+ * whether they count as resident or not; so may those of a superslab that was being
+ * given back. Used slabs stay so, though the ghost may have been taking or
+ * giving them. Returns the bytes that count as resident.
  */
 static size_t supers_mend_super(uint32_t i)
 {
@@ -44,10 +46,10 @@ static size_t supers_mend_super(uint32_t i)
 
     supers_mend_state(i);
     if (super->used == 0) {
-        return super->warm != 0 ? HAK_SUPER_SIZE : 0;
+        return super->resident != 0 ? HAK_SUPER_SIZE : 0;
     }
     if (super->state != HAK_SUPER_OPEN) {
-        super->warm = 0; /* of one that was just being taken as a whole */
+        super->resident = 0; /* it was just being taken as a whole */
         return 0;
     }
     for (uint32_t n = 0; n < HAK_SUPER_SLABS; n++) {
@@ -57,18 +59,19 @@ static size_t supers_mend_super(uint32_t i)
             slab->resident = (uint32_t)HAK_SLAB_SIZE;
             slab->gone = 0;
         }
-        /* One that was just taken whole has other things there. */
+        /* In one that was just taken whole these bytes hold something else. */
         bytes += haki_slab_resident(slab);
     }
-    super->warm = ~super->used;
+    super->resident = ~super->used;
     super->described = true;
     haki_supers.counts.slabs_used += (uint32_t)__builtin_popcount(super->used);
     return bytes;
 }
 
 /*
- * All but `at` is made anew. What lanes hold in bytes is left as it was: the
- * ghost may have changed it or not, and only for slabs that are lost.
+ * Everything except `at` is computed again. The lanes' sums of bytes stay as
+ * they are: the ghost may or may not have changed them, but only for slabs that
+ * are lost.
  */
 void haki_supers_mend(void)
 {
@@ -80,7 +83,7 @@ void haki_supers_mend(void)
     haki_supers.spare = haki_supers.foreign = haki_supers.rooms = 0;
     haki_supers.low = haki_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
-        haki_supers.warm_start[n] = haki_supers.part_start[n] =
+        haki_supers.resident_start[n] = haki_supers.part_start[n] =
             haki_supers.tags;
     }
     for (uint32_t i = haki_supers.tags; i < haki_supers.limit; i++) {
@@ -88,9 +91,9 @@ void haki_supers_mend(void)
 
         bytes += supers_mend_super(i);
         haki_supers.counts.committed += super->claimed * HAK_PAGE;
-        haki_map_set(HAK_MAP_WARM, i, false);
+        haki_map_set(HAK_MAP_RESIDENT, i, false);
         haki_super_changed(i);
-        if (super->warm != 0) {
+        if (super->resident != 0) {
             haki_purge_wanted(i);
         }
     }

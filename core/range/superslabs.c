@@ -9,32 +9,32 @@
 #include "range/supers.h"
 #include "range/superslabs.h"
 
-/* Marks superslabs as taken; what is warm among them. */
+/* Marks superslabs as taken; returns which of their slabs are resident. */
 static uint32_t superslabs_hold(uint32_t first, uint32_t count, uint8_t state,
                                 enum hak_lane lane)
 {
-    uint32_t warm = 0;
-    size_t resident = 0;
+    uint32_t resident = 0;
+    size_t bytes = 0;
 
     HAK_HELD(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
         struct hak_super *super = &haki_supers.at[i];
 
         HAK_CHECK(super->used == 0 || super->state == HAK_SUPER_ROOM);
-        resident += haki_super_resident(i);
-        warm |= super->warm;
+        bytes += haki_super_resident(i);
+        resident |= super->resident;
         super->used = HAK_ALL_SLABS;
-        super->warm = 0;
+        super->resident = 0;
         super->described = false;
         super->state = i == first ? state : HAK_SUPER_BODY;
         haki_super_changed(i);
     }
-    atomic_fetch_sub(&haki_supers_resident, resident);
+    atomic_fetch_sub(&haki_supers_resident, bytes);
     haki_super_account(lane, (int64_t)(count * HAK_SUPER_SIZE));
-    return warm;
+    return resident;
 }
 
-uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm)
+uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *resident)
 {
     uint32_t i;
 
@@ -44,22 +44,22 @@ uint32_t haki_range_super_take(enum hak_lane lane, uint32_t *warm)
     haki_lock_take(&haki_supers.lock);
     i = haki_super_open();
     if (i != HAK_NO_SUPER) {
-        *warm = superslabs_hold(i, 1, HAK_SUPER_WHOLE, lane);
+        *resident = superslabs_hold(i, 1, HAK_SUPER_WHOLE, lane);
     }
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
     return i;
 }
 
-/* What is mapped for a run of `bytes` bytes. */
+/* How much is mapped for a run of `bytes` bytes. */
 static size_t superslabs_to_map(size_t bytes)
 {
     return haki_range_limited() ? bytes : haki_round_up(bytes, HAK_SUPER_SIZE);
 }
 
 /*
- * A claimed place for a run. Where memory is refused, what is free and mapped
- * elsewhere is unmapped for it.
+ * Claims a place for a run. Where memory is refused, free superslabs elsewhere
+ * are unmapped for it.
  */
 static uint32_t superslabs_claim_place(size_t bytes, uint32_t align,
                                        uint32_t *room)
@@ -118,7 +118,7 @@ uint32_t haki_range_supers_take(uint32_t count, uint32_t align,
 
 /*
  * Whether `more` superslabs from `from` on are the run's room or free. At the
- * end of the extent a run moves instead: it would take the end along.
+ * end of the extent a run moves instead: otherwise it would drag the end along.
  */
 static bool superslabs_may_grow(uint32_t from, uint32_t room, uint32_t more)
 {
@@ -144,7 +144,7 @@ static bool superslabs_grow_locked(uint32_t first, uint32_t count,
     if (claim == HAK_OS_REFUSED && haki_super_unmap_spare() > 0) {
         claim = haki_super_claim(last, want);
     }
-    if (claim == HAK_OS_TAKEN) { /* the room ends there: elsewhere is better */
+    if (claim == HAK_OS_TAKEN) { /* the room ends there: better move */
         haki_super_give_room(from, *room);
         *room = 0;
     }
@@ -183,7 +183,9 @@ static size_t superslabs_run_mapped(uint32_t first, uint32_t count)
     return (count - 1) * HAK_SUPER_SIZE + superslabs_mapped(first + count - 1);
 }
 
-/* Whether nothing is mapped of a free run and its descriptors are. */
+/*
+ * Makes sure that nothing of a free run is mapped and that its descriptors are.
+ */
 static bool superslabs_make_bare(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
@@ -194,7 +196,7 @@ static bool superslabs_make_bare(uint32_t first, uint32_t count)
     return haki_super_unmap(first, count);
 }
 
-/* Takes a run of which nothing is mapped. HAK_NO_SUPER: there is none. */
+/* Takes a run with nothing mapped. HAK_NO_SUPER: there is none. */
 static uint32_t superslabs_take_bare(uint32_t count, enum hak_lane lane,
                                      uint32_t *room)
 {
@@ -214,7 +216,7 @@ static uint32_t superslabs_take_bare(uint32_t count, enum hak_lane lane,
     return first;
 }
 
-/* `bytes` bytes of the run `first` are mapped by now. */
+/* Counts `bytes` bytes of the run `first` that are mapped by now. */
 static void superslabs_count_bare(uint32_t first, size_t bytes)
 {
     haki_lock_take(&haki_supers.lock);
@@ -230,8 +232,8 @@ static void superslabs_count_bare(uint32_t first, size_t bytes)
 }
 
 /*
- * Gives back a run of which nothing is mapped; or if something is that the
- * system would not unmap, leaves it alone for good.
+ * Gives back a run with nothing mapped. If the system would not unmap some of
+ * it, that is left alone for good.
  */
 static void superslabs_give_bare(uint32_t first, uint32_t count,
                                  enum hak_lane lane, bool is_bare)
@@ -249,7 +251,9 @@ static void superslabs_give_bare(uint32_t first, uint32_t count,
     haki_lock_drop(&haki_supers.lock);
 }
 
-/* The first n superslabs of `to` go back to `from`, which is mapped still. */
+/*
+ * Moves the first n superslabs of `to` back to `from`, which is still mapped.
+ */
 static bool superslabs_move_back(uint32_t from, uint32_t to, uint32_t n)
 {
     bool bare = true;
@@ -265,9 +269,9 @@ static bool superslabs_move_back(uint32_t from, uint32_t to, uint32_t n)
 }
 
 /*
- * Each superslab by itself: the kernel moves one mapping at a time. What it does
- * not move is copied. False: refused, nothing has moved; *bare: nor is anything
- * mapped.
+ * Moves each superslab by itself, since the kernel moves one mapping at a time.
+ * What it does not move is copied. False: refused, nothing has moved; *bare:
+ * nothing is mapped at `to`.
  */
 static bool superslabs_move_each(uint32_t from, uint32_t to, uint32_t count,
                                  bool *bare)
@@ -290,9 +294,9 @@ static bool superslabs_move_each(uint32_t from, uint32_t to, uint32_t count,
 }
 
 /*
- * Moves the pages of the run `from` to `to`, of which nothing is mapped, and
- * maps what is missing there to `bytes` bytes. False: refused, `from` is as it
- * was; *bare: nothing is mapped of `to`.
+ * Moves the pages of the run `from` to `to`, where nothing is mapped, and maps
+ * what is missing there up to `bytes` bytes. False: refused, `from` is
+ * unchanged; *bare: nothing is mapped at `to`.
  */
 static bool superslabs_move_pages(uint32_t from, uint32_t count, uint32_t to,
                                   size_t bytes, bool *bare)
@@ -355,8 +359,8 @@ uint32_t haki_range_run_move(uint32_t from, uint32_t count, size_t bytes,
 /* ---- back ------------------------------------------------------------------ */
 
 /*
- * A run's last superslab is free and mapped in part: it becomes fresh, or whole,
- * or if the system refuses both is left alone for good.
+ * A run's last superslab is free and partly mapped: it is unmapped, or else
+ * mapped in full; if the system refuses both it is left alone for good.
  */
 static void superslabs_complete(uint32_t i)
 {
@@ -369,16 +373,16 @@ static void superslabs_complete(uint32_t i)
     }
     atomic_fetch_sub(&haki_supers_resident, haki_super_resident(i));
     super->used = HAK_ALL_SLABS;
-    super->warm = 0;
+    super->resident = 0;
     super->state = HAK_SUPER_FOREIGN;
     haki_super_changed(i);
     haki_supers.foreign++;
 }
 
 static void superslabs_give_locked(uint32_t first, uint32_t count,
-                                   enum hak_lane lane, uint32_t warm)
+                                   enum hak_lane lane, uint32_t resident)
 {
-    size_t resident = 0;
+    size_t bytes = 0;
 
     HAK_HELD(&haki_supers.lock);
     for (uint32_t i = first; i < first + count; i++) {
@@ -386,34 +390,34 @@ static void superslabs_give_locked(uint32_t first, uint32_t count,
 
         HAK_CHECK(super->state >= HAK_SUPER_WHOLE); /* it is taken */
         super->used = 0;
-        super->warm = warm;
+        super->resident = resident;
         super->state = HAK_SUPER_OPEN;
         haki_super_changed(i);
-        resident += haki_super_resident(i);
+        bytes += haki_super_resident(i);
     }
-    atomic_fetch_add(&haki_supers_resident, resident);
+    atomic_fetch_add(&haki_supers_resident, bytes);
     haki_super_account(lane, -(int64_t)(count * HAK_SUPER_SIZE));
-    if (warm != 0) {
+    if (resident != 0) {
         haki_range_count_freed(&haki_range_freed.slabs, count * HAK_SUPER_SIZE);
     }
-    if (warm == 0 ||
+    if (resident == 0 ||
         (haki_supers.spare > HAK_SPARE_LIMITED && haki_range_limited())) {
         haki_super_unmap(first, count);
     }
     superslabs_complete(first + count - 1);
     for (uint32_t i = first; i < first + count; i++) {
         haki_super_may_start(i);
-        if (haki_supers.at[i].warm != 0) {
+        if (haki_supers.at[i].resident != 0) {
             haki_purge_wanted(i);
         }
     }
 }
 
 void haki_range_supers_give(uint32_t first, uint32_t count, enum hak_lane lane,
-                            uint32_t warm)
+                            uint32_t resident)
 {
     haki_lock_take(&haki_supers.lock);
-    superslabs_give_locked(first, count, lane, warm);
+    superslabs_give_locked(first, count, lane, resident);
     HAK_WALK(haki_range_walk(false));
     haki_lock_drop(&haki_supers.lock);
 }
@@ -432,7 +436,7 @@ void haki_range_super_gone(uint32_t super, enum hak_lane lane)
     haki_lock_drop(&haki_supers.lock);
 }
 
-/* What could not be unmapped of superslabs with contents, free by now. */
+/* Purges superslabs with contents, free by now, that could not be unmapped. */
 static void superslabs_purge_left(uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++) {
@@ -440,7 +444,7 @@ static void superslabs_purge_left(uint32_t first, uint32_t count)
 
         if (super->claimed != 0 && !haki_os_purge(haki_range_super_start(i),
                                                   super->claimed * HAK_PAGE)) {
-            super->warm = HAK_ALL_SLABS;
+            super->resident = HAK_ALL_SLABS;
             haki_super_changed(i);
             haki_super_may_start(i);
             haki_purge_wanted(i);

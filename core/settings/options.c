@@ -21,7 +21,14 @@ static size_t options_values[HAK_OPTIONS];
 static struct hak_options options_core = {options_rows, HAK_OPTIONS,
                                           options_values, HAK_OPTIONS_UNREAD};
 
-/* Of HAK_OPT_cgroup; written by who reads the table. */
+/* Former names of variables, read where the new one is not set. */
+static const struct {
+    const char *env, *old;
+} options_renamed[] = {{"HAKMEM_HUGE_PAGES", "HAKMEM_HUGE"}};
+
+/*
+ * The directory of HAK_OPT_cgroup; written by the thread that reads the table.
+ */
 static char options_cgroup_dir[HAK_OPTION_PATH];
 
 /* Of HAK_OPT_profile, likewise. */
@@ -107,7 +114,7 @@ static bool options_parse_share(const char *text, size_t *value)
     return options_parse_size(text, value);
 }
 
-/* Keeps the name of a directory; the environment's own may be written over. */
+/* Keeps a copy of a directory's name: the environment may be overwritten. */
 static bool options_parse_dir(const char *text, size_t *value)
 {
     size_t length = strlen(text);
@@ -151,7 +158,10 @@ static bool options_parse_file(const char *words, const char *text,
     return true;
 }
 
-/* The place of text among `words`; a WORD may begin as a BOOL does. */
+/*
+ * Finds the place of `text` among `words`. A WORD whose first two are 0 and 1
+ * takes the words of a BOOL as well.
+ */
 static bool options_parse_word(const char *words, const char *text,
                                size_t *value)
 {
@@ -170,7 +180,7 @@ static bool options_parse_word(const char *words, const char *text,
     return strncmp(words, "0 1 ", 4) == 0 && options_parse_bool(text, value);
 }
 
-/* An INT that is a switch above all: its unit is "0 1". */
+/* An INT that is mainly a switch: its unit is "0 1". */
 static bool options_option_is_switch(const struct hak_option_row *row)
 {
     return row->type == HAK_OPTION_INT && strcmp(row->words, "0 1") == 0;
@@ -203,7 +213,7 @@ static bool options_parse(const struct hak_option_row *row, const char *text,
     }
 }
 
-/* Whether a value that was parsed may be. */
+/* Whether a parsed value is within bounds. */
 static bool options_is_within(const struct hak_option_row *row, size_t value)
 {
     if (row->type == HAK_OPTION_SHARE && (value & HAK_PERCENT) != 0) {
@@ -215,7 +225,7 @@ static bool options_is_within(const struct hak_option_row *row, size_t value)
     return value >= row->least && value <= row->most;
 }
 
-/* The same for those whose default is that there is none. */
+/* The same for options whose default is to have no value. */
 static HAK_COLD void options_complain_none(const struct hak_option_row *row,
                                            const char *text, bool parsed)
 {
@@ -235,7 +245,7 @@ static HAK_COLD void options_complain_none(const struct hak_option_row *row,
     }
 }
 
-/* Why the text is no value of that option, and what is used instead. */
+/* Says why the text is not a value of that option, and what is used instead. */
 static HAK_COLD void options_complain(const struct hak_option_row *row,
                                       const char *text, bool parsed)
 {
@@ -270,18 +280,45 @@ static HAK_COLD void options_complain(const struct hak_option_row *row,
     }
 }
 
-static size_t options_read_row(const struct hak_option_row *row, bool aloud)
+/* The value of a variable; NULL: it is not set, or empty. */
+static const char *options_text(const char *env)
 {
-    const char *text = secure_getenv(row->env);
-    size_t value = row->initial; /* as it stays if nothing is parsed */
+    const char *text = secure_getenv(env);
+
+    return text != NULL && *text != '\0' ? text : NULL;
+}
+
+/*
+ * The text of a row's variable; `env` becomes the name under which it was
+ * found.
+ */
+static const char *options_find(struct hak_option_row *row)
+{
+    const char *text = options_text(row->env);
+
+    for (size_t i = 0; i < sizeof(options_renamed) / sizeof(options_renamed[0]);
+         i++) {
+        if (text == NULL && strcmp(row->env, options_renamed[i].env) == 0) {
+            row->env = options_renamed[i].old;
+            text = options_text(row->env);
+        }
+    }
+    return text;
+}
+
+static size_t options_read_row(const struct hak_option_row *from, bool aloud)
+{
+    struct hak_option_row copy = *from, *row = &copy;
+    const char *text = options_find(row);
+    size_t value = row->initial; /* stays if nothing is parsed */
     bool parsed;
 
-    if (text == NULL || *text == '\0') {
+    if (text == NULL) {
         return row->initial;
     }
     if ((row->type == HAK_OPTION_DIR || row->type == HAK_OPTION_FILE) &&
         !aloud) {
-        return row->initial; /* its place is being written to */
+        return row->initial; /* another thread is writing its value */
     }
     parsed = options_parse(row, text, &value);
     if (parsed && options_is_within(row, value)) {
@@ -296,9 +333,9 @@ static size_t options_read_row(const struct hak_option_row *row, bool aloud)
 /* ---- a table ------------------------------------------------------------ */
 
 /*
- * The first call reads the table. Who asks meanwhile (another thread, a
- * signal's handler, the child of a fork in that moment) can't wait for it and
- * reads the one row for itself, silently.
+ * The first call reads the table. A caller that comes meanwhile (another
+ * thread, a signal handler, the child of a fork at that moment) can't wait for
+ * that and reads the one row by itself, without messages.
  */
 static HAK_COLD size_t options_get_unread(struct hak_options *options,
                                           size_t which)

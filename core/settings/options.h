@@ -4,10 +4,10 @@
  * The table is options.def. A value that can't be read or is out of
  * bounds is reported in one line and the default is used.
  *
- * Any thread may ask at any time, a signal's handler and a forked child too:
- * nothing is allocated and nobody waits. A preloaded library may be asked for
- * blocks before the C library has its environment; until then an option is its
- * default, and is looked up again at the next question.
+ * Any thread may ask at any time, also in a signal handler or a forked child:
+ * nothing is allocated and nobody waits. A preloaded library may have to serve
+ * requests before the C library has set up the environment; until then an
+ * option has its default, and the next call looks again.
  */
 #ifndef HAK_OPTIONS_H
 #define HAK_OPTIONS_H
@@ -16,8 +16,8 @@
 
 #define HAK_RANGE_DEFAULT (1024 * HAK_GIB)
 
-/* Values of HAK_OPT_huge, in the order of its words. */
-enum hak_huge { HAK_THP_AUTO, HAK_THP_ALWAYS, HAK_THP_NEVER };
+/* Values of HAK_OPT_huge_pages, in the order of its words. */
+enum hak_thp { HAK_THP_AUTO, HAK_THP_ALWAYS, HAK_THP_NEVER };
 
 /* Values of HAK_OPT_show_stats, likewise. */
 enum hak_show { HAK_SHOW_NOT, HAK_SHOW_TABLE, HAK_SHOW_JSON, HAK_SHOW_PROM };
@@ -42,8 +42,8 @@ enum hak_option {
 size_t haki_option(enum hak_option option);
 
 /*
- * The text of HAK_OPT_cgroup, the one option whose value is none but is there
- * (1) or not (0): an absolute path shorter than HAK_OPTION_PATH.
+ * The text of HAK_OPT_cgroup: an absolute path shorter than HAK_OPTION_PATH.
+ * haki_option says only whether that option is set (1) or not (0).
  */
 const char *haki_option_cgroup(void);
 #define HAK_OPTION_PATH 400
@@ -51,7 +51,9 @@ const char *haki_option_cgroup(void);
 /* The same of HAK_OPT_profile: the path of a file, or NULL. */
 const char *haki_option_profile(void);
 
-/* Whether the environment is there: what haki_option says is final. */
+/*
+ * Whether the environment is set up, so that haki_option's answers are final.
+ */
 bool haki_options_ready(void);
 
 /* ---- a table of an adapter's own ---------------------------------------- */
@@ -70,14 +72,14 @@ struct hak_option_row {
     enum hak_option_type type;
     const char *env;
     size_t initial, least, most;
-    const char *words; /* WORD: the valid ones, a space between; INT: unit */
+    const char *words; /* WORD: the valid ones; INT: its unit */
 };
 
 /* HAK_OPTION, as a row of a table. */
 #define HAK_OPTION_ROW(type, name, env, initial, least, most, words, help)     \
     {HAK_OPTION_##type, env, initial, least, most, words},
 
-/* How far the reading of a table is. */
+/* How far a table has been read. */
 enum { HAK_OPTIONS_UNREAD, HAK_OPTIONS_READING, HAK_OPTIONS_READ };
 
 struct hak_options {

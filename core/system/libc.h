@@ -1,9 +1,9 @@
 /*
- * libc.h - the allocator that the process had before us, by names that
- * never lead back to ourselves.
+ * libc.h - the allocator that the process had before us, under names that never
+ * lead back to us.
  *
- * Two files make them, of which a library holds one:
- *   libc_plain.c  malloc, free and their kin, for a core that does not take
+ * Two files define them; each library contains one of the two: libc_plain.c
+ *   malloc, free and the like, for a core that does not take
  *                 those names (libhakmem_core.a, the adapters);
  *   libc_real.c   the C library's own, for libhakmem.so and libhakmem.a, in
  *                 which malloc is ours. With musl, which hides its own, there
@@ -16,7 +16,7 @@
 
 #include "base/base.h"
 
-/* Whether the C library is glibc, of this version at least. musl is not. */
+/* Whether the C library is glibc of at least this version. */
 #ifdef __GLIBC__
 #define HAK_GLIBC(major, minor) __GLIBC_PREREQ(major, minor)
 #else
@@ -34,20 +34,21 @@ void *haki_libc_zalloc(size_t size);
 /* `alignment` is a power of two, at least 16. */
 void *haki_libc_memalign(size_t alignment, size_t size);
 
-/* The bytes that may be used behind p, a block of the above or NULL. */
+/* The usable size of p, a block from the functions above or NULL. */
 size_t haki_libc_usable_size(void *p);
 
 /*
- * libc_real.c alone: has the C library's allocator begin, if it has not. Its
- * beginning may be a cancellation point (glibc 2.36 draws a random number), and
- * is not done again: a thread that was cancelled there would leave it half
- * made. Here it can't be. The functions above do it by themselves.
+ * libc_real.c only: initialises the C library's allocator if that has not
+ * happened yet. This may be a cancellation point (glibc 2.36 draws a random
+ * number) and is never repeated, so a thread cancelled there would leave it
+ * half done; here cancellation is off. The functions above call this
+ * themselves.
  */
 void haki_libc_start(void);
 
 /*
- * libc_real.c alone: the definition of a function that comes after ours in
- * the order in which libraries are searched, or NULL.
+ * libc_real.c only: the definition of a function that comes after ours in the
+ * order in which libraries are searched, or NULL.
  */
 typedef void hak_function(void);
 hak_function *haki_libc_next(const char *name);

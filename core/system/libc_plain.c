@@ -1,9 +1,11 @@
 /*
  * libc_plain.c - the system allocator under its usual names.
  *
- * Whatever malloc is in the process serves: the C library's, or another that
- * was put in its place (a preloaded libhakmem.so too, which is then another
- * copy of the core with a range of its own).
+ * Calls whatever malloc the process has: the C library's, or another that
+ * replaced it (a preloaded libhakmem.so too, which is then another copy of the
+ * core with a range of its own).
+ *
+ * Tested by tests/unit/system/system.c.
  */
 #include "system/libc.h"
 

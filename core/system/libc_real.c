@@ -2,12 +2,15 @@
  * libc_real.c - the C library's own allocator, in a program where malloc is
  * ours.
  *
- * glibc shows it as __libc_malloc and so on; of these __libc_free and
+ * glibc exports it as __libc_malloc and so on; of these __libc_free and
  * __libc_realloc are ours as well (wrap.c), and the real ones are looked up.
  * The references are weak: a static program has no second allocator, since the
- * linker takes one malloc. There every block is a mapping of its own, with its bounds in front of it; that
- * is slow and wastes most of a page, but it is only for what the lanes refuse.
- * With musl, whose allocator has no other names, it is so in every program.
+ * linker takes only one malloc. There every block is a mapping of its own, with
+ * its bounds in front of it; that is slow and wastes most of a page, but serves
+ * only what the lanes refuse. With musl, whose allocator has no other names,
+ * every program does that.
+ *
+ * Tested by tests/wrap/guards.c and tests/wrap/life.c.
  */
 #include "system/libc.h"
 
@@ -31,11 +34,13 @@ LIBC_WEAK void *__libc_memalign(size_t alignment, size_t size);
 /* These are ours. */
 LIBC_WEAK void __libc_free(void *p);
 LIBC_WEAK void *__libc_realloc(void *p, size_t size);
-/* Its r_map is the program, a handle for dlsym; by dlopen it would be too, but
- * of that the linker warns in static programs. */
+/*
+ * Its r_map is the program, as a handle for dlsym. dlopen would give one too,
+ * but using it makes the linker warn in static programs.
+ */
 extern __typeof__(_r_debug) _r_debug LIBC_WEAK;
 #endif
-/* Weak: a static program that does not ask for it shall not get it. */
+/* Weak, so that a static program doesn't get it because of us. */
 extern __typeof__(dlsym) dlsym LIBC_WEAK;
 
 /* ---- without a C library's allocator ------------------------------------ */
@@ -118,15 +123,15 @@ hak_function *haki_libc_next(const char *name)
 /* ---- with it ------------------------------------------------------------ */
 
 /*
- * What has to be looked up: `ours` is what we have by that name, `usual` what
- * programs call it.
+ * A function to be looked up: `ours` is our own of that name, `usual` the name
+ * by which programs call it.
  */
 struct libc_next {
     const char *name, *usual;
     hak_function *ours;
     _Atomic(hak_function *) found;
     hak_function
-        *programs; /* see libc_heed_program; NULL: ours, or the found one */
+        *programs; /* see libc_heed_program; NULL: ours, or the one found */
 };
 
 static struct libc_next libc_next_free = {.name = "__libc_free",
@@ -139,13 +144,13 @@ static struct libc_next libc_next_free = {.name = "__libc_free",
                         libc_next_usable = {.name = "malloc_usable_size",
                                             .usual = "malloc_usable_size"};
 
-/* The thread hands a block on to the program's function. */
+/* The thread is handing a block on to the program's function. */
 static __thread bool libc_passing;
 
 /*
- * Who has __libc_malloc has the others as well: as a rule the C library, which
- * comes next. A program that brings another allocator with all of its names
- * comes first.
+ * The library that has __libc_malloc has the others as well: usually the C
+ * library, which is the next. A program with an allocator that defines all of
+ * these names comes first.
  */
 static hak_function *libc_look_up(const struct libc_next *next)
 {
@@ -160,8 +165,8 @@ static hak_function *libc_look_up(const struct libc_next *next)
 }
 
 /*
- * dlsym frees what the dlsym before it had to say, which may be a block of the
- * C library's: while we look for its free that block can't go back, and stays.
+ * dlsym frees the error message of the previous dlsym, which may be a block of
+ * the C library's: while we are looking for its free, that block is leaked.
  */
 static hak_function *libc_next_of(struct libc_next *next)
 {
@@ -178,16 +183,16 @@ static hak_function *libc_next_of(struct libc_next *next)
     return found;
 }
 
-/* What the program calls by a name. */
+/* The function that the program calls by a name. */
 static hak_function *libc_of_program(const char *name)
 {
     return __extension__(hak_function *) dlsym(_r_debug.r_map, name);
 }
 
 /*
- * Whether the program's malloc is another's that does not lead to us: we were
- * opened while it ran, or it brings its own. A block tells; not if we hand all
- * on ourselves.
+ * Whether the program's malloc is somebody else's and does not lead to us: we
+ * were loaded while it ran, or it brings its own. A test block tells, unless we
+ * hand everything on ourselves.
  */
 static bool libc_is_bystander(void)
 {
@@ -211,9 +216,9 @@ static bool libc_is_bystander(void)
 }
 
 /*
- * A bystander's foreign blocks go to the program's functions, as those of
- * another copy of this library that was preloaded. If they come back to us from
- * there they go to the C library's.
+ * As a bystander we hand foreign blocks to the program's functions, since they
+ * may belong to another, preloaded copy of this library. If they come back to
+ * us from there they go to the C library's.
  */
 static void libc_heed_program(void)
 {
@@ -229,8 +234,8 @@ static void libc_heed_program(void)
 }
 
 /*
- * Later the dynamic linker's lock may be another thread's, who waits for us.
- * What is asked for earlier is found then.
+ * Early, because later another thread that waits for us may hold the dynamic
+ * linker's lock. Functions needed before this are looked up at that time.
  */
 __attribute__((constructor(101))) static void libc_load(void)
 {
@@ -242,7 +247,7 @@ __attribute__((constructor(101))) static void libc_load(void)
     }
 }
 
-/* What a foreign block is handed on to, up to passed. */
+/* The function that a foreign block is handed on to; ends with passed. */
 static hak_function *libc_pass_to(struct libc_next *next)
 {
     if (HAK_UNLIKELY(next->programs != NULL && !libc_passing)) {
@@ -254,7 +259,7 @@ static hak_function *libc_pass_to(struct libc_next *next)
 
 void haki_libc_start(void)
 {
-    static _Atomic(void *) first; /* its first block, which it keeps */
+    static _Atomic(void *) first; /* the first block, which it keeps */
     int state;
 
     if (atomic_load_explicit(&first, memory_order_acquire) == NULL &&

@@ -23,7 +23,7 @@ struct entry {
     struct hak_heap *owner;
 };
 
-/* One pointer leads to all of it, so that it is there or not. */
+/* One pointer leads to all of it, so that it either exists or doesn't. */
 struct system_table {
     size_t mask; /* number of entries - 1, a power of two - 1 */
     struct entry entries[];
@@ -37,7 +37,7 @@ static hak_lock system_lock = HAK_LOCK_INIT(system_mend);
 
 /* Under `system_lock`. */
 static struct system_table *system_table; /* NULL: none yet */
-static size_t system_promised; /* entries that will be added for sure */
+static size_t system_promised;            /* entries that have been reserved */
 static struct hak_system_counts system_counts;
 
 /* Any thread: what haki_system_count has counted. */
@@ -58,7 +58,7 @@ static size_t system_home(const struct system_table *in, uintptr_t p)
     return (size_t)((p >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 20) & in->mask;
 }
 
-/* The place of p, or the free place where it would go. */
+/* The place of p, or the free place where it would be put. */
 static struct entry *system_place(struct system_table *in, uintptr_t p)
 {
     size_t i = system_home(in, p);
@@ -120,7 +120,7 @@ static void system_count_entries(size_t live, size_t bytes)
     atomic_store_explicit(&haki_system_entries, live, memory_order_relaxed);
 }
 
-/* `p` last: until then the place is as it was, for who searches in a child. */
+/* `p` last: until then a search in a forked child sees the place unchanged. */
 static void system_put(struct entry *to, const struct entry *from)
 {
     to->size = from->size;
@@ -135,7 +135,7 @@ static void system_add(void *p, size_t size, struct hak_heap *owner)
 
     HAK_HELD(&system_lock);
     HAK_ASSERT(system_counts.live <=
-               system_table->mask / 2); /* a search comes to an end */
+               system_table->mask / 2); /* so that searches end */
     system_put(system_place(system_table, (uintptr_t)p), &entry);
     system_count_entries(system_counts.live + 1,
                          system_counts.live_bytes + size);
@@ -177,13 +177,23 @@ static void system_erase(struct entry *entry)
 
 /* ---- allocating --------------------------------------------------------- */
 
+/*
+ * An alignment that no address but 0 has in 57 bits, the most that a processor gives
+ * a program, is refused here: valgrind's malloc ends the program at one.
+ */
 static void *system_aligned(size_t alignment, size_t size)
 {
+    if (alignment >= (size_t)1 << 57) {
+        return NULL;
+    }
     return alignment <= 16 ? haki_libc_malloc(size)
                            : haki_libc_memalign(alignment, size);
 }
 
-/* Room for an entry that is added later by system_add_promised. False: there is none. */
+/*
+ * Reserves room for an entry that system_add_promised adds later. False: there
+ * is none.
+ */
 static bool system_promise(void)
 {
     bool room;
@@ -280,7 +290,7 @@ void *haki_system_resize(void *p, size_t size)
     return moved;
 }
 
-/* Takes some of a heap's blocks out of the registry; how many. */
+/* Takes some of a heap's blocks out of the registry; returns how many. */
 static size_t system_erase_some(const struct hak_heap *owner, void **p,
                                 size_t most)
 {
@@ -293,7 +303,7 @@ static size_t system_erase_some(const struct hak_heap *owner, void **p,
 
         if (entry->p != 0 && entry->owner == owner) {
             p[count++] = (void *)entry->p;
-            system_erase(entry); /* another may now stand there */
+            system_erase(entry); /* another entry may be there now */
         } else {
             i++;
         }
@@ -346,10 +356,11 @@ bool haki_system_forked(void)
 }
 
 /*
- * A ghost held the lock. An entry is in the table or not, since its `p` is
- * written last; but system_close_gap may have been cut short, with an entry in its new
- * place and in its old one, where no search finds it. That gap is closed. What
- * the ghost was about to erase may stay: nobody has it, and it is lost.
+ * A ghost held the lock. An entry is either in the table or not, since its `p`
+ * is written last; but system_close_gap may have been cut short, leaving an
+ * entry both in its new place and in its old one, where no search finds it.
+ * That gap is closed. An entry that the ghost was about to erase may stay:
+ * nobody has that block, and it is lost.
  */
 static void system_mend(void)
 {

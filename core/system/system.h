@@ -1,11 +1,11 @@
 /*
  * system.h - the system allocator behind the core, for what no lane serves.
  *
- * A registry knows every block that came this way, so that any
- * pointer at all can be asked about without reading what it points to. It is
- * one table under one lock: this is the road for what the lanes refuse.
+ * A registry knows every block that came this way, so that any pointer can be
+ * looked up without reading what it points to. One table under one lock is
+ * enough, since only requests that the lanes refuse come here.
  *
- * Adapters do not come here: they have their runtime's own fallback.
+ * Adapters don't use this: they fall back to their runtime's own allocator.
  */
 #ifndef HAK_SYSTEM_H
 #define HAK_SYSTEM_H
@@ -17,8 +17,8 @@ struct hak_heap;
 /* Why a request went to the system: the fallback_* statistics. */
 enum hak_reason {
     HAK_REASON_INIT,      /* the libc names: before options can be read */
-    HAK_REASON_RECURSION, /* ...: a request made by our own slow path */
-    HAK_REASON_FORCED,    /* ...: HAKMEM_FORCE_LIBC_ALLOC */
+    HAK_REASON_RECURSION, /* the libc names: a request of our slow path */
+    HAK_REASON_FORCED,    /* the libc names: HAKMEM_FORCE_LIBC_ALLOC */
     HAK_REASON_LARGE,
     HAK_REASON_ALIGNED,
     HAK_REASON_MEMORY,
@@ -40,8 +40,8 @@ void *haki_system_alloc(size_t alignment, size_t size, struct hak_heap *owner,
                         enum hak_reason reason);
 
 /*
- * Frees p if it is in the registry, and tells whose it was and its size.
- * False: it is not.
+ * Frees p if it is in the registry, and returns its owner and its size. False:
+ * it is not.
  */
 bool haki_system_free(void *p, struct hak_heap **owner, size_t *size);
 
@@ -60,13 +60,13 @@ void haki_system_free_owner(struct hak_heap *owner);
 /* Counts a request that went to the system without the registry. */
 void haki_system_count(enum hak_reason reason);
 
-/* Counts a block of another allocator's that was handed on to it. */
+/* Counts a block that was handed on to the allocator it came from. */
 void haki_system_count_foreign(void);
 
 /* How many blocks the registry has; any thread may read it. */
 extern HAK_HIDDEN _Atomic(size_t) haki_system_entries;
 
-/* Whether p may be in the registry: false is certain. */
+/* Whether p may be in the registry; false is certain. */
 HAK_INLINE bool haki_system_may_know(const void *p)
 {
     return p != NULL && atomic_load_explicit(&haki_system_entries,

@@ -1,13 +1,13 @@
 /*
- * remote.c - blocks freed by another thread than their heap's.
+ * remote.c - blocks freed by a thread other than their heap's.
  *
- * The freeing thread links such blocks into an outbox per owner and sends a
- * batch with one compare-and-swap; the owner takes its whole inbox with one
- * exchange (haki_tiny_collect). Nobody takes a lock.
+ * The freeing thread links such blocks into an outbox per owner and sends them
+ * in batches, each with one compare-and-swap; the owner takes its whole inbox
+ * with one exchange (haki_tiny_collect). There is no lock.
  *
  * An outbox holds at most BATCH blocks and is sent when full, when another
- * owner needs its place, at the thread's end and by hak_trim. For a heap made
- * by hand nothing is held back (`direct`): it may be deleted at any time.
+ * owner needs its place, at the thread's end and by hak_trim. Nothing is held
+ * back for an explicit heap (`direct`), which may be deleted at any time.
  */
 #include "range/purge.h"
 #include "range/slots.h"
@@ -23,7 +23,7 @@ static void remote_push(struct hak_tiny *owner, struct hak_block *head,
     struct hak_block *old =
         atomic_load_explicit(&owner->inbox, memory_order_relaxed);
 
-    /* seq_cst: the sender then reads whether the owner has gone. */
+    /* seq_cst: the sender then reads whether the owner is gone. */
     do {
         haki_link_set(tail, old);
     } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &old, head,
@@ -39,7 +39,7 @@ uint32_t haki_remote_send(struct hak_tiny *self, unsigned i)
     HAK_ASSERT(box->count <= BATCH && (box->count == 0 || id != 0));
     HAK_ASSERT((box->count == 0) == (box->head == NULL));
     if (box->count > 0) {
-        /* As if all were as large as the last. */
+        /* Counted as if all were as large as the last. */
         haki_range_count_sent(box->count *
                               haki_tiny_bytes_of(box->head,
                                                  haki_range_tag_of(box->head)));

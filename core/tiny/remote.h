@@ -1,7 +1,7 @@
 /*
- * remote.h - Tiny blocks freed by another thread than their heap's.
+ * remote.h - Tiny blocks freed by a thread other than their heap's.
  *
- *     free --outbox of the owner, in the state of who frees--> a batch --> inbox
+ *     free --outbox for the owner, in the freer's state--> a batch --> inbox
  */
 #ifndef HAK_REMOTE_H
 #define HAK_REMOTE_H
@@ -22,13 +22,13 @@ struct hak_outbox {
 
 /*
  * Frees p, a block of the heap that `tag` names, from a thread
- * whose own state is `self` (NULL: it has none). Blocks collect per owner and
- * are sent in batches. Returns the id of a heap that has been sent something,
- * or 0: its owner may be gone, see haki_heap_sent.
+ * whose own state is `self` (NULL: it has none). Blocks are collected per owner
+ * and sent in batches. Returns the id of a heap to which something was sent
+ * (its owner may be gone, see haki_heap_sent), or 0.
  */
 uint32_t haki_remote_free(struct hak_tiny *self, void *p, uint32_t tag);
 
-/* Sends outbox i of self; the id of the heap it went to, or 0. */
+/* Sends outbox i of self; returns the id of the heap it went to, or 0. */
 uint32_t haki_remote_send(struct hak_tiny *self, unsigned i);
 
 #endif /* HAK_REMOTE_H */

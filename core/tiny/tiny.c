@@ -1,5 +1,5 @@
 /*
- * tiny.c - the Tiny lane's slow half: refill.
+ * tiny.c - the Tiny lane's slow path: refill.
  *
  * Every function is called by the one thread that uses the heap.
  */
@@ -16,8 +16,8 @@
 #include "tiny/tiny_slab.h"
 
 /*
- * Bytes carved at a time: doubling, so that a short-lived heap dirties few
- * cache lines and a growing one is refilled seldom.
+ * Bytes carved at a time: doubled each time, so that a short-lived heap dirties
+ * few cache lines and a growing one is rarely refilled.
  */
 #define CARVE_FIRST 512
 
@@ -25,14 +25,14 @@
 #define LADDER_STEP (16 * HAK_KIB)
 #define LADDER_SLABS 8
 
-/* A heap with so many bytes of other slabs has outgrown its packed ones. */
+/* A heap with this many bytes of other slabs has outgrown its packed ones. */
 #define PACKED_FROM ((int64_t)(512 * HAK_KIB))
 
-/* Pushes to a bin's next look, as a rule: see tiny_back.c. */
+/* Usual number of pushes until a bin's next look: see tiny_back.c. */
 #define ALERT_PUSHES 32
 #define LARGE_PUSHES 512
 
-/* Slow paths that bring blocks look at the time once in so many. */
+/* How many refills pass between two looks at the time. */
 #define HEED_REFILLS 8
 
 void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
@@ -60,7 +60,7 @@ void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
 
 /* ---- refill ------------------------------------------------------------- */
 
-/* The whole free list of the first open slab. */
+/* Takes the whole free list of the first open slab. */
 static void tiny_take_open(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -85,10 +85,10 @@ static void tiny_take_open(struct hak_tiny *tiny, unsigned class)
 }
 
 /*
- * How many bytes more to make resident in a slab that has `have`: the first
+ * How many more bytes to make resident in a slab that has `have`: the first
  * slabs of a class (`before` have been filled) double what they have with each
- * call, from a page that is left to its fault, later ones go by 16 KB, then by
- * the whole slab.
+ * call, starting with a page that is left to its fault; later ones go by 16 KB,
+ * then by the whole slab.
  */
 static size_t tiny_ladder_step(size_t have, uint32_t before)
 {
@@ -98,7 +98,7 @@ static size_t tiny_ladder_step(size_t have, uint32_t before)
     return before < LADDER_SLABS ? LADDER_STEP : HAK_SLAB_SIZE;
 }
 
-/* New blocks from the fresh slab, or from a slab taken for it. */
+/* Carves new blocks from the fresh slab, or from a slab taken for it. */
 static bool tiny_carve(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -135,7 +135,7 @@ static bool tiny_carve(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
-/* The spare list of a class becomes its head. */
+/* Makes the spare list of a class its head. */
 static bool tiny_take_spare(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_bin *bin = &tiny->bins[class];
@@ -152,15 +152,17 @@ static bool tiny_take_spare(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
-/* Whether blocks are to be packed: in a heap that has grown large what its packed
- * slabs have free is worth a search if it is much. */
+/*
+ * Whether to pack blocks: in a heap that has grown large the free space of its
+ * packed slabs is searched only if there is much of it.
+ */
 static bool tiny_is_worth_packing(const struct hak_tiny *tiny)
 {
     return tiny->allow.slabs < PACKED_FROM ||
            tiny->packed_bytes < HAK_UNITS * HAK_UNIT / 2;
 }
 
-/* Blocks that are free in slabs, without a page more. */
+/* Fills the bin with free blocks of slabs that need no further page. */
 static bool tiny_fill_free(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t open = tiny->shelves[class].open;
@@ -189,7 +191,7 @@ static bool tiny_fill(struct hak_tiny *tiny, unsigned class)
         (tiny->packed && haki_tiny_grain_fill(tiny, class, true))) {
         return true;
     }
-    /* One whose free blocks are all on pages that are gone. */
+    /* The first open slab's free blocks are all on pages that are gone. */
     if (shelf->open != HAK_NO_SLAB && shelf->fresh == HAK_NO_SLAB) {
         tiny_take_open(tiny, class);
         return true;
@@ -223,9 +225,9 @@ void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
     return p;
 }
 
-/* ---- the end, questions -------------------------------------------------- */
+/* ---- release, queries ---------------------------------------------------- */
 
-/* A list of free blocks of sealed slabs. */
+/* Puts aside a list of free blocks of sealed slabs. */
 static void tiny_give_up(struct hak_tiny *tiny, struct hak_block *list)
 {
     if (list != NULL) {
@@ -253,8 +255,10 @@ void haki_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
 void haki_tiny_hold(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        tiny->bins[c].left += INT32_MAX / 2;
-        tiny->shelves[c].grant += INT32_MAX / 2;
+        int32_t more = INT32_MAX / 2 - tiny->bins[c].left;
+
+        tiny->bins[c].left += more;
+        tiny->shelves[c].grant += more; /* what was pushed since is the same */
     }
     tiny->allow.extra = INT32_MAX; /* Pool's blocks stay as well, unswept */
 }

@@ -1,13 +1,12 @@
 /*
  * tiny.h - the Tiny lane: requests of at most 1024 B.
  *
- * The hot path is inline here, the rest is tiny.c (refill, flush, slabs),
- * remote.[ch] (blocks of other heaps) and tiny_seal.[ch] (slabs that are shared
- * with a forked child). Nothing reads thread-local state: every function takes
- * the state it works on, which one thread at a time uses.
+ * The hot path is inline here; README.md lists the other files. Nothing reads
+ * thread-local state: every function takes the state it works on, which one
+ * thread at a time uses.
  *
  * A block's life: carved from a slab into a bin, popped by an allocation,
- * pushed by a free, and when the bin has too many, flushed to its slab.
+ * pushed by a free, and flushed to its slab when the bin holds too many.
  *
  *     slab --carve, or its whole free list--> spare, head --pop--> user
  *     slab <--flush, when spare is taken----- spare <- head <-push--'
@@ -21,27 +20,27 @@
  * Blocks above 1024 B are in no bin: they are taken from there and go back there.
  *
  * Invariants, for each class c of a heap:
- *   - head holds base + (grant - left) - pops blocks (modulo 2^32): what it held
- *     when it was last looked at, pushes since, less what was popped, ever
- *     (haki_bin_pops: pops count down to a sample, see profile.h); spare
- *     holds spare_count; taken = head + spare + what users and other threads'
+ *   - head holds base + (grant - left) - pops blocks (modulo 2^32): what it
+ *     held at the last look, plus the pushes since, minus all pops ever
+ *     (haki_bin_pops: they count down to a sample, see profile.h); spare holds
+ *     spare_count; taken = head + spare + what users and other threads'
  *     outboxes have;
  *   - a slab is in the open list exactly if nfree + ngone > 0 and it is not
  *     sealed, and those with nfree == 0 stand at its end;
  *   - nfree + ngone <= carved <= capacity; carved < capacity at most for `fresh`
  *     and sealed slabs;
- *   - ngone blocks of a slab, in no list, are those that touch a page that is
- *     gone (pages.h): all of them free, and carved; 0 if the slab is sealed;
- *   - of a packed slab the bits of its blocks in bins or in use are set in the
- *     maps; packed_bytes is their sum, larger_bytes that of those in no class;
+ *   - ngone is the number of a slab's blocks that touch a page that is gone
+ *     (pages.h): they are free, carved and in no list; 0 if the slab is sealed;
+ *   - for a packed slab, the maps have the bits of its blocks in bins or in
+ *     use; packed_bytes is the sum of these blocks, larger_bytes that of those
+ *     in no class;
  *   - every slab is in the `all` list, and its tag is the heap's tag | c, or
  *     | HAK_TAG_PACKED for a packed one, whose counts are not used;
  *   - a slab with nfree + ngone == carved > 0 stays only as `fresh` or when it was the
  *     class's only open slab, and of these 1 + nslabs / 16 in all; nempty is
  *     their number; if it is sealed it does not stay;
- *   - no block of a sealed slab is in head or spare; one that is free
- *     is counted in nfree or remote, or in a stale list, or was sent to the
- *     inbox before;
+ *   - no block of a sealed slab is in head or spare; a free one is counted in
+ *     nfree or remote, or is in a stale list, or was sent to the inbox before;
  *   - a sealed slab is in sealed_inbox, or about to be, exactly if remote != 0.
  */
 #ifndef HAK_TINY_H
@@ -59,10 +58,10 @@
 #include "tiny/tiny_walk.h"
 
 /*
- * The hot half of a class: two to a cache line. Pushes are counted down from
- * a grant, so that every bin is looked at once in a while (haki_tiny_look),
- * however the program pops and pushes: it is then relieved if it holds too
- * much, and idle memory goes its way.
+ * The hot half of a class: two to a cache line. Pushes are counted down from a
+ * grant, so that every bin is looked at once in a while (haki_tiny_look),
+ * however the program pops and pushes: a bin that holds too much then gives
+ * some back, and idle memory goes back too.
  */
 struct hak_bin {
     struct hak_block *head;  /* free blocks, last in first out */
@@ -79,12 +78,14 @@ struct hak_shelf {
     uint32_t fresh;       /* the slab being carved, or HAK_NO_SLAB */
     int32_t grant;        /* what `left` was set to */
     uint32_t spare_count; /* spare's count */
-    uint32_t seen;        /* blocks of head and spare, as last noted */
+    uint32_t seen;        /* blocks in head and spare, as last noted */
     uint16_t step;        /* bytes to carve next */
-    uint16_t filled;      /* slabs carved to their end, at most UINT16_MAX */
+    uint16_t filled;      /* slabs carved in full, at most UINT16_MAX */
 };
 
-/* What packed slabs are made of, and what a word of their maps is for. */
+/*
+ * The unit of packed slabs, and how many of them a word of their maps covers.
+ */
 #define HAK_GRAIN ((size_t)8)
 #define HAK_UNIT (64 * HAK_GRAIN)
 #define HAK_SLAB_UNITS ((uint32_t)(HAK_SLAB_SIZE / HAK_UNIT))
@@ -93,8 +94,8 @@ struct hak_shelf {
 
 /* A bit for each grain of a unit: see tiny_grain.c. */
 struct hak_unit {
-    _Atomic(uint64_t) used; /* it is of a block in a bin or in use */
-    _Atomic(uint64_t) last; /* the last one of it */
+    _Atomic(uint64_t) used; /* part of a block in a bin or in use */
+    _Atomic(uint64_t) last; /* the last grain of such a block */
 };
 
 /* The largest block of a packed slab. */
@@ -102,7 +103,7 @@ struct hak_unit {
 
 /*
  * Other threads read `tag` to `direct` for every block they free, so these
- * have a cache line with what is seldom written.
+ * share a cache line with fields that are rarely written.
  */
 struct hak_tiny {
     struct hak_bin bins[HAK_TINY_CLASSES];
@@ -111,45 +112,46 @@ struct hak_tiny {
     uint32_t id;
     bool direct; /* frees by others are sent at once, never held back */
     /* owner */
-    bool packed;         /* set before the first use; not if sealed */
-    bool alert;          /* free memory waits to go back: look often */
-    uint8_t share;       /* a bin may hold 1/2^share of the heap's slabs */
-    uint8_t pushes;      /* to a bin's next look in an alert */
-    uint16_t seldom;     /* the same in a large heap at any time */
-    bool quiet;          /* little happens: look at the first occasion */
-    uint8_t looks;       /* that a busy heap has without one at the time */
+    bool packed;     /* set before the first use; not if sealed */
+    bool alert;      /* free memory waits to go back: look often */
+    uint8_t share;   /* a bin may hold 1/2^share of the heap's slabs */
+    uint8_t pushes;  /* until a bin's next look in an alert */
+    uint16_t seldom; /* the same in a large heap at any time */
+    bool quiet;      /* little happens: look at the first opportunity */
+    uint8_t looks;   /* that a busy heap makes without looking at the time */
     uint8_t sweep_class; /* the class of sweep_slab */
     uint32_t looked_at;  /* when the heap last looked at the time */
     uint32_t idle_at;    /* when bins are next relieved of idle blocks */
     uint32_t packed_at[HAK_PACKED_SLABS]; /* slabs, or HAK_NO_SLAB */
-    uint32_t units;                       /* of the maps that are in use */
-    uint32_t packed_bytes, larger_bytes;  /* see above */
-    uint32_t packed_seen;                 /* the most since the last sweep */
-    uint32_t freed_from;            /* the lowest unit of what became free */
-    uint8_t from[HAK_TINY_CLASSES]; /* where searches begin, but for that */
+    uint32_t units; /* number of units of the maps in use */
+    uint32_t packed_bytes, larger_bytes; /* see above */
+    uint32_t packed_seen;                /* the most since the last sweep */
+    uint32_t freed_from;                 /* the lowest unit that became free */
+    uint8_t from[HAK_TINY_CLASSES]; /* where searches begin, apart from that */
     uint32_t round; /* of a profile, as it was when the bins last drew */
     struct hak_allowance allow; /* what it may keep, Pool's and runs included */
     uint32_t all;               /* first of all slabs */
     uint32_t nslabs;            /* those that are not sealed */
-    uint32_t most_slabs;        /* of these, since a thread has the heap */
-    uint32_t nempty;   /* of them those that are kept without a block in use */
-    uint32_t nsealed;  /* those that are */
-    uint32_t nstale;   /* stale lists */
-    uint32_t sweep_at; /* when slabs are next swept (0: no pass goes on), */
+    uint32_t most_slabs; /* the most of these since a thread owns the heap */
+    uint32_t nempty;     /* those of them kept without a block in use */
+    uint32_t nsealed;    /* sealed slabs */
+    uint32_t nstale;     /* stale lists */
+    uint32_t sweep_at;   /* when slabs are next swept (0: no pass under way), */
     uint32_t sweep_slab; /* from this one on */
     int64_t
         swept_low; /* in use at the lowest sweep, see haki_heap_heed_sparse */
-    int64_t fall_price; /* so far the next fall must go, from */
-    uint8_t falls;      /* so many on; up to a bound */
+    int64_t fall_price; /* how deep the next fall must be, after */
+    uint8_t falls;      /* this many; up to a bound */
     uint8_t
-        packed_falls; /* the same of packed slabs, whose sweeps are others; */
+        packed_falls; /* the same for packed slabs, whose sweeps are others; */
     uint16_t packed_low; /* in grains */
     uint16_t packed_price;
     haki_frames_fn *frames; /* its own runtime's, or NULL */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
-    int64_t taken[HAK_TINY_CLASSES]; /* blocks out of slabs, see above */
+    int64_t
+        taken[HAK_TINY_CLASSES]; /* blocks that are out of slabs, see above */
     struct hak_shelf shelves[HAK_TINY_CLASSES];
     struct hak_outbox outbox[HAK_OUTBOXES];
     /* any thread */
@@ -163,8 +165,8 @@ struct hak_tiny {
 };
 
 /*
- * The maps of the packed slabs: they begin at the end of the heap's first page, so
- * that a heap of 12 KB needs no other, and end on the second.
+ * The maps of the packed slabs begin at the end of the heap's first page, so
+ * that a heap of 12 KB needs no other page, and end on the second.
  */
 #define HAK_UNITS_NEAR 24u
 #define HAK_UNITS_AT (HAK_PAGE - HAK_UNITS_NEAR * sizeof(struct hak_unit))
@@ -224,61 +226,66 @@ struct hak_sampler haki_tiny_sampler(struct hak_tiny *tiny);
 /* Makes the state of heap `id` (at least 1). */
 void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
 
-/* Gives every slab back, whatever is still in use. O(slabs). */
+/* Gives back every slab, even with blocks in use. O(slabs). */
 void haki_tiny_release(struct hak_tiny *tiny);
 
 /* Fills the class's bin if it is empty, and pops a block, or if a sample is due takes
  * that. NULL: out of memory. */
 HAK_NOINLINE void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class);
 
-/* Looks at a bin of `tiny` whose `left` a push has brought below 0: whether it holds
- * more than at the last look, or gave some back. */
+/*
+ * Looks at a bin of `tiny` whose `left` a push has brought below 0. Returns
+ * whether it holds more than at the last look, or gave some back.
+ */
 HAK_NOINLINE bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 
 /*
- * A heap of more slabs than this looks at its bins every so often and gives
- * back what they have kept for long, even if no other memory waits to go.
+ * A heap of more slabs than this looks at its bins now and then and gives back
+ * what they have kept for long, even if no other memory waits to go back.
  */
 #define HAK_TINY_LARGE 64
 
-/* Settles all bins; those that hold most go back to the slabs if all of the
- * heap's hold too much. */
+/*
+ * Settles all bins; if together they hold too much, the fullest are emptied
+ * into the slabs.
+ */
 void haki_tiny_shed(struct hak_tiny *tiny);
 
-/* Every bin's next look comes as the state of the heap says. */
+/* Sets every bin's next look according to the state of the heap. */
 void haki_tiny_grant_anew(struct hak_tiny *tiny);
 
 /* Gives back what bins have kept for long; called on slow paths. */
 void haki_tiny_heed(struct hak_tiny *tiny);
 
-/* Takes what other threads freed back into the slabs. */
+/* Takes back what other threads freed. */
 void haki_tiny_collect(struct hak_tiny *tiny);
 
-/* Empties the bins into the slabs and gives back every slab not in use. */
+/* Empties the bins into the slabs and gives back every unused slab. */
 void haki_tiny_trim(struct hak_tiny *tiny);
 
 /*
- * Gives back the pages of slabs in which no block is in use. The bytes. The
- * caller marks itself as busy. O(slabs), O(free blocks) of what has changed.
+ * Gives back those pages of slabs that hold no block in use; returns their
+ * bytes. The caller marks itself as busy. O(slabs), and O(free blocks) for
+ * slabs that have changed.
  */
 size_t haki_tiny_sweep(struct hak_tiny *tiny);
 
 /*
- * From here on blocks stay in the bins, Pool's too: for a heap that is about to be
- * released whole.
+ * From here on blocks stay in the bins, Pool's too: for a heap about to be
+ * released.
  */
 void haki_tiny_hold(struct hak_tiny *tiny);
 
 /*
- * Blocks of a class in the hands of users (or on their way back): what was
- * popped and not freed. Any thread may ask; it may then be a moment old.
+ * Blocks of a class that users have (or that are on their way back): popped and
+ * not freed. Any thread may ask; the number may then be a moment old.
  */
 uint64_t haki_tiny_live(const struct hak_tiny *tiny, unsigned class);
 
 /*
- * Marks the slow paths. A fork in another thread may copy a heap at any
- * instruction: outside these marks its lists are whole. The mark is written
- * before the lists are touched and taken off after.
+ * Marks slow paths. A fork in another thread may copy a heap at any
+ * instruction: outside these marks its lists are whole. The mark is set before
+ * the lists are touched and cleared after.
  */
 HAK_INLINE void haki_tiny_busy(struct hak_tiny *tiny, bool on)
 {
@@ -289,30 +296,32 @@ HAK_INLINE void haki_tiny_busy(struct hak_tiny *tiny, bool on)
 }
 
 /*
- * The class of p, an address in a slab that carries `tag`. In a packed one it may
- * be none: that of a block above 1024 B, or free.
+ * The class of p, an address in a slab with this tag. In a packed slab it may
+ * be no class: p is in a block above 1024 B, or free.
  */
 unsigned haki_tiny_class_at_tag(const void *p, uint32_t tag);
 #define HAK_TINY_LARGER HAK_TINY_CLASSES
 #define HAK_TINY_NONE 0xffu
 
-/* The bytes of the block that p lies in, or 0. */
+/* The size of the block that p lies in, or 0. */
 size_t haki_tiny_bytes_of(const void *p, uint32_t tag);
 
 /*
- * A packed heap's block of more than 1024 B. NULL: there is no place for it, or
- * the heap is not packed.
+ * Allocates a block of more than 1024 B in a packed heap. NULL: there is no
+ * place for it, or the heap is not packed.
  */
 void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size);
 
-/* Pages of packed slabs go back if much of them is free and was not at the last
- * look. The caller marks itself as busy. */
+/*
+ * Gives back pages of packed slabs if much of them is free that was not at the
+ * last look. The caller marks itself as busy.
+ */
 void haki_tiny_grain_heed(struct hak_tiny *tiny);
 
-/* Bytes of packed slabs that are resident, as far as there are maps of them. */
+/* Resident bytes of packed slabs, as far as their maps reach. */
 size_t haki_tiny_grain_resident(const struct hak_tiny *tiny);
 
-/* Frees p, such a block of the heap's own. */
+/* Frees p, such a block of this heap. */
 void haki_tiny_larger_free(struct hak_tiny *tiny, void *p);
 
 /* The class of the block p. */
@@ -329,18 +338,21 @@ _Static_assert(sizeof(struct hak_bin) == 8 * HAK_TAG_TINY,
                "the bins' distances, see haki_tiny_bin");
 
 /*
- * The bin of a class byte of Tiny's. The next allocation waits for what a free
- * writes there: so no instruction more than need be.
+ * The bin of a Tiny class byte. The next allocation waits for what a free
+ * writes there: so this uses as few instructions as possible.
  */
 HAK_INLINE struct hak_bin *haki_tiny_bin(struct hak_tiny *tiny, uint32_t byte)
 {
     return (struct hak_bin *)((char *)tiny->bins + (size_t)byte * 8);
 }
 
-/* Whether p, of the class that haki_tiny_class_at_tag told, was ever given out. */
+/*
+ * Whether p, of the class that haki_tiny_class_at_tag returned, was ever given
+ * out.
+ */
 bool haki_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
 
-/* Whether p, which was, is the start of a block. */
+/* Whether p, for which haki_tiny_is_carved is true, is the start of a block. */
 bool haki_tiny_is_block(const void *p, uint32_t tag, unsigned class);
 
 /* Pops a block, or NULL: the bin is empty, or a sample is due; haki_tiny_refill. */
@@ -362,8 +374,8 @@ HAK_INLINE void *haki_bin_pop(struct hak_bin *bin)
 }
 
 /*
- * Hardened build: ends the program if p, a block of some slab of Tiny's that is
- * being freed, is free: it is in a list, or was on a page that is gone.
+ * Hardened build: ends the program if p, a block in a Tiny slab that is being
+ * freed, is free already: in a list, or on a page that is gone.
  */
 HAK_INLINE void haki_tiny_refuse(const void *p)
 {
@@ -371,7 +383,9 @@ HAK_INLINE void haki_tiny_refuse(const void *p)
         const struct hak_slab *slab = haki_range_slab(haki_range_number(p));
         uint32_t page = ((uintptr_t)p & (HAK_SLAB_SIZE - 1)) / HAK_PAGE;
 
-        /* Its owner may be at work, but not on the page of a block in use. */
+        /*
+         * Its owner may be changing it, but not for the page of a block in use.
+         */
         if (HAK_UNLIKELY((__atomic_load_n(&slab->gone, __ATOMIC_RELAXED) >>
                               page &
                           1) != 0)) {

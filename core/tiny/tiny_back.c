@@ -1,6 +1,6 @@
 /*
- * tiny_back.c - the Tiny lane: blocks go back to their slabs, and what all bins
- * keep is bounded (allowance.h).
+ * tiny_back.c - the Tiny lane: returns blocks to their slabs, and bounds what
+ * all bins keep (allowance.h).
  *
  * Every function is called by the one thread that uses the heap.
  */
@@ -13,31 +13,31 @@
 
 /*
  * While free memory waits to go back, a bin is looked at every ALERT_PUSHES
- * pushes, in a large heap every LARGE_PUSHES at least, so that its time does
- * not pass unnoticed (refills ask for the time only once in HEED_REFILLS); and
- * every half HAKMEM_PURGE_DELAY the spare lists and heads of more than
- * IDLE_MOST bytes go back to the slabs. A large heap whose looks are QUIET_TIME
- * milliseconds apart has little to do: from then on HAK_BIN_QUIET_PUSHES bring the next
- * one, so that what a busy time has left behind goes back during the idle time
- * that follows.
+ * pushes, and in a large heap at least every LARGE_PUSHES, so that the time
+ * when it is due does not pass unnoticed (refills look at the time only once in
+ * HEED_REFILLS). Every half HAKMEM_PURGE_DELAY, spare lists and heads of more
+ * than IDLE_MOST bytes go back to the slabs. A large heap whose looks are
+ * QUIET_TIME milliseconds apart has little to do: from then on
+ * HAK_BIN_QUIET_PUSHES pushes bring the next look, so that what a busy time has
+ * left behind goes back during the idle time that follows.
  */
 #define QUIET_TIME 50
 
 /*
- * A heap whose looks at the time are less than TINY_BUSY_TIME milliseconds apart is
- * busy: TINY_BUSY_LOOKS at its bins go without one. What its bins hold is bounded,
- * and is not idle.
+ * A heap whose looks at the time are less than TINY_BUSY_TIME milliseconds
+ * apart is busy: it then skips TINY_BUSY_LOOKS of them. What its bins hold is
+ * bounded, and not idle.
  */
 #define TINY_BUSY_TIME 10
 #define TINY_BUSY_LOOKS 15
 #define IDLE_MOST (64 * HAK_KIB)
 
-/* Blocks of stale lists that are counted then. */
+/* How many blocks of stale lists are counted then. */
 #define IDLE_COUNT 1000
 
 /* ---- flush -------------------------------------------------------------- */
 
-/* All of a bin goes back to the slabs. */
+/* Empties a bin into the slabs. */
 static void tiny_bin_empty(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *head = tiny->bins[class].head;
@@ -60,7 +60,7 @@ static void tiny_settle_all(struct hak_tiny *tiny)
     }
 }
 
-/* The spare list goes back to the slabs. */
+/* Returns the spare list to the slabs. */
 static void tiny_spare_empty(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *spare = tiny->bins[class].spare;
@@ -73,8 +73,8 @@ static void tiny_spare_empty(struct hak_tiny *tiny, unsigned class)
 }
 
 /*
- * All but the block just pushed become the spare list; what was the spare
- * list goes back to the slabs.
+ * Makes everything except the block just pushed the spare list, after returning
+ * the old spare list to the slabs.
  */
 static void tiny_spill(struct hak_tiny *tiny, unsigned class)
 {
@@ -107,7 +107,7 @@ static size_t tiny_seen_bytes(const struct hak_tiny *tiny, unsigned class)
     return (size_t)tiny->shelves[class].seen * haki_tiny_size[class];
 }
 
-/* The class whose bin holds most. */
+/* The class whose bin holds the most bytes. */
 static unsigned tiny_fullest(const struct hak_tiny *tiny)
 {
     unsigned most = 0;
@@ -121,8 +121,8 @@ static unsigned tiny_fullest(const struct hak_tiny *tiny)
 }
 
 /*
- * The fullest bins go back until Tiny's share is met: three quarters of what
- * may be kept, or of that what Pool leaves, but half of it at least.
+ * Empties the fullest bins until Tiny's share is met: three quarters of what
+ * may be kept, or what Pool leaves of that, but at least half of it.
  */
 static void tiny_shed(struct hak_tiny *tiny)
 {
@@ -132,12 +132,11 @@ static void tiny_shed(struct hak_tiny *tiny)
 
     most -= (int64_t)haki_min((size_t)others, (size_t)most / 2);
     most -= most / 4;
-    allow->over = others > most || most == 0; /* Pool's may be more now */
+    allow->over = others > most || most == 0; /* Pool may hold more now */
     while (allow->kept[HAK_KEEPS_TINY] > most) {
         unsigned class = tiny_fullest(tiny);
 
-        HAK_ASSERT(tiny_seen_bytes(tiny, class) >
-                   0); /* so this comes to an end */
+        HAK_ASSERT(tiny_seen_bytes(tiny, class) > 0); /* so this ends */
         if (tiny->bins[class].spare != NULL) {
             tiny_spare_empty(tiny, class);
         } else {
@@ -150,7 +149,7 @@ static void tiny_shed(struct hak_tiny *tiny)
     }
 }
 
-/* After a look: all bins together must not hold too much. */
+/* After a look: makes sure that all bins together do not hold too much. */
 static void tiny_bound(struct hak_tiny *tiny)
 {
     if (HAK_UNLIKELY(tiny->nempty >
@@ -178,7 +177,7 @@ void haki_tiny_shed(struct hak_tiny *tiny)
     haki_tiny_busy(tiny, false);
 }
 
-/* Nothing may be kept: the bin that grew is emptied. */
+/* Nothing may be kept: empties the bin that grew. */
 static void tiny_give_class(struct hak_tiny *tiny, unsigned class)
 {
     size_t bytes = tiny_seen_bytes(tiny, class);
@@ -215,7 +214,8 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         haki_bin_grant(tiny, class,
                        (int32_t)haki_max((size_t)cap / 2,
                                          (size_t)(cap - count)));
-        if (haki_may_keep(&tiny->allow) == 0) { /* the others are, as a rule */
+        if (haki_may_keep(&tiny->allow) ==
+            0) { /* the others usually are already */
             tiny_give_class(tiny, class);
         }
         tiny_bound(tiny);
@@ -234,7 +234,7 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 
 /* ---- memory on its way back ---------------------------------------------- */
 
-/* Bins that hold much are relieved of what nobody seems to need. */
+/* Bins that hold much give back what nobody seems to need. */
 static void tiny_relieve(struct hak_tiny *tiny)
 {
     haki_tiny_seal_collect(tiny);
@@ -260,7 +260,7 @@ void haki_tiny_grant_anew(struct hak_tiny *tiny)
     }
 }
 
-/* How busy the heap is, as far as looks tell. */
+/* Works out how busy the heap is from the times of its looks. */
 static void tiny_heed_pace(struct hak_tiny *tiny, uint32_t now)
 {
     uint32_t since = tiny->looked_at != 0 ? now - tiny->looked_at : 0;
@@ -310,7 +310,7 @@ void haki_tiny_heed(struct hak_tiny *tiny)
     haki_tiny_busy(tiny, false);
 }
 
-/* On every slow path: what has been idle for long goes back. */
+/* Called on every slow path: gives back what has been idle for long. */
 void haki_tiny_heed_within(struct hak_tiny *tiny)
 {
     if (HAK_UNLIKELY(haki_range_waiting())) {
@@ -326,8 +326,9 @@ void haki_tiny_heed_within(struct hak_tiny *tiny)
 }
 
 /*
- * A block that another thread freed: into the spare list, where it is at hand
- * for the next refill, or if that has enough into its slab: its bytes then.
+ * Takes in a block that another thread freed: into the spare list, where the
+ * next refill finds it, or, if that is full, into its slab. Returns its bytes
+ * in the latter case.
  */
 static size_t tiny_take_in(struct hak_tiny *tiny, unsigned class,
                            struct hak_block *block)
@@ -352,14 +353,17 @@ void haki_tiny_collect(struct hak_tiny *tiny)
     struct hak_block *list;
     size_t gave = 0;
 
-    /* seq_cst: who parks a heap first says so, then looks here for the last. */
+    /*
+     * seq_cst: a thread that parks a heap first says so, then looks here a last
+     * time.
+     */
     if (HAK_LIKELY(atomic_load_explicit(&tiny->inbox, memory_order_seq_cst) ==
                    NULL)) {
         return;
     }
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
     if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        tiny_settle_all(tiny); /* it may be long ago that they held so much */
+        tiny_settle_all(tiny); /* what was noted may be long out of date */
     }
     while (list != NULL) {
         struct hak_block *next = haki_link_get(list);

@@ -1,7 +1,7 @@
 /*
- * tiny_bin.h - a bin of the Tiny lane: what it holds, and when it is looked at.
+ * tiny_bin.h - a Tiny bin: what it holds, and when it is looked at.
  *
- * For tiny*.c alone; called by the heap's one user.
+ * For tiny*.c only; called by the heap's user.
  */
 #ifndef HAK_TINY_BIN_H
 #define HAK_TINY_BIN_H
@@ -11,31 +11,33 @@
 /*
  * A bin may keep HAK_BIN_LEAST bytes, or 1/2^share of the heap's slabs if that
  * is more, and once again as much in its spare list, as long as all bins
- * together keep what allowance.h says. Measured: fixed small budgets lose the
- * batch and wave cases, none keeps memory from going back.
+ * together keep what allowance.h says. Measured: fixed small budgets are slow
+ * in the benchmark's batch and wave rows, and no budget keeps memory from going
+ * back.
  */
 #define HAK_BIN_LEAST (16 * HAK_KIB)
 #define HAK_BIN_MOST HAK_GIB
 #define HAK_BIN_SHARE 4
 #define HAK_BIN_BLOCKS 8
 
-/* In a packed heap, but for what its other slabs allow. */
+/* In a packed heap, apart from what its other slabs allow. */
 #define HAK_BIN_LEAST_PACKED HAK_KIB
 #define HAK_BIN_BLOCKS_PACKED 4
 
 #define HAK_BIN_SPARSE_PART 16
 /*
- * The most that a bin that does not grow takes until it is looked at again: what it
- * may hold too much of when a program begins to free. A thread's heap is given
- * back when it sleeps, an explicit one by nobody else.
+ * The most that a bin which does not grow takes in before it is looked at
+ * again, and so the excess that it may hold when a program begins to free. What
+ * a thread's heap keeps goes back when the thread sleeps; nobody does that for
+ * an explicit heap.
  */
 #define HAK_BIN_STEADY_MOST (256 * HAK_KIB)
 #define HAK_BIN_STEADY_MOST_MADE (64 * HAK_KIB)
 
-/* Pushes to the next look in a large heap where little happens. */
+/* Pushes until the next look in a large heap where little happens. */
 #define HAK_BIN_QUIET_PUSHES 8
 
-/* The fewest blocks that a bin may take before it is looked at. */
+/* The least number of blocks that a bin may take in before it is looked at. */
 HAK_INLINE size_t haki_bin_blocks(const struct hak_tiny *tiny)
 {
     return tiny->packed ? HAK_BIN_BLOCKS_PACKED : HAK_BIN_BLOCKS;
@@ -53,13 +55,13 @@ HAK_INLINE int32_t haki_bin_budget(const struct hak_tiny *tiny, unsigned class)
     return (int32_t)haki_max(blocks, haki_bin_blocks(tiny));
 }
 
-/* How many blocks head holds, after settle. */
+/* How many blocks head holds, once settled. */
 HAK_INLINE uint32_t haki_bin_count(const struct hak_tiny *tiny, unsigned class)
 {
     return tiny->shelves[class].base - (uint32_t)haki_bin_pops(tiny, class);
 }
 
-/* Counts pushes since the last look in. */
+/* Adds the pushes since the last look to the count. */
 HAK_INLINE void haki_bin_settle(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -69,21 +71,24 @@ HAK_INLINE void haki_bin_settle(struct hak_tiny *tiny, unsigned class)
     shelf->grant = tiny->bins[class].left;
 }
 
-/* Notes what the bin, which is settled, holds; the blocks. */
+/* Notes what the bin, which is settled, holds; returns the number of blocks. */
 HAK_INLINE uint32_t haki_bin_note(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     uint32_t now = haki_bin_count(tiny, class) + shelf->spare_count;
     int64_t more = (int64_t)now - (int64_t)shelf->seen;
 
-    /* A ghost's bin, caught between two counters, may lack one. */
+    /*
+     * A ghost's bin may be one short if the ghost was stopped between two
+     * counters.
+     */
     HAK_ASSERT((int32_t)haki_bin_count(tiny, class) >= -1);
     haki_keep_note(&tiny->allow, HAK_KEEPS_TINY, more * haki_tiny_size[class]);
     shelf->seen = now;
     return now;
 }
 
-/* `blocks` of the class come out of slabs, or (below 0) go back. */
+/* `blocks` of the class come out of slabs, or, if negative, go back. */
 HAK_INLINE void haki_tiny_take(struct hak_tiny *tiny, unsigned class,
                                int64_t blocks)
 {
@@ -93,10 +98,10 @@ HAK_INLINE void haki_tiny_take(struct hak_tiny *tiny, unsigned class,
 }
 
 /*
- * The most pushes until a bin that grows, noted just now, is looked at again:
- * it must not take much more than all bins may keep. In a sparse heap it is
- * looked at whenever 1/HAK_BIN_SPARSE_PART of what is in use of the class was freed, so
- * at last with the last block.
+ * The most pushes until a growing bin, noted just now, is looked at again: it
+ * must not take in much more than all bins may keep. In a sparse heap it is
+ * looked at whenever 1/HAK_BIN_SPARSE_PART of what is in use of the class was
+ * freed, and so at the latest with the last block.
  */
 HAK_INLINE size_t haki_bin_most_pushes(const struct hak_tiny *tiny,
                                        unsigned class)
@@ -127,7 +132,9 @@ HAK_INLINE void haki_bin_set_left(struct hak_tiny *tiny, unsigned class,
     tiny->bins[class].left = tiny->shelves[class].grant = pushes;
 }
 
-/* The next look at a bin, which is settled, comes after so many pushes. */
+/*
+ * Sets after how many pushes the next look at a bin, which is settled, comes.
+ */
 HAK_INLINE void haki_bin_grant(struct hak_tiny *tiny, unsigned class,
                                int32_t pushes)
 {
@@ -155,8 +162,8 @@ HAK_INLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
     int32_t cap = haki_bin_budget(tiny, class);
 
     /*
-     * At least half the budget stays open for pushes: a bin that was just
-     * filled to the brim would overflow at once and be refilled in turn.
+     * At least half of the budget is left for pushes: a bin filled to its limit
+     * would overflow at once and then be refilled again.
      */
     tiny->bins[class].head = list;
     tiny->shelves[class].base = (uint32_t)haki_bin_pops(tiny, class) + count;
@@ -165,10 +172,12 @@ HAK_INLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
                                      cap - haki_min(count, (size_t)cap)));
 }
 
-/* All of all bins goes back to the slabs. */
+/* Empties all bins into the slabs. */
 void haki_tiny_bins_empty(struct hak_tiny *tiny);
 
-/* What is due while memory waits to go back, for who is in a slow path. */
+/*
+ * Does what is due while memory waits to go back; for callers in a slow path.
+ */
 void haki_tiny_heed_within(struct hak_tiny *tiny);
 
 #endif /* HAK_TINY_BIN_H */

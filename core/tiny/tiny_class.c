@@ -2,7 +2,7 @@
  * tiny_class.c - the tables of the Tiny lane's size classes.
  *
  * Written out rather than computed at start, so that the hot path needs no
- * initialisation; tests/unit/tiny_class.c checks every entry.
+ * initialisation; tests/unit/tiny/tiny_class.c checks every entry.
  */
 #include "tiny/tiny_class.h"
 

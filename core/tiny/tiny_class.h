@@ -1,16 +1,16 @@
 /*
  * tiny_class.h - the size classes of the Tiny lane.
  *
- * 40 classes: steps of 8 B up to 128, then 8 steps between each two
- * powers of two, so at most 12.5 % of a block above 128 B is waste. Two
- * tables lead from a size to a class:
- *   - haki_tiny_class_8 uses every class: a Lua heap's 24 B stay 24. Sizes
+ * 40 classes: steps of 8 B up to 128, then 8 steps between each two powers of
+ * two, so at most 12.5 % of a block above 128 B is wasted. Two tables lead from
+ * a size to a class:
+ *   - haki_tiny_class_8 uses every class: in a Lua heap 24 B take 24. Sizes
  *     that are multiples of 16 get blocks that are multiples of 16.
  *   - haki_tiny_class_16 uses the multiples of 16, for malloc: 16-aligned for
  *     every size, as glibc promises, at most 15 B of waste up to 128 B.
  * Slabs begin at 64 KB boundaries, so a block is as aligned as its size.
  *
- * The band (0..7) is the class of the earlier HAKMEM: 8, 16, 32 .. 1024.
+ * The band (0..7) groups classes by powers of two: 8, 16, 32 .. 1024.
  */
 #ifndef HAK_TINY_CLASS_H
 #define HAK_TINY_CLASS_H
@@ -20,8 +20,8 @@
 
 #define HAK_TINY_MAX_SIZE ((size_t)1024)
 /*
- * Classes are steps of 8 B up to 128 B: class c has blocks of 8 * (c + 1). But
- * in the hardened build class 0, too, has blocks of 16 B: see hard.h.
+ * Classes are steps of 8 B up to 128 B: class c has blocks of 8 * (c + 1)
+ * bytes. In the hardened build class 0 has blocks of 16 B as well: see hard.h.
  */
 #define HAK_TINY_STEP 8
 #define HAK_TINY_STEP_MAX 128

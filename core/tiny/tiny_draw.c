@@ -2,6 +2,8 @@
  * tiny_draw.c - the bins' count-downs to samples: see profile.h.
  *
  * Called by the heap's one user.
+ *
+ * Tested by tests/unit/profile/profile.c.
  */
 #include "tiny/tiny.h"
 

@@ -1,27 +1,30 @@
 /*
- * tiny_grain.c - packed slabs: what a small heap has, of all sizes side by side.
+ * tiny_grain.c - packed slabs: a small heap's blocks, of all sizes side by
+ * side.
  *
  * A heap that is `packed` (tiny.h) takes its first blocks from up to
- * HAK_PACKED_SLABS slabs of which any grain, 8 bytes, may be the first of a block
- * of any size. Two bits a grain, on the heap's own pages, say what is there:
+ * HAK_PACKED_SLABS slabs, where a block of any size may begin at any grain of 8
+ * bytes. Two bits per grain, on the heap's own pages, say what is there:
  *
  *     grain      0  1  2  3  4  5  6  7  8
  *     block      '--- a ---'  '- b -'  '- a block of 8 bytes
  *     used       1  1  1  1  0  1  1  1  0
  *     last       0  0  0  1  0  0  0  1  0       (and of the last: 1, 1)
  *
- * What is freed has no bits, so that neighbours become one by themselves and any
- * size may use them next; the lowest place that is large enough is taken. The
- * heap then is as large as what is in use, with no page or run for each size, and
- * its upper pages, and those between that hold nothing, can go.
+ * Free grains have no bits, so that free neighbours merge by themselves and any
+ * size may use them next; the lowest place that is large enough is taken. So
+ * the heap is as large as what is in use, without a page or run for each size,
+ * and pages that hold nothing, at the end or in between, can go back.
  *
- * The maps are in units of 64 grains, of both slabs in one row; `units` of them
- * are in use, and behind them nothing is. `from[c]`: below this unit there is no
+ * The maps consist of units of 64 grains, those of both slabs in one row; the
+ * first `units` of them are in use. `from[c]`: below this unit there is no
  * place for a block of class c. A block of 16 n bytes begins at an even grain.
  *
- * The owner alone writes the bits. Others may ask for the size of a block in use
- * (haki_tiny_class_at_tag): its own bits stay, and the grain before it is either unused
- * or the last of a block, at any moment.
+ * Only the owner writes the bits. Others may ask for the size of a block in use
+ * (haki_tiny_class_at_tag): its own bits don't change, and at any moment the
+ * grain before it is either unused or the last of a block.
+ *
+ * Tested by tests/unit/tiny/tiny_packed.c.
  */
 #include <string.h>
 
@@ -37,31 +40,34 @@
 #define SLAB_GRAINS (HAK_SLAB_UNITS * HAK_UNIT_GRAINS)
 #define PAGE_UNITS ((uint32_t)(HAK_PAGE / HAK_UNIT))
 
-/* `units` grows by so many, half a page: the first page of the heap's own has maps
- * of three pages. */
+/*
+ * `units` grows by this many, half a page: the heap's own first page has room
+ * for maps of three pages.
+ */
 #define STEP_UNITS 4u
 
-/* Made resident ahead of need: a page at first, then so much. */
+/* Made resident ahead of need: a page at first, then this much. */
 #define STEP_FROM (2 * HAK_PAGE)
 #define STEP (2 * HAK_PAGE)
 
 /*
- * A fall of so many bytes, or of 1/8 of what is in use, is worth a sweep. Who takes
- * and frees the same pages in turn would have them go and come each time: so after
- * GRAIN_FALLS_FREE falls no lower than one before, the next must go twice as far
- * as the deepest of them, but no farther than GRAIN_PRICE_MOST, as in heap.h.
+ * A fall of this many bytes, or of 1/8 of what is in use, is worth a sweep. A
+ * program that takes and frees the same pages in turn would have them go and
+ * come each time: so after GRAIN_FALLS_FREE falls no lower than an earlier one,
+ * the next must be twice as deep as the deepest of them, but at most
+ * GRAIN_PRICE_MOST, as in heap.h.
  */
 #define GRAIN_FALL_LEAST ((uint32_t)(HAK_PAGE / 2))
 #define GRAIN_FALLS_FREE 32
 #define GRAIN_PRICE_MOST ((uint32_t)(64 * HAK_KIB))
 
-/* Bytes that a refill brings: 1/FILL_PART of what would be carved, at the most. */
+/* A refill brings at most 1/FILL_PART of the bytes that would be carved. */
 #define FILL_PART 4
 #define FILL_MOST ((size_t)512)
 
 /* ---- places -------------------------------------------------------------- */
 
-/* The slab of the packed ones that has this number: 0 or 1, .. */
+/* The index among the packed slabs of the one with this number: 0, 1, .. */
 static uint32_t tiny_index_of(const struct hak_tiny *tiny, uint32_t number)
 {
     uint32_t i = 0;
@@ -72,7 +78,7 @@ static uint32_t tiny_index_of(const struct hak_tiny *tiny, uint32_t number)
     return i;
 }
 
-/* The grain that p, in slab `number`, lies in, of the heap's row. */
+/* The grain, in the heap's row, that p, in slab `number`, lies in. */
 static uint32_t tiny_grain_of(const struct hak_tiny *tiny, const void *p,
                               uint32_t number)
 {
@@ -87,7 +93,7 @@ static char *tiny_address_of(const struct hak_tiny *tiny, uint32_t grain)
            grain % SLAB_GRAINS * HAK_GRAIN;
 }
 
-/* As haki_grain_find, in any slab. */
+/* haki_grain_find over all packed slabs. */
 static uint32_t tiny_find(const struct hak_tiny *tiny, uint32_t from,
                           uint32_t n, uint32_t even)
 {
@@ -108,7 +114,7 @@ static uint32_t tiny_find(const struct hak_tiny *tiny, uint32_t from,
     return HAK_GRAIN_NOWHERE;
 }
 
-/* Half a page more. False: there are no more, or out of memory. */
+/* Adds half a page. False: there are no more slabs, or out of memory. */
 static bool tiny_grow(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t slab = tiny->units / HAK_SLAB_UNITS;
@@ -133,7 +139,7 @@ static bool tiny_grow(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
-/* n grains are a block from now on, its pages usable; the block. */
+/* Makes n grains a block, with usable pages; returns the block. */
 static void *tiny_take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 {
     char *p = tiny_address_of(tiny, grain);
@@ -151,7 +157,7 @@ static void *tiny_take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
     return p;
 }
 
-/* n grains are free. */
+/* Makes n grains free. */
 static void tiny_put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 {
     uint32_t unit = grain / HAK_UNIT_GRAINS;
@@ -162,8 +168,8 @@ static void tiny_put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
 }
 
 /*
- * Something from unit freed_from on has become free, since searches were told:
- * it may have made room from a little before it on.
+ * Something from unit freed_from on has become free since searches last knew:
+ * there may be room from a little before it on.
  */
 static void tiny_look_anew(struct hak_tiny *tiny)
 {
@@ -177,7 +183,7 @@ static void tiny_look_anew(struct hak_tiny *tiny)
     tiny->freed_from = HAK_UNITS;
 }
 
-/* The unit where a search for a class, or for what is larger, begins. */
+/* The unit where a search for a class, or for a larger block, begins. */
 static uint32_t tiny_search_from(struct hak_tiny *tiny, unsigned class)
 {
     if (tiny->freed_from < HAK_UNITS) {
@@ -186,7 +192,7 @@ static uint32_t tiny_search_from(struct hak_tiny *tiny, unsigned class)
     return tiny->from[class] * HAK_UNIT_GRAINS;
 }
 
-/* There is no place for the class below this grain. */
+/* Notes that there is no place for the class below this grain. */
 static void tiny_search_ended(struct hak_tiny *tiny, unsigned class,
                               uint32_t grain)
 {
@@ -199,7 +205,10 @@ static void tiny_search_ended(struct hak_tiny *tiny, unsigned class,
     tiny->from[class] = (uint8_t)haki_min(grain / HAK_UNIT_GRAINS, most);
 }
 
-/* Where n grains can be had for the class, or what is larger; or HAK_GRAIN_NOWHERE. */
+/*
+ * A place of n grains for the class, or for a larger block; or
+ * HAK_GRAIN_NOWHERE.
+ */
 static uint32_t tiny_place(struct hak_tiny *tiny, unsigned class, uint32_t n)
 {
     uint32_t even = n % 2 == 0, from = tiny_search_from(tiny, class);
@@ -219,10 +228,13 @@ static uint32_t tiny_place(struct hak_tiny *tiny, unsigned class, uint32_t n)
 
 /* ---- blocks -------------------------------------------------------------- */
 
-/* Whether the class has a size to itself: a block here is told by its size. */
+/*
+ * Whether no other class has this size: in packed slabs the size tells the
+ * class.
+ */
 static bool tiny_is_told(unsigned class)
 {
-    return !HAK_HARD || class > 0; /* there the first two are of 16 B */
+    return !HAK_HARD || class > 0; /* there the first two both have 16 B */
 }
 
 bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
@@ -304,7 +316,8 @@ void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
         p = tiny_take(tiny, grain, n);
         haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
         tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
-        haki_link_wipe(p); /* of what was free here before it has the mark */
+        haki_link_wipe(
+            p); /* what was free here before may have left its mark */
     }
     haki_tiny_busy(tiny, false);
     return p;
@@ -327,14 +340,14 @@ void haki_tiny_larger_put(struct hak_tiny *tiny, void *p)
     HAK_CHECK(size > 0 && tiny->larger_bytes >= size);
     haki_keep_taken(&tiny->allow, -(int64_t)size);
     tiny->larger_bytes -= (uint32_t)size;
-    if (tiny->packed) { /* if not, it is sealed: see tiny_seal.c */
+    if (tiny->packed) { /* otherwise it is sealed: see tiny_seal.c */
         tiny_put(tiny, tiny_grain_of(tiny, p, haki_range_number(p)), n);
     }
 }
 
-/* ---- questions: any thread ------------------------------------------------ */
+/* ---- queries: any thread ------------------------------------------------- */
 
-/* The highest grain up to `grain` that is the first of a block. */
+/* The last grain up to `grain` where a block begins. */
 static uint32_t tiny_first_of(const struct hak_unit *units, uint32_t grain)
 {
     while (grain % SLAB_GRAINS != 0) {
@@ -351,7 +364,7 @@ static uint32_t tiny_first_of(const struct hak_unit *units, uint32_t grain)
     return grain;
 }
 
-/* The first grain from `grain` on that is the last of a block. */
+/* The first grain from `grain` on where a block ends. */
 static uint32_t tiny_last_of(const struct hak_unit *units, uint32_t grain)
 {
     uint32_t end = (grain / SLAB_GRAINS + 1) * SLAB_GRAINS;
@@ -366,8 +379,10 @@ static uint32_t tiny_last_of(const struct hak_unit *units, uint32_t grain)
     return grain + (last != 0 ? (uint32_t)__builtin_ctzll(last) : 0);
 }
 
-/* The first grain of the block that p, in a packed slab with this tag, lies in,
- * and how many it has; 0: in none. */
+/*
+ * Finds the block that p, in a packed slab with this tag, lies in: its first
+ * grain, and how many it has. 0: p is in none.
+ */
 static uint32_t tiny_block_at(const void *p, uint32_t tag, uint32_t *n)
 {
     const struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
@@ -431,7 +446,7 @@ static bool tiny_is_empty(const struct hak_tiny *tiny, uint32_t first,
     return used == 0;
 }
 
-/* The pages of packed slab i that hold nothing, as far as there is a map. */
+/* The pages of packed slab i that hold nothing, as far as its map reaches. */
 static uint32_t tiny_grain_free_pages(const struct hak_tiny *tiny, uint32_t i)
 {
     uint32_t first = i * HAK_SLAB_UNITS, at = first, pages = 0;
@@ -446,7 +461,7 @@ static uint32_t tiny_grain_free_pages(const struct hak_tiny *tiny, uint32_t i)
     return pages;
 }
 
-/* The last packed slab, of which nothing is in use, goes back. */
+/* Gives back the last packed slab, of which nothing is in use. */
 static void tiny_give(struct hak_tiny *tiny, uint32_t i)
 {
     uint32_t number = tiny->packed_at[i];
@@ -458,7 +473,7 @@ static void tiny_give(struct hak_tiny *tiny, uint32_t i)
     haki_range_slabs_give(number, 1, HAK_LANE_TINY);
 }
 
-/* Of the slabs that there are maps of, how many. */
+/* How many packed slabs the maps reach into. */
 static uint32_t tiny_slabs_of(const struct hak_tiny *tiny)
 {
     return (tiny->units + HAK_SLAB_UNITS - 1) / HAK_SLAB_UNITS;
@@ -488,7 +503,7 @@ size_t haki_tiny_grain_resident(const struct hak_tiny *tiny)
     return bytes;
 }
 
-/* A sweep comes, after a fall by `fell`: how far the next one must go. */
+/* A sweep comes after a fall of `fell`: sets how deep the next fall must be. */
 static void tiny_count_fall(struct hak_tiny *tiny, uint32_t used, uint32_t fell)
 {
     uint32_t grains = used / (uint32_t)HAK_GRAIN;
@@ -504,7 +519,7 @@ static void tiny_count_fall(struct hak_tiny *tiny, uint32_t used, uint32_t fell)
     tiny->packed_low = (uint16_t)haki_min(tiny->packed_low, grains);
 }
 
-/* What must have been freed. */
+/* How much must have been freed for a sweep. */
 static uint32_t tiny_price_of(const struct hak_tiny *tiny, uint32_t used)
 {
     uint32_t least = (uint32_t)haki_max(GRAIN_FALL_LEAST, used / 8);
@@ -543,7 +558,7 @@ size_t haki_tiny_grain_sweep(struct hak_tiny *tiny)
     for (uint32_t i = 0; i < tiny_slabs_of(tiny); i++) {
         uint32_t number = tiny->packed_at[i];
 
-        if (i == tiny_slabs_of(tiny) - 1) { /* it ends with what it holds */
+        if (i == tiny_slabs_of(tiny) - 1) { /* it ends at its last block */
             while (tiny_is_empty(tiny, tiny->units - STEP_UNITS, tiny->units)) {
                 tiny->units -= STEP_UNITS;
             }
@@ -554,7 +569,8 @@ size_t haki_tiny_grain_sweep(struct hak_tiny *tiny)
         bytes += haki_range_pages_drop(number, tiny_grain_free_pages(tiny, i));
     }
     if (before > HAK_UNITS_NEAR && tiny->units <= HAK_UNITS_NEAR) {
-        haki_os_purge((char *)tiny + HAK_PAGE, HAK_PAGE); /* maps alone */
+        haki_os_purge((char *)tiny + HAK_PAGE,
+                      HAK_PAGE); /* that page holds only maps */
     }
     return bytes;
 }

@@ -1,8 +1,9 @@
 /*
- * tiny_grain_bits.h - the maps of packed slabs: two bits a grain, 64 of them a unit.
+ * tiny_grain_bits.h - the maps of packed slabs: two bits per grain, 64 grains
+ * per unit.
  *
- * tiny_grain.c says what they mean. The owner alone writes them; others may read
- * them at any time.
+ * tiny_grain.c explains them. Only the owner writes them; others may read them
+ * at any time.
  */
 #ifndef HAK_TINY_GRAIN_BITS_H
 #define HAK_TINY_GRAIN_BITS_H
@@ -23,7 +24,7 @@ HAK_INLINE uint64_t haki_grain_last(const struct hak_unit *unit)
     return atomic_load_explicit(&unit->last, memory_order_relaxed);
 }
 
-/* The bits from..from+n-1, n of 1 to 64 - from. */
+/* The bits from..from+n-1; n is 1 to 64 - from. */
 HAK_INLINE uint64_t haki_grain_bits(uint32_t from, uint32_t n)
 {
     return UINT64_MAX >> (HAK_UNIT_GRAINS - n) << from;
@@ -59,8 +60,10 @@ HAK_INLINE void haki_grain_mark_last(struct hak_unit *units, uint32_t grain,
                           memory_order_relaxed);
 }
 
-/* n grains become a block; or a block's become free. Others see that the one
- * before the next block is unused or a last one all the while. */
+/*
+ * Makes n grains a block, or a block's grains free. All the while others see
+ * that the grain before the next block is unused or the last of a block.
+ */
 HAK_INLINE void haki_grain_mark_block(struct hak_unit *units, uint32_t grain,
                                       uint32_t n, bool on)
 {
@@ -75,7 +78,7 @@ HAK_INLINE void haki_grain_mark_block(struct hak_unit *units, uint32_t grain,
     }
 }
 
-/* The grains of a unit where n unused ones begin, 1 to 64, that end in it. */
+/* The grains of a unit where n (1 to 64) unused grains begin that end in it. */
 HAK_INLINE uint64_t haki_grain_room(uint64_t used, uint32_t n)
 {
     uint64_t room = ~used;
@@ -90,9 +93,9 @@ HAK_INLINE uint64_t haki_grain_room(uint64_t used, uint32_t n)
 }
 
 /*
- * Where n unused grains lie side by side, `even` at an even one, from grain
- * `from` on and below `end`, all of one slab; or HAK_GRAIN_NOWHERE. Some 20
- * instructions a unit, however many blocks lie there.
+ * Finds n unused grains side by side from grain `from` on and below `end`, all
+ * in one slab, beginning at an even one if `even`; or HAK_GRAIN_NOWHERE. Takes
+ * some 20 instructions per unit, however many blocks it holds.
  */
 static inline uint32_t haki_grain_find(const struct hak_unit *units,
                                        uint32_t from, uint32_t end, uint32_t n,

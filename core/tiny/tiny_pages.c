@@ -1,16 +1,17 @@
 /*
- * tiny_pages.c - pages of partly used slabs go back to the system.
+ * tiny_pages.c - gives single pages of partly used slabs back to the system.
  *
- * Free blocks of a slab are linked, so a page can go only when those
- * that touch it are in no list: a sweep takes them out ("gone blocks", of which
- * only the number is kept), and when the slab is chosen for a refill and its own
- * list has run out some of its pages are linked anew (haki_tiny_slab_wake).
+ * Free blocks of a slab are linked, so a page can go back only when those that
+ * touch it are in no list. A sweep takes them out ("gone blocks", of which only
+ * the number is kept). When the slab is chosen for a refill and its own list
+ * has run out, the blocks of some of these pages are linked again
+ * (haki_tiny_slab_wake).
  *
  *     free list --sweep, all blocks of a page are free--> gone
  *     gone --wake, the page comes back--> free list
  *
- * A sweep has to walk the list of a slab. So a slab is looked at first, and
- * swept at the next look if little has changed (tiny_is_quiet); in an idle time
+ * A sweep has to walk a slab's list. So a slab is first looked at, and swept at
+ * the next look if little has changed (tiny_is_quiet). While the heap is idle
  * looks come every half HAKMEM_PURGE_DELAY, in slices.
  */
 #include <string.h>
@@ -20,22 +21,31 @@
 #include "range/purge.h"
 #include "tiny/tiny_slab.h"
 
-/* What `swept` of a descriptor says: free blocks at the last look, and this. */
-#define DONE 0x8000u /* swept then */
+/*
+ * In a descriptor's `swept`, along with the number of free blocks at the last
+ * look.
+ */
+#define DONE 0x8000u /* it was swept then */
 
-/* In an idle time, at once: so long, slabs looked at; ms to the next. */
+/*
+ * The slices of an idle time: how long each is, how many slabs it looks at; ms
+ * between slices.
+ */
 #define TINY_SLICE 1000000 /* ns */
 #define SLICE_SEEN 4096
 #define TINY_PAUSE 10
 
 #define CACHE_LINE 64
 
-/* A slab of which more than 1/BUSY_PART came back since is not quiet. */
+/*
+ * A slab of which more than 1/BUSY_PART was freed since the last look is not
+ * quiet.
+ */
 #define BUSY_PART 8
 
 /* ---- blocks and pages ------------------------------------------------------- */
 
-/* Pages that block i touches. */
+/* The pages that block i touches. */
 static uint32_t tiny_pages_of(const struct hak_slab *slab, uint32_t i)
 {
     return haki_slab_pages_of((size_t)i * slab->block, slab->block);
@@ -85,8 +95,8 @@ static void tiny_set_all(uint64_t *map, uint32_t from, uint32_t end)
 /* ---- a slab is swept --------------------------------------------------------- */
 
 /*
- * Into the cache with what is resident of a slab, in order of address: to walk a
- * list through it then takes a fifth of the time.
+ * Reads what is resident of a slab into the cache, in order of address: walking
+ * a list through it then takes a fifth of the time.
  */
 static void tiny_fetch(uint32_t number)
 {
@@ -101,7 +111,7 @@ static void tiny_fetch(uint32_t number)
     }
 }
 
-/* Pages of the slab that are resident and hold no block in use, nor will. */
+/* The slab's resident pages that hold no block in use and can't get one. */
 static uint32_t tiny_pages_free_pages(const struct hak_slab *slab,
                                       uint32_t magic)
 {
@@ -131,7 +141,7 @@ static uint32_t tiny_pages_free_pages(const struct hak_slab *slab,
     return found;
 }
 
-/* Makes `next` what follows `last`, or if that is NULL the first. */
+/* Makes `next` follow `last`, or come first if that is NULL. */
 static void tiny_link_after(struct hak_slab *slab, struct hak_block *last,
                             struct hak_block *next)
 {
@@ -145,8 +155,8 @@ static void tiny_link_after(struct hak_slab *slab, struct hak_block *last,
 /* Takes the blocks that touch one of `pages` out of the slab's list. */
 static void tiny_unlink_blocks(struct hak_slab *slab, uint32_t pages)
 {
-    struct hak_block *last = NULL; /* that stays */
-    bool linked = true;            /* whether it leads to `block` */
+    struct hak_block *last = NULL; /* the last one that stays */
+    bool linked = true;            /* whether it links to `block` */
 
     for (struct hak_block *block = slab->free; block != NULL;) {
         struct hak_block *next = haki_link_get(block);
@@ -171,7 +181,7 @@ static void tiny_unlink_blocks(struct hak_slab *slab, uint32_t pages)
     }
 }
 
-/* Links the blocks that touch one of `pages` and no page that is gone. */
+/* Links the blocks that touch one of `pages` but no page that is gone. */
 static void tiny_link_blocks(uint32_t number, uint32_t pages)
 {
     struct hak_slab *slab = haki_range_slab(number);
@@ -189,7 +199,7 @@ static void tiny_link_blocks(uint32_t number, uint32_t pages)
         block = (void *)(haki_range_slab_start(number) +
                          (size_t)(i - 1) * slab->block);
         if (HAK_HARD && slab->free != NULL && haki_hard_below(2) == 0) {
-            /* In some order or other: behind the first. */
+            /* In any order: behind the first. */
             haki_link_set(block, haki_link_get(slab->free));
             haki_link_set(slab->free, block);
         } else {
@@ -202,7 +212,7 @@ static void tiny_link_blocks(uint32_t number, uint32_t pages)
     }
 }
 
-/* Where the slab, which is open, stands: behind all others if its list is empty. */
+/* Puts an open slab in its place: behind all others if its list is empty. */
 static void tiny_settle(struct hak_tiny *tiny, uint32_t number)
 {
     const struct hak_slab *slab = haki_range_slab(number);
@@ -249,11 +259,11 @@ static bool tiny_is_quiet(struct hak_slab *slab, bool all)
 {
     uint32_t before = slab->swept & ~DONE;
     bool done = (slab->swept & DONE) != 0;
-    uint32_t more = slab->nfree - before; /* wraps if it is less */
+    uint32_t more = slab->nfree - before; /* wraps around if there are fewer */
 
     if (slab->nfree * slab->block < HAK_PAGE ||
         slab->nfree + slab->ngone == slab->carved) {
-        return false; /* as a whole it goes another way */
+        return false; /* a wholly free slab is given back elsewhere */
     }
     if (all) {
         return !done || more != 0;
@@ -265,7 +275,7 @@ static bool tiny_is_quiet(struct hak_slab *slab, bool all)
     return !done || more * slab->block >= HAK_PAGE;
 }
 
-/* Packed slabs, by the same rule. */
+/* Sweeps packed slabs, by the same rule. */
 static size_t tiny_sweep_packed(struct hak_tiny *tiny, bool all)
 {
     struct hak_slab *slab = haki_range_slab(tiny->packed_at[0]);
@@ -277,7 +287,8 @@ static size_t tiny_sweep_packed(struct hak_tiny *tiny, bool all)
     }
     if (all ? slab->swept != (used | DONE) : slab->swept == used) {
         bytes = haki_tiny_grain_sweep(tiny);
-        if (tiny->packed_at[0] != HAK_NO_SLAB) { /* it may have gone */
+        if (tiny->packed_at[0] !=
+            HAK_NO_SLAB) { /* it may have been given back */
             slab->swept = (uint16_t)(used | DONE);
         }
     } else if (slab->swept != (used | DONE)) {
@@ -314,7 +325,9 @@ size_t haki_tiny_sweep(struct hak_tiny *tiny)
     return bytes;
 }
 
-/* The slab where a class is gone on with, or its first one if that has gone. */
+/*
+ * The slab where the pass over a class resumes; the first if that one is gone.
+ */
 static uint32_t tiny_resume(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t number = tiny->sweep_slab;
@@ -376,9 +389,14 @@ void haki_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now)
     haki_range_purged(bytes);
 }
 
-/* ---- they come again ---------------------------------------------------------- */
+/*
+ * ---- pages come back
+ * ----------------------------------------------------------
+ */
 
-/* A page in a small heap, a slab's in a large one. */
+/*
+ * How many pages to bring back: one in a small heap, a slab's in a large one.
+ */
 static uint32_t tiny_pages_to_wake(const struct hak_tiny *tiny)
 {
     return (uint32_t)haki_min(haki_max(tiny->nslabs / 4, 1), HAK_SLAB_PAGES);

@@ -1,6 +1,8 @@
 /*
- * tiny_seal.c - the fork seal in the Tiny lane: slabs are sealed, and blocks
- * freed into sealed slabs counted.
+ * tiny_seal.c - the fork seal in the Tiny lane: seals slabs, and counts blocks
+ * freed into sealed slabs.
+ *
+ * Tested by tests/unit/api/seal.c and tests/unit/api/seal_threads.c.
  */
 #include "os/lock.h"
 #include "range/slabs.h"
@@ -9,10 +11,10 @@
 #include "tiny/tiny_seal.h"
 #include "tiny/tiny_slab.h"
 
-/* Blocks of stale lists that a free counts. */
+/* How many blocks of stale lists each free counts. */
 #define COUNT_STEP 2
 
-/* n blocks of a sealed slab are free. */
+/* Counts n blocks of a sealed slab as free. */
 static void tiny_count(struct hak_tiny *tiny, uint32_t number, uint32_t n)
 {
     struct hak_slab *slab = haki_range_slab(number);
@@ -41,14 +43,14 @@ void haki_tiny_seal_count(struct hak_tiny *tiny, uint32_t most)
         struct hak_block **list = &lists[tiny->nstale - 1];
         struct hak_block *block = *list;
 
-        HAK_ASSERT(block != NULL); /* an empty list is none */
+        HAK_ASSERT(block != NULL); /* empty lists are not kept */
         *list = haki_link_get(block);
         tiny->nstale -= *list == NULL;
         tiny_count(tiny, haki_range_number(block), 1);
     }
 }
 
-/* Slabs that are not sealed, without packed ones. */
+/* How many slabs are neither sealed nor packed. */
 static uint32_t tiny_open_slabs(const struct hak_tiny *tiny)
 {
     uint32_t packed = 0;
@@ -109,8 +111,9 @@ void haki_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block)
 }
 
 /*
- * Whether `remote` and what its owner has counted are all of a slab's blocks.
- * While the owner counts it may be told too late; who comes next will see.
+ * Whether `remote` and what the owner has counted add up to all of a slab's
+ * blocks. While the owner is counting this may be false too long; the next
+ * caller sees it.
  */
 static HAK_RACY_READER bool tiny_is_done(const struct hak_slab *slab,
                                          uint64_t remote)
@@ -121,8 +124,8 @@ static HAK_RACY_READER bool tiny_is_done(const struct hak_slab *slab,
 }
 
 /*
- * A block of another heap's; returns as haki_remote_free. If its thread has ended
- * there is no use to call for it before the slab is free.
+ * Frees a block of another heap; returns as haki_remote_free. If the owner's
+ * thread has ended, it is not worth acting for it before the slab is free.
  */
 static uint32_t tiny_send(struct hak_tiny *owner, const void *p)
 {
@@ -143,7 +146,7 @@ uint32_t haki_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag)
 
     haki_tiny_refuse(p);
     if (owner != self) {
-        if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) { /* of several classes */
+        if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) { /* it has several classes */
             return haki_remote_free(self, p, tag);
         }
         haki_link_mark(p);

@@ -1,18 +1,19 @@
 /*
- * tiny_seal.h - slabs of a heap that allocates nothing from them any more.
+ * tiny_seal.h - sealed slabs, from which their heap no longer allocates.
  *
- * A heap can be sealed, as a rule around a fork: what its slabs have free is
- * given up, so that parent and child go on sharing their pages, and allocations
- * come from fresh slabs. A free into a sealed slab does not touch the block,
- * and so no page of the slab:
+ * A heap can be sealed, usually around a fork: it gives up the free blocks of
+ * its slabs, so that parent and child go on sharing their pages, and allocates
+ * from fresh slabs. A free into a sealed slab does not touch the block, and so
+ * no page of the slab:
  *
  *     the heap's own free --nfree + 1--------------------> descriptor
  *     another thread's --remote + 1--> descriptor, inbox of slabs --'
  *
- * With nfree == carved no block is in use and the slab is given back. Until
- * then its free blocks serve nobody. Blocks that were in bins must be counted
- * as well, which means to read them all: it is not done at the fork. The lists
- * are stale, and each free into a sealed slab counts a few of their blocks.
+ * When nfree == carved no block is in use, and the slab is given back. Until
+ * then its free blocks are not used. Blocks that were in bins must be counted
+ * as well, which means reading them all; that is not done at the fork. Instead
+ * these lists become "stale", and each free into a sealed slab counts a few of
+ * their blocks.
  */
 #ifndef HAK_TINY_SEAL_H
 #define HAK_TINY_SEAL_H
@@ -20,12 +21,14 @@
 #include "tiny/tiny.h"
 
 /*
- * Seals every slab with a block in use, or that may have one. No block is
- * touched. O(slabs).
+ * Seals every slab that has or may have a block in use. No block is touched.
+ * O(slabs).
  */
 void haki_tiny_seal(struct hak_tiny *tiny);
 
-/* The stale lists, at the end of the heap's slot: the last is the next. */
+/*
+ * The stale lists, at the end of the heap's slot; the last one is counted next.
+ */
 #define HAK_TINY_STALE (4 * HAK_TINY_CLASSES)
 
 HAK_INLINE struct hak_block **haki_tiny_stale(struct hak_tiny *tiny)
@@ -35,17 +38,19 @@ HAK_INLINE struct hak_block **haki_tiny_stale(struct hak_tiny *tiny)
     return (struct hak_block **)(void *)end - HAK_TINY_STALE;
 }
 
-/* Counts up to so many blocks of the stale lists. The caller marks itself as
- * busy. */
+/*
+ * Counts up to `most` blocks of the stale lists. The caller marks itself as
+ * busy.
+ */
 void haki_tiny_seal_count(struct hak_tiny *tiny, uint32_t most);
 
-/* Takes back a block of a sealed slab of its own. */
+/* Takes back a block of a sealed slab of the heap's own. */
 void haki_tiny_seal_put(struct hak_tiny *tiny, struct hak_block *block);
 
 /* haki_remote_free for a block of a sealed slab, self's or another heap's. */
 uint32_t haki_tiny_seal_free(struct hak_tiny *self, void *p, uint32_t tag);
 
-/* Takes in what other threads freed of sealed slabs. */
+/* Takes in what other threads freed into sealed slabs. */
 void haki_tiny_seal_collect(struct hak_tiny *tiny);
 
 #endif /* HAK_TINY_SEAL_H */

@@ -1,5 +1,5 @@
 /*
- * tiny_slab.c - the Tiny lane's slabs, and questions about an address in one.
+ * tiny_slab.c - the Tiny lane's slabs, and queries about an address in one.
  */
 #include "tiny/tiny_slab.h"
 
@@ -20,9 +20,10 @@ static void tiny_trace_slab(unsigned class)
 }
 
 /*
- * Whether a new slab of the class will be filled, as far as the heap tells: it has
- * filled one, or most of what it has. The first slabs of a thread often hold a few
- * blocks; thousands of threads would make each superslab a huge page for them.
+ * Whether a new slab of the class will probably be filled: the heap has filled
+ * one of the class, or most of its slabs. A thread's first slabs often hold
+ * only a few blocks; thousands of threads would make every superslab a huge
+ * page for those.
  */
 static bool tiny_will_fill(const struct hak_tiny *tiny, unsigned class,
                            unsigned kind)
@@ -39,9 +40,11 @@ uint32_t haki_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
     struct hak_slab *slab;
     uint32_t number;
 
-    haki_tiny_seal_collect(tiny); /* which may bring one */
+    haki_tiny_seal_collect(tiny); /* which may free one */
     number = haki_range_slabs_take(1, HAK_LANE_TINY, (uint8_t)kind,
-                                   tiny_will_fill(tiny, class, kind));
+                                   tiny_will_fill(tiny, class, kind)
+                                       ? HAK_SLABS_ALL
+                                       : HAK_SLABS_SOME);
     if (number == HAK_NO_SLAB) {
         return HAK_NO_SLAB;
     }
@@ -99,7 +102,8 @@ void haki_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
         struct hak_slab *slab = haki_range_slab(number);
         uint32_t next = slab->open_next;
 
-        HAK_ASSERT(slab->nfree + slab->ngone > 0); /* else it is not open */
+        HAK_ASSERT(slab->nfree + slab->ngone >
+                   0); /* otherwise it is not open */
         if (slab->nfree + slab->ngone == slab->carved) {
             HAK_ASSERT(tiny->nempty > 0);
             tiny->nempty--;
@@ -140,7 +144,9 @@ HAK_INLINE struct hak_block *tiny_link_shuffled(char *start, size_t size,
     return list;
 }
 
-/* Links each of `count` blocks from `start` on to the next; the last of them. */
+/*
+ * Links each of `count` blocks from `start` on to the next; returns the last.
+ */
 HAK_INLINE struct hak_block *tiny_link_row(char *start, size_t size,
                                            uint32_t count)
 {
@@ -162,7 +168,7 @@ struct hak_block *haki_tiny_link_new(char *start, size_t size, uint32_t count)
     return (struct hak_block *)(void *)start;
 }
 
-/* Below this a list is not worth the look at the map. */
+/* A shorter list is not worth a map. */
 #define IN_ORDER_LEAST 16
 
 void haki_tiny_slab_map(uint64_t *map, const struct hak_block *list,
@@ -177,8 +183,8 @@ void haki_tiny_slab_map(uint64_t *map, const struct hak_block *list,
 }
 
 /*
- * Links the blocks whose bits are set, to a null link; the first of them. Most
- * maps are nearly full: whole words go without a look at their bits.
+ * Links the blocks whose bits are set, ending in NULL; returns the first. Most
+ * maps are nearly full: full words are linked without looking at their bits.
  */
 static struct hak_block *tiny_link_map(const uint64_t *map, size_t words,
                                        char *start, size_t size)
@@ -215,7 +221,7 @@ static uint32_t tiny_map_count(const uint64_t *map, size_t words)
     return count;
 }
 
-/* Blocks of a list, as far as `most`. */
+/* The number of blocks in a list, counted up to `most`. */
 static uint32_t tiny_list_count(const struct hak_block *list, uint32_t most)
 {
     uint32_t count = 0;
@@ -238,7 +244,7 @@ struct hak_block *haki_tiny_slab_empty(uint32_t number)
         memset(map, 0, words * sizeof(map[0]));
         haki_tiny_slab_map(map, list, haki_tiny_magic[slab->class]);
         HAK_ASSERT(tiny_map_count(map, words) ==
-                   slab->nfree); /* none is twice */
+                   slab->nfree); /* none occurs twice */
         list = tiny_link_map(map, words, haki_range_slab_start(number),
                              slab->block);
     }
@@ -261,7 +267,9 @@ size_t haki_tiny_bytes_of(const void *p, uint32_t tag)
                : haki_tiny_grain_bytes(p, tag);
 }
 
-/* Its owner may be carving: only an address never given out can be misjudged. */
+/*
+ * The owner may be carving: only an address never given out can be misjudged.
+ */
 static HAK_RACY_READER bool tiny_was_carved(size_t offset, unsigned class)
 {
     const struct hak_slab *slab =
@@ -288,7 +296,7 @@ bool haki_tiny_is_block(const void *p, uint32_t tag, unsigned class)
                               haki_tiny_magic[class]);
 }
 
-/* Blocks of one slab and one class, linked. */
+/* A linked list of blocks of one slab and one class. */
 struct hak_run {
     struct hak_block *first;
     struct hak_block *last;
@@ -296,8 +304,8 @@ struct hak_run {
 };
 
 /*
- * Keeps a slab that has no block in use any more, or gives it back: the only
- * open one of its class is soon needed again, as a rule. A slab for each class
+ * Keeps or gives back a slab that has no block in use any more. The only open
+ * slab of its class is usually needed again soon; but a slab for each class
  * would be too much for a small heap.
  */
 static void tiny_keep_or_give(struct hak_tiny *tiny, uint32_t number)
@@ -313,7 +321,7 @@ static void tiny_keep_or_give(struct hak_tiny *tiny, uint32_t number)
     }
 }
 
-/* Takes a run of blocks of slab `number` back. */
+/* Takes back a run of blocks of slab `number`. */
 static void tiny_put_run(struct hak_tiny *tiny, uint32_t number,
                          const struct hak_run *run)
 {
@@ -333,7 +341,7 @@ static void tiny_put_run(struct hak_tiny *tiny, uint32_t number,
     tiny->taken[slab->class] -= run->count;
     haki_keep_taken(&tiny->allow, -(int64_t)run->count * slab->block);
     if (slab->nfree == 0) {
-        if (slab->ngone > 0) { /* it was the last, and is the first */
+        if (slab->ngone > 0) { /* it was the last slab, and becomes the first */
             haki_slab_close(&shelf->open, number);
         }
         haki_slab_open(&shelf->open, number);

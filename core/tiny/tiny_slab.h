@@ -1,7 +1,7 @@
 /*
- * tiny_slab.h - slabs of the Tiny lane come and go.
+ * tiny_slab.h - taking and giving back slabs of the Tiny lane.
  *
- * For tiny*.c alone; called by the heap's one user.
+ * For tiny*.c only; called by the heap's user.
  */
 #ifndef HAK_TINY_SLAB_H
 #define HAK_TINY_SLAB_H
@@ -21,7 +21,7 @@ uint32_t haki_tiny_slab_take(struct hak_tiny *tiny, unsigned class,
 
 /*
  * Links `count` new blocks of `size` bytes from `start` on, in order of address
- * (hardened build: in random order); the first of them.
+ * (hardened build: in random order); returns the first.
  */
 struct hak_block *haki_tiny_link_new(char *start, size_t size, uint32_t count);
 
@@ -38,17 +38,17 @@ void haki_tiny_slab_put(struct hak_tiny *tiny, struct hak_block *block);
 void haki_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list);
 
 /*
- * Takes all that was given back out of a slab: a list, in order of address
- * (hardened build: in any). Objects made one after the other then lie side by
- * side however their predecessors died, which the processor's prefetchers
- * reward: lists of floats in Python took 1.2 of the time without it.
+ * Takes all free blocks out of a slab, as a list in order of address (hardened
+ * build: in any order). Objects made one after the other then lie side by side
+ * however their predecessors died, which helps the processor's prefetchers:
+ * lists of floats in Python took 1.2 of the time without it.
  */
 struct hak_block *haki_tiny_slab_empty(uint32_t number);
 
-/* The bits of a slab's blocks, of the smallest class. */
+/* The words that hold a bit for each block of a slab of the smallest class. */
 #define HAK_TINY_MAP_WORDS (HAK_SLAB_SIZE / HAK_TINY_STEP / 64)
 
-/* Sets the bits of the blocks of a list, all of one slab, by their numbers. */
+/* Sets the bits of the blocks in a list, all of one slab, by their numbers. */
 void haki_tiny_slab_map(uint64_t *map, const struct hak_block *list,
                         uint32_t magic);
 
@@ -60,26 +60,30 @@ void *haki_tiny_pop_drawn(struct hak_tiny *tiny, unsigned class);
 
 /* ---- pages of slabs in use: tiny_pages.c ---------------------------------- */
 
-/* A pass over the slabs of an idle heap begins, unless one is going on; */
+/* Begins a pass over the slabs of an idle heap, unless one is under way; */
 void haki_tiny_sweep_begin(struct hak_tiny *tiny, uint32_t now);
-/* its next part, if it is time: slabs that seem to be idle are swept. */
+/* does its next slice if it is time: sweeps slabs that seem idle. */
 void haki_tiny_sweep_slice(struct hak_tiny *tiny, uint32_t now);
 
-/* An open slab with an empty list, of which pages are gone: some come again,
- * and their blocks are its list. */
+/*
+ * For an open slab with an empty list and pages that are gone: brings some of
+ * them back and makes their blocks its list.
+ */
 void haki_tiny_slab_wake(struct hak_tiny *tiny, uint32_t number);
 
 /* ---- packed slabs: tiny_grain.c ------------------------------------------- */
 
-/* Fills the class's empty bin, with `more` pages if need be; false: there is no
- * room, or no memory. */
+/*
+ * Fills the class's empty bin, taking more pages if `more`. False: there is no
+ * room, or no memory.
+ */
 bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more);
 
-/* Takes `count` blocks of a class back, linked, all in one packed slab. */
+/* Takes back a list of `count` blocks of a class, all in one packed slab. */
 void haki_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
                          uint32_t count);
 
-/* Takes a block above 1024 B back. */
+/* Takes back a block above 1024 B. */
 void haki_tiny_larger_put(struct hak_tiny *tiny, void *p);
 
 /* haki_tiny_class_at_tag, _bytes_of and _is_block for packed slabs. */
@@ -87,15 +91,15 @@ unsigned haki_tiny_grain_class(const void *p, uint32_t tag);
 size_t haki_tiny_grain_bytes(const void *p, uint32_t tag);
 bool haki_tiny_grain_is_block(const void *p, uint32_t tag);
 
-/* Gives back packed slabs at the end of the row that hold nothing, and */
+/* Gives back packed slabs at the end of the row that hold nothing, */
 void haki_tiny_grain_trim(struct hak_tiny *tiny);
-/* pages of the others as well: the bytes of these. */
+/* and with the second also pages of the others; returns the bytes of these. */
 size_t haki_tiny_grain_sweep(struct hak_tiny *tiny);
 
 /*
- * tiny.c: the class, whose slabs are all sealed, begins anew; its bin becomes
- * stale lists. (The heap may be that of another thread, which a fork stopped
- * between two of its counters: statistics may then be off by a block.)
+ * tiny.c: starts the class afresh after all of its slabs were sealed; its bin
+ * becomes stale lists. (The heap may be that of another thread, which the fork
+ * stopped between two of its counters: statistics may then be off by a block.)
  */
 void haki_tiny_seal_class(struct hak_tiny *tiny, unsigned class);
 

@@ -1,9 +1,11 @@
 /*
- * tiny_walk.c - walks a Tiny state and proves what tiny.h promises.
+ * tiny_walk.c - walks a Tiny state and checks the invariants of tiny.h.
  *
  * A heap that a forked child took over from a ghost (lock.h) may count a block
- * too many or too few in a bin, as a push or pop may have been half done: there
- * the walk would speak, and the child's tests do without it.
+ * too many or too few in a bin, as a push or pop may have been half done: the
+ * walk would fail there, so tests of forked children do without it.
+ *
+ * Tested by tests/unit/tiny/tiny.c, after every kind of use.
  */
 #include "tiny/tiny_walk.h"
 
@@ -23,8 +25,8 @@ struct tiny_walk {
 };
 
 /*
- * What the slabs of one class come to; the sealed ones are also in `remote`,
- * blocks of theirs that others freed, and in no other sum but the last.
+ * Sums over the slabs of one class. Sealed slabs count only in `remote`, their
+ * blocks that others freed, and in the last sums.
  */
 struct tiny_walk_sums {
     size_t slabs, open, carved, nfree, idle, empty, remote;
@@ -49,7 +51,10 @@ void haki_tiny_walk_if_due(const struct hak_tiny *tiny)
 
 /* ---- blocks ------------------------------------------------------------------ */
 
-/* p, of a slab of the class, was carved and lies on no page that is gone. */
+/*
+ * Checks that p, in a slab of the class, was carved and lies on no page that is
+ * gone.
+ */
 static void tiny_walk_place(const struct tiny_walk *walk, unsigned class,
                             const void *p)
 {
@@ -69,8 +74,8 @@ static void tiny_walk_place(const struct tiny_walk *walk, unsigned class,
 }
 
 /*
- * A list of the class, each block of which is seen for the first time, and all
- * are of one slab if `number` tells which.
+ * Walks a list of the class: each block is seen for the first time, and all are
+ * in slab `number` unless that is 0.
  */
 static size_t tiny_walk_list(struct tiny_walk *walk, unsigned class,
                              uint32_t number, const struct hak_block *list)
@@ -95,7 +100,7 @@ static size_t tiny_walk_list(struct tiny_walk *walk, unsigned class,
 
 /* ---- slabs ------------------------------------------------------------------- */
 
-/* A sealed slab: only its counts mean something. */
+/* A sealed slab: only its counts have a meaning. */
 static void tiny_walk_sealed(const struct tiny_walk *walk, uint32_t number,
                              struct tiny_walk_sums *sums)
 {
@@ -115,7 +120,9 @@ static void tiny_walk_sealed(const struct tiny_walk *walk, uint32_t number,
     sums[class].remote += remote != 0;
 }
 
-/* As many blocks are gone as touch pages that are, all of them carved. */
+/*
+ * Checks that ngone is the number of blocks that touch gone pages, all carved.
+ */
 static void tiny_walk_gone(const struct hak_slab *slab)
 {
     size_t count = 0;
@@ -339,7 +346,7 @@ static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
     tiny_walk_open(tiny, class, sums->open);
 }
 
-/* What the classes come to together. */
+/* Checks the sums over all classes. */
 static void tiny_walk_totals(const struct hak_tiny *tiny,
                              const struct tiny_walk_sums *sums)
 {

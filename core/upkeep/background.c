@@ -16,35 +16,38 @@
 #include "heap/thread.h"
 #include "range/purge.h"
 
-/* With less than this waiting no thread is started. */
+/* No thread is started while less than this waits to go back. */
 #define LEAST HAK_RANGE_FREED_MUCH
 
-/* Looks at threads' heaps after the last time that something waited. */
+/* How often it looks at threads' heaps after nothing waits any more. */
 #define LOOKS_MORE 3
 
-/* Milliseconds: between two attempts to start it; to the first after a fork. */
+/*
+ * Milliseconds: between two attempts to start it; from a fork to the first
+ * attempt.
+ */
 #define RETRY 1000
 #define PAUSE_AFTER_FORK 100
 
-/* How long a fork waits for it to be gone. */
+/* How long a fork waits for it to end. */
 #define GOODBYE 100
 
-/* The shortest sleep, between two portions of much; and the longest. */
+/* The shortest sleep, between two portions when much is due; the longest. */
 #define SLEEP_PORTION 1
 #define SLEEP_LEAST 5
 #define SLEEP_MOST 60000
 
 static atomic_bool background_closed;
-static atomic_uint background_pauses; /* under way, of forks and others */
+static atomic_uint background_pauses; /* in progress, for forks and others */
 static atomic_flag background_starting = ATOMIC_FLAG_INIT;
 static _Atomic(uint32_t)
     background_not_before; /* haki_os_tick() of the next attempt, or 0 */
-static _Atomic(uint32_t) background_stop; /* it is to end: it sleeps on this */
+static _Atomic(uint32_t) background_stop; /* it should end: it sleeps on this */
 
 /*
- * It is about to end and looks for the last time. Who has freed and finds it there
- * and this not set need not start another: what was freed is seen by that look, or
- * by one before.
+ * It is about to end, and looks for the last time. While this is not set, a
+ * thread that has freed memory and finds it running need not start another:
+ * that last look, or an earlier one, sees what was freed.
  */
 static atomic_bool background_leaving;
 
@@ -76,18 +79,18 @@ static uint32_t background_ace_due(void)
 }
 
 /*
- * A heap that has not been used from one look to the next is trimmed, and what
- * comes of it then waits the whole delay.
+ * A heap that has not been used between two looks is trimmed, and what that
+ * frees then waits for the whole delay.
  */
 static uint32_t background_look_every(void)
 {
     return (uint32_t)haki_max((size_t)haki_purge_delay() / 4, 10 * SLEEP_LEAST);
 }
 
-/* What the thread knows from one round to the next. */
+/* What the thread remembers from one round to the next. */
 struct rounds {
     uint32_t look_at; /* when it next looks at threads' heaps */
-    uint32_t looks;   /* that are left, unless something waits */
+    uint32_t looks;   /* how many are left, unless something waits */
 };
 
 /* Gives back what is due: see background_round_of. */
@@ -117,7 +120,7 @@ static uint32_t background_give_back(struct rounds *rounds)
     return more ? SLEEP_PORTION : (uint32_t)haki_max(wait, SLEEP_LEAST);
 }
 
-/* Whether it may take locks now, perhaps after a while; false: it is to end. */
+/* Waits until it may take locks; false: it must end. */
 static bool background_join(void)
 {
     enum hak_lock_joined joined = haki_lock_join();
@@ -132,7 +135,7 @@ static bool background_join(void)
     return joined == HAK_LOCK_JOINED;
 }
 
-/* A round. Milliseconds to the next one; 0: nothing is left. */
+/* Does a round. Returns milliseconds to the next one; 0: nothing is left. */
 static uint32_t background_round_of(struct rounds *rounds)
 {
     uint32_t wait = 0;
@@ -168,7 +171,10 @@ static void background_run(void)
 
 /* ---- its start ---------------------------------------------------------------- */
 
-/* Whether enough waits; what blocks sent to others weigh is not known here. */
+/*
+ * Whether enough waits; the size of blocks sent to other heaps is not known
+ * here.
+ */
 static bool background_is_worth_it(void)
 {
     return background_ace_due() != 0 ||
@@ -191,7 +197,7 @@ static void background_start(void)
     }
 }
 
-/* Whether it is there and will see what was freed up to now. */
+/* Whether it is running and will see what was freed up to now. */
 static bool background_is_at_work(void)
 {
     return atomic_load(&background_thread.id) != 0 &&
@@ -216,7 +222,7 @@ static size_t background_set_to_0(_Atomic(size_t) *counter)
                : 0;
 }
 
-/* Counts from here on; what was counted up to now, which was something. */
+/* Starts counting again; returns the former count, at least 1. */
 static size_t background_count_anew(void)
 {
     return background_set_to_0(&haki_range_freed.slabs) +
@@ -269,8 +275,9 @@ int32_t haki_background_thread(void)
 /* ---- its end, forks ------------------------------------------------------------ */
 
 /*
- * It ends; what waited counts again, so that it is started when it may be. It
- * may itself wait for a lock that the calling thread has, in a signal's handler.
+ * Ends the thread. What waited counts again, so that it is restarted when that
+ * is allowed. It may be waiting for a lock that the calling thread, in a signal
+ * handler, holds.
  */
 static void background_end(void)
 {
@@ -317,7 +324,9 @@ __attribute__((constructor)) static void background_watch_forks(void)
     }
 }
 
-/* Others' destructors run after it; it would only cost them time. */
+/*
+ * Other destructors run after this one; the thread would only slow them down.
+ */
 __attribute__((destructor)) static void background_at_exit(void)
 {
     atomic_store(&background_closed, true);

@@ -1,5 +1,7 @@
 /*
- * look.c - what slow paths see to besides their own business.
+ * look.c - the upkeep that slow paths do besides their own work.
+ *
+ * Tested by tests/unit/range/container.c.
  */
 #include "upkeep/look.h"
 
@@ -10,8 +12,8 @@
 #include "upkeep/relief.h"
 
 /*
- * What is due, it is by the time: so it is seen to once while that stays the same,
- * by each heap, unless it is due at once.
+ * What is due depends on the time only: each heap sees to it once per tick of
+ * the clock, unless something is due at once.
  */
 static bool look_has_ticked(struct hak_heap *heap, uint32_t now)
 {
@@ -69,13 +71,13 @@ void haki_heap_look_around(struct hak_heap *heap)
 void haki_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
     haki_heap_look_bin(heap, bin);
-    if (heap->tiny.looks == 0) { /* if not, it is busy and has just looked */
+    if (heap->tiny.looks == 0) { /* otherwise it is busy and has just looked */
         haki_heap_look_around(heap);
     }
     haki_background_mind();
 }
 
-/* Whether nothing is due but what the bin itself may ask for. */
+/* Whether nothing is due except what the bin itself may need. */
 static bool look_may_be_steady(const struct hak_heap *heap)
 {
     return heap->tiny.nslabs <= HAK_TINY_LARGE &&

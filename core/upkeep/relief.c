@@ -1,5 +1,7 @@
 /*
  * relief.c - memory is short: rounds under pressure, the last resort.
+ *
+ * Tested by tests/unit/range/pressure.c and tests/unit/range/container.c.
  */
 #include "upkeep/relief.h"
 
@@ -7,12 +9,14 @@
 #include "heap/thread.h"
 #include "range/purge.h"
 
-/* A request that is this much larger than all that is held is not helped by
- * giving it back; but up to TRY_ALWAYS it may be. */
+/*
+ * Giving memory back can't help a request that is this many times larger than
+ * all that is held; up to TRY_ALWAYS it is tried anyway.
+ */
 #define TRY_TIMES 2
 #define TRY_ALWAYS (64 * HAK_MIB)
 
-/* What lanes have free goes back. */
+/* Gives back what the lanes have free. */
 static void relief_trim_lanes(void)
 {
     haki_ace_trim();
@@ -25,10 +29,10 @@ __attribute__((constructor)) static void relief_register_lanes(void)
     haki_pressure_on_round(relief_trim_lanes);
 }
 
-/* The last round that heaps of nobody's have taken part in. */
+/* The last round in which parked heaps have taken part. */
 static _Atomic(uint32_t) relief_idle_round;
 
-/* Parked heaps take part by who comes first in a round; and its own heap. */
+/* Whoever comes first in a round does the parked heaps' part, and its own. */
 static void relief_idle_part(uint32_t round)
 {
     uint32_t before = atomic_load(&relief_idle_round);

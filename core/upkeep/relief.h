@@ -1,9 +1,9 @@
 /*
  * relief.h - what heaps and lanes do when memory is short.
  *
- * Under pressure (pressure.h) free memory goes back by rounds, from
- * slow paths; and before a request is refused for want of memory everything
- * that the calling thread can reach is given back, and it is tried once more.
+ * Under pressure (pressure.h) free memory goes back in rounds, from slow paths.
+ * Before a request is refused because there is no memory, everything that the
+ * calling thread can reach is given back, and the request is tried once more.
  */
 #ifndef HAK_RELIEF_H
 #define HAK_RELIEF_H
@@ -12,14 +12,14 @@
 #include "range/pressure.h"
 
 /*
- * A slow path of the heap (NULL: there is none), used by the calling thread,
- * which is about to take `want` bytes: looks at the limits if it is time to; if the heap
- * has not taken part in the present round, its bins and caches are emptied; and
- * the first to come in a round gives back what all lanes have free.
+ * Called on slow paths that are about to take `want` bytes for `heap`, which
+ * the calling thread uses (NULL: there is none). Looks at the limits if it is
+ * time to; empties the heap's bins and caches if it has not taken part in the
+ * present round; the first call in a round gives back what all lanes have free.
  */
 void haki_relief_round(struct hak_heap *heap, uint32_t now, size_t want);
 
-/* Whether that has something to do. */
+/* Whether haki_relief_round has something to do. */
 HAK_INLINE bool haki_relief_wanted(size_t want)
 {
     return haki_limit_used() + want >=
@@ -27,10 +27,11 @@ HAK_INLINE bool haki_relief_wanted(size_t want)
 }
 
 /*
- * There was no memory for a request of `size` bytes on the heap (NULL: the
- * calling thread's). Empties the bins and caches of that heap, of the thread's
- * and of those whose threads sleep or have ended, as far as they were used since
- * this was last done, and gives back what the lanes have free. True: it is worth another try. The caller holds no lock and is in no
+ * Called when there was no memory for a request of `size` bytes on the heap
+ * (NULL: the calling thread's). Empties the bins and caches of that heap, of
+ * the thread's heap and of those whose threads sleep or have ended, if they
+ * were used since this was last done, and gives back what the lanes have free.
+ * True: it is worth another try. The caller holds no lock and is not inside a
  * lane.
  */
 bool haki_relief(struct hak_heap *heap, size_t size);

@@ -52,7 +52,7 @@ archived() {
 check 'the archive is unpacked' tar xf "$archive" -C "$dir"
 check 'it has one folder' says "$(basename "$top")" sh -c "cd '$dir' && ls -d hakmem*"
 check 'it is built' archived PREFIX="$dir/made" install
-check 'it passes tests' archived check TESTS=build/release/tests/unit/tiny_class
+check 'it passes tests' archived check TESTS=build/release/tests/unit/tiny/tiny_class
 check 'it packs itself' archived BUILD=build/again dist
 check 'with the same files' says "$(tar tf "$archive" | LC_ALL=C sort)" \
     sh -c "tar tf '$top/build/again/$(basename "$archive")' | LC_ALL=C sort"

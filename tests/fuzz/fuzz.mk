@@ -1,9 +1,11 @@
 # Fuzzing, and its corpus as a test.
 
+FUZZ_PARTS := ops script threads model
+
 # The corpus as a test: the library as it is shipped, no libFuzzer.
 REPLAY := $(BUILD)/tests/fuzz/replay
 TESTS += $(REPLAY)
-$(REPLAY): $(patsubst %,$(BUILD)/testing/tests/fuzz/%.o,replay ops model) \
+$(REPLAY): $(patsubst %,$(BUILD)/testing/tests/fuzz/%.o,replay $(FUZZ_PARTS)) \
     $(SUPPORT) $(BUILD)/libhakmem_core.a
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
@@ -11,7 +13,7 @@ $(REPLAY): $(patsubst %,$(BUILD)/testing/tests/fuzz/%.o,replay ops model) \
 
 # With VARIANT=fuzz or fuzzasan.
 FUZZER := $(BUILD)/fuzz/ops
-$(FUZZER): $(patsubst %,$(BUILD)/obj/tests/fuzz/%.o,ops model) \
+$(FUZZER): $(patsubst %,$(BUILD)/obj/tests/fuzz/%.o,$(FUZZ_PARTS)) \
     $(BUILD)/libhakmem_core.a
 	$(SAY) LINK $@
 	@mkdir -p $(@D)

@@ -378,12 +378,12 @@ static void read_figures(struct figure figures[FIGURES])
 #include <hakmem_stats.def>
 #undef HAK_STAT
     if (stats.size != sizeof(stats) || stats.version != HAK_STATS_VERSION ||
-        stats.populated_bytes > stats.committed_bytes ||
+        stats.resident_bytes > stats.committed_bytes ||
         stats.committed_bytes > stats.range_bytes) {
         model_fail("hak_stats: version %u, populated %llu, committed %llu, "
                    "range %llu",
                    (unsigned)stats.version,
-                   (unsigned long long)stats.populated_bytes,
+                   (unsigned long long)stats.resident_bytes,
                    (unsigned long long)stats.committed_bytes,
                    (unsigned long long)stats.range_bytes);
     }
@@ -443,7 +443,7 @@ void model_check_end(void)
 
         if (ends_with(name, "_live") || ends_with(name, "_live_bytes") ||
             ends_with(name, "_held_bytes") || strcmp(name, "slabs") == 0 ||
-            strcmp(name, "populated_bytes") == 0) {
+            strcmp(name, "resident_bytes") == 0) {
             most = 0;
         } else if (strcmp(name, "heaps") == 0) {
             most = 1; /* this thread's */

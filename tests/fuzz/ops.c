@@ -15,152 +15,28 @@
 #include "ops.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model.h"
+#include "script.h"
+#include "threads.h"
 
-/*
- * What an input may cost, in blocks allocated or freed and pages touched: a
- * few tens of milliseconds. After that the rest of the input is left out.
- */
-#define COST_MOST 30000
-/* Bytes that one operation on many blocks asks for, at most. */
-#define BATCH_BYTES ((size_t)16 << 20)
-#define WORKERS 2
 /* A byte names an operation and, with what is left of it, a variant. */
 #define SEAL_VARIANT 5 /* from here on a trim is a seal */
-#define DEPTH_MOST 2
 
-#define KIB ((size_t)1024)
-#define MIB ((size_t)1024 * KIB)
-/* The lanes' upper bounds. */
-#define POOL_MAX (52 * KIB)
-#define ACE_END (2 * MIB)
-
-/* ---- the input ---------------------------------------------------------- */
-
-static struct {
-    const uint8_t *at, *end;
-    size_t cost;
-    size_t variant; /* of the operation that runs, 0 to 7 */
-} script;
-
-static size_t next(void)
-{
-    return script.at < script.end ? *script.at++ : 0;
-}
-
-static size_t next2(void)
-{
-    size_t low = next();
-
-    return low | next() << 8;
-}
-
-static bool more(void)
-{
-    return script.at < script.end && script.cost < COST_MOST;
-}
-
-static void pay(size_t bytes)
-{
-    script.cost += 1 + (bytes < 64 * KIB ? bytes / 4096 : 16);
-}
-
-/* Where something changes: each is asked for as it is, and one more or less. */
-static const size_t edges[] = {
-    0,
-    1,
-    8,
-    16,
-    32,
-    64,
-    128,
-    256,
-    512,
-    1024,
-    2 * KIB,
-    4 * KIB,
-    8 * KIB,
-    16 * KIB,
-    32 * KIB,
-    POOL_MAX,
-    64 * KIB,
-    128 * KIB,
-    256 * KIB,
-    1 * MIB,
-    ACE_END,
-    3 * MIB,
-    4 * MIB,
-    8 * MIB,
-    ACE_END - 4096,
-    ACE_END + 4096,
-};
-
-#define EDGES (sizeof(edges) / sizeof(edges[0]))
-
-static size_t size_next(void)
-{
-    size_t kind = next();
-    size_t edge = edges[kind / 3 % EDGES];
-    size_t bits, size;
-
-    if (kind < 3 * EDGES) { /* 0..77 */
-        return edge + kind % 3 - (edge + kind % 3 > 0);
-    }
-    if (kind < 128) {
-        return next() * 4 + kind % 5;
-    }
-    if (kind < 176) {
-        return HAK_TINY_MAX + 1 + next2() % (POOL_MAX - HAK_TINY_MAX);
-    }
-    if (kind < 208) { /* where size classes end: 8 steps for each doubling */
-        bits = next();
-        size = (8 + bits % 8) << (bits / 8 % 18);
-        return size + kind % 3 - 1;
-    }
-    if (kind < 224) {
-        return POOL_MAX + next2() % 2048 * 1024 % (ACE_END - POOL_MAX) +
-               kind % 5;
-    }
-    if (kind < 240) { /* whole pages, or nearly */
-        return (next2() % 512 + 1) * 4096 + kind % 3 - 1;
-    }
-    return ACE_END + next2() * 96;
-}
-
-static size_t alignment_next(void)
-{
-    return (size_t)1 << next() % 23; /* up to 4 MB */
-}
-
-/* How many blocks of this size an operation on many takes. */
-static size_t count_next(size_t size)
-{
-    size_t count = 1 + next();
-
-    if (size <= 64) {
-        return count * 8;
-    }
-    while (count > 1 && count * size > BATCH_BYTES) {
-        count /= 2;
-    }
-    return count;
-}
+/* ---- which block, which heap -------------------------------------------- */
 
 /* A live block; only if there is one. */
 static uint16_t pick(void)
 {
-    return model.live[next2() % model.count];
+    return model.live[script_next2() % model.count];
 }
 
 /* A heap in use, or MODEL_NO_HEAP. */
 static int pick_heap(void)
 {
-    size_t at = next() % MODEL_HEAPS;
+    size_t at = script_next() % MODEL_HEAPS;
 
     for (size_t i = 0; i < MODEL_HEAPS; i++, at = (at + 1) % MODEL_HEAPS) {
         if (model.heaps[at].heap != NULL) {
@@ -174,21 +50,21 @@ static int pick_heap(void)
 
 static void do_malloc(void)
 {
-    size_t size = size_next();
+    size_t size = script_size();
 
     if (model_room(size)) {
-        pay(size);
+        script_pay(size);
         model_add(hak_malloc(size), size, 1, MODEL_NO_HEAP, false, size & 1);
     }
 }
 
 static void do_malloc_many(void)
 {
-    size_t size = size_next();
-    size_t count = count_next(size);
+    size_t size = script_size();
+    size_t count = script_count(size);
 
     for (size_t i = 0; i < count && model_room(size); i++) {
-        pay(size);
+        script_pay(size);
         model_add(hak_malloc(size), size, 1, MODEL_NO_HEAP, false, i & 1);
     }
 }
@@ -196,12 +72,12 @@ static void do_malloc_many(void)
 /* Sizes that go up or down, across classes. */
 static void do_malloc_ramp(void)
 {
-    size_t size = size_next();
-    size_t step = next() * 8;
-    size_t count = 1 + next() % 64;
+    size_t size = script_size();
+    size_t step = script_next() * 8;
+    size_t count = 1 + script_next() % 64;
 
     for (size_t i = 0; i < count && model_room(size); i++) {
-        pay(size);
+        script_pay(size);
         model_add(hak_malloc(size), size, 1, MODEL_NO_HEAP, false, i & 1);
         size += step;
     }
@@ -209,11 +85,11 @@ static void do_malloc_ramp(void)
 
 static void do_calloc(void)
 {
-    size_t size = size_next();
-    size_t count = 1 + next() % 3;
+    size_t size = script_size();
+    size_t count = 1 + script_next() % 3;
 
     if (model_room(size * count)) {
-        pay(2 * size * count);
+        script_pay(2 * size * count);
         model_add(hak_calloc(count, size), size * count, 1, MODEL_NO_HEAP, true,
                   size & 1);
     }
@@ -221,12 +97,12 @@ static void do_calloc(void)
 
 static void do_aligned(void)
 {
-    size_t alignment = alignment_next();
-    size_t size = size_next();
-    size_t count = 1 + next() % 4;
+    size_t alignment = script_alignment();
+    size_t size = script_size();
+    size_t count = 1 + script_next() % 4;
 
     for (size_t i = 0; i < count && model_room(size); i++) {
-        pay(size);
+        script_pay(size);
         model_add(hak_aligned_alloc(alignment, size), size, alignment,
                   MODEL_NO_HEAP, false, i & 1);
     }
@@ -266,7 +142,7 @@ static void heap_malloc(int at, size_t size, bool brim)
     if (!model_room(size)) {
         return;
     }
-    pay(size);
+    script_pay(size);
     errno = 0;
     p = hak_heap_malloc(model.heaps[at].heap, size);
     if (p == NULL) {
@@ -280,7 +156,7 @@ static void heap_malloc(int at, size_t size, bool brim)
 static void do_heap_malloc(void)
 {
     int at = pick_heap();
-    size_t size = size_next();
+    size_t size = script_size();
 
     if (at != MODEL_NO_HEAP) {
         heap_malloc(at, size, size & 1);
@@ -290,8 +166,8 @@ static void do_heap_malloc(void)
 static void do_heap_malloc_many(void)
 {
     int at = pick_heap();
-    size_t size = size_next();
-    size_t count = count_next(size);
+    size_t size = script_size();
+    size_t count = script_count(size);
 
     for (size_t i = 0; i < count && at != MODEL_NO_HEAP; i++) {
         heap_malloc(at, size, i & 1);
@@ -305,7 +181,7 @@ static void release(uint16_t at, size_t way)
 {
     struct model_block block = model_remove(at);
 
-    pay(0);
+    script_pay(0);
     errno = 1234;
     if (block.heap != MODEL_NO_HEAP && way % 2 == 0) {
         hak_heap_free(model.heaps[block.heap].heap, block.p);
@@ -322,7 +198,7 @@ static void release(uint16_t at, size_t way)
 
 static void do_free(void)
 {
-    size_t way = next();
+    size_t way = script_next();
 
     if (model.count > 0) {
         release(pick(), way);
@@ -332,8 +208,8 @@ static void do_free(void)
 /* Of the blocks that were given out last, or of all, in no order. */
 static void do_free_many(void)
 {
-    size_t way = next();
-    size_t count = (1 + next()) * (way >= 128 ? 16 : 1);
+    size_t way = script_next();
+    size_t count = (1 + script_next()) * (way >= 128 ? 16 : 1);
 
     for (size_t i = 0; i < count && model.count > 0; i++) {
         size_t at = way & 4 ? model.count - 1 : i * 7919 % model.count;
@@ -345,8 +221,8 @@ static void do_free_many(void)
 /* Neighbours: all, or every second or third, upwards from a block or down. */
 static void do_free_near(void)
 {
-    size_t way = next();
-    size_t count = 1 + next();
+    size_t way = script_next();
+    size_t count = 1 + script_next();
     size_t step = way / 4 % 3, i;
 
     if (model.count == 0) {
@@ -362,8 +238,8 @@ static void do_free_near(void)
 /* All blocks of more than some size: leaves holes, or only what is large. */
 static void do_free_larger(void)
 {
-    size_t size = size_next();
-    size_t way = next();
+    size_t size = script_size();
+    size_t way = script_next();
 
     for (size_t i = model.count; i-- > 0;) {
         if ((model.blocks[model.live[i]].size > size) == (way < 128)) {
@@ -382,7 +258,7 @@ static void resize(uint16_t at, size_t size, bool brim)
     if (!model_room(size)) {
         return;
     }
-    pay(size);
+    script_pay(size);
     old = model_remove(at);
     errno = 0;
     p = old.heap == MODEL_NO_HEAP
@@ -404,7 +280,7 @@ static void resize(uint16_t at, size_t size, bool brim)
 
 static void do_realloc(void)
 {
-    size_t size = size_next();
+    size_t size = script_size();
 
     if (model.count > 0) {
         resize(pick(), size, size & 1);
@@ -414,8 +290,8 @@ static void do_realloc(void)
 /* A block grows (or shrinks) step by step, as a vector does. */
 static void do_realloc_steps(void)
 {
-    size_t way = next();
-    size_t count = 1 + next() % 16;
+    size_t way = script_next();
+    size_t count = 1 + script_next() % 16;
     uint16_t at;
 
     if (model.count == 0) {
@@ -434,10 +310,10 @@ static void do_realloc_steps(void)
 
 static void do_realloc_null(void)
 {
-    size_t size = size_next();
+    size_t size = script_size();
 
     if (model_room(size)) {
-        pay(size);
+        script_pay(size);
         model_add(hak_realloc(NULL, size), size, 1, MODEL_NO_HEAP, false, true);
     }
 }
@@ -446,7 +322,7 @@ static void do_realloc_null(void)
 
 static void do_heap_new(void)
 {
-    size_t way = next();
+    size_t way = script_next();
     hak_heap_config config = {.size = sizeof(config), .name = "fuzz"};
 
     for (size_t i = 0; i < MODEL_HEAPS; i++) {
@@ -526,7 +402,7 @@ static void do_check(void)
 static void do_stats(void)
 {
     char text[256];
-    hak_stats_t stats = {.size = next() % 8};
+    hak_stats_t stats = {.size = script_next() % 8};
 
     model_check_figures();
     memset(text, 1, sizeof(text));
@@ -562,9 +438,9 @@ static void need_refused(const void *p, int error, const char *call)
 /* What must be refused, and nothing else may change. */
 static void do_refused(void)
 {
-    size_t much = hidden(SIZE_MAX - next() * 4096);
-    size_t count = hidden((size_t)1 << (33 + next() % 30));
-    size_t wrong = hidden(next() * 2 + 3);
+    size_t much = hidden(SIZE_MAX - script_next() * 4096);
+    size_t count = hidden((size_t)1 << (33 + script_next() % 30));
+    size_t wrong = hidden(script_next() * 2 + 3);
     int heap = pick_heap();
 
     errno = 0;
@@ -597,13 +473,7 @@ static void do_refused(void)
     }
 }
 
-/* ---- threads ------------------------------------------------------------ */
-
-static void do_thread(void);
-static void do_worker(void);
-static void do_at_once(void);
-static void do_worker_end(void);
-static void do_late(void);
+/* ---- the operations ------------------------------------------------------ */
 
 /* What an operation is called and does; those that matter stand more often. */
 static const struct {
@@ -646,10 +516,10 @@ static const struct {
 
 #define OPERATIONS (sizeof(operations) / sizeof(operations[0]))
 
-static void run(size_t count)
+void ops_run(size_t count)
 {
-    for (size_t i = 0; i < count && more(); i++) {
-        size_t what = next();
+    for (size_t i = 0; i < count && script_has_more(); i++) {
+        size_t what = script_next();
         size_t at = what % OPERATIONS;
 
         script.variant = what / OPERATIONS;
@@ -657,243 +527,6 @@ static void run(size_t count)
         model.step++;
         script.cost++;
         operations[at].run();
-    }
-}
-
-/* How deep we are in threads that wait for each other. */
-static unsigned depth;
-
-/* One thread's part of the work that two do at once. */
-#define SHARE_MOST 64
-
-struct share {
-    struct model_block old[SHARE_MOST]; /* to be freed */
-    void *made[SHARE_MOST];
-    size_t frees, allocs, size;
-};
-
-static struct worker {
-    bool runs;
-    pthread_t thread;
-    sem_t start, done;
-    size_t count;        /* operations to run; 0: end */
-    struct share *share; /* or this, if not NULL */
-} workers[WORKERS];
-
-static void start(pthread_t *thread, void *(*body)(void *), void *arg)
-{
-    if (pthread_create(thread, NULL, body, arg) != 0) {
-        model_fail("pthread_create fails");
-    }
-}
-
-static void join(pthread_t thread)
-{
-    if (pthread_join(thread, NULL) != 0) {
-        model_fail("pthread_join fails");
-    }
-}
-
-static void *thread_body(void *arg)
-{
-    run(*(size_t *)arg);
-    return NULL;
-}
-
-/* A thread that runs some operations and ends. */
-static void do_thread(void)
-{
-    size_t count = 1 + next() % 16;
-    pthread_t thread;
-
-    if (depth < DEPTH_MOST) {
-        depth++;
-        script.cost += 50;
-        start(&thread, thread_body, &count);
-        join(thread);
-        depth--;
-    }
-}
-
-/*
- * Allocates and frees in turn. Touches nothing that the other thread does: not
- * the model, of an explicit heap only what any thread may.
- */
-static void work(struct share *share)
-{
-    for (size_t i = 0; i < SHARE_MOST; i++) {
-        if (i < share->allocs) {
-            share->made[i] = hak_malloc(share->size);
-            if (share->made[i] != NULL && share->size >= sizeof(void *)) {
-                memcpy(share->made[i], &share->made[i], sizeof(void *));
-            }
-        }
-        if (i < share->frees) {
-            hak_free(share->old[i].p);
-        }
-    }
-}
-
-static void *worker_body(void *arg)
-{
-    struct worker *worker = arg;
-
-    for (;;) {
-        while (sem_wait(&worker->start) != 0) {
-        }
-        if (worker->share != NULL) {
-            work(worker->share);
-        } else if (worker->count > 0) {
-            run(worker->count);
-        } else {
-            return NULL;
-        }
-        sem_post(&worker->done);
-    }
-}
-
-static void worker_wake(struct worker *worker, size_t count,
-                        struct share *share)
-{
-    if (!worker->runs) {
-        worker->runs = true;
-        sem_init(&worker->start, 0, 0);
-        sem_init(&worker->done, 0, 0);
-        script.cost += 50;
-        start(&worker->thread, worker_body, worker);
-    }
-    worker->count = count;
-    worker->share = share;
-    sem_post(&worker->start);
-}
-
-static void worker_wait(struct worker *worker)
-{
-    while (sem_wait(&worker->done) != 0) {
-    }
-}
-
-/* A thread that stays runs some operations. */
-static void do_worker(void)
-{
-    size_t what = next();
-    struct worker *worker = &workers[what % WORKERS];
-
-    if (depth == 0) {
-        depth++;
-        worker_wake(worker, 1 + what / WORKERS % 16, NULL);
-        worker_wait(worker);
-        depth--;
-    }
-}
-
-/* What a thread allocated becomes known to the model. */
-static void share_add(const struct share *share)
-{
-    for (size_t i = 0; i < share->allocs; i++) {
-        void *p = share->made[i];
-
-        if (p != NULL && share->size >= sizeof(void *) &&
-            memcmp(p, &share->made[i], sizeof(void *)) != 0) {
-            model_fail("block %p of %zu bytes: another thread wrote to it", p,
-                       share->size);
-        }
-        model_add(p, share->size, 1, MODEL_NO_HEAP, false, i & 1);
-    }
-}
-
-/* This thread and one that stays free blocks and allocate, at once. */
-static void do_at_once(void)
-{
-    static struct share shares[2];
-    struct worker *worker = &workers[next() % WORKERS];
-    size_t frees = next() % (2 * SHARE_MOST);
-    size_t allocs = next() % (SHARE_MOST / 2);
-    size_t size = size_next();
-
-    if (depth > 0 || model.count + 2 * allocs > MODEL_BLOCKS ||
-        2 * allocs * size > MODEL_BYTES - model.bytes) {
-        return;
-    }
-    for (size_t i = 0; i < 2; i++) {
-        shares[i].frees = 0;
-        shares[i].allocs = allocs;
-        shares[i].size = size;
-    }
-    for (size_t i = 0; i < frees && model.count > 0; i++) {
-        struct share *share = &shares[i % 2];
-
-        share->old[share->frees++] = model_remove(model.live[model.count - 1]);
-    }
-    script.cost += frees;
-    for (size_t i = 0; i < 2 * allocs; i++) {
-        pay(size);
-    }
-    worker_wake(worker, 0, &shares[1]);
-    work(&shares[0]);
-    worker_wait(worker);
-    share_add(&shares[0]);
-    share_add(&shares[1]);
-}
-
-static void worker_end(struct worker *worker)
-{
-    if (worker->runs) {
-        worker->count = 0;
-        worker->share = NULL;
-        /* Operations of its end may start threads, but wake no worker. */
-        depth++;
-        sem_post(&worker->start);
-        join(worker->thread);
-        depth--;
-        sem_destroy(&worker->start);
-        sem_destroy(&worker->done);
-        worker->runs = false;
-    }
-}
-
-static void do_worker_end(void)
-{
-    struct worker *worker = &workers[next() % WORKERS];
-
-    if (depth == 0) {
-        worker_end(worker);
-    }
-}
-
-/*
- * The thread's end: in the first round of destructors, where the allocator's
- * may have run or not, and in the second. Not in the last of the four: what a
- * thread first allocates there has nobody left to take its heap.
- */
-static pthread_key_t late_key;
-static pthread_once_t late_once = PTHREAD_ONCE_INIT;
-static __thread size_t late_count;
-
-static void late(void *round)
-{
-    run(late_count);
-    if (*(const char *)round == '1') {
-        pthread_setspecific(late_key, "2");
-    }
-}
-
-static void late_init(void)
-{
-    if (pthread_key_create(&late_key, late) != 0) {
-        model_fail("pthread_key_create fails");
-    }
-}
-
-/* This thread, but not the main one, runs some operations when it ends. */
-static void do_late(void)
-{
-    size_t count = 1 + next() % 8;
-
-    if (depth > 0 && late_count == 0) {
-        pthread_once(&late_once, late_init);
-        late_count = count;
-        pthread_setspecific(late_key, "1");
     }
 }
 
@@ -928,16 +561,14 @@ static void delete_heaps(void)
 /* The first byte says how the run ends, the rest is operations. */
 static void run_input(void)
 {
-    size_t way = next();
+    size_t way = script_next();
 
-    run(SIZE_MAX);
+    ops_run(SIZE_MAX);
     model.operation = "end";
     if (way & 64) {
         free_all(way);
     }
-    for (size_t i = 0; i < WORKERS; i++) {
-        worker_end(&workers[i]);
-    }
+    threads_end();
     if (way & 32) {
         delete_heaps();
     }

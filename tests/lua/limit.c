@@ -53,7 +53,7 @@ static void expect_recovered(lua_State *L, size_t base, const char *code)
 static bool run_with(lua_State *L, size_t room, size_t base, const char *code)
 {
     hak_lua_heap *heap = hak_lua_heap_of(L);
-    uint64_t refused = lt_stats(heap).limit_refused;
+    uint64_t refused = lt_stats(heap).limit_refusals;
     size_t peak = lt_stats(heap).peak_bytes;
     size_t limit = lt_live(heap) + room;
     lua_pushvalue(L, 1);
@@ -64,7 +64,7 @@ static bool run_with(lua_State *L, size_t room, size_t base, const char *code)
     hak_lua_heap_limit(heap, 0);
     if (status == LUA_OK)
         return true;
-    cr_assert_gt(lt_stats(heap).limit_refused, refused);
+    cr_assert_gt(lt_stats(heap).limit_refusals, refused);
     expect_memory_error(L, status, code);
     expect_recovered(L, base, code);
     return false;
@@ -402,7 +402,7 @@ Test(limit, emergency_collection)
               "collectgarbage('restart')\n"
               "for i = 1, 50 do assert(keep[i][1] == i) end\n"
               "assert(next(cache) == nil)");
-    cr_expect_gt(lt_stats(heap).limit_refused, (uint64_t)10);
+    cr_expect_gt(lt_stats(heap).limit_refusals, (uint64_t)10);
     hak_lua_close(L);
 }
 

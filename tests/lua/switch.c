@@ -377,7 +377,7 @@ Test(switching, with_a_limit)
               "end)\n"
               "assert(not ok and message == 'not enough memory')");
     cr_expect_leq(lt_stats(heap).peak_bytes, config.limit);
-    cr_expect_gt(lt_stats(heap).limit_refused, (uint64_t)0);
+    cr_expect_gt(lt_stats(heap).limit_refusals, (uint64_t)0);
     hak_lua_heap_limit(heap, 0);
     lt_run(L, after_code);
     lua_close(L);

@@ -362,7 +362,7 @@ Test(types, a_full_state_can_be_asked)
     hak_lua_types types = counted(L);
     hak_lua_stats after = lt_stats(heap);
     cr_expect_eq(before.calls, after.calls);
-    cr_expect_eq(before.limit_refused, after.limit_refused);
+    cr_expect_eq(before.limit_refusals, after.limit_refusals);
     cr_expect_eq(before.live_bytes, after.live_bytes);
     /* Nearly all of it is tables, the array included. */
     cr_expect_gt(types.type[HAK_LUA_TABLE].live_bytes,

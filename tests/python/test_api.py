@@ -113,7 +113,8 @@ class Figures(Case):
             for old, new in (("tiny", "tiny_allocs"),
                              ("larger", "larger_allocs"),
                              ("foreign", "foreign_frees"),
-                             ("refused", "limit_refused")):
+                             ("refused", "limit_refusals"),
+                             ("limit_refused", "limit_refusals")):
                 self.assertEqual(domain[old], domain[new])
             for reason, count in domain["fallback"].items():
                 self.assertEqual(count, domain["fallback_" + reason])
@@ -301,7 +302,7 @@ class Limit(Case):
             churn()
             found = hakmem_py.stats()
             assert found["limit_of"] == "served"
-            refusals = [found[n]["limit_refused"] for n in ("obj", "mem")]
+            refusals = [found[n]["limit_refusals"] for n in ("obj", "mem")]
             assert sum(refusals) >= 3, refusals
             assert hakmem_py.limit(None) == 50 << 20
             kept = [bytes(1000) for i in range(100000)]

@@ -48,7 +48,7 @@ class Memory(Builds):
                         assert limit * 3 // 4 < live < limit + (4 << 20), live
                         assert len(kept) > 100
                         del kept
-                    assert sum(found[name]["limit_refused"]
+                    assert sum(found[name]["limit_refusals"]
                                for name in ("obj", "mem", "raw")) > 0
                     print("fine")
                 """, env={"HAKMEM_PYTHON_LIMIT": "24M",
@@ -111,7 +111,7 @@ class Memory(Builds):
             thread = threading.Thread(target=run)
             thread.start()
             thread.join()
-            assert hakmem_py.stats()["raw"]["limit_refused"] > 0
+            assert hakmem_py.stats()["raw"]["limit_refusals"] > 0
             print("fine")
         """)
 

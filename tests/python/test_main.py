@@ -213,7 +213,7 @@ class Options(Folder):
         self.assertTrue(lines[1].startswith(STATS))
         self.assertEqual(lines[1].split(), [
             "domain", "calls", "tiny_allocs", "larger_allocs", "fallback",
-            "foreign_frees", "limit_refused"])
+            "foreign_frees", "limit_refusals"])
         self.assertRegex(lines[5], "^MB: live .*peak .*held .*resident"
                          " .*purged")
         obj = lines[2].split()
@@ -298,7 +298,7 @@ class Options(Folder):
                      "HAKMEM_LIMIT=bytes, with K, M, G or T, or percent "
                      "(default: none)",
                      "HAKMEM_CGROUP=an absolute path (default: none)",
-                     "HAKMEM_HUGE=auto|always|never (default: auto)",
+                     "HAKMEM_HUGE_PAGES=auto|always|never (default: auto)",
                      "HAKMEM_SHOW_STATS=0|1|json|prometheus (default: 0)"):
             self.assertIn(f"  {line}\n", text)
         self.assertTrue(all(len(line) < 80 for line in text.splitlines()))

@@ -1,6 +1,6 @@
 /*
  * ace_check.h - compiles the ACE lane in, with
- * core/ace/ace_walk.c's walk; for tests/unit/ace*.c.
+ * core/ace/ace_walk.c's walk; for tests/unit/ace.
  *
  * Call it while no other thread uses the lane. The first broken promise ends
  * the process with a line naming it.

@@ -1,5 +1,5 @@
 /*
- * block.h - how large a block is, whatever its user is told.
+ * block.h - how large a block is, whatever its user is told; and the system's.
  *
  * hak_usable_size says the same but in the hardened build, where a thread's
  * block is said to have what was asked for.
@@ -22,6 +22,15 @@ UNIT size_t unit_block(const void *p)
     tag = haki_range_tag_of(p);
     return haki_tag_is_large(tag) ? haki_large_find(p, &owner)
                                   : haki_tiny_bytes_of(p, tag);
+}
+
+/* A block of the system's, as the core has it for what no lane serves. */
+UNIT char *unit_from_system(size_t size)
+{
+    char *p = haki_system_alloc(16, size, NULL, HAK_REASON_MEMORY);
+
+    cr_assert_not_null(p);
+    return p;
 }
 
 #endif /* BLOCK_H */

@@ -1,5 +1,5 @@
 /*
- * huge_check.h - compiles the Huge lane in, with its walk; for tests/unit/huge*.c.
+ * huge_check.h - compiles the Huge lane in, with its walk; for tests/unit/huge.
  *
  * Call it while no other thread uses the lane. The first broken promise ends
  * the process with a line naming it.

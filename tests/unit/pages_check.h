@@ -29,9 +29,9 @@ UNIT void pages_check_sum(void)
             NEED((super->used >> n & 1) != 0 || slab->gone == 0);
             sum += haki_slab_resident(slab);
         }
-        sum += super->described
-                   ? 0
-                   : (size_t)__builtin_popcount(super->warm) * HAK_SLAB_SIZE;
+        sum += super->described ? 0
+                                : (size_t)__builtin_popcount(super->resident) *
+                                      HAK_SLAB_SIZE;
     }
     haki_lock_drop(&haki_supers.lock);
     NEED(sum == haki_range_resident_bytes());

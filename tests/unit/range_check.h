@@ -24,7 +24,8 @@ UNIT uint32_t number_of(uint32_t i)
 /* Takes a span of `count` slabs; where it begins, or 0. */
 UNIT uint32_t take_span(uint32_t count, enum hak_lane lane)
 {
-    uint32_t number = haki_range_slabs_take(count, lane, HAK_CLASS_ANY, true);
+    uint32_t number =
+        haki_range_slabs_take(count, lane, HAK_CLASS_ANY, HAK_SLABS_ALL);
 
     NEED(number == HAK_NO_SLAB || number >= unit_first_slab());
     return number == HAK_NO_SLAB ? 0 : number - unit_first_slab() + 1;

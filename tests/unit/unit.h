@@ -2,7 +2,7 @@
  * unit.h - what the core's tests share: amounts of work, random numbers,
  * contents, statistics, and functions run in a process of their own.
  *
- * Included by every tests/unit/NAME.c. Criterion runs each test in its own
+ * Included by every tests/unit/FOLDER/NAME.c. Criterion runs each test in its own
  * process, so a test may set the environment before it first allocates.
  *
  * Obeys: HAKMEM_TEST_SCALE (divides the amount of work; unset: 1, and 20
@@ -28,6 +28,7 @@
 #include <criterion/criterion.h>
 #include <hakmem.h>
 
+#include "contents.h"
 #include "guard/hard.h"
 #include "range/range.h"
 
@@ -145,23 +146,12 @@ UNIT size_t unit_below(struct unit_random *random, size_t n)
 /* Fills n bytes with contents that tell the seed and the place. */
 UNIT void unit_fill(void *p, size_t n, unsigned seed)
 {
-    unsigned char *at = p;
-
-    for (size_t i = 0; i < n; i++) {
-        at[i] = (unsigned char)(seed * 31 + i * 7 + (i >> 8));
-    }
+    contents_fill(p, n, seed);
 }
 
 UNIT bool unit_filled(const void *p, size_t n, unsigned seed)
 {
-    const unsigned char *at = p;
-
-    for (size_t i = 0; i < n; i++) {
-        if (at[i] != (unsigned char)(seed * 31 + i * 7 + (i >> 8))) {
-            return false;
-        }
-    }
-    return true;
+    return contents_kept(p, n, seed);
 }
 
 /* Hides from the compiler that a pointer or a size is known to be wrong. */

@@ -46,13 +46,12 @@ def stats(classes=False):
     them served by Tiny and by the lanes above), fallback_large, fallback_memory
     and fallback_off (by the allocator from before: too large, out of memory,
     disabled), foreign_frees (blocks of others, freed or resized) and
-    limit_refused. Of all: live_bytes and peak_bytes (in use), blocks,
+    limit_refusals. Of all: live_bytes and peak_bytes (in use), blocks,
     held_bytes (of the lanes, for blocks) and free_bytes (of them in no block),
     due_bytes (free pages, in memory and waiting to go back), resident_bytes,
     purged_bytes (given back), give_back, limit, limit_of ("memory", "served" or
-    None), lanes, shared, reason. The names
-    tiny, larger, fallback, foreign, refused and returned_bytes are old ones, for
-    one version.
+    None), lanes, shared, reason. The names tiny, larger, fallback, foreign,
+    refused, limit_refused and returned_bytes are old ones, for one version.
     """
     return _hakmem.stats(classes)
 

@@ -62,7 +62,7 @@ def print_stats():
              + (found["reason"] or "on") + f"; lanes: {found['lanes']}",
              f"{'domain':<6}{'calls':>12}{'tiny_allocs':>13}"
              f"{'larger_allocs':>14}{'fallback':>10}{'foreign_frees':>14}"
-             f"{'limit_refused':>15}"]
+             f"{'limit_refusals':>15}"]
     for name in ("obj", "mem", "raw"):
         domain = found[name]
         fallback = sum(domain["fallback_" + reason]
@@ -71,7 +71,7 @@ def print_stats():
                      f"{domain['tiny_allocs']:>13}"
                      f"{domain['larger_allocs']:>14}{fallback:>10}"
                      f"{domain['foreign_frees']:>14}"
-                     f"{domain['limit_refused']:>15}")
+                     f"{domain['limit_refusals']:>15}")
     lines.append(f"MB: live {found['live_bytes'] / 2**20:.2f}, peak"
                  f" {found['peak_bytes'] / 2**20:.2f}, held"
                  f" {found['held_bytes'] / 2**20:.1f}, resident"
