@@ -58,8 +58,8 @@ void hak_heap_delete(hak_heap *heap)
     }
     HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_EXPLICIT);
     HAK_ASSERT(!haki_heap_is_busy(heap)); /* its one user is here */
+    haki_large_free_owner(heap);
     if (haki_account_other(heap) != 0) {
-        haki_large_free_owner(heap);
         haki_system_free_owner(heap);
     }
     haki_haste_end(heap);

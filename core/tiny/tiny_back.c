@@ -54,7 +54,7 @@ HAK_NOINLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
      * filled to the brim would overflow at once and be refilled in turn.
      */
     tiny->bins[class].head = list;
-    tiny->shelves[class].base = (uint32_t)tiny->bins[class].pops + count;
+    tiny->shelves[class].base = (uint32_t)haki_bin_pops(tiny, class) + count;
     haki_bin_grant(tiny, class,
                    (int32_t)haki_max((size_t)cap / 2,
                                      cap - haki_min(count, (size_t)cap)));
@@ -226,6 +226,9 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 
     HAK_ASSERT(class < HAK_TINY_CLASSES && bin->left < 0 && bin->head != NULL);
     haki_tiny_busy(tiny, true);
+    if (HAK_UNLIKELY(haki_tiny_must_draw(tiny, 0))) {
+        haki_tiny_draw_round(tiny);
+    }
     haki_bin_settle(tiny, class);
     count = haki_bin_count(tiny, class);
     if (count >= cap && tiny->packed && tiny->allow.slabs == 0 &&

@@ -61,7 +61,7 @@ HAK_INLINE int32_t haki_bin_budget(const struct hak_tiny *tiny, unsigned class)
 /* How many blocks head holds, once settled. */
 HAK_INLINE uint32_t haki_bin_count(const struct hak_tiny *tiny, unsigned class)
 {
-    return tiny->shelves[class].base - (uint32_t)tiny->bins[class].pops;
+    return tiny->shelves[class].base - (uint32_t)haki_bin_pops(tiny, class);
 }
 
 /* Adds the pushes since the last look to the count. */

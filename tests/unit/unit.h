@@ -260,9 +260,10 @@ UNIT size_t unit_resident(const void *p, size_t bytes)
 /* The number of the first slab: before it the range holds the slabs' tags. */
 UNIT uint32_t unit_first_slab(void)
 {
-    size_t tags = haki_range.window / HAK_SLAB_SIZE * sizeof(uint32_t);
+    size_t bytes;
+    uint32_t first = haki_range_samples(&bytes);
 
-    return (uint32_t)(haki_round_up(tags, HAK_SUPER_SIZE) / HAK_SLAB_SIZE);
+    return first + (uint32_t)(bytes / HAK_SLAB_SIZE);
 }
 
 /* ---- a function in a process of its own --------------------------------- */
