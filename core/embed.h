@@ -31,6 +31,7 @@
 
 #include "api/embed_heap.h"
 #include "api/inside.h"
+#include "api/profiling.h"
 #include "api/stats.h"
 #include "base/msg.h"
 #include "base/stub.h"
@@ -316,10 +317,10 @@ HAK_INLINE void haki_embed_use_pool(struct hak_heap *heap)
     haki_heap_use_large(heap);
 }
 
-/* How many slabs they have, in a heap that has them. */
+/* How many slabs they have; 0 also in a heap that does not have them. */
 HAK_INLINE size_t haki_embed_pool_slabs(const struct hak_heap *heap)
 {
-    return heap->pool->nslabs;
+    return heap->pool != NULL ? heap->pool->nslabs : 0;
 }
 
 /* As haki_embed_pop, for a heap that has them. */
