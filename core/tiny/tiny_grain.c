@@ -302,16 +302,20 @@ void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
     if (!tiny->packed || size > HAK_TINY_LARGER_MOST) {
         return NULL;
     }
-    if (haki_tiny_is_due(tiny, n * HAK_GRAIN)) {
+    haki_tiny_busy(tiny, true);
+    grain = tiny_place(tiny, class, n);
+    /* Without a place it is another lane's, which counts it. */
+    if (grain != HAK_GRAIN_NOWHERE && haki_tiny_is_due(tiny, n * HAK_GRAIN)) {
         struct hak_sampler who = haki_tiny_sampler(tiny);
 
+        haki_tiny_busy(tiny, false);
         p = haki_sample_take(n * HAK_GRAIN, &who);
         if (p != NULL) {
             return p;
         }
+        haki_tiny_busy(tiny, true);
+        grain = tiny_place(tiny, class, n); /* others may have been here */
     }
-    haki_tiny_busy(tiny, true);
-    grain = tiny_place(tiny, class, n);
     if (grain != HAK_GRAIN_NOWHERE) {
         p = tiny_take(tiny, grain, n);
         haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
