@@ -17,7 +17,7 @@
  *     but in finalizers, which are calls like any other;
  *   - the collector moves nothing but stacks that it shrinks, and runs no Lua inside
  *     an allocation.
- * A thread's stack is the exception: from 5.4.7 on calls have distances in place of
+ * A thread's stack is the exception: from 5.4.6 on calls have distances in place of
  * pointers while it is reallocated, and before, where the pages of a large one move,
  * pointers to where it was. So a thread is not walked whose last call's function is,
  * or with a distance may be, in the block that is resized (is_moving); the frame is

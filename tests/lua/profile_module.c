@@ -2,15 +2,13 @@
  * profile_module.c - hakmem.profile in the stock interpreter, run as a child: what it
  * writes, what it refuses, and HAKMEM_PROFILE.
  *
- * Obeys: LUA, HAKMEM_LUA_MODULE_DIR, HAKMEM_BUILD as module.c does.
+ * Obeys: TMPDIR, LUA, HAKMEM_LUA_MODULE_DIR, HAKMEM_BUILD as module.c does.
  */
 #include "lua_test.h"
 
 #include <limits.h>
 
 TestSuite(profile_module, .timeout = 120);
-
-static char directory[] = "/tmp/hakmem-profile-XXXXXX";
 
 /* Goes to a directory of its own, in which scripts write. */
 static void begin(void)
@@ -31,8 +29,10 @@ static void begin(void)
     unsetenv("LUA_CPATH_5_4");
     unsetenv("LUA_INIT");
     unsetenv("LUA_INIT_5_4");
-    cr_assert(mkdtemp(directory));
-    cr_assert_eq(chdir(directory), 0);
+    snprintf(path, sizeof path, "%s/hakmem-profile-XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
+    cr_assert(mkdtemp(path));
+    cr_assert_eq(chdir(path), 0);
 }
 
 static void end(void)
