@@ -33,6 +33,7 @@
 
 #include "api/embed_heap.h"
 #include "api/inside.h"
+#include "api/profiling.h"
 #include "api/stats.h"
 #include "base/msg.h"
 #include "base/stub.h"

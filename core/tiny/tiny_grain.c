@@ -375,33 +375,48 @@ void haki_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
     tiny_put_unit(tiny, at, used, last);
 }
 
+/* tiny_place, marked as a slow path. */
+static uint32_t tiny_place_busy(struct hak_tiny *tiny, unsigned class,
+                                uint32_t n)
+{
+    uint32_t grain;
+
+    haki_tiny_busy(tiny, true);
+    grain = tiny_place(tiny, class, n);
+    haki_tiny_busy(tiny, false);
+    return grain;
+}
+
 void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
 {
     uint32_t n = (uint32_t)(haki_round_up(size, 2 * HAK_GRAIN) / HAK_GRAIN);
     unsigned class = HAK_TINY_CLASSES - 1;
     uint32_t grain;
-    void *p = NULL;
+    void *p;
 
     if (!tiny->packed || size > HAK_TINY_LARGER_MOST) {
         return NULL;
     }
-    if (haki_tiny_is_due(tiny, n * HAK_GRAIN)) {
+    grain = tiny_place_busy(tiny, class, n);
+    /* Without a place it is another lane's, which counts it. */
+    if (grain != HAK_GRAIN_NOWHERE && haki_tiny_is_due(tiny, n * HAK_GRAIN)) {
         struct hak_sampler who = haki_tiny_sampler(tiny);
 
         p = haki_sample_take(n * HAK_GRAIN, &who);
         if (p != NULL) {
             return p;
         }
+        /* That may have waited, and others have been here. */
+        grain = tiny_place_busy(tiny, class, n);
+    }
+    if (grain == HAK_GRAIN_NOWHERE) {
+        return NULL;
     }
     haki_tiny_busy(tiny, true);
-    grain = tiny_place(tiny, class, n);
-    if (grain != HAK_GRAIN_NOWHERE) {
-        p = tiny_take(tiny, grain, n);
-        haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
-        tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
-        haki_link_wipe(
-            p); /* what was free here before may have left its mark */
-    }
+    p = tiny_take(tiny, grain, n);
+    haki_keep_taken(&tiny->allow, n * (int64_t)HAK_GRAIN);
+    tiny->larger_bytes += n * (uint32_t)HAK_GRAIN;
+    haki_link_wipe(p); /* what was free here before may have left its mark */
     haki_tiny_busy(tiny, false);
     return p;
 }
