@@ -202,7 +202,10 @@ test: ## test: install what is missing, build, run every test
 	@.ci/install-deps $(DEPS_test)
 	@tests/sum.sh '$(MAKE) check' $(CHECKS:%='$(MAKE) %')
 
-check: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: run the tests of VARIANT, installing nothing
+build-tests: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: build what `make check` runs
+	@:
+
+check: build-tests ## test: run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
 
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
@@ -271,7 +274,7 @@ help: ## use: list the targets
 	    "[CC=gcc|clang|musl-gcc] [WERROR=1] [V=1]"
 	@awk -f docs/help.awk $(filter-out %.d,$(MAKEFILE_LIST))
 
-.PHONY: all lib test check check-asan check-ubsan check-tsan check-valgrind \
+.PHONY: all lib test build-tests check check-asan check-ubsan check-tsan check-valgrind \
     check-walks demo demo-run install uninstall clean help force
 
 ifneq ($(wildcard $(BUILD)),)

@@ -58,3 +58,11 @@ $(BUILD)/libhakmem.a: $(BUILD)/libhakmem_malloc.a $(BUILD)/hakmem_malloc.o $(STA
 	$(SAY) LINK $@
 	$(Q)printf '/* GNU ld script: HAKMEM %s */\nINPUT(%s %s)\n' $(VERSION) \
 	    hakmem_malloc.o libhakmem_malloc.a >$@
+
+# The page of a profile, line by line, as page.c compiles it: kept in the tree, so
+# that who builds without make has it.
+core/profile/page_lines.inc: core/profile/page.html
+	$(SAY) GEN $@
+	$(Q)sed -e 's/[\\"]/\\&/g' -e 's/.*/"&",/' $< >$@
+$(foreach kind,obj testing,$(BUILD)/$(kind)/core/profile/page.o): \
+    core/profile/page_lines.inc

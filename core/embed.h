@@ -18,7 +18,8 @@
  *
  * Whatever else an adapter may use is declared by the headers included here,
  * from the folders base, guard (the hardened build), settings (a table of
- * options), system (why a lane had no block), upkeep, front and api, and
+ * options), profile (haki_profile_*, struct hak_frame), system (why a lane had no
+ * block), upkeep, front and api, and
  * heap/thread.h, os/lock.h and the haki_limit_* of range/pressure.h. Adapters
  * use no field of a struct of the core, and no name from range, tiny, pool, ace
  * or huge.
@@ -453,6 +454,28 @@ HAK_INLINE void haki_embed_hold(struct hak_heap *heap)
     haki_tiny_hold(&heap->tiny);
 }
 
+/* ---- samples: profile/profile.h ------------------------------------------------ */
+
+/*
+ * A profile (hak_profile_start) samples all heaps by itself. A sampled block of a size
+ * of Tiny's or Pool's lies in no slab of the heap: its tag is one of
+ * haki_tag_is_large, and haki_large_find, _free, _resize have it.
+ *
+ * An adapter adds the runtime's frames: for the process haki_profile_set_frames, whose
+ * function finds out which thread runs what; for a heap that is one runtime's (a Lua
+ * state) this, NULL: none. By the heap's user. The function fills frames with names
+ * that haki_profile_name has interned (keep the numbers where you can: it takes a
+ * lock), or with a token, whose line is asked for when the profile is written.
+ */
+HAK_INLINE void haki_embed_set_frames(struct hak_heap *heap,
+                                      haki_frames_fn *frames)
+{
+    heap->tiny.frames = frames;
+    if (heap->pool != NULL) {
+        heap->pool->who = haki_tiny_sampler(&heap->tiny);
+    }
+}
+
 /* ---- the process --------------------------------------------------------------- */
 
 /* Makes the range, if that has not been done yet. False: there can be none. */
@@ -468,13 +491,22 @@ HAK_INLINE size_t haki_embed_limit(void)
 }
 
 /*
- * Where all our blocks lie: the first address, and how many bytes may become
- * ours. 0 bytes: there is no range, and all requests go to the system.
+ * Where all our blocks lie but those that a profile samples, which come before them:
+ * the first address, and how many bytes may become ours. 0 bytes: there is no range,
+ * and all requests go to the system. A caller that goes by the address and a size that
+ * it knows (sized frees) takes a sample for a larger block, which haki_large_free frees.
  */
 HAK_INLINE size_t haki_embed_window(uintptr_t *base)
 {
+    size_t samples, skip;
+
     *base = HAK_LOAD(haki_range.base);
-    return HAK_LOAD(haki_range.size) != 0 ? haki_range.window : 0;
+    if (HAK_LOAD(haki_range.size) == 0) {
+        return 0;
+    }
+    skip = (size_t)haki_range_samples(&samples) * HAK_EMBED_SLAB + samples;
+    *base += skip;
+    return haki_range.window - skip;
 }
 
 /*

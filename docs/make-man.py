@@ -194,6 +194,9 @@ def options_of(path, known):
             elif kind == "DIR":
                 takes = "\\fIdirectory\\fP"
                 bounds = "Default: none."
+            elif kind == "FILE":
+                takes = "\\fIfile\\fP"
+                bounds = f"Default: none; it ends in one of {words}."
             else:
                 fail(path, line, f"{kind} is no type of option")
         except (ValueError, IndexError):

@@ -351,6 +351,68 @@ HAK_API size_t hak_stats_table(char *buf, size_t len);
 HAK_API size_t hak_stats_json(char *buf, size_t len);
 HAK_API size_t hak_stats_prometheus(char *buf, size_t len);
 
+/* ---- profiles: who holds the memory ------------------------------------- */
+
+/*
+ * A profile samples what is allocated, one block in so many bytes (Poisson, unbiased for
+ * every size), by hak_*, explicit heaps and whatever HAKMEM serves in the process; and
+ * knows of each sample whether it is live. Off, it costs one instruction an allocation;
+ * on, that and some 10 us a sample. Bounded: 22 MB for 65,535 live samples and 32,767
+ * stacks; the blocks themselves lie in up to 512 MB of addresses. What has no room there
+ * is not sampled.
+ *
+ * Any thread may call these. A forked child goes on with the parent's samples of what
+ * is live, and its own sums of what was allocated.
+ */
+#define HAK_PROFILE_RATE ((size_t)512 * 1024)
+
+/*
+ * Begins to sample, one in `rate` bytes on the average (0: HAK_PROFILE_RATE), or goes on
+ * with another rate. Sums of what was allocated begin at 0 if it was off. A thread that
+ * runs takes part before it has freed 256 KB of a size, or its bin is empty.
+ * Returns 0, or -1 with ENOMEM.
+ */
+HAK_API int hak_profile_start(size_t rate);
+
+/* Takes no more samples. Those there are remain until their blocks are freed, so that
+ * a profile can still be written. */
+HAK_API void hak_profile_stop(void);
+
+/* Bytes a sample; 0: it is off. */
+HAK_API size_t hak_profile_rate(void);
+
+/* From here on HAK_PROFILE_GROWN tells what has come to what there is now. */
+HAK_API void hak_profile_mark(void);
+
+/* The forms of a profile. */
+enum {
+    HAK_PROFILE_BY_NAME,    /* by the path's ending: .pb.gz .txt .json .html */
+    HAK_PROFILE_PPROF,      /* gzip'd protobuf, for `go tool pprof` */
+    HAK_PROFILE_COLLAPSED,  /* a line a stack: root;...;leaf value */
+    HAK_PROFILE_SPEEDSCOPE, /* JSON, for https://www.speedscope.app */
+    HAK_PROFILE_PAGE        /* HTML with a flame graph, works from a file */
+};
+
+/* What it tells; 0: bytes of live blocks. Forms that have all (all but collapsed
+ * stacks) begin with it. */
+enum {
+    HAK_PROFILE_ALLOCATED = 1, /* since the start, freed or not */
+    HAK_PROFILE_BLOCKS = 2,    /* numbers of blocks */
+    HAK_PROFILE_GROWN = 4,     /* less what there was at hak_profile_mark */
+    HAK_PROFILE_FLAGS = 7
+};
+
+/*
+ * Writes the profile: the estimates, for the whole process. %p in `path` becomes the
+ * process's number; a file that is there is replaced. Symbols are looked for in the
+ * files of the program and its libraries. Nothing is allocated by HAKMEM.
+ * Returns 0, or -1: EINVAL (an unknown form, ending or flag), ENODATA (there never was
+ * a profile), ENOMEM, ENAMETOOLONG, or as open(2) and write(2) say; what was written
+ * until then stays.
+ */
+HAK_API int hak_profile_write(const char *path, int format, unsigned flags);
+HAK_API int hak_profile_write_fd(int fd, int format, unsigned flags);
+
 /* "MAJOR.MINOR.PATCH", a constant string. */
 HAK_API const char *hak_version(void);
 

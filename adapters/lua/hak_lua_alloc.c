@@ -2,18 +2,19 @@
  * hak_lua_alloc.c - the lua_Alloc function.
  *
  * Lua's contract, from its manual and sources: osize is the exact size of a
- * block, or for ptr NULL the type of the object; (NULL, 0, 0) is a no-op and
- * up to half of all calls; nsize 0 frees and returns NULL; after a NULL Lua
- * collects and asks once more; a shrink must not fail.
+ * block, or, if ptr is NULL, the type of the object; (NULL, 0, 0) is a no-op
+ * and up to half of all calls; nsize 0 frees and returns NULL; when it gets
+ * NULL Lua collects garbage and asks once more; shrinking must not fail.
  *
- * Up to 1024 B come from the Tiny lane through the 8-byte size table, larger
- * blocks from the other lanes or the fallback: `ours` decides. A small block
- * is told by its address: in the range it is Tiny's and osize names its bin,
- * elsewhere it is the fallback's. Whose a larger one is says its slab's tag.
+ * Blocks of up to 1024 B come from the Tiny lane through the 8-byte size table,
+ * larger ones from the other lanes or the fallback: `ours` decides. A small
+ * block is recognised by its address: in the range it is Tiny's and osize names
+ * its bin, elsewhere it is the fallback's. For a larger one the slab's tag says
+ * whose it is.
  *
  * The hot paths are hak_lua_alloc and the inline functions above it. What they
- * leave goes, by tail calls, to functions with the same arguments, so that
- * nothing has to be moved between registers.
+ * can't serve goes, by tail calls, to functions with the same arguments, so
+ * that nothing has to be moved between registers.
  *
  * Tested by tests/lua/contract.c and tests/lua/figures.c.
  */
@@ -22,8 +23,8 @@
 #include "hak_lua_heap.h"
 
 /*
- * The slow ends are called as they stand: a version of one that gcc makes for
- * its callers may have other arguments.
+ * Keeps gcc from specialising these functions for their callers, as such
+ * versions may have other arguments.
  */
 #if defined(__has_attribute) && __has_attribute(noipa)
 #define SLOW static HAK_NOINLINE __attribute__((noipa))
@@ -48,7 +49,7 @@ HAK_INLINE struct hak_bin *bin_step(struct hak_lua_heap *lua, size_t size)
     return haki_embed_bin_for(hak_lua_core(lua), size, 8);
 }
 
-/* The bin for a size, or NULL if it is not Tiny's. */
+/* The bin for a size; NULL if it is not a Tiny size. */
 HAK_INLINE struct hak_bin *bin_for(struct hak_lua_heap *lua, size_t size)
 {
     if (HAK_LIKELY(size - 1 < HAK_EMBED_STEP_MAX)) {
@@ -60,8 +61,8 @@ HAK_INLINE struct hak_bin *bin_for(struct hak_lua_heap *lua, size_t size)
 }
 
 /*
- * Whether ptr is in the range; with an osize of Tiny's it is then a block of
- * this heap, in the bin that osize names (for lua->size 0 nobody is).
+ * Whether ptr is in the range; with a Tiny osize it is then a block of this
+ * heap, in the bin that osize names (if lua->size is 0 this is always false).
  */
 HAK_INLINE bool in_range(const struct hak_lua_heap *lua, const void *ptr)
 {
@@ -70,7 +71,7 @@ HAK_INLINE bool in_range(const struct hak_lua_heap *lua, const void *ptr)
 
 /*
  * Copies n bytes, up to 128, rounded up to whole words as blocks are. Arrays,
- * most of what grows, are multiples of 16.
+ * which are most of what grows, are multiples of 16.
  */
 HAK_INLINE void copy_words(void *to, const void *from, size_t n)
 {
@@ -93,8 +94,7 @@ HAK_INLINE void count_type(struct hak_lua_heap *lua, size_t tag, size_t size)
 /* ---- slow paths of a state on its own heap ------------------------------ */
 
 /*
- * Whether the limits let a request in that takes `more` bytes; counts a
- * refusal.
+ * Whether the limits admit a request that takes `more` bytes; counts refusals.
  */
 static bool admit(struct hak_lua_heap *lua, const void *ptr, size_t nsize,
                   size_t more)
@@ -119,7 +119,7 @@ static void take(struct hak_lua_heap *lua, size_t more)
     }
 }
 
-/* A block of our lanes', or NULL: a size that is not ours, no memory. */
+/* A block from our lanes. NULL: not a size of ours, or no memory. */
 HAK_INLINE void *from_lanes(struct hak_lua_heap *lua, size_t size)
 {
     if (HAK_LIKELY(size <= HAK_LANE_TINY_MAX)) {
@@ -129,8 +129,8 @@ HAK_INLINE void *from_lanes(struct hak_lua_heap *lua, size_t size)
 }
 
 /*
- * Where there is a HAKMEM_LIMIT the fallback is not asked for what our lanes
- * had no memory for, but they are once more.
+ * Under a HAKMEM_LIMIT, what our lanes had no memory for does not go to the
+ * fallback; instead our lanes are tried once more.
  */
 static HAK_COLD void *at_limit(struct hak_lua_heap *lua, const void *ptr,
                                size_t nsize)
@@ -147,7 +147,7 @@ static HAK_COLD void *at_limit(struct hak_lua_heap *lua, const void *ptr,
 }
 
 /*
- * A block of the fallback's: new (ptr NULL) or resized; not accounted. Or at a
+ * A block from the fallback, new (ptr NULL) or resized, not charged; under a
  * HAKMEM_LIMIT one of ours.
  */
 static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
@@ -176,8 +176,8 @@ static void *from_fallback(struct hak_lua_heap *lua, void *ptr, size_t osize,
 }
 
 /*
- * What the hot path leaves: a large object, one that raises the peak or meets
- * the limit, an empty bin.
+ * What the hot path can't serve: a large object, one that raises the peak or
+ * reaches the limit, an empty bin.
  */
 SLOW void *new_slow(struct hak_lua_heap *lua, void *ptr, size_t tag,
                     size_t nsize)
@@ -207,8 +207,8 @@ SLOW void *new_again(struct hak_lua_heap *lua, void *ptr, size_t tag,
 }
 
 /*
- * The hot path took nsize from the headroom and has overdrawn it: a new peak,
- * which is every allocation of a state that grows, or the limit.
+ * The hot path took nsize from the headroom and has overdrawn it: this is a new
+ * peak, like every allocation of a growing state, or the limit.
  */
 SLOW void *new_peak(struct hak_lua_heap *lua, void *ptr, size_t tag,
                     size_t nsize)
@@ -229,7 +229,10 @@ SLOW void *new_peak(struct hak_lua_heap *lua, void *ptr, size_t tag,
     return p;
 }
 
-/* Whose a block is that the hot path did not take for ours, by its tag. */
+/*
+ * Whose block this is, by its tag, when the hot path did not recognise it as
+ * ours.
+ */
 static unsigned kind_of(const struct hak_lua_heap *lua, const void *ptr)
 {
     uint32_t tag;
@@ -247,7 +250,7 @@ static unsigned kind_of(const struct hak_lua_heap *lua, const void *ptr)
                : HAK_LUA_FOREIGN;
 }
 
-/* Always NULL, as the other ends of hak_lua_alloc's way through a free. */
+/* Always returns NULL, like all paths of a free through hak_lua_alloc. */
 SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
                      size_t nsize)
 {
@@ -293,7 +296,9 @@ HAK_INLINE void *free_block(struct hak_lua_heap *lua, void *ptr, size_t osize,
     return NULL;
 }
 
-/* A new place for the contents of ptr; NULL: our lanes have none. */
+/*
+ * Moves the contents of ptr to a new place in our lanes; NULL: there is none.
+ */
 static void *move_to_lanes(struct hak_lua_heap *lua, void *ptr, size_t osize,
                            size_t nsize)
 {
@@ -313,8 +318,9 @@ static void *move_to_lanes(struct hak_lua_heap *lua, void *ptr, size_t osize,
 }
 
 /*
- * The same for a block of ours; the fallback may help. A shrink for which
- * there is no memory stays where it is; then osize may no longer name its bin.
+ * The same for a block of ours, with the fallback's help if needed. A block to
+ * be shrunk stays where it is if there is no memory; then osize may no longer
+ * name its bin.
  */
 static void *move(struct hak_lua_heap *lua, void *ptr, size_t osize,
                   size_t nsize)
@@ -336,8 +342,8 @@ static void *move(struct hak_lua_heap *lua, void *ptr, size_t osize,
 }
 
 /*
- * A block of the fallback's that grows comes over to us, if its new size is
- * ours; a shrink it does itself, if it can.
+ * A growing block of the fallback's moves to us if its new size is ours; the
+ * fallback shrinks blocks itself if it can.
  */
 static void *resize_foreign(struct hak_lua_heap *lua, void *ptr, size_t osize,
                             size_t nsize)
@@ -353,7 +359,7 @@ static void *resize_foreign(struct hak_lua_heap *lua, void *ptr, size_t osize,
     return p;
 }
 
-/* Without copying, or NULL; the block is not the fallback's. */
+/* Resizes a block, not the fallback's, without copying; NULL: not possible. */
 static void *resize_in_place(struct hak_lua_heap *lua, unsigned kind, void *ptr,
                              size_t osize, size_t nsize)
 {
@@ -365,7 +371,7 @@ static void *resize_in_place(struct hak_lua_heap *lua, unsigned kind, void *ptr,
     return nsize <= HAK_LANE_TINY_MAX && class_for(nsize) == kind ? ptr : NULL;
 }
 
-/* Both sizes are Tiny's and the block is ours, in the bin of its size. */
+/* Both sizes are Tiny sizes and the block is ours, in the bin of its size. */
 static void *resize_tiny(struct hak_lua_heap *lua, void *ptr, size_t osize,
                          size_t nsize)
 {
@@ -411,7 +417,7 @@ SLOW void *resize_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
 
 /* ---- the hot paths ------------------------------------------------------ */
 
-/* But for a free's nsize, sizes are never 0 here. */
+/* Apart from a free's nsize, sizes are never 0 here. */
 
 HAK_INLINE void *object_new(struct hak_lua_heap *lua, void *ptr, size_t tag,
                             size_t nsize)
@@ -441,7 +447,7 @@ HAK_INLINE void *object_free(struct hak_lua_heap *lua, void *ptr, size_t osize,
     return free_block(lua, ptr, osize, nsize);
 }
 
-/* A bin of a block that went to p is to be looked at. */
+/* The block was moved to p and its old bin is due for a look. */
 SLOW void *moved(struct hak_lua_heap *lua, void *p, struct hak_bin *from)
 {
     haki_embed_look(hak_lua_core(lua), from);

@@ -1,25 +1,25 @@
 /*
- * hak_lua_bounds.c - what a Lua heap's limits let in: the hard limit, the
+ * hak_lua_bounds.c - what a Lua heap's limits admit: the hard limit, the
  * reserve above it, the soft limit and its callback.
  *
- * Reached by requests that would take what is live beyond `stop`, so that hot
- * paths know of one number only. The wall is the lower one of the two limits.
+ * Reached by requests that would take live bytes beyond `stop`, so that hot
+ * paths compare with a single number. The wall is the lower of the two limits.
  *
- *     CALM      stop = wall. Who is beyond it asks the callback, if it is the
- *               soft limit's, and is refused or let in.
+ *     CALM      stop = wall. A request beyond it asks the callback, if the wall
+ *               is the soft limit, and is refused or admitted.
  *     REFUSED   a request was refused. Lua answers by a full collection and the
  *               same request once more; any other request means that it has
- *               given that one up and raised an error (luaL_Buffer does so at
+ *               given it up and raised an error (luaL_Buffer does that at
  *               once).
- *     OPEN      a request was refused in the end: up to wall + reserve are let
- *               in.
+ *     OPEN      a request was finally refused: up to wall + reserve is
+ *               admitted.
  *
  *     CALM --refused--> REFUSED --the same, and it fits--> CALM
  *                       REFUSED --the same, refused, or another--> OPEN
  *     REFUSED, OPEN --live has been at or below stop--> CALM
  *
- * For the last of these stop is a little below the wall in REFUSED and OPEN: a
- * state that has recovered passes it again on its way up, and that request
+ * For the last transition, stop is a little below the wall in REFUSED and OPEN:
+ * a state that has recovered crosses it again on its way up, and that request
  * finds live <= stop.
  *
  * Tested by tests/lua/limit.c and tests/lua/soft.c.
@@ -30,7 +30,7 @@
 
 #include "hak_lua_heap.h"
 
-/* The part of the wall that must be free again for a state to be calm. */
+/* For a state to be calm again 1/RECOVERED of the wall must be free. */
 #define RECOVERED 16
 
 enum strain { CALM, REFUSED, OPEN };
@@ -41,7 +41,7 @@ struct hak_lua_bounds {
     hak_lua_on_limit callback;
     void *arg;
     enum strain strain;
-    /* REFUSED: what was refused, and whether by a final word of the callback */
+    /* REFUSED: what was refused, and whether the callback said so finally */
     const void *ptr;
     size_t nsize;
     bool final;
@@ -78,7 +78,7 @@ size_t hak_lua_bounds_reserve(const struct hak_lua_heap *lua)
     return lua->bounds != NULL ? lua->bounds->reserve : 0;
 }
 
-/* A request was refused in the end. */
+/* A request was finally refused. */
 static void give_up(struct hak_lua_heap *lua)
 {
     set_strain(lua, lua->bounds->reserve != 0 ? OPEN : CALM);
@@ -97,8 +97,8 @@ static bool fits(size_t live, size_t more, size_t wall)
 }
 
 /*
- * Asks the callback, until its answers let the request in or are a refusal.
- * `again`: Lua has collected for this request.
+ * Asks the callback until its results admit or refuse the request. `again`: Lua
+ * has collected garbage for this request.
  */
 static bool ask(struct hak_lua_heap *lua, size_t more, bool again)
 {
@@ -127,7 +127,10 @@ static bool ask(struct hak_lua_heap *lua, size_t more, bool again)
     return fits(live, more, wall_of(lua));
 }
 
-/* A request beyond the wall, of a state that has no reserve open. */
+/*
+ * Decides about a request beyond the wall, in a state whose reserve is not
+ * open.
+ */
 static bool judge(struct hak_lua_heap *lua, const void *ptr, size_t nsize,
                   size_t more)
 {

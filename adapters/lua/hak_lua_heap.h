@@ -1,19 +1,21 @@
 /*
  * hak_lua_heap.h - the state behind a hak_lua_heap.
  *
- * It lies in the rest of a core heap's page, so that one pointer, the ud that
- * Lua hands us, leads to both without a load. One thread at a time uses it.
+ * It is kept in the rest of a core heap's page, so that one pointer, the ud
+ * that Lua hands us, leads to both without a load. Used by one thread at a
+ * time.
  *
- * Accounting, in bytes that Lua asked for: what is live is gate - headroom,
- * and gate is the most that was ever live, or `stop` if that is less. An allocation takes its size from headroom,
- * one instruction whose sign says that the peak rises or the limit is met;
- * the slow path then puts it back and looks. Between calls headroom >= 0,
- * unless `stop` was set below what is live.
+ * Accounting, in bytes that Lua asked for: live bytes are gate - headroom, and
+ * gate is the peak of live bytes, or `stop` if that is less. An allocation
+ * subtracts its size from headroom with one instruction; a negative result
+ * means that the peak rises or the limit is reached, and the slow path then
+ * puts the size back and checks. Between calls headroom >= 0, unless `stop` was
+ * set below the live bytes.
  *
- * A switched state's end: the block that its main thread lies in is freed last,
- * wherever in it that lies. The heap ends then, or if something is live, when
- * that is freed. Blocks that the state's C code had from the allocator before,
- * which Lua does not count, make `live` too small, below 0 at the end.
+ * The end of a switched state: the block that contains its main thread is freed
+ * last. The heap ends then or, if something is still live, when that is freed.
+ * Blocks that the state's C code got from the former allocator, which Lua does
+ * not count, make `live` too small, and negative at the end.
  */
 #ifndef HAK_LUA_HEAP_H
 #define HAK_LUA_HEAP_H
@@ -28,8 +30,8 @@
 struct hak_lua_heap {
     /*
      * The range's bounds, for the ownership test. `size` is 0 when an address
-     * in the range and osize together do not name the bin: the test then
-     * fails for every block and the slow path asks the slab's tag.
+     * in the range and osize do not determine the bin: then the test fails for
+     * every block, and the slow path reads the slab's tag.
      */
     uintptr_t base;
     size_t size;
@@ -37,21 +39,21 @@ struct hak_lua_heap {
     size_t gate;
     size_t peak;  /* when the gate was last set; see hak_lua_peak */
     size_t limit; /* SIZE_MAX: none */
-    size_t stop;  /* up to here nobody is asked; see hak_lua_bounds.c */
+    size_t stop;  /* no limit is checked up to here; see hak_lua_bounds.c */
     size_t most;  /* larger sizes are the fallback's */
-    /* Who serves what we don't, and made what the state had before us. */
+    /* Serves what we don't, and made what the state had before us. */
     lua_Alloc fallback;
     void *fallback_ud;
     struct hak_lua_bounds *bounds; /* reserve and soft limit, or NULL */
     const void *main; /* switched states: the main thread, or where it was */
     bool gone;        /* its block has been freed: live blocks are leaks */
     bool closing;     /* hak_lua_close ends the heap */
-    lua_State *made;  /* hak_lua_newstate's main thread; NULL: not so made */
+    lua_State *made;  /* main thread if made by hak_lua_newstate; or NULL */
     uint64_t larger_allocs, larger_frees;
     uint64_t fallback_large, fallback_memory, foreign, refused;
     uint64_t type_count[HAK_LUA_TAGS];
     uint64_t type_bytes[HAK_LUA_TAGS];
-    _Atomic(const void *) mark; /* hak_lua_each's: a Lua heap, in use */
+    _Atomic(const void *) mark; /* hak_lua_each's: this is a Lua heap in use */
 };
 
 _Static_assert(sizeof(struct hak_lua_heap) <= HAK_EMBED_EXTRA,
@@ -67,13 +69,13 @@ HAK_INLINE size_t hak_lua_live(const struct hak_lua_heap *lua)
     return lua->gate - (size_t)lua->headroom;
 }
 
-/* The most that was ever live: the gate may have risen by itself. */
+/* The most that was ever live (the gate may have risen by itself). */
 HAK_INLINE size_t hak_lua_peak(const struct hak_lua_heap *lua)
 {
     return haki_max(lua->peak, lua->gate);
 }
 
-/* Moves the gate to min(peak, stop), what is live staying the same. */
+/* Moves the gate to min(peak, stop); live bytes stay the same. */
 HAK_INLINE void hak_lua_set_gate(struct hak_lua_heap *lua)
 {
     size_t live = hak_lua_live(lua);
@@ -83,19 +85,23 @@ HAK_INLINE void hak_lua_set_gate(struct hak_lua_heap *lua)
     lua->headroom = (int64_t)(lua->gate - live);
 }
 
-/* Whose a block is: a Tiny class, or one of these. */
+/* What a block belongs to: a Tiny class, or one of these. */
 enum { HAK_LUA_LARGE = HAK_EMBED_CLASSES, HAK_LUA_FOREIGN };
 
 /* ---- hak_lua_large.c: the lanes above Tiny ------------------------------- */
 
-/* A block of them (size is above 1024 B), or NULL; not accounted. */
+/* A block from them (size is above 1024 B), or NULL; not charged. */
 void *hak_lua_large_new(struct hak_lua_heap *lua, size_t size);
 
-/* The same with the first n bytes of p, which is still to be freed. */
+/*
+ * The same, with a copy of the first n bytes of p, which the caller then frees.
+ */
 void *hak_lua_large_copy(struct hak_lua_heap *lua, void *p, size_t n,
                          size_t size);
 
-/* Whether p, an address in a slab of theirs with this tag, is this heap's. */
+/*
+ * Whether p, an address in one of their slabs, with this tag, is this heap's.
+ */
 bool hak_lua_large_is_ours(const struct hak_lua_heap *lua, const void *p,
                            uint32_t tag);
 
@@ -103,8 +109,8 @@ bool hak_lua_large_is_ours(const struct hak_lua_heap *lua, const void *p,
 void hak_lua_large_free(struct hak_lua_heap *lua, void *p);
 
 /*
- * Makes it fit nsize bytes, above 1024, where it is or by moving pages; NULL:
- * it must be copied elsewhere.
+ * Resizes such a block to nsize bytes, above 1024, in place or by moving pages;
+ * NULL: it must be copied elsewhere.
  */
 void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
                            size_t nsize);
@@ -112,24 +118,24 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
 /* ---- hak_lua_bounds.c: the limits ----------------------------------------- */
 
 /*
- * Whether a request beyond `stop` (ptr and nsize as lua_Alloc has them) that
- * takes `more` bytes is let in.
+ * Whether a request beyond `stop` (ptr and nsize are lua_Alloc's) that takes
+ * `more` bytes is admitted.
  */
 bool hak_lua_bounds_admit(struct hak_lua_heap *lua, const void *ptr,
                           size_t nsize, size_t more);
 
-/* A limit has been set: `stop` and the gate follow. */
+/* Updates `stop` and the gate after a limit was set. */
 void hak_lua_bounds_set(struct hak_lua_heap *lua);
 
 /* The reserve in bytes. */
 size_t hak_lua_bounds_reserve(const struct hak_lua_heap *lua);
 
-/* The state is about to be closed: the reserve opens. */
+/* Opens the reserve: the state is about to be closed. */
 void hak_lua_bounds_open(struct hak_lua_heap *lua);
 
 /* ---- hak_lua_thread.c: ud NULL, the calling thread's heap ---------------- */
 
-/* The arguments stand as in a lua_Alloc, of which these are the parts. */
+/* The parts of a lua_Alloc, with its arguments in the same order. */
 void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize);
 void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize);
 void *hak_lua_thread_free(void *ud, void *ptr, size_t osize, size_t nsize);
@@ -139,7 +145,10 @@ void *hak_lua_system_alloc(void *ud, void *ptr, size_t osize, size_t nsize);
 
 /* ---- hak_lua_stats.c ----------------------------------------------------- */
 
-/* From here on hak_lua_each finds the heap, or no longer; it is whole. */
+/*
+ * From here on hak_lua_each finds the heap, which is complete, or no longer
+ * does.
+ */
 void hak_lua_list_add(struct hak_lua_heap *lua);
 void hak_lua_list_drop(struct hak_lua_heap *lua);
 
@@ -153,14 +162,14 @@ int hak_lua_l_heaps(lua_State *L);
 /* ---- hak_lua_state.c ------------------------------------------------------ */
 
 /*
- * The largest size that is ours where `lanes` was asked for: by default what
+ * The largest size that is ours for a `lanes` setting; the default is what
  * HAKMEM_LUA_LANES says.
  */
 size_t hak_lua_most(hak_lua_lanes lanes);
 
 /*
- * A block that is not ours has been freed in a switched state, or anything when
- * it is gone: ends the heap if this was the last.
+ * Called when a block that is not ours was freed in a switched state, or any
+ * block once the state is gone: ends the heap if this was the last.
  */
 void hak_lua_heap_freed(struct hak_lua_heap *lua, const void *ptr,
                         size_t osize);

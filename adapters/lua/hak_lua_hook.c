@@ -2,20 +2,21 @@
  * hak_lua_hook.c - the module's soft limit, whose callback is a Lua function,
  * its reserve, and the module of a state that got no heap.
  *
- * Nothing of Lua's may run inside of lua_Alloc, so hakmem.on_limit's function
- * runs a little later. What goes beyond the soft limit is let in, up to the hard
+ * No Lua code may run inside lua_Alloc, so hakmem.on_limit's function runs a
+ * little later. Requests beyond the soft limit are admitted, up to the hard
  * one, and two things are arranged that are allowed there:
  *   - a count hook for the next instruction of the main thread. lua_sethook may
- *     be called at any time, from a signal's handler too;
- *   - where a coroutine runs (which one, lua_Alloc is not told): the collector
- *     is made due and quick (lua_gc's LUA_GCRESTART and LUA_GCSETSTEPMUL only
- *     set numbers), and so comes to the end of a cycle within a few KB. There it
- *     calls the finalizer of our sentinel, an object that nobody refers to, on
- *     the running thread, and that sets the hook there: in a finalizer itself no
- *     error would be raised. It leaves a new sentinel for the next cycle.
- * The hook calls the function: it may do what any function may, its errors are
- * those of the code that was running. A collector that was stopped stays so;
- * then it is the main thread alone that is interrupted.
+ *     be called at any time, even from a signal handler;
+ *   - for the case that a coroutine is running (lua_Alloc can't know which),
+ *     the collector is made due and fast (lua_gc's LUA_GCRESTART and
+ *     LUA_GCSETSTEPMUL only set numbers), so that it finishes a cycle within a
+ *     few KB. There it calls the finalizer of our sentinel, an unreferenced
+ *     object, on the running thread, and the finalizer sets the hook on that
+ *     thread (an error raised in a finalizer itself would not propagate). It
+ *     leaves a new sentinel for the next cycle.
+ * The hook calls the function, which may do what any function may; its errors
+ * are raised in the code that was running. A collector that was stopped stays
+ * stopped; then only the main thread is interrupted.
  *
  * Tested by tests/lua/on_limit.c and tests/lua/module.c.
  */
@@ -25,10 +26,13 @@
 
 #include "hak_lua_heap.h"
 
-/* The collector's step multiplier while a call is due: nearly a whole cycle. */
+/*
+ * The collector's step multiplier while a call is due: nearly a whole cycle per
+ * step.
+ */
 #define QUICK 1000
 
-/* A hook that a thread had, to be put back. */
+/* A thread's former hook, to be restored. */
 struct saved {
     lua_State *L; /* NULL: none */
     lua_Hook hook;
@@ -40,12 +44,12 @@ struct watch {
     hak_lua_heap *heap;
     lua_State *main;
     size_t soft;           /* 0: none is set */
-    struct saved saved[2]; /* of the main thread, of a coroutine */
-    int stepmul;           /* the collector's before, -1: not changed */
+    struct saved saved[2]; /* the main thread's, a coroutine's */
+    int stepmul;           /* the collector's former one; -1: not changed */
     bool due;
-    bool running; /* the function is */
-    bool refused; /* and it refused: until what is live is below `soft` again */
-    bool sentinel; /* there is one */
+    bool running;  /* the function is running */
+    bool refused;  /* it refused; stays set until live bytes are below `soft` */
+    bool sentinel; /* a sentinel exists */
 };
 
 /* Its address is the watch's key in the registry. */
@@ -84,7 +88,7 @@ static void put_back(struct saved *saved)
     saved->L = NULL;
 }
 
-/* L's hook has come; a coroutine that has ended since is not looked at. */
+/* L's hook was called; a coroutine that has ended since is not touched. */
 static void put_all_back(lua_State *L, struct watch *watch)
 {
     if (watch->saved[1].L != L) {
@@ -92,7 +96,7 @@ static void put_all_back(lua_State *L, struct watch *watch)
     }
     put_back(&watch->saved[0]);
     put_back(&watch->saved[1]);
-    if (lua_gethook(L) == call_due) { /* handed on to a new coroutine */
+    if (lua_gethook(L) == call_due) { /* inherited by a new coroutine */
         lua_sethook(L, NULL, 0, 0);
     }
     if (watch->stepmul >= 0) {
@@ -101,7 +105,7 @@ static void put_all_back(lua_State *L, struct watch *watch)
     }
 }
 
-/* ---- inside of lua_Alloc ---------------------------------------------------- */
+/* ---- inside lua_Alloc ---------------------------------------------------- */
 
 static size_t soft_limit_met(void *arg, hak_lua_heap *heap,
                              const hak_lua_need *need)
@@ -129,9 +133,9 @@ static size_t live_of(const struct watch *watch)
 }
 
 /*
- * The next call comes at `soft`; after a refusal, that who handles the error
- * can work, when the reserve or a sixteenth more is used up. Returns 0, or -1
- * with errno: only the first time.
+ * Makes the next call come at `soft`, or, after a refusal, when the reserve or
+ * a sixteenth more is used up, so that the error's handler can work. Returns 0,
+ * or -1 with errno, which happens only the first time.
  */
 static int arm(struct watch *watch)
 {
@@ -147,8 +151,8 @@ static int arm(struct watch *watch)
 }
 
 /*
- * What the function says, see README: a new soft limit, or that garbage is to
- * be collected first; all else is an error.
+ * Does what the function's result says (see README): a new soft limit, or
+ * collect garbage first; anything else is an error.
  */
 static void obey(lua_State *L, struct watch *watch, bool collected)
 {
@@ -182,7 +186,10 @@ static void obey(lua_State *L, struct watch *watch, bool collected)
     lua_error(L);
 }
 
-/* The function is called with live bytes, soft limit, whether collected. */
+/*
+ * Calls the function with live bytes, soft limit, and whether Lua has
+ * collected.
+ */
 static int ask(lua_State *L)
 {
     struct watch *watch = lua_touserdata(L, 1);
@@ -197,7 +204,7 @@ static int ask(lua_State *L)
         lua_pushinteger(L, (lua_Integer)soft);
         lua_pushboolean(L, collected);
         lua_call(L, 3, 1);
-        if (watch->soft == soft) { /* else it has called on_limit */
+        if (watch->soft == soft) { /* otherwise it has called on_limit */
             obey(L, watch, collected);
         }
         if (watch->soft == soft) {
@@ -210,7 +217,7 @@ static int ask(lua_State *L)
 
 static int at_cycle(lua_State *L);
 
-/* A new object that is garbage at once. */
+/* Makes a new object that is garbage at once. */
 static int make_sentinel(lua_State *L)
 {
     struct watch *watch = watch_of(L);
@@ -239,11 +246,10 @@ static int at_cycle(lua_State *L)
     if (watch->due && L != watch->main) {
         watch->saved[1].L = NULL;
         set_hook(L, &watch->saved[1]);
-    } else if (watch->due) { /* somebody may have put another hook there */
+    } else if (watch->due) { /* somebody may have set another hook */
         set_hook(L, &watch->saved[0]);
     }
-    lua_pushcfunction(L,
-                      make_sentinel); /* without memory: the next hook does */
+    lua_pushcfunction(L, make_sentinel); /* no memory: the next hook does it */
     lua_pcall(L, 0, 0, 0);
     return 0;
 }
@@ -285,7 +291,7 @@ static size_t check_bytes(lua_State *L, int arg, const char *what)
     return (size_t)bytes;
 }
 
-/* hakmem.on_limit([bytes, function]) -> the soft limit before; 0 is none */
+/* hakmem.on_limit([bytes, function]) -> the previous soft limit; 0: none */
 static int l_on_limit(lua_State *L)
 {
     struct watch *watch = lua_touserdata(L, lua_upvalueindex(1));
@@ -305,17 +311,18 @@ static int l_on_limit(lua_State *L)
     }
     watch->soft = soft;
     watch->refused = false;
-    if (!watch->running && arm(watch) != 0) { /* else it follows at the end */
+    if (!watch->running &&
+        arm(watch) != 0) { /* otherwise that happens at the end */
         watch->soft = 0;
         return luaL_error(L, "hakmem.on_limit: %s", strerror(errno));
     }
-    lua_settop(L, 2); /* the function, or whatever stands there for none */
+    lua_settop(L, 2); /* the function, or whatever stands for none */
     lua_setiuservalue(L, lua_upvalueindex(1), 1);
     lua_pushinteger(L, (lua_Integer)before);
     return 1;
 }
 
-/* hakmem.reserve([bytes]) -> the reserve before */
+/* hakmem.reserve([bytes]) -> the previous reserve */
 static int l_reserve(lua_State *L)
 {
     struct watch *watch = lua_touserdata(L, lua_upvalueindex(1));
@@ -380,7 +387,7 @@ static int l_refuse(lua_State *L)
     return l_zero(L);
 }
 
-/* A key that the table on top has not is answered by `index`. */
+/* Makes `index` answer for keys that the table on top lacks. */
 static void set_index(lua_State *L, lua_CFunction index)
 {
     lua_createtable(L, 0, 1);

@@ -1,6 +1,6 @@
 /*
- * hak_lua_large.c - a Lua heap's blocks above 1024 B, from the lanes Pool,
- * ACE and Huge. Which of them has a block says its slab's tag.
+ * hak_lua_large.c - a Lua heap's blocks above 1024 B, from the lanes Pool, ACE
+ * and Huge. A slab's tag says which of them a block belongs to.
  *
  * Tested by tests/lua/contract.c and tests/lua/oom.c.
  */
@@ -9,9 +9,9 @@
 #include "hak_lua_heap.h"
 
 /*
- * A small heap's few blocks of up to a page share the largest class of their
- * power of two: a class of its own would cost each of them a page, and none of
- * them could be used again for another.
+ * In a small heap the few blocks of up to a page share the largest class of
+ * their power of two: separate classes would cost a page each, and blocks could
+ * not be reused for other sizes.
  */
 #define SHARE_SLABS 8
 #define SHARE_MOST HAK_PAGE
@@ -85,7 +85,7 @@ static bool stays(const struct hak_lua_heap *lua, size_t usable, size_t osize,
         return true;
     }
     if (nsize > HAK_LANE_POOL_MAX || usable > HAK_LANE_POOL_MAX) {
-        return false; /* and there may be no pool */
+        return false; /* and the heap may have no Pool state */
     }
     return haki_embed_pool_bytes(pool_class(hak_lua_core(lua), nsize)) ==
            usable;
@@ -101,7 +101,7 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
         usable = haki_large_find(p, &owner);
         return haki_fits_as_is(usable, nsize) ? p : NULL;
     }
-    /* The block has what was asked for, rounded up, at least. */
+    /* The block has at least what was asked for, rounded up. */
     if (osize > HAK_LANE_TINY_MAX && nsize >= osize &&
         nsize <= haki_large_bytes(osize)) {
         return p;

@@ -1,8 +1,8 @@
 /*
  * hak_lua_module.c - require "hakmem" for a stock Lua 5.4.
  *
- * Loading it moves the running state to HAKMEM (hak_lua_switch). Lua unloads
- * C libraries before it frees its last objects: the shared object must be
+ * Loading it moves the running state to HAKMEM (hak_lua_switch). Lua unloads C
+ * libraries before it frees its last objects, so the shared object must be
  * linked with -z nodelete.
  *
  * Tested by tests/lua/module.c and tests/lua/switch.c.
@@ -18,7 +18,7 @@ static hak_lua_heap *heap_of(lua_State *L)
     return lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* hakmem.limit([bytes]) -> the limit before; 0 is none */
+/* hakmem.limit([bytes]) -> the previous limit; 0: none */
 static int l_limit(lua_State *L)
 {
     hak_lua_stats stats = {.size = sizeof(stats)};

@@ -1,5 +1,5 @@
 /*
- * hak_lua_module_stats.c - what the module "hakmem" tells: stats, types, heaps.
+ * hak_lua_module_stats.c - the module's functions stats, types and heaps.
  *
  * Tested by tests/lua/module.c and tests/lua/types.c.
  */
@@ -45,7 +45,7 @@ static void set_figures(lua_State *L, const hak_lua_heap *heap,
     set_number(L, "slabs", stats->slabs);
 }
 
-/* Deprecated, gone with the next version. */
+/* Deprecated, to be removed in the next version. */
 static void set_old_figures(lua_State *L, const hak_lua_stats *stats)
 {
     set_number(L, "tiny", stats->tiny);
@@ -82,7 +82,7 @@ int hak_lua_l_stats(lua_State *L)
     return 1;
 }
 
-/* hakmem.types() -> a table for each type, or fail and why */
+/* hakmem.types() -> a table for each type, or nil and why not */
 int hak_lua_l_types(lua_State *L)
 {
     hak_lua_types types = {.size = sizeof(types)};
@@ -109,7 +109,7 @@ int hak_lua_l_types(lua_State *L)
     return 1;
 }
 
-/* A heap's table to the end of the one on top. */
+/* Appends a heap's table to the table on top. */
 static int add_heap(void *ud, const hak_lua_heap *heap, const char *name,
                     const hak_lua_stats *stats)
 {

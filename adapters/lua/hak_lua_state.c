@@ -1,5 +1,5 @@
 /*
- * hak_lua_state.c - heaps and states: made, switched, closed, asked.
+ * hak_lua_state.c - making, switching, closing heaps and states.
  *
  * Tested by tests/lua/state.c and tests/lua/switch.c.
  */
@@ -47,10 +47,10 @@ size_t hak_lua_most(hak_lua_lanes lanes)
 
 /* ---- heaps -------------------------------------------------------------- */
 
-/* A config as the first version had it ends where the reserve begins. */
+/* The first version's config ended where the reserve begins. */
 #define CONFIG_FIRST offsetof(hak_lua_config, reserve)
 
-/* Copies *from, or what is meant by NULL; false: it can't be read. */
+/* Copies *from, or the defaults if that is NULL; false: an unknown version. */
 static bool read_config(hak_lua_config *config, const hak_lua_config *from)
 {
     memset(config, 0, sizeof(*config));
@@ -74,7 +74,10 @@ static struct hak_lua_heap *new_heap(const hak_lua_config *config)
     }
     lua = haki_embed_extra(heap);
     lua->size = haki_embed_window(&lua->base);
-    /* Without a range Tiny's bins stay empty; the other lanes don't ask. */
+    /*
+     * Without a range Tiny's bins stay empty, and the other lanes must not be
+     * used.
+     */
     lua->most =
         lua->size != 0 ? hak_lua_most(config->lanes) : HAK_LANE_TINY_MAX;
     lua->fallback = hak_lua_system_alloc;
@@ -83,7 +86,7 @@ static struct hak_lua_heap *new_heap(const hak_lua_config *config)
     return lua;
 }
 
-/* Ends a heap without a word about what is left in it. */
+/* Ends a heap without reporting what is left in it. */
 static void end(struct hak_lua_heap *lua)
 {
     hak_lua_list_drop(lua);
@@ -109,7 +112,10 @@ hak_lua_heap *hak_lua_heap_new(const hak_lua_config *from)
     return lua;
 }
 
-/* Bytes that nobody frees any more: see hak_lua_heap.h on what is below 0. */
+/*
+ * Bytes that nobody will free any more: hak_lua_heap.h explains numbers below
+ * 0.
+ */
 static size_t leaked(const struct hak_lua_heap *lua)
 {
     ptrdiff_t live = (ptrdiff_t)hak_lua_live(lua);
@@ -135,7 +141,7 @@ void hak_lua_heap_freed(struct hak_lua_heap *lua, const void *ptr, size_t osize)
             return;
         }
         lua->gone = true;
-        lua->size = 0; /* what is left is freed by the slow path, and so here */
+        lua->size = 0; /* the slow path frees what is left, and so comes here */
         if (!lua->closing) {
             say_leak(lua, when_closed);
         }
@@ -174,7 +180,7 @@ size_t hak_lua_heap_trim(hak_lua_heap *lua)
 
 /* ---- states ------------------------------------------------------------- */
 
-/* An error outside any protected call: say it, then Lua aborts. */
+/* An error outside any protected call: prints it, then Lua aborts. */
 static int panic(lua_State *L)
 {
     const char *text = lua_tostring(L, -1);
@@ -186,9 +192,9 @@ static int panic(lua_State *L)
 }
 
 /*
- * warn() as luaL_newstate sets it up: off, "@on" and "@off" switch it, and a
- * message in pieces (`more`) is one line. The userdata is the state; what is
- * on and whether a line is open is kept by which function is installed.
+ * warn() as luaL_newstate sets it up: off at first, switched by "@on" and
+ * "@off"; a message in pieces (`more`) is one line. The userdata is the state;
+ * which function is installed says whether warnings are on and a line is open.
  */
 static void warn_off(void *ud, const char *text, int more);
 static void warn_on(void *ud, const char *text, int more);
@@ -264,13 +270,14 @@ static lua_State *main_thread(lua_State *L)
     return found;
 }
 
-/* Its address is a key of the registry. */
+/* Its address is a key in the registry. */
 static char switched_key;
 
 /*
- * The heap of ours that a state had before its allocator became another's: a
- * script has loaded the module, whose core is another copy, and that goes on to
- * use this heap for what it does not serve. NULL: there is none.
+ * The heap of ours that a state had before somebody else replaced its
+ * allocator: if a script has loaded the module, whose core is another copy,
+ * that copy goes on using this heap for what it does not serve. NULL: there is
+ * none.
  */
 static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
 {
@@ -283,7 +290,7 @@ static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
     for (uint32_t id = 0; (id = haki_embed_next(id, &heap)) != 0;) {
         struct hak_lua_heap *lua = haki_embed_extra(heap);
 
-        /* Behind other heaps there are zeros. */
+        /* Behind heaps that are not Lua's there are zeros. */
         if (haki_embed_is_explicit(heap) && !lua->gone &&
             (lua->made == of || lua->main == of)) {
             return lua;
@@ -309,9 +316,8 @@ static bool was_switched(lua_State *L)
 }
 
 /*
- * A state may be switched again, when another copy's switch lies in between.
- * Its old blocks are then in the window as another heap's; or as another
- * core's.
+ * A state may be switched again if another copy has switched it in between. Its
+ * old blocks in the window then belong to another heap, or to another core.
  */
 static bool has_others_blocks(lua_State *L)
 {
@@ -346,7 +352,7 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
         return NULL;
     }
     lua->main = main_thread(L);
-    /* Counts what the state already has, with nothing left under the gate. */
+    /* Counts what the state already has and leaves no headroom. */
     lua->peak =
         (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (size_t)lua_gc(L, LUA_GCCOUNTB);
     lua->headroom -= (int64_t)lua->peak;

@@ -1,11 +1,11 @@
 /*
  * hak_lua_stats.c - a heap's statistics, and all heaps of the process.
  *
- * A heap is found by its slot in the core and known as Lua's by its mark, the
- * address of the lock below, which nobody else writes there. Who ends a heap
- * takes the mark away under the lock; who holds the lock may read any heap that
- * has the mark. No more than that: its user works on it meanwhile, so statistics
- * are read as haki_embed_tiny_counts does.
+ * A heap is found by its slot in the core and recognised as Lua's by its mark,
+ * the address of the lock below, which nobody else writes there. The mark is
+ * removed under the lock when a heap ends, so whoever holds the lock may read
+ * any heap with the mark. Only read, and its user may be changing it meanwhile:
+ * statistics are read as haki_embed_tiny_counts does it.
  *
  * Tested by tests/lua/each.c and tests/lua/figures.c.
  */
@@ -24,7 +24,7 @@ static bool is_listed(const struct hak_lua_heap *lua)
 
 /* ---- one heap ----------------------------------------------------------- */
 
-/* Lua's tag 4 (string) .. 10 (prototype), or one that is no object's. */
+/* Lua's tag 4 (string) .. 10 (prototype), or one that is not an object's. */
 static unsigned type_of_tag(unsigned tag)
 {
     bool object = tag >= LUA_TSTRING && tag < LUA_TSTRING + HAK_LUA_TYPES - 1;
@@ -32,7 +32,10 @@ static unsigned type_of_tag(unsigned tag)
     return object ? tag - LUA_TSTRING + HAK_LUA_STRING : HAK_LUA_OTHER;
 }
 
-/* What is live, of two words that belong together, seen twice the same. */
+/*
+ * Reads live bytes from two words that belong together, until both were read
+ * the same twice.
+ */
 static HAK_RACY_READER void read_account(const struct hak_lua_heap *lua,
                                          hak_lua_stats *stats)
 {

@@ -1,7 +1,7 @@
 /*
- * hak_lua_thread.c - hak_lua_alloc without a heap of the state's own: the
- * calling thread's heap serves. The state may be in any thread by now, so a
- * block's lane and owner are told by its slab's tag.
+ * hak_lua_thread.c - hak_lua_alloc for states without a heap of their own: the
+ * calling thread's heap serves. The state may have moved to another thread, so
+ * a slab's tag tells a block's lane and owner.
  *
  * Tested by tests/lua/contract.c and tests/lua/threads.c.
  */
@@ -42,7 +42,10 @@ static void *from_lanes(size_t size)
                : NULL;
 }
 
-/* Whether HAKMEM_LIMIT ends a request that the lanes had no memory for. */
+/*
+ * Whether HAKMEM_LIMIT forbids the fallback for a request that the lanes had no
+ * memory for.
+ */
 static bool refuses(size_t size)
 {
     return size <= hak_lua_most(HAK_LUA_LANES_DEFAULT) &&
@@ -73,7 +76,7 @@ void *hak_lua_thread_new(void *ud, void *ptr, size_t tag, size_t nsize)
     return HAK_LIKELY(p != NULL) ? p : new_slow(nsize);
 }
 
-/* Resizes a block of the lanes' within them, without moving to another lane. */
+/* Resizes a block of the lanes without moving it to another lane. */
 static void *resize_in_lane(void *ptr, size_t nsize)
 {
     uint32_t tag = haki_embed_tag(ptr);
@@ -104,7 +107,7 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
     if (ours) {
         p = hak_lua_thread_new(ud, NULL, 0, nsize);
     } else if (nsize > osize) {
-        p = from_lanes(nsize); /* a block that grows comes over to us */
+        p = from_lanes(nsize); /* a growing block moves to us */
     }
     if (p == NULL && !ours) {
         p = nsize > osize && refuses(nsize) ? NULL : realloc(ptr, nsize);
@@ -118,7 +121,7 @@ void *hak_lua_thread_resize(void *ud, void *ptr, size_t osize, size_t nsize)
     return p;
 }
 
-/* Another thread's block, a large one, the system's. */
+/* Frees another thread's block, a large one, or the system's. */
 static HAK_NOINLINE void *free_slow(void *ptr)
 {
     if (haki_embed_owns(ptr)) {

@@ -1,16 +1,17 @@
 /*
  * hak_lua_types.c - what fills a state: its live objects, by type.
  *
- * A lua_Alloc is told a block's type when the block is made and its size when
- * it is freed, never both, so that it can't know what is live by type without
- * a word for each block. The collector knows: every object is in one of four
- * lists and has its type and the sizes of its parts in it. Walking them costs
- * the allocator nothing; it only reads, and allocates nothing.
+ * A lua_Alloc gets a block's type when the block is made and its size when it
+ * is freed, never both, so it can't know live bytes by type without storing a
+ * word for each block. The collector can: every object is in one of four lists
+ * and contains its type and the sizes of its parts. Walking the lists costs the
+ * allocator nothing; the walk only reads, and allocates nothing.
  *
- * The structs below are the beginnings of those in lobject.h and lstate.h, the
- * same in Lua 5.4.1 to 5.4.8 as it is configured by default. Whether this
- * process's Lua is such a one is tried once, on a state with objects of every
- * kind: what the walk finds there must be what Lua counts, to the byte.
+ * The structs below are the beginnings of those in lobject.h and lstate.h,
+ * which are the same in Lua 5.4.1 to 5.4.8 with the default configuration.
+ * Whether this process's Lua matches is tested once, on a state with objects of
+ * every kind: what the walk finds there must equal what Lua counts, to the
+ * byte.
  *
  * Tested by tests/lua/types.c.
  */
@@ -48,7 +49,7 @@ struct string {
     char text[];
 };
 
-#define GUESSED_LIMIT 128 /* the array has the next power of two of places */
+#define GUESSED_LIMIT 128 /* the array has room for the next power of two */
 
 struct table {
     struct object *next;
@@ -87,7 +88,7 @@ struct prototype {
     void *parts[9];
 };
 
-/* A call's place in the list of a thread's; `previous` of the first is NULL. */
+/* An entry in a thread's list of calls; `previous` of the first is NULL. */
 struct call {
     void *function, *top;
     struct call *previous, *next;
@@ -129,7 +130,7 @@ enum {
 
 /* ---- counting one object ------------------------------------------------ */
 
-/* Sizes that lua_newstate and lua_newthread have told, see look_at_lua. */
+/* Sizes that lua_newstate and lua_newthread asked for, see look_at_lua. */
 struct told {
     size_t main;    /* the block of the main thread and the global state */
     size_t main_at; /* from the main thread to the global state */
@@ -165,7 +166,8 @@ static void add_table(struct count *count, const struct table *table)
         places = (size_t)2 << (31 - __builtin_clz((uint32_t)places - 1));
     }
     parts = places * VALUE;
-    if (table->last_free != NULL) { /* else the nodes are a constant of Lua's */
+    if (table->last_free !=
+        NULL) { /* otherwise the nodes are a constant in Lua */
         parts += (size_t)NODE << table->log_nodes;
     }
     add(count, HAK_LUA_TABLE, sizeof(*table), parts);
@@ -200,7 +202,7 @@ static void add_thread(struct count *count, const struct thread *thread)
         return;
     }
     parts = (size_t)(thread->stack_last - thread->stack) + STACK_EXTRA;
-    /* The first call lies in the thread. */
+    /* The first entry is part of the thread itself. */
     for (const struct call *c = thread->call; c->next != NULL; c = c->next) {
         parts += sizeof(*c);
     }
@@ -211,7 +213,7 @@ static void add_thread(struct count *count, const struct thread *thread)
     add(count, HAK_LUA_THREAD, own, parts);
 }
 
-/* False: that is no object of Lua 5.4's. */
+/* False: that is not an object of Lua 5.4. */
 static bool add_object(struct count *count, const struct object *object)
 {
     const void *p = object;
@@ -255,8 +257,8 @@ static bool add_list(struct count *count, const struct object *object)
 }
 
 /*
- * Counts all of a state's objects, and as "other" what is left of what is
- * live. False: it is not as this file thinks.
+ * Counts all of a state's objects, and the rest of the live bytes as "other".
+ * False: the state is not laid out as this file expects.
  */
 static bool count_state(const struct global *global, struct count *count)
 {
@@ -298,7 +300,9 @@ static int nothing(lua_State *L)
     return 0;
 }
 
-/* Objects of every kind, with parts of every kind, all of them to stay. */
+/*
+ * Makes objects of every kind, with parts of every kind, all still referenced.
+ */
 static int make_objects(lua_State *L)
 {
     static const char code[] =
@@ -347,7 +351,10 @@ static bool is_global(lua_State *L, const struct global *global)
     return global->alloc == alloc && global->ud == ud;
 }
 
-/* Where a new state's main thread and global state lie in their one block. */
+/*
+ * Finds where in their common block a new state's main thread and global state
+ * are.
+ */
 static bool find_main(lua_State *L, struct told *told)
 {
     size_t rest = told->main - LUA_EXTRASPACE;
@@ -359,7 +366,7 @@ static bool find_main(lua_State *L, struct told *told)
            is_global(L, global_of(L));
 }
 
-/* Returns whether the lists begin with what was made last, or is fixed last. */
+/* Returns whether the lists begin with what was made, or fixed, last. */
 static int check_lists(lua_State *L)
 {
     const struct global *global = global_of(L);
@@ -379,7 +386,7 @@ static int check_lists(lua_State *L)
     return 1;
 }
 
-/* What a state tells that is made for that: 0, ENOMEM or ENOTSUP. */
+/* Tests a state made for the purpose: 0, ENOMEM or ENOTSUP. */
 static int look_at_lua(struct told *told)
 {
     lua_State *L = lua_newstate(listening_alloc, told);
@@ -408,7 +415,10 @@ static int look_at_lua(struct told *told)
     return error;
 }
 
-/* What look_at_lua found: -1, it was not asked yet. Several threads may. */
+/*
+ * What look_at_lua found; -1: not called yet. Several threads may call it at
+ * once.
+ */
 static _Atomic(int) found = -1;
 static _Atomic(size_t) found_main, found_main_at, found_thread;
 
@@ -419,7 +429,8 @@ static int ask_once(struct told *told)
 
     if (error < 0) {
         error = look_at_lua(&fresh);
-        if (error != ENOMEM) { /* else it may be half of what another found */
+        if (error !=
+            ENOMEM) { /* otherwise it may be half of another thread's result */
             atomic_store(&found_main, fresh.main);
             atomic_store(&found_main_at, fresh.main_at);
             atomic_store(&found_thread, fresh.thread);

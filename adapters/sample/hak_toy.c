@@ -2,10 +2,10 @@
  * hak_toy.c - the adapter: a realloc-like function with sizes, on an explicit
  * heap.
  *
- * Its own state lies behind the heap's, so that `ud` leads to both without a
- * load. The hot path, a block that is in its bin, is compiled into it; all
- * else is hakmem.h's. A block is told by its address: outside of our addresses
- * it is the allocator's that the toy had before.
+ * Its own state is kept behind the heap's, so that `ud` leads to both without a
+ * load. The hot path, a block that is in its bin, is compiled into the adapter;
+ * the rest is in hakmem.h. A block is recognised by its address: outside our
+ * addresses it belongs to the toy's former allocator.
  *
  * Tested by tests/sample/toy.c.
  */
@@ -18,7 +18,7 @@
 
 struct hak_toy_heap {
     uint64_t calls, foreign_frees;
-    toy_alloc before; /* of a switched toy; else NULL */
+    toy_alloc before; /* a switched toy's former one, or NULL */
     void *before_ud;
 };
 
@@ -46,7 +46,9 @@ void hak_toy_heap_delete(hak_toy_heap *toy)
     }
 }
 
-/* A block that is in its bin and fits under the limit; or all the way. */
+/*
+ * A block that is in its bin and fits under the limit; otherwise the long way.
+ */
 HAK_INLINE void *toy_malloc(struct hak_heap *heap, size_t size)
 {
     void *p = haki_embed_charged_alloc(heap, size);
@@ -54,7 +56,7 @@ HAK_INLINE void *toy_malloc(struct hak_heap *heap, size_t size)
     return HAK_LIKELY(p != NULL) ? p : hak_heap_malloc(heap, size);
 }
 
-/* The same of a free, whose size tells what is no use to try. */
+/* The same for a free, whose size tells when the short way can't work. */
 HAK_INLINE void toy_free_block(struct hak_heap *heap, void *p, size_t osize)
 {
     if (HAK_UNLIKELY(osize > HAK_LANE_TINY_MAX ||
@@ -63,7 +65,9 @@ HAK_INLINE void toy_free_block(struct hak_heap *heap, void *p, size_t osize)
     }
 }
 
-/* Whether p is none of ours: an address of nobody's, and not the system's. */
+/*
+ * Whether p is not ours: neither in our range nor from the system through us.
+ */
 HAK_INLINE bool toy_is_foreign(const struct hak_toy_heap *toy, const void *p)
 {
     struct hak_heap *owner;
@@ -73,7 +77,7 @@ HAK_INLINE bool toy_is_foreign(const struct hak_toy_heap *toy, const void *p)
            !(haki_system_may_know(p) && haki_system_find(p, &owner, &size));
 }
 
-/* A block that the former allocator made: grown, it becomes ours. */
+/* Resizes a block of the former allocator; when it grows it becomes ours. */
 static HAK_NOINLINE void *toy_foreign(struct hak_toy_heap *toy, void *p,
                                       size_t osize, size_t nsize)
 {

@@ -36,8 +36,8 @@ void hak_toy_heap_delete(hak_toy_heap *heap);
 void *hak_toy_alloc(void *ud, void *p, size_t osize, size_t nsize);
 
 /*
- * Moves a running toy to the heap. What it has goes back, block by block, to
- * the allocator that it had: end such a toy by toy_free.
+ * Moves a running toy to the heap. Its older blocks go back one by one to its
+ * former allocator, so end such a toy with toy_free.
  */
 void hak_toy_switch(struct toy *toy, hak_toy_heap *heap);
 

@@ -44,7 +44,7 @@ static void drop(struct toy *toy, struct value *value)
     }
 }
 
-/* Appends a value to a list, which owns it from then on. */
+/* Appends a value to a list, which then owns it. */
 static enum toy_status append(struct toy *toy, struct value *to,
                               struct value value)
 {
@@ -64,7 +64,7 @@ static enum toy_status append(struct toy *toy, struct value *to,
     return TOY_OK;
 }
 
-/* A text of two parts; false: no memory. */
+/* Makes a text of two parts; false: no memory. */
 static int join(struct toy *toy, struct value *to, const char *a, size_t na,
                 const char *b, size_t nb)
 {
@@ -102,7 +102,7 @@ static enum toy_status append_copy(struct toy *toy, struct value *to,
     return append(toy, to, copy);
 }
 
-/* + and cat: the two on top become one. */
+/* + and cat: combine the two values on top into one. */
 static enum toy_status combine(struct toy *toy, enum kind kind)
 {
     struct value sum = {.kind = NUMBER}, *top, *below;
@@ -172,7 +172,7 @@ static enum toy_status word(struct toy *toy, const char *at, size_t n)
     return TOY_WRONG;
 }
 
-/* Runs from *at to its end or the brace that ends it, `times` times. */
+/* Runs the code from *at to its end or closing brace `times` times. */
 static enum toy_status block(struct toy *toy, const char **at, long times)
 {
     const char *from = *at, *end = NULL;

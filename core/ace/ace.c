@@ -268,6 +268,17 @@ static uint32_t ace_after(uint32_t page)
                : page + (uint32_t)HAK_ACE_PAGES;
 }
 
+void haki_ace_mark(const void *p, bool sampled)
+{
+    uint32_t page = haki_ace_run_at(p);
+    uint32_t *owner = &haki_ace_super(page)->owner[haki_ace_at(page) / 8];
+
+    HAK_ASSERT(page != 0);
+    haki_lock_take(&haki_ace.lock); /* others may walk over it */
+    *owner = HAK_OWNER(*owner) | (sampled ? HAK_OWNER_SAMPLED : 0);
+    haki_lock_drop(&haki_ace.lock);
+}
+
 void haki_ace_free_owner(uint32_t owner)
 {
     haki_lock_take(&haki_ace.lock);
@@ -280,7 +291,8 @@ void haki_ace_free_owner(uint32_t owner)
                    HAK_TAG_ACE &&
                page < end) {
             if (!haki_ace_is_hole(page) &&
-                haki_ace_super(page)->owner[haki_ace_at(page) / 8] == owner) {
+                HAK_OWNER(haki_ace_super(page)->owner[haki_ace_at(page) / 8]) ==
+                    owner) {
                 ace_free_locked(page);
             }
             page = ace_after(page);
@@ -299,7 +311,8 @@ static uint32_t ace_next_in(uint32_t super, uint32_t owner, const char *at)
     HAK_HELD(&haki_ace.lock);
     for (; page < end; page += haki_ace_length(page)) {
         if (!haki_ace_is_hole(page) && haki_ace_address(page) > at &&
-            haki_ace_super(page)->owner[haki_ace_at(page) / 8] == owner) {
+            HAK_OWNER(haki_ace_super(page)->owner[haki_ace_at(page) / 8]) ==
+                owner) {
             return page;
         }
     }

@@ -30,6 +30,7 @@
 #include "base/assert.h"
 #include "base/base.h"
 #include "guard/hard.h"
+#include "profile/profile.h"
 #include "range/range.h"
 
 #define HAK_ACE_LEAST 14 /* pages: 52 KB and more */
@@ -107,7 +108,7 @@ void haki_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now);
 /* The run that begins at p, an address in an ACE superslab. */
 struct hak_ace_run {
     size_t bytes;
-    uint32_t owner;
+    uint32_t owner; /* with HAK_OWNER_SAMPLED if that is so */
 };
 
 /* Frees p and fills in what it was. False: no run begins there. */
@@ -128,6 +129,9 @@ void haki_ace_empty(void *p);
 
 /* Makes the run p `pages` long, in place. False: there is no room. */
 bool haki_ace_resize(void *p, size_t pages);
+
+/* The run p is a sample, or none any more; by who has it. */
+void haki_ace_mark(const void *p, bool sampled);
 
 /* Frees every run of a heap. */
 void haki_ace_free_owner(uint32_t owner);

@@ -126,11 +126,12 @@ uint64_t haki_embed_activity(const struct hak_heap *heap)
     uint64_t sum = heap->tiny.refills + heap->tiny.flushes;
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        sum += heap->tiny.bins[c].pops - (uint64_t)heap->tiny.bins[c].left +
+        sum += (uint64_t)heap->tiny.bins[c].until +
+               (uint64_t)heap->tiny.bins[c].left +
                (uint64_t)heap->tiny.shelves[c].base;
     }
     for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
-        sum += pool->pops[c] - (uint64_t)pool->left[c];
+        sum += (uint64_t)pool->until[c] + (uint64_t)pool->left[c];
     }
     return sum + (pool != NULL ? heap->runs->takes + heap->runs->held : 0);
 }
@@ -156,7 +157,7 @@ void haki_embed_tiny_counts(const struct hak_heap *heap, uint64_t *allocs,
 HAK_RACY_READER uint64_t haki_embed_class_allocs(const struct hak_heap *heap,
                                                  unsigned class)
 {
-    return heap->tiny.bins[class].pops;
+    return haki_bin_pops(&heap->tiny, class);
 }
 
 uint64_t haki_embed_class_live(const struct hak_heap *heap, unsigned class)

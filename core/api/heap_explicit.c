@@ -54,8 +54,8 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
+    haki_large_free_owner(heap);
     if (haki_account_other(heap) != 0) {
-        haki_large_free_owner(heap);
         haki_system_free_owner(heap);
     }
     haki_heap_destroy(heap);

@@ -11,6 +11,7 @@
 
 #include "ace/ace.h"
 #include "huge/huge.h"
+#include "profile/profile.h"
 #include "range/pressure.h"
 #include "heap/thread.h"
 #include "range/purge.h"
@@ -65,6 +66,21 @@ static void stats_add_past_counts(struct hak_lane_counts *lanes)
     lanes[HAK_LANE_ACE].frees += runs;
 }
 
+/* Adds the blocks of Tiny's and Pool's sizes that a profile has sampled. */
+static void stats_add_samples(struct hak_lane_counts *lanes)
+{
+    struct hak_profile_counts counts;
+
+    haki_profile_counts(&counts);
+    for (int i = 0; i < 2; i++) {
+        enum hak_lane lane = i == 0 ? HAK_LANE_TINY : HAK_LANE_POOL;
+
+        lanes[lane].allocs += counts.allocs[i];
+        lanes[lane].frees += counts.frees[i];
+        lanes[lane].live_bytes += counts.live_bytes[i];
+    }
+}
+
 static HAK_RACY_READER void stats_lane_figures(struct hak_lane_counts *lanes)
 {
     struct hak_range_counts range;
@@ -79,6 +95,7 @@ static HAK_RACY_READER void stats_lane_figures(struct hak_lane_counts *lanes)
         }
     }
     stats_add_past_counts(lanes);
+    stats_add_samples(lanes);
     haki_range_counts(&range);
     for (int i = 0; i < HAK_LANES; i++) {
         lanes[i].held_bytes = range.held[i];

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/profiling.h"
 #include "api/stats.h"
 #include "base/msg.h"
 #include "settings/options.h"
@@ -281,6 +282,7 @@ void haki_stats_report(int fd)
     size_t room = sizeof(text) - 1;
     size_t length;
 
+    haki_profiling_at_end();
     if (form == HAK_SHOW_NOT ||
         atomic_exchange(&printed, getpid()) == getpid()) {
         return;

@@ -78,6 +78,7 @@ void haki_lane_check(const void *p, const char *caller)
 {
     uint32_t tag = haki_range_tag_of(p);
     struct hak_huge_block block;
+    struct hak_sampled sampled;
     struct hak_ace_run run;
 
     if (tag == 0) {
@@ -89,6 +90,12 @@ void haki_lane_check(const void *p, const char *caller)
     } else if (HAK_TAG_CLASS(tag) == HAK_TAG_HUGE) {
         if (!haki_huge_find(p, &block)) {
             check_untagged(p, caller);
+        }
+    } else if (HAK_TAG_CLASS(tag) == HAK_TAG_SAMPLE) {
+        if (!haki_sample_find(p, &sampled)) {
+            check_fatal(p, caller,
+                        "a block that is free, or an address never given out",
+                        0);
         }
     } else if (haki_tag_is_large(tag)) {
         check_pool(p, caller);

@@ -8,6 +8,7 @@
 #define HAK_HOT_H
 
 #include "front/hard_lane.h"
+#include "front/large.h"
 #include "front/lane.h"
 #include "heap/thread.h"
 #include "upkeep/look.h"
@@ -110,7 +111,7 @@ HAK_INLINE void *haki_hot_run(size_t size)
     size_t need = haki_hard_grow(size);
 
     if (need - HAK_LANE_ACE_MIN > HAK_LANE_ACE_MAX - HAK_LANE_ACE_MIN ||
-        HAK_UNLIKELY(heap->runs == NULL)) {
+        HAK_UNLIKELY(heap->runs == NULL) || haki_large_is_watched(heap)) {
         return NULL;
     }
     if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {

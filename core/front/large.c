@@ -42,6 +42,108 @@ static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
     return p;
 }
 
+/* ---- samples of ACE's and Huge's ---------------------------------------------- */
+
+static void large_mark(const void *p, bool sampled)
+{
+    if (HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_ACE) {
+        haki_ace_mark(p, sampled);
+    } else {
+        haki_huge_mark(p, sampled);
+    }
+}
+
+static void large_note(void *p, size_t bytes, const struct hak_sampler *who)
+{
+    large_mark(p, true);
+    if (!haki_sample_note(p, bytes, who)) {
+        large_mark(p, false);
+    }
+}
+
+/* p, of these lanes, was given out by the heap: it may be a sample. */
+static void *large_sample(struct hak_heap *heap, void *p, size_t bytes)
+{
+    struct hak_sampler who;
+
+    if (p != NULL && haki_tiny_is_due(&heap->tiny, bytes)) {
+        who = haki_tiny_sampler(&heap->tiny);
+        large_note(p, bytes, &who);
+    }
+    return p;
+}
+
+/* The same of a block that has another size now; the calling thread's heap counts, as
+ * anybody may resize it. */
+static void large_sample_again(void *p, size_t bytes, uint32_t owner)
+{
+    struct hak_heap *made =
+        owner != HAK_ID_SHARED ? haki_range_heap(owner) : NULL;
+    struct hak_heap *heap = haki_thread_own();
+    struct hak_sampler who;
+
+    heap = heap != NULL ? heap : made;
+    if (heap != NULL && haki_tiny_is_due(&heap->tiny, bytes)) {
+        who = haki_tiny_sampler(&heap->tiny);
+        who.owner = owner;
+        who.live =
+            made != NULL ? &haki_tiny_sampling(&made->tiny)->samples : NULL;
+        large_note(p, bytes, &who);
+    }
+}
+
+/* Whether there may be records at all. */
+static bool large_was_profile(void)
+{
+    return atomic_load_explicit(&haki_profile.round, memory_order_relaxed) != 0;
+}
+
+/* The heap of an explicit heap's block has a sample less. */
+static void large_count_sample(uint32_t owner)
+{
+    struct hak_heap *heap;
+
+    if (owner != HAK_ID_SHARED) {
+        heap = haki_range_heap(owner);
+        atomic_fetch_sub_explicit(&haki_tiny_sampling(&heap->tiny)->samples, 1,
+                                  memory_order_relaxed);
+    }
+}
+
+/* A block of these lanes with such an owner is freed: its record, if any, goes. */
+static void large_forget(void *p, uint32_t owner)
+{
+    struct hak_sampled sampled;
+
+    if (HAK_UNLIKELY((owner & HAK_OWNER_SAMPLED) != 0) &&
+        haki_sample_free(p, &sampled)) {
+        large_count_sample(sampled.owner);
+    }
+}
+
+/* A block in the samples' slabs. The account of an explicit heap is who has it and
+ * frees it there; other threads leave it a note. */
+static bool large_sample_free(struct hak_heap *heap, void *p)
+{
+    struct hak_sampled sampled;
+    struct hak_heap *owner;
+
+    if (!haki_sample_free(p, &sampled)) {
+        return false;
+    }
+    large_count_sample(sampled.owner);
+    if (sampled.owner != HAK_ID_SHARED &&
+        (heap == NULL || heap->tiny.id != sampled.owner)) {
+        owner = haki_range_heap(sampled.owner);
+        atomic_fetch_add_explicit(
+            &haki_tiny_sampling(&owner->tiny)->samples_freed, sampled.bytes,
+            memory_order_relaxed);
+    }
+    return true;
+}
+
+/* ---- taking and freeing ---------------------------------------------------------- */
+
 /* Called before `bytes` bytes are taken from a lane that all heaps share. */
 static void large_before_taking(struct hak_heap *heap, size_t bytes)
 {
@@ -69,7 +171,7 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
                            haki_heap_owner(heap), zero);
         haki_keep_took(&heap->tiny.allow, bytes);
     }
-    return large_owned(heap, p, bytes);
+    return large_sample(heap, large_owned(heap, p, bytes), bytes);
 }
 
 static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
@@ -79,6 +181,7 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
      * Not less, whatever the alignment: smaller blocks are charged as Pool's.
      */
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    void *p;
 
     if (bytes > haki_range.window) {
         *reason = HAK_REASON_LARGE;
@@ -87,10 +190,8 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
     }
     haki_heap_look_around(heap);
     large_before_taking(heap, bytes);
-    return large_owned(heap,
-                       haki_huge_alloc(bytes, alignment, haki_heap_owner(heap),
-                                       zero),
-                       bytes);
+    p = haki_huge_alloc(bytes, alignment, haki_heap_owner(heap), zero);
+    return large_sample(heap, large_owned(heap, p, bytes), bytes);
 }
 
 void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
@@ -123,9 +224,24 @@ void *haki_large_alloc(struct hak_heap *heap, size_t alignment, size_t size,
 /* Discharges an ACE or Huge block from its explicit heap's account. */
 static void large_disown(uint32_t owner, size_t bytes)
 {
-    if (owner != HAK_ID_SHARED) {
-        haki_account_discharge_other(haki_range_heap(owner), bytes);
+    if (HAK_OWNER(owner) != HAK_ID_SHARED) {
+        haki_account_discharge_other(haki_range_heap(HAK_OWNER(owner)), bytes);
     }
+}
+
+/* The owner of the ACE or Huge block p, marked if it is a sample; 0: p is none. */
+static uint32_t large_owner(const void *p)
+{
+    struct hak_huge_block block;
+    struct hak_ace_run run;
+
+    if (HAK_LIKELY(!large_was_profile())) {
+        return 0;
+    }
+    if (HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_ACE) {
+        return haki_ace_find(p, &run) ? run.owner : 0;
+    }
+    return haki_huge_find(p, &block) ? block.owner : 0;
 }
 
 static bool large_ace_free(struct hak_heap *heap, void *p)
@@ -141,6 +257,8 @@ static bool large_ace_free(struct hak_heap *heap, void *p)
             return true;
         }
     }
+    /* First, that nobody who gets it next is taken for what it was. */
+    large_forget(p, large_owner(p));
     if (!haki_ace_free(p, &run)) {
         return false;
     }
@@ -152,6 +270,7 @@ static bool large_huge_free(void *p)
 {
     struct hak_huge_block block;
 
+    large_forget(p, large_owner(p));
     if (!haki_huge_free(p, &block)) {
         return false;
     }
@@ -217,6 +336,7 @@ bool haki_large_free(struct hak_heap *heap, void *p)
     case HAK_TAG_PACKED: return large_packed_free(heap, p, tag);
     case HAK_TAG_ACE: return large_ace_free(heap, p);
     case HAK_TAG_HUGE: return large_huge_free(p);
+    case HAK_TAG_SAMPLE: return large_sample_free(heap, p);
     default: break;
     }
     if (heap != NULL && HAK_TAG_HEAP(tag) == heap->tiny.id) {
@@ -233,16 +353,21 @@ size_t haki_large_find(const void *p, uint32_t *owner)
     uint32_t tag = haki_range_tag_of(p);
     struct hak_huge_block block = {0, 0};
     struct hak_ace_run run = {0, 0};
+    struct hak_sampled sampled = {0, 0};
 
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
         haki_ace_find(p, &run);
-        *owner = run.owner;
+        *owner = HAK_OWNER(run.owner);
         return run.bytes;
     case HAK_TAG_HUGE:
         haki_huge_find(p, &block);
-        *owner = block.owner;
+        *owner = HAK_OWNER(block.owner);
         return block.size;
+    case HAK_TAG_SAMPLE:
+        haki_sample_find(p, &sampled);
+        *owner = sampled.owner;
+        return sampled.bytes;
     case HAK_TAG_PACKED:
         *owner = HAK_TAG_HEAP(tag);
         return haki_tiny_is_block(p, tag, HAK_TINY_LARGER)
@@ -265,10 +390,53 @@ static void large_resized(const void *p, size_t before)
     large_disown(owner, before - now);
 }
 
+/* haki_large_resize of a block of ACE's or Huge's. */
+static void *large_resize_whole(void *p, size_t size, size_t before)
+{
+    size_t bytes = haki_round_up(size, HAK_PAGE);
+
+    if (HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_ACE) {
+        large_before_taking(NULL, bytes - haki_min(before, bytes));
+        return size > HAK_LANE_POOL_MAX && size <= HAK_LANE_ACE_MAX &&
+                       haki_ace_resize(p, bytes / HAK_PAGE)
+                   ? p
+                   : NULL;
+    }
+    return size < HAK_LANE_HUGE_MIN ? NULL : haki_huge_resize(p, size);
+}
+
+/*
+ * The same while there is or was a profile: what has another size is a sample or not
+ * as if it had been freed and asked for. Its record is away meanwhile, since the
+ * pages may move and who gets the old place may make one there.
+ */
+static HAK_NOINLINE void *large_resize_watched(void *p, size_t size,
+                                               size_t before)
+{
+    struct hak_record kept;
+    bool sampled =
+        (large_owner(p) & HAK_OWNER_SAMPLED) != 0 && haki_sample_lift(p, &kept);
+    void *moved = large_resize_whole(p, size, before);
+    void *at = moved != NULL ? moved : p;
+    uint32_t owner;
+    size_t now = haki_large_find(at, &owner);
+
+    if (sampled && now == before && haki_sample_put_back(at, &kept)) {
+        return moved;
+    }
+    if (sampled) {
+        large_mark(at, false);
+        large_count_sample(owner);
+    }
+    if (now != before) {
+        large_sample_again(at, now, owner);
+    }
+    return moved;
+}
+
 void *haki_large_resize(void *p, size_t size)
 {
     uint32_t tag = haki_range_tag_of(p), owner;
-    size_t bytes = haki_round_up(size, HAK_PAGE);
     size_t before;
 
     if (HAK_TAG_CLASS(tag) < HAK_TAG_ACE) {
@@ -278,26 +446,17 @@ void *haki_large_resize(void *p, size_t size)
                    : NULL;
     }
     before = haki_large_find(p, &owner);
-    if (HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
+    if (HAK_TAG_CLASS(tag) == HAK_TAG_SAMPLE ||
+        HAK_TAG_CLASS(tag) == HAK_TAG_PACKED) {
         return size > HAK_LANE_TINY_MAX && haki_fits_as_is(before, size) ? p
                                                                          : NULL;
     }
-    switch (HAK_TAG_CLASS(tag)) {
-    case HAK_TAG_ACE:
-        large_before_taking(NULL, bytes - haki_min(before, bytes));
-        if (size <= HAK_LANE_POOL_MAX || size > HAK_LANE_ACE_MAX ||
-            !haki_ace_resize(p, bytes / HAK_PAGE)) {
-            return NULL;
-        }
-        break;
-    default:
-        p = size < HAK_LANE_HUGE_MIN ? NULL : haki_huge_resize(p, size);
-        if (p == NULL) {
-            return NULL;
-        }
-        break;
+    p = HAK_UNLIKELY(large_was_profile())
+            ? large_resize_watched(p, size, before)
+            : large_resize_whole(p, size, before);
+    if (p != NULL) {
+        large_resized(p, before);
     }
-    large_resized(p, before);
     return p;
 }
 
@@ -315,9 +474,11 @@ static void *large_alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
 
     haki_heap_use_large(heap);
     if (size >= HAK_LANE_ACE_MIN && size <= most && !haki_pressure_near()) {
-        p = haki_ace_cache_take(heap->runs,
-                                (uint32_t)(haki_round_up(size, HAK_PAGE) /
-                                           HAK_PAGE));
+        p = haki_large_is_watched(heap)
+                ? NULL
+                : haki_ace_cache_take(heap->runs,
+                                      (uint32_t)(haki_round_up(size, HAK_PAGE) /
+                                                 HAK_PAGE));
         if (p != NULL) {
             *zero = false;
             return p;
@@ -365,6 +526,11 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
 
 void haki_large_free_owner(struct hak_heap *heap)
 {
+    if (haki_heap_was_sampled(heap) &&
+        atomic_load(&haki_tiny_sampling(&heap->tiny)->samples) != 0) {
+        haki_sample_free_owner(heap->tiny.id);
+        atomic_store(&haki_tiny_sampling(&heap->tiny)->samples, 0);
+    }
     if (heap->runs != NULL) {
         haki_ace_cache_empty(heap->runs);
     }

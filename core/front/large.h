@@ -33,10 +33,11 @@ HAK_INLINE bool haki_fits_as_is(size_t usable, size_t size)
     return size <= usable && size >= usable - usable / 4;
 }
 
-/* Whether a block with this tag belongs to one of those lanes. */
+/* Whether a block with this tag is of one of those lanes, or a sample of any size:
+ * what follows does for these as well. */
 HAK_INLINE bool haki_tag_is_large(uint32_t tag)
 {
-    return HAK_TAG_CLASS(tag) - HAK_TAG_POOL <= HAK_TAG_HUGE - HAK_TAG_POOL;
+    return HAK_TAG_CLASS(tag) - HAK_TAG_POOL <= HAK_TAG_SAMPLE - HAK_TAG_POOL;
 }
 
 /*
@@ -44,6 +45,16 @@ HAK_INLINE bool haki_tag_is_large(uint32_t tag)
  * `heap` (NULL: it has none). False: no block in use begins there.
  */
 bool haki_large_free(struct hak_heap *heap, void *p);
+
+/*
+ * A request of so many bytes is about to be served from the cache of runs: whether
+ * it is to go by haki_large_alloc instead, since there is a profile.
+ */
+HAK_INLINE bool haki_large_is_watched(const struct hak_heap *heap)
+{
+    return HAK_UNLIKELY(heap->tiny.sampled ||
+                        haki_tiny_must_draw(&heap->tiny, 0));
+}
 
 /*
  * The usable size of p and its owner's id, HAK_ID_SHARED for threads' ACE and

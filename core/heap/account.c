@@ -20,6 +20,9 @@ HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
     size_t remote = heap->tiny.remote_bytes;
 
     remote += pool != NULL ? pool->remote_bytes : 0;
+    if (HAK_UNLIKELY(haki_heap_was_sampled(heap))) {
+        remote += atomic_load(&haki_tiny_sampling(&heap->tiny)->samples_freed);
+    }
     return live - haki_min(live, remote) + haki_account_other(heap);
 }
 
@@ -65,6 +68,10 @@ static void account_collect(struct hak_heap *heap)
         haki_tiny_seal_collect(&heap->tiny);
     }
     account_take_off(heap, &heap->tiny.remote_bytes);
+    if (HAK_UNLIKELY(haki_heap_was_sampled(heap))) {
+        heap->live -=
+            atomic_exchange(&haki_tiny_sampling(&heap->tiny)->samples_freed, 0);
+    }
     if (pool != NULL) {
         haki_pool_collect(pool);
         account_take_off(heap, &pool->remote_bytes);

@@ -60,6 +60,8 @@ void haki_heap_use_large(struct hak_heap *heap)
         large->runs.allow = &heap->tiny.allow;
         haki_pool_init(&large->pool, &heap->tiny.allow, heap->tiny.id,
                        heap->tiny.direct);
+        large->pool.sampling = haki_tiny_sampling(&heap->tiny);
+        large->pool.who = haki_tiny_sampler(&heap->tiny);
         heap->runs = &large->runs;
         /* Last: another thread may fork, and copy the heap, right here. */
         __atomic_store_n(&heap->pool, &large->pool, __ATOMIC_RELEASE);
@@ -108,6 +110,7 @@ static void heap_drop_large(struct hak_heap *heap)
 
     haki_heap_count(heap, &counts);
     heap_remember_large(&counts);
+    heap->tiny.was_sampled |= heap->pool->was_sampled;
     heap->tiny.remote_frees += heap->pool->remote_frees;
     heap->tiny.remote_bytes += heap->pool->remote_bytes;
     heap->pool = NULL;
@@ -287,15 +290,14 @@ static HAK_RACY_READER void heap_count_class(const struct hak_tiny *tiny,
                                              unsigned c, uint64_t *pops,
                                              uint64_t *live)
 {
-    const volatile uint64_t *now = &tiny->bins[c].pops;
     bool busy;
 
     for (int tries = 0; tries < 1000; tries++) {
-        *pops = *now;
+        *pops = haki_bin_pops(tiny, c);
         *live = haki_tiny_live(tiny, c);
         busy = atomic_load(&tiny->busy);
         if (!busy && heap_near(haki_tiny_live(tiny, c), *live) &&
-            heap_near(*now, *pops)) {
+            heap_near(haki_bin_pops(tiny, c), *pops)) {
             break;
         }
     }
@@ -332,7 +334,7 @@ HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
     counts->sealed_bytes = heap->tiny.nsealed * HAK_SLAB_SIZE;
     for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++) {
         uint64_t live = haki_pool_live(pool, c);
-        uint64_t pops = pool->pops[c];
+        uint64_t pops = haki_pool_pops(pool, c);
 
         counts->pool.allocs += pops;
         counts->pool.frees += pops > live ? pops - live : 0;
@@ -407,7 +409,7 @@ static HAK_RACY_READER uint64_t heap_use_of_large(const struct hak_heap *heap,
         return sum;
     }
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        sum = 3 * sum + pool->pops[c];
+        sum = 3 * sum + (uint64_t)pool->until[c];
         sum = 3 * sum + (uint32_t)pool->left[c];
     }
     sum = 3 * sum + pool->remote_frees + atomic_load(&pool->inbox);
@@ -422,7 +424,7 @@ HAK_RACY_READER uint64_t haki_heap_use(const struct hak_heap *heap)
     uint64_t sum = tiny->flushes + tiny->remote_frees;
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        sum = 3 * sum + tiny->bins[c].pops;
+        sum = 3 * sum + (uint64_t)tiny->bins[c].until;
         sum = 3 * sum + (uint32_t)tiny->bins[c].left;
     }
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
@@ -433,11 +435,32 @@ HAK_RACY_READER uint64_t haki_heap_use(const struct hak_heap *heap)
     return heap_use_of_large(heap, sum);
 }
 
+/* It takes no part in a profile until it is used again; the page for that goes. */
+static void heap_stop_sampling(struct hak_heap *heap)
+{
+    haki_tiny_busy(&heap->tiny, true);
+    haki_tiny_draw_never(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        haki_pool_busy(heap->pool, true);
+        haki_pool_draw_never(heap->pool);
+        haki_pool_busy(heap->pool, false);
+    }
+    if (haki_heap_was_sampled(heap)) {
+        haki_os_purge((char *)heap + HAK_SAMPLING_AT, HAK_PAGE);
+        heap->tiny.was_sampled = false;
+        if (heap->pool != NULL) {
+            heap->pool->was_sampled = false;
+        }
+    }
+}
+
 void haki_heap_rest(struct hak_heap *heap)
 {
     size_t from = HAK_PAGE, end = HAK_HEAP_SLOT;
 
     HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_PARKED);
+    heap_stop_sampling(heap);
     if (heap->pool == NULL) {
         return;
     }
@@ -462,6 +485,7 @@ static void heap_drop_far_pages(struct hak_heap *heap)
     const struct hak_pool *pool = heap->pool;
 
     if (heap->tiny.nstale > 0 || heap->tiny.nsealed > 0 ||
+        haki_heap_was_sampled(heap) ||
         (pool != NULL && pool->places != HAK_POOL_STACK_SHORT)) {
         haki_os_purge((char *)heap + HAK_HEAP_KEPT * HAK_PAGE,
                       HAK_HEAP_SLOT - HAK_HEAP_KEPT * HAK_PAGE);

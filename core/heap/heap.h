@@ -48,12 +48,12 @@ struct hak_heap {
     uint32_t
         relief_round; /* the owner's: the last it took part in, pressure.h */
     uint32_t ticked;  /* the same: when it last did what was due */
+    uint32_t lend_not_before; /* lend.c's: haki_os_tick(), or 0 */
     /*
      * its haki_heap_use after it was last trimmed because memory was short; set
      * by whoever uses it: the owner, the holder of the heaps' lock, a borrower
      */
     _Atomic(uint64_t) relieved;
-    uint32_t lend_not_before; /* lend.c's: haki_os_tick(), or 0 */
     /* in blocks of ACE, Huge and the system (explicit heaps) */
     _Atomic(size_t) other_bytes;
     /* the user of an explicit heap */
@@ -116,6 +116,9 @@ _Static_assert(offsetof(struct hak_heap_large, pool.stacks) +
                            HAK_TINY_STALE * sizeof(struct hak_block *),
                "it has the third page, with short stacks it needs no other; "
                "what a seal needs of the last is left");
+_Static_assert(HAK_HEAP_LARGE_AT + sizeof(struct hak_heap_large) <=
+                   HAK_SAMPLING_AT,
+               "a page for samples lies behind them");
 _Static_assert(HAK_UNITS_AT + HAK_UNITS * sizeof(struct hak_unit) <=
                    HAK_HEAP_LARGE_AT,
                "the maps of packed slabs end on the second page");
@@ -135,6 +138,15 @@ HAK_INLINE void haki_heap_forget_most(struct hak_heap *heap)
     if (heap->pool != NULL) {
         heap->pool->most_slabs = heap->pool->nslabs;
     }
+}
+
+/* Whether it has taken part in a profile: struct hak_sampling means something. */
+HAK_INLINE bool haki_heap_was_sampled(const struct hak_heap *heap)
+{
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
+
+    return heap->tiny.was_sampled || (pool != NULL && pool->was_sampled);
 }
 
 /* Makes `pool` and `runs` of a heap that has an id usable. */

@@ -382,7 +382,8 @@ static void thread_fork_child(void)
     if (thread_own_heap != NULL) {
         thread_heap_forked();
     }
-    none = haki_system_forked();
+    none = haki_profile_forked();
+    none = haki_system_forked() && none;
     none = haki_range_forked() && none;
     none = haki_huge_forked() && none;
     none = haki_ace_forked() && none;
@@ -471,6 +472,9 @@ void haki_thread_adopt(struct hak_heap *heap)
     struct hak_heap *before = thread_own_now();
 
     heap->tiny.direct = false;
+    if (heap->pool != NULL) {
+        heap->pool->who = haki_tiny_sampler(&heap->tiny);
+    }
     haki_allowance_init(&heap->tiny.allow, false);
     pthread_once(&thread_once, thread_init_once);
     if (haki_thread_self() == &haki_heap_exited || !thread_usable) {

@@ -239,6 +239,18 @@ bool haki_huge_find(const void *p, struct hak_huge_block *block)
     return first != HAK_NO_SUPER;
 }
 
+void haki_huge_mark(const void *p, bool sampled)
+{
+    uint32_t first;
+
+    haki_lock_take(&huge_lock);
+    first = huge_super_of(p);
+    HAK_ASSERT(first != HAK_NO_SUPER);
+    huge_at(first)->owner =
+        HAK_OWNER(huge_at(first)->owner) | (sampled ? HAK_OWNER_SAMPLED : 0);
+    haki_lock_drop(&huge_lock);
+}
+
 void haki_huge_free_owner(uint32_t owner)
 {
     struct hak_huge_block block;
@@ -247,7 +259,7 @@ void haki_huge_free_owner(uint32_t owner)
     do {
         haki_lock_take(&huge_lock);
         for (super = huge_blocks;
-             super != HAK_NO_SUPER && huge_at(super)->owner != owner;
+             super != HAK_NO_SUPER && HAK_OWNER(huge_at(super)->owner) != owner;
              super = huge_at(super)->next) {
         }
         haki_lock_drop(&huge_lock);
@@ -264,7 +276,7 @@ char *haki_huge_next(uint32_t owner, const char *at, size_t *bytes)
          super = huge_at(super)->next) {
         char *start = haki_range_super_start(super);
 
-        if (huge_at(super)->owner == owner && start > at &&
+        if (HAK_OWNER(huge_at(super)->owner) == owner && start > at &&
             (next == NULL || start < next)) {
             next = start;
             *bytes = huge_at(super)->size;

@@ -18,6 +18,7 @@
 
 #include "base/assert.h"
 #include "base/base.h"
+#include "profile/profile.h"
 #include "range/range.h"
 
 /*
@@ -29,8 +30,8 @@ void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero);
 
 /* What is known about a block. */
 struct hak_huge_block {
-    size_t size; /* bytes, whole pages */
-    uint32_t owner;
+    size_t size;    /* bytes, whole pages */
+    uint32_t owner; /* with HAK_OWNER_SAMPLED if that is so */
 };
 
 /* Frees p and fills in what it was. False: no block begins there. */
@@ -45,6 +46,9 @@ bool haki_huge_find(const void *p, struct hak_huge_block *block);
  * of memory, p is untouched.
  */
 void *haki_huge_resize(void *p, size_t size);
+
+/* The block p is a sample, or none any more; by who has it. */
+void haki_huge_mark(const void *p, bool sampled);
 
 /* Frees every block of a heap. */
 void haki_huge_free_owner(uint32_t owner);

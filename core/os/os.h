@@ -100,7 +100,13 @@ size_t haki_os_resident(void *addr, size_t size);
 void *haki_os_map(size_t size);
 
 /*
- * The same for at most a page, which is zero again in a forked child. NULL also
+ * Maps a file to be read; its bytes are any number, and what haki_os_unmap gets,
+ * rounded up. NULL: it can't be read, or is empty.
+ */
+void *haki_os_map_file(const char *path, size_t *size);
+
+/*
+ * The same as haki_os_map for at most a page, which is zero again in a forked child. NULL also
  * where the kernel can't do that (before 4.14).
  */
 void *haki_os_map_wiped(size_t size);

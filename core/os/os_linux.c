@@ -4,9 +4,11 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -176,6 +178,24 @@ void *haki_os_map(size_t size)
                   ? MAP_FAILED
                   : mmap(NULL, size, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
 
+    errno = saved;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void *haki_os_map_file(const char *path, size_t *size)
+{
+    int saved = errno, fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat about;
+    void *p = MAP_FAILED;
+
+    if (fd >= 0 && fstat(fd, &about) == 0 && S_ISREG(about.st_mode) &&
+        about.st_size > 0) {
+        *size = (size_t)about.st_size;
+        p = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
     errno = saved;
     return p == MAP_FAILED ? NULL : p;
 }

@@ -46,6 +46,9 @@ void haki_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
     memset(pool, 0, offsetof(struct hak_pool, stacks));
     pool->allow = allow;
     pool->tag = id << HAK_TAG_CLASS_BITS | HAK_TAG_POOL;
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        pool->until[c] = HAK_NEVER;
+    }
     pool_lay_out(pool, small ? HAK_POOL_STACK_SHORT : HAK_POOL_STACK);
 }
 
@@ -296,6 +299,12 @@ void *haki_pool_refill(struct hak_pool *pool, unsigned class)
 {
     void *p = NULL;
 
+    if (HAK_UNLIKELY(haki_pool_must_draw(pool, pool->until[class]))) {
+        p = haki_pool_pop_drawn(pool, class);
+        if (p != NULL) {
+            return p;
+        }
+    }
     haki_pool_busy(pool, true);
     if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
                      haki_pool_is_grown(pool))) {
@@ -309,6 +318,9 @@ void *haki_pool_refill(struct hak_pool *pool, unsigned class)
     }
     haki_pool_heed_within(pool);
     haki_pool_busy(pool, false);
+    if (HAK_UNLIKELY(p == NULL) && pool->until[class] < 0) {
+        p = haki_pool_pop_drawn(pool, class); /* the first one is a sample */
+    }
     return p;
 }
 

@@ -39,6 +39,7 @@
 #include "guard/hard.h"
 #include "pool/pool_class.h"
 #include "pool/pool_walk.h"
+#include "profile/profile.h"
 #include "range/range.h"
 #include "range/slab_list.h"
 
@@ -64,7 +65,7 @@ struct hak_pool_shelf {
 struct hak_pool {
     /* The bins, an array for each part: a class byte is the index. */
     void **top[HAK_POOL_CLASSES];    /* the first free place of the stack */
-    uint64_t pops[HAK_POOL_CLASSES]; /* blocks given out, ever */
+    int64_t until[HAK_POOL_CLASSES]; /* pops until a sample: profile.h */
     int32_t left[HAK_POOL_CLASSES];  /* pushes to the next look, less 1 */
     int32_t grant[HAK_POOL_CLASSES]; /* what `left` was set to: see tiny.h */
     struct hak_pool_shelf shelves[HAK_POOL_CLASSES];
@@ -80,6 +81,11 @@ struct hak_pool {
     bool alert;          /* free memory waits to go back: look often */
     bool swept;          /* pages of spans in use have gone */
     uint8_t looks;       /* as in tiny.h */
+    bool sampled;        /* these two as in tiny.h */
+    bool was_sampled;
+    uint32_t round;
+    struct hak_sampling *sampling; /* the heap's; NULL: it takes no part */
+    struct hak_sampler who;
     uint64_t remote_frees;
     uint64_t remote_bytes; /* freed by others since it was last set to 0 */
     /* any thread */
@@ -97,10 +103,33 @@ struct hak_pool {
 void haki_pool_init(struct hak_pool *pool, struct hak_allowance *allow,
                     uint32_t id, bool small);
 
+/* Blocks given out of a bin, ever. */
+HAK_INLINE uint64_t haki_pool_pops(const struct hak_pool *pool, unsigned class)
+{
+    const volatile int64_t *word = &pool->until[class];
+    int64_t until = *word;
+
+    return (uint64_t)((pool->sampled
+                           ? pool->sampling->at[HAK_SAMPLING_POOL + class]
+                           : HAK_NEVER) -
+                      (until > 0 ? until : 0));
+}
+
+/* As those of Tiny: tiny.h. */
+HAK_INLINE bool haki_pool_must_draw(const struct hak_pool *pool, int64_t until)
+{
+    return until < 0 ||
+           pool->round !=
+               atomic_load_explicit(&haki_profile.round, memory_order_relaxed);
+}
+void haki_pool_draw_round(struct hak_pool *pool);
+void haki_pool_draw_never(struct hak_pool *pool);
+void *haki_pool_pop_drawn(struct hak_pool *pool, unsigned class);
+
 /* Gives back every span, even with blocks in use. O(spans). */
 void haki_pool_release(struct hak_pool *pool);
 
-/* Fills the class's bin and pops a block. NULL: out of memory. */
+/* As haki_tiny_refill. NULL: out of memory. */
 HAK_NOINLINE void *haki_pool_refill(struct hak_pool *pool, unsigned class);
 
 /* Looks at a bin whose `left` a push has brought below 0. */
@@ -298,15 +327,17 @@ HAK_INLINE bool haki_pool_may_free(const void *p, unsigned class)
     return state == HAK_POOL_USED;
 }
 
-/* Pops a block, or NULL if the bin is empty. */
+/* Pops a block, or NULL: the bin is empty, or a sample is due; haki_pool_refill. */
 HAK_INLINE void *haki_pool_pop(struct hak_pool *pool, unsigned class)
 {
     void **top = pool->top[class] - 1;
     void *p = *top;
 
     if (HAK_LIKELY(p != NULL)) {
+        if (HAK_UNLIKELY(--pool->until[class] < 0)) {
+            return NULL;
+        }
         pool->top[class] = top;
-        pool->pops[class]++;
         haki_pool_note(p, class, false);
     }
     return p;

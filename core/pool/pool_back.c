@@ -126,7 +126,7 @@ bool haki_pool_look_steady(struct hak_pool *pool, unsigned class)
     int32_t count = haki_stack_count(pool, class);
     int32_t budget;
 
-    if (count > pool->shelves[class].seen) {
+    if (count > pool->shelves[class].seen || haki_pool_must_draw(pool, 0)) {
         return false;
     }
     budget = haki_stack_budget(pool, class);
@@ -148,6 +148,9 @@ void haki_pool_look(struct hak_pool *pool, unsigned class)
 
     HAK_ASSERT(class < HAK_POOL_CLASSES && pool->left[class] < 0);
     haki_pool_busy(pool, true);
+    if (HAK_UNLIKELY(haki_pool_must_draw(pool, 0))) {
+        haki_pool_draw_round(pool);
+    }
     if (haki_stack_count(pool, class) >= budget - 1) {
         haki_stack_flush(pool, class, (haki_stack_count(pool, class) + 1) / 2);
     }

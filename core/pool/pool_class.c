@@ -1,9 +1,9 @@
 /*
  * pool_class.c - the tables of the Pool lane's size classes.
  *
- * Written out so that nothing has to be initialised; tests/unit/pool_class.c
- * checks every entry. A span has the number of slabs that leaves the least
- * unused; saving one slab outweighs 0.2 % of waste.
+ * Written out so that nothing has to be initialised;
+ * tests/unit/pool/pool_class.c checks every entry. A span has the number of
+ * slabs that leaves the least unused; saving one slab outweighs 0.2 % of waste.
  */
 #include "pool/pool_class.h"
 

@@ -27,6 +27,10 @@ struct layout {
 /* The least that a window may be. */
 #define WINDOW_LEAST HAK_GIB
 
+/* So much of it is set aside for sampled blocks, and no more than that. */
+#define SAMPLES_PART 32
+#define SAMPLES_MOST (512 * HAK_MIB)
+
 /* The hardened build's window begins in the first such part of its size. */
 #define SKIP_PART 4
 
@@ -64,15 +68,18 @@ static void range_lay_out(char *start, const struct layout *layout, size_t size)
     haki_supers.at = (struct hak_super *)(void *)start;
     haki_supers.most = (uint32_t)(size / HAK_SUPER_SIZE);
     haki_supers.limit = 0;
+    haki_supers.samples =
+        haki_supers_for(haki_min(size / SAMPLES_PART, SAMPLES_MOST));
     haki_supers.tags =
-        haki_supers_for(haki_supers.most * parts[HAK_PART_TAGS].unit);
+        haki_supers_for(haki_supers.most * parts[HAK_PART_TAGS].unit) +
+        haki_supers.samples;
     haki_range.backs = (uint8_t *)parts[HAK_PART_BACKS].at;
     haki_range.slabs = (struct hak_slab *)(void *)(start + layout->slabs);
     haki_range.heap_slots = start + layout->heaps;
     haki_slots_limit(range_heaps_of(size));
 }
 
-/* Lets searches begin behind the tags' own superslabs, which are never free. */
+/* Lets searches begin behind the tags' and samples' superslabs, never free. */
 static void range_pass_over_tags(void)
 {
     haki_supers.low = haki_supers.tags;
@@ -222,6 +229,12 @@ bool haki_range_init(void)
     }
     haki_lock_drop(&haki_supers.lock);
     return HAK_LOAD(haki_range.size) != 0;
+}
+
+uint32_t haki_range_samples(size_t *bytes)
+{
+    *bytes = haki_supers.samples * HAK_SUPER_SIZE;
+    return (haki_supers.tags - haki_supers.samples) * (uint32_t)HAK_SUPER_SLABS;
 }
 
 /* ---- statistics and fork ------------------------------------------------ */

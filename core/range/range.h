@@ -20,7 +20,8 @@
  *
  * The tags are stored at the base itself, so that one pointer is enough to get
  * from an address to its distance and from there to its tag. Their own slabs
- * are never given out and have the tag 0. A superslab is 2 MB, the unit of
+ * are never given out and have the tag 0. The superslabs behind them are set aside
+ * for the blocks that a profile samples (haki_range_samples). A superslab is 2 MB, the unit of
  * claims and of huge pages; a slab is 64 KB of it. A slab is free or belongs to
  * one lane, which may take several side by side in one superslab (a span) or
  * whole superslabs side by side. What is known about a slab is kept in arrays
@@ -80,6 +81,7 @@ enum hak_lane {
 #define HAK_TAG_POOL 0xa0u   /* the first of Pool's class bytes */
 #define HAK_TAG_ACE 0xf0u    /* ace.c has it */
 #define HAK_TAG_HUGE 0xf1u   /* huge.c has it */
+#define HAK_TAG_SAMPLE 0xf2u /* of sampled blocks: profile/samples.h */
 #define HAK_TAG_PACKED 0xffu /* of all sizes: see tiny.h */
 #define HAK_TAG_CLASS(tag) ((tag)&0xff)
 #define HAK_TAG_SEALED 0x80000000u
@@ -278,6 +280,12 @@ HAK_INLINE void *haki_range_super_meta(uint32_t super)
 {
     return haki_range_slab(super * (uint32_t)HAK_SUPER_SLABS);
 }
+
+/*
+ * Where sampled blocks may lie: the first slab, and how many bytes from there on.
+ * profile/samples.c claims it, slab by slab, and sets the tags.
+ */
+uint32_t haki_range_samples(size_t *bytes);
 
 /* ---- sealed slabs --------------------------------------------------------- */
 

@@ -103,7 +103,8 @@ struct hak_supers {
     hak_lock lock;
     /* constant after init */
     struct hak_super *at;
-    uint32_t tags; /* superslabs at the base that the tags take */
+    uint32_t tags;    /* superslabs at the base that no lane has: the tags' */
+    uint32_t samples; /* own, and the last so many of them samples' */
     /* under the lock */
     struct hak_part parts[HAK_PARTS];
     uint32_t limit; /* superslabs of the extent */

@@ -31,6 +31,9 @@ static const struct {
  */
 static char options_cgroup_dir[HAK_OPTION_PATH];
 
+/* Of HAK_OPT_profile, likewise. */
+static char options_profile_file[HAK_OPTION_PATH];
+
 /* ---- one value ---------------------------------------------------------- */
 
 static bool options_parse_bool(const char *text, size_t *value)
@@ -124,6 +127,37 @@ static bool options_parse_dir(const char *text, size_t *value)
     return true;
 }
 
+/* Whether text ends in one of `words`, of which there is a space between. */
+static bool options_ends_in(const char *words, const char *text)
+{
+    size_t length = strlen(text);
+
+    while (*words != '\0') {
+        size_t n = strcspn(words, " ");
+
+        if (length > n && strncmp(text + length - n, words, n) == 0) {
+            return true;
+        }
+        words += n + strspn(words + n, " ");
+    }
+    return false;
+}
+
+/* Keeps the name of a file. */
+static bool options_parse_file(const char *words, const char *text,
+                               size_t *value)
+{
+    size_t length = strlen(text);
+
+    if (!options_ends_in(words, text) ||
+        length >= sizeof(options_profile_file)) {
+        return false;
+    }
+    memcpy(options_profile_file, text, length + 1);
+    *value = 1;
+    return true;
+}
+
 /*
  * Finds the place of `text` among `words`. A WORD whose first two are 0 and 1
  * takes the words of a BOOL as well.
@@ -174,6 +208,7 @@ static bool options_parse(const struct hak_option_row *row, const char *text,
     case HAK_OPTION_SIZE: return options_parse_size(text, value);
     case HAK_OPTION_SHARE: return options_parse_share(text, value);
     case HAK_OPTION_DIR: return options_parse_dir(text, value);
+    case HAK_OPTION_FILE: return options_parse_file(row->words, text, value);
     default: return options_parse_word(row->words, text, value);
     }
 }
@@ -218,7 +253,11 @@ static HAK_COLD void options_complain(const struct hak_option_row *row,
     const char *initial;
     int length;
 
-    if (row->type == HAK_OPTION_SHARE || row->type == HAK_OPTION_DIR) {
+    if (row->type == HAK_OPTION_FILE) {
+        haki_warn("%s=%.100s: must end in one of %s (and have less than %d "
+                  "bytes); no file is written",
+                  row->env, text, row->words, HAK_OPTION_PATH);
+    } else if (row->type == HAK_OPTION_SHARE || row->type == HAK_OPTION_DIR) {
         options_complain_none(row, text, parsed);
     } else if (parsed) {
         haki_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env,
@@ -277,7 +316,8 @@ static size_t options_read_row(const struct hak_option_row *from, bool aloud)
     if (text == NULL) {
         return row->initial;
     }
-    if (row->type == HAK_OPTION_DIR && !aloud) {
+    if ((row->type == HAK_OPTION_DIR || row->type == HAK_OPTION_FILE) &&
+        !aloud) {
         return row->initial; /* another thread is writing its value */
     }
     parsed = options_parse(row, text, &value);
@@ -340,6 +380,11 @@ size_t haki_option(enum hak_option option)
 const char *haki_option_cgroup(void)
 {
     return haki_option(HAK_OPT_cgroup) != 0 ? options_cgroup_dir : NULL;
+}
+
+const char *haki_option_profile(void)
+{
+    return haki_option(HAK_OPT_profile) != 0 ? options_profile_file : NULL;
 }
 
 bool haki_options_ready(void)

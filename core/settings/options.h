@@ -48,6 +48,9 @@ size_t haki_option(enum hak_option option);
 const char *haki_option_cgroup(void);
 #define HAK_OPTION_PATH 400
 
+/* The same of HAK_OPT_profile: the path of a file, or NULL. */
+const char *haki_option_profile(void);
+
 /*
  * Whether the environment is set up, so that haki_option's answers are final.
  */
@@ -61,7 +64,8 @@ enum hak_option_type {
     HAK_OPTION_SIZE,
     HAK_OPTION_SHARE,
     HAK_OPTION_WORD,
-    HAK_OPTION_DIR
+    HAK_OPTION_DIR,
+    HAK_OPTION_FILE
 };
 
 struct hak_option_row {

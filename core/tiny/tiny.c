@@ -52,6 +52,7 @@ void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
     haki_allowance_init(&tiny->allow, direct);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = haki_tiny_magic[c];
+        tiny->bins[c].until = HAK_NEVER;
         haki_bin_grant(tiny, c, haki_bin_budget(tiny, c));
         tiny->shelves[c].step = CARVE_FIRST;
     }
@@ -202,6 +203,12 @@ void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
 {
     void *p = NULL;
 
+    if (HAK_UNLIKELY(haki_tiny_must_draw(tiny, tiny->bins[class].until))) {
+        p = haki_tiny_pop_drawn(tiny, class);
+        if (p != NULL) {
+            return p;
+        }
+    }
     haki_tiny_busy(tiny, true);
     tiny->refills++;
     if (HAK_LIKELY(tiny_fill(tiny, class))) {
@@ -212,6 +219,9 @@ void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
         haki_tiny_heed_within(tiny);
     }
     haki_tiny_busy(tiny, false);
+    if (HAK_UNLIKELY(p == NULL) && tiny->bins[class].head != NULL) {
+        p = haki_tiny_pop_drawn(tiny, class); /* the first one is a sample */
+    }
     return p;
 }
 
@@ -259,7 +269,7 @@ HAK_RACY_READER uint64_t haki_tiny_live(const struct hak_tiny *tiny,
     const struct hak_shelf *shelf = &tiny->shelves[class];
     const struct hak_bin *bin = &tiny->bins[class];
     uint32_t head = shelf->base + (uint32_t)(shelf->grant - bin->left) -
-                    (uint32_t)bin->pops;
+                    (uint32_t)haki_bin_pops(tiny, class);
     int64_t live = tiny->taken[class] - (int64_t)head - shelf->spare_count;
 
     return live > 0 ? (uint64_t)live : 0; /* a racing reader may see less */

@@ -21,7 +21,8 @@
  *
  * Invariants, for each class c of a heap:
  *   - head holds base + (grant - left) - pops blocks (modulo 2^32): what it
- *     held at the last look, plus the pushes since, minus the pops; spare holds
+ *     held at the last look, plus the pushes since, minus all pops ever
+ *     (haki_bin_pops: they count down to a sample, see profile.h); spare holds
  *     spare_count; taken = head + spare + what users and other threads'
  *     outboxes have;
  *   - a slab is in the open list exactly if nfree + ngone > 0 and it is not
@@ -49,6 +50,7 @@
 #include "base/assert.h"
 #include "base/base.h"
 #include "guard/hard.h"
+#include "profile/profile.h"
 #include "range/range.h"
 #include "range/slab_list.h"
 #include "tiny/remote.h"
@@ -65,7 +67,7 @@ struct hak_bin {
     struct hak_block *head;  /* free blocks, last in first out */
     int32_t left;            /* pushes until the next look, less 1 */
     uint32_t magic;          /* const: haki_tiny_magic */
-    uint64_t pops;           /* blocks given out, ever */
+    int64_t until;           /* pops until a sample is due: see profile.h */
     struct hak_block *spare; /* the colder half, or NULL */
 };
 
@@ -126,6 +128,7 @@ struct hak_tiny {
     uint32_t packed_seen;                /* the most since the last sweep */
     uint32_t freed_from;                 /* the lowest unit that became free */
     uint8_t from[HAK_TINY_CLASSES]; /* where searches begin, apart from that */
+    uint32_t round; /* of a profile, as it was when the bins last drew */
     struct hak_allowance allow; /* what it may keep, Pool's and runs included */
     uint32_t all;               /* first of all slabs */
     uint32_t nslabs;            /* those that are not sealed */
@@ -143,6 +146,7 @@ struct hak_tiny {
         packed_falls; /* the same for packed slabs, whose sweeps are others; */
     uint16_t packed_low; /* in grains */
     uint16_t packed_price;
+    haki_frames_fn *frames; /* its own runtime's, or NULL */
     uint64_t refills, flushes;
     uint64_t remote_frees; /* blocks that came through the inbox */
     uint64_t remote_bytes;
@@ -152,6 +156,10 @@ struct hak_tiny {
     struct hak_outbox outbox[HAK_OUTBOXES];
     /* any thread */
     _Atomic(bool) busy; /* in a slow path: not to be adopted after a fork */
+    /* owner */
+    bool sampled;     /* a profile is on, as far as the heap knows */
+    bool was_sampled; /* since the page for it was last zero */
+    /* any thread */
     _Atomic(uint32_t) sealed_inbox;    /* sealed slabs with remote != 0 */
     _Atomic(struct hak_block *) inbox; /* blocks that others freed */
 };
@@ -167,13 +175,62 @@ HAK_INLINE struct hak_unit *haki_tiny_units(const struct hak_tiny *tiny)
     return (struct hak_unit *)(void *)((char *)(uintptr_t)tiny + HAK_UNITS_AT);
 }
 
+/*
+ * What a heap needs while there is a profile: a page of its slot, zeros or what was
+ * there before.
+ */
+#define HAK_SAMPLING_AT (14 * HAK_PAGE)
+HAK_INLINE struct hak_sampling *haki_tiny_sampling(const struct hak_tiny *tiny)
+{
+    return (struct hak_sampling *)(void *)((char *)(uintptr_t)tiny +
+                                           HAK_SAMPLING_AT);
+}
+
+/* Blocks given out of a bin, ever. */
+HAK_INLINE uint64_t haki_bin_pops(const struct hak_tiny *tiny, unsigned class)
+{
+    const volatile int64_t *word = &tiny->bins[class].until;
+    int64_t until = *word;
+
+    return (uint64_t)((tiny->sampled ? haki_tiny_sampling(tiny)->at[class]
+                                     : HAK_NEVER) -
+                      (until > 0 ? until : 0));
+}
+
+/* Whether a sample is due in a bin with this `until`, or another round has begun. */
+HAK_INLINE bool haki_tiny_must_draw(const struct hak_tiny *tiny, int64_t until)
+{
+    return until < 0 ||
+           tiny->round !=
+               atomic_load_explicit(&haki_profile.round, memory_order_relaxed);
+}
+
+/* All bins draw anew; the caller marks itself as busy. */
+void haki_tiny_draw_round(struct hak_tiny *tiny);
+
+/* From here on it counts as without a profile, until its next slow path. */
+void haki_tiny_draw_never(struct hak_tiny *tiny);
+
+/*
+ * Whether `bytes` bytes that are given out, but not of a bin, are a sample. Who
+ * then: haki_tiny_sampler.
+ */
+bool haki_tiny_is_due_slow(struct hak_tiny *tiny, size_t bytes);
+HAK_INLINE bool haki_tiny_is_due(struct hak_tiny *tiny, size_t bytes)
+{
+    return HAK_UNLIKELY(tiny->sampled || haki_tiny_must_draw(tiny, 0)) &&
+           haki_tiny_is_due_slow(tiny, bytes);
+}
+struct hak_sampler haki_tiny_sampler(struct hak_tiny *tiny);
+
 /* Makes the state of heap `id` (at least 1). */
 void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
 
 /* Gives back every slab, even with blocks in use. O(slabs). */
 void haki_tiny_release(struct hak_tiny *tiny);
 
-/* Fills the class's bin and pops a block. NULL: out of memory. */
+/* Fills the class's bin if it is empty, and pops a block, or if a sample is due takes
+ * that. NULL: out of memory. */
 HAK_NOINLINE void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class);
 
 /*
@@ -298,16 +355,19 @@ bool haki_tiny_is_carved(const void *p, uint32_t tag, unsigned class);
 /* Whether p, for which haki_tiny_is_carved is true, is the start of a block. */
 bool haki_tiny_is_block(const void *p, uint32_t tag, unsigned class);
 
-/* Pops a block, or NULL if the bin is empty. */
+/* Pops a block, or NULL: the bin is empty, or a sample is due; haki_tiny_refill. */
 HAK_INLINE void *haki_bin_pop(struct hak_bin *bin)
 {
     struct hak_block *block = bin->head;
 
     if (HAK_LIKELY(block != NULL)) {
-        struct hak_block *next = haki_link_get(block);
+        struct hak_block *next;
 
+        if (HAK_UNLIKELY(--bin->until < 0)) {
+            return NULL;
+        }
+        next = haki_link_get(block);
         bin->head = next;
-        bin->pops++;
         haki_link_wipe(block);
     }
     return block;

@@ -199,6 +199,9 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 
     HAK_ASSERT(class < HAK_TINY_CLASSES && bin->left < 0 && bin->head != NULL);
     haki_tiny_busy(tiny, true);
+    if (HAK_UNLIKELY(haki_tiny_must_draw(tiny, 0))) {
+        haki_tiny_draw_round(tiny);
+    }
     haki_bin_settle(tiny, class);
     count = haki_bin_count(tiny, class);
     if (count >= cap && tiny->packed && tiny->allow.slabs == 0) {

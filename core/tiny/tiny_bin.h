@@ -58,7 +58,7 @@ HAK_INLINE int32_t haki_bin_budget(const struct hak_tiny *tiny, unsigned class)
 /* How many blocks head holds, once settled. */
 HAK_INLINE uint32_t haki_bin_count(const struct hak_tiny *tiny, unsigned class)
 {
-    return tiny->shelves[class].base - (uint32_t)tiny->bins[class].pops;
+    return tiny->shelves[class].base - (uint32_t)haki_bin_pops(tiny, class);
 }
 
 /* Adds the pushes since the last look to the count. */
@@ -166,7 +166,7 @@ HAK_INLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
      * would overflow at once and then be refilled again.
      */
     tiny->bins[class].head = list;
-    tiny->shelves[class].base = (uint32_t)tiny->bins[class].pops + count;
+    tiny->shelves[class].base = (uint32_t)haki_bin_pops(tiny, class) + count;
     haki_bin_grant(tiny, class,
                    (int32_t)haki_max((size_t)cap / 2,
                                      cap - haki_min(count, (size_t)cap)));

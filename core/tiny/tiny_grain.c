@@ -302,6 +302,14 @@ void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size)
     if (!tiny->packed || size > HAK_TINY_LARGER_MOST) {
         return NULL;
     }
+    if (haki_tiny_is_due(tiny, n * HAK_GRAIN)) {
+        struct hak_sampler who = haki_tiny_sampler(tiny);
+
+        p = haki_sample_take(n * HAK_GRAIN, &who);
+        if (p != NULL) {
+            return p;
+        }
+    }
     haki_tiny_busy(tiny, true);
     grain = tiny_place(tiny, class, n);
     if (grain != HAK_GRAIN_NOWHERE) {

@@ -52,6 +52,12 @@ struct hak_block *haki_tiny_slab_empty(uint32_t number);
 void haki_tiny_slab_map(uint64_t *map, const struct hak_block *list,
                         uint32_t magic);
 
+/* ---- samples: tiny_draw.c -------------------------------------------------- */
+
+/* What a refill does first, if haki_tiny_must_draw says so: draws, takes the sample
+ * if one was due; if not, or there is no room for it, pops. NULL: the bin is empty. */
+void *haki_tiny_pop_drawn(struct hak_tiny *tiny, unsigned class);
+
 /* ---- pages of slabs in use: tiny_pages.c ---------------------------------- */
 
 /* Begins a pass over the slabs of an idle heap, unless one is under way; */

@@ -324,7 +324,7 @@ static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
     HAK_PROVE(bin->left >= 0 && bin->left <= shelf->grant);
     HAK_PROVE((uint32_t)head == shelf->base +
                                     (uint32_t)(shelf->grant - bin->left) -
-                                    (uint32_t)bin->pops);
+                                    (uint32_t)haki_bin_pops(tiny, class));
     HAK_PROVE(spare == shelf->spare_count);
     HAK_PROVE(tiny->taken[class] >= 0 &&
               (size_t)tiny->taken[class] >= head + spare);

@@ -5,6 +5,7 @@
 #ifndef CONTRACT_H
 #define CONTRACT_H
 
+#include "contents.h"
 #include "lua_test.h"
 
 enum { LARGE = 100000, MOST_SIZES = 600 };
@@ -13,18 +14,12 @@ enum { LARGE = 100000, MOST_SIZES = 600 };
 
 static inline void fill(void *ptr, size_t size, unsigned salt)
 {
-    unsigned char *byte = ptr;
-    for (size_t i = 0; i < size; i++)
-        byte[i] = (unsigned char)(salt + i * 7 + (i >> 8));
+    contents_fill(ptr, size, salt);
 }
 
 static inline bool filled(const void *ptr, size_t size, unsigned salt)
 {
-    const unsigned char *byte = ptr;
-    for (size_t i = 0; i < size; i++)
-        if (byte[i] != (unsigned char)(salt + i * 7 + (i >> 8)))
-            return false;
-    return true;
+    return contents_kept(ptr, size, salt);
 }
 
 static inline bool aligned(const void *ptr, size_t size)

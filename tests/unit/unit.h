@@ -28,6 +28,7 @@
 #include <criterion/criterion.h>
 #include <hakmem.h>
 
+#include "contents.h"
 #include "guard/hard.h"
 #include "range/range.h"
 
@@ -145,23 +146,12 @@ UNIT size_t unit_below(struct unit_random *random, size_t n)
 /* Fills n bytes with contents that tell the seed and the place. */
 UNIT void unit_fill(void *p, size_t n, unsigned seed)
 {
-    unsigned char *at = p;
-
-    for (size_t i = 0; i < n; i++) {
-        at[i] = (unsigned char)(seed * 31 + i * 7 + (i >> 8));
-    }
+    contents_fill(p, n, seed);
 }
 
 UNIT bool unit_filled(const void *p, size_t n, unsigned seed)
 {
-    const unsigned char *at = p;
-
-    for (size_t i = 0; i < n; i++) {
-        if (at[i] != (unsigned char)(seed * 31 + i * 7 + (i >> 8))) {
-            return false;
-        }
-    }
-    return true;
+    return contents_kept(p, n, seed);
 }
 
 /* Hides from the compiler that a pointer or a size is known to be wrong. */
@@ -270,9 +260,10 @@ UNIT size_t unit_resident(const void *p, size_t bytes)
 /* The number of the first slab: before it the range holds the slabs' tags. */
 UNIT uint32_t unit_first_slab(void)
 {
-    size_t tags = haki_range.window / HAK_SLAB_SIZE * sizeof(uint32_t);
+    size_t bytes;
+    uint32_t first = haki_range_samples(&bytes);
 
-    return (uint32_t)(haki_round_up(tags, HAK_SUPER_SIZE) / HAK_SLAB_SIZE);
+    return first + (uint32_t)(bytes / HAK_SLAB_SIZE);
 }
 
 /* ---- a function in a process of its own --------------------------------- */

@@ -45,3 +45,55 @@ $(TRACE_REPLAY): $(TRACE_READER) $(patsubst %,$(BUILD)/obj/tools/trace/%.o, \
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -o $@ $^ $(ZSTD_LIBS) -ldl
+
+# ---- tests --------------------------------------------------------------------
+
+TRACE_TESTS := $(patsubst %,$(BUILD)/tests/trace/%,counts lives fuzz libcounter.so \
+    libplain.so)
+
+.PHONY: check-trace check-trace-run
+CHECKS += check-trace
+check-trace: all ## test: hakmem record and hakmem replay, the reader on damaged traces
+	@.ci/install-deps trace
+	@$(MAKE) check-trace-run
+check-trace-run: trace command $(TRACE_TESTS)
+	@HAKMEM_BUILD='$(abspath $(BUILD))' $(PYTHON) -B -m unittest discover \
+	    -s tests/trace $(if $(filter 1,$(V)),-v)
+
+$(filter-out %.so %/fuzz,$(TRACE_TESTS)): $(BUILD)/tests/trace/%: \
+    tests/trace/%.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) -fno-builtin $(CFLAGS) $(LDFLAGS) -o $@ $<
+
+$(filter %.so,$(TRACE_TESTS)): $(BUILD)/tests/trace/%.so: tests/trace/%.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) -fno-builtin $(CFLAGS) $(LDFLAGS) -shared -o $@ $< -ldl
+
+# The reader, under the address sanitizer whatever the variant.
+$(BUILD)/tests/trace/fuzz: tests/trace/fuzz.c tools/trace/reader.c \
+    tools/trace/plan.c $(wildcard tools/trace/*.h) $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(FLAGS) $(CFLAGS) -O1 -fsanitize=address,undefined \
+	    -fno-sanitize-recover=all $(LDFLAGS) -o $@ $(filter %.c,$^) $(ZSTD_LIBS)
+
+# ---- benchmarks ---------------------------------------------------------------
+
+TRACES := $(BUILD)/traces/made
+
+.PHONY: traces bench-traces
+DEPS += trace bench-traces
+# TRACE_ARGS goes to traces.py: '--programs lua'.
+traces: ## bench: record eleven of Debian's programs, for bench-traces
+	@.ci/install-deps bench-traces
+	@$(MAKE) trace command
+	@$(PYTHON) bench/traces.py --build $(BUILD) $(TRACE_ARGS) && touch $(TRACES)
+
+# BENCH_ARGS goes to traces_report.py: '--rounds 3 --peer mimalloc=FILE'.
+bench-traces: ## bench: traces of real programs replayed on five allocators, a CSV file
+	@.ci/install-deps bench-traces
+	@$(MAKE) lib trace command
+	@[ -f $(TRACES) ] || $(MAKE) traces
+	@$(PYTHON) bench/traces_report.py --build $(BUILD) $(BENCH_ARGS)

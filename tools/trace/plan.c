@@ -31,7 +31,7 @@ struct making {
     size_t thread_room;
     uint64_t thread_count;
     /* the round that is now */
-    uint64_t round, round_steps, round_bytes, party_count;
+    uint64_t round, round_steps, round_bytes, round_time, party_count;
     /* by block: made by which thread (counting); in which slot */
     uint32_t *owners;
     uint32_t *slots;
@@ -94,9 +94,14 @@ static struct making_thread *making_step(struct making *making, uint32_t number,
     struct making_thread *thread = &making->threads[number];
 
     if (making->round_steps >= PLAN_ROUND_STEPS ||
-        making->round_bytes >= PLAN_ROUND_BYTES) {
+        making->round_bytes >= PLAN_ROUND_BYTES ||
+        (making->round_steps > 0 &&
+         totals->time - making->round_time >= PLAN_ROUND_TIME)) {
         making->round++;
         making->round_steps = making->round_bytes = 0;
+    }
+    if (making->round_steps == 0) {
+        making->round_time = totals->time;
     }
     if (making->round_steps == 0 && !making->counting) {
         making->rounds[making->round] = (struct plan_round){

@@ -28,6 +28,7 @@
 enum {
     PLAN_ROUND_STEPS = 64,
     PLAN_ROUND_BYTES = 1 << 18, /* or so many allocated */
+    PLAN_ROUND_TIME = 10000,    /* or so many microseconds later */
     PLAN_WINDOW = 64            /* rounds, at most */
 };
 

@@ -482,6 +482,9 @@ const char *replay(const struct plan *plan,
             wait_on(&now.finished, 0);
         }
     }
+    if (options->pace) {
+        wait_pace(plan->rounds);
+    }
     atomic_store(&now.finished, 1);
     result->time = clock_us() - now.began;
     getrusage(RUSAGE_SELF, &after);

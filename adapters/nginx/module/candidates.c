@@ -1,7 +1,7 @@
 
 /*
- * candidates.c - the names that hakmem_objects may have, for the line that
- * says that another one is wrong.
+ * candidates.c - the names that hakmem_objects accepts, for the error line
+ * about a wrong one.
  */
 
 
@@ -22,7 +22,7 @@ static int ngx_hakmem_loaded_one(struct dl_phdr_info *info, size_t size,
     void *arg);
 
 
-/* writes them between buf and last, commas between them; returns the end */
+/* writes them between buf and last, separated by commas; returns the end */
 
 u_char *
 ngx_hakmem_loaded(u_char *buf, u_char *last)
@@ -40,8 +40,8 @@ ngx_hakmem_loaded(u_char *buf, u_char *last)
 
 
 /*
- * a file's name up to ".so", which is enough to name it; Perl's nginx.so is
- * not "nginx", the program
+ * a file's name up to ".so", which is enough to name it; Perl's nginx.so is not
+ * "nginx", which means the program
  */
 
 static int

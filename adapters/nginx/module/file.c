@@ -1,13 +1,13 @@
 
 /*
- * file.c - whether the files of our code are still those that run.
+ * file.c - whether the files of our code are still the ones that run.
  *
- * The module is never unloaded, and a path that is loaded already is not opened
- * again: after a new file was put in its place a reload goes on with the old
- * code. It is the same with a preloaded library. That is told by the file's
- * contents, so that neither a new date nor the same file installed once more is
- * taken for an upgrade; they are read again only when something about the file
- * has changed.
+ * The module is never unloaded, and a path that is already loaded is not opened
+ * again: after a new file has been installed a reload goes on with the old
+ * code. The same is true of a preloaded library. We compare the file's
+ * contents, so that neither a new date nor the same file installed again counts
+ * as an upgrade; they are read again only when something about the file has
+ * changed.
  */
 
 
@@ -51,7 +51,7 @@ static ngx_hakmem_file_t  ngx_hakmem_file[NGX_HAKMEM_FILES];
 static ngx_uint_t         ngx_hakmem_nfiles;
 
 
-/* address: in an object that is loaded; what can't be read is not watched */
+/* address: in a loaded object; files that can't be read are not watched */
 
 void
 ngx_hakmem_file_watch(void *address)
@@ -91,8 +91,8 @@ ngx_hakmem_file_watch(void *address)
 
 
 /*
- * From the root: with "nginx -p relative/" names are relative, and a worker that
- * looks is where "working_directory" has put it.
+ * Makes the path absolute: with "nginx -p relative/" names are relative, and a
+ * worker looks from its "working_directory".
  */
 
 static ngx_int_t
@@ -155,7 +155,7 @@ ngx_hakmem_file_report(ngx_cycle_t *cycle)
         return;
     }
 
-    /* at the level that nginx's log has if it is not told otherwise */
+    /* at the default level of nginx's log */
 
     ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
                   "hakmem: \"%s\" %s since nginx started; a reload keeps "

@@ -1,13 +1,14 @@
 
 /*
- * master.c - frees go by address in the process that reads the configuration,
- * too.
+ * master.c - makes frees in the process that reads the configuration go by
+ * address, too.
  *
- * It has no block of ours, but what runs in it may look free up by its name and
- * keep the address, and workers are its copies: LuaJIT does so, when a script of
- * init_by_lua calls ffi.C.free. So everybody is given ours from the moment that
- * the module is loaded, and what is loaded after it before its dlopen returns.
- * To a block that is not ours it costs a subtraction and a compare.
+ * That process has no blocks of ours, but code that runs in it may look up free
+ * by name and keep the address, and workers are its copies: LuaJIT does that
+ * when a script of init_by_lua calls ffi.C.free. So all objects get our free
+ * from the moment the module is loaded, and objects loaded later get it before
+ * their dlopen returns. For a block that is not ours this costs a subtraction
+ * and a compare.
  */
 
 
@@ -16,8 +17,8 @@
 
 
 /*
- * Before the directives are known. What can't be patched, workers will say;
- * signallers load nothing that could run.
+ * Runs before the directives are known. Workers will report what can't be
+ * patched; "nginx -s" processes load nothing that could run.
  */
 
 void

@@ -1,7 +1,7 @@
 
 /*
- * module.c - the directives of the main context, and what a worker does when
- * it starts and ends.
+ * module.c - the directives of the main context, and what a worker does when it
+ * starts and ends.
  */
 
 
@@ -31,7 +31,7 @@ static char *ngx_hakmem_invalid(ngx_conf_t *cf, ngx_str_t *value,
 #define NGX_HAKMEM_MANY        ((ngx_uint_t) -1)
 
 
-/* what the directives take, as their complaints say it */
+/* what the directives take, for their error messages */
 
 #define NGX_HAKMEM_VALID_ENABLE   "\"on\", \"on require\" or \"off\""
 #define NGX_HAKMEM_VALID_OBJECTS  "names of loaded objects, as \"libssl\""
@@ -45,7 +45,7 @@ ngx_hakmem_worker_t  ngx_hakmem_worker;
 static ngx_uint_t    ngx_hakmem_started;   /* this process is served */
 
 
-/* any number of arguments: what is wrong with it the directives say themselves */
+/* any number of arguments: the directives report what is wrong themselves */
 
 static ngx_command_t  ngx_hakmem_commands[] = {
 
@@ -177,8 +177,8 @@ ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf)
 
 
 /*
- * A single process has had its init_process when it is told to reload: the
- * new configuration may have more objects.
+ * A process without a master has already had its init_process when it reloads:
+ * the new configuration may have more objects.
  */
 
 static ngx_int_t
@@ -230,7 +230,9 @@ ngx_hakmem_begin(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 }
 
 
-/* a single process may have read a configuration without our module */
+/*
+ * a process without a master may have read a configuration without our module
+ */
 
 ngx_uint_t
 ngx_hakmem_is_loaded(ngx_cycle_t *cycle)

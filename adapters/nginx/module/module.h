@@ -2,9 +2,9 @@
 /*
  * module.h - what the module's files share.
  *
- * One shared object has two modules: ngx_hakmem_module, a core module with the
- * directives of the main context and the workers' work, which needs no http{},
- * and ngx_http_hakmem_module with the status page and the variable.
+ * One shared object contains two modules: ngx_hakmem_module, a core module with
+ * the directives of the main context and the work of workers, which needs no
+ * http{}; and ngx_http_hakmem_module with the status page and the variable.
  */
 
 
@@ -30,7 +30,7 @@ typedef struct {
 } ngx_hakmem_conf_t;
 
 
-/* a name that stands in hakmem_objects, and where */
+/* a name in hakmem_objects, and where it stands */
 
 typedef struct {
     ngx_str_t        name;
@@ -39,27 +39,27 @@ typedef struct {
 } ngx_hakmem_object_t;
 
 
-/* who serves the allocations of the objects that the module is to serve */
+/* who serves the allocations of the configured objects */
 
 typedef enum {
     NGX_HAKMEM_SYSTEM = 0,     /* the system allocator */
     NGX_HAKMEM_MODULE,         /* the module, by their slots */
-    NGX_HAKMEM_PRELOAD         /* a preloaded libhakmem.so, and of all others */
+    NGX_HAKMEM_PRELOAD         /* a preloaded libhakmem.so, for all objects */
 } ngx_hakmem_state_e;
 
 
 #define NGX_HAKMEM_TEXT_LEN  512
 
 
-/* what a process tells of itself besides the core's statistics */
+/* what a process reports about itself besides the core's statistics */
 
 typedef struct {
     ngx_hakmem_state_e   state;
 
-    /* served: what, and what is not; not served: why, and what to do about it */
+    /* served: which objects, and which not; not served: why, and what to do */
     char                 text[NGX_HAKMEM_TEXT_LEN];
 
-    /* objects that were to be served, and are not although others are */
+    /* configured objects that are not served although others are */
     ngx_uint_t           left_out;
 
     uint64_t             trims;          /* times idle memory was given back */
@@ -76,8 +76,8 @@ extern ngx_module_t  ngx_http_hakmem_module;
 
 /*
  * module.c: what a worker does to be served; whether a cycle has our module;
- * and NGX_CONF_ERROR, after a line, if a directive has fewer or more
- * arguments
+ * and NGX_CONF_ERROR, after an error line, if a directive has the wrong number
+ * of arguments
  */
 
 void ngx_hakmem_begin(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
@@ -103,30 +103,30 @@ void ngx_hakmem_master_begin(void);
 void ngx_hakmem_master_undo(void);
 
 
-/* candidates.c: the names of what hakmem_objects may name now */
+/* candidates.c: the names that hakmem_objects may have now */
 
 u_char *ngx_hakmem_loaded(u_char *buf, u_char *last);
 
 
 /*
- * outlook.c: whether workers will be served is tried before there are any, in
- * a process that ends at once. For `nginx -t`, which says what came of it,
- * and for "hakmem on require", of which it is an error if they won't.
+ * outlook.c: tries, in a short-lived process, whether workers will be served,
+ * before there are any. For `nginx -t`, which reports the result, and for
+ * "hakmem on require", for which it is an error if they won't be.
  */
 
 char *ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
 
 
 /*
- * file.c: a master loads the module's file once, whatever is put in its place
- * later; and a library is preloaded once. watch() remembers the file of an
- * address, when it is called first for it; check() compares all of them with
- * what is there now and tells of the first that differs, report() says it in
- * the log. Workers inherit what the master remembers.
+ * file.c: a master loads the module's file only once, whatever is installed
+ * later; and a library is preloaded only once. watch() remembers the file of an
+ * address when first called for it; check() compares all of them with the
+ * present files and returns the first that differs; report() logs it. Workers
+ * inherit what the master remembers.
  */
 
 typedef enum {
-    NGX_HAKMEM_FILE_SAME = 0,  /* or nothing is known of it */
+    NGX_HAKMEM_FILE_SAME = 0,  /* or nothing is known about it */
     NGX_HAKMEM_FILE_REPLACED,
     NGX_HAKMEM_FILE_GONE
 } ngx_hakmem_file_e;
@@ -137,8 +137,8 @@ void ngx_hakmem_file_report(ngx_cycle_t *cycle);
 
 
 /*
- * reload.c: the master gives back what a configuration leaves when it ends;
- * begin() when one is about to be read, end() when it has been
+ * reload.c: the master gives back what a configuration leaves behind; begin()
+ * is called when one is about to be read, end() afterwards
  */
 
 ngx_int_t ngx_hakmem_reload_begin(ngx_cycle_t *cycle);
@@ -146,8 +146,8 @@ void ngx_hakmem_reload_end(void);
 
 
 /*
- * timer.c: the worker's timer. start() by whoever needs it; from then on it
- * is there while there is something to do.
+ * timer.c: the worker's timer. Whoever needs it calls start(); from then on it
+ * runs while there is something to do.
  */
 
 void ngx_hakmem_timer_start(ngx_cycle_t *cycle);
@@ -155,8 +155,8 @@ void ngx_hakmem_timer_start(ngx_cycle_t *cycle);
 
 /*
  * trim.c: whether processes of a cycle give memory back; a look at what is
- * free, which comes after so many milliseconds and says whether there should
- * be another one; and one at the limit
+ * free, after the given milliseconds, which returns whether there should be
+ * another one; and a look at the limit
  */
 
 ngx_uint_t ngx_hakmem_trims(ngx_cycle_t *cycle);
@@ -166,7 +166,7 @@ ngx_uint_t ngx_hakmem_trim_look(ngx_hakmem_conf_t *hcf);
 void ngx_hakmem_trim_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
 
 
-/* preload.c: the directive, what a start and a worker make of it */
+/* preload.c: the directive, and what a start and a worker do about it */
 
 char *ngx_hakmem_mode(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 void ngx_hakmem_mode_init(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf);
@@ -184,11 +184,14 @@ ngx_uint_t ngx_hakmem_has_core(void);
 int ngx_hakmem_stats(hak_stats_t *stats);
 size_t ngx_hakmem_core_trim(void);
 
-/* as hak_seal(), of a preloaded library if there is one */
+/* as hak_seal(), of a preloaded library, if there is one */
 
 void ngx_hakmem_core_seal(void);
 
-/* what the lanes hold besides blocks in use; free and resident, in no lane */
+/*
+ * what the lanes hold besides blocks in use; what is free and resident, in no
+ * lane
+ */
 
 size_t ngx_hakmem_free_bytes(hak_stats_t *stats);
 size_t ngx_hakmem_due_bytes(hak_stats_t *stats);

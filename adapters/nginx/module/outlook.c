@@ -1,12 +1,12 @@
 
 /*
- * outlook.c - whether workers will be served, before there are any.
+ * outlook.c - finds out whether workers will be served, before there are any.
  *
- * Only a process that does what a worker does can tell: the range is reserved,
- * slots are written. So one is made for it, which does that, tells and ends;
- * the process that reads the configuration is not served. What this one
- * could not see is what comes later to a worker: its user's limits, and what
- * modules load when it starts.
+ * That takes a process that does what a worker does: make the range, write
+ * slots. So a process is forked that does this, reports and ends; the process
+ * that reads the configuration itself is not served. The forked process can't
+ * foresee what happens to a worker later: its user's limits, and what modules
+ * load when it starts.
  */
 
 
@@ -74,8 +74,8 @@ ngx_hakmem_outlook(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 
 
 /*
- * Signals wait until the child is gone: nginx's handler of SIGCHLD would take it
- * away. It runs afterwards and finds nothing.
+ * Signals are blocked until the child is gone: nginx's SIGCHLD handler would
+ * reap it. It runs afterwards and finds nothing.
  */
 
 static ngx_int_t
@@ -168,7 +168,7 @@ ngx_hakmem_try_read(ngx_fd_t fd, ngx_pid_t pid, ngx_hakmem_worker_t *worker)
         return NGX_OK;
     }
 
-    /* less than PIPE_BUF is written as a whole or not at all */
+    /* up to PIPE_BUF bytes are written as a whole or not at all */
 
     ngx_memzero(worker, sizeof(ngx_hakmem_worker_t));
 

@@ -2,8 +2,8 @@
 /*
  * preload.c - hakmem_mode: nginx as a whole on libhakmem.so.
  *
- * A library can be preloaded only when a program starts. So while nginx reads
- * its configuration for the first time, it is executed once more, as the same
+ * A library can be preloaded only when a program starts. So when nginx reads
+ * its configuration for the first time, it is executed again, as the same
  * process, with the library in LD_PRELOAD. The mode that nginx has then stays
  * until its next start, whatever later configurations say.
  */
@@ -21,12 +21,12 @@
 #endif
 
 
-/* PID of the process that was executed again, so that it is but once */
+/* PID of the process that was executed again, so that this happens only once */
 
 #define NGX_HAKMEM_MARK     "HAKMEM_NGINX_PRELOAD"
 
 
-/* what we call of a preloaded library */
+/* the functions of a preloaded library that we call */
 
 typedef struct {
     int      (*stats)(hak_stats_t *stats);
@@ -97,7 +97,9 @@ ngx_hakmem_mode(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     hcf->mode = NGX_HAKMEM_PRELOAD;
 
-    /* what other modules' blocks have opened would stay open in the new one */
+    /*
+     * files opened by other modules' blocks would stay open in the new program
+     */
 
     if (cf->cycle->modules_used) {
         return "is specified too late: it must be before all blocks, "
@@ -185,7 +187,7 @@ ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path)
 }
 
 
-/* libhakmem.so, if it is what serves malloc() */
+/* libhakmem.so, if that serves malloc() */
 
 static ngx_uint_t
 ngx_hakmem_preload_find(void)
@@ -233,7 +235,7 @@ ngx_hakmem_preload_failed(ngx_conf_t *cf, ngx_err_t err, ngx_str_t *path,
 }
 
 
-/* the environment as it is, sockets in NGINX included */
+/* the environment as it is, including sockets in NGINX */
 
 static char **
 ngx_hakmem_preload_environ(ngx_conf_t *cf, ngx_str_t *path)
@@ -306,11 +308,11 @@ ngx_hakmem_preload_environ(ngx_conf_t *cf, ngx_str_t *path)
 
 
 /*
- * nginx has opened its log and the configuration files that include one
- * another, up to the one that is being read, without close-on-exec. Each took
- * the lowest number that was free, so they lie between the main file's and this
- * one's. All else, listening sockets above all, came from whoever started
- * nginx and stays open; so does N of "nginx -c /dev/fd/N".
+ * nginx has opened its log and the chain of included configuration files, up to
+ * the one being read, without close-on-exec. Each took the lowest free number,
+ * so they lie between the main file's and this one's. Everything else, above
+ * all listening sockets, came from whoever started nginx and stays open; so
+ * does N of "nginx -c /dev/fd/N".
  */
 
 static void
@@ -340,7 +342,7 @@ ngx_hakmem_preload_descriptors(ngx_conf_t *cf)
         given = ngx_atoi(p, ngx_strlen(p));
     }
 
-    /* NGX_INVALID_FILE, no file at all, if it is "nginx -g" */
+    /* NGX_INVALID_FILE, which is no file at all, for "nginx -g" */
 
     last = cf->conf_file->file.fd;
     found = 0;
@@ -371,7 +373,8 @@ ngx_hakmem_preload_descriptors(ngx_conf_t *cf)
 
 /*
  * The running program by its name: executed as /proc/self/exe the process would
- * be called "exe". That is only for a program whose file has been replaced.
+ * be called "exe", so that is only used when the program's file has been
+ * replaced.
  */
 
 static ngx_int_t
@@ -447,7 +450,7 @@ ngx_hakmem_mode_init(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
 }
 
 
-/* NGX_OK: all is arranged, the module has nothing to patch */
+/* NGX_OK: preloaded; the module has nothing to patch */
 
 ngx_int_t
 ngx_hakmem_mode_init_process(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)

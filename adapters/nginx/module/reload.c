@@ -3,20 +3,20 @@
  * reload.c - the master gives back what a reload leaves behind.
  *
  * A new configuration is built beside the old one, so a master takes twice its
- * memory for a moment, and whichever of the two ends leaves free memory among
- * what stays: the old one, or the new one if it was refused. libc gives back
- * the end of its heap alone, HAKMEM what has waited for a while, but only
- * while somebody allocates. Nobody does: the master sleeps.
+ * memory for a moment, and the one that ends (the old one, or the new one if it
+ * was refused) leaves free memory scattered among the other's. libc gives back
+ * only the end of its heap; HAKMEM gives back what has waited for a while, but
+ * only while somebody allocates. Nobody does: the master sleeps.
  *
  * So memory is *due* when the pool of a configuration ends, or when one has
- * been read at the start; and it goes back as soon as that is over: before the
- * master forks the new workers, which then do not share it, or, if it forks
- * none, before it sleeps. There is no thread and no timer for it, and nothing
- * at all to do while nothing is due.
+ * been read at the start; and it goes back right after that: before the master
+ * forks the new workers, which then do not share it, or, if it forks none,
+ * before it sleeps. That takes no thread and no timer, and no work at all while
+ * nothing is due.
  *
- * What runs on a preloaded libhakmem.so is sealed when a reload begins: the
- * blocks of the new configuration then lie in fresh slabs, not in the holes of
- * the old one's, whose slabs are all free when it ends.
+ * With a preloaded libhakmem.so the heap is sealed when a reload begins: the
+ * blocks of the new configuration are then in fresh slabs, not in holes among
+ * the old one's, so that the old slabs are all free when the old one ends.
  */
 
 
@@ -29,7 +29,7 @@
 
 #define NGX_HAKMEM_WORTH_SAYING  (1024 * 1024)
 
-/* larger than libc's small bins, smaller than what it maps */
+/* larger than libc's small bins, smaller than what it maps separately */
 #define NGX_HAKMEM_SORTS         (100 * 1024)
 
 
@@ -64,7 +64,7 @@ ngx_hakmem_reload_begin(ngx_cycle_t *cycle)
     if (!ngx_hakmem_watching) {
         ngx_hakmem_watching = 1;
 
-        /* without the one or the other, memory goes back by the other alone */
+        /* if one of the two is missing, memory goes back by the other alone */
 
         (void) pthread_atfork(ngx_hakmem_reload_settle, NULL, NULL);
         (void) hak_ngx_before_sleep(ngx_hakmem_reload_settle);
@@ -89,7 +89,7 @@ ngx_hakmem_reload_due(void *data)
 
 
 /*
- * Before each fork and each sleep of the master: the configuration that now is
+ * Called before each fork and each sleep of the master: the configuration now
  * in effect says whether memory is to go back.
  */
 
@@ -118,8 +118,9 @@ ngx_hakmem_reload_settle(void)
     (void) malloc_trim(0);
 
     /*
-     * libc sorts what was freed at its next larger request, and writes to each
-     * piece: here, not in every worker, where each write copies a page
+     * libc sorts freed pieces at its next larger request, writing to each of
+     * them: let it do so here, not in every worker, where each write copies a
+     * page
      */
 
     p = ngx_alloc(NGX_HAKMEM_SORTS, cycle->log);

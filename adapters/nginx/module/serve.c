@@ -1,7 +1,7 @@
 
 /*
- * serve.c - which loaded objects are served, and what a worker has done about
- * their slots.
+ * serve.c - which loaded objects are served, and how a worker has their slots
+ * written.
  */
 
 
@@ -17,7 +17,7 @@ static void ngx_hakmem_report_left_out(ngx_cycle_t *cycle,
     hak_ngx_object *objects, ngx_uint_t n);
 
 
-/* what is served without being named */
+/* what is served by default */
 
 static const char  *ngx_hakmem_default[] = { "nginx", "libcrypto" };
 
@@ -73,7 +73,7 @@ ngx_hakmem_check_objects(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf)
         return NGX_CONF_ERROR;
     }
 
-    /* what is wrong with the default ones, only workers say */
+    /* only workers report what is wrong with the default ones */
 
     if (hak_ngx_check(objects, n, why, sizeof(why)) == 0
         || hak_ngx_check(objects, NGX_HAKMEM_DEFAULT, why, sizeof(why)) != 0)
@@ -123,8 +123,8 @@ ngx_hakmem_list(ngx_pool_t *pool, ngx_hakmem_conf_t *hcf, ngx_uint_t *n)
 
 
 /*
- * Called when the process starts, and for what was loaded since. Slots that
- * are served stay so: their objects have blocks of ours.
+ * Called when the process starts, and for what was loaded since. Served slots
+ * stay served, as their objects have blocks of ours.
  */
 
 void
@@ -198,7 +198,7 @@ ngx_hakmem_not_served(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
                      NGX_HAKMEM_TEXT_LEN - 1, "%s; %s", why, advice);
     *p = '\0';
 
-    /* requests are worth more than the allocator they are served with */
+    /* serving requests matters more than the allocator */
 
     level = hcf->require ? NGX_LOG_EMERG : NGX_LOG_ERR;
 
@@ -265,8 +265,8 @@ ngx_hakmem_report(ngx_cycle_t *cycle, ngx_hakmem_conf_t *hcf,
 
 
 /*
- * What is neither served nor patched: at the end of worker.text; and in one line
- * of the log, if it is another than the last time.
+ * Adds what is neither served nor patched to the end of worker.text, and logs
+ * it in one line if it has changed since the last time.
  */
 
 static void

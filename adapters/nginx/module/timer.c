@@ -4,16 +4,16 @@
  * objects that were loaded meanwhile are served, the status page gets its
  * statistics.
  *
- * All of that follows from what the worker does, so one that sleeps needs no
- * timer. We stand before the function in which it waits for events:
+ * All of that follows from what the worker does, so a sleeping worker needs no
+ * timer. We intercept the function in which it waits for events:
  *
  *     asleep --the wait ends--> awake, the timer is set
  *     awake --the timer, something has changed or is due--> awake, set again
  *     awake --the timer, nothing has changed since the last--> asleep
  *
  * There is one timer for everything: when the wait ends because of it, it is
- * still set, which tells that from all other reasons. It does not keep a worker
- * from ending.
+ * still set, which distinguishes this from all other reasons. It does not keep
+ * a worker from exiting.
  */
 
 
@@ -36,7 +36,7 @@ static ngx_msec_t ngx_hakmem_interval(void);
 static ngx_connection_t   ngx_hakmem_dumb;
 static ngx_event_t        ngx_hakmem_event;
 
-/* what waits for events, once we stand before it */
+/* nginx's wait for events, once we intercept it */
 
 static ngx_int_t  (*ngx_hakmem_waits)(ngx_cycle_t *cycle, ngx_msec_t timer,
     ngx_uint_t flags);
@@ -59,7 +59,7 @@ ngx_hakmem_timer_start(ngx_cycle_t *cycle)
 
     ngx_hakmem_event.log = cycle->log;
 
-    /* at once: the worker's state is known when all modules are ready */
+    /* due at once: the worker's state is known when all modules are ready */
 
     ngx_add_timer(&ngx_hakmem_event, 1);
 }
@@ -81,8 +81,8 @@ ngx_hakmem_wait(ngx_cycle_t *cycle, ngx_msec_t timer, ngx_uint_t flags)
 
 
 /*
- * A single process may have another configuration now, or not our module, and
- * then not the status page's zone either.
+ * A process without a master may have another configuration now, perhaps
+ * without our module, and then without the status page's zone.
  */
 
 static void
@@ -122,7 +122,7 @@ ngx_hakmem_timer(ngx_event_t *ev)
 }
 
 
-/* whether another one is needed though nothing should happen */
+/* whether another one is needed even if nothing happens */
 
 static ngx_uint_t
 ngx_hakmem_tick(ngx_cycle_t *cycle)
@@ -154,7 +154,7 @@ ngx_hakmem_tick(ngx_cycle_t *cycle)
 }
 
 
-/* the status page's statistics are to be of the last second */
+/* the status page's statistics should be at most a second old */
 
 static ngx_msec_t
 ngx_hakmem_interval(void)

@@ -1,19 +1,20 @@
 
 /*
- * trim.c - what a worker's allocators keep free goes back: ours, and libc.
+ * trim.c - gives back what a worker's allocators, ours and libc's, keep free.
  *
- * The core gives back what has been free for a while, but only as long as
- * there are requests; and libc gives back nothing but the end of its heap. So
- * the timer looks at both, twice within hakmem_trim. What was free at two looks
- * and was not so when memory was last given back goes back if it is enough, so
- * that whatever is in use now and then stays:
+ * The core gives back what has been free for a while, but only as long as there
+ * are requests; libc gives back only the end of its heap. So the timer looks at
+ * both, twice within hakmem_trim. What was free at two looks, and was not
+ * already free when memory was last given back, goes back if it is enough; what
+ * is used now and then stays:
  *
- *     the worker has much to do   nothing of ours
+ *     the worker is busy          nothing of ours
  *     it has little to do         1 MB and an eighth of what is in use
  *     nothing has changed         256 KB: it sleeps
  *     it shuts down               64 KB: it won't need it again
  *
- * What a trim leaves (holes among blocks in use) is no reason for the next one.
+ * What a trim leaves behind (holes among blocks in use) does not cause the next
+ * one.
  */
 
 
@@ -39,7 +40,7 @@ typedef struct {
 } ngx_hakmem_sample_t;
 
 
-/* ... as its looks have seen it */
+/* ... as seen by its looks */
 
 typedef struct {
     ngx_hakmem_sample_t  last;
@@ -78,7 +79,7 @@ ngx_hakmem_trims(ngx_cycle_t *cycle)
 }
 
 
-/* what it has when it starts is no idle memory of its own */
+/* what it has when it starts does not count as idle */
 
 void
 ngx_hakmem_trim_start(void)
@@ -100,7 +101,7 @@ ngx_hakmem_trim_interval(ngx_hakmem_conf_t *hcf)
 }
 
 
-/* whether there should be another look, though nobody may call us until then */
+/* whether there should be another look, even if nothing happens until then */
 
 ngx_uint_t
 ngx_hakmem_trim_look(ngx_hakmem_conf_t *hcf)
@@ -156,7 +157,7 @@ ngx_hakmem_trim_look(ngx_hakmem_conf_t *hcf)
 
 /*
  * Free memory: what the lanes hold besides blocks in use, and what they have
- * given up that is still resident.
+ * given up but is still resident.
  */
 
 static void
@@ -185,7 +186,10 @@ ngx_hakmem_sample_own(ngx_hakmem_sample_t *sample)
 }
 
 
-/* on a preloaded library mallinfo2() tells of its blocks, too: seen already */
+/*
+ * on a preloaded library mallinfo2() includes its blocks, which were counted
+ * already
+ */
 
 static void
 ngx_hakmem_sample_libc(ngx_hakmem_sample_t *sample)
@@ -211,7 +215,7 @@ ngx_hakmem_has_changed(ngx_hakmem_sample_t *one, ngx_hakmem_sample_t *two)
 }
 
 
-/* whether enough is idle for the second time, and was not at the last trim */
+/* whether enough is idle at two looks, and was not at the last trim */
 
 static ngx_uint_t
 ngx_hakmem_is_idle(ngx_hakmem_seen_t *seen, ngx_hakmem_sample_t *now,

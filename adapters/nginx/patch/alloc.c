@@ -1,6 +1,6 @@
 /*
- * alloc.c - malloc, free and their kin, as patched objects call them:
- * family.h's, with the policy of policy.h.
+ * alloc.c - the malloc family as patched objects call it: family.h with the
+ * policy of policy.h.
  */
 #include "names.h"
 #include "policy.h"
@@ -25,7 +25,7 @@ void hak_ngx_set_lanes(hak_ngx_lanes lanes)
 _Static_assert(sizeof(hak_ngx_stats) == HAK_EMBED_COUNTERS * sizeof(uint64_t),
                "all of them are kept when a heap ends");
 
-/* What heaps had counted that have ended. */
+/* What heaps that have ended had counted. */
 static hak_ngx_stats stats_past(void)
 {
     return (hak_ngx_stats){
@@ -36,7 +36,7 @@ static hak_ngx_stats stats_past(void)
     };
 }
 
-/* Each is a whole word, which its thread may be changing. */
+/* Each number is one word, which its thread may be changing. */
 HAK_RACY_READER void hak_ngx_get_stats(hak_ngx_stats *stats)
 {
     struct hak_heap *heap;

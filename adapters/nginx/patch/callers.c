@@ -1,15 +1,16 @@
 /*
  * callers.c - the functions of libc that resize or free a block that their
- * caller has allocated. Every object's slots of them lead here: such a block
- * may be ours, and libc must not get to see it.
+ * caller has allocated. Every object's slots for them lead here: such a block
+ * may be ours, and must not reach libc.
  *
  * A block of libc's, or none, is passed on as it is. One of ours is grown by
- * us, or moved into a block of libc's first; whose frees come to us doesn't
- * notice.
+ * us, or first moved into a block of libc's; a caller whose frees come to us
+ * doesn't notice.
  *
- * Not here, as programs have not been able to link them since glibc 2.32: the
- * xdr_* functions, which free with XDR_FREE. Nor is what would take a structure
- * filled in by hand, where the standard wants one of libc's (globfree).
+ * Not included: the xdr_* functions, which free with XDR_FREE, because programs
+ * have not been able to link them since glibc 2.32; and functions that would
+ * accept a structure filled in by the caller where the standard demands one of
+ * libc's (globfree).
  */
 #include <argz.h>
 #include <envz.h>
@@ -139,7 +140,7 @@ void hak_ngx_envz_remove(char **envz, size_t *length, const char *name)
 
 /* ---- regular expressions ------------------------------------------------------ */
 
-/* A caller may have allocated both tables, and regfree frees them. */
+/* The caller may have allocated both tables, and regfree frees them. */
 void hak_ngx_regfree(regex_t *pattern)
 {
     if (haki_embed_owns(pattern->fastmap)) {
@@ -160,13 +161,13 @@ const char *hak_ngx_re_compile_pattern(const char *text, size_t length,
     void *buffer = pattern->buffer;
 
     if (!move_out(&buffer, pattern->allocated)) {
-        return "Memory exhausted"; /* as regerror has it */
+        return "Memory exhausted"; /* the text of regerror */
     }
     pattern->buffer = buffer;
     return re_compile_pattern(text, length, pattern);
 }
 
-/* It grows the registers that it finds. */
+/* libc grows the registers that it finds. */
 static bool registers_moved(struct re_registers *registers)
 {
     size_t size;
@@ -181,7 +182,7 @@ static bool registers_moved(struct re_registers *registers)
 
 enum { REGEX_FAILED = -2 };
 
-/* Those that are of a fixed size, as REGS_FIXED, stay where they are. */
+/* Registers of a fixed size (REGS_FIXED) stay where they are. */
 static bool ready(const regex_t *pattern, struct re_registers *registers)
 {
     return pattern->regs_allocated != 1 /* REGS_REALLOCATE */ ||

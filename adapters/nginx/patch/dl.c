@@ -1,18 +1,19 @@
 /*
  * dl.c - dlopen, dlmopen, dlsym and dlvsym, as patched objects call them.
  *
- * dlopen: what has come is patched before it returns, though after its
- * constructors. For that the real one is called from here; it goes by its
- * caller's RUNPATH and RPATH, so that is done only where it makes no difference
- * whose call it is. Otherwise the real one is jumped to (stub.h), and dlsym,
- * without which nobody gets at the new object's functions, catches up.
+ * dlopen: what was loaded is patched before dlopen returns, but after its
+ * constructors have run. For that the real function is called from here. It
+ * uses its caller's RUNPATH and RPATH, so this is done only where it makes no
+ * difference who calls. Otherwise the real function is jumped to (stub.h), and
+ * the patching is done in dlsym, without which nobody gets at the new object's
+ * functions.
  *
- * dlsym: who looks up free by its name, as LuaJIT's ffi.C does, gets ours, as do
- * those of the other functions that go by a block's address. A name that some
- * object in front of libc has, another allocator's say, or that a handle's
- * object has itself, is left to the real one.
+ * dlsym: code that looks up free by name, as LuaJIT's ffi.C does, gets ours,
+ * and the same goes for the other functions that take a block. A name that some
+ * object in front of libc defines (perhaps another allocator), or that a
+ * handle's object defines itself, is left to the real function.
  *
- * Errors stay with the real functions: dlerror says what it would have said.
+ * Errors are left to the real functions, so dlerror says what it always would.
  */
 #include "patch.h"
 
@@ -63,7 +64,7 @@ static int look_at(struct dl_phdr_info *info, size_t size, void *arg)
     return 0;
 }
 
-/* Whether a file is the same to us as it is to the caller. */
+/* Whether dlopen would find the same file for us as for the caller. */
 static bool is_same_to_us(const char *file, uintptr_t caller)
 {
     struct search search = {.caller = caller, .plain = true};
@@ -96,7 +97,7 @@ hak_ngx_function *hak_ngx_on_dlopen(uintptr_t *args)
     return NULL;
 }
 
-/* Other namespaces have a libc of their own, and are left to it. */
+/* Other namespaces have a libc of their own, and are left alone. */
 hak_ngx_function *hak_ngx_on_dlmopen(uintptr_t *args)
 {
     void *handle;
@@ -131,9 +132,9 @@ static void *find(void *handle, const char *name, const char *version)
 }
 
 /*
- * Our function for what a lookup would find, or NULL: the real one is to answer.
- * RTLD_NEXT goes by its caller; but if libc is the first to have the name it is
- * the next, too.
+ * Our function in place of what a lookup would find, or NULL: leave it to the
+ * real dlsym. RTLD_NEXT depends on its caller; but if libc is the first object
+ * that has the name it is also the next.
  */
 static hak_ngx_function *ours_for(void *handle, const char *name,
                                   const char *version)
@@ -191,7 +192,7 @@ HAK_STUB(BIND("hak_ngx_dlmopen"), "hak_ngx_dlmopen", "hak_ngx_on_dlmopen");
 HAK_STUB(BIND("hak_ngx_dlsym"), "hak_ngx_dlsym", "hak_ngx_on_dlsym");
 HAK_STUB(BIND("hak_ngx_dlvsym"), "hak_ngx_dlvsym", "hak_ngx_on_dlvsym");
 
-#else /* nothing is patched there (elf.c) */
+#else /* nothing is patched on other processors (elf.c) */
 
 void *hak_ngx_dlopen(const char *file, int mode)
 {

@@ -10,7 +10,7 @@
 #define JUMP_SLOT R_X86_64_JUMP_SLOT
 #define GLOB_DAT R_X86_64_GLOB_DAT
 #define WORD R_X86_64_64
-/* What is filled in is no address. */
+/* What is filled in is not an address. */
 #define IS_NO_ADDRESS(type)                                                    \
     ((type) == R_X86_64_NONE || (type) == R_X86_64_SIZE32 ||                   \
      (type) == R_X86_64_SIZE64)
@@ -41,7 +41,7 @@ bool hak_ngx_elf_has(const struct hak_ngx_elf *elf, uintptr_t address,
     return false;
 }
 
-/* The dynamic section's entries that matter, by tag. */
+/* The entries of the dynamic section that matter, by tag. */
 enum { TAGS = DT_RUNPATH + 1 };
 
 struct entries {
@@ -69,8 +69,8 @@ static void read_entries(const struct hak_ngx_elf *elf, struct entries *entries)
 }
 
 /*
- * An address of the dynamic section. glibc's dynamic linker has added the base
- * to it already, others leave it to the reader. 0: it leads nowhere.
+ * An address from the dynamic section. glibc's dynamic linker has already added
+ * the base to it, others leave that to the reader. 0: it leads nowhere.
  */
 static uintptr_t placed(const struct hak_ngx_elf *elf, uintptr_t address)
 {
@@ -93,7 +93,7 @@ static void open_tables(struct hak_ngx_elf *elf, const struct entries *entries)
     size_t rela_size = rela != 0 ? entries->value[DT_RELASZ] : 0;
     size_t jump_size = jump != 0 ? entries->value[DT_PLTRELSZ] : 0;
 
-    /* Some linkers make the one table a part of the other. */
+    /* Some linkers make one table part of the other. */
     if (jump - rela < rela_size) {
         jump_size = 0;
     }
@@ -130,7 +130,7 @@ static void read_headers(struct hak_ngx_elf *elf)
         if (header->p_type == PT_DYNAMIC) {
             elf->dynamic = start;
         } else if (header->p_type == PT_GNU_RELRO) {
-            /* A page that it covers in part only stays writable. */
+            /* A page that is only partly covered stays writable. */
             elf->relro_start = start & ~(page - 1);
             elf->relro_end = (start + header->p_memsz) & ~(page - 1);
         }
@@ -163,7 +163,7 @@ bool hak_ngx_elf_open(struct hak_ngx_elf *elf, const struct dl_phdr_info *info,
         entries.has[DT_RUNPATH] || (entries.flags & DF_1_NODEFLIB) != 0;
     elf->has_rpath = entries.has[DT_RPATH];
     if (elf->symbols == NULL || elf->strings == NULL) {
-        return false; /* it names nothing */
+        return false; /* it names no symbol */
     }
     *why = wrong_with(&entries);
     if (*why != NULL) {
@@ -214,7 +214,7 @@ static bool is_definition(const struct hak_ngx_elf *elf, size_t number,
            strcmp(elf->strings + symbol->st_name, name) == 0;
 }
 
-/* A table of DT_HASH: buckets, chains; both hold numbers of symbols. */
+/* A DT_HASH table: buckets and chains, both with numbers of symbols. */
 static bool in_hash(const struct hak_ngx_elf *elf, const char *name)
 {
     const uint32_t *buckets = elf->hash + 2;
@@ -237,9 +237,10 @@ static bool in_hash(const struct hak_ngx_elf *elf, const char *name)
 }
 
 /*
- * One of DT_GNU_HASH: how many buckets, the first symbol in it, words of a
- * filter (64 bits each) that is of no use here; the filter, the buckets, and
- * for each symbol its hash, whose lowest bit ends a bucket's chain.
+ * A DT_GNU_HASH table: how many buckets, the first symbol in it, how many words
+ * (64 bits each) the filter has, which is not used here; then the filter, the
+ * buckets, and for each symbol its hash, whose lowest bit ends a bucket's
+ * chain.
  */
 static bool in_gnu_hash(const struct hak_ngx_elf *elf, const char *name)
 {

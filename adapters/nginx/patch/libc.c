@@ -1,9 +1,9 @@
 /*
  * libc.c - what libc allocates for its caller, or grows for it.
  *
- * getline and getdelim must not see a block of ours: they would have libc
- * resize it. The others would do no harm, a block of libc's can be freed
- * through us: but what a patched object has is to be ours. libc does the work,
+ * getline and getdelim must not get a block of ours, because libc would resize
+ * it. The others would do no harm, since a block of libc's can be freed through
+ * us, but patched objects should have blocks of ours. libc does the work, and
  * its result moves into a block of ours.
  */
 #include <errno.h>
@@ -44,7 +44,7 @@ wchar_t *hak_ngx_wcsdup(const wchar_t *s)
     return copy(s, (wcslen(s) + 1) * sizeof(wchar_t));
 }
 
-/* A copy of libc's block, which is freed. NULL if it is. */
+/* Copies libc's block to one of ours and frees it. NULL for NULL. */
 static char *move_in(char *from, size_t size)
 {
     char *p = from != NULL ? copy(from, size) : NULL;
@@ -60,7 +60,7 @@ static char *move_in_string(char *from)
 
 /* ---- lines ----------------------------------------------------------------- */
 
-/* Puts a line of libc's into the caller's block, which grows if need be. */
+/* Copies a line of libc's into the caller's block, which grows if necessary. */
 static ssize_t hand_over(const char *from, size_t length, char **line,
                          size_t *room)
 {
@@ -101,7 +101,7 @@ ssize_t hak_ngx_getline(char **line, size_t *room, FILE *file)
 
 /* ---- asprintf -------------------------------------------------------------- */
 
-/* By what libc's form returned. */
+/* Turns what libc's function returned into our result. */
 static int printed(int length, char **out)
 {
     if (length < 0) {
@@ -127,7 +127,7 @@ int hak_ngx_asprintf(char **out, const char *format, ...)
     return length;
 }
 
-/* What fortified programs call; the flag forbids %n in writable memory. */
+/* Fortified programs call this; the flag forbids %n in writable memory. */
 int __vasprintf_chk(char **out, int flag, const char *format, va_list args);
 
 int hak_ngx_vasprintf_chk(char **out, int flag, const char *format,
@@ -169,7 +169,7 @@ char *hak_ngx_canonicalize_file_name(const char *path)
     return hak_ngx_realpath(path, NULL);
 }
 
-/* With a size, the block is of that size. */
+/* If a size is given the block has that size. */
 char *hak_ngx_getcwd(char *buffer, size_t size)
 {
     char *from;

@@ -19,7 +19,7 @@ static const char *file_of(const char *path)
     return slash != NULL ? slash + 1 : path;
 }
 
-/* Whether `name` is the file's whole name, or what stands before its ".so". */
+/* Whether `name` is the file's whole name, or the part before its ".so". */
 static bool is_stem(const char *file, const char *name)
 {
     size_t length = strlen(name);
@@ -37,7 +37,7 @@ static bool is_named(const char *path, const char *name)
     if (*name == '\0') {
         return false;
     }
-    /* Not Perl's module of that name, nginx.so, either. */
+    /* This also excludes Perl's module of that name, nginx.so. */
     if (*path == '\0' || strcmp(name, "nginx") == 0) {
         return *path == '\0' && strcmp(name, "nginx") == 0;
     }
@@ -50,7 +50,10 @@ bool hak_ngx_is_libc(const struct hak_ngx_elf *elf)
     return hak_ngx_elf_has(elf, (uintptr_t)gnu_get_libc_version, false);
 }
 
-/* libc, its dynamic linker, another allocator, ourselves: not to be patched. */
+/*
+ * Whether it must not be patched: libc, its dynamic linker, another allocator,
+ * ourselves.
+ */
 static bool is_taboo(const struct hak_ngx_elf *elf)
 {
     const char *file = file_of(elf->file);
@@ -139,9 +142,12 @@ void hak_ngx_forget(struct hak_ngx_walk *walk)
     free(walk->all);
 }
 
-/* ---- what stands in a slot ---------------------------------------------------- */
+/*
+ * ---- the contents of a slot
+ * ---------------------------------------------------
+ */
 
-/* The object whose function others find by a name; NULL: nobody has it. */
+/* The object whose definition of a name others find; NULL: nobody has one. */
 static const struct hak_ngx_elf *definer_of(struct hak_ngx_walk *walk,
                                             const hak_ngx_name *name)
 {
@@ -157,8 +163,8 @@ static const struct hak_ngx_elf *definer_of(struct hak_ngx_walk *walk,
 }
 
 /*
- * Whether a value is the program's own address of a name, as a program that is
- * not position independent gives to all.
+ * Whether a value is the program's own address for a name, which a program that
+ * is not position independent gives to all objects.
  */
 static bool is_programs(const struct hak_ngx_walk *walk,
                         const hak_ngx_name *name, uintptr_t value)
@@ -181,10 +187,10 @@ static bool is_programs(const struct hak_ngx_walk *walk,
 }
 
 /*
- * Whether a slot's value is what the dynamic linker makes it: the function; if
+ * Whether a slot's value is one that the dynamic linker sets: the function; if
  * it is not bound yet, a place in the object itself; or the program's address
- * of it. Anything else is the object's doing, or another allocator's, which
- * some object is bound to, and stays.
+ * of it. Anything else was set by the object, or belongs to another allocator
+ * that the object is bound to, and is left alone.
  */
 static bool leads_there(struct hak_ngx_walk *walk,
                         const struct hak_ngx_loaded *one,
@@ -203,9 +209,9 @@ static bool leads_there(struct hak_ngx_walk *walk,
 }
 
 /*
- * operator new of one object and operator delete of another work on the same
- * blocks. Who has delete must be served, or be the C++ library, which frees by
- * its slot of free.
+ * One object's operator delete may free what another's operator new allocated.
+ * An object that defines delete must be served, or be the C++ library, which
+ * frees through its slot for free.
  */
 static bool may_replace_new(struct hak_ngx_walk *walk, const hak_ngx_name *name,
                             char *why, size_t len)
@@ -246,7 +252,7 @@ enum hak_ngx_verdict hak_ngx_judge(struct hak_ngx_walk *walk,
         snprintf(why, len, "a slot outside its data, for %s", name->name);
         return HAK_NGX_FAULT;
     }
-    if (*at == NULL) { /* a weak symbol that nobody has */
+    if (*at == NULL) { /* a weak symbol that nobody defines */
         return HAK_NGX_LEAVE;
     }
     if (*at != name->ours && *at != name->any &&

@@ -1,8 +1,8 @@
 /*
  * loaded.h - what is loaded, and what may be done with its slots.
  *
- * A walk lives inside dl_iterate_phdr: what it points to is the dynamic linker's
- * and the objects' own.
+ * A walk exists only inside dl_iterate_phdr: it points into the dynamic
+ * linker's and the objects' own data.
  */
 #ifndef HAK_NGX_LOADED_H
 #define HAK_NGX_LOADED_H
@@ -13,11 +13,11 @@
 
 struct hak_ngx_loaded {
     struct hak_ngx_elf elf;
-    hak_ngx_object *object; /* that it is to be served as, or NULL */
+    hak_ngx_object *object; /* the object to serve it as, or NULL */
     bool taboo;
-    bool is_known;  /* an earlier walk has been here; taboo is not looked at */
+    bool is_known;  /* seen by an earlier walk; taboo was not determined */
     unsigned slots; /* of ours */
-    /* Why its frees can't all be ours; empty: they are. */
+    /* Why not all of its frees can be ours; empty: they are. */
     char unpatched[120];
 };
 
@@ -25,13 +25,16 @@ struct hak_ngx_loaded {
 struct hak_ngx_walk {
     hak_ngx_object *objects;
     size_t n;
-    bool writes; /* or only looks */
+    bool writes; /* or only reads */
     bool failed; /* out of memory */
-    /* Whether an object needs no second look; NULL: all do. */
+    /* Whether an object need not be looked at again; NULL: all are. */
     bool (*is_known)(const struct hak_ngx_elf *elf);
     struct hak_ngx_loaded *all;
     size_t count, room;
-    /* Who has the name that others find, by the name's place in the table. */
+    /*
+     * The objects whose definitions others find, by the name's index in the
+     * table.
+     */
     struct hak_ngx_definer {
         bool known;
         const struct hak_ngx_elf *elf; /* NULL: nobody */
@@ -49,20 +52,20 @@ bool hak_ngx_is_libc(const struct hak_ngx_elf *elf);
 const char *hak_ngx_printable(const struct hak_ngx_elf *elf);
 
 /*
- * Whether a relocation of a name of ours is of interest: an import, or in the
- * C++ library a call of its own operators, which the program may replace and
- * did not.
+ * Whether a relocation for a name of ours matters: an import, or in the C++
+ * library a call of its own operators, which the program could have replaced
+ * but did not.
  */
 bool hak_ngx_concerns_us(const struct hak_ngx_reloc *reloc,
                          const hak_ngx_name *name);
 
 enum hak_ngx_verdict {
-    HAK_NGX_LEAVE, /* it has nothing of libc's in it */
+    HAK_NGX_LEAVE, /* it does not lead to libc */
     HAK_NGX_TAKE,
-    HAK_NGX_FAULT /* it should be taken, and can't: *why, at most `len` bytes */
+    HAK_NGX_FAULT /* it should be taken, but can't: *why, at most `len` bytes */
 };
 
-/* What is to be done about a relocation of a name of ours. */
+/* What to do about a relocation for a name of ours. */
 enum hak_ngx_verdict hak_ngx_judge(struct hak_ngx_walk *walk,
                                    const struct hak_ngx_loaded *one,
                                    const struct hak_ngx_reloc *reloc,

@@ -1,11 +1,12 @@
 /*
  * names.c - the table of names, and a search in it.
  *
- * An object's relocations are many and each is looked up: hence in order.
- * What libc merely hands out (open_memstream, scandir, %ms of scanf) need not
- * be here: a free of ours passes it on. Nor what it frees of its own making
- * alone (freeaddrinfo, globfree, wordfree, tdestroy, fclose), nor what calls the
- * functions that it is handed (obstacks).
+ * The table is sorted, because an object has many relocations and each is
+ * looked up. Functions through which libc only hands out blocks
+ * (open_memstream, scandir, %ms of scanf) need not be here: our free passes
+ * those on. Nor need functions that free only what libc made (freeaddrinfo,
+ * globfree, wordfree, tdestroy, fclose), or that call functions given to them
+ * (obstacks).
  */
 #include "names.h"
 
@@ -104,8 +105,8 @@ const size_t hak_ngx_names_count =
     sizeof(hak_ngx_names) / sizeof(hak_ngx_names[0]);
 
 /*
- * Most names of most objects are C++'s and not its operators: they, and letters
- * that no name of ours begins with, are told at once.
+ * Most names of most objects are C++ names other than its operators: these, and
+ * names with a first letter that none of ours has, are rejected at once.
  */
 static bool may_be_ours(const char *name)
 {

@@ -2,8 +2,8 @@
  * names.h - the functions that patched objects call, and the table that
  * slots.c finds them in.
  *
- * Each does what the one does whose name follows hak_ngx_, glibc's where the
- * standards leave a choice. C++'s are in new.h.
+ * Each does what the function named after hak_ngx_ does, as glibc does it where
+ * the standards leave a choice. C++'s are in new.h.
  */
 #ifndef HAK_NGX_NAMES_H
 #define HAK_NGX_NAMES_H
@@ -19,9 +19,9 @@
 typedef void hak_ngx_function(void);
 
 /*
- * A name that objects import, and what its slot is to point at: in an object
- * that is served `ours`, in all others `any`, which goes by a block's address
- * and allocates nothing from us, or is NULL: such a slot stays as it is.
+ * A name that objects import, and what its slot will point to: `ours` in served
+ * objects; in all others `any`, which goes by a block's address and allocates
+ * nothing from us. If `any` is NULL such slots stay as they are.
  */
 typedef struct hak_ngx_name {
     const char *name;
@@ -50,8 +50,8 @@ void *hak_ngx_pvalloc(size_t size);
 size_t hak_ngx_malloc_usable_size(void *p);
 
 /*
- * For who allocates from libc, but may be handed a block of ours. To any other
- * block they cost a subtraction and a compare; it is not counted.
+ * For objects that allocate from libc but may be given blocks of ours. For any
+ * other block they cost a subtraction and a compare; nothing is counted.
  */
 void hak_ngx_any_free(void *p);
 void *hak_ngx_any_realloc(void *p, size_t size);

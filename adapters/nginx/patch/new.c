@@ -1,6 +1,6 @@
 /*
- * new.c - C++'s operator new. What the C++ library's own returns is foreign,
- * or ours if the C++ library is patched.
+ * new.c - C++'s operator new. The C++ library's own operators return foreign
+ * blocks, or ours if the C++ library is patched.
  */
 #include "new.h"
 
@@ -13,7 +13,7 @@ static void *haki_policy_new_failed(size_t alignment, size_t size);
 
 #include "libc_names/operators.h"
 
-/* Ours have other names, so none of them is found. */
+/* Ours have other names, so the lookup never finds them. */
 static hak_function *haki_policy_next_new(const char *name, hak_function *self)
 {
     void *found = dlsym(RTLD_DEFAULT, name);

@@ -1,7 +1,7 @@
 /*
  * new.h - C++'s operator new (libc_names/operators.h), as patched objects call
- * it: hak_ngx_ and the mangled name. new[] is the same functions, and every
- * operator delete is hak_ngx_free: what follows the pointer is not needed.
+ * it: hak_ngx_ and the mangled name. new[] uses the same functions, and every
+ * operator delete is hak_ngx_free, which ignores further arguments.
  */
 #ifndef HAK_NGX_NEW_H
 #define HAK_NGX_NEW_H
@@ -11,7 +11,7 @@
 void *hak_ngx_Znwm(size_t size);
 void *hak_ngx_ZnwmSt11align_val_t(size_t size, size_t alignment);
 
-/* With std::nothrow; its address says nothing. */
+/* With std::nothrow, whose address is ignored. */
 void *hak_ngx_ZnwmRKSt9nothrow_t(size_t size, const void *nothrow);
 void *hak_ngx_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
                                                 const void *nothrow);

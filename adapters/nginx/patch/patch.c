@@ -1,15 +1,15 @@
 /*
- * patch.c - makes the frees of all loaded objects ours, and has chosen ones
- * served.
+ * patch.c - makes the frees of all loaded objects ours, and has the chosen
+ * objects served.
  *
- * All of it happens inside dl_iterate_phdr, which keeps the dynamic linker's
- * list as it is: nothing is unloaded meanwhile, nor two threads here at once.
- * An object that another thread is loading may be in the list already, with
- * its slots not yet filled in: hence the turns of work_in_peace.
+ * All of it happens inside dl_iterate_phdr, which locks the dynamic linker's
+ * list: nothing is unloaded meanwhile, and no two threads are here at once. An
+ * object that another thread is loading may already be in the list while its
+ * slots are not yet filled in: hence the repeated attempts of work_in_peace.
  *
- * The steps, in this order: judge the objects that are to be served (all their
- * slots can be written); write the frees of every object; leave out what is
- * linked with one that can't be patched; write the slots of those that are left.
+ * The steps are, in this order: check the objects to be served (that all their
+ * slots can be written); write the frees of every object; leave out objects
+ * linked with one that can't be patched; write the slots of the rest.
  */
 #include "patch.h"
 
@@ -22,7 +22,7 @@
 #include "loaded.h"
 #include "slots.h"
 
-/* What the last walk that wrote has found. */
+/* What the last walk that wrote found. */
 static struct {
     _Atomic(unsigned long long) loads; /* dlpi_adds; 0: there was none yet */
     _Atomic(unsigned) others, other_slots, unpatched;
@@ -31,23 +31,23 @@ static struct {
     char text[512];
     struct place {
         uintptr_t base, dynamic;
-    } * places; /* of the objects that it saw */
+    } * places; /* of the objects it saw */
     size_t nplaces;
 } last;
 
 static unsigned long long loads_seen;
 
 /*
- * This thread is in a walk. It calls functions of libc; who has put himself
- * before one of them may look up the real one, by a dlsym that is ours by now.
+ * This thread is in a walk. A walk calls functions of libc; a library that
+ * wraps one of them may look up the real one, with a dlsym that is ours by now.
  */
 static _Thread_local bool is_walking;
 
 /* ---- one object ----------------------------------------------------------------- */
 
 /*
- * What is done with its slots. FREES writes `any`, or leaves what is ours;
- * SERVE writes `ours`; RETREAT undoes that. JUDGE only looks.
+ * What is done with an object's slots. FREES writes `any`, or leaves what is
+ * already ours; SERVE writes `ours`; RETREAT undoes that. JUDGE only reads.
  */
 enum task { JUDGE, FREES, SERVE, RETREAT };
 
@@ -76,7 +76,7 @@ static bool put(struct hak_ngx_walk *walk, struct hak_ngx_loaded *one,
                              name->any == NULL);
 }
 
-/* False: *why, and slots after the first that could not be are as they were. */
+/* False: *why; slots after the first that can't be written are unchanged. */
 static bool work_on(struct hak_ngx_walk *walk, struct hak_ngx_loaded *one,
                     enum task task, char *why, size_t len)
 {
@@ -104,7 +104,7 @@ static bool work_on(struct hak_ngx_walk *walk, struct hak_ngx_loaded *one,
                 verdict = HAK_NGX_FAULT;
             }
             good = good && verdict != HAK_NGX_FAULT;
-            /* The frees of an object are each worth having. */
+            /* Each free of an object is worth having, even if others fail. */
             if (!good && task != FREES && task != RETREAT) {
                 return false;
             }
@@ -124,8 +124,8 @@ static bool libc_defines(const struct hak_ngx_walk *walk, const char *name)
 }
 
 /*
- * Whether `one` imports a name that `other` has. A program may have libc's
- * variables (stderr), by a copy relocation: these link nobody.
+ * Whether `one` imports a name that `other` defines. A program may have libc's
+ * variables (stderr) through a copy relocation: these do not link objects.
  */
 static bool imports_from(const struct hak_ngx_walk *walk,
                          const struct hak_ngx_loaded *one,
@@ -148,7 +148,10 @@ static bool imports_from(const struct hak_ngx_walk *walk,
 
 /* ---- the steps ------------------------------------------------------------------- */
 
-/* It is left out; the first of its files that is tells why. */
+/*
+ * Leaves an object out; the first of its files that is left out supplies the
+ * reason.
+ */
 static void leave_out(struct hak_ngx_loaded *one, const char *text,
                       const char *detail)
 {
@@ -191,7 +194,7 @@ static void take_frees(struct hak_ngx_walk *walk)
     }
 }
 
-/* What has blocks of ours already can't be left out any more. */
+/* An object that already has blocks of ours can't be left out any more. */
 static void leave_out_unsafe(struct hak_ngx_walk *walk)
 {
     for (size_t i = 0; i < walk->count; i++) {
@@ -237,7 +240,7 @@ static void add_text(const char *file, const char *why)
              used != 0 ? "; " : "", file, why);
 }
 
-/* A walk that looks at what is new alone adds to what was found before. */
+/* A walk that only looks at new objects adds to what was found before. */
 static void remember(const struct hak_ngx_walk *walk)
 {
     bool is_first = walk->is_known == NULL;
@@ -264,7 +267,7 @@ static void remember(const struct hak_ngx_walk *walk)
     last.unpatched = unpatched;
 }
 
-/* What there is now is known from now on; without memory for it nothing is. */
+/* Marks all present objects as known; without memory for that none is. */
 static void get_to_know(const struct hak_ngx_walk *walk)
 {
     struct place *places = realloc(last.places, walk->count * sizeof(*places));
@@ -281,7 +284,9 @@ static void get_to_know(const struct hak_ngx_walk *walk)
     }
 }
 
-/* Nothing has been unloaded since, so what stands there is what stood there. */
+/*
+ * Nothing has been unloaded since, so the same address means the same object.
+ */
 static bool is_known(const struct hak_ngx_elf *elf)
 {
     for (size_t i = 0; i < last.nplaces; i++) {
@@ -321,7 +326,7 @@ static void work(struct hak_ngx_walk *walk)
 /* ---- nobody is loading anything ---------------------------------------------------- */
 
 struct turn {
-    struct hak_ngx_walk *walk; /* NULL: only asks */
+    struct hak_ngx_walk *walk; /* NULL: only checks */
     unsigned long long loads;
     bool only_new; /* what no earlier walk has seen */
     bool done;
@@ -356,11 +361,12 @@ static unsigned long long count_loads(void)
 }
 
 /*
- * Objects are put into the list first and filled in then, while the loader's
- * other lock is held, for which dladdr waits. So what was there before that call
- * is complete after it; if that is all there is, now is the time. (In the
- * thread that loads, in a constructor, dladdr does not wait; then all is filled
- * in, too.) False: somebody is always loading something.
+ * Objects are first put into the list and then filled in, while the loader
+ * holds its other lock, for which dladdr waits. So what was in the list before
+ * calling dladdr is complete after it; if nothing was added meanwhile, the work
+ * can be done. (In the thread that loads, in a constructor, dladdr does not
+ * wait; but then everything is filled in.) False: somebody keeps loading
+ * something.
  */
 static bool work_in_peace(struct hak_ngx_walk *walk, bool only_new)
 {
@@ -429,7 +435,7 @@ int hak_ngx_check(const hak_ngx_object *objects, size_t n, char *why,
     return result;
 }
 
-/* Nothing came or went since the last walk: what it wrote is looked at. */
+/* Nothing was loaded or unloaded since the last walk: checks what it wrote. */
 static int mend(struct dl_phdr_info *info, size_t size, void *arg)
 {
     bool *is_done = arg;

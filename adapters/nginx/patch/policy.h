@@ -1,8 +1,8 @@
 /*
- * policy.h - the policy (libc_names/family.h) of what patched objects call: a
- * request is the lanes' or libc's by its size, and statistics are kept of it.
+ * policy.h - the policy (libc_names/family.h) for patched objects: a request
+ * goes to the lanes or to libc by its size, and is counted.
  *
- * libc is called by its usual names: our own object's slots stay as they are.
+ * libc is called by its usual names, as our own object's slots are left alone.
  */
 #ifndef HAK_NGX_POLICY_H
 #define HAK_NGX_POLICY_H
@@ -13,22 +13,22 @@
 #include "embed.h"
 #include "patch.h"
 
-/* Sizes up to this are the lanes', and those of Pool's hot path. */
+/* The lanes serve sizes up to the first, Pool's hot path up to the second. */
 extern size_t hak_ngx_most, hak_ngx_most_hot;
 
 /* ---- statistics ------------------------------------------------------------ */
 
 /*
- * A thread's lie in the rest of its heap, which hot paths have at hand and which is
- * zero when the heap is made. A thread that ends leaves the heap behind, to be
- * adopted with what was counted.
+ * A thread's statistics are kept in the rest of its heap, which hot paths have
+ * at hand and which is zero when the heap is made. A thread that ends leaves
+ * the heap behind, to be adopted along with its counts.
  */
 HAK_INLINE hak_ngx_stats *hak_ngx_stats_of(struct hak_heap *heap)
 {
     return haki_embed_extra(heap);
 }
 
-/* Counts a request; a thread that has no heap is not counted. */
+/* Counts a request; requests of threads without a heap are not counted. */
 HAK_INLINE void hak_ngx_count(size_t asked, bool large, bool memory,
                               bool foreign)
 {
@@ -125,7 +125,7 @@ HAK_INLINE void haki_policy_free_foreign(void *p)
     hak_ngx_libc_free(p);
 }
 
-/* A block of libc's stays there. */
+/* A block of libc's stays with libc. */
 HAK_INLINE void *haki_policy_realloc_foreign(void *p, size_t size)
 {
     hak_ngx_count(size, false, false, true);

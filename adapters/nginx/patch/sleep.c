@@ -1,9 +1,10 @@
 /*
- * sleep.c - a function that the program calls before it sleeps.
+ * sleep.c - makes the program call a function before it sleeps.
  *
  * A master has no event loop: between signals it is in sigsuspend, which it
- * calls through a slot of its own, as malloc. Nobody else's slot is touched, and
- * this one is no part of what hak_ngx_patch writes and hak_ngx_unpatch undoes.
+ * calls through a slot of its own, as it calls malloc. No other object's slot
+ * is touched, and this one is not among those that hak_ngx_patch writes and
+ * hak_ngx_unpatch restores.
  */
 #include <dlfcn.h>
 #include <signal.h>
@@ -14,11 +15,15 @@
 
 static void (*before)(void);
 
-/* Looked up: we may be a part of the program, whose slot is ours then. */
+/*
+ * Looked up with dlsym: we may be part of the program, whose slot is ours then.
+ */
 static int (*really)(const sigset_t *mask);
 static bool is_done;
 
-/* Signals are blocked in here, none is lost: libc's lets them in. */
+/*
+ * Signals are blocked here, so none is lost: libc's sigsuspend unblocks them.
+ */
 static int sleep_after(const sigset_t *mask)
 {
     before();
@@ -52,7 +57,7 @@ static bool take(const struct hak_ngx_elf *program)
     return taken;
 }
 
-/* The first of the list is the program. */
+/* The first entry of the list is the program. */
 static int look(struct dl_phdr_info *info, size_t size, void *arg)
 {
     struct hak_ngx_elf program;

@@ -1,8 +1,8 @@
 /*
- * slots.c - the slots that are ours, and the writing of one.
+ * slots.c - the slots that are ours, and how they are written.
  *
- * A page that the object's relocations have left read-only is opened for the
- * word that is written, and closed again.
+ * A page that is read-only after the object's relocation is made writable for
+ * the write, and read-only again afterwards.
  */
 #include "slots.h"
 
@@ -16,8 +16,8 @@ struct slot {
     hak_ngx_function *ours;
     bool relro;     /* its page is read-only */
     bool allocates; /* from us */
-    bool unbound;   /* it was; a thread may be about to bind it */
-    /* Whether the object is still there is told by these. */
+    bool unbound;   /* it was unbound; a thread may be about to bind it */
+    /* These tell whether the object is still there. */
     uintptr_t base, dynamic;
 };
 
@@ -107,7 +107,7 @@ bool hak_ngx_slot_take(const struct hak_ngx_elf *elf, hak_ngx_function **at,
         return false;
     }
     known = find(at);
-    if (known != NULL) { /* another function of ours stood there */
+    if (known != NULL) { /* it held another function of ours */
         slot.was = slot.was == known->ours ? known->was : slot.was;
         slot.unbound = slot.unbound || known->unbound;
         *known = slot;
@@ -144,7 +144,9 @@ bool hak_ngx_slot_give_back(hak_ngx_function **at)
     return true;
 }
 
-/* Marks the slots of an object that is there: base ^ 1 is no base. */
+/*
+ * Marks the slots of an object that is still there: base ^ 1 is never a base.
+ */
 static int mark_one(struct dl_phdr_info *info, size_t size, void *arg)
 {
     struct hak_ngx_elf elf;
@@ -180,7 +182,7 @@ void hak_ngx_slots_drop_gone(void)
     made.count = kept;
 }
 
-/* More than one thread may be at it, so such a slot is looked at for good. */
+/* More than one thread may do that, so such a slot is checked every time. */
 void hak_ngx_slots_mend(void)
 {
     for (size_t i = 0; i < made.count; i++) {

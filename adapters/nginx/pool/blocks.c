@@ -13,7 +13,7 @@
 #define FEW_FIRST 16 /* the table's first length */
 #define NOT_FOUND UINT32_MAX
 
-/* Why there is no block. */
+/* Notes why there is no block; returns NULL. */
 static HAK_COLD void *none(struct hak_ngx_blocks *pool, bool at_limit)
 {
     pool->at_limit = at_limit;
@@ -45,7 +45,7 @@ void hak_ngx_blocks_end(struct hak_ngx_blocks *pool)
     pool->few_bytes = 0;
 }
 
-/* Tells the heap what the few have left of the limit. */
+/* Gives the heap the part of the limit that the few leave. */
 static void share_limit(struct hak_ngx_blocks *pool)
 {
     size_t few = haki_min(pool->limit, pool->few_bytes);
@@ -57,7 +57,7 @@ static void share_limit(struct hak_ngx_blocks *pool)
     }
 }
 
-/* A heap of its own for a pool that has many blocks, if one is to be had. */
+/* Gives a pool with many blocks a heap of its own, if possible. */
 static bool open_heap(struct hak_ngx_blocks *pool)
 {
     pool->heap = haki_embed_new(HAK_EMBED_POOL, pool->name);
@@ -70,7 +70,7 @@ static bool open_heap(struct hak_ngx_blocks *pool)
 
 /* ---- the few ------------------------------------------------------------- */
 
-/* The bytes that p, a block of a thread's heap or the system's, has. */
+/* The usable size of p, a block of a thread's heap or of the system's. */
 HAK_INLINE size_t usable(const void *p)
 {
     uint32_t byte;
@@ -101,7 +101,7 @@ HAK_INLINE void few_put(void **few, uint32_t room, void *p)
     few[i] = p;
 }
 
-/* Makes room for one more in the table, a quarter of which stays free. */
+/* Makes room for one more block in the table, a quarter of which stays free. */
 static HAK_NOINLINE bool few_grow(struct hak_ngx_blocks *pool)
 {
     uint32_t room = pool->room != 0 ? 2 * pool->room : FEW_FIRST;
@@ -137,7 +137,7 @@ HAK_INLINE uint32_t few_find(const struct hak_ngx_blocks *pool, const void *p)
     return i;
 }
 
-/* Takes what is at place i out; what stands behind it moves up. */
+/* Takes out the block at place i and moves later ones up. */
 HAK_INLINE void few_take(struct hak_ngx_blocks *pool, uint32_t gap)
 {
     uint32_t mask = pool->room - 1;
@@ -154,7 +154,7 @@ HAK_INLINE void few_take(struct hak_ngx_blocks *pool, uint32_t gap)
     pool->few[gap] = NULL;
 }
 
-/* The most bytes that a block for `size` has. */
+/* The most bytes that a block for `size` can have. */
 static size_t block_bytes(size_t size)
 {
     return size <= HAK_LANE_TINY_MAX
@@ -162,12 +162,12 @@ static size_t block_bytes(size_t size)
                : haki_large_bytes(size);
 }
 
-/* Whether the limit lets a block for `size` bytes in, beside `others`. */
+/* Whether the limit admits a block for `size` bytes beside `others`. */
 HAK_INLINE bool few_admit(const struct hak_ngx_blocks *pool, size_t others,
                           size_t size)
 {
     return HAK_LIKELY(pool->limit == SIZE_MAX) ||
-           size > PTRDIFF_MAX || /* nobody has it */
+           size > PTRDIFF_MAX || /* no block is that large */
            (others <= pool->limit && block_bytes(size) <= pool->limit - others);
 }
 
@@ -234,7 +234,10 @@ HAK_INLINE void few_free(struct hak_ngx_blocks *pool, uint32_t i)
 
 /* ---- the heap ------------------------------------------------------------ */
 
-/* Says why, if the heap gave NULL for `size`; `refused` was its count. */
+/*
+ * Notes why if the heap returned NULL for `size`; `refused` was its former
+ * count.
+ */
 HAK_INLINE void *heap_gave(struct hak_ngx_blocks *pool, void *p, size_t size,
                            uint64_t refused)
 {
@@ -253,7 +256,7 @@ static HAK_NOINLINE void *heap_alloc(struct hak_ngx_blocks *pool, size_t size)
     return heap_gave(pool, p, size, refused);
 }
 
-/* A Tiny block that is in its bin, or NULL. */
+/* A Tiny block from its bin, or NULL. */
 HAK_INLINE void *heap_hot_alloc(struct hak_ngx_blocks *pool, size_t size)
 {
     void *p = haki_embed_charged_alloc(pool->heap, size);
@@ -264,7 +267,7 @@ HAK_INLINE void *heap_hot_alloc(struct hak_ngx_blocks *pool, size_t size)
     return p;
 }
 
-/* Frees a Tiny block of the heap's into its bin. False: nothing was done. */
+/* Frees a Tiny block of the heap into its bin. False: nothing was done. */
 HAK_INLINE bool heap_hot_free(struct hak_ngx_blocks *pool, void *p)
 {
     if (HAK_UNLIKELY(!haki_embed_charged_free(pool->heap, p))) {
@@ -276,7 +279,9 @@ HAK_INLINE bool heap_hot_free(struct hak_ngx_blocks *pool, void *p)
 
 /* ---- the interface ------------------------------------------------------- */
 
-/* Whether the pool's blocks come from its heap, which now may have to begin. */
+/*
+ * Whether the pool's blocks come from its heap, which may have to be made now.
+ */
 HAK_INLINE bool has_heap(struct hak_ngx_blocks *pool)
 {
     return HAK_LIKELY(pool->heap != NULL) ||

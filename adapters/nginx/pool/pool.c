@@ -2,11 +2,11 @@
 /*
  * pool.c - pools for modules: hakmem_ngx.h, which documents them.
  *
- * What a pool does with its memory is blocks.c's, which knows nothing of
- * nginx. Here it is bound to its parent, and the log is told.
+ * blocks.c, which is independent of nginx, manages a pool's memory. This file
+ * binds pools to their parents and writes the log.
  *
  * A pool is a block of HAKMEM's, not of the parent's, and its cleanup record is
- * used again: in a parent that lives long, pools may come and go.
+ * reused, so pools may come and go in a long-lived parent.
  */
 
 
@@ -15,7 +15,10 @@
 #include <pool/blocks.h>
 
 
-/* How many of the parent's newest cleanup records are looked at for one. */
+/*
+ * How many of the parent's newest cleanup records are searched for a reusable
+ * one.
+ */
 #define NGX_HAK_POOL_LOOK  16
 
 
@@ -80,8 +83,8 @@ ngx_hak_pool_create(ngx_pool_t *parent, const ngx_hak_pool_config_t *config)
 
 
 /*
- * A cleanup record of a pool that was destroyed, or a new one.  An older record
- * than a new one would be is run later, when no one uses the pool any more.
+ * A cleanup record of a pool that was destroyed, or a new one. An older record
+ * runs later than a new one would, when nobody uses the pool any more.
  */
 
 static ngx_pool_cleanup_t *
@@ -211,7 +214,7 @@ ngx_hak_pool_trim(ngx_hak_pool_t *pool)
 }
 
 
-/* Tells the log why there is no block; errno stays ENOMEM. */
+/* Logs why there is no block; errno stays ENOMEM. */
 
 static void
 ngx_hak_pool_failed(ngx_hak_pool_t *pool, const char *func, size_t size)

@@ -2,8 +2,8 @@
 /*
  * format.c - the status page as text, JSON and for Prometheus.
  *
- * Every format is written twice: first nowhere, which tells the size, then into
- * a buffer of that size.
+ * Every format is written twice: first into nothing, to find out the size, then
+ * into a buffer of that size.
  */
 
 
@@ -146,7 +146,7 @@ ngx_hakmem_text(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
 }
 
 
-/* what is in which column: all, gone, generations, workers */
+/* the contents of the columns: all, gone, generations, workers */
 
 static void
 ngx_hakmem_text_heads(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
@@ -402,9 +402,9 @@ ngx_hakmem_prometheus_workers(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss)
 
 
 /*
- * The gone have labels too, so that sum() over a counter's series is what all
- * workers, now and before, have counted. old is the name to use instead of the
- * statistic's, or NULL.
+ * Ended workers have labels too, so that sum() over a counter's series is what
+ * all workers, present and past, have counted. old is the name to use instead
+ * of the statistic's, or NULL.
  */
 
 static void
@@ -447,7 +447,7 @@ ngx_hakmem_prometheus_stat(ngx_hakmem_out_t *out, ngx_hakmem_snapshot_t *ss,
 }
 
 
-/* the text of a worker tells one of the two, by who serves it */
+/* depending on who serves a worker, its text says one of the two */
 
 static u_char *
 ngx_hakmem_why(ngx_hakmem_row_t *row)

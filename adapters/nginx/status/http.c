@@ -20,7 +20,7 @@ typedef struct {
 
 
 typedef struct {
-    uint64_t               asked;        /* by the process before */
+    uint64_t               asked;        /* by the process until then */
 } ngx_http_hakmem_ctx_t;
 
 
@@ -187,8 +187,8 @@ ngx_http_hakmem_handler(ngx_http_request_t *r)
 
 
 /*
- * The first that a module sees of a request. Its pool is there by now, and is
- * counted as if it were not. The start is kept where an internal redirect does
+ * The first time a module sees a request. Its pool exists by now, but is
+ * counted as if it did not. The start is kept where an internal redirect does
  * not clear it: with a cleanup handler, which only serves to find it.
  */
 

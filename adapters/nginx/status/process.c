@@ -1,7 +1,7 @@
 
 /*
- * process.c - what a process tells of itself, and whether another one is still
- * there.
+ * process.c - what a process reports about itself, and whether another one
+ * still exists.
  */
 
 
@@ -56,7 +56,7 @@ ngx_hakmem_gather(ngx_atomic_uint_t *stats)
 }
 
 
-/* the statistics of a process that is at work need not be of one moment */
+/* the statistics of a running process need not be of one moment */
 
 size_t
 ngx_hakmem_free_bytes(hak_stats_t *stats)
@@ -72,7 +72,7 @@ ngx_hakmem_free_bytes(hak_stats_t *stats)
 }
 
 
-/* a lower bound: slabs that a lane has need not be resident as a whole */
+/* a lower bound: a lane's slabs need not be resident in full */
 
 size_t
 ngx_hakmem_due_bytes(hak_stats_t *stats)
@@ -120,8 +120,9 @@ ngx_hakmem_resident(size_t *all, size_t *shared)
 
 
 /*
- * A record whose worker did not end it is given back when the process is no
- * more. A pid may be another's by then, but not with the same time of start.
+ * A record whose worker did not end it is given back when the process no longer
+ * exists. The pid may belong to another process by then, but not with the same
+ * start time.
  */
 
 ngx_uint_t
@@ -143,7 +144,7 @@ ngx_hakmem_alive(ngx_pid_t pid, ngx_uint_t started)
 }
 
 
-/* in the system's ticks since it booted, 0 if that can't be told */
+/* in the system's ticks since boot; 0: unknown */
 
 ngx_uint_t
 ngx_hakmem_started(ngx_pid_t pid)

@@ -1,7 +1,7 @@
 
 /*
  * snapshot.c - the statistics of all workers at one time, read from the zone
- * while they are written, and their sums.
+ * while they may be being written, and their sums.
  */
 
 
@@ -55,7 +55,7 @@ ngx_hakmem_snapshot(ngx_hakmem_snapshot_t *ss, ngx_shm_zone_t *shm_zone,
 
     if (rc == NGX_AGAIN) {
 
-        /* there was a fold each time; now there can't be one */
+        /* there was a fold at each attempt; now there can't be one */
 
         ngx_shmtx_lock(&shpool->mutex);
         rc = ngx_hakmem_snapshot_records(ss, zone);
@@ -149,10 +149,10 @@ ngx_hakmem_read_record(ngx_hakmem_row_t *row, ngx_hakmem_record_t *record)
 
 
 /*
- * Workers that died and are not folded yet join the gone. That is looked up
- * only now that all records were read: when a worker's successor is among the
- * rows, the worker was dead before, so no two rows are the same worker's of
- * the same generation.
+ * Dead workers that are not folded yet are added to the gone. This is checked
+ * only after all records were read: if a worker's successor is among the rows,
+ * the worker was dead before, so no two rows are for the same worker of the
+ * same generation.
  */
 
 static ngx_int_t

@@ -1,7 +1,7 @@
 
 /*
- * status.c - the workers' statistics in shared memory: who writes them, and
- * what becomes of those of the dead.
+ * status.c - the workers' statistics in shared memory: writing them, and what
+ * happens to those of dead workers.
  */
 
 
@@ -13,7 +13,9 @@ static ngx_uint_t ngx_hakmem_record_find(ngx_hakmem_zone_t *zone);
 static void ngx_hakmem_record_tell(ngx_hakmem_record_t *record);
 
 
-/* this worker's, and its counters at the start: those of the master */
+/*
+ * this worker's record, and its counters at the start, which were the master's
+ */
 
 static ngx_hakmem_record_t  *ngx_hakmem_record;
 static ngx_hakmem_zone_t    *ngx_hakmem_record_zone;
@@ -27,7 +29,7 @@ ngx_hakmem_zone_add(ngx_conf_t *cf, void *tag)
     ngx_str_t        name = ngx_string("hakmem_status");
     ngx_shm_zone_t  *shm_zone;
 
-    /* the slab allocator takes a part of its own for every page */
+    /* the slab allocator takes some memory of its own for every page */
 
     size = ngx_align(sizeof(ngx_hakmem_zone_t), ngx_pagesize);
     size += size / 64 + 8 * ngx_pagesize;
@@ -79,8 +81,8 @@ ngx_hakmem_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 
 
 /*
- * A process without a master comes again with each configuration that it reads,
- * which may have another zone or none.
+ * A process without a master comes here again with each configuration that it
+ * reads, which may have another zone or none.
  */
 
 void
@@ -204,7 +206,7 @@ ngx_hakmem_record_publish(void)
 }
 
 
-/* what was published holds until the worker wakes up */
+/* what was published is valid until the worker wakes up */
 
 void
 ngx_hakmem_record_asleep(ngx_uint_t asleep)
@@ -219,7 +221,7 @@ ngx_hakmem_record_asleep(ngx_uint_t asleep)
 }
 
 
-/* no byte of the text shall need to be escaped in JSON and elsewhere */
+/* no byte of the text may need escaping in JSON and elsewhere */
 
 static void
 ngx_hakmem_record_tell(ngx_hakmem_record_t *record)

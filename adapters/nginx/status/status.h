@@ -3,19 +3,20 @@
  * status.h - the workers' statistics in shared memory, and the page that is
  * made of them.
  *
- * The zone has a record for each worker, which it alone writes, and the sums of
- * those that are gone. Every statistic is one aligned word, written and read as a
- * whole; readers take no lock. A text is no such word: who reads it while it is
- * written may see a part of both, but nothing that JSON could not hold.
+ * The zone has a record for each worker, which only that worker writes, and the
+ * sums of workers that are gone. Every statistic is one aligned word, written
+ * and read as a whole; readers take no lock. A text is not a single word: a
+ * reader may see parts of the old and the new one, but nothing that JSON could
+ * not hold.
  *
  * A record is in use while its number in use[] differs from that in the sums'
  * counted[]. A worker takes a record by adding one to use[]; it is given back
  * when its counters have been added to the sums and use[] copied to counted[].
- * This is a fold: it is done in the copy of the sums that is not current, and
- * one store, of folds, makes that copy current. A process killed at any point
- * has changed all or nothing. A reader that sees folds changed begins anew.
- * Folds and taking records are done under the zone's mutex, which the master
- * releases for the dead.
+ * This is a fold: it is done in the copy of the sums that is not current, and a
+ * single store, to folds, makes that copy current. A process killed at any
+ * point has changed everything or nothing. A reader that sees folds change
+ * starts again. Folding and taking records are done under the zone's mutex,
+ * which the master releases for dead processes.
  */
 
 
@@ -60,7 +61,7 @@ typedef struct {
 
 typedef struct {
     ngx_atomic_t         workers;
-    ngx_atomic_t         stats[NGX_HAKMEM_STATS];       /* counters alone */
+    ngx_atomic_t         stats[NGX_HAKMEM_STATS];       /* counters only */
     uint32_t             counted[NGX_HAKMEM_RECORDS];
 } ngx_hakmem_gone_t;
 
@@ -74,7 +75,7 @@ typedef struct {
 } ngx_hakmem_zone_t;
 
 
-/* what a reader makes of a record, or of many */
+/* what a reader makes of one record, or of many */
 
 typedef struct {
     ngx_pid_t            pid;
@@ -84,7 +85,7 @@ typedef struct {
     ngx_uint_t           ended;
     ngx_uint_t           state;
     ngx_msec_t           age;
-    ngx_uint_t           workers;        /* how many it is the sum of */
+    ngx_uint_t           workers;        /* how many it sums up */
     u_char               text[NGX_HAKMEM_TEXT_LEN];
     ngx_atomic_uint_t    stats[NGX_HAKMEM_STATS];
 } ngx_hakmem_row_t;
@@ -97,7 +98,7 @@ typedef struct {
     ngx_array_t          workers;        /* by generation and number */
     ngx_uint_t           records;        /* in use */
 
-    /* set by who asks for a snapshot */
+    /* set by whoever asks for a snapshot */
 
     ngx_hakmem_file_e    file;
     const char          *path;
@@ -113,7 +114,7 @@ typedef enum {
 
 extern ngx_hakmem_stat_t  ngx_hakmem_stat_table[];
 
-/* by statistic: its name of before, which is deprecated; or NULL */
+/* by statistic: its former, deprecated name; or NULL */
 
 extern char  *ngx_hakmem_old_names[];
 
@@ -134,7 +135,7 @@ void ngx_hakmem_record_publish(void);
 void ngx_hakmem_record_asleep(ngx_uint_t asleep);
 void ngx_hakmem_record_end(void);
 
-/* its zone is no more */
+/* its zone no longer exists */
 void ngx_hakmem_record_forget(void);
 void ngx_hakmem_fold(ngx_hakmem_zone_t *zone);
 

@@ -1,9 +1,9 @@
 /*
- * hak_py_copy.c - the contents of a block that moves to another one of ours.
+ * hak_py_copy.c - copies the contents of a block of ours that moves.
  *
- * Growing lists are copied again and again, 1 to 52 KB at a time. There a loop
- * of AVX's 32 bytes takes 0.5 to 1.0 of the time of glibc's memcpy, which has
- * to look at alignment and begins the microcode of rep movsb.
+ * Growing lists are copied again and again, 1 to 52 KB at a time. For that a
+ * loop over AVX's 32 bytes takes 0.5 to 1.0 of the time of glibc's memcpy,
+ * which checks alignment and starts the microcode of rep movsb.
  */
 #include <string.h>
 
@@ -43,7 +43,7 @@ static void copy_first(void *to, const void *from, size_t n);
 
 void (*hak_py_copy)(void *to, const void *from, size_t n) = copy_first;
 
-/* The first time: which of the two this machine has. */
+/* The first time: finds out which of the two this machine has. */
 static void copy_first(void *to, const void *from, size_t n)
 {
     void (*best)(void *, const void *, size_t) =

@@ -1,15 +1,16 @@
 /*
  * hak_py_gil.c - whether somebody holds the GIL.
  *
- * CPython has no call that asks without waiting, so this reads the word that
- * says it, with the interpreter's own headers: the one file of the adapter that
- * needs those. It is believed only after it has been seen to follow the GIL.
+ * CPython has no call that tells this without waiting, so this file reads the
+ * word itself, using the interpreter's internal headers; it is the only file of
+ * the adapter that needs them. The word is trusted only after it has been seen
+ * to follow the GIL.
  */
 #define Py_BUILD_CORE 1
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* 3.15's has not been looked at; there the GIL's heap is not used. */
+/* 3.15's layout is not known here, so the GIL's heap is not used there. */
 #if PY_VERSION_HEX < 0x030f0000 && !defined(Py_GIL_DISABLED)
 #include <internal/pycore_interp.h>
 #include <internal/pycore_runtime.h>
@@ -23,7 +24,8 @@
 
 #if IS_KNOWN
 
-/* The main interpreter's; static storage, so that it is there after its end. */
+/* The main interpreter's; in static storage, so it exists even after the
+ * interpreter's end. */
 static const struct _gil_runtime_state *gil;
 
 static const struct _gil_runtime_state *place(void)
@@ -37,8 +39,8 @@ static const struct _gil_runtime_state *place(void)
 #endif
 }
 
-/* 0: nobody holds it, 1: somebody does, -1: there is none. The type of the
- * field differs, but it is an int in all. */
+/* 0: nobody holds it, 1: somebody does, -1: there is no GIL. The field's type
+ * differs between versions, but it is always an int. */
 static int locked(const struct _gil_runtime_state *it)
 {
     return __atomic_load_n((const int *)(const void *)&it->locked,

@@ -1,11 +1,12 @@
 /*
- * hak_py_hook.c - our functions are installed in CPython's domains.
+ * hak_py_hook.c - installs our functions in CPython's domains.
  *
- * raw is special. When a hook that began before us puts back what it found, the
- * domain is pymalloc's again and our blocks come to it. pymalloc hands what it
- * does not know to raw's free and realloc. So these are always ours, whichever
- * domains are on: the "home", which tells our blocks by their address and hands
- * everything else on. Its malloc is the one that was there, and costs nothing.
+ * raw is special. When a hook that was installed before us restores what it
+ * found, the domain is pymalloc's again, and pymalloc gets our blocks. It
+ * passes blocks that it does not know to raw's free and realloc. So these two
+ * are always ours, whichever domains are on: the "home", which recognises our
+ * blocks by their address and hands everything else on. Its malloc is the one
+ * that was there, and costs nothing.
  */
 #include <string.h>
 
@@ -50,8 +51,8 @@ static void home_free(void *ctx, void *p)
 
 #if PY_VERSION_HEX >= 0x030c0000
 
-/* From it we learn of other interpreters: see hak_py_suspect. The event of
- * audit hooks would cost every id() a call, and 3.13 tells it only of some. */
+/* This is how we learn of other interpreters: see hak_py_suspect. An audit hook
+ * would cost a call in every id(), and 3.13 raises the event only for some. */
 static void *home_calloc(void *ctx, size_t count, size_t size)
 {
     size_t bytes;
@@ -63,12 +64,12 @@ static void *home_calloc(void *ctx, size_t count, size_t size)
     return home.calloc(home.ctx, count, size);
 }
 
-/* Whether there is another interpreter already. */
+/* Checks whether there already is another interpreter. */
 static void count_interpreters(void)
 {
     PyInterpreterState *first = PyInterpreterState_Head();
 
-    /* Where interpreter states come from in 3.15 has not been looked at. */
+    /* For 3.15 it is not known where interpreter states come from. */
     if (PY_VERSION_HEX >= 0x030f0000 || first == NULL ||
         PyInterpreterState_Next(first) != NULL) {
         hak_py_share();
@@ -96,7 +97,7 @@ static bool home_is_there(void)
            (raw->installed || hak_py_is_there(HAK_PY_RAW, &home));
 }
 
-/* Before the first request of any domain. */
+/* Installed before the first request of any domain. */
 static void install_home(const struct hak_py_site *site)
 {
     const PyMemAllocatorEx *now = hak_py_current(site);
@@ -120,7 +121,7 @@ static void install_home(const struct hak_py_site *site)
 
 /* ---- our own functions ------------------------------------------------------- */
 
-/* In place of home they do what it did. */
+/* Where they replace home they do its job. */
 static void install(unsigned which, const struct hak_py_site *site)
 {
     const PyMemAllocatorEx *now = hak_py_current(site);
@@ -132,7 +133,7 @@ static void install(unsigned which, const struct hak_py_site *site)
         return;
     }
     d->saved = which == HAK_PY_RAW && hak_py_is_home(now) ? home : *now;
-    ours.ctx = d->saved.ctx; /* which is read apart from the functions */
+    ours.ctx = d->saved.ctx; /* which is read separately from the functions */
     hak_py_put(which, site, &ours);
 }
 
@@ -151,7 +152,7 @@ bool hak_py_forget(void)
     return any;
 }
 
-/* The sites of the domains of a mask; whether all may be used. */
+/* Finds the sites of the domains in a mask; returns whether all can be used. */
 static enum hak_py_found find_sites(unsigned mask, bool tracing,
                                     struct hak_py_site *sites)
 {
@@ -172,7 +173,7 @@ static enum hak_py_found find_sites(unsigned mask, bool tracing,
     return HAK_PY_FOUND;
 }
 
-/* Of a mask, the domains where our functions are not. */
+/* The domains in a mask that don't have our functions. */
 static unsigned missing(unsigned mask)
 {
     for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
@@ -216,7 +217,7 @@ bool hak_py_enable(unsigned mask, bool tracing)
     enum hak_py_found found;
 
     hak_py_forget();
-    /* A limit for all memory is kept in all of them. */
+    /* A limit for all memory applies to all domains. */
     found = hak_py_install(hak_py.whole ? HAK_PY_ALL : mask, tracing);
     if (found == HAK_PY_FOUND) {
         hak_py_switch(mask);

@@ -1,25 +1,25 @@
 /*
- * hak_py_idle.c - memory goes back although the program makes no requests.
+ * hak_py_idle.c - gives memory back while the program makes no requests.
  *
- * Slow paths give back what has been free for a while, and a program that sleeps
+ * Slow paths give back what has been free for a while, but a sleeping program
  * takes none. So when a slow path sees that free memory waits, it starts a
- * thread, which looks every half HAKMEM_PURGE_DELAY (and when something is due)
- * until nothing waits any more, and ends:
+ * thread. The thread looks every half HAKMEM_PURGE_DELAY (and when something is
+ * due) until nothing waits any more, then ends:
  *
  *     none --something waits--> runs --nothing does, or it is told to--> none
  *
  * The thread has no Python state, never asks for the GIL, has all signals
- * blocked and a small stack. The GIL's heap it borrows (hak_py_loan.c), for
- * some microseconds, when nobody has the GIL. What the heap's bins keep goes
- * back if the heap is as it was at the look before.
+ * blocked and a small stack. It borrows the GIL's heap (hak_py_loan.c) for some
+ * microseconds when nobody has the GIL. What the heap's bins keep goes back if
+ * the heap has not changed since the previous look.
  *
  * A fork waits until the thread is gone, from the kernel's list too: a child has
- * one thread, and 3.12 warns of a fork in a process with several. It is not
- * gone after BOUND only if the thread that forks holds what it waits for (a
- * signal's handler forked inside our slow path).
+ * one thread, and 3.12 warns of a fork in a process with several. If it is not
+ * gone after BOUND, the thread that forks must hold what it waits for (a signal
+ * handler forked inside a slow path of ours).
  *
- * `lock` guards the start and the end, and is held by no one who waits for the
- * other; signals are blocked meanwhile, as a handler may fork.
+ * `lock` guards starting and ending, and no one waits for the thread while
+ * holding it; signals are blocked meanwhile, as a handler may fork.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -34,8 +34,9 @@
 #include "hak_py.h"
 
 /*
- * make check-python-loans sets it: the heap is borrowed all the time and its bins
- * are emptied each time, so that whoever is in it meanwhile is found out.
+ * make check-python-loans sets this: the heap is then borrowed all the time and
+ * its bins emptied each time, so that a thread that wrongly uses it meanwhile
+ * is caught.
  */
 #ifndef HAK_PY_EAGER
 #define HAK_PY_EAGER 0
@@ -43,17 +44,17 @@
 
 #define STACK (64 * HAK_KIB)
 #define BOUND 2000 /* ms that a fork waits for the thread's end */
-#define WHILE 20   /* ms that the next one's start does, with `lock` */
+#define WHILE 20   /* ms that the next start waits, with `lock` */
 #define SPINS 50
 #define LEAST_PAUSE 10  /* ms between two looks */
-#define AGAIN_AFTER 500 /* ms, when there could be no thread */
+#define AGAIN_AFTER 500 /* ms, after a failed start */
 #define LATER 20        /* ms after a fork, see hak_py_idle_release */
-/* The C library is asked to trim when it has given so many blocks, and has had so
- * many back since it was last asked. */
+/* The C library is asked to trim when it has given out this many blocks, and
+ * has got this many back since it was last asked. */
 #define LIBC_GAVE 256
 #define LIBC_FREED HAK_PY_NOTICE_FOREIGN
 
-/* Of hak_py_idle_seen: why nobody needs to be told that memory waits. */
+/* Values of hak_py_idle_seen: why waiting memory need not be noticed. */
 enum { RUNS = 1, FORBIDDEN = 2, HELD = 4 };
 
 _Atomic(uint32_t) hak_py_idle_seen = FORBIDDEN;
@@ -70,18 +71,18 @@ static _Atomic(uint64_t) number; /* the thread's, see lock.h; 0: not yet */
 #define BEGINS (-1)
 static _Atomic(int32_t) tid;
 
-/* What the thread has seen; of one thread after the other. */
+/* What the thread has seen; kept from one thread to the next. */
 static struct {
     uint32_t next;     /* time of the next look */
     uint64_t activity; /* of the GIL's heap at the last one */
-    uint64_t libc;     /* the same of the C library, as far as told */
+    uint64_t libc;     /* the same for the C library, as far as known */
     bool collected;    /* the heap has nothing to give since */
 } seen;
 
-/* Blocks of the C library freed before it was last trimmed. */
+/* How many of the C library's blocks were freed before it was last trimmed. */
 static _Atomic(uint64_t) libc_trimmed;
 
-/* Milliseconds, of the clock that haki_embed_due is of. */
+/* Milliseconds of the clock that haki_embed_due uses. */
 static uint32_t tick(void)
 {
     struct timespec now;
@@ -103,7 +104,8 @@ static uint64_t foreign_frees(void)
     return sum;
 }
 
-/* Blocks above 1024 B, which are the C library's as a rule. */
+/* How many blocks above 1024 B, which are usually the C library's, were given
+ * out. */
 static uint64_t libc_gave(void)
 {
     uint64_t gave = 0;
@@ -123,7 +125,7 @@ static bool libc_is_due(void)
                LIBC_FREED;
 }
 
-/* Whether the GIL's heap has runs of ACE's in its cache; a moment old. */
+/* Whether the GIL's heap has ACE runs in its cache; may be a moment old. */
 static HAK_RACY_READER bool keeps_runs(void)
 {
     const struct hak_heap *heap =
@@ -139,7 +141,7 @@ bool hak_py_idle_is_due(void)
 
 /* ---- a look ------------------------------------------------------------------ */
 
-/* The GIL's heap, on loan. */
+/* Looks at the GIL's heap, which is borrowed. */
 static void look_at(struct hak_heap *heap)
 {
     if (!HAK_PY_EAGER && haki_embed_activity(heap) != seen.activity) {
@@ -152,7 +154,8 @@ static void look_at(struct hak_heap *heap)
     seen.activity = haki_embed_activity(heap);
 }
 
-/* The C library needs no loan, but it locks others out for the time it takes. */
+/* The C library need not be borrowed, but its trim locks others out meanwhile.
+ */
 static void look_at_libc(void)
 {
     uint64_t freed = foreign_frees();
@@ -215,8 +218,8 @@ static bool rest(uint32_t ms)
     return atomic_load(&order) == 0;
 }
 
-/* Whether the thread may end, as nothing waits. Who frees something from here
- * on starts another one. */
+/* Whether the thread may end because nothing waits. A thread that frees
+ * something from here on starts another one. */
 static bool leave(void)
 {
     bool last;
@@ -252,7 +255,7 @@ static void *run(void *unused)
     return NULL;
 }
 
-/* False: there is no such thread, or no telling. */
+/* False: there is no such thread, or it can't be found out. */
 static bool is_there(int32_t thread)
 {
     return syscall(SYS_tgkill, getpid(), thread, 0) == 0 || errno != ESRCH;
@@ -300,7 +303,7 @@ static int create(size_t stack)
     return error;
 }
 
-/* Under `lock`, all signals blocked. */
+/* Called under `lock`, with all signals blocked. */
 static void start_locked(void)
 {
     uint32_t now = tick();
@@ -447,13 +450,13 @@ static void fork_parent(void)
     hak_py_idle_release(false);
 }
 
-/* There is no thread, whatever the parent had. */
+/* In a child there is no thread, whatever the parent had. */
 static void begin_anew(void)
 {
     atomic_fetch_and(&hak_py_idle_seen, FORBIDDEN);
     atomic_store(&tid, 0);
     atomic_store(&number, 0);
-    atomic_store(&libc_trimmed, foreign_frees()); /* its parent's to trim */
+    atomic_store(&libc_trimmed, foreign_frees()); /* the parent's to trim */
     holds = 0;
 }
 

@@ -1,33 +1,33 @@
 /*
- * hak_py_immortal.c - what lives gets PEP 683's immortal reference count, so that
- * a forked child that reads it writes nothing (CPython 3.12 and later).
+ * hak_py_immortal.c - gives live objects PEP 683's immortal reference count, so
+ * that a forked child that reads them writes nothing (CPython 3.12 and later).
  *
  * Every container that the collector knows is traversed, and what it refers to
- * becomes immortal: never the containers themselves, so that an object which
- * only C code or a running frame holds, a tuple that is being filled for one,
- * stays as it is. A referent that the collector does not know itself (a tuple or
- * dictionary without containers, a code object) is traversed in its turn, from a
- * stack. A dictionary's traverse function leaves out keys that are strings.
+ * becomes immortal. The containers themselves do not, so an object that only C
+ * code or a running frame holds, such as a tuple that is being filled, stays as
+ * it is. A referent that the collector does not know itself (a tuple or
+ * dictionary without containers, a code object) is traversed in turn, from a
+ * stack. A dictionary's traverse function skips keys that are strings.
  *
- * It stays mortal where its end means something:
- *   - its type, less the classes made in Python, is not one of the known types:
- *     what C code of others' does at the end of its objects, or makes of a
- *     reference count of one, nobody can tell;
- *   - it has a finalizer; a weak reference leads to it (not to a class: each
- *     class has one); it is a weak reference with a callback, or a module whose
- *     C code frees something.
+ * An object stays mortal if its end has a meaning:
+ *   - its type, apart from classes made in Python, is not one of the known
+ *     types: we can't know what other C code does at the end of its objects, or
+ *     with a reference count of one;
+ *   - it has a finalizer; a weak reference leads to it (except to a class:
+ *     every class has one); it is a weak reference with a callback, or a module
+ *     whose C code frees something.
  *
- * All under the GIL, without a call of Python code. What was done before memory
- * ran out stays done, and is right.
+ * All of this runs under the GIL without calling Python code. If memory runs
+ * out, what was done so far stays done, and is right.
  */
 #include "hak_py.h"
 
 #if HAK_PY_IMMORTAL
 
 /*
- * 3.12 and 3.13 keep one count of 32 bits, 3.14 a flag beside it: by that alone
- * its stacks tell a reference that they need not give back from one that is given
- * back without another look at the count.
+ * 3.12 and 3.13 have one 32-bit count, 3.14 also a flag beside it: its
+ * interpreter stack uses the flag alone to tell references that need not be
+ * given back from those that are, without reading the count again.
  */
 static void set_immortal(PyObject *op)
 {
@@ -41,7 +41,7 @@ static void set_immortal(PyObject *op)
 #endif
 }
 
-/* Of types that were judged, by their address. */
+/* A cache of judged types, by their address. */
 #define JUDGED 1024
 
 struct judged {
@@ -50,10 +50,10 @@ struct judged {
 };
 
 struct walk {
-    PyObject *known;     /* const: a tuple, the types whose objects may */
+    PyObject *known;     /* const: a tuple of the types whose objects may */
     destructor of_class; /* const: tp_dealloc of classes made in Python */
     struct judged judged[JUDGED];
-    PyObject **stack; /* immortal by now, yet to be traversed */
+    PyObject **stack; /* immortal by now, still to be traversed */
     size_t depth, room;
     Py_ssize_t made;
     bool failed; /* no memory */

@@ -1,20 +1,20 @@
 /*
- * hak_py_loan.c - the GIL's heap in the hands of a thread without the GIL.
+ * hak_py_loan.c - lends the GIL's heap to a thread without the GIL.
  *
- * Whoever holds the GIL may be in the heap, at any instruction; who does not is
- * not. A thread that would ask for the GIL might wait for it while its holder
- * waits for that thread (to fork, to end the interpreter). So it asks for
- * nothing: it sends all that come to the slow paths, where they wait for `lock`,
- * and then looks whether somebody holds the GIL.
+ * The holder of the GIL may be using the heap, at any instruction; nobody else
+ * is. If the borrower asked for the GIL it might wait for it while the GIL's
+ * holder waits for the borrower (to fork, to end the interpreter). So it
+ * doesn't: it diverts everybody to the slow paths, where they wait for `lock`,
+ * and then checks whether somebody holds the GIL.
  *
  *     borrower: lent = true, hot = hak_py_lent; barrier; is the GIL held?
  *     others:   take the GIL; read hot, or lent in slow paths
  *
- * Either a holder is seen here, and the loan is off, or the holder sees that the
- * heap is lent. The GIL's own functions have no barrier between their word and
- * what follows on every machine: membarrier makes one in all running threads. A
- * second one makes visible here what the last holder wrote, who may have said
- * that the GIL is free before.
+ * Either the borrower sees a holder, and gives up, or the holder sees that the
+ * heap is lent. Not on every machine do the GIL's own functions have a barrier
+ * between writing their word and what follows, so membarrier makes one in all
+ * running threads. A second one makes visible here what the last holder wrote,
+ * who may have marked the GIL as free before that.
  */
 #include <errno.h>
 #include <linux/membarrier.h>
@@ -25,12 +25,13 @@
 
 static void mend(void);
 
-/* Who has the heap on loan, or is about to. */
+/* Held by the thread that borrows the heap, or is about to. */
 static hak_lock lock = HAK_LOCK_INIT(mend);
 
 static void swap(unsigned which, struct hak_heap *from, struct hak_heap *to)
 {
-    /* Whoever has set it meanwhile (a limit, hak_py_share) has the last word. */
+    /* If something else has set it meanwhile (a limit, hak_py_share) that
+     * prevails. */
     __atomic_compare_exchange_n(&hak_py.domains[which].hot, &from, to, false,
                                 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
@@ -56,9 +57,9 @@ static void take_back(void)
 }
 
 /*
- * In a child whose parent forked while a thread had the heap, which does not
- * exist here: the heap may be half changed. It is left alone, and each thread
- * works on its own from here on.
+ * In a child that was forked while a thread was borrowing the heap: that thread
+ * does not exist here, and the heap may be half changed. It is left alone, and
+ * each thread works on its own heap from here on.
  */
 static void mend(void)
 {
@@ -75,7 +76,7 @@ void hak_py_loan_await(void)
     haki_lock_drop(&lock);
 }
 
-/* A full barrier in every thread of the process; false: it can't be had. */
+/* A full barrier in every thread of the process; false: not available. */
 static bool fence(void)
 {
     atomic_thread_fence(memory_order_seq_cst);

@@ -1,9 +1,9 @@
 /*
- * hak_py_module.c - the module hakmem_py._hakmem; hakmem_py/__init__.py is
- * what users see of it.
+ * hak_py_module.c - the module hakmem_py._hakmem; users see it through
+ * hakmem_py/__init__.py.
  *
- * The allocator is one for the process, however many interpreters import the
- * module: all state is C's, behind `lock`. The shared object must stay mapped
+ * There is one allocator per process, however many interpreters import the
+ * module: all state is in C, behind `lock`. The shared object must stay mapped
  * when the interpreter is gone (-z nodelete).
  */
 #include <malloc.h>
@@ -26,8 +26,8 @@ PyMODINIT_FUNC PyInit__hakmem(void)
 
 #else
 
-/* A switch that a fork cuts short is made in the child when it is next asked
- * for: there is nothing to mend. */
+/* A switch that a fork cuts short happens in the child the next time it is
+ * asked for: there is nothing to mend. */
 static hak_lock lock = HAK_LOCK_INIT(NULL);
 
 static PyObject *not_beneath(PyObject *type)
@@ -38,11 +38,11 @@ static PyObject *not_beneath(PyObject *type)
     return NULL;
 }
 
-/* Whether memory is to go back while the program sleeps; -1: as the variable
- * says. Under the GIL. */
+/* Whether memory goes back while the program sleeps; -1: as the variable says.
+ * Under the GIL. */
 static int wants_idle = -1;
 
-/* Not under `lock`: lets go of the GIL for a moment. */
+/* Not under `lock`: releases the GIL for a moment. */
 static void begin_idle(void)
 {
     bool on = wants_idle >= 0 ? wants_idle != 0
@@ -55,7 +55,8 @@ static void begin_idle(void)
     }
 }
 
-/* HAKMEM_PYTHON_LIMIT. It is not met: the program begins. */
+/* Sets HAKMEM_PYTHON_LIMIT, which can't be reached yet: the program is
+ * starting. */
 static void set_first_limit(unsigned mask, bool tracing)
 {
     size_t limit = hak_py_option(HAK_PY_OPT_limit);
@@ -75,7 +76,8 @@ static void set_first_limit(unsigned mask, bool tracing)
               reason != NULL ? reason : "more than that is in use");
 }
 
-/* The mask, or where `once` is set what HAKMEM_PYTHON asks for the first time. */
+/* Enables the mask, or, if `once`, what HAKMEM_PYTHON asks for, the first time.
+ */
 static PyObject *enable(unsigned mask, bool once)
 {
     static bool done;
@@ -208,8 +210,8 @@ static PyObject *py_at_exit(PyObject *self, PyObject *unused)
 
 /*
  * Around os.fork. From 3.12 on it counts the process's threads, in 3.13 after
- * all of Python's handlers: so the thread is started when the caller's frame
- * goes on.
+ * all of Python's handlers, so the thread is restarted when the caller's frame
+ * continues.
  */
 static PyObject *py_before_fork(PyObject *self, PyObject *unused)
 {
@@ -221,8 +223,9 @@ static PyObject *py_before_fork(PyObject *self, PyObject *unused)
 
 #define COUNTS_THREADS (PY_VERSION_HEX >= 0x030c0000)
 
-/* In the main thread. The frame is compared and not looked into; it is another
- * one in other handlers, or if another thread forked: then a request resumes. */
+/* Runs in the main thread. The frame is compared but not accessed; in other
+ * handlers, or if another thread forked, it is a different one: then a later
+ * request restarts the thread. */
 static int resume(void *frame)
 {
     if ((void *)PyEval_GetFrame() == frame) {
@@ -251,7 +254,7 @@ static PyObject *py_is_main(PyObject *self, PyObject *unused)
 
 /* ---- and the rest --------------------------------------------------------- */
 
-/* A sealed heap is the parent's of many children: see hak_seal. */
+/* For parents of many children: see hak_seal. */
 static PyObject *py_seal(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -263,8 +266,8 @@ static PyObject *py_seal(PyObject *self, PyObject *unused)
     return Py_BuildValue("");
 }
 
-/* HAKMEM_PYTHON_FREEZE: whether it asks for freeze(immortal=True), or for the
- * contrary. */
+/* HAKMEM_PYTHON_FREEZE: whether it asks for freeze(immortal=True) or the
+ * opposite. */
 enum { FREEZE_DEFAULT, FREEZE_PLAIN, FREEZE_IMMORTAL };
 
 static PyObject *py_freezes_immortal(PyObject *self, PyObject *unused)

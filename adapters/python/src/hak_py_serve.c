@@ -1,8 +1,9 @@
 /*
  * hak_py_serve.c - the functions that CPython calls.
  *
- * mem and obj: a block of a bin of the GIL's heap, or hak_py_slow.c by a tail
- * call. raw, which is used without the GIL: the thread's heap, as hak_malloc.
+ * mem and obj: a block from a bin of the GIL's heap, otherwise a tail call into
+ * hak_py_slow.c. raw, which is used without the GIL: the thread's heap, as
+ * hak_malloc.
  */
 #include <string.h>
 
@@ -15,8 +16,9 @@ char hak_py_lent[HAK_PAGE] __attribute__((aligned(64)));
 /* ---- mem and obj ----------------------------------------------------------- */
 
 /*
- * The bin for a size, or NULL if it is not Tiny's. From 1 to 128 B without a
- * table: every other class, one for each 16 B, beginning with the second.
+ * The bin for a size; NULL if it is not a Tiny size. Sizes from 1 to 128 B need
+ * no table: they use every second class, one for each 16 B, beginning with the
+ * second.
  */
 HAK_INLINE struct hak_bin *bin_for(struct hak_heap *heap, size_t size)
 {
@@ -79,7 +81,8 @@ HAK_INLINE void *serve_calloc(unsigned which, size_t count, size_t size)
     return memset(p, 0, bytes);
 }
 
-/* p's class byte: HAK_EMBED_TINY or more if it is no Tiny block of heap's. */
+/* p's class byte: HAK_EMBED_TINY or more if it is not a Tiny block of the
+ * heap's. */
 HAK_INLINE uint32_t byte_in(const struct hak_heap *heap, const void *p)
 {
     return HAK_LIKELY(haki_embed_covers(p))
@@ -104,7 +107,7 @@ HAK_INLINE void serve_free(unsigned which, void *p)
     }
 }
 
-/* Copies n bytes, rounded up to whole 16 as blocks are. */
+/* Copies n bytes, rounded up to a multiple of 16, as blocks are. */
 HAK_INLINE void copy_blocks(void *to, const void *from, size_t n)
 {
     size_t i = 0;

@@ -1,16 +1,16 @@
 /*
- * hak_py_site.c - where in a domain our functions may stand.
+ * hak_py_site.c - finds where in a domain our functions can be installed.
  *
- * Who is there already matters:
- *   - a hook (tracemalloc, memray, ddtrace, as the documentation of
- *     PyMem_SetAllocator shows it) hands requests on to the allocator that it
- *     found, and puts that back when it stops. So we go beneath it: what it
- *     saved is replaced. Where that stands is known from its context, and
- *     proved before it is relied on.
- *   - a hook that keeps it elsewhere: we go on top of it. When it stops we are
- *     gone from there; raw takes our blocks (hak_py_hook.c).
- *   - the debug hooks (PYTHONMALLOC=debug, -X dev) write around every block
- *     and end the program over one they don't know: nothing is installed.
+ * It depends on what is there already:
+ *   - a hook (tracemalloc, memray, ddtrace, as in the documentation of
+ *     PyMem_SetAllocator) hands requests on to the allocator that it found, and
+ *     restores that when it stops. So we go beneath it: we replace what it
+ *     saved. Its context tells where that is, which is tested before we rely on
+ *     it.
+ *   - a hook that saves it elsewhere: we go on top of it. When it stops we are
+ *     removed; raw takes our blocks (hak_py_hook.c).
+ *   - the debug hooks (PYTHONMALLOC=debug, -X dev) write around every block and
+ *     end the program when they find one they don't know: nothing is installed.
  * Everybody else's allocator becomes the saved one.
  */
 #include <dlfcn.h>
@@ -21,7 +21,8 @@
 
 static const char *const names[HAK_PY_DOMAINS] = {"raw", "mem", "obj"};
 
-/* ---- whose memory is it ------------------------------------------------------ */
+/* ---- what an address belongs to
+ * ---------------------------------------------- */
 
 /* Looks for the loaded object and the segment that an address is in. */
 struct place {
@@ -33,7 +34,7 @@ struct place {
     bool found;
 };
 
-/* Adds what one segment, which begins at `start`, says of the place. */
+/* Adds what one segment, which begins at `start`, says about the place. */
 static void look_at_segment(struct place *place, const ElfW(Phdr) * segment,
                             uintptr_t start)
 {
@@ -79,7 +80,7 @@ static bool is_code(uintptr_t at)
     return place.found && (place.flags & PF_X) != 0;
 }
 
-/* Whether ctx points to variables of the object that has the function. */
+/* Whether ctx points to variables of the object that contains the function. */
 static bool is_own_data(const PyMemAllocatorEx *now, size_t bytes)
 {
     struct place data = place_of((uintptr_t)now->ctx, bytes);
@@ -118,8 +119,8 @@ static bool is_debug(unsigned which, const PyMemAllocatorEx *now)
 /* ---- tracemalloc ------------------------------------------------------------- */
 
 /*
- * What an exception of _tracemalloc's says: that it is not there, or (3.9 and
- * 3.10, in a program's second interpreter) not any more. Other ones stay: -1.
+ * Handles an exception that says that _tracemalloc does not exist or (3.9 and
+ * 3.10, in a program's second interpreter) no longer does. Others stay set: -1.
  */
 static int no_tracemalloc(void)
 {
@@ -150,18 +151,20 @@ int hak_py_is_tracing(void)
     return yes;
 }
 
-/* ---- what a hook has saved --------------------------------------------------- */
+/* ---- what a hook has saved
+ * --------------------------------------------------- */
 
 /* Hooks on hooks, at most. */
 #define DEEPEST 8
 
-/* What the request is for which it is looked whether it arrives. */
+/* The size of the request that we follow to see where it arrives. */
 #define PROBE_SIZE 1
 
 /*
- * Stand in for a malloc beneath, to see whether it is called. Threads that use
- * raw meanwhile call it too, later than they read where it is: each place in
- * each domain has one of its own, which leads to the same malloc for good.
+ * Replace a malloc beneath a hook, to see whether it is called. Threads that
+ * use raw meanwhile may call it too, even after they read its address: so each
+ * place in each domain has a probe of its own, which calls the same malloc for
+ * good.
  */
 static struct probe {
     void *(*malloc)(void *ctx, size_t size);
@@ -171,8 +174,8 @@ static struct probe {
 
 static void *probed(struct probe *probe, void *ctx, size_t size)
 {
-    /* What is called otherwise is no PyMemAllocatorEx. A hook may make the
-     * block larger. */
+    /* If it is called in another way this is not a PyMemAllocatorEx. A hook may
+     * make the block larger. */
     if (ctx == probe->ctx && size >= PROBE_SIZE) {
         atomic_store(&probe->called, true);
     }
@@ -216,7 +219,7 @@ static void domain_free(unsigned which, void *p)
 
 /*
  * What a hook, which is `now` and the deep-th one, hands its requests to; NULL:
- * it does not stand where we look for it.
+ * it is not where we look for it.
  */
 static PyMemAllocatorEx *beneath(unsigned which, unsigned deep,
                                  const PyMemAllocatorEx *now)
@@ -250,9 +253,9 @@ static bool is_ours(unsigned which, const PyMemAllocatorEx *now)
 }
 
 /*
- * Whether what a hook on mem or obj saved is where raw's functions are. A hook
- * that saved one allocator for all domains (PYTHONMALLOC=malloc) calls it
- * without the GIL, so ours for mem and obj must not stand there.
+ * Whether what a hook on mem or obj saved is also used for raw. A hook that
+ * saved one allocator for all domains (PYTHONMALLOC=malloc) calls it without
+ * the GIL, so our functions for mem and obj must not be put there.
  */
 static bool is_of_raw(unsigned which, const PyMemAllocatorEx *below)
 {
@@ -277,8 +280,8 @@ enum hak_py_found hak_py_find_site(unsigned which, bool tracing,
         }
         now = site->below = below;
     }
-    /* On top of raw we would be gone when tracemalloc stops, and none is left
-     * to take our blocks. */
+    /* On top of raw we would be removed when tracemalloc stops, and nothing
+     * would be left to take our blocks. */
     return tracing && which == HAK_PY_RAW && site->below == NULL &&
                    !is_ours(which, now)
                ? HAK_PY_FOUND_NOTHING
@@ -299,7 +302,7 @@ void hak_py_put(unsigned which, const struct hak_py_site *site,
 
 /* ---- are we still there ------------------------------------------------------ */
 
-/* Stands in for the free of a saved allocator, likewise. */
+/* Replaces the free of a saved allocator, likewise. */
 static struct {
     void (*free)(void *ctx, void *p);
     atomic_bool called;
@@ -321,9 +324,9 @@ bool hak_py_answers(unsigned which)
 }
 
 /*
- * Whether a domain's requests go to another hakmem_py, by its file's name. It
- * serves them by itself and hands others' blocks on, maybe to us: who took us
- * for gone and installed us above it would make a ring.
+ * Whether a domain's requests go to another hakmem_py, by its file's name. That
+ * one serves them itself and hands others' blocks on, perhaps to us: treating
+ * ours as removed and installing us above it would make a cycle.
  */
 static bool is_other_core(unsigned which)
 {

@@ -1,5 +1,5 @@
 /*
- * hak_py_slow.c - requests and frees that the hot paths leave.
+ * hak_py_slow.c - requests and frees that the hot paths can't serve.
  *
  * `heap` is the GIL's, and NULL where every thread works on its own: raw, or
  * more than one GIL (the thread_* functions come first then). An installed
@@ -17,21 +17,22 @@
 #define SAMPLE_EVERY 64
 /*
  * Memory goes back only while something happens here: looks at a bin, refills
- * and one in so many frees of Pool's blocks ask for the time, and when so many
- * milliseconds have passed, all that may have been idle is looked at.
+ * and one in ASK_EVERY frees of Pool blocks ask for the time, and when
+ * LOOK_AROUND_EVERY milliseconds have passed everything that may have been idle
+ * is looked at.
  */
 #define ASK_EVERY 4
 #define LOOK_AROUND_EVERY 50
-/* Blocks of this size are sampled one by one. */
+/* Blocks of at least this size are sampled individually. */
 #define SAMPLE_LARGE HAK_MIB
 
-/* Blocks of mem of this size and more that grow get 1/ROOM beyond it. */
+/* Growing blocks of mem of at least this size get 1/ROOM more. */
 #define ROOM_LEAST (8 * HAK_KIB)
 #define ROOM 4
 
 /*
- * The heap that d works on, or NULL: the thread's. The GIL's heap also serves
- * mem and obj while a limit makes them take this way.
+ * The heap that d works on; NULL: the thread's. The GIL's heap also serves mem
+ * and obj while a limit sends them through here.
  */
 static struct hak_heap *heap_of(const struct hak_py_domain *d)
 {
@@ -46,13 +47,13 @@ static struct hak_heap *heap_of(const struct hak_py_domain *d)
     return heap;
 }
 
-/* What it was before. */
+/* Adds 1; returns the former value. */
 static uint64_t add(_Atomic(uint64_t) *counter)
 {
     return atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
-/* What is due from time to time: see ASK_EVERY. */
+/* Does what is due from time to time: see ASK_EVERY. */
 static HAK_NOINLINE void now_and_then(struct hak_heap *heap)
 {
     static uint64_t next;
@@ -115,7 +116,7 @@ static void *gil_large(struct hak_heap *heap, size_t size, bool *zero)
     return p;
 }
 
-/* The calling thread's heap. */
+/* A block of the calling thread's heap. */
 static void *thread_new(size_t size, bool *zero)
 {
     enum hak_reason reason;
@@ -138,8 +139,8 @@ static void *thread_new(size_t size, bool *zero)
 }
 
 /*
- * A block of Tiny's or Pool's for d, where each thread has a heap of its own
- * and a bin of that has one; or NULL.
+ * A Tiny or Pool block for d from a bin of the thread's heap, when each thread
+ * has its own; or NULL.
  */
 HAK_INLINE void *thread_pop(struct hak_py_domain *d, size_t size)
 {
@@ -155,7 +156,7 @@ HAK_INLINE void *thread_pop(struct hak_py_domain *d, size_t size)
     return p;
 }
 
-/* There too: takes p back if it is the thread's heap's, and Tiny's. */
+/* Likewise: takes p back if it is a Tiny block of the thread's heap. */
 HAK_INLINE bool thread_push(void *p, uint32_t tag)
 {
     uint32_t byte = haki_embed_byte(haki_self, tag);
@@ -172,7 +173,7 @@ HAK_INLINE bool thread_push(void *p, uint32_t tag)
     return true;
 }
 
-/* And there: p in a place that fits `size`, or NULL. */
+/* Likewise: resizes p to `size`, or returns NULL. */
 static void *thread_resize(struct hak_py_domain *d, void *p, size_t size)
 {
     uint32_t tag = haki_embed_tag(p);
@@ -196,8 +197,8 @@ static void *thread_resize(struct hak_py_domain *d, void *p, size_t size)
 }
 
 /*
- * A block of our lanes for domain d, or NULL; not looked at by the limit.
- * *zero: wanted all zero, and whether it is.
+ * A block of our lanes for domain d, or NULL; not checked against the limit.
+ * *zero: whether it is wanted all zero; becomes whether it is.
  */
 static void *new_block(struct hak_py_domain *d, size_t size, bool *zero)
 {
@@ -275,8 +276,8 @@ static HAK_NOINLINE void *from_saved(struct hak_py_domain *d, size_t size,
 }
 
 /*
- * A block where neither our lanes nor the saved allocator had memory: from what
- * bins and lanes keep free, which goes back to the system first.
+ * A block when neither our lanes nor the saved allocator had memory: tries
+ * again after giving back to the system what bins and lanes keep free.
  */
 static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
 {
@@ -384,7 +385,7 @@ static HAK_NOINLINE void free_foreign(struct hak_py_domain *d, void *p)
     }
 }
 
-/* p, whose tag is that of a class of Pool's of `heap`, the GIL's. */
+/* Frees p, whose tag is that of a Pool class of `heap`, the GIL's. */
 static HAK_NOINLINE void free_pool(struct hak_py_domain *d,
                                    struct hak_heap *heap, void *p,
                                    uint32_t class)
@@ -427,7 +428,7 @@ void hak_py_free(struct hak_py_domain *d, void *p)
 
 /* ---- realloc ------------------------------------------------------------------ */
 
-/* Makes a block of the larger lanes fit without copying, or NULL. */
+/* Resizes a block of the larger lanes without copying, or returns NULL. */
 static void *resize_large(struct hak_py_domain *d, void *p, size_t old,
                           size_t size)
 {
@@ -444,10 +445,10 @@ static void *resize_large(struct hak_py_domain *d, void *p, size_t old,
 }
 
 /*
- * What to ask for where a block of d's has grown to `size`. Lists and buffers,
- * which are mem's, grow by an eighth at a time: without room that is a copy
- * each time. Strings, which are obj's, leave room themselves, and blocks of
- * ACE's grow where they are.
+ * The size to ask for when a block of d has grown to `size`. Lists and buffers,
+ * which are mem's, grow by an eighth at a time: without room each step would be
+ * a copy. Strings, which are obj's, leave room themselves, and ACE blocks grow
+ * in place.
  */
 static size_t with_room(const struct hak_py_domain *d, size_t old, size_t size)
 {
@@ -459,8 +460,8 @@ static size_t with_room(const struct hak_py_domain *d, size_t old, size_t size)
 }
 
 /*
- * A new place in the lanes above Tiny with the contents of p; NULL: none. What
- * comes from Pool is copied here, quicker than elsewhere.
+ * Copies p to a new block in the lanes above Tiny; NULL: there is none. Blocks
+ * from Pool are copied here, faster than elsewhere.
  */
 static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
                         size_t size)
@@ -497,7 +498,7 @@ static void *copy_large(struct hak_py_domain *d, void *p, size_t old,
     return moved;
 }
 
-/* Resizes p, of ours with `old` bytes, to a place of its own. */
+/* Resizes p, a block of ours with `old` bytes, by moving it. */
 static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
 {
     void *moved;
@@ -522,8 +523,8 @@ static void *move(struct hak_py_domain *d, void *p, size_t old, size_t size)
     return moved;
 }
 
-/* A block of the C library's, with `old` bytes, that grows under a limit for
- * all memory: it is ours from then on, and counted. */
+/* A growing block of the C library's, with `old` bytes, under a limit for all
+ * memory: it becomes ours, and is counted. */
 static void *take_over(struct hak_py_domain *d, void *p, size_t old,
                        size_t size)
 {
@@ -536,7 +537,7 @@ static void *take_over(struct hak_py_domain *d, void *p, size_t old,
     return moved;
 }
 
-/* A block that is not ours stays with whoever made it: its size is unknown. */
+/* A block that is not ours stays with its allocator: its size is unknown. */
 static HAK_NOINLINE void *resize_foreign(struct hak_py_domain *d, void *p,
                                          size_t size)
 {

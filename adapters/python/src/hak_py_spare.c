@@ -1,10 +1,10 @@
 /*
  * hak_py_spare.c - what limits allow.
  *
- * The last of a HAKMEM_LIMIT is kept back: CPython ends the program if there is
- * no memory for the exception that says so. So what would come from the last
- * part of the limit is refused; from then on small blocks may have it, until
- * there is more room again.
+ * The last part of a HAKMEM_LIMIT is kept back, because CPython ends the
+ * program if there is no memory for the MemoryError itself. So requests that
+ * need the last part are refused at first; from then on small blocks may use
+ * it, until there is more room again.
  */
 #include "hak_py.h"
 

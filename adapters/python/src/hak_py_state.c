@@ -1,7 +1,7 @@
 /*
- * hak_py_state.c - the adapter begins, switches, becomes shared, has a limit.
+ * hak_py_state.c - the adapter's start, its switches, sharing and limit.
  *
- * All of it is called under the GIL, or, once it is shared, under the lock of
+ * Everything here is called under the GIL, or, once shared, under the lock of
  * hak_py_module.c.
  */
 #include "hak_py.h"
@@ -42,7 +42,7 @@ unsigned hak_py_mask_asked(void)
     return masks[hak_py_option(HAK_PY_OPT_domains)];
 }
 
-/* What a user may set, in words. */
+/* Texts about what a user may set. */
 struct line {
     const char *env, *values, *help;
     size_t initial;
@@ -59,7 +59,8 @@ static const struct line core_lines[] = {
 };
 #undef HAK_OPTION
 
-/* Whether a row of the core's does nothing here: we have a thread of our own. */
+/* Whether one of the core's options has no effect here, since we have a thread
+ * of our own. */
 static bool is_idle(unsigned row)
 {
     return row == HAK_OPT_background_thread ||
@@ -118,9 +119,11 @@ static size_t most_asked(void)
                                                         : HAK_PY_TINY_MAX;
 }
 
-/* ---- begin ------------------------------------------------------------------ */
+/* ---- start ------------------------------------------------------------------
+ */
 
-/* Without it a child that frees and allocates copies most of its parent. */
+/* Whether forks seal. Otherwise a child that frees and allocates copies most of
+ * its parent's memory. */
 static bool seals_forks(void)
 {
     return hak_py_option(HAK_PY_OPT_seal) != SEAL_OFF;
@@ -133,7 +136,7 @@ bool hak_py_freezes_forks(void)
     return hak_py_enabled() != 0 && (seal == SEAL_DEFAULT || seal == SEAL_FORK);
 }
 
-/* The table that leads from a size to a bin. */
+/* Fills the table that maps a size to a bin. */
 static void set_bins(struct hak_heap *heap)
 {
     uint16_t *bins = hak_py_extra(heap)->bins;
@@ -172,7 +175,7 @@ bool hak_py_start(void)
                         "standard error";
         return false;
     }
-    /* Seals, which the hardened build has, are those of threads' heaps. */
+    /* The hardened build's guards exist only in threads' heaps. */
     if (!HAK_HARD && !hak_py.shared) {
         hak_py.heap = gil_heap();
         if (hak_py.heap == NULL) {
@@ -189,7 +192,7 @@ bool hak_py_start(void)
 
 /* ---- switches --------------------------------------------------------------- */
 
-/* In one order with `shared`: see settle. */
+/* Sequentially consistent with `shared`: see settle. */
 static void set_hot(struct hak_py_domain *d, struct hak_heap *heap)
 {
     __atomic_store_n(&d->hot, heap, __ATOMIC_SEQ_CST);
@@ -215,7 +218,8 @@ static void settle(void)
         set_hot(d, hot_for(d));
         d->plain = d->on && i == HAK_PY_RAW && hak_py.limit == HAK_PY_NO_LIMIT;
     }
-    /* Who learned of a second interpreter meanwhile has the last word. */
+    /* If somebody has learned of a second interpreter meanwhile, that prevails.
+     */
     if (hak_py.shared) {
         hak_py_share();
     }
@@ -235,7 +239,7 @@ void hak_py_switch(unsigned mask)
 
 /* ---- a second interpreter ---------------------------------------------------- */
 
-/* From the GIL's heap, if that is what d works on, to the threads'. */
+/* Switches d from the GIL's heap, if it works on that, to the threads'. */
 static void share(struct hak_py_domain *d)
 {
     struct hak_heap *now = hak_py_hot(d);
@@ -259,7 +263,8 @@ void hak_py_share(void)
 /* Interpreter states have 384 KB in 3.12, 195 KB in 3.13. */
 #define SUSPECT_LEAST (64 * HAK_KIB)
 
-/* The calling thread is in pymalloc, which asks raw for what obj or mem wanted. */
+/* The calling thread is in pymalloc, which passes a request of obj or mem to
+ * raw. */
 static __thread bool is_object;
 
 void hak_py_suspect(size_t size)
@@ -328,8 +333,8 @@ void hak_py_retire(void)
 /* ---- the limit --------------------------------------------------------------- */
 
 /*
- * Who handles a MemoryError needs some memory: a few small objects or, where
- * every size counts, what it takes to write a traceback or a log entry.
+ * Handling a MemoryError takes some memory: a few small objects or, if every
+ * size counts, enough to write a traceback or a log entry.
  */
 #define RESERVE_LEAST (64 * HAK_KIB)
 #define RESERVE_MOST (4 * HAK_MIB)

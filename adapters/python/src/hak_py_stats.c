@@ -1,14 +1,14 @@
 /*
- * hak_py_stats.c - what the adapter has counted, as Python objects.
+ * hak_py_stats.c - the adapter's statistics as Python objects.
  */
 #include "hak_py.h"
 
-/* Blocks given out by a lane to raw and mem, of all heaps. */
+/* Blocks that a lane has given out to raw and mem, in all heaps. */
 struct counted {
     uint64_t tiny[HAK_PY_DOMAINS], large[HAK_PY_DOMAINS];
 };
 
-/* Counts blocks of the domain i, which are not obj's. */
+/* Counts blocks of domain i, which is not obj. */
 static void count(struct counted *counted, unsigned i, uint64_t tiny,
                   uint64_t large)
 {
@@ -37,7 +37,7 @@ static void count_heaps(struct counted *counted, const hak_stats_t *stats)
     }
 }
 
-/* Adds an object to a dict and gives it up; false: an exception. */
+/* Adds an object to a dict and drops our reference; false: an exception. */
 static bool put(PyObject *dict, const char *key, PyObject *value)
 {
     bool done = value != NULL && PyDict_SetItemString(dict, key, value) == 0;
@@ -106,7 +106,7 @@ static PyObject *domain_dict(const struct hak_py_domain *d,
     return dict;
 }
 
-/* One class of Tiny's in all heaps. */
+/* One Tiny class in all heaps. */
 static PyObject *class_dict(unsigned class)
 {
     unsigned long long allocs = 0, live = 0;
@@ -172,7 +172,7 @@ static bool put_limit(PyObject *dict)
                                              : "served"));
 }
 
-/* What the lanes hold for blocks, and how it goes back. */
+/* What the lanes hold for blocks, and how much has gone back. */
 static bool put_held(PyObject *dict, const hak_stats_t *stats)
 {
     uint64_t held = stats->tiny_held_bytes + stats->pool_held_bytes +

@@ -6,7 +6,7 @@
 
 TestSuite(ace, .timeout = 120);
 
-enum { SUPERS = 256, PAGES = SUPERS * HAK_ACE_PAGES, RUNS = 120 };
+enum { SUPERS = 512, PAGES = SUPERS * HAK_ACE_PAGES, RUNS = 120 };
 
 /* What we know of a page: whose it is, and what we wrote into it. */
 struct page {

@@ -59,17 +59,19 @@ Test(embed_heap, states_and_pools_serve_from_every_lane)
     serves_from_every_lane(HAK_EMBED_POOL);
 }
 
-/* Its blocks are freed as threads' are. */
+/* It is never deleted, and its user pushes what is freed into its bins. */
 Test(embed_heap, that_of_one_lock_serves_small_blocks)
 {
     struct hak_heap *heap = made(HAK_EMBED_ONE_LOCK);
     char *p = hak_heap_malloc(heap, 40);
+    unsigned class = haki_tiny_class_16[haki_tiny_index(40)];
 
     cr_assert_not_null(p);
     cr_assert(haki_embed_is_explicit(heap) && haki_embed_has(heap, p));
     cr_assert_not(heap->tiny.direct);
     cr_assert_geq(haki_embed_live(heap), 40);
-    hak_free(p);
+    haki_bin_push(&heap->tiny.bins[class], p);
+    cr_assert_eq(haki_embed_live(heap), 0);
 }
 
 Test(embed_heap, a_threads_heap_is_one)

@@ -75,7 +75,7 @@ Test(claims, an_extent_that_is_refused_is_tried_smaller_and_again)
     bool zero;
 
     cr_assert(haki_range_init());
-    take_run(400, &none);
+    take_run(150, &none);
     haki_os_test_kinds(HAK_OS_CLAIM);
     /* The first array, once more, then the second, the third. */
     for (unsigned n = 0; n < 4; n++) {
@@ -229,7 +229,7 @@ Test(claims, a_window_that_others_fill_up_is_said_once)
 {
     char *said;
 
-    cr_assert_gt(asprintf(&said, USED_UP, 1024, 1020), 0);
+    cr_assert_gt(asprintf(&said, USED_UP, 1024, 988), 0);
     unit_expect_said(use_beside_others, NULL, said);
 }
 

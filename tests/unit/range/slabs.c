@@ -308,7 +308,7 @@ Test(slabs, a_small_range_gives_every_slab_and_then_none)
     cr_assert(haki_range_init());
     cr_assert_eq(haki_range.size, HAK_GIB);
     total = (uint32_t)(HAK_GIB / HAK_SLAB_SIZE) - unit_first_slab();
-    cr_assert_geq(total, 16000);
+    cr_assert_geq(total, 15000);
     for (uint32_t i = 1; i <= total; i++) {
         cr_assert_eq(take(), i);
     }
@@ -497,7 +497,7 @@ Test(slabs, random_use_agrees_with_a_shadow)
 
 /* ---- several threads ------------------------------------------------------- */
 
-static _Atomic(uint32_t) holders[8192];
+static _Atomic(uint32_t) holders[16384];
 
 struct span {
     uint32_t number, count;
@@ -527,7 +527,7 @@ static void *take_and_give(void *arg)
             at->count = 1 + (uint32_t)unit_below(&random, HAK_SPAN_MOST);
             at->number = haki_range_slabs_take(at->count, HAK_LANE_POOL,
                                                HAK_CLASS_ANY, HAK_SLABS_ALL);
-            NEED(at->number != HAK_NO_SLAB && at->number < 8000);
+            NEED(at->number != HAK_NO_SLAB && at->number < 16000);
             hold(at, 0, me);
             NEED(haki_range_ready(at->number, at->count,
                                   1 + unit_below(&random, HAK_SLAB_SIZE), 0));

@@ -37,7 +37,9 @@ Test(options, defaults)
     cr_assert_eq(haki_option(HAK_OPT_background_thread), 1);
     cr_assert_eq(haki_option(HAK_OPT_limit), 0);
     cr_assert_null(haki_option_cgroup());
-    cr_assert_eq((int)HAK_OPTIONS, 13, "a new option: test its default here");
+    cr_assert_null(haki_option_profile());
+    cr_assert_eq(haki_option(HAK_OPT_profile_rate), 0);
+    cr_assert_eq((int)HAK_OPTIONS, 15, "a new option: test its default here");
 }
 
 /* One setting and the value that must come of it. */
@@ -112,6 +114,9 @@ Test(options, right_values_are_taken_silently)
         {LIMIT, "1%", HAK_PERCENT | 1},
         {LIMIT, "100%", HAK_PERCENT | 100},
         {HAK_OPT_cgroup, "HAKMEM_CGROUP", "/sys", 1},
+        {HAK_OPT_profile, "HAKMEM_PROFILE", "a/b.%p.pb.gz", 1},
+        {HAK_OPT_profile, "HAKMEM_PROFILE", "x.html", 1},
+        {HAK_OPT_profile_rate, "HAKMEM_PROFILE_RATE", "64K", 64 * HAK_KIB},
         {HAK_OPT_force_libc_alloc, "HAKMEM_FORCE_LIBC_ALLOC", "1", 1},
         {HAK_OPT_bench_fast_mode, "HAKMEM_BENCH_FAST_MODE", "1", 1},
         {HAK_OPT_wrap_diag, "HAKMEM_WRAP_DIAG", "1", 1},
@@ -261,6 +266,17 @@ Test(options, a_wild_directory_is_one_line_and_none)
                      "hakmem: HAKMEM_CGROUP=here: not the absolute path of a "
                      "directory (of less than 400 bytes); using the process's "
                      "own\n");
+}
+
+Test(options, a_file_of_no_known_form_is_one_line_and_none)
+{
+    struct setting setting = {HAK_OPT_profile, "HAKMEM_PROFILE", "heap.pdf", 0};
+
+    unit_expect_said(
+        read_setting, &setting,
+        "hakmem: HAKMEM_PROFILE=heap.pdf: must end in one of .pb.gz "
+        ".txt .json .html (and have less than 400 bytes); no file is "
+        "written\n");
 }
 
 Test(options, a_wild_number_is_one_line_and_the_default)

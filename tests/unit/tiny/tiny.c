@@ -22,7 +22,7 @@ Test(tiny, a_new_state_is_empty_and_its_bins_take_pushes)
         cr_assert_leq(tiny->bins[c].left * haki_tiny_size[c], 65536);
         cr_assert_eq(tiny->shelves[c].grant, tiny->bins[c].left);
         cr_assert_eq(tiny->shelves[c].base, 0);
-        cr_assert_eq(tiny->bins[c].pops, 0);
+        cr_assert_eq(haki_bin_pops(tiny, c), 0);
         cr_assert_eq(haki_tiny_live(tiny, c), 0);
     }
     tiny_delete(tiny);
@@ -151,7 +151,7 @@ Test(tiny, the_last_block_freed_is_the_next_given_out)
     for (int i = 20; i-- > 0;) {
         cr_assert_eq(haki_tiny_alloc(tiny, 5), blocks[i]);
     }
-    cr_assert_eq(tiny->bins[5].pops, 40);
+    cr_assert_eq(haki_bin_pops(tiny, 5), 40);
     cr_assert_eq(haki_tiny_live(tiny, 5), 20);
     tiny_check(tiny);
     tiny_delete(tiny);

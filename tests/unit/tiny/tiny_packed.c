@@ -100,8 +100,8 @@ static void check(const hak_heap *heap)
         size_t head = count(bin->head, c);
 
         NEED(bin->left >= 0 && bin->left <= shelf->grant);
-        NEED((int64_t)head ==
-             shelf->base + (shelf->grant - bin->left) - (int64_t)bin->pops);
+        NEED((int64_t)head == shelf->base + (shelf->grant - bin->left) -
+                                  (int64_t)haki_bin_pops(tiny, c));
         NEED(count(bin->spare, c) == shelf->spare_count);
         NEED((size_t)tiny->taken[c] >= head + shelf->spare_count);
         NEED(haki_tiny_live(tiny, c) ==

@@ -42,7 +42,7 @@ UNIT size_t head_count(const struct hak_tiny *tiny, unsigned class)
     const struct hak_bin *bin = &tiny->bins[class];
 
     return (size_t)(shelf->base + (shelf->grant - bin->left) -
-                    (int64_t)bin->pops);
+                    (int64_t)haki_bin_pops(tiny, class));
 }
 
 #endif

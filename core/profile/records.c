@@ -1,0 +1,310 @@
+/*
+ * records.c - samples are taken and freed: see profile.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
+ */
+#include "profile/records.h"
+
+#include <string.h>
+
+#include <hakmem.h>
+
+#include "os/os.h"
+
+struct hak_records haki_records = {.lock = HAK_LOCK_INIT(haki_records_mend)};
+
+/* The thread is taking a sample: what it allocates meanwhile is none. */
+static __thread bool records_inside __attribute__((tls_model("initial-exec")));
+
+/* ---- the table of addresses --------------------------------------------------- */
+
+static uint32_t records_home(uintptr_t p)
+{
+    return (uint32_t)((p >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 40) %
+           HAK_RECORD_PLACES;
+}
+
+/* The place of p in the table, or the free one where it would go. */
+static uint32_t records_place(uintptr_t p)
+{
+    uint32_t i = records_home(p);
+
+    while (haki_records.table[i] != 0 &&
+           haki_records.record[haki_records.table[i]].p != p) {
+        i = (i + 1) % HAK_RECORD_PLACES;
+    }
+    return i;
+}
+
+/* Takes a place out; later ones move up. */
+static void records_close_gap(uint32_t gap)
+{
+    uint32_t *table = haki_records.table;
+
+    for (uint32_t i = (gap + 1) % HAK_RECORD_PLACES; table[i] != 0;
+         i = (i + 1) % HAK_RECORD_PLACES) {
+        uint32_t home = records_home(haki_records.record[table[i]].p);
+
+        if ((i - home) % HAK_RECORD_PLACES >= (i - gap) % HAK_RECORD_PLACES) {
+            table[gap] = table[i];
+            gap = i;
+        }
+    }
+    table[gap] = 0;
+}
+
+/* ---- records ------------------------------------------------------------------- */
+
+static unsigned records_lane(const struct hak_record *record)
+{
+    return record->size > HAK_TINY_MAX;
+}
+
+/* Adds what a record stands for to its stack and the counts, or takes it off. */
+static void records_count_live(const struct hak_record *record, bool on)
+{
+    struct hak_sums *sums = &haki_records.stacks->stack[record->stack].sums;
+    uint64_t sign = on ? 1 : UINT64_MAX;
+
+    sums->bytes[HAK_SUM_LIVE] += sign * record->bytes;
+    sums->count[HAK_SUM_LIVE] += sign * record->count;
+    haki_records.counts.live += (uint32_t)sign;
+    if (haki_samples_covers((void *)record->p)) {
+        haki_records.counts.live_bytes[records_lane(record)] +=
+            sign * record->size;
+    }
+}
+
+/* A free record, or 0. */
+static uint32_t records_take(void)
+{
+    uint32_t i = haki_records.free;
+
+    HAK_HELD(&haki_records.lock);
+    if (i != 0) {
+        haki_records.free = haki_records.record[i].next;
+        return i;
+    }
+    return haki_records.high + 1 < HAK_RECORDS_MOST ? ++haki_records.high : 0;
+}
+
+/* Makes the record live, of a block at p. */
+static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
+                         uint32_t owner)
+{
+    size_t rate = haki_max(atomic_load(&haki_profile.rate), 1);
+    double stands_for = 1 / haki_draw_chance(rate, bytes);
+    struct hak_record *record = &haki_records.record[i];
+    struct hak_sums *sums = &haki_records.stacks->stack[stack].sums;
+
+    record->size = bytes;
+    record->bytes = (uint64_t)((double)bytes * stands_for + 0.5);
+    record->count = (uint64_t)(stands_for * HAK_COUNT_ONE + 0.5);
+    record->time = haki_os_clock();
+    record->stack = stack;
+    record->owner = owner;
+    record->thread = haki_os_thread_id();
+    haki_lock_step();
+    record->p = (uintptr_t)p;
+    haki_records.table[records_place((uintptr_t)p)] = i;
+    records_count_live(record, true);
+    sums->bytes[HAK_SUM_ALLOC] += record->bytes;
+    sums->count[HAK_SUM_ALLOC] += record->count;
+    haki_records.counts.samples++;
+    if (haki_samples_covers(p)) {
+        haki_records.counts.allocs[records_lane(record)]++;
+    }
+}
+
+/* A record of p, or if that is NULL of a new block in samples' slabs. */
+static void *records_add(void *p, size_t bytes, uint32_t owner,
+                         const struct hak_stack_words *words)
+{
+    uint32_t i, stack;
+
+    haki_lock_take(&haki_records.lock);
+    i = records_take();
+    if (i != 0 && p == NULL) {
+        p = haki_samples_take(bytes);
+    }
+    if (i == 0 || p == NULL) {
+        haki_records.counts.dropped++;
+        p = NULL;
+    }
+    if (p != NULL) {
+        stack = haki_stacks_find(haki_records.stacks, words);
+        records_fill(i, p, bytes, stack, owner);
+    } else if (i != 0) {
+        haki_records.record[i].next = haki_records.free;
+        haki_records.free = i;
+    }
+    HAK_POINT("sample");
+    haki_lock_drop(&haki_records.lock);
+    return p;
+}
+
+static HAK_NOINLINE void *records_sample(void *p, size_t bytes,
+                                         const struct hak_sampler *who)
+{
+    struct hak_stack_words words;
+
+    if (atomic_load_explicit(&haki_profile.rate, memory_order_acquire) == 0 ||
+        records_inside) {
+        return NULL;
+    }
+    records_inside = true;
+    haki_profile_capture(&words, who);
+    p = records_add(p, bytes, who->owner, &words);
+    if (p != NULL && who->live != NULL) {
+        atomic_fetch_add_explicit(who->live, 1, memory_order_relaxed);
+    }
+    records_inside = false;
+    return p;
+}
+
+void *haki_sample_take(size_t bytes, const struct hak_sampler *who)
+{
+    return bytes <= HAK_SAMPLES_MOST ? records_sample(NULL, bytes, who) : NULL;
+}
+
+bool haki_sample_note(void *p, size_t bytes, const struct hak_sampler *who)
+{
+    return records_sample(p, bytes, who) != NULL;
+}
+
+/* The live record of p, or 0. */
+static uint32_t records_find(const void *p)
+{
+    HAK_HELD(&haki_records.lock);
+    return haki_records.stacks != NULL && p != NULL
+               ? haki_records.table[records_place((uintptr_t)p)]
+               : 0;
+}
+
+/* The block of a record goes. */
+static void records_end(uint32_t i)
+{
+    struct hak_record *record = &haki_records.record[i];
+    void *p = (void *)record->p;
+
+    records_count_live(record, false);
+    records_close_gap(records_place((uintptr_t)p));
+    if (haki_samples_covers(p)) {
+        haki_records.counts.frees[records_lane(record)]++;
+        haki_samples_give(p);
+    }
+    record->p = 0;
+    record->next = haki_records.free;
+    haki_records.free = i;
+}
+
+bool haki_sample_find(const void *p, struct hak_sampled *sampled)
+{
+    uint32_t i;
+
+    haki_lock_take(&haki_records.lock);
+    i = records_find(p);
+    if (i != 0) {
+        sampled->bytes = haki_records.record[i].size;
+        sampled->owner = haki_records.record[i].owner;
+    }
+    haki_lock_drop(&haki_records.lock);
+    return i != 0;
+}
+
+bool haki_sample_free(void *p, struct hak_sampled *sampled)
+{
+    uint32_t i;
+
+    haki_lock_take(&haki_records.lock);
+    i = records_find(p);
+    if (i != 0) {
+        sampled->bytes = haki_records.record[i].size;
+        sampled->owner = haki_records.record[i].owner;
+        records_end(i);
+    }
+    haki_lock_drop(&haki_records.lock);
+    return i != 0;
+}
+
+bool haki_sample_lift(void *p, struct hak_record *kept)
+{
+    uint32_t i;
+
+    haki_lock_take(&haki_records.lock);
+    i = records_find(p);
+    if (i != 0) {
+        *kept = haki_records.record[i];
+        records_end(i);
+    }
+    haki_lock_drop(&haki_records.lock);
+    return i != 0;
+}
+
+bool haki_sample_put_back(void *p, const struct hak_record *kept)
+{
+    uint32_t i;
+
+    haki_lock_take(&haki_records.lock);
+    i = records_take();
+    if (i != 0) {
+        haki_records.record[i] = *kept;
+        haki_records.record[i].p = (uintptr_t)p;
+        haki_records.table[records_place((uintptr_t)p)] = i;
+        records_count_live(&haki_records.record[i], true);
+    }
+    haki_lock_drop(&haki_records.lock);
+    return i != 0;
+}
+
+void haki_sample_free_owner(uint32_t owner)
+{
+    haki_lock_take(&haki_records.lock);
+    for (uint32_t i = 1; i <= haki_records.high; i++) {
+        if (haki_records.record[i].p != 0 &&
+            haki_records.record[i].owner == owner) {
+            records_end(i);
+        }
+    }
+    haki_lock_drop(&haki_records.lock);
+}
+
+/* ---- fork ------------------------------------------------------------------------ */
+
+/* The sums of what is live, and all lists, as no record had begun. */
+static void records_forget_all(void)
+{
+    memset(haki_records.table, 0, HAK_RECORD_PLACES * sizeof(uint32_t));
+    haki_records.free = 0;
+    haki_records.counts.live = 0;
+    haki_records.counts.live_bytes[0] = haki_records.counts.live_bytes[1] = 0;
+    for (uint32_t i = 0; i < haki_records.stacks->count; i++) {
+        struct hak_sums *sums = &haki_records.stacks->stack[i].sums;
+
+        sums->bytes[HAK_SUM_LIVE] = sums->count[HAK_SUM_LIVE] = 0;
+    }
+    haki_samples_mend_begin();
+}
+
+void haki_records_mend(void)
+{
+    if (haki_records.stacks == NULL) {
+        return;
+    }
+    records_forget_all();
+    for (uint32_t i = 1; i <= haki_records.high; i++) {
+        struct hak_record *record = &haki_records.record[i];
+
+        if (record->p == 0) {
+            record->next = haki_records.free;
+            haki_records.free = i;
+            continue;
+        }
+        haki_records.table[records_place(record->p)] = i;
+        records_count_live(record, true);
+        if (haki_samples_covers((void *)record->p)) {
+            haki_samples_mend_take((void *)record->p);
+        }
+    }
+    haki_samples_mend_end();
+}

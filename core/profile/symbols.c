@@ -1,0 +1,218 @@
+/*
+ * symbols.c - what function an address of code is in: see symbols.h.
+ *
+ * Tested by tests/unit/profile/profile.c.
+ */
+#include "profile/symbols.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+#include <string.h>
+#include <sys/auxv.h>
+
+#include "os/os.h"
+
+/* Weak: a static program need not have it. */
+extern __typeof__(dladdr) dladdr __attribute__((weak));
+
+/* ---- an object's file --------------------------------------------------------- */
+
+/* Whether n bytes at a distance lie in the file. */
+static bool symbols_has(const struct hak_module *module, size_t at, size_t n)
+{
+    return at <= module->bytes && n <= module->bytes - at;
+}
+
+static const ElfW(Ehdr) * symbols_head(const struct hak_module *module)
+{
+    const ElfW(Ehdr) *head = (const void *)module->file;
+
+    return symbols_has(module, 0, sizeof(*head)) &&
+                   memcmp(head->e_ident, ELFMAG, SELFMAG) == 0 &&
+                   head->e_ident[EI_CLASS] ==
+                       (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32)
+               ? head
+               : NULL;
+}
+
+static void symbols_read_note(struct hak_module *module, size_t at, size_t n)
+{
+    while (n >= sizeof(ElfW(Nhdr)) && symbols_has(module, at, n)) {
+        const ElfW(Nhdr) *note = (const void *)(module->file + at);
+        size_t name = haki_round_up(note->n_namesz, 4);
+        size_t all = sizeof(*note) + name + haki_round_up(note->n_descsz, 4);
+
+        if (all > n) {
+            return;
+        }
+        if (note->n_type == NT_GNU_BUILD_ID && note->n_namesz == 4 &&
+            memcmp(note + 1, "GNU", 4) == 0) {
+            module->id_size = haki_min(note->n_descsz, HAK_BUILD_ID);
+            memcpy(module->id, (const char *)(note + 1) + name,
+                   module->id_size);
+            return;
+        }
+        at += all;
+        n -= all;
+    }
+}
+
+/* Where it lies in memory, by its segments. */
+static void symbols_read_segments(struct hak_module *module,
+                                  const ElfW(Ehdr) * head)
+{
+    const ElfW(Phdr) *segment = (const void *)(module->file + head->e_phoff);
+
+    if (!symbols_has(module, head->e_phoff, head->e_phnum * sizeof(*segment))) {
+        return;
+    }
+    module->bias = head->e_type == ET_EXEC ? 0 : module->base;
+    for (unsigned i = 0; i < head->e_phnum; i++, segment++) {
+        if (segment->p_type == PT_LOAD) {
+            module->end =
+                haki_max(module->end,
+                         module->bias + segment->p_vaddr + segment->p_memsz);
+        } else if (segment->p_type == PT_NOTE) {
+            symbols_read_note(module, segment->p_offset, segment->p_filesz);
+        }
+    }
+}
+
+/* Its symbols: all of them, or if they were stripped those for the linker. */
+static void symbols_read_sections(struct hak_module *module,
+                                  const ElfW(Ehdr) * head)
+{
+    const ElfW(Shdr) *all = (const void *)(module->file + head->e_shoff);
+
+    if (head->e_shentsize != sizeof(*all) ||
+        !symbols_has(module, head->e_shoff, head->e_shnum * sizeof(*all))) {
+        return;
+    }
+    for (unsigned i = 0; i < head->e_shnum; i++) {
+        const ElfW(Shdr) *section = &all[i], *strings;
+
+        if ((section->sh_type != SHT_SYMTAB &&
+             (section->sh_type != SHT_DYNSYM || module->symbols != NULL)) ||
+            section->sh_link >= head->e_shnum) {
+            continue;
+        }
+        strings = &all[section->sh_link];
+        if (symbols_has(module, section->sh_offset, section->sh_size) &&
+            symbols_has(module, strings->sh_offset, strings->sh_size) &&
+            strings->sh_size > 0) {
+            module->symbols = module->file + section->sh_offset;
+            module->count = section->sh_size / sizeof(ElfW(Sym));
+            module->strings = module->file + strings->sh_offset;
+            module->strings_size = strings->sh_size;
+        }
+    }
+}
+
+/* ---- objects --------------------------------------------------------------------- */
+
+/* The program's own name may have been relative, or be another's by now. */
+static const char *symbols_path(const Dl_info *info)
+{
+    Dl_info program;
+
+    return dladdr((void *)getauxval(AT_PHDR), &program) != 0 &&
+                   program.dli_fbase == info->dli_fbase
+               ? "/proc/self/exe"
+               : info->dli_fname;
+}
+
+static const struct hak_module *symbols_module(struct hak_symbols *symbols,
+                                               const Dl_info *info)
+{
+    uintptr_t base = (uintptr_t)info->dli_fbase;
+    const ElfW(Ehdr) * head;
+    struct hak_module *module;
+
+    for (size_t i = 0; i < symbols->modules; i++) {
+        if (symbols->module[i].base == base) {
+            return &symbols->module[i];
+        }
+    }
+    if (symbols->modules == HAK_MODULES_MOST) {
+        return NULL;
+    }
+    module = &symbols->module[symbols->modules++];
+    memset(module, 0, sizeof(*module));
+    module->base = module->end = module->bias = base;
+    module->path = info->dli_fname;
+    module->file = haki_os_map_file(symbols_path(info), &module->bytes);
+    head = module->file != NULL ? symbols_head(module) : NULL;
+    if (head != NULL) {
+        symbols_read_segments(module, head);
+        symbols_read_sections(module, head);
+    }
+    return module;
+}
+
+void haki_symbols_begin(struct hak_symbols *symbols)
+{
+    Dl_info program;
+
+    if (dladdr != NULL && dladdr((void *)getauxval(AT_PHDR), &program) != 0) {
+        symbols_module(symbols, &program);
+    }
+}
+
+/* The function at pc by the object's own table, or NULL. */
+static const char *symbols_search(const struct hak_module *module, uintptr_t pc,
+                                  uintptr_t *at)
+{
+    const ElfW(Sym) *all = module->symbols, *best = NULL;
+    uintptr_t value = pc - module->bias;
+
+    for (size_t i = 0; all != NULL && i < module->count; i++) {
+        if (ELF64_ST_TYPE(all[i].st_info) == STT_FUNC &&
+            all[i].st_shndx != SHN_UNDEF && value >= all[i].st_value &&
+            (value - all[i].st_value < all[i].st_size ||
+             (all[i].st_size == 0 && value == all[i].st_value)) &&
+            all[i].st_name < module->strings_size) {
+            best = &all[i];
+            break;
+        }
+    }
+    if (best == NULL) {
+        return NULL;
+    }
+    *at = module->bias + best->st_value;
+    return module->strings + best->st_name;
+}
+
+void haki_symbols_find(struct hak_symbols *symbols, uintptr_t pc,
+                       struct hak_symbol *symbol)
+{
+    Dl_info info, own;
+
+    *symbol = (struct hak_symbol){NULL, NULL, pc, false};
+    if (dladdr == NULL || dladdr((void *)pc, &info) == 0 ||
+        info.dli_fname == NULL) {
+        return;
+    }
+    symbol->module = symbols_module(symbols, &info);
+    if (symbol->module != NULL) {
+        symbol->name = symbols_search(symbol->module, pc, &symbol->at);
+    }
+    if (symbol->name == NULL && info.dli_sname != NULL) {
+        symbol->name = info.dli_sname;
+        symbol->at = (uintptr_t)info.dli_saddr;
+    }
+    symbol->ours = dladdr((void *)(uintptr_t)haki_symbols_find, &own) != 0 &&
+                   own.dli_fbase == info.dli_fbase &&
+                   strstr(info.dli_fname, "hakmem") != NULL;
+}
+
+void haki_symbols_drop(struct hak_symbols *symbols)
+{
+    for (size_t i = 0; i < symbols->modules; i++) {
+        if (symbols->module[i].file != NULL) {
+            haki_os_unmap((void *)(uintptr_t)symbols->module[i].file,
+                          symbols->module[i].bytes);
+        }
+    }
+    symbols->modules = 0;
+}
