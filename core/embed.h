@@ -31,6 +31,7 @@
 
 #include "api/embed_heap.h"
 #include "api/inside.h"
+#include "api/profiling.h"
 #include "api/stats.h"
 #include "base/msg.h"
 #include "base/stub.h"
@@ -44,6 +45,7 @@
 #include "heap/thread.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "profile/copies.h"
 #include "range/purge.h"
 #include "range/slots.h"
 #include "settings/options.h"

@@ -12,4 +12,12 @@
  */
 void haki_profiling_at_end(void);
 
+struct hak_stacks;
+
+/*
+ * Writes a copy of the stacks (profile/copies.h) and drops it; else as
+ * hak_profile_write_fd, whose formats these are.
+ */
+int haki_profiling_write(struct hak_stacks *stacks, int fd, int format);
+
 #endif /* HAK_PROFILING_H */

@@ -33,8 +33,8 @@ static void look(bool has_gil)
 
         if (!PyCode_Check(code) || !is_text(code->co_filename) ||
             !is_text(code->co_name) || found[i].line < 0 ||
-            strcmp(PyUnicode_AsUTF8(code->co_name), "<interpreter trampoline>") ==
-                0) {
+            strcmp(PyUnicode_AsUTF8(code->co_name),
+                   "<interpreter trampoline>") == 0) {
             faults++;
         }
     }
@@ -132,8 +132,7 @@ static PyMethodDef functions[] = {{"walk", walk, METH_O, NULL},
                                   {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
-                                        .m_name = "frames",
-                                        .m_size = -1,
+                                        .m_name = "frames", .m_size = -1,
                                         .m_methods = functions};
 
 PyMODINIT_FUNC PyInit_frames(void)
