@@ -242,12 +242,27 @@ void hak_py_profile_frames(void)
     }
 }
 
+/* The rate, at once for who calls: the GIL's heap, or the thread's. */
+static bool set_rate(size_t rate)
+{
+    struct hak_heap *heap = hak_py_heap();
+
+    if (!haki_profile_set(rate)) {
+        return false;
+    }
+    heap = heap != NULL ? heap : haki_thread_own();
+    if (heap != NULL) {
+        haki_embed_draw(heap);
+    }
+    return true;
+}
+
 bool hak_py_profile_begin(size_t rate, PyObject *runs)
 {
     if (running == 0) {
         rate_before = hak_profile_rate();
         hak_py_profile_frames();
-        if (!haki_profile_set(rate)) {
+        if (!set_rate(rate)) {
             return false;
         }
         running_rate = rate;
@@ -262,7 +277,7 @@ bool hak_py_profile_begin(size_t rate, PyObject *runs)
 void hak_py_profile_end(void)
 {
     if (running != 0 && --running == 0) {
-        haki_profile_set(rate_before);
+        set_rate(rate_before);
         hak_py.profiled = false;
         hak_py_switch(hak_py.asked);
     }
