@@ -253,10 +253,15 @@ HAK_INLINE void *haki_embed_larger_alloc(struct hak_heap *heap, size_t size)
     return haki_tiny_larger_alloc(&heap->tiny, size);
 }
 
-/* Whether p, in the range, lies in a packed slab: see tiny.h. */
+/*
+ * Whether the size of p, in the range, is its own and no class's: it lies in a packed
+ * slab (tiny.h), or a profile has sampled it.
+ */
 HAK_INLINE bool haki_embed_is_packed(const void *p)
 {
-    return HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_PACKED;
+    unsigned byte = HAK_TAG_CLASS(haki_range_tag_of(p));
+
+    return byte == HAK_TAG_PACKED || byte == HAK_TAG_SAMPLE;
 }
 
 /* The size of the Tiny block that p lies in, or 0. */
@@ -318,10 +323,10 @@ HAK_INLINE void haki_embed_use_pool(struct hak_heap *heap)
     haki_heap_use_large(heap);
 }
 
-/* How many slabs they have, in a heap that has them. */
+/* The slabs that Pool's bins have; 0 if the heap has no such bins. */
 HAK_INLINE size_t haki_embed_pool_slabs(const struct hak_heap *heap)
 {
-    return heap->pool->nslabs;
+    return heap->pool != NULL ? heap->pool->nslabs : 0;
 }
 
 /* As haki_embed_pop, for a heap that has them. */
