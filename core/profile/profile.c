@@ -15,6 +15,7 @@ static _Atomic(haki_frames_fn *) profile_frames;
 static _Atomic(haki_line_fn *) profile_line;
 static _Atomic(uint64_t) profile_seed;
 static atomic_bool profile_marked;
+static _Atomic(size_t) profile_last_rate; /* not 0 once there was a profile */
 
 /* ---- the runtime's frames --------------------------------------------------- */
 
@@ -160,6 +161,9 @@ bool haki_profile_set(size_t rate)
         profile_forget_allocs();
         atomic_store(&profile_marked, false);
     }
+    if (done && rate != 0) {
+        atomic_store(&profile_last_rate, rate);
+    }
     if (done && rate != atomic_load(&haki_profile.rate)) {
         atomic_store(&haki_profile.rate, rate);
         profile_next_round();
@@ -184,6 +188,11 @@ void haki_profile_mark(void)
     }
     atomic_store(&profile_marked, stacks != NULL);
     haki_lock_drop(&haki_records.lock);
+}
+
+size_t haki_profile_last_rate(void)
+{
+    return atomic_load(&profile_last_rate);
 }
 
 bool haki_profile_is_marked(void)

@@ -278,6 +278,16 @@ class Files(Case):
             self.assertRegex(name, r"^\d+\.txt$")
 
     def test_rate(self):
+        """The page says it, when the profile has ended too."""
+        path = os.path.join(self.place, "b.html")
+        self.says(f"""
+            import hakmem_py
+            with hakmem_py.profile(rate=12345) as p:
+                x = [str(i) for i in range(100000)]
+            p.write({path!r})
+            print("fine")
+        """)
+        self.assertIn(b"one sample in 12345 bytes", self.file("b.html"))
         self.says(PROGRAM, env={"HAKMEM_PROFILE_RATE": "4K",
                                 "HAKMEM_PYTHON_PROFILE":
                                 os.path.join(self.place, "a.html")})
