@@ -6,6 +6,7 @@
 #include "profile/samples.h"
 
 #include "base/assert.h"
+#include "os/lock.h"
 #include "os/os.h"
 
 #define SAMPLE_SHIFT_LEAST 6u /* places of 64 B */
@@ -126,9 +127,10 @@ static uint32_t samples_claim(void)
         return SAMPLE_NO_SLAB;
     }
     haki_os_name(samples_start(i), HAK_SLAB_SIZE, "hakmem samples");
-    samples_high++;
     haki_range_set_tag(haki_range_samples(&bytes) + i,
                        HAK_TAG_SHARED(HAK_TAG_SAMPLE));
+    haki_lock_step(); /* what is below `high` has the tag */
+    samples_high = i + 1;
     return i;
 }
 

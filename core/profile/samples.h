@@ -18,7 +18,8 @@
  *   - a bit of `bits` is set exactly if a record has that address;
  *   - a slab with some but not all of its places taken, and one without any that is
  *     kept, is in the list of its size; an empty one is in the list of empty ones;
- *   - slabs from `high` on were never used.
+ *   - a slab below `high` has the tag, unless it is somebody else's; from there on
+ *     none was ever used.
  * All but the slabs' sizes is made anew from the records after a fork that caught a
  * thread in here: haki_samples_mend.
  */
