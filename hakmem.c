@@ -43,6 +43,7 @@
 #include "core/range/slots.c"
 #include "core/range/supers_mend.c"
 #include "core/range/superslabs.c"
+#include "core/profile/copies.c"
 #include "core/profile/draw.c"
 #include "core/profile/formats.c"
 #include "core/profile/out.c"

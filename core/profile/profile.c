@@ -15,6 +15,7 @@ static _Atomic(haki_frames_fn *) profile_frames;
 static _Atomic(haki_line_fn *) profile_line;
 static _Atomic(uint64_t) profile_seed;
 static atomic_bool profile_marked;
+static _Atomic(size_t) profile_last_rate; /* not 0 once there was a profile */
 
 /* ---- the runtime's frames --------------------------------------------------- */
 
@@ -76,8 +77,9 @@ void haki_profile_capture(struct hak_stack_words *words,
         words->frames =
             frames(who->heap, words->frame, HAK_STACK_FRAMES, &below);
     }
-    words->pcs = haki_unwind(words->pc, HAK_STACK_PCS);
-    words->pcs = (unsigned)haki_min(words->pcs, below);
+    words->pcs =
+        haki_unwind(words->pc, (unsigned)haki_min(below, HAK_STACK_PCS),
+                    words->frames != 0);
 }
 
 /* ---- chance -------------------------------------------------------------------- */
@@ -179,6 +181,9 @@ bool haki_profile_set(size_t rate)
         profile_forget_allocs();
         atomic_store(&profile_marked, false);
     }
+    if (done && rate != 0) {
+        atomic_store(&profile_last_rate, rate);
+    }
     if (done && rate != atomic_load(&haki_profile.rate)) {
         atomic_store(&haki_profile.rate, rate);
         profile_next_round();
@@ -203,6 +208,11 @@ void haki_profile_mark(void)
     }
     atomic_store(&profile_marked, stacks != NULL);
     haki_lock_drop(&haki_records.lock);
+}
+
+size_t haki_profile_last_rate(void)
+{
+    return atomic_load(&profile_last_rate);
 }
 
 bool haki_profile_is_marked(void)
