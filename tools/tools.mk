@@ -30,6 +30,13 @@ check-command: all ## test: the command hakmem
 	@HAKMEM_BUILD='$(abspath $(BUILD))' $(STOCK_PYTHON) -B tests/command/run.py \
 	    $(if $(filter 1,$(V)),-v)
 
+# $(call demo_profile,ADAPTER,INTERPRETER): who holds the memory of its program, and
+# where the page is.
+demo_profile = @$(MAKE) command lib && mkdir -p $(BUILD)/demo && echo && \
+    echo 'Who holds the memory of bench/demo/service.$(if $(filter lua,$1),lua,py)?' && \
+    $(BUILD)/hakmem profile --$1 --rate 16K -o $(BUILD)/demo/$1.html -- $2 \
+        bench/demo/service.$(if $(filter lua,$1),lua,py)
+
 # $(call launcher,MODULES,LIBRARIES): anew when one of them is another.
 launcher = $(Q)sed -e 's,@MODULES@,$1,' -e 's,@LIBRARIES@,$2,' \
     -e 's,@VERSION@,$(VERSION),' $< >$@ && chmod 755 $@

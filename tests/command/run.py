@@ -3,7 +3,8 @@
 
     tests/command/run.py [-v] [MODULE...]
 
-A process for each test_*.py; what it said is shown if it failed. The last line is
+A process for each test_*.py; what it said is shown if it failed, else the lines of
+it that begin with "skipped: ". The last line is
 "N passed, N failed"; the exit status is 1 if anything failed.
 """
 import concurrent.futures
@@ -43,6 +44,8 @@ def main():
             print(f"{module}: {tests - bad} passed, {bad} failed", flush=True)
             if bad or "-v" in sys.argv:
                 print(said)
+            else:
+                print(*re.findall(r"skipped: .*\n", said), sep="", end="")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not modules else 0
 

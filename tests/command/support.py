@@ -31,8 +31,9 @@ class Case(unittest.TestCase):
         cls.folder = tempfile.mkdtemp()
         cls.addClassCleanup(shutil.rmtree, cls.folder, True)
 
-    def path(self, name):
-        return os.path.join(self.folder, name)
+    @classmethod
+    def path(cls, name):
+        return os.path.join(cls.folder, name)
 
     def file(self, name, content, mode=0o644):
         path = self.path(name)
@@ -41,9 +42,10 @@ class Case(unittest.TestCase):
         os.chmod(path, mode)
         return path
 
-    def compiled(self, name, source, *flags):
+    @classmethod
+    def compiled(cls, name, source, *flags):
         """A C program."""
-        path = self.path(name)
+        path = cls.path(name)
         subprocess.run(["gcc", "-O1", "-Wall", "-Werror", "-pthread", "-o",
                         path, "-x", "c", "-", *flags], input=source, text=True,
                        check=True)

@@ -6,7 +6,8 @@
     programs    what a program is, and whether preloading can reach it
     allocators  other allocators that can be preloaded, by name
     adapters    an interpreter's command line, changed for its adapter
-    run compare top doctor record replay    the subcommands
+    run compare top doctor profile record replay    the subcommands
+    child       a program that runs while its command waits
     measure     a run of a program: time, memory, faults
     share       the pages in which processes show their statistics
     processes   what /proc says of a process

@@ -59,7 +59,7 @@ def _python(words, env):
     python, rest = words[0], words[1:]
     flags = _flags(rest)
     if flags == len(rest):
-        raise Failed("run: --python needs a script, -m module or -c code", 2)
+        raise Failed("--python needs a script, -m module or -c code", 2)
     find = [python, "-c", "import hakmem_py, sys; sys.exit(0)"]
     if _says(find, env) is None:
         version = _says([python, "-c", "import platform;"

@@ -3,11 +3,10 @@ import glob
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 
-from hakmem import places, programs, words
+from hakmem import child, places, programs, words
 from hakmem.options import Failed, Help, Option, parse
 
 LIBRARY = "libhakmem_record.so"
@@ -34,7 +33,7 @@ def library():
     found = places.find(LIBRARY, os.path.join("hakmem", LIBRARY))
     if found is None:
         raise Failed(f"record: {LIBRARY} is not in"
-                     f" {' or '.join(places.tidy())}; it is built by `make`"
+                     f" {' or '.join(places.folders())}; it is built by `make`"
                      " where zstd.h is (Debian: apt install libzstd-dev)", 125)
     return found
 
@@ -69,32 +68,6 @@ def clear(path):
                 os.unlink(name)
     except OSError as error:
         raise Failed(f"record: {error.filename}: {error.strerror}") from None
-
-
-def run(program, env):
-    """The exit status, as a shell has it."""
-    def begin():
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT,
-                       signal.SIGQUIT):
-            signal.signal(number, signal.SIG_DFL)
-
-    # The terminal sends these to both; the program decides.
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
-    children = []
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1,
-                   signal.SIGUSR2):
-        signal.signal(number, lambda got, _: [
-            child.send_signal(got) for child in children])
-    try:
-        child = subprocess.Popen(program, env=env, preexec_fn=begin)
-    except OSError as error:
-        status = 127 if isinstance(error, FileNotFoundError) else 126
-        raise Failed(f"{program[0]}: can't be executed: {error.strerror}",
-                     status) from None
-    children.append(child)
-    status = child.wait()
-    return status if status >= 0 else 128 - status
 
 
 def totals(path, partial=True):
@@ -150,7 +123,7 @@ def main(arguments):
     env.pop("HAKMEM_RECORD_ONLY", None)
     if chosen["only"]:
         env["HAKMEM_RECORD_ONLY"] = "1"
-    status = run(program, env)
+    status = child.status_of(child.start(program, env))
     if not chosen["quiet"]:
         for line in report(path):
             print(f"hakmem record: {line}", file=sys.stderr)
