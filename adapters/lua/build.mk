@@ -85,3 +85,4 @@ bench-lua: ## bench: Lua programs on HAKMEM, stock Lua and mimalloc, in full
 demo-lua:
 	@$(MAKE) lib lua $(BENCH_LUA)
 	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py --quick
+	$(call demo_profile,lua,lua5.4)

@@ -109,3 +109,4 @@ bench-python-run: python
 
 demo-python:
 	@$(MAKE) bench-python-run PYTHON=$(STOCK_PYTHON) BENCH_ARGS=--quick
+	$(call demo_profile,python,$(STOCK_PYTHON))
