@@ -323,6 +323,16 @@ HAK_API int hak_lua_heap_on_limit(hak_lua_heap *heap, size_t soft_limit,
  */
 HAK_API size_t hak_lua_heap_trim(hak_lua_heap *heap);
 
+/*
+ * lua_resume(L, from, nargs, nresults), for hosts whose C code resumes coroutines while
+ * no Lua function runs: it tells a profile (hak_profile_start) which one runs. Without
+ * it, samples there are told without Lua's lines. Not needed for coroutine.resume,
+ * coroutine.wrap, or a C function that has the thread as one of its first three
+ * arguments or as its first upvalue. Any state; errors as lua_resume's.
+ */
+HAK_API int hak_lua_resume(lua_State *L, lua_State *from, int nargs,
+                           int *nresults);
+
 /* The C module's entry: require "hakmem". */
 HAK_API int luaopen_hakmem(lua_State *L);
 

@@ -168,6 +168,8 @@ SLOW void *new_slow(struct hak_lua_heap *lua, void *ptr, size_t tag,
 {
     void *p;
 
+    lua->asked = ptr;
+    lua->asked_size = tag;
     if (!admit(lua, ptr, nsize, nsize)) {
         return NULL;
     }
@@ -247,6 +249,9 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
     } else {
         lua->foreign++;
         lua->fallback(lua->fallback_ud, ptr, osize, nsize);
+    }
+    if (HAK_UNLIKELY((uintptr_t)lua->made - (uintptr_t)ptr < osize)) {
+        lua->made = NULL; /* closed by lua_close, the heap goes on */
     }
     if (HAK_UNLIKELY(lua->main != NULL &&
                      (kind == HAK_LUA_FOREIGN || lua->gone))) {
@@ -380,6 +385,8 @@ SLOW void *resize_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
     unsigned kind;
     void *p;
 
+    lua->asked = ptr;
+    lua->asked_size = osize;
     if (nsize > osize && !admit(lua, ptr, nsize, nsize - osize)) {
         return NULL;
     }

@@ -58,7 +58,17 @@ struct hak_lua_heap {
     uint64_t fallback_large, fallback_memory, foreign, refused;
     uint64_t type_count[HAK_LUA_TAGS];
     uint64_t type_bytes[HAK_LUA_TAGS];
+    /* hak_lua_profile.c: */
+    const void *asked;       /* the request on a slow path: lua_Alloc's ptr */
+    size_t asked_size;       /* and osize */
+    struct hak_lua_run *run; /* hak_lua_resume's, the innermost; or NULL */
     _Atomic(const void *) mark; /* hak_lua_each's: this is a Lua heap in use */
+};
+
+/* A thread that hak_lua_resume runs, on that function's own stack. */
+struct hak_lua_run {
+    lua_State *thread, *from; /* from: the main thread if there is none */
+    struct hak_lua_run *outer;
 };
 
 _Static_assert(sizeof(struct hak_lua_heap) <= HAK_EMBED_EXTRA,
@@ -120,6 +130,19 @@ void hak_lua_large_free(struct hak_lua_heap *lua, void *p);
 void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
                            size_t nsize);
 
+/* ---- hak_lua_profile.c: samples' frames -------------------------------------- */
+
+/* From here on samples have Lua's frames; the main thread is known. */
+void hak_lua_profile_begin(struct hak_lua_heap *lua);
+
+/* The main thread of the state that uses the heap, or NULL: not known, or gone. */
+HAK_INLINE lua_State *hak_lua_main(const struct hak_lua_heap *lua)
+{
+    const void *main = lua->made != NULL ? lua->made : lua->main;
+
+    return lua->gone ? NULL : (lua_State *)(uintptr_t)main;
+}
+
 /* ---- hak_lua_bounds.c: the limits ----------------------------------------- */
 
 /*
@@ -163,6 +186,16 @@ void hak_lua_list_drop(struct hak_lua_heap *lua);
 int hak_lua_l_stats(lua_State *L);
 int hak_lua_l_types(lua_State *L);
 int hak_lua_l_heaps(lua_State *L);
+
+/* ---- hak_lua_module_profile.c -------------------------------------------- */
+
+/* Adds profile to the module's table on top of the stack. */
+void hak_lua_profile_open(lua_State *L);
+
+/*
+ * A state is about to be closed: writes HAKMEM_PROFILE's file if it has the only heap.
+ */
+void hak_lua_profile_end(void);
 
 /* ---- hak_lua_state.c ------------------------------------------------------ */
 

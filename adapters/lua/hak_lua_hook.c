@@ -422,6 +422,7 @@ void hak_lua_hook_without_heap(lua_State *L)
         {"reserve", l_refuse},      {NULL, NULL}};
 
     luaL_newlib(L, functions);
+    hak_lua_profile_open(L);
     lua_pushstring(L, hak_version());
     lua_setfield(L, -2, "version");
 }

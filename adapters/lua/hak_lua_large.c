@@ -85,7 +85,7 @@ static bool stays(const struct hak_lua_heap *lua, size_t usable, size_t osize,
         return true;
     }
     if (nsize > HAK_LANE_POOL_MAX || usable > HAK_LANE_POOL_MAX) {
-        return false; /* and the heap may have no Pool state */
+        return false;
     }
     return haki_embed_pool_bytes(pool_class(hak_lua_core(lua), nsize)) ==
            usable;

@@ -60,6 +60,7 @@ int luaopen_hakmem(lua_State *L)
     lua_pushlightuserdata(L, heap);
     luaL_setfuncs(L, functions, 1);
     hak_lua_hook_open(L, heap);
+    hak_lua_profile_open(L);
     lua_pushstring(L, hak_version());
     lua_setfield(L, -2, "version");
     return 1;

@@ -247,6 +247,7 @@ lua_State *hak_lua_newstate(const hak_lua_config *config)
         return NULL;
     }
     lua->made = L;
+    hak_lua_profile_begin(lua);
     lua_atpanic(L, panic);
     lua_setwarnf(L, warn_off, L);
     return L;
@@ -357,6 +358,7 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
     lua->headroom -= (int64_t)lua->peak;
     hak_lua_set_gate(lua);
     lua_setallocf(L, hak_lua_alloc, lua);
+    hak_lua_profile_begin(lua);
     return lua;
 }
 
@@ -371,6 +373,7 @@ void hak_lua_close(lua_State *L)
         haki_embed_hold(hak_lua_core(lua));
         lua->closing = true;
         hak_lua_bounds_open(lua);
+        hak_lua_profile_end();
     }
     lua_close(L);
     hak_lua_heap_delete(lua);

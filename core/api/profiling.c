@@ -227,16 +227,35 @@ __attribute__((constructor)) static void profiling_begin(void)
     }
 }
 
-void haki_profiling_at_end(void)
+static _Atomic(pid_t) profiling_written;
+
+/* The file that this process writes, or NULL. */
+static const char *profiling_path(void)
 {
-    static _Atomic(pid_t) written;
     const char *path = profiling_process != 0 ? haki_option_profile() : NULL;
 
-    if (path == NULL || atomic_exchange(&written, getpid()) == getpid() ||
-        (getpid() != profiling_process && strstr(path, "%p") == NULL)) {
+    return path != NULL &&
+                   (getpid() == profiling_process || strstr(path, "%p") != NULL)
+               ? path
+               : NULL;
+}
+
+void haki_profiling_write_now(void)
+{
+    const char *path = profiling_path();
+
+    if (path == NULL) {
         return;
     }
+    atomic_store(&profiling_written, getpid());
     if (profiling_write(path, HAK_PROFILE_BY_NAME, 0) != 0) {
         haki_warn("HAKMEM_PROFILE=%s: %s", path, strerror(errno));
+    }
+}
+
+void haki_profiling_at_end(void)
+{
+    if (atomic_load(&profiling_written) != getpid()) {
+        haki_profiling_write_now();
     }
 }

@@ -12,6 +12,12 @@
  */
 void haki_profiling_at_end(void);
 
+/*
+ * Writes it now, and not at the end, unless this is called again: for an adapter whose
+ * runtime is about to free all that it has.
+ */
+void haki_profiling_write_now(void);
+
 struct hak_stacks;
 
 /*

@@ -73,8 +73,9 @@ static void *large_sample(struct hak_heap *heap, void *p, size_t bytes)
     return p;
 }
 
-/* The same of a block that has another size now; the calling thread's heap counts, as
- * anybody may resize it. */
+/* The same of a block that has another size now. The calling thread's heap counts, as
+ * anybody may resize it; but a heap with a runtime of its own counts itself, since its
+ * user alone does that, and it knows the frames. */
 static void large_sample_again(void *p, size_t bytes, uint32_t owner)
 {
     struct hak_heap *made =
@@ -82,7 +83,9 @@ static void large_sample_again(void *p, size_t bytes, uint32_t owner)
     struct hak_heap *heap = haki_thread_own();
     struct hak_sampler who;
 
-    heap = heap != NULL ? heap : made;
+    if (heap == NULL || (made != NULL && made->tiny.frames != NULL)) {
+        heap = made;
+    }
     if (heap != NULL && haki_tiny_is_due(&heap->tiny, bytes)) {
         who = haki_tiny_sampler(&heap->tiny);
         who.owner = owner;

@@ -33,6 +33,26 @@ uint32_t haki_profile_line(const struct hak_frame *frame)
                                                                  : frame->line;
 }
 
+/* `file` of such frames, whose address is in function and line: no name has that. */
+#define PROFILE_C UINT32_MAX
+
+void haki_profile_frame_of_c(struct hak_frame *frame, const void *function)
+{
+    uint64_t at = (uintptr_t)function;
+
+    frame->file = PROFILE_C;
+    frame->function = (uint32_t)(at >> 32);
+    frame->line = (uint32_t)at;
+    frame->token = 0;
+}
+
+const void *haki_profile_c_of_frame(const struct hak_frame *frame)
+{
+    uint64_t at = (uint64_t)frame->function << 32 | frame->line;
+
+    return frame->file == PROFILE_C ? (const void *)(uintptr_t)at : NULL;
+}
+
 uint32_t haki_profile_name(const char *text, size_t length)
 {
     uint32_t name = 0;

@@ -100,6 +100,13 @@ void haki_profile_set_frames(haki_frames_fn *frames, haki_line_fn *line);
 /* The line of a frame, found by that if need be. */
 uint32_t haki_profile_line(const struct hak_frame *frame);
 
+/* A frame of a function in C that the runtime called, which begins at `function`: its
+ * name is looked for when a profile is written. */
+void haki_profile_frame_of_c(struct hak_frame *frame, const void *function);
+
+/* Where that function begins, or NULL: the frame is another. */
+const void *haki_profile_c_of_frame(const struct hak_frame *frame);
+
 /* The number of a name, for struct hak_frame; 0: no room. For the calls above. */
 uint32_t haki_profile_name(const char *text, size_t length);
 

@@ -137,11 +137,17 @@ static uint32_t view_frame_of_c(struct hak_view *view, uintptr_t pc)
 static uint32_t view_frame_of_runtime(struct hak_view *view,
                                       const struct hak_frame *raw)
 {
+    const void *function = haki_profile_c_of_frame(raw);
     bool fresh;
+    uint64_t names =
+        (uint64_t)raw->function << 32 | (uint64_t)raw->file << 1 | 1;
     uint64_t where = (uint64_t)raw->line << 32 | raw->token;
-    uint32_t i = view_frame(view, (uint64_t)raw->function << 32 | raw->file | 1,
-                            where, &fresh);
+    uint32_t i;
 
+    if (function != NULL) { /* as if its first instruction had called */
+        return view_frame_of_c(view, (uintptr_t)function + 1);
+    }
+    i = view_frame(view, names, where, &fresh);
     if (fresh) {
         view_fill_runtime(view, &view->frame[i], raw);
     }

@@ -651,3 +651,42 @@ Test(profile, a_leak_and_a_cache_are_told_apart)
     cr_assert_eq(bytes_of(text, "site_of_a"), 0);
     cr_assert_gt(leaked, 0.04 * (double)unit_scale(1024 * MIB, 128 * MIB));
 }
+
+static unsigned same_but_for_the_file(struct hak_heap *heap,
+                                      struct hak_frame *frames, unsigned most,
+                                      size_t *below)
+{
+    static const char *const files[] = {"1.py", "2.py", "3.py"};
+    static unsigned next;
+
+    (void)heap;
+    NEED(most >= 2);
+    haki_profile_frame_of_c(&frames[0], (const void *)(uintptr_t)asks_for_it);
+    frames[1] = (struct hak_frame){haki_profile_name(files[next++ % 3], 4),
+                                   haki_profile_name("f", 1), 5, 0};
+    *below = 0;
+    return 2;
+}
+
+Test(profile, frames_with_other_files_are_others_and_c_has_its_name)
+{
+    char *path = file_named(".txt"), *text;
+    void *blocks[3];
+
+    cr_assert_eq(hak_profile_start(1), 0);
+    haki_profile_set_frames(same_but_for_the_file, NULL);
+    for (int i = 0; i < 3; i++) {
+        blocks[i] = hak_malloc(100);
+    }
+    cr_assert_eq(hak_profile_write(path, HAK_PROFILE_BY_NAME, 0), 0);
+    text = contents(path);
+    cr_assert_not_null(strstr(text, "f (1.py:5);asks_for_it 112\n"), "%s",
+                       text);
+    cr_assert_not_null(strstr(text, "f (2.py:5);asks_for_it 112\n"), "%s",
+                       text);
+    cr_assert_not_null(strstr(text, "f (3.py:5);asks_for_it 112\n"), "%s",
+                       text);
+    for (int i = 0; i < 3; i++) {
+        hak_free(blocks[i]);
+    }
+}
