@@ -76,8 +76,10 @@ void haki_profile_capture(struct hak_stack_words *words,
         words->frames =
             frames(who->heap, words->frame, HAK_STACK_FRAMES, &below);
     }
-    words->pcs = haki_unwind(words->pc, HAK_STACK_PCS);
-    words->pcs = (unsigned)haki_min(words->pcs, below);
+    words->pcs =
+        below != 0
+            ? haki_unwind(words->pc, (unsigned)haki_min(HAK_STACK_PCS, below))
+            : 0;
 }
 
 /* ---- chance -------------------------------------------------------------------- */
