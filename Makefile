@@ -11,7 +11,7 @@
 #            DESTDIR: a directory put before all of them
 #
 # What is built:
-#   $(BUILD)/libhakmem.so       malloc and its kin: to preload, or -lhakmem
+#   $(BUILD)/libhakmem.so       the malloc family: to preload, or -lhakmem
 #   $(BUILD)/libhakmem.a        the same for static linking: leads the linker to
 #                               libhakmem_malloc.a and hakmem_malloc.o beside it
 #   $(BUILD)/libhakmem_core.a   the core alone, hak_* names: include/hakmem.h;
@@ -151,8 +151,9 @@ $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 	$$(Q)$$(LINK) -o $$@ $$(filter %.o %.a,$$^) $(3) -lcriterion -lm -ldl
 endef
 
-include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk \
-    bench/bench.mk docs/docs.mk .ci/upkeep.mk $(wildcard examples/build.mk)
+include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) \
+    $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk bench/bench.mk docs/docs.mk \
+    .ci/upkeep.mk $(wildcard examples/build.mk)
 
 # Everything compiled depends on this file, which changes when a flag does.
 FLAGS_NOW := $(strip $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) $(FLAGS_ALSO))

@@ -26,6 +26,7 @@
 #include "core/os/lock.c"
 #include "core/os/os_linux.c"
 #include "core/os/os_thread.c"
+#include "core/os/shared.c"
 #include "core/settings/options.c"
 #ifdef HAK_HARDENED
 #include "core/guard/hard.c"
@@ -108,6 +109,7 @@
 #include "core/api/profiling.c"
 #include "core/api/sized.c"
 #include "core/api/stats.c"
+#include "core/api/share.c"
 #include "core/api/stats_text.c"
 
 #ifdef HAKMEM_MALLOC

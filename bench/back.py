@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What processes keep of the memory that they have freed, side by side.
+"""How much of the memory that they have freed processes keep, side by side.
 
     bench/back.py [--build DIR] [--peer NAME=LIBRARY]... [--sets SET,...]
                   [--only NAME,...] [--jobs N] [--rounds N] [--quick]
@@ -21,7 +21,7 @@ resident size of each process while it sleeps. Prints a table for each set:
             HAKMEM that keeps everything (HAKMEM_PURGE_DELAY)
     curve   resident memory over 20 s, the picture
 
-Writes every figure to DIR/bench/back.csv, the curve to back-curve.csv and its
+Writes all measurements to DIR/bench/back.csv, the curve to back-curve.csv and its
 picture to back.svg beside it; --draw makes the picture again. What HAKMEM is
 meant to stay below is marked where it does not; --check makes that a failure.
 The whole takes 20 to 30 minutes, most of them asleep.
@@ -446,7 +446,7 @@ def main():
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     path = args.build / "bench" / "back.csv"
     runs.report.write_csv(path, head)
-    print(f"\nevery figure: {path}")
+    print(f"\nall measurements: {path}")
     above = runs.report.above()
     if above:
         print("\nhakmem is above what is meant:\n  " + "\n  ".join(above))

@@ -1,6 +1,6 @@
 /*
  * bench.h - what the benchmark programs share: random numbers, reading a
- * number, the clock, the process's own figures.
+ * number, the clock, the process's own measurements.
  */
 #ifndef HAK_BENCH_H
 #define HAK_BENCH_H
@@ -43,7 +43,7 @@ static inline uint64_t bench_upper(uint64_t r, uint64_t below)
     return ((r >> 32) * below) >> 32;
 }
 
-/* Reads a whole number from least to most; false if it is none. */
+/* Reads a whole number from least to most; false if it is not one. */
 static inline bool bench_number(const char *text, uint64_t least, uint64_t most,
                                 uint64_t *number)
 {
@@ -95,7 +95,7 @@ static inline long bench_faults(int who)
     return usage.ru_minflt;
 }
 
-/* Processor time so far, the kernel's on our behalf included. */
+/* Processor time so far, including the kernel's on our behalf. */
 static inline double bench_processor_seconds(int who)
 {
     struct rusage usage;

@@ -1,6 +1,6 @@
 /*
- * bench_back.c - what a program keeps of the memory that it has freed, on the
- * allocator the process has.
+ * bench_back.c - how much of the memory that it has freed a program keeps, with
+ * whatever allocator the process has.
  *
  *     bench_back who
  *     bench_back peak SIZE one|eight|worker order|random
@@ -15,12 +15,13 @@
  * random order: in one thread; in eight, which sleep afterwards; or in a worker,
  * while the main thread, which has made them, sleeps. In turns a pool's threads
  * take turns: one makes 60 MB of small blocks, it or the next one frees them, all
- * sleep; it ends early above 3 GB. In ended that many threads are there at once, take blocks of 16 B to
- * 50 KB, free them and end. sparse frees 90 % of two million small objects.
+ * sleep; it ends early above 3 GB. In ended that many threads exist at once,
+ * allocate blocks of 16 B to 50 KB, free them and end. sparse frees 90 % of two
+ * million small objects.
  *
- * Each of them then prints a line of NAME=N figures that begins with freed_kb, the
- * resident size at that moment, and sleeps until its standard input ends. It calls
- * nothing and allocates nothing meanwhile: back.py looks at it from outside.
+ * Each of them then prints a line of NAME=N values that begins with freed_kb,
+ * the resident size at that moment, and sleeps until its standard input ends.
+ * Meanwhile it calls and allocates nothing: back.py looks at it from outside.
  *
  * again peaks and sleeps 3 s, ROUNDS times, and prints the faults and processor
  * time of the whole; with BENCH_LOCK=FILE it is at work only while it holds that
@@ -141,7 +142,7 @@ static void shuffle(struct blocks *blocks)
     }
 }
 
-/* The list goes last: it is no part of what is left. */
+/* The list goes last: it must not count as left over. */
 static void drop(struct blocks *blocks)
 {
     for (size_t i = 0; i < blocks->count; i++)
@@ -190,7 +191,7 @@ static void peak_eight(void)
         sem_wait(&peak.freed);
 }
 
-/* Frees what the main thread has made and tells the time; that one sleeps. */
+/* Frees what the main thread, which sleeps, has made; notes the time. */
 static void *peak_worker(void *arg)
 {
     drop(arg);
@@ -229,7 +230,8 @@ enum {
     TURNS = 60,
     BETWEEN_US = 100000,
     BIG = 10 << 20,
-    MOST_KB = 3 << 20, /* enough is seen: the machine shall not run out */
+    MOST_KB =
+        3 << 20, /* enough to see: the machine must not run out of memory */
 };
 
 /* A thread of the pool, which sleeps until it is told what to do. */
@@ -504,7 +506,7 @@ static void run_curve(void)
     sleep_until(began, 20);
 }
 
-/* Whose malloc it is, and its version if it tells. */
+/* Prints which malloc it is, and its version if it can be found out. */
 static void run_who(void)
 {
     Dl_info info;

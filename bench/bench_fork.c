@@ -31,7 +31,7 @@ struct object {
     size_t size;
 };
 
-/* What a child tells; in memory that all share. */
+/* What a child reports, in memory that all share. */
 struct report {
     uint64_t idle_kb, private_kb, kept_kb, faults, fork_us;
 };
@@ -125,7 +125,7 @@ static struct object *build(uint64_t bytes, uint64_t *count)
     return objects;
 }
 
-/* The kept objects are known to nobody: the process ends with them. */
+/* Nobody keeps track of the kept objects: they last until the process ends. */
 static uint64_t serve(uint64_t *state)
 {
     struct object gone[KEPT];

@@ -3,7 +3,7 @@
  *
  *     bench_limits fill LIMIT SIZE    LIMIT in MB, 0: it is set already
  *     bench_limits idle               a process that has done nothing yet
- *     bench_limits lock [USER]        mlockall, as it is or as an ordinary user
+ *     bench_limits lock [USER]        mlockall, as the present or an ordinary user
  *
  * "fill" allocates a little, sets RLIMIT_AS unless it is set, and asks malloc
  * for blocks of SIZE bytes ("random": up to 256 KB) until it gives no more. It

@@ -8,8 +8,8 @@
  *     bench_malloc start           what the row cold measures, once
  *
  * The work of a row is fixed: its operations, sizes and seeds are the table
- * below. An operation is one block allocated and freed, but for the realloc
- * rows (one growth) and cold (one process). A run ends with the line
+ * below. An operation is one block allocated and freed, except in the realloc
+ * rows (one growth) and in cold (one process). A run ends with the line
  *
  *     ops=N ns_per_op=X peak_kb=N minor_faults=N
  *
@@ -72,9 +72,9 @@ static long all_faults(void)
 }
 
 /*
- * One thread is timed by the processor time it takes, in the kernel too: what
- * else the machine does is left out. Several threads also wait for each other,
- * so the clock on the wall times them.
+ * A single thread is timed by its processor time, in the kernel too, so that
+ * other load on the machine does not count. Several threads also wait for each
+ * other, so they are timed by wall-clock time.
  */
 static double time_taken(void)
 {

@@ -34,10 +34,15 @@ void run_mixed_threads(const struct row *row);
 void run_server(const struct row *row);
 void run_cold(const struct row *row);
 
-/* What the processes of run_cold do: row->slots blocks, not freed. */
+/*
+ * What the processes of run_cold do: allocate row->slots blocks without freeing
+ * them.
+ */
 void run_start(const struct row *row);
 
-/* The work is between these two; the process's figures are taken there. */
+/*
+ * The work is between these two calls, which take the process's measurements.
+ */
 void meter_begin(void);
 void meter_end(void);
 
@@ -48,7 +53,7 @@ _Noreturn void fail(const char *what);
 void **new_slots(const struct row *row);
 void free_slots(const struct row *row, void **slots);
 
-/* In every step, a random slot's block is freed and a new one put there. */
+/* In every step frees a random slot's block and puts a new one there. */
 void replace(const struct row *row, void **slots, uint64_t ops,
              uint64_t *state);
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the workers of a prefork server cost in memory, allocator by allocator.
+"""How much memory the workers of a prefork server take, by allocator.
 
     bench/fork.py [--build DIR] [--mb N] [--children N]
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Instructions per operation of random_mixed, the loop's own taken off.
+"""Instructions per operation of random_mixed, without those of the loop.
 
     bench/insn.py [--build DIR] [--ops N] [--slots N]
 
 Callgrind counts a run of N operations and one of 2N; the difference over N is
-free of start and end. The same of the program "none" is taken off: the same
+free of start and end. The count of the program "none" is subtracted: the same
 loop, the same bytes written, calls of two functions that do nothing (three
 instructions a pair). Prints a table and writes DIR/bench/insn.csv.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What allocators do with limits on address space and on locked memory.
+"""How allocators behave under limits on address space and on locked memory.
 
     bench/limits.py [--build DIR] [--peer NAME=LIBRARY]... [--limits MB,...]
                     [--full] [--python PYTHON]

@@ -511,7 +511,7 @@ def parse():
                         help="stock and hakmem only, about 20 seconds")
     parser.add_argument("--insn", action="store_true",
                         help="instructions per call, by callgrind")
-    parser.add_argument("--csv", metavar="FILE", help="write figures there")
+    parser.add_argument("--csv", metavar="FILE", help="write the measurements there")
     parser.add_argument("--programs", help="some, separated by commas")
     parser.add_argument("--rows", help="stock and some of: "
                         + ",".join(row for row in ROWS if row != "stock"))

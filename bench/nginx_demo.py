@@ -4,7 +4,7 @@
 wrk (or ab) asks for a file on kept connections, then clients with TLS come,
 are used and go. Prints the worker's CPU time for a request and its memory
 before, under and after the load, then the module's status page. Takes half a
-minute; for figures see nginx_report.py.
+minute; for measurements see nginx_report.py.
 """
 import argparse
 import os

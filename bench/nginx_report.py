@@ -425,7 +425,7 @@ def arguments():
                         help="instructions, by callgrind")
     parser.add_argument("--memory", action="store_true",
                         help="thousands of connections come and go")
-    parser.add_argument("--csv", metavar="FILE", help="write figures there")
+    parser.add_argument("--csv", metavar="FILE", help="write the measurements there")
     parser.add_argument("--rows", help="some of: "
                         + ",".join(row.name for row in sites.ROWS))
     parser.add_argument("--allocators", help="stock and some of: "

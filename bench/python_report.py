@@ -327,7 +327,7 @@ def arguments():
                         help="instructions, by callgrind")
     parser.add_argument("--memory", action="store_true",
                         help="memory that goes back, children of a fork")
-    parser.add_argument("--csv", metavar="FILE", help="write figures there")
+    parser.add_argument("--csv", metavar="FILE", help="write the measurements there")
     parser.add_argument("--programs", help="some, separated by commas")
     parser.add_argument("--allocators", help=STOCK + " and some of: "
                         + ",".join(name for name in ALLOCATORS

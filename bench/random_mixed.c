@@ -8,8 +8,8 @@
  * replace: each operation frees what the slot holds and allocates anew.
  *
  * The Makefile builds it once per allocator: BENCH_HEADER, BENCH_MALLOC and
- * BENCH_FREE name it, BENCH_NAME is for messages. Without them it is the twin
- * "none": the same loop with calls of empty functions, to be taken off.
+ * BENCH_FREE name it, BENCH_NAME is for messages. Without them it is "none":
+ * the same loop with calls of empty functions, whose cost is subtracted.
  * bench.py and insn.py run it and read its last two lines:
  *
  *     Peak = N KB, minor faults = N

@@ -85,7 +85,7 @@ def means(found, names):
     lines = ["| HAKMEM's mean to | " + " | ".join(names[1:]) + " |",
              "|" + "---|" * len(names)]
     for title, figure in (("time", "time_us"), ("CPU time", "cpu_us"),
-                          ("peak", "peak_kb"), ("faults", "faults")):
+                          ("peak", "peak_kb")):
         cells = [text(geometric_mean([max(ratio, 1e-6) for ratio in ratios(
             found, "hakmem", other, figure)])) for other in names[1:]]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")

@@ -2,7 +2,7 @@
 #
 # A file's name tells: wrap* and libc_real.c are for the libraries in which malloc
 # is ours, libc_plain.c for the others; hard* is for HARDENED=1; wrap_need.c is no
-# part of a library (see libhakmem.a below). All else is the core.
+# part of a library (see libhakmem.a below). Everything else is the core.
 
 CORE_FILES := $(sort $(wildcard core/*/*.c))
 # $(call core_files,PATTERN...): those of them with such a name.
@@ -28,8 +28,8 @@ $(BUILD)/libhakmem_core.a $(BUILD)/libhakmem_core.so: $(CORE_OBJECTS)
 $(BUILD)/libhakmem_testing.a: $(CORE_TESTING)
 $(BUILD)/libhakmem.so: $(WRAPPED_OBJECTS)
 
-# gcc shall not make a calloc of what our calloc does, nor may it take an
-# exception that a new-handler throws for impossible.
+# gcc must not turn our calloc's code into a call of calloc, nor assume that
+# the exception a new-handler throws is impossible.
 $(WRAP:%.c=$(BUILD)/obj/%.o): FLAGS += -fexceptions -fno-builtin-malloc \
     -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free
 

@@ -29,6 +29,8 @@
 
 #include <hakmem.h>
 
+#include <string.h>
+
 #include "api/embed_heap.h"
 #include "api/inside.h"
 #include "api/profiling.h"
@@ -135,6 +137,31 @@ HAK_INLINE struct hak_bin *haki_embed_bin_for(struct hak_heap *heap,
 
     return (struct hak_bin *)(void *)(first + ((size - 1) & ~(step - 1)) *
                                                   (sizeof(struct hak_bin) / 8));
+}
+
+/*
+ * Copies the first n bytes of a Tiny block to another one, rounded up to whole
+ * `step`s, 8 or 16, a constant, as both blocks are. For few bytes: no call. With
+ * 16 it copies a step even if n is 0.
+ */
+HAK_INLINE void haki_embed_copy(void *to, const void *from, size_t n,
+                                size_t step)
+{
+    size_t i = 0;
+
+    if (step == 16) {
+        do {
+            memcpy((char *)to + i, (const char *)from + i, 16);
+            i += 16;
+        } while (i < n);
+        return;
+    }
+    for (; i + 8 < n; i += 16) { /* arrays, most of what grows */
+        memcpy((char *)to + i, (const char *)from + i, 16);
+    }
+    if (i < n) {
+        memcpy((char *)to + i, (const char *)from + i, 8);
+    }
 }
 
 /* A block, or NULL: the bin is empty. */
@@ -444,9 +471,9 @@ HAK_INLINE uint64_t haki_embed_refusals(const struct hak_heap *heap)
  * back free pages of slabs in use, which causes page faults when they are used
  * again; it returns the bytes of these pages.
  */
-HAK_INLINE void haki_embed_collect(struct hak_heap *heap)
+HAK_INLINE void haki_embed_trim(struct hak_heap *heap)
 {
-    haki_heap_collect(heap);
+    haki_heap_trim(heap);
 }
 
 HAK_INLINE size_t haki_embed_sweep(struct hak_heap *heap)

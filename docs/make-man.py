@@ -187,6 +187,9 @@ def options_of(path, known):
                 takes = "\\fIsize\\fP"
                 bounds = (f"Default: {in_units(initial)}; from"
                           f" {in_units(least)} to {in_units(most)}.")
+                if least == 0:
+                    bounds = (f"Default: {in_units(initial)}; at most"
+                              f" {in_units(most)}.")
             elif kind == "SHARE":
                 takes = "\\fIsize\\fP|\\fIn\\fP%"
                 bounds = (f"Default: 0, none; from {in_units(least)} to"

@@ -1,8 +1,9 @@
 # examples/build.mk - programs that give HAKMEM to a library, on hakmem.h alone.
 #
 # A program per file, each with the header that it needs and what it is linked
-# with. Whose header is not there is left out with a line. QUICKJS_CFLAGS and
-# QUICKJS_LIBS name a QuickJS that lies elsewhere than Debian's (13 and later).
+# with. An example whose header is missing is left out, with a line.
+# QUICKJS_CFLAGS and QUICKJS_LIBS name a QuickJS elsewhere than Debian's, which
+# is in Debian 13 and later.
 
 DEPS += examples
 EXAMPLES := curl duktape expat libxml2 mruby openssl quickjs sqlite uv zmalloc

@@ -2,10 +2,10 @@
  * curl.c - libcurl's own memory from HAKMEM.
  *
  * curl_global_init_mem, before any other call of curl, takes five functions for
- * the whole process. What a TLS library under it allocates is not among them
- * (see openssl.c). What a transfer brings goes to the program's own callback:
- * here into an explicit heap for each transfer, with a limit; a callback that
- * returns less than it was given ends the transfer with CURLE_WRITE_ERROR.
+ * the whole process. A TLS library under it allocates by itself (see
+ * openssl.c). A transfer's data goes to the program's own callback: here into
+ * an explicit heap for each transfer, with a limit; a callback that returns
+ * less than it was given ends the transfer with CURLE_WRITE_ERROR.
  */
 #include "example.h"
 

@@ -1,8 +1,8 @@
 /*
  * duktape.c - a Duktape heap on an explicit heap each, with a limit.
  *
- * Duktape gives the user pointer to every call. Its alloc and realloc may be
- * asked for 0 bytes: NULL will do there, as would a block.
+ * Duktape passes the user pointer to every call. Its alloc and realloc may be
+ * asked for 0 bytes: they may return NULL or a block.
  */
 #include "example.h"
 
@@ -15,7 +15,7 @@ static void *give(void *heap, duk_size_t size)
 
 static void *resize(void *heap, void *p, duk_size_t size)
 {
-    if (size == 0) { /* the block is to go */
+    if (size == 0) { /* frees the block */
         hak_heap_free(heap, p);
         return NULL;
     }
@@ -43,11 +43,13 @@ static const char work[] =
     "back.forEach(function (o) { if (o) sum += o.part[2].x; });\n"
     "text.split(',').sort().join('').length + sum;\n";
 
-/* Garbage is collected before an allocation fails; then it is an error. */
+/*
+ * Duktape collects garbage before an allocation fails; then it raises an error.
+ */
 static const char eater[] =
     "var all = []; for (;;) all.push({x: [all.length]});";
 
-/* A script on a heap of its own; whether it ended well. */
+/* Runs a script on a heap of its own; returns whether it ended well. */
 static int run(hak_heap *heap, const char *script)
 {
     duk_context *duk = new_context(heap);
@@ -64,22 +66,5 @@ static int run(hak_heap *heap, const char *script)
 
 int main(int argc, char **argv)
 {
-    enum mode mode = example_mode(argc, argv);
-
-    for (int i = 0; i < (mode == LIMIT ? 1 : 3); i++) {
-        hak_heap *heap = mode == LIBC ? NULL : example_heap("script", 0);
-
-        if (mode == LIMIT) {
-            hak_heap_set_limit(heap, 1 << 20);
-            NEED(!run(heap, eater));
-            NEED(hak_heap_live(heap) <= 1 << 20);
-        } else {
-            NEED(run(heap, work));
-        }
-        if (heap != NULL) {
-            example_report(heap);
-            hak_heap_delete(heap);
-        }
-    }
-    return 0;
+    return example_scripts(argc, argv, run, work, eater, 1 << 20);
 }

@@ -1,10 +1,10 @@
 /*
- * example.h - what the examples share, which is none of an embedder's business:
- * how they are called, and what they report.
+ * example.h - what the examples share and an embedder does not need: how they
+ * are called, and what they report.
  *
  *     NAME libc      the library on its own allocator
  *     NAME hakmem    the same work on HAKMEM
- *     NAME limit     the library meets a limit, and lives on
+ *     NAME limit the library reaches a limit, and survives
  *
  * Each ends with a line of NAME=VALUE, which run.py reads, and status 0.
  */
@@ -66,7 +66,7 @@ static inline hak_heap *example_heap(const char *name, size_t limit)
     return heap;
 }
 
-/* What a heap has done; called before it is deleted. */
+/* Reports what a heap has done; called before it is deleted. */
 static inline void example_report(const hak_heap *heap)
 {
     hak_heap_stats_t stats = {.size = sizeof stats};
@@ -79,7 +79,7 @@ static inline void example_report(const hak_heap *heap)
     NEED(stats.limit == 0 || stats.peak_bytes <= stats.limit);
 }
 
-/* The same of the whole process, for libraries that know of no heap. */
+/* The same for the whole process, for libraries that can't use a heap. */
 static inline void example_report_process(void)
 {
     hak_stats_t stats = {.size = sizeof stats};
@@ -91,6 +91,36 @@ static inline void example_report_process(void)
            (unsigned long long)stats.limit_used_bytes,
            (unsigned long long)stats.limit_refusals);
     NEED(hak_limit() == 0 || stats.limit_used_bytes <= hak_limit());
+}
+
+/*
+ * For interpreters: runs of a script, each on a heap of its own, which has a limit of `limit` bytes where
+ * `eater` is to meet one. `run` says whether the script ended well; the heap may be
+ * left full: all of it goes with it.
+ */
+static inline int
+example_scripts(int argc, char **argv,
+                int (*run)(hak_heap *heap, const char *script),
+                const char *work, const char *eater, size_t limit)
+{
+    enum mode mode = example_mode(argc, argv);
+
+    for (int i = 0; i < (mode == LIMIT ? 1 : 3); i++) {
+        hak_heap *heap = mode == LIBC ? NULL : example_heap("script", 0);
+
+        if (mode == LIMIT) {
+            hak_heap_set_limit(heap, limit);
+            NEED(!run(heap, eater));
+            NEED(hak_heap_live(heap) <= limit);
+        } else {
+            NEED(run(heap, work));
+        }
+        if (heap != NULL) {
+            example_report(heap);
+            hak_heap_delete(heap);
+        }
+    }
+    return 0;
 }
 
 #endif /* EXAMPLE_H */

@@ -2,8 +2,8 @@
  * expat.c - an expat parser on an explicit heap each, with a limit.
  *
  * XML_ParserCreate_MM takes three functions and no user pointer, but a parser
- * allocates only inside of calls on it: so the thread says whose heap it is
- * before each (`with`). Two parsers may take turns in one thread.
+ * allocates only inside calls on it: so the thread selects the heap before each
+ * call (`with`). Two parsers may take turns in one thread.
  */
 #include "example.h"
 
@@ -32,7 +32,7 @@ struct parser {
     size_t tags;
 };
 
-/* For every call of expat on it. */
+/* Used in every call of expat on a parser. */
 static XML_Parser with(struct parser *parser)
 {
     current = parser->heap;

@@ -1,10 +1,11 @@
 /*
  * libxml2.c - libxml2 on HAKMEM: one set of functions for the whole process.
  *
- * xmlMemSetup comes before xmlInitParser, and never again: blocks of the old
- * functions would come back to the new ones. libxml2 frees in one thread what
- * another made, so these are the process-wide functions. A document that is too
- * large meets hak_set_limit, and xmlReadMemory returns NULL.
+ * xmlMemSetup is called before xmlInitParser, and never again, because blocks
+ * of the old functions would then be passed to the new ones. libxml2 frees in
+ * one thread what another allocated, so it gets the process-wide functions. If
+ * a document is too large for hak_set_limit's limit, xmlReadMemory returns
+ * NULL.
  */
 #include "example.h"
 
@@ -26,7 +27,7 @@ static void use_hakmem(void)
     NEED(xmlMemSetup(hak_free, hak_malloc, hak_realloc, copy) == 0);
 }
 
-/* A document of so many records; the caller frees it. */
+/* Makes a document of `count` records; the caller frees it. */
 static char *make_text(int count, size_t *size)
 {
     char *text = malloc((size_t)count * 120 + 20);
@@ -54,7 +55,9 @@ static int work(const char *text, size_t size, int count)
     xmlXPathObject *found;
 
     if (doc == NULL) {
-        /* xmlGetLastError may tell what came after it, at the document's end */
+        /*
+         * xmlGetLastError may be about something later, at the document's end
+         */
         xmlResetLastError();
         return 0;
     }
@@ -85,7 +88,7 @@ int main(int argc, char **argv)
     if (mode == LIMIT) {
         hak_set_limit(4 << 20);
         NEED(!work(large, large_size, 6000));
-        NEED(work(small, small_size, 20)); /* it lives on */
+        NEED(work(small, small_size, 20)); /* it still works */
         example_report_process();
         hak_set_limit(0);
     }

@@ -35,7 +35,10 @@ static const char work[] =
 
 static const char eater[] = "all = []\nloop { all << [all.size.to_s] }\n";
 
-/* A script on a heap of its own; whether it ended without an exception. */
+/*
+ * Runs a script on a heap of its own; returns whether it ended without an
+ * exception.
+ */
 static int run(hak_heap *heap, const char *script)
 {
     mrb_state *mrb = new_state(heap);
@@ -55,21 +58,6 @@ static int run(hak_heap *heap, const char *script)
 
 int main(int argc, char **argv)
 {
-    enum mode mode = example_mode(argc, argv);
-
-    for (int i = 0; i < (mode == LIMIT ? 1 : 2); i++) {
-        hak_heap *heap = mode == LIBC ? NULL : example_heap("script", 0);
-
-        if (mode == LIMIT) {
-            hak_heap_set_limit(heap, 2 << 20);
-            NEED(!run(heap, eater)); /* NoMemoryError, which may be rescued */
-        } else {
-            NEED(run(heap, work));
-        }
-        if (heap != NULL) {
-            example_report(heap);
-            hak_heap_delete(heap);
-        }
-    }
-    return 0;
+    /* beyond the limit: NoMemoryError, which may be rescued */
+    return example_scripts(argc, argv, run, work, eater, 2 << 20);
 }

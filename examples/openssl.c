@@ -2,9 +2,9 @@
  * openssl.c - libcrypto and libssl on HAKMEM.
  *
  * CRYPTO_set_mem_functions takes three functions for the whole process and
- * refuses once libcrypto has allocated anything: so it is the first call. Size 0
- * is asked for and must not look like a failure where NULL would be one; blocks
- * are made in one thread and freed in another.
+ * refuses once libcrypto has allocated anything: so it is the first call. Size
+ * 0 is requested, and the result must not look like a failure; blocks are
+ * allocated in one thread and freed in another.
  */
 #include "example.h"
 
@@ -60,7 +60,10 @@ static X509 *make_certificate(EVP_PKEY *key)
     return cert;
 }
 
-/* Writes it and reads it `count` times, keeping all; what was read. */
+/*
+ * Writes and reads it `count` times, keeping all copies; returns how many were
+ * read.
+ */
 static int read_back(X509 *cert, X509 **kept, int count)
 {
     int done = 0;

@@ -1,9 +1,10 @@
 /*
  * quickjs.c - a QuickJS runtime on an explicit heap each, with a limit.
  *
- * The user pointer comes in the state, which the functions also keep: QuickJS
- * collects by malloc_size. Its size function is given the block alone, which is
- * enough for hak_usable_size. realloc(NULL, 0) is asked for and is NULL.
+ * The user pointer is in the state, which the functions must also update:
+ * malloc_size decides when QuickJS collects. Its size function gets only the
+ * block, which is enough for hak_usable_size. realloc(NULL, 0) is requested and
+ * must return NULL.
  */
 #include "example.h"
 
@@ -67,7 +68,10 @@ static const char work[] =
 static const char eater[] =
     "let all = []; for (;;) all.push({x: [all.length]});";
 
-/* A script on a heap of its own; whether it ended without an exception. */
+/*
+ * Runs a script on a heap of its own; returns whether it ended without an
+ * exception.
+ */
 static int run(hak_heap *heap, const char *script)
 {
     JSRuntime *runtime = new_runtime(heap);
@@ -92,21 +96,6 @@ static int run(hak_heap *heap, const char *script)
 
 int main(int argc, char **argv)
 {
-    enum mode mode = example_mode(argc, argv);
-
-    for (int i = 0; i < (mode == LIMIT ? 1 : 3); i++) {
-        hak_heap *heap = mode == LIBC ? NULL : example_heap("script", 0);
-
-        if (mode == LIMIT) {
-            hak_heap_set_limit(heap, 1 << 20);
-            NEED(!run(heap, eater)); /* InternalError: out of memory */
-        } else {
-            NEED(run(heap, work));
-        }
-        if (heap != NULL) {
-            example_report(heap);
-            hak_heap_delete(heap);
-        }
-    }
-    return 0;
+    /* beyond the limit: InternalError: out of memory */
+    return example_scripts(argc, argv, run, work, eater, 1 << 20);
 }

@@ -26,13 +26,13 @@ static void *resize(void *p, int size)
     return hak_heap_realloc(heap, p, (size_t)size);
 }
 
-/* What the block has, exactly: SQLite uses all of it. */
+/* The exact size of the block: SQLite uses all of it. */
 static int size_of(void *p)
 {
     return (int)hak_heap_usable_size(heap, p);
 }
 
-/* What a block for `size` bytes will have: the same number, beforehand. */
+/* The size that a block for `size` bytes will have. */
 static int round_up(int size)
 {
     return (int)hak_heap_good_size(heap, (size_t)size);
@@ -60,7 +60,10 @@ static void use_hakmem(size_t limit)
     NEED(sqlite3_config(SQLITE_CONFIG_MALLOC, &methods) == SQLITE_OK);
 }
 
-/* A table in memory that grows, is asked and shrinks; SQLite's last answer. */
+/*
+ * A table in memory that grows, is queried and shrinks; returns SQLite's last
+ * result.
+ */
 static int work(sqlite3 *db)
 {
     static const char *const steps[] = {

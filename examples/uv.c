@@ -2,9 +2,9 @@
  * uv.c - libuv's own memory from HAKMEM, and each connection's from a heap.
  *
  * uv_replace_allocator takes four functions for the whole process, before any
- * other call of libuv. What libuv allocates is little (requests, queues, names);
- * what a program allocates per connection is its own affair: an explicit heap
- * each, in handle->data, with a limit, which closing deletes at once.
+ * other call of libuv. libuv itself allocates little (requests, queues, names).
+ * What the program allocates for a connection goes into an explicit heap, in
+ * handle->data, with a limit, which is deleted when the connection closes.
  */
 #include "example.h"
 

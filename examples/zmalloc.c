@@ -2,9 +2,10 @@
  * zmalloc.c - a store that counts its memory, in the shape of Redis's zmalloc.
  *
  * Redis calls zmalloc everywhere; one header says what that is and how large a
- * block is (HAVE_MALLOC_SIZE, zmalloc_size), and used_memory is the sum. The
- * same three lines put HAKMEM there. maxmemory is hak_set_limit: it counts what
- * is held, with what fragments, where used_memory counts blocks only.
+ * block is (HAVE_MALLOC_SIZE, zmalloc_size), and used_memory is the sum.
+ * Changing three lines there is enough for HAKMEM. maxmemory is hak_set_limit:
+ * it counts what is held, including fragmentation, while used_memory counts
+ * blocks only.
  */
 #include "example.h"
 
@@ -18,7 +19,10 @@ static size_t zmalloc_size(void *p)
     return on_hakmem ? hak_usable_size(p) : malloc_usable_size(p);
 }
 
-/* All that a block has is its user's: *usable, which a string may grow into. */
+/*
+ * The user may use all of a block: *usable is its size, into which a string may
+ * grow.
+ */
 static void *zmalloc_usable(size_t size, size_t *usable)
 {
     void *p = on_hakmem ? hak_alloc_at_least(size, usable) : malloc(size);

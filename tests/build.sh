@@ -9,23 +9,8 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 : "${MAKE:=make}" "${BUILD:=build/release}" "${CC:=gcc}"
 
-passed=0
-failed=0
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-
-# check WHAT COMMAND...: one check; what a failed one said is shown.
-check() {
-    what=$1
-    shift
-    if "$@" >"$dir/said" 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $what"
-        tail -n 20 "$dir/said" | sed 's/^/    /'
-    fi
-}
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 
 run_make() {
     "$MAKE" BUILD="$BUILD" CC="$CC" "$@"
@@ -49,12 +34,6 @@ prints() {
 # refuses TEXT COMMAND...: the same of a command that fails.
 refuses() {
     prints "$@" && shift && ! "$@" >/dev/null 2>&1
-}
-
-says_nothing() {
-    "$@" >"$dir/printed" 2>&1
-    cat "$dir/printed"
-    [ ! -s "$dir/printed" ]
 }
 
 works() {
@@ -99,7 +78,7 @@ preload-libs'
 helped() {
     run_make help >"$dir/help" || return 1
     # shellcheck disable=SC2086  # words
-    cat Makefile core/*.mk adapters/*/*.mk tests/*.mk tests/*/*.mk bench/*.mk \
+    cat Makefile core/*.mk tools/*.mk tools/*/*.mk adapters/*/*.mk tests/*.mk tests/*/*.mk bench/*.mk \
         docs/*.mk examples/*.mk .ci/*.mk | sed -n 's/^\([a-z][a-z -]*\):.*/\1/p' | tr ' ' '\n' |
         sort -u | grep -vxE "$(printf '%s|' $hidden)-" >"$dir/goals"
     while read -r goal; do
@@ -111,5 +90,4 @@ for group in use test bench upkeep; do
     check "and has the group $group" grep -qx "$group" "$dir/help"
 done
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+sum

@@ -6,10 +6,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-passed=0
-failed=0
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 
 # tree: a small project that is as it should be, in $dir/tree.
 tree() {
@@ -81,5 +79,4 @@ rm -r "$dir/tree"
 mkdir "$dir/tree"
 says 'nothing at all' "lint-tests: $dir/tree has no core/*/*.c"
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+sum

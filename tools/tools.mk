@@ -27,8 +27,8 @@ endif
 .PHONY: check-command
 CHECKS += check-command
 check-command: all ## test: the command hakmem
-	@HAKMEM_BUILD='$(abspath $(BUILD))' $(PYTHON) -B -m unittest discover \
-	    -s tests/command $(if $(filter 1,$(V)),-v)
+	@HAKMEM_BUILD='$(abspath $(BUILD))' $(STOCK_PYTHON) -B tests/command/run.py \
+	    $(if $(filter 1,$(V)),-v)
 
 # $(call launcher,MODULES,LIBRARIES): anew when one of them is another.
 launcher = $(Q)sed -e 's,@MODULES@,$1,' -e 's,@LIBRARIES@,$2,' \

@@ -69,22 +69,6 @@ HAK_INLINE bool in_range(const struct hak_lua_heap *lua, const void *ptr)
     return HAK_LIKELY((uintptr_t)ptr - lua->base < lua->size);
 }
 
-/*
- * Copies n bytes, up to 128, rounded up to whole words as blocks are. Arrays,
- * which are most of what grows, are multiples of 16.
- */
-HAK_INLINE void copy_words(void *to, const void *from, size_t n)
-{
-    size_t i = 0;
-
-    for (; i + 8 < n; i += 16) {
-        memcpy((char *)to + i, (const char *)from + i, 16);
-    }
-    if (i < n) {
-        memcpy((char *)to + i, (const char *)from + i, 8);
-    }
-}
-
 HAK_INLINE void count_type(struct hak_lua_heap *lua, size_t tag, size_t size)
 {
     lua->type_count[tag % HAK_LUA_TAGS]++;
@@ -478,7 +462,7 @@ SLOW void *resize_step(struct hak_lua_heap *lua, void *ptr, size_t osize,
         if (HAK_UNLIKELY(p == NULL)) {
             return resize_slow(lua, ptr, osize, nsize);
         }
-        copy_words(p, ptr, haki_min(osize, nsize));
+        haki_embed_copy(p, ptr, haki_min(osize, nsize), 8);
         lua->headroom = headroom;
         return HAK_LIKELY(haki_embed_push(from, ptr)) ? p : moved(lua, p, from);
     }

@@ -91,11 +91,6 @@ void hak_lua_bounds_open(struct hak_lua_heap *lua)
     }
 }
 
-static bool fits(size_t live, size_t more, size_t wall)
-{
-    return live <= wall && more <= wall - live;
-}
-
 /*
  * Asks the callback until its results admit or refuse the request. `again`: Lua
  * has collected garbage for this request.
@@ -105,7 +100,8 @@ static bool ask(struct hak_lua_heap *lua, size_t more, bool again)
     struct hak_lua_bounds *bounds = lua->bounds;
     size_t live = hak_lua_live(lua), answer, before;
 
-    while (!fits(live, more, bounds->soft) && bounds->callback != NULL) {
+    while (!haki_account_within(live, more, bounds->soft) &&
+           bounds->callback != NULL) {
         hak_lua_need need = {.size = sizeof(need),
                              .bytes = more,
                              .live_bytes = live,
@@ -124,7 +120,7 @@ static bool ask(struct hak_lua_heap *lua, size_t more, bool again)
         }
         hak_lua_bounds_set(lua);
     }
-    return fits(live, more, wall_of(lua));
+    return haki_account_within(live, more, wall_of(lua));
 }
 
 /*
@@ -172,15 +168,16 @@ bool hak_lua_bounds_admit(struct hak_lua_heap *lua, const void *ptr,
                (bounds->ptr != ptr || bounds->nsize != nsize)) {
         give_up(lua);
     }
-    if (fits(live, more, wall)) {
+    if (haki_account_within(live, more, wall)) {
         if (bounds->strain == REFUSED) {
             set_strain(lua, CALM);
         }
         return true;
     }
     if (bounds->strain == OPEN || lua->closing) {
-        return fits(live, more,
-                    wall + haki_min(bounds->reserve, SIZE_MAX - wall));
+        return haki_account_within(live, more,
+                                   wall + haki_min(bounds->reserve,
+                                                   SIZE_MAX - wall));
     }
     return judge(lua, ptr, nsize, more);
 }

@@ -12,6 +12,11 @@
  * puts the size back and checks. Between calls headroom >= 0, unless `stop` was
  * set below the live bytes.
  *
+ * It is not the core's account (heap/account.h): that counts whole blocks, of the
+ * lanes, and Lua's limit is of bytes asked for, as collectgarbage counts them,
+ * which the fallback has given as well. And a free there needs the block's size
+ * from its slab, where Lua says it. What is alike is haki_account_within.
+ *
  * The end of a switched state: the block that contains its main thread is freed
  * last. The heap ends then or, if something is still live, when that is freed.
  * Blocks that the state's C code got from the former allocator, which Lua does

@@ -42,6 +42,7 @@ static void set_figures(lua_State *L, const hak_lua_heap *heap,
     set_number(L, "fallback_memory", stats->fallback_memory);
     set_number(L, "foreign_frees", stats->foreign_frees);
     set_number(L, "limit_refusals", stats->limit_refusals);
+    set_number(L, "limit_refused", stats->limit_refusals); /* its old name */
     set_number(L, "slabs", stats->slabs);
 }
 
@@ -52,7 +53,6 @@ static void set_old_figures(lua_State *L, const hak_lua_stats *stats)
     set_number(L, "large", stats->large);
     set_number(L, "foreign", stats->foreign);
     set_number(L, "refused", stats->refused);
-    set_number(L, "limit_refused", stats->limit_refused);
 }
 
 static void push_made(lua_State *L, const hak_lua_stats *stats)
@@ -115,7 +115,7 @@ static int add_heap(void *ud, const hak_lua_heap *heap, const char *name,
 {
     lua_State *L = ud;
 
-    lua_createtable(L, 0, 17);
+    lua_createtable(L, 0, 18);
     lua_pushstring(L, name);
     lua_setfield(L, -2, "name");
     lua_pushboolean(L, heap == heap_of(L));

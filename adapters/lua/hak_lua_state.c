@@ -33,8 +33,7 @@ static const struct hak_option_row rows[OPTIONS] = {
 #undef HAK_OPTION
 };
 
-static size_t values[OPTIONS];
-static struct hak_options options = {rows, OPTIONS, values, HAK_OPTIONS_UNREAD};
+HAK_OPTIONS_TABLE(options, rows);
 
 size_t hak_lua_most(hak_lua_lanes lanes)
 {

@@ -142,7 +142,7 @@ bool haki_ace_free(void *p, struct hak_ace_run *run)
     return page != 0;
 }
 
-void haki_ace_empty(void *p)
+void haki_ace_purge_run(void *p)
 {
     uint32_t page;
 
@@ -410,7 +410,7 @@ size_t haki_ace_trim(void)
 
     haki_lock_take(&haki_ace.lock);
     bytes = ace_purge_all(0, NULL);
-    while (haki_ace.spares > 0 &&
+    while (haki_ace.full_holes > 0 &&
            haki_ace_super_give(haki_hole_best(&haki_ace.holes,
                                               HAK_ACE_PAGES))) {
     }
@@ -506,12 +506,12 @@ static void ace_mend_super(uint32_t page, uint32_t now)
  * A ghost held the lock: computes everything except the maps and the owners
  * again.
  */
-void haki_ace_mend(void)
+HAK_COLD void haki_ace_mend(void)
 {
     uint32_t now = haki_os_tick();
 
     haki_ace.holes = (struct hak_holes){{0}, {0}};
-    haki_ace.spares = 0;
+    haki_ace.full_holes = 0;
     haki_ace.counts.live_bytes = 0;
     atomic_store(HAK_ACE_CHARGED, 0);
     for (uint32_t super = 0; super < haki_ace.top; super++) {

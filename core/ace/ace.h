@@ -100,7 +100,7 @@ HAK_HOT size_t haki_ace_cache_put(struct hak_ace_cache *cache, void *p,
 void haki_ace_cache_shed(struct hak_ace_cache *cache);
 
 /* Frees the runs in the cache. */
-void haki_ace_cache_empty(struct hak_ace_cache *cache);
+void haki_ace_cache_flush(struct hak_ace_cache *cache);
 
 /* The same, when a while has passed since the last time. */
 void haki_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now);
@@ -125,7 +125,7 @@ bool haki_ace_around(const void *p, struct hak_ace_run *run);
  * For a run that is about to be freed and so large that its hole would waste
  * memory.
  */
-void haki_ace_empty(void *p);
+void haki_ace_purge_run(void *p);
 
 /* Makes the run p `pages` long, in place. False: there is no room. */
 bool haki_ace_resize(void *p, size_t pages);

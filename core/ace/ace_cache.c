@@ -49,7 +49,7 @@ static HAK_NOINLINE void ace_make_room(struct hak_ace_cache *cache, uint32_t i,
         haki_fatal("free(%p): a block that is free already", p);
     }
     ace_drop(cache, i);
-    haki_range_mind_freed();
+    haki_range_check_freed();
 }
 
 /* Notes what the cache holds. */
@@ -106,7 +106,7 @@ size_t haki_ace_cache_put(struct hak_ace_cache *cache, void *p, uint32_t owner)
     return pages * HAK_PAGE;
 }
 
-void haki_ace_cache_empty(struct hak_ace_cache *cache)
+void haki_ace_cache_flush(struct hak_ace_cache *cache)
 {
     for (uint32_t i = 0; i < HAK_ACE_CACHE; i++) {
         ace_drop(cache, i);
@@ -121,7 +121,7 @@ void haki_ace_cache_shed(struct hak_ace_cache *cache)
     ace_note(cache);
     if (haki_kept(cache->allow) > haki_may_keep(cache->allow)) {
         haki_keep_gave(cache->allow, cache->held * HAK_PAGE);
-        haki_ace_cache_empty(cache);
+        haki_ace_cache_flush(cache);
     }
 }
 
@@ -134,7 +134,7 @@ void haki_ace_cache_tick(struct hak_ace_cache *cache, uint32_t now)
         cache->idle_at = haki_some_time(now + haki_idle_delay());
     } else if (haki_tick_reached(now, cache->idle_at)) {
         cache->idle_at = 0;
-        haki_ace_cache_empty(cache);
+        haki_ace_cache_flush(cache);
     }
 }
 

@@ -52,7 +52,7 @@ void haki_ace_hole_add(uint32_t page, uint32_t pages, uint32_t stamp)
     hole->pages = pages;
     hole->stamp = stamp;
     haki_hole_insert(&haki_ace.holes, page);
-    haki_ace.spares += pages == HAK_ACE_PAGES;
+    haki_ace.full_holes += pages == HAK_ACE_PAGES;
 }
 
 /* The hole is no longer a hole; its start stays marked. */
@@ -64,9 +64,9 @@ void haki_ace_hole_drop(uint32_t page)
     haki_hole_remove(&haki_ace.holes, page);
     haki_bits_set(haki_ace_super(page)->holes, haki_ace_at(page), 1, false);
     haki_lock_step();
-    HAK_ASSERT(haki_ace.spares > 0 ||
+    HAK_ASSERT(haki_ace.full_holes > 0 ||
                haki_ace_hole(page)->pages < HAK_ACE_PAGES);
-    haki_ace.spares -= haki_ace_hole(page)->pages == HAK_ACE_PAGES;
+    haki_ace.full_holes -= haki_ace_hole(page)->pages == HAK_ACE_PAGES;
 }
 
 bool haki_ace_is_hole(uint32_t page)
@@ -232,7 +232,7 @@ void haki_ace_join(uint32_t page, uint32_t pages, uint32_t now)
     }
     haki_ace_hole_add(page, pages, now);
     if (pages < HAK_ACE_PAGES ||
-        (haki_ace.spares <= HAK_ACE_SPARES && !haki_range_limited()) ||
+        (haki_ace.full_holes <= HAK_ACE_FULL_HOLES && !haki_range_limited()) ||
         !haki_ace_super_give(page)) {
         haki_ace_shed(page);
     }

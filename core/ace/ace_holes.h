@@ -10,17 +10,17 @@
 #include "os/lock.h"
 
 /*
- * Up to HAK_ACE_SPARES holes that fill a superslab stay here, so that a program
+ * Up to HAK_ACE_FULL_HOLES holes that fill a superslab stay here, so that a program
  * that frees and allocates does not take and give back superslabs all the time.
  */
-#define HAK_ACE_SPARES 4
+#define HAK_ACE_FULL_HOLES 4
 
 struct hak_ace_lane {
     hak_lock lock;
     /* under it */
     struct hak_holes holes;
-    uint32_t spares; /* holes that fill a superslab */
-    uint32_t top;    /* no superslab from here on was ever the lane's */
+    uint32_t full_holes; /* holes that fill a superslab */
+    uint32_t top;        /* no superslab from here on was ever the lane's */
     struct hak_lane_counts counts;
 };
 

@@ -28,7 +28,7 @@ static void ace_walk_super(uint32_t super, struct hak_ace_sums *sums)
             HAK_PROVE(haki_ace_hole(begin + at)->pages == pages);
             sums->holes++;
             sums->hole_pages += pages;
-            sums->spares += pages == HAK_ACE_PAGES;
+            sums->full_holes += pages == HAK_ACE_PAGES;
         } else {
             /* Except what was left alone for good: haki_ace_bury. */
             HAK_PROVE(pages >= HAK_ACE_LEAST || meta->owner[at / 8] == 0);
@@ -94,11 +94,11 @@ struct hak_ace_sums haki_ace_walk(bool quiet)
                    0));
     }
     HAK_PROVE(seen == sums.holes);
-    HAK_PROVE(sums.spares == haki_ace.spares);
+    HAK_PROVE(sums.full_holes == haki_ace.full_holes);
     HAK_PROVE(haki_ace.counts.live_bytes == sums.run_pages * HAK_PAGE);
     HAK_PROVE(haki_ace.counts.peak_bytes >= haki_ace.counts.live_bytes);
     if (quiet) {
-        HAK_PROVE(haki_ace.spares <= HAK_ACE_SPARES);
+        HAK_PROVE(haki_ace.full_holes <= HAK_ACE_FULL_HOLES);
         ace_walk_counts(&sums);
     }
     return sums;

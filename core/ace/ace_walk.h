@@ -10,7 +10,7 @@
 #include "base/assert.h"
 
 struct hak_ace_sums {
-    size_t supers, runs, holes, spares;
+    size_t supers, runs, holes, full_holes;
     size_t run_pages, hole_pages;
 };
 

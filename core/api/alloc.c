@@ -75,21 +75,6 @@ static HAK_NOINLINE void *alloc_malloc_slow(size_t size)
                : alloc_from_system(HAK_LANE_ALIGN, size, reason);
 }
 
-/* The usable size of p; fatal if it is not a block. */
-static size_t alloc_size_of(const void *p, const char *caller)
-{
-    struct hak_heap *owner;
-    size_t size;
-
-    if (haki_range_owns(p)) {
-        return haki_lane_usable(p, caller);
-    }
-    if (!haki_system_find(p, &owner, &size)) {
-        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
-    }
-    return size;
-}
-
 /* p is NULL, a larger block, another heap's, the system's, or not a block. */
 static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
                                          const char *caller)
@@ -97,9 +82,9 @@ static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
     if (p == NULL || (asked == 0 && haki_hot_run_free(p))) {
         return;
     }
-    if (asked != 0 && asked > alloc_size_of(p, caller)) {
+    if (asked != 0 && asked > haki_lane_any_usable(p, caller)) {
         haki_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
-                   asked, alloc_size_of(p, caller));
+                   asked, haki_lane_any_usable(p, caller));
     }
     if (haki_range_owns(p)) {
         haki_lane_free(p, caller);
@@ -171,7 +156,7 @@ void *hak_realloc(void *p, size_t size)
         moved = haki_lane_realloc(p, size, &reason, "hak_realloc");
         return moved != NULL ? moved : alloc_move_to_system(p, size, reason);
     }
-    alloc_size_of(p, "hak_realloc");
+    haki_lane_any_usable(p, "hak_realloc");
     if (size > PTRDIFF_MAX) {
         errno = ENOMEM;
         return NULL;
@@ -194,7 +179,7 @@ void *hak_aligned_alloc(size_t alignment, size_t size)
 
 size_t hak_usable_size(const void *p)
 {
-    return p != NULL ? alloc_size_of(p, "hak_usable_size") : 0;
+    return p != NULL ? haki_lane_any_usable(p, "hak_usable_size") : 0;
 }
 
 bool hak_owns(const void *p)

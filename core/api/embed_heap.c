@@ -24,10 +24,9 @@ static struct hak_heap *embed_new_for_one_lock(void)
     if (heap == NULL || heap->tiny.id == 0) {
         return NULL;
     }
-    heap->tiny.direct = false;
-    haki_allowance_init(&heap->tiny.allow, false);
+    haki_tiny_set_kind(&heap->tiny, false);
     heap->tiny.share = 12;
-    heap->tiny.pushes = heap->tiny.seldom = 128;
+    heap->tiny.grant_waiting = heap->tiny.grant_large = 128;
     return heap;
 }
 
@@ -46,7 +45,7 @@ struct hak_heap *haki_embed_new(enum hak_embed_kind kind, const char *name)
     heap->tiny.packed = true; /* they are many and mostly small */
     if (kind == HAK_EMBED_STATE) {
         heap->tiny.share = heap->tiny.allow.share = 2;
-        heap->tiny.pushes = 128;
+        heap->tiny.grant_waiting = 128;
     }
     return heap;
 }

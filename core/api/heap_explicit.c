@@ -45,7 +45,8 @@ hak_heap *hak_heap_new(const hak_heap_config *config)
         snprintf(heap->name, sizeof(heap->name), "%s",
                  config->name != NULL ? config->name : "");
     }
-    haki_account_settle(heap);
+    haki_account_update(heap);
+    HAK_ASSERT(heap->live == 0 && haki_account_other(heap) == 0);
     return heap;
 }
 
@@ -54,12 +55,14 @@ void hak_heap_delete(hak_heap *heap)
     if (heap == NULL) {
         return;
     }
+    HAK_ASSERT(atomic_load(&heap->state) == HAK_HEAP_EXPLICIT);
+    HAK_ASSERT(!haki_heap_is_busy(heap)); /* its one user is here */
     haki_large_free_owner(heap);
     if (haki_account_other(heap) != 0) {
         haki_system_free_owner(heap);
     }
     haki_heap_destroy(heap);
-    haki_background_mind();
+    haki_background_check();
 }
 
 /* A block from the system, for this heap. */
@@ -81,7 +84,7 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
     }
     heap->fallback++;
     haki_account_charge_other(heap, size);
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return p;
 }
 
@@ -114,6 +117,7 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
     bool whole = block > HAK_LANE_POOL_MAX; /* large.c has charged it */
     bool fits = true;
 
+    HAK_ASSERT(block != 0 && owner == heap->tiny.id);
     if (HAK_UNLIKELY(block > bytes)) {
         if (whole) {
             haki_account_discharge_other(heap, block);
@@ -129,8 +133,8 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
         return NULL;
     }
     if (whole) {
-        heap->whole_allocs++;
-        haki_account_settle(heap);
+        heap->other_allocs++;
+        haki_account_update(heap);
     } else {
         haki_account_charge(heap, block);
     }
@@ -174,8 +178,8 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
         return p;
     }
     if (size > HAK_LANE_POOL_MAX) { /* large.c has charged it */
-        heap->whole_allocs++;
-        haki_account_settle(heap);
+        heap->other_allocs++;
+        haki_account_update(heap);
         return p;
     }
     return heap_made_charge(heap, p, bytes);
@@ -284,11 +288,8 @@ static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
                                     const char *caller)
 {
     struct hak_heap *owner;
-    size_t size;
+    size_t size = haki_lane_system_usable(p, caller, &owner);
 
-    if (!haki_system_find(p, &owner, &size)) {
-        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
-    }
     if (owner != heap) {
         haki_fatal("%s(%p): a block of another heap", caller, p);
     }
@@ -502,7 +503,7 @@ static void *heap_made_resize_large(struct hak_heap *heap, void *p, size_t old,
     if (bytes <= old || haki_account_admit(heap, bytes - old)) {
         moved = haki_large_resize(p, size);
     }
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return moved;
 }
 
@@ -520,7 +521,7 @@ static void *heap_made_grow(struct hak_heap *heap, void *p, size_t keep,
         haki_account_admit(heap, haki_large_bytes(size))) {
         to = haki_large_copy(heap, p, keep, size, &reason);
     }
-    heap->whole_allocs += to != NULL;
+    heap->other_allocs += to != NULL;
     return to;
 }
 
@@ -530,6 +531,7 @@ void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
     size_t peak = heap->peak;
     void *moved;
 
+    HAK_ASSERT(keep <= old);
     if (haki_fits_as_is(old, size) && haki_range_owns(p)) {
         return p;
     }
@@ -544,7 +546,7 @@ void *haki_made_resize(struct hak_heap *heap, void *p, size_t old, size_t keep,
         moved = heap_made_grow(heap, p, keep, size);
         if (moved != NULL) {
             hak_heap_free(heap, p);
-            haki_account_settle(heap);
+            haki_account_update(heap);
             return moved;
         }
     }
@@ -575,7 +577,7 @@ size_t hak_heap_trim(hak_heap *heap)
 
     haki_heap_seal_count(heap);
     bytes = haki_heap_sweep(heap);
-    haki_account_settle(heap);
+    haki_account_update(heap);
     return bytes + haki_ace_trim() + haki_range_purge();
 }
 

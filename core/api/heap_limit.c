@@ -58,7 +58,7 @@ HAK_RACY_READER int hak_heap_stats(const hak_heap *heap,
     stats->kept_bytes = counts.kept_bytes;
     stats->sealed_bytes = counts.sealed_bytes;
     stats->tiny_allocs = counts.tiny.allocs;
-    stats->larger_allocs = counts.pool.allocs + heap->whole_allocs;
+    stats->larger_allocs = counts.pool.allocs + heap->other_allocs;
     stats->fallback = heap->fallback;
     stats->limit_refusals = heap->limit_refusals;
     stats->remote_frees = counts.remote_frees;

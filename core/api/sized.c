@@ -5,6 +5,7 @@
 
 #include "api/heap_explicit.h"
 #include "api/stats.h"
+#include "front/behind.h"
 #include "front/large.h"
 
 HAK_STATS_AT_END(sized);
@@ -40,25 +41,11 @@ void *hak_alloc_at_least(size_t size, size_t *actual)
     return p;
 }
 
-/* The usable size of p; fatal, naming `caller`, if it is not a block. */
-static size_t sized_usable(const void *p, const char *caller)
-{
-    struct hak_heap *owner;
-    size_t size;
-
-    if (haki_range_owns(p)) {
-        return haki_lane_usable(p, caller);
-    }
-    if (!haki_system_find(p, &owner, &size)) {
-        haki_fatal("%s(%p): not a block of HAKMEM", caller, p);
-    }
-    return size;
-}
-
 void *hak_realloc_sized(void *p, size_t old_size, size_t size)
 {
     if (p != NULL) {
-        haki_made_need(p, old_size, sized_usable(p, "hak_realloc_sized"),
+        haki_made_need(p, old_size,
+                       haki_lane_any_usable(p, "hak_realloc_sized"),
                        "hak_realloc_sized");
     }
     return hak_realloc(p, size);
@@ -68,8 +55,8 @@ void hak_free_aligned_sized(void *p, size_t alignment, size_t size)
 {
     if (HAK_UNLIKELY(!haki_is_pow2(alignment) ||
                      (uintptr_t)p % alignment != 0)) {
-        haki_fatal("hak_free_aligned_sized(%p, %zu, %zu): not aligned so", p,
-                   alignment, size);
+        haki_fatal("hak_free_aligned_sized(%p, %zu, %zu): not aligned to that",
+                   p, alignment, size);
     }
     hak_free_sized(p, size);
 }

@@ -81,7 +81,8 @@ static void stats_add_samples(struct hak_lane_counts *lanes)
     }
 }
 
-static HAK_RACY_READER void stats_lane_figures(struct hak_lane_counts *lanes)
+static HAK_COLD HAK_RACY_READER void
+stats_lane_figures(struct hak_lane_counts *lanes)
 {
     struct hak_range_counts range;
 
@@ -134,7 +135,7 @@ static HAK_RACY_READER void stats_add_heap(hak_stats_t *stats,
     stats->kept_bytes += counts.kept_bytes;
 }
 
-static HAK_RACY_READER void stats_add_heaps(hak_stats_t *stats)
+static HAK_COLD HAK_RACY_READER void stats_add_heaps(hak_stats_t *stats)
 {
     for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
         const struct hak_heap *heap = haki_range_heap(id);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "api/profiling.h"
+#include "api/share.h"
 #include "api/stats.h"
 #include "base/msg.h"
 #include "settings/options.h"
@@ -173,8 +174,32 @@ static struct words stats_bytes(uint64_t n)
     return words;
 }
 
-static void stats_add_lane(struct stats_text *text, const char *name,
-                           const uint64_t *allocs)
+/* Adds `format`, in which a %n is a number and a %b bytes, a uint64_t each. */
+static HAK_COLD void stats_tell(struct stats_text *text, const char *format,
+                                ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    while (*format != '\0') {
+        size_t plain = strcspn(format, "%");
+
+        stats_add(text, "%.*s", (int)plain, format);
+        format += plain;
+        if (*format == '%') {
+            uint64_t n = va_arg(args, uint64_t);
+
+            stats_add(text, "%s",
+                      format[1] == 'b' ? stats_bytes(n).text
+                                       : stats_number(n).text);
+            format += 2;
+        }
+    }
+    va_end(args);
+}
+
+static HAK_COLD void stats_add_lane(struct stats_text *text, const char *name,
+                                    const uint64_t *allocs)
 {
     struct hak_lane_counts lane;
 
@@ -186,53 +211,42 @@ static void stats_add_lane(struct stats_text *text, const char *name,
               stats_bytes(lane.held_bytes).text);
 }
 
-static void stats_add_memory(struct stats_text *text, const hak_stats_t *stats)
+static HAK_COLD void stats_add_memory(struct stats_text *text,
+                                      const hak_stats_t *stats)
 {
-    stats_add(text,
-              "memory   %s window, %s mapped, %s resident, %s of it due back\n",
-              stats_bytes(stats->range_bytes).text,
-              stats_bytes(stats->committed_bytes).text,
-              stats_bytes(stats->resident_bytes).text,
-              stats_bytes(stats->due_bytes).text);
-    stats_add(text, "         %s given back in %s purges\n",
-              stats_bytes(stats->purged_bytes).text,
-              stats_number(stats->purges).text);
-    stats_add(text, "limit    %s, %s held; near it %s times, %s purges\n",
-              stats->limit_bytes != 0 ? stats_bytes(stats->limit_bytes).text
-                                      : "none",
-              stats_bytes(stats->limit_used_bytes).text,
-              stats_number(stats->pressure_events).text,
-              stats_number(stats->limit_purges).text);
-    stats_add(text, "heaps    %s in use, %s parked, %s slabs, %s in bins\n",
-              stats_number(stats->heaps).text,
-              stats_number(stats->heaps_parked).text,
-              stats_number(stats->slabs).text,
-              stats_bytes(stats->kept_bytes).text);
-    stats_add(text, "work     %s refills, %s flushes, %s remote frees\n",
-              stats_number(stats->refills).text,
-              stats_number(stats->flushes).text,
-              stats_number(stats->remote_frees).text);
+    stats_tell(text,
+               "memory   %b window, %b mapped, %b resident, %b of it due back\n"
+               "         %b given back in %n purges\n",
+               stats->range_bytes, stats->committed_bytes,
+               stats->resident_bytes, stats->due_bytes, stats->purged_bytes,
+               stats->purges);
+    stats_tell(text, stats->limit_bytes != 0 ? "limit    %b" : "limit    none",
+               stats->limit_bytes);
+    stats_tell(text, ", %b held; near it %n times, %n purges\n",
+               stats->limit_used_bytes, stats->pressure_events,
+               stats->limit_purges);
+    stats_tell(text,
+               "heaps    %n in use, %n parked, %n slabs, %b in bins\n"
+               "work     %n refills, %n flushes, %n remote frees\n",
+               stats->heaps, stats->heaps_parked, stats->slabs,
+               stats->kept_bytes, stats->refills, stats->flushes,
+               stats->remote_frees);
 }
 
-static void stats_add_system(struct stats_text *text, const hak_stats_t *stats)
+static HAK_COLD void stats_add_system(struct stats_text *text,
+                                      const hak_stats_t *stats)
 {
-    stats_add(text, "system   %s blocks live, %s; handed on, by reason:\n",
-              stats_number(stats->system_live).text,
-              stats_bytes(stats->system_live_bytes).text);
-    stats_add(
-        text,
-        "         init %s, recursion %s, forced %s, large %s, aligned %s, "
-        "memory %s, exited %s\n",
-        stats_number(stats->fallback_init).text,
-        stats_number(stats->fallback_recursion).text,
-        stats_number(stats->fallback_forced).text,
-        stats_number(stats->fallback_large).text,
-        stats_number(stats->fallback_aligned).text,
-        stats_number(stats->fallback_memory).text,
-        stats_number(stats->fallback_exited).text);
-    stats_add(text, "others   %s foreign frees, %s refused by a limit\n",
-              stats_number(stats->foreign_frees).text,
-              stats_number(stats->limit_refusals).text);
+    stats_tell(text,
+               "system   %n blocks live, %b; handed on, by reason:\n"
+               "         init %n, recursion %n, forced %n, large %n, "
+               "aligned %n, memory %n, exited %n\n",
+               stats->system_live, stats->system_live_bytes,
+               stats->fallback_init, stats->fallback_recursion,
+               stats->fallback_forced, stats->fallback_large,
+               stats->fallback_aligned, stats->fallback_memory,
+               stats->fallback_exited);
+    stats_tell(text, "others   %n foreign frees, %n refused by a limit\n",
+               stats->foreign_frees, stats->limit_refusals);
 }
 
 /* Weak: a static program need not have it. */
@@ -302,4 +316,5 @@ void haki_stats_report(int fd)
 __attribute__((destructor)) static void stats_show_stats(void)
 {
     haki_stats_report(haki_msg_fd());
+    haki_share_close();
 }

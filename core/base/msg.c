@@ -138,14 +138,14 @@ static const char *msg_file(const char *path)
 void haki_check_failed(const char *what, const char *file, int line)
 {
     haki_fatal(
-        "%s:%d: not so: %s; the program has freed a block twice or "
-        "written to freed memory, as a rule: make HARDENED=1 tells where",
+        "%s:%d: check failed: %s; usually the program has freed a block twice "
+        "or written to freed memory: make HARDENED=1 tells where",
         msg_file(file), line, what);
 }
 
 void haki_assert_failed(const char *what, const char *file, int line)
 {
-    haki_fatal(
-        "%s:%d: not so: %s; this is a fault of hakmem's, please report it",
-        msg_file(file), line, what);
+    haki_fatal("%s:%d: assertion failed: %s; this is a fault in hakmem, please "
+               "report it",
+               msg_file(file), line, what);
 }

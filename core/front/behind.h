@@ -8,6 +8,16 @@
 
 #include "base/base.h"
 
+struct hak_heap;
+
+/* The usable size of p, outside the range, and the explicit heap that it is of or
+ * NULL; fatal, naming `caller`, if it is no block of the system's. */
+size_t haki_lane_system_usable(const void *p, const char *caller,
+                               struct hak_heap **owner);
+
+/* The usable size of p, of the lanes or behind them; fatal as above. */
+size_t haki_lane_any_usable(const void *p, const char *caller);
+
 /* Frees p, outside the range; fatal if it is not a block of the system's. */
 void haki_lane_free_system(void *p, const char *caller);
 

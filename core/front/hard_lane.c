@@ -33,7 +33,7 @@ static size_t hard_find(const void *p, bool *guarded, const char *caller)
     *guarded = size != 0;
     if (*guarded && owner != HAK_ID_SHARED) {
         heap = haki_range_heap(owner);
-        *guarded = !heap->tiny.direct;
+        *guarded = !heap->tiny.accounted;
     }
     return size;
 }

@@ -115,7 +115,7 @@ HAK_INLINE void *haki_hot_run(size_t size)
         return NULL;
     }
     if (HAK_UNLIKELY(heap->runs->takes % HAK_LOOK_EVERY == 0)) {
-        haki_heap_look_around(heap);
+        haki_heap_tick_all(heap);
     }
     return haki_guard_set(
         haki_ace_cache_take(

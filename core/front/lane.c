@@ -50,7 +50,7 @@ HAK_INLINE void *lane_place(size_t alignment, size_t size, bool zero,
                              : haki_lane_aligned_class(alignment, size);
 
         haki_heap_tick(haki_thread_own());
-        haki_background_mind();
+        haki_background_check();
         *reason = HAK_REASON_MEMORY;
         p = haki_thread_alloc(class, reason);
     } else {
@@ -126,7 +126,7 @@ static void lane_free(void *p, const char *caller)
         return;
     }
     haki_heap_sent(haki_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
-    haki_background_mind();
+    haki_background_check();
 }
 
 void haki_lane_free(void *p, const char *caller)

@@ -36,7 +36,7 @@ static unsigned large_pool_class(size_t alignment, size_t size)
 /* Charges an explicit heap for a block that is found by its owner only. */
 static void *large_owned(struct hak_heap *heap, void *p, size_t bytes)
 {
-    if (p != NULL && heap->tiny.direct) {
+    if (p != NULL && heap->tiny.accounted) {
         haki_account_charge_other(heap, bytes);
     }
     return p;
@@ -147,11 +147,24 @@ static bool large_sample_free(struct hak_heap *heap, void *p)
 
 /* ---- taking and freeing ---------------------------------------------------------- */
 
-/* Called before `bytes` bytes are taken from a lane that all heaps share. */
-static void large_before_taking(struct hak_heap *heap, size_t bytes)
+/*
+ * Called before `bytes` bytes are taken from a lane that all heaps share. True: much
+ * is held by then, and whoever watches is to be shown so (large_taken).
+ */
+static bool large_before_taking(struct hak_heap *heap, size_t bytes)
 {
-    if (HAK_UNLIKELY(haki_relief_wanted(bytes))) {
+    bool wanted = HAK_UNLIKELY(haki_relief_wanted(bytes));
+
+    if (wanted) {
         haki_relief_round(heap, haki_os_tick(), bytes);
+    }
+    return wanted;
+}
+
+static void large_taken(bool show)
+{
+    if (HAK_UNLIKELY(show)) {
+        haki_look_show(haki_os_tick(), false);
     }
 }
 
@@ -161,18 +174,21 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
     uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
     void *p = NULL;
+    bool show;
 
-    if (alignment <= HAK_PAGE && !heap->tiny.direct) { /* see large_ace_free */
+    if (alignment <= HAK_PAGE &&
+        !haki_is_frugal(&heap->tiny.allow)) { /* see large_ace_free */
         p = haki_ace_cache_take(heap->runs, pages);
     }
     if (p == NULL || heap->runs->takes % HAK_LOOK_EVERY == 0) {
-        haki_heap_look_around(heap);
+        haki_heap_tick_all(heap);
     }
     if (p == NULL) {
-        large_before_taking(heap, bytes);
+        show = large_before_taking(heap, bytes);
         p = haki_ace_alloc(pages, haki_max(alignment, HAK_PAGE),
                            haki_heap_owner(heap), zero);
         haki_keep_took(&heap->tiny.allow, bytes);
+        large_taken(show);
     }
     return large_sample(heap, large_owned(heap, p, bytes), bytes);
 }
@@ -184,6 +200,7 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
      * Not less, whatever the alignment: smaller blocks are charged as Pool's.
      */
     size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    bool show;
     void *p;
 
     if (bytes > haki_range.window) {
@@ -191,9 +208,10 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
     } else if (alignment > haki_range.window) {
         *reason = HAK_REASON_ALIGNED;
     }
-    haki_heap_look_around(heap);
-    large_before_taking(heap, bytes);
+    haki_heap_tick_all(heap);
+    show = large_before_taking(heap, bytes);
     p = haki_huge_alloc(bytes, alignment, haki_heap_owner(heap), zero);
+    large_taken(show);
     return large_sample(heap, large_owned(heap, p, bytes), bytes);
 }
 
@@ -251,8 +269,9 @@ static bool large_ace_free(struct hak_heap *heap, void *p)
 {
     struct hak_ace_run run;
 
-    /* Explicit heaps may be many: they keep no runs. */
-    if (heap != NULL && heap->runs != NULL && !heap->tiny.direct) {
+    /* A frugal heap is one of many: it keeps no runs. */
+    if (heap != NULL && heap->runs != NULL &&
+        !haki_is_frugal(&heap->tiny.allow)) {
         size_t bytes = haki_ace_cache_put(heap->runs, p, haki_heap_owner(heap));
 
         if (bytes != 0) {
@@ -334,7 +353,7 @@ bool haki_large_free(struct hak_heap *heap, void *p)
 {
     uint32_t tag = haki_range_tag_of(p);
 
-    haki_background_mind();
+    haki_background_check();
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_PACKED: return large_packed_free(heap, p, tag);
     case HAK_TAG_ACE: return large_ace_free(heap, p);
@@ -390,7 +409,9 @@ static void large_resized(const void *p, size_t before)
     uint32_t owner;
     size_t now = haki_large_find(p, &owner);
 
-    large_disown(owner, before - now);
+    if (owner != HAK_ID_SHARED) {
+        haki_account_resize_other(haki_range_heap(owner), before, now);
+    }
 }
 
 /* haki_large_resize of a block of ACE's or Huge's. */
@@ -522,7 +543,7 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
     /* A block that has outgrown ACE won't come back: its pages aren't kept. */
     if (large_class_byte(to) == HAK_TAG_HUGE && haki_range_owns(p) &&
         large_class_byte(p) == HAK_TAG_ACE) {
-        haki_ace_empty(p);
+        haki_ace_purge_run(p);
     }
     return to;
 }
@@ -535,7 +556,7 @@ void haki_large_free_owner(struct hak_heap *heap)
         atomic_store(&haki_tiny_sampling(&heap->tiny)->samples, 0);
     }
     if (heap->runs != NULL) {
-        haki_ace_cache_empty(heap->runs);
+        haki_ace_cache_flush(heap->runs);
     }
     if (heap->tiny.id != 0 && haki_account_other(heap) != 0) {
         haki_ace_free_owner(heap->tiny.id);

@@ -26,11 +26,15 @@ HAK_RACY_READER size_t haki_account_live(const struct hak_heap *heap)
     return live - haki_min(live, remote) + haki_account_other(heap);
 }
 
-/* What others freed, counted in *remote, is no longer live. */
+/*
+ * What others freed, and was counted in *remote, is not live any more. An adapter
+ * that has an account of its own charges nothing here: `live` is 0 and stays so.
+ */
 static void account_take_off(struct hak_heap *heap, uint64_t *remote)
 {
-    uint64_t bytes = *remote;
+    uint64_t bytes = haki_min(*remote, heap->live);
 
+    HAK_ASSERT(bytes == *remote || heap->live == 0);
     __atomic_store_n(remote, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&heap->live, heap->live - bytes, __ATOMIC_RELEASE);
 }
@@ -55,6 +59,7 @@ static void account_note(struct hak_heap *heap, size_t size)
     most =
         haki_max(heap->peak - haki_min(heap->peak, other), heap->live + size) +
         haki_max(heap->peak / STEP_SHARE, STEP_LEAST);
+    HAK_ASSERT(most >= heap->live + size); /* no overflow */
     heap->gate = haki_min(account_ceiling(heap), most);
 }
 
@@ -78,7 +83,7 @@ static void account_collect(struct hak_heap *heap)
     }
 }
 
-void haki_account_settle(struct hak_heap *heap)
+void haki_account_update(struct hak_heap *heap)
 {
     account_collect(heap);
     account_note(heap, 0);
@@ -86,16 +91,15 @@ void haki_account_settle(struct hak_heap *heap)
 
 void haki_account_undo(struct hak_heap *heap, size_t peak)
 {
+    HAK_ASSERT(peak <= heap->peak); /* it was noted since */
     heap->peak = peak;
-    haki_account_settle(heap);
+    haki_account_update(heap);
 }
 
 /* Whether the limit leaves room for `size` bytes more. */
 static bool account_fits(const struct hak_heap *heap, size_t size)
 {
-    size_t ceiling = account_ceiling(heap);
-
-    return heap->live <= ceiling && size <= ceiling - heap->live;
+    return haki_account_within(heap->live, size, account_ceiling(heap));
 }
 
 HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
@@ -105,9 +109,10 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
     }
     if (account_fits(heap, size)) {
         account_note(heap, size <= PTRDIFF_MAX ? size : 0);
+        HAK_ASSERT(size > PTRDIFF_MAX || haki_account_fits(heap, size));
         return true;
     }
-    haki_heap_collect(heap); /* at the limit a heap keeps nothing */
+    haki_heap_trim(heap); /* at the limit a heap keeps nothing */
     heap->limit_refusals++;
     return false;
 }
@@ -115,5 +120,5 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
 void haki_account_set_limit(struct hak_heap *heap, size_t limit)
 {
     __atomic_store_n(&heap->limit, limit, __ATOMIC_RELAXED);
-    haki_account_settle(heap);
+    haki_account_update(heap);
 }

@@ -27,13 +27,19 @@
 size_t haki_account_live(const struct hak_heap *heap);
 
 /* Updates `live` and `gate` for what others freed and for the limit. */
-void haki_account_settle(struct hak_heap *heap);
+void haki_account_update(struct hak_heap *heap);
 
 /* Sets the limit; SIZE_MAX: none. Blocks already in use above it stay. */
 void haki_account_set_limit(struct hak_heap *heap, size_t limit);
 
 /* What was admitted could not be allocated: restores the peak. */
 void haki_account_undo(struct hak_heap *heap, size_t peak);
+
+/* Whether `size` bytes more than `live` are within `most`, whoever counts them. */
+HAK_INLINE bool haki_account_within(size_t live, size_t size, size_t most)
+{
+    return live <= most && size <= most - live;
+}
 
 /*
  * Whether `size` more bytes stay below the gate: then a charge is all it takes.
@@ -61,6 +67,7 @@ HAK_INLINE void haki_account_charge(struct hak_heap *heap, size_t bytes)
 
 HAK_INLINE void haki_account_discharge(struct hak_heap *heap, size_t bytes)
 {
+    HAK_ASSERT(heap->live >= bytes);
     heap->live -= bytes;
 }
 
@@ -81,7 +88,11 @@ HAK_INLINE void haki_account_charge_other(struct hak_heap *heap, size_t bytes)
 HAK_INLINE void haki_account_discharge_other(struct hak_heap *heap,
                                              size_t bytes)
 {
-    atomic_fetch_sub_explicit(&heap->other_bytes, bytes, memory_order_relaxed);
+    size_t before = atomic_fetch_sub_explicit(&heap->other_bytes, bytes,
+                                              memory_order_relaxed);
+
+    HAK_ASSERT(before >= bytes);
+    (void)before;
 }
 
 /* Such a block has `now` bytes instead of `old`. */

@@ -11,7 +11,7 @@
 #include "tiny/tiny_seal.h"
 
 /*
- * When a heap is swept: see haki_heap_heed_sparse. Worth a sweep are, in a
+ * When a heap is swept: see haki_heap_sweep_sparse. Worth a sweep are, in a
  * small heap, SMALL_LEAST bytes and 1/SMALL_PART of what is in use; in others
  * SPARSE_LEAST bytes and as much as is in use, which is more than a garbage
  * collection usually leaves, and at most one in SPARSE_PART + 1 of the slabs'
@@ -59,7 +59,7 @@ void haki_heap_use_large(struct hak_heap *heap)
         memset(&large->runs, 0, sizeof(large->runs));
         large->runs.allow = &heap->tiny.allow;
         haki_pool_init(&large->pool, &heap->tiny.allow, heap->tiny.id,
-                       heap->tiny.direct);
+                       haki_is_frugal(&heap->tiny.allow));
         large->pool.sampling = haki_tiny_sampling(&heap->tiny);
         large->pool.who = haki_tiny_sampler(&heap->tiny);
         heap->runs = &large->runs;
@@ -68,12 +68,12 @@ void haki_heap_use_large(struct hak_heap *heap)
     }
 }
 
-void haki_heap_collect(struct hak_heap *heap)
+void haki_heap_trim(struct hak_heap *heap)
 {
     haki_tiny_trim(&heap->tiny);
     if (heap->pool != NULL) {
         HAK_ASSERT(heap->runs != NULL);
-        haki_ace_cache_empty(heap->runs);
+        haki_ace_cache_flush(heap->runs);
         haki_pool_trim(heap->pool);
     }
 }
@@ -86,8 +86,9 @@ static size_t heap_shorten(struct hak_heap *heap)
 {
     size_t bytes = sizeof(struct hak_heap_large) - HAK_PAGE;
 
-    if (heap->pool->places == HAK_POOL_STACK_SHORT || !heap->tiny.direct ||
-        haki_pool_is_grown(heap->pool) || heap->tiny.nstale > 0) {
+    if (heap->pool->places == HAK_POOL_STACK_SHORT ||
+        !haki_is_frugal(&heap->tiny.allow) || haki_pool_is_grown(heap->pool) ||
+        heap->tiny.nstale > 0) {
         return 0;
     }
     HAK_ASSERT(!haki_heap_is_busy(heap));
@@ -133,7 +134,7 @@ size_t haki_heap_sweep(struct hak_heap *heap)
 {
     size_t bytes;
 
-    haki_heap_collect(heap);
+    haki_heap_trim(heap);
     haki_tiny_busy(&heap->tiny, true);
     bytes = haki_tiny_sweep(&heap->tiny);
     haki_tiny_busy(&heap->tiny, false);
@@ -205,16 +206,16 @@ static void heap_fall(struct hak_heap *heap, int64_t use, int64_t fell)
     haki_keep_idle(&heap->tiny.allow);
     heap->tiny.allow.falling = true;
     haki_tiny_busy(&heap->tiny, true);
-    haki_tiny_grant_anew(&heap->tiny);
+    haki_tiny_grant_all(&heap->tiny);
     haki_tiny_busy(&heap->tiny, false);
     if (heap->pool != NULL) {
         haki_pool_busy(heap->pool, true);
-        haki_pool_grant_anew(heap->pool);
+        haki_pool_grant_all(heap->pool);
         haki_pool_busy(heap->pool, false);
     }
 }
 
-void haki_heap_heed_sparse(struct hak_heap *heap)
+void haki_heap_sweep_sparse(struct hak_heap *heap)
 {
     struct hak_tiny *tiny = &heap->tiny;
     int64_t use = haki_in_use(&tiny->allow);
@@ -223,7 +224,7 @@ void haki_heap_heed_sparse(struct hak_heap *heap)
 
     if (tiny->packed) {
         haki_tiny_busy(tiny, true);
-        haki_tiny_grain_heed(tiny);
+        haki_tiny_grain_sweep_sparse(tiny);
         haki_tiny_busy(tiny, false);
         if (heap->pool != NULL && tiny->allow.slabs == 0) {
             heap_drop_unused(heap);
@@ -259,7 +260,7 @@ void haki_heap_seal_slabs(struct hak_heap *heap)
     haki_tiny_seal(&heap->tiny);
     HAK_ASSERT(heap->tiny.nslabs == 0);
     if (heap->pool != NULL) {
-        haki_ace_cache_empty(heap->runs);
+        haki_ace_cache_flush(heap->runs);
         haki_pool_seal(heap->pool);
     }
 }
@@ -503,7 +504,7 @@ void haki_heap_destroy(struct hak_heap *heap)
     heap_drop_far_pages(heap);
     haki_tiny_release(&heap->tiny);
     if (heap->pool != NULL) {
-        haki_ace_cache_empty(heap->runs);
+        haki_ace_cache_flush(heap->runs);
         haki_pool_release(heap->pool);
         heap->pool = NULL;
         heap->runs = NULL;

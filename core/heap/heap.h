@@ -53,7 +53,7 @@ struct hak_heap {
      * its haki_heap_use after it was last trimmed because memory was short; set
      * by whoever uses it: the owner, the holder of the heaps' lock, a borrower
      */
-    _Atomic(uint64_t) relieved;
+    _Atomic(uint64_t) trimmed_use;
     /* in blocks of ACE, Huge and the system (explicit heaps) */
     _Atomic(size_t) other_bytes;
     /* the user of an explicit heap */
@@ -62,7 +62,7 @@ struct hak_heap {
     size_t limit; /* SIZE_MAX: none */
     size_t peak;  /* the most that was live, to within a step: account.c */
     uint64_t limit_refusals;
-    uint64_t whole_allocs;      /* blocks of ACE and Huge given out */
+    uint64_t other_allocs;      /* blocks of ACE and Huge given out */
     uint64_t fallback;          /* blocks of the system's given out */
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
@@ -155,7 +155,7 @@ void haki_heap_use_large(struct hak_heap *heap);
 /* The owner of ACE and Huge blocks: the explicit heap, or all threads. */
 HAK_INLINE uint32_t haki_heap_owner(const struct hak_heap *heap)
 {
-    return heap->tiny.direct ? heap->tiny.id : HAK_ID_SHARED;
+    return heap->tiny.accounted ? heap->tiny.id : HAK_ID_SHARED;
 }
 
 /* Whether its user is in a slow path: its lists may be half changed. */
@@ -169,7 +169,7 @@ HAK_INLINE bool haki_heap_is_busy(const struct hak_heap *heap)
 }
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
-void haki_heap_collect(struct hak_heap *heap);
+void haki_heap_trim(struct hak_heap *heap);
 
 /*
  * For a collected heap without a user: whether none of its blocks is in use, so
@@ -218,7 +218,7 @@ void haki_heap_shed(struct hak_heap *heap);
  * again, which costs as much as taking these pages once. A heap that is left
  * alone keeps less than the price unswept: twice the depth of its usual fall.
  */
-void haki_heap_heed_sparse(struct hak_heap *heap);
+void haki_heap_sweep_sparse(struct hak_heap *heap);
 
 /* haki_tiny_look, and the same for everything else that keeps too much. */
 HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
@@ -228,13 +228,13 @@ HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         haki_heap_shed(heap);
     }
-    if (heap->tiny.direct && (more || heap->tiny.packed)) {
-        haki_heap_heed_sparse(heap);
+    if (haki_is_frugal(&heap->tiny.allow) && (more || heap->tiny.packed)) {
+        haki_heap_sweep_sparse(heap);
     }
 }
 
 /*
- * The same as haki_heap_collect, and gives back those pages of slabs in use
+ * The same as haki_heap_trim, and gives back those pages of slabs in use
  * that hold no block in use; touching them again causes page faults. For a heap
  * that is idle, or told to trim. Returns the bytes of these pages.
  */

@@ -154,7 +154,8 @@ static void lend_if_used(struct hak_heap *heap,
 {
     HAK_HELD(&lend_lock);
     if (lend_owner_self(heap) == NULL ||
-        haki_heap_use(heap) == heap->relieved || !lend_soon_again(heap, now)) {
+        haki_heap_use(heap) == heap->trimmed_use ||
+        !lend_soon_again(heap, now)) {
         return;
     }
     heap->lend_not_before =

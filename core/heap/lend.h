@@ -56,7 +56,7 @@ bool haki_lend(struct hak_heap *heap, void (*work)(struct hak_heap *heap));
 void haki_lend_all(void (*work)(struct hak_heap *heap));
 
 /*
- * The same for those that were used since `relieved` (heap.h) was last set, which
+ * The same for those that were used since `trimmed_use` (heap.h) was last set, which
  * is up to `work`; an owner that did not sleep is not asked again for 10 ms.
  */
 void haki_lend_used(void (*work)(struct hak_heap *heap));

@@ -103,7 +103,7 @@ static bool thread_tell_parked(struct hak_heap *heap)
     HAK_POINT("sent");
     haki_lock_take(&thread_lock);
     if (atomic_load(&heap->state) == HAK_HEAP_PARKED) {
-        haki_heap_collect(heap);
+        haki_heap_trim(heap);
         if (haki_heap_is_empty(heap)) {
             thread_list_drop(heap);
             thread_end_if_empty(heap);
@@ -135,7 +135,7 @@ static void thread_park_locked(struct hak_heap *heap)
     HAK_ASSERT(!haki_heap_is_busy(heap));
     atomic_store(&heap->state, HAK_HEAP_PARKED);
     /* Takes in what was sent before others could see that we are gone. */
-    haki_heap_collect(heap);
+    haki_heap_trim(heap);
     haki_purge_thread_ended(haki_heap_most_slabs(heap));
     if (!thread_end_if_empty(heap)) {
         haki_heap_rest(heap);
@@ -249,7 +249,7 @@ static void thread_take_in(struct hak_heap *heap)
     }
 }
 
-static void thread_mind_mail(struct hak_heap *heap)
+static void thread_check_mail(struct hak_heap *heap)
 {
     uint64_t taken = thread_mail_taken(heap);
 
@@ -271,7 +271,7 @@ void haki_heap_sent_slow(uint32_t id)
 
     if (!thread_tell_parked(heap) &&
         atomic_load(&heap->state) == HAK_HEAP_OWNED) {
-        thread_mind_mail(heap);
+        thread_check_mail(heap);
     }
 }
 
@@ -374,7 +374,7 @@ static void thread_heap_forked(void)
  * need, the rest is not done: other threads' heaps stay as they are, and the
  * child of a later fork may find and park them.
  */
-static void thread_fork_child(void)
+static HAK_COLD void thread_fork_child(void)
 {
     bool none;
 
@@ -471,11 +471,10 @@ void haki_thread_adopt(struct hak_heap *heap)
 {
     struct hak_heap *before = thread_own_now();
 
-    heap->tiny.direct = false;
+    haki_tiny_set_kind(&heap->tiny, false);
     if (heap->pool != NULL) {
         heap->pool->who = haki_tiny_sampler(&heap->tiny);
     }
-    haki_allowance_init(&heap->tiny.allow, false);
     pthread_once(&thread_once, thread_init_once);
     if (haki_thread_self() == &haki_heap_exited || !thread_usable) {
         thread_park(heap);

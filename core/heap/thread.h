@@ -126,7 +126,7 @@ size_t haki_thread_trim(void);
  * The same when memory is short, to be called repeatedly: skips heaps not used
  * since the last time, and those of threads that were awake some 10 ms ago.
  */
-void haki_thread_relieve(void);
+void haki_thread_trim_used(void);
 
 /*
  * Trims the heaps of threads that sleep and have not used them since the last

@@ -1,5 +1,5 @@
 /*
- * thread_idle.c - trims, relieves and seals those threads' heaps it can reach.
+ * thread_idle.c - trims and seals those threads' heaps it can reach.
  *
  * These are the calling thread's, parked ones, and those of threads that sleep,
  * which lend.h borrows.
@@ -14,14 +14,19 @@ static __thread size_t thread_swept __attribute__((tls_model("initial-exec")));
 
 static void thread_trim(struct hak_heap *heap)
 {
+    HAK_ASSERT(
+        !haki_heap_is_busy(heap)); /* it was lent or parked between acts */
     haki_heap_seal_count(heap);
     thread_swept += haki_heap_sweep(heap);
+    HAK_ASSERT(heap->tiny.nempty == 0 && haki_kept(&heap->tiny.allow) == 0);
 }
 
 static void thread_seal(struct hak_heap *heap)
 {
+    HAK_ASSERT(!haki_heap_is_busy(heap));
     haki_heap_seal_slabs(heap);
     haki_heap_seal_count(heap);
+    HAK_ASSERT(heap->tiny.nslabs == 0);
 }
 
 /* The same for a heap that was lent. */
@@ -41,25 +46,25 @@ size_t haki_thread_trim(void)
 }
 
 /* Trims a heap, unless nothing has changed since the last time. */
-static void thread_relieve(struct hak_heap *heap)
+static void thread_trim_used(struct hak_heap *heap)
 {
-    if (haki_heap_use(heap) != heap->relieved) {
+    if (haki_heap_use(heap) != heap->trimmed_use) {
         thread_trim(heap);
-        heap->relieved = haki_heap_use(heap);
+        heap->trimmed_use = haki_heap_use(heap);
     }
 }
 
 /* The same for a heap that was lent. */
-static void thread_relieve_lent(struct hak_heap *heap)
+static void thread_trim_used_lent(struct hak_heap *heap)
 {
     haki_thread_send(heap);
-    thread_relieve(heap);
+    thread_trim_used(heap);
 }
 
-void haki_thread_relieve(void)
+void haki_thread_trim_used(void)
 {
-    haki_thread_each(thread_relieve);
-    haki_lend_used(thread_relieve_lent);
+    haki_thread_each(thread_trim_used);
+    haki_lend_used(thread_trim_used_lent);
 }
 
 bool haki_thread_trim_idle(void)

@@ -156,7 +156,7 @@ static bool huge_may_keep(size_t bytes)
     size_t most = haki_range_limited() ? KEEP_LIMITED : KEEP_ALL;
 
     return !haki_pressure_near() && bytes <= KEEP_BLOCK &&
-           bytes + haki_range_spare() <= most;
+           bytes + haki_range_unused() <= most;
 }
 
 /* Gives back superslabs with contents, now or after the delay. */
@@ -201,15 +201,26 @@ void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     return haki_range_super_start(first);
 }
 
+/* The first superslab of the block that begins at p, and what it is; or
+ * HAK_NO_SUPER. Caller holds the lock. */
+static uint32_t huge_look_up(const void *p, struct hak_huge_block *block)
+{
+    uint32_t first = huge_super_of(p);
+
+    if (first != HAK_NO_SUPER) {
+        block->size = huge_at(first)->size;
+        block->owner = huge_at(first)->owner;
+    }
+    return first;
+}
+
 bool haki_huge_free(void *p, struct hak_huge_block *block)
 {
     uint32_t first, count = 0, room = 0;
 
     haki_lock_take(&huge_lock);
-    first = huge_super_of(p);
+    first = huge_look_up(p, block);
     if (first != HAK_NO_SUPER) {
-        block->size = huge_at(first)->size;
-        block->owner = huge_at(first)->owner;
         count = huge_at(first)->supers;
         room = huge_at(first)->room;
         huge_counts.frees++;
@@ -230,11 +241,7 @@ bool haki_huge_find(const void *p, struct hak_huge_block *block)
     uint32_t first;
 
     haki_lock_take(&huge_lock);
-    first = huge_super_of(p);
-    if (first != HAK_NO_SUPER) {
-        block->size = huge_at(first)->size;
-        block->owner = huge_at(first)->owner;
-    }
+    first = huge_look_up(p, block);
     haki_lock_drop(&huge_lock);
     return first != HAK_NO_SUPER;
 }
@@ -389,7 +396,7 @@ void *haki_huge_resize(void *p, size_t size)
         return NULL;
     }
     size = haki_round_up(size, HAK_PAGE);
-    haki_pressure_heed(haki_os_tick(), size > old ? size - old : 0);
+    haki_pressure_tick(haki_os_tick(), size > old ? size - old : 0);
     if (size > old && !haki_limit_charge(CHARGED, size - old)) {
         return NULL;
     }

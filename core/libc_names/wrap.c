@@ -131,7 +131,7 @@ WRAP_WEAK void free_sized(void *p, size_t size)
 WRAP_WEAK void free_aligned_sized(void *p, size_t alignment, size_t size)
 {
     if (HAK_UNLIKELY(alignment != 0 && ((uintptr_t)p & (alignment - 1)) != 0)) {
-        haki_fatal("free_aligned_sized(%p, %zu, %zu): not aligned so", p,
+        haki_fatal("free_aligned_sized(%p, %zu, %zu): not aligned to that", p,
                    alignment, size);
     }
     if (HAK_HARD || HAK_UNLIKELY(!haki_hot_free(p, size))) {

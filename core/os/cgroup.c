@@ -362,7 +362,7 @@ static bool cgroup_find_dir(struct hak_cgroup *group, enum hak_cgroup_kind kind)
     return true;
 }
 
-void haki_cgroup_find(struct hak_cgroup *group, const char *fake)
+HAK_COLD void haki_cgroup_find(struct hak_cgroup *group, const char *fake)
 {
     int saved = errno;
 
@@ -525,8 +525,8 @@ static unsigned cgroup_read_pressure(const char *dir)
     return (unsigned)haki_min(value, 100);
 }
 
-bool haki_cgroup_read(const struct hak_cgroup *group,
-                      struct hak_cgroup_state *state)
+HAK_COLD bool haki_cgroup_read(const struct hak_cgroup *group,
+                               struct hak_cgroup_state *state)
 {
     char dir[HAK_CGROUP_PATH];
     int saved = errno, levels = 0;
@@ -558,7 +558,7 @@ static unsigned cgroup_rlimit_full(int resource, size_t used)
 }
 
 /* The sixth word of statm counts stacks too, which RLIMIT_DATA does not. */
-unsigned haki_cgroup_rlimits(void)
+HAK_COLD unsigned haki_cgroup_rlimits(void)
 {
     size_t pages[6] = {0};
     struct reader reader;

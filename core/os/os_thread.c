@@ -262,8 +262,8 @@ static bool os_start(struct hak_os_thread *thread, void *const *locals,
 }
 #endif
 
-bool haki_os_thread_start(struct hak_os_thread *thread, void *const *locals,
-                          size_t count)
+HAK_COLD bool haki_os_thread_start(struct hak_os_thread *thread,
+                                   void *const *locals, size_t count)
 {
     int saved = errno;
     uint64_t signals;

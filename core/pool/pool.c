@@ -27,7 +27,7 @@
 #define SMALL HAK_PAGE
 
 /* Gives the empty bins stacks of `places` places. */
-static void pool_lay_out(struct hak_pool *pool, uint32_t places)
+static HAK_NOINLINE void pool_lay_out(struct hak_pool *pool, uint32_t places)
 {
     pool->places = places;
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
@@ -241,7 +241,7 @@ HAK_INLINE void pool_shuffle(void **blocks, uint32_t n)
 static int32_t pool_refill_most(const struct hak_pool *pool, unsigned class)
 {
     const struct hak_allowance *allow = pool->allow;
-    size_t least = allow->least == HAK_KEEP_LEAST ? allow->least : 0;
+    size_t least = haki_is_frugal(allow) ? 0 : allow->least;
     size_t bytes = haki_max((size_t)haki_may_keep(allow) / 2, least);
     uint32_t blocks = haki_stack_blocks(bytes, class);
     size_t most =
@@ -308,15 +308,15 @@ void *haki_pool_refill(struct hak_pool *pool, unsigned class)
     haki_pool_busy(pool, true);
     if (HAK_UNLIKELY(pool->places == HAK_POOL_STACK_SHORT &&
                      haki_pool_is_grown(pool))) {
-        haki_pool_empty(pool);
+        haki_pool_flush(pool);
         pool_lay_out(pool, HAK_POOL_STACK);
     }
     if (HAK_LIKELY(pool_fill(pool, class))) {
         p = haki_pool_pop(pool, class);
-        haki_stack_grant(pool, class);
+        haki_stack_grant_here(pool, class);
         haki_keep_height(pool->allow);
     }
-    haki_pool_heed_within(pool);
+    haki_pool_tick_within(pool);
     haki_pool_busy(pool, false);
     if (HAK_UNLIKELY(p == NULL) && pool->until[class] < 0) {
         p = haki_pool_pop_drawn(pool, class); /* the first one is a sample */

@@ -77,10 +77,10 @@ struct hak_pool {
     uint32_t nsealed;    /* slabs of those that are */
     uint32_t nempty;     /* of nslabs: in spans kept without a block taken */
     uint32_t idle_at;    /* when bins are next emptied */
-    uint32_t looked_at;  /* when the time was last looked at */
-    bool alert;          /* free memory waits to go back: look often */
+    uint32_t ticked_at;  /* when it last had a tick, or 0 */
+    bool waiting;        /* free memory waits to go back: look often */
     bool swept;          /* pages of spans in use have gone */
-    uint8_t looks;       /* as in tiny.h */
+    uint8_t skips;       /* as in tiny.h */
     bool sampled;        /* these two as in tiny.h */
     bool was_sampled;
     uint32_t round;
@@ -149,10 +149,10 @@ bool haki_pool_look_steady(struct hak_pool *pool, unsigned class);
 void haki_pool_shed(struct hak_pool *pool);
 
 /* Sets every bin's next look according to the state of the heap. */
-void haki_pool_grant_anew(struct hak_pool *pool);
+void haki_pool_grant_all(struct hak_pool *pool);
 
 /* Gives back what bins have kept for long; called on slow paths. */
-void haki_pool_heed(struct hak_pool *pool);
+void haki_pool_tick(struct hak_pool *pool);
 
 /*
  * Frees p, an address in a slab of another thread's pool. False: no block

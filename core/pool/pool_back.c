@@ -15,7 +15,12 @@
 
 /* As in tiny_back.c. */
 #define POOL_BUSY_TIME 10
-#define POOL_BUSY_LOOKS 15
+#define POOL_BUSY_SKIPS 15
+
+HAK_NOINLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
+{
+    haki_stack_grant_here(pool, class);
+}
 
 /* ---- looks --------------------------------------------------------------- */
 
@@ -83,7 +88,7 @@ static void pool_shed(struct hak_pool *pool)
 }
 
 /* Notes what all bins hold, and gives some back if that is too much. */
-static void pool_settle_all(struct hak_pool *pool)
+static void pool_shed_surplus(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         haki_stack_note(pool, c);
@@ -100,14 +105,14 @@ static void pool_bound(struct hak_pool *pool)
         pool_give_empty(pool);
     }
     if (HAK_UNLIKELY(haki_kept(pool->allow) > haki_keep_most(pool->allow))) {
-        pool_settle_all(pool);
+        pool_shed_surplus(pool);
     }
 }
 
 void haki_pool_shed(struct hak_pool *pool)
 {
     haki_pool_busy(pool, true);
-    pool_settle_all(pool);
+    pool_shed_surplus(pool);
     haki_pool_busy(pool, false);
 }
 
@@ -133,7 +138,7 @@ bool haki_pool_look_steady(struct hak_pool *pool, unsigned class)
     if (count >= budget - 1) {
         return false;
     }
-    pool->looks -= pool->looks > 0;
+    pool->skips -= pool->skips > 0;
     if (pool->places == HAK_POOL_STACK_SHORT) {
         haki_stack_set_left(pool, class, budget - count);
     } else {
@@ -164,7 +169,7 @@ void haki_pool_look(struct hak_pool *pool, unsigned class)
     } else {
         haki_stack_grant_steady(pool, class, budget);
     }
-    haki_pool_heed_within(pool);
+    haki_pool_tick_within(pool);
     haki_pool_busy(pool, false);
 }
 
@@ -245,7 +250,7 @@ void haki_pool_collect(struct hak_pool *pool)
 /* ---- memory back ------------------------------------------------------------------ */
 
 /* Empties the bins; gives back the spans that this leaves without a block. */
-void haki_pool_empty(struct hak_pool *pool)
+void haki_pool_flush(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         haki_stack_flush(pool, c, haki_stack_count(pool, c));
@@ -276,7 +281,7 @@ static void pool_give_empty(struct hak_pool *pool)
 /* Empties the bins and gives back every span without a block in use. */
 static void pool_give_idle(struct hak_pool *pool)
 {
-    haki_pool_empty(pool);
+    haki_pool_flush(pool);
     pool_give_empty(pool);
     haki_keep_idle(pool->allow);
 }
@@ -289,25 +294,25 @@ void haki_pool_trim(struct hak_pool *pool)
     haki_pool_busy(pool, false);
 }
 
-void haki_pool_grant_anew(struct hak_pool *pool)
+void haki_pool_grant_all(struct hak_pool *pool)
 {
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         haki_stack_grant(pool, c);
     }
 }
 
-static void pool_heed_slow(struct hak_pool *pool)
+static void pool_tick_slow(struct hak_pool *pool)
 {
     uint32_t now = haki_os_tick();
     uint32_t idle = haki_idle_delay();
-    bool busy = pool->looked_at != 0 && now - pool->looked_at < POOL_BUSY_TIME;
+    bool busy = pool->ticked_at != 0 && now - pool->ticked_at < POOL_BUSY_TIME;
 
-    pool->looks = busy ? POOL_BUSY_LOOKS : 0;
-    pool->looked_at = haki_some_time(now);
-    if (!pool->alert) {
-        pool->alert = true;
+    pool->skips = busy ? POOL_BUSY_SKIPS : 0;
+    pool->ticked_at = haki_some_time(now);
+    if (!pool->waiting) {
+        pool->waiting = true;
         pool->idle_at = now + idle;
-        haki_pool_grant_anew(pool);
+        haki_pool_grant_all(pool);
     } else if (haki_tick_reached(now, pool->idle_at)) {
         pool->idle_at = now + idle;
         if (!busy || haki_pressure_near()) {
@@ -319,23 +324,23 @@ static void pool_heed_slow(struct hak_pool *pool)
 }
 
 /* Called on every slow path: gives back what has been idle for long. */
-void haki_pool_heed_within(struct hak_pool *pool)
+void haki_pool_tick_within(struct hak_pool *pool)
 {
     if (HAK_UNLIKELY(haki_range_waiting())) {
-        if (pool->looks > 0) {
-            pool->looks--;
+        if (pool->skips > 0) {
+            pool->skips--;
         } else {
-            pool_heed_slow(pool);
+            pool_tick_slow(pool);
         }
     } else {
-        pool->alert = false;
-        pool->looks = 0;
+        pool->waiting = false;
+        pool->skips = 0;
     }
 }
 
-void haki_pool_heed(struct hak_pool *pool)
+void haki_pool_tick(struct hak_pool *pool)
 {
     haki_pool_busy(pool, true);
-    haki_pool_heed_within(pool);
+    haki_pool_tick_within(pool);
     haki_pool_busy(pool, false);
 }

@@ -28,7 +28,7 @@
 #define HAK_STACK_SPARSE_PART 16 /* as in tiny.c */
 
 /* As in tiny_back.c: pushes until a look while memory waits to go back. */
-#define HAK_STACK_ALERT_PUSHES 16
+#define HAK_STACK_GRANT_WAITING 16
 
 _Static_assert(HAK_POOL_STACK_SHORT - 1 <= HAK_STACK_BLOCKS_LEAST,
                "a short stack is full before the budget is used up");
@@ -117,7 +117,7 @@ HAK_INLINE int32_t haki_stack_bound_pushes(const struct hak_pool *pool,
     int64_t used = pool->shelves[class].taken - pool->shelves[class].seen;
     int32_t most;
 
-    if (HAK_UNLIKELY(haki_is_heeded(pool->allow))) {
+    if (HAK_UNLIKELY(haki_is_watched(pool->allow))) {
         most = (int32_t)haki_min((size_t)used / HAK_STACK_SPARSE_PART,
                                  HAK_POOL_STACK);
     } else if (pushes <= HAK_STACK_BLOCKS_LEAST) {
@@ -132,8 +132,8 @@ HAK_INLINE int32_t haki_stack_bound_pushes(const struct hak_pool *pool,
 HAK_INLINE void haki_stack_set_left(struct hak_pool *pool, unsigned class,
                                     int32_t pushes)
 {
-    if (pool->alert && pool->looks == 0 && pushes > HAK_STACK_ALERT_PUSHES) {
-        pushes = HAK_STACK_ALERT_PUSHES;
+    if (pool->waiting && pool->skips == 0 && pushes > HAK_STACK_GRANT_WAITING) {
+        pushes = HAK_STACK_GRANT_WAITING;
     }
     pool->left[class] = pool->grant[class] = pushes > 1 ? pushes - 1 : 0;
 }
@@ -152,11 +152,14 @@ HAK_INLINE void haki_stack_grant_noted(struct hak_pool *pool, unsigned class,
 }
 
 /* Notes the bin and sets when it is looked at next. */
-HAK_INLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
+HAK_INLINE void haki_stack_grant_here(struct hak_pool *pool, unsigned class)
 {
     haki_stack_note(pool, class);
     haki_stack_grant_noted(pool, class, haki_stack_budget(pool, class));
 }
+
+/* The same, as a call: for who seldom does it. */
+void haki_stack_grant(struct hak_pool *pool, unsigned class);
 
 /* The same for a bin that was noted and has not grown since the last look. */
 HAK_INLINE void haki_stack_grant_steady(struct hak_pool *pool, unsigned class,
@@ -210,7 +213,7 @@ HAK_INLINE bool haki_pool_may_keep_empty(const struct hak_pool *pool,
 {
     uint32_t most = haki_may_keep_empty(pool->allow, pool->nslabs);
 
-    if (pool->allow->least == HAK_KEEP_LEAST) {
+    if (!haki_is_frugal(pool->allow)) {
         most = (uint32_t)haki_max(most, slabs != 0 ? slabs : HAK_SPAN_MOST);
     }
     return pool->nempty + slabs <= most;
@@ -230,11 +233,11 @@ void haki_stack_flush(struct hak_pool *pool, unsigned class, int32_t n);
 HAK_COLD void haki_pool_misuse(const void *p, enum hak_pool_state state);
 
 /* Empties the bins; gives back the spans that this leaves without a block. */
-void haki_pool_empty(struct hak_pool *pool);
+void haki_pool_flush(struct hak_pool *pool);
 
 /*
  * Does what is due while memory waits to go back; for callers in a slow path.
  */
-void haki_pool_heed_within(struct hak_pool *pool);
+void haki_pool_tick_within(struct hak_pool *pool);
 
 #endif /* HAK_POOL_BIN_H */

@@ -26,7 +26,7 @@ _Atomic(uint64_t) haki_test_sweeps;
 
 static bool allowance_is_small(const struct hak_allowance *allow)
 {
-    return allow->least == HAK_KEEP_LEAST_MADE && allow->slabs < EXTRA_FROM;
+    return haki_is_frugal(allow) && allow->slabs < EXTRA_FROM;
 }
 
 static size_t allowance_extra_most(const struct hak_allowance *allow)

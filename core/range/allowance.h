@@ -11,8 +11,8 @@
  * So memory that is freed in bulk goes back while it is being freed. Each of a
  * few blocks in bins may hold on to a whole slab. Therefore a heap whose slabs
  * are mostly free (sparse) has no `least`, and if little is in use it keeps
- * nothing except `extra`; an explicit heap must also be falling for that
- * (haki_heap_heed_sparse).
+ * nothing except `extra`; a frugal heap must also be falling for that
+ * (haki_heap_sweep_sparse).
  *
  *     took, gave, took, gave: TURNS times within TURNS_TIME ms, or QUICK_TURNS
  *     times within QUICK_TIME
@@ -42,16 +42,20 @@
 /* Who keeps free memory: the two lanes' bins, the cache of runs. */
 enum hak_keeps { HAK_KEEPS_TINY, HAK_KEEPS_POOL, HAK_KEEPS_RUNS, HAK_KEEPS };
 
-/* The least for a thread's heap, and for an explicit one. */
+/*
+ * A frugal heap is one of many that nobody else gives back for: an explicit one.
+ * It keeps less, no cached runs at all, and is swept when it has become sparse
+ * (haki_heap_sweep_sparse). What each kind may keep at the least:
+ */
 #define HAK_KEEP_LEAST ((uint32_t)(64 * HAK_KIB))
-#define HAK_KEEP_LEAST_MADE ((uint32_t)(4 * HAK_KIB))
+#define HAK_KEEP_LEAST_FRUGAL ((uint32_t)(4 * HAK_KIB))
 
 /*
  * A heap with at most this many bytes of slabs is small and may always keep
  * `least`.
  */
 #define HAK_KEEP_SMALL ((int64_t)(512 * HAK_KIB))
-#define HAK_KEEP_SMALL_MADE ((int64_t)(64 * HAK_KIB))
+#define HAK_KEEP_SMALL_FRUGAL ((int64_t)(64 * HAK_KIB))
 
 /*
  * With less than this in use, a heap whose slabs are mostly free keeps nothing.
@@ -76,9 +80,15 @@ struct hak_allowance {
     bool falling;  /* explicit heaps: much was freed, and nothing taken since */
 };
 
-HAK_INLINE void haki_allowance_init(struct hak_allowance *allow, bool made)
+HAK_INLINE void haki_allowance_init(struct hak_allowance *allow, bool frugal)
 {
-    allow->least = made ? HAK_KEEP_LEAST_MADE : HAK_KEEP_LEAST;
+    allow->least = frugal ? HAK_KEEP_LEAST_FRUGAL : HAK_KEEP_LEAST;
+}
+
+/* Of one that is not initialised, as haki_heap_none's: false. */
+HAK_INLINE bool haki_is_frugal(const struct hak_allowance *allow)
+{
+    return allow->least == HAK_KEEP_LEAST_FRUGAL;
 }
 
 /* What all bins held when they were last looked at. */
@@ -107,8 +117,7 @@ HAK_INLINE void haki_keep_height(struct hak_allowance *allow)
 
 HAK_INLINE int64_t haki_keep_small(const struct hak_allowance *allow)
 {
-    return allow->least == HAK_KEEP_LEAST ? HAK_KEEP_SMALL
-                                          : HAK_KEEP_SMALL_MADE;
+    return haki_is_frugal(allow) ? HAK_KEEP_SMALL_FRUGAL : HAK_KEEP_SMALL;
 }
 
 /* Whether the heap has many slabs and most of their bytes are free. */
@@ -119,10 +128,9 @@ HAK_INLINE bool haki_is_sparse(const struct hak_allowance *allow)
 }
 
 /* Whether each bin is looked at whenever a part of what is in use was freed. */
-HAK_INLINE bool haki_is_heeded(const struct hak_allowance *allow)
+HAK_INLINE bool haki_is_watched(const struct hak_allowance *allow)
 {
-    return allow->falling ||
-           (allow->least == HAK_KEEP_LEAST && haki_is_sparse(allow));
+    return allow->falling || (!haki_is_frugal(allow) && haki_is_sparse(allow));
 }
 
 /* What all bins together may keep. */
@@ -131,7 +139,7 @@ HAK_INLINE int64_t haki_may_keep(const struct hak_allowance *allow)
     int64_t use = haki_in_use(allow);
     int64_t bytes = use >> allow->share;
 
-    if (HAK_UNLIKELY(haki_is_heeded(allow)) && haki_is_sparse(allow)) {
+    if (HAK_UNLIKELY(haki_is_watched(allow)) && haki_is_sparse(allow)) {
         return use < HAK_KEEP_USE_LEAST ? 0 : bytes;
     }
     return (int64_t)haki_max((size_t)bytes,
@@ -167,7 +175,7 @@ HAK_INLINE size_t haki_keep_step(const struct hak_allowance *allow)
 HAK_INLINE uint32_t haki_may_keep_empty(const struct hak_allowance *allow,
                                         uint32_t slabs)
 {
-    return slabs / 16 + (allow->least == HAK_KEEP_LEAST);
+    return slabs / 16 + !haki_is_frugal(allow);
 }
 
 /* A lane notes that its bins hold `more` bytes more than it noted before. */

@@ -249,7 +249,7 @@ static size_t claims_gap_in(uint32_t i, size_t to)
                     to);
 }
 
-void haki_super_heed_limit(uint32_t first, uint32_t count)
+void haki_super_check_limit(uint32_t first, uint32_t count)
 {
     uint32_t i = first;
 
@@ -263,7 +263,7 @@ void haki_super_heed_limit(uint32_t first, uint32_t count)
         haki_range_ask_limit(haki_os_tick());
     }
     if (haki_range_limited() && !haki_supers.was_limited) {
-        haki_super_unmap_spare();
+        haki_super_unmap_unused();
     }
     haki_supers.was_limited = haki_range_limited();
 }
@@ -396,7 +396,7 @@ bool haki_super_unmap(uint32_t first, uint32_t count)
     return all;
 }
 
-size_t haki_super_unmap_spare(void)
+size_t haki_super_unmap_unused(void)
 {
     size_t before = haki_supers.counts.committed;
     uint32_t i = 0, end;
@@ -418,7 +418,7 @@ size_t haki_super_unmap_spare(void)
 /* ---- a superslab by itself ----------------------------------------------- */
 
 /* The lowest superslab from `low` on that is wholly free. */
-static uint32_t claims_find_whole(void)
+static uint32_t claims_find_free(void)
 {
     uint32_t i = haki_supers.low;
 
@@ -444,7 +444,7 @@ static uint32_t claims_find_mapped(void)
 uint32_t haki_super_open(void)
 {
     for (;;) {
-        uint32_t i = claims_find_whole();
+        uint32_t i = claims_find_free();
 
         if (i == haki_supers.limit) {
             if (!haki_super_extend(1)) {
@@ -452,7 +452,7 @@ uint32_t haki_super_open(void)
             }
             continue;
         }
-        haki_super_heed_limit(i, 1);
+        haki_super_check_limit(i, 1);
         switch (haki_super_claim(i, HAK_SUPER_SIZE)) {
         case HAK_OS_CLAIMED: return i;
         case HAK_OS_REFUSED: return claims_find_mapped();

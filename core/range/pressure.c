@@ -12,6 +12,7 @@
 #include "base/msg.h"
 #include "os/os.h"
 #include "range/purge.h"
+#include "range/supers.h"
 
 /*
  * NEAR: percent of a limit. WAITS: percent of the last 10 s, from
@@ -28,7 +29,7 @@ enum { NEAR_FROM = 85, NEAR_UNTIL = 75, WAITS_FROM = 10, WAITS_UNTIL = 5 };
 struct hak_pressure haki_pressure = {
     .limit = SIZE_MAX,
     .look_at = LOOK_FIRST,
-    .heed_at = LOOK_FIRST,
+    .relief_at = LOOK_FIRST,
     .runs_most = HAK_PRESSURE_RUNS,
 };
 
@@ -42,6 +43,8 @@ static struct hak_cgroup pressure_group;
 static pid_t pressure_group_of; /* the process that has found it; 0: none */
 static bool pressure_said[HAK_CGROUP_OVER + 1], pressure_said_none,
     pressure_said_percent;
+
+void (*haki_pressure_on_look)(void);
 
 /* Any thread. */
 static _Atomic(void (*)(
@@ -101,10 +104,9 @@ static void pressure_say_fault(const struct hak_cgroup_state *state)
     }
     pressure_said[state->fault] = true;
     if (state->fault == HAK_CGROUP_GARBLED) {
-        haki_warn(
-            "%s: \"%s\" is neither a number of bytes nor max; it is taken "
-            "for max",
-            state->fault_file, state->fault_text);
+        haki_warn("%s: \"%s\" is neither a number of bytes nor max; max is "
+                  "assumed",
+                  state->fault_file, state->fault_text);
     } else {
         haki_warn("%s: the limit of %zu bytes is below the %zu in use; free "
                   "memory goes back at once",
@@ -140,6 +142,7 @@ static size_t pressure_limit_of(size_t of)
     if ((wish & HAK_PERCENT) == 0) {
         return wish;
     }
+    HAK_ASSERT(wish - HAK_PERCENT >= 1 && wish - HAK_PERCENT <= 100);
     if (of != SIZE_MAX) {
         return (size_t)((hak_u128)of * (wish - HAK_PERCENT) / 100);
     }
@@ -160,7 +163,7 @@ static size_t pressure_limit_of(size_t of)
 static void pressure_look_next_at(size_t held)
 {
     atomic_store(&haki_pressure.look_at, held);
-    atomic_store(&haki_pressure.heed_at, haki_pressure_near() ? 0 : held);
+    atomic_store(&haki_pressure.relief_at, haki_pressure_near() ? 0 : held);
 }
 
 void haki_limit_start(void)
@@ -204,6 +207,8 @@ bool haki_limit_charge_slow(_Atomic(size_t) *counter, size_t bytes)
 {
     size_t limit = atomic_load(&haki_pressure.limit);
 
+    HAK_ASSERT(!haki_lock_mine(&haki_supers.lock)); /* what follows takes it */
+    HAK_ASSERT(atomic_load(counter) >= bytes);
     if (haki_limit_used() <= limit) {
         return true;
     }
@@ -266,7 +271,9 @@ static size_t pressure_step(const struct hak_cgroup_state *state, size_t limit,
     size_t room = haki_min(others, limit - haki_min(used, limit));
     size_t most = haki_max(haki_min(room / 4, LOOK_MOST), LOOK_LEAST);
 
-    return used < near ? haki_min(most, near - used) : most;
+    most = used < near ? haki_min(most, near - used) : most;
+    HAK_ASSERT(most > 0); /* else each charge would bring a look */
+    return most;
 }
 
 static void pressure_set_near(bool near)
@@ -280,6 +287,8 @@ static void pressure_set_near(bool near)
     if (near) {
         atomic_store(&haki_pressure.round, round != 0 ? round : 1);
     }
+    HAK_ASSERT(!near || haki_pressure_round() != 0);
+    HAK_ASSERT(!near || haki_purge_delay() == 0);
 }
 
 static void pressure_look(uint32_t now, size_t want)
@@ -288,6 +297,7 @@ static void pressure_look(uint32_t now, size_t want)
     size_t limit, used;
     bool near;
 
+    HAK_ASSERT(!haki_lock_mine(&haki_supers.lock)); /* lanes give back next */
     pressure_read_group(&state);
     do { /* hak_set_limit doesn't wait for this */
         limit = pressure_limit_of(state.limit);
@@ -313,12 +323,15 @@ static void pressure_tell(void)
 {
     void (*lanes)(void) = atomic_load(&pressure_on_round);
 
+    if (haki_pressure_on_look != NULL) {
+        haki_pressure_on_look();
+    }
     if (lanes != NULL && haki_pressure_near()) {
         lanes();
     }
 }
 
-void haki_pressure_heed(uint32_t now, size_t want)
+void haki_pressure_tick(uint32_t now, size_t want)
 {
     uint32_t last =
         atomic_load_explicit(&pressure_looked, memory_order_relaxed);

@@ -49,10 +49,10 @@
 enum hak_charged { HAK_CHARGED_ACE, HAK_CHARGED_HUGE, HAK_CHARGES };
 
 struct hak_pressure {
-    _Atomic(size_t) limit;   /* HAKMEM_LIMIT in bytes; SIZE_MAX: none */
-    _Atomic(size_t) look_at; /* this much held triggers a look */
-    _Atomic(size_t) heed_at; /* the same; 0 under pressure: see relief.h */
-    atomic_bool near;        /* under pressure */
+    _Atomic(size_t) limit;     /* HAKMEM_LIMIT in bytes; SIZE_MAX: none */
+    _Atomic(size_t) look_at;   /* this much held triggers a look */
+    _Atomic(size_t) relief_at; /* the same; 0 under pressure: see relief.h */
+    atomic_bool near;          /* under pressure */
     /* pages that a heap's cache of runs may hold: none under pressure */
     _Atomic(uint32_t) runs_most;
     _Atomic(uint32_t) round; /* see above; 0: there never was pressure */
@@ -120,7 +120,7 @@ HAK_INLINE size_t haki_limit_used(void)
  * are taken; taking most of what is left counts as pressure. The range's lock
  * is not held.
  */
-void haki_pressure_heed(uint32_t now, size_t want);
+void haki_pressure_tick(uint32_t now, size_t want);
 
 /*
  * Registers what a round asks of the lanes, which are above this layer. `lanes`
@@ -129,6 +129,12 @@ void haki_pressure_heed(uint32_t now, size_t want);
  * not be touched.
  */
 void haki_pressure_on_round(void (*lanes)(void));
+
+/*
+ * What a look is told to, which stands above as well: after each, as before. NULL:
+ * nobody. Set before there are threads.
+ */
+extern HAK_HIDDEN void (*haki_pressure_on_look)(void);
 
 /* ---- the hard side --------------------------------------------------------- */
 

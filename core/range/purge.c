@@ -337,7 +337,7 @@ size_t haki_range_purge(void)
     for (uint32_t i = 0; purge_next(&i); i++) {
         bytes += purge_super(i, 1);
     }
-    haki_super_unmap_spare();
+    haki_super_unmap_unused();
     bytes += haki_slots_purge();
     atomic_store_explicit(&haki_range_due, 0, memory_order_relaxed);
     HAK_WALK(haki_range_walk(false));

@@ -50,7 +50,7 @@ HAK_INLINE bool haki_range_freed_much(void)
     return haki_range_freed_bytes() >= HAK_RANGE_FREED_MUCH;
 }
 
-HAK_INLINE void haki_range_mind_freed(void)
+HAK_INLINE void haki_range_check_freed(void)
 {
     if (HAK_UNLIKELY(haki_range_freed_much()) && haki_range_on_much != NULL) {
         haki_range_on_much();

@@ -201,7 +201,7 @@ static bool range_open_some_window(void)
     return false;
 }
 
-static void range_open_range(void)
+static HAK_COLD void range_open_range(void)
 {
     size_t page = haki_os_page_size();
 

@@ -13,7 +13,7 @@
 
 /* Sums over all superslabs. */
 struct range_walk_sums {
-    size_t committed, used, wholes, spare, resident, rooms, foreign;
+    size_t committed, used, wholes, unused, resident, rooms, foreign;
 };
 
 /* The places in a superslab where n free slabs begin. */
@@ -89,7 +89,7 @@ static void range_walk_super(uint32_t i, struct range_walk_sums *sums,
     HAK_PROVE(haki_map_get(HAK_MAP_PART, i) ==
               (super->used != 0 && super->used != HAK_ALL_SLABS));
     haki_range_walk_starts(i);
-    sums->spare += super->used == 0 && super->resident != 0;
+    sums->unused += super->used == 0 && super->resident != 0;
     sums->committed += super->claimed * HAK_PAGE;
     switch (super->state) {
     case HAK_SUPER_FRESH:
@@ -140,7 +140,7 @@ static void range_walk_totals(const struct range_walk_sums *sums, bool quiet)
     HAK_PROVE(counts->committed == sums->committed);
     HAK_PROVE(haki_supers.rooms == sums->rooms);
     HAK_PROVE(haki_supers.foreign == sums->foreign);
-    HAK_PROVE(haki_supers.spare == sums->spare);
+    HAK_PROVE(haki_supers.unused == sums->unused);
     if (quiet) {
         HAK_PROVE(held ==
                   sums->used * HAK_SLAB_SIZE + sums->wholes * HAK_SUPER_SIZE);

@@ -73,18 +73,18 @@ uint32_t haki_map_next(enum hak_map map, uint32_t from, uint32_t limit)
 void haki_super_changed(uint32_t i)
 {
     const struct hak_super *super = &haki_supers.at[i];
-    bool spare =
+    bool unused =
         haki_map_get(HAK_MAP_RESIDENT, i) && !haki_map_get(HAK_MAP_HELD, i);
 
     HAK_HELD(&haki_supers.lock);
     HAK_ASSERT((super->used & super->resident) == 0);
-    HAK_ASSERT(!spare || haki_supers.spare > 0);
+    HAK_ASSERT(!unused || haki_supers.unused > 0);
     haki_map_set(HAK_MAP_RESIDENT, i, super->resident != 0);
     haki_map_set(HAK_MAP_PART, i,
                  super->used != 0 && super->used != HAK_ALL_SLABS);
     haki_map_set(HAK_MAP_HELD, i, super->used != 0);
-    haki_supers.spare -= spare;
-    haki_supers.spare += super->resident != 0 && super->used == 0;
+    haki_supers.unused -= unused;
+    haki_supers.unused += super->resident != 0 && super->used == 0;
 }
 
 void haki_super_may_start(uint32_t i)
@@ -371,7 +371,7 @@ uint32_t haki_range_slabs_take(uint32_t count, enum hak_lane lane,
     if (HAK_LOAD(haki_range.size) == 0) {
         return HAK_NO_SLAB;
     }
-    haki_pressure_heed(haki_os_tick(), count * HAK_SLAB_SIZE);
+    haki_pressure_tick(haki_os_tick(), count * HAK_SLAB_SIZE);
     haki_lock_take(&haki_supers.lock);
     if (use == HAK_SLABS_SPARSE) {
         number = slabs_take_cool(count);
@@ -410,7 +410,7 @@ static void slabs_give_locked(uint32_t number, uint32_t count,
     }
     haki_super_changed(i);
     haki_super_may_start(i);
-    if (super->used == 0 && haki_supers.spare > HAK_SPARE_LIMITED &&
+    if (super->used == 0 && haki_supers.unused > HAK_UNUSED_LIMITED &&
         haki_range_limited()) {
         haki_super_unmap(i, 1);
     }

@@ -56,7 +56,7 @@ struct hak_super {
 };
 
 /* Under a limit on address space this many stay mapped while they are free. */
-#define HAK_SPARE_LIMITED 4
+#define HAK_UNUSED_LIMITED 4
 
 #define HAK_SUPER_PAGES (HAK_SUPER_SIZE / HAK_PAGE)
 
@@ -112,7 +112,7 @@ struct hak_supers {
     uint32_t resident_start[HAK_SPAN_MOST + 1];
     uint32_t part_start[HAK_SPAN_MOST + 1];
     uint32_t low;     /* no superslab below can be taken whole */
-    uint32_t spare;   /* superslabs free as a whole and resident */
+    uint32_t unused;  /* superslabs free as a whole and resident */
     uint32_t foreign; /* superslabs that somebody else has */
     uint32_t rooms;   /* superslabs kept for runs to grow into */
     uint32_t unmap_first, unmap_end; /* about to be unmapped, or just were */
@@ -189,7 +189,7 @@ enum hak_os_claim haki_super_claim_meta(uint32_t i);
  * always if something has to be mapped. When there is a limit that was not
  * there before, free superslabs are unmapped.
  */
-void haki_super_heed_limit(uint32_t first, uint32_t count);
+void haki_super_check_limit(uint32_t first, uint32_t count);
 
 /*
  * Maps `bytes` bytes from superslab `first` on, where they are not mapped yet.
@@ -211,7 +211,7 @@ void haki_super_forget(uint32_t i);
  * Unmaps all superslabs that are wholly free; returns the bytes of address
  * space.
  */
-size_t haki_super_unmap_spare(void);
+size_t haki_super_unmap_unused(void);
 
 /*
  * A wholly free superslab, claimed; the lowest, if there is memory for it.

@@ -73,14 +73,14 @@ static size_t supers_mend_super(uint32_t i)
  * they are: the ghost may or may not have changed them, but only for slabs that
  * are lost.
  */
-void haki_supers_mend(void)
+HAK_COLD void haki_supers_mend(void)
 {
     size_t bytes = 0;
 
     haki_supers.limit = (uint32_t)(HAK_LOAD(haki_range.size) / HAK_SUPER_SIZE);
     haki_supers.counts.slabs_used = 0;
     haki_supers.counts.committed = 0;
-    haki_supers.spare = haki_supers.foreign = haki_supers.rooms = 0;
+    haki_supers.unused = haki_supers.foreign = haki_supers.rooms = 0;
     haki_supers.low = haki_supers.tags;
     for (uint32_t n = 0; n <= HAK_SPAN_MOST; n++) {
         haki_supers.resident_start[n] = haki_supers.part_start[n] =

@@ -73,13 +73,13 @@ static uint32_t superslabs_claim_place(size_t bytes, uint32_t align,
         if (first == HAK_NO_SUPER) {
             return HAK_NO_SUPER;
         }
-        haki_super_heed_limit(first, haki_supers_for(bytes));
+        haki_super_check_limit(first, haki_supers_for(bytes));
         claim = haki_super_claim(first, superslabs_to_map(bytes));
         if (claim == HAK_OS_CLAIMED) {
             return first;
         }
         if (claim == HAK_OS_REFUSED) {
-            if (haki_super_unmap_spare() == 0 || !again) {
+            if (haki_super_unmap_unused() == 0 || !again) {
                 return HAK_NO_SUPER;
             }
             again = false;
@@ -138,10 +138,10 @@ static bool superslabs_grow_locked(uint32_t first, uint32_t count,
     if (!superslabs_may_grow(from, *room, more)) {
         return false;
     }
-    haki_super_heed_limit(from, more);
+    haki_super_check_limit(from, more);
     want = superslabs_to_map(bytes - (count - 1) * HAK_SUPER_SIZE);
     claim = haki_super_claim(last, want);
-    if (claim == HAK_OS_REFUSED && haki_super_unmap_spare() > 0) {
+    if (claim == HAK_OS_REFUSED && haki_super_unmap_unused() > 0) {
         claim = haki_super_claim(last, want);
     }
     if (claim == HAK_OS_TAKEN) { /* the room ends there: better move */
@@ -401,7 +401,7 @@ static void superslabs_give_locked(uint32_t first, uint32_t count,
         haki_range_count_freed(&haki_range_freed.slabs, count * HAK_SUPER_SIZE);
     }
     if (resident == 0 ||
-        (haki_supers.spare > HAK_SPARE_LIMITED && haki_range_limited())) {
+        (haki_supers.unused > HAK_UNUSED_LIMITED && haki_range_limited())) {
         haki_super_unmap(first, count);
     }
     superslabs_complete(first + count - 1);
@@ -488,12 +488,12 @@ uint32_t haki_range_super_head(uint32_t super)
     return i;
 }
 
-size_t haki_range_spare(void)
+size_t haki_range_unused(void)
 {
     size_t bytes;
 
     haki_lock_take(&haki_supers.lock);
-    bytes = haki_supers.spare * HAK_SUPER_SIZE;
+    bytes = haki_supers.unused * HAK_SUPER_SIZE;
     haki_lock_drop(&haki_supers.lock);
     return bytes;
 }

@@ -66,6 +66,6 @@ void haki_range_supers_drop(uint32_t first, uint32_t count, enum hak_lane lane);
 uint32_t haki_range_super_head(uint32_t super);
 
 /* Bytes of superslabs that are wholly free and have resident pages. */
-size_t haki_range_spare(void);
+size_t haki_range_unused(void);
 
 #endif /* HAK_SUPERSLABS_H */

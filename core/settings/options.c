@@ -17,9 +17,7 @@ static const struct hak_option_row options_rows[HAK_OPTIONS] = {
 #undef HAK_OPTION
 };
 
-static size_t options_values[HAK_OPTIONS];
-static struct hak_options options_core = {options_rows, HAK_OPTIONS,
-                                          options_values, HAK_OPTIONS_UNREAD};
+HAK_OPTIONS_TABLE(options_core, options_rows);
 
 /* Former names of variables, read where the new one is not set. */
 static const struct {

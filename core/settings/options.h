@@ -89,6 +89,12 @@ struct hak_options {
     _Atomic(unsigned) state;
 };
 
+/* Defines `name`, the struct hak_options of an array of rows, in a .c file. */
+#define HAK_OPTIONS_TABLE(name, rows)                                          \
+    static size_t name##_values[sizeof(rows) / sizeof((rows)[0])];             \
+    static struct hak_options name = {rows, sizeof(rows) / sizeof((rows)[0]),  \
+                                      name##_values, HAK_OPTIONS_UNREAD}
+
 /* The value of row `which`, as haki_option. */
 size_t haki_options_get(struct hak_options *options, size_t which);
 

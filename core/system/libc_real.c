@@ -131,7 +131,7 @@ struct libc_next {
     hak_function *ours;
     _Atomic(hak_function *) found;
     hak_function
-        *programs; /* see libc_heed_program; NULL: ours, or the one found */
+        *programs; /* see libc_ask_program; NULL: ours, or the one found */
 };
 
 static struct libc_next libc_next_free = {.name = "__libc_free",
@@ -220,7 +220,7 @@ static bool libc_is_bystander(void)
  * may belong to another, preloaded copy of this library. If they come back to
  * us from there they go to the C library's.
  */
-static void libc_heed_program(void)
+static void libc_ask_program(void)
 {
     struct libc_next *const all[] = {&libc_next_free, &libc_next_realloc,
                                      &libc_next_usable};
@@ -243,7 +243,7 @@ __attribute__((constructor(101))) static void libc_load(void)
         libc_next_of(&libc_next_free);
         libc_next_of(&libc_next_realloc);
         libc_next_of(&libc_next_usable);
-        libc_heed_program();
+        libc_ask_program();
     }
 }
 

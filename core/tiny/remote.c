@@ -7,7 +7,7 @@
  *
  * An outbox holds at most BATCH blocks and is sent when full, when another
  * owner needs its place, at the thread's end and by hak_trim. Nothing is held
- * back for an explicit heap (`direct`), which may be deleted at any time.
+ * back for an explicit heap (`sent_at_once`), which may be deleted at any time.
  */
 #include "range/purge.h"
 #include "range/slots.h"
@@ -78,7 +78,7 @@ uint32_t haki_remote_free(struct hak_tiny *self, void *p, uint32_t tag)
     struct hak_tiny *owner = haki_range_heap(id);
 
     haki_tiny_refuse(p);
-    if (self == NULL || owner->direct) {
+    if (self == NULL || owner->sent_at_once) {
         remote_push(owner, p, p);
         return id;
     }

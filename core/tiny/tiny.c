@@ -29,27 +29,32 @@
 #define PACKED_FROM ((int64_t)(512 * HAK_KIB))
 
 /* Usual number of pushes until a bin's next look: see tiny_back.c. */
-#define ALERT_PUSHES 32
-#define LARGE_PUSHES 512
+#define GRANT_WAITING 32
+#define GRANT_LARGE 512
 
 /* How many refills pass between two looks at the time. */
-#define HEED_REFILLS 8
+#define TICK_REFILLS 8
 
-void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct)
+void haki_tiny_set_kind(struct hak_tiny *tiny, bool is_explicit)
+{
+    tiny->sent_at_once = tiny->accounted = is_explicit;
+    haki_allowance_init(&tiny->allow, is_explicit);
+}
+
+void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool is_explicit)
 {
     HAK_ASSERT(id <= HAK_HEAP_ID_MAX);
     memset(tiny, 0, sizeof(*tiny));
     tiny->id = id;
     tiny->tag = id << HAK_TAG_CLASS_BITS;
-    tiny->direct = direct;
     tiny->share = HAK_BIN_SHARE;
-    tiny->pushes = ALERT_PUSHES;
-    tiny->seldom = LARGE_PUSHES;
+    tiny->grant_waiting = GRANT_WAITING;
+    tiny->grant_large = GRANT_LARGE;
     tiny->allow.share = HAK_BIN_SHARE;
     tiny->freed_from = HAK_UNITS;
     tiny->packed_low = UINT16_MAX;
     tiny->swept_low = INT64_MAX;
-    haki_allowance_init(&tiny->allow, direct);
+    haki_tiny_set_kind(tiny, is_explicit);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = haki_tiny_magic[c];
         tiny->bins[c].until = HAK_NEVER;
@@ -80,7 +85,7 @@ static void tiny_take_open(struct hak_tiny *tiny, unsigned class)
     }
     haki_tiny_take(tiny, class, count);
     haki_keep_took(&tiny->allow, count * haki_tiny_size[class]);
-    haki_bin_set(tiny, class, haki_tiny_slab_empty(number), count);
+    haki_bin_set(tiny, class, haki_tiny_slab_take_free(number), count);
     HAK_WALK(haki_tiny_walk_due());
 }
 
@@ -215,8 +220,8 @@ void *haki_tiny_refill(struct hak_tiny *tiny, unsigned class)
         haki_keep_height(&tiny->allow);
         p = haki_bin_pop(&tiny->bins[class]);
     }
-    if (tiny->refills % HEED_REFILLS == 0) {
-        haki_tiny_heed_within(tiny);
+    if (tiny->refills % TICK_REFILLS == 0) {
+        haki_tiny_tick_within(tiny);
     }
     haki_tiny_busy(tiny, false);
     if (HAK_UNLIKELY(p == NULL) && tiny->bins[class].head != NULL) {

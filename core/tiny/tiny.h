@@ -102,26 +102,40 @@ struct hak_unit {
 #define HAK_TINY_LARGER_MOST (16 * HAK_KIB)
 
 /*
- * Other threads read `tag` to `direct` for every block they free, so these
+ * Other threads read `tag` to `sent_at_once` for every block they free, so these
  * share a cache line with fields that are rarely written.
+ *
+ * What kind of a heap it is say four properties: the three here, and whether it is
+ * frugal (haki_is_frugal, in `allow`).
+ *
+ *                         accounted  sent_at_once  frugal  packed
+ *     a thread's              no          no         no      no
+ *     an explicit one         yes         yes        yes     no
+ *     HAK_EMBED_STATE, _POOL  yes         yes        yes     yes
+ *     HAK_EMBED_ONE_LOCK      no          no         no      no
  */
 struct hak_tiny {
     struct hak_bin bins[HAK_TINY_CLASSES];
     /* const after init */
     uint32_t tag; /* id << 8 */
     uint32_t id;
-    bool direct; /* frees by others are sent at once, never held back */
+    bool
+        sent_at_once; /* what others free is never held back: it may be deleted */
+    bool
+        accounted; /* its blocks of ACE and Huge are its own by id, not all threads',
+                     * and it keeps account of them; no block has a guard */
     /* owner */
-    bool packed;     /* set before the first use; not if sealed */
-    bool alert;      /* free memory waits to go back: look often */
-    uint8_t share;   /* a bin may hold 1/2^share of the heap's slabs */
-    uint8_t pushes;  /* until a bin's next look in an alert */
-    uint16_t seldom; /* the same in a large heap at any time */
-    bool quiet;      /* little happens: look at the first opportunity */
-    uint8_t looks;   /* that a busy heap makes without looking at the time */
-    uint8_t sweep_class; /* the class of sweep_slab */
-    uint32_t looked_at;  /* when the heap last looked at the time */
-    uint32_t idle_at;    /* when bins are next relieved of idle blocks */
+    bool packed;   /* blocks of all sizes side by side at first; set before the
+                  * first use; not if sealed */
+    bool waiting;  /* free memory waits to go back: look often */
+    bool quiet;    /* little happens: look at the first occasion */
+    uint8_t share; /* a bin may hold 1/2^share of the heap's slabs */
+    uint16_t grant_large;  /* pushes to a bin's next look in a large heap, */
+    uint8_t grant_waiting; /* and in any while memory waits, at the most */
+    uint8_t skips;         /* looks without a tick that a busy heap still has */
+    uint8_t sweep_class;   /* the class of sweep_slab */
+    uint32_t ticked_at;    /* when the heap last had a tick, or 0 */
+    uint32_t idle_at;      /* when idle blocks next leave the bins */
     uint32_t packed_at[HAK_PACKED_SLABS]; /* slabs, or HAK_NO_SLAB */
     uint32_t units; /* number of units of the maps in use */
     uint32_t packed_bytes, larger_bytes; /* see above */
@@ -139,7 +153,7 @@ struct hak_tiny {
     uint32_t sweep_at;   /* when slabs are next swept (0: no pass under way), */
     uint32_t sweep_slab; /* from this one on */
     int64_t
-        swept_low; /* in use at the lowest sweep, see haki_heap_heed_sparse */
+        swept_low; /* in use at the lowest sweep, see haki_heap_sweep_sparse */
     int64_t fall_price; /* how deep the next fall must be, after */
     uint8_t falls;      /* this many; up to a bound */
     uint8_t
@@ -223,8 +237,11 @@ HAK_INLINE bool haki_tiny_is_due(struct hak_tiny *tiny, size_t bytes)
 }
 struct hak_sampler haki_tiny_sampler(struct hak_tiny *tiny);
 
-/* Makes the state of heap `id` (at least 1). */
-void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool direct);
+/* Makes the state of heap `id` (at least 1): an explicit one's or a thread's. */
+void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool is_explicit);
+
+/* The properties of its kind are an explicit heap's, or a thread's. */
+void haki_tiny_set_kind(struct hak_tiny *tiny, bool is_explicit);
 
 /* Gives back every slab, even with blocks in use. O(slabs). */
 void haki_tiny_release(struct hak_tiny *tiny);
@@ -252,10 +269,10 @@ HAK_NOINLINE bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin);
 void haki_tiny_shed(struct hak_tiny *tiny);
 
 /* Sets every bin's next look according to the state of the heap. */
-void haki_tiny_grant_anew(struct hak_tiny *tiny);
+void haki_tiny_grant_all(struct hak_tiny *tiny);
 
 /* Gives back what bins have kept for long; called on slow paths. */
-void haki_tiny_heed(struct hak_tiny *tiny);
+void haki_tiny_tick(struct hak_tiny *tiny);
 
 /* Takes back what other threads freed. */
 void haki_tiny_collect(struct hak_tiny *tiny);
@@ -316,7 +333,7 @@ void *haki_tiny_larger_alloc(struct hak_tiny *tiny, size_t size);
  * Gives back pages of packed slabs if much of them is free that was not at the
  * last look. The caller marks itself as busy.
  */
-void haki_tiny_grain_heed(struct hak_tiny *tiny);
+void haki_tiny_grain_sweep_sparse(struct hak_tiny *tiny);
 
 /* Resident bytes of packed slabs, as far as their maps reach. */
 size_t haki_tiny_grain_resident(const struct hak_tiny *tiny);

@@ -12,33 +12,58 @@
 #include "tiny/tiny_slab.h"
 
 /*
- * While free memory waits to go back, a bin is looked at every ALERT_PUSHES
- * pushes, and in a large heap at least every LARGE_PUSHES, so that the time
+ * While free memory waits to go back, a bin is looked at every GRANT_WAITING
+ * pushes, and in a large heap at least every GRANT_LARGE, so that the time
  * when it is due does not pass unnoticed (refills look at the time only once in
- * HEED_REFILLS). Every half HAKMEM_PURGE_DELAY, spare lists and heads of more
+ * TICK_REFILLS). Every half HAKMEM_PURGE_DELAY, spare lists and heads of more
  * than IDLE_MOST bytes go back to the slabs. A large heap whose looks are
  * QUIET_TIME milliseconds apart has little to do: from then on
- * HAK_BIN_QUIET_PUSHES pushes bring the next look, so that what a busy time has
+ * HAK_BIN_GRANT_QUIET pushes bring the next look, so that what a busy time has
  * left behind goes back during the idle time that follows.
  */
 #define QUIET_TIME 50
 
 /*
  * A heap whose looks at the time are less than TINY_BUSY_TIME milliseconds
- * apart is busy: it then skips TINY_BUSY_LOOKS of them. What its bins hold is
+ * apart is busy: it then skips TINY_BUSY_SKIPS of them. What its bins hold is
  * bounded, and not idle.
  */
 #define TINY_BUSY_TIME 10
-#define TINY_BUSY_LOOKS 15
+#define TINY_BUSY_SKIPS 15
 #define IDLE_MOST (64 * HAK_KIB)
 
 /* How many blocks of stale lists are counted then. */
 #define IDLE_COUNT 1000
 
+HAK_NOINLINE void haki_bin_grant(struct hak_tiny *tiny, unsigned class,
+                                 int32_t pushes)
+{
+    haki_bin_note(tiny, class);
+    haki_bin_set_left(tiny, class,
+                      (int32_t)haki_min((size_t)pushes,
+                                        haki_bin_most_pushes(tiny, class)));
+}
+
+HAK_NOINLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
+                               struct hak_block *list, uint32_t count)
+{
+    int32_t cap = haki_bin_budget(tiny, class);
+
+    /*
+     * At least half the budget stays open for pushes: a bin that was just
+     * filled to the brim would overflow at once and be refilled in turn.
+     */
+    tiny->bins[class].head = list;
+    tiny->shelves[class].base = (uint32_t)haki_bin_pops(tiny, class) + count;
+    haki_bin_grant(tiny, class,
+                   (int32_t)haki_max((size_t)cap / 2,
+                                     cap - haki_min(count, (size_t)cap)));
+}
+
 /* ---- flush -------------------------------------------------------------- */
 
 /* Empties a bin into the slabs. */
-static void tiny_bin_empty(struct hak_tiny *tiny, unsigned class)
+static void tiny_bin_flush(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *head = tiny->bins[class].head;
     struct hak_block *spare = tiny->bins[class].spare;
@@ -52,7 +77,7 @@ static void tiny_bin_empty(struct hak_tiny *tiny, unsigned class)
 }
 
 /* Notes what all bins hold. */
-static void tiny_settle_all(struct hak_tiny *tiny)
+static void tiny_note_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
@@ -61,7 +86,7 @@ static void tiny_settle_all(struct hak_tiny *tiny)
 }
 
 /* Returns the spare list to the slabs. */
-static void tiny_spare_empty(struct hak_tiny *tiny, unsigned class)
+static void tiny_spare_flush(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_block *spare = tiny->bins[class].spare;
 
@@ -92,12 +117,12 @@ static void tiny_spill(struct hak_tiny *tiny, unsigned class)
     haki_tiny_slab_put_list(tiny, cold);
 }
 
-void haki_tiny_bins_empty(struct hak_tiny *tiny)
+void haki_tiny_bins_flush(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
         if (tiny->bins[c].head != NULL || tiny->bins[c].spare != NULL) {
-            tiny_bin_empty(tiny, c);
+            tiny_bin_flush(tiny, c);
         }
     }
 }
@@ -138,14 +163,23 @@ static void tiny_shed(struct hak_tiny *tiny)
 
         HAK_ASSERT(tiny_seen_bytes(tiny, class) > 0); /* so this ends */
         if (tiny->bins[class].spare != NULL) {
-            tiny_spare_empty(tiny, class);
+            tiny_spare_flush(tiny, class);
         } else {
-            tiny_bin_empty(tiny, class);
+            tiny_bin_flush(tiny, class);
         }
     }
     tiny->flushes += before != allow->kept[HAK_KEEPS_TINY];
     if (before > allow->kept[HAK_KEEPS_TINY]) {
         haki_keep_gave(allow, (size_t)(before - allow->kept[HAK_KEEPS_TINY]));
+    }
+}
+
+/* Notes what all bins hold; if that is too much it goes back. */
+static void tiny_shed_surplus(struct hak_tiny *tiny)
+{
+    tiny_note_all(tiny);
+    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
+        tiny_shed(tiny);
     }
 }
 
@@ -158,22 +192,15 @@ static void tiny_bound(struct hak_tiny *tiny)
             haki_tiny_slab_trim(tiny, c);
         }
     }
-    if (HAK_LIKELY(haki_kept(&tiny->allow) <= haki_keep_most(&tiny->allow))) {
-        return;
-    }
-    tiny_settle_all(tiny);
-    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        tiny_shed(tiny);
+    if (HAK_UNLIKELY(haki_kept(&tiny->allow) > haki_keep_most(&tiny->allow))) {
+        tiny_shed_surplus(tiny);
     }
 }
 
 void haki_tiny_shed(struct hak_tiny *tiny)
 {
     haki_tiny_busy(tiny, true);
-    tiny_settle_all(tiny);
-    if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        tiny_shed(tiny);
-    }
+    tiny_shed_surplus(tiny);
     haki_tiny_busy(tiny, false);
 }
 
@@ -183,11 +210,11 @@ static void tiny_give_class(struct hak_tiny *tiny, unsigned class)
     size_t bytes = tiny_seen_bytes(tiny, class);
 
     tiny->flushes++;
-    tiny_bin_empty(tiny, class);
+    tiny_bin_flush(tiny, class);
     haki_keep_gave(&tiny->allow, bytes);
 }
 
-static void tiny_heed_slow(struct hak_tiny *tiny, bool look);
+static void tiny_tick_slow(struct hak_tiny *tiny, bool look);
 
 bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 {
@@ -205,7 +232,7 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     haki_bin_settle(tiny, class);
     count = haki_bin_count(tiny, class);
     if (count >= cap && tiny->packed && tiny->allow.slabs == 0) {
-        tiny_bin_empty(tiny, class);
+        tiny_bin_flush(tiny, class);
         tiny_bound(tiny);
     } else if (count >= cap) {
         tiny_spill(tiny, class);
@@ -224,9 +251,9 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
         more = false;
     }
     if (tiny->nslabs > HAK_TINY_LARGE) {
-        tiny_heed_slow(tiny, true);
+        tiny_tick_slow(tiny, true);
     } else {
-        haki_tiny_heed_within(tiny);
+        haki_tiny_tick_within(tiny);
     }
     haki_tiny_busy(tiny, false);
     return more;
@@ -235,7 +262,7 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
 /* ---- memory on its way back ---------------------------------------------- */
 
 /* Bins that hold much give back what nobody seems to need. */
-static void tiny_relieve(struct hak_tiny *tiny)
+static void tiny_give_idle(struct hak_tiny *tiny)
 {
     haki_tiny_seal_collect(tiny);
     haki_tiny_seal_count(tiny, IDLE_COUNT);
@@ -243,16 +270,16 @@ static void tiny_relieve(struct hak_tiny *tiny)
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
         if ((size_t)haki_bin_count(tiny, c) * haki_tiny_size[c] > IDLE_MOST) {
-            tiny_bin_empty(tiny, c);
+            tiny_bin_flush(tiny, c);
         } else {
-            tiny_spare_empty(tiny, c);
+            tiny_spare_flush(tiny, c);
         }
         haki_tiny_slab_trim(tiny, c);
     }
     tiny_bound(tiny);
 }
 
-void haki_tiny_grant_anew(struct hak_tiny *tiny)
+void haki_tiny_grant_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
@@ -261,67 +288,67 @@ void haki_tiny_grant_anew(struct hak_tiny *tiny)
 }
 
 /* Works out how busy the heap is from the times of its looks. */
-static void tiny_heed_pace(struct hak_tiny *tiny, uint32_t now)
+static void tiny_tick_pace(struct hak_tiny *tiny, uint32_t now)
 {
-    uint32_t since = tiny->looked_at != 0 ? now - tiny->looked_at : 0;
+    uint32_t since = tiny->ticked_at != 0 ? now - tiny->ticked_at : 0;
     bool quiet = tiny->nslabs > HAK_TINY_LARGE && since >= QUIET_TIME;
     bool was = tiny->quiet;
 
-    tiny->looks =
-        tiny->looked_at != 0 && since < TINY_BUSY_TIME ? TINY_BUSY_LOOKS : 0;
-    tiny->looked_at = haki_some_time(now);
+    tiny->skips =
+        tiny->ticked_at != 0 && since < TINY_BUSY_TIME ? TINY_BUSY_SKIPS : 0;
+    tiny->ticked_at = haki_some_time(now);
     tiny->quiet = quiet;
     if (quiet && !was) {
-        haki_tiny_grant_anew(tiny);
+        haki_tiny_grant_all(tiny);
     }
 }
 
-static void tiny_heed_slow(struct hak_tiny *tiny, bool look)
+static void tiny_tick_slow(struct hak_tiny *tiny, bool look)
 {
     uint32_t now = haki_os_tick();
     uint32_t later = now + haki_idle_delay();
     bool waiting = haki_range_waiting();
 
     if (look) {
-        tiny_heed_pace(tiny, now);
+        tiny_tick_pace(tiny, now);
     }
-    if (tiny->idle_at == 0 || (waiting && !tiny->alert)) {
-        tiny->alert = waiting;
+    if (tiny->idle_at == 0 || (waiting && !tiny->waiting)) {
+        tiny->waiting = waiting;
         tiny->idle_at = haki_some_time(later);
-        haki_tiny_grant_anew(tiny);
+        haki_tiny_grant_all(tiny);
     } else if (haki_tick_reached(now, tiny->idle_at)) {
         tiny->idle_at = haki_some_time(later);
-        if (tiny->looks == 0 || haki_pressure_near()) {
-            tiny_relieve(tiny);
+        if (tiny->skips == 0 || haki_pressure_near()) {
+            tiny_give_idle(tiny);
             haki_tiny_sweep_begin(tiny, now);
         }
     }
-    if (tiny->looks == 0) {
+    if (tiny->skips == 0) {
         haki_tiny_sweep_slice(tiny, now);
     }
-    tiny->alert = waiting;
+    tiny->waiting = waiting;
     haki_range_tick(now);
 }
 
-void haki_tiny_heed(struct hak_tiny *tiny)
+void haki_tiny_tick(struct hak_tiny *tiny)
 {
     haki_tiny_busy(tiny, true);
-    tiny_heed_slow(tiny, false);
+    tiny_tick_slow(tiny, false);
     haki_tiny_busy(tiny, false);
 }
 
 /* Called on every slow path: gives back what has been idle for long. */
-void haki_tiny_heed_within(struct hak_tiny *tiny)
+void haki_tiny_tick_within(struct hak_tiny *tiny)
 {
     if (HAK_UNLIKELY(haki_range_waiting())) {
-        if (tiny->looks > 0) {
-            tiny->looks--;
+        if (tiny->skips > 0) {
+            tiny->skips--;
         } else {
-            tiny_heed_slow(tiny, true);
+            tiny_tick_slow(tiny, true);
         }
     } else {
-        tiny->looks = 0;
-        tiny->alert = tiny->quiet = false;
+        tiny->skips = 0;
+        tiny->waiting = tiny->quiet = false;
     }
 }
 
@@ -363,7 +390,7 @@ void haki_tiny_collect(struct hak_tiny *tiny)
     }
     list = atomic_exchange_explicit(&tiny->inbox, NULL, memory_order_acquire);
     if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
-        tiny_settle_all(tiny); /* what was noted may be long out of date */
+        tiny_note_all(tiny); /* what was noted may be long out of date */
     }
     while (list != NULL) {
         struct hak_block *next = haki_link_get(list);
@@ -395,7 +422,7 @@ void haki_tiny_trim(struct hak_tiny *tiny)
     haki_tiny_seal_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         haki_bin_settle(tiny, c);
-        tiny_bin_empty(tiny, c);
+        tiny_bin_flush(tiny, c);
         haki_tiny_slab_trim(tiny, c);
     }
     HAK_ASSERT(tiny->nempty == 0);

@@ -32,10 +32,10 @@
  * an explicit heap.
  */
 #define HAK_BIN_STEADY_MOST (256 * HAK_KIB)
-#define HAK_BIN_STEADY_MOST_MADE (64 * HAK_KIB)
+#define HAK_BIN_STEADY_MOST_FRUGAL (64 * HAK_KIB)
 
 /* Pushes until the next look in a large heap where little happens. */
-#define HAK_BIN_QUIET_PUSHES 8
+#define HAK_BIN_GRANT_QUIET 8
 
 /* The least number of blocks that a bin may take in before it is looked at. */
 HAK_INLINE size_t haki_bin_blocks(const struct hak_tiny *tiny)
@@ -111,7 +111,7 @@ HAK_INLINE size_t haki_bin_most_pushes(const struct hak_tiny *tiny,
     size_t pushes =
         haki_max(bytes * haki_tiny_magic[class] >> 32, haki_bin_blocks(tiny));
 
-    if (HAK_UNLIKELY(haki_is_heeded(&tiny->allow))) {
+    if (HAK_UNLIKELY(haki_is_watched(&tiny->allow))) {
         pushes = haki_min(pushes, (size_t)(tiny->taken[class] - shelf->seen) /
                                       HAK_BIN_SPARSE_PART);
     }
@@ -123,61 +123,39 @@ HAK_INLINE void haki_bin_set_left(struct hak_tiny *tiny, unsigned class,
                                   int32_t pushes)
 {
     if (tiny->quiet) {
-        pushes = (int32_t)haki_min((size_t)pushes, HAK_BIN_QUIET_PUSHES);
-    } else if (tiny->alert && tiny->looks == 0) {
-        pushes = (int32_t)haki_min((size_t)pushes, tiny->pushes);
+        pushes = (int32_t)haki_min((size_t)pushes, HAK_BIN_GRANT_QUIET);
+    } else if (tiny->waiting && tiny->skips == 0) {
+        pushes = (int32_t)haki_min((size_t)pushes, tiny->grant_waiting);
     } else if (tiny->nslabs > HAK_TINY_LARGE) {
-        pushes = (int32_t)haki_min((size_t)pushes, tiny->seldom);
+        pushes = (int32_t)haki_min((size_t)pushes, tiny->grant_large);
     }
     tiny->bins[class].left = tiny->shelves[class].grant = pushes;
 }
 
-/*
- * Sets after how many pushes the next look at a bin, which is settled, comes.
- */
-HAK_INLINE void haki_bin_grant(struct hak_tiny *tiny, unsigned class,
-                               int32_t pushes)
-{
-    haki_bin_note(tiny, class);
-    haki_bin_set_left(tiny, class,
-                      (int32_t)haki_min((size_t)pushes,
-                                        haki_bin_most_pushes(tiny, class)));
-}
+/* The next look at a bin, which is settled, comes after so many pushes. */
+void haki_bin_grant(struct hak_tiny *tiny, unsigned class, int32_t pushes);
 
 /* The same for a bin that has not grown since the last look. */
 HAK_INLINE void haki_bin_grant_steady(struct hak_tiny *tiny, unsigned class,
                                       int32_t pushes)
 {
-    size_t bytes =
-        tiny->direct ? HAK_BIN_STEADY_MOST_MADE : HAK_BIN_STEADY_MOST;
+    size_t bytes = haki_is_frugal(&tiny->allow) ? HAK_BIN_STEADY_MOST_FRUGAL
+                                                : HAK_BIN_STEADY_MOST;
     size_t most = bytes * haki_tiny_magic[class] >> 32;
 
     haki_bin_set_left(tiny, class, (int32_t)haki_min((size_t)pushes, most));
 }
 
 /* Puts a list of `count` blocks into an empty head. */
-HAK_INLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
-                             struct hak_block *list, uint32_t count)
-{
-    int32_t cap = haki_bin_budget(tiny, class);
-
-    /*
-     * At least half of the budget is left for pushes: a bin filled to its limit
-     * would overflow at once and then be refilled again.
-     */
-    tiny->bins[class].head = list;
-    tiny->shelves[class].base = (uint32_t)haki_bin_pops(tiny, class) + count;
-    haki_bin_grant(tiny, class,
-                   (int32_t)haki_max((size_t)cap / 2,
-                                     cap - haki_min(count, (size_t)cap)));
-}
+void haki_bin_set(struct hak_tiny *tiny, unsigned class, struct hak_block *list,
+                  uint32_t count);
 
 /* Empties all bins into the slabs. */
-void haki_tiny_bins_empty(struct hak_tiny *tiny);
+void haki_tiny_bins_flush(struct hak_tiny *tiny);
 
 /*
  * Does what is due while memory waits to go back; for callers in a slow path.
  */
-void haki_tiny_heed_within(struct hak_tiny *tiny);
+void haki_tiny_tick_within(struct hak_tiny *tiny);
 
 #endif /* HAK_TINY_BIN_H */

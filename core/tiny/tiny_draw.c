@@ -95,8 +95,8 @@ struct hak_sampler haki_tiny_sampler(struct hak_tiny *tiny)
     return (struct hak_sampler){
         .heap = (struct hak_heap *)(void *)tiny, /* it is its first member */
         .frames = tiny->frames,
-        .live = tiny->direct ? &haki_tiny_sampling(tiny)->samples : NULL,
-        .owner = tiny->direct ? tiny->id : HAK_ID_SHARED,
+        .live = tiny->accounted ? &haki_tiny_sampling(tiny)->samples : NULL,
+        .owner = tiny->accounted ? tiny->id : HAK_ID_SHARED,
     };
 }
 

@@ -343,7 +343,7 @@ void haki_tiny_larger_free(struct hak_tiny *tiny, void *p)
     haki_tiny_refuse(p);
     haki_tiny_busy(tiny, true);
     haki_tiny_larger_put(tiny, p);
-    haki_tiny_grain_heed(tiny);
+    haki_tiny_grain_sweep_sparse(tiny);
     haki_tiny_busy(tiny, false);
 }
 
@@ -545,7 +545,7 @@ static uint32_t tiny_price_of(const struct hak_tiny *tiny, uint32_t used)
                                     tiny->packed_price * (uint32_t)HAK_GRAIN);
 }
 
-void haki_tiny_grain_heed(struct hak_tiny *tiny)
+void haki_tiny_grain_sweep_sparse(struct hak_tiny *tiny)
 {
     uint32_t used = tiny->packed_bytes;
 
@@ -555,7 +555,7 @@ void haki_tiny_grain_heed(struct hak_tiny *tiny)
                haki_tiny_grain_resident(tiny) > used + used / 4 + HAK_PAGE) {
         HAK_TEST_SWEEP();
         tiny_count_fall(tiny, used, tiny->packed_seen - used);
-        haki_tiny_bins_empty(tiny);
+        haki_tiny_bins_flush(tiny);
         haki_range_purged(haki_tiny_grain_sweep(tiny));
     }
 }

@@ -61,7 +61,7 @@ static uint32_t tiny_open_slabs(const struct hak_tiny *tiny)
     return tiny->nslabs - packed;
 }
 
-void haki_tiny_seal(struct hak_tiny *tiny)
+HAK_COLD void haki_tiny_seal(struct hak_tiny *tiny)
 {
     haki_tiny_busy(tiny, true);
     if (tiny->nstale > HAK_TINY_STALE - 2 * HAK_TINY_CLASSES) {

@@ -232,7 +232,7 @@ static uint32_t tiny_list_count(const struct hak_block *list, uint32_t most)
     return count;
 }
 
-struct hak_block *haki_tiny_slab_empty(uint32_t number)
+struct hak_block *haki_tiny_slab_take_free(uint32_t number)
 {
     struct hak_slab *slab = haki_range_slab(number);
     struct hak_block *list = slab->free;

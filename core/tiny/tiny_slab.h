@@ -43,7 +43,7 @@ void haki_tiny_slab_put_list(struct hak_tiny *tiny, struct hak_block *list);
  * however their predecessors died, which helps the processor's prefetchers:
  * lists of floats in Python took 1.2 of the time without it.
  */
-struct hak_block *haki_tiny_slab_empty(uint32_t number);
+struct hak_block *haki_tiny_slab_take_free(uint32_t number);
 
 /* The words that hold a bit for each block of a slab of the smallest class. */
 #define HAK_TINY_MAP_WORDS (HAK_SLAB_SIZE / HAK_TINY_STEP / 64)

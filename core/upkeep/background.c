@@ -15,6 +15,7 @@
 #include "range/pressure.h"
 #include "heap/thread.h"
 #include "range/purge.h"
+#include "upkeep/look.h"
 
 /* No thread is started while less than this waits to go back. */
 #define LEAST HAK_RANGE_FREED_MUCH
@@ -117,6 +118,7 @@ static uint32_t background_give_back(struct rounds *rounds)
     wait = (uint32_t)haki_min(background_time_to(background_range_due(), now),
                               background_time_to(background_ace_due(), now));
     wait = (uint32_t)haki_min(wait, background_time_to(rounds->look_at, now));
+    HAK_ASSERT(rounds->looks <= LOOKS_MORE && wait <= SLEEP_MOST);
     return more ? SLEEP_PORTION : (uint32_t)haki_max(wait, SLEEP_LEAST);
 }
 
@@ -142,6 +144,9 @@ static uint32_t background_round_of(struct rounds *rounds)
 
     if (background_join()) {
         wait = background_give_back(rounds);
+        haki_look_show(haki_os_tick(), wait == 0);
+        HAK_ASSERT(haki_lock_self.held == 0); /* it sleeps next, perhaps long */
+        HAK_ASSERT(haki_self == &haki_heap_exited); /* it has no heap */
         haki_lock_part();
     }
     return wait;
@@ -187,6 +192,8 @@ static void background_start(void)
     void *const locals[] = {&haki_lock_self, (char *)&haki_lock_self + 1,
                             &haki_self};
 
+    HAK_ASSERT(atomic_load(&background_thread.id) ==
+               0); /* there is one at most */
     haki_lock_not_alone();
     atomic_store(&background_stop, 0);
     atomic_store(&background_leaving, false);

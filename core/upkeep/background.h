@@ -5,7 +5,7 @@
  * none. So when LEAST bytes or more wait to go back, a thread is started if
  * there is none:
  *
- *     none --wanted, haki_background_mind--> running --nothing waits--> none
+ *     none --wanted, haki_background_check--> running --nothing waits--> none
  *                                              '------a fork comes---> none
  *
  * It sleeps until something is due, gives that back, also trims the heaps of
@@ -32,7 +32,7 @@ HAK_COLD void haki_background_start(void);
  * Called at the end of slow paths that free. The call by name makes an archive
  * include this file for every program that frees anything.
  */
-HAK_INLINE void haki_background_mind(void)
+HAK_INLINE void haki_background_check(void)
 {
     if (HAK_UNLIKELY(haki_range_freed_much())) {
         haki_background_start();

@@ -11,6 +11,39 @@
 #include "upkeep/background.h"
 #include "upkeep/relief.h"
 
+void (*haki_look_share)(uint32_t now, bool leaving);
+
+static const _Atomic(uint32_t) look_nobody;
+struct hak_look_asked haki_look_asked = {.at = &look_nobody};
+
+void haki_look_ask_at(const _Atomic(uint32_t) *at)
+{
+    at = at != NULL ? at : &look_nobody;
+    haki_look_answer(atomic_load(at));
+    atomic_store(&haki_look_asked.at, at);
+}
+
+void haki_look_answer_all(void)
+{
+    haki_look_answer(atomic_load(atomic_load(&haki_look_asked.at)));
+}
+
+void haki_look_answer(uint32_t asked)
+{
+    atomic_store(&haki_look_asked.answered, asked);
+}
+
+/* Much was taken, or a while has passed: the next tick shows what is so now. */
+static void look_wanted(void)
+{
+    haki_look_answer(atomic_load(atomic_load(&haki_look_asked.at)) - 1);
+}
+
+__attribute__((constructor)) static void look_at_pressure(void)
+{
+    haki_pressure_on_look = look_wanted;
+}
+
 /*
  * What is due depends on the time only: each heap sees to it once per tick of
  * the clock, unless something is due at once.
@@ -32,23 +65,24 @@ static HAK_NOINLINE void look_tick_slow(struct hak_heap *heap)
         return;
     }
     if (heap != NULL) {
-        haki_tiny_heed(&heap->tiny);
+        haki_tiny_tick(&heap->tiny);
     }
     if (heap != NULL && heap->pool != NULL) {
-        haki_pool_heed(heap->pool);
+        haki_pool_tick(heap->pool);
         haki_ace_cache_tick(heap->runs, now);
     }
     haki_relief_round(heap, now, 0);
     haki_ace_tick(now);
     haki_range_tick(now);
+    haki_look_show(now, false);
 }
 
-/* Whether memory waits to go back in any lane. */
+/* Whether memory waits to go back in any lane, or somebody for an answer. */
 static bool look_is_waiting(void)
 {
     return haki_range_waiting() ||
            atomic_load_explicit(&haki_ace_due, memory_order_relaxed) != 0 ||
-           haki_relief_wanted(0);
+           haki_relief_wanted(0) || haki_look_is_asked();
 }
 
 void haki_heap_tick(struct hak_heap *heap)
@@ -58,7 +92,7 @@ void haki_heap_tick(struct hak_heap *heap)
     }
 }
 
-void haki_heap_look_around(struct hak_heap *heap)
+void haki_heap_tick_all(struct hak_heap *heap)
 {
     if (heap->runs != NULL) {
         haki_ace_cache_ask(heap->runs);
@@ -71,17 +105,17 @@ void haki_heap_look_around(struct hak_heap *heap)
 void haki_heap_look(struct hak_heap *heap, struct hak_bin *bin)
 {
     haki_heap_look_bin(heap, bin);
-    if (heap->tiny.looks == 0) { /* otherwise it is busy and has just looked */
-        haki_heap_look_around(heap);
+    if (heap->tiny.skips == 0) { /* otherwise it is busy and has just looked */
+        haki_heap_tick_all(heap);
     }
-    haki_background_mind();
+    haki_background_check();
 }
 
 /* Whether nothing is due except what the bin itself may need. */
 static bool look_may_be_steady(const struct hak_heap *heap)
 {
     return heap->tiny.nslabs <= HAK_TINY_LARGE &&
-           (heap->pool->looks > 0 || !look_is_waiting());
+           (heap->pool->skips > 0 || !look_is_waiting());
 }
 
 void haki_heap_look_pool(struct hak_heap *heap, unsigned class)
@@ -93,11 +127,11 @@ void haki_heap_look_pool(struct hak_heap *heap, unsigned class)
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         haki_heap_shed(heap);
     }
-    if (heap->tiny.direct) {
-        haki_heap_heed_sparse(heap);
+    if (haki_is_frugal(&heap->tiny.allow)) {
+        haki_heap_sweep_sparse(heap);
     }
-    if (heap->pool == NULL || heap->pool->looks == 0) { /* it may be swept */
-        haki_heap_look_around(heap);
+    if (heap->pool == NULL || heap->pool->skips == 0) { /* it may be swept */
+        haki_heap_tick_all(heap);
     }
-    haki_background_mind();
+    haki_background_check();
 }

@@ -39,7 +39,7 @@ static void relief_idle_part(uint32_t round)
 
     if (before != round &&
         atomic_compare_exchange_strong(&relief_idle_round, &before, round)) {
-        haki_thread_relieve();
+        haki_thread_trim_used();
         relief_trim_lanes();
     }
 }
@@ -48,14 +48,14 @@ void haki_relief_round(struct hak_heap *heap, uint32_t now, size_t want)
 {
     uint32_t round;
 
-    haki_pressure_heed(now, want);
+    haki_pressure_tick(now, want);
     if (!haki_pressure_near()) {
         return;
     }
     round = haki_pressure_round();
     if (heap != NULL && heap->relief_round != round) {
         heap->relief_round = round;
-        haki_heap_collect(heap);
+        haki_heap_trim(heap);
     }
     relief_idle_part(round);
 }
@@ -67,9 +67,9 @@ bool haki_relief(struct hak_heap *heap, size_t size)
         return false;
     }
     if (heap != NULL && heap->tiny.id != 0) {
-        haki_heap_collect(heap);
+        haki_heap_trim(heap);
     }
-    haki_thread_relieve();
+    haki_thread_trim_used();
     relief_trim_lanes();
     return true;
 }

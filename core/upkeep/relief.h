@@ -23,7 +23,7 @@ void haki_relief_round(struct hak_heap *heap, uint32_t now, size_t want);
 HAK_INLINE bool haki_relief_wanted(size_t want)
 {
     return haki_limit_used() + want >=
-           atomic_load_explicit(&haki_pressure.heed_at, memory_order_relaxed);
+           atomic_load_explicit(&haki_pressure.relief_at, memory_order_relaxed);
 }
 
 /*

@@ -9,38 +9,12 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 : "${MAKE:=make}" "${CC:=gcc}" "${ARCHIVE:?}"
 
-passed=0
-failed=0
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 version=$(cat VERSION)
 archive=$(realpath "$ARCHIVE")
 top=$dir/$(basename "$archive" .tar.xz)
 export CC
-
-# check WHAT COMMAND...: one check; what a failed one said is shown.
-check() {
-    what=$1
-    shift
-    if "$@" >"$dir/said" 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $what"
-        tail -n 30 "$dir/said" | sed 's/^/    /'
-    fi
-}
-
-# says TEXT COMMAND...: what it prints.
-says() {
-    text=$1
-    shift
-    said=$("$@" 2>&1)
-    [ "$said" = "$text" ] || {
-        echo "'$said' is not '$text'"
-        return 1
-    }
-}
 
 # make, in the archive, with nothing from the makefile that called us.
 archived() {
@@ -88,5 +62,4 @@ else
     echo 'cmake is not there (Debian: apt install cmake): its tests are left out'
 fi
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+sum

@@ -78,7 +78,7 @@ class Run(Case):
                       "never", "--no-thread", "--set", "HAKMEM_RANGE=2G", "--",
                       "sh", "-c", "env | grep ^HAKMEM | sort")
         self.assertEqual(done.stdout.split(), [
-            "HAKMEM_BACKGROUND_THREAD=0", "HAKMEM_HUGE=never",
+            "HAKMEM_BACKGROUND_THREAD=0", "HAKMEM_HUGE_PAGES=never",
             "HAKMEM_LIMIT=100M", "HAKMEM_PURGE_DELAY=7", "HAKMEM_RANGE=2G"])
 
     def test_status(self):

@@ -1,10 +1,10 @@
 /*
  * model.h - the shadow model: what the fuzzer knows of every live block.
  *
- * For each block: where it is, its size, what it contains, whose it is. The
- * model checks what the allocator answers against that and ends the program
- * with one line at the first contradiction. It uses the public interface
- * alone and no memory but its own static tables.
+ * For each block: where it is, its size, its contents and its owner. The model
+ * compares what the allocator returns with that and ends the program with one
+ * line at the first contradiction. It uses only the public interface, and no
+ * memory except its own static tables.
  *
  * One thread at a time uses it: the fuzzer's threads take turns.
  */

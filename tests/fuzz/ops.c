@@ -6,8 +6,8 @@
  * arguments; what can't be done (no block, no room) does nothing. Operations
  * may be handed to a thread that ends after them, so that its heap is parked
  * and adopted, to one of two that stay, or to the destructors of a thread's
- * end; the others wait meanwhile, so a run does the same each time. But for one
- * operation, for which two threads free and allocate at once.
+ * end; the others wait meanwhile, so a run does the same each time, except for
+ * one operation, in which two threads free and allocate at once.
  *
  * Built twice: with libFuzzer (make fuzz), and with replay.c, which runs the
  * inputs of tests/fuzz/corpus (make test).

@@ -1,6 +1,6 @@
 /*
- * parser.cc - a C++ program as they are: reads JSON into trees of maps, vectors
- * and strings, changes them and drops them, several times over.
+ * parser.cc - a typical C++ program: reads JSON into trees of maps, vectors and
+ * strings, changes them and drops them, several times over.
  */
 #include <cctype>
 #include <cstdio>

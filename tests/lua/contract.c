@@ -1,7 +1,7 @@
 /*
  * contract.c - hak_lua_alloc called directly, as Lua's manual (section 4.6) says a
  * lua_Alloc behaves, with a heap and with ud NULL; which lanes it has; without memory;
- * heaps made and ended. Figures and the limit are in figures.c.
+ * heaps made and ended. Statistics and the limit are in figures.c.
  */
 #include "contract.h"
 #include "os/os.h"

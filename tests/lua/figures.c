@@ -1,5 +1,5 @@
 /*
- * figures.c - tests of what a Lua heap counts, what it says, and of its limit.
+ * figures.c - tests of a Lua heap's statistics, its messages and its limit.
  */
 #include "contract.h"
 

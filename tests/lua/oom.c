@@ -1,7 +1,7 @@
 /*
  * oom.c - the n-th call to the system fails, n = 1, 2, 3 ... until none does:
  * a script that uses every lane goes on (the fallback helps), its contents are
- * right, its figures exact, and in the end nothing is lost.
+ * right, its statistics exact, and in the end nothing is lost.
  *
  * Uses core/os/os.h for the failing calls; otherwise as lua_test.h.
  */

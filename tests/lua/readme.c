@@ -1,6 +1,6 @@
 /*
- * readme.c - the examples of the README files and of hakmem_lua.h are compiled
- * as they stand there, and do what is said of them.
+ * readme.c - the examples of the README files and of hakmem_lua.h compile as
+ * they are printed there, and do what the text says.
  *
  * Obeys: CC (unset: cc), HAKMEM_BUILD (unset: build/release), and
  * HAKMEM_TEST_FLAGS, for the compiler. Runs in the top directory.

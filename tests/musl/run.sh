@@ -10,21 +10,12 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=$(realpath "$1") lua_cflags=$2
 
-passed=0
-failed=0
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 
-# check WHAT COMMAND...: one check: the command says "works" and nothing else.
-check() {
-    what=$1
-    shift
-    if said=$(timeout 60 "$@" 2>&1) && [ "$said" = works ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        printf 'FAILED: %s: %s\n' "$what" "$said"
-    fi
+# works COMMAND...: it says so, and nothing else.
+works() {
+    says works timeout 60 "$@"
 }
 
 # build PROGRAM SOURCE WORDS...: what the compiler says is shown.
@@ -38,24 +29,23 @@ build() {
 
 rpath=-Wl,-rpath,$build
 build plain works.c
-check 'a program by itself' "$dir/plain"
-check 'preloaded' env LD_PRELOAD="$build/libhakmem.so" "$dir/plain" ours
-check 'preloaded, and all handed on' env LD_PRELOAD="$build/libhakmem.so" \
+check 'a program by itself' works "$dir/plain"
+check 'preloaded' works env LD_PRELOAD="$build/libhakmem.so" "$dir/plain" ours
+check 'preloaded, and all handed on' works env LD_PRELOAD="$build/libhakmem.so" \
     HAKMEM_FORCE_LIBC_ALLOC=1 "$dir/plain"
 build shared works.c -L"$build" -lhakmem "$rpath"
-check 'libhakmem.so' "$dir/shared" ours
+check 'libhakmem.so' works "$dir/shared" ours
 build archive works.c "$build/libhakmem.a" -Wl,-u,hak_owns
-check 'libhakmem.a' "$dir/archive" ours
+check 'libhakmem.a' works "$dir/archive" ours
 build static works.c -static "$build/libhakmem.a" -Wl,-u,hak_owns
-check 'libhakmem.a in a static program' "$dir/static" ours
+check 'libhakmem.a in a static program' works "$dir/static" ours
 build core works.c -DCORE "$build/libhakmem_core.a"
-check 'libhakmem_core.a' "$dir/core"
+check 'libhakmem_core.a' works "$dir/core"
 build core_shared works.c -DCORE -L"$build" -lhakmem_core "$rpath"
-check 'libhakmem_core.so' "$dir/core_shared"
+check 'libhakmem_core.so' works "$dir/core_shared"
 # shellcheck disable=SC2086  # words
 build host host.c $lua_cflags "$build/libhakmem_lua.a" \
     "$(gcc -print-file-name=liblua5.4.a)" -lm
-check 'a Lua state' "$dir/host"
+check 'a Lua state' works "$dir/host"
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+sum

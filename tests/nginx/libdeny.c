@@ -1,6 +1,6 @@
 /*
- * libdeny.c - a system that lets no page be made writable, from the time on
- * that the file DENY names is there.
+ * libdeny.c - a system that lets no page be made writable, once the file that
+ * DENY names exists.
  */
 #include <errno.h>
 #include <stdlib.h>

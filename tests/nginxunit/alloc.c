@@ -1,6 +1,6 @@
 /*
- * alloc.c - tests of the functions that patched objects call: whose a block is,
- * what is counted, and that each does what libc's does.
+ * alloc.c - tests of the functions that patched objects call: which allocator a
+ * block belongs to, what is counted, and that each does what libc's does.
  */
 #include <limits.h>
 #include <malloc.h>

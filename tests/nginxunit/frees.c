@@ -1,7 +1,7 @@
 /*
- * frees.c - tests of what comes home: blocks of ours that any object frees, by
- * whatever way it has come to free; objects that are loaded later; what libc
- * resizes and frees of its callers' blocks.
+ * frees.c - tests of blocks that come home: blocks of ours that any object
+ * frees, however it has found free; objects that are loaded later; callers'
+ * blocks that libc resizes and frees.
  */
 #include <argz.h>
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /*
- * slots.c - tests of how objects come to call us: which slots are written, what
- * is refused, and that all is as it was after that.
+ * slots.c - tests of how objects are made to call us: which slots are written,
+ * what is refused, and that nothing has changed after a refusal.
  */
 #include <link.h>
 #include <sys/syscall.h>

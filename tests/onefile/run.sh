@@ -7,23 +7,8 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
-passed=0
-failed=0
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-
-# check WHAT COMMAND...: one check; what a failed one said is shown.
-check() {
-    what=$1
-    shift
-    if "$@" >"$dir/said" 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $what"
-        tail -n 20 "$dir/said" | sed 's/^/    /'
-    fi
-}
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 
 # works CC FLAG...: compiles, links and runs.
 works() {
@@ -61,5 +46,4 @@ for cc in ${COMPILERS:-gcc clang}; do
     done
     check "$cc, hardened" works "$cc" -O2 -DHAK_HARDENED=1 -DHAKMEM_MALLOC=1
 done
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+sum

@@ -1,5 +1,5 @@
 /*
- * embed.c - programs that carry a Python in them; run by test_embed.py.
+ * embed.c - programs that embed Python; run by test_embed.py.
  *
  *     embed debug   sets up the debug hooks by PyMem_SetupDebugHooks first
  *     embed twice   begins and ends the interpreter three times

@@ -7,7 +7,7 @@
  *       "hidden": in variables of which ctx says nothing
  *   start_odd(domains, kind)  a hook whose ctx leads to something else; for good
  *   stop()
- *   patch(), unpatch()    malloc and its kin in the slots of every loaded
+ *   patch(), unpatch() the malloc family in the slots of every loaded
  *       object, as memray does besides
  *   count()               requests seen
  */

@@ -10,28 +10,12 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
-passed=0
-failed=0
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=tests/lib.sh
+. tests/lib.sh
 version=$(cat VERSION)
 
-# check WHAT COMMAND...: one check; what a failed one said is shown.
-check() {
-    what=$1
-    shift
-    if "$@" >"$dir/said" 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $name: $what"
-        sed 's/^/    /' "$dir/said"
-        return 1
-    fi
-}
-
-# says TEXT COMMAND...: the command succeeds and prints TEXT somewhere.
-says() {
+# tells TEXT COMMAND...: the command succeeds and prints TEXT somewhere.
+tells() {
     text=$1
     shift
     "$@" >"$dir/out" 2>&1 || {
@@ -43,14 +27,6 @@ says() {
         cat "$dir/out"
         return 1
     }
-}
-
-# says_nothing COMMAND...: the command succeeds and prints nothing.
-says_nothing() {
-    if ! "$@" >"$dir/out" 2>&1 || [ -s "$dir/out" ]; then
-        cat "$dir/out"
-        return 1
-    fi
 }
 
 # Not from the source tree, and with nothing of the caller's settings.
@@ -101,6 +77,7 @@ LOADED='import sys; print("loaded:", "hakmem_py" in sys.modules)'
 try() {
     name=$("$1" -c 'import platform as p
 print(p.python_implementation(), p.python_version())') || return
+    about=$name
     before=$failed
     dist=$dir/dist-$count
     env=$dir/env-$count
@@ -115,24 +92,24 @@ print(p.python_implementation(), p.python_version())') || return
     check 'pip installs the wheel, offline' \
         pip install --quiet --no-index "$wheel" || return
     check 'pip finds no fault' pip check
-    check 'import puts it on' says "served $version" python -c "$ON"
+    check 'import puts it on' tells "served $version" python -c "$ON"
     check 'a type checker finds its types' python -c 'import hakmem_py, os
 d = os.path.dirname(hakmem_py.__file__)
 assert {"py.typed", "__init__.pyi"} <= set(os.listdir(d)), os.listdir(d)'
     echo 'import sys; print("hello", sys.argv[1])' >"$dir/hello.py"
     check 'it runs a program' \
-        says 'hello you' python -m hakmem_py "$dir/hello.py" you
-    check 'and says who served' says tiny_allocs python -m hakmem_py -v -c pass
+        tells 'hello you' python -m hakmem_py "$dir/hello.py" you
+    check 'and says who served' tells tiny_allocs python -m hakmem_py -v -c pass
     check 'and compares' \
-        says 'page faults' python -m hakmem_py --compare -c 'print(1)'
-    check 'by itself it stays off' says 'loaded: False' python -c "$LOADED"
+        tells 'page faults' python -m hakmem_py --compare -c 'print(1)'
+    check 'by itself it stays off' tells 'loaded: False' python -c "$LOADED"
     check 'autostart on' \
-        says 'autostart is on' python -m hakmem_py --autostart on
-    check 'it starts by itself' says 'loaded: True' python -c "$LOADED"
-    check 'with -I too' says 'loaded: True' python -I -c "$LOADED"
+        tells 'autostart is on' python -m hakmem_py --autostart on
+    check 'it starts by itself' tells 'loaded: True' python -c "$LOADED"
+    check 'with -I too' tells 'loaded: True' python -I -c "$LOADED"
     check 'autostart off' \
-        says 'autostart is off' python -m hakmem_py --autostart off
-    check 'it no longer starts' says 'loaded: False' python -c "$LOADED"
+        tells 'autostart is off' python -m hakmem_py --autostart off
+    check 'it no longer starts' tells 'loaded: False' python -c "$LOADED"
     check 'autostart on again' python -m hakmem_py --autostart on
     check 'pip removes it' pip uninstall --quiet --yes hakmem-py
     check 'nothing stays' nothing_left
@@ -169,5 +146,4 @@ if [ "$passed" -eq 0 ]; then
     echo 'install.sh: there is no CPython to test with' >&2
     failed=1
 fi
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+sum

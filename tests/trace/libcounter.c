@@ -1,5 +1,5 @@
 /*
- * libcounter.c - counts calls of malloc and its kin, by other means than the
+ * libcounter.c - counts calls of the malloc family, by other means than the
  * recorder: it is preloaded behind it, or below a replay.
  *
  * Writes a line to the file that COUNTER_FILE names when the process ends: calls
@@ -51,12 +51,12 @@ PUBLIC void *memalign(size_t alignment, size_t size)
 
 PUBLIC void *aligned_alloc(size_t alignment, size_t size)
 {
-    return memalign(alignment, size);
+    return counted(__libc_memalign(alignment, size), size);
 }
 
 PUBLIC int posix_memalign(void **block, size_t alignment, size_t size)
 {
-    *block = memalign(alignment, size);
+    *block = counted(__libc_memalign(alignment, size), size);
     return *block ? 0 : 12;
 }
 

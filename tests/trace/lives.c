@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -227,6 +228,89 @@ static int many_threads(void)
     return 0;
 }
 
+enum { PASSED = 100000, ROOM = 4 };
+
+static void *_Atomic passed[ROOM];
+
+/* Frees what the main thread made, at once, and makes blocks of its own. */
+static void *receives(void *unused)
+{
+    void *own = NULL;
+
+    for (int i = 0; i < PASSED; i++) {
+        void *block;
+
+        while ((block = atomic_exchange(&passed[i % ROOM], NULL)) == NULL) {
+            sched_yield();
+        }
+        free(own);
+        own = block;
+        if (i % 3 == 0) {
+            free(block);
+            own = malloc((size_t)(i % 200));
+        }
+    }
+    free(own);
+    return unused;
+}
+
+static int passes(void)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, receives, NULL) != 0) {
+        return 1;
+    }
+    for (int i = 0; i < PASSED; i++) {
+        void *none, *block = malloc((size_t)(i * 7 % 300));
+
+        free(malloc((size_t)(i % 300)));
+        do {
+            none = NULL;
+            sched_yield();
+        } while (!atomic_compare_exchange_strong(&passed[i % ROOM], &none,
+                                                 block));
+    }
+    return pthread_join(thread, NULL);
+}
+
+enum { HANDED = 12345 };
+
+/* Takes the block while its free or resize has not returned: libplain.c. */
+static void *takes(void *block)
+{
+    void *taken = NULL;
+
+    while (taken != block) {
+        taken = malloc(HANDED);
+        usleep(100);
+    }
+    return taken;
+}
+
+/* Addresses that come back before the call that gave them up returns. */
+static int hands(void)
+{
+    for (int i = 0; i < 2; i++) {
+        void *taken, *block = malloc(HANDED);
+        pthread_t thread;
+
+        if (pthread_create(&thread, NULL, takes, block) != 0) {
+            return 1;
+        }
+        if (i == 0) {
+            free(block);
+        } else {
+            block = realloc(block, 2 * HANDED);
+        }
+        pthread_join(thread, &taken);
+        if (i == 1) {
+            free(block);
+        }
+    }
+    return 0;
+}
+
 static atomic_int handled;
 
 static void handler(int number)
@@ -330,6 +414,8 @@ int main(int argc, char **argv)
                {"becomes", becomes},
                {"forks-busy", forks_busy},
                {"threads", many_threads},
+               {"passes", passes},
+               {"hands", hands},
                {"interrupted", interrupted},
                {"forms", forms},
                {"closes", closes},

@@ -50,8 +50,21 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def record(self, *command, status=0, options=(), **more):
-        """Records a program; the result of the command."""
+    def record(self, *command, status=0, env=None, only=False, **more):
+        """Records a program without the command, which is slow to start."""
+        for name in os.listdir(self.folder):
+            if name.startswith(os.path.basename(self.trace)):
+                os.unlink(self.path(name))
+        env = dict(env or {}, HAKMEM_RECORD=self.trace)
+        env["LD_PRELOAD"] = f"{RECORD} {env.get('LD_PRELOAD', '')}".strip()
+        if only:
+            env["HAKMEM_RECORD_ONLY"] = "1"
+        done = run(*command, env=env, **more)
+        self.assertEqual(done.returncode, status, done)
+        return done
+
+    def command(self, *command, status=0, options=(), **more):
+        """Records a program by `hakmem record`; its result."""
         done = run(COMMAND, "record", "-o", self.trace, *options, "--",
                    *command, **more)
         self.assertEqual(done.returncode, status, done)

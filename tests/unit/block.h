@@ -1,8 +1,8 @@
 /*
- * block.h - how large a block is, whatever its user is told; and the system's.
+ * block.h - the real size of a block, and of the system's blocks.
  *
- * hak_usable_size says the same but in the hardened build, where a thread's
- * block is said to have what was asked for.
+ * hak_usable_size returns the same, except in the hardened build, where it
+ * returns what was asked for in blocks of threads' heaps.
  */
 #ifndef BLOCK_H
 #define BLOCK_H

@@ -1,8 +1,8 @@
 /*
- * meet.h - threads are held where they meet others.
+ * meet.h - holds threads at points where they meet others.
  *
- * The core has points with names (HAK_POINT, lock.h), which only test builds
- * compile. meet_hold(NAME) makes the next thread that comes there stop, once:
+ * The core has named points (HAK_POINT, lock.h), which only test builds
+ * compile. meet_hold(NAME) makes the next thread that comes to one stop, once:
  *
  *     meet_hold("sent");
  *     thread = unit_start(send, p);

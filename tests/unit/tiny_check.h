@@ -58,7 +58,7 @@ UNIT void tiny_check(const struct hak_tiny *tiny)
  * A Tiny state in a heap slot of its own (so that others find it by its id),
  * not marked as a thread's or as explicit.
  */
-UNIT struct hak_tiny *tiny_new(bool direct)
+UNIT struct hak_tiny *tiny_new(bool is_explicit)
 {
     struct hak_tiny *tiny;
     uint32_t id;
@@ -66,7 +66,7 @@ UNIT struct hak_tiny *tiny_new(bool direct)
     NEED(haki_range_init());
     tiny = haki_range_heap_take(&id);
     NEED(tiny != NULL);
-    haki_tiny_init(tiny, id, direct);
+    haki_tiny_init(tiny, id, is_explicit);
     return tiny;
 }
 

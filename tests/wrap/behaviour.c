@@ -1,5 +1,5 @@
 /*
- * behaviour.c - malloc and its kin, and C++'s operators, do what glibc's do,
+ * behaviour.c - the malloc family and C++'s operators do what glibc's do,
  * however the library got into the program.
  */
 #include "wrap_test.h"
@@ -107,7 +107,7 @@ Test(behaviour, sized_frees_with_a_wrong_size)
         {"far too large", ", 500000): the block has ", false},
         {"too small", ", 99): the block has 100 bytes\n", true},
         {"far too small", ", 5): the block has 100000 bytes\n", true},
-        {"not aligned", ", 1073741824, 16): not aligned so\n", false},
+        {"not aligned", ", 1073741824, 16): not aligned to that\n", false},
     };
 
     for (int i = 0; i < 5; i++) {

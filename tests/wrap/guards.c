@@ -1,6 +1,6 @@
 /*
- * guards.c - who serves a request: the guards of the libc names, their
- * settings, their reasons, and blocks that others made.
+ * guards.c - which allocator serves a request: the guards of the libc names,
+ * their settings, their reasons, and blocks that others made.
  */
 #include "wrap_test.h"
 

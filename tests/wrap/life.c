@@ -1,7 +1,7 @@
 /*
- * life.c - the preloaded library in what happens to processes: forks, no
- * address space, valgrind, a closed standard error, another user's rights,
- * misuse, and programs of every day.
+ * life.c - the preloaded library through what happens to processes: forks, no
+ * address space, valgrind, a closed standard error, another user's privileges,
+ * misuse, and everyday programs.
  */
 #include "wrap_test.h"
 

@@ -1,6 +1,6 @@
 /*
- * limit.c - HAKMEM_LIMIT, for programs that know nothing of it: what they may
- * have by any name, what they are told, and wrong limits.
+ * limit.c - HAKMEM_LIMIT, for programs that know nothing of it: what they can
+ * get by any name, the messages, and wrong limits.
  */
 #include "wrap_test.h"
 

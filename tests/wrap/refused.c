@@ -1,7 +1,7 @@
 /*
  * refused.c - the preloaded library under a kernel that refuses, or an older
- * one, and where no more mappings are to be had: programs/refused.c works
- * beside programs/librefuses.c, which says what can be chosen.
+ * one, and when no more mappings are available: programs/refused.c works beside
+ * programs/librefuses.c, which lists the choices.
  *
  * The n-th call is refused, for every STRIDE-th n, others in each run, until
  * the program makes no n-th call any more.

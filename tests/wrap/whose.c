@@ -1,6 +1,6 @@
 /*
- * whose.c - a block goes back to whoever made it, by whichever way a program
- * or a library of its came to malloc and free.
+ * whose.c - a block goes back to the allocator that made it, however the
+ * program or one of its libraries found malloc and free.
  */
 #include "wrap_test.h"
 

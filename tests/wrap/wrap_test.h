@@ -1,6 +1,6 @@
 /*
- * wrap_test.h - runs a program with and without libhakmem.so and takes down
- * what it says. Included by every tests/wrap/NAME.c.
+ * wrap_test.h - runs a program with and without libhakmem.so and records its
+ * output. Included by every tests/wrap/NAME.c.
  *
  * Obeys: HAKMEM_BUILD (the build directory, set by tests/run.py).
  */

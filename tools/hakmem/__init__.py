@@ -8,6 +8,10 @@
     adapters    an interpreter's command line, changed for its adapter
     run compare top doctor record replay    the subcommands
     measure     a run of a program: time, memory, faults
+    share       the pages in which processes show their statistics
+    processes   what /proc says of a process
+    diagnose    from looks at a process to what is the matter with it
+    screen      top's screen
     picture     the bars of compare, as SVG and HTML
     curves      the lines of replay, as SVG
     words       sizes, numbers and tables as people read them

@@ -16,6 +16,8 @@ from hakmem.options import Failed
 COMMANDS = (
     ("run", "run a program on HAKMEM"),
     ("compare", "run a program with and without HAKMEM: time, memory, faults"),
+    ("top", "watch processes on HAKMEM: who holds what"),
+    ("doctor", "is it a leak, a cache, retention or fragmentation?"),
     ("record", "write down every allocation of a program"),
     ("replay", "do the same allocations again, on any allocator"),
 )
@@ -30,6 +32,9 @@ END = """
 Try:
   hakmem run --stats -- ls -l          statistics at its exit
   hakmem compare -- python3 script.py  is it worth it?
+  hakmem top                           what is on HAKMEM now
+  hakmem doctor PID                    why is it so large?
+  hakmem record -- ./program           then: hakmem replay hakmem.trace
 
 `hakmem COMMAND --help` lists a command's options, `man hakmem` says what each
 figure means. `hakmem --version` prints the version."""

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 
 from hakmem import places, programs, words
 from hakmem.options import Failed, Help, Option, parse
@@ -72,24 +73,26 @@ def clear(path):
 
 def run(program, env):
     """The exit status, as a shell has it."""
-    programs_own = [signal.SIGPIPE, signal.SIGXFSZ]
-
     def begin():
-        for number in (*programs_own, signal.SIGINT, signal.SIGQUIT):
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT,
+                       signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
 
     # The terminal sends these to both; the program decides.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    children = []
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1,
+                   signal.SIGUSR2):
+        signal.signal(number, lambda got, _: [
+            child.send_signal(got) for child in children])
     try:
         child = subprocess.Popen(program, env=env, preexec_fn=begin)
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126
         raise Failed(f"{program[0]}: can't be executed: {error.strerror}",
                      status) from None
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1,
-                   signal.SIGUSR2):
-        signal.signal(number, lambda got, _: child.send_signal(got))
+    children.append(child)
     status = child.wait()
     return status if status >= 0 else 128 - status
 
@@ -110,7 +113,7 @@ def totals(path, partial=True):
 def report(path):
     """Lines about what was recorded."""
     if not os.path.exists(path):
-        return [f"nothing was recorded in {path}"]
+        return [f"nothing was recorded: there is no {path}"]
     found = totals(path)
     threads = found["threads"]
     end = "" if found["whole"] else \
@@ -149,7 +152,6 @@ def main(arguments):
         env["HAKMEM_RECORD_ONLY"] = "1"
     status = run(program, env)
     if not chosen["quiet"]:
-        import sys
         for line in report(path):
             print(f"hakmem record: {line}", file=sys.stderr)
     return status

@@ -106,6 +106,20 @@ def run_all(plan, chosen):
     return runs, curve
 
 
+def need_memory(found):
+    """Failed where the replay would not fit: every page is written."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file
+                        if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return
+    if found["peak_bytes"] > free:
+        raise Failed(f"replay: the trace has {words.size(found['peak_bytes'])}"
+                     f" at once and a replay writes to all of it; only"
+                     f" {words.size(free)} are free", 1)
+
+
 # ---- what is shown --------------------------------------------------------------
 
 def median(runs, key):
@@ -201,6 +215,7 @@ def main(arguments):
     if chosen["svg"] is not None:
         words.may_write("--svg", chosen["svg"])
     found = record.totals(trace, chosen["partial"])
+    need_memory(found)
     with tempfile.TemporaryDirectory(prefix="hakmem-") as folder:
         plan = plan_of(trace, chosen["partial"], folder)
         runs, curve = run_all(plan, chosen)

@@ -56,7 +56,7 @@ def environment(chosen):
     env = dict(os.environ)
     for key, name in (("limit", "HAKMEM_LIMIT"),
                       ("purge_delay", "HAKMEM_PURGE_DELAY"),
-                      ("huge", "HAKMEM_HUGE")):
+                      ("huge", "HAKMEM_HUGE_PAGES")):
         if chosen[key] is not None:
             env[name] = str(chosen[key])
     if chosen["stats"] is not None:

@@ -56,7 +56,7 @@ CHECKS += check-trace
 check-trace: all ## test: hakmem record and hakmem replay, the reader on damaged traces
 	@.ci/install-deps trace
 	@$(MAKE) check-trace-run
-check-trace-run: trace command $(TRACE_TESTS)
+check-trace-run: lib trace command $(TRACE_TESTS)
 	@HAKMEM_BUILD='$(abspath $(BUILD))' $(PYTHON) -B -m unittest discover \
 	    -s tests/trace $(if $(filter 1,$(V)),-v)
 

@@ -52,7 +52,7 @@ enum trace_op {
     TRACE_CALLOC,       /* size, the product */
     TRACE_REALLOC,      /* age of the old block, size: a new block */
     TRACE_REALLOC_NULL, /* size; also of a block that isn't known */
-    TRACE_ALIGNED,      /* log2 of the alignment, size: memalign and its kin */
+    TRACE_ALIGNED,      /* log2 of the alignment, size: memalign and the like */
     TRACE_FREE,         /* age */
     TRACE_LOST,         /* age: it was freed unseen; its address came back */
     TRACE_FOREIGN,      /* a block that isn't known was freed or resized */

@@ -1,5 +1,5 @@
 /*
- * record.c - malloc and its kin, recorded, around the next allocator's; see
+ * record.c - the malloc family, recorded, around the next allocator's; see
  * recorder.h.
  *
  * Whichever library is behind this one serves: the C library, or an allocator
@@ -267,6 +267,18 @@ PUBLIC void _exit(int status)
     record_stop(true);
     for (;;) {
         syscall(SYS_exit_group, status);
+    }
+}
+
+/* Not the C library's own calls of it, nor any other signal that ends. */
+PUBLIC void abort(void)
+{
+    void (*real)(void);
+
+    record_stop(false);
+    find(&real, "abort");
+    for (;;) {
+        real();
     }
 }
 

@@ -1,7 +1,7 @@
 /*
  * recorder.h - libhakmem_record.so, which writes a program's allocations down.
  *
- *     record.c         malloc and its kin, around the next allocator's
+ *     record.c         the malloc family, around the next allocator's
  *     record_stream.c  who may write: one lock; operations into a buffer
  *     record_table.c   which block is at an address
  *     record_file.c    full buffers packed into the file; its names; what fails

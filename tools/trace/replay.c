@@ -209,6 +209,8 @@ static void step_resize(struct worker *worker, const struct plan_step *step,
 
     if (moved == NULL && size > 0) {
         free(block);
+    } else if (moved == NULL) {
+        moved = malloc(0); /* the recorded allocator had given a block */
     }
     put(worker, slot, moved, size, before);
 }

@@ -77,7 +77,7 @@ void hak_ngx_tick(void)
     struct hak_heap *heap = haki_thread_own();
 
     if (heap != NULL) {
-        haki_heap_look_around(heap);
+        haki_heap_tick_all(heap);
     }
 }
 

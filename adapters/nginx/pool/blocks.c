@@ -168,7 +168,7 @@ HAK_INLINE bool few_admit(const struct hak_ngx_blocks *pool, size_t others,
 {
     return HAK_LIKELY(pool->limit == SIZE_MAX) ||
            size > PTRDIFF_MAX || /* no block is that large */
-           (others <= pool->limit && block_bytes(size) <= pool->limit - others);
+           haki_account_within(others, block_bytes(size), pool->limit);
 }
 
 HAK_INLINE void *few_alloc(struct hak_ngx_blocks *pool, size_t size, bool zero)

@@ -25,7 +25,7 @@ _DOMAINS = ("raw", "mem", "obj")
 def enable(domains=("obj", "mem")):
     """Puts these domains (of "obj", "mem", "raw") on HAKMEM, and no others.
 
-    Returns `enabled`: False if it must not be done, and `reason` says why.
+    Returns `enabled`. If it is False nothing was done, and `reason` says why.
     """
     mask = 0
     if isinstance(domains, str):
@@ -40,18 +40,19 @@ def enable(domains=("obj", "mem")):
 
 
 def stats(classes=False):
-    """The figures of the process, as a dict; with those of every size class.
+    """The statistics of the process, as a dict; if asked, of every size class.
 
-    Of each domain: enabled, calls (requests), tiny_allocs and larger_allocs (of
-    them served by Tiny and by the lanes above), fallback_large, fallback_memory
-    and fallback_off (by the allocator from before: too large, out of memory,
-    disabled), foreign_frees (blocks of others, freed or resized) and
-    limit_refusals. Of all: live_bytes and peak_bytes (in use), blocks,
-    held_bytes (of the lanes, for blocks) and free_bytes (of them in no block),
-    due_bytes (free pages, in memory and waiting to go back), resident_bytes,
-    purged_bytes (given back), give_back, limit, limit_of ("memory", "served" or
-    None), lanes, shared, reason. The names tiny, larger, fallback, foreign,
-    refused, limit_refused and returned_bytes are old ones, for one version.
+    For each domain: enabled, calls (requests), tiny_allocs and larger_allocs
+    (those served by Tiny and by the lanes above), fallback_large,
+    fallback_memory and fallback_off (those served by the former allocator: too
+    large, out of memory, disabled), foreign_frees (its blocks that were freed
+    or resized) and limit_refusals. In total: live_bytes and peak_bytes (in
+    use), blocks, held_bytes (held by the lanes for blocks), free_bytes (the
+    part of it in no block in use), due_bytes (free pages that wait to go back),
+    resident_bytes, purged_bytes (given back), give_back, limit, limit_of
+    ("memory", "served" or None), lanes, shared, reason. The names tiny, larger,
+    fallback, foreign, refused, limit_refused and returned_bytes are old ones,
+    kept for one version.
     """
     return _hakmem.stats(classes)
 
@@ -73,20 +74,21 @@ def limit_memory(bytes):
     """Sets the most bytes that this process may have from Python's allocators
     from here on: obj, mem and raw, blocks of every size. None: no limit.
 
-    A request beyond it is a MemoryError, from which a program can go on. Once
-    the limit was met, requests may go beyond it by a reserve, a quarter of it
-    (64 KB to 4 MB; a quarter of that for one block), so that the error can be
-    handled; the reserve is there again when so much has been freed.
+    A request beyond it is a MemoryError, from which a program can recover. Once
+    the limit has been reached, requests may exceed it by a reserve, a quarter
+    of it (64 KB to 4 MB; a single block by a quarter of that), so that the
+    error can be handled; the reserve is available again when as much has been
+    freed.
 
-    While it holds all three domains are on and every size is HAKMEM's, so that
-    each block is counted, rounded up to what it takes; disable() ends it. Not
-    counted: blocks from before the import that stay as they are, and what C
-    libraries take from malloc and mmap themselves (RLIMIT_AS is for those).
+    While it is set all three domains are on and HAKMEM serves every size, so
+    that each block is counted, rounded up to what it takes; disable() ends it.
+    Not counted: older blocks that don't grow, and what C libraries take from
+    malloc and mmap themselves (RLIMIT_AS is for those).
 
     One limit for the process, forked children and all its interpreters; any
-    thread may set it. Replaces limit_served. Returns the limit there was
-    before. ValueError if more is in use, RuntimeError if it can't be kept
-    (debug hooks, tracemalloc that can't be looked beneath).
+    thread may set it. Replaces limit_served. Returns the previous limit.
+    ValueError if more is in use, RuntimeError if it can't be enforced (debug
+    hooks, or tracemalloc that HAKMEM can't get beneath).
     """
     return _hakmem.limit_memory(_checked("limit_memory", bytes))
 
@@ -94,11 +96,11 @@ def limit_memory(bytes):
 def limit_served(bytes):
     """Sets the most bytes that blocks of HAKMEM may have; None: no limit. What
     HAKMEM does not serve (with HAKMEM_PYTHON_LANES=tiny all above 1024 B) is
-    not counted: limit_memory() limits the program.
+    not counted: limit_memory() limits the whole program.
 
     A request beyond it is a MemoryError; small objects then get 64 KB more, so
-    that it can be handled. Replaces limit_memory. Returns the limit there was
-    before. ValueError if more is in use.
+    that it can be handled. Replaces limit_memory. Returns the previous limit.
+    ValueError if more is in use.
     """
     return _hakmem.limit_served(_checked("limit_served", bytes))
 
@@ -129,23 +131,24 @@ def give_back_every(seconds):
 
 
 def freeze(immortal=None):
-    """For the parent of a prefork server, once all is loaded and before it
-    forks: collects, puts all objects out of the collector's sight (gc.freeze)
-    and seals their memory. Children then allocate from fresh memory, and neither
-    they nor the parent write to the pages that they share but to change an
-    object or its reference count.
+    """For the parent of a prefork server, once everything is loaded and before
+    it forks: collects garbage, hides all objects from the collector (gc.freeze)
+    and seals their memory. Children then allocate from fresh memory, and
+    neither they nor the parent write to the pages that they share, except to
+    change an object or its reference count.
 
-    immortal=True, on CPython 3.12 and later: no counts either. What lives gets
-    an immortal reference count (PEP 683) and is never freed, in the parent and
-    its children: dropped data stays. sys.getrefcount() of it is a constant, and
-    what checks for a count of one copies. Objects whose end means something stay
-    mortal: those with __del__ or with a weak reference to them, open files and
-    whatever else other C code made. None: as HAKMEM_PYTHON_FREEZE says.
+    immortal=True, on CPython 3.12 and later: reference counts are not written
+    either. Live objects get an immortal reference count (PEP 683) and are never
+    freed, in the parent and its children: dropped data stays.
+    sys.getrefcount() of them is a constant, and code that checks for a count of
+    one copies them. Objects whose end has a meaning stay mortal: those with
+    __del__ or with a weak reference to them, open files and whatever else other
+    C code made. None: as HAKMEM_PYTHON_FREEZE says.
 
-    At exit finalizers run as ever (after gc.freeze alone they do not), but for
-    those of objects to which no weak reference can be made.
+    At exit finalizers run as usual (after gc.freeze alone they do not), except
+    those of objects that can't have a weak reference.
 
-    Call it in the main interpreter (immortal: RuntimeError in another);
+    Call it in the main interpreter (immortal: RuntimeError in another one);
     other threads may run. It may be called again. NotImplementedError: immortal
     before 3.12, or in a debug build.
     """
@@ -154,7 +157,7 @@ def freeze(immortal=None):
 
 
 def _in_child():
-    """After a fork: HAKMEM_PYTHON_SEAL's part that is the collector's."""
+    """After a fork: what HAKMEM_PYTHON_SEAL asks of the collector."""
     global _pid
     parent, _pid = _pid, os.getpid()
     if _hakmem.freezes_forks():

@@ -17,11 +17,11 @@ usage: {NAME} [-v] script.py [argument...]
        {NAME} --version
 
 Runs a Python program with its objects on HAKMEM.
-  -v           say at exit, on standard error, who served what
+  -v           say at exit, on standard error, which allocator served what
   --compare    run it with and without HAKMEM: time, memory, page faults
   --autostart  on: every start of this Python environment is on HAKMEM
                (a .pth file in its site-packages); off: no longer
-  --help       this, and every variable that it heeds"""
+  --help       this, and every variable that it reads"""
 
 
 def fail(text, status=2):
@@ -30,7 +30,7 @@ def fail(text, status=2):
 
 
 def in_units(size):
-    """A size as it may be written in the variable."""
+    """A size, as it can be written in a variable."""
     for shift, unit in ((40, "T"), (30, "G"), (20, "M"), (10, "K")):
         if size and size % (1 << shift) == 0:
             return f"{size >> shift}{unit}"
@@ -56,7 +56,7 @@ def settings():
 
 
 def print_stats():
-    """The figures, at exit."""
+    """Prints the statistics, at exit."""
     found = hakmem_py.stats()
     lines = [f"hakmem_py {hakmem_py.__version__}: "
              + (found["reason"] or "on") + f"; lanes: {found['lanes']}",

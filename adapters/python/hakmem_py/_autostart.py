@@ -1,7 +1,7 @@
 """python -m hakmem_py --autostart on|off: a .pth file in this environment.
 
-Python's site module runs the file's one line at every start, so that each
-program of the environment begins on HAKMEM. The line does nothing once
+Python's site module runs the file's only line at every start, so every
+program of the environment starts on HAKMEM. The line does nothing once
 hakmem_py is gone.
 """
 import os

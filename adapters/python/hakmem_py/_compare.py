@@ -1,8 +1,7 @@
 """python -m hakmem_py --compare: a program on HAKMEM and without it.
 
-Both run in turn, at least once each and again while that takes few seconds;
-the table has the medians. The output of the runs is kept from the terminal
-and compared.
+Both run in turn, at least once each, and again while that takes few seconds;
+the table shows medians. The output of the runs is not shown but compared.
 """
 import collections
 import os

@@ -1,13 +1,13 @@
 """freeze(), what it owes at exit, and the collector in a forked child.
 
-What the collector has put aside (gc.freeze) CPython does not finalize at exit:
-a buffered file would lose its end. So freeze() remembers what has a finalizer,
-and what is left of it is finalized here, without a write to any other object; to
-let the collector look for it would write to all.
+CPython does not finalize at exit what the collector has put aside (gc.freeze):
+a buffered file would lose its end. So freeze() remembers which objects have a
+finalizer, and those that are left are finalized here, without writing to any
+other object; letting the collector find them would write to all objects.
 
 A forked child that collects writes into the head of every object of its parent.
-Its collector passes them over as long as the parent lives, whose pages they are
-as well; then, or at exit, the child is a process like any other.
+So its collector skips them while the parent, which shares their pages, lives;
+after that, or at exit, the child is a process like any other.
 """
 import _io
 import gc

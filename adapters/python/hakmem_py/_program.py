@@ -1,12 +1,12 @@
 """Runs a program in this process as `python` itself would.
 
-Part of `python -m hakmem_py`; imports nothing of the package, as it is also
+Part of `python -m hakmem_py`; imports nothing from the package, as it is also
 started by its path:
 
     _program.py FD on|off script.py|-m module|-c code [arguments]
 
-which is how --compare runs a program on HAKMEM and without it. What the
-process took goes to the file descriptor FD when it ends.
+which is how --compare runs a program on HAKMEM and without it. When the
+process ends what it used is written to the file descriptor FD.
 """
 import builtins
 import io

@@ -1,11 +1,11 @@
-"""A configuration of gunicorn's, for workers that share their memory:
+"""A gunicorn configuration for workers that share their memory:
 
     gunicorn -c python:hakmem_py.gunicorn app:app
 
 or, in a configuration of your own, from hakmem_py.gunicorn import *
 
-The application is loaded before the workers are forked (preload_app), and frozen
-when it is: immortal where Python can do that (hakmem_py.freeze).
+The application is loaded before the workers are forked (preload_app), and then
+frozen: immortal where Python can do that (hakmem_py.freeze).
 """
 from hakmem_py import _freeze
 

@@ -146,9 +146,9 @@ static void look_at(struct hak_heap *heap)
 {
     if (!HAK_PY_EAGER && haki_embed_activity(heap) != seen.activity) {
         seen.collected = false;
-        haki_heap_look_around(heap);
+        haki_heap_tick_all(heap);
     } else if (HAK_PY_EAGER || !seen.collected) {
-        haki_embed_collect(heap);
+        haki_embed_trim(heap);
         seen.collected = true;
     }
     seen.activity = haki_embed_activity(heap);

@@ -107,17 +107,6 @@ HAK_INLINE void serve_free(unsigned which, void *p)
     }
 }
 
-/* Copies n bytes, rounded up to a multiple of 16, as blocks are. */
-HAK_INLINE void copy_blocks(void *to, const void *from, size_t n)
-{
-    size_t i = 0;
-
-    do {
-        memcpy((char *)to + i, (const char *)from + i, 16);
-        i += 16;
-    } while (i < n);
-}
-
 /* A block that shrinks by less than a quarter stays. */
 HAK_INLINE bool stays(size_t old, size_t size)
 {
@@ -147,7 +136,7 @@ HAK_INLINE void *serve_realloc(unsigned which, void *p, size_t size)
     if (HAK_UNLIKELY(moved == NULL)) {
         return hak_py_realloc(d, p, size);
     }
-    copy_blocks(moved, p, haki_min(old, size));
+    haki_embed_copy(moved, p, haki_min(old, size), 16);
     if (HAK_UNLIKELY(!haki_embed_push(from, p))) {
         hak_py_look(from);
     }

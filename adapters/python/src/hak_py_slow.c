@@ -64,7 +64,7 @@ static HAK_NOINLINE void now_and_then(struct hak_heap *heap)
     now = (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
     if (HAK_UNLIKELY(now >= next)) {
         next = now + LOOK_AROUND_EVERY;
-        haki_heap_look_around(heap);
+        haki_heap_tick_all(heap);
         hak_py_idle_check();
     }
     hak_py_idle_notice();
@@ -284,7 +284,7 @@ static HAK_COLD void *at_last(struct hak_py_domain *d, size_t size, bool *zero)
     struct hak_heap *heap = heap_of(d);
 
     if (heap != NULL) {
-        haki_embed_collect(heap);
+        haki_embed_trim(heap);
     }
     hak_trim();
     return new_block(d, size, zero);

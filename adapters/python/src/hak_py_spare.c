@@ -31,6 +31,12 @@ bool hak_py_limit_spares(struct hak_heap *heap, size_t size)
     return room >= spare;
 }
 
+/*
+ * Not the core's account (heap/account.h): that is of one heap, which one thread
+ * uses. This limit is of all that Python has, of every heap, the threads' too, and
+ * of the allocators that were there before (whole), so it is one sum for all
+ * threads; the heaps' own are not kept.
+ */
 bool hak_py_admit(struct hak_py_domain *d, size_t size)
 {
     size_t live = atomic_load_explicit(&hak_py.live, memory_order_relaxed);
@@ -38,7 +44,7 @@ bool hak_py_admit(struct hak_py_domain *d, size_t size)
     size_t most = hak_py.limit +
                   (met && size <= hak_py.reserve_most ? hak_py.reserve : 0);
 
-    if (live <= most && size <= most - live) {
+    if (haki_account_within(live, size, most)) {
         if (met && live + hak_py.reserve < hak_py.limit) {
             atomic_store(&hak_py.met, false);
         }

@@ -20,9 +20,7 @@ static const struct hak_option_row rows[HAK_PY_OPTIONS] = {
 #undef HAK_OPTION
 };
 
-static size_t values[HAK_PY_OPTIONS];
-static struct hak_options options = {rows, HAK_PY_OPTIONS, values,
-                                     HAK_OPTIONS_UNREAD};
+HAK_OPTIONS_TABLE(options, rows);
 
 size_t hak_py_option(enum hak_py_option option)
 {

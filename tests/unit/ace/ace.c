@@ -270,7 +270,7 @@ Test(ace, a_random_stream_agrees_with_a_model)
         }
     }
     cr_assert_eq(ace_check().runs, 0);
-    cr_assert_leq(ace_check().supers, HAK_ACE_SPARES);
+    cr_assert_leq(ace_check().supers, HAK_ACE_FULL_HOLES);
     haki_ace_trim();
     cr_assert_eq(ace_check().supers, 0);
     cr_assert_eq(haki_hole_best(&haki_ace.holes, 1), 0);

@@ -63,15 +63,15 @@ Test(ace_back, at_most_four_whole_superslabs_are_kept)
         cr_assert_eq(ace_check().supers, MANY);
         for (int i = 0; i < MANY; i++) {
             put_run(p[(i * 5) % MANY]);
-            cr_assert_leq(ace_check().spares, 4);
+            cr_assert_leq(ace_check().full_holes, 4);
         }
         cr_assert_eq(ace_check().supers, 4);
-        cr_assert_eq(haki_range_spare(), (MANY - 4) * HAK_SUPER_SIZE);
+        cr_assert_eq(haki_range_unused(), (MANY - 4) * HAK_SUPER_SIZE);
     }
     haki_ace_trim();
     cr_assert_eq(ace_check().supers, 0);
     /* Those that ACE kept were purged, the others are the range's. */
-    cr_assert_eq(haki_range_spare(), (MANY - 4) * HAK_SUPER_SIZE);
+    cr_assert_eq(haki_range_unused(), (MANY - 4) * HAK_SUPER_SIZE);
     cr_assert_eq(haki_range_purge(), (MANY - 4) * HAK_SUPER_SIZE);
 }
 

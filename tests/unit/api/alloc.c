@@ -1,5 +1,5 @@
 /*
- * alloc.c - tests of hak_malloc, hak_free and their kin. Wrong pointers are in
+ * alloc.c - tests of hak_malloc, hak_free and the like. Wrong pointers are in
  * front/check.c.
  */
 #include "block.h"

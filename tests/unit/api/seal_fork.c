@@ -1,6 +1,6 @@
 /*
- * seal_fork.c - tests of children whose memory is sealed: by whose wish, which heaps,
- * among running threads, and how few pages they copy.
+ * seal_fork.c - tests of children whose memory is sealed: who asked for it,
+ * which heaps, among running threads, and how few pages they copy.
  */
 #include "settings/options.h"
 #include "heap/thread.h"

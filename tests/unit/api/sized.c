@@ -1,5 +1,5 @@
 /*
- * sized.c - tests of the functions that tell a size or are told it, on threads'
+ * sized.c - tests of the functions that return or take a size, on threads'
  * heaps and on explicit ones, and of an explicit heap's calloc and aligned
  * blocks.
  */
@@ -457,7 +457,7 @@ Test(sized, an_alignment_that_the_block_has_not_is_fatal)
     for (size_t i = 0; i < 3; i++) {
         unit_expect_fatal(wrong[i].run, q,
                           "hakmem: fatal: hak_free_aligned_sized(%p, %d, 10): "
-                          "not aligned so\n",
+                          "not aligned to that\n",
                           q, wrong[i].alignment);
     }
     hak_free_aligned_sized(p, 64, 1024);

@@ -1,5 +1,5 @@
 /*
- * assert.c - tests of core/base/assert.h: which level looks, what is said.
+ * assert.c - tests of core/base/assert.h: which level checks, and the messages.
  */
 #include "base/assert.h"
 #include "unit.h"
@@ -47,19 +47,21 @@ static int line_of(void (*run)(void *))
 Test(assert, what_fails_says_where_in_one_line)
 {
     unit_expect_fatal(check_fails, NULL,
-                      "hakmem: fatal: assert.c:%d: not so: arg != NULL; "
-                      "the program has freed a block twice or written to "
-                      "freed memory, as a rule: make HARDENED=1 tells where\n",
+                      "hakmem: fatal: assert.c:%d: check failed: arg != NULL; "
+                      "usually the program has freed a block twice or written "
+                      "to freed memory: make HARDENED=1 tells where\n",
                       line_of(check_fails));
-    unit_expect_fatal(prove_fails, NULL,
-                      "hakmem: fatal: assert.c:%d: not so: arg != NULL; "
-                      "this is a fault of hakmem's, please report it\n",
-                      line_of(prove_fails));
+    unit_expect_fatal(
+        prove_fails, NULL,
+        "hakmem: fatal: assert.c:%d: assertion failed: arg != NULL; "
+        "this is a fault in hakmem, please report it\n",
+        line_of(prove_fails));
     if (HAK_DEBUG >= 1) {
-        unit_expect_fatal(assert_fails, NULL,
-                          "hakmem: fatal: assert.c:%d: not so: arg != NULL; "
-                          "this is a fault of hakmem's, please report it\n",
-                          line_of(assert_fails));
+        unit_expect_fatal(
+            assert_fails, NULL,
+            "hakmem: fatal: assert.c:%d: assertion failed: arg != NULL; "
+            "this is a fault in hakmem, please report it\n",
+            line_of(assert_fails));
     } else {
         unit_expect_ok(assert_fails, NULL);
     }

@@ -1,6 +1,6 @@
 /*
- * check.c - tests of what is said of a pointer that is no block: all that take one
- * name themselves, the pointer and the reason, and abort.
+ * check.c - tests of the messages about a pointer that is not a block: every
+ * function that takes one names itself, the pointer and the reason, and aborts.
  */
 #include "block.h"
 #include "front/lane.h"

@@ -63,7 +63,7 @@ static enum hak_lane lane_at(const void *p)
     return HAK_LANE_TINY;
 }
 
-/* The lane of a size, as the issue has it. */
+/* The lane of a size, computed without the code under test. */
 static enum hak_lane lane_for(size_t size)
 {
     return size <= 1024           ? HAK_LANE_TINY

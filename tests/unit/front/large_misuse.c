@@ -1,6 +1,6 @@
 /*
- * large_misuse.c - what is no block of the ACE or the Huge lane ends the
- * program with one line that names it.
+ * large_misuse.c - pointers that are not blocks of the ACE or the Huge lane end
+ * the program with one line that names them.
  */
 #include "front/lane.h"
 #include "heap/thread.h"

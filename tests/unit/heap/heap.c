@@ -20,8 +20,10 @@ Test(heap, create_gives_an_empty_heap_in_its_slot)
     cr_assert_eq(made, haki_range_heap(made->tiny.id));
     cr_assert_eq(atomic_load(&heap->state), HAK_HEAP_OWNED);
     cr_assert_eq(atomic_load(&made->state), HAK_HEAP_EXPLICIT);
-    cr_assert_not(heap->tiny.direct);
-    cr_assert(made->tiny.direct, "frees by others are sent at once");
+    cr_assert_not(heap->tiny.sent_at_once || heap->tiny.accounted);
+    cr_assert(made->tiny.sent_at_once && made->tiny.accounted);
+    cr_assert_not(haki_is_frugal(&heap->tiny.allow));
+    cr_assert(haki_is_frugal(&made->tiny.allow));
     cr_assert_eq(heap->limit, SIZE_MAX);
     cr_assert_eq(heap->gate, SIZE_MAX);
     tiny_check(&heap->tiny);

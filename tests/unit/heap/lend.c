@@ -100,7 +100,7 @@ static unsigned lent; /* calls of `work` */
 static void work(struct hak_heap *heap)
 {
     lent++;
-    haki_heap_collect(heap);
+    haki_heap_trim(heap);
     NEED(in_bins(heap) == 0);
 }
 
@@ -240,7 +240,7 @@ Test(lend, not_of_one_that_runs_or_suspends)
 static void work_and_note(struct hak_heap *heap)
 {
     work(heap);
-    heap->relieved = haki_heap_use(heap);
+    heap->trimmed_use = haki_heap_use(heap);
 }
 
 /* Asks until it was found asleep, `tries` times. */
@@ -510,7 +510,7 @@ static void slow_work(struct hak_heap *heap)
     atomic_store(&waking->go, true);
     when_lent();
     NEED(!atomic_load(&waking->done));
-    haki_heap_collect(heap);
+    haki_heap_trim(heap);
 }
 
 static void a_while(void)
@@ -619,7 +619,7 @@ static void *live(void *arg)
 static void count_work(struct hak_heap *heap)
 {
     lent++;
-    haki_heap_collect(heap);
+    haki_heap_trim(heap);
 }
 
 /* Threads work and sleep, are interrupted by handlers that sleep, are lent. */

@@ -1,6 +1,6 @@
 /*
- * resident.c - tests of hak_heap_resident: what was touched of a heap's own
- * blocks, in every lane, and no other heap's.
+ * resident.c - tests of hak_heap_resident: it counts what was touched of a
+ * heap's own blocks, in every lane, and no other heap's.
  */
 #include "heap/heap.h"
 #include "front/lane.h"
@@ -36,8 +36,10 @@ Test(resident, an_empty_heap_is_its_state)
     hak_heap_delete(heap);
 }
 
-/* A slab's rest and what the ladder makes resident ahead is all there may be
- * besides. */
+/*
+ * A slab's rest and what the ladder makes resident ahead is all there may be
+ * besides.
+ */
 Test(resident, what_was_written_to_in_every_lane)
 {
     static const size_t sizes[] = {64, 1000, 5000, 40000, 100000, 3000000};

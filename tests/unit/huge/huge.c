@@ -165,7 +165,7 @@ Test(huge, large_blocks_go_back_at_once)
     cr_assert_eq(resident(p, size), size);
     put(p);
     cr_assert_eq(resident(p, size), 0);
-    cr_assert_eq(haki_range_spare(), 0);
+    cr_assert_eq(haki_range_unused(), 0);
     cr_assert_eq(haki_range_resident_bytes(), 0);
     cr_assert_eq(get(size, 1, &zero), p);
     cr_assert(zero);
@@ -185,21 +185,21 @@ Test(huge, a_bounded_amount_is_kept_for_a_while)
     }
     for (int i = 0; i < MANY; i++) {
         put(p[i]);
-        cr_assert_leq(haki_range_spare(), KEEP_ALL);
+        cr_assert_leq(haki_range_unused(), KEEP_ALL);
         cr_assert_eq(resident(p[i], BLOCK), i < KEPT ? BLOCK : 0);
     }
-    cr_assert_eq(haki_range_spare(), KEEP_ALL);
+    cr_assert_eq(haki_range_unused(), KEEP_ALL);
     again = get(2 * HAK_SUPER_SIZE, 1, &zero);
     /* It is from the top of the range, where the first block was. */
     cr_assert(!zero && again[0] == 0x5a);
     put(again);
     haki_range_tick(haki_os_tick() + 900);
-    cr_assert_eq(haki_range_spare(), KEEP_ALL);
+    cr_assert_eq(haki_range_unused(), KEEP_ALL);
     for (uint32_t later = 1100; haki_range_waiting(); later += 20) {
         cr_assert_lt(later, 3000);
         haki_range_tick(haki_os_tick() + later);
     }
-    cr_assert_eq(haki_range_spare(), 0);
+    cr_assert_eq(haki_range_unused(), 0);
     for (int i = 0; i < MANY; i++) {
         cr_assert_eq(resident(p[i], BLOCK), 0);
     }
@@ -336,7 +336,7 @@ Test(huge, a_random_stream)
         }
     }
     cr_assert_eq(huge_check().blocks, 0);
-    cr_assert_leq(haki_range_spare(), KEEP_ALL);
+    cr_assert_leq(haki_range_unused(), KEEP_ALL);
     haki_range_purge();
     cr_assert_eq(haki_range_resident_bytes(), 0);
 }

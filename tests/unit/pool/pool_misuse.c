@@ -1,6 +1,6 @@
 /*
- * pool_misuse.c - what is no block of the Pool lane ends the program with one
- * line that names it, whichever function and thread it is given to.
+ * pool_misuse.c - pointers that are not blocks of the Pool lane end the program
+ * with one line that names them, whichever function and thread gets them.
  */
 #include "block.h"
 #include "front/lane.h"

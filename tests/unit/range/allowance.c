@@ -187,7 +187,7 @@ Test(allowance, a_small_heap_keeps_little)
             hak_heap_free(heap, blocks[i]);
         }
     }
-    cr_assert_leq(kept(heap), 5 * HAK_KEEP_LEAST_MADE, "%zu", kept(heap));
+    cr_assert_leq(kept(heap), 5 * HAK_KEEP_LEAST_FRUGAL, "%zu", kept(heap));
     cr_assert_leq(slabs(heap), 8, "%zu slabs", slabs(heap));
     hak_heap_trim(heap);
     cr_assert_eq(kept(heap), 0);

@@ -389,11 +389,11 @@ static void use_under_a_new_limit(void *resource)
     for (int i = 0; i < 8; i += 2) {
         hak_free(p[i]);
     }
-    NEED(haki_range_spare() == 64 * HAK_MIB);
+    NEED(haki_range_unused() == 64 * HAK_MIB);
     before = unit_address_space();
     NEED(setrlimit(*(int *)resource, &limit) == 0);
     NEED(haki_huge_alloc(16 * HAK_MIB + 1, 1, HAK_ID_SHARED, &zero) != NULL);
-    NEED(haki_range_spare() == 0);
+    NEED(haki_range_unused() == 0);
     NEED(unit_address_space() <= before - 48 * HAK_MIB + 256 * HAK_KIB);
     range_check();
 }

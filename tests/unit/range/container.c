@@ -1,7 +1,8 @@
 /*
  * container.c - tests of a container's limit: near it free memory goes back at once,
- * who looks and when, and files that say nothing of use. The container is a tree of
- * files. Each case is a process of its own, since the environment is read once.
+ * who looks and when, and files without useful contents. The container is a
+ * tree of files. Each case is a process of its own, since the environment is
+ * read once.
  */
 #include <sys/stat.h>
 #include <time.h>
@@ -378,7 +379,7 @@ Test(container, garbled)
     put("memory.max", "banana\n");
     put("memory.current", "1\n");
     says("hakmem: %s/memory.max: \"banana\" is neither a number of bytes nor "
-         "max; it is taken for max\n",
+         "max; max is assumed\n",
          tree);
     expect(NULL, line);
 }

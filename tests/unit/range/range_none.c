@@ -1,6 +1,6 @@
 /*
- * range_none.c - tests of the range where there is less of it than was wished,
- * none at all, or no slab left.
+ * range_none.c - tests of the range when it is smaller than wanted, does not
+ * exist, or has no slab left.
  */
 #include "settings/options.h"
 #include "os/os.h"

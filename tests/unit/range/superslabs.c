@@ -146,11 +146,11 @@ Test(superslabs, what_slabs_left_behind_is_told)
     for (uint32_t n = 1; n <= HAK_SUPER_SLABS; n++) {
         give(n);
     }
-    cr_assert_eq(haki_range_spare(), HAK_SUPER_SIZE);
+    cr_assert_eq(haki_range_unused(), HAK_SUPER_SIZE);
     i = haki_range_super_take(HAK_LANE_ACE, &warm);
     cr_assert_eq(i, super(1));
     cr_assert_eq(warm, 1u << 2 | 1u << 31);
-    cr_assert_eq(haki_range_spare(), 0);
+    cr_assert_eq(haki_range_unused(), 0);
     cr_assert_eq(figures_now().resident, 0, "it is its lane's to count");
     range_check();
 }
@@ -164,7 +164,7 @@ Test(superslabs, what_a_lane_left_behind_is_told)
     cr_assert_eq(take_whole(), 1);
     haki_range_supers_give(super(1), 1, HAK_LANE_ACE, 0xf0);
     cr_assert_eq(figures_now().resident, 4 * HAK_SLAB_SIZE);
-    cr_assert_eq(haki_range_spare(), HAK_SUPER_SIZE);
+    cr_assert_eq(haki_range_unused(), HAK_SUPER_SIZE);
     range_check();
     cr_assert_eq(haki_range_super_take(HAK_LANE_ACE, &warm), super(1));
     cr_assert_eq(warm, 0xf0);
@@ -173,7 +173,7 @@ Test(superslabs, what_a_lane_left_behind_is_told)
 
     first = take_run(3, 1);
     give_run(first, 3, HAK_ALL_SLABS);
-    cr_assert_eq(haki_range_spare(), 4 * HAK_SUPER_SIZE);
+    cr_assert_eq(haki_range_unused(), 4 * HAK_SUPER_SIZE);
     range_check();
     cr_assert_eq(haki_range_supers_take(1, 1, HAK_LANE_HUGE, &zero), first + 2);
     cr_assert_not(zero);
@@ -214,7 +214,7 @@ Test(superslabs, a_purge_makes_them_zero)
     cr_assert_eq(figures_now().resident, 65 * HAK_SLAB_SIZE);
     cr_assert_eq(haki_range_purge(), 65 * HAK_SLAB_SIZE);
     cr_assert_eq(figures_now().resident, 0);
-    cr_assert_eq(haki_range_spare(), 0);
+    cr_assert_eq(haki_range_unused(), 0);
     range_check();
     cr_assert_eq(haki_range_supers_take(2, 1, HAK_LANE_HUGE, &zero), first);
     cr_assert(zero);

@@ -126,13 +126,13 @@ Test(tiny_back, what_a_bin_keeps_grows_with_the_heap)
     }
     haki_tiny_trim(tiny);
     cr_assert_gt(tiny->nslabs, HAK_TINY_LARGE);
-    cr_assert_eq(tiny->bins[c].left, LARGE_PUSHES);
+    cr_assert_eq(tiny->bins[c].left, GRANT_LARGE);
     budget = tiny->nslabs * HAK_SLAB_SIZE / 16 / 64;
     for (size_t i = 0; i < count; i++) {
         haki_tiny_free(tiny, c, blocks[i]);
         most = haki_max(most, head_count(tiny, c));
-        cr_assert_lt(head_count(tiny, c), budget + LARGE_PUSHES);
-        cr_assert_lt(tiny->shelves[c].spare_count, budget + LARGE_PUSHES);
+        cr_assert_lt(head_count(tiny, c), budget + GRANT_LARGE);
+        cr_assert_lt(tiny->shelves[c].spare_count, budget + GRANT_LARGE);
     }
     cr_assert_gt(most, 2 * first, "the heap must be big enough to matter");
     cr_assert_geq(most, budget / 2);
@@ -143,19 +143,19 @@ Test(tiny_back, what_a_bin_keeps_grows_with_the_heap)
         haki_tiny_trim(tiny);
     }
     cr_assert_eq(tiny->nslabs, 0);
-    cr_assert(tiny->alert, "slabs wait to go back");
+    cr_assert(tiny->waiting, "slabs wait to go back");
     for (int i = 0; i < 20; i++) { /* looks that are far from each other */
         usleep(1000 * BUSY_TIME + 10000);
         tiny->bins[c].left = 0;
         tiny->shelves[c].grant = 0;
         haki_tiny_free(tiny, c, haki_tiny_alloc(tiny, c));
     }
-    cr_assert_leq((size_t)tiny->bins[c].left, ALERT_PUSHES);
+    cr_assert_leq((size_t)tiny->bins[c].left, GRANT_WAITING);
     haki_range_purge();
     haki_tiny_free(tiny, c, haki_tiny_alloc(tiny, c));
-    haki_tiny_heed(tiny);
+    haki_tiny_tick(tiny);
     haki_tiny_trim(tiny);
-    cr_assert_not(tiny->alert);
+    cr_assert_not(tiny->waiting);
     cr_assert_eq((size_t)tiny->bins[c].left, first);
     free(blocks);
     tiny_delete(tiny);

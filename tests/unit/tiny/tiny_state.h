@@ -14,7 +14,7 @@
  * As in core/tiny/tiny.c: pushes between two looks while memory waits to go, and in
  * a large heap.
  */
-enum { ALERT_PUSHES = 32, LARGE_PUSHES = 512, QUIET_PUSHES = 8 };
+enum { GRANT_WAITING = 32, GRANT_LARGE = 512, QUIET_PUSHES = 8 };
 enum { QUIET_TIME = 50, BUSY_TIME = 10 }; /* milliseconds */
 
 UNIT unsigned class_of(size_t size)

@@ -4,7 +4,7 @@
  *
  * The whole core is under test: nothing may crash, what was given out keeps
  * its contents, requests that the core can't serve go to the system or are
- * NULL with ENOMEM, and once memory is back all is as before.
+ * NULL with ENOMEM, and once memory is back everything is as before.
  */
 #include "front/lane.h"
 #include "os/os.h"

@@ -60,7 +60,7 @@ static void look_at_range(void)
                     ? (size_t)__builtin_popcount(super->used)
                     : 0;
     }
-    NEED(haki_supers.spare == spare && haki_supers.counts.slabs_used == used);
+    NEED(haki_supers.unused == spare && haki_supers.counts.slabs_used == used);
     haki_lock_drop(&haki_supers.lock);
 }
 

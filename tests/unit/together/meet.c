@@ -250,8 +250,8 @@ static void *collect(void *arg)
     who->heap = haki_self;
     NEED(sem_post(&meet_there) == 0);
     meet_sleep(&who->collect);
-    haki_heap_collect(haki_self);
-    haki_heap_collect(haki_self);
+    haki_heap_trim(haki_self);
+    haki_heap_trim(haki_self);
     who->got = haki_self->tiny.remote_frees;
     who->got += haki_self->pool != NULL ? haki_self->pool->remote_frees : 0;
     return NULL;

@@ -1,5 +1,5 @@
 /*
- * meet_locks.c - who asks for what a lock guards waits for who has it.
+ * meet_locks.c - a thread that needs what a lock guards waits for its holder.
  *
  * One thread holds a lock; another calls a function that takes it, and must
  * have fallen asleep before it comes back. Most functions that are called
@@ -128,7 +128,7 @@ static void ace_free(void *arg)
 static void ace_empty(void *arg)
 {
     (void)arg;
-    haki_ace_empty(run);
+    haki_ace_purge_run(run);
 }
 
 static void ace_around(void *arg)
@@ -505,7 +505,7 @@ static void supers_drop(void *arg)
 static void spare(void *arg)
 {
     (void)arg;
-    haki_range_spare();
+    haki_range_unused();
 }
 
 static void heap_take(void *arg)

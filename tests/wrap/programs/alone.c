@@ -1,6 +1,6 @@
 /*
- * alone.c - calls what a process with one thread may and one with two may not,
- * and gives rights up, while free memory waits to go back.
+ * alone.c - calls what a process with one thread may call and one with two may
+ * not, and drops privileges, while free memory waits to go back.
  */
 #include <dirent.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /*
- * behaviour.c - what malloc and its kin do in every corner that glibc
- * documents: a line a case. With the library and without it the lines must be
- * the same.
+ * behaviour.c - what the malloc family does in every corner that glibc
+ * documents, a line for each case. With the library and without it the lines
+ * must be the same.
  */
 #include "program.h"
 

@@ -1,7 +1,8 @@
 /*
- * cancels.c - threads that are to be cancelled allocate and have the figures
- * printed. That must not end them: they may hold locks of the allocator's.
- * They end where they ask for it themselves, and others go on.
+ * cancels.c - threads that were cancelled allocate and have the statistics
+ * printed. That must not end them, since they may hold locks of the
+ * allocator's. They end where they reach a cancellation point of their own, and
+ * others go on.
  */
 #include "program.h"
 

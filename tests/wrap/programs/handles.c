@@ -1,5 +1,5 @@
 /*
- * handles.c - looks malloc and its kin up in the C library itself, as Python's
+ * handles.c - looks the malloc family up in the C library itself, as Python's
  * ctypes and other runtimes do, and mixes what it finds with blocks that the C
  * library's functions hand out and with the program's own.
  */

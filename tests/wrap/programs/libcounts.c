@@ -1,7 +1,7 @@
 /*
  * libcounts.c - to be preloaded beside libhakmem.so, before it or behind it:
- * wraps malloc and its kin as a profiler does, by dlsym(RTLD_NEXT), and keeps a
- * book of blocks. At the end of a process that has PROGRAM_COUNTS set it says
+ * wraps the malloc family as a profiler does, with dlsym(RTLD_NEXT), and keeps
+ * a list of blocks. At the end of a process that has PROGRAM_COUNTS set it says
  * how many requests and frees there were, and how many frees of blocks that are
  * not in the book.
  */

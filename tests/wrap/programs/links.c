@@ -1,6 +1,6 @@
 /*
- * links.c - whose malloc is in the program? Compiled in ways in which nothing
- * in it asks the linker for malloc: PROGRAM_NO_MALLOC leaves that to the C
+ * links.c - which malloc does the program have? Compiled in ways in which
+ * nothing in it refers to malloc: PROGRAM_NO_MALLOC leaves that to the C
  * library.
  */
 #include "program.h"

@@ -1,6 +1,7 @@
 /*
- * misuse.c WHAT - frees or resizes what is no block; or, to see where what is
- * said at exit goes, changes standard error; or has the figures printed.
+ * misuse.c WHAT - frees or resizes something that is not a block; or changes
+ * standard error, to see where messages at exit go; or has the statistics
+ * printed.
  */
 #include <fcntl.h>
 

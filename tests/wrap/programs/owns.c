@@ -1,6 +1,6 @@
 /*
- * owns.c - who serves a request: asks for some sizes, again after their
- * frees, and says whether each block is of HAKMEM's range.
+ * owns.c - which allocator serves a request: asks for some sizes, again after
+ * freeing them, and says whether each block is in HAKMEM's range.
  */
 #include "program.h"
 

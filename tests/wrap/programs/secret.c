@@ -1,6 +1,6 @@
 /*
- * secret.c - to be run with the rights of another user: it then says nothing,
- * whatever HAKMEM_* may be set (it carries libhakmem.a).
+ * secret.c - run with another user's privileges: then it prints nothing,
+ * whatever HAKMEM_* variables are set (it contains libhakmem.a).
  */
 #include "program.h"
 

@@ -1,7 +1,7 @@
 /*
- * sized.c WHAT - frees blocks as C23 does, saying their sizes: all that is
- * right, or one that is not. Where the C library knows no free_sized and
- * nobody else does, all is right.
+ * sized.c WHAT - frees blocks as in C23, passing their sizes: all right ones,
+ * or one that is wrong. If neither the C library nor anybody else has
+ * free_sized, everything is right.
  */
 #include "program.h"
 
