@@ -43,6 +43,7 @@
 #include "core/range/slots.c"
 #include "core/range/supers_mend.c"
 #include "core/range/superslabs.c"
+#include "core/profile/copies.c"
 #include "core/profile/draw.c"
 #include "core/profile/formats.c"
 #include "core/profile/out.c"
@@ -61,6 +62,7 @@
 #include "core/tiny/tiny_class.c"
 #include "core/tiny/tiny_draw.c"
 #include "core/tiny/tiny_grain.c"
+#include "core/tiny/tiny_grain_ask.c"
 #include "core/tiny/tiny_pages.c"
 #include "core/tiny/tiny_seal.c"
 #include "core/tiny/tiny_slab.c"
@@ -86,6 +88,7 @@
 #include "core/system/libc_plain.c"
 #endif
 #include "core/heap/account.c"
+#include "core/heap/haste.c"
 #include "core/heap/heap.c"
 #include "core/heap/lend.c"
 #include "core/heap/resident.c"

@@ -47,6 +47,7 @@
 #include "heap/thread.h"
 #include "os/lock.h"
 #include "os/os.h"
+#include "profile/copies.h"
 #include "range/purge.h"
 #include "range/slots.h"
 #include "settings/options.h"
@@ -506,6 +507,22 @@ HAK_INLINE void haki_embed_set_frames(struct hak_heap *heap,
     heap->tiny.frames = frames;
     if (heap->pool != NULL) {
         heap->pool->who = haki_tiny_sampler(&heap->tiny);
+    }
+}
+
+/*
+ * The heap takes part in a profile that has just been switched, from its next
+ * request on, and not only from its next slow path. For its user.
+ */
+HAK_INLINE void haki_embed_draw(struct hak_heap *heap)
+{
+    haki_tiny_busy(&heap->tiny, true);
+    haki_tiny_draw_round(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        haki_pool_busy(heap->pool, true);
+        haki_pool_draw_round(heap->pool);
+        haki_pool_busy(heap->pool, false);
     }
 }
 

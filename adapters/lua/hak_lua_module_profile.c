@@ -205,7 +205,7 @@ void hak_lua_profile_end(void)
     int heaps = 0;
 
     if (hak_profile_rate() != 0 && hak_lua_each(count_heap, &heaps) == 0) {
-        haki_profiling_write();
+        haki_profiling_write_now();
     }
 }
 

@@ -22,7 +22,7 @@ DEPS += python
 DEPS_test += python
 DEPS_demo += python
 
-.PHONY: python wheel check-python check-python-loans check-python-suite \
+.PHONY: python wheel check-python check-python-loans check-python-profile check-python-suite \
     check-python-suite-quick check-python-install bench-python bench-python-run \
     check-python-trixie check-python-testing test-python test-python-suite \
     demo-python python-headers
@@ -66,6 +66,10 @@ check-python-loans: ## test: the GIL's heap lent at every moment, for 20 s
 	    CFLAGS='$(CFLAGS) -DHAK_PY_EAGER=1'
 	@PYTHONPATH=$(abspath $(BUILD)/loans/$(notdir $(PYTHON_DIR))) \
 	    $(PYTHON) tests/python/loans.py 20
+
+check-python-profile: python ## test: 1,000 profiles of Python code of every kind, and planted leaks 20 times
+	@PYTHONPATH=$(abspath $(PYTHON_DIR)) PROFILES=1000 ROUNDS=20 \
+	    $(PYTHON) tests/python/test_profile.py Profile
 
 # SUITE_ARGS goes to suite.py: SUITE_ARGS='test_gc test_multiprocessing_*'.
 check-python-suite: python ## test: PYTHON's own tests on hakmem_py, failures as without it

@@ -6,6 +6,7 @@
 #include "api/inside.h"
 #include "front/large.h"
 #include "heap/account.h"
+#include "heap/haste.h"
 #include "heap/thread.h"
 #include "huge/huge.h"
 
@@ -42,10 +43,12 @@ struct hak_heap *haki_embed_new(enum hak_embed_kind kind, const char *name)
     if (heap == NULL) {
         return NULL;
     }
-    heap->tiny.packed = true; /* they are many and mostly small */
     if (kind == HAK_EMBED_STATE) {
+        haki_haste_begin(heap);
         heap->tiny.share = heap->tiny.allow.share = 2;
         heap->tiny.grant_waiting = 128;
+    } else {
+        heap->tiny.packed = true; /* they are many and mostly small */
     }
     return heap;
 }

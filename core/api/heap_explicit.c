@@ -12,6 +12,7 @@
 #include "api/inside.h"
 #include "api/stats.h"
 #include "upkeep/background.h"
+#include "heap/haste.h"
 #include "heap/heap.h"
 #include "front/lane.h"
 #include "base/msg.h"
@@ -61,6 +62,7 @@ void hak_heap_delete(hak_heap *heap)
     if (haki_account_other(heap) != 0) {
         haki_system_free_owner(heap);
     }
+    haki_haste_end(heap);
     haki_heap_destroy(heap);
     haki_background_check();
 }

@@ -112,6 +112,23 @@ static bool profiling_make(struct hak_out *out, int format, unsigned flags)
     return true;
 }
 
+int haki_profiling_write(struct hak_stacks *stacks, int fd, int format)
+{
+    const struct hak_view_wish wish = {false, false, false};
+    struct hak_out out = {NULL, 0, 0, false};
+    struct hak_view *view = haki_view_of(stacks);
+    bool done;
+
+    if (view == NULL) {
+        return -1;
+    }
+    profiling_put(&out, view, NULL, format, &wish);
+    haki_view_close(view);
+    done = haki_out_write(&out, fd);
+    haki_out_drop(&out);
+    return done ? 0 : -1;
+}
+
 static int profiling_write_fd(int fd, int format, unsigned flags)
 {
     struct hak_out out = {NULL, 0, 0, false};
@@ -223,7 +240,7 @@ static const char *profiling_path(void)
                : NULL;
 }
 
-void haki_profiling_write(void)
+void haki_profiling_write_now(void)
 {
     const char *path = profiling_path();
 
@@ -239,6 +256,6 @@ void haki_profiling_write(void)
 void haki_profiling_at_end(void)
 {
     if (atomic_load(&profiling_written) != getpid()) {
-        haki_profiling_write();
+        haki_profiling_write_now();
     }
 }

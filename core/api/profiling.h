@@ -16,6 +16,14 @@ void haki_profiling_at_end(void);
  * Writes it now, and not at the end, unless this is called again: for an adapter whose
  * runtime is about to free all that it has.
  */
-void haki_profiling_write(void);
+void haki_profiling_write_now(void);
+
+struct hak_stacks;
+
+/*
+ * Writes a copy of the stacks (profile/copies.h) and drops it; else as
+ * hak_profile_write_fd, whose formats these are.
+ */
+int haki_profiling_write(struct hak_stacks *stacks, int fd, int format);
 
 #endif /* HAK_PROFILING_H */

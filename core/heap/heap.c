@@ -23,12 +23,11 @@
 #define SPARSE_LEAST ((int64_t)(16 * HAK_KIB))
 #define SPARSE_PART 3
 
-/*
- * This many falls that begin no lower than an earlier sweep are free; see
- * heap.h.
- */
+/* So many falls that begin no lower than one before, each within FALL_TIME ms of the
+ * last, are free; see heap.h. */
 #define FALLS_FREE 4
-#define PRICE_MOST ((int64_t)(64 * HAK_KIB))
+#define PRICE_MOST ((int64_t)(256 * HAK_KIB))
+#define FALL_TIME 100
 
 struct hak_heap_past haki_heap_past;
 
@@ -162,31 +161,57 @@ static int64_t heap_worth_a_sweep(int64_t use)
                                  : SPARSE_LEAST + use;
 }
 
-/* A fall begins when more than this many bytes were freed. */
-static int64_t heap_fall_price(const struct hak_tiny *tiny, int64_t use)
+/* Whether what is in use is less than at any sweep before, or fall. */
+static bool heap_is_lowest(const struct hak_tiny *tiny, int64_t use)
 {
-    int64_t least = heap_worth_a_sweep(use) / 2;
-    int64_t paid = 2 * (int64_t)tiny->allow.extra;
-
-    if (tiny->falls >= FALLS_FREE) {
-        paid += tiny->fall_price;
-    }
-    return least > paid ? least : paid;
+    return use + heap_worth_a_sweep(use) <= tiny->swept_low;
 }
 
-/*
- * A fall begins: sets how deep the next one must be, if this is not the lowest.
- */
+/* So many bytes must have been freed, where falls repeat. */
+static int64_t heap_fall_price(const struct hak_tiny *tiny, int64_t use)
+{
+    int64_t most = 2 * use > PRICE_MOST ? 2 * use : PRICE_MOST;
+
+    if (tiny->falls < FALLS_FREE || heap_is_lowest(tiny, use)) {
+        return 0;
+    }
+    return tiny->fall_price < most ? tiny->fall_price : most;
+}
+
+/* Whether a fall begins, `fell` bytes below what was in use before. */
+static bool heap_is_fall(const struct hak_tiny *tiny, int64_t use, int64_t fell)
+{
+    return fell > heap_worth_a_sweep(use) / 2 &&
+           ((fell > 2 * (int64_t)tiny->allow.extra &&
+             fell > heap_fall_price(tiny, use)) ||
+            haki_os_tick() - tiny->fell_at >= FALL_TIME);
+}
+
+/* A fall begins: how far the next one must go. */
 static void heap_count_fall(struct hak_tiny *tiny, int64_t use, int64_t fell)
 {
-    if (use + heap_worth_a_sweep(use) <= tiny->swept_low) {
+    uint32_t now = haki_os_tick();
+
+    if (heap_is_lowest(tiny, use)) {
         tiny->falls = 0;
         tiny->fall_price = 0;
-        return;
+        tiny->swept_low =
+            use >= HEAP_SMALL_MOST ? use : tiny->swept_low; /* sweeps do */
+    } else if (now - tiny->fell_at >= FALL_TIME) {
+        tiny->falls -= tiny->falls > 0;
+    } else {
+        tiny->falls += tiny->falls < FALLS_FREE;
+        tiny->fall_price =
+            2 * fell > tiny->fall_price ? 2 * fell : tiny->fall_price;
     }
-    tiny->falls += tiny->falls < FALLS_FREE;
-    fell = 2 * fell < PRICE_MOST ? 2 * fell : PRICE_MOST;
-    tiny->fall_price = fell > tiny->fall_price ? fell : tiny->fall_price;
+    tiny->fell_at = now;
+}
+
+void haki_heap_fall_dear(struct hak_heap *heap, uint32_t now)
+{
+    heap->tiny.falls = FALLS_FREE;
+    heap->tiny.swept_low = 0;
+    heap->tiny.fell_at = now;
 }
 
 static void heap_sweep_sparse(struct hak_heap *heap)
@@ -233,8 +258,8 @@ void haki_heap_sweep_sparse(struct hak_heap *heap)
     haki_keep_height(&tiny->allow);
     fell = tiny->allow.height - use;
     sparse = heap_unused_bytes(tiny) / SPARSE_PART >= use;
-    if (!tiny->allow.falling && fell > heap_fall_price(tiny, use) &&
-        (sparse || fell >= tiny->allow.height / 2)) {
+    if (!tiny->allow.falling && (sparse || fell >= tiny->allow.height / 2) &&
+        heap_is_fall(tiny, use, fell)) {
         heap_fall(heap, use, fell);
     }
     if (tiny->allow.falling && sparse && fell >= heap_worth_a_sweep(use)) {

@@ -67,6 +67,7 @@ struct hak_heap {
     struct hak_pool *pool;      /* in the slot, or NULL: not used yet */
     struct hak_ace_cache *runs; /* the same */
     bool seal_at_fork; /* explicit heaps: it is sealed in a forked child */
+    uint32_t born;     /* the same: haki_os_tick(), see haste.h */
     union {
         char name[HAK_HEAP_NAME]; /* explicit heaps */
         /*
@@ -204,29 +205,40 @@ void haki_heap_shed(struct hak_heap *heap);
  * a heap is falling and takes nothing from slabs, it looks at its bins often,
  * so that the last sweep comes with the last free or little before it.
  *
- * The price is half of what is worth a sweep (heap.c) for falls that bring the
- * heap lower than any earlier sweep, and for FALLS_FREE others. After these it
- * is twice what the last fall took to begin, so that a fall of the same depth
- * does not begin again, and at most PRICE_MOST; but at least twice what the
- * heap may keep extra, since it gives that back and takes it again in turns
- * (allowance.h).
+ * The price is half of what is worth a sweep (heap.c), for falls that bring the
+ * heap lower than any before and for FALLS_FREE more. After these it is twice what
+ * such a fall took to begin, so that no fall of the same depth begins again, but no
+ * more than PRICE_MOST or twice what is in use; and always twice what the heap may
+ * keep extra, since it gives that back and takes it in turns (allowance.h).
  *
- * Cost: within a fall, sweeps come after 1/16 of what is in use and 1 KB were
- * freed, or all of it and 16 KB, so their number is logarithmic in the fall's
- * depth. There are FALLS_FREE repeated falls, one for each time that the price
- * doubles, at most ten, and then one for each PRICE_MOST bytes taken and freed
- * again, which costs as much as taking these pages once. A heap that is left
- * alone keeps less than the price unswept: twice the depth of its usual fall.
+ * Only falls that follow each other count: when none has begun for FALL_TIME, the
+ * next is free, whatever it goes.
+ *
+ * Cost: sweeps of one fall come after 1/16 of what is in use and 1 KB, or all of
+ * it and 16 KB, so that their number is logarithmic in its depth. Falls that repeat
+ * within FALL_TIME are FALLS_FREE, one for each time that the price doubles, and then
+ * one for each PRICE_MOST bytes that were taken and freed again, and one in FALL_TIME.
+ * What a heap that is left alone in the midst of such a time keeps unswept is less
+ * than the price: twice the depth of its usual fall.
  */
 void haki_heap_sweep_sparse(struct hak_heap *heap);
 
-/* haki_tiny_look, and the same for everything else that keeps too much. */
+/* haste.c: a hasty heap is looked at, which may have become old. */
+void haki_haste_look(struct hak_heap *heap);
+
+/* The next falls of a new heap have the price that repeated ones have, for a time. */
+void haki_heap_fall_dear(struct hak_heap *heap, uint32_t now);
+
+/* haki_tiny_look, and whatever else keeps too much. */
 HAK_INLINE void haki_heap_look_bin(struct hak_heap *heap, struct hak_bin *bin)
 {
     bool more = haki_tiny_look(&heap->tiny, bin);
 
     if (HAK_UNLIKELY(heap->tiny.allow.over)) {
         haki_heap_shed(heap);
+    }
+    if (HAK_UNLIKELY(heap->tiny.hasty)) {
+        haki_haste_look(heap);
     }
     if (haki_is_frugal(&heap->tiny.allow) && (more || heap->tiny.packed)) {
         haki_heap_sweep_sparse(heap);

@@ -57,7 +57,7 @@ static void page_data(struct hak_out *out, struct hak_view *view,
     haki_out_text(out, "const DATA = {about: \"Process ");
     haki_out_number(out, (uint64_t)getpid());
     haki_out_text(out, ", one sample in ");
-    haki_out_number(out, atomic_load(&haki_profile.rate));
+    haki_out_number(out, haki_profile_last_rate());
     haki_out_text(out, " bytes:\", value: ");
     haki_out_number(out, 2u * wish->alloc + wish->count);
     haki_out_text(out, wish->grown ? ", showGrown: true, all: "

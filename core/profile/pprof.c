@@ -66,8 +66,7 @@ static void pprof_types(struct hak_out *out, struct hak_out *part)
     haki_out_field(part, 1, PPROF_SPACE);
     haki_out_field(part, 2, PPROF_BYTES);
     pprof_take(out, PPROF_P_PERIOD_TYPE, part);
-    haki_out_field(out, PPROF_P_PERIOD,
-                   haki_max(atomic_load(&haki_profile.rate), 1));
+    haki_out_field(out, PPROF_P_PERIOD, haki_max(haki_profile_last_rate(), 1));
     haki_out_field(out, PPROF_P_DEFAULT, PPROF_INUSE_SPACE);
 }
 

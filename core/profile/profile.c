@@ -15,6 +15,7 @@ static _Atomic(haki_frames_fn *) profile_frames;
 static _Atomic(haki_line_fn *) profile_line;
 static _Atomic(uint64_t) profile_seed;
 static atomic_bool profile_marked;
+static _Atomic(size_t) profile_last_rate; /* not 0 once there was a profile */
 
 /* ---- the runtime's frames --------------------------------------------------- */
 
@@ -77,9 +78,10 @@ void haki_profile_capture(struct hak_stack_words *words,
             frames(who->heap, words->frame, HAK_STACK_FRAMES, &below);
     }
     words->pcs =
-        below != 0
-            ? haki_unwind(words->pc, (unsigned)haki_min(HAK_STACK_PCS, below))
-            : 0;
+        below == 0
+            ? 0
+            : haki_unwind(words->pc, (unsigned)haki_min(below, HAK_STACK_PCS),
+                          words->frames != 0);
 }
 
 /* ---- chance -------------------------------------------------------------------- */
@@ -181,6 +183,9 @@ bool haki_profile_set(size_t rate)
         profile_forget_allocs();
         atomic_store(&profile_marked, false);
     }
+    if (done && rate != 0) {
+        atomic_store(&profile_last_rate, rate);
+    }
     if (done && rate != atomic_load(&haki_profile.rate)) {
         atomic_store(&haki_profile.rate, rate);
         profile_next_round();
@@ -205,6 +210,11 @@ void haki_profile_mark(void)
     }
     atomic_store(&profile_marked, stacks != NULL);
     haki_lock_drop(&haki_records.lock);
+}
+
+size_t haki_profile_last_rate(void)
+{
+    return atomic_load(&profile_last_rate);
 }
 
 bool haki_profile_is_marked(void)

@@ -178,6 +178,9 @@ bool haki_profile_set(size_t rate);
 /* The sums as of now are what haki_profile_read subtracts with `grown`. */
 void haki_profile_mark(void);
 
+/* The rate, or the one before it was switched off. */
+size_t haki_profile_last_rate(void);
+
 /* Whether that was done since the profile was last switched on. */
 bool haki_profile_is_marked(void);
 

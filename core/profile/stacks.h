@@ -92,7 +92,20 @@ uint32_t haki_stacks_name(struct hak_stacks *stacks, const char *text,
 /* Finds the unwinder: outside of any lock or lane. */
 void haki_unwind_begin(void);
 
-/* The program counters of the calling thread's frames, leaf first; how many. */
-unsigned haki_unwind(uintptr_t *pc, unsigned most);
+/*
+ * Where a runtime's code is. Once it is known, and where the runtime has told frames
+ * (haki_frames_fn), C's are told as far as the first in its loop, whose frames those
+ * are, and without those in `silent`, its own and its adapter's: so what it has
+ * called, functions of an extension. For good; the second call does nothing.
+ */
+#define HAK_UNWIND_SILENT 2
+struct hak_code {
+    uintptr_t from, to;
+};
+void haki_unwind_runtime(struct hak_code loop, const struct hak_code *silent);
+
+/* The program counters of the calling thread's frames, leaf first; how many. `told`:
+ * the runtime has told its own. */
+unsigned haki_unwind(uintptr_t *pc, unsigned most, bool told);
 
 #endif /* HAK_STACKS_H */

@@ -73,7 +73,7 @@ static void view_fill_c(struct hak_view *view, struct hak_view_frame *frame)
     haki_symbols_find(&view->symbols, frame->pc - 1, &symbol);
     frame->module = symbol.module;
     if (symbol.name != NULL) {
-        frame->inside = strncmp(symbol.name, "haki_", 5) == 0;
+        frame->inside = symbol.ours || strncmp(symbol.name, "haki_", 5) == 0;
         frame->name = view_demangle(view, symbol.name);
         return;
     }
@@ -226,16 +226,12 @@ void haki_view_label(const struct hak_view_frame *frame, char *text,
 
 /* ---- from beginning to end ------------------------------------------------------- */
 
-struct hak_view *haki_view_open(bool grown)
+struct hak_view *haki_view_of(struct hak_stacks *stacks)
 {
-    struct hak_stacks *stacks = haki_profile_read(grown);
     struct hak_view *view;
     size_t bytes, frames;
     uint32_t places = 1024;
 
-    if (stacks == NULL) {
-        return NULL;
-    }
     while (places < 2 * (stacks->words + 2)) {
         places *= 2;
     }
@@ -254,6 +250,13 @@ struct hak_view *haki_view_open(bool grown)
     view->table = (void *)((char *)view->frame + haki_round_up(frames, 64));
     haki_symbols_begin(&view->symbols);
     return view;
+}
+
+struct hak_view *haki_view_open(bool grown)
+{
+    struct hak_stacks *stacks = haki_profile_read(grown);
+
+    return stacks != NULL ? haki_view_of(stacks) : NULL;
 }
 
 void haki_view_close(struct hak_view *view)

@@ -34,6 +34,11 @@ struct hak_view {
 
 /* As of now, or less what stood at the mark; NULL: errno says why. */
 struct hak_view *haki_view_open(bool grown);
+
+/* Of a copy of the stacks, which is the view's from here on; NULL: ENOMEM, and the
+ * copy is gone. */
+struct hak_view *haki_view_of(struct hak_stacks *stacks);
+
 void haki_view_close(struct hak_view *view);
 
 /* The frames of a stack, root first: their numbers; how many. */

@@ -18,7 +18,7 @@
  *     times within QUICK_TIME
  *         --> extra grows by what was given back in the last of them
  *     a small explicit heap: 8 times within TURNS_TIME, up to 64 KB, until
- *     twice that was freed
+ *     twice that was freed; a packed one's bins may hold a quarter of it each
  *     more than HAK_EXTRA_MOST given back and none needed again, or memory
  *     has been idle --> extra is 0
  *

@@ -141,17 +141,18 @@ static bool options_ends_in(const char *words, const char *text)
     return false;
 }
 
-/* Keeps the name of a file. */
-static bool options_parse_file(const char *words, const char *text,
-                               size_t *value)
+/* The name of a file; HAK_OPT_profile's is kept, an adapter reads its own itself. */
+static bool options_parse_file(const struct hak_option_row *row,
+                               const char *text, size_t *value)
 {
     size_t length = strlen(text);
 
-    if (!options_ends_in(words, text) ||
-        length >= sizeof(options_profile_file)) {
+    if (!options_ends_in(row->words, text) || length >= HAK_OPTION_PATH) {
         return false;
     }
-    memcpy(options_profile_file, text, length + 1);
+    if (strcmp(row->env, options_rows[HAK_OPT_profile].env) == 0) {
+        memcpy(options_profile_file, text, length + 1);
+    }
     *value = 1;
     return true;
 }
@@ -206,7 +207,7 @@ static bool options_parse(const struct hak_option_row *row, const char *text,
     case HAK_OPTION_SIZE: return options_parse_size(text, value);
     case HAK_OPTION_SHARE: return options_parse_share(text, value);
     case HAK_OPTION_DIR: return options_parse_dir(text, value);
-    case HAK_OPTION_FILE: return options_parse_file(row->words, text, value);
+    case HAK_OPTION_FILE: return options_parse_file(row, text, value);
     default: return options_parse_word(row->words, text, value);
     }
 }

@@ -120,6 +120,7 @@ static bool tiny_carve(struct hak_tiny *tiny, unsigned class)
     }
     slab = haki_range_slab(shelf->fresh);
     HAK_ASSERT(slab->class == class && slab->carved < slab->capacity);
+    HAK_ASSERT(shelf->step <= HAK_TINY_CARVE_MOST);
     count = (uint32_t)haki_max(shelf->step / size, 1);
     count = (uint32_t)haki_min(count, slab->capacity - slab->carved);
     if (!haki_range_ready(shelf->fresh, 1, (slab->carved + count) * size,

@@ -125,16 +125,17 @@ struct hak_tiny {
         accounted; /* its blocks of ACE and Huge are its own by id, not all threads',
                      * and it keeps account of them; no block has a guard */
     /* owner */
-    bool packed;   /* blocks of all sizes side by side at first; set before the
-                  * first use; not if sealed */
-    bool waiting;  /* free memory waits to go back: look often */
-    bool quiet;    /* little happens: look at the first occasion */
-    uint8_t share; /* a bin may hold 1/2^share of the heap's slabs */
+    bool packed;  /* blocks of all sizes side by side at first; not if sealed */
+    bool hasty;   /* it is expected to end soon: heap/haste.h */
+    bool waiting; /* free memory waits to go back: look often */
+    bool quiet;   /* little happens: look at the first occasion */
+    uint8_t share;         /* a bin may hold 1/2^share of the heap's slabs */
+    uint8_t sweep_class;   /* the class of sweep_slab */
     uint16_t grant_large;  /* pushes to a bin's next look in a large heap, */
     uint8_t grant_waiting; /* and in any while memory waits, at the most */
     uint8_t skips;         /* looks without a tick that a busy heap still has */
-    uint8_t sweep_class;   /* the class of sweep_slab */
     uint32_t ticked_at;    /* when the heap last had a tick, or 0 */
+    uint32_t fell_at;      /* haki_os_tick() when the last fall began */
     uint32_t idle_at;      /* when idle blocks next leave the bins */
     uint32_t packed_at[HAK_PACKED_SLABS]; /* slabs, or HAK_NO_SLAB */
     uint32_t units; /* number of units of the maps in use */

@@ -231,10 +231,16 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     }
     haki_bin_settle(tiny, class);
     count = haki_bin_count(tiny, class);
-    if (count >= cap && tiny->packed && tiny->allow.slabs == 0) {
+    if (count >= cap && tiny->packed && tiny->allow.slabs == 0 &&
+        tiny->allow.extra == 0) {
         tiny_bin_flush(tiny, class);
+        haki_keep_gave(&tiny->allow, (size_t)count * haki_tiny_size[class]);
         tiny_bound(tiny);
     } else if (count >= cap) {
+        if (tiny->packed && shelf->spare_count > 0) {
+            haki_keep_gave(&tiny->allow,
+                           (size_t)shelf->spare_count * haki_tiny_size[class]);
+        }
         tiny_spill(tiny, class);
         tiny_bound(tiny);
     } else if (count + shelf->spare_count > shelf->seen) {

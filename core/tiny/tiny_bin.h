@@ -20,7 +20,8 @@
 #define HAK_BIN_SHARE 4
 #define HAK_BIN_BLOCKS 8
 
-/* In a packed heap, apart from what its other slabs allow. */
+/* In a packed heap, but for what its other slabs allow, and a quarter of what it may
+ * keep extra. */
 #define HAK_BIN_LEAST_PACKED HAK_KIB
 #define HAK_BIN_BLOCKS_PACKED 4
 
@@ -47,7 +48,9 @@ HAK_INLINE int32_t haki_bin_budget(const struct hak_tiny *tiny, unsigned class)
 {
     size_t held =
         tiny->packed ? (size_t)tiny->allow.slabs : tiny->nslabs * HAK_SLAB_SIZE;
-    size_t least = tiny->packed ? HAK_BIN_LEAST_PACKED : HAK_BIN_LEAST;
+    size_t least = tiny->packed
+                       ? haki_max(HAK_BIN_LEAST_PACKED, tiny->allow.extra / 4)
+                       : HAK_BIN_LEAST;
     size_t bytes = haki_min(haki_max(held >> tiny->share, least), HAK_BIN_MOST);
     /* bytes / block size, by multiplication: this runs for every new heap. */
     size_t blocks = bytes * haki_tiny_magic[class] >> 32;

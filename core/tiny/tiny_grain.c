@@ -20,9 +20,8 @@
  * first `units` of them are in use. `from[c]`: below this unit there is no
  * place for a block of class c. A block of 16 n bytes begins at an even grain.
  *
- * Only the owner writes the bits. Others may ask for the size of a block in use
- * (haki_tiny_class_at_tag): its own bits don't change, and at any moment the
- * grain before it is either unused or the last of a block.
+ * A refill takes, and a flush gives back, what lies in a unit with one write to each
+ * of its two words. Questions about a block are tiny_grain_ask.c.
  *
  * Tested by tests/unit/tiny/tiny_packed.c.
  */
@@ -37,7 +36,6 @@
 #include "tiny/tiny_grain_bits.h"
 #include "tiny/tiny_slab.h"
 
-#define SLAB_GRAINS (HAK_SLAB_UNITS * HAK_UNIT_GRAINS)
 #define PAGE_UNITS ((uint32_t)(HAK_PAGE / HAK_UNIT))
 
 /*
@@ -64,33 +62,14 @@
 /* A refill brings at most 1/FILL_PART of the bytes that would be carved. */
 #define FILL_PART 4
 #define FILL_MOST ((size_t)512)
+#define FILL_BUSY_MOST (HAK_TINY_CARVE_MOST / FILL_PART)
 
 /* ---- places -------------------------------------------------------------- */
 
-/* The index among the packed slabs of the one with this number: 0, 1, .. */
-static uint32_t tiny_index_of(const struct hak_tiny *tiny, uint32_t number)
-{
-    uint32_t i = 0;
-
-    while (i < HAK_PACKED_SLABS - 1 && tiny->packed_at[i] != number) {
-        i++;
-    }
-    return i;
-}
-
-/* The grain, in the heap's row, that p, in slab `number`, lies in. */
-static uint32_t tiny_grain_of(const struct hak_tiny *tiny, const void *p,
-                              uint32_t number)
-{
-    uint32_t at = (uint32_t)((uintptr_t)p & (HAK_SLAB_SIZE - 1));
-
-    return tiny_index_of(tiny, number) * SLAB_GRAINS + at / (uint32_t)HAK_GRAIN;
-}
-
 static char *tiny_address_of(const struct hak_tiny *tiny, uint32_t grain)
 {
-    return haki_range_slab_start(tiny->packed_at[grain / SLAB_GRAINS]) +
-           grain % SLAB_GRAINS * HAK_GRAIN;
+    return haki_range_slab_start(tiny->packed_at[grain / HAK_SLAB_GRAINS]) +
+           grain % HAK_SLAB_GRAINS * HAK_GRAIN;
 }
 
 /* haki_grain_find over all packed slabs. */
@@ -101,7 +80,7 @@ static uint32_t tiny_find(const struct hak_tiny *tiny, uint32_t from,
     uint32_t end = tiny->units * HAK_UNIT_GRAINS;
 
     while (from < end) {
-        uint32_t slab_end = (from / SLAB_GRAINS + 1) * SLAB_GRAINS;
+        uint32_t slab_end = (from / HAK_SLAB_GRAINS + 1) * HAK_SLAB_GRAINS;
         uint32_t grain =
             haki_grain_find(units, from, (uint32_t)haki_min(slab_end, end), n,
                             even);
@@ -139,10 +118,9 @@ static bool tiny_grow(struct hak_tiny *tiny, unsigned class)
     return true;
 }
 
-/* Makes n grains a block, with usable pages; returns the block. */
-static void *tiny_take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
+/* n grains have been taken, the block at p: its pages are usable from now on. */
+HAK_INLINE void tiny_took(struct hak_tiny *tiny, const void *p, uint32_t n)
 {
-    char *p = tiny_address_of(tiny, grain);
     uint32_t number = haki_range_number(p);
 
     if (HAK_UNLIKELY(haki_range_slab(number)->gone != 0)) {
@@ -152,8 +130,16 @@ static void *tiny_take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
                                                  n * HAK_GRAIN),
                               false);
     }
-    haki_grain_mark_block(haki_tiny_units(tiny), grain, n, true);
     tiny->packed_bytes += n * (uint32_t)HAK_GRAIN;
+}
+
+/* n grains are a block from now on; the block. */
+static void *tiny_take(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
+{
+    char *p = tiny_address_of(tiny, grain);
+
+    haki_grain_mark_block(haki_tiny_units(tiny), grain, n, true);
+    tiny_took(tiny, p, n);
     return p;
 }
 
@@ -165,6 +151,16 @@ static void tiny_put(struct hak_tiny *tiny, uint32_t grain, uint32_t n)
     haki_grain_mark_block(haki_tiny_units(tiny), grain, n, false);
     tiny->packed_bytes -= n * (uint32_t)HAK_GRAIN;
     tiny->freed_from = (uint32_t)haki_min(tiny->freed_from, unit);
+}
+
+/* Of a unit these bits are free. */
+static void tiny_put_unit(struct hak_tiny *tiny, uint32_t unit, uint64_t used,
+                          uint64_t last)
+{
+    if (used != 0) {
+        haki_grain_clear(&haki_tiny_units(tiny)[unit], used, last);
+        tiny->freed_from = (uint32_t)haki_min(tiny->freed_from, unit);
+    }
 }
 
 /*
@@ -228,51 +224,118 @@ static uint32_t tiny_place(struct hak_tiny *tiny, unsigned class, uint32_t n)
 
 /* ---- blocks -------------------------------------------------------------- */
 
-/*
- * Whether no other class has this size: in packed slabs the size tells the
- * class.
- */
+/* The most bytes that a refill brings: more where bins may keep more. */
+static size_t tiny_fill_most(const struct hak_tiny *tiny)
+{
+    return haki_max(FILL_MOST, haki_min(tiny->allow.extra / 8, FILL_BUSY_MOST));
+}
+
+/* Whether the class has a size to itself: a block here is told by its size. */
 static bool tiny_is_told(unsigned class)
 {
     return !HAK_HARD || class > 0; /* there the first two both have 16 B */
+}
+
+/* Blocks that a refill takes, linked. */
+struct hak_tiny_row {
+    struct hak_block *first, *last;
+    uint32_t count;
+};
+
+HAK_INLINE void tiny_row_add(struct hak_tiny *tiny, struct hak_tiny_row *row,
+                             void *p, uint32_t n)
+{
+    struct hak_block *block = p;
+
+    tiny_took(tiny, p, n);
+    if (row->count++ == 0) {
+        row->first = block;
+    } else {
+        haki_link_set(row->last, block);
+    }
+    row->last = block;
+}
+
+/* Blocks of less than a unit, from the class's first place on: a unit at a time. */
+static void tiny_fill_units(struct hak_tiny *tiny, unsigned class, uint32_t n,
+                            uint32_t most, struct hak_tiny_row *row)
+{
+    struct hak_unit *units = haki_tiny_units(tiny);
+    uint32_t at = tiny_search_from(tiny, class) / HAK_UNIT_GRAINS;
+    uint32_t even = n % 2 == 0;
+
+    for (; at < tiny->units; at++) {
+        uint64_t first =
+            haki_grain_take_in(&units[at], n, even, most - row->count);
+        char *start = tiny_address_of(tiny, at * HAK_UNIT_GRAINS);
+
+        for (; first != 0; first &= first - 1) {
+            tiny_row_add(tiny, row,
+                         start + (size_t)__builtin_ctzll(first) * HAK_GRAIN, n);
+        }
+        if (row->count < most && (at + 1) % HAK_SLAB_UNITS != 0 &&
+            at + 1 < tiny->units) {
+            uint32_t grain = haki_grain_take_across(&units[at], n, even);
+
+            if (grain != HAK_UNIT_GRAINS) {
+                tiny_row_add(tiny, row, start + grain * HAK_GRAIN, n);
+            }
+        }
+        if (row->count == most) {
+            tiny_search_ended(tiny, class, at * HAK_UNIT_GRAINS);
+            return;
+        }
+    }
+    tiny_search_ended(tiny, class, HAK_GRAIN_NOWHERE);
+}
+
+/* The same of larger ones, each by itself. */
+static void tiny_fill_large(struct hak_tiny *tiny, unsigned class, uint32_t n,
+                            uint32_t most, struct hak_tiny_row *row)
+{
+    uint32_t even = n % 2 == 0;
+    uint32_t grain = tiny_find(tiny, tiny_search_from(tiny, class), n, even);
+
+    tiny_search_ended(tiny, class, grain);
+    while (grain != HAK_GRAIN_NOWHERE && row->count < most) {
+        haki_grain_mark_block(haki_tiny_units(tiny), grain, n, true);
+        tiny_row_add(tiny, row, tiny_address_of(tiny, grain), n);
+        tiny_search_ended(tiny, class, grain);
+        grain = tiny_find(tiny, grain + n, n, even);
+    }
 }
 
 bool haki_tiny_grain_fill(struct hak_tiny *tiny, unsigned class, bool more)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     size_t size = haki_tiny_size[class];
-    size_t step = haki_min(shelf->step / FILL_PART, FILL_MOST);
-    uint32_t n = (uint32_t)(size / HAK_GRAIN), even = n % 2 == 0;
-    uint32_t most = (uint32_t)haki_max(step / size, 1), count = 0;
-    uint32_t grain;
-    struct hak_block *first = NULL, *last = NULL;
+    size_t step = haki_min(shelf->step / FILL_PART, tiny_fill_most(tiny));
+    uint32_t n = (uint32_t)(size / HAK_GRAIN);
+    uint32_t most = (uint32_t)haki_max(step / size, 1);
+    struct hak_tiny_row row = {NULL, NULL, 0};
 
     if (!tiny_is_told(class)) {
         return false;
     }
-    grain = more ? tiny_place(tiny, class, n)
-                 : tiny_find(tiny, tiny_search_from(tiny, class), n, even);
-    tiny_search_ended(tiny, class, grain);
-    for (; grain != HAK_GRAIN_NOWHERE && count < most; count++) {
-        struct hak_block *block = tiny_take(tiny, grain, n);
-
-        if (last != NULL) {
-            haki_link_set(last, block);
-        } else {
-            first = block;
-        }
-        last = block;
-        tiny_search_ended(tiny, class, grain);
-        grain = tiny_find(tiny, grain + n, n, even);
-    }
-    if (count == 0) {
+    if (more && tiny_place(tiny, class, n) == HAK_GRAIN_NOWHERE) {
+        tiny_search_ended(tiny, class, HAK_GRAIN_NOWHERE);
         return false;
     }
-    haki_link_set(last, NULL);
-    haki_tiny_take(tiny, class, count);
-    haki_keep_took(&tiny->allow, count * size);
-    haki_bin_set(tiny, class, first, count);
-    shelf->step = (uint16_t)haki_max(shelf->step, 2 * step * FILL_PART);
+    if (n < HAK_UNIT_GRAINS) {
+        tiny_fill_units(tiny, class, n, most, &row);
+    } else {
+        tiny_fill_large(tiny, class, n, most, &row);
+    }
+    if (row.count == 0) {
+        return false;
+    }
+    haki_link_set(row.last, NULL);
+    haki_tiny_take(tiny, class, row.count);
+    haki_keep_took(&tiny->allow, row.count * size);
+    haki_bin_set(tiny, class, row.first, row.count);
+    shelf->step =
+        (uint16_t)haki_max(shelf->step,
+                           haki_min(2 * step * FILL_PART, HAK_TINY_CARVE_MOST));
     return true;
 }
 
@@ -281,15 +344,35 @@ void haki_tiny_grain_put(struct hak_tiny *tiny, struct hak_block *list,
 {
     unsigned class = haki_tiny_class_at(list);
     uint32_t n = haki_tiny_size[class] / (uint32_t)HAK_GRAIN;
+    uint32_t base =
+        haki_grain_of(tiny, haki_range_slab_start(haki_range_number(list)),
+                      haki_range_number(list));
+    uint32_t at = HAK_UNITS; /* a unit, and what goes of it */
+    uint64_t used = 0, last = 0;
 
     haki_tiny_take(tiny, class, -(int64_t)count);
+    tiny->packed_bytes -= count * n * (uint32_t)HAK_GRAIN;
     for (; count > 0; count--) {
-        struct hak_block *next = haki_link_get(list);
-        uint32_t number = haki_range_number(list);
+        uint32_t grain =
+            base + (uint32_t)((uintptr_t)list & (HAK_SLAB_SIZE - 1)) /
+                       (uint32_t)HAK_GRAIN;
+        uint32_t unit = grain / HAK_UNIT_GRAINS, bit = grain % HAK_UNIT_GRAINS;
 
-        tiny_put(tiny, tiny_grain_of(tiny, list, number), n);
-        list = next;
+        list = haki_link_get(list);
+        if (unit != at) {
+            tiny_put_unit(tiny, at, used, last);
+            at = unit;
+            used = last = 0;
+        }
+        if (bit + n <= HAK_UNIT_GRAINS) {
+            used |= haki_grain_bits(bit, n);
+            last |= (uint64_t)1 << (bit + n - 1);
+        } else {
+            haki_grain_mark_block(haki_tiny_units(tiny), grain, n, false);
+            tiny->freed_from = (uint32_t)haki_min(tiny->freed_from, unit);
+        }
     }
+    tiny_put_unit(tiny, at, used, last);
 }
 
 /* tiny_place, marked as a slow path. */
@@ -355,95 +438,9 @@ void haki_tiny_larger_put(struct hak_tiny *tiny, void *p)
     HAK_CHECK(size > 0 && tiny->larger_bytes >= size);
     haki_keep_taken(&tiny->allow, -(int64_t)size);
     tiny->larger_bytes -= (uint32_t)size;
-    if (tiny->packed) { /* otherwise it is sealed: see tiny_seal.c */
-        tiny_put(tiny, tiny_grain_of(tiny, p, haki_range_number(p)), n);
+    if (tiny->packed) { /* if not, it is sealed: see tiny_seal.c */
+        tiny_put(tiny, haki_grain_of(tiny, p, haki_range_number(p)), n);
     }
-}
-
-/* ---- queries: any thread ------------------------------------------------- */
-
-/* The last grain up to `grain` where a block begins. */
-static uint32_t tiny_first_of(const struct hak_unit *units, uint32_t grain)
-{
-    while (grain % SLAB_GRAINS != 0) {
-        uint32_t before = grain - 1, bit = before % HAK_UNIT_GRAINS;
-        const struct hak_unit *unit = &units[before / HAK_UNIT_GRAINS];
-        uint64_t ends = (haki_grain_last(unit) | ~haki_grain_used(unit))
-                        << (63 - bit);
-
-        if (ends != 0) {
-            return grain - (uint32_t)__builtin_clzll(ends);
-        }
-        grain -= bit + 1;
-    }
-    return grain;
-}
-
-/* The first grain from `grain` on where a block ends. */
-static uint32_t tiny_last_of(const struct hak_unit *units, uint32_t grain)
-{
-    uint32_t end = (grain / SLAB_GRAINS + 1) * SLAB_GRAINS;
-    uint64_t last = haki_grain_last(&units[grain / HAK_UNIT_GRAINS]) >>
-                    grain % HAK_UNIT_GRAINS;
-
-    while (last == 0 &&
-           grain + HAK_UNIT_GRAINS - grain % HAK_UNIT_GRAINS < end) {
-        grain += HAK_UNIT_GRAINS - grain % HAK_UNIT_GRAINS;
-        last = haki_grain_last(&units[grain / HAK_UNIT_GRAINS]);
-    }
-    return grain + (last != 0 ? (uint32_t)__builtin_ctzll(last) : 0);
-}
-
-/*
- * Finds the block that p, in a packed slab with this tag, lies in: its first
- * grain, and how many it has. 0: p is in none.
- */
-static uint32_t tiny_block_at(const void *p, uint32_t tag, uint32_t *n)
-{
-    const struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
-    const struct hak_unit *units = haki_tiny_units(owner);
-    uint32_t grain = tiny_grain_of(owner, p, haki_range_number(p)), first;
-
-    *n = 0;
-    if (grain >= owner->units * HAK_UNIT_GRAINS ||
-        (haki_grain_used(&units[grain / HAK_UNIT_GRAINS]) >>
-             grain % HAK_UNIT_GRAINS &
-         1) == 0) {
-        return grain;
-    }
-    first = tiny_first_of(units, grain);
-    *n = tiny_last_of(units, grain) + 1 - first;
-    return first;
-}
-
-HAK_RACY_READER unsigned haki_tiny_grain_class(const void *p, uint32_t tag)
-{
-    uint32_t n;
-
-    tiny_block_at(p, tag, &n);
-    if (n == 0) {
-        return HAK_TINY_NONE;
-    }
-    return n * HAK_GRAIN <= HAK_TINY_MAX_SIZE
-               ? haki_tiny_class_8[haki_tiny_index(n * HAK_GRAIN)]
-               : HAK_TINY_LARGER;
-}
-
-HAK_RACY_READER size_t haki_tiny_grain_bytes(const void *p, uint32_t tag)
-{
-    uint32_t n;
-
-    tiny_block_at(p, tag, &n);
-    return n * HAK_GRAIN;
-}
-
-HAK_RACY_READER bool haki_tiny_grain_is_block(const void *p, uint32_t tag)
-{
-    const struct hak_tiny *owner = haki_range_heap(HAK_TAG_HEAP(tag));
-    uint32_t n, first = tiny_block_at(p, tag, &n);
-
-    return n != 0 && (uintptr_t)p % HAK_GRAIN == 0 &&
-           first == tiny_grain_of(owner, p, haki_range_number(p));
 }
 
 /* ---- pages --------------------------------------------------------------- */

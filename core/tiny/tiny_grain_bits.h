@@ -13,6 +13,29 @@
 
 #define HAK_UNIT_GRAINS 64u
 #define HAK_GRAIN_NOWHERE UINT32_MAX
+#define HAK_SLAB_GRAINS (HAK_SLAB_UNITS * HAK_UNIT_GRAINS)
+
+/* The slab of the packed ones that has this number: 0 or 1, .. */
+HAK_INLINE uint32_t haki_grain_index(const struct hak_tiny *tiny,
+                                     uint32_t number)
+{
+    uint32_t i = 0;
+
+    while (i < HAK_PACKED_SLABS - 1 && tiny->packed_at[i] != number) {
+        i++;
+    }
+    return i;
+}
+
+/* The grain that p, in slab `number`, lies in, of the heap's row. */
+HAK_INLINE uint32_t haki_grain_of(const struct hak_tiny *tiny, const void *p,
+                                  uint32_t number)
+{
+    uint32_t at = (uint32_t)((uintptr_t)p & (HAK_SLAB_SIZE - 1));
+
+    return haki_grain_index(tiny, number) * HAK_SLAB_GRAINS +
+           at / (uint32_t)HAK_GRAIN;
+}
 
 HAK_INLINE uint64_t haki_grain_used(const struct hak_unit *unit)
 {
@@ -136,6 +159,72 @@ static inline uint32_t haki_grain_find(const struct hak_unit *units,
         used = haki_grain_used(&units[unit]);
     }
     return HAK_GRAIN_NOWHERE;
+}
+
+/* ---- many at a time: blocks of less than a unit --------------------------- */
+
+/*
+ * Takes the lowest places for n grains that lie in the unit as a whole, `most` at
+ * most, the even ones if `even`: the bits of their first grains.
+ */
+HAK_INLINE uint64_t haki_grain_take_in(struct hak_unit *unit, uint32_t n,
+                                       uint32_t even, uint32_t most)
+{
+    uint64_t used = haki_grain_used(unit), last = haki_grain_last(unit);
+    uint64_t room = haki_grain_room(used, n);
+    uint64_t first = 0;
+
+    room &= even ? UINT64_MAX / 3 : UINT64_MAX;
+    if (room == 0) {
+        return 0;
+    }
+    for (; room != 0 && most > 0; most--) {
+        uint32_t at = (uint32_t)__builtin_ctzll(room);
+        uint64_t end = (uint64_t)1 << (at + n - 1);
+
+        first |= room & -room;
+        used |= haki_grain_bits(at, n);
+        last |= end;
+        room &= ~(2 * end - 1); /* where none of these begins */
+    }
+    /* As haki_grain_mark_block. */
+    atomic_store_explicit(&unit->last, last, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&unit->used, used, memory_order_relaxed);
+    return first;
+}
+
+/* Takes n grains that begin in the unit and end in the next one: the grain in
+ * the unit, or HAK_UNIT_GRAINS: there is no place. */
+HAK_INLINE uint32_t haki_grain_take_across(struct hak_unit *unit, uint32_t n,
+                                           uint32_t even)
+{
+    uint64_t used = haki_grain_used(unit), next = haki_grain_used(unit + 1);
+    uint32_t from =
+        used != 0 ? HAK_UNIT_GRAINS - (uint32_t)__builtin_clzll(used) : 0;
+    uint32_t free =
+        next != 0 ? (uint32_t)__builtin_ctzll(next) : HAK_UNIT_GRAINS;
+
+    from = (uint32_t)haki_max((from + even) & ~even,
+                              (HAK_UNIT_GRAINS - n + 1 + even) & ~even);
+    if (from >= HAK_UNIT_GRAINS || HAK_UNIT_GRAINS - from + free < n) {
+        return HAK_UNIT_GRAINS;
+    }
+    haki_grain_mark_block(unit, from, n, true);
+    return from;
+}
+
+/* `used` and `last` of a unit lose these bits, of whole blocks. */
+HAK_INLINE void haki_grain_clear(struct hak_unit *unit, uint64_t used,
+                                 uint64_t last)
+{
+    HAK_ASSERT((haki_grain_used(unit) & used) == used &&
+               (haki_grain_last(unit) & last) == last);
+    atomic_store_explicit(&unit->used, haki_grain_used(unit) & ~used,
+                          memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&unit->last, haki_grain_last(unit) & ~last,
+                          memory_order_relaxed);
 }
 
 #endif /* HAK_TINY_GRAIN_BITS_H */

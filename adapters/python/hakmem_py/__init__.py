@@ -17,7 +17,7 @@ from hakmem_py._hakmem import (__version__, allocated_blocks, disable, seal,
 
 __all__ = ["__version__", "allocated_blocks", "disable", "enable", "enabled",
            "freeze", "give_back", "give_back_every", "limit", "limit_memory", "limit_served",
-           "reason", "seal", "stats", "trim"]
+           "profile", "reason", "seal", "stats", "trim"]
 
 _DOMAINS = ("raw", "mem", "obj")
 
@@ -156,6 +156,31 @@ def freeze(immortal=None):
     _freeze.freeze(immortal)
 
 
+def profile(path=None, rate=None, format=None):
+    """Which lines of Python hold the memory, and made it:
+
+        with hakmem_py.profile("out.html") as p:
+            work()
+        print(p.top(5))
+
+    One sample each `rate` bytes (default 512 KB) that obj, mem and raw are asked
+    for, with the stack that asks; all that is said are estimates from those. At
+    the end of the with statement it is written to `path`, if given: a page with a
+    flame graph (html), pprof's format (pb.gz), collapsed stacks (txt) or
+    speedscope's (json), as `format` or the path's ending says; %p in it is the
+    process's number. p.top(n), p.collapsed(), p.write(path) tell what is so now
+    or, later, at its end; p.start() and p.stop() are for elsewhere than in a with
+    statement. Of two, later - earlier is what grew.
+
+    While one runs, all domains and all sizes are HAKMEM's, in all threads. Any
+    thread may begin and end one, and several may run, at the first one's rate. A
+    forked child has its own. ValueError, TypeError: bad arguments; RuntimeError:
+    there can be none (debug hooks, tracemalloc that can't be looked beneath).
+    """
+    from hakmem_py import _profile
+    return _profile.Profile(path, rate, format)
+
+
 def _in_child():
     """After a fork: what HAKMEM_PYTHON_SEAL asks of the collector."""
     global _pid
@@ -193,6 +218,10 @@ os.register_at_fork(before=_hakmem.before_fork,
                     after_in_child=_in_child)
 if _hakmem.is_main():
     atexit.register(_hakmem.at_exit)
+    _path = _hakmem.profile_path()
+    if _path is not None:
+        from hakmem_py import _profile
+        _profile.by_environment(_path)
 if _hakmem.enabled() != 0:
     _debugmallocstats.before = getattr(sys._debugmallocstats, "before",
                                        sys._debugmallocstats)

@@ -9,15 +9,18 @@ from hakmem_py import _program
 
 NAME = "python -m hakmem_py"
 USAGE = f"""\
-usage: {NAME} [-v] script.py [argument...]
-       {NAME} [-v] -m module [argument...]
-       {NAME} [-v] -c code [argument...]
+usage: {NAME} [option...] script.py [argument...]
+       {NAME} [option...] -m module [argument...]
+       {NAME} [option...] -c code [argument...]
        {NAME} --compare script.py|-m module|-c code [argument...]
        {NAME} --autostart on|off
        {NAME} --version
 
 Runs a Python program with its objects on HAKMEM.
   -v           say at exit, on standard error, which allocator served what
+  --profile F  write to the file F, at exit, which lines hold the memory: a
+               page (.html), for pprof (.pb.gz), collapsed stacks (.txt), for
+               speedscope (.json); %p in it is the process's number
   --compare    run it with and without HAKMEM: time, memory, page faults
   --autostart  on: every start of this Python environment is on HAKMEM
                (a .pth file in its site-packages); off: no longer
@@ -112,10 +115,34 @@ def check_program(arguments):
         fail(f"unknown option {arguments[0]}\n{USAGE}")
 
 
+def options_of(arguments):
+    """(whether -v is given, --profile's file or None, the rest)."""
+    verbose = path = None
+    while arguments:
+        if arguments[0] in ("-v", "--verbose"):
+            verbose, arguments = True, arguments[1:]
+        elif arguments[0] == "--profile":
+            if len(arguments) < 2:
+                fail("--profile needs the name of a file")
+            path, arguments = arguments[1], arguments[2:]
+        elif arguments[0].startswith("--profile="):
+            path, arguments = arguments[0][len("--profile="):], arguments[1:]
+        else:
+            break
+    return verbose, path, arguments
+
+
+def profile(path):
+    """A profile of all of the program."""
+    from hakmem_py import _profile
+    try:
+        _profile.AtExit("--profile", path, loud=True)
+    except (ValueError, RuntimeError) as error:
+        fail(f"--profile {path}: {str(error).partition('profile: ')[2]}")
+
+
 def main(arguments):
-    verbose = False
-    while arguments and arguments[0] in ("-v", "--verbose"):
-        verbose, arguments = True, arguments[1:]
+    verbose, path, arguments = options_of(arguments)
     first = arguments[0] if arguments else None
     if first in ("-h", "--help"):
         print(USAGE, settings(), sep="\n\n")
@@ -133,6 +160,8 @@ def main(arguments):
         print(f"{NAME}: not on HAKMEM: {hakmem_py.reason}", file=sys.stderr)
     if verbose:
         atexit.register(print_stats)
+    if path is not None:
+        profile(path)
     _program.main(NAME, arguments)
 
 

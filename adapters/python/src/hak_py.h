@@ -98,6 +98,8 @@ struct hak_py {
      */
     size_t limit;
     bool whole;
+    bool
+        profiled; /* a profile runs: the same domains and sizes as with `whole` */
     void *(*libc)(void *ctx,
                   size_t size);   /* if `whole`: raw's, if it is malloc */
     size_t reserve, reserve_most; /* beyond it, once reached; largest block */
@@ -426,6 +428,35 @@ PyObject *hak_py_unfinished(PyObject *objects);
 
 /* Whether the collector of a forked child leaves the parent's objects alone. */
 bool hak_py_freezes_forks(void);
+
+/* ---- hak_py_profile.c ------------------------------------------------------- */
+
+/* From here on samples have Python's frames: called by Python code, under the GIL. */
+void hak_py_profile_frames(void);
+
+/*
+ * A profile begins, one of any number: a sample each `rate` bytes, unless others
+ * run and have set that. `runs`, a str: the file whose functions run a program and are
+ * no part of it. False: no memory. All under the lock of hak_py_module.c.
+ */
+bool hak_py_profile_begin(size_t rate, PyObject *runs);
+void hak_py_profile_end(void);
+
+/* The rate of those that run; 0: none does. */
+size_t hak_py_profile_rate(void);
+
+/* A copy of all sums as of now, in a capsule; NULL: an exception. */
+PyObject *hak_py_profile_read(void);
+
+/* A copy of what is more in one than in an earlier one; NULL: an exception. */
+PyObject *hak_py_profile_grown(PyObject *later, PyObject *earlier);
+
+/* Writes a copy, in one of hakmem.h's formats. False: an exception. */
+bool hak_py_profile_write(PyObject *capsule, int fd, int format);
+
+/* [(frames, allocated bytes, blocks, live bytes, blocks)] of a copy; frames are
+ * (file, function, line), innermost first. */
+PyObject *hak_py_profile_list(PyObject *capsule);
 
 /* ---- hak_py_options.def ---------------------------------------------------- */
 

@@ -95,6 +95,9 @@ static PyObject *enable(unsigned mask, bool once)
         }
         if (good && once && !done) {
             set_first_limit(mask, tracing);
+            if (hak_profile_rate() != 0) { /* HAKMEM_PROFILE, _RATE */
+                hak_py_profile_frames();
+            }
         }
         done |= good;
     }
@@ -397,6 +400,113 @@ static PyObject *py_limit_memory(PyObject *self, PyObject *arg)
     return change_limit("limit_memory", limit, true);
 }
 
+/* ---- profiles: hak_py_profile.c -------------------------------------------- */
+
+/* From here on a sample each so many bytes; returns the rate that holds. */
+static PyObject *py_profile_start(PyObject *self, PyObject *args)
+{
+    int tracing = hak_py_is_tracing();
+    enum hak_py_found found;
+    bool begun = false;
+    PyObject *runs;
+    Py_ssize_t asked;
+    size_t rate;
+
+    (void)self;
+    if (tracing < 0 || !PyArg_ParseTuple(args, "nU", &asked, &runs)) {
+        return NULL;
+    }
+    rate = (size_t)asked;
+    haki_lock_take(&lock);
+    hak_py_forget();
+    found = hak_py_install(HAK_PY_ALL, tracing);
+    if (found == HAK_PY_FOUND) {
+        begun = hak_py_profile_begin(rate, runs);
+    }
+    rate = hak_py_profile_rate();
+    haki_lock_drop(&lock);
+    if (found == HAK_PY_FOUND_NOTHING) {
+        return not_beneath(PyExc_RuntimeError);
+    }
+    if (found != HAK_PY_FOUND) {
+        return PyErr_Format(PyExc_RuntimeError,
+                            "hakmem_py.profile: there can be none: %s",
+                            hak_py.reason);
+    }
+    return begun ? PyLong_FromSize_t(rate) : PyErr_NoMemory();
+}
+
+static PyObject *py_profile_stop(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    haki_lock_take(&lock);
+    hak_py_profile_end();
+    haki_lock_drop(&lock);
+    return Py_BuildValue("");
+}
+
+static PyObject *py_profile_read(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return hak_py_profile_read();
+}
+
+static PyObject *py_profile_grown(PyObject *self, PyObject *args)
+{
+    PyObject *later, *earlier;
+
+    (void)self;
+    return PyArg_ParseTuple(args, "OO", &later, &earlier)
+               ? hak_py_profile_grown(later, earlier)
+               : NULL;
+}
+
+/* Bytes a sample where nothing else is said. */
+static PyObject *py_profile_rate(PyObject *self, PyObject *unused)
+{
+    size_t rate = haki_option(HAK_OPT_profile_rate);
+
+    (void)self;
+    (void)unused;
+    return PyLong_FromSize_t(rate != 0 ? rate : HAK_PROFILE_RATE);
+}
+
+/* HAKMEM_PYTHON_PROFILE, or None. */
+static PyObject *py_profile_path(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return hak_py_option(HAK_PY_OPT_profile) != 0
+               ? PyUnicode_DecodeFSDefault(getenv("HAKMEM_PYTHON_PROFILE"))
+               : Py_BuildValue("");
+}
+
+/* A copy, a file descriptor, the format's place among these. */
+static PyObject *py_profile_write(PyObject *self, PyObject *args)
+{
+    static const int formats[] = {HAK_PROFILE_PAGE, HAK_PROFILE_PPROF,
+                                  HAK_PROFILE_COLLAPSED,
+                                  HAK_PROFILE_SPEEDSCOPE};
+    unsigned format;
+    PyObject *copy;
+    int fd;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OiI", &copy, &fd, &format) ||
+        !hak_py_profile_write(copy, fd, formats[format % 4])) {
+        return NULL;
+    }
+    return Py_BuildValue("");
+}
+
+static PyObject *py_profile_list(PyObject *self, PyObject *capsule)
+{
+    (void)self;
+    return hak_py_profile_list(capsule);
+}
+
 static PyObject *py_options(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -430,6 +540,15 @@ static PyMethodDef functions[] = {
     {"finish", py_finish, METH_O, "runs an object's finalizer"},
     {"limit_served", py_limit_served, METH_O, "of blocks of ours, or None"},
     {"limit_memory", py_limit_memory, METH_O, "of all domains, or None"},
+    {"profile_start", py_profile_start, METH_VARARGS,
+     "a sample each so many bytes"},
+    {"profile_stop", py_profile_stop, METH_NOARGS, "as often as it started"},
+    {"profile_read", py_profile_read, METH_NOARGS, "a copy of the sums"},
+    {"profile_grown", py_profile_grown, METH_VARARGS, "of copies"},
+    {"profile_path", py_profile_path, METH_NOARGS, "HAKMEM_PYTHON_PROFILE"},
+    {"profile_rate", py_profile_rate, METH_NOARGS, "HAKMEM_PROFILE_RATE"},
+    {"profile_write", py_profile_write, METH_VARARGS, "a copy to a file"},
+    {"profile_list", py_profile_list, METH_O, "a copy, as a list of tuples"},
     {"options", py_options, METH_NOARGS, "the variables that hold"},
     {NULL, NULL, 0, NULL}};
 

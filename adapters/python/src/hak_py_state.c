@@ -74,6 +74,8 @@ static const char *values_of(const struct line *line)
     case HAK_OPTION_SIZE: return "bytes, with K, M, G or T";
     case HAK_OPTION_SHARE: return "bytes, with K, M, G or T, or percent";
     case HAK_OPTION_DIR: return "an absolute path";
+    case HAK_OPTION_FILE:
+        return "a path, ending in one of these: html pb.gz ...";
     case HAK_OPTION_INT:
     case HAK_OPTION_WORD: break;
     }
@@ -225,12 +227,14 @@ static void settle(void)
 
 void hak_py_switch(unsigned mask)
 {
+    bool whole = hak_py.whole || hak_py.profiled;
+
     hak_py.asked = mask;
-    hak_py.most = hak_py.whole ? HAK_LANE_HUGE_MAX : most_asked();
+    hak_py.most = whole ? HAK_LANE_HUGE_MAX : most_asked();
     for (unsigned i = 0; i < HAK_PY_DOMAINS; i++) {
         struct hak_py_domain *d = &hak_py.domains[i];
 
-        d->on = d->installed && (hak_py.whole || (mask >> i & 1) != 0);
+        d->on = d->installed && (whole || (mask >> i & 1) != 0);
     }
     settle();
 }
