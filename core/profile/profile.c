@@ -78,8 +78,10 @@ void haki_profile_capture(struct hak_stack_words *words,
             frames(who->heap, words->frame, HAK_STACK_FRAMES, &below);
     }
     words->pcs =
-        haki_unwind(words->pc, (unsigned)haki_min(below, HAK_STACK_PCS),
-                    words->frames != 0);
+        below == 0
+            ? 0
+            : haki_unwind(words->pc, (unsigned)haki_min(below, HAK_STACK_PCS),
+                          words->frames != 0);
 }
 
 /* ---- chance -------------------------------------------------------------------- */
