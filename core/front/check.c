@@ -74,11 +74,24 @@ static void check_ace(const void *p, const char *caller)
                 "a block that is free, or an address never given out", 0);
 }
 
+static void check_sample(const void *p, const char *caller)
+{
+    struct hak_sampled sampled;
+
+    if (haki_sample_find(p, &sampled)) {
+        return;
+    }
+    if (haki_sample_around(p, &sampled)) {
+        check_fatal(p, caller, MIDDLE, sampled.bytes);
+    }
+    check_fatal(p, caller,
+                "a block that is free, or an address never given out", 0);
+}
+
 void haki_lane_check(const void *p, const char *caller)
 {
     uint32_t tag = haki_range_tag_of(p);
     struct hak_huge_block block;
-    struct hak_sampled sampled;
     struct hak_ace_run run;
 
     if (tag == 0) {
@@ -92,11 +105,7 @@ void haki_lane_check(const void *p, const char *caller)
             check_untagged(p, caller);
         }
     } else if (HAK_TAG_CLASS(tag) == HAK_TAG_SAMPLE) {
-        if (!haki_sample_find(p, &sampled)) {
-            check_fatal(p, caller,
-                        "a block that is free, or an address never given out",
-                        0);
-        }
+        check_sample(p, caller);
     } else if (haki_tag_is_large(tag)) {
         check_pool(p, caller);
     } else {

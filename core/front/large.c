@@ -550,7 +550,8 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
 
 void haki_large_free_owner(struct hak_heap *heap)
 {
-    if (haki_heap_was_sampled(heap) &&
+    /* Whether or not it took part itself: who resizes its blocks may have. */
+    if (large_was_profile() &&
         atomic_load(&haki_tiny_sampling(&heap->tiny)->samples) != 0) {
         haki_sample_free_owner(heap->tiny.id);
         atomic_store(&haki_tiny_sampling(&heap->tiny)->samples, 0);

@@ -163,6 +163,9 @@ bool haki_sample_free(void *p, struct hak_sampled *sampled);
 /* Tells about it. */
 bool haki_sample_find(const void *p, struct hak_sampled *sampled);
 
+/* The same of the block in the samples' slabs that p lies in. */
+bool haki_sample_around(const void *p, struct hak_sampled *sampled);
+
 /* Frees and forgets all of an owner's. */
 void haki_sample_free_owner(uint32_t owner);
 

@@ -189,13 +189,22 @@ static void records_end(uint32_t i)
 
     records_count_live(record, false);
     records_close_gap(records_place((uintptr_t)p));
+    record->p = 0;
+    haki_lock_step(); /* a record's slab has places; an empty one has none */
     if (haki_samples_covers(p)) {
         haki_records.counts.frees[records_lane(record)]++;
         haki_samples_give(p);
     }
-    record->p = 0;
     record->next = haki_records.free;
     haki_records.free = i;
+}
+
+static void records_tell(uint32_t i, struct hak_sampled *sampled)
+{
+    if (i != 0) {
+        sampled->bytes = haki_records.record[i].size;
+        sampled->owner = haki_records.record[i].owner;
+    }
 }
 
 bool haki_sample_find(const void *p, struct hak_sampled *sampled)
@@ -204,10 +213,22 @@ bool haki_sample_find(const void *p, struct hak_sampled *sampled)
 
     haki_lock_take(&haki_records.lock);
     i = records_find(p);
-    if (i != 0) {
-        sampled->bytes = haki_records.record[i].size;
-        sampled->owner = haki_records.record[i].owner;
+    records_tell(i, sampled);
+    haki_lock_drop(&haki_records.lock);
+    return i != 0;
+}
+
+bool haki_sample_around(const void *p, struct hak_sampled *sampled)
+{
+    uint32_t i;
+
+    haki_lock_take(&haki_records.lock);
+    i = records_find(haki_samples_place(p));
+    if (i != 0 && (uintptr_t)p - haki_records.record[i].p >=
+                      haki_records.record[i].size) {
+        i = 0;
     }
+    records_tell(i, sampled);
     haki_lock_drop(&haki_records.lock);
     return i != 0;
 }
@@ -219,8 +240,7 @@ bool haki_sample_free(void *p, struct hak_sampled *sampled)
     haki_lock_take(&haki_records.lock);
     i = records_find(p);
     if (i != 0) {
-        sampled->bytes = haki_records.record[i].size;
-        sampled->owner = haki_records.record[i].owner;
+        records_tell(i, sampled);
         records_end(i);
     }
     haki_lock_drop(&haki_records.lock);
@@ -235,6 +255,7 @@ bool haki_sample_lift(void *p, struct hak_record *kept)
     i = records_find(p);
     if (i != 0) {
         *kept = haki_records.record[i];
+        kept->p = 0; /* until it is put back */
         records_end(i);
     }
     haki_lock_drop(&haki_records.lock);
@@ -249,6 +270,7 @@ bool haki_sample_put_back(void *p, const struct hak_record *kept)
     i = records_take();
     if (i != 0) {
         haki_records.record[i] = *kept;
+        haki_lock_step();
         haki_records.record[i].p = (uintptr_t)p;
         haki_records.table[records_place((uintptr_t)p)] = i;
         records_count_live(&haki_records.record[i], true);

@@ -220,6 +220,18 @@ void haki_samples_give(const void *p)
     }
 }
 
+const void *haki_samples_place(const void *p)
+{
+    size_t offset = (size_t)((const char *)p - samples_start(0));
+    uint32_t i = (uint32_t)(offset / HAK_SLAB_SIZE);
+
+    if (i >= samples_high || samples_slabs[i].shift == 0) {
+        return NULL;
+    }
+    return (const char *)p -
+           (offset & (((size_t)1 << samples_slabs[i].shift) - 1));
+}
+
 size_t haki_samples_held(void)
 {
     return samples_in_use * HAK_SLAB_SIZE;
@@ -246,6 +258,7 @@ void haki_samples_mend_take(const void *p)
     struct sample_slab *slab = &samples_slabs[offset / HAK_SLAB_SIZE];
     uint32_t place;
 
+    HAK_ASSERT(slab->shift != 0);
     place = (uint32_t)((offset % HAK_SLAB_SIZE) >> slab->shift);
     slab->bits[place / 64] |= (uint64_t)1 << (place % 64);
     slab->taken++;

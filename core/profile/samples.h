@@ -36,11 +36,15 @@ size_t haki_samples_bytes(void);
 void haki_samples_begin(void *memory);
 
 /* A place for `bytes` bytes. NULL: there is none. Under the profile's lock, as are
- * the next three. */
+ * the next five. */
 void *haki_samples_take(size_t bytes);
 
 /* Gives it back. */
 void haki_samples_give(const void *p);
+
+/* The beginning of the place that p, which haki_samples_covers, lies in; NULL: its
+ * slab is empty. */
+const void *haki_samples_place(const void *p);
 
 /* After a fork: all places are free, and then each that a record has is taken. */
 void haki_samples_mend_begin(void);

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "os/lock.h"
+
 static uint32_t stacks_hash(const uint64_t *words, size_t n)
 {
     uint64_t hash = n;
@@ -69,6 +71,7 @@ uint32_t haki_stacks_find(struct hak_stacks *stacks,
     memcpy(&stacks->word[stack->at], packed, n * sizeof(*packed));
     stacks->words += (uint32_t)n;
     stack->next = *first;
+    haki_lock_step();
     *first = i; /* last, for who finds it in a forked child */
     return i;
 }
@@ -76,14 +79,14 @@ uint32_t haki_stacks_find(struct hak_stacks *stacks,
 uint32_t haki_stacks_name(struct hak_stacks *stacks, const char *text,
                           size_t length)
 {
-    uint32_t hash = 0, *first;
+    uint32_t hash = 0, i, *first;
 
-    for (size_t i = 0; i < length; i++) {
-        hash = (hash ^ (uint8_t)text[i]) * 0x01000193u;
+    for (size_t k = 0; k < length; k++) {
+        hash = (hash ^ (uint8_t)text[k]) * 0x01000193u;
     }
     hash ^= hash >> 15;
     first = &stacks->name_table[hash % HAK_NAMES_MOST];
-    for (uint32_t i = *first; i != 0; i = stacks->name_next[i]) {
+    for (i = *first; i != 0; i = stacks->name_next[i]) {
         const char *name = stacks->name_text + stacks->name_at[i];
 
         if (strncmp(name, text, length) == 0 && name[length] == '\0') {
@@ -97,7 +100,9 @@ uint32_t haki_stacks_name(struct hak_stacks *stacks, const char *text,
     memcpy(stacks->name_text + stacks->name_bytes, text, length);
     stacks->name_at[stacks->names] = stacks->name_bytes;
     stacks->name_bytes += (uint32_t)length + 1;
-    stacks->name_next[stacks->names] = *first;
-    *first = stacks->names;
-    return stacks->names++;
+    i = stacks->names++;
+    stacks->name_next[i] = *first;
+    haki_lock_step();
+    *first = i; /* last, as above */
+    return i;
 }

@@ -328,9 +328,13 @@ void haki_super_forget(uint32_t i)
     haki_super_changed(i);
 }
 
-/* Whether all superslabs whose descriptors make up a step are fresh. */
+/* Whether all superslabs whose descriptors make up a step are fresh, and none of
+ * them are samples': of these nobody here knows whether they have tags. */
 static bool claims_is_fresh_step(uint32_t from, uint32_t to)
 {
+    if (from < haki_supers.tags) {
+        return false;
+    }
     while (from < to && haki_supers.at[from].state == HAK_SUPER_FRESH) {
         from++;
     }

@@ -163,6 +163,10 @@ static struct hak_code code_around(const void *at)
     return code;
 }
 
+/* The loop of 3.9 to 3.13 has some 40 KB. What is much smaller, in 3.14, calls
+ * functions that go on to each other: no frame on the stack is the loop's. */
+#define LOOP_LEAST (16 * HAK_KIB)
+
 static void find_interpreter(void)
 {
     void *loop = dlsym(RTLD_DEFAULT, "_PyEval_EvalFrameDefault");
@@ -172,7 +176,7 @@ static void find_interpreter(void)
 
     if (loop != NULL &&
         dladdr1(loop, &info, (void **)&symbol, RTLD_DL_SYMENT) != 0 &&
-        symbol != NULL && symbol->st_size != 0) {
+        symbol != NULL && symbol->st_size >= LOOP_LEAST) {
         struct hak_code silent[HAK_UNWIND_SILENT] = {
             code_around(loop),
             code_around((void *)(uintptr_t)hak_py_profile_end)};

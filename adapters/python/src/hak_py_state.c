@@ -74,8 +74,7 @@ static const char *values_of(const struct line *line)
     case HAK_OPTION_SIZE: return "bytes, with K, M, G or T";
     case HAK_OPTION_SHARE: return "bytes, with K, M, G or T, or percent";
     case HAK_OPTION_DIR: return "an absolute path";
-    case HAK_OPTION_FILE:
-        return "a path, ending in one of these: html pb.gz ...";
+    case HAK_OPTION_FILE: return "a path";
     case HAK_OPTION_INT:
     case HAK_OPTION_WORD: break;
     }

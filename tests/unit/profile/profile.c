@@ -318,6 +318,76 @@ Test(profile, a_deleted_heap_frees_its_samples_and_no_others)
     cr_assert_eq(live_records(), 0);
 }
 
+/* Its own heap took no part: it was not used since the profile began. */
+Test(profile, a_deleted_heap_frees_the_samples_that_its_users_resized)
+{
+    hak_heap *heap = hak_heap_new(NULL);
+    void *ace = hak_heap_malloc(heap, 200 * KIB);
+    void *huge = hak_heap_malloc(heap, 3 * MIB);
+    uint32_t before;
+
+    on(1);
+    hak_free(hak_malloc(MIB)); /* this thread's takes part */
+    before = live_records();
+    ace = hak_heap_realloc(heap, ace, 300 * KIB);
+    huge = hak_heap_realloc(heap, huge, 4 * MIB);
+    NEED(ace != NULL && huge != NULL);
+    cr_assert_gt(live_records(), before);
+    hak_heap_delete(heap);
+    cr_assert_eq(live_records(), before);
+}
+
+static void free_it(void *p)
+{
+    hak_free(p);
+}
+
+Test(profile, misuse_of_a_sample_is_told_as_of_any_block)
+{
+    static const size_t sizes[] = {100, 1000, 5000, 40000};
+
+    on(1);
+    for (size_t i = 0; i < 4; i++) {
+        char *p = NULL;
+
+        while (!is_sample(p)) {
+            p = hak_malloc(sizes[i]);
+        }
+        unit_expect_fatal(
+            free_it, p + 16,
+            "hakmem: fatal: hak_free(%p): the middle of a block of "
+            "%zu bytes\n",
+            (void *)(p + 16), hak_usable_size(p));
+        hak_free(p);
+        unit_expect_fatal(
+            free_it, p,
+            "hakmem: fatal: hak_free(%p): a block that is free, or "
+            "an address never given out\n",
+            (void *)p);
+    }
+}
+
+/* Tags of free superslabs lose their pages. The smallest window: a step of these has
+ * samples' and lanes'. */
+Test(profile, samples_have_their_tags_when_all_else_was_free)
+{
+    void *p;
+
+    setenv("HAKMEM_RANGE", "1G", 1);
+    hak_free(hak_malloc(60 * KIB));
+    on(1);
+    for (size_t i = 0; i < 500; i++) {
+        hak_free(hak_malloc(i * 100));
+    }
+    p = hak_malloc(5000);
+    NEED(is_sample(p));
+    hak_trim();
+    cr_assert(hak_owns(p));
+    cr_assert_eq(hak_usable_size(p), hak_good_size(5000));
+    hak_free(p);
+    cr_assert_eq(live_records(), 0);
+}
+
 /* ---- threads, fork ------------------------------------------------------------------ */
 
 static void *churn(void *arg)

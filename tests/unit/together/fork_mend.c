@@ -2,6 +2,7 @@
  * fork_mend.c - tests of what a child makes of the range, of the registry and
  * of heaps when a thread that does not exist there was at work on them.
  */
+#include "profile/profile.h"
 #include "range/purge.h"
 #include "fork_check.h"
 #include "range_check.h"
@@ -258,6 +259,55 @@ Test(fork_mend, sweep)
 {
     setenv("HAKMEM_RANGE", "1G", 1);
     watch(sweep_work, (unsigned)unit_scale(2, 1));
+}
+
+/* ---- samples --------------------------------------------------------------------- */
+
+/* Samples of some sizes come and go, and slabs of theirs; one is resized. */
+static void sample_work(unsigned round)
+{
+    static const size_t bytes[] = {100, 20000, 20000, 20000, 20000};
+    enum { COUNT = sizeof(bytes) / sizeof(bytes[0]) };
+    char *p[COUNT], *large = hak_malloc(200000);
+
+    for (unsigned i = 0; i < COUNT; i++) {
+        WATCHED(p[i] = hak_malloc(bytes[i] + round));
+        NEED(p[i] != NULL);
+    }
+    WATCHED(large = hak_realloc(large, 300000));
+    for (unsigned i = 0; i < COUNT; i++) {
+        WATCHED(hak_free(p[i]));
+    }
+    WATCHED(hak_free(large));
+}
+
+/* What is live has its records; new ones have addresses of their own. */
+static void look_at_samples(void)
+{
+    enum { COUNT = 200 };
+    struct hak_sampled sampled;
+    char *p[COUNT];
+
+    for (unsigned i = 0; i < COUNT; i++) {
+        p[i] = hak_malloc(i * 150);
+        NEED(p[i] != NULL);
+        unit_fill(p[i], i * 150, i);
+    }
+    check_kept();
+    for (unsigned i = 0; i < COUNT; i++) {
+        NEED(unit_filled(p[i], i * 150, i));
+        hak_free(p[i]);
+        NEED(!haki_sample_find(p[i], &sampled));
+    }
+    haki_profile_drop(haki_profile_read(false));
+}
+
+Test(fork_mend, samples)
+{
+    setenv("HAKMEM_RANGE", "1G", 1);
+    look = look_at_samples;
+    NEED(haki_profile_set(1));
+    watch(sample_work, 1);
 }
 
 #else
