@@ -19,7 +19,7 @@ LUA_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard adapters/lua/*.c))
 HAVE_LUA := $(shell printf '\043include <lua.h>\n' | \
     $(CC) $(LUA_CFLAGS) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1)
 
-.PHONY: lua bench-lua demo-lua
+.PHONY: lua bench-lua demo-lua check-lua-sampled
 ifeq ($(HAVE_LUA),1)
 
 ALL += lua
@@ -36,6 +36,9 @@ lua: $(LUA_MODULE) ## use: build the Lua module
 LUA_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/lua/*.c))
 TESTS += $(LUA_TESTS)
 $(eval $(call criterion,$(LUA_TESTS),$(BUILD)/libhakmem_lua_testing.a,$(LUA_LIBS)))
+
+check-lua-sampled: $(BUILD)/tests/lua/scripts ## test: Lua's scripts, each block a sample (slow)
+	@HAKMEM_PROFILE_RATE=1 HAKMEM_TEST_SCALE=20 $<
 
 else
 

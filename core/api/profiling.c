@@ -1,7 +1,7 @@
 /*
  * profiling.c - hak_profile_*, and the profile that the environment asks for.
  *
- * Tested by tests/unit/profile/profile.c.
+ * Tested by tests/unit/profile/written.c.
  */
 #include "api/profiling.h"
 

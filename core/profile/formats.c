@@ -1,7 +1,7 @@
 /*
  * formats.c - a profile as collapsed stacks, and for speedscope.
  *
- * Tested by tests/unit/profile/profile.c.
+ * Tested by tests/unit/profile/written.c.
  */
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /*
  * out.c - text and bytes that are being put together: see out.h.
  *
- * Tested by tests/unit/profile/profile.c.
+ * Tested by tests/unit/profile/written.c.
  */
 #include "profile/out.h"
 

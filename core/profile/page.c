@@ -4,7 +4,7 @@
  * The page is page.html; make puts its lines into page_lines.inc, which is what is
  * compiled. The line that says DATA is replaced by the profile.
  *
- * Tested by tests/unit/profile/profile.c.
+ * Tested by tests/unit/profile/written.c.
  */
 #include <string.h>
 #include <unistd.h>

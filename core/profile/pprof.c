@@ -6,7 +6,7 @@
  * is a location and a function of its own; mappings say which objects were loaded
  * where, for who has their files.
  *
- * Tested by tests/unit/profile/profile.c.
+ * Tested by tests/unit/profile/written.c.
  */
 #include <string.h>
 

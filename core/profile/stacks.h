@@ -8,12 +8,11 @@
  *
  * C frames come from the compiler's unwinder, libgcc's, which reads the tables that
  * exceptions need and so sees through code without frame pointers. Measured: 7 us
- * for 14 frames, 9.6 for 26; then 50 ns a frame where the steps were met before
- * (unwind.c). It is found by dlopen when a profile starts, so that nothing depends on
- * it, and used only with a C library that finds tables without a lock
- * (_dl_find_object, glibc 2.35): others hold the loader's lock meanwhile, and who
- * waits for it in malloc may be waited for by who has it. Without it a stack has no C
- * frames.
+ * for 14 frames, 9.6 for 26. It is found by dlopen when a profile starts, so that
+ * nothing depends on it, and used only with a C library that finds tables without a
+ * lock (_dl_find_object, glibc 2.35): others hold the loader's lock meanwhile, and
+ * whoever has that may be waiting for a thread that is in malloc. Without the unwinder
+ * a stack has no C frames.
  *
  * Bounds: HAK_STACKS_MOST stacks, HAK_STACK_WORDS words in all, HAK_NAMES_MOST names
  * of HAK_NAME_BYTES bytes in all. What finds no place there is the stack 0.

@@ -1,7 +1,7 @@
 /*
  * symbols.c - what function an address of code is in: see symbols.h.
  *
- * Tested by tests/unit/profile/profile.c.
+ * Tested by tests/unit/profile/written.c.
  */
 #include "profile/symbols.h"
 

@@ -1,7 +1,7 @@
 /*
  * view.c - a profile as it is written: see view.h.
  *
- * Tested by tests/unit/profile/profile.c.
+ * Tested by tests/unit/profile/written.c.
  */
 #include "profile/view.h"
 
