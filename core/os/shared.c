@@ -88,13 +88,13 @@ static int shared_open_dir(int at, const char *name)
                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* Whether it is the effective user's and others have none of the rights `not`. */
-static bool shared_is_ours(int fd, mode_t not )
+/* Whether it is the effective user's and others have none of the rights `barred`. */
+static bool shared_is_ours(int fd, mode_t barred)
 {
     struct stat status;
 
     return fstat(fd, &status) == 0 && status.st_uid == geteuid() &&
-           (status.st_mode & not ) == 0;
+           (status.st_mode & barred) == 0;
 }
 
 /* The folder of that name in `at`, made if it is not there; -1: it is not ours. */
