@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/assert.h"
+
 /* Values of the kernel's interface that older libc headers lack. */
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -217,8 +219,10 @@ void *haki_os_map_wiped(size_t size)
 bool haki_os_unmap(void *addr, size_t size)
 {
     int saved = errno;
-    bool done = !REFUSED(UNMAP) && munmap(addr, size) == 0;
+    bool done;
 
+    HAK_ASSERT(addr != NULL); /* munmap would take what lies from 0 on */
+    done = !REFUSED(UNMAP) && munmap(addr, size) == 0;
     errno = saved;
     return done;
 }

@@ -282,7 +282,10 @@ struct hak_stacks *haki_profile_read(bool grown)
 
 void haki_profile_drop(struct hak_stacks *stacks)
 {
-    haki_os_unmap(stacks, haki_round_up(sizeof(struct hak_stacks), HAK_PAGE));
+    if (stacks != NULL) {
+        haki_os_unmap(stacks,
+                      haki_round_up(sizeof(struct hak_stacks), HAK_PAGE));
+    }
 }
 
 /* ---- fork ------------------------------------------------------------------------- */

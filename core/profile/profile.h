@@ -197,8 +197,9 @@ struct hak_profile_counts {
 void haki_profile_counts(struct hak_profile_counts *counts);
 
 /*
- * A copy of all stacks as of now, in memory of its own, for haki_profile_drop; NULL:
- * out of memory, or there never was a profile. `grown`: sums less the mark's.
+ * A copy of all stacks as of now, in memory of its own, for haki_profile_drop. NULL,
+ * which that takes as well: out of memory, or there never was a profile. `grown`: sums
+ * less the mark's.
  */
 struct hak_stacks *haki_profile_read(bool grown);
 void haki_profile_drop(struct hak_stacks *stacks);
