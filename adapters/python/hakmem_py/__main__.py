@@ -135,6 +135,9 @@ def options_of(arguments):
 def profile(path):
     """A profile of all of the program."""
     from hakmem_py import _profile
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        fail(f"--profile {path}: there is no folder {folder}")
     try:
         _profile.AtExit("--profile", path, loud=True)
     except (ValueError, RuntimeError) as error:
