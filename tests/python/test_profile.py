@@ -344,6 +344,8 @@ class Files(Case):
                 (["--profile", "x.svg", "leak.py"],
                  "--profile x.svg: 'x.svg' ends in none of .html .pb.gz .txt"
                  " .json"),
+                (["--profile", "x.txt", "--compare", "leak.py"],
+                 "--profile and --compare: only one of them"),
                 (["--profile", "none/x.txt", "leak.py"],
                  "--profile none/x.txt: there is no folder none")):
             result = self.run_ours(*arguments)

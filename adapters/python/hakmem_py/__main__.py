@@ -158,6 +158,8 @@ def main(arguments):
         return
     check_program(arguments[1:] if first == "--compare" else arguments)
     if first == "--compare":
+        if path is not None:
+            fail("--profile and --compare: only one of them")
         compare(arguments[1:])
     if not hakmem_py.enabled and os.environ.get("HAKMEM_PYTHON") != "off":
         print(f"{NAME}: not on HAKMEM: {hakmem_py.reason}", file=sys.stderr)
