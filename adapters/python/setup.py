@@ -18,7 +18,7 @@ LEFT_OUT = ("wrap", "hard", "libc_real")
 
 # What an archive needs besides the files that setuptools knows of.
 FROM_TOP = ("VERSION", "LICENSE", "include/hakmem.h", "include/*.def",
-            "core/*.h", "core/*/*.[ch]", "core/*/*.def")
+            "core/*.h", "core/*/*.[ch]", "core/*/*.def", "core/*/*.inc")
 FROM_HERE = ("src/*", "*.def")
 
 
@@ -78,7 +78,7 @@ setup(
         [relative(path) for path in SOURCES],
         include_dirs=[relative(TOP / "core"), relative(TOP / "include"),
                       "src", "."],
-        depends=[relative(path) for path in TOP.glob("core/**/*.[hd]*")],
+        depends=[relative(path) for path in TOP.glob("core/**/*.[hdi]*")],
         define_macros=[("_GNU_SOURCE", ""),
                        ("HAK_VERSION_STRING", f'"{VERSION}"')],
         extra_compile_args=["-std=gnu11", "-O2", "-fvisibility=hidden",

@@ -249,7 +249,8 @@ void haki_profiling_write_now(void)
     }
     atomic_store(&profiling_written, getpid());
     if (profiling_write(path, HAK_PROFILE_BY_NAME, 0) != 0) {
-        haki_warn("HAKMEM_PROFILE=%s: %s", path, strerror(errno));
+        haki_warn("HAKMEM_PROFILE=%s: the profile can't be written: %s", path,
+                  strerror(errno));
     }
 }
 

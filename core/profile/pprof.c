@@ -122,7 +122,10 @@ static void pprof_frames(struct hak_out *out, const struct hak_view *view,
         pprof_take(out, PPROF_P_LOCATION, part);
         haki_out_field(part, 1, i);
         haki_out_field(part, 2, PPROF_STRINGS + 2 * (i - 1));
-        haki_out_field(part, 3, PPROF_STRINGS + 2 * (i - 1));
+        /* With one pprof would cut <module> and the like off. */
+        if (frame->pc != 0) {
+            haki_out_field(part, 3, PPROF_STRINGS + 2 * (i - 1));
+        }
         haki_out_field(part, 4, PPROF_STRINGS + 2 * (i - 1) + 1);
         pprof_take(out, PPROF_P_FUNCTION, part);
     }

@@ -33,7 +33,7 @@ class Compare(Case):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.hold = Case.compiled(cls(), "hold", HOLD)
+        cls.hold = cls.compiled("hold", HOLD)
 
     def test_table(self):
         done = hakmem("compare", "--runs", "2", "--", self.hold, "40")

@@ -43,6 +43,9 @@ class Line(Case):
                    "--stats=xml", "ls")
         self.fails(2, "--purge-delay=banana: not a whole number", "run",
                    "--purge-delay", "banana", "ls")
+        for bad in ("3x", "10K", "101%", "2T", "80%M", ""):
+            self.fails(2, f"--limit={bad}: must be", "run", "--limit", bad,
+                       "ls")
         self.fails(2, "--runs=0: must be from 1", "compare", "--runs", "0",
                    "ls")
         self.fails(2, "takes no value", "run", "--lua=5", "ls")

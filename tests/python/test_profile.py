@@ -332,17 +332,22 @@ class Files(Case):
     def test_option(self):
         with open(os.path.join(self.place, "leak.py"), "w") as file:
             file.write("def leak():\n    return list(map(bytes, [1000] * 20000))\n"
-                       "kept = leak()\n")
+                       "kept = leak()\nimport os\nos.chdir('/')\n")
         result = self.run_ours("--profile", "out.txt", "leak.py")
         self.assertEqual((result.returncode, result.stdout, result.stderr),
-                         (0, "", "hakmem: the profile is out.txt\n"))
+                         (0, "", "hakmem: the profile is "
+                          f"{os.path.realpath(self.place)}/out.txt\n"))
         self.assertRegex(self.file("out.txt").decode(),
                          r"(?m)^<module> \(\S*leak.py:3\);leak \(\S*leak.py:2\) \d+$")
         for arguments, wanted in (
                 (["--profile"], "--profile needs the name of a file"),
                 (["--profile", "x.svg", "leak.py"],
                  "--profile x.svg: 'x.svg' ends in none of .html .pb.gz .txt"
-                 " .json")):
+                 " .json"),
+                (["--profile", "x.txt", "--compare", "leak.py"],
+                 "--profile and --compare: only one of them"),
+                (["--profile", "none/x.txt", "leak.py"],
+                 "--profile none/x.txt: there is no folder none")):
             result = self.run_ours(*arguments)
             self.assertEqual(result.returncode, 2)
             self.assertEqual(result.stderr, f"python -m hakmem_py: {wanted}\n")

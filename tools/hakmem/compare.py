@@ -170,8 +170,9 @@ def remarks(runs):
     same = "the same" if len(outputs) == 1 else "not the same in every run"
     found = [f"{said}; their output was {same}"]
     if count > 1 and spread(runs["glibc"]) > 5:
-        found.append(f"the times without differ by {spread(runs['glibc']):.0f}"
-                     " % among themselves: less than that says nothing")
+        found.append("the runs without HAKMEM differ by"
+                     f" {spread(runs['glibc']):.0f} % in time among themselves:"
+                     " a smaller difference means nothing")
     if all(run.status == 0 and run.rest is None and run.seconds < 0.05
            for of_it in runs.values() for run in of_it):
         found.append("it is short: this is mostly the start of a process")

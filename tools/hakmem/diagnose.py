@@ -126,10 +126,11 @@ def _leak(looks, rise):
             text += (f" (some {number((live(last) - live(first)) / more)} bytes"
                      " each)")
     return Finding(
-        "leak", text, "find who makes them: Python's tracemalloc, hakmem.stats"
-        " by type in Lua, /hakmem in nginx, valgrind or heaptrack in C. A"
-        " cache that is still filling looks alike: look again later, and"
-        " bound it", True)
+        "leak", text, "find who makes them: start it again by hakmem profile --"
+        " PROGRAM, which writes at its exit a page of who holds the memory (by"
+        " lines with --python or --lua); in nginx look at /hakmem. A cache"
+        " that is still filling looks alike: look again later, and bound it",
+        True)
 
 
 # ---- on HAKMEM --------------------------------------------------------------------

@@ -195,6 +195,10 @@ def report(path, pid, status, before, chosen):
             return None
         say(f"the profile is {os.path.relpath(found)}"
             f" ({words.size(os.stat(found).st_size)})")
+        if found.endswith(".txt") and os.stat(found).st_size == 0:
+            say("it is empty: the program holds little, or had freed it when it"
+                " was written; --rate 4K tells more, and .html what was"
+                " allocated")
     else:
         say(f"the program has no profile: {why_none(status, chosen)}")
     if others:

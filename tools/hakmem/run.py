@@ -1,5 +1,6 @@
 """hakmem run: a program on HAKMEM, which takes this process's place."""
 import os
+import re
 import signal
 
 from hakmem import adapters, places, programs
@@ -17,13 +18,32 @@ def setting(text):
     return text
 
 
+def limit(text):
+    """A size or a share: who wants a limit is not served by a run without one."""
+    match = re.fullmatch(r"([0-9]+)(%|[KMGT]?)(?:(?<=[KMGT])I?B)?",
+                         text.upper())
+    if match is None:
+        raise ValueError("must be a size in bytes (a number, then K, M, G or"
+                         " T) or a percentage (80%)")
+    number = int(match[1])
+    if match[2] == "%":
+        good = 1 <= number <= 100
+    else:
+        number <<= 10 * " KMGT".index(match[2] or " ")
+        good = number == 0 or 1 << 20 <= number <= 1 << 40
+    if not good:
+        raise ValueError("must be from 1M to 1T, from 1% to 100%, or 0 (none)")
+    return text
+
+
 HELP = Help(
     "run", "[option...] [--] program [argument...]", """\
 Runs a program with its memory served by HAKMEM: libhakmem.so is preloaded, and
 the program takes the place of this command, so signals and its exit status are
 its own. Programs that it starts are on HAKMEM too.""", (
         Option("--limit", "SIZE", "the most memory it may hold: bytes with K, M"
-               " or G, or a percentage of the container's limit, as 80%"),
+               " or G, or a percentage of the container's limit, as 80%",
+               check=limit),
         Option("--stats", "FORM", "print statistics to standard error at its"
                " exit: text (also without FORM), json, prometheus",
                words=tuple(FORMS), alone="text"),

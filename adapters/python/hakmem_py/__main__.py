@@ -135,6 +135,9 @@ def options_of(arguments):
 def profile(path):
     """A profile of all of the program."""
     from hakmem_py import _profile
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        fail(f"--profile {path}: there is no folder {folder}")
     try:
         _profile.AtExit("--profile", path, loud=True)
     except (ValueError, RuntimeError) as error:
@@ -155,6 +158,8 @@ def main(arguments):
         return
     check_program(arguments[1:] if first == "--compare" else arguments)
     if first == "--compare":
+        if path is not None:
+            fail("--profile and --compare: only one of them")
         compare(arguments[1:])
     if not hakmem_py.enabled and os.environ.get("HAKMEM_PYTHON") != "off":
         print(f"{NAME}: not on HAKMEM: {hakmem_py.reason}", file=sys.stderr)

@@ -187,6 +187,10 @@ class AtExit:
         self.name, self.path, self.loud = name, path, loud
         self.owner = os.getpid()
         self.profile = Profile(path).start()
+        try:  # a daemon goes elsewhere
+            self.path = os.path.abspath(path)
+        except OSError:
+            pass
         atexit.register(self.write)
         os.register_at_fork(after_in_child=self.in_child)
 
