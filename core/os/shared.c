@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,6 +157,65 @@ static int shared_folder(char *path, const char *runtime)
     return dir;
 }
 
+/* ---- what dead processes have left ------------------------------------------------- */
+
+/* As getdents64(2) has it. */
+struct shared_entry {
+    uint64_t inode;
+    int64_t next;
+    uint16_t bytes; /* of the entry */
+    uint8_t type;
+    char name[];
+};
+
+/* So many bytes of entries are looked at, some hundred of them at a time. */
+#define SHARED_ENTRIES 4096
+#define SHARED_READS 16
+
+/* Reads a number that ends with a dot; 0: there is none. */
+static uint64_t shared_number(const char **text, unsigned base)
+{
+    char *end;
+    uint64_t number = strtoull(*text, &end, (int)base);
+
+    if (end == *text || *end != '.') {
+        return 0;
+    }
+    *text = end + 1;
+    return number;
+}
+
+/* Whether a file of this name was made by a process, not this one, that is gone. */
+static bool shared_is_left(const char *name, uint64_t namespace)
+{
+    uint64_t pid = shared_number(&name, 10);
+
+    return pid != 0 && pid <= INT32_MAX && pid != (uint64_t)getpid() &&
+           shared_number(&name, 16) == namespace && kill((pid_t)pid, 0) != 0 &&
+           errno == ESRCH;
+}
+
+/* Removes such files, some at a time, so that they never become many. */
+static void shared_sweep(int dir, uint64_t namespace)
+{
+    _Alignas(struct shared_entry) char entries[SHARED_ENTRIES];
+
+    for (int reads = namespace != 0 ? SHARED_READS : 0; reads > 0; reads--) {
+        long n = syscall(SYS_getdents64, dir, entries, sizeof(entries));
+        const struct shared_entry *entry;
+
+        if (n <= 0) {
+            return;
+        }
+        for (long at = 0; at < n; at += entry->bytes) {
+            entry = (const void *)(entries + at);
+            if (shared_is_left(entry->name, namespace)) {
+                unlinkat(dir, entry->name, 0);
+            }
+        }
+    }
+}
+
 /* ---- the file ------------------------------------------------------------------ */
 
 /* Gives the file its blocks and maps it. NULL: refused. */
@@ -179,6 +239,8 @@ static bool shared_make_in(struct hak_shared *shared, int dir, size_t size,
     int fd;
 
     if (!shared_add_number(shared->path, (uint64_t)getpid(), 10) ||
+        !shared_add(shared->path, ".") ||
+        !shared_add_number(shared->path, haki_shared_namespace(), 16) ||
         !shared_add(shared->path, ".") ||
         !shared_add_number(shared->path, suffix, 16)) {
         return false;
@@ -213,6 +275,7 @@ bool haki_shared_make(struct hak_shared *shared, const char *runtime,
         shared_may_write(size)) {
         dir = shared_folder(shared->path, runtime);
         if (dir >= 0) {
+            shared_sweep(dir, haki_shared_namespace());
             ok = shared_make_in(shared, dir, size, suffix);
             shared_close(dir);
         }

@@ -19,7 +19,8 @@
  *                              others; the file is new (O_EXCL)
  *   fork                       the child has the mapping, too: who writes must know
  *                              that it is not one (haki_os_map_wiped)
- *   the end                    the name goes if it is still the file's
+ *   the end                    the name goes if it is still the file's; what processes
+ *                              that were killed have left is removed by who comes next
  *
  * No lock, no allocation, no cancellation point; errno is kept.
  */
@@ -39,8 +40,8 @@ struct hak_shared {
 };
 
 /*
- * Maps `size` bytes, whole pages, all zero, as the file PID.SUFFIX (`suffix` in
- * hexadecimal) of the folder hakmem in `runtime`, which is what the environment calls
+ * Maps `size` bytes, whole pages, all zero, as the file PID.NAMESPACE.SUFFIX (the last
+ * two in hexadecimal, see haki_shared_namespace) of the folder hakmem in `runtime`, which is what the environment calls
  * XDG_RUNTIME_DIR; or, where that is empty or not this user's, of hakmem-UID in the
  * folder for temporary files. False: it can't be done here, and nothing is left
  * behind but an empty folder.

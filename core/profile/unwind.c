@@ -17,9 +17,10 @@ enum { UNWIND_GO_ON = 0, UNWIND_STOP = 5 };
 typedef int (*unwind_backtrace)(unwind_step step, void *arg);
 typedef uintptr_t (*unwind_get_pc)(struct _Unwind_Context *context);
 
-/* Weak: a static program need not have them. */
-extern __typeof__(dlopen) dlopen __attribute__((weak));
+/* Weak: a static program need not have it. (It has no dlopen that it may be linked
+ * with: that is asked for by its name.) */
 extern __typeof__(dlsym) dlsym __attribute__((weak));
+typedef void *(*unwind_open)(const char *file, int flags);
 
 static _Atomic(unwind_backtrace) unwind_run;
 static _Atomic(unwind_get_pc) unwind_pc;
@@ -67,13 +68,17 @@ static int unwind_note(struct _Unwind_Context *context, void *arg)
 
 void haki_unwind_begin(void)
 {
-    void *library, *run = NULL, *get = NULL;
+    void *library, *open, *run = NULL, *get = NULL;
 
-    if (atomic_load(&unwind_run) != NULL || dlsym == NULL || dlopen == NULL ||
+    if (atomic_load(&unwind_run) != NULL || dlsym == NULL ||
         dlsym(RTLD_DEFAULT, "_dl_find_object") == NULL) {
         return;
     }
-    library = dlopen("libgcc_s.so.1", RTLD_NOW);
+    open = dlsym(RTLD_DEFAULT, "dlopen");
+    if (open == NULL) {
+        return;
+    }
+    library = ((unwind_open)(uintptr_t)open)("libgcc_s.so.1", RTLD_NOW);
     if (library != NULL) {
         run = dlsym(library, "_Unwind_Backtrace");
         get = dlsym(library, "_Unwind_GetIP");

@@ -31,18 +31,23 @@ PRELUDE = r"""
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+static void churn(void)
+{
+    static __thread char *blocks[4000];
+    for (int i = 0; i < 4000; i++) blocks[i] = malloc(700);
+    for (int i = 0; i < 4000; i++) free(blocks[i]);
+}
+/* And gives those who look at the time some of it. */
 static void hold(int mb)
 {
     for (int i = 0; i < mb * 1000; i++) {
         char *p = malloc(1000);
         memset(p, 1, 1000);
     }
-}
-static void churn(void)
-{
-    static __thread char *blocks[4000];
-    for (int i = 0; i < 4000; i++) blocks[i] = malloc(700);
-    for (int i = 0; i < 4000; i++) free(blocks[i]);
+    for (int i = 0; i < 20; i++) {
+        usleep(10000);
+        free(malloc(300000));
+    }
 }
 static void *churns(void *arg) { for (;;) churn(); return arg; }
 static void say(const char *text) { write(1, text, strlen(text)); }
@@ -197,6 +202,23 @@ class Pages(Shown):
         found = share.figures(self.of(child.pid))
         self.assertGreater(found.values["tiny_held_bytes"], 34e6)
         self.assertEqual(len(self.files()), 1)
+
+    def test_what_a_killed_one_has_left(self):
+        """The next one removes it, but not what other namespaces have."""
+        file = program(self, "z", 'hold(44); say("up\\n");'
+                       " wait_for_input(); return 0;")
+        killed = self.start([file])
+        killed.kill()
+        killed.wait()
+        left, = self.files()
+        other = left.replace(".", ".1", 1)
+        self.assertEqual(left.split(".")[0], str(killed.pid))
+        with open(os.path.join(self.runtime, "hakmem", other), "wb"):
+            pass
+        child = self.start([file])
+        self.assertNotIn(left, self.files())
+        self.assertIn(other, self.files())
+        self.finish(child)
 
     def test_strange_files(self):
         """They are passed over, and left alone."""

@@ -202,11 +202,11 @@ static const char coroutines[] =
 Test(profile, coroutines_are_told_with_who_resumed_them)
 {
     static const char *const expected[] = {
-        "main chunk (x.lua:13);outer ([C]);function <x.lua:8> (x.lua:9);"
-        "resume ([C]);function <x.lua:1> (x.lua:2);deep (x.lua:2);"
-        "deep (x.lua:3) ",
-        "main chunk (x.lua:14);resume ([C]);function <x.lua:1> (x.lua:2);"
-        "deep (x.lua:2);deep (x.lua:5) ",
+        ("main chunk (x.lua:13);outer ([C]);function <x.lua:8> (x.lua:9);"
+         "resume ([C]);function <x.lua:1> (x.lua:2);deep (x.lua:2);"
+         "deep (x.lua:3) "),
+        ("main chunk (x.lua:14);resume ([C]);function <x.lua:1> (x.lua:2);"
+         "deep (x.lua:2);deep (x.lua:5) "),
         "main chunk (x.lua:15);outer ([C]);function <x.lua:8> (x.lua:11) ",
         "main chunk (x.lua:17);resumes ([C]);function <x.lua:16> (x.lua:16) "};
     lua_State *L = lt_open(LT_HEAP);

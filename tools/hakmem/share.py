@@ -20,7 +20,7 @@ ASKED_AT = HEAD.size
 # asked, sampling; sequence, answered, written
 LIVE = struct.Struct("=IIIIQ")
 MOST = 1 << 20  # no page is larger
-NAME = re.compile(r"([1-9]\d*)\.[0-9a-f]+$")
+NAME = re.compile(r"([1-9]\d*)(\.[0-9a-f]+)+$")
 
 # pid; library: the file of the core; values by name; age in seconds.
 Figures = collections.namedtuple("Figures", "pid library version values age"

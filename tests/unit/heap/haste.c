@@ -166,7 +166,7 @@ Test(haste, one_that_goes_on_is_packed_and_gives_back_what_it_frees)
     }
     cr_expect(heap->tiny.packed && heap->tiny.hasty);
     cr_expect_lt(haki_tiny_grain_resident(&heap->tiny), 32 * HAK_KIB);
-    cr_expect_lt(haki_kept(&heap->tiny.allow), 32 * HAK_KIB);
+    cr_expect_lt(haki_kept(&heap->tiny.allow), (int64_t)(32 * HAK_KIB));
     cr_expect_eq(heap->tiny.allow.extra, 0);
     hak_heap_free(heap, kept);
     hak_heap_trim(heap);

@@ -471,7 +471,7 @@ static void use_up_all(void *arg)
     setenv("HAKMEM_RANGE", "1G", 1);
     p = hak_malloc(500 * HAK_MIB);
     write_all(p, 4096, 1);
-    q = hak_malloc(490 * HAK_MIB);
+    q = hak_malloc(480 * HAK_MIB);
     NEED(hak_owns(p) && hak_owns(q));
     limit.rlim_cur = limit.rlim_max = 1500 * HAK_MIB;
     NEED(setrlimit(RLIMIT_AS, &limit) == 0);
