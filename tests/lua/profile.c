@@ -251,6 +251,9 @@ Test(profile, a_host_that_resumes_tells_which)
 Test(profile, a_stack_that_moves_is_not_walked)
 {
     lua_State *L = lt_open(LT_HEAP);
+    long deep = lt_scaled(1000);
+    lua_pushinteger(L, deep);
+    lua_setglobal(L, "deep");
     cr_assert_eq(hak_profile_start(1), 0);
     run_named(L, "local function f(n, ...)\n"
                  "    if n == 0 then return select('#', ...) end\n"
@@ -259,15 +262,15 @@ Test(profile, a_stack_that_moves_is_not_walked)
                  "local function g(n) return n == 0 and 0 or 1 + g(n - 1) end\n"
                  "for round = 1, 3 do\n"
                  "    local co = coroutine.wrap(function()\n"
-                 "        g(20000) f(150) coroutine.yield() g(100000)\n"
+                 "        g(20 * deep) f(150) coroutine.yield() g(100 * deep)\n"
                  "    end)\n"
                  "    co() collectgarbage() co() collectgarbage()\n"
-                 "    g(150000) collectgarbage()\n"
+                 "    g(150 * deep) collectgarbage()\n"
                  "end\n");
     char *text = collapsed(HAK_PROFILE_ALLOCATED);
     cr_expect_gt(told(text, "[stack of a Lua thread]") +
                      told(text, "g (x.lua:5)"),
-                 1000000, "%s", text);
+                 1000 * deep, "%s", text);
     free(text);
     hak_lua_close(L);
 }

@@ -284,18 +284,18 @@ static void sample_work(unsigned round)
 /* What is live has its records; new ones have addresses of their own. */
 static void look_at_samples(void)
 {
-    enum { COUNT = 200 };
+    enum { COUNT = 64 };
     struct hak_sampled sampled;
     char *p[COUNT];
 
     for (unsigned i = 0; i < COUNT; i++) {
-        p[i] = hak_malloc(i * 150);
+        p[i] = hak_malloc(i * 450);
         NEED(p[i] != NULL);
-        unit_fill(p[i], i * 150, i);
+        unit_fill(p[i], i * 450, i);
     }
     check_kept();
     for (unsigned i = 0; i < COUNT; i++) {
-        NEED(unit_filled(p[i], i * 150, i));
+        NEED(unit_filled(p[i], i * 450, i));
         hak_free(p[i]);
         NEED(!haki_sample_find(p[i], &sampled));
     }
