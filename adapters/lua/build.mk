@@ -32,8 +32,11 @@ DEMOS += demo-lua
 lua: $(LUA_MODULE) ## use: build the Lua module
 	@:
 
-# A program per file in tests/lua.
-LUA_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/lua/*.c))
+# A program per file in tests/lua. Some are of the stock interpreter alone, which has no
+# sanitizer.
+LUA_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
+    $(if $(filter asan tsan,$(VARIANT)),tests/lua/profile_module.c), \
+    $(wildcard tests/lua/*.c)))
 TESTS += $(LUA_TESTS)
 $(eval $(call criterion,$(LUA_TESTS),$(BUILD)/libhakmem_lua_testing.a,$(LUA_LIBS)))
 

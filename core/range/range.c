@@ -233,6 +233,8 @@ bool haki_range_init(void)
 
 uint32_t haki_range_samples(size_t *bytes)
 {
+    /* Set by whoever opened the range, before its first size. */
+    (void)__atomic_load_n(&haki_range.size, __ATOMIC_ACQUIRE);
     *bytes = haki_supers.samples * HAK_SUPER_SIZE;
     return (haki_supers.tags - haki_supers.samples) * (uint32_t)HAK_SUPER_SLABS;
 }

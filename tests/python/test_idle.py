@@ -24,9 +24,11 @@ COMMON = """
         return found
     def until(condition, seconds=30):
         end = time.monotonic() + seconds
-        while not condition() and time.monotonic() < end:
+        while time.monotonic() < end:
+            if condition():
+                return True
             time.sleep(0.01)
-        return condition()
+        return False
     def peak(n=50000, size=200):
         kept = [bytes(size) for _ in range(n)]
     def is_due():

@@ -100,7 +100,7 @@ Test(lock_company, one_within_another_is_taken_likewise)
 }
 
 static atomic_bool over;
-static size_t of_stranger; /* turns, each of 1 to 3 */
+static _Atomic(size_t) of_stranger; /* turns, each of 1 to 3 */
 
 static void *stranger(void *arg)
 {
@@ -161,7 +161,7 @@ Test(lock_company, both_take_the_lock)
     pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
     tick_often(true);
     while (mine < unit_scale(3000000, 100000) ||
-           *(volatile size_t *)&of_stranger < unit_scale(30000, 1000)) {
+           of_stranger < unit_scale(30000, 1000)) {
         haki_lock_take(&lock);
         count++;
         mine++;
