@@ -36,6 +36,7 @@ static void churn(void)
     static __thread char *blocks[4000];
     for (int i = 0; i < 4000; i++) blocks[i] = malloc(700);
     for (int i = 0; i < 4000; i++) free(blocks[i]);
+    free(malloc(300000)); /* a slow path: the others may all be served by bins */
 }
 /* And gives those who look at the time some of it. */
 static void hold(int mb)
