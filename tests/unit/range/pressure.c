@@ -130,8 +130,14 @@ static void had_of_sleeper(void *arg)
         usleep(1000);
     }
     fill(64);
-    for (int i = 0; i < 1000; i++) { /* refused again and again */
-        NEED(hak_malloc(64) == NULL);
+    before = count;
+    for (int refused = 0; refused < 1000;) { /* refused again and again */
+        blocks[count] = hak_malloc(64);
+        if (blocks[count] == NULL) {
+            refused++;
+        } else { /* of what the sleeper's heap kept, until it was asleep */
+            NEED(++count < before + LEFT / 100);
+        }
     }
     before = count;
     atomic_store(&step, 2);
