@@ -34,7 +34,7 @@ def python(*arguments, cwd=None, **variables):
     """Runs the interpreter that runs this."""
     env = {**os.environ, "PYTHONPATH": PLACE, **variables}
     return subprocess.run([sys.executable, *arguments], check=False, cwd=cwd,
-                          env=env, capture_output=True, text=True, timeout=60)
+                          env=env, capture_output=True, text=True, timeout=300)
 
 
 def ours(*arguments, **options):
@@ -373,7 +373,7 @@ class Autostart(Folder):
         return subprocess.run([self.inner, *arguments], check=False,
                               env={**os.environ, "PYTHONPATH": PLACE,
                                    **variables}, text=True,
-                              capture_output=True, timeout=60)
+                              capture_output=True, timeout=300)
 
     def switch(self, word):
         return self.run_inner("-m", "hakmem_py", "--autostart", word)

@@ -5,7 +5,7 @@
 #include "limited.h"
 #include "tiny_check.h"
 
-TestSuite(account, .timeout = 120);
+TestSuite(account, .timeout = 300);
 
 Test(account, the_limit_is_exact_for_every_class)
 {

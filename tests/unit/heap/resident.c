@@ -7,7 +7,7 @@
 #include "os/os.h"
 #include "unit.h"
 
-TestSuite(resident, .timeout = 60);
+TestSuite(resident, .timeout = 300);
 
 static hak_heap *new_heap(void)
 {

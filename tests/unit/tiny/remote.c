@@ -9,7 +9,7 @@
 #include "tiny_check.h"
 #include "unit.h"
 
-TestSuite(remote, .timeout = 120);
+TestSuite(remote, .timeout = 300);
 
 enum { BATCH = 64 };
 

@@ -5,7 +5,7 @@
  */
 #include "tiny_state.h"
 
-TestSuite(tiny, .timeout = 120);
+TestSuite(tiny, .timeout = 300);
 
 /* ---- init ------------------------------------------------------------------ */
 

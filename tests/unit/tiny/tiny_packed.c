@@ -9,7 +9,7 @@
 #include "pages_check.h"
 #include "unit.h"
 
-TestSuite(tiny_packed, .timeout = 120);
+TestSuite(tiny_packed, .timeout = 300);
 
 /* In the hardened build the first two classes are of one size, and only the second
  * is packed. */
