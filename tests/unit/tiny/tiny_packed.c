@@ -99,9 +99,9 @@ static void check(const hak_heap *heap)
         const struct hak_bin *bin = &tiny->bins[c];
         size_t head = count(bin->head, c);
 
-        NEED(bin->left >= 0 && bin->left <= shelf->grant);
-        NEED((int64_t)head == shelf->base + (shelf->grant - bin->left) -
-                                  (int64_t)haki_bin_pops(tiny, c));
+        NEED(bin->left >= 0);
+        NEED((uint32_t)head == shelf->base - (uint32_t)bin->left -
+                                   (uint32_t)haki_bin_pops(tiny, c));
         NEED(count(bin->spare, c) == shelf->spare_count);
         NEED((size_t)tiny->taken[c] >= head + shelf->spare_count);
         NEED(haki_tiny_live(tiny, c) ==
