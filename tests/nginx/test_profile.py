@@ -158,6 +158,25 @@ class Where(ProfileCase):
                                  409 if rate == "off" else 200)
         nginx.stop()
 
+    def test_gone(self):
+        """A pipelined request is made in the phase of the one before, which
+        is freed by then: its location is not looked for."""
+        nginx = self.sampled("1k")
+        with nginx.socket() as one:
+            one.sendall(b"GET /leak?n=1 HTTP/1.1\r\nHost: x\r\n\r\n" * 60)
+            got = b""
+            while got.count(b"200 OK") < 60 or not got.endswith(b"\n"):
+                part = one.recv(65536)
+                self.assertTrue(part, got)
+                got += part
+        found = {frames[1:3]
+                 for frames in self.collapsed(nginx, "value=allocated")
+                 if "ngx_http_create_request" in frames}
+        self.assertIn("phase=content", {frames[0] for frames in found})
+        self.assertFalse([frames for frames in found
+                          if frames[1].startswith("location=")])
+        nginx.stop()
+
     def test_requests(self):
         """Only if they are asked for, and without arguments."""
         nginx = self.sampled("1 requests")

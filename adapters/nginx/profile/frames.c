@@ -90,22 +90,19 @@ struct walk {
     bool whole; /* as far as the scene, or main */
 };
 
-/* The calling thread's C frames, leaf first, without our own. */
+/* The calling thread's C frames, leaf first, without our own. The unwinder ends
+ * where the scene begins, or in main. */
 static void walk_calls(struct walk *walk, unsigned most)
 {
     uintptr_t pc[HAK_STACK_PCS];
     unsigned room = (unsigned)haki_min(most, HAK_STACK_PCS);
-    unsigned all = haki_unwind(pc, room, false);
+    unsigned all = haki_unwind(pc, room, true);
 
     walk->count = 0;
     walk->whole = all < room;
     for (unsigned i = 0; i < all; i++) {
-        const char *at = (const char *)(pc[i] - 1);
+        const void *at = (const void *)(pc[i] - 1);
 
-        if (at >= calls_begin && at < calls_end) {
-            walk->whole = true;
-            return;
-        }
         if (frames_own == NULL || object_at(at) != frames_own) {
             walk->call[walk->count++] = at;
         }
@@ -177,6 +174,8 @@ static const struct link_map *find_program(const struct link_map *any)
 void hak_ngx_frames_begin(hak_ngx_tell_fn *tell, const void *const *modules,
                           size_t n)
 {
+    static const struct hak_code none[HAK_UNWIND_SILENT];
+
     frames_own = object_at((void *)(uintptr_t)frames_now);
     frames_program = find_program(frames_own);
     frames_libc = object_at((void *)(uintptr_t)exit);
@@ -189,6 +188,9 @@ void hak_ngx_frames_begin(hak_ngx_tell_fn *tell, const void *const *modules,
             frames_module[frames_modules++] = object;
         }
     }
+    haki_unwind_runtime((struct hak_code){(uintptr_t)calls_begin,
+                                          (uintptr_t)calls_end},
+                        none);
     frames_thread = pthread_self();
     frames_tell = tell;
     haki_profile_set_frames(frames_now, NULL);

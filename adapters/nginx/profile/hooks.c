@@ -30,11 +30,18 @@ static ngx_connection_t *ngx_hakmem_event_connection(ngx_event_t *ev);
 static ngx_uint_t                        ngx_hakmem_on;
 
 
-/* what we stand in for; by an entry of the phase engine: its checker, its name */
+/* what we stand in for; by an entry of the phase engine, in as much room */
+
+typedef union {
+    ngx_http_phase_handler_t             ph;
+    struct {
+        ngx_http_phase_handler_pt        checker;
+        const char                      *name;
+    } real;
+} ngx_hakmem_entry_t;
 
 static ngx_http_phase_handler_t         *ngx_hakmem_engine;
-static ngx_http_phase_handler_pt        *ngx_hakmem_real;
-static const char                      **ngx_hakmem_names;
+static ngx_hakmem_entry_t               *ngx_hakmem_entries;
 
 static ngx_http_handler_pt              *ngx_hakmem_logger;
 static ngx_http_handler_pt              *ngx_hakmem_real_logger;
@@ -94,7 +101,7 @@ ngx_hakmem_scenes_end(void)
     ngx_hakmem_on = 0;
 
     for (i = 0; ngx_hakmem_engine && ngx_hakmem_engine[i].checker; i++) {
-        ngx_hakmem_engine[i].checker = ngx_hakmem_real[i];
+        ngx_hakmem_engine[i].checker = ngx_hakmem_entries[i].real.checker;
     }
 
     ngx_hakmem_engine = NULL;
@@ -118,12 +125,11 @@ ngx_hakmem_scenes_end(void)
 static void
 ngx_hakmem_checkers(ngx_http_core_main_conf_t *cmcf)
 {
-    ngx_uint_t                  i, n;
-    const char                **names;
-    ngx_http_phase_handler_t   *ph;
-    ngx_http_phase_handler_pt  *real;
+    ngx_uint_t                 i, n;
+    ngx_hakmem_entry_t        *entries;
+    ngx_http_phase_handler_t  *ph;
 
-    static ngx_uint_t           room;
+    static ngx_uint_t          room;
 
     ph = cmcf->phase_engine.handlers;
     if (ph == NULL) {
@@ -133,22 +139,18 @@ ngx_hakmem_checkers(ngx_http_core_main_conf_t *cmcf)
     for (n = 0; ph[n].checker; n++) { /* void */ }
 
     if (n > room) {
-        real = ngx_alloc(n * sizeof(ngx_http_phase_handler_pt),
-                         ngx_cycle->log);
-        names = ngx_alloc(n * sizeof(char *), ngx_cycle->log);
-
-        if (real == NULL || names == NULL) {
+        entries = ngx_alloc(n * sizeof(ngx_hakmem_entry_t), ngx_cycle->log);
+        if (entries == NULL) {
             return;
         }
 
-        ngx_hakmem_real = real;
-        ngx_hakmem_names = names;
+        ngx_hakmem_entries = entries;
         room = n;
     }
 
     for (i = 0; i < n; i++) {
-        ngx_hakmem_real[i] = ph[i].checker;
-        ngx_hakmem_names[i] = ngx_hakmem_phase(cmcf, i, n);
+        ngx_hakmem_entries[i].real.checker = ph[i].checker;
+        ngx_hakmem_entries[i].real.name = ngx_hakmem_phase(cmcf, i, n);
     }
 
     for (i = 0; i < n; i++) {
@@ -170,12 +172,14 @@ ngx_hakmem_phase(ngx_http_core_main_conf_t *cmcf, ngx_uint_t i, ngx_uint_t n)
     ngx_uint_t                  k, content, precontent;
     ngx_http_phase_handler_pt   checker;
 
-    checker = ngx_hakmem_real[i];
+    checker = ngx_hakmem_entries[i].real.checker;
 
     if (checker == ngx_http_core_rewrite_phase) {
 
         for (k = 0; k < i; k++) {
-            if (ngx_hakmem_real[k] == ngx_http_core_find_config_phase) {
+            if (ngx_hakmem_entries[k].real.checker
+                == ngx_http_core_find_config_phase)
+            {
                 return "rewrite";
             }
         }
@@ -254,16 +258,18 @@ ngx_hakmem_loggers(ngx_http_core_main_conf_t *cmcf)
 static HAK_NGX_CALLS ngx_int_t
 ngx_hakmem_checker(ngx_http_request_t *r, ngx_http_phase_handler_t *ph)
 {
-    ngx_int_t                   rc;
-    ngx_uint_t                  i, depth;
-    ngx_http_core_main_conf_t  *cmcf;
+    ngx_int_t            rc;
+    ngx_uint_t           depth;
+    ngx_hakmem_entry_t  *entry;
 
-    cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
-    i = ph - cmcf->phase_engine.handlers;
+    /* the entry of the same number; whoever runs has this engine */
 
-    depth = ngx_hakmem_scene_enter(r, ngx_hakmem_names[i], NULL);
+    entry = (ngx_hakmem_entry_t *) ((u_char *) ngx_hakmem_entries
+                             + ((u_char *) ph - (u_char *) ngx_hakmem_engine));
 
-    rc = ngx_hakmem_real[i](r, ph);
+    depth = ngx_hakmem_scene_enter(r, entry->real.name, NULL);
+
+    rc = entry->real.checker(r, ph);
 
     ngx_hakmem_scene_leave(depth);
 

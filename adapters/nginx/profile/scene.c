@@ -9,23 +9,12 @@
 #include <profile/scene.h>
 
 
-/* scenes in scenes that are told */
-
-#define NGX_HAKMEM_SCENES     16
-
 /* requests that are looked through for a connection, and told by number */
 
 #define NGX_HAKMEM_LOOKED     1024
 #define NGX_HAKMEM_NUMBERED   4096
 
 #define NGX_HAKMEM_URI_LEN    128
-
-
-typedef struct {
-    ngx_http_request_t    *r;            /* alive, or NULL */
-    const char            *phase;        /* NULL: an event's */
-    ngx_connection_t      *c;            /* the event's */
-} ngx_hakmem_scene_t;
 
 
 /* a request that was in a phase; kept by a cleanup handler of its pool */
@@ -49,8 +38,8 @@ static char *ngx_hakmem_tell_text(char *p, char *last, u_char *text,
     size_t len);
 
 
-static ngx_hakmem_scene_t  ngx_hakmem_scenes[NGX_HAKMEM_SCENES];
-static ngx_uint_t          ngx_hakmem_depth;     /* may be more than that */
+ngx_hakmem_scene_t  ngx_hakmem_scenes[NGX_HAKMEM_SCENES];
+ngx_uint_t          ngx_hakmem_depth;
 
 static ngx_queue_t         ngx_hakmem_requests;  /* seen, the last first */
 
@@ -70,33 +59,10 @@ ngx_hakmem_scene_begin(ngx_uint_t requests)
 }
 
 
-ngx_uint_t
-ngx_hakmem_scene_enter(ngx_http_request_t *r, const char *phase,
-    ngx_connection_t *c)
+ngx_http_request_t *
+ngx_hakmem_scene_request(ngx_http_request_t *r)
 {
-    ngx_uint_t           depth;
-    ngx_hakmem_scene_t  *scene;
-
-    depth = ngx_hakmem_depth;
-
-    if (depth < NGX_HAKMEM_SCENES) {
-        scene = &ngx_hakmem_scenes[depth];
-
-        scene->r = (r && ngx_hakmem_seen(r)) ? r : NULL;
-        scene->phase = phase;
-        scene->c = c;
-    }
-
-    ngx_hakmem_depth = depth + 1;
-
-    return depth;
-}
-
-
-void
-ngx_hakmem_scene_leave(ngx_uint_t depth)
-{
-    ngx_hakmem_depth = depth;
+    return ngx_hakmem_seen(r) ? r : NULL;
 }
 
 
