@@ -10,6 +10,7 @@
 #include <link.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <unistd.h>
 
 #include "os/os.h"
 
@@ -111,15 +112,29 @@ static void symbols_read_sections(struct hak_module *module,
 
 /* ---- objects --------------------------------------------------------------------- */
 
-/* The program's own name may have been relative, or be another's by now. */
-static const char *symbols_path(const Dl_info *info)
+#define SYMBOLS_PROGRAM "/proc/self/exe"
+
+static bool symbols_is_program(const Dl_info *info)
 {
     Dl_info program;
 
     return dladdr((void *)getauxval(AT_PHDR), &program) != 0 &&
-                   program.dli_fbase == info->dli_fbase
-               ? "/proc/self/exe"
-               : info->dli_fname;
+           program.dli_fbase == info->dli_fbase;
+}
+
+/* The name that the loader has of the program is argv[0]: it may have been relative,
+ * or be a title by now. */
+static const char *symbols_program(struct hak_symbols *symbols,
+                                   const char *otherwise)
+{
+    ssize_t n = readlink(SYMBOLS_PROGRAM, symbols->program,
+                         sizeof(symbols->program) - 1);
+
+    if (n <= 0) {
+        return otherwise;
+    }
+    symbols->program[n] = '\0';
+    return symbols->program;
 }
 
 static const struct hak_module *symbols_module(struct hak_symbols *symbols,
@@ -128,6 +143,7 @@ static const struct hak_module *symbols_module(struct hak_symbols *symbols,
     uintptr_t base = (uintptr_t)info->dli_fbase;
     const ElfW(Ehdr) * head;
     struct hak_module *module;
+    bool program;
 
     for (size_t i = 0; i < symbols->modules; i++) {
         if (symbols->module[i].base == base) {
@@ -140,8 +156,11 @@ static const struct hak_module *symbols_module(struct hak_symbols *symbols,
     module = &symbols->module[symbols->modules++];
     memset(module, 0, sizeof(*module));
     module->base = module->end = module->bias = base;
-    module->path = info->dli_fname;
-    module->file = haki_os_map_file(symbols_path(info), &module->bytes);
+    program = symbols_is_program(info);
+    module->path =
+        program ? symbols_program(symbols, info->dli_fname) : info->dli_fname;
+    module->file = haki_os_map_file(program ? SYMBOLS_PROGRAM : info->dli_fname,
+                                    &module->bytes);
     head = module->file != NULL ? symbols_head(module) : NULL;
     if (head != NULL) {
         symbols_read_segments(module, head);
