@@ -38,7 +38,8 @@ case $(dpkg-parsechangelog -S Version) in
 "$version"-*) ;;
 *) fail "debian/changelog begins with another version than $version" ;;
 esac
-missing=$(dpkg-checkbuilddeps 2>&1 | sed -n 's/.*[Uu]nmet build dependencies: //p')
+missing=$(dpkg-checkbuilddeps 2>&1 |
+    sed -n 's/ ([^)]*)//g; s/.*[Uu]nmet build dependencies: //p')
 [ -z "$missing" ] || fail "missing; on Debian: apt install $missing"
 
 # No settings of the caller's, nor make's.
