@@ -28,8 +28,9 @@ DYNAMIC = ((r"(lib(c|m|dl|rt|pthread)|ld-linux-[\w-]+)\.so\.\d$", "glibc",
             "GPL-3.0-or-later WITH GCC-exception-3.1"),
            (r"libc\.musl-.*|libc\.so$", "musl", "MIT"),
            (r"libzstd\.so\.1$", "zstd", "BSD-3-Clause OR GPL-2.0-only"))
-# Embedded ones by a word that only their code has.
-STATIC = ((b"ZSTD_decompressStream", "zstd", "BSD-3-Clause OR GPL-2.0-only"),)
+# Those linked from archives, by how the names of their functions begin; built objects
+# are not stripped.
+STATIC = ((b"\0ZSTD_", "zstd", "BSD-3-Clause OR GPL-2.0-only"),)
 # Whose process an object is loaded into.
 HOSTS = (("lua/", "Lua 5.4", "MIT"), ("nginx/", "nginx", "BSD-2-Clause"),
          ("python-", "CPython", "PSF-2.0"))
@@ -77,6 +78,11 @@ class Document:
         if line not in self.relations:
             self.relations.append(line)
 
+    def related(self, one, other):
+        """Whether there is any relation."""
+        return any(line["spdxElementId"] == one and line["relatedSpdxElement"] == other
+                   for line in self.relations)
+
     def package(self, name, licence, version=None):
         """Somebody else's package; returns its identifier."""
         key = ident("Package", name)
@@ -109,7 +115,7 @@ class Document:
                  if re.match(pattern, library)), (library, "NOASSERTION"))
             self.relate(key, "DYNAMIC_LINK", self.package(name_of, licence))
         for word, package, licence in STATIC:
-            if word in data:
+            if word in data and not self.related(key, ident("Package", package)):
                 self.relate(key, "STATIC_LINK", self.package(
                     package, licence, static_version(package)))
         for start, host, licence in HOSTS:

@@ -4,8 +4,8 @@
     sbom_check.py FILE.spdx.json BUILD
 
 Every identifier is unique and every relation's ends exist, each file's checksum is
-that of the file, what SPDX 2.3 requires is there, and the libraries that the loader
-reads in libhakmem.so are the ones that are said to be linked.
+that of the file, what SPDX 2.3 requires is there, libhakmem.so's libraries are said to
+be linked, and zstd to what records and replays and to nothing else.
 """
 import hashlib
 import json
@@ -51,6 +51,12 @@ def main(words):
                             stdout=subprocess.PIPE, check=True).stdout
     if bool(linked) != bool(re.search("NEEDED", needed)):
         bad.append("what is linked to libhakmem.so is not told")
+    with_zstd = {line["spdxElementId"] for line in said["relationships"]
+                 if line["relatedSpdxElement"] == "SPDXRef-Package-zstd"}
+    for one in said["files"]:
+        known = one["fileName"].endswith(("/hakmem-replay", "/libhakmem_record.so"))
+        if known != (one["SPDXID"] in with_zstd):
+            bad.append(f"{one['fileName']}: zstd is{'' if known else ' not'} linked to it")
     print("\n".join(bad), end="\n" if bad else "")
     return 1 if bad else 0
 
