@@ -19,6 +19,7 @@ fail() {
     exit 1
 }
 
+umask 022
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 command -v dpkg-buildpackage >/dev/null ||
     fail 'no dpkg-buildpackage; on Debian: apt install dpkg-dev'
