@@ -15,7 +15,20 @@ UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
 TESTS += $(UNIT_TESTS)
 $(eval $(call criterion,$(UNIT_TESTS),$(BUILD)/libhakmem_testing.a))
 
-# To preload: a kernel with other pages, as far as AT_PAGESZ tells.
+# To preload: a kernel with other pages, as far as system calls go. What counts
+# pages of 4 KB is not among the programs that are run so.
+PAGES_TESTS := $(addprefix $(BUILD)/tests/,$(addprefix unit/, \
+    together/stress together/stress_lanes together/fault_lanes together/pairs \
+    together/meet together/meet_locks tiny/remote tiny/tiny tiny/tiny_back \
+    api/sized api/seal_fork api/seal_threads range/superslabs range/slabs \
+    heap/lend upkeep/background profile/written) \
+    fuzz/replay $(if $(HAVE_LUA),lua/scripts lua/limit lua/programs lua/threads lua/on_limit))
+.PHONY: check-pages
+check-pages: build-tests ## test: on kernels with pages of 16 and 64 KB
+	@for kb in 16 64; do echo "pages of $$kb KB"; TEST_PAGE_KB=$$kb \
+	    LD_PRELOAD=$(abspath $(OTHER_PAGES)) $(PYTHON) tests/run.py --build $(BUILD) \
+	    --variant $(VARIANT) $(PAGES_TESTS) || exit 1; done
+
 $(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
 	$(SAY) CC $@
 	@mkdir -p $(@D)

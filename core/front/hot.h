@@ -120,9 +120,9 @@ HAK_INLINE void *haki_hot_run(size_t size)
         haki_heap_tick_all(heap);
     }
     return haki_guard_set(
-        haki_ace_cache_take(
-            heap->runs, (uint32_t)(haki_round_up(need, HAK_PAGE) / HAK_PAGE)),
-        haki_round_up(need, HAK_PAGE), size);
+        haki_ace_cache_take(heap->runs,
+                            (uint32_t)(haki_whole_pages(need) / HAK_PAGE)),
+        haki_whole_pages(need), size);
 }
 
 /* Frees a run into that cache; false: as haki_hot_free. */

@@ -30,7 +30,7 @@ unsigned haki_lane_aligned_class(size_t alignment, size_t size)
 void *haki_lane_make_zero(void *p, size_t size)
 {
     if (size >= HAK_LANE_HUGE_MIN && haki_range_owns(p) &&
-        haki_os_purge(p, haki_round_up(size, HAK_PAGE))) {
+        haki_os_purge(p, haki_whole_pages(size))) {
         return p;
     }
     return memset(p, 0, size);

@@ -171,12 +171,12 @@ static void large_taken(bool show)
 static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
                              size_t size, bool *zero)
 {
-    size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    size_t bytes = haki_whole_pages(haki_max(size, HAK_LANE_ACE_LEAST));
     uint32_t pages = (uint32_t)(bytes / HAK_PAGE);
     void *p = NULL;
     bool show;
 
-    if (alignment <= HAK_PAGE &&
+    if (alignment <= haki_range.page &&
         !haki_is_frugal(&heap->tiny.allow)) { /* see large_ace_free */
         p = haki_ace_cache_take(heap->runs, pages);
     }
@@ -185,7 +185,8 @@ static void *large_ace_alloc(struct hak_heap *heap, size_t alignment,
     }
     if (p == NULL) {
         show = large_before_taking(heap, bytes);
-        p = haki_ace_alloc(pages, haki_max(alignment, HAK_PAGE),
+        p = haki_ace_alloc(pages,
+                           alignment <= haki_range.page ? HAK_PAGE : alignment,
                            haki_heap_owner(heap), zero);
         haki_keep_took(&heap->tiny.allow, bytes);
         large_taken(show);
@@ -199,7 +200,7 @@ static void *large_huge_alloc(struct hak_heap *heap, size_t alignment,
     /*
      * Not less, whatever the alignment: smaller blocks are charged as Pool's.
      */
-    size_t bytes = haki_max(haki_round_up(size, HAK_PAGE), HAK_LANE_ACE_LEAST);
+    size_t bytes = haki_whole_pages(haki_max(size, HAK_LANE_ACE_LEAST));
     bool show;
     void *p;
 
@@ -417,7 +418,7 @@ static void large_resized(const void *p, size_t before)
 /* haki_large_resize of a block of ACE's or Huge's. */
 static void *large_resize_whole(void *p, size_t size, size_t before)
 {
-    size_t bytes = haki_round_up(size, HAK_PAGE);
+    size_t bytes = haki_whole_pages(size);
 
     if (HAK_TAG_CLASS(haki_range_tag_of(p)) == HAK_TAG_ACE) {
         large_before_taking(NULL, bytes - haki_min(before, bytes));
@@ -501,7 +502,7 @@ static void *large_alloc_to_grow(struct hak_heap *heap, size_t size, bool *zero,
         p = haki_large_is_watched(heap)
                 ? NULL
                 : haki_ace_cache_take(heap->runs,
-                                      (uint32_t)(haki_round_up(size, HAK_PAGE) /
+                                      (uint32_t)(haki_whole_pages(size) /
                                                  HAK_PAGE));
         if (p != NULL) {
             *zero = false;

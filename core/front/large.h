@@ -18,7 +18,7 @@ HAK_INLINE size_t haki_large_bytes(size_t size)
 {
     return size <= HAK_LANE_POOL_MAX
                ? haki_pool_classes[haki_pool_class_for(size)].block
-               : haki_round_up(size, HAK_PAGE);
+               : haki_whole_pages(size);
 }
 
 /* Whether a block with `usable` bytes may stay where it is for `size`. */

@@ -178,7 +178,7 @@ void *haki_huge_alloc(size_t size, size_t align, uint32_t owner, bool *zero)
     struct huge *huge;
     uint32_t first;
 
-    size = haki_round_up(haki_max(size, 1), HAK_PAGE);
+    size = haki_whole_pages(haki_max(size, 1));
     if (!haki_limit_charge(CHARGED, size)) {
         return NULL;
     }
@@ -300,7 +300,7 @@ static void huge_set_size(uint32_t super, size_t size, uint32_t room)
     haki_lock_take(&huge_lock);
     HAK_HELD(&huge_lock);
     HAK_ASSERT(huge_super_of(haki_range_super_start(super)) == super);
-    HAK_ASSERT(size > 0 && size % HAK_PAGE == 0);
+    HAK_ASSERT(size > 0 && size % haki_range.page == 0);
     huge_counts.live_bytes += size - huge->size;
     huge_counts.peak_bytes =
         haki_max(huge_counts.peak_bytes, huge_counts.live_bytes);
@@ -355,8 +355,7 @@ static void huge_populate_ahead(char *p, size_t old, size_t size)
 {
     if (size > old) {
         (void)haki_os_populate(p + old,
-                               haki_min(size - old,
-                                        haki_round_up(old / 2, HAK_PAGE)));
+                               haki_min(size - old, haki_whole_pages(old / 2)));
     }
 }
 
@@ -393,7 +392,7 @@ void *haki_huge_resize(void *p, size_t size)
     if (size > haki_range.window) {
         return NULL;
     }
-    size = haki_round_up(size, HAK_PAGE);
+    size = haki_whole_pages(size);
     haki_pressure_tick(haki_os_tick(), size > old ? size - old : 0);
     if (size > old && !haki_limit_charge(CHARGED, size - old)) {
         return NULL;
@@ -471,7 +470,7 @@ static void huge_walk_block(uint32_t super, uint32_t before)
     const struct huge *huge = huge_at(super);
 
     HAK_PROVE(huge->prev == before);
-    HAK_PROVE(huge->size > 0 && huge->size % HAK_PAGE == 0);
+    HAK_PROVE(huge->size > 0 && huge->size % haki_range.page == 0);
     HAK_PROVE(huge->supers >= huge_supers_for(huge->size));
     for (uint32_t n = 0; n < huge->supers; n++) {
         HAK_PROVE(haki_range_super_head(super + n) == super);

@@ -2,7 +2,8 @@
  * os.h - what HAKMEM asks of the operating system.
  *
  * The only user of mmap, munmap, mremap and madvise. Addresses and sizes are
- * multiples of HAK_PAGE unless stated otherwise. Nothing here takes a lock;
+ * multiples of HAK_PAGE, and of the machine's page for what maps, unmaps and
+ * moves, unless stated otherwise. Nothing here takes a lock;
  * errno is kept. The only state is what this kernel was found unable to do.
  *
  * Works on Linux 4.18 and later, whose versions differ as follows:
@@ -85,8 +86,9 @@ void haki_os_want_small(void *addr, size_t size);
 bool haki_os_populate(void *addr, size_t size);
 
 /*
- * Drops the contents of pages: they read as zero and are not resident. False:
- * refused.
+ * Drops the contents of pages: they read as zero and are not resident, except,
+ * where the machine's pages are larger, for a part of one at either end. False:
+ * refused, or not one whole page of the machine's.
  */
 bool haki_os_purge(void *addr, size_t size);
 

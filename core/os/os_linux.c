@@ -95,7 +95,20 @@ static bool os_refused(unsigned kind)
 
 size_t haki_os_page_size(void)
 {
-    return getauxval(AT_PAGESZ);
+    static _Atomic(size_t) known;
+    size_t page = atomic_load_explicit(&known, memory_order_relaxed);
+
+    if (HAK_UNLIKELY(page == 0)) {
+        page = getauxval(AT_PAGESZ);
+        atomic_store_explicit(&known, page, memory_order_relaxed);
+    }
+    return page;
+}
+
+/* Where the machine's page begins that holds this address. */
+static uintptr_t os_page_of(uintptr_t addr)
+{
+    return addr & ~(haki_os_page_size() - 1);
 }
 
 /*
@@ -247,6 +260,7 @@ bool haki_os_populate(void *addr, size_t size)
 {
     static atomic_bool cannot;
     int saved = errno;
+    uintptr_t from;
     bool ok = true;
 
     if (REFUSED(POPULATE)) {
@@ -255,7 +269,9 @@ bool haki_os_populate(void *addr, size_t size)
     if (atomic_load_explicit(&cannot, memory_order_relaxed)) {
         return true;
     }
-    if (madvise(addr, size, MADV_POPULATE_WRITE) != 0) {
+    from = os_page_of((uintptr_t)addr);
+    if (madvise((void *)from, (uintptr_t)addr + size - from,
+                MADV_POPULATE_WRITE) != 0) {
         if (errno == ENOMEM) {
             ok = false;
         } else if (errno == EINVAL || errno == ENOSYS) {
@@ -270,8 +286,7 @@ bool haki_os_is_mapped(const void *p)
 {
     unsigned char page;
     int saved = errno;
-    bool mapped = mincore((void *)((uintptr_t)p & ~(HAK_PAGE - 1)), HAK_PAGE,
-                          &page) == 0 ||
+    bool mapped = mincore((void *)os_page_of((uintptr_t)p), 1, &page) == 0 ||
                   errno != ENOMEM;
 
     errno = saved;
@@ -281,16 +296,19 @@ bool haki_os_is_mapped(const void *p)
 size_t haki_os_resident(void *addr, size_t size)
 {
     unsigned char pages[128];
+    uintptr_t at = (uintptr_t)addr, first = os_page_of(at);
+    uintptr_t end = at + haki_min(size, sizeof(pages) * HAK_PAGE);
     int saved = errno;
-    size_t count = 0;
+    size_t bytes = 0;
 
-    if (mincore(addr, haki_min(size, sizeof(pages) * HAK_PAGE), pages) == 0) {
-        for (size_t i = 0; i < size / HAK_PAGE && i < sizeof(pages); i++) {
-            count += pages[i] & 1;
+    if (mincore((void *)first, end - first, pages) == 0) {
+        for (; at < end; at += HAK_PAGE) {
+            bytes +=
+                pages[(at - first) / haki_os_page_size()] & 1 ? HAK_PAGE : 0;
         }
     }
     errno = saved;
-    return count * HAK_PAGE;
+    return bytes;
 }
 
 /* ---- dropping and moving pages ------------------------------------------- */
@@ -316,24 +334,26 @@ static void *os_move_near(void *from, void *to, size_t size)
                            MREMAP_MAYMOVE | MREMAP_DONTUNMAP, to);
 }
 
-/* The largest page size of any kernel. */
+/* The largest page size that is tried. */
 #define PAGE_MOST (64 * HAK_KIB)
 
 /* Whether a page that was written to reads as zero after it was dropped. */
 static bool os_drops(volatile char *page)
 {
     page[0] = 1;
-    return !os_drop((void *)(uintptr_t)page, HAK_PAGE) || page[0] == 0;
+    return !os_drop((void *)(uintptr_t)page, haki_os_page_size()) ||
+           page[0] == 0;
 }
 
 /*
- * Also tests whether the next page, of the same larger page, keeps its
- * contents.
+ * Also tests whether the next page keeps its contents: the kernel's pages may be
+ * larger than it says.
  */
 static int os_try_drop(void)
 {
     char *pages =
         mmap(NULL, 2 * PAGE_MOST, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
+    size_t size = haki_os_page_size();
     volatile char *page;
     bool well;
 
@@ -341,15 +361,16 @@ static int os_try_drop(void)
         return UNTRIED;
     }
     page = (char *)haki_round_up((uintptr_t)pages, PAGE_MOST);
-    page[HAK_PAGE] = 1;
-    well = os_drops(page) && page[HAK_PAGE] == 1;
+    page[size] = 1;
+    well = os_drops(page) && page[size] == 1;
     munmap(pages, 2 * PAGE_MOST);
     return well ? HOLDS : LIES;
 }
 
 static int os_try_move(void)
 {
-    char *page = mmap(NULL, HAK_PAGE, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
+    size_t size = haki_os_page_size();
+    char *page = mmap(NULL, size, PROT_READ | PROT_WRITE, ANYWHERE, -1, 0);
     volatile char *moved;
     bool well;
 
@@ -357,14 +378,14 @@ static int os_try_move(void)
         return UNTRIED;
     }
     page[0] = 1;
-    moved = os_move_near(page, NULL, HAK_PAGE);
+    moved = os_move_near(page, NULL, size);
     well = moved != MAP_FAILED;
     if (well) {
         well = moved[0] == 1 && *(volatile char *)page == 0 &&
                os_drops(moved) && os_drops(page);
-        munmap((void *)(uintptr_t)moved, HAK_PAGE);
+        munmap((void *)(uintptr_t)moved, size);
     }
-    munmap(page, HAK_PAGE);
+    munmap(page, size);
     return well ? HOLDS : LIES;
 }
 
@@ -383,10 +404,18 @@ static bool os_works(atomic_int *known, int (*attempt)(void))
 bool haki_os_purge(void *addr, size_t size)
 {
     static atomic_int known;
+    uintptr_t from = (uintptr_t)addr, end = from + size;
+    uintptr_t first = haki_round_up(from, haki_os_page_size());
+    uintptr_t last = os_page_of(end);
     int saved = errno;
-    bool done =
-        !REFUSED(PURGE) && os_works(&known, os_try_drop) && os_drop(addr, size);
+    bool done = !REFUSED(PURGE) && first < last &&
+                os_works(&known, os_try_drop) &&
+                os_drop((void *)first, last - first);
 
+    if (done) { /* parts of larger pages stay */
+        memset(addr, 0, first - from);
+        memset((void *)last, 0, end - last);
+    }
     errno = saved;
     return done;
 }

@@ -225,7 +225,7 @@ static bool os_measure(void *const *locals, size_t count, size_t *below,
  */
 static bool os_map_once(struct hak_os_thread *thread, size_t locals)
 {
-    const size_t stack = HAK_PAGE + STACK;
+    const size_t guard = haki_os_page_size(), stack = guard + STACK;
 
     if (thread->memory == NULL) {
         thread->memory = haki_os_map(stack + locals);
@@ -233,7 +233,7 @@ static bool os_map_once(struct hak_os_thread *thread, size_t locals)
             return false;
         }
         haki_os_name(thread->memory, stack + locals, "hakmem thread");
-        (void)mprotect(thread->memory, HAK_PAGE, PROT_NONE);
+        (void)mprotect(thread->memory, guard, PROT_NONE);
     } else if (!haki_os_purge((char *)thread->memory + stack, locals)) {
         memset((char *)thread->memory + stack, 0, locals);
     }
@@ -254,7 +254,7 @@ static bool os_start(struct hak_os_thread *thread, void *const *locals,
         !os_map_once(thread, below + above)) {
         return false;
     }
-    stack_end = (char *)thread->memory + HAK_PAGE + STACK;
+    stack_end = (char *)thread->memory + haki_os_page_size() + STACK;
     tp = (uintptr_t *)(void *)(stack_end + below);
     os_make_head(tp, (const uintptr_t *)os_thread_pointer());
     return clone(os_begin, stack_end, flags, thread, &thread->id, tp,

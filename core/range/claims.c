@@ -100,7 +100,7 @@ enum hak_os_claim haki_claim_noted(struct hak_intent *intent, char *at,
 static enum hak_os_claim claims_extend_part(struct hak_part *part,
                                             uint32_t supers)
 {
-    size_t bytes = haki_round_up(supers * part->unit, HAK_PAGE);
+    size_t bytes = haki_whole_pages(supers * part->unit);
     enum hak_os_claim claim = HAK_OS_CLAIMED;
 
     if (bytes > part->mapped) {

@@ -35,6 +35,34 @@ static uint32_t pages_each_run(uint32_t number, uint32_t pages,
     return refused;
 }
 
+/* How many of HAK_PAGE make up one of the machine's. */
+static uint32_t pages_per(void)
+{
+    return (uint32_t)(haki_range.page / HAK_PAGE);
+}
+
+/* Every page that shares one of the machine's with a page of the mask. */
+static uint32_t pages_groups(uint32_t pages)
+{
+    uint32_t groups = 0;
+
+    for (uint32_t at = 0; at < HAK_SLAB_PAGES; at += pages_per()) {
+        uint32_t group = (((uint32_t)1 << pages_per()) - 1) << at;
+
+        groups |= (pages & group) != 0 ? group : 0;
+    }
+    return groups;
+}
+
+uint32_t haki_range_pages_whole(uint32_t number, uint32_t pages)
+{
+    const struct hak_slab *slab = haki_range_slab(number);
+    uint32_t below = haki_slab_pages_below(slab->resident);
+    uint32_t free = pages | slab->gone | ~below;
+
+    return pages & below & ~(uint32_t)slab->gone & ~pages_groups(~free);
+}
+
 static size_t pages_bytes_of(uint32_t pages)
 {
     return (size_t)__builtin_popcount(pages) * HAK_PAGE;
@@ -45,12 +73,12 @@ size_t haki_range_pages_drop(uint32_t number, uint32_t pages)
     struct hak_slab *slab = haki_range_slab(number);
     size_t bytes;
 
-    pages &= haki_slab_pages_below(slab->resident) & ~(uint32_t)slab->gone;
+    pages = haki_range_pages_whole(number, pages);
     if (pages == 0) {
         return 0;
     }
     HAK_ASSERT(haki_range_tag((size_t)number << HAK_SLAB_SHIFT) != 0);
-    pages &= ~pages_each_run(number, pages, haki_os_purge);
+    pages &= ~pages_each_run(number, pages_groups(pages), haki_os_purge);
     slab->gone = (uint16_t)(slab->gone | pages);
     bytes = pages_bytes_of(pages);
     atomic_fetch_sub(&haki_supers_resident, bytes);
@@ -81,12 +109,12 @@ size_t haki_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep)
     for (uint32_t n = number; n < number + slabs; n++) {
         struct hak_slab *slab = haki_range_slab(n);
         size_t most = haki_min(keep, HAK_SLAB_SIZE);
-        size_t from = haki_round_up(most, HAK_PAGE);
+        size_t from = haki_whole_pages(most);
 
         keep -= most;
         if (slab->resident > from &&
             haki_os_purge(haki_range_slab_start(n) + from,
-                          haki_round_up(slab->resident - from, HAK_PAGE))) {
+                          haki_whole_pages(slab->resident - from))) {
             size_t before = haki_slab_resident(slab);
 
             slab->resident = (uint32_t)from;

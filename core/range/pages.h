@@ -37,8 +37,14 @@ HAK_INLINE size_t haki_slab_resident(const struct hak_slab *slab)
 }
 
 /*
+ * The pages of the mask that are resident and can go: all of a machine's page
+ * can, where that is larger.
+ */
+uint32_t haki_range_pages_whole(uint32_t number, uint32_t pages);
+
+/*
  * Gives the pages of the mask to the system, neighbours together, and notes
- * them as gone, except those that were not resident or that it refuses. Returns
+ * them as gone, except those that can't go or that it refuses. Returns
  * the bytes, which the caller reports to haki_range_purged.
  */
 size_t haki_range_pages_drop(uint32_t number, uint32_t pages);
@@ -50,7 +56,7 @@ void haki_range_pages_wake(uint32_t number, uint32_t pages, bool populate);
 
 /*
  * The same as drop for all of a span except the first `keep` bytes and the rest
- * of their page: `resident` goes down to that.
+ * of their page, the machine's: `resident` goes down to that.
  */
 size_t haki_range_pages_cut(uint32_t number, uint32_t slabs, size_t keep);
 

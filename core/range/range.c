@@ -10,7 +10,8 @@
 #include "range/slabs.h"
 #include "range/supers.h"
 
-HAK_OWN_LINE struct hak_range haki_range = {.base = HAK_NO_BASE};
+HAK_OWN_LINE struct hak_range haki_range = {.base = HAK_NO_BASE,
+                                            .page = HAK_PAGE};
 
 bool haki_range_may_overlap;
 
@@ -205,12 +206,14 @@ static HAK_COLD void range_open_range(void)
 {
     size_t page = haki_os_page_size();
 
-    if (page != HAK_PAGE) {
-        haki_warn(
-            "this machine's pages are %zu KB, which is not supported yet; "
-            "all requests go to the system allocator",
-            page / HAK_KIB);
-    } else if (!range_open_some_window()) {
+    if (page != HAK_PAGE && page != 4 * HAK_PAGE && page != 16 * HAK_PAGE) {
+        haki_warn("this machine's pages are %zu KB, which is not supported (4, "
+                  "16 and 64 are); all requests go to the system allocator",
+                  page / HAK_KIB);
+        return;
+    }
+    haki_range.page = page;
+    if (!range_open_some_window()) {
         haki_warn(
             "out of memory at the start (ulimit -v?); all requests go to the "
             "system allocator");

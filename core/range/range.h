@@ -166,9 +166,20 @@ struct hak_range {
     char *heap_slots;
     uint8_t *backs; /* for each slab of a span: how many precede it */
     size_t window;  /* the most that `size` can become */
+    size_t page;    /* the machine's: HAK_PAGE, 4 or 16 times that */
 };
 
 extern HAK_HIDDEN struct hak_range haki_range;
+
+/*
+ * Lanes count in pages of HAK_PAGE everywhere. Where the machine's are larger,
+ * what has pages of its own (runs, Huge blocks) has whole ones of the machine's,
+ * and of a slab in use only whole ones are given back.
+ */
+HAK_INLINE size_t haki_whole_pages(size_t size)
+{
+    return haki_round_up(size, haki_range.page);
+}
 
 /*
  * The window was guessed, under a limit on address space, or is smaller than
@@ -181,7 +192,7 @@ extern HAK_HIDDEN bool haki_range_may_overlap;
 
 /*
  * Chooses the window; later calls do nothing. False: there is none (no memory
- * for the first arrays, or a page size other than HAK_PAGE; reported once, in
+ * for the first arrays, or pages other than of 4, 16 or 64 KB; reported once, in
  * one line) and all requests go to the system allocator.
  */
 bool haki_range_init(void);

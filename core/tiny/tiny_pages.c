@@ -234,7 +234,8 @@ static size_t tiny_sweep_slab(struct hak_tiny *tiny, uint32_t number)
 
     HAK_ASSERT(!haki_range_sealed((size_t)number << HAK_SLAB_SHIFT));
     tiny_fetch(number);
-    pages = tiny_pages_free_pages(slab, haki_tiny_magic[slab->class]);
+    pages = haki_range_pages_whole(
+        number, tiny_pages_free_pages(slab, haki_tiny_magic[slab->class]));
     if (pages != 0) {
         tiny_unlink_blocks(slab, pages);
         bytes = haki_range_pages_drop(number, pages);

@@ -7,7 +7,7 @@ import nginx_server
 from nginx_case import Case, PAGE, SITE
 from nginx_server import Load
 
-# Says that pages have 16 KB.
+# Says that pages have 32 KB.
 PAGES = os.path.join(os.environ["HAKMEM_BUILD"],
                      "tests/libpages.so")
 

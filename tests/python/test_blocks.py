@@ -256,7 +256,7 @@ class Blocks(Case):
 
     @unittest.skipUnless(PAGES, "make builds the library that this needs")
     def test_refused_by_the_system(self):
-        """Pages that are not 4 KB: the saved allocator serves."""
+        """Pages of 32 KB: the saved allocator serves."""
         self.says("""
             import hakmem_py
             assert hakmem_py.enabled is False

@@ -45,8 +45,8 @@ Test(life, alone_where_programs_count_on_it)
 /* ---- no range ----------------------------------------------------------- */
 
 #define OTHER_PAGES                                                            \
-    "hakmem: this machine's pages are 16 KB, which is not supported yet; all " \
-    "requests go to the system allocator\n"
+    "hakmem: this machine's pages are 32 KB, which is not supported (4, "      \
+    "16 and 64 are); all requests go to the system allocator\n"
 
 /* On a kernel with other pages nothing is ours, and nothing is lost. */
 Test(life, without_a_range_the_c_library_serves_everything)
