@@ -9,6 +9,7 @@
 
 #include <hakmem.h>
 
+#include "base/probe.h"
 #include "os/os.h"
 
 struct hak_records haki_records = {.lock = HAK_LOCK_INIT(haki_records_mend)};
@@ -137,7 +138,8 @@ static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
 static void *records_add(void *p, size_t bytes, uint32_t owner,
                          const struct hak_stack_words *words)
 {
-    uint32_t i, stack;
+    uint32_t i, stack = 0;
+    uint64_t stands_for = 0;
 
     haki_lock_take(&haki_records.lock);
     i = records_take();
@@ -151,12 +153,16 @@ static void *records_add(void *p, size_t bytes, uint32_t owner,
     if (p != NULL) {
         stack = haki_stacks_find(haki_records.stacks, words);
         records_fill(i, p, bytes, stack, owner);
+        stands_for = haki_records.record[i].bytes;
     } else if (i != 0) {
         haki_records.record[i].next = haki_records.free;
         haki_records.free = i;
     }
     HAK_POINT("sample");
     haki_lock_drop(&haki_records.lock);
+    if (p != NULL) {
+        HAK_PROBE4(allocated, p, bytes, stands_for, stack);
+    }
     return p;
 }
 
@@ -204,6 +210,7 @@ static void records_end(uint32_t i)
     struct hak_record *record = &haki_records.record[i];
     void *p = (void *)record->p;
 
+    HAK_PROBE4(freed, p, record->size, record->bytes, record->stack);
     records_count_live(record, false);
     records_close_gap(records_place((uintptr_t)p));
     record->p = 0;
@@ -291,6 +298,7 @@ bool haki_sample_put_back(void *p, const struct hak_record *kept)
         haki_records.record[i].p = (uintptr_t)p;
         haki_records.table[records_place((uintptr_t)p)] = i;
         records_count_live(&haki_records.record[i], true);
+        HAK_PROBE4(allocated, p, kept->size, kept->bytes, kept->stack);
     }
     haki_lock_drop(&haki_records.lock);
     return i != 0;
