@@ -41,7 +41,8 @@ $(BUILD)/tests/nogit/made: tests/support/nogit/libgit2.c $(STAMP)
 	    -Wl,-soname,$$name -o $(@D)/$$name $<; } && touch $@
 TEST_NEEDS += $(NO_GIT)
 
-include tests/wrap/programs.mk tests/fuzz/fuzz.mk tests/preload/preload.mk
+include tests/wrap/programs.mk tests/fuzz/fuzz.mk tests/preload/preload.mk \
+    tests/stress/stress.mk
 
 # Ten programs in control groups (root), or under RLIMIT_DATA: four minutes.
 # Some alone: LIMIT_PROGRAMS='redis nginx'; LIMIT_ARGS='--by data --slack 1.1'.
