@@ -15,6 +15,15 @@ UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
 TESTS += $(UNIT_TESTS)
 $(eval $(call criterion,$(UNIT_TESTS),$(BUILD)/libhakmem_testing.a))
 
+# To be closed, and to lie where the other one lay.
+PLUGGED := $(addprefix $(BUILD)/tests/unit/profile/plugged,40.so 88.so)
+$(PLUGGED): $(BUILD)/tests/unit/profile/plugged%.so: tests/support/plugged/plugged.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -fPIC -O1 -fno-stack-protector -DFRAME=$* -Wall -Wextra \
+	    -o $@ $<
+TEST_NEEDS += $(PLUGGED)
+
 # To preload: a kernel with other pages, as far as system calls go. What counts
 # pages of 4 KB is not among the programs that are run so.
 PAGES_TESTS := $(addprefix $(BUILD)/tests/,$(addprefix unit/, \
@@ -45,7 +54,8 @@ $(BUILD)/tests/nogit/made: tests/support/nogit/libgit2.c $(STAMP)
 	    -Wl,-soname,$$name -o $(@D)/$$name $<; } && touch $@
 TEST_NEEDS += $(NO_GIT)
 
-include tests/wrap/programs.mk tests/fuzz/fuzz.mk tests/preload/preload.mk
+include tests/wrap/programs.mk tests/fuzz/fuzz.mk tests/preload/preload.mk \
+    tests/stress/stress.mk
 
 # Ten programs in control groups (root), or under RLIMIT_DATA: four minutes.
 # Some alone: LIMIT_PROGRAMS='redis nginx'; LIMIT_ARGS='--by data --slack 1.1'.

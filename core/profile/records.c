@@ -9,12 +9,19 @@
 
 #include <hakmem.h>
 
+#include "base/probe.h"
 #include "os/os.h"
 
 struct hak_records haki_records = {.lock = HAK_LOCK_INIT(haki_records_mend)};
 
 /* The thread is taking a sample: what it allocates meanwhile is none. */
 static __thread bool records_inside __attribute__((tls_model("initial-exec")));
+
+/* See records_thread_id. */
+static __thread int32_t records_thread
+    __attribute__((tls_model("initial-exec")));
+static __thread uint64_t records_thread_process
+    __attribute__((tls_model("initial-exec")));
 
 /* ---- the table of addresses --------------------------------------------------- */
 
@@ -88,6 +95,17 @@ static uint32_t records_take(void)
     return haki_records.high + 1 < HAK_RECORDS_MOST ? ++haki_records.high : 0;
 }
 
+/* The calling thread's number, asked for once in each process. */
+static int32_t records_thread_id(void)
+{
+    HAK_HELD(&haki_records.lock); /* `seen` is of this process */
+    if (records_thread == 0 || records_thread_process != haki_lock_self.seen) {
+        records_thread = haki_os_thread_id();
+        records_thread_process = haki_lock_self.seen;
+    }
+    return records_thread;
+}
+
 /* Makes the record live, of a block at p. */
 static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
                          uint32_t owner)
@@ -103,7 +121,7 @@ static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
     record->time = haki_os_clock();
     record->stack = stack;
     record->owner = owner;
-    record->thread = haki_os_thread_id();
+    record->thread = records_thread_id();
     haki_lock_step();
     record->p = (uintptr_t)p;
     haki_records.table[records_place((uintptr_t)p)] = i;
@@ -120,7 +138,8 @@ static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
 static void *records_add(void *p, size_t bytes, uint32_t owner,
                          const struct hak_stack_words *words)
 {
-    uint32_t i, stack;
+    uint32_t i, stack = 0;
+    uint64_t stands_for = 0;
 
     haki_lock_take(&haki_records.lock);
     i = records_take();
@@ -134,12 +153,16 @@ static void *records_add(void *p, size_t bytes, uint32_t owner,
     if (p != NULL) {
         stack = haki_stacks_find(haki_records.stacks, words);
         records_fill(i, p, bytes, stack, owner);
+        stands_for = haki_records.record[i].bytes;
     } else if (i != 0) {
         haki_records.record[i].next = haki_records.free;
         haki_records.free = i;
     }
     HAK_POINT("sample");
     haki_lock_drop(&haki_records.lock);
+    if (p != NULL) {
+        HAK_PROBE4(allocated, p, bytes, stands_for, stack);
+    }
     return p;
 }
 
@@ -187,6 +210,7 @@ static void records_end(uint32_t i)
     struct hak_record *record = &haki_records.record[i];
     void *p = (void *)record->p;
 
+    HAK_PROBE4(freed, p, record->size, record->bytes, record->stack);
     records_count_live(record, false);
     records_close_gap(records_place((uintptr_t)p));
     record->p = 0;
@@ -274,6 +298,7 @@ bool haki_sample_put_back(void *p, const struct hak_record *kept)
         haki_records.record[i].p = (uintptr_t)p;
         haki_records.table[records_place((uintptr_t)p)] = i;
         records_count_live(&haki_records.record[i], true);
+        HAK_PROBE4(allocated, p, kept->size, kept->bytes, kept->stack);
     }
     haki_lock_drop(&haki_records.lock);
     return i != 0;

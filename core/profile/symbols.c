@@ -1,13 +1,14 @@
 /*
  * symbols.c - what function an address of code is in: see symbols.h.
  *
- * Tested by tests/unit/profile/written.c.
+ * Tested by tests/unit/profile/symbols.c.
  */
 #include "profile/symbols.h"
 
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <unistd.h>
@@ -137,8 +138,8 @@ static const char *symbols_program(struct hak_symbols *symbols,
     return symbols->program;
 }
 
-static const struct hak_module *symbols_module(struct hak_symbols *symbols,
-                                               const Dl_info *info)
+static struct hak_module *symbols_module(struct hak_symbols *symbols,
+                                         const Dl_info *info)
 {
     uintptr_t base = (uintptr_t)info->dli_fbase;
     const ElfW(Ehdr) * head;
@@ -169,68 +170,170 @@ static const struct hak_module *symbols_module(struct hak_symbols *symbols,
     return module;
 }
 
-void haki_symbols_begin(struct hak_symbols *symbols)
-{
-    Dl_info program;
+/* ---- functions of an object ------------------------------------------------------- */
 
-    if (dladdr != NULL && dladdr((void *)getauxval(AT_PHDR), &program) != 0) {
-        symbols_module(symbols, &program);
+static int symbols_by_address(const void *a, const void *b)
+{
+    const struct hak_function *one = a, *other = b;
+
+    return one->start != other->start
+               ? (one->start > other->start) - (one->start < other->start)
+               : (one->symbol > other->symbol) - (one->symbol < other->symbol);
+}
+
+static bool symbols_is_function(const struct hak_module *module,
+                                const ElfW(Sym) * symbol)
+{
+    return ELF64_ST_TYPE(symbol->st_info) == STT_FUNC &&
+           symbol->st_shndx != SHN_UNDEF &&
+           symbol->st_name < module->strings_size;
+}
+
+/* Sorts them, once. */
+static void symbols_sort(struct hak_module *module)
+{
+    const ElfW(Sym) *all = module->symbols;
+    uint64_t reach = 0;
+    size_t n = 0;
+
+    module->function_bytes =
+        haki_round_up(module->count * sizeof(*module->function), HAK_PAGE);
+    module->function = haki_os_map(module->function_bytes);
+    if (module->function == NULL) {
+        return;
     }
+    for (uint32_t i = 0; i < module->count; i++) {
+        if (symbols_is_function(module, &all[i])) {
+            /* One without a size is where it begins. */
+            uint64_t size = all[i].st_size != 0 ? all[i].st_size : 1;
+
+            module->function[n].start = all[i].st_value;
+            module->function[n].end = all[i].st_value + size;
+            module->function[n++].symbol = i;
+        }
+    }
+    qsort(module->function, n, sizeof(*module->function), symbols_by_address);
+    for (size_t i = 0; i < n; i++) {
+        reach = haki_max(reach, module->function[i].end);
+        module->function[i].reach = reach;
+    }
+    module->functions = n;
+}
+
+/* The innermost of those that have this address, of aliases the first in the object's
+ * table; NULL: none has it. */
+static const struct hak_function *symbols_at(const struct hak_module *module,
+                                             uint64_t value)
+{
+    const struct hak_function *all = module->function, *found = NULL;
+    size_t low = 0, high = module->functions;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (all[middle].start <= value) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    for (size_t i = low; i-- > 0 && all[i].reach > value;) {
+        if (found != NULL && all[i].start != found->start) {
+            break;
+        }
+        if (all[i].end > value) {
+            found = &all[i];
+        }
+    }
+    return found;
 }
 
 /* The function at pc by the object's own table, or NULL. */
-static const char *symbols_search(const struct hak_module *module, uintptr_t pc,
+static const char *symbols_search(struct hak_module *module, uintptr_t pc,
                                   uintptr_t *at)
 {
-    const ElfW(Sym) *all = module->symbols, *best = NULL;
-    uintptr_t value = pc - module->bias;
+    const ElfW(Sym) *all = module->symbols;
+    const struct hak_function *found;
 
-    for (size_t i = 0; all != NULL && i < module->count; i++) {
-        if (ELF64_ST_TYPE(all[i].st_info) == STT_FUNC &&
-            all[i].st_shndx != SHN_UNDEF && value >= all[i].st_value &&
-            (value - all[i].st_value < all[i].st_size ||
-             (all[i].st_size == 0 && value == all[i].st_value)) &&
-            all[i].st_name < module->strings_size) {
-            best = &all[i];
-            break;
-        }
+    if (module->function == NULL && module->count != 0) {
+        symbols_sort(module);
     }
-    if (best == NULL) {
+    found = symbols_at(module, pc - module->bias);
+    if (found == NULL) {
         return NULL;
     }
-    *at = module->bias + best->st_value;
-    return module->strings + best->st_name;
+    *at = module->bias + found->start;
+    return module->strings + all[found->symbol].st_name;
+}
+
+/* ---- from address to name ---------------------------------------------------------- */
+
+void haki_symbols_begin(struct hak_symbols *symbols)
+{
+    Dl_info info;
+
+    if (dladdr != NULL && dladdr((void *)getauxval(AT_PHDR), &info) != 0) {
+        symbols_module(symbols, &info);
+    }
+    if (dladdr != NULL &&
+        dladdr((void *)(uintptr_t)haki_symbols_find, &info) != 0 &&
+        info.dli_fname != NULL && strstr(info.dli_fname, "hakmem") != NULL) {
+        symbols->own = (uintptr_t)info.dli_fbase;
+    }
+}
+
+/* The one that is known to have that address, or NULL. */
+static struct hak_module *symbols_known(struct hak_symbols *symbols,
+                                        uintptr_t pc)
+{
+    for (size_t i = 0; i < symbols->modules; i++) {
+        struct hak_module *module = &symbols->module[i];
+
+        if (pc >= module->base && pc < module->end) {
+            return module;
+        }
+    }
+    return NULL;
 }
 
 void haki_symbols_find(struct hak_symbols *symbols, uintptr_t pc,
                        struct hak_symbol *symbol)
 {
-    Dl_info info, own;
+    struct hak_module *module = symbols_known(symbols, pc);
+    Dl_info info;
 
     *symbol = (struct hak_symbol){NULL, NULL, pc, false};
-    if (dladdr == NULL || dladdr((void *)pc, &info) == 0 ||
-        info.dli_fname == NULL) {
-        return;
+    /* The dynamic linker looks through all of an object's names: so it is asked for an
+     * object once, and for names where its file has none. */
+    if (module == NULL || module->count == 0) {
+        if (dladdr == NULL || dladdr((void *)pc, &info) == 0 ||
+            info.dli_fname == NULL) {
+            return;
+        }
+        module = symbols_module(symbols, &info);
+        if (info.dli_sname != NULL) {
+            symbol->name = info.dli_sname;
+            symbol->at = (uintptr_t)info.dli_saddr;
+        }
+        symbol->ours = (uintptr_t)info.dli_fbase == symbols->own;
     }
-    symbol->module = symbols_module(symbols, &info);
-    if (symbol->module != NULL) {
-        symbol->name = symbols_search(symbol->module, pc, &symbol->at);
+    symbol->module = module;
+    if (module != NULL && module->count != 0) {
+        symbol->ours = module->base == symbols->own;
+        symbol->name = symbols_search(module, pc, &symbol->at);
     }
-    if (symbol->name == NULL && info.dli_sname != NULL) {
-        symbol->name = info.dli_sname;
-        symbol->at = (uintptr_t)info.dli_saddr;
-    }
-    symbol->ours = dladdr((void *)(uintptr_t)haki_symbols_find, &own) != 0 &&
-                   own.dli_fbase == info.dli_fbase &&
-                   strstr(info.dli_fname, "hakmem") != NULL;
 }
 
 void haki_symbols_drop(struct hak_symbols *symbols)
 {
     for (size_t i = 0; i < symbols->modules; i++) {
-        if (symbols->module[i].file != NULL) {
-            haki_os_unmap((void *)(uintptr_t)symbols->module[i].file,
-                          symbols->module[i].bytes);
+        struct hak_module *module = &symbols->module[i];
+
+        if (module->file != NULL) {
+            haki_os_unmap((void *)(uintptr_t)module->file, module->bytes);
+        }
+        if (module->function != NULL) {
+            haki_os_unmap(module->function, module->function_bytes);
         }
     }
     symbols->modules = 0;

@@ -14,6 +14,13 @@
 #define HAK_MODULES_MOST 512
 #define HAK_BUILD_ID 20
 
+/* One of an object's functions. */
+struct hak_function {
+    uint64_t start, end; /* in the file's addresses */
+    uint64_t reach;      /* the largest end of this one and those before it */
+    uint32_t symbol;
+};
+
 /* An object that is loaded: the program, a library. */
 struct hak_module {
     uintptr_t base, end;
@@ -24,7 +31,10 @@ struct hak_module {
     size_t count;
     const char *strings;
     size_t strings_size;
-    uintptr_t bias; /* from an address in the file to one in memory */
+    struct hak_function *function; /* by address, when first needed; or NULL */
+    size_t functions;
+    size_t function_bytes; /* of memory */
+    uintptr_t bias;        /* from an address in the file to one in memory */
     unsigned char id[HAK_BUILD_ID];
     size_t id_size; /* 0: it has none */
 };
@@ -33,6 +43,8 @@ struct hak_symbols {
     struct hak_module module[HAK_MODULES_MOST];
     size_t modules;
     char program[1024]; /* its path */
+    uintptr_t
+        own; /* base of the object that this code is in, if its name is ours */
 };
 
 struct hak_symbol {
