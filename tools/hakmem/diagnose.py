@@ -58,6 +58,15 @@ def between(values):
     return max(0, held(values) - live(values) - kept(values) - due(values))
 
 
+def parts(values, rss):
+    """[(title, bytes)] of what is resident. They may be more than that: what HAKMEM
+    has given out may never have been touched."""
+    return [("in use", live(values)), ("kept at hand by heaps", kept(values)),
+            ("free, due to go back", due(values)),
+            ("free between blocks in use", between(values)),
+            ("elsewhere than in HAKMEM", max(0, rss - held(values)))]
+
+
 def count(values):
     """Blocks in use."""
     return sum(values.get(f"{lane}_allocs", 0) - values.get(f"{lane}_frees", 0)
@@ -126,11 +135,9 @@ def _leak(looks, rise):
             text += (f" (some {number((live(last) - live(first)) / more)} bytes"
                      " each)")
     return Finding(
-        "leak", text, "find who makes them: start it again by hakmem profile --"
-        " PROGRAM, which writes at its exit a page of who holds the memory (by"
-        " lines with --python or --lua); in nginx look at /hakmem. A cache"
-        " that is still filling looks alike: look again later, and bound it",
-        True)
+        "leak", text, "find who makes them: hakmem profile PID tells who"
+        " allocates what is not freed; in nginx look at /hakmem. A cache that"
+        " is still filling looks alike: look again later, and bound it", True)
 
 
 # ---- on HAKMEM --------------------------------------------------------------------

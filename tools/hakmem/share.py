@@ -87,8 +87,15 @@ class Page:
     def ask(self):
         """Asks for fresh figures; the number to wait for."""
         number = (self.live()[0] + 1) & 0xffffffff
-        struct.pack_into("=I", self.map, ASKED_AT, number)
+        self.store("I", ASKED_AT, number)
         return number
+
+    def store(self, kind, at, number):
+        """A word, at once: struct would write zeros first, byte by byte."""
+        size = struct.calcsize(kind)
+        with memoryview(self.map) as whole, \
+                whole[at:at + size] as part, part.cast(kind) as word:
+            word[0] = number
 
     def wait(self, number, seconds):
         """Whether they have come in that time."""

@@ -169,17 +169,12 @@ def lanes(row):
 def details(row):
     """The lines of one process."""
     values = row.values
-    whole = max(row.rss, 1)
     parts = [["resident", words.size(row.rss), ""]]
-    for title, key in (("  in use", "use"), ("  kept at hand by heaps",
-                                             "kept"),
-                       ("  free, due to go back", "due"),
-                       ("  free between blocks in use", "frag")):
-        parts.append([title, words.size(value(row, key)),
-                      f"{100 * value(row, key) / whole:.0f} %"])
-    other = max(0, row.rss - diagnose.held(values))
-    parts.append(["  elsewhere than in HAKMEM", words.size(other),
-                  f"{100 * other / whole:.0f} %"])
+    found = diagnose.parts(values, row.rss)
+    whole = max(row.rss, sum(part for _, part in found), 1)
+    for title, part in found:
+        parts.append([f"  {title}", words.size(part),
+                      f"{100 * part / whole:.0f} %"])
     limit = values.get("limit_bytes", 0)
     said = [f"process {row.pid}, HAKMEM {', '.join(row.versions)}:"
             f" {row.command}", "", *words.table(parts).splitlines(), "",
