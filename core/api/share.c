@@ -14,6 +14,7 @@
 #include "api/stats.h"
 #include "os/os.h"
 #include "os/shared.h"
+#include "profile/profile.h"
 #include "range/pressure.h"
 #include "settings/options.h"
 #include "upkeep/look.h"
@@ -56,12 +57,14 @@ static const size_t share_at[] = {
 
 static void share_set_values(struct hak_share *page, const hak_stats_t *stats)
 {
-    for (size_t i = 0; i < HAK_SHARE_FIELDS; i++) {
+    for (size_t i = 0; i < HAK_SHARE_STATS; i++) {
         uint64_t value;
 
         memcpy(&value, (const char *)stats + share_at[i], sizeof(value));
         atomic_store_explicit(&page->values[i], value, memory_order_relaxed);
     }
+    atomic_store_explicit(&page->values[HAK_SHARE_STATS], haki_profile_bytes(),
+                          memory_order_relaxed);
 }
 
 /* Nobody looks at these but who has asked. */
@@ -150,7 +153,7 @@ static void share_head(struct hak_share *page)
 #define HAK_STAT(name, kind, unit, help) #name " " #kind " " #unit "\n"
 #include <hakmem_stats.def>
 #undef HAK_STAT
-           , HAK_SHARE_NAMES);
+           HAK_SHARE_MORE, HAK_SHARE_NAMES);
 }
 
 static void share_make(struct share_state *state, uint32_t now)

@@ -39,14 +39,18 @@
 #define HAK_SHARE_MAGIC "HAKSHARE"
 #define HAK_SHARE_VERSION 1
 
-/* Statistics, and room for their names. */
+/* What is shown besides the statistics: haki_profile_bytes. */
+#define HAK_SHARE_MORE "profile_bytes gauge bytes\n"
+
+/* All of it, and room for the names. */
 enum {
-    HAK_SHARE_FIELDS = 0
+    HAK_SHARE_STATS = 0
 #define HAK_STAT(name, kind, unit, help) +1
 #include <hakmem_stats.def>
 #undef HAK_STAT
     ,
-    HAK_SHARE_NAMES = 1
+    HAK_SHARE_FIELDS = HAK_SHARE_STATS + 1,
+    HAK_SHARE_NAMES = sizeof(HAK_SHARE_MORE)
 #define HAK_STAT(name, kind, unit, help) +sizeof(#name " " #kind " " #unit)
 #include <hakmem_stats.def>
 #undef HAK_STAT

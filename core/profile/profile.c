@@ -285,6 +285,24 @@ void haki_profile_counts(struct hak_profile_counts *counts)
     haki_lock_drop(&haki_records.lock);
 }
 
+size_t haki_profile_bytes(void)
+{
+    const struct hak_stacks *stacks;
+    size_t bytes = 0;
+
+    haki_lock_take(&haki_records.lock);
+    stacks = haki_records.stacks;
+    if (stacks != NULL) {
+        bytes = haki_samples_held() +
+                haki_records.high *
+                    (sizeof(struct hak_record) + 2 * sizeof(uint32_t)) +
+                stacks->count * sizeof(struct hak_stack) +
+                stacks->words * sizeof(uint64_t) + stacks->name_bytes;
+    }
+    haki_lock_drop(&haki_records.lock);
+    return bytes;
+}
+
 static void profile_copy(struct hak_stacks *to, const struct hak_stacks *from)
 {
     to->count = from->count;

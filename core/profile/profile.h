@@ -213,6 +213,10 @@ struct hak_profile_counts {
 };
 void haki_profile_counts(struct hak_profile_counts *counts);
 
+/* Bytes that samples and all about them have in memory, as far as known. No statistic
+ * has them. */
+size_t haki_profile_bytes(void);
+
 /*
  * A copy of all stacks as of now, in memory of its own, for haki_profile_drop. NULL,
  * which that takes as well: out of memory, or there never was a profile. `grown`: sums

@@ -64,12 +64,12 @@ local works = {
         return worker(function() replace(1000, 400) leaks(20) end)
     end,
     cache = function()
-        grow(30000)
-        return worker(function() replace(30000, 300) end)
+        grow(5000)
+        return worker(function() replace(5000, 300) end)
     end,
     fragment = function()
         scatter(200000)
-        return worker(function() kept[1] = text(16, 900) end)
+        return worker(function() replace(100, 500) end)
     end,
 }
 

@@ -30,13 +30,22 @@ KINDS = (Kind("leak", "leak", BAD - {"leak"}, "leaks"),
          Kind("fragment", "fragmentation", BAD - {"fragmentation"}, "scatter"))
 
 
-def line_of(file, function):
-    """The lines of the source that these functions have."""
+def places(file):
+    """Of each function that holds something what a stack with it has: in C its name,
+    else a line of it."""
+    if file == "plant.c":
+        return {one: re.compile(f";main;{one};")
+                for one in ("leak", "cache", "fragment")}
     with open(os.path.join(HERE, file), encoding="utf-8") as source:
         lines = source.read().splitlines()
-    return [number for i, line in enumerate(lines, 1)
-            if re.search(rf"(function|def) ({function})\(", line)
-            for number in range(i, i + 6)]
+    found = {}
+    for i, line in enumerate(lines, 1):
+        match = re.search(r"(?:function|def) (grow|replace|leaks|scatter)\(",
+                          line)
+        if match:
+            numbers = "|".join(map(str, range(i, i + 6)))
+            found[match[1]] = re.compile(rf"{file}:({numbers})\)")
+    return found
 
 
 class Rounds(Planted):
@@ -56,7 +65,8 @@ class Rounds(Planted):
         kinds = {one["kind"] for one in said["findings"]}
         if kind.found not in kinds or kinds & kind.never or \
                 done.returncode != (kind.name != "cache"):
-            return f"{kind.name}: {done.returncode} {done.stdout}"
+            return f"{kind.name}: {done.returncode} {said['findings']}" \
+                f" {said['parts']}"
         path = self.path(f"{child.pid}.txt")
         done = hakmem("profile", "-s", "0.5", "-o", path, str(child.pid),
                       env=self.env, timeout=120)
@@ -71,16 +81,15 @@ class Rounds(Planted):
     @staticmethod
     def is_named(text, kind, file):
         """Whether most of what is held is told of where it comes from."""
-        stacks = [line.rsplit(" ", 1) for line in text.splitlines()]
-        whole = sum(int(value) for _, value in stacks)
-        if file == "plant.c":
-            wanted = re.compile(rf";main;{kind.name};")
-        else:
-            lines = "|".join(str(i) for i in line_of(file, kind.holder))
-            wanted = re.compile(rf"{file}:({lines})\)")
-        held = sum(int(value) for stack, value in stacks
-                   if wanted.search(stack))
-        return held > 0.6 * whole
+        sums = collections.Counter()
+        for line in text.splitlines():
+            stack, value = line.rsplit(" ", 1)
+            for one, wanted in places(file).items():
+                if wanted.search(stack):
+                    sums[one] += int(value)
+        most, _ = sums.most_common(1)[0] if sums else ("", 0)
+        return re.fullmatch(kind.name if file == "plant.c" else kind.holder,
+                            most)
 
     def rounds(self, file, command, **env):
         for number in range(ROUNDS):

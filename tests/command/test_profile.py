@@ -169,6 +169,23 @@ class Known(Case):
             self.assertNotRegex(file.read(), r"(src|href)=.?(https?:)?//")
 
 
+class Environment(Case):
+    """HAKMEM_PROFILE."""
+
+    def test_it_is_where_the_program_began(self):
+        program = self.compiled("goes", "#include <unistd.h>\n#include"
+                                " <stdlib.h>\nint main(void) { free(malloc(9));"
+                                ' return chdir("/"); }')
+        subprocess.run([program], check=True, cwd=self.folder, env={
+            **PLAIN, "LD_PRELOAD": f"{BUILD}/libhakmem.so",
+            "HAKMEM_PROFILE": "goes.html", "HAKMEM_PROFILE_RATE": "1"})
+        found = pprof.page(self.path("goes.html"))
+        self.assertEqual(found["program"], "goes")
+        self.assertTrue(os.path.exists(self.path("goes.html")))
+        self.assertEqual([one for one in os.listdir(self.folder)
+                          if one.startswith("goes.html.")], [])
+
+
 class Command(Case):
     """hakmem profile."""
 

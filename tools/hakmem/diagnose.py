@@ -42,8 +42,9 @@ def live(values):
 
 
 def held(values):
-    """What HAKMEM has resident."""
-    return values.get("limit_used_bytes", values.get("populated_bytes", 0))
+    """What HAKMEM has resident, samples of a profile included."""
+    return values.get("limit_used_bytes", values.get("populated_bytes", 0)) + \
+        values.get("profile_bytes", 0)
 
 
 def kept(values):
