@@ -357,7 +357,7 @@ HAK_API size_t hak_stats_prometheus(char *buf, size_t len);
  * A profile samples what is allocated, one block in so many bytes (Poisson, unbiased for
  * every size), by hak_*, explicit heaps and whatever HAKMEM serves in the process; and
  * knows of each sample whether it is live. Off, it costs one instruction an allocation;
- * on, that and some 10 us a sample. Bounded: 22 MB for 65,535 live samples and 32,767
+ * on, that and up to 1 us a sample. Bounded: 22 MB for 65,535 live samples and 32,767
  * stacks; the blocks themselves lie in up to 512 MB of addresses. What has no room there
  * is not sampled.
  *

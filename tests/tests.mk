@@ -15,6 +15,15 @@ UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
 TESTS += $(UNIT_TESTS)
 $(eval $(call criterion,$(UNIT_TESTS),$(BUILD)/libhakmem_testing.a))
 
+# To be closed, and to lie where the other one lay.
+PLUGGED := $(addprefix $(BUILD)/tests/unit/profile/plugged,40.so 88.so)
+$(PLUGGED): $(BUILD)/tests/unit/profile/plugged%.so: tests/support/plugged/plugged.c $(STAMP)
+	$(SAY) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -shared -fPIC -O1 -fno-stack-protector -DFRAME=$* -Wall -Wextra \
+	    -o $@ $<
+TEST_NEEDS += $(PLUGGED)
+
 # To preload: a kernel with other pages, as far as AT_PAGESZ tells.
 $(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
 	$(SAY) CC $@

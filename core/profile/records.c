@@ -16,6 +16,12 @@ struct hak_records haki_records = {.lock = HAK_LOCK_INIT(haki_records_mend)};
 /* The thread is taking a sample: what it allocates meanwhile is none. */
 static __thread bool records_inside __attribute__((tls_model("initial-exec")));
 
+/* See records_thread_id. */
+static __thread int32_t records_thread
+    __attribute__((tls_model("initial-exec")));
+static __thread uint64_t records_thread_process
+    __attribute__((tls_model("initial-exec")));
+
 /* ---- the table of addresses --------------------------------------------------- */
 
 static uint32_t records_home(uintptr_t p)
@@ -88,6 +94,17 @@ static uint32_t records_take(void)
     return haki_records.high + 1 < HAK_RECORDS_MOST ? ++haki_records.high : 0;
 }
 
+/* The calling thread's number, asked for once in each process. */
+static int32_t records_thread_id(void)
+{
+    HAK_HELD(&haki_records.lock); /* `seen` is of this process */
+    if (records_thread == 0 || records_thread_process != haki_lock_self.seen) {
+        records_thread = haki_os_thread_id();
+        records_thread_process = haki_lock_self.seen;
+    }
+    return records_thread;
+}
+
 /* Makes the record live, of a block at p. */
 static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
                          uint32_t owner)
@@ -103,7 +120,7 @@ static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
     record->time = haki_os_clock();
     record->stack = stack;
     record->owner = owner;
-    record->thread = haki_os_thread_id();
+    record->thread = records_thread_id();
     haki_lock_step();
     record->p = (uintptr_t)p;
     haki_records.table[records_place((uintptr_t)p)] = i;

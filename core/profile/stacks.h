@@ -6,13 +6,13 @@
  * kept as they were found and put into words when a profile is written; a frame's
  * strings are interned here, since the runtime may forget them.
  *
- * C frames come from the compiler's unwinder, libgcc's, which reads the tables that
- * exceptions need and so sees through code without frame pointers. Measured: 7 us
- * for 14 frames, 9.6 for 26. It is found by dlopen when a profile starts, so that
- * nothing depends on it, and used only with a C library that finds tables without a
- * lock (_dl_find_object, glibc 2.35): others hold the loader's lock meanwhile, and
- * whoever has that may be waiting for a thread that is in malloc. Without the unwinder
- * a stack has no C frames.
+ * C frames come from the tables that exceptions need, which see through code without
+ * frame pointers: by recipes that are kept of them (recipes.h) or, where a frame has
+ * none, all from the compiler's unwinder, libgcc's. That is found by dlopen when a
+ * profile starts, so that nothing depends on it, and used only with a C library that
+ * finds tables without a lock (_dl_find_object, glibc 2.35): others hold the loader's
+ * lock meanwhile, and whoever has that may be waiting for a thread that is in malloc.
+ * Without the unwinder a stack has no C frames.
  *
  * Bounds: HAK_STACKS_MOST stacks, HAK_STACK_WORDS words in all, HAK_NAMES_MOST names
  * of HAK_NAME_BYTES bytes in all. What finds no place there is the stack 0.
@@ -106,5 +106,10 @@ void haki_unwind_runtime(struct hak_code loop, const struct hak_code *silent);
 /* The program counters of the calling thread's frames, leaf first; how many. `told`:
  * the runtime has told its own. */
 unsigned haki_unwind(uintptr_t *pc, unsigned most, bool told);
+
+#ifdef HAK_TESTING
+/* Tests only: by recipes alone (0: there is a frame without one), or by libgcc. */
+unsigned haki_unwind_test(uintptr_t *pc, unsigned most, bool quick);
+#endif
 
 #endif /* HAK_STACKS_H */

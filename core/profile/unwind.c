@@ -1,13 +1,15 @@
 /*
- * unwind.c - C frames, by libgcc's unwinder: see stacks.h.
+ * unwind.c - C frames, by recipes (recipes.h) or by libgcc's unwinder: see stacks.h.
  *
- * Declared here as the C++ ABI for Itanium has it, which all compilers share.
+ * libgcc's is declared as the C++ ABI for Itanium has it, which all compilers share.
  *
  * Tested by tests/unit/profile/profile.c.
  */
 #include <dlfcn.h>
 #include <string.h>
 
+#include "base/assert.h"
+#include "profile/recipes.h"
 #include "profile/stacks.h"
 
 struct _Unwind_Context;
@@ -32,6 +34,7 @@ static atomic_bool unwind_known;
 struct unwind_walk {
     uintptr_t *pc;
     unsigned count, most;
+    unsigned skip; /* frames of this file, told by none */
     unwind_get_pc get;
     bool told; /* the runtime has told its frames */
 };
@@ -51,27 +54,37 @@ static bool unwind_is_silent(uintptr_t pc)
     return false;
 }
 
+/* A frame that goes on at pc, 0 behind the last one; false: no more are wanted. */
+static bool unwind_take(struct unwind_walk *walk, uintptr_t pc)
+{
+    if (pc == 0 || walk->count == walk->most ||
+        (walk->told && unwind_is_in(&unwind_loop, pc))) {
+        return false;
+    }
+    if (walk->skip > 0) {
+        walk->skip--;
+    } else if (!walk->told || !unwind_is_silent(pc)) {
+        walk->pc[walk->count++] = pc;
+    }
+    return true;
+}
+
 static int unwind_note(struct _Unwind_Context *context, void *arg)
 {
     struct unwind_walk *walk = arg;
-    uintptr_t pc = walk->get(context);
 
-    if (pc == 0 || walk->count == walk->most ||
-        (walk->told && unwind_is_in(&unwind_loop, pc))) {
-        return UNWIND_STOP;
-    }
-    if (!walk->told || !unwind_is_silent(pc)) {
-        walk->pc[walk->count++] = pc;
-    }
-    return UNWIND_GO_ON;
+    return unwind_take(walk, walk->get(context)) ? UNWIND_GO_ON : UNWIND_STOP;
 }
 
 void haki_unwind_begin(void)
 {
-    void *library, *open, *run = NULL, *get = NULL;
+    void *library, *open, *find, *run = NULL, *get = NULL;
 
-    if (atomic_load(&unwind_run) != NULL || dlsym == NULL ||
-        dlsym(RTLD_DEFAULT, "_dl_find_object") == NULL) {
+    if (atomic_load(&unwind_run) != NULL || dlsym == NULL) {
+        return;
+    }
+    find = dlsym(RTLD_DEFAULT, "_dl_find_object");
+    if (find == NULL) {
         return;
     }
     open = dlsym(RTLD_DEFAULT, "dlopen");
@@ -88,6 +101,7 @@ void haki_unwind_begin(void)
 
         /* Once here: the first walk may initialise something. */
         ((unwind_backtrace)(uintptr_t)run)(unwind_note, &walk);
+        haki_recipes_begin(find);
         atomic_store(&unwind_pc, (unwind_get_pc)(uintptr_t)get);
         atomic_store(&unwind_run, (unwind_backtrace)(uintptr_t)run);
     }
@@ -102,18 +116,72 @@ void haki_unwind_runtime(struct hak_code loop, const struct hak_code *silent)
     }
 }
 
-unsigned haki_unwind(uintptr_t *pc, unsigned most, bool told)
+/* By recipes; false: there is a frame without one. */
+static HAK_NOINLINE bool unwind_quick(struct unwind_walk *walk)
 {
-    unwind_backtrace run =
-        atomic_load_explicit(&unwind_run, memory_order_acquire);
-    struct unwind_walk walk = {.pc = pc, .most = most};
+    struct hak_walk at = {0};
 
-    if (run == NULL) {
+    HAK_WALK_HERE(&at);
+    do {
+        if (!haki_recipes_step(&at)) {
+            return false;
+        }
+    } while (unwind_take(walk, at.pc));
+    return true;
+}
+
+/* By libgcc, whose first frame is this one. */
+static HAK_NOINLINE void unwind_full(struct unwind_walk *walk)
+{
+    walk->skip++;
+    atomic_load_explicit(&unwind_run, memory_order_relaxed)(unwind_note, walk);
+    __asm__ volatile(""); /* no jump but a call: there is such a frame */
+}
+
+/* Whether both say the same. */
+static HAK_NOINLINE bool unwind_agrees(const struct unwind_walk *quick)
+{
+    uintptr_t pc[HAK_STACK_PCS];
+    struct unwind_walk full = *quick;
+
+    full.pc = pc;
+    full.count = 0;
+    full.skip = 2; /* this one, and haki_unwind */
+    unwind_full(&full);
+    return full.count == quick->count &&
+           memcmp(pc, quick->pc, full.count * sizeof(*pc)) == 0;
+}
+
+HAK_NOINLINE unsigned haki_unwind(uintptr_t *pc, unsigned most, bool told)
+{
+    struct unwind_walk walk = {.pc = pc, .most = most, .skip = 1};
+
+    if (atomic_load_explicit(&unwind_run, memory_order_acquire) == NULL) {
         return 0;
     }
     walk.get = atomic_load_explicit(&unwind_pc, memory_order_relaxed);
     walk.told =
         told && atomic_load_explicit(&unwind_known, memory_order_acquire);
-    run(unwind_note, &walk);
+    if (unwind_quick(&walk)) {
+        HAK_ASSERT(unwind_agrees(&walk));
+        return walk.count;
+    }
+    walk.count = 0;
+    walk.skip = 1;
+    unwind_full(&walk);
     return walk.count;
 }
+
+#ifdef HAK_TESTING
+HAK_NOINLINE unsigned haki_unwind_test(uintptr_t *pc, unsigned most, bool quick)
+{
+    struct unwind_walk walk = {.pc = pc, .most = most, .skip = 1};
+
+    walk.get = atomic_load(&unwind_pc);
+    if (quick) {
+        return unwind_quick(&walk) ? walk.count : 0;
+    }
+    unwind_full(&walk);
+    return walk.count;
+}
+#endif
