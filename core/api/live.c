@@ -5,7 +5,6 @@
  */
 #include "api/live.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
 
@@ -19,24 +18,6 @@
 #define LIVE_COST 100    /* times that */
 #define LIVE_MOST 120000 /* a lease of more is one of this */
 #define MS 1000000       /* nanoseconds */
-
-/* ---- at the program's start ------------------------------------------------------- */
-
-/* Weak: a static program need not have it. */
-extern __typeof__(dlsym) dlsym __attribute__((weak));
-typedef void *(*live_open)(const char *file, int flags);
-
-/* Nothing may be loaded when somebody asks. What is here already can be had now. */
-__attribute__((constructor)) static void live_find_unwinder(void)
-{
-    void *open = dlsym != NULL ? dlsym(RTLD_DEFAULT, "dlopen") : NULL;
-
-    if (open != NULL &&
-        ((live_open)(uintptr_t)open)("libgcc_s.so.1", RTLD_NOW | RTLD_NOLOAD) !=
-            NULL) {
-        haki_unwind_begin();
-    }
-}
 
 /* ---- on and off ------------------------------------------------------------------ */
 

@@ -268,6 +268,7 @@ __attribute__((constructor)) static void share_start(void)
     }
     share_began = haki_os_tick();
     haki_look_share = share_look;
+    haki_unwind_prepare(); /* nothing may be loaded when somebody asks */
 }
 
 void haki_share_close(void)

@@ -44,7 +44,7 @@ def grower(case, name):
     return case.compiled(name, f"#define _GNU_SOURCE\n{PRELUDE}\n{GROWS}\n"
                          f"int main(void) {{ {WORKS} }}",
                          "-Wno-unused-result", "-Wno-unused-function",
-                         "-fno-builtin", "-Wl,--no-as-needed", "-lgcc_s")
+                         "-fno-builtin")
 
 
 def until(condition, seconds=LONG):

@@ -109,11 +109,14 @@ Test(written, wrong_requests_are_refused)
  * nothing is beside it. */
 Test(written, a_profile_is_whole_or_the_one_of_before)
 {
-    char folder[] = "/tmp/hakmem-written-XXXXXX", path[100], other[120];
+    const char *dir = getenv("TMPDIR");
+    char folder[200], path[220], other[240];
     struct rlimit limit = {100, 100};
     struct stat status;
     FILE *file;
 
+    snprintf(folder, sizeof(folder), "%s/hakmem-written-XXXXXX",
+             dir != NULL ? dir : P_tmpdir);
     NEED(mkdtemp(folder) != NULL);
     snprintf(path, sizeof(path), "%s/x.html", folder);
     snprintf(other, sizeof(other), "%s.%d", path, (int)getpid());
