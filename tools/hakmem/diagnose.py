@@ -29,7 +29,9 @@ SIZES = {"tiny": "up to 1 KB", "pool": "1 to 52 KB", "ace": "52 KB to 2 MB",
 
 # A look: at the time `at`, seconds; `values`: sums over its copies of HAKMEM, or
 # None: it is not on HAKMEM; `fresh`: they answer the question.
-Look = collections.namedtuple("Look", "at values fresh rss anonymous cpu")
+# `classes`: share.Class of all copies.
+Look = collections.namedtuple("Look", "at values fresh rss anonymous cpu classes",
+                              defaults=((),))
 # kind: leak growth fragmentation retention kept level ...; text: what holds what;
 # advice: what to do; bad: it counts for the exit status.
 Finding = collections.namedtuple("Finding", "kind text advice bad")
@@ -76,6 +78,35 @@ def count(values):
 
 def allocs(values):
     return sum(values.get(f"{lane}_allocs", 0) for lane in LANES)
+
+
+Sizes = collections.namedtuple("Sizes", "block lane allocs live kept between")
+SLAB = 64 << 10
+
+
+def sizes(classes):
+    """{bytes of a block: Sizes, in bytes but for allocs}, summed over a process's
+    copies of HAKMEM. Slabs where blocks of all sizes lie are not counted."""
+    found = {}
+    for one in classes:
+        live_bytes, kept_bytes = one.live * one.block, one.kept * one.block
+        gap = max(0, one.slabs * SLAB - live_bytes - kept_bytes)
+        before = found.get(one.block, Sizes(0, "", 0, 0, 0, 0))
+        found[one.block] = Sizes(
+            one.block, "tiny" if one.block <= 1024 else "pool",
+            before.allocs + one.allocs, before.live + live_bytes,
+            before.kept + kept_bytes, before.between + gap)
+    return found
+
+
+def worst_size(classes, key):
+    """" (mostly blocks of 208 bytes)", where one size has most of it."""
+    found = sizes(classes).values()
+    whole = sum(getattr(one, key) for one in found)
+    most = max(found, key=lambda one: getattr(one, key), default=None)
+    if most is None or getattr(most, key) < 0.5 * whole or not whole:
+        return ""
+    return f", most of it in blocks of {number(most.block)} bytes"
 
 
 # ---- growth ---------------------------------------------------------------------
@@ -188,7 +219,8 @@ def _fragmentation(looks):
     return Finding(
         "fragmentation", f"fragmentation: {_part(whole, between(last))} that"
         " HAKMEM has resident are free blocks between blocks in use, mostly"
-        f" {SIZES[lane]} ({lane}); {size(live(last))} in"
+        f" {SIZES[lane]} ({lane}){worst_size(looks[-1].classes, 'between')};"
+        f" {size(live(last))} in"
         f" {number(count(last))} blocks are in use",
         "what stays was made among what went: make what lives long first or"
         " apart (an explicit heap, a process of its own), or restart the"

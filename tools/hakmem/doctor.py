@@ -43,7 +43,8 @@ def look(pid, pages):
     if resident is None or cpu is None:
         raise gone(pid)
     return diagnose.Look(time.monotonic(), total(found) if found else None,
-                         all(one.fresh for one in found), *resident, cpu)
+                         all(one.fresh for one in found), *resident, cpu,
+                         [one for figures in found for one in figures.classes])
 
 
 def looks_of(pid, pages, duration):
