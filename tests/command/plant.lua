@@ -60,12 +60,12 @@ end
 local works = {
     leak = function()
         grow(1000)
-        leaks(10000)
+        leaks(60000) -- with 32 MB it shows itself at once
         return worker(function() replace(1000, 400) leaks(20) end)
     end,
     cache = function()
-        grow(5000)
-        return worker(function() replace(5000, 300) end)
+        grow(65000)
+        return worker(function() replace(65000, 300) end)
     end,
     fragment = function()
         scatter(200000)

@@ -67,7 +67,7 @@ class Rounds(Planted):
         if kind.found not in kinds or kinds & kind.never or \
                 done.returncode != (kind.name != "cache"):
             return f"{kind.name}: {done.returncode} {said['findings']}" \
-                f" {said['parts']}"
+                f" {said.get('parts')}"
         path = self.path(f"{child.pid}.txt")
         done = hakmem("profile", "-s", "0.5", "-o", path, str(child.pid),
                       env=self.env, timeout=120)
