@@ -283,9 +283,16 @@ def _level(looks):
         " as many freed: a cache or a working set, no leak", "", False)
 
 
+def since_fresh(looks):
+    """Without the first ones, whose figures are those of before we asked."""
+    first = next((i for i, look in enumerate(looks) if look.fresh), 0)
+    return looks[first:] if len(looks) - first >= 4 else looks
+
+
 def on_hakmem(looks, settings=None):
     """Findings, the worst first; never none."""
     found = []
+    looks = since_fresh(looks)
     rise = grows([live(look.values) for look in looks])
     if rise:
         found.append(_leak(looks, rise))
