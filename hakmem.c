@@ -114,6 +114,7 @@
 #include "core/api/profiling.c"
 #include "core/api/sized.c"
 #include "core/api/stats.c"
+#include "core/api/live.c"
 #include "core/api/share.c"
 #include "core/api/stats_text.c"
 

@@ -177,13 +177,19 @@ HAK_INLINE bool haki_embed_push(struct hak_bin *bin, void *p)
     return haki_bin_push(bin, p);
 }
 
+/* Answers who has asked for statistics, or for a profile. */
+void haki_embed_show(void);
+
 /*
- * The look at a bin that a push has asked for; haki_heap_look also does
+ * The look at a bin that a push has asked for, and that; haki_heap_look also does
  * whatever else is due.
  */
 HAK_INLINE void haki_embed_look(struct hak_heap *heap, struct hak_bin *bin)
 {
     haki_heap_look_bin(heap, bin);
+    if (haki_look_is_asked()) {
+        haki_embed_show();
+    }
 }
 
 /* A block of the class; fills the bin if it is empty. NULL: no memory. */

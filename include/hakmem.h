@@ -407,8 +407,8 @@ enum {
  * process's number; a file that is there is replaced. Symbols are looked for in the
  * files of the program and its libraries. Nothing is allocated by HAKMEM.
  * Returns 0, or -1: EINVAL (an unknown form, ending or flag), ENODATA (there never was
- * a profile), ENOMEM, ENAMETOOLONG, or as open(2) and write(2) say; what was written
- * until then stays.
+ * a profile), ENOMEM, ENAMETOOLONG, or as open(2) and write(2) say. A file of that
+ * name is replaced by a whole one (NAME.PID until then), or stays as it was.
  */
 HAK_API int hak_profile_write(const char *path, int format, unsigned flags);
 HAK_API int hak_profile_write_fd(int fd, int format, unsigned flags);

@@ -17,7 +17,8 @@ else
 
 ALL += command
 INSTALL += 755:$(BUILD)/hakmem.installed:$(PREFIX)/bin/hakmem \
-    $(TOOL_MODULES:%=644:%:$(MODULEDIR)/) $(HELPERS:%=755:%:$(LIBDIR)/hakmem/)
+    $(TOOL_MODULES:%=644:%:$(MODULEDIR)/) \
+    644:core/profile/page.html:$(MODULEDIR)/ $(HELPERS:%=755:%:$(LIBDIR)/hakmem/)
 
 command: $(BUILD)/hakmem $(BUILD)/hakmem.installed $(HELPERS) ## use: build the command hakmem
 	@:
@@ -29,6 +30,11 @@ CHECKS += check-command
 check-command: all ## test: the command hakmem
 	@HAKMEM_BUILD='$(abspath $(BUILD))' $(STOCK_PYTHON) -B tests/command/run.py \
 	    $(if $(filter 1,$(V)),-v)
+
+.PHONY: check-doctor
+check-doctor: all ## test: planted leaks, caches and fragmentation, 20 times each
+	@HAKMEM_BUILD='$(abspath $(BUILD))' HAKMEM_ROUNDS=20 $(STOCK_PYTHON) -B \
+	    tests/command/run.py test_planted $(if $(filter 1,$(V)),-v)
 
 # $(call demo_profile,ADAPTER,INTERPRETER): who holds the memory of its program, and
 # where the page is.

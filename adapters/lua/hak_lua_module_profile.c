@@ -4,7 +4,7 @@
  *     local p = hakmem.profile{rate = 512 << 10}    samples from here on
  *     p:write("out.html")                           what is live now
  *     p:stop()                                      also `local p <close>`
- *     hakmem.profile(f, "out.html")                 all of it around a call of f
+ *     hakmem.profile(f, "out.html", nil, ...)       all of it around a call of f(...)
  *
  * The profile is that of the module's core, and so of all states that the module
  * serves (hak_profile_start). What stops one puts the rate back that was there when it
@@ -165,18 +165,23 @@ static int finish_call(lua_State *L, int status, lua_KContext context)
     return lua_gettop(L) - 2;
 }
 
-/* hakmem.profile(f, path, [options]) -> what f() returns */
+/* hakmem.profile(f, path, [options, ...]) -> what f(...) returns */
 static int profile_call(lua_State *L)
 {
     size_t rate = check_rate(L, 3);
+    int given = lua_gettop(L) > 3 ? lua_gettop(L) - 3 : 0;
 
     luaL_checkstring(L, 2);
-    lua_settop(L, 2);
+    if (given == 0) {
+        lua_settop(L, 3);
+    }
     push_profile(L, rate);
-    lua_insert(L, 1); /* profile, f, path */
-    lua_pushvalue(L, 2);
-    lua_remove(L, 2); /* profile, path, f */
-    return finish_call(L, lua_pcallk(L, 0, LUA_MULTRET, 0, 0, finish_call), 0);
+    lua_replace(L, 3);
+    lua_pushvalue(L, 1);
+    lua_copy(L, 3, 1);
+    lua_replace(L, 3); /* profile, path, f, its arguments */
+    return finish_call(L, lua_pcallk(L, given, LUA_MULTRET, 0, 0, finish_call),
+                       0);
 }
 
 /* hakmem.profile([options]) -> a profile */

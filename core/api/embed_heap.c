@@ -9,6 +9,8 @@
 #include "heap/haste.h"
 #include "heap/thread.h"
 #include "huge/huge.h"
+#include "os/os.h"
+#include "upkeep/look.h"
 
 /* ---- kinds ----------------------------------------------------------------- */
 
@@ -170,4 +172,9 @@ uint64_t haki_embed_class_live(const struct hak_heap *heap, unsigned class)
 uint64_t haki_embed_past(unsigned i)
 {
     return atomic_load(&haki_heap_past.extra[i]);
+}
+
+HAK_COLD void haki_embed_show(void)
+{
+    haki_look_show(haki_os_tick(), false);
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <hakmem.h>
@@ -24,7 +25,8 @@ HAK_STATS_AT_END(profiling);
 #define PATH_MOST 4096
 
 /* Who writes uses the symbols' tables and one file's name. */
-static pid_t profiling_process; /* that read the environment */
+static pid_t profiling_process;          /* that read the environment */
+static char profiling_folder[PATH_MOST]; /* in which it then was, or "" */
 
 static const struct {
     const char *ending;
@@ -168,22 +170,13 @@ static bool profiling_expand(char *to, size_t room, const char *path)
     return true;
 }
 
-static int profiling_write(const char *path, int format, unsigned flags)
+/* Writes it there; -1: errno. */
+static int profiling_write_open(const char *name, int how, int format,
+                                unsigned flags)
 {
-    char name[PATH_MOST];
-    int fd, result, saved;
+    int fd = open(name, how | O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    int result, saved;
 
-    if (format == HAK_PROFILE_BY_NAME) {
-        format = profiling_format_of(path);
-    }
-    if (format == HAK_PROFILE_BY_NAME) {
-        errno = EINVAL;
-        return -1;
-    }
-    if (!profiling_expand(name, sizeof(name), path)) {
-        return -1;
-    }
-    fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
         return -1;
     }
@@ -194,6 +187,48 @@ static int profiling_write(const char *path, int format, unsigned flags)
     }
     errno = saved;
     return result;
+}
+
+/* Another file is filled and takes the name then, so that there is a whole profile or
+ * the one of before. What is no plain file (a pipe, a link) is written to. */
+static int profiling_write_file(const char *name, int format, unsigned flags)
+{
+    char fresh[PATH_MOST + 16];
+    struct stat status;
+    int saved;
+
+    if (lstat(name, &status) == 0 && !S_ISREG(status.st_mode)) {
+        return profiling_write_open(name, O_TRUNC, format, flags);
+    }
+    snprintf(fresh, sizeof(fresh), "%s.%d", name, (int)getpid());
+    unlink(fresh);
+    if (profiling_write_open(fresh, O_EXCL, format, flags) == 0 &&
+        rename(fresh, name) == 0) {
+        return 0;
+    }
+    saved = errno;
+    if (saved == EACCES) { /* the folder's; the file may be ours */
+        return profiling_write_open(name, O_TRUNC, format, flags);
+    }
+    unlink(fresh);
+    errno = saved;
+    return -1;
+}
+
+static int profiling_write(const char *path, int format, unsigned flags)
+{
+    char name[PATH_MOST];
+
+    if (format == HAK_PROFILE_BY_NAME) {
+        format = profiling_format_of(path);
+    }
+    if (format == HAK_PROFILE_BY_NAME) {
+        errno = EINVAL;
+        return -1;
+    }
+    return profiling_expand(name, sizeof(name), path)
+               ? profiling_write_file(name, format, flags)
+               : -1;
 }
 
 int hak_profile_write_fd(int fd, int format, unsigned flags)
@@ -222,6 +257,10 @@ __attribute__((constructor)) static void profiling_begin(void)
         return;
     }
     profiling_process = getpid();
+    /* A daemon goes elsewhere. */
+    if (getcwd(profiling_folder, sizeof(profiling_folder)) == NULL) {
+        profiling_folder[0] = '\0';
+    }
     if (!haki_profile_set(rate != 0 ? rate : HAK_PROFILE_RATE)) {
         haki_warn("HAKMEM_PROFILE: there is no memory for a profile");
     }
@@ -240,6 +279,23 @@ static const char *profiling_path(void)
                : NULL;
 }
 
+/* Where that is: relative to the folder in which the program began. */
+static int profiling_write_asked(const char *path)
+{
+    char whole[PATH_MOST];
+    int n;
+
+    if (*path == '/' || *profiling_folder == '\0') {
+        return profiling_write(path, HAK_PROFILE_BY_NAME, 0);
+    }
+    n = snprintf(whole, sizeof(whole), "%s/%s", profiling_folder, path);
+    if (n < 0 || (size_t)n >= sizeof(whole)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return profiling_write(whole, HAK_PROFILE_BY_NAME, 0);
+}
+
 void haki_profiling_write_now(void)
 {
     const char *path = profiling_path();
@@ -248,7 +304,7 @@ void haki_profiling_write_now(void)
         return;
     }
     atomic_store(&profiling_written, getpid());
-    if (profiling_write(path, HAK_PROFILE_BY_NAME, 0) != 0) {
+    if (profiling_write_asked(path) != 0) {
         haki_warn("HAKMEM_PROFILE=%s: the profile can't be written: %s", path,
                   strerror(errno));
     }

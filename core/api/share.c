@@ -10,9 +10,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/live.h"
 #include "api/stats.h"
 #include "os/os.h"
 #include "os/shared.h"
+#include "profile/profile.h"
 #include "range/pressure.h"
 #include "settings/options.h"
 #include "upkeep/look.h"
@@ -35,6 +37,7 @@ struct share_state {
     _Atomic(uint32_t) pause; /* until the next that nobody has asked for */
     _Atomic(size_t) held;    /* at the last writing */
     struct hak_shared file;  /* written by who has tried */
+    struct hak_live live;
 };
 
 _Static_assert(sizeof(struct share_state) <= HAK_PAGE, "haki_os_map_wiped's");
@@ -54,11 +57,35 @@ static const size_t share_at[] = {
 
 static void share_set_values(struct hak_share *page, const hak_stats_t *stats)
 {
-    for (size_t i = 0; i < HAK_SHARE_FIELDS; i++) {
+    for (size_t i = 0; i < HAK_SHARE_STATS; i++) {
         uint64_t value;
 
         memcpy(&value, (const char *)stats + share_at[i], sizeof(value));
         atomic_store_explicit(&page->values[i], value, memory_order_relaxed);
+    }
+    atomic_store_explicit(&page->values[HAK_SHARE_STATS], haki_profile_bytes(),
+                          memory_order_relaxed);
+}
+
+/* Nobody looks at these but who has asked. */
+static void share_set_classes(struct hak_share *page)
+{
+    struct hak_class_counts counts[HAK_CLASSES] = {{0}};
+
+    haki_stats_classes(counts);
+    for (size_t i = 0; i < HAK_CLASSES; i++) {
+        struct hak_share_class *class = &page->class[i];
+
+        atomic_store_explicit(&class->allocs, counts[i].allocs,
+                              memory_order_relaxed);
+        atomic_store_explicit(&class->live, counts[i].live,
+                              memory_order_relaxed);
+        atomic_store_explicit(&class->kept, counts[i].kept,
+                              memory_order_relaxed);
+        atomic_store_explicit(&class->slabs, counts[i].slabs,
+                              memory_order_relaxed);
+        atomic_store_explicit(&class->block, counts[i].block,
+                              memory_order_relaxed);
     }
 }
 
@@ -74,6 +101,9 @@ static void share_write_page(struct hak_share *page)
     atomic_store_explicit(&page->sequence, sequence | 1, memory_order_relaxed);
     haki_fence_release();
     share_set_values(page, &stats);
+    if (asked != atomic_load_explicit(&page->answered, memory_order_relaxed)) {
+        share_set_classes(page);
+    }
     atomic_store_explicit(&page->written, haki_os_clock(),
                           memory_order_relaxed);
     atomic_store_explicit(&page->answered, asked, memory_order_relaxed);
@@ -113,15 +143,17 @@ static void share_head(struct hak_share *page)
     page->values_at = offsetof(struct hak_share, values);
     page->names_at = offsetof(struct hak_share, names);
     page->pid_namespace = haki_shared_namespace();
-    page->core = (uint64_t)(uintptr_t)&share_state;
+    page->core = (uint64_t)(uintptr_t)share_at; /* in the file, not behind it */
     page->began = haki_os_clock();
+    page->classes_at = offsetof(struct hak_share, class);
+    page->classes = HAK_CLASSES;
     memcpy(page->library_version, version,
            haki_min(sizeof(version), sizeof(page->library_version) - 1));
     memcpy(page->names,
 #define HAK_STAT(name, kind, unit, help) #name " " #kind " " #unit "\n"
 #include <hakmem_stats.def>
 #undef HAK_STAT
-           , HAK_SHARE_NAMES);
+           HAK_SHARE_MORE, HAK_SHARE_NAMES);
 }
 
 static void share_make(struct share_state *state, uint32_t now)
@@ -130,7 +162,7 @@ static void share_make(struct share_state *state, uint32_t now)
 
     if (atomic_exchange(&state->tried, true) ||
         haki_option(HAK_OPT_share_stats) == 0 ||
-        !haki_shared_make(&state->file, share_runtime, HAK_PAGE,
+        !haki_shared_make(&state->file, share_runtime, HAK_SHARE_BYTES,
                           haki_os_clock())) {
         return;
     }
@@ -214,6 +246,9 @@ static void share_look(uint32_t now, bool leaving)
         share_look_without(state, now);
         return;
     }
+    if (haki_live_is_due(&state->live, page, now)) {
+        haki_live_look(&state->live, page, &state->file, now);
+    }
     asked = atomic_load(&page->asked); /* once: readers go on asking */
     if (leaving || asked != atomic_load(&page->answered) ||
         !share_is_fresh(state, now)) {
@@ -233,6 +268,7 @@ __attribute__((constructor)) static void share_start(void)
     }
     share_began = haki_os_tick();
     haki_look_share = share_look;
+    haki_unwind_prepare(); /* nothing may be loaded when somebody asks */
 }
 
 void haki_share_close(void)

@@ -34,21 +34,33 @@
 #include <hakmem.h>
 
 #include "base/base.h"
+#include "heap/heap.h"
 
 #define HAK_SHARE_MAGIC "HAKSHARE"
 #define HAK_SHARE_VERSION 1
 
-/* Statistics, and room for their names. */
+/* What is shown besides the statistics: haki_profile_bytes. */
+#define HAK_SHARE_MORE "profile_bytes gauge bytes\n"
+
+/* All of it, and room for the names. */
 enum {
-    HAK_SHARE_FIELDS = 0
+    HAK_SHARE_STATS = 0
 #define HAK_STAT(name, kind, unit, help) +1
 #include <hakmem_stats.def>
 #undef HAK_STAT
     ,
-    HAK_SHARE_NAMES = 1
+    HAK_SHARE_FIELDS = HAK_SHARE_STATS + 1,
+    HAK_SHARE_NAMES = sizeof(HAK_SHARE_MORE)
 #define HAK_STAT(name, kind, unit, help) +sizeof(#name " " #kind " " #unit)
 #include <hakmem_stats.def>
 #undef HAK_STAT
+};
+
+/* Blocks of one size: given out ever, in use, free in bins; slabs of 64 KB. */
+struct hak_share_class {
+    _Atomic(uint64_t) allocs, live, kept;
+    _Atomic(uint32_t) slabs;
+    _Atomic(uint32_t) block; /* bytes; 0: not told yet */
 };
 
 /*
@@ -70,16 +82,30 @@ struct hak_share {
     char library_version[16];
     /* written by readers */
     _Atomic(uint32_t) asked;
-    _Atomic(uint32_t) sampling; /* reserved for switching a profile on: 0 */
+    _Atomic(uint32_t) sampling; /* an order's number: live.h */
     /* written by who has `writing` */
     _Atomic(uint32_t) sequence; /* odd: what follows is being written */
     _Atomic(uint32_t) answered; /* the `asked` that was seen before that */
     _Atomic(uint64_t) written;  /* CLOCK_MONOTONIC, nanoseconds */
+    /* an order, by the reader who has locked the file (live.h) */
+    _Atomic(uint64_t) sample_rate; /* bytes a sample */
+    _Atomic(uint64_t)
+        sample_until; /* CLOCK_MONOTONIC, nanoseconds; 0: no more */
+    /* the answer */
+    _Atomic(uint32_t) sampled;      /* the `sampling` that was seen last */
+    _Atomic(uint32_t) sample_state; /* enum hak_live_state */
+    _Atomic(uint32_t)
+        sample_error; /* errno of the last file that failed, or 0 */
+    _Atomic(uint32_t) sample_files; /* how many were written */
+    /* const: offset of `class`, and how many there are */
+    uint32_t classes_at, classes;
     _Atomic(uint64_t) values[HAK_SHARE_FIELDS];
     char names[HAK_SHARE_NAMES];
+    /* By size, in bytes: only where somebody has asked. */
+    struct hak_share_class class[HAK_CLASSES];
 };
 
-_Static_assert(sizeof(struct hak_share) <= HAK_PAGE, "one page");
+#define HAK_SHARE_BYTES haki_round_up(sizeof(struct hak_share), HAK_PAGE)
 
 #ifdef HAK_TESTING
 /* Tests only: the page, NULL: there is none (yet); the file's path. */

@@ -118,6 +118,48 @@ static void stats_add_lanes(hak_stats_t *stats)
     }
 }
 
+/* ---- classes of sizes ---------------------------------------------------- */
+
+_Static_assert(HAK_TAG_POOL == HAK_TAG_TINY * HAK_TINY_CLASSES,
+               "class bytes are in the order of classes");
+
+/* The class of a slab with this tag, among both lanes'; too high: it has none. */
+static unsigned stats_class_of(uint32_t tag)
+{
+    unsigned byte = HAK_TAG_CLASS(tag);
+
+    if (tag == 0) {
+        return HAK_CLASSES;
+    }
+    return byte < HAK_TAG_POOL ? byte / HAK_TAG_TINY
+                               : HAK_TINY_CLASSES + byte - HAK_TAG_POOL;
+}
+
+HAK_RACY_READER void haki_stats_classes(struct hak_class_counts *classes)
+{
+    size_t slabs = haki_range.size >> HAK_SLAB_SHIFT;
+
+    for (unsigned c = 0; c < HAK_CLASSES; c++) {
+        classes[c].block = c < HAK_TINY_CLASSES
+                               ? haki_tiny_size[c]
+                               : haki_pool_classes[c - HAK_TINY_CLASSES].block;
+    }
+    for (uint32_t id = 0; (id = haki_range_heap_next(id)) != 0;) {
+        const struct hak_heap *heap = haki_range_heap(id);
+
+        if (atomic_load(&heap->state) != HAK_HEAP_FREE) {
+            haki_heap_add_classes(heap, classes);
+        }
+    }
+    for (size_t i = 0; i < slabs; i++) {
+        unsigned class = stats_class_of(haki_range_tag(i << HAK_SLAB_SHIFT));
+
+        if (class < HAK_CLASSES) {
+            classes[class].slabs++;
+        }
+    }
+}
+
 /* ---- the rest ----------------------------------------------------------- */
 
 /* Adds what one heap has counted. */

@@ -14,6 +14,13 @@
 extern HAK_HIDDEN __typeof__(hak_stats) haki_inside_stats;
 
 /*
+ * The process's blocks by class of size, HAK_CLASSES of them (heap/heap.h), zero before.
+ * Blocks in packed slabs have no slab of a class.
+ */
+struct hak_class_counts;
+void haki_stats_classes(struct hak_class_counts *classes);
+
+/*
  * Prints the statistics to fd in the form that HAKMEM_SHOW_STATS asks for, if it
  * does. Only the first call in a process prints; a forked child has a first
  * call of its own. Called when the program ends or the library is unloaded.

@@ -392,6 +392,27 @@ HAK_RACY_READER void haki_heap_count(const struct hak_heap *heap,
     }
 }
 
+HAK_RACY_READER void haki_heap_add_classes(const struct hak_heap *heap,
+                                           struct hak_class_counts *classes)
+{
+    const struct hak_pool *pool =
+        __atomic_load_n(&heap->pool, __ATOMIC_RELAXED);
+    uint64_t live, pops;
+
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++, classes++) {
+        heap_count_class(&heap->tiny, c, &pops, &live);
+        classes->allocs += pops;
+        classes->live += live;
+        classes->kept += heap_rest(heap->tiny.taken[c], live);
+    }
+    for (unsigned c = 0; pool != NULL && c < HAK_POOL_CLASSES; c++, classes++) {
+        live = haki_pool_live(pool, c);
+        classes->allocs += haki_pool_pops(pool, c);
+        classes->live += live;
+        classes->kept += heap_rest(pool->shelves[c].taken, live);
+    }
+}
+
 /* The same for what an adapter counts in a thread's heap. */
 static void heap_remember_extra(const struct hak_heap *heap)
 {

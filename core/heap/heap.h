@@ -300,4 +300,17 @@ struct hak_heap_counts {
 void haki_heap_count(const struct hak_heap *heap,
                      struct hak_heap_counts *counts);
 
+/* The same by class: Tiny's, then Pool's. A heap that has ended is not counted. */
+#define HAK_CLASSES (HAK_TINY_CLASSES + HAK_POOL_CLASSES)
+struct hak_class_counts {
+    uint64_t allocs; /* blocks given out, ever */
+    uint64_t live;   /* blocks in use, */
+    uint64_t kept;   /* and free ones in bins */
+    uint32_t slabs;  /* of that class; haki_stats_classes */
+    uint32_t block;  /* bytes; the same */
+};
+/* Adds a heap's to `classes`, HAK_CLASSES of them. */
+void haki_heap_add_classes(const struct hak_heap *heap,
+                           struct hak_class_counts *classes);
+
 #endif /* HAK_HEAP_H */

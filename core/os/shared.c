@@ -231,28 +231,23 @@ static void *shared_map(int fd, size_t size)
     return memory != MAP_FAILED ? memory : NULL;
 }
 
-static bool shared_make_in(struct hak_shared *shared, int dir, size_t size,
-                           uint64_t suffix)
+/* Makes a file of that name, which has not been there, and maps it. */
+static bool shared_create(struct hak_shared *shared, int dir, const char *name,
+                          size_t size)
 {
-    const char *name = shared->path + strlen(shared->path);
     struct stat status;
-    int fd;
+    int fd =
+        (int)syscall(SYS_openat, dir, name,
+                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int error;
 
-    if (!shared_add_number(shared->path, (uint64_t)getpid(), 10) ||
-        !shared_add(shared->path, ".") ||
-        !shared_add_number(shared->path, haki_shared_namespace(), 16) ||
-        !shared_add(shared->path, ".") ||
-        !shared_add_number(shared->path, suffix, 16)) {
-        return false;
-    }
-    fd = (int)syscall(SYS_openat, dir, name,
-                      O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0) {
         return false;
     }
     if (fstat(fd, &status) == 0) {
         shared->memory = shared_map(fd, size);
     }
+    error = errno;
     if (shared->memory == NULL) {
         unlinkat(dir, name, 0);
     } else {
@@ -261,7 +256,21 @@ static bool shared_make_in(struct hak_shared *shared, int dir, size_t size,
         shared->inode = status.st_ino;
     }
     shared_close(fd);
+    errno = error;
     return shared->memory != NULL;
+}
+
+static bool shared_make_in(struct hak_shared *shared, int dir, size_t size,
+                           uint64_t suffix)
+{
+    const char *name = shared->path + strlen(shared->path);
+
+    return shared_add_number(shared->path, (uint64_t)getpid(), 10) &&
+           shared_add(shared->path, ".") &&
+           shared_add_number(shared->path, haki_shared_namespace(), 16) &&
+           shared_add(shared->path, ".") &&
+           shared_add_number(shared->path, suffix, 16) &&
+           shared_create(shared, dir, name, size);
 }
 
 bool haki_shared_make(struct hak_shared *shared, const char *runtime,
@@ -282,6 +291,79 @@ bool haki_shared_make(struct hak_shared *shared, const char *runtime,
     }
     errno = saved;
     return ok;
+}
+
+/* ---- one more beside it ------------------------------------------------------------ */
+
+#define SHARED_NEW ".new" /* the ending of one that is being filled */
+
+/* Opens the folder of the file at `path`; *name: the file's, in `path`. -1: errno. */
+static int shared_open_around(const char *path, const char **name)
+{
+    char folder[HAK_SHARED_PATH];
+    const char *slash = strrchr(path, '/');
+    int dir;
+
+    memcpy(folder, path, (size_t)(slash - path));
+    folder[slash - path] = '\0';
+    *name = slash + 1;
+    dir = shared_open_dir(AT_FDCWD, folder);
+    if (dir >= 0 && !shared_is_ours(dir, 077)) {
+        shared_close(dir);
+        dir = -1;
+        errno = EPERM;
+    }
+    return dir;
+}
+
+int haki_shared_begin(struct hak_shared *made, const struct hak_shared *beside,
+                      size_t size)
+{
+    int saved = errno, error = 0, dir;
+    const char *name;
+
+    memset(made, 0, sizeof(*made));
+    if (!shared_is_unfiltered()) {
+        return EPERM;
+    }
+    if (!shared_may_write(size)) {
+        return EFBIG;
+    }
+    if (!shared_add(made->path, beside->path) ||
+        !shared_add(made->path, SHARED_NEW)) {
+        return ENAMETOOLONG;
+    }
+    errno = 0;
+    dir = shared_open_around(made->path, &name);
+    if (dir >= 0) {
+        unlinkat(dir, name, 0); /* a ghost's, in a child of its */
+        errno = 0;
+    }
+    if (dir < 0 || !shared_create(made, dir, name, size)) {
+        error = errno != 0 ? errno : EIO;
+    }
+    if (dir >= 0) {
+        shared_close(dir);
+    }
+    errno = saved;
+    return error;
+}
+
+int haki_shared_end(struct hak_shared *made, const struct hak_shared *beside,
+                    const char *ending)
+{
+    char path[HAK_SHARED_PATH] = "";
+    int saved = errno, error = 0;
+
+    munmap(made->memory, made->size);
+    if (!shared_add(path, beside->path) || !shared_add(path, ending) ||
+        rename(made->path, path) != 0) {
+        error = errno;
+        unlink(made->path);
+    }
+    made->memory = NULL;
+    errno = saved;
+    return error;
 }
 
 void haki_shared_unlink(struct hak_shared *shared)

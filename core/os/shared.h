@@ -49,6 +49,17 @@ struct hak_shared {
 bool haki_shared_make(struct hak_shared *shared, const char *runtime,
                       size_t size, uint64_t suffix);
 
+/*
+ * Another one, not full of holes either, to be filled and then seen as a whole: the
+ * first function maps a new file beside that of `beside`, the second gives it the name of
+ * that one with `ending`, in place of what had it, and unmaps it. 0, or errno where it
+ * can't be done: EPERM under a filter, EFBIG by RLIMIT_FSIZE. By one thread at a time.
+ */
+int haki_shared_begin(struct hak_shared *made, const struct hak_shared *beside,
+                      size_t size);
+int haki_shared_end(struct hak_shared *made, const struct hak_shared *beside,
+                    const char *ending);
+
 /* Removes the file's name; the memory stays. */
 void haki_shared_unlink(struct hak_shared *shared);
 

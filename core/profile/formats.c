@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "os/os.h"
 #include "profile/view.h"
 
 /* A label is cut after so many bytes. */
@@ -20,28 +21,106 @@ static void formats_clean(char *text)
     }
 }
 
-void haki_write_collapsed(struct hak_out *out, struct hak_view *view,
-                          const struct hak_view_wish *wish)
+/* Lines, each once: they begin in `text` at `at`; a function that was called from
+ * several places is several frames of one name. */
+struct formats_line {
+    uint64_t hash, value;
+    size_t at, length; /* 0: the place is free */
+};
+
+struct formats_lines {
+    struct hak_out text;
+    struct formats_line *line;
+    size_t places; /* a power of two */
+};
+
+/* Adds what has just been put together, from `at` on. */
+static void formats_add_line(struct formats_lines *lines, size_t at,
+                             uint64_t value)
 {
-    uint32_t frames[HAK_VIEW_MOST];
+    size_t length = lines->text.used - at;
+    const char *text = lines->text.at + at;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    struct formats_line *line;
+
+    for (size_t i = 0; i < length; i++) {
+        hash = (hash ^ (unsigned char)text[i]) * UINT64_C(0x100000001b3);
+    }
+    for (size_t i = hash;; i++) {
+        line = &lines->line[i & (lines->places - 1)];
+        if (line->length == 0) {
+            *line = (struct formats_line){hash, value, at, length};
+            return;
+        }
+        if (line->hash == hash && line->length == length &&
+            memcmp(lines->text.at + line->at, text, length) == 0) {
+            line->value += value;
+            lines->text.used = at;
+            return;
+        }
+    }
+}
+
+/* The frames of a stack as one line. */
+static void formats_join(struct hak_out *out, const struct hak_view *view,
+                         const uint32_t *frames, unsigned n)
+{
     char label[FORMATS_LABEL];
 
-    for (uint32_t i = 0; i < view->stacks->count; i++) {
-        uint64_t value = haki_view_value(view, i, wish->alloc, wish->count);
-        unsigned n = value != 0 ? haki_view_stack(view, i, frames) : 0;
+    for (unsigned k = 0; k < n; k++) {
+        haki_view_label(&view->frame[frames[k]], label, sizeof(label));
+        formats_clean(label);
+        haki_out_text(out, k > 0 ? ";" : "");
+        haki_out_text(out, label);
+    }
+}
 
-        for (unsigned k = 0; k < n; k++) {
-            haki_view_label(&view->frame[frames[k]], label, sizeof(label));
-            formats_clean(label);
-            haki_out_text(out, k > 0 ? ";" : "");
-            haki_out_text(out, label);
-        }
-        if (n > 0) {
+static void formats_write_lines(struct hak_out *out,
+                                const struct formats_lines *lines)
+{
+    for (size_t i = 0; i < lines->places; i++) {
+        const struct formats_line *line = &lines->line[i];
+
+        if (line->length != 0) {
+            haki_out_bytes(out, lines->text.at + line->at, line->length);
             haki_out_text(out, " ");
-            haki_out_number(out, value);
+            haki_out_number(out, line->value);
             haki_out_text(out, "\n");
         }
     }
+}
+
+void haki_write_collapsed(struct hak_out *out, struct hak_view *view,
+                          const struct hak_view_wish *wish)
+{
+    struct formats_lines lines = {.places = 1024};
+    uint32_t frames[HAK_VIEW_MOST];
+    size_t bytes;
+
+    while (lines.places < 2 * view->stacks->count) {
+        lines.places *= 2;
+    }
+    bytes = haki_round_up(lines.places * sizeof(*lines.line), HAK_PAGE);
+    lines.line = haki_os_map(bytes);
+    out->full |= lines.line == NULL;
+    for (uint32_t i = 0; !out->full && i < view->stacks->count; i++) {
+        uint64_t value = haki_view_value(view, i, wish->alloc, wish->count);
+        unsigned n = value != 0 ? haki_view_stack(view, i, frames) : 0;
+        size_t at = lines.text.used;
+
+        if (n > 0) {
+            formats_join(&lines.text, view, frames, n);
+            out->full |= lines.text.full;
+        }
+        if (n > 0 && !out->full) {
+            formats_add_line(&lines, at, value);
+        }
+    }
+    if (lines.line != NULL) {
+        formats_write_lines(out, &lines);
+        haki_os_unmap(lines.line, bytes);
+    }
+    haki_out_drop(&lines.text);
 }
 
 /* ,"name":"..." of all frames that stacks have led to. */

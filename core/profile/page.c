@@ -6,6 +6,7 @@
  *
  * Tested by tests/unit/profile/written.c.
  */
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -51,14 +52,32 @@ static void page_set(struct hak_out *out, struct hak_view *view)
     haki_out_text(out, "]}");
 }
 
+/* A rate, as one says it. */
+static void page_rate(struct hak_out *out, size_t rate)
+{
+    const char *unit = rate == 1 ? " byte" : " bytes";
+
+    if (rate != 0 && rate % HAK_MIB == 0) {
+        rate /= HAK_MIB;
+        unit = " MB";
+    } else if (rate != 0 && rate % HAK_KIB == 0) {
+        rate /= HAK_KIB;
+        unit = " KB";
+    }
+    haki_out_number(out, rate);
+    haki_out_text(out, unit);
+}
+
 static void page_data(struct hak_out *out, struct hak_view *view,
                       struct hak_view *grown, const struct hak_view_wish *wish)
 {
     haki_out_text(out, "const DATA = {about: \"Process ");
     haki_out_number(out, (uint64_t)getpid());
     haki_out_text(out, ", one sample in ");
-    haki_out_number(out, haki_profile_last_rate());
-    haki_out_text(out, " bytes:\", value: ");
+    page_rate(out, haki_profile_last_rate());
+    haki_out_text(out, ":\", program: ");
+    haki_out_quoted(out, program_invocation_short_name);
+    haki_out_text(out, ", value: ");
     haki_out_number(out, 2u * wish->alloc + wish->count);
     haki_out_text(out, wish->grown ? ", showGrown: true, all: "
                                    : ", showGrown: false, all: ");

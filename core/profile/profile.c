@@ -161,40 +161,95 @@ static void profile_forget_allocs(void)
     }
 }
 
-bool haki_profile_set(size_t rate)
+static bool profile_may_begin(void)
 {
     uint64_t seed = 0;
-    bool done;
 
-    if (rate != 0) {
-        if (!haki_range_init()) {
-            errno = ENOMEM;
-            return false;
-        }
-        haki_unwind_begin();
+    if (!haki_range_init()) {
+        errno = ENOMEM;
+        return false;
     }
     if (atomic_load(&profile_seed) == 0) {
         haki_os_random(&seed, sizeof(seed));
         atomic_fetch_or(&profile_seed, seed | 1);
     }
-    haki_lock_take(&haki_records.lock);
-    done = rate == 0 || profile_begin();
-    if (done && rate != 0 && atomic_load(&haki_profile.rate) == 0) {
+    return true;
+}
+
+/* Under the lock; false: there is no memory. */
+static bool profile_switch(size_t rate, const _Atomic(uint64_t) *until)
+{
+    HAK_HELD(&haki_records.lock);
+    if (rate != 0 && !profile_begin()) {
+        return false;
+    }
+    if (rate != 0 && atomic_load(&haki_profile.rate) == 0) {
         profile_forget_allocs();
         atomic_store(&profile_marked, false);
     }
-    if (done && rate != 0) {
+    if (rate != 0) {
         atomic_store(&profile_last_rate, rate);
     }
-    if (done && rate != atomic_load(&haki_profile.rate)) {
+    atomic_store(&haki_profile.until, until);
+    if (rate != atomic_load(&haki_profile.rate)) {
         atomic_store(&haki_profile.rate, rate);
         profile_next_round();
     }
+    return true;
+}
+
+bool haki_profile_set(size_t rate)
+{
+    bool done;
+
+    if (rate != 0) {
+        if (!profile_may_begin()) {
+            return false;
+        }
+        haki_unwind_begin();
+    }
+    haki_lock_take(&haki_records.lock);
+    done = profile_switch(rate, NULL);
     haki_lock_drop(&haki_records.lock);
     if (!done) {
         errno = ENOMEM;
     }
     return done;
+}
+
+bool haki_profile_lend(size_t rate, const _Atomic(uint64_t) *until)
+{
+    bool done;
+
+    if (!profile_may_begin()) {
+        return false;
+    }
+    haki_lock_take(&haki_records.lock);
+    done = atomic_load(&haki_profile.rate) != 0 || profile_switch(rate, until);
+    haki_lock_drop(&haki_records.lock);
+    if (!done) {
+        errno = ENOMEM;
+    }
+    return done;
+}
+
+void haki_profile_end_lent(void)
+{
+    haki_lock_take(&haki_records.lock);
+    if (atomic_load(&haki_profile.until) != NULL) {
+        profile_switch(0, NULL);
+    }
+    haki_lock_drop(&haki_records.lock);
+}
+
+bool haki_profile_goes_on(void)
+{
+    const _Atomic(uint64_t) *until = atomic_load(&haki_profile.until);
+
+    if (until != NULL && haki_os_clock() >= atomic_load(until)) {
+        haki_profile_end_lent();
+    }
+    return atomic_load_explicit(&haki_profile.rate, memory_order_acquire) != 0;
 }
 
 /* ---- what is read ---------------------------------------------------------------- */
@@ -228,6 +283,24 @@ void haki_profile_counts(struct hak_profile_counts *counts)
     *counts = haki_records.counts;
     counts->held = haki_samples_held();
     haki_lock_drop(&haki_records.lock);
+}
+
+size_t haki_profile_bytes(void)
+{
+    const struct hak_stacks *stacks;
+    size_t bytes = 0;
+
+    haki_lock_take(&haki_records.lock);
+    stacks = haki_records.stacks;
+    if (stacks != NULL) {
+        bytes = haki_samples_held() +
+                haki_records.high *
+                    (sizeof(struct hak_record) + 2 * sizeof(uint32_t)) +
+                stacks->count * sizeof(struct hak_stack) +
+                stacks->words * sizeof(uint64_t) + stacks->name_bytes;
+    }
+    haki_lock_drop(&haki_records.lock);
+    return bytes;
 }
 
 static void profile_copy(struct hak_stacks *to, const struct hak_stacks *from)

@@ -61,6 +61,9 @@
 struct hak_profile {
     _Atomic(uint32_t) round; /* changes with `rate`, and in a forked child */
     _Atomic(size_t) rate;    /* bytes a sample; 0: off */
+    /* A word that says until when (haki_os_clock), read by each sample; NULL: until it
+     * is switched off. */
+    _Atomic(const _Atomic(uint64_t) *) until;
 };
 
 extern HAK_HIDDEN struct hak_profile haki_profile;
@@ -178,6 +181,20 @@ uint64_t haki_sample_seed(void);
  * the sums of what was given out begin at 0. */
 bool haki_profile_set(size_t rate);
 
+/*
+ * The same, from off to on, until the time in a word that stays readable for ever and
+ * may change; and in the middle of anybody's malloc: nothing is loaded, so that
+ * there are C frames only where the unwinder is there already. haki_profile_set, by
+ * whomever, makes it theirs.
+ */
+bool haki_profile_lend(size_t rate, const _Atomic(uint64_t) *until);
+
+/* Switches off what was lent, if it still is. */
+void haki_profile_end_lent(void);
+
+/* Whether a sample may be taken now: off, if its time has passed. */
+bool haki_profile_goes_on(void);
+
 /* The sums as of now are what haki_profile_read subtracts with `grown`. */
 void haki_profile_mark(void);
 
@@ -195,6 +212,10 @@ struct hak_profile_counts {
     uint64_t allocs[2], frees[2], live_bytes[2];
 };
 void haki_profile_counts(struct hak_profile_counts *counts);
+
+/* Bytes that samples and all about them have in memory, as far as known. No statistic
+ * has them. */
+size_t haki_profile_bytes(void);
 
 /*
  * A copy of all stacks as of now, in memory of its own, for haki_profile_drop. NULL,

@@ -171,8 +171,7 @@ static HAK_NOINLINE void *records_sample(void *p, size_t bytes,
 {
     struct hak_stack_words words;
 
-    if (atomic_load_explicit(&haki_profile.rate, memory_order_acquire) == 0 ||
-        records_inside) {
+    if (records_inside || !haki_profile_goes_on()) {
         return NULL;
     }
     records_inside = true;

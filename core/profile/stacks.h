@@ -91,6 +91,11 @@ uint32_t haki_stacks_name(struct hak_stacks *stacks, const char *text,
 /* Finds the unwinder: outside of any lock or lane. */
 void haki_unwind_begin(void);
 
+/* What can be had without loading anything, at the program's start: a profile that is
+ * begun in the middle of a malloc (haki_profile_lend) has stacks as far as recipes
+ * reach. */
+void haki_unwind_prepare(void);
+
 /*
  * Where a runtime's code is. Once it is known, and where the runtime has told frames
  * (haki_frames_fn), C's are told as far as the first in its loop, whose frames those

@@ -26,6 +26,7 @@ typedef void *(*unwind_open)(const char *file, int flags);
 
 static _Atomic(unwind_backtrace) unwind_run;
 static _Atomic(unwind_get_pc) unwind_pc;
+static atomic_bool unwind_prepared; /* there are recipes */
 
 /* See haki_unwind_runtime. */
 static struct hak_code unwind_loop, unwind_silent[HAK_UNWIND_SILENT];
@@ -107,6 +108,27 @@ void haki_unwind_begin(void)
     }
 }
 
+void haki_unwind_prepare(void)
+{
+    void *find = dlsym != NULL ? dlsym(RTLD_DEFAULT, "_dl_find_object") : NULL;
+    void *open;
+
+    if (find == NULL) {
+        return;
+    }
+    if (HAK_RECIPES) {
+        haki_recipes_begin(find);
+        atomic_store(&unwind_prepared, true);
+        return;
+    }
+    open = dlsym(RTLD_DEFAULT, "dlopen");
+    if (open != NULL &&
+        ((unwind_open)(uintptr_t)open)("libgcc_s.so.1",
+                                       RTLD_NOW | RTLD_NOLOAD) != NULL) {
+        haki_unwind_begin();
+    }
+}
+
 void haki_unwind_runtime(struct hak_code loop, const struct hak_code *silent)
 {
     if (!atomic_load(&unwind_known)) {
@@ -156,19 +178,24 @@ HAK_NOINLINE unsigned haki_unwind(uintptr_t *pc, unsigned most, bool told)
 {
     struct unwind_walk walk = {.pc = pc, .most = most, .skip = 1};
 
-    if (atomic_load_explicit(&unwind_run, memory_order_acquire) == NULL) {
+    bool full = atomic_load_explicit(&unwind_run, memory_order_acquire) != NULL;
+
+    if (!full &&
+        !atomic_load_explicit(&unwind_prepared, memory_order_acquire)) {
         return 0;
     }
     walk.get = atomic_load_explicit(&unwind_pc, memory_order_relaxed);
     walk.told =
         told && atomic_load_explicit(&unwind_known, memory_order_acquire);
     if (unwind_quick(&walk)) {
-        HAK_ASSERT(unwind_agrees(&walk));
+        HAK_ASSERT(!full || unwind_agrees(&walk));
         return walk.count;
     }
-    walk.count = 0;
-    walk.skip = 1;
-    unwind_full(&walk);
+    if (full) {
+        walk.count = 0;
+        walk.skip = 1;
+        unwind_full(&walk);
+    }
     return walk.count;
 }
 

@@ -258,6 +258,9 @@ static HAK_COLD void options_complain(const struct hak_option_row *row,
                   row->env, text, row->words, HAK_OPTION_PATH);
     } else if (row->type == HAK_OPTION_SHARE || row->type == HAK_OPTION_DIR) {
         options_complain_none(row, text, parsed);
+    } else if (parsed && size && *row->words != '\0') {
+        haki_warn("%s=%s: must be from %zu to %zu bytes; using %s", row->env,
+                  text, row->least, row->most, row->words);
     } else if (parsed) {
         haki_warn("%s=%s: must be from %zu to %zu %s; using %zu", row->env,
                   text, row->least, row->most, size ? "bytes" : row->words,
@@ -269,6 +272,10 @@ static HAK_COLD void options_complain(const struct hak_option_row *row,
     } else if (row->type == HAK_OPTION_BOOL || options_option_is_switch(row)) {
         haki_warn("%s=%s: not one of 0 1 off on no yes false true; using %zu",
                   row->env, text, row->initial);
+    } else if (size && *row->words != '\0') {
+        haki_warn("%s=%s: not a size in bytes (a number, then K, M, G or T); "
+                  "using %s",
+                  row->env, text, row->words);
     } else if (size) {
         haki_warn("%s=%s: not a size in bytes (a number, then K, M, G or T); "
                   "using %zu",

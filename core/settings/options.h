@@ -72,7 +72,8 @@ struct hak_option_row {
     enum hak_option_type type;
     const char *env;
     size_t initial, least, most;
-    const char *words; /* WORD: the valid ones; INT: its unit */
+    const char *words; /* WORD: the valid ones; INT: its unit; SIZE: what the
+                        * default is, in words, or "" */
 };
 
 /* HAK_OPTION, as a row of a table. */

@@ -33,8 +33,10 @@
 /* How long a fork waits for it to end. */
 #define GOODBYE 100
 
-/* The shortest sleep, between two portions when much is due; the longest. */
+/* The shortest sleep, between two portions when much is due; while somebody watches
+ * (haki_look_watched); the longest. */
 #define SLEEP_PORTION 1
+#define SLEEP_WATCHED 100
 #define SLEEP_LEAST 5
 #define SLEEP_MOST 60000
 
@@ -137,14 +139,32 @@ static bool background_join(void)
     return joined == HAK_LOCK_JOINED;
 }
 
+/* Whether somebody wants looks, whatever waits. */
+static bool background_is_watched(void)
+{
+    uint32_t until = atomic_load(&haki_look_watched);
+
+    return until != 0 && !haki_tick_reached(haki_os_tick(), until);
+}
+
+/* The sleep, so that it is not too long for that, nor none. */
+static uint32_t background_wait_watched(uint32_t wait)
+{
+    if (!background_is_watched()) {
+        return wait;
+    }
+    return wait == 0 ? SLEEP_WATCHED : (uint32_t)haki_min(wait, SLEEP_WATCHED);
+}
+
 /* Does a round. Returns milliseconds to the next one; 0: nothing is left. */
 static uint32_t background_round_of(struct rounds *rounds)
 {
     uint32_t wait = 0;
 
     if (background_join()) {
-        wait = background_give_back(rounds);
+        wait = background_wait_watched(background_give_back(rounds));
         haki_look_show(haki_os_tick(), wait == 0);
+        wait = background_wait_watched(wait);
         HAK_ASSERT(haki_lock_self.held == 0); /* it sleeps next, perhaps long */
         HAK_ASSERT(haki_self == &haki_heap_exited); /* it has no heap */
         haki_lock_part();
@@ -182,7 +202,7 @@ static void background_run(void)
  */
 static bool background_is_worth_it(void)
 {
-    return background_ace_due() != 0 ||
+    return background_is_watched() || background_ace_due() != 0 ||
            atomic_load(&haki_range_freed.sent) >= LEAST ||
            haki_range_due_bytes() >= LEAST;
 }

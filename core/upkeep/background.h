@@ -9,7 +9,8 @@
  *                                              '------a fork comes---> none
  *
  * It sleeps until something is due, gives that back, also trims the heaps of
- * sleeping threads (lend.h), and ends when nothing is left. Hot paths know
+ * sleeping threads (lend.h), and ends when nothing is left and nobody watches
+ * (haki_look_watched: then it is started for that, too). Hot paths know
  * nothing of it: freed bytes are counted on slow paths, and the thread is
  * started there, where no lock of ours is held.
  *

@@ -12,6 +12,7 @@
 #include "upkeep/relief.h"
 
 void (*haki_look_share)(uint32_t now, bool leaving);
+_Atomic(uint32_t) haki_look_watched;
 
 static const _Atomic(uint32_t) look_nobody;
 struct hak_look_asked haki_look_asked = {.at = &look_nobody};

@@ -63,6 +63,12 @@ void haki_look_ask_at(const _Atomic(uint32_t) *at);
 void haki_look_answer(uint32_t asked);
 void haki_look_answer_all(void); /* there is nobody to answer */
 
+/*
+ * Until when (haki_os_tick, 0: nobody) somebody up there wants a look ten times a second
+ * even if the program sleeps: the background thread goes on until then.
+ */
+extern HAK_HIDDEN _Atomic(uint32_t) haki_look_watched;
+
 /* A look's part in it. */
 HAK_INLINE void haki_look_show(uint32_t now, bool leaving)
 {

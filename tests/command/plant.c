@@ -1,7 +1,7 @@
 /*
  * plant.c - programs of which it is known what is the matter with them.
  *
- *     plant leak       steady traffic, and for ten blocks of it one that stays
+ *     plant leak       steady traffic, and of twenty blocks of it one stays
  *     plant cache      60,000 entries, replaced all the time: level
  *     plant sawtooth   fills 30 MB and drops it, over and over: level
  *     plant fragment   of 300,000 small blocks every 16th stays
@@ -70,7 +70,7 @@ static void leak(void)
     }
     for (up();; nap(5)) {
         replace(slots, SLOTS, 2000);
-        for (int i = 0; i < 200; i++) {
+        for (int i = 0; i < 105; i++) {
             make(600);
         }
     }

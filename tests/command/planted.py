@@ -22,14 +22,18 @@ class Planted(Case):
         cls.addClassCleanup(shutil.rmtree, cls.runtime, True)
         cls.env = {"XDG_RUNTIME_DIR": cls.runtime}
 
-    def planted(self, kind, **env):
+    def program(self, words, **env):
         """A process, up."""
         child = subprocess.Popen(
-            [self.plant, kind], stdout=subprocess.PIPE,
+            words, stdout=subprocess.PIPE,
             env={**PLAIN, "LD_PRELOAD": LIBRARY, **self.env, **env})
         self.addCleanup(self.stop, child)
         self.assertEqual(child.stdout.readline(), b"up\n")
         return child
+
+    def planted(self, kind, **env):
+        """The one of plant.c."""
+        return self.program([self.plant, kind], **env)
 
     @staticmethod
     def stop(child):

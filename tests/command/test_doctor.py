@@ -13,6 +13,7 @@ from planted import Planted
 from support import Case, hakmem
 
 diagnose = hakmem_modules.load("diagnose")
+doctor = hakmem_modules.load("doctor")
 share = hakmem_modules.load("share")
 
 TIMES = 3
@@ -45,6 +46,8 @@ class Planting(Planted):
                 for (_, status, kinds), got in zip(cases, found):
                     self.assertEqual((got[0], got[1]), (status, kinds),
                                      got[2])
+        self.assertIn("most of it in blocks of 208 bytes",
+                      found[2][2]["findings"][0]["text"])
         # The parts are the whole, and the leak's rate is about right.
         for _, _, said in found[:4]:
             self.assertAlmostEqual(sum(said["parts"].values()), said["rss"],
@@ -63,7 +66,7 @@ class Planting(Planted):
         self.assertRegex(done.stdout, r"(?m)^in use +\d")
         self.assertRegex(done.stdout, r"a leak: blocks in use grow by .* a"
                          r" minute, mostly up to 1 KB \(tiny\); [\d,]+ more"
-                         r" blocks, (9|10) % of those made meanwhile, were"
+                         r" blocks, [45] % of those made meanwhile, were"
                          r" not freed \(some 6\d\d bytes each\)")
         self.assertIn("  -> find who makes them", done.stdout)
 
@@ -137,6 +140,32 @@ class Refused(Case):
                 if "has no memory" in done.stderr:
                     break
             self.assertRegex(done.stderr, "has no memory: it has ended|takes")
+
+
+class Shares(unittest.TestCase):
+    """What holds what."""
+
+    def test_no_share_is_more_than_the_whole(self):
+        """A block that was given out and never touched is in use."""
+        mb = 1 << 20
+        values = {"huge_live_bytes": 103 * mb, "limit_used_bytes": 104 * mb}
+        text = doctor.shares([diagnose.Look(0, values, True, 100 * mb,
+                                            100 * mb, 0)])
+        for line in text.splitlines()[1:]:
+            self.assertLessEqual(int(line.split()[-1]), 100, text)
+        self.assertRegex(text, r"in use +103.0 +99\n")
+        self.assertRegex(text, r"not in memory: never touched, or swapped +4.0")
+
+    def test_sizes(self):
+        found = diagnose.sizes([share.Class(10, 100, 10, 1, 208),
+                                share.Class(5, 0, 0, 0, 16),
+                                share.Class(1, 9, 1, 2, 208)])
+        self.assertEqual(found[208], diagnose.Sizes(
+            208, "tiny", 11, 109 * 208, 11 * 208, 3 * 65536 - 120 * 208))
+        self.assertEqual(diagnose.worst_size([share.Class(
+            10, 100, 10, 1, 208)], "between"),
+            ", most of it in blocks of 208 bytes")
+        self.assertEqual(diagnose.worst_size([], "between"), "")
 
 
 class Trend(unittest.TestCase):

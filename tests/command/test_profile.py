@@ -169,6 +169,23 @@ class Known(Case):
             self.assertNotRegex(file.read(), r"(src|href)=.?(https?:)?//")
 
 
+class Environment(Case):
+    """HAKMEM_PROFILE."""
+
+    def test_it_is_where_the_program_began(self):
+        program = self.compiled("goes", "#include <unistd.h>\n#include"
+                                " <stdlib.h>\nint main(void) { free(malloc(9));"
+                                ' return chdir("/"); }')
+        subprocess.run([program], check=True, cwd=self.folder, env={
+            **PLAIN, "LD_PRELOAD": f"{BUILD}/libhakmem.so",
+            "HAKMEM_PROFILE": "goes.html", "HAKMEM_PROFILE_RATE": "1"})
+        found = pprof.page(self.path("goes.html"))
+        self.assertEqual(found["program"], "goes")
+        self.assertTrue(os.path.exists(self.path("goes.html")))
+        self.assertEqual([one for one in os.listdir(self.folder)
+                          if one.startswith("goes.html.")], [])
+
+
 class Command(Case):
     """hakmem profile."""
 
@@ -306,7 +323,7 @@ class Refused(Case):
     """One line each."""
 
     def test_line(self):
-        self.fails(2, "profile: no program is given", "profile")
+        self.fails(2, "takes a process's number or a program", "profile")
         self.fails(2, "x.pdf: must end in one of .html .pb.gz .txt .json",
                    "profile", "-o", "x.pdf", "ls")
         for rate in ("0", "2G", "-1", "banana", "1T"):
@@ -317,12 +334,6 @@ class Refused(Case):
                    "nosuchprogram")
         self.fails(1, "--output=.*: can't be written: .*no such folder",
                    "profile", "-o", self.path("none/x.html"), "ls")
-
-    def test_running_process(self):
-        self.fails(2, "can't be profiled from outside: start it with .*"
-                   "HAKMEM_PROFILE=FILE, or have it call hak_profile_start",
-                   "profile", str(os.getpid()))
-        self.fails(2, "there is no process 99999999", "profile", "99999999")
 
 
 if __name__ == "__main__":

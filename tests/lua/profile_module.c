@@ -104,23 +104,27 @@ Test(profile_module, a_profile_is_written_in_four_forms)
 Test(profile_module, a_call_is_profiled)
 {
     begin();
-    EXPECT_SAYS("",
-                HAS
-                "local function f() kept = {}\n"
-                "    for i = 1, 1e5 do kept[i] = {} end return 1, nil end\n"
-                "local r = table.pack(hakmem.profile(f, 'o.txt'))\n"
-                "assert(r.n == 2 and r[1] == 1 and r[2] == nil)\n"
-                "assert(has('o.txt', 's.lua:'))\n"
-                "local ok, e = pcall(hakmem.profile, error, 'o2.txt')\n"
-                "assert(not ok and e == nil and not io.open('o2.txt'))\n"
-                /* over a yield, and with options */
-                "local co = coroutine.wrap(function()\n"
-                "    return hakmem.profile(function()\n"
-                "        return coroutine.yield(7) end, 'o3.txt', {rate = 9})\n"
-                "end)\n"
-                "assert(co() == 7 and co('x') == 'x' and has('o3.txt', ''))\n"
-                "print('fine')",
-                "fine");
+    EXPECT_SAYS(
+        "",
+        HAS "local function f() kept = {}\n"
+            "    for i = 1, 1e5 do kept[i] = {} end return 1, nil end\n"
+            "local r = table.pack(hakmem.profile(f, 'o.txt'))\n"
+            "assert(r.n == 2 and r[1] == 1 and r[2] == nil)\n"
+            "assert(has('o.txt', 's.lua:'))\n"
+            "local ok, e = pcall(hakmem.profile, error, 'o2.txt')\n"
+            "assert(not ok and e == nil and not io.open('o2.txt'))\n"
+            /* over a yield, and with options */
+            "local co = coroutine.wrap(function()\n"
+            "    return hakmem.profile(function()\n"
+            "        return coroutine.yield(7) end, 'o3.txt', {rate = 9})\n"
+            "end)\n"
+            "assert(co() == 7 and co('x') == 'x' and has('o3.txt', ''))\n"
+            /* what follows the options is f's */
+            "r = table.pack(hakmem.profile(function(...)\n"
+            "    return select('#', ...), ... end, 'o4.txt', nil, 3, nil))\n"
+            "assert(r.n == 3 and r[1] == 2 and r[2] == 3 and r[3] == nil)\n"
+            "print('fine')",
+        "fine");
     end();
 }
 

@@ -10,6 +10,9 @@
     child       a program that runs while its command waits
     measure     a run of a program: time, memory, faults
     share       the pages in which processes show their statistics
+    live        a profile of a process that runs, asked for by its page
+    symbols     which function of a process an address is in
+    profiles    a profile, and its forms
     processes   what /proc says of a process
     diagnose    from looks at a process to what is the matter with it
     screen      top's screen

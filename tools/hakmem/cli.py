@@ -18,7 +18,7 @@ COMMANDS = (
     ("compare", "run a program with and without HAKMEM: time, memory, faults"),
     ("top", "watch processes on HAKMEM: who holds what"),
     ("doctor", "is it a leak, a cache, retention or fragmentation?"),
-    ("profile", "run a program and show who holds its memory"),
+    ("profile", "which functions or lines hold the memory of a process?"),
     ("record", "write down every allocation of a program"),
     ("replay", "do the same allocations again, on any allocator"),
 )
@@ -35,7 +35,7 @@ Try:
   hakmem compare -- python3 script.py  is it worth it?
   hakmem top                           what is on HAKMEM now
   hakmem doctor PID                    why is it so large?
-  hakmem profile -- ./program          which functions hold the memory?
+  hakmem profile PID                   which functions hold its memory?
   hakmem record -- ./program           then: hakmem replay hakmem.trace
 
 `hakmem COMMAND --help` lists a command's options, `man hakmem` says what each

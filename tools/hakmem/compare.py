@@ -93,10 +93,17 @@ def run_all(program, chosen, env):
     # A program that fails without HAKMEM is best known by its first run.
     order = list(libraries)
     later = orders(order)
+    progress = words.Progress()
     while chosen["runs"] is None or len(runs["glibc"]) < chosen["runs"]:
         for name in order:
-            run = measure.run_once(program, libraries[name], bare,
-                                   chosen["rest"])
+            progress.say(f"run {len(runs[name]) + 1}" + (
+                f" of {chosen['runs']}" if chosen["runs"] else "") +
+                         f" {title_of(name)}")
+            try:
+                run = measure.run_once(program, libraries[name], bare,
+                                       chosen["rest"])
+            finally:
+                progress.end()
             _check(program, name, run)
             runs[name].append(run)
         order = next(later)

@@ -29,7 +29,9 @@ SIZES = {"tiny": "up to 1 KB", "pool": "1 to 52 KB", "ace": "52 KB to 2 MB",
 
 # A look: at the time `at`, seconds; `values`: sums over its copies of HAKMEM, or
 # None: it is not on HAKMEM; `fresh`: they answer the question.
-Look = collections.namedtuple("Look", "at values fresh rss anonymous cpu")
+# `classes`: share.Class of all copies.
+Look = collections.namedtuple("Look", "at values fresh rss anonymous cpu classes",
+                              defaults=((),))
 # kind: leak growth fragmentation retention kept level ...; text: what holds what;
 # advice: what to do; bad: it counts for the exit status.
 Finding = collections.namedtuple("Finding", "kind text advice bad")
@@ -42,8 +44,9 @@ def live(values):
 
 
 def held(values):
-    """What HAKMEM has resident."""
-    return values.get("limit_used_bytes", values.get("populated_bytes", 0))
+    """What HAKMEM has resident, samples of a profile included."""
+    return values.get("limit_used_bytes", values.get("populated_bytes", 0)) + \
+        values.get("profile_bytes", 0)
 
 
 def kept(values):
@@ -58,6 +61,15 @@ def between(values):
     return max(0, held(values) - live(values) - kept(values) - due(values))
 
 
+def parts(values, rss):
+    """[(title, bytes)] of what is resident. They may be more than that: what HAKMEM
+    has given out may never have been touched."""
+    return [("in use", live(values)), ("kept at hand by heaps", kept(values)),
+            ("free, due to go back", due(values)),
+            ("free between blocks in use", between(values)),
+            ("elsewhere than in HAKMEM", max(0, rss - held(values)))]
+
+
 def count(values):
     """Blocks in use."""
     return sum(values.get(f"{lane}_allocs", 0) - values.get(f"{lane}_frees", 0)
@@ -66,6 +78,35 @@ def count(values):
 
 def allocs(values):
     return sum(values.get(f"{lane}_allocs", 0) for lane in LANES)
+
+
+Sizes = collections.namedtuple("Sizes", "block lane allocs live kept between")
+SLAB = 64 << 10
+
+
+def sizes(classes):
+    """{bytes of a block: Sizes, in bytes but for allocs}, summed over a process's
+    copies of HAKMEM. Slabs where blocks of all sizes lie are not counted."""
+    found = {}
+    for one in classes:
+        live_bytes, kept_bytes = one.live * one.block, one.kept * one.block
+        gap = max(0, one.slabs * SLAB - live_bytes - kept_bytes)
+        before = found.get(one.block, Sizes(0, "", 0, 0, 0, 0))
+        found[one.block] = Sizes(
+            one.block, "tiny" if one.block <= 1024 else "pool",
+            before.allocs + one.allocs, before.live + live_bytes,
+            before.kept + kept_bytes, before.between + gap)
+    return found
+
+
+def worst_size(classes, key):
+    """" (mostly blocks of 208 bytes)", where one size has most of it."""
+    found = sizes(classes).values()
+    whole = sum(getattr(one, key) for one in found)
+    most = max(found, key=lambda one: getattr(one, key), default=None)
+    if most is None or getattr(most, key) < 0.5 * whole or not whole:
+        return ""
+    return f", most of it in blocks of {number(most.block)} bytes"
 
 
 # ---- growth ---------------------------------------------------------------------
@@ -126,11 +167,9 @@ def _leak(looks, rise):
             text += (f" (some {number((live(last) - live(first)) / more)} bytes"
                      " each)")
     return Finding(
-        "leak", text, "find who makes them: start it again by hakmem profile --"
-        " PROGRAM, which writes at its exit a page of who holds the memory (by"
-        " lines with --python or --lua); in nginx look at /hakmem. A cache"
-        " that is still filling looks alike: look again later, and bound it",
-        True)
+        "leak", text, "find who makes them: hakmem profile PID tells who"
+        " allocates what is not freed; in nginx look at /hakmem. A cache that"
+        " is still filling looks alike: look again later, and bound it", True)
 
 
 # ---- on HAKMEM --------------------------------------------------------------------
@@ -180,7 +219,8 @@ def _fragmentation(looks):
     return Finding(
         "fragmentation", f"fragmentation: {_part(whole, between(last))} that"
         " HAKMEM has resident are free blocks between blocks in use, mostly"
-        f" {SIZES[lane]} ({lane}); {size(live(last))} in"
+        f" {SIZES[lane]} ({lane}){worst_size(looks[-1].classes, 'between')};"
+        f" {size(live(last))} in"
         f" {number(count(last))} blocks are in use",
         "what stays was made among what went: make what lives long first or"
         " apart (an explicit heap, a process of its own), or restart the"
@@ -243,9 +283,16 @@ def _level(looks):
         " as many freed: a cache or a working set, no leak", "", False)
 
 
+def since_fresh(looks):
+    """Without the first ones, whose figures are those of before we asked."""
+    first = next((i for i, look in enumerate(looks) if look.fresh), 0)
+    return looks[first:] if len(looks) - first >= 4 else looks
+
+
 def on_hakmem(looks, settings=None):
     """Findings, the worst first; never none."""
     found = []
+    looks = since_fresh(looks)
     rise = grows([live(look.values) for look in looks])
     if rise:
         found.append(_leak(looks, rise))

@@ -43,7 +43,8 @@ def look(pid, pages):
     if resident is None or cpu is None:
         raise gone(pid)
     return diagnose.Look(time.monotonic(), total(found) if found else None,
-                         all(one.fresh for one in found), *resident, cpu)
+                         all(one.fresh for one in found), *resident, cpu,
+                         [one for figures in found for one in figures.classes])
 
 
 def looks_of(pid, pages, duration):
@@ -67,15 +68,13 @@ def shares(looks):
     """The table of what holds what, on HAKMEM."""
     last = looks[-1]
     rows = [["", "MB", "%"]]
-    whole = max(last.rss, 1)
-    for title, part in (
-            ("in use", diagnose.live(last.values)),
-            ("kept at hand by heaps", diagnose.kept(last.values)),
-            ("free, due to go back", diagnose.due(last.values)),
-            ("free between blocks in use", diagnose.between(last.values)),
-            ("elsewhere than in HAKMEM",
-             max(0, last.rss - diagnose.held(last.values))),
-            ("resident", last.rss)):
+    found = diagnose.parts(last.values, last.rss)
+    whole = max(last.rss, sum(part for _, part in found), 1)
+    found.append(("resident", last.rss))
+    if whole - last.rss > whole // 100:
+        found.append(("not in memory: never touched, or swapped",
+                      whole - last.rss))
+    for title, part in found:
         rows.append([title, f"{part / words.MB:,.1f}",
                      f"{100 * part / whole:.0f}"])
     return words.table(rows)

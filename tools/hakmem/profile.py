@@ -1,7 +1,9 @@
 """hakmem profile: who holds a program's memory, as a page with a flame graph.
 
-The core or an adapter in the program samples and writes the profile when it ends
-(docs/PROFILE.md): this says so in the environment, waits and looks for the files.
+A process that runs is asked for what it samples (live). In a program that is started
+the core or an adapter samples and writes the profile when it ends (docs/PROFILE.md):
+this says so in the environment, waits and looks for the files. Meanwhile it asks for
+what there is, which is the profile of a program that does not come to its end.
 """
 import glob
 import gzip
@@ -11,14 +13,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zlib
 
-from hakmem import adapters, child, places, programs, share, words
-from hakmem.options import Failed, Help, Option, parse
+from hakmem import (adapters, child, live, places, processes, profiles, programs,
+                    share, words)
+from hakmem.options import Failed, Help, Option, parse, seconds
 
-ENDINGS = (".html", ".pb.gz", ".txt", ".json")
+ENDINGS = tuple(profiles.FORMS)
 DEFAULT = "hakmem-profile.%p.html"
-MOST_RATE = 1 << 30
+RATE, MOST_RATE = 512 << 10, 1 << 30
+SECONDS = 10.0
+ANSWER = 5.0       # seconds that a process has to answer for the first time
+WATCH_EVERY = 0.25
+TOP = 10           # lines that a terminal is shown
 UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
 
 
@@ -40,11 +48,15 @@ def output(text):
 
 
 HELP = Help(
-    "profile", "[option...] [--] program [argument...]", """\
-Runs a program on HAKMEM and writes at its end which functions, or lines of
-Python or Lua, hold its memory and have allocated: a page with a flame graph.
-It samples, which costs some 1 % of time. The program's signals and its exit
+    "profile", "[option...] PID | [--] program [argument...]", """\
+Says which functions, or lines of Python or Lua, hold the memory: of a process
+that runs, what it allocates from now on and has not freed some seconds later;
+or of a program that is started, at its end. The result is a page with a flame
+graph. It samples, which costs some 1 % of time. A process must be on HAKMEM
+(hakmem top lists them) and needs no setting. A program's signals and its exit
 status are its own.""", (
+        Option("-s --seconds", "SECONDS", "for a process: for how long;"
+               " default: 10. Ctrl-C ends it sooner", check=seconds(0.1, 86400)),
         Option("-o --output", "FILE", "the profile; its ending is its form:"
                " .html, .pb.gz (pprof), .txt (collapsed stacks), .json"
                " (speedscope). %p in the name is the process's number; processes"
@@ -52,13 +64,13 @@ status are its own.""", (
                " hakmem-profile.PID.html", check=output, initial=DEFAULT),
         Option("--rate", "SIZE", "one sample in so many bytes, with K, M or G;"
                " default: 512K", check=rate),
-        Option("--python", None, "by lines of Python, by the adapter hakmem_py;"
-               " the program is Python or a script of its"),
-        Option("--lua", None, "by lines of Lua, by the module hakmem; the"
-               " program is Lua or a script of its"),
+        Option("--python", None, "of a program: by lines of Python, by the"
+               " adapter hakmem_py; the program is Python or a script of its"),
+        Option("--lua", None, "the same by lines of Lua, by the module hakmem"),
         Option("--open", None, "open it with xdg-open"),
         Option("--library", "FILE", "another libhakmem.so to preload"),
     ), """
+  hakmem profile --open $(pgrep -o myserver)
   hakmem profile -- ./server --requests 1000
   hakmem profile --python --open -- script.py
   hakmem profile -o heap.pb.gz -- ./program; go tool pprof -top heap.pb.gz""")
@@ -66,15 +78,6 @@ status are its own.""", (
 
 def say(text):
     print(f"hakmem profile: {text}", file=sys.stderr, flush=True)
-
-
-def refuse_pid(text):
-    """A process that runs: why not, and what to do."""
-    share.need_pid("profile", text)
-    raise Failed(f"profile: process {text} can't be profiled from outside:"
-                 " start it with `hakmem profile -- program` or"
-                 " HAKMEM_PROFILE=FILE, or have it call hak_profile_start and"
-                 " hak_profile_write", 2)
 
 
 # ---- running ----------------------------------------------------------------
@@ -134,11 +137,17 @@ def clear(path):
 
 # ---- what came of it ----------------------------------------------------------
 
-def why_none(status, chosen):
+def how_it_ended(status):
     for number in signal.Signals:
         if status == 128 + number:
-            return (f"{number.name} ended the program, and it is written when"
-                    " it exits; hak_profile_write does it at any time")
+            return f"{number.name} ended the program"
+    return "the program wrote none at its end"
+
+
+def why_none(status, chosen):
+    if status > 128:
+        return (f"{how_it_ended(status)}, before it was a second old or held"
+                " 32 MB")
     if chosen["python"] or chosen["lua"]:
         return "it did not come to the interpreter's end, or could not write it"
     return "it ended by _exit, or has a malloc of its own, or could not write it"
@@ -177,8 +186,14 @@ def is_whole(name):
     return data.endswith(b"</html>\n" if name.endswith(".html") else b"}\n")
 
 
-def report(path, pid, status, before, chosen):
-    """Says where it is; the file, or None."""
+def say_where(path):
+    said = os.path.relpath(path)
+    said = path if said.startswith("../..") else said
+    say(f"the profile is {said} ({words.size(os.stat(path).st_size)})")
+
+
+def report(path, pid, status, before, chosen, kept):
+    """Says where it is; the file, or None. `kept`: what was told meanwhile."""
     pattern = template(path)
     now = files(pattern)
     others = sorted((name for name, when in now.items()
@@ -193,12 +208,16 @@ def report(path, pid, status, before, chosen):
             say(f"the profile {os.path.relpath(found)} could not be written"
                 " whole; is there space on its disk?")
             return None
-        say(f"the profile is {os.path.relpath(found)}"
-            f" ({words.size(os.stat(found).st_size)})")
+        say_where(found)
         if found.endswith(".txt") and os.stat(found).st_size == 0:
             say("it is empty: the program holds little, or had freed it when it"
                 " was written; --rate 4K tells more, and .html what was"
                 " allocated")
+    elif kept is not None:
+        found = path.replace("%p", str(pid))
+        profiles.write("profile: --output", kept, found)
+        say(f"{how_it_ended(status)}: this is what it held a moment before")
+        say_where(found)
     else:
         say(f"the program has no profile: {why_none(status, chosen)}")
     if others:
@@ -208,25 +227,173 @@ def report(path, pid, status, before, chosen):
     return found
 
 
+# ---- a process that runs ------------------------------------------------------
+
+def shown(profile):
+    """Who holds the most, for who has no browser."""
+    whole = profile.total()
+    if not whole:
+        say("there is no sample of what it holds: it allocated little, or has"
+            " freed it; -s for longer, --rate 4K for more samples")
+        return
+    print(f"{words.size(whole)} allocated in {profile.seconds:.1f} s and not"
+          " freed:" if profile.seconds else f"{words.size(whole)} in use:")
+    print(words.table([[f"{words.size(value)}", f"{100 * value / whole:.0f} %",
+                        label] for value, label in
+                       profile.leaves()[:TOP]], left=0))
+
+
+def why_no_page(pid):
+    if processes.resident_of(pid) is None:
+        return f"process {pid} has ended"
+    if share.is_on_hakmem(pid):
+        return (f"process {pid} is on HAKMEM but shows no statistics, by which"
+                " it is asked: it is small or has slept since its start, or"
+                " HAKMEM_SHARE_STATS=0")
+    return (f"process {pid} is not on HAKMEM: start it by `hakmem run --"
+            " program` (or by its adapter)")
+
+
+def begin(watch):
+    """Asks for samples; Failed says why there are none."""
+    pid = watch.pid
+    share.pages_of(pid, ANSWER)
+    if not watch.find():
+        if any(isinstance(one, live.Busy) for one in watch.problems):
+            why = f"another command is profiling process {pid}"
+        elif watch.problems and isinstance(watch.problems[0], live.Older):
+            why = (f"process {pid} is on HAKMEM {watch.problems[0]}, which can't"
+                   " be asked: restart it with this version, or start it by"
+                   " `hakmem profile -- program`")
+        else:
+            why = why_no_page(pid)
+        raise Failed(f"profile: {why}")
+    if not watch.answered(ANSWER):
+        if processes.resident_of(pid) is None:
+            raise Failed(f"profile: process {pid} has ended")
+        raise Failed(f"profile: process {pid} has not answered for {ANSWER:.0f}"
+                     " s: it sleeps, or allocates nothing; try again when it"
+                     " works")
+    failed = [asker for asker in watch.askers if asker.state() == live.FAILED]
+    if len(failed) == len(watch.askers):
+        raise Failed(f"profile: process {pid} can't sample:"
+                     f" {os.strerror(failed[0].error())}")
+
+
+def pass_time(watch, duration):
+    """Until it is over, the process has ended, or Ctrl-C."""
+    until = time.monotonic() + duration
+    try:
+        while time.monotonic() < until:
+            watch.look()
+            if processes.resident_of(watch.pid) is None:
+                return
+            time.sleep(min(0.1, max(0.0, until - time.monotonic())))
+    except KeyboardInterrupt:
+        pass
+
+
+def sampled(pid, chosen):
+    """The Profile of a process."""
+    watch = live.Watch(pid, chosen["rate"] or RATE)
+    command_line = processes.command_of(pid)
+    try:
+        begin(watch)
+        say(f"process {pid} samples for {chosen['seconds'] or SECONDS:g} s;"
+            " Ctrl-C ends it sooner")
+        pass_time(watch, chosen["seconds"] or SECONDS)
+        data = watch.finish()
+        errors = [asker.error() for asker in watch.askers if asker.error()]
+        ended = processes.resident_of(pid) is None
+    finally:
+        watch.close()
+    if not data:
+        if ended:
+            raise Failed(f"profile: process {pid} has ended meanwhile")
+        why = os.strerror(errors[0]) if errors else "it does not answer"
+        raise Failed(f"profile: process {pid} could not tell what it sampled:"
+                     f" {why}")
+    if ended:
+        say(f"process {pid} has ended; this is what it held a moment before")
+    try:
+        return live.profile_of(pid, command_line, data, watch.code)
+    except ValueError as error:
+        raise Failed(f"profile: what process {pid} has told can't be read:"
+                     f" {error}") from None
+
+
+def of_process(text, chosen):
+    pid = share.need_pid("profile", text)
+    for key in ("python", "lua", "library"):
+        if chosen[key]:
+            raise Failed(f"profile: --{key} is for a program that is started;"
+                         " a process tells lines if it is on its adapter", 2)
+    path = os.path.abspath(chosen["output"]).replace("%p", str(pid))
+    words.may_write("profile: --output", path)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    profile = sampled(pid, chosen)
+    profiles.write("profile: --output", profile, path)
+    say_where(path)
+    shown(profile)
+    if chosen["open"]:
+        show(path)
+    return 0
+
+
+# ---- a program that is started --------------------------------------------------
+
+def wait_and_watch(running, chosen):
+    """(its status, what it has told until then as a Profile or None)."""
+    watch = live.Watch(running.pid, chosen["rate"] or RATE)
+    command_line = processes.command_of(running.pid)
+    data = []
+    try:
+        while True:
+            try:
+                status = running.wait(WATCH_EVERY)
+                break
+            except subprocess.TimeoutExpired:
+                watch.find()
+                watch.look()
+        data = watch.kept()
+    finally:
+        watch.close()
+    try:
+        kept = live.profile_of(running.pid, command_line, data,
+                               watch.code) if data else None
+    except ValueError:
+        kept = None
+    return status if status >= 0 else 128 - status, kept
+
+
+def of_program(program, chosen):
+    if chosen["seconds"] is not None:
+        raise Failed("profile: --seconds is for a process that runs; a program"
+                     " is profiled until its end", 2)
+    path = os.path.abspath(chosen["output"])
+    file, program_words, env = command(chosen, program, template(path))
+    clear(path)
+    before = files(template(path))
+    running = child.start(program_words, env, file)
+    status, kept = wait_and_watch(running, chosen)
+    name = report(path, running.pid, status, before, chosen, kept)
+    if name is not None:
+        hint(program, chosen)
+        if chosen["open"]:
+            show(name)
+    return status
+
+
 def main(arguments):
     parsed = parse(HELP, arguments)
     if parsed is None:
         return 0
     chosen, program = parsed
     if not program:
-        raise Failed("profile: no program is given; `hakmem profile --help`"
-                     " has examples", 2)
+        raise Failed("profile: it takes a process's number or a program;"
+                     " `hakmem profile --help` has examples", 2)
     if program[0].isascii() and program[0].isdigit():
-        refuse_pid(program[0])
-    path = os.path.abspath(chosen["output"])
-    file, program_words, env = command(chosen, program, template(path))
-    clear(path)
-    before = files(template(path))
-    running = child.start(program_words, env, file)
-    status = child.status_of(running)
-    name = report(path, running.pid, status, before, chosen)
-    if name is not None:
-        hint(program, chosen)
-        if chosen["open"]:
-            show(name)
-    return status
+        if len(program) > 1:
+            raise Failed("profile: it takes one process's number", 2)
+        return of_process(program[0], chosen)
+    return of_program(program, chosen)

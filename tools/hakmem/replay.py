@@ -229,6 +229,10 @@ def main(arguments):
               f" thread{'' if found['threads'] == 1 else 's'}, "
               + ("one run each" if count == 1 else
                  f"medians of {count} runs each in changing order"))
+        if not chosen["pace"]:
+            print("the end is just behind the last operation: what an allocator"
+                  " gives back after a while is still there; --pace waits as"
+                  " the program did")
         if not found["whole"]:
             print("the trace has no end: the program did not end by itself")
         failed = {name: of_it[0]["failed"] for name, of_it in runs.items()

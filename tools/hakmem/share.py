@@ -23,8 +23,14 @@ MOST = 1 << 20  # no page is larger
 NAME = re.compile(r"([1-9]\d*)(\.[0-9a-f]+)+$")
 
 # pid; library: the file of the core; values by name; age in seconds.
+# classes: Class for each size of the lanes Tiny and Pool, or ().
 Figures = collections.namedtuple("Figures", "pid library version values age"
-                                 " fresh")
+                                 " fresh classes")
+# Blocks given out ever, in use, free in bins; slabs of 64 KB; the size in bytes.
+Class = collections.namedtuple("Class", "allocs live kept slabs block")
+CLASS = struct.Struct("=QQQII")
+CLASSES = struct.Struct("=II")
+CLASSES_AT = ASKED_AT + LIVE.size + 32  # behind a profile's words (live)
 
 
 def folders():
@@ -87,8 +93,15 @@ class Page:
     def ask(self):
         """Asks for fresh figures; the number to wait for."""
         number = (self.live()[0] + 1) & 0xffffffff
-        struct.pack_into("=I", self.map, ASKED_AT, number)
+        self.store("I", ASKED_AT, number)
         return number
+
+    def store(self, kind, at, number):
+        """A word, at once: struct would write zeros first, byte by byte."""
+        size = struct.calcsize(kind)
+        with memoryview(self.map) as whole, \
+                whole[at:at + size] as part, part.cast(kind) as word:
+            word[0] = number
 
     def wait(self, number, seconds):
         """Whether they have come in that time."""
@@ -98,6 +111,17 @@ class Page:
                 return False
             time.sleep(0.005)
         return True
+
+    def classes(self):
+        """As of the last answer; an older library tells none."""
+        if self.values_at < CLASSES_AT + CLASSES.size:
+            return ()
+        at, count = CLASSES.unpack_from(self.map, CLASSES_AT)
+        if count > 1000 or at + count * CLASS.size > len(self.map):
+            return ()
+        found = [Class(*CLASS.unpack_from(self.map, at + i * CLASS.size))
+                 for i in range(count)]
+        return tuple(one for one in found if one.block)
 
     def read(self):
         """(values by name, when they were written, answered)."""
@@ -203,7 +227,8 @@ def figures(page, number=None):
     values, written, answered = page.read()
     return Figures(page.pid, _library(page, _maps(page.pid)), page.version,
                    values, max(0.0, time.monotonic() - written),
-                   number is not None and answered == number)
+                   number is not None and answered == number,
+                   page.classes() if number is not None else ())
 
 
 def ask(opened, seconds=0.25):

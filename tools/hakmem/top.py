@@ -35,8 +35,12 @@ COLUMNS = (("pid", "PID", 7, "N"), ("res", "RES", 9, "M"),
            ("cpu", "%CPU", 6, "P"))
 
 # rates: of every counter, by name, each second; None: this is its first look.
+# sizes: diagnose.sizes' with allocs a second; {}: not told.
 Row = collections.namedtuple("Row", "pid command rss values cpu rates fresh"
-                             " age versions")
+                             " age versions sizes")
+
+
+SIZES = 8  # that are shown of a process
 
 
 class Sampler:
@@ -58,11 +62,16 @@ class Sampler:
             rates = {name: max(0, value - before[1].get(name, 0)) / took
                      for name, value in values.items()}
             used = 100 * max(0.0, cpu - before[2]) / took
-        self.last[pid] = (now, values, cpu)
+        sizes = diagnose.sizes(one for each in figures for one in each.classes)
+        self.last[pid] = (now, values, cpu, sizes)
+        old = before[3] if before is not None else {}
+        sizes = {block: one._replace(allocs=max(0, one.allocs - old[
+            block].allocs) / (now - before[0]) if block in old else 0)
+                 for block, one in sizes.items()}
         return Row(pid, processes.command_of(pid), resident[0], values, used,
                    rates, all(one.fresh for one in figures),
                    max(one.age for one in figures),
-                   sorted({one.version for one in figures}))
+                   sorted({one.version for one in figures}), sizes)
 
     def look(self):
         """Rows, in the order of their numbers."""
@@ -166,24 +175,31 @@ def lanes(row):
     return words.table(rows, left=2).splitlines()
 
 
+def classes(row):
+    """A table of the sizes that matter most."""
+    most = sorted(row.sizes.values(), key=lambda one: max(
+        one.live + one.kept + one.between, one.allocs), reverse=True)[:SIZES]
+    rows = [["lane", "block", "in use", "kept", "between", "allocs/s"]]
+    for one in sorted(most, key=lambda one: one.block):
+        rows.append([one.lane, words.number(one.block), words.size(one.live),
+                     words.size(one.kept), words.size(one.between),
+                     short(one.allocs)])
+    return words.table(rows).splitlines() + [""] if most else []
+
+
 def details(row):
     """The lines of one process."""
     values = row.values
-    whole = max(row.rss, 1)
     parts = [["resident", words.size(row.rss), ""]]
-    for title, key in (("  in use", "use"), ("  kept at hand by heaps",
-                                             "kept"),
-                       ("  free, due to go back", "due"),
-                       ("  free between blocks in use", "frag")):
-        parts.append([title, words.size(value(row, key)),
-                      f"{100 * value(row, key) / whole:.0f} %"])
-    other = max(0, row.rss - diagnose.held(values))
-    parts.append(["  elsewhere than in HAKMEM", words.size(other),
-                  f"{100 * other / whole:.0f} %"])
+    found = diagnose.parts(values, row.rss)
+    whole = max(row.rss, sum(part for _, part in found), 1)
+    for title, part in found:
+        parts.append([f"  {title}", words.size(part),
+                      f"{100 * part / whole:.0f} %"])
     limit = values.get("limit_bytes", 0)
     said = [f"process {row.pid}, HAKMEM {', '.join(row.versions)}:"
             f" {row.command}", "", *words.table(parts).splitlines(), "",
-            *lanes(row), ""]
+            *lanes(row), "", *classes(row)]
     said.append(f"heaps {values.get('heaps', 0)}, parked"
                 f" {values.get('heaps_parked', 0)}; refills/s"
                 f" {_rate(row, 'refills')}, flushes/s {_rate(row, 'flushes')},"
@@ -210,7 +226,8 @@ def as_dict(row):
             "allocs_per_second": value(row, "allocs"),
             "rates": {name: rate for name, rate in (row.rates or {}).items()
                       if not name.endswith("_bytes") or
-                      name == "purged_bytes"}, "values": row.values}
+                      name == "purged_bytes"}, "values": row.values,
+            "sizes": [one._asdict() for one in row.sizes.values()]}
 
 
 def need_page(sampler, rows):

@@ -1,6 +1,7 @@
 """Sizes, numbers and tables as people read them; files written whole or not."""
 import os
 import stat
+import sys
 
 from hakmem.options import Failed
 
@@ -35,6 +36,26 @@ def table(rows, left=1):
         for i, cell in enumerate(row)).rstrip() for row in rows)
 
 
+class Progress:
+    """One line on a terminal's standard error that is written over and goes."""
+
+    def __init__(self):
+        self.shown = 0
+        self.stream = sys.stderr if sys.stderr.isatty() else None
+
+    def say(self, text):
+        if self.stream is not None:
+            print(f"\r{text.ljust(self.shown)}", end="", file=self.stream,
+                  flush=True)
+            self.shown = len(text)
+
+    def end(self):
+        if self.stream is not None and self.shown:
+            print(f"\r{' ' * self.shown}\r", end="", file=self.stream,
+                  flush=True)
+            self.shown = 0
+
+
 def _why(error):
     hints = {28: "; free some space or name another place",
              13: "; name a place where you may write", 2:
@@ -57,14 +78,24 @@ def may_write(option, path):
 
 def write(option, path, text):
     """The whole file, or none of it and Failed."""
+    write_bytes(option, path, text.encode())
+
+
+def write_bytes(option, path, data):
+    """The same of bytes; what had the name stays until all is there."""
+    path = os.path.realpath(path)
+    plain = not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
+    made = f"{path}.{os.getpid()}" if plain else path
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(made, "wb") as file:
+            file.write(data)
+        if plain:
+            os.replace(made, path)
     except OSError as error:
-        try:
-            if stat.S_ISREG(os.stat(path).st_mode):
-                os.unlink(path)
-        except OSError:
-            pass
+        if plain:
+            try:
+                os.unlink(made)
+            except OSError:
+                pass
         raise Failed(f"{option}={path}: can't be written:"
                      f" {_why(error)}") from None

@@ -219,7 +219,10 @@ os.register_at_fork(before=_hakmem.before_fork,
 if _hakmem.is_main():
     atexit.register(_hakmem.at_exit)
     _path = _hakmem.profile_path()
-    if _path is not None:
+    if _path is not None and _hakmem.reason() == "HAKMEM_PYTHON=off":
+        print("hakmem: HAKMEM_PYTHON=off: HAKMEM_PYTHON_PROFILE writes nothing",
+              file=sys.stderr)
+    elif _path is not None:
         from hakmem_py import _profile
         _profile.by_environment(_path)
 if _hakmem.enabled() != 0:

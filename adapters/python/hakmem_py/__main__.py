@@ -132,6 +132,12 @@ def options_of(arguments):
     return verbose, path, arguments
 
 
+def _profile_is_off():
+    """Whether HAKMEM is to have no part in this run."""
+    return not hakmem_py.enabled and \
+        hakmem_py.reason.startswith("HAKMEM_PYTHON=off")
+
+
 def profile(path):
     """A profile of all of the program."""
     from hakmem_py import _profile
@@ -165,7 +171,10 @@ def main(arguments):
         print(f"{NAME}: not on HAKMEM: {hakmem_py.reason}", file=sys.stderr)
     if verbose:
         atexit.register(print_stats)
-    if path is not None:
+    if path is not None and _profile_is_off():
+        print(f"{NAME}: HAKMEM_PYTHON=off: there will be no profile",
+              file=sys.stderr)
+    elif path is not None:
         profile(path)
     _program.main(NAME, arguments)
 

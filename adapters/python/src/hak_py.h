@@ -432,7 +432,7 @@ bool hak_py_freezes_forks(void);
 /* ---- hak_py_profile.c ------------------------------------------------------- */
 
 /* From here on samples have Python's frames: called by Python code, under the GIL. */
-void hak_py_profile_frames(void);
+void hak_py_profile_frames(bool wanted);
 
 /*
  * A profile begins, one of any number: a sample each `rate` bytes, unless others

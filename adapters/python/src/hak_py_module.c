@@ -95,8 +95,8 @@ static PyObject *enable(unsigned mask, bool once)
         }
         if (good && once && !done) {
             set_first_limit(mask, tracing);
-            if (hak_profile_rate() != 0) { /* HAKMEM_PROFILE, _RATE */
-                hak_py_profile_frames();
+            if (mask != 0) { /* HAKMEM_PROFILE, or somebody will ask for one */
+                hak_py_profile_frames(hak_profile_rate() != 0);
             }
         }
         done |= good;

@@ -117,7 +117,19 @@ static bool code_known;
 
 /* Names of files. Frames of the one that runs a program, and what is around them, are
  * not the program's; those of importlib are left out, as in tracebacks. */
-static uint32_t runner, importlib[2];
+static _Atomic(uint32_t) runner, importlib[2];
+
+/* By the first sample of a profile that nobody here has begun, or before. */
+static void find_importlib(void)
+{
+    static const char *const names[] = {
+        "<frozen importlib._bootstrap>",
+        "<frozen importlib._bootstrap_external>"};
+
+    for (int i = 0; i < 2; i++) {
+        importlib[i] = haki_profile_name(names[i], strlen(names[i]));
+    }
+}
 
 static bool is_importing(uint32_t file)
 {
@@ -126,14 +138,8 @@ static bool is_importing(uint32_t file)
 
 static void find_names(PyObject *runs)
 {
-    static const char *const names[] = {
-        "<frozen importlib._bootstrap>",
-        "<frozen importlib._bootstrap_external>"};
-
     runner = name_of(runs);
-    for (int i = 0; i < 2; i++) {
-        importlib[i] = haki_profile_name(names[i], strlen(names[i]));
-    }
+    find_importlib();
 }
 
 /* What is executable around an address. */
@@ -197,6 +203,9 @@ static unsigned frames_now(struct hak_heap *heap, struct hak_frame *frames,
                              (unsigned)haki_min(most, HAK_STACK_FRAMES));
     unsigned told = 0;
 
+    if (importlib[1] == 0) {
+        find_importlib();
+    }
     for (unsigned i = 0; i < n; i++) {
         const PyCodeObject *code = found[i].code;
         uint32_t file = name_of(code->co_filename);
@@ -229,18 +238,20 @@ size_t hak_py_profile_rate(void)
     return running != 0 ? running_rate : 0;
 }
 
-void hak_py_profile_frames(void)
+void hak_py_profile_frames(bool wanted)
 {
-    static bool tried;
+    static bool tried, works, warned;
 
-    if (tried) {
-        return;
+    if (!tried) {
+        tried = true;
+        works = hak_py_walk_works();
+        if (works) {
+            find_interpreter();
+            haki_profile_set_frames(frames_now, NULL);
+        }
     }
-    tried = true;
-    if (hak_py_walk_works()) {
-        find_interpreter();
-        haki_profile_set_frames(frames_now, NULL);
-    } else {
+    if (wanted && !works && !warned) {
+        warned = true;
         haki_warn("hakmem_py: the frames of this Python can't be read; its "
                   "profiles are without lines");
     }
@@ -265,7 +276,7 @@ bool hak_py_profile_begin(size_t rate, PyObject *runs)
 {
     if (running == 0) {
         rate_before = hak_profile_rate();
-        hak_py_profile_frames();
+        hak_py_profile_frames(true);
         if (!set_rate(rate)) {
             return false;
         }

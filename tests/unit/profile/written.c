@@ -3,6 +3,7 @@
  * who holds how much.
  */
 #include <math.h>
+#include <sys/stat.h>
 
 #include "profile/profile.h"
 #include "unit.h"
@@ -102,6 +103,60 @@ Test(written, wrong_requests_are_refused)
     cr_assert_eq(errno, ENOSPC);
     hak_profile_stop();
     cr_assert_eq(hak_profile_rate(), 0);
+}
+
+/* By a limit on files' sizes, as by a full disk: what was there stays whole, and
+ * nothing is beside it. */
+Test(written, a_profile_is_whole_or_the_one_of_before)
+{
+    const char *dir = getenv("TMPDIR");
+    char folder[200], path[220], other[240];
+    struct rlimit limit = {100, 100};
+    struct stat status;
+    FILE *file;
+
+    snprintf(folder, sizeof(folder), "%s/hakmem-written-XXXXXX",
+             dir != NULL ? dir : P_tmpdir);
+    NEED(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof(path), "%s/x.html", folder);
+    snprintf(other, sizeof(other), "%s.%d", path, (int)getpid());
+    file = fopen(path, "w");
+    NEED(file != NULL && fputs("before", file) >= 0 && fclose(file) == 0);
+    signal(SIGXFSZ, SIG_IGN);
+    NEED(hak_profile_start(1) == 0 && setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    cr_assert_eq(hak_profile_write(path, HAK_PROFILE_BY_NAME, 0), -1);
+    cr_assert_eq(errno, EFBIG);
+    cr_assert(stat(path, &status) == 0 && status.st_size == 6);
+    cr_assert(stat(other, &status) != 0);
+    hak_profile_stop();
+    unlink(path);
+    rmdir(folder);
+}
+
+HAK_NOINLINE static void *asks_twice(int i)
+{
+    return i == 0 ? asks_for_it(100) : asks_for_it(200);
+}
+
+/* Two calls of a function in a function are two stacks, and one line. */
+Test(written, collapsed_stacks_are_lines_once)
+{
+    char *path = file_named(".txt"), *text, *line;
+    void *kept[2];
+
+    on(1);
+    for (int i = 0; i < 2; i++) {
+        kept[i] = asks_twice(i);
+    }
+    cr_assert_eq(hak_profile_write(path, HAK_PROFILE_BY_NAME, 0), 0);
+    text = contents(path);
+    line = strstr(text, ";asks_for_it");
+    cr_assert_not_null(line, "%s", text);
+    cr_assert_null(strstr(line + 1, ";asks_for_it"), "%s", text);
+    hak_free(kept[0]);
+    hak_free(kept[1]);
+    free(text);
+    free(path);
 }
 
 /* ---- the runtime's frames ------------------------------------------------------------ */

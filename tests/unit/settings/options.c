@@ -176,6 +176,22 @@ static void expect_warning(enum hak_option option, const char *env,
     unit_expect_said(read_setting, &setting, line);
 }
 
+Test(options, a_wild_rate_says_what_the_default_does)
+{
+    struct setting setting = {HAK_OPT_profile_rate, "HAKMEM_PROFILE_RATE",
+                              "banana", 0};
+
+    unit_expect_said(
+        read_setting, &setting,
+        "hakmem: HAKMEM_PROFILE_RATE=banana: not a size in bytes (a "
+        "number, then K, M, G or T); using 512K if there is a "
+        "profile\n");
+    setting.text = "2G";
+    unit_expect_said(read_setting, &setting,
+                     "hakmem: HAKMEM_PROFILE_RATE=2G: must be from 0 to "
+                     "1073741824 bytes; using 512K if there is a profile\n");
+}
+
 Test(options, a_wild_bool_is_one_line_and_the_default)
 {
     static const char *const texts[] = {"maybe", "2",  "-1", "01",
