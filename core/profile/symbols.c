@@ -10,11 +10,24 @@
 #include <link.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <unistd.h>
 
 #include "os/os.h"
 
 /* Weak: a static program need not have it. */
 extern __typeof__(dladdr) dladdr __attribute__((weak));
+extern __typeof__(dlsym) dlsym __attribute__((weak));
+
+/* glibc's _dl_find_object and what it fills, as far as it matters; room for the rest. */
+struct symbols_object {
+    unsigned long long flags;
+    void *start, *end;
+    struct link_map *map;
+    void *more[16];
+};
+typedef int symbols_finder(void *pc, struct symbols_object *object);
+static _Atomic(symbols_finder *) symbols_find_object;
+static char symbols_program[512]; /* its path */
 
 /* ---- an object's file --------------------------------------------------------- */
 
@@ -111,11 +124,38 @@ static void symbols_read_sections(struct hak_module *module,
 
 /* ---- objects --------------------------------------------------------------------- */
 
+/* What object pc is in, by which way there is; false: in none. */
+static bool symbols_where(const struct hak_symbols *symbols, uintptr_t pc,
+                          Dl_info *info)
+{
+    symbols_finder *finder = atomic_load(&symbols_find_object);
+    struct symbols_object object;
+
+    memset(info, 0, sizeof(*info));
+    if (!symbols->safely) {
+        return dladdr != NULL && dladdr((void *)pc, info) != 0 &&
+               info->dli_fname != NULL;
+    }
+    memset(&object, 0, sizeof(object));
+    if (finder == NULL || finder((void *)pc, &object) != 0) {
+        return false;
+    }
+    info->dli_fbase = object.start;
+    info->dli_fname =
+        object.map->l_name[0] != '\0' ? object.map->l_name : symbols_program;
+    return true;
+}
+
 /* The program's own name may have been relative, or be another's by now. */
-static const char *symbols_path(const Dl_info *info)
+static const char *symbols_path(const struct hak_symbols *symbols,
+                                const Dl_info *info)
 {
     Dl_info program;
 
+    if (symbols->safely) {
+        return info->dli_fname == symbols_program ? "/proc/self/exe"
+                                                  : info->dli_fname;
+    }
     return dladdr((void *)getauxval(AT_PHDR), &program) != 0 &&
                    program.dli_fbase == info->dli_fbase
                ? "/proc/self/exe"
@@ -141,7 +181,8 @@ static const struct hak_module *symbols_module(struct hak_symbols *symbols,
     memset(module, 0, sizeof(*module));
     module->base = module->end = module->bias = base;
     module->path = info->dli_fname;
-    module->file = haki_os_map_file(symbols_path(info), &module->bytes);
+    module->file =
+        haki_os_map_file(symbols_path(symbols, info), &module->bytes);
     head = module->file != NULL ? symbols_head(module) : NULL;
     if (head != NULL) {
         symbols_read_segments(module, head);
@@ -157,6 +198,26 @@ void haki_symbols_begin(struct hak_symbols *symbols)
     if (dladdr != NULL && dladdr((void *)getauxval(AT_PHDR), &program) != 0) {
         symbols_module(symbols, &program);
     }
+}
+
+void haki_symbols_prepare(void)
+{
+    ssize_t n;
+
+    if (atomic_load(&symbols_find_object) == NULL && dlsym != NULL) {
+        n = readlink("/proc/self/exe", symbols_program,
+                     sizeof(symbols_program) - 1);
+        symbols_program[n > 0 ? n : 0] = '\0';
+        atomic_store(&symbols_find_object,
+                     (symbols_finder *)(uintptr_t)dlsym(RTLD_DEFAULT,
+                                                        "_dl_find_object"));
+    }
+}
+
+void haki_symbols_begin_safely(struct hak_symbols *symbols)
+{
+    symbols->modules = 0;
+    symbols->safely = true;
 }
 
 /* The function at pc by the object's own table, or NULL. */
@@ -189,8 +250,7 @@ void haki_symbols_find(struct hak_symbols *symbols, uintptr_t pc,
     Dl_info info, own;
 
     *symbol = (struct hak_symbol){NULL, NULL, pc, false};
-    if (dladdr == NULL || dladdr((void *)pc, &info) == 0 ||
-        info.dli_fname == NULL) {
+    if (!symbols_where(symbols, pc, &info)) {
         return;
     }
     symbol->module = symbols_module(symbols, &info);
@@ -201,7 +261,7 @@ void haki_symbols_find(struct hak_symbols *symbols, uintptr_t pc,
         symbol->name = info.dli_sname;
         symbol->at = (uintptr_t)info.dli_saddr;
     }
-    symbol->ours = dladdr((void *)(uintptr_t)haki_symbols_find, &own) != 0 &&
+    symbol->ours = symbols_where(symbols, (uintptr_t)haki_symbols_find, &own) &&
                    own.dli_fbase == info.dli_fbase &&
                    strstr(info.dli_fname, "hakmem") != NULL;
 }
