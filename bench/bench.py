@@ -2,10 +2,11 @@
 """Every benchmark row on every allocator, side by side.
 
     bench/bench.py [--build DIR] [--rows REGEX] [--rounds N] [--quick]
+                   [--peer NAME=LIBRARY]...
 
 The rows are those of bench_malloc, run under LD_PRELOAD, and random_mixed's,
-linked to each allocator. A round runs every row once on every allocator, in
-an order that rotates from round to round. Ratios are taken within a round
+linked to each allocator (not to one that --peer names). A round runs every row
+once on every allocator, in random order. Ratios are taken within a round
 and the median of the rounds is printed, so that a slow minute of the machine
 hits both sides. "again" is HAKMEM a second time: what it is off from 1.00 is
 noise. Rows of one thread are pinned to one processor. Prints tables, means
@@ -17,6 +18,7 @@ import dataclasses
 import os
 import pathlib
 import platform
+import random
 import re
 import shlex
 import subprocess
@@ -161,13 +163,36 @@ def check_preload(build, allocator):
                      " or build the library anew")
 
 
+def peers(args):
+    """PEERS, with the libraries of --peer in the place of Debian's.
+
+    A library given by hand has no rows of random_mixed, which is linked.
+    """
+    given = dict(args.peer)
+    return [Allocator(peer.name, given[peer.name], None)
+            if peer.name in given else peer for peer in PEERS]
+
+
+def peer_library(text):
+    """NAME=LIBRARY of the command line."""
+    name, _, library = text.partition("=")
+    known = [peer.name for peer in PEERS if peer.preload]
+    if name not in known:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not NAME=LIBRARY with NAME one of"
+            f" {', '.join(known)}")
+    if not os.path.isfile(library):
+        raise argparse.ArgumentTypeError(f"there is no file '{library}'")
+    return name, os.path.abspath(library)
+
+
 def allocators(args):
     """Whom to run: ours, the peers, ours again, ours hardened."""
     ours = args.ours or args.build / "libhakmem.so"
     preload = str(ours.resolve()) if ours.exists() else None
     if preload is None:
         print(f"there is no {ours}: rows of bench_malloc run without hakmem")
-    found = [Allocator("hakmem", preload, "hakmem"), *PEERS,
+    found = [Allocator("hakmem", preload, "hakmem"), *peers(args),
              Allocator("again", preload, "hakmem")]
     hardened = args.hardened or args.build.with_name(
         args.build.name + "-hardened") / "libhakmem.so"
@@ -210,8 +235,8 @@ def measure(args, rows, whom):
         began = time.monotonic()
         for row in rows:
             pin(processors, row.threads)
-            for at in range(len(whom)):
-                allocator = whom[(at + turn) % len(whom)]
+            # What ran before decides which pages the machine has at hand.
+            for allocator in random.sample(whom, len(whom)):
                 given = row.command(args.build, allocator, args.divisor)
                 if given is None or (row.name, allocator.name) in failed:
                     continue
@@ -252,6 +277,9 @@ def arguments():
     parser.add_argument("--quick", dest="divisor", action="store_const",
                         const=QUICK, default=1,
                         help=f"a {QUICK}th of the work; more noise")
+    parser.add_argument("--peer", action="append", default=[],
+                        type=peer_library, metavar="NAME=LIBRARY",
+                        help="in the place of Debian's library of that name")
     parser.add_argument("--ours", type=pathlib.Path, metavar="FILE",
                         help="the library in HAKMEM's place; default"
                         " BUILD/libhakmem.so")

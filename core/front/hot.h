@@ -33,10 +33,11 @@ HAK_INLINE void *haki_hot_pool(size_t need, size_t size)
     struct hak_pool *pool = haki_thread_self()->pool;
     unsigned class = haki_pool_class_for(need);
 
-    return HAK_LIKELY(pool != NULL)
-               ? haki_guard_set(haki_pool_pop(pool, class),
-                                haki_pool_classes[class].block, size)
-               : NULL;
+    if (HAK_UNLIKELY(pool == NULL)) {
+        return NULL;
+    }
+    return haki_guard_set(haki_pool_pop(pool, class),
+                          haki_pool_classes[class].block, size);
 }
 
 /* A Tiny or Pool block. NULL: a larger size, an empty bin, or no heap yet. */
@@ -47,7 +48,8 @@ HAK_INLINE void *haki_hot_malloc(size_t size)
     if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
         return haki_hot_tiny(need, size);
     }
-    return need <= HAK_LANE_POOL_MAX ? haki_hot_pool(need, size) : NULL;
+    return HAK_LIKELY(need <= HAK_LANE_POOL_MAX) ? haki_hot_pool(need, size)
+                                                 : NULL;
 }
 
 /* haki_hot_free for a Pool block of the thread's own heap. */

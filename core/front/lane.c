@@ -79,9 +79,10 @@ static bool lane_is_tiny_start(const void *p, uint32_t tag)
  */
 static struct hak_heap *lane_heap_to_free(void)
 {
+    struct hak_heap *heap = haki_thread_own();
     enum hak_reason reason;
 
-    return haki_thread_heap(&reason);
+    return HAK_LIKELY(heap != NULL) ? heap : haki_thread_heap(&reason);
 }
 
 /* A new block, for `size` bytes: what is to be seen by its guards is set. */
@@ -117,7 +118,7 @@ void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
 static void lane_free(void *p, const char *caller)
 {
     struct hak_heap *heap = lane_heap_to_free();
-    uint32_t tag = haki_range_tag_of(p);
+    uint32_t tag = haki_range_tag_of(p), sent;
 
     if (haki_tag_is_large(tag)) {
         if (HAK_UNLIKELY(!haki_large_free(heap, p))) {
@@ -133,8 +134,11 @@ static void lane_free(void *p, const char *caller)
                                            tag));
         return;
     }
-    haki_heap_sent(haki_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag));
-    haki_background_check();
+    sent = haki_remote_free(heap != NULL ? &heap->tiny : NULL, p, tag);
+    if (HAK_UNLIKELY(sent != 0)) {
+        haki_heap_sent_slow(sent);
+        haki_background_check();
+    }
 }
 
 void haki_lane_free(void *p, const char *caller)

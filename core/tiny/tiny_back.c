@@ -352,39 +352,87 @@ void haki_tiny_tick_within(struct hak_tiny *tiny)
         } else {
             tiny_tick_slow(tiny, true);
         }
-    } else {
-        tiny->skips = 0;
+    } else if (tiny->waiting || tiny->quiet || tiny->skips > 0) {
+        tiny->skips = 0; /* other threads read this line: no needless writes */
         tiny->waiting = tiny->quiet = false;
     }
 }
 
 /*
- * Takes in a block that another thread freed: into the spare list, where the
- * next refill finds it, or, if that is full, into its slab. Returns its bytes
- * in the latter case.
+ * What one haki_tiny_collect has taken in, noted when it is at its end: `kept`
+ * bytes into spare lists, at most `room`, and `gave` into slabs.
  */
-static size_t tiny_take_in(struct hak_tiny *tiny, unsigned class,
-                           struct hak_block *block)
+struct tiny_intake {
+    int64_t room, kept;
+    size_t gave;
+};
+
+/*
+ * Takes in a block that another thread freed: into the spare list, where the
+ * next refill finds it, or, if that is full, into its slab.
+ */
+static void tiny_take_in(struct hak_tiny *tiny, struct tiny_intake *intake,
+                         unsigned class, struct hak_block *block)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
+    size_t size = haki_tiny_size[class];
 
-    if (shelf->spare_count >= (uint32_t)haki_bin_budget(tiny, class) ||
-        haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
+    tiny->remote_bytes += size;
+    if (HAK_UNLIKELY(intake->kept > intake->room) ||
+        shelf->spare_count >= (uint32_t)haki_bin_budget(tiny, class)) {
         haki_tiny_slab_put(tiny, block);
-        return haki_tiny_size[class];
+        intake->gave += size;
+        return;
     }
     haki_link_set(block, tiny->bins[class].spare);
     tiny->bins[class].spare = block;
     shelf->spare_count++;
     shelf->seen++;
-    haki_keep_note(&tiny->allow, HAK_KEEPS_TINY, haki_tiny_size[class]);
-    return 0;
+    intake->kept += (int64_t)size;
+}
+
+/* The same for a block larger than Tiny's classes, or of a sealed slab. */
+static void tiny_take_in_other(struct hak_tiny *tiny, unsigned class,
+                               struct hak_block *block)
+{
+    tiny->remote_bytes += haki_tiny_bytes_of(block, haki_range_tag_of(block));
+    if (class == HAK_TINY_LARGER) {
+        haki_tiny_larger_put(tiny, block);
+    } else {
+        haki_tiny_seal_put(tiny, block);
+    }
+}
+
+static void tiny_take_in_list(struct hak_tiny *tiny, struct hak_block *list)
+{
+    struct tiny_intake intake = {
+        haki_may_keep(&tiny->allow) - haki_kept(&tiny->allow), 0, 0};
+
+    while (list != NULL) {
+        struct hak_block *next = haki_link_get(list);
+        uint32_t tag = haki_range_tag_of(list);
+        unsigned class = haki_tiny_class_at_tag(list, tag);
+
+        HAK_CHECK(HAK_TAG_HEAP(tag) == tiny->id);
+        tiny->remote_frees++;
+        if (HAK_UNLIKELY(class == HAK_TINY_LARGER) ||
+            (HAK_UNLIKELY(tiny->nsealed > 0) &&
+             haki_range_sealed(haki_range_offset(list)))) {
+            tiny_take_in_other(tiny, class, list);
+        } else {
+            tiny_take_in(tiny, &intake, class, list);
+        }
+        list = next;
+    }
+    haki_keep_note(&tiny->allow, HAK_KEEPS_TINY, intake.kept);
+    if (intake.gave > 0) {
+        haki_keep_gave(&tiny->allow, intake.gave);
+    }
 }
 
 void haki_tiny_collect(struct hak_tiny *tiny)
 {
     struct hak_block *list;
-    size_t gave = 0;
 
     /*
      * seq_cst: a thread that parks a heap first says so, then looks here a last
@@ -398,26 +446,7 @@ void haki_tiny_collect(struct hak_tiny *tiny)
     if (haki_kept(&tiny->allow) > haki_may_keep(&tiny->allow)) {
         tiny_note_all(tiny); /* what was noted may be long out of date */
     }
-    while (list != NULL) {
-        struct hak_block *next = haki_link_get(list);
-        unsigned class = haki_tiny_class_at(list);
-
-        HAK_CHECK(HAK_TAG_HEAP(haki_range_tag_of(list)) == tiny->id);
-        tiny->remote_frees++;
-        tiny->remote_bytes += haki_tiny_bytes_of(list, haki_range_tag_of(list));
-        if (HAK_UNLIKELY(class == HAK_TINY_LARGER)) {
-            haki_tiny_larger_put(tiny, list);
-        } else if (HAK_UNLIKELY(tiny->nsealed > 0) &&
-                   haki_range_sealed(haki_range_offset(list))) {
-            haki_tiny_seal_put(tiny, list);
-        } else {
-            gave += tiny_take_in(tiny, class, list);
-        }
-        list = next;
-    }
-    if (gave > 0) {
-        haki_keep_gave(&tiny->allow, gave);
-    }
+    tiny_take_in_list(tiny, list);
     tiny_bound(tiny);
 }
 
