@@ -425,7 +425,7 @@ HAK_API int hak_profile_write_fd(int fd, int format, unsigned flags);
  */
 
 /* One block in so many bytes that are given out is guarded where nothing is said. */
-#define HAK_GUARD_RATE ((size_t)16 * 1024 * 1024)
+#define HAK_GUARD_RATE ((size_t)128 * 1024 * 1024)
 
 /*
  * Guards blocks: `rate` bytes a guarded one on the average, 0 is HAK_GUARD_RATE, 1 each

@@ -107,13 +107,15 @@ static void blame_c_frame(unsigned number, uintptr_t pc, bool back)
     blame_symbol(&symbol, pc);
 }
 
-/* The first frame that is not our own code's, nor of what that has called. */
+/* The first frame that is not our own code's. Some of that has no name of ours; and an
+ * adapter's function may be further up, which runs the program. */
+#define BLAME_NAMELESS 3u
 static unsigned blame_first(const uintptr_t *pc, unsigned pcs)
 {
     struct hak_symbol symbol;
     unsigned first = 0;
 
-    for (unsigned i = 0; i < pcs; i++) {
+    for (unsigned i = 0; i < pcs && i < first + BLAME_NAMELESS; i++) {
         haki_symbols_find(&blame_desk.symbols, pc[i] - 1, &symbol);
         if (symbol.ours ||
             (symbol.name != NULL && strncmp(symbol.name, "haki_", 5) == 0)) {
@@ -197,7 +199,7 @@ static void blame_here(const struct hak_guarded *slot, const char *what,
     }
     words->pcs = words->frames = 0;
     if (!haki_lock_mine(&haki_records.lock)) { /* names need it */
-        haki_profile_capture(words, &who);
+        haki_profile_capture(words, &who, HAK_STACK_PCS);
     }
     while (first < words->pcs && words->pc[first] != pc) {
         first++;

@@ -89,6 +89,15 @@ static void guarded_paint(char *from, const char *to)
 /* The first byte that is not what was painted, or NULL. */
 static const char *guarded_unpainted(const char *from, const char *to)
 {
+    const uint64_t word = UINT64_MAX / 0xff * GUARDED_CANARY;
+    uint64_t found;
+
+    for (; to - from >= (ptrdiff_t)sizeof(found); from += sizeof(found)) {
+        memcpy(&found, from, sizeof(found));
+        if (found != word) {
+            break;
+        }
+    }
     for (; from < to; from++) {
         if ((unsigned char)*from != GUARDED_CANARY) {
             return from;
@@ -340,7 +349,7 @@ void haki_guarded_freeing(void *p, const struct hak_sampler *who)
     if (slot == NULL) {
         return;
     }
-    haki_profile_capture(&words, who);
+    haki_profile_capture(&words, who, HAK_GUARDED_PCS);
     haki_lock_take(&haki_records.lock);
     if (slot->state == HAK_GUARDED_LIVE && slot->p == (uintptr_t)p) {
         guarded_keep_stack(&slot->freed, &words);

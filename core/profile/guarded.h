@@ -36,7 +36,7 @@
 #include "profile/profile.h"
 
 #define HAK_GUARDED_MOST (16 * HAK_KIB)
-#define HAK_GUARDED_PCS 20u
+#define HAK_GUARDED_PCS 24u
 #define HAK_GUARDED_FRAMES 16u
 
 enum hak_guarded_state {

@@ -69,7 +69,7 @@ uint32_t haki_profile_name(const char *text, size_t length)
 }
 
 void haki_profile_capture(struct hak_stack_words *words,
-                          const struct hak_sampler *who)
+                          const struct hak_sampler *who, unsigned most)
 {
     haki_frames_fn *frames =
         who->frames != NULL ? who->frames : atomic_load(&profile_frames);
@@ -78,13 +78,15 @@ void haki_profile_capture(struct hak_stack_words *words,
     words->frames = 0;
     if (frames != NULL) {
         words->frames =
-            frames(who->heap, words->frame, HAK_STACK_FRAMES, &below);
+            frames(who->heap, words->frame,
+                   (unsigned)haki_min(most, HAK_STACK_FRAMES), &below);
     }
-    words->pcs =
-        below == 0
-            ? 0
-            : haki_unwind(words->pc, (unsigned)haki_min(below, HAK_STACK_PCS),
-                          words->frames != 0);
+    words->pcs = below == 0
+                     ? 0
+                     : haki_unwind(words->pc,
+                                   (unsigned)haki_min(haki_min(below, most),
+                                                      HAK_STACK_PCS),
+                                   words->frames != 0);
 }
 
 /* ---- chance -------------------------------------------------------------------- */

@@ -205,7 +205,9 @@ static HAK_NOINLINE void *records_sample(void *p, size_t bytes,
         return NULL;
     }
     records_inside = true;
-    haki_profile_capture(&words, who);
+    haki_profile_capture(&words, who,
+                         (drawn & HAK_DRAWN_SAMPLE) != 0 ? HAK_STACK_PCS
+                                                         : HAK_GUARDED_PCS);
     p = records_add(p, bytes, drawn, who, &words);
     if (p != NULL && who->live != NULL) {
         atomic_fetch_add_explicit(who->live, 1, memory_order_relaxed);
@@ -355,7 +357,7 @@ void haki_sample_free_owner(uint32_t owner)
     struct hak_stack_words words = {.pcs = 0, .frames = 0};
 
     if (haki_guarded_held() != 0) {
-        haki_profile_capture(&words, &who);
+        haki_profile_capture(&words, &who, HAK_GUARDED_PCS);
     }
     haki_lock_take(&haki_records.lock);
     for (uint32_t i = 1; i <= haki_records.high; i++) {

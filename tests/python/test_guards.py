@@ -157,7 +157,7 @@ class Guards(Case):
                 else:
                     print(bad)
             assert hakmem_py.guard() == 1000
-            assert hakmem_py.guard(0) == 16 * 2**20
+            assert hakmem_py.guard(0) == 128 * 2**20
             assert hakmem_py.guard(0) == 0
             for i in range(100):
                 hakmem_py.guard(1 + i % 2 * 1000)

@@ -157,7 +157,7 @@ def freeze(immortal=None):
     _freeze.freeze(immortal)
 
 
-def guard(rate=16 * 2**20):
+def guard(rate=128 * 2**20):
     """Guards a sample of HAKMEM's blocks from here on, one in `rate` bytes on the
     average, 1: each for which there is room; 0: none. As HAKMEM_GUARD_RATE does.
 

@@ -15,6 +15,7 @@
  *     leave    n objects made and left to the end of the request
  *     check    what hakmem_ngx.h promises
  *     master   a pool that was made in the master
+ *     misuse   writes where it may not: kind=free|beyond
  */
 
 
@@ -64,6 +65,7 @@ static ngx_http_hakmem_sample_name_t  ngx_http_hakmem_sample_names[] = {
     { "leave", ngx_http_hakmem_sample_leave },
     { "check", ngx_http_hakmem_sample_check },
     { "master", ngx_http_hakmem_sample_master },
+    { "misuse", ngx_http_hakmem_sample_misuse },
     { NULL, NULL }
 };
 
