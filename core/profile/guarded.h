@@ -33,6 +33,7 @@
 #ifndef HAK_GUARDED_H
 #define HAK_GUARDED_H
 
+#include "guard/hard.h"
 #include "profile/profile.h"
 
 #define HAK_GUARDED_MOST (16 * HAK_KIB)
@@ -122,7 +123,8 @@ HAK_INLINE bool haki_guarded_covers(const void *p)
 void *haki_guarded_fit_slow(void *p, size_t alignment, size_t size);
 HAK_INLINE void *haki_guarded_fit(void *p, size_t alignment, size_t size)
 {
-    return HAK_UNLIKELY(haki_guarded_covers(p))
+    /* The hardened build has a guard of its own at the end of the class's bytes. */
+    return HAK_UNLIKELY(!HAK_HARD && haki_guarded_covers(p))
                ? haki_guarded_fit_slow(p, alignment, size)
                : p;
 }

@@ -22,6 +22,7 @@ Test(guarded, a_block_lies_alone_beside_a_page_without_access)
 {
     bool ends = false, begins = false;
 
+    GUARDS_SKIP_IF_HARD();
     guards_on();
     for (int n = 0; n < 40; n++) {
         for (size_t i = 0; i < SIZES; i++) {
@@ -51,6 +52,7 @@ Test(guarded, a_block_lies_alone_beside_a_page_without_access)
 
 Test(guarded, the_family_works_on_them)
 {
+    GUARDS_SKIP_IF_HARD();
     guards_on();
     for (size_t i = 0; i < SIZES; i++) {
         size_t size = sizes[i], actual;
@@ -107,6 +109,7 @@ Test(guarded, statistics_and_another_thread)
     hak_stats_t before, after;
     char *p[20];
 
+    GUARDS_SKIP_IF_HARD();
     guards_on();
     hak_free(guards_block(64));
     before = unit_stats();
@@ -405,6 +408,7 @@ Test(guarded, misuse_is_reported_and_ends_the_program)
 {
     static size_t some[] = {20, 100, 1000, 5000};
 
+    GUARDS_SKIP_IF_HARD();
     for (int i = 0; i < 4; i++) {
         guards_expect(free_twice, &some[i], SIGABRT,
                       GUARDS_WORDS("hak_free(0x", "free already: byte 0 of a",
