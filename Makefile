@@ -153,7 +153,7 @@ endef
 
 include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) \
     $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk bench/bench.mk docs/docs.mk \
-    .ci/upkeep.mk $(wildcard examples/build.mk)
+    .ci/upkeep.mk packaging/packaging.mk $(wildcard examples/build.mk)
 
 # Everything compiled depends on this file, which changes when a flag does.
 FLAGS_NOW := $(strip $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) $(FLAGS_ALSO))
@@ -279,5 +279,6 @@ help: ## use: list the targets
     check-walks demo demo-run install uninstall clean help force
 
 ifneq ($(wildcard $(BUILD)),)
--include $(shell find $(BUILD) -name nginx-static -prune -o -name '*.d' -print)
+-include $(shell find $(BUILD) \( -name nginx-static -o -path $(BUILD)/deb \) -prune \
+    -o -name '*.d' -print)
 endif

@@ -79,7 +79,7 @@ helped() {
     run_make help >"$dir/help" || return 1
     # shellcheck disable=SC2086  # words
     cat Makefile core/*.mk tools/*.mk tools/*/*.mk adapters/*/*.mk tests/*.mk tests/*/*.mk bench/*.mk \
-        docs/*.mk examples/*.mk .ci/*.mk | sed -n 's/^\([a-z][a-z -]*\):.*/\1/p' | tr ' ' '\n' |
+        docs/*.mk examples/*.mk .ci/*.mk packaging/*.mk | sed -n 's/^\([a-z][a-z -]*\):.*/\1/p' | tr ' ' '\n' |
         sort -u | grep -vxE "$(printf '%s|' $hidden)-" >"$dir/goals"
     while read -r goal; do
         grep -q "^  $goal " "$dir/help" || echo "make help has no $goal"

@@ -199,7 +199,8 @@ def main():
     parser = argparse.ArgumentParser(description="run Criterion programs")
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--variant", default="release")
-    parser.add_argument("--limit", type=float, default=300,
+    # More than a test's own, which names it.
+    parser.add_argument("--limit", type=float, default=600,
                         help="seconds for each program (valgrind: 4 times)")
     parser.add_argument("programs", nargs="*")
     args = parser.parse_args()

@@ -6,7 +6,8 @@ NGINX_SRC ?= /usr/share/nginx/src
 NGINX_DIR := $(BUILD)/nginx
 NGINX_LIB := $(BUILD)/libhakmem_nginx.a
 NGINX_MODULE := $(NGINX_DIR)/objs/ngx_http_hakmem_module.so
-NGINX := $(wildcard adapters/nginx/patch/*.c) adapters/nginx/pool/blocks.c
+NGINX := $(wildcard adapters/nginx/patch/*.c) adapters/nginx/pool/blocks.c \
+    adapters/nginx/profile/frames.c
 
 HEADERS += include/hakmem_ngx.h
 CHECKS += test-nginx
@@ -20,7 +21,8 @@ nginx: $(NGINX_MODULE) ## use: build the module for NGINX_SRC, Debian's nginx if
 	@:
 
 $(NGINX_MODULE): export CC := $(CC)
-$(NGINX_MODULE): export NGX_SANITIZE = $(filter -fsanitize=%,$(FLAGS))
+$(NGINX_MODULE): export HAKMEM_NGINX_CC_OPT = $(strip $(filter -fsanitize=%,$(FLAGS)) $(CFLAGS))
+$(NGINX_MODULE): export HAKMEM_NGINX_LD_OPT = $(strip $(filter -fsanitize=%,$(FLAGS)) $(LDFLAGS))
 
 # Built anew for another nginx: its version and what it is configured with.
 NGINX_FOR := $(NGINX_DIR)/built-for
@@ -37,15 +39,16 @@ $(NGINX_FOR):
 $(NGINX_MODULE): $(NGINX_FOR)
 
 # The nginx module knows where the library will be: "hakmem_mode preload".
+NGINX_PRELOAD ?= $(LIBDIR)/libhakmem.so
 NGINX_LIBRARY := $(NGINX_DIR)/library
-ifneq ($(file <$(NGINX_LIBRARY)),$(LIBDIR)/libhakmem.so)
+ifneq ($(file <$(NGINX_LIBRARY)),$(NGINX_PRELOAD))
 $(NGINX_LIBRARY): force
 endif
 $(NGINX_LIBRARY):
 	@mkdir -p $(@D)
-	@echo '$(LIBDIR)/libhakmem.so' >$@
+	@echo '$(NGINX_PRELOAD)' >$@
 $(NGINX_MODULE): $(NGINX_LIBRARY)
-$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(LIBDIR)/libhakmem.so
+$(NGINX_MODULE): export HAKMEM_NGINX_PRELOAD = $(NGINX_PRELOAD)
 
 # Where Debian's nginx looks for modules, and for what loads them.
 NGINX_MODULES_DIR ?= $(or $(shell nginx -V 2>&1 | \

@@ -9,7 +9,8 @@
 # stays as it is: nginx's configure runs in WORK, where links lead to it. The
 # module is WORK/objs/ngx_http_hakmem_module.so. MODULE is another one's
 # directory, with a file `config` as nginx wants it. CC is the compiler,
-# NGX_SANITIZE an option that its compiling and linking get.
+# HAKMEM_NGINX_CC_OPT and HAKMEM_NGINX_LD_OPT are options that its compiling and
+# linking get.
 set -eu
 
 src=$1 work=$2 lib=$(realpath "$3")
@@ -38,8 +39,8 @@ export HAKMEM_NGINX_LIB="$lib"
 # As nginx -V prints it: words, some with blanks in quotes.
 eval "set -- ${NGX_CONF_FLAGS-}"
 $configure "$@" --builddir="$PWD/objs" --with-cc="${CC:-gcc}" \
-    ${NGX_SANITIZE:+"--with-cc-opt=$NGX_SANITIZE"} \
-    ${NGX_SANITIZE:+"--with-ld-opt=$NGX_SANITIZE"} \
+    ${HAKMEM_NGINX_CC_OPT:+"--with-cc-opt=$HAKMEM_NGINX_CC_OPT"} \
+    ${HAKMEM_NGINX_LD_OPT:+"--with-ld-opt=$HAKMEM_NGINX_LD_OPT"} \
     --add-dynamic-module="$module" >configure.log 2>&1 || {
     tail -n 5 configure.log >&2
     echo "build.sh: nginx's configure failed; all of what it said:" \

@@ -44,7 +44,7 @@ $(NGINX_OBJECTS)/libatfork.so: tests/nginxunit/objects/atfork.c $(STAMP)
 
 # ---- in nginx -----------------------------------------------------------------
 
-.PHONY: check-nginx check-nginx-valgrind test-nginx
+.PHONY: check-nginx check-nginx-valgrind check-nginx-profile test-nginx
 
 # NGINX_TESTS: some, as unittest names them: NGINX_TESTS='test_serving'.
 # HAKMEM_NGINX is another nginx than Debian's, NGINX_TESTED the module for it.
@@ -92,6 +92,9 @@ check-nginx: $(NGINX_STRESS)
 
 check-nginx-valgrind: nginx ## test: the same module under valgrind, requests of every kind
 	@$(MAKE) check-nginx NGINX_TESTS=valgrind_check
+
+check-nginx-profile: nginx ## test: 20 profiles of a planted leak, 1 GB of allocations each
+	@$(MAKE) check-nginx NGINX_TESTS=profile_check
 
 # An nginx with other people's modules compiled in, which takes minutes to
 # build. NGINX_STATIC: how, as tests/nginx/static/build.sh names it, or several.

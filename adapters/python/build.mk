@@ -22,7 +22,7 @@ DEPS += python
 DEPS_test += python
 DEPS_demo += python
 
-.PHONY: python wheel check-python check-python-loans check-python-profile check-python-suite \
+.PHONY: python wheel wheels check-python check-python-loans check-python-profile check-python-suite \
     check-python-suite-quick check-python-install bench-python bench-python-run \
     check-python-trixie check-python-testing test-python test-python-suite \
     demo-python python-headers
@@ -51,6 +51,11 @@ $(PYTHON_MODULE): $(CORE_OBJECTS) $(PYTHON_OBJECTS) \
 wheel: ## use: the source archive and a wheel for PYTHON, into $(BUILD)/dist
 	@.ci/install-deps python
 	@adapters/python/build.sh $(PYTHON) $(BUILD)/dist
+
+# PYTHONS: some, else every CPython that there is.
+wheels: ## use: the same for each Python found, or for PYTHONS
+	@.ci/install-deps python
+	@adapters/python/wheels.sh $(BUILD)/dist $(PYTHONS)
 
 # ---- tests --------------------------------------------------------------------
 

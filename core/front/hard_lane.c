@@ -3,7 +3,7 @@
  *
  * Compiled only with HARDENED=1.
  *
- * Tested by tests/unit/guard/hard_seals.c.
+ * Tested by tests/unit/guard/hard_guards.c.
  */
 #include "front/hard_lane.h"
 #include "front/lane.h"

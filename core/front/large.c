@@ -354,9 +354,9 @@ static bool large_packed_free(struct hak_heap *heap, void *p, uint32_t tag)
         return false;
     }
     if (self == NULL || HAK_TAG_HEAP(tag) != self->id) {
-        haki_remote_free(self, p, tag);
+        haki_heap_sent(haki_remote_free(self, p, tag));
     } else if ((tag & HAK_TAG_SEALED) != 0) {
-        haki_tiny_seal_free(self, p, tag);
+        haki_heap_sent(haki_tiny_seal_free(self, p, tag));
     } else {
         haki_tiny_larger_free(self, p);
     }

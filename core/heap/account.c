@@ -112,7 +112,7 @@ HAK_NOINLINE bool haki_account_admit_slow(struct hak_heap *heap, size_t size)
         HAK_ASSERT(size > PTRDIFF_MAX || haki_account_fits(heap, size));
         return true;
     }
-    haki_heap_trim(heap); /* at the limit a heap keeps nothing */
+    haki_heap_trim_used(heap); /* at the limit a heap keeps nothing */
     heap->limit_refusals++;
     return false;
 }

@@ -77,6 +77,14 @@ void haki_heap_trim(struct hak_heap *heap)
     }
 }
 
+void haki_heap_trim_used(struct hak_heap *heap)
+{
+    if (haki_heap_use(heap) != heap->trimmed_use) {
+        haki_heap_trim(heap);
+        heap->trimmed_use = haki_heap_use(heap);
+    }
+}
+
 /*
  * Shortens the stacks of Pool's bins, which are empty, if the heap has shrunk.
  * Returns the bytes beyond them.
@@ -251,7 +259,9 @@ void haki_heap_sweep_sparse(struct hak_heap *heap)
         haki_tiny_busy(tiny, true);
         haki_tiny_grain_sweep_sparse(tiny);
         haki_tiny_busy(tiny, false);
-        if (heap->pool != NULL && tiny->allow.slabs == 0) {
+        /* Not each time in a heap that goes on: it would soon come again. */
+        if (heap->pool != NULL &&
+            (tiny->allow.slabs == 0 || tiny->allow.falling)) {
             heap_drop_unused(heap);
         }
     }
@@ -415,7 +425,8 @@ bool haki_heap_is_empty(const struct hak_heap *heap)
     const struct hak_tiny *tiny = &heap->tiny;
 
     for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        if (tiny->outbox[i].count != 0) { /* a ghost's: for whoever adopts it */
+        if (haki_tiny_outbox(tiny, i)->count !=
+            0) { /* a ghost's: for whoever adopts it */
             return false;
         }
     }
@@ -453,8 +464,8 @@ HAK_RACY_READER uint64_t haki_heap_use(const struct hak_heap *heap)
         sum = 3 * sum + (uint64_t)tiny->bins[c].until;
         sum = 3 * sum + (uint32_t)tiny->bins[c].left;
     }
-    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        sum = 3 * sum + tiny->outbox[i].count;
+    for (unsigned i = 0; !tiny->accounted && i < HAK_OUTBOXES; i++) {
+        sum = 3 * sum + haki_tiny_outbox(tiny, i)->count;
     }
     sum = 3 * sum + (uintptr_t)atomic_load(&tiny->inbox);
     sum = 3 * sum + atomic_load(&tiny->sealed_inbox);

@@ -5,7 +5,8 @@
  * from its id. Most of what the struct leaves of the first page belongs to
  * whoever made the heap (an adapter keeps its own state there:
  * haki_heap_extra). The maps of its packed slabs (tiny.h) take the end of that
- * page and the start of the second. The other pages hold the state of the
+ * page, where a thread's heap has its outboxes, and the start of the second. The
+ * other pages hold the state of the
  * larger lanes and are not touched before these are used.
  *
  *     free --take--> owned (a thread's) --thread ends--> parked --adopt--> owned
@@ -171,6 +172,13 @@ HAK_INLINE bool haki_heap_is_busy(const struct hak_heap *heap)
 
 /* Empties the bins, takes in what others freed, gives back idle slabs. */
 void haki_heap_trim(struct hak_heap *heap);
+
+/*
+ * The same, unless nothing has happened to the heap since the last time: for
+ * requests that are refused over and over. It costs a step for each class, and
+ * one for each block that came into a bin, or slab that became empty, since then.
+ */
+void haki_heap_trim_used(struct hak_heap *heap);
 
 /*
  * For a collected heap without a user: whether none of its blocks is in use, so

@@ -258,39 +258,37 @@ void haki_huge_mark(const void *p, bool sampled)
     haki_lock_drop(&huge_lock);
 }
 
-void haki_huge_free_owner(uint32_t owner)
-{
-    struct hak_huge_block block;
-    uint32_t super;
-
-    do {
-        haki_lock_take(&huge_lock);
-        for (super = huge_blocks;
-             super != HAK_NO_SUPER && HAK_OWNER(huge_at(super)->owner) != owner;
-             super = huge_at(super)->next) {
-        }
-        haki_lock_drop(&huge_lock);
-    } while (super != HAK_NO_SUPER &&
-             haki_huge_free(haki_range_super_start(super), &block));
-}
-
+/* The list is in no order: by the tags all of an owner's blocks take one pass. */
 char *haki_huge_next(uint32_t owner, const char *at, size_t *bytes)
 {
+    uint32_t super =
+        at != NULL ? haki_range_number(at) / HAK_SUPER_SLABS + 1 : 1;
+    uint32_t end = (uint32_t)(HAK_LOAD(haki_range.size) / HAK_SUPER_SIZE);
     char *next = NULL;
 
     haki_lock_take(&huge_lock);
-    for (uint32_t super = huge_blocks; super != HAK_NO_SUPER;
-         super = huge_at(super)->next) {
-        char *start = haki_range_super_start(super);
-
-        if (HAK_OWNER(huge_at(super)->owner) == owner && start > at &&
-            (next == NULL || start < next)) {
-            next = start;
+    end = huge_blocks != HAK_NO_SUPER ? end : 0;
+    for (; super < end && next == NULL; super++) {
+        if (haki_range_tag((size_t)super << HAK_SUPER_SHIFT) ==
+                HAK_TAG_SHARED(HAK_TAG_HUGE) &&
+            HAK_OWNER(huge_at(super)->owner) == owner) {
+            next = haki_range_super_start(super);
             *bytes = huge_at(super)->size;
         }
     }
     haki_lock_drop(&huge_lock);
     return next;
+}
+
+void haki_huge_free_owner(uint32_t owner)
+{
+    struct hak_huge_block block;
+    char *at = NULL;
+    size_t bytes;
+
+    while ((at = haki_huge_next(owner, at, &bytes)) != NULL) {
+        haki_huge_free(at, &block);
+    }
 }
 
 /* ---- resizing ------------------------------------------------------------------- */

@@ -264,7 +264,7 @@ static void pool_give_empty(struct hak_pool *pool)
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
         uint32_t number = pool->shelves[c].open;
 
-        while (number != HAK_NO_SLAB) {
+        while (pool->nempty > 0 && number != HAK_NO_SLAB) {
             uint32_t next = haki_range_slab(number)->open_next;
 
             HAK_ASSERT(!haki_span_is_full(haki_range_slab(number)));

@@ -27,7 +27,6 @@ struct symbols_object {
 };
 typedef int symbols_finder(void *pc, struct symbols_object *object);
 static _Atomic(symbols_finder *) symbols_find_object;
-static char symbols_program[512]; /* its path */
 
 /* ---- an object's file --------------------------------------------------------- */
 
@@ -141,25 +140,37 @@ static bool symbols_where(const struct hak_symbols *symbols, uintptr_t pc,
         return false;
     }
     info->dli_fbase = object.start;
-    info->dli_fname =
-        object.map->l_name[0] != '\0' ? object.map->l_name : symbols_program;
+    info->dli_fname = object.map->l_name;
     return true;
 }
 
-/* The program's own name may have been relative, or be another's by now. */
-static const char *symbols_path(const struct hak_symbols *symbols,
-                                const Dl_info *info)
+#define SYMBOLS_PROGRAM "/proc/self/exe"
+
+static bool symbols_is_program(const struct hak_symbols *symbols,
+                               const Dl_info *info)
 {
     Dl_info program;
 
     if (symbols->safely) {
-        return info->dli_fname == symbols_program ? "/proc/self/exe"
-                                                  : info->dli_fname;
+        return info->dli_fname[0] == '\0'; /* the loader's list has it so */
     }
     return dladdr((void *)getauxval(AT_PHDR), &program) != 0 &&
-                   program.dli_fbase == info->dli_fbase
-               ? "/proc/self/exe"
-               : info->dli_fname;
+           program.dli_fbase == info->dli_fbase;
+}
+
+/* The name that the loader has of the program is argv[0]: it may have been relative,
+ * or be a title by now. */
+static const char *symbols_program(struct hak_symbols *symbols,
+                                   const char *otherwise)
+{
+    ssize_t n = readlink(SYMBOLS_PROGRAM, symbols->program,
+                         sizeof(symbols->program) - 1);
+
+    if (n <= 0) {
+        return otherwise;
+    }
+    symbols->program[n] = '\0';
+    return symbols->program;
 }
 
 static const struct hak_module *symbols_module(struct hak_symbols *symbols,
@@ -168,6 +179,7 @@ static const struct hak_module *symbols_module(struct hak_symbols *symbols,
     uintptr_t base = (uintptr_t)info->dli_fbase;
     const ElfW(Ehdr) * head;
     struct hak_module *module;
+    bool program;
 
     for (size_t i = 0; i < symbols->modules; i++) {
         if (symbols->module[i].base == base) {
@@ -180,9 +192,11 @@ static const struct hak_module *symbols_module(struct hak_symbols *symbols,
     module = &symbols->module[symbols->modules++];
     memset(module, 0, sizeof(*module));
     module->base = module->end = module->bias = base;
-    module->path = info->dli_fname;
-    module->file =
-        haki_os_map_file(symbols_path(symbols, info), &module->bytes);
+    program = symbols_is_program(symbols, info);
+    module->path =
+        program ? symbols_program(symbols, info->dli_fname) : info->dli_fname;
+    module->file = haki_os_map_file(program ? SYMBOLS_PROGRAM : info->dli_fname,
+                                    &module->bytes);
     head = module->file != NULL ? symbols_head(module) : NULL;
     if (head != NULL) {
         symbols_read_segments(module, head);
@@ -202,12 +216,7 @@ void haki_symbols_begin(struct hak_symbols *symbols)
 
 void haki_symbols_prepare(void)
 {
-    ssize_t n;
-
     if (atomic_load(&symbols_find_object) == NULL && dlsym != NULL) {
-        n = readlink("/proc/self/exe", symbols_program,
-                     sizeof(symbols_program) - 1);
-        symbols_program[n > 0 ? n : 0] = '\0';
         atomic_store(&symbols_find_object,
                      (symbols_finder *)(uintptr_t)dlsym(RTLD_DEFAULT,
                                                         "_dl_find_object"));

@@ -17,7 +17,7 @@
 /* An object that is loaded: the program, a library. */
 struct hak_module {
     uintptr_t base, end;
-    const char *path; /* as the loader has it; valid while it is loaded */
+    const char *path; /* valid while it is loaded, and with these symbols */
     const char *file; /* its contents, or NULL */
     size_t bytes;
     const void *symbols; /* in it; NULL: none */
@@ -32,7 +32,8 @@ struct hak_module {
 struct hak_symbols {
     struct hak_module module[HAK_MODULES_MOST];
     size_t modules;
-    bool safely; /* without locks: haki_symbols_begin_safely */
+    bool safely;        /* without locks: haki_symbols_begin_safely */
+    char program[1024]; /* its path */
 };
 
 struct hak_symbol {

@@ -85,10 +85,34 @@ HAK_INLINE void haki_allowance_init(struct hak_allowance *allow, bool frugal)
     allow->least = frugal ? HAK_KEEP_LEAST_FRUGAL : HAK_KEEP_LEAST;
 }
 
+/*
+ * A frugal heap is tight while it has given out less than HAK_KEEP_TIGHT_MOST bytes, all
+ * from packed slabs (tiny.h): a page more or less is much of what it takes. It keeps at
+ * the least HAK_KEEP_LEAST_TIGHT bytes, or 1/2^HAK_KEEP_SHARE_TIGHT of what is in use.
+ * (With 1 KB, a state that collects every 10 us takes a third more time.)
+ */
+#define HAK_KEEP_TIGHT_MOST ((int64_t)(32 * HAK_KIB))
+#define HAK_KEEP_LEAST_TIGHT ((uint32_t)(3 * HAK_KIB))
+#define HAK_KEEP_SHARE_TIGHT 3
+
 /* Of one that is not initialised, as haki_heap_none's: false. */
 HAK_INLINE bool haki_is_frugal(const struct hak_allowance *allow)
 {
     return allow->least == HAK_KEEP_LEAST_FRUGAL;
+}
+
+/* Whether it is tight, see above. */
+HAK_INLINE bool haki_is_tight(const struct hak_allowance *allow)
+{
+    return allow->slabs == 0 && haki_is_frugal(allow) &&
+           allow->taken < HAK_KEEP_TIGHT_MOST;
+}
+
+/* What it may keep in any case. */
+HAK_INLINE uint32_t haki_keep_least(const struct hak_allowance *allow)
+{
+    return HAK_UNLIKELY(haki_is_tight(allow)) ? HAK_KEEP_LEAST_TIGHT
+                                              : allow->least;
 }
 
 /* What all bins held when they were last looked at. */
@@ -137,13 +161,15 @@ HAK_INLINE bool haki_is_watched(const struct hak_allowance *allow)
 HAK_INLINE int64_t haki_may_keep(const struct hak_allowance *allow)
 {
     int64_t use = haki_in_use(allow);
-    int64_t bytes = use >> allow->share;
+    int64_t bytes =
+        use >> (HAK_UNLIKELY(haki_is_tight(allow)) ? HAK_KEEP_SHARE_TIGHT
+                                                   : allow->share);
 
     if (HAK_UNLIKELY(haki_is_watched(allow)) && haki_is_sparse(allow)) {
         return use < HAK_KEEP_USE_LEAST ? 0 : bytes;
     }
     return (int64_t)haki_max((size_t)bytes,
-                             haki_max(allow->extra, allow->least));
+                             haki_max(allow->extra, haki_keep_least(allow)));
 }
 
 /*
@@ -165,7 +191,9 @@ HAK_INLINE size_t haki_keep_step(const struct hak_allowance *allow)
 {
     int64_t room = haki_keep_most(allow) - haki_kept(allow);
 
-    return room > (int64_t)allow->least ? (size_t)room / 4 : allow->least / 4;
+    uint32_t least = haki_keep_least(allow);
+
+    return room > (int64_t)least ? (size_t)room / 4 : least / 4;
 }
 
 /*

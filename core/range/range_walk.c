@@ -7,6 +7,7 @@
 
 #if HAK_WALKS
 
+#include "range/pages.h"
 #include "range/slabs.h"
 #include "range/supers.h"
 #include "range/superslabs.h"
@@ -70,7 +71,7 @@ static size_t range_walk_slabs(uint32_t i)
             HAK_PROVE(touched <= HAK_SLAB_SIZE);
             HAK_PROVE(touched % HAK_PAGE == 0);
             HAK_PROVE(used || resident == (touched > 0));
-            bytes += touched;
+            bytes += haki_slab_resident(haki_range_slab(number));
         } else {
             bytes += resident ? HAK_SLAB_SIZE : 0;
         }

@@ -33,7 +33,7 @@ static void remote_push(struct hak_tiny *owner, struct hak_block *head,
 
 uint32_t haki_remote_send(struct hak_tiny *self, unsigned i)
 {
-    struct hak_outbox *box = &self->outbox[i];
+    struct hak_outbox *box = haki_tiny_outbox(self, i);
     uint32_t id = box->id;
 
     HAK_ASSERT(box->count <= BATCH && (box->count == 0 || id != 0));
@@ -56,7 +56,7 @@ static uint32_t remote_collect(struct hak_tiny *self, uint32_t id,
                                struct hak_block *block)
 {
     unsigned i = id % HAK_OUTBOXES;
-    struct hak_outbox *box = &self->outbox[i];
+    struct hak_outbox *box = haki_tiny_outbox(self, i);
     uint32_t sent = 0;
 
     HAK_ASSERT(HAK_TAG_HEAP(haki_range_tag_of(block)) == id);

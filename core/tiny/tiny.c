@@ -55,6 +55,10 @@ void haki_tiny_init(struct hak_tiny *tiny, uint32_t id, bool is_explicit)
     tiny->packed_low = UINT16_MAX;
     tiny->swept_low = INT64_MAX;
     haki_tiny_set_kind(tiny, is_explicit);
+    if (!is_explicit) {
+        memset(haki_tiny_outbox(tiny, 0), 0,
+               HAK_OUTBOXES * sizeof(struct hak_outbox));
+    }
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         tiny->bins[c].magic = haki_tiny_magic[c];
         tiny->bins[c].until = HAK_NEVER;
@@ -246,7 +250,6 @@ void haki_tiny_seal_class(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
 
-    haki_bin_settle(tiny, class);
     haki_tiny_take(tiny, class, -(int64_t)haki_bin_note(tiny, class));
     tiny_give_up(tiny, tiny->bins[class].head);
     tiny_give_up(tiny, tiny->bins[class].spare);
@@ -264,7 +267,7 @@ void haki_tiny_hold(struct hak_tiny *tiny)
         int32_t more = INT32_MAX / 2 - tiny->bins[c].left;
 
         tiny->bins[c].left += more;
-        tiny->shelves[c].grant += more; /* what was pushed since is the same */
+        tiny->shelves[c].base += (uint32_t)more;
     }
     tiny->allow.extra = INT32_MAX; /* Pool's blocks stay as well, unswept */
 }
@@ -274,7 +277,7 @@ HAK_RACY_READER uint64_t haki_tiny_live(const struct hak_tiny *tiny,
 {
     const struct hak_shelf *shelf = &tiny->shelves[class];
     const struct hak_bin *bin = &tiny->bins[class];
-    uint32_t head = shelf->base + (uint32_t)(shelf->grant - bin->left) -
+    uint32_t head = shelf->base - (uint32_t)bin->left -
                     (uint32_t)haki_bin_pops(tiny, class);
     int64_t live = tiny->taken[class] - (int64_t)head - shelf->spare_count;
 

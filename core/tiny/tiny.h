@@ -20,8 +20,8 @@
  * Blocks above 1024 B are in no bin: they are taken from there and go back there.
  *
  * Invariants, for each class c of a heap:
- *   - head holds base + (grant - left) - pops blocks (modulo 2^32): what it
- *     held at the last look, plus the pushes since, minus all pops ever
+ *   - head holds base - left - pops blocks (modulo 2^32): a push lowers `left`, and
+ *     what else changes it changes `base` by as much; pops are all ever
  *     (haki_bin_pops: they count down to a sample, see profile.h); spare holds
  *     spare_count; taken = head + spare + what users and other threads'
  *     outboxes have;
@@ -73,10 +73,9 @@ struct hak_bin {
 
 /* The cold half of a class. */
 struct hak_shelf {
-    uint32_t base;        /* see above; only its difference to pops counts */
+    uint32_t base;        /* see above: what head holds is counted by it */
     uint32_t open;        /* first slab with free blocks */
     uint32_t fresh;       /* the slab being carved, or HAK_NO_SLAB */
-    int32_t grant;        /* what `left` was set to */
     uint32_t spare_count; /* spare's count */
     uint32_t seen;        /* blocks in head and spare, as last noted */
     uint16_t step;        /* bytes to carve next */
@@ -168,7 +167,6 @@ struct hak_tiny {
     int64_t
         taken[HAK_TINY_CLASSES]; /* blocks that are out of slabs, see above */
     struct hak_shelf shelves[HAK_TINY_CLASSES];
-    struct hak_outbox outbox[HAK_OUTBOXES];
     /* any thread */
     _Atomic(bool) busy; /* in a slow path: not to be adopted after a fork */
     /* owner */
@@ -181,13 +179,30 @@ struct hak_tiny {
 
 /*
  * The maps of the packed slabs begin at the end of the heap's first page, so
- * that a heap of 12 KB needs no other page, and end on the second.
+ * that a heap of 20 KB needs no other page, and end on the second.
  */
-#define HAK_UNITS_NEAR 24u
+#define HAK_UNITS_NEAR 40u
 #define HAK_UNITS_AT (HAK_PAGE - HAK_UNITS_NEAR * sizeof(struct hak_unit))
 HAK_INLINE struct hak_unit *haki_tiny_units(const struct hak_tiny *tiny)
 {
     return (struct hak_unit *)(void *)((char *)(uintptr_t)tiny + HAK_UNITS_AT);
+}
+
+_Static_assert(HAK_OUTBOXES * sizeof(struct hak_outbox) <=
+                   HAK_UNITS_NEAR * sizeof(struct hak_unit),
+               "outboxes fit in the maps' place");
+
+/*
+ * In their place a thread's heap, which is not packed, has its outboxes. An explicit
+ * one has none: its user frees what belongs to other heaps as a thread.
+ */
+HAK_INLINE struct hak_outbox *haki_tiny_outbox(const struct hak_tiny *tiny,
+                                               unsigned i)
+{
+    HAK_ASSERT(!tiny->accounted && !tiny->packed);
+    return (struct hak_outbox *)(void *)((char *)(uintptr_t)tiny +
+                                         HAK_UNITS_AT) +
+           i;
 }
 
 /*

@@ -54,7 +54,8 @@ HAK_NOINLINE void haki_bin_set(struct hak_tiny *tiny, unsigned class,
      * filled to the brim would overflow at once and be refilled in turn.
      */
     tiny->bins[class].head = list;
-    tiny->shelves[class].base = (uint32_t)haki_bin_pops(tiny, class) + count;
+    tiny->shelves[class].base = (uint32_t)haki_bin_pops(tiny, class) + count +
+                                (uint32_t)tiny->bins[class].left;
     haki_bin_grant(tiny, class,
                    (int32_t)haki_max((size_t)cap / 2,
                                      cap - haki_min(count, (size_t)cap)));
@@ -80,7 +81,6 @@ static void tiny_bin_flush(struct hak_tiny *tiny, unsigned class)
 static void tiny_note_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        haki_bin_settle(tiny, c);
         haki_bin_note(tiny, c);
     }
 }
@@ -120,7 +120,6 @@ static void tiny_spill(struct hak_tiny *tiny, unsigned class)
 void haki_tiny_bins_flush(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        haki_bin_settle(tiny, c);
         if (tiny->bins[c].head != NULL || tiny->bins[c].spare != NULL) {
             tiny_bin_flush(tiny, c);
         }
@@ -229,7 +228,6 @@ bool haki_tiny_look(struct hak_tiny *tiny, struct hak_bin *bin)
     if (HAK_UNLIKELY(haki_tiny_must_draw(tiny, 0))) {
         haki_tiny_draw_round(tiny);
     }
-    haki_bin_settle(tiny, class);
     count = haki_bin_count(tiny, class);
     if (count >= cap && tiny->packed && tiny->allow.slabs == 0 &&
         tiny->allow.extra == 0) {
@@ -274,7 +272,6 @@ static void tiny_give_idle(struct hak_tiny *tiny)
     haki_tiny_seal_count(tiny, IDLE_COUNT);
     haki_keep_idle(&tiny->allow);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        haki_bin_settle(tiny, c);
         if ((size_t)haki_bin_count(tiny, c) * haki_tiny_size[c] > IDLE_MOST) {
             tiny_bin_flush(tiny, c);
         } else {
@@ -288,7 +285,6 @@ static void tiny_give_idle(struct hak_tiny *tiny)
 void haki_tiny_grant_all(struct hak_tiny *tiny)
 {
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        haki_bin_settle(tiny, c);
         haki_bin_grant(tiny, c, (int32_t)haki_max(tiny->bins[c].left, 0));
     }
 }
@@ -456,7 +452,6 @@ void haki_tiny_trim(struct hak_tiny *tiny)
     haki_tiny_collect(tiny);
     haki_tiny_seal_collect(tiny);
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        haki_bin_settle(tiny, c);
         tiny_bin_flush(tiny, c);
         haki_tiny_slab_trim(tiny, c);
     }

@@ -58,23 +58,14 @@ HAK_INLINE int32_t haki_bin_budget(const struct hak_tiny *tiny, unsigned class)
     return (int32_t)haki_max(blocks, haki_bin_blocks(tiny));
 }
 
-/* How many blocks head holds, once settled. */
+/* How many blocks head holds. */
 HAK_INLINE uint32_t haki_bin_count(const struct hak_tiny *tiny, unsigned class)
 {
-    return tiny->shelves[class].base - (uint32_t)haki_bin_pops(tiny, class);
+    return tiny->shelves[class].base - (uint32_t)tiny->bins[class].left -
+           (uint32_t)haki_bin_pops(tiny, class);
 }
 
-/* Adds the pushes since the last look to the count. */
-HAK_INLINE void haki_bin_settle(struct hak_tiny *tiny, unsigned class)
-{
-    struct hak_shelf *shelf = &tiny->shelves[class];
-
-    HAK_ASSERT(shelf->grant >= tiny->bins[class].left);
-    shelf->base += (uint32_t)(shelf->grant - tiny->bins[class].left);
-    shelf->grant = tiny->bins[class].left;
-}
-
-/* Notes what the bin, which is settled, holds; returns the number of blocks. */
+/* Notes what the bin holds; returns the number of blocks. */
 HAK_INLINE uint32_t haki_bin_note(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
@@ -132,10 +123,11 @@ HAK_INLINE void haki_bin_set_left(struct hak_tiny *tiny, unsigned class,
     } else if (tiny->nslabs > HAK_TINY_LARGE) {
         pushes = (int32_t)haki_min((size_t)pushes, tiny->grant_large);
     }
-    tiny->bins[class].left = tiny->shelves[class].grant = pushes;
+    tiny->shelves[class].base += (uint32_t)(pushes - tiny->bins[class].left);
+    tiny->bins[class].left = pushes;
 }
 
-/* The next look at a bin, which is settled, comes after so many pushes. */
+/* The next look at a bin comes after so many pushes. */
 void haki_bin_grant(struct hak_tiny *tiny, unsigned class, int32_t pushes);
 
 /* The same for a bin that has not grown since the last look. */

@@ -40,12 +40,12 @@
 
 /*
  * `units` grows by this many, half a page: the heap's own first page has room
- * for maps of three pages.
+ * for maps of five pages.
  */
 #define STEP_UNITS 4u
 
-/* Made resident ahead of need: a page at first, then this much. */
-#define STEP_FROM (2 * HAK_PAGE)
+/* Made resident ahead of need: nothing up to STEP_FROM, then this much. */
+#define STEP_FROM (8 * HAK_PAGE)
 #define STEP (2 * HAK_PAGE)
 
 /*
@@ -59,9 +59,12 @@
 #define GRAIN_FALLS_FREE 32
 #define GRAIN_PRICE_MOST ((uint32_t)(64 * HAK_KIB))
 
-/* A refill brings at most 1/FILL_PART of the bytes that would be carved. */
+/*
+ * A refill brings at most 1/FILL_PART of the bytes that would be carved. What a heap
+ * does not need of it waits in the bin, and lies between what it keeps.
+ */
 #define FILL_PART 4
-#define FILL_MOST ((size_t)512)
+#define FILL_MOST ((size_t)256)
 #define FILL_BUSY_MOST (HAK_TINY_CARVE_MOST / FILL_PART)
 
 /* ---- places -------------------------------------------------------------- */

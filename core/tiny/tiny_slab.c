@@ -98,7 +98,7 @@ void haki_tiny_slab_trim(struct hak_tiny *tiny, unsigned class)
 {
     uint32_t number = tiny->shelves[class].open;
 
-    while (number != HAK_NO_SLAB) {
+    while (tiny->nempty > 0 && number != HAK_NO_SLAB) {
         struct hak_slab *slab = haki_range_slab(number);
         uint32_t next = slab->open_next;
 

@@ -321,9 +321,8 @@ static void tiny_walk_class(struct tiny_walk *walk, unsigned class,
     size_t spare = tiny_walk_list(walk, class, HAK_NO_SLAB, bin->spare);
 
     HAK_PROVE(bin->magic == haki_tiny_magic[class]);
-    HAK_PROVE(bin->left >= 0 && bin->left <= shelf->grant);
-    HAK_PROVE((uint32_t)head == shelf->base +
-                                    (uint32_t)(shelf->grant - bin->left) -
+    HAK_PROVE(bin->left >= 0);
+    HAK_PROVE((uint32_t)head == shelf->base - (uint32_t)bin->left -
                                     (uint32_t)haki_bin_pops(tiny, class));
     HAK_PROVE(spare == shelf->spare_count);
     HAK_PROVE(tiny->taken[class] >= 0 &&

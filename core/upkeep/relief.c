@@ -67,7 +67,7 @@ bool haki_relief(struct hak_heap *heap, size_t size)
         return false;
     }
     if (heap != NULL && heap->tiny.id != 0) {
-        haki_heap_trim(heap);
+        haki_heap_trim_used(heap);
     }
     haki_thread_trim_used();
     relief_trim_lanes();

@@ -15,7 +15,7 @@ PLAIN = {name: value for name, value in os.environ.items()
          if not name.startswith(("HAKMEM_", "LD_PRELOAD"))}
 
 
-def hakmem(*arguments, env=None, timeout=60, **more):
+def hakmem(*arguments, env=None, timeout=300, **more):
     """Runs the command; its result, with texts."""
     return subprocess.run([COMMAND, *arguments], env={**PLAIN, **(env or {})},
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,

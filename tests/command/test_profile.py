@@ -116,7 +116,7 @@ class Known(Case):
                  "-unit=count", f"-sample_index={index}", path],
                 env={**PLAIN, "HOME": self.folder, "GOFLAGS": "-mod=mod",
                      "PPROF_TMPDIR": self.folder}, text=True, check=False,
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn(f"Type: {index}", done.stdout)
             row = re.search(rf"^ *(\d+)\S* .* {site}$", done.stdout, re.M)
@@ -231,7 +231,7 @@ class Command(Case):
                               stderr=subprocess.PIPE, text=True) as child:
             self.assertEqual(child.stdout.readline(), "up\n")
             child.send_signal(signal.SIGTERM)
-            out, err = child.communicate(timeout=60)
+            out, err = child.communicate(timeout=300)
             self.assertEqual((out, child.returncode), ("got\n", 137))
         # Neither the old one nor that of a sleep is taken for its own.
         self.assertFalse(os.path.exists(path), err)
@@ -267,7 +267,7 @@ class Command(Case):
                           "PATH": f"{folder}:{os.environ['PATH']}"})
         self.assertEqual(done.returncode, 7)
         subprocess.run(["sh", "-c", "until [ -f opened ]; do sleep 0.02; done"],
-                       cwd=self.folder, timeout=60, check=True)
+                       cwd=self.folder, timeout=300, check=True)
         with open(self.path("opened"), encoding="utf-8") as file:
             self.assertEqual(file.read().strip(), self.path("opened.html"))
 

@@ -1,11 +1,22 @@
 """hakmem run, and the command line of all commands."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 from support import BUILD, COMMAND, LIBRARY, PLAIN, Case, hakmem
+
+MODULE = f"{BUILD}/nginx/objs/ngx_http_hakmem_module.so"
+NGINX_CONF = """
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log error.log notice;
+events { }
+"""
 
 
 class Line(Case):
@@ -215,6 +226,40 @@ class Adapters(Case):
         done = hakmem("run", "--adapter", "--", "lua5.4", "-e",
                       "print(package.loaded.hakmem ~= nil, ...)")
         self.assertEqual(done.stdout.split(), ["true"], done.stderr)
+
+    @unittest.skipUnless(shutil.which("nginx") and os.path.exists(MODULE),
+                         "not built")
+    def test_nginx(self):
+        """A command line, and one worker that is served and says so."""
+        configuration = self.file("nginx.conf", NGINX_CONF)
+        words = ["nginx", "-p", self.folder, "-c", configuration, "-e",
+                 self.path("error.log")]
+        for flag in ("--nginx", "--adapter"):
+            done = hakmem("run", "-n", flag, "--", *words)
+            self.assertRegex(done.stdout, r"^nginx -p .* -g 'load_module /\S*"
+                             r"ngx_http_hakmem_module\.so;'\n$")
+        done = hakmem("run", "-n", "--nginx", "--", "nginx", "-g",
+                      "daemon off;")
+        self.assertRegex(done.stdout,
+                         r" -g 'load_module /\S*\.so; daemon off;'\n$")
+        child = subprocess.Popen([COMMAND, "run", "--nginx", "--", *words],
+                                 env=PLAIN)
+        try:
+            end = time.monotonic() + 60
+            while "hakmem: serving nginx" not in self.log():
+                self.assertLess(time.monotonic(), end, self.log())
+                self.assertIsNone(child.poll(), self.log())
+                time.sleep(0.05)
+        finally:
+            child.terminate()
+            self.assertEqual(child.wait(60), 0)
+
+    def log(self):
+        try:
+            with open(self.path("error.log")) as file:
+                return file.read()
+        except OSError:
+            return ""
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class Shown(Case):
     def finish(self, child, status=0):
         child.stdin.write(b"\n")
         child.stdin.flush()
-        self.assertEqual(child.wait(30), status)
+        self.assertEqual(child.wait(100), status)
 
     def of(self, pid):
         """The one page of a process of ours in this test's folder."""

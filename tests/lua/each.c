@@ -224,7 +224,7 @@ Test(each, after_a_fork)
         pid_t child = fork();
         if (child == 0) {
             seen s = {.heap = heap, .name = "worker of the parent"};
-            alarm(60);
+            alarm(250);
             hak_lua_each(note, &s);
             hak_lua_heap_delete(heap);
             _exit(s.found == 1 ? 0 : 1);

@@ -5,7 +5,7 @@
  */
 #include "lua_test.h"
 
-TestSuite(on_limit, .timeout = 120);
+TestSuite(on_limit, .timeout = 300);
 
 static lua_State *open_module(lt_mode mode)
 {

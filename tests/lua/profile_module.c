@@ -8,7 +8,7 @@
 
 #include <limits.h>
 
-TestSuite(profile_module, .timeout = 120);
+TestSuite(profile_module, .timeout = 300);
 
 /* Goes to a directory of its own, in which scripts write. */
 static void begin(void)

@@ -7,7 +7,7 @@
  */
 #include "lua_test.h"
 
-TestSuite(readme, .timeout = 120);
+TestSuite(readme, .timeout = 300);
 
 /* ---- texts ------------------------------------------------------------- */
 

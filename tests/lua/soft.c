@@ -5,7 +5,7 @@
  */
 #include "lua_test.h"
 
-TestSuite(soft, .timeout = 120);
+TestSuite(soft, .timeout = 300);
 
 static const char hog[] = "local t = {} for i = 1, 1e7 do t[i] = {i} end";
 

@@ -274,7 +274,7 @@ class Server:
                  modules=(), hakmem=True, workers=2, connections=1024,
                  level="notice", tls=False, expected=(), command=(),
                  env=None, master=True, daemon=False, start=True,
-                 patience=20):
+                 patience=60):
         self.prefix = pathlib.Path(tempfile.mkdtemp(prefix="hakmem-nginx-"))
         self.hakmem = MODULE if hakmem is True else hakmem
         self.parts = {"http": http, "main": main, "events": events,
@@ -584,7 +584,7 @@ class Server:
     def url(self, path="/", port="HTTP", scheme="http"):
         return f"{scheme}://127.0.0.1:{self.ports[port]}{path}"
 
-    def connect(self, port="HTTP", tls=False, timeout=20):
+    def connect(self, port="HTTP", tls=False, timeout=60):
         """An http.client connection, kept alive; not yet open."""
         if tls:
             return http.client.HTTPSConnection(
@@ -599,7 +599,7 @@ class Server:
         context.check_hostname = False
         return context
 
-    def socket(self, port="HTTP", tls=False, timeout=20):
+    def socket(self, port="HTTP", tls=False, timeout=60):
         """A connected socket."""
         plain = socket.create_connection(("127.0.0.1", self.ports[port]),
                                          timeout)
@@ -685,7 +685,7 @@ class Load:
     def __enter__(self):
         for thread in self.threads:
             thread.start()
-        until(20, "the load's first answers",
+        until(60, "the load's first answers",
               lambda: self.requests >= len(self.threads) or self.failures)
         return self
 

@@ -27,7 +27,7 @@ class Reloads(Case):
             nginx.gone(workers)
         # All of them ended by themselves, with status 0; the master may say so
         # a moment after they are gone.
-        until(10, "every old worker's end", lambda: len(
+        until(60, "every old worker's end", lambda: len(
             nginx.find("exited with code 0")) == 2 * RELOADS, nginx.story)
         nginx.stop()
 
@@ -58,7 +58,7 @@ class Reloads(Case):
                            {"main": "hakmem perhaps;"}):
                 before = len(nginx.find(r"\[emerg\]"))
                 nginx.reload(wait=False, **broken)
-                until(10, "the complaint", lambda was=before: len(
+                until(60, "the complaint", lambda was=before: len(
                     nginx.find(r"\[emerg\]")) > was)
                 self.assertEqual(nginx.workers(), workers)
                 nginx.configure(**good)
@@ -114,7 +114,7 @@ class Binaries(Case):
             old, new = nginx.upgrade()
             self.served(nginx, nginx.workers(old) + nginx.workers(new))
             nginx.signal("WINCH", old)
-            until(20, "the old workers end", lambda: not [
+            until(60, "the old workers end", lambda: not [
                 one for one in nginx.alive() if one.parent == old
                 and one.pid != new])
             nginx.signal("QUIT", old)
@@ -129,15 +129,15 @@ class Binaries(Case):
         with Load(nginx, "/f1000", PAGE):
             old, new = nginx.upgrade()
             nginx.signal("WINCH", old)
-            until(20, "the old workers end", lambda: not [
+            until(60, "the old workers end", lambda: not [
                 one for one in nginx.alive() if one.parent == old
                 and one.pid != new])
             nginx.signal("HUP", old)
-            until(20, "new old workers", lambda: len(nginx.workers(old)) == 2)
+            until(60, "new old workers", lambda: len(nginx.workers(old)) == 2)
             self.served(nginx, nginx.workers(old))
             nginx.signal("QUIT", new)
             nginx.gone([new])
-            until(20, "the old pid file", lambda: nginx.pid_in_file() == old)
+            until(60, "the old pid file", lambda: nginx.pid_in_file() == old)
             self.served(nginx)
         nginx.stop()
 
@@ -149,7 +149,7 @@ class Deaths(Case):
         for _ in range(3):
             workers = nginx.workers()
             os.kill(workers[0], signal.SIGKILL)
-            until(20, "a new worker", lambda was=workers: len(
+            until(60, "a new worker", lambda was=workers: len(
                 set(nginx.workers()) - set(was)) == 1)
             self.served(nginx)
             with Load(nginx, "/f1000", PAGE):
@@ -164,13 +164,13 @@ class Deaths(Case):
         self.addCleanup(other.close)
         other.request("GET", "/f1000")
         self.assertEqual(other.getresponse().read(), PAGE)
-        until(20, "both workers", lambda: len(nginx.workers()) == 2)
+        until(60, "both workers", lambda: len(nginx.workers()) == 2)
         kept = self.worker_of(nginx, other)
         with Load(nginx, "/f3000000", FILES["f3000000"], pause=0, lossy=True):
             for _ in range(5):
                 victim = next(pid for pid in nginx.workers() if pid != kept)
                 os.kill(victim, signal.SIGKILL)
-                until(20, "a new worker that serves", lambda dead=victim: (
+                until(60, "a new worker that serves", lambda dead=victim: (
                     len(nginx.workers()) == 2 and dead not in nginx.workers()
                     and set(nginx.workers()) <= took(nginx)), nginx.story)
         other.request("GET", "/f20000")
@@ -208,7 +208,7 @@ class Deaths(Case):
             connection.sendall(b"GET /f3000000 HTTP/1.1\r\nHost: x\r\n\r\n")
             connection.recv(1000)
         nginx.signal("TERM")
-        until(20, "nginx ends", lambda: not nginx.alive())
+        until(60, "nginx ends", lambda: not nginx.alive())
         for connection in connections:
             connection.close()
         self.assertEqual(nginx.process.wait(), 0)

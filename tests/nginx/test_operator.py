@@ -121,7 +121,7 @@ class Required(Case):
         self.addCleanup(nginx.destroy)
         nginx.configure()
         nginx.launch()
-        self.assertEqual(nginx.process.wait(20), 1)
+        self.assertEqual(nginx.process.wait(60), 1)
         self.assertEqual(len(nginx.find(r"\[emerg\].*would not be served")), 2,
                          "in the log and on stderr")
 
@@ -144,11 +144,11 @@ class Required(Case):
         self.served(nginx)
         # When it begins to read for the second time it has read once. What
         # comes while it reads it may sleep through.
-        until(20, "it reads", lambda: nginx.signal("HUP") or len(
+        until(60, "it reads", lambda: nginx.signal("HUP") or len(
             nginx.find("reconfiguring$")) >= 2, step=0.2)
         self.assertEqual(nginx.find("unknown process"), [])
         nginx.signal("QUIT")
-        until(20, "it ends", lambda: not nginx.alive())
+        until(60, "it ends", lambda: not nginx.alive())
 
 
 class Denied(Case):
@@ -166,9 +166,9 @@ class Denied(Case):
     def killed(self, nginx):
         victim = nginx.workers()[0]
         nginx.signal("KILL", victim)
-        until(20, "its successor", lambda: len(nginx.workers()) == 2
+        until(60, "its successor", lambda: len(nginx.workers()) == 2
               and victim not in nginx.workers())
-        until(5, "it tells", lambda: "system" in [
+        until(60, "it tells", lambda: "system" in [
             one["served_by"] for one in page(nginx)["workers"]])
 
     def test_told(self):
@@ -213,7 +213,7 @@ class Denied(Case):
             len(nginx.find(r"\[emerg\].*this worker is not served")), 1)
         workers = nginx.workers()
         nginx.reload(wait=False)
-        until(10, "the complaint", lambda: nginx.find(
+        until(60, "the complaint", lambda: nginx.find(
             r"\[emerg\].*would not be served: the program: a slot can't"
             " be written"))
         with Load(nginx, "/f1000", PAGE):

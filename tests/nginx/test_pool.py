@@ -231,7 +231,7 @@ class Processes(Pool):
                              {"wrong": 0, "times": 1, "blocks": 1200})
             old = nginx.worker()
             nginx.reload()
-            until(10, "a new worker", lambda was=old: nginx.workers() != [was])
+            until(60, "a new worker", lambda was=old: nginx.workers() != [was])
             if number == 5:
                 before = nginx_server.memory(nginx.master_pid())["Rss"]
         self.assertLess(nginx_server.memory(nginx.master_pid())["Rss"],

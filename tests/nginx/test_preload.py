@@ -95,7 +95,7 @@ class Serves(Preload):
         def calls(rows):
             return sum(one["tiny_allocs"] + one["pool_allocs"] for one in rows)
         # A worker that was not asked has told up to a second ago.
-        until(5, "two calls by request", lambda: calls(
+        until(60, "two calls by request", lambda: calls(
             page(nginx)["workers"]) - calls(before) > 400)
         exposition(nginx.get("/prometheus")[2].decode())
         Case.stock(self, nginx)
@@ -241,7 +241,7 @@ class Signals(Preload):
             [*nginx.arguments(), "-s", "reload"], env=nginx.environment(),
             capture_output=True, text=True, check=False)
         self.assertEqual((done.returncode, done.stderr.count("warn")), (0, 0))
-        until(20, "new workers", lambda: nginx.replaced(set(before)))
+        until(60, "new workers", lambda: nginx.replaced(set(before)))
         self.preloaded(nginx)
 
     def test_reload(self):
@@ -271,7 +271,7 @@ class Signals(Preload):
             r'"hakmem_mode preload" takes effect at the next start of nginx'
             r" in \S*nginx\.conf:\d+$")
         # Until then the module does what it did.
-        until(5, "the module serves", lambda: {
+        until(60, "the module serves", lambda: {
             one["served_by"] for one in page(nginx)["workers"]} == {"module"})
 
     def test_new_binary(self):
@@ -282,7 +282,7 @@ class Signals(Preload):
             self.assertTrue(nginx.find("using inherited sockets from"))
             self.preloaded(nginx, new)
             nginx.signal("QUIT", old)
-            until(20, "the old one ends",
+            until(60, "the old one ends",
                   lambda: old not in {one.pid for one in nginx.alive()})
             nginx.reload()
         self.preloaded(nginx)
@@ -334,7 +334,7 @@ class Missing(Preload):
         """What failed is no reason not to be served by the module."""
         nginx = self.server(main="hakmem_mode preload /nowhere/lib.so;")
         nginx.reload(main="hakmem_mode module;")
-        until(5, "the module serves", lambda: {
+        until(60, "the module serves", lambda: {
             one["served_by"] for one in page(nginx)["workers"]} == {"module"})
 
 

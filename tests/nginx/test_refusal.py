@@ -18,6 +18,7 @@ ENABLE = '"on", "on require" or "off"'
 LANES = '"tiny" or "all"'
 TIME = '"off" or a time of at least 100ms'
 SIZE = '"off" or a size of at least 1m'
+RATE = '"off" or a size from 1 to 1024m, and then perhaps "requests"'
 MODE = '"module" or "preload"'
 
 
@@ -91,6 +92,15 @@ class Configuration(Case):
                 ["hakmem_limit 1k;", '"1k" in "hakmem_limit"', SIZE],
                 ["hakmem_limit 1m 2m;", "number of arguments", SIZE],
                 ["hakmem_limit 1m;\nhakmem_limit 2m;", "duplicate"],
+                ["hakmem_profile_rate lots;",
+                 '"lots" in "hakmem_profile_rate"', RATE],
+                ["hakmem_profile_rate 0;", '"0" in', RATE],
+                ["hakmem_profile_rate 2g;", '"2g" in', RATE],
+                ["hakmem_profile_rate off requests;", '"requests" in', RATE],
+                ["hakmem_profile_rate 1k all;", '"all" in', RATE],
+                ["hakmem_profile_rate;", "number of arguments", RATE],
+                ["hakmem_profile_rate 1k;\nhakmem_profile_rate off;",
+                 "duplicate"],
                 ["hakmem_mode half;", '"half" in "hakmem_mode"', MODE],
                 ["hakmem_mode;", "number of arguments", MODE],
                 ["hakmem_things 1;", "unknown directive"]):
@@ -100,7 +110,8 @@ class Configuration(Case):
     def test_good(self):
         for main in ("hakmem on;", "hakmem on require;", "hakmem ON;", "hakmem off;", "hakmem_lanes all;",
                      "hakmem_objects libcrypto libssl;", "hakmem_trim 5s;",
-                     "hakmem_limit 64m;"):
+                     "hakmem_limit 64m;", "hakmem_profile_rate off;",
+                     "hakmem_profile_rate 512k requests;"):
             with self.subTest(main):
                 nginx = nginx_server.Server(
                     "server { listen 127.0.0.1:@HTTP@; }", main, start=False)

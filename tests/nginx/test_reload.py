@@ -37,21 +37,22 @@ class Reload(Case):
     def small(self, nginx, master, start, what):
         """The master and its workers become as small as they were."""
         for pid in (master, *nginx.workers()):
-            nginx_server.until(20, f"{what}: {pid} gives memory back",
+            nginx_server.until(60, f"{what}: {pid} gives memory back",
                                lambda pid=pid: own(pid) < start * MOST,
                                lambda: f"{own(pid)} KB of {start} KB at the "
                                        f"start\n{nginx.story()}")
 
     def alone(self, master):
         """No thread that stays; libhakmem.so's while something is due."""
-        nginx_server.until(20, "the master is alone", lambda: os.listdir(
+        nginx_server.until(60, "the master is alone", lambda: os.listdir(
             f"/proc/{master}/task") == [str(master)])
 
     def reloads(self, main):
         nginx, master = self.start(main)
         start = own(master)
         for count in range(1, 7):
-            self.assertEqual(len(nginx.find(GAVE)), count)
+            nginx_server.until(60, f"it says so {count} times", lambda n=count:
+                               len(nginx.find(GAVE)) == n, nginx.story)
             nginx.reload()
             self.small(nginx, master, start, f"reload {count}")
             self.alone(master)
@@ -98,7 +99,8 @@ class Reload(Case):
                 self.assertEqual(nginx.find(GAVE), [])
                 nginx.reload(main="")
                 self.small(nginx, master, start, "on")
-                self.assertEqual(len(nginx.find(GAVE)), 1)
+                nginx_server.until(60, "it says so", lambda nginx=nginx: len(
+                    nginx.find(GAVE)) == 1, nginx.story)
                 nginx.stop()
 
     def test_workers_share(self):

@@ -149,7 +149,7 @@ class Filter(Case):
         self.asked(nginx)
         pid = nginx.worker()
         nginx.signal("KILL", pid)
-        nginx_server.until(10, "another worker", lambda: nginx.workers()
+        nginx_server.until(60, "another worker", lambda: nginx.workers()
                            and nginx.workers() != [pid])
         self.asked(nginx)
         nginx.stop()

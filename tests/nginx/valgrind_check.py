@@ -88,6 +88,21 @@ class Memcheck(Case):
             for size in (1, 5000):
                 self.assertEqual(exchange(tunnel, b"t" * size), b"t" * size)
 
+    def test_sampled(self):
+        with Echo() as echo:
+            nginx = self.checked(
+                SITE.replace("@ECHO@", str(echo.port)).replace(
+                    "location /gzip/", "location = /heap { hakmem_profile; }"
+                    " location /gzip/", 1) + TLS,
+                "thread_pool default threads=2;"
+                " hakmem_profile_rate 1k requests;", tls="prime256v1")
+            self.answers(nginx)
+            for wish in ("format=html", "format=pprof", "format=speedscope",
+                         "format=collapsed", "seconds=1"):
+                self.assertEqual(nginx.get(f"/heap?{wish}")[0], 200, wish)
+            self.answers(nginx)
+            self.ends_well(nginx)
+
     @needs(*LUA_MODULES)
     def test_lua(self):
         nginx = self.checked(LUA, modules=LUA_MODULES)

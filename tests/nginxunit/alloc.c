@@ -12,7 +12,7 @@
 #include "os/os.h"
 #include "unit.h"
 
-TestSuite(ngx_alloc, .timeout = 60);
+TestSuite(ngx_alloc, .timeout = 300);
 
 /* A size for each lane, and of a bin that nothing else uses. */
 #define TINY 1024

@@ -8,7 +8,7 @@
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(pool, .timeout = 120);
+TestSuite(pool, .timeout = 300);
 
 enum { FEW = HAK_NGX_BLOCKS_FEW };
 

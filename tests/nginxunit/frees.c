@@ -16,7 +16,7 @@
 #include "patch/elf.h"
 #include "objects.h"
 
-TestSuite(ngx_frees, .timeout = 60);
+TestSuite(ngx_frees, .timeout = 300);
 
 /* The version that free has had from the beginning. */
 #ifdef __x86_64__

@@ -7,7 +7,7 @@
 
 #include "objects.h"
 
-TestSuite(ngx_slots, .timeout = 60);
+TestSuite(ngx_slots, .timeout = 300);
 
 /* ---- what is tried on them --------------------------------------------------- */
 

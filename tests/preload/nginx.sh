@@ -41,7 +41,7 @@ echo 'one, <!--# include virtual="/ssi/999" -->, two' >html/page
 AS=nginx under nginx -p "$PWD" -c nginx.conf -e stderr -g 'daemon off;' &
 server=$!
 trap 'tail -n 20 "$REPORTS/nginx" >&2' ERR
-until_true 10 'the server answers' curl -sf "$site/1"
+until_true 60 'the server answers' curl -sf "$site/1"
 # What nginx itself is: $server may be the shell around it.
 master=$(cat nginx.pid)
 
@@ -76,7 +76,7 @@ load through/16384 1000 -k
 # No -k: a connection kept alive may be closed just as a request is sent.
 kill -HUP "$master"
 load 100000 500
-until_true 10 'the old workers have gone' gone 2
+until_true 60 'the old workers have gone' gone 2
 fetch_all
 load ssi/page 2000 -k
 kill -QUIT "$master"

@@ -13,7 +13,7 @@ AS=server under redis-server --port "$PORT" --bind 127.0.0.1 --save '' \
     --enable-debug-command local >server.log &
 server=$!
 trap 'tail -n 20 server.log >&2' ERR
-until_true 10 'the server answers' cli ping
+until_true 60 'the server answers' cli ping
 
 tests=set,get,incr,lpush,rpop,sadd,hset,zadd,lrange_100,mset
 AS=benchmark under redis-benchmark -h 127.0.0.1 -p "$PORT" -n 2000 -c 20 \
@@ -68,7 +68,7 @@ saved() {
         grep -c -e '^rdb_bgsave_in_progress:0' \
             -e '^rdb_last_bgsave_status:ok')" -eq 2 ]
 }
-until_true 20 'the snapshot is written' saved
+until_true 60 'the snapshot is written' saved
 cli debug reload
 values >after
 cmp before after
@@ -80,9 +80,9 @@ written() {
             -e '^aof_rewrite_scheduled:0' -e '^aof_last_bgrewrite_status:ok')" \
         -eq 4 ]
 }
-until_true 20 'the log is written' written
+until_true 60 'the log is written' written
 cli bgrewriteaof
-until_true 20 'the log is written anew' written
+until_true 60 'the log is written anew' written
 cli debug loadaof
 values >after
 cmp before after

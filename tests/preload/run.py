@@ -26,6 +26,7 @@ import concurrent.futures
 import os
 import pathlib
 import platform
+import random
 import re
 import shutil
 import signal
@@ -43,6 +44,7 @@ FIRST = ["python3", "redis", "node", "postgresql", "go", "libreoffice",
          "chromium", "java"]
 JOBS = 3
 RUNNING = {}  # of each run: its session and its directory
+PORTS = set()  # that runs have been given
 
 
 def evidence(library):
@@ -105,9 +107,18 @@ def stop(*_):
 
 
 def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+    """Below those that the kernel hands out: nobody gets it by chance until the
+    server has it; and no other run's."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as server:
+            try:
+                server.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in PORTS:
+            PORTS.add(port)
+            return port
 
 
 def environment(args, work, library):

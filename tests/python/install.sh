@@ -66,6 +66,35 @@ archive_is_good() {
     ! grep -E '^/|\.\.|\.o$|\.so$|\.pyc$' "$dir/list"
 }
 
+# names_glibc PYTHON: the wheel's name has the newest glibc that its object asks for.
+names_glibc() {
+    rm -rf "$dir/wheel"
+    "$1" -m zipfile -e "$wheel" "$dir/wheel" || return 1
+    newest=$(objdump -T "$dir"/wheel/hakmem_py/*.so | grep -o 'GLIBC_2\.[0-9]*' |
+        sed 's/.*\.//' | sort -n | tail -n 1)
+    case $wheel in
+    *-manylinux_2_"${newest:-none}"_*.whl) ;;
+    *)
+        echo "$wheel needs glibc 2.$newest"
+        return 1
+        ;;
+    esac
+}
+
+# A wheel whose object needs what not every system has keeps its name.
+refuses_strange() {
+    mkdir -p "$dir/strange"
+    echo 'int main;' | "${CC:-gcc}" -x c -shared -o "$dir/strange/libother.so.9" \
+        -Wl,-soname,libother.so.9 - || return 1
+    echo 'int more;' | "${CC:-gcc}" -x c -shared -fPIC -o "$dir/strange/x.so" - \
+        -Wl,--no-as-needed -L"$dir/strange" -l:libother.so.9 || return 1
+    strange=$dir/strange/x-1-cp39-cp39-linux_x86_64.whl
+    "$1" -m zipfile -c "$strange" "$dir/strange/x.so" || return 1
+    says "manylinux.py: x.so needs libother.so.9, which not every system has; it stays\
+ a wheel for this system alone" "$1" adapters/python/manylinux.py "$strange" &&
+        test -f "$strange"
+}
+
 ON='import hakmem_py as h; assert h.enabled, h.reason;
 import sys; assert h.__file__.startswith(sys.prefix), h.__file__
 x = [str(n) for n in range(100000)]
@@ -85,6 +114,8 @@ print(p.python_implementation(), p.python_version())') || return
         adapters/python/build.sh "$1" "$dist" || return
     archive=$(echo "$dist"/*.tar.gz)
     wheel=$(echo "$dist"/*.whl)
+    check "the wheel's name says which glibc" names_glibc "$1"
+    check 'or that not every system will do' refuses_strange "$1"
     check 'what is in the archive' archive_is_good "$archive"
     check 'the source tree stays as it was' \
         says_nothing find adapters/python -name '*.egg-info' -o -name build
@@ -117,25 +148,9 @@ assert {"py.typed", "__init__.pyi"} <= set(os.listdir(d)), os.listdir(d)'
     [ "$before" -ne "$failed" ] || echo "$name: installs and works"
 }
 
-# Every CPython from 3.9 on, each once.
-interpreters() {
-    {
-        command -v python3
-        for minor in 9 10 11 12 13 14; do
-            command -v "python3.$minor"
-            ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$minor".*/bin/python
-        done
-        echo /usr/bin/python3
-    } 2>/dev/null | while read -r python; do
-        "$python" -c 'import os, sys
-good = sys.implementation.name == "cpython" and sys.version_info >= (3, 9)
-print(os.path.realpath(sys.executable) if good else "")' 2>/dev/null
-    done | grep . | sort -u
-}
-
 [ $# -gt 0 ] || {
     # shellcheck disable=SC2046  # a list of words
-    set -- $(interpreters)
+    set -- $(adapters/python/pythons.sh)
 }
 count=0
 for python in "$@"; do

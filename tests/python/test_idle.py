@@ -72,7 +72,7 @@ class Thread(Base):
             peak()
             assert until(is_due) and hakmem_py.stats()["give_back"] is True
             hakmem_py.give_back(False)
-            assert len(tasks()) == 1
+            assert until(lambda: len(tasks()) == 1), tasks()
             peak()
             assert len(tasks()) == 1
             assert hakmem_py.stats()["give_back"] is False
@@ -91,7 +91,10 @@ class Thread(Base):
             before = hakmem_py.stats()
             assert before["free_bytes"] <= before["held_bytes"]
             peak()
-            assert hakmem_py.stats()["due_bytes"] > 5 << 20
+            due = hakmem_py.stats()
+            # Unless it went in a moment in which this process did not run.
+            assert due["due_bytes"] > 5 << 20 or (
+                due["purged_bytes"] > before["purged_bytes"]), (before, due)
             assert until(lambda: hakmem_py.stats()["due_bytes"] == 0)
             after = hakmem_py.stats()
             gone = after["purged_bytes"] - before["purged_bytes"]

@@ -11,7 +11,7 @@ import hakmem_py
 def run(code, **variables):
     return subprocess.run([sys.executable, "-c", code], check=False,
                           env={**os.environ, **variables}, text=True,
-                          capture_output=True, timeout=60)
+                          capture_output=True, timeout=300)
 
 
 class DebugMallocStats(unittest.TestCase):

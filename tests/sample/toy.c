@@ -7,7 +7,7 @@
 #include "os/os.h"
 #include "unit.h"
 
-TestSuite(toy, .timeout = 60);
+TestSuite(toy, .timeout = 300);
 
 static const char work[] = "list 200 { 'abc dup cat dup cat add 7 add dup } "
                            "150 { drop } list 3000 { 1 add } drop 1 2 +";

@@ -23,7 +23,7 @@ PLAIN = {name: value for name, value in os.environ.items()
          if not name.startswith(("HAKMEM_", "LD_PRELOAD"))}
 
 
-def run(*command, env=None, timeout=60, **more):
+def run(*command, env=None, timeout=300, **more):
     return subprocess.run(command, env={**PLAIN, **(env or {})},
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           stdin=subprocess.DEVNULL, text=True,

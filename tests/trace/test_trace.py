@@ -110,7 +110,7 @@ class Record(Case):
 
     def test_signals_in_the_middle(self):
         plain = program("libplain.so")
-        done = self.record(program("lives"), "interrupted", timeout=30,
+        done = self.record(program("lives"), "interrupted", timeout=300,
                            env={"LD_PRELOAD": plain})
         found = self.info()
         self.assertTrue(found["whole"], done)

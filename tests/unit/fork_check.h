@@ -257,7 +257,7 @@ static void child(bool threads)
     hak_stats_t stats;
     hak_heap *heap;
 
-    alarm(60);
+    alarm(250);
     if (look != NULL) {
         look();
     }

@@ -281,7 +281,7 @@ UNIT void unit_child_body(void (*run)(void *), void *arg, int fd)
     setrlimit(RLIMIT_CORE, &none);
     signal(SIGABRT, SIG_DFL);
     signal(SIGSEGV, SIG_DFL);
-    alarm(120);
+    alarm(250);
     run(arg);
     _exit(0);
 }

@@ -4,7 +4,7 @@
  */
 #include "wrap_test.h"
 
-TestSuite(guards, .timeout = 120);
+TestSuite(guards, .timeout = 300);
 
 static const struct wrap_how alone, preloaded = {.preload = true};
 

@@ -4,7 +4,7 @@
  */
 #include "wrap_test.h"
 
-TestSuite(whose, .timeout = 120);
+TestSuite(whose, .timeout = 300);
 
 static const struct wrap_how alone,
     preloaded = {.preload = true},

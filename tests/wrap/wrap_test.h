@@ -98,7 +98,7 @@ WRAP _Noreturn void wrap_exec(const struct wrap_how *how,
 
     signal(SIGABRT, SIG_DFL);
     signal(SIGSEGV, SIG_DFL);
-    alarm(120);
+    alarm(250);
     setrlimit(RLIMIT_CORE, &none);
     for (int i = 0; i < WRAP_MOST && how->env[i] != NULL; i++) {
         putenv((char *)(uintptr_t)how->env[i]);

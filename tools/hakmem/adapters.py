@@ -16,7 +16,7 @@ from hakmem.options import Failed
 NGINX_MODULE = "ngx_http_hakmem_module.so"
 NAMES = (("python", r"python(3(\.\d+)?)?t?$"), ("lua", r"lua(5\.\d)?$"),
          ("nginx", r"nginx$"))
-STOCK = {"python": ["python3"], "lua": ["lua5.4"]}
+STOCK = {"python": ["python3"], "lua": ["lua5.4"], "nginx": ["nginx"]}
 
 
 def kind_of(name):

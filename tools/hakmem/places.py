@@ -29,7 +29,8 @@ def library(asked=None):
         if not os.path.isfile(asked):
             raise Failed(f"--library={asked}: there is no such file", 125)
         return os.path.abspath(asked)
-    found = find(LIBRARY)
+    # Packages put one beside our programs, which goes with this command.
+    found = find(os.path.join("hakmem", LIBRARY), LIBRARY)
     if found is None:
         raise Failed(f"{LIBRARY} is not in {' or '.join(folders())}; build it"
                      " with `make` or name it with --library", 125)

@@ -62,6 +62,7 @@ its own. Programs that it starts are on HAKMEM too.""", (
                " script of its"),
         Option("--lua", None, "the same, and the program is Lua or a script"
                " of its"),
+        Option("--nginx", None, "the same, and the program is nginx"),
         Option("--library", "FILE", "another libhakmem.so to preload"),
         Option("-n --dry-run", None, "print the command instead of running"
                " it"),
@@ -92,9 +93,10 @@ def environment(chosen):
 def command(chosen, program):
     """(file, words, environment) of what is to be executed."""
     env = environment(chosen)
-    kinds = [kind for kind in ("python", "lua") if chosen[kind]]
+    kinds = [kind for kind in ("python", "lua", "nginx") if chosen[kind]]
     if len(kinds) > 1:
-        raise Failed("run: --python and --lua: only one of them", 2)
+        raise Failed(f"run: --{kinds[0]} and --{kinds[1]}: only one of them",
+                     2)
     if kinds or chosen["adapter"]:
         words = adapters.command(kinds[0] if kinds else None, program, env)
         return programs.find(words[0]), words, env

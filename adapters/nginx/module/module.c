@@ -7,6 +7,7 @@
 
 #include <module/module.h>
 #include <patch/patch.h>
+#include <profile/profile.h>
 
 
 static void *ngx_hakmem_create_conf(ngx_cycle_t *cycle);
@@ -84,6 +85,13 @@ static ngx_command_t  ngx_hakmem_commands[] = {
       0,
       NULL },
 
+    { ngx_string("hakmem_profile_rate"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_ANY,
+      ngx_hakmem_profile_rate,
+      0,
+      0,
+      NULL },
+
     { ngx_string("hakmem_mode"),
       NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_ANY,
       ngx_hakmem_mode,
@@ -112,7 +120,7 @@ ngx_module_t  ngx_hakmem_module = {
     ngx_hakmem_init_process,               /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_hakmem_sampling_end,               /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -133,12 +141,14 @@ ngx_hakmem_create_conf(ngx_cycle_t *cycle)
      *
      *     hcf->mode = 0;
      *     hcf->objects = NULL;
+     *     hcf->profile_requests = 0;
      */
 
     hcf->enable = NGX_CONF_UNSET;
     hcf->lanes = NGX_CONF_UNSET_UINT;
     hcf->trim = NGX_CONF_UNSET_MSEC;
     hcf->limit = NGX_CONF_UNSET_SIZE;
+    hcf->profile_rate = NGX_CONF_UNSET_SIZE;
 
     ngx_hakmem_master_begin();
 
@@ -186,6 +196,7 @@ ngx_hakmem_init_module(ngx_cycle_t *cycle)
 {
     if (ngx_hakmem_started) {
         ngx_hakmem_serve(cycle, ngx_hakmem_get_conf(cycle));
+        ngx_hakmem_sampling_begin(cycle);
     }
 
     ngx_hakmem_reload_end();
@@ -214,6 +225,7 @@ ngx_hakmem_init_process(ngx_cycle_t *cycle)
     if (hcf->enable || ngx_hakmem_has_core()) {
         ngx_hakmem_trim_start();
         ngx_hakmem_timer_start(cycle);
+        ngx_hakmem_sampling_begin(cycle);
     }
 
     return NGX_OK;

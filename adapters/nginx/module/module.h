@@ -26,6 +26,8 @@ typedef struct {
     ngx_uint_t       lanes;              /* hak_ngx_lanes */
     ngx_msec_t       trim;               /* 0: off */
     size_t           limit;              /* 0: none */
+    size_t           profile_rate;       /* 0: off; unset: as it was found */
+    ngx_uint_t       profile_requests;   /* unsigned  profile_requests:1; */
     ngx_array_t     *objects;            /* of ngx_hakmem_object_t */
 } ngx_hakmem_conf_t;
 
@@ -183,6 +185,18 @@ ngx_uint_t ngx_hakmem_has_core(void);
 
 int ngx_hakmem_stats(hak_stats_t *stats);
 size_t ngx_hakmem_core_trim(void);
+
+/* hak_profile_..., of that core; NULL: a preloaded library that has none */
+
+typedef struct {
+    int      (*start)(size_t rate);
+    void     (*stop)(void);
+    size_t   (*rate)(void);
+    void     (*mark)(void);
+    int      (*write_fd)(int fd, int format, unsigned flags);
+} ngx_hakmem_profiler_t;
+
+ngx_hakmem_profiler_t *ngx_hakmem_profiler(void);
 
 /* as hak_seal(), of a preloaded library, if there is one */
 

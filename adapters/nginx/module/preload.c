@@ -37,6 +37,7 @@ typedef struct {
 
 static char *ngx_hakmem_preload(ngx_conf_t *cf, ngx_str_t *path);
 static ngx_uint_t ngx_hakmem_preload_find(void);
+static void ngx_hakmem_preload_profiler(ngx_hakmem_profiler_t *profiler);
 static char *ngx_hakmem_preload_failed(ngx_conf_t *cf, ngx_err_t err,
     ngx_str_t *path, char *what);
 static char **ngx_hakmem_preload_environ(ngx_conf_t *cf, ngx_str_t *path);
@@ -51,6 +52,12 @@ extern char  **environ;
 static char               ngx_hakmem_why[128];   /* "": nothing failed */
 static ngx_uint_t         ngx_hakmem_preloaded;  /* the mode is preload */
 static ngx_hakmem_core_t  ngx_hakmem_core;       /* ... on this */
+
+static ngx_hakmem_profiler_t  ngx_hakmem_profilers[] = {
+    { hak_profile_start, hak_profile_stop, hak_profile_rate, hak_profile_mark,
+      hak_profile_write_fd },
+    { NULL, NULL, NULL, NULL, NULL }             /* the library's */
+};
 
 
 char *
@@ -211,7 +218,23 @@ ngx_hakmem_preload_find(void)
     ngx_hakmem_core.trim = (size_t (*)(void)) dlsym(RTLD_DEFAULT, "hak_trim");
     ngx_hakmem_core.seal = (void (*)(void)) dlsym(RTLD_DEFAULT, "hak_seal");
 
+    ngx_hakmem_preload_profiler(&ngx_hakmem_profilers[1]);
+
     return 1;
+}
+
+
+static void
+ngx_hakmem_preload_profiler(ngx_hakmem_profiler_t *profiler)
+{
+    profiler->start = (int (*)(size_t)) dlsym(RTLD_DEFAULT,
+                                              "hak_profile_start");
+    profiler->stop = (void (*)(void)) dlsym(RTLD_DEFAULT, "hak_profile_stop");
+    profiler->rate = (size_t (*)(void)) dlsym(RTLD_DEFAULT,
+                                              "hak_profile_rate");
+    profiler->mark = (void (*)(void)) dlsym(RTLD_DEFAULT, "hak_profile_mark");
+    profiler->write_fd = (int (*)(int, int, unsigned))
+                                 dlsym(RTLD_DEFAULT, "hak_profile_write_fd");
 }
 
 
@@ -527,4 +550,15 @@ ngx_hakmem_core_seal(void)
     if (ngx_hakmem_core.seal) {
         ngx_hakmem_core.seal();
     }
+}
+
+
+ngx_hakmem_profiler_t *
+ngx_hakmem_profiler(void)
+{
+    ngx_hakmem_profiler_t  *profiler;
+
+    profiler = &ngx_hakmem_profilers[ngx_hakmem_preloaded ? 1 : 0];
+
+    return profiler->write_fd ? profiler : NULL;
 }

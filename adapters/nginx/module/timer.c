@@ -20,6 +20,7 @@
 #include <status/status.h>
 #include <ngx_event.h>
 #include <patch/patch.h>
+#include <profile/profile.h>
 
 
 #define NGX_HAKMEM_TICK  1000
@@ -38,8 +39,7 @@ static ngx_event_t        ngx_hakmem_event;
 
 /* nginx's wait for events, once we intercept it */
 
-static ngx_int_t  (*ngx_hakmem_waits)(ngx_cycle_t *cycle, ngx_msec_t timer,
-    ngx_uint_t flags);
+static ngx_hakmem_wait_pt  ngx_hakmem_waits;
 
 
 void
@@ -70,7 +70,7 @@ ngx_hakmem_wait(ngx_cycle_t *cycle, ngx_msec_t timer, ngx_uint_t flags)
 {
     ngx_int_t  rc;
 
-    rc = ngx_hakmem_waits(cycle, timer, flags);
+    rc = ngx_hakmem_scenes_wait(ngx_hakmem_waits, cycle, timer, flags);
 
     if (!ngx_hakmem_event.timer_set) {
         ngx_hakmem_awake();
@@ -90,6 +90,7 @@ ngx_hakmem_awake(void)
 {
     if (!ngx_hakmem_is_loaded((ngx_cycle_t *) ngx_cycle)) {
         ngx_hakmem_record_forget();
+        ngx_hakmem_scenes_end();
         return;
     }
 
@@ -108,6 +109,7 @@ ngx_hakmem_timer(ngx_event_t *ev)
 
     if (!ngx_hakmem_is_loaded(cycle)) {
         ngx_hakmem_record_forget();
+        ngx_hakmem_scenes_end();
         return;
     }
 

@@ -7,16 +7,12 @@
 #include <status/status.h>
 #include <ngx_http.h>
 #include <patch/patch.h>
+#include <profile/profile.h>
 
 
 typedef struct {
     ngx_shm_zone_t        *shm_zone;     /* NULL: no location has the page */
 } ngx_http_hakmem_main_conf_t;
-
-
-typedef struct {
-    ngx_uint_t             format;
-} ngx_http_hakmem_loc_conf_t;
 
 
 typedef struct {
@@ -72,6 +68,13 @@ static ngx_command_t  ngx_http_hakmem_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_hakmem_loc_conf_t, format),
       ngx_http_hakmem_formats },
+
+    { ngx_string("hakmem_profile"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_ANY,
+      ngx_http_hakmem_profile,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_hakmem_loc_conf_t, profile),
+      NULL },
 
       ngx_null_command
 };
@@ -342,6 +345,7 @@ ngx_http_hakmem_create_loc_conf(ngx_conf_t *cf)
     }
 
     conf->format = NGX_CONF_UNSET_UINT;
+    conf->profile = NGX_CONF_UNSET_UINT;
 
     return conf;
 }
@@ -354,6 +358,7 @@ ngx_http_hakmem_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_hakmem_loc_conf_t  *conf = child;
 
     ngx_conf_merge_uint_value(conf->format, prev->format, NGX_HAKMEM_TEXT);
+    ngx_conf_merge_uint_value(conf->profile, prev->profile, HAK_PROFILE_PAGE);
 
     return NGX_CONF_OK;
 }
@@ -371,6 +376,10 @@ ngx_http_hakmem_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (hlcf->format != NGX_CONF_UNSET_UINT) {
         return "is duplicate";
+    }
+
+    if (hlcf->profile != NGX_CONF_UNSET_UINT) {
+        return "is in a location that \"hakmem_profile\" answers already";
     }
 
     if (ngx_hakmem_takes(cf, 0, 1, NGX_HTTP_HAKMEM_VALID " or nothing")

@@ -112,6 +112,14 @@ typedef enum {
 } ngx_hakmem_format_e;
 
 
+/* of a location of http{}: which form a page has, unset: it is none */
+
+typedef struct {
+    ngx_uint_t           format;         /* ngx_hakmem_format_e */
+    ngx_uint_t           profile;        /* HAK_PROFILE_... */
+} ngx_http_hakmem_loc_conf_t;
+
+
 extern ngx_hakmem_stat_t  ngx_hakmem_stat_table[];
 
 /* by statistic: its former, deprecated name; or NULL */

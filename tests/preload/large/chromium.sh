@@ -84,7 +84,7 @@ CODE
 python3 server.py "$PORT" &
 server=$!
 page=http://127.0.0.1:$PORT/page.html
-until_true 10 'the page is served' curl -sf "$page"
+until_true 60 'the page is served' curl -sf "$page"
 browser=(chromium --headless --no-sandbox --disable-gpu --disable-quic
     --no-first-run --disable-background-networking --disable-component-update
     --disable-sync --disable-dev-shm-usage --disable-breakpad
@@ -105,7 +105,7 @@ starter=$!
 there_are_four() {
     [ "$(processes chromium | wc -l)" -ge 4 ]
 }
-until_true 20 'the browser is there' there_are_four
+until_true 60 'the browser is there' there_are_four
 for process in $(processes chromium); do
     mapped "$process" || ! [ -e "/proc/$process" ] ||
         die "process $process has not the library"
@@ -115,7 +115,7 @@ gone() {
     kill $(processes chromium) || true
     [ -z "$(processes chromium)$(processes chrome_crashpad)" ]
 }
-until_true 20 'the browser has gone' gone
+until_true 60 'the browser has gone' gone
 kill "$server"
 wait "$starter" "$server" || true
 # One that the library does serve.

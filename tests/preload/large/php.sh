@@ -111,7 +111,7 @@ echo $n, ' ', hash('sha256', str_repeat((string) $n, $n * 100)), "\n";
 CODE
 PHP_CLI_SERVER_WORKERS=3 AS=server under php -S "127.0.0.1:$PORT" -t site &
 server=$!
-until_true 10 'the server answers' curl -sf "http://127.0.0.1:$PORT/?n=1"
+until_true 60 'the server answers' curl -sf "http://127.0.0.1:$PORT/?n=1"
 for n in $(seq 60); do
     curl -sf "http://127.0.0.1:$PORT/?n=$n"
 done | sha256sum

@@ -42,7 +42,7 @@ chown --reference=data data/postgresql.conf
 start() {
     AS=$1 under "$bin/postgres" >postgres.log &
     server=$!
-    until_true 20 'the server answers' "$bin/psql" -c 'SELECT 1' postgres
+    until_true 60 'the server answers' "$bin/psql" -c 'SELECT 1' postgres
 }
 stop() {
     kill -INT "$(head -n 1 data/postmaster.pid)"

@@ -4,7 +4,7 @@
  */
 #include "ace_check.h"
 
-TestSuite(ace, .timeout = 120);
+TestSuite(ace, .timeout = 300);
 
 enum { SUPERS = 512, PAGES = SUPERS * HAK_ACE_PAGES, RUNS = 120 };
 

@@ -5,7 +5,7 @@
  */
 #include "ace_check.h"
 
-TestSuite(ace_gone, .timeout = 120);
+TestSuite(ace_gone, .timeout = 300);
 
 static void limit_to(size_t more)
 {

@@ -7,7 +7,7 @@
 #include "range/superslabs.h"
 #include "unit.h"
 
-TestSuite(ace_tree, .timeout = 120);
+TestSuite(ace_tree, .timeout = 300);
 
 enum { SUPERS = 128, MOST = SUPERS * HAK_ACE_PAGES / 16 };
 

@@ -10,7 +10,7 @@
 #include "heap/thread.h"
 #include "unit.h"
 
-TestSuite(embed_heap, .timeout = 60);
+TestSuite(embed_heap, .timeout = 300);
 
 /* A size of every lane. */
 static const size_t sizes[] = {40, 5000, 100000, 3 * HAK_MIB};

@@ -6,7 +6,7 @@
 #include "limited.h"
 #include "tiny_check.h"
 
-TestSuite(heap_explicit, .timeout = 120);
+TestSuite(heap_explicit, .timeout = 300);
 
 /* ---- making -------------------------------------------------------------------- */
 

@@ -7,7 +7,7 @@
 #include "os/os.h"
 #include "unit.h"
 
-TestSuite(heap_limit, .timeout = 120);
+TestSuite(heap_limit, .timeout = 300);
 
 static hak_heap_stats_t stats_of(const hak_heap *heap)
 {

@@ -6,7 +6,7 @@
 #include "heap/thread.h"
 #include "unit.h"
 
-TestSuite(lanes_heap, .timeout = 120);
+TestSuite(lanes_heap, .timeout = 300);
 
 enum { LANE_SIZES = 12 };
 

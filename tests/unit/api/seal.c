@@ -8,7 +8,7 @@
 #include "tiny/tiny_slab.h"
 #include "seal_world.h"
 
-TestSuite(seal, .timeout = 120);
+TestSuite(seal, .timeout = 300);
 
 /* ---- one thread -------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 #include "heap/thread.h"
 #include "seal_world.h"
 
-TestSuite(seal_fork, .timeout = 120);
+TestSuite(seal_fork, .timeout = 300);
 
 /* A fork whose child ends when it crashes or hangs. */
 static pid_t start_child(void)
@@ -17,7 +17,7 @@ static pid_t start_child(void)
     pid = fork();
     if (pid == 0) {
         signal(SIGSEGV, SIG_DFL);
-        alarm(100);
+        alarm(250);
     }
     return pid;
 }

@@ -6,7 +6,7 @@
 #include "tiny/tiny_seal.h"
 #include "seal_world.h"
 
-TestSuite(seal_threads, .timeout = 120);
+TestSuite(seal_threads, .timeout = 300);
 
 /* Frees what is left of every other object. */
 static void *free_odd(void *arg)

@@ -9,7 +9,7 @@
 #include "os/os.h"
 #include "unit.h"
 
-TestSuite(sized, .timeout = 120);
+TestSuite(sized, .timeout = 300);
 
 /* Sizes about every bound, and many between them. */
 static size_t some_size(size_t i)

@@ -8,7 +8,7 @@
 #include "heap/thread.h"
 #include "unit.h"
 
-TestSuite(stats, .timeout = 60);
+TestSuite(stats, .timeout = 300);
 
 static const char *const names[] = {
 #define HAK_STAT(name, kind, unit, help) #name,

@@ -8,7 +8,7 @@
 
 #include "unit.h"
 
-TestSuite(msg, .timeout = 60);
+TestSuite(msg, .timeout = 300);
 
 static void say_all(void *arg)
 {

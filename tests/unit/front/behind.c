@@ -6,7 +6,7 @@
 
 #include "limited.h"
 
-TestSuite(behind, .timeout = 60);
+TestSuite(behind, .timeout = 300);
 
 Test(behind, a_block_of_the_system_is_freed)
 {

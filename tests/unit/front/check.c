@@ -8,7 +8,7 @@
 #include "tiny_check.h"
 #include "unit.h"
 
-TestSuite(check, .timeout = 120);
+TestSuite(check, .timeout = 300);
 
 struct call {
     void *p;

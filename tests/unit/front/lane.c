@@ -7,7 +7,7 @@
 #include "heap/thread.h"
 #include "unit.h"
 
-TestSuite(lanes, .timeout = 120);
+TestSuite(lanes, .timeout = 300);
 
 /* Every size at which something may change, in ascending order. */
 static size_t edges[400];

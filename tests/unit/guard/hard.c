@@ -1,6 +1,6 @@
 /*
  * hard.c - what the hardened build catches: free blocks freed again or written to,
- * in every lane; and what it makes random. Writes past the end are in hard_seals.c.
+ * in every lane; and what it makes random. Writes past the end are in hard_guards.c.
  *
  * Compiled only with HARDENED=1. The message is the test: exactly one line.
  */
@@ -8,7 +8,7 @@
 #include "hard_frees.h"
 #include "unit.h"
 
-TestSuite(hard, .timeout = 120);
+TestSuite(hard, .timeout = 300);
 
 #define AGAIN "a block that is free already"
 

@@ -1,5 +1,5 @@
 /*
- * hard_frees.h - frees by another thread: for hard.c and hard_seals.c.
+ * hard_frees.h - frees by another thread: for hard.c and hard_guards.c.
  */
 #ifndef HARD_FREES_H
 #define HARD_FREES_H

@@ -5,7 +5,7 @@
 #include "limited.h"
 #include "tiny_check.h"
 
-TestSuite(account, .timeout = 120);
+TestSuite(account, .timeout = 300);
 
 Test(account, the_limit_is_exact_for_every_class)
 {
@@ -51,6 +51,33 @@ Test(account, one_byte_under_a_block_refuses_it)
     cr_assert_not_null(hak_heap_malloc(heap, 0));
     cr_assert_eq(hak_heap_live(heap), 80);
     cr_assert_null(hak_heap_malloc(heap, 0));
+    hak_heap_delete(heap);
+}
+
+/*
+ * A heap that is refused gives back what its bins hold. Refused again it has nothing to
+ * give, and does no work for that (the extra is taken away by whoever does).
+ */
+Test(account, refusals_in_a_row_do_their_work_once)
+{
+    hak_heap_config config = {.size = sizeof(config), .limit = 64 * HAK_KIB};
+    hak_heap *heap = hak_heap_new(&config);
+    void *p[100];
+
+    for (int i = 0; i < 100; i++) {
+        p[i] = hak_heap_malloc(heap, 100);
+        NEED(p[i] != NULL);
+    }
+    for (int i = 0; i < 100; i += 10) {
+        hak_heap_free(heap, p[i]);
+        cr_assert_not_null(heap->tiny.bins[haki_tiny_class_16[13]].head);
+        cr_assert_null(hak_heap_malloc(heap, 64 * HAK_KIB));
+        cr_assert_null(heap->tiny.bins[haki_tiny_class_16[13]].head);
+        heap->tiny.allow.extra = 12345;
+        cr_assert_null(hak_heap_malloc(heap, 65 * HAK_KIB));
+        cr_assert_null(hak_heap_malloc(heap, 64 * HAK_KIB));
+        cr_assert_eq(heap->tiny.allow.extra, 12345);
+    }
     hak_heap_delete(heap);
 }
 

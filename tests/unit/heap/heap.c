@@ -9,7 +9,7 @@
 #include "tiny_check.h"
 #include "unit.h"
 
-TestSuite(heap, .timeout = 60);
+TestSuite(heap, .timeout = 300);
 
 Test(heap, create_gives_an_empty_heap_in_its_slot)
 {

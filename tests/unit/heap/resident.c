@@ -7,7 +7,7 @@
 #include "os/os.h"
 #include "unit.h"
 
-TestSuite(resident, .timeout = 60);
+TestSuite(resident, .timeout = 300);
 
 static hak_heap *new_heap(void)
 {
@@ -65,6 +65,44 @@ Test(resident, what_was_written_to_in_every_lane)
                       "%zu B: freed", sizes[i]);
         hak_heap_delete(heap);
         hak_heap_delete(other);
+    }
+}
+
+/* The same, by a look at every slab. */
+static size_t by_tags(const hak_heap *heap)
+{
+    uint32_t end = (uint32_t)(haki_range.size >> HAK_SLAB_SHIFT);
+    size_t sum = haki_os_resident((void *)(uintptr_t)heap, HAK_HEAP_SLOT);
+
+    for (uint32_t n = 1; n < end; n++) {
+        if (HAK_TAG_HEAP(haki_range_tag((size_t)n << HAK_SLAB_SHIFT)) ==
+            heap->tiny.id) {
+            sum += haki_os_resident(haki_range_slab_start(n), HAK_SLAB_SIZE);
+        }
+    }
+    return sum;
+}
+
+/* Of heaps with few slabs and of one with many: their sums are the same. */
+Test(resident, one_of_many_heaps)
+{
+    enum { HEAPS = 40, BLOCKS = 3000 };
+    static char *p[BLOCKS];
+    hak_heap *heaps[HEAPS];
+
+    for (int i = 0; i < HEAPS; i++) {
+        heaps[i] = new_heap();
+        fill(heaps[i], p, i == 7 ? BLOCKS : 5 + (size_t)i, 40 + (size_t)i * 70);
+        fill(heaps[i], p, i == 7 ? BLOCKS : 3, 1500 + (size_t)i * 1000);
+    }
+    for (int i = 0; i < HEAPS; i++) {
+        cr_expect_eq(hak_heap_resident(heaps[i]), by_tags(heaps[i]), "%d", i);
+        haki_heap_seal_slabs(heaps[i]);
+        cr_expect_eq(hak_heap_resident(heaps[i]), by_tags(heaps[i]),
+                     "%d, sealed", i);
+    }
+    for (int i = 0; i < HEAPS; i++) {
+        hak_heap_delete(heaps[i]);
     }
 }
 

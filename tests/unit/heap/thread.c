@@ -15,7 +15,7 @@
 #include "tiny_check.h"
 #include "unit.h"
 
-TestSuite(thread, .timeout = 180);
+TestSuite(thread, .timeout = 300);
 
 /* ---- first use ---------------------------------------------------------------- */
 
@@ -254,7 +254,7 @@ Test(thread, a_heap_made_by_hand_is_adopted)
     char *p;
 
     if (HAK_HARD) {
-        cr_skip("a thread's blocks have seals, those of such a heap do not");
+        cr_skip("a thread's blocks have guards, those of such a heap do not");
     }
     p = hak_malloc(200);
     before = haki_self;

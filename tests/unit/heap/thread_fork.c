@@ -8,7 +8,7 @@
 #include "tiny_check.h"
 #include "unit.h"
 
-TestSuite(thread_fork, .timeout = 180);
+TestSuite(thread_fork, .timeout = 300);
 
 enum { SHARED = 2000 };
 
@@ -228,7 +228,7 @@ static void free_locked(void *arg)
 {
     struct locked *locked = arg;
 
-    alarm(5);
+    alarm(250);
     hak_free(locked->p);
     hak_free(get_locked(locked->size));
 }

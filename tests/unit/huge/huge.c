@@ -2,10 +2,11 @@
  * huge.c - tests of the Huge lane: sizes, alignment, what is zero, what goes
  * back at once, a random stream. Resizing is in huge_resize.c.
  */
+#include "clock.h"
 #include "range/slabs.h"
 #include "huge_check.h"
 
-TestSuite(huge, .timeout = 120);
+TestSuite(huge, .init = clock_stop, .timeout = 300);
 
 static char *get(size_t size, size_t align, bool *zero)
 {

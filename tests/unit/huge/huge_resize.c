@@ -7,7 +7,7 @@
 #include "front/lane.h"
 #include "range_walk.h"
 
-TestSuite(huge_resize, .timeout = 120);
+TestSuite(huge_resize, .timeout = 300);
 
 static char *get(size_t size)
 {

@@ -38,7 +38,7 @@ static void remove_tree(void)
     cr_assert_eq(system(command), 0);
 }
 
-TestSuite(cgroup, .init = make_tree, .fini = remove_tree, .timeout = 60);
+TestSuite(cgroup, .init = make_tree, .fini = remove_tree, .timeout = 300);
 
 /* dir is "a", "a/b" or "" for the top; the text is all of the file. */
 static void put(const char *dir, const char *name, const char *text)

@@ -10,7 +10,7 @@
 
 #include "unit.h"
 
-TestSuite(lock, .timeout = 120);
+TestSuite(lock, .timeout = 300);
 
 static atomic_int mended;
 
@@ -161,7 +161,7 @@ static void expect_well(pid_t pid)
 
 static void take_over(void)
 {
-    alarm(20);
+    alarm(250);
     take_once(NULL);
     NEED(atomic_load(&mended) == 1);
     take_once(NULL);
@@ -267,7 +267,7 @@ Test(lock, one_thread_of_many_takes_over)
         if (pid == 0) {
             pthread_t threads[4];
 
-            alarm(20);
+            alarm(250);
             for (int n = 0; n < 4; n++) {
                 threads[n] = unit_start(count_up, NULL);
             }
@@ -376,19 +376,24 @@ Test(lock, a_child_by_vfork_waits_for_its_parent_s_threads)
 
 /* ---- a signal's handler forks while its thread waits ----------------------------- */
 
-static volatile pid_t forked_in_handler = -1;
+static _Atomic(pid_t) forked_in_handler = -1;
 
 static void fork_in_handler(int signal)
 {
     (void)signal;
-    forked_in_handler = bare_fork();
+    atomic_store(&forked_in_handler, bare_fork());
 }
 
 static void *signal_and_end(void *arg)
 {
-    usleep(100000); /* it sleeps by then */
+    while (!haki_lock_any_waits()) {
+        usleep(1000);
+    }
+    usleep(50000); /* it sleeps by then, mostly */
     NEED(pthread_kill(*(pthread_t *)arg, SIGUSR1) == 0);
-    usleep(100000);
+    while (atomic_load(&forked_in_handler) == -1) {
+        usleep(1000);
+    }
     atomic_store(&go_on, true);
     return NULL;
 }
@@ -404,11 +409,11 @@ Test(lock, who_waits_goes_on_in_the_child)
     other = unit_start(signal_and_end, &me);
     haki_lock_take(&lock);
     haki_lock_drop(&lock);
-    if (forked_in_handler == 0) {
+    if (atomic_load(&forked_in_handler) == 0) {
         _exit(atomic_load(&mended) != 1);
     }
     unit_join(other);
-    expect_well(forked_in_handler);
+    expect_well(atomic_load(&forked_in_handler));
     end_holder(holder);
 }
 

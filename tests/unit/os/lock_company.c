@@ -12,7 +12,7 @@
 
 #include "unit.h"
 
-TestSuite(lock_company, .timeout = 40);
+TestSuite(lock_company, .timeout = 300);
 
 static atomic_int mended;
 
@@ -246,7 +246,7 @@ static void *holding_stranger(void *arg)
 /* In the child, with the handlers' part and without. */
 static void take_over(bool handled)
 {
-    alarm(20);
+    alarm(250);
     if (handled) {
         haki_lock_forked();
     }

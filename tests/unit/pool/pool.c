@@ -10,7 +10,7 @@
 #include "range/slabs.h"
 #include "unit.h"
 
-TestSuite(pool, .timeout = 120);
+TestSuite(pool, .timeout = 300);
 
 static struct hak_pool *pool;
 static uint32_t id;

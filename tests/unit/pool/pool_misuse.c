@@ -6,58 +6,10 @@
 #include "front/lane.h"
 #include "pool_check.h"
 #include "heap/thread.h"
+#include "misuse.h"
 #include "unit.h"
 
-TestSuite(pool_misuse, .timeout = 120);
-
-struct call {
-    void *p;
-    size_t size;
-    hak_heap *heap;
-};
-
-static void call_free(void *arg)
-{
-    hak_free(((struct call *)arg)->p);
-}
-
-static void call_free_sized(void *arg)
-{
-    hak_free_sized(((struct call *)arg)->p, ((struct call *)arg)->size);
-}
-
-static void call_realloc(void *arg)
-{
-    NEED(hak_realloc(((struct call *)arg)->p, 7777) == arg);
-}
-
-static void call_usable_size(void *arg)
-{
-    NEED(hak_usable_size(((struct call *)arg)->p) == 77);
-}
-
-static void call_heap_free(void *arg)
-{
-    hak_heap_free(((struct call *)arg)->heap, ((struct call *)arg)->p);
-}
-
-static void call_heap_realloc(void *arg)
-{
-    const struct call *call = arg;
-
-    NEED(hak_heap_realloc(call->heap, call->p, 7777) == arg);
-}
-
-static const struct {
-    const char *name;
-    void (*run)(void *);
-} calls[] = {
-    {"hak_free", call_free},           {"hak_free_sized", call_free_sized},
-    {"hak_realloc", call_realloc},     {"hak_usable_size", call_usable_size},
-    {"hak_heap_free", call_heap_free}, {"hak_heap_realloc", call_heap_realloc},
-};
-
-enum { CALLS = sizeof(calls) / sizeof(calls[0]) };
+TestSuite(pool_misuse, .timeout = 300);
 
 /* The owner's own frees are looked at when they leave the bin. */
 static void call_free_and_trim(void *arg)
@@ -66,19 +18,9 @@ static void call_free_and_trim(void *arg)
     hak_trim();
 }
 
-/*
- * All that take a block, from the first-th on, must name themselves, p and the
- * reason, and abort.
- */
 static void expect_fatal(size_t first, void *p, const char *reason)
 {
-    struct call call = {unit_pointer(p), 1100, hak_heap_new(NULL)};
-
-    for (size_t i = first; i < CALLS; i++) {
-        unit_expect_fatal(calls[i].run, &call, "hakmem: fatal: %s(%p): %s\n",
-                          calls[i].name, p, reason);
-    }
-    hak_heap_delete(call.heap);
+    expect_fatal_sized(first, p, 1100, reason);
 }
 
 static void *free_in_thread(void *p)
@@ -105,7 +47,7 @@ static void expect_fatal_elsewhere(void *p, const char *reason)
 
 static void expect_fatal_anywhere(void *p, const char *reason)
 {
-    expect_fatal(0, p, reason);
+    expect_fatal(ALL, p, reason);
     expect_fatal_elsewhere(p, reason);
 }
 
@@ -237,7 +179,7 @@ Test(pool_misuse, a_block_of_another_heap)
     for (size_t size = 1025; size <= HAK_POOL_MAX_SIZE; size += 20000) {
         for (int thread_s = 0; thread_s < 2; thread_s++) {
             call.p = thread_s ? hak_malloc(size) : hak_heap_malloc(other, size);
-            for (size_t i = 4; i < CALLS; i++) {
+            for (size_t i = HEAPS; i < CALLS; i++) {
                 unit_expect_fatal(calls[i].run, &call,
                                   "hakmem: fatal: %s(%p): a block of another "
                                   "heap\n",

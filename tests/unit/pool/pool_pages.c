@@ -6,7 +6,7 @@
 #include "pool_check.h"
 #include "unit.h"
 
-TestSuite(pool_pages, .timeout = 120);
+TestSuite(pool_pages, .timeout = 300);
 
 static struct hak_pool *pool;
 

@@ -11,7 +11,7 @@
 #include "profile/profile.h"
 #include "unit.h"
 
-TestSuite(profile, .timeout = 120);
+TestSuite(profile, .timeout = 300);
 
 #define KIB ((size_t)1024)
 #define MIB (1024 * KIB)

@@ -7,7 +7,7 @@
 #include "profile/profile.h"
 #include "unit.h"
 
-TestSuite(written, .timeout = 120);
+TestSuite(written, .timeout = 300);
 
 #define KIB ((size_t)1024)
 #define MIB (1024 * KIB)

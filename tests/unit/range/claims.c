@@ -10,7 +10,7 @@
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(claims, .timeout = 120);
+TestSuite(claims, .timeout = 300);
 
 /* Maps one page of somebody else's at p. */
 static void foreign_at(char *p)

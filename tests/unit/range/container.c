@@ -41,7 +41,7 @@ static void remove_tree(void)
     cr_assert_eq(system(command), 0);
 }
 
-TestSuite(container, .init = make_tree, .fini = remove_tree, .timeout = 120);
+TestSuite(container, .init = make_tree, .fini = remove_tree, .timeout = 300);
 
 /* 100 MB, of which this many are in use; looks. */
 static void use(size_t mb)

@@ -149,7 +149,7 @@ static void had_of_sleeper(void *arg)
 
         if (p == NULL) { /* it was not asleep yet */
             usleep(5000);
-            if (++tries == 500) {
+            if (++tries == 2000) {
                 NEED(!haki_lend(sleeper, no_work)); /* can't be seen here */
                 break;
             }

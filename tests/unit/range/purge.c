@@ -3,13 +3,14 @@
  */
 #include <sys/syscall.h>
 
+#include "clock.h"
 #include "settings/options.h"
 #include "os/os.h"
 #include "range/purge.h"
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(purge, .timeout = 120);
+TestSuite(purge, .init = clock_stop, .timeout = 300);
 
 Test(purge, drops_warm_slabs_and_only_those)
 {

@@ -6,6 +6,7 @@
  */
 #include <time.h>
 
+#include "clock.h"
 #include "front/lane.h"
 #include "unit.h"
 
@@ -240,6 +241,7 @@ Test(purge_delay, trim_gives_all_back_at_once)
 /* The same as the statistics tell it, where others watch our memory, too. */
 Test(purge_delay, trim_counts_what_goes_back)
 {
+    clock_stop(); /* else some may go back before */
     for (size_t i = 0; i < 4; i++) {
         size_t before = unit_stats().purged_bytes, sum = 0;
 

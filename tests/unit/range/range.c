@@ -10,7 +10,7 @@
 #include "system/system.h"
 #include "unit.h"
 
-TestSuite(range, .timeout = 120);
+TestSuite(range, .timeout = 300);
 
 /* ---- the window ---------------------------------------------------------- */
 

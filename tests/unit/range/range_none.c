@@ -8,7 +8,7 @@
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(range_none, .timeout = 120);
+TestSuite(range_none, .timeout = 300);
 
 /* ---- less than the wish, and none --------------------------------------------------- */
 

@@ -10,7 +10,7 @@
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(slabs, .timeout = 120);
+TestSuite(slabs, .timeout = 300);
 
 /* ---- the shared pool ----------------------------------------------------- */
 

@@ -10,7 +10,7 @@
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(slabs_resident, .timeout = 120);
+TestSuite(slabs_resident, .timeout = 300);
 
 /* ---- the ladder ---------------------------------------------------------- */
 

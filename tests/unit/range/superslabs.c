@@ -8,7 +8,7 @@
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(superslabs, .timeout = 120);
+TestSuite(superslabs, .timeout = 300);
 
 /* Superslabs as the tests count them: from 1, after the tags. */
 static uint32_t super(uint32_t i)

@@ -5,7 +5,7 @@
 
 #include "unit.h"
 
-TestSuite(options, .timeout = 60);
+TestSuite(options, .timeout = 300);
 
 /* Counts what the C library is asked for; watched programs have their own. */
 static _Atomic(size_t) mallocs;

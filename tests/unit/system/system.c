@@ -8,7 +8,7 @@
 
 #include "unit.h"
 
-TestSuite(system, .timeout = 120);
+TestSuite(system, .timeout = 300);
 
 /* ---- the table, on pointers that nobody allocated ------------------------- */
 

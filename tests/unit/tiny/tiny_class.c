@@ -5,7 +5,7 @@
 
 #include "unit.h"
 
-TestSuite(tiny_class, .timeout = 60);
+TestSuite(tiny_class, .timeout = 300);
 
 Test(tiny_class, sizes_ascend_in_steps_of_8)
 {

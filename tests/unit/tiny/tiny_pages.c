@@ -12,7 +12,7 @@
 #include "tiny/tiny_slab.h"
 #include "unit.h"
 
-TestSuite(tiny_pages, .timeout = 120);
+TestSuite(tiny_pages, .timeout = 300);
 
 static struct hak_tiny *tiny;
 

@@ -6,7 +6,7 @@
 #include "range/purge.h"
 #include "tiny_state.h"
 
-TestSuite(tiny_slab, .timeout = 120);
+TestSuite(tiny_slab, .timeout = 300);
 
 /* ---- the ladder ------------------------------------------------------------- */
 

@@ -41,8 +41,8 @@ UNIT size_t head_count(const struct hak_tiny *tiny, unsigned class)
     const struct hak_shelf *shelf = &tiny->shelves[class];
     const struct hak_bin *bin = &tiny->bins[class];
 
-    return (size_t)(shelf->base + (shelf->grant - bin->left) -
-                    (int64_t)haki_bin_pops(tiny, class));
+    return shelf->base - (uint32_t)bin->left -
+           (uint32_t)haki_bin_pops(tiny, class);
 }
 
 #endif

@@ -10,7 +10,7 @@
 #include "range_check.h"
 #include "unit.h"
 
-TestSuite(cool, .timeout = 120);
+TestSuite(cool, .timeout = 300);
 
 /* ---- slabs ------------------------------------------------------------------ */
 

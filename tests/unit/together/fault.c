@@ -6,6 +6,7 @@
  * its contents, requests that the core can't serve go to the system or are
  * NULL with ENOMEM, and once memory is back everything is as before.
  */
+#include "fault.h"
 #include "front/lane.h"
 #include "os/os.h"
 #include "range_check.h"
@@ -126,11 +127,6 @@ static void work(void)
     unit_in_thread(use_in_thread, NULL);
 }
 
-struct fault {
-    unsigned n;
-    bool forever;
-};
-
 /* Exits with 3 if the n-th call was never reached. */
 static void work_with_fault(void *arg)
 {
@@ -174,37 +170,16 @@ static void work_with_fault(void *arg)
     range_check();
 }
 
-/* How many calls there are to refuse; not all of them where memory is watched. */
-static unsigned run_all(bool forever)
-{
-    struct unit_child child;
-    struct fault fault = {1, forever};
-    unsigned step = UNIT_WATCHED ? 3 : 1;
-
-    for (;; fault.n += step) {
-        unit_child(&child, work_with_fault, &fault);
-        if (WIFEXITED(child.status) && WEXITSTATUS(child.status) == 3) {
-            return fault.n - 1;
-        }
-        cr_assert_eq(child.status, 0, "call %u refused%s: status %#x: %s",
-                     fault.n, forever ? " and all later ones" : "",
-                     (unsigned)child.status, child.said);
-        cr_assert(child.said[0] == '\0' ||
-                      strncmp(child.said, "hakmem: out of memory at", 24) == 0,
-                  "call %u: %s", fault.n, child.said);
-    }
-}
-
 Test(fault, any_one_call_may_fail)
 {
     UNIT_SKIP_IF_GCC_TSAN();
-    cr_assert_geq(run_all(false), 20);
+    cr_assert_geq(run_all(false, 3), 20);
 }
 
 Test(fault, any_call_and_all_later_ones_may_fail)
 {
     UNIT_SKIP_IF_GCC_TSAN();
-    cr_assert_geq(run_all(true), 20);
+    cr_assert_geq(run_all(true, 3), 20);
 }
 
 /* ---- what is counted ---------------------------------------------------------- */

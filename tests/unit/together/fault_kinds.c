@@ -13,7 +13,7 @@
 #include "range/superslabs.h"
 #include "unit.h"
 
-TestSuite(fault_kinds, .timeout = 120);
+TestSuite(fault_kinds, .timeout = 300);
 
 static void refuse(unsigned kinds)
 {

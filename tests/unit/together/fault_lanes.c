@@ -6,6 +6,7 @@
  * with ENOMEM, contents stay, and once memory is back all is as before.
  * fault.c does the same for many small blocks.
  */
+#include "fault.h"
 #include "front/lane.h"
 #include "os/os.h"
 #include "heap/thread.h"
@@ -203,11 +204,6 @@ static void work(void)
 
 /* ---- the faults ---------------------------------------------------------------------- */
 
-struct fault {
-    unsigned n;
-    bool forever;
-};
-
 static void check_all_back(void)
 {
     hak_stats_t stats;
@@ -255,35 +251,14 @@ Test(fault_lanes, no_fault_no_fallback)
     cr_assert_eq(unit_stats().fallback_memory, 0);
 }
 
-/* How many calls there are to refuse. */
-static unsigned run_all(bool forever)
-{
-    struct unit_child child;
-    struct fault fault = {1, forever};
-    unsigned step = UNIT_WATCHED ? 5 : 1;
-
-    for (;; fault.n += step) {
-        unit_child(&child, work_with_fault, &fault);
-        if (WIFEXITED(child.status) && WEXITSTATUS(child.status) == 3) {
-            return fault.n - 1;
-        }
-        cr_assert_eq(child.status, 0, "call %u refused%s: status %#x: %s",
-                     fault.n, forever ? " and all later ones" : "",
-                     (unsigned)child.status, child.said);
-        cr_assert(child.said[0] == '\0' ||
-                      strncmp(child.said, "hakmem: out of memory at", 24) == 0,
-                  "call %u: %s", fault.n, child.said);
-    }
-}
-
 Test(fault_lanes, any_one_call_may_fail)
 {
     UNIT_SKIP_IF_GCC_TSAN();
-    cr_assert_geq(run_all(false), 20);
+    cr_assert_geq(run_all(false, 5), 20);
 }
 
 Test(fault_lanes, any_call_and_all_later_ones_may_fail)
 {
     UNIT_SKIP_IF_GCC_TSAN();
-    cr_assert_geq(run_all(true), 20);
+    cr_assert_geq(run_all(true, 5), 20);
 }

@@ -81,7 +81,7 @@ static void first_work(unsigned round)
 
 static void first_child(void)
 {
-    alarm(60);
+    alarm(250);
     hak_free(hak_malloc(100));
     NEED(haki_range.size != 0);
     keep_some();

@@ -19,7 +19,7 @@
 #include "range/slots.h"
 #include "range/superslabs.h"
 
-TestSuite(meet_locks, .timeout = 60);
+TestSuite(meet_locks, .timeout = 300);
 
 struct step {
     const char *name;

@@ -10,47 +10,13 @@
 
 TestSuite(stress_lanes, .timeout = 300);
 
-enum { PLACES = 600, MINE = 60, AT_ONCE = 4, MARK = 256 };
+/* Most of the contents' bytes would be most of the time: some are enough. */
+enum { PLACES = 600, MINE = 60, MOST = 8000000, MARK = 256, AT_ONCE = 4 };
 
-/* A block's first bytes: what is in it. */
-struct content {
-    uint32_t size;
-    uint32_t seed;
-};
+#include "stress.h"
 
-static _Atomic(char *) places[PLACES];
-static _Atomic(size_t) handed;
 static _Atomic(int) living; /* threads in live_until_told */
 static _Atomic(bool) stop;
-
-/* Most of the contents' bytes would be most of the time: some are enough. */
-static size_t marked(size_t size)
-{
-    return haki_min(size - sizeof(struct content), MARK);
-}
-
-static char *fill(char *p, size_t size, uint32_t seed)
-{
-    struct content content = {(uint32_t)size, seed};
-    size_t n = marked(size);
-
-    NEED(p != NULL);
-    memcpy(p, &content, sizeof(content));
-    unit_fill(p + size - n, n, seed);
-    return p;
-}
-
-static size_t check(const char *p)
-{
-    struct content content;
-    size_t n;
-
-    memcpy(&content, p, sizeof(content));
-    NEED(content.size >= sizeof(content) && content.size <= 8000000);
-    n = marked(content.size);
-    NEED(unit_filled(p + content.size - n, n, content.seed));
-    return content.size;
-}
 
 /* Of every lane, the larger the seldomer. */
 static size_t random_size(struct unit_random *random)
@@ -62,15 +28,6 @@ static size_t random_size(struct unit_random *random)
                                : 6000000;
 
     return sizeof(struct content) + unit_below(random, most - 8);
-}
-
-static void drop(char *p, struct unit_random *random)
-{
-    if (p != NULL) {
-        size_t size = check(p);
-
-        unit_below(random, 2) ? hak_free(p) : hak_free_sized(p, size);
-    }
 }
 
 static char *get(size_t size, struct unit_random *random)
@@ -92,70 +49,6 @@ static char *get(size_t size, struct unit_random *random)
     return p;
 }
 
-/* One step on one's own blocks. */
-static void step_mine(char **mine, struct unit_random *random)
-{
-    char **at = &mine[unit_below(random, MINE)];
-    size_t size = random_size(random);
-    uint32_t seed = (uint32_t)unit_next(random);
-
-    if (*at != NULL && seed % 4 == 0) {
-        size_t old = check(*at);
-        struct content content;
-
-        *at = hak_realloc(*at, size);
-        memcpy(&content, *at, sizeof(content));
-        NEED(content.size == old);
-        if (size >= old) {
-            check(*at);
-        }
-        fill(*at, size, seed);
-        return;
-    }
-    drop(*at, random);
-    *at = fill(get(size, random), size, seed);
-}
-
-/* One block goes to whoever takes it, and another is taken. */
-static void step_shared(char **mine, struct unit_random *random)
-{
-    char **at = &mine[unit_below(random, MINE)];
-
-    *at = atomic_exchange(&places[unit_below(random, PLACES)], *at);
-    if (*at != NULL) {
-        check(*at);
-        atomic_fetch_add_explicit(&handed, 1, memory_order_relaxed);
-    }
-}
-
-/* A heap of one's own, some of its blocks freed through hak_free. */
-static void step_heap(struct unit_random *random)
-{
-    hak_heap_config config = {.size = sizeof(config), .limit = 4000000};
-    hak_heap *heap = hak_heap_new(&config);
-    char *p[40];
-
-    NEED(heap != NULL);
-    for (size_t i = 0; i < 40; i++) {
-        size_t size = random_size(random);
-
-        p[i] = hak_heap_malloc(heap, size);
-        if (p[i] != NULL) {
-            fill(p[i], size, (uint32_t)i);
-        }
-    }
-    for (size_t i = 0; i < 40; i++) {
-        if (p[i] != NULL) {
-            check(p[i]);
-            i % 3 == 0   ? hak_heap_free(heap, p[i])
-            : i % 3 == 1 ? hak_free(p[i])
-                         : (void)0;
-        }
-    }
-    NEED(hak_heap_live(heap) <= 4000000);
-    hak_heap_delete(heap);
-}
-
 static void steps(char **mine, struct unit_random *random, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -166,7 +59,7 @@ static void steps(char **mine, struct unit_random *random, size_t count)
         } else if (what < 9980) {
             step_shared(mine, random);
         } else if (what < 9998) {
-            step_heap(random);
+            step_heap(random, 4000000);
         } else {
             hak_trim();
         }
@@ -179,22 +72,11 @@ static void *live(void *arg)
     char *mine[MINE] = {NULL};
 
     steps(mine, &random, unit_scale(20000, 800));
-    for (size_t k = 0; k < MINE; k++) {
-        drop(mine[k], &random);
-    }
+    drop_mine(mine, &random);
     return NULL;
 }
 
-/* What lies in the places goes, and then nothing may be left. */
-static void drop_places(void)
-{
-    struct unit_random random = {1};
-
-    for (size_t i = 0; i < PLACES; i++) {
-        drop(atomic_exchange(&places[i], NULL), &random);
-    }
-}
-
+/* What lay in the places has gone, and nothing is left. */
 static void check_all_back(void)
 {
     hak_stats_t stats;
@@ -245,9 +127,7 @@ static void *live_until_told(void *arg)
     while (!atomic_load(&stop)) {
         steps(mine, &random, 50);
     }
-    for (size_t k = 0; k < MINE; k++) {
-        drop(mine[k], &random);
-    }
+    drop_mine(mine, &random);
     return NULL;
 }
 
@@ -257,9 +137,7 @@ static void *live_in_child(void *arg)
     char *mine[MINE] = {NULL};
 
     steps(mine, &random, 300);
-    for (size_t k = 0; k < MINE; k++) {
-        drop(mine[k], &random);
-    }
+    drop_mine(mine, &random);
     return NULL;
 }
 

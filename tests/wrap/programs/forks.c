@@ -51,7 +51,7 @@ static void child(unsigned char **made)
 {
     pthread_t thread;
 
-    alarm(60);
+    alarm(250);
     for (size_t i = 0; i < 2000; i++) {
         NEED(filled(made[i], 100, (unsigned)i));
         free(made[i]);

@@ -1,6 +1,6 @@
 /*
- * hard_seals.c - what the hardened build says of writes past the end of a block, in
- * every lane, and that the seal behind it moves with the end.
+ * hard_guards.c - what the hardened build says of writes past the end of a block, in
+ * every lane, and that the guard behind it moves with the end.
  *
  * Compiled only with HARDENED=1. The message is the test: exactly one line.
  */
@@ -8,7 +8,7 @@
 #include "hard_frees.h"
 #include "unit.h"
 
-TestSuite(hard_seals, .timeout = 120);
+TestSuite(hard_guards, .timeout = 300);
 
 /* ---- written past the end ---------------------------------------------------------- */
 
@@ -93,7 +93,7 @@ static void expect_past(void (*run)(void *), void *p, const char *caller)
                       caller, p, past);
 }
 
-Test(hard_seals, one_byte_past_the_end)
+Test(hard_guards, one_byte_past_the_end)
 {
     for (int i = 0; i < SIZES; i++) {
         unsigned char *p = hak_malloc(sizes[i]);
@@ -125,7 +125,7 @@ static void skip_one_then_free(void *p)
 }
 
 /* With nothing unused behind the end, the guard is the canary: two bytes. */
-Test(hard_seals, the_second_byte_past_the_end_of_a_full_block)
+Test(hard_guards, the_second_byte_past_the_end_of_a_full_block)
 {
     static const size_t full[] = {8, 24, 120, 1016, 2040};
 
@@ -140,7 +140,7 @@ Test(hard_seals, the_second_byte_past_the_end_of_a_full_block)
 }
 
 /* A string's end is seen whatever the key is. */
-Test(hard_seals, a_zero_past_the_end)
+Test(hard_guards, a_zero_past_the_end)
 {
     how = 0;
     for (past = 20; past < 60; past++) {
@@ -156,7 +156,7 @@ static void far_past_then_free(void *p)
     hak_free(p);
 }
 
-Test(hard_seals, far_past_the_end)
+Test(hard_guards, far_past_the_end)
 {
     for (int i = 0; i < SIZES; i++) {
         unsigned char *p = hak_malloc(sizes[i]);
@@ -173,7 +173,7 @@ Test(hard_seals, far_past_the_end)
 }
 
 /* Whoever gave it out: the canary stands behind what was asked for. */
-Test(hard_seals, every_block_is_sealed_and_says_its_size)
+Test(hard_guards, every_block_has_a_guard_that_says_its_size)
 {
     for (size_t size = 0; size < 3000; size++) {
         for (int i = 0; i < 5; i++) {
@@ -197,7 +197,7 @@ Test(hard_seals, every_block_is_sealed_and_says_its_size)
 }
 
 /* In place as well as elsewhere, up and down, in and between the lanes. */
-Test(hard_seals, the_seal_moves_with_the_end)
+Test(hard_guards, the_guard_moves_with_the_end)
 {
     struct unit_random random = {7};
     unsigned char *p = hak_malloc(10);
@@ -221,7 +221,7 @@ Test(hard_seals, the_seal_moves_with_the_end)
     unit_expect_none_live();
 }
 
-Test(hard_seals, a_sized_free_knows_the_size_that_was_asked_for)
+Test(hard_guards, a_sized_free_knows_the_size_that_was_asked_for)
 {
     void *p = hak_malloc(20);
 
@@ -231,7 +231,7 @@ Test(hard_seals, a_sized_free_knows_the_size_that_was_asked_for)
 }
 
 /* A guard touches the last page of what was asked for, and no other. */
-Test(hard_seals, a_large_block_s_pages_stay_untouched)
+Test(hard_guards, a_large_block_s_pages_stay_untouched)
 {
     char *p = hak_calloc(1, 100 * HAK_PAGE), *q = hak_calloc(1, 3 * HAK_MIB);
 
@@ -243,7 +243,7 @@ Test(hard_seals, a_large_block_s_pages_stay_untouched)
 }
 
 /* Blocks of explicit heaps are what they are in other builds. */
-Test(hard_seals, heaps_made_by_hand_have_no_seals)
+Test(hard_guards, heaps_made_by_hand_have_no_guards)
 {
     static const size_t asked[] = {100, 2000, 60000, 3000000};
     hak_heap *heap = hak_heap_new(NULL);
