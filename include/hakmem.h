@@ -413,6 +413,36 @@ enum {
 HAK_API int hak_profile_write(const char *path, int format, unsigned flags);
 HAK_API int hak_profile_write_fd(int fd, int format, unsigned flags);
 
+/* ---- guards --------------------------------------------------------------------- */
+
+/*
+ * A sample of the blocks of up to 16 KB is guarded: such a block lies alone on its
+ * pages, beside one that nobody can touch, and is itself out of reach for a while after
+ * it is freed. A touch beyond it or after its free is a SIGSEGV, before which a report is
+ * written to standard error: what was touched, and the stacks that allocated, freed and
+ * touched it. So is a second free, or one of an address in it, and what was written
+ * around it and is seen when it is freed: these end in abort. docs/PROFILE.md, "Guards".
+ */
+
+/* One block in so many bytes that are given out is guarded where nothing is said. */
+#define HAK_GUARD_RATE ((size_t)128 * 1024 * 1024)
+
+/*
+ * Guards blocks: `rate` bytes a guarded one on the average, 0 is HAK_GUARD_RATE, 1 each
+ * for which there is room (HAKMEM_GUARD_MEMORY, 512 KB). A profile may be on as well; its
+ * samples are others. A handler of SIGSEGV is set, which lets the program's own happen
+ * after a report, whenever that was set. Any thread; heaps of others take part as with
+ * hak_profile_start. Returns 0, or -1 with ENOMEM.
+ */
+HAK_API int hak_guard_start(size_t rate);
+
+/* Guards no more blocks and takes the handler back. Those that are guarded remain so
+ * until they are freed, and out of reach then. */
+HAK_API void hak_guard_stop(void);
+
+/* Bytes a guarded block; 0: it is off. */
+HAK_API size_t hak_guard_rate(void);
+
 /* "MAJOR.MINOR.PATCH", a constant string. */
 HAK_API const char *hak_version(void);
 

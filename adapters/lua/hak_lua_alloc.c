@@ -243,6 +243,8 @@ SLOW void *free_slow(struct hak_lua_heap *lua, void *ptr, size_t osize,
     unsigned kind = kind_of(lua, ptr);
 
     if (kind == HAK_LUA_LARGE) {
+        lua->asked = ptr; /* a guarded one's frames are looked at */
+        lua->asked_size = osize;
         hak_lua_large_free(lua, ptr);
     } else if (kind < HAK_EMBED_CLASSES) {
         haki_embed_free(hak_lua_core(lua), kind, ptr);

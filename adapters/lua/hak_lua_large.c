@@ -66,7 +66,14 @@ void *hak_lua_large_copy(struct hak_lua_heap *lua, void *p, size_t n,
 bool hak_lua_large_is_ours(const struct hak_lua_heap *lua, const void *p,
                            uint32_t tag)
 {
-    return haki_embed_has_large(hak_lua_core(lua), p, tag);
+    if (HAK_LIKELY(haki_embed_has_large(hak_lua_core(lua), p, tag))) {
+        return true;
+    }
+    if (haki_guarded_covers(
+            p)) { /* another heap's, or free: that is reported */
+        haki_lane_check(p, "hak_lua_alloc");
+    }
+    return false;
 }
 
 void hak_lua_large_free(struct hak_lua_heap *lua, void *p)

@@ -94,6 +94,7 @@ static void *heap_made_system(struct hak_heap *heap, size_t alignment,
 static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
                               size_t size)
 {
+    size_t asked = size;
     void *p = NULL;
 
     if (heap->tiny.packed && alignment <= HAK_LANE_ALIGN &&
@@ -104,7 +105,7 @@ static void *heap_made_larger(struct hak_heap *heap, size_t alignment,
                 : NULL;
         haki_account_charge(heap, p != NULL ? size : 0);
     }
-    return p;
+    return haki_guarded_fit(p, HAK_LANE_ALIGN, asked);
 }
 
 /*
@@ -115,7 +116,6 @@ static void *heap_made_charge(struct hak_heap *heap, void *p, size_t bytes)
 {
     uint32_t owner;
     size_t block = haki_large_find(p, &owner);
-
     bool whole = block > HAK_LANE_POOL_MAX; /* large.c has charged it */
     bool fits = true;
 
@@ -177,7 +177,7 @@ static HAK_NOINLINE void *heap_made_large(struct hak_heap *heap,
     }
     if (HAK_LIKELY(alignment == HAK_LANE_ALIGN && size <= HAK_LANE_POOL_MAX)) {
         haki_account_charge(heap, bytes);
-        return p;
+        return haki_guarded_fit(p, alignment, size);
     }
     if (size > HAK_LANE_POOL_MAX) { /* large.c has charged it */
         heap->other_allocs++;
@@ -214,6 +214,19 @@ static HAK_NOINLINE void *heap_made_above(struct hak_heap *heap, size_t size)
     return p != NULL ? p : heap_made_large(heap, HAK_LANE_ALIGN, size, &zero);
 }
 
+/* A block of the class that is in no bin, or NULL. */
+static HAK_NOINLINE void *heap_made_refill(struct hak_heap *heap,
+                                           unsigned class, size_t alignment,
+                                           size_t size)
+{
+    void *p = haki_tiny_refill(&heap->tiny, class);
+
+    if (HAK_UNLIKELY(p == NULL) && haki_relief(heap, size)) {
+        p = haki_tiny_alloc(&heap->tiny, class);
+    }
+    return haki_guarded_fit(p, haki_max(alignment, HAK_LANE_ALIGN), size);
+}
+
 /* A block of the class, for `size` bytes; from the system if there is none. */
 HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
                                 size_t alignment, size_t size)
@@ -224,9 +237,9 @@ HAK_INLINE void *heap_made_tiny(struct hak_heap *heap, unsigned class,
         errno = ENOMEM;
         return NULL;
     }
-    p = haki_tiny_alloc(&heap->tiny, class);
-    if (HAK_UNLIKELY(p == NULL) && haki_relief(heap, size)) {
-        p = haki_tiny_alloc(&heap->tiny, class);
+    p = haki_bin_pop(&heap->tiny.bins[class]);
+    if (HAK_UNLIKELY(p == NULL)) {
+        p = heap_made_refill(heap, class, alignment, size);
     }
     if (HAK_UNLIKELY(p == NULL)) {
         return heap_made_system(heap, alignment, size, HAK_REASON_MEMORY);
@@ -283,9 +296,7 @@ void *hak_heap_aligned_alloc(hak_heap *heap, size_t alignment, size_t size)
                                  haki_max(size, HAK_LANE_POOL_MIN), &zero);
 }
 
-/*
- * The size of p, outside the range; fatal if it is not a block of the heap's.
- */
+/* The size of p, outside the range; fatal if it is not a block of the heap's. */
 static size_t heap_made_system_size(struct hak_heap *heap, const void *p,
                                     const char *caller)
 {
@@ -334,7 +345,7 @@ static HAK_NOINLINE void heap_made_free_large(struct hak_heap *heap, void *p,
 
     haki_made_need(p, asked, size, caller);
     if (size <= HAK_LANE_POOL_MAX) {
-        haki_account_discharge(heap, size);
+        haki_account_discharge(heap, haki_large_charged(p, size));
     }
     haki_large_free(heap, p); /* the gate may stay: whoever reaches it checks */
 }

@@ -58,6 +58,26 @@ size_t hak_profile_rate(void)
     return atomic_load(&haki_profile.rate);
 }
 
+/* ---- guards ---------------------------------------------------------------------- */
+
+int hak_guard_start(size_t rate)
+{
+    return haki_profile_set_guards(rate != 0 ? rate : HAK_GUARD_RATE,
+                                   haki_option(HAK_OPT_guard_memory))
+               ? 0
+               : -1;
+}
+
+void hak_guard_stop(void)
+{
+    haki_profile_set_guards(0, 0);
+}
+
+size_t hak_guard_rate(void)
+{
+    return atomic_load(&haki_profile.guards);
+}
+
 /* ---- writing --------------------------------------------------------------------- */
 
 /* The format that the file's name ends with, or HAK_PROFILE_BY_NAME. */
@@ -243,10 +263,23 @@ int hak_profile_write(const char *path, int format, unsigned flags)
 
 /* ---- by the environment ------------------------------------------------------------ */
 
+static void profiling_begin_guards(void)
+{
+    size_t rate = secure_getenv("HAKMEM_GUARD_RATE") != NULL
+                      ? haki_option(HAK_OPT_guard_rate)
+                      : 0;
+
+    if (rate != 0 &&
+        !haki_profile_set_guards(rate, haki_option(HAK_OPT_guard_memory))) {
+        haki_warn("HAKMEM_GUARD_RATE: there is no memory for guards");
+    }
+}
+
 __attribute__((constructor)) static void profiling_begin(void)
 {
     size_t rate;
 
+    profiling_begin_guards();
     /* Not by the options: they are read when they are first needed. */
     if (secure_getenv("HAKMEM_PROFILE") == NULL &&
         secure_getenv("HAKMEM_PROFILE_RATE") == NULL) {

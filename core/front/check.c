@@ -78,6 +78,9 @@ static void check_sample(const void *p, const char *caller)
 {
     struct hak_sampled sampled;
 
+    if (haki_guarded_covers(p)) {
+        haki_guarded_misuse(p, caller);
+    }
     if (haki_sample_find(p, &sampled)) {
         return;
     }

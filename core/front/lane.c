@@ -85,6 +85,14 @@ static struct hak_heap *lane_heap_to_free(void)
     return HAK_LIKELY(heap != NULL) ? heap : haki_thread_heap(&reason);
 }
 
+/* A new block, for `size` bytes: what is to be seen by its guards is set. */
+HAK_INLINE void *lane_finish(void *p, size_t alignment, size_t size)
+{
+    return HAK_HARD
+               ? haki_lane_guard_set(p, size)
+               : haki_guarded_fit(p, haki_max(alignment, HAK_LANE_ALIGN), size);
+}
+
 /* There was no memory: tries again after all free memory has gone back. */
 static HAK_COLD void *lane_at_last(size_t alignment, size_t size, bool zero,
                                    enum hak_reason *reason)
@@ -94,7 +102,7 @@ static HAK_COLD void *lane_at_last(size_t alignment, size_t size, bool zero,
     if (*reason == HAK_REASON_MEMORY && haki_relief(NULL, size)) {
         p = lane_place(alignment, haki_hard_grow(size), zero, reason);
     }
-    return haki_lane_guard_set(p, size);
+    return lane_finish(p, alignment, size);
 }
 
 void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
@@ -102,7 +110,7 @@ void *haki_lane_alloc(size_t alignment, size_t size, bool zero,
 {
     void *p = lane_place(alignment, haki_hard_grow(size), zero, reason);
 
-    return HAK_LIKELY(p != NULL) ? haki_lane_guard_set(p, size)
+    return HAK_LIKELY(p != NULL) ? lane_finish(p, alignment, size)
                                  : lane_at_last(alignment, size, zero, reason);
 }
 
@@ -184,7 +192,8 @@ static void *lane_copy(void *p, size_t old, size_t size,
             return heap != NULL ? haki_large_copy(heap, p, old, size, reason)
                                 : NULL;
         }
-        to = lane_place(HAK_LANE_ALIGN, size, false, reason);
+        to = haki_guarded_fit(lane_place(HAK_LANE_ALIGN, size, false, reason),
+                              HAK_LANE_ALIGN, size);
     }
     __asm__("" : "+r"(n)); /* keeps gcc from inlining a slow copy loop */
     return to != NULL ? memcpy(to, p, n) : NULL;

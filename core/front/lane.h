@@ -17,6 +17,7 @@
 #include "heap/heap.h"
 #include "huge/huge.h"
 #include "pool/pool.h"
+#include "profile/guarded.h"
 #include "system/system.h"
 #include "tiny/tiny_class.h"
 

@@ -124,6 +124,17 @@ static void large_forget(void *p, uint32_t owner)
     }
 }
 
+/* p, guarded or nothing, is freed by who works on `heap`. */
+static void large_guarded_freeing(struct hak_heap *heap, void *p)
+{
+    struct hak_sampler who = {.heap = NULL};
+
+    if (heap != NULL) {
+        who = haki_tiny_sampler(&heap->tiny);
+    }
+    haki_guarded_freeing(p, &who);
+}
+
 /* A block in the samples' slabs. The account of an explicit heap is who has it and
  * frees it there; other threads leave it a note. */
 static bool large_sample_free(struct hak_heap *heap, void *p)
@@ -131,6 +142,9 @@ static bool large_sample_free(struct hak_heap *heap, void *p)
     struct hak_sampled sampled;
     struct hak_heap *owner;
 
+    if (HAK_UNLIKELY(haki_guarded_covers(p))) {
+        large_guarded_freeing(heap, p);
+    }
     if (!haki_sample_free(p, &sampled)) {
         return false;
     }
@@ -371,12 +385,21 @@ bool haki_large_free(struct hak_heap *heap, void *p)
     return large_pool_remote_free(HAK_TAG_HEAP(tag), p);
 }
 
+size_t haki_large_charged(const void *p, size_t usable)
+{
+    struct hak_sampled sampled;
+
+    return HAK_UNLIKELY(haki_guarded_covers(p)) && haki_sample_find(p, &sampled)
+               ? sampled.bytes
+               : usable;
+}
+
 size_t haki_large_find(const void *p, uint32_t *owner)
 {
     uint32_t tag = haki_range_tag_of(p);
     struct hak_huge_block block = {0, 0};
     struct hak_ace_run run = {0, 0};
-    struct hak_sampled sampled = {0, 0};
+    struct hak_sampled sampled = {0, 0, 0};
 
     switch (HAK_TAG_CLASS(tag)) {
     case HAK_TAG_ACE:
@@ -390,7 +413,7 @@ size_t haki_large_find(const void *p, uint32_t *owner)
     case HAK_TAG_SAMPLE:
         haki_sample_find(p, &sampled);
         *owner = sampled.owner;
-        return sampled.bytes;
+        return sampled.usable;
     case HAK_TAG_PACKED:
         *owner = HAK_TAG_HEAP(tag);
         return haki_tiny_is_block(p, tag, HAK_TINY_LARGER)
@@ -534,6 +557,7 @@ void *haki_large_copy(struct hak_heap *heap, void *p, size_t n, size_t size,
     if (to == NULL) {
         return NULL;
     }
+    to = haki_guarded_fit(to, HAK_LANE_ALIGN, size);
     n = haki_min(n, size);
     if (fresh && n >= POPULATE_LEAST && !haki_os_populate(to, n)) {
         haki_large_free(heap, to);

@@ -52,7 +52,9 @@ bool haki_large_free(struct hak_heap *heap, void *p);
  */
 HAK_INLINE bool haki_large_is_watched(const struct hak_heap *heap)
 {
-    return HAK_UNLIKELY(heap->tiny.sampled ||
+    return HAK_UNLIKELY((heap->tiny.sampled &&
+                         atomic_load_explicit(&haki_profile.rate,
+                                              memory_order_relaxed) != 0) ||
                         haki_tiny_must_draw(&heap->tiny, 0));
 }
 
@@ -61,6 +63,10 @@ HAK_INLINE bool haki_large_is_watched(const struct hak_heap *heap)
  * Huge blocks. 0: no block begins there.
  */
 size_t haki_large_find(const void *p, uint32_t *owner);
+
+/* What an explicit heap's account has of p, whose usable size that is: more if it is
+ * guarded. */
+size_t haki_large_charged(const void *p, size_t usable);
 
 /*
  * Resizes p, a block of those lanes, to `size` bytes, above HAK_LANE_TINY_MAX,

@@ -92,6 +92,10 @@ bool haki_os_populate(void *addr, size_t size);
  */
 bool haki_os_purge(void *addr, size_t size);
 
+/* Lets all of it be read and written, or none. False: refused; some of it may have
+ * changed. */
+bool haki_os_protect(void *addr, size_t size, bool open);
+
 /* Whether anything is mapped at p, any address. */
 bool haki_os_is_mapped(const void *p);
 
@@ -247,7 +251,8 @@ enum hak_os_kind {
     HAK_OS_POPULATE = 16,
     HAK_OS_PURGE = 32,
     HAK_OS_MOVE = 64,
-    HAK_OS_ALL = 127
+    HAK_OS_PROTECT = 128,
+    HAK_OS_ALL = 255
 };
 void haki_os_test_kinds(unsigned kinds);
 

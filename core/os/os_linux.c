@@ -282,6 +282,17 @@ bool haki_os_populate(void *addr, size_t size)
     return ok;
 }
 
+bool haki_os_protect(void *addr, size_t size, bool open)
+{
+    int saved = errno;
+    bool done =
+        !REFUSED(PROTECT) &&
+        mprotect(addr, size, open ? PROT_READ | PROT_WRITE : PROT_NONE) == 0;
+
+    errno = saved;
+    return done;
+}
+
 bool haki_os_is_mapped(const void *p)
 {
     unsigned char page;

@@ -16,11 +16,11 @@ static int64_t *pool_draw_at(struct hak_pool *pool, unsigned class)
 }
 
 /* The bin's next sample. */
-static void pool_draw(struct hak_pool *pool, unsigned class, size_t rate)
+static void pool_draw(struct hak_pool *pool, unsigned class)
 {
     int64_t pops = (int64_t)haki_pool_pops(pool, class);
-    int64_t until = haki_draw_blocks(rate, haki_pool_classes[class].block,
-                                     &pool->sampling->random);
+    int64_t until = haki_profile_draw(haki_pool_classes[class].block,
+                                      &pool->sampling->random);
 
     *pool_draw_at(pool, class) = pops + until;
     pool->until[class] = until;
@@ -38,7 +38,7 @@ void haki_pool_draw_never(struct hak_pool *pool)
 }
 
 /* From here on the bins take part in a profile. */
-static void pool_draw_begin(struct hak_pool *pool, size_t rate)
+static void pool_draw_begin(struct hak_pool *pool)
 {
     if (!pool->sampled) {
         for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
@@ -48,7 +48,7 @@ static void pool_draw_begin(struct hak_pool *pool, size_t rate)
     }
     pool->sampling->random = haki_sample_seed();
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        pool_draw(pool, c, rate);
+        pool_draw(pool, c);
     }
 }
 
@@ -57,11 +57,11 @@ void haki_pool_draw_round(struct hak_pool *pool)
     uint32_t round =
         atomic_load_explicit(&haki_profile.round, memory_order_acquire);
     size_t rate =
-        atomic_load_explicit(&haki_profile.rate, memory_order_relaxed);
+        atomic_load_explicit(&haki_profile.draw, memory_order_relaxed);
 
     HAK_ASSERT(atomic_load(&pool->busy));
     if (rate != 0 && pool->sampling != NULL) {
-        pool_draw_begin(pool, rate);
+        pool_draw_begin(pool);
     } else {
         haki_pool_draw_never(pool);
     }
@@ -72,13 +72,13 @@ void haki_pool_draw_round(struct hak_pool *pool)
 static void pool_draw_next(struct hak_pool *pool, unsigned class)
 {
     size_t rate =
-        atomic_load_explicit(&haki_profile.rate, memory_order_relaxed);
+        atomic_load_explicit(&haki_profile.draw, memory_order_relaxed);
 
     haki_pool_busy(pool, true);
     if (haki_pool_must_draw(pool, 0) || rate == 0 || !pool->sampled) {
         haki_pool_draw_round(pool);
     } else {
-        pool_draw(pool, class, rate);
+        pool_draw(pool, class);
     }
     haki_pool_busy(pool, false);
 }

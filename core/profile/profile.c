@@ -7,6 +7,9 @@
 #include <string.h>
 
 #include "os/os.h"
+#include "profile/blame.h"
+#include "profile/fault.h"
+#include "profile/guarded.h"
 #include "profile/records.h"
 
 HAK_OWN_LINE struct hak_profile haki_profile;
@@ -66,7 +69,7 @@ uint32_t haki_profile_name(const char *text, size_t length)
 }
 
 void haki_profile_capture(struct hak_stack_words *words,
-                          const struct hak_sampler *who)
+                          const struct hak_sampler *who, unsigned most)
 {
     haki_frames_fn *frames =
         who->frames != NULL ? who->frames : atomic_load(&profile_frames);
@@ -75,16 +78,67 @@ void haki_profile_capture(struct hak_stack_words *words,
     words->frames = 0;
     if (frames != NULL) {
         words->frames =
-            frames(who->heap, words->frame, HAK_STACK_FRAMES, &below);
+            frames(who->heap, words->frame,
+                   (unsigned)haki_min(most, HAK_STACK_FRAMES), &below);
     }
-    words->pcs =
-        below == 0
-            ? 0
-            : haki_unwind(words->pc, (unsigned)haki_min(below, HAK_STACK_PCS),
-                          words->frames != 0);
+    words->pcs = below == 0
+                     ? 0
+                     : haki_unwind(words->pc,
+                                   (unsigned)haki_min(haki_min(below, most),
+                                                      HAK_STACK_PCS),
+                                   words->frames != 0);
 }
 
 /* ---- chance -------------------------------------------------------------------- */
+
+/* The mean distance of two kinds that have these; 0: there is none of the kind. */
+static size_t profile_both(size_t rate, size_t guards)
+{
+    hak_u128 product = (hak_u128)rate * guards;
+
+    if (rate == 0 || guards == 0) {
+        return rate + guards;
+    }
+    return haki_max((size_t)(product / ((hak_u128)rate + guards)), 1);
+}
+
+static size_t profile_load(const _Atomic(size_t) *rate)
+{
+    return atomic_load_explicit(rate, memory_order_relaxed);
+}
+
+int64_t haki_profile_draw(size_t bytes, uint64_t *random)
+{
+    return profile_load(&haki_profile.guards) == 1
+               ? 0 /* each one */
+               : haki_draw_blocks(haki_max(profile_load(&haki_profile.draw), 1),
+                                  bytes, random);
+}
+
+static double profile_chance(size_t rate, size_t bytes)
+{
+    return rate != 0 ? haki_draw_chance(rate, bytes) : 0;
+}
+
+unsigned haki_profile_drawn(size_t bytes, uint64_t *random)
+{
+    size_t guards = profile_load(&haki_profile.guards);
+    size_t rate = profile_load(&haki_profile.rate);
+    double sample, guard, due, at;
+
+    if (guards == 0) {
+        return rate != 0 ? HAK_DRAWN_SAMPLE : 0;
+    }
+    due = guards == 1 ? 1 : profile_chance(profile_both(rate, guards), bytes);
+    sample = profile_chance(rate, bytes);
+    guard = guards == 1 ? 1 : profile_chance(guards, bytes);
+    at = due * (double)(haki_draw_next(random) >> 11) / 9007199254740992.0;
+    if (at < sample) {
+        return at < sample * guard ? HAK_DRAWN_SAMPLE | HAK_DRAWN_GUARD
+                                   : HAK_DRAWN_SAMPLE;
+    }
+    return at < sample + guard - sample * guard ? HAK_DRAWN_GUARD : 0;
+}
 
 uint64_t haki_sample_seed(void)
 {
@@ -161,7 +215,8 @@ static void profile_forget_allocs(void)
     }
 }
 
-static bool profile_may_begin(void)
+/* Before the first sample of any kind; false: there is no range. */
+static bool profile_prepare(void)
 {
     uint64_t seed = 0;
 
@@ -174,6 +229,19 @@ static bool profile_may_begin(void)
         atomic_fetch_or(&profile_seed, seed | 1);
     }
     return true;
+}
+
+/* The rate of one of the two kinds is another. */
+static void profile_change(_Atomic(size_t) *kind, size_t rate)
+{
+    HAK_HELD(&haki_records.lock);
+    if (rate != atomic_load(kind)) {
+        atomic_store(kind, rate);
+        atomic_store(&haki_profile.draw,
+                     profile_both(atomic_load(&haki_profile.rate),
+                                  atomic_load(&haki_profile.guards)));
+        profile_next_round();
+    }
 }
 
 /* Under the lock; false: there is no memory. */
@@ -191,10 +259,7 @@ static bool profile_switch(size_t rate, const _Atomic(uint64_t) *until)
         atomic_store(&profile_last_rate, rate);
     }
     atomic_store(&haki_profile.until, until);
-    if (rate != atomic_load(&haki_profile.rate)) {
-        atomic_store(&haki_profile.rate, rate);
-        profile_next_round();
-    }
+    profile_change(&haki_profile.rate, rate);
     return true;
 }
 
@@ -203,7 +268,7 @@ bool haki_profile_set(size_t rate)
     bool done;
 
     if (rate != 0) {
-        if (!profile_may_begin()) {
+        if (!profile_prepare()) {
             return false;
         }
         haki_unwind_begin();
@@ -217,11 +282,39 @@ bool haki_profile_set(size_t rate)
     return done;
 }
 
+bool haki_profile_set_guards(size_t rate, size_t memory)
+{
+    bool done;
+
+    if (rate != 0) {
+        if (!profile_prepare()) {
+            return false;
+        }
+        haki_unwind_begin();
+        haki_blame_begin();
+    }
+    haki_lock_take(&haki_records.lock);
+    done = rate == 0 || (profile_begin() && haki_guarded_begin(memory));
+    if (done && rate != 0) {
+        haki_fault_begin();
+    } else if (rate == 0) {
+        haki_fault_end();
+    }
+    if (done) {
+        profile_change(&haki_profile.guards, rate);
+    }
+    haki_lock_drop(&haki_records.lock);
+    if (!done) {
+        errno = ENOMEM;
+    }
+    return done;
+}
+
 bool haki_profile_lend(size_t rate, const _Atomic(uint64_t) *until)
 {
     bool done;
 
-    if (!profile_may_begin()) {
+    if (!profile_prepare()) {
         return false;
     }
     haki_lock_take(&haki_records.lock);
@@ -249,7 +342,7 @@ bool haki_profile_goes_on(void)
     if (until != NULL && haki_os_clock() >= atomic_load(until)) {
         haki_profile_end_lent();
     }
-    return atomic_load_explicit(&haki_profile.rate, memory_order_acquire) != 0;
+    return atomic_load_explicit(&haki_profile.draw, memory_order_acquire) != 0;
 }
 
 /* ---- what is read ---------------------------------------------------------------- */
@@ -281,7 +374,7 @@ void haki_profile_counts(struct hak_profile_counts *counts)
 {
     haki_lock_take(&haki_records.lock);
     *counts = haki_records.counts;
-    counts->held = haki_samples_held();
+    counts->held = haki_samples_held() + haki_guarded_held();
     haki_lock_drop(&haki_records.lock);
 }
 

@@ -51,6 +51,8 @@
 
 #define HAK_RECORDS_MOST 65536u
 
+/* Guarded blocks (guarded.h) are drawn with the samples and have records as well. */
+
 /* So far above zero does a count-down begin that is to no sample. */
 #define HAK_NEVER (INT64_MAX / 2)
 
@@ -59,11 +61,13 @@
 #define HAK_OWNER(owner) ((owner) & ~HAK_OWNER_SAMPLED)
 
 struct hak_profile {
-    _Atomic(uint32_t) round; /* changes with `rate`, and in a forked child */
+    _Atomic(uint32_t) round; /* changes with these, and in a forked child */
     _Atomic(size_t) rate;    /* bytes a sample; 0: off */
     /* A word that says until when (haki_os_clock), read by each sample; NULL: until it
      * is switched off. */
     _Atomic(const _Atomic(uint64_t) *) until;
+    _Atomic(size_t) guards; /* bytes a guarded block; 0: off */
+    _Atomic(size_t) draw;   /* bytes to the next of either; 0: both are off */
 };
 
 extern HAK_HIDDEN struct hak_profile haki_profile;
@@ -113,9 +117,21 @@ const void *haki_profile_c_of_frame(const struct hak_frame *frame);
 /* The number of a name, for struct hak_frame; 0: no room. For the calls above. */
 uint32_t haki_profile_name(const char *text, size_t length);
 
+/*
+ * Two chances at once. With a profile of rate R and guards of rate G a draw is due each
+ * 1/(1/R + 1/G) bytes, rounded down; a block of which one was due is then a sample, a
+ * guarded one, both or neither with the probabilities that both alone had had.
+ */
+enum hak_drawn { HAK_DRAWN_SAMPLE = 1, HAK_DRAWN_GUARD = 2 };
+unsigned haki_profile_drawn(size_t bytes, uint64_t *random);
+
+/* haki_draw_blocks for both. */
+int64_t haki_profile_draw(size_t bytes, uint64_t *random);
+
 /* Who allocates. */
 struct hak_sampler {
     struct hak_heap *heap;
+    uint64_t *random;        /* the heap's */
     haki_frames_fn *frames;  /* the heap's own, or NULL */
     _Atomic(uint32_t) *live; /* counts an explicit heap's samples, or NULL */
     uint32_t owner;          /* such a heap's id, or HAK_ID_SHARED */
@@ -153,7 +169,8 @@ bool haki_sample_lift(void *p, struct hak_record *kept);
 bool haki_sample_put_back(void *p, const struct hak_record *kept);
 
 struct hak_sampled {
-    size_t bytes;
+    size_t bytes;  /* of its class */
+    size_t usable; /* less than that only of a guarded one */
     uint32_t owner;
 };
 
@@ -169,7 +186,7 @@ bool haki_sample_find(const void *p, struct hak_sampled *sampled);
 /* The same of the block in the samples' slabs that p lies in. */
 bool haki_sample_around(const void *p, struct hak_sampled *sampled);
 
-/* Frees and forgets all of an owner's. */
+/* Frees and forgets all of an owner's, which is being deleted. */
 void haki_sample_free_owner(uint32_t owner);
 
 /* Begins a sequence of random numbers for a heap. */
@@ -192,8 +209,12 @@ bool haki_profile_lend(size_t rate, const _Atomic(uint64_t) *until);
 /* Switches off what was lent, if it still is. */
 void haki_profile_end_lent(void);
 
-/* Whether a sample may be taken now: off, if its time has passed. */
+/* Whether a sample of any kind may be taken now; ends what was lent if its time has
+ * passed. */
 bool haki_profile_goes_on(void);
+
+/* The same of guards, whose memory is set by the first call. */
+bool haki_profile_set_guards(size_t rate, size_t memory);
 
 /* The sums as of now are what haki_profile_read subtracts with `grown`. */
 void haki_profile_mark(void);
@@ -207,7 +228,7 @@ bool haki_profile_is_marked(void);
 struct hak_profile_counts {
     uint64_t samples, dropped; /* taken, and not for want of room */
     uint32_t live;             /* records */
-    size_t held;               /* bytes of samples' slabs */
+    size_t held;               /* bytes of samples' slabs and guarded pages */
     /* Of blocks in samples' slabs, for the statistics of Tiny and Pool: */
     uint64_t allocs[2], frees[2], live_bytes[2];
 };

@@ -11,6 +11,7 @@
 
 #include "base/probe.h"
 #include "os/os.h"
+#include "profile/guarded.h"
 
 struct hak_records haki_records = {.lock = HAK_LOCK_INIT(haki_records_mend)};
 
@@ -106,53 +107,89 @@ static int32_t records_thread_id(void)
     return records_thread;
 }
 
-/* Makes the record live, of a block at p. */
-static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
-                         uint32_t owner)
+/* What a sample stands for; of a block that is guarded and no sample: nothing. */
+static void records_weigh(struct hak_record *record, bool sample)
 {
     size_t rate = haki_max(atomic_load(&haki_profile.rate), 1);
-    double stands_for = 1 / haki_draw_chance(rate, bytes);
+    double stands_for = sample ? 1 / haki_draw_chance(rate, record->size) : 0;
+
+    record->bytes = (uint64_t)((double)record->size * stands_for + 0.5);
+    record->count = (uint64_t)(stands_for * HAK_COUNT_ONE + 0.5);
+    haki_records.counts.samples += sample;
+}
+
+/* A live record is found by its block. */
+static void records_enter(uint32_t i)
+{
+    uintptr_t p = haki_records.record[i].p;
+
+    if (!haki_guarded_covers((void *)p)) { /* its slot knows it */
+        haki_records.table[records_place(p)] = i;
+    }
+    records_count_live(&haki_records.record[i], true);
+}
+
+/* Makes the record live, of a block at p. */
+static void records_fill(uint32_t i, void *p, size_t bytes, uint32_t stack,
+                         const struct hak_sampler *who, bool sample)
+{
     struct hak_record *record = &haki_records.record[i];
     struct hak_sums *sums = &haki_records.stacks->stack[stack].sums;
 
     record->size = bytes;
-    record->bytes = (uint64_t)((double)bytes * stands_for + 0.5);
-    record->count = (uint64_t)(stands_for * HAK_COUNT_ONE + 0.5);
+    records_weigh(record, sample);
     record->time = haki_os_clock();
     record->stack = stack;
-    record->owner = owner;
+    record->owner = who->owner;
     record->thread = records_thread_id();
     haki_lock_step();
     record->p = (uintptr_t)p;
-    haki_records.table[records_place((uintptr_t)p)] = i;
-    records_count_live(record, true);
+    records_enter(i);
     sums->bytes[HAK_SUM_ALLOC] += record->bytes;
     sums->count[HAK_SUM_ALLOC] += record->count;
-    haki_records.counts.samples++;
     if (haki_samples_covers(p)) {
         haki_records.counts.allocs[records_lane(record)]++;
     }
 }
 
-/* A record of p, or if that is NULL of a new block in samples' slabs. */
-static void *records_add(void *p, size_t bytes, uint32_t owner,
+/* A new block, whose record is the i-th: a guarded one or in samples' slabs. */
+static void *records_block(uint32_t i, size_t bytes, unsigned drawn,
+                           const struct hak_sampler *who,
+                           const struct hak_stack_words *words)
+{
+    bool at_end;
+    void *p = NULL;
+
+    if ((drawn & HAK_DRAWN_GUARD) != 0) {
+        at_end = (haki_draw_next(who->random) >> 63) != 0;
+        p = haki_guarded_take(bytes, i, at_end, who, words);
+    }
+    return p == NULL && (drawn & HAK_DRAWN_SAMPLE) != 0
+               ? haki_samples_take(bytes)
+               : p;
+}
+
+/* A record of p, or if that is NULL of a new block. */
+static void *records_add(void *p, size_t bytes, unsigned drawn,
+                         const struct hak_sampler *who,
                          const struct hak_stack_words *words)
 {
+    bool sample = (drawn & HAK_DRAWN_SAMPLE) != 0;
     uint32_t i, stack = 0;
     uint64_t stands_for = 0;
 
     haki_lock_take(&haki_records.lock);
     i = records_take();
     if (i != 0 && p == NULL) {
-        p = haki_samples_take(bytes);
+        p = records_block(i, bytes, drawn, who, words);
     }
     if (i == 0 || p == NULL) {
-        haki_records.counts.dropped++;
+        haki_records.counts.dropped += sample;
         p = NULL;
     }
     if (p != NULL) {
-        stack = haki_stacks_find(haki_records.stacks, words);
-        records_fill(i, p, bytes, stack, owner);
+        stack = sample ? haki_stacks_find(haki_records.stacks, words) : 0;
+        records_fill(i, p, bytes, stack, who, sample);
         stands_for = haki_records.record[i].bytes;
     } else if (i != 0) {
         haki_records.record[i].next = haki_records.free;
@@ -166,17 +203,34 @@ static void *records_add(void *p, size_t bytes, uint32_t owner,
     return p;
 }
 
+/* What a block is that may be a sample; it stays where it is if p is not NULL. */
+static unsigned records_drawn(const void *p, size_t bytes,
+                              const struct hak_sampler *who)
+{
+    unsigned drawn = haki_profile_drawn(bytes, who->random);
+
+    return p != NULL || !haki_guarded_has_room(bytes) ? drawn & HAK_DRAWN_SAMPLE
+                                                      : drawn;
+}
+
 static HAK_NOINLINE void *records_sample(void *p, size_t bytes,
                                          const struct hak_sampler *who)
 {
     struct hak_stack_words words;
+    unsigned drawn;
 
     if (records_inside || !haki_profile_goes_on()) {
         return NULL;
     }
+    drawn = records_drawn(p, bytes, who);
+    if (drawn == 0) {
+        return NULL;
+    }
     records_inside = true;
-    haki_profile_capture(&words, who);
-    p = records_add(p, bytes, who->owner, &words);
+    haki_profile_capture(&words, who,
+                         (drawn & HAK_DRAWN_SAMPLE) != 0 ? HAK_STACK_PCS
+                                                         : HAK_GUARDED_PCS);
+    p = records_add(p, bytes, drawn, who, &words);
     if (p != NULL && who->live != NULL) {
         atomic_fetch_add_explicit(who->live, 1, memory_order_relaxed);
     }
@@ -197,25 +251,38 @@ bool haki_sample_note(void *p, size_t bytes, const struct hak_sampler *who)
 /* The live record of p, or 0. */
 static uint32_t records_find(const void *p)
 {
+    uint32_t guarded = 0;
+    size_t size;
+
     HAK_HELD(&haki_records.lock);
+    if (haki_guarded_covers(p)) {
+        return haki_guarded_around(p, &guarded, &size) == p ? guarded : 0;
+    }
     return haki_records.stacks != NULL && p != NULL
                ? haki_records.table[records_place((uintptr_t)p)]
                : 0;
 }
 
-/* The block of a record goes. */
-static void records_end(uint32_t i)
+/* The block of a record goes; `words`: as haki_guarded_give has them. */
+static void records_end(uint32_t i, const struct hak_stack_words *words)
 {
     struct hak_record *record = &haki_records.record[i];
     void *p = (void *)record->p;
+    bool guarded = haki_guarded_covers(p);
 
     HAK_PROBE4(freed, p, record->size, record->bytes, record->stack);
     records_count_live(record, false);
-    records_close_gap(records_place((uintptr_t)p));
+    if (!guarded) {
+        records_close_gap(records_place((uintptr_t)p));
+    }
     record->p = 0;
     haki_lock_step(); /* a record's slab has places; an empty one has none */
     if (haki_samples_covers(p)) {
         haki_records.counts.frees[records_lane(record)]++;
+    }
+    if (guarded) {
+        haki_guarded_give(p, words);
+    } else if (haki_samples_covers(p)) {
         haki_samples_give(p);
     }
     record->next = haki_records.free;
@@ -224,9 +291,15 @@ static void records_end(uint32_t i)
 
 static void records_tell(uint32_t i, struct hak_sampled *sampled)
 {
+    const struct hak_record *record = &haki_records.record[i];
+    uint32_t same;
+
     if (i != 0) {
-        sampled->bytes = haki_records.record[i].size;
-        sampled->owner = haki_records.record[i].owner;
+        sampled->bytes = sampled->usable = record->size;
+        sampled->owner = record->owner;
+        if (haki_guarded_covers((void *)record->p)) {
+            haki_guarded_around((void *)record->p, &same, &sampled->usable);
+        }
     }
 }
 
@@ -246,7 +319,7 @@ bool haki_sample_around(const void *p, struct hak_sampled *sampled)
     uint32_t i;
 
     haki_lock_take(&haki_records.lock);
-    i = records_find(haki_samples_place(p));
+    i = haki_guarded_covers(p) ? 0 : records_find(haki_samples_place(p));
     if (i != 0 && (uintptr_t)p - haki_records.record[i].p >=
                       haki_records.record[i].size) {
         i = 0;
@@ -264,7 +337,7 @@ bool haki_sample_free(void *p, struct hak_sampled *sampled)
     i = records_find(p);
     if (i != 0) {
         records_tell(i, sampled);
-        records_end(i);
+        records_end(i, NULL);
     }
     haki_lock_drop(&haki_records.lock);
     return i != 0;
@@ -279,7 +352,7 @@ bool haki_sample_lift(void *p, struct hak_record *kept)
     if (i != 0) {
         *kept = haki_records.record[i];
         kept->p = 0; /* until it is put back */
-        records_end(i);
+        records_end(i, NULL);
     }
     haki_lock_drop(&haki_records.lock);
     return i != 0;
@@ -295,8 +368,7 @@ bool haki_sample_put_back(void *p, const struct hak_record *kept)
         haki_records.record[i] = *kept;
         haki_lock_step();
         haki_records.record[i].p = (uintptr_t)p;
-        haki_records.table[records_place((uintptr_t)p)] = i;
-        records_count_live(&haki_records.record[i], true);
+        records_enter(i);
         HAK_PROBE4(allocated, p, kept->size, kept->bytes, kept->stack);
     }
     haki_lock_drop(&haki_records.lock);
@@ -305,11 +377,17 @@ bool haki_sample_put_back(void *p, const struct hak_record *kept)
 
 void haki_sample_free_owner(uint32_t owner)
 {
+    const struct hak_sampler who = {.owner = owner};
+    struct hak_stack_words words = {.pcs = 0, .frames = 0};
+
+    if (haki_guarded_held() != 0) {
+        haki_profile_capture(&words, &who, HAK_GUARDED_PCS);
+    }
     haki_lock_take(&haki_records.lock);
     for (uint32_t i = 1; i <= haki_records.high; i++) {
         if (haki_records.record[i].p != 0 &&
             haki_records.record[i].owner == owner) {
-            records_end(i);
+            records_end(i, &words);
         }
     }
     haki_lock_drop(&haki_records.lock);
@@ -330,6 +408,7 @@ static void records_forget_all(void)
         sums->bytes[HAK_SUM_LIVE] = sums->count[HAK_SUM_LIVE] = 0;
     }
     haki_samples_mend_begin();
+    haki_guarded_mend_begin();
 }
 
 void haki_records_mend(void)
@@ -346,11 +425,13 @@ void haki_records_mend(void)
             haki_records.free = i;
             continue;
         }
-        haki_records.table[records_place(record->p)] = i;
-        records_count_live(record, true);
-        if (haki_samples_covers((void *)record->p)) {
+        records_enter(i);
+        if (haki_guarded_covers((void *)record->p)) {
+            haki_guarded_mend_take((void *)record->p, i);
+        } else if (haki_samples_covers((void *)record->p)) {
             haki_samples_mend_take((void *)record->p);
         }
     }
     haki_samples_mend_end();
+    haki_guarded_mend_end();
 }

@@ -24,8 +24,9 @@ extern HAK_HIDDEN struct hak_records haki_records;
 /* What a ghost (lock.h) has left: all is made anew of the records. */
 void haki_records_mend(void);
 
-/* profile.c: the stack of the calling thread. */
+/* profile.c: the stack of the calling thread, at most so many frames of C and of the
+ * runtime from the leaf on; `who` may be of no heap. */
 void haki_profile_capture(struct hak_stack_words *words,
-                          const struct hak_sampler *who);
+                          const struct hak_sampler *who, unsigned most);
 
 #endif /* HAK_RECORDS_H */

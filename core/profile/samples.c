@@ -13,6 +13,7 @@
 #define SAMPLE_SHIFTS (HAK_SLAB_SHIFT + 1)
 #define SAMPLE_WORDS (HAK_SLAB_SIZE >> SAMPLE_SHIFT_LEAST >> 6)
 #define SAMPLE_NO_SLAB UINT32_MAX
+#define SAMPLE_PARTS 4 /* of which the last is for guarded blocks */
 
 struct sample_slab {
     uint8_t shift; /* of its places; 0: it is empty, or was never used */
@@ -50,7 +51,8 @@ void haki_samples_begin(void *memory)
     size_t bytes;
 
     haki_range_samples(&bytes);
-    samples_count = (uint32_t)(bytes / HAK_SLAB_SIZE);
+    samples_count =
+        (uint32_t)(bytes / HAK_SLAB_SIZE / SAMPLE_PARTS * (SAMPLE_PARTS - 1));
     samples_no_lists();
     samples_slabs = memory;
 }
@@ -73,6 +75,38 @@ static char *samples_start(uint32_t i)
 static uint32_t samples_places(uint32_t i)
 {
     return (uint32_t)(HAK_SLAB_SIZE >> samples_slabs[i].shift);
+}
+
+/* ---- guarded blocks' part --------------------------------------------------- */
+
+char *haki_samples_guarded(size_t *bytes)
+{
+    size_t all;
+    uint32_t first = haki_range_samples(&all);
+
+    *bytes = all - (size_t)samples_count * HAK_SLAB_SIZE;
+    return haki_range_slab_start(first + samples_count);
+}
+
+bool haki_samples_claim_guarded(size_t bytes)
+{
+    size_t all;
+    char *at = haki_samples_guarded(&all);
+
+    HAK_ASSERT(samples_slabs != NULL && bytes <= all);
+    if (haki_os_claim(at, bytes) != HAK_OS_CLAIMED) {
+        return false;
+    }
+    haki_os_name(at, bytes, "hakmem guarded");
+    if (!haki_os_protect(at, bytes, false)) {
+        haki_os_unmap(at, bytes);
+        return false;
+    }
+    for (uint32_t i = 0; i < bytes / HAK_SLAB_SIZE; i++) {
+        haki_range_set_tag(haki_range_number(at) + i,
+                           HAK_TAG_SHARED(HAK_TAG_SAMPLE));
+    }
+    return true;
 }
 
 /* ---- lists ---------------------------------------------------------------- */

@@ -51,6 +51,14 @@ void haki_samples_mend_begin(void);
 void haki_samples_mend_take(const void *p);
 void haki_samples_mend_end(void);
 
+/*
+ * The last quarter is kept for guarded blocks (guarded.h): where, and its bytes, a
+ * multiple of HAK_SLAB_SIZE. Claims the first `bytes` of it, which nobody can touch then,
+ * once; false: refused, or something is mapped there.
+ */
+char *haki_samples_guarded(size_t *bytes);
+bool haki_samples_claim_guarded(size_t bytes);
+
 /* Whether p lies where samples do: any thread, any value. */
 bool haki_samples_covers(const void *p);
 

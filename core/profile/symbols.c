@@ -17,6 +17,17 @@
 
 /* Weak: a static program need not have it. */
 extern __typeof__(dladdr) dladdr __attribute__((weak));
+extern __typeof__(dlsym) dlsym __attribute__((weak));
+
+/* glibc's _dl_find_object and what it fills, as far as it matters; room for the rest. */
+struct symbols_object {
+    unsigned long long flags;
+    void *start, *end;
+    struct link_map *map;
+    void *more[16];
+};
+typedef int symbols_finder(void *pc, struct symbols_object *object);
+static _Atomic(symbols_finder *) symbols_find_object;
 
 /* ---- an object's file --------------------------------------------------------- */
 
@@ -113,12 +124,37 @@ static void symbols_read_sections(struct hak_module *module,
 
 /* ---- objects --------------------------------------------------------------------- */
 
+/* What object pc is in, by which way there is; false: in none. */
+static bool symbols_where(const struct hak_symbols *symbols, uintptr_t pc,
+                          Dl_info *info)
+{
+    symbols_finder *finder = atomic_load(&symbols_find_object);
+    struct symbols_object object;
+
+    memset(info, 0, sizeof(*info));
+    if (!symbols->safely) {
+        return dladdr != NULL && dladdr((void *)pc, info) != 0 &&
+               info->dli_fname != NULL;
+    }
+    memset(&object, 0, sizeof(object));
+    if (finder == NULL || finder((void *)pc, &object) != 0) {
+        return false;
+    }
+    info->dli_fbase = object.start;
+    info->dli_fname = object.map->l_name;
+    return true;
+}
+
 #define SYMBOLS_PROGRAM "/proc/self/exe"
 
-static bool symbols_is_program(const Dl_info *info)
+static bool symbols_is_program(const struct hak_symbols *symbols,
+                               const Dl_info *info)
 {
     Dl_info program;
 
+    if (symbols->safely) {
+        return info->dli_fname[0] == '\0'; /* the loader's list has it so */
+    }
     return dladdr((void *)getauxval(AT_PHDR), &program) != 0 &&
            program.dli_fbase == info->dli_fbase;
 }
@@ -157,7 +193,7 @@ static struct hak_module *symbols_module(struct hak_symbols *symbols,
     module = &symbols->module[symbols->modules++];
     memset(module, 0, sizeof(*module));
     module->base = module->end = module->bias = base;
-    program = symbols_is_program(info);
+    program = symbols_is_program(symbols, info);
     module->path =
         program ? symbols_program(symbols, info->dli_fname) : info->dli_fname;
     module->file = haki_os_map_file(program ? SYMBOLS_PROGRAM : info->dli_fname,
@@ -248,25 +284,60 @@ static const struct hak_function *symbols_at(const struct hak_module *module,
     return found;
 }
 
-/* The function at pc by the object's own table, or NULL. */
-static const char *symbols_search(struct hak_module *module, uintptr_t pc,
-                                  uintptr_t *at)
+/* The same without memory, for a signal handler: the first that has it. */
+static const ElfW(Sym) *
+    symbols_scan(const struct hak_module *module, uint64_t value)
 {
     const ElfW(Sym) *all = module->symbols;
+
+    for (size_t i = 0; i < module->count; i++) {
+        uint64_t size = all[i].st_size != 0 ? all[i].st_size : 1;
+
+        if (symbols_is_function(module, &all[i]) &&
+            value - all[i].st_value < size) {
+            return &all[i];
+        }
+    }
+    return NULL;
+}
+
+/* The function at pc by the object's own table, or NULL. */
+static const char *symbols_search(const struct hak_symbols *symbols,
+                                  struct hak_module *module, uintptr_t pc,
+                                  uintptr_t *at)
+{
+    const ElfW(Sym) *all = module->symbols, *symbol;
     const struct hak_function *found;
 
-    if (module->function == NULL && module->count != 0) {
-        symbols_sort(module);
+    if (symbols->safely) {
+        symbol = symbols_scan(module, pc - module->bias);
+    } else {
+        if (module->function == NULL && module->count != 0) {
+            symbols_sort(module);
+        }
+        found = symbols_at(module, pc - module->bias);
+        symbol = found != NULL ? &all[found->symbol] : NULL;
     }
-    found = symbols_at(module, pc - module->bias);
-    if (found == NULL) {
+    if (symbol == NULL) {
         return NULL;
     }
-    *at = module->bias + found->start;
-    return module->strings + all[found->symbol].st_name;
+    *at = module->bias + symbol->st_value;
+    return module->strings + symbol->st_name;
 }
 
 /* ---- from address to name ---------------------------------------------------------- */
+
+/* Notes the object that this code is in, if its name says that it is HAKMEM's. */
+static void symbols_note_own(struct hak_symbols *symbols)
+{
+    Dl_info info;
+
+    symbols->own = 0;
+    if (symbols_where(symbols, (uintptr_t)haki_symbols_find, &info) &&
+        strstr(info.dli_fname, "hakmem") != NULL) {
+        symbols->own = (uintptr_t)info.dli_fbase;
+    }
+}
 
 void haki_symbols_begin(struct hak_symbols *symbols)
 {
@@ -275,11 +346,23 @@ void haki_symbols_begin(struct hak_symbols *symbols)
     if (dladdr != NULL && dladdr((void *)getauxval(AT_PHDR), &info) != 0) {
         symbols_module(symbols, &info);
     }
-    if (dladdr != NULL &&
-        dladdr((void *)(uintptr_t)haki_symbols_find, &info) != 0 &&
-        info.dli_fname != NULL && strstr(info.dli_fname, "hakmem") != NULL) {
-        symbols->own = (uintptr_t)info.dli_fbase;
+    symbols_note_own(symbols);
+}
+
+void haki_symbols_prepare(void)
+{
+    if (atomic_load(&symbols_find_object) == NULL && dlsym != NULL) {
+        atomic_store(&symbols_find_object,
+                     (symbols_finder *)(uintptr_t)dlsym(RTLD_DEFAULT,
+                                                        "_dl_find_object"));
     }
+}
+
+void haki_symbols_begin_safely(struct hak_symbols *symbols)
+{
+    symbols->modules = 0;
+    symbols->safely = true;
+    symbols_note_own(symbols);
 }
 
 /* The one that is known to have that address, or NULL. */
@@ -306,8 +389,7 @@ void haki_symbols_find(struct hak_symbols *symbols, uintptr_t pc,
     /* The dynamic linker looks through all of an object's names: so it is asked for an
      * object once, and for names where its file has none. */
     if (module == NULL || module->count == 0) {
-        if (dladdr == NULL || dladdr((void *)pc, &info) == 0 ||
-            info.dli_fname == NULL) {
+        if (!symbols_where(symbols, pc, &info)) {
             return;
         }
         module = symbols_module(symbols, &info);
@@ -320,7 +402,7 @@ void haki_symbols_find(struct hak_symbols *symbols, uintptr_t pc,
     symbol->module = module;
     if (module != NULL && module->count != 0) {
         symbol->ours = module->base == symbols->own;
-        symbol->name = symbols_search(module, pc, &symbol->at);
+        symbol->name = symbols_search(symbols, module, pc, &symbol->at);
     }
 }
 

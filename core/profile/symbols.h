@@ -42,6 +42,7 @@ struct hak_module {
 struct hak_symbols {
     struct hak_module module[HAK_MODULES_MOST];
     size_t modules;
+    bool safely;        /* without locks: haki_symbols_begin_safely */
     char program[1024]; /* its path */
     uintptr_t
         own; /* base of the object that this code is in, if its name is ours */
@@ -56,6 +57,14 @@ struct hak_symbol {
 
 /* The program itself becomes the first module. */
 void haki_symbols_begin(struct hak_symbols *symbols);
+
+/*
+ * The same for a signal handler: no lock is taken, the dynamic linker is asked only
+ * what it tells without one (_dl_find_object, of glibc 2.35 and later; else nothing is
+ * found). haki_symbols_prepare: once before that, outside of handlers and locks.
+ */
+void haki_symbols_prepare(void);
+void haki_symbols_begin_safely(struct hak_symbols *symbols);
 
 void haki_symbols_find(struct hak_symbols *symbols, uintptr_t pc,
                        struct hak_symbol *symbol);

@@ -17,12 +17,11 @@ _Static_assert(HAK_SAMPLING_AT + HAK_PAGE + HAK_PAGE <= HAK_HEAP_SLOT &&
                "the slot's last page is the seal's");
 
 /* The bin's next sample. */
-static void tiny_draw(struct hak_tiny *tiny, unsigned class, size_t rate)
+static void tiny_draw(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_sampling *sampling = haki_tiny_sampling(tiny);
     int64_t pops = (int64_t)haki_bin_pops(tiny, class);
-    int64_t until =
-        haki_draw_blocks(rate, haki_tiny_size[class], &sampling->random);
+    int64_t until = haki_profile_draw(haki_tiny_size[class], &sampling->random);
 
     sampling->at[class] = pops + until;
     tiny->bins[class].until = until;
@@ -53,7 +52,7 @@ static void tiny_draw_begin(struct hak_tiny *tiny, size_t rate)
     }
     sampling->random = haki_sample_seed();
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        tiny_draw(tiny, c, rate);
+        tiny_draw(tiny, c);
     }
     haki_tiny_sampling(tiny)->until_larger =
         haki_draw_bytes(rate, &sampling->random);
@@ -64,7 +63,7 @@ void haki_tiny_draw_round(struct hak_tiny *tiny)
     uint32_t round =
         atomic_load_explicit(&haki_profile.round, memory_order_acquire);
     size_t rate =
-        atomic_load_explicit(&haki_profile.rate, memory_order_relaxed);
+        atomic_load_explicit(&haki_profile.draw, memory_order_relaxed);
 
     HAK_ASSERT(atomic_load(&tiny->busy));
     if (rate != 0) {
@@ -79,13 +78,13 @@ void haki_tiny_draw_round(struct hak_tiny *tiny)
 static void tiny_draw_next(struct hak_tiny *tiny, unsigned class)
 {
     size_t rate =
-        atomic_load_explicit(&haki_profile.rate, memory_order_relaxed);
+        atomic_load_explicit(&haki_profile.draw, memory_order_relaxed);
 
     haki_tiny_busy(tiny, true);
     if (haki_tiny_must_draw(tiny, 0) || rate == 0 || !tiny->sampled) {
         haki_tiny_draw_round(tiny);
     } else {
-        tiny_draw(tiny, class, rate);
+        tiny_draw(tiny, class);
     }
     haki_tiny_busy(tiny, false);
 }
@@ -94,6 +93,7 @@ struct hak_sampler haki_tiny_sampler(struct hak_tiny *tiny)
 {
     return (struct hak_sampler){
         .heap = (struct hak_heap *)(void *)tiny, /* it is its first member */
+        .random = &haki_tiny_sampling(tiny)->random,
         .frames = tiny->frames,
         .live = tiny->accounted ? &haki_tiny_sampling(tiny)->samples : NULL,
         .owner = tiny->accounted ? tiny->id : HAK_ID_SHARED,
@@ -151,7 +151,7 @@ bool haki_tiny_is_due_slow(struct hak_tiny *tiny, size_t bytes)
     if (haki_tiny_sampling(tiny)->until_larger >= 0) {
         return false;
     }
-    rate = atomic_load_explicit(&haki_profile.rate, memory_order_relaxed);
+    rate = atomic_load_explicit(&haki_profile.draw, memory_order_relaxed);
     haki_tiny_sampling(tiny)->until_larger =
         haki_draw_bytes(haki_max(rate, 1), &haki_tiny_sampling(tiny)->random);
     return true;

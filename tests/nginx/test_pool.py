@@ -16,7 +16,8 @@ from test_refusal import PAGES
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SAMPLE = (os.environ.get("HAKMEM_BUILD", "")
           + "/nginx-sample/objs/ngx_http_hakmem_sample_module.so")
-NAMES = ("sets", "socket", "idle", "time", "leave", "check", "master")
+NAMES = ("sets", "socket", "idle", "time", "leave", "check", "master",
+         "misuse")
 SITE = ("server { listen 127.0.0.1:@HTTP@ backlog=1024;"
         "keepalive_requests 1000000;"
         + "".join(f"location /{name} {{ hakmem_sample {name}; }}"

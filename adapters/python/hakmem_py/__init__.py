@@ -16,7 +16,8 @@ from hakmem_py._hakmem import (__version__, allocated_blocks, disable, seal,
                                trim)
 
 __all__ = ["__version__", "allocated_blocks", "disable", "enable", "enabled",
-           "freeze", "give_back", "give_back_every", "limit", "limit_memory", "limit_served",
+           "freeze", "give_back", "give_back_every", "guard", "limit", "limit_memory",
+           "limit_served",
            "profile", "reason", "seal", "stats", "trim"]
 
 _DOMAINS = ("raw", "mem", "obj")
@@ -154,6 +155,23 @@ def freeze(immortal=None):
     """
     from hakmem_py import _freeze
     _freeze.freeze(immortal)
+
+
+def guard(rate=128 * 2**20):
+    """Guards a sample of HAKMEM's blocks from here on, one in `rate` bytes on the
+    average, 1: each for which there is room; 0: none. As HAKMEM_GUARD_RATE does.
+
+    A guarded block lies alone beside a page without access, and so does its memory
+    for a while after it is freed. When C code, an extension's, touches what is not its
+    own, a report on standard error tells where that was and where the block was
+    allocated and freed, by lines of Python too; then what faulthandler or the process
+    do about SIGSEGV. A block that is freed twice, and what was written around one,
+    end the process in the same way by abort(). For all of the process; any thread may
+    call it. Returns the rate that was. ValueError, TypeError: a bad rate; MemoryError.
+    """
+    if rate is None:
+        raise TypeError("hakmem_py.guard(None): must be a whole number of bytes")
+    return _hakmem.guard(_checked("guard", rate))
 
 
 def profile(path=None, rate=None, format=None):

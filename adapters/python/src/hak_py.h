@@ -434,6 +434,10 @@ bool hak_py_freezes_forks(void);
 /* From here on samples have Python's frames: called by Python code, under the GIL. */
 void hak_py_profile_frames(bool wanted);
 
+/* Guards a block in so many bytes from here on, 0: none; *before: as it was. False: no
+ * memory. Under that lock, as what follows. */
+bool hak_py_guard(size_t rate, size_t *before);
+
 /*
  * A profile begins, one of any number: a sample each `rate` bytes, unless others
  * run and have set that. `runs`, a str: the file whose functions run a program and are

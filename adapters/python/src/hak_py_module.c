@@ -95,8 +95,10 @@ static PyObject *enable(unsigned mask, bool once)
         }
         if (good && once && !done) {
             set_first_limit(mask, tracing);
-            if (mask != 0) { /* HAKMEM_PROFILE, or somebody will ask for one */
-                hak_py_profile_frames(hak_profile_rate() != 0);
+            if (mask !=
+                0) { /* HAKMEM_PROFILE, guards, or somebody will ask for one */
+                hak_py_profile_frames(hak_profile_rate() != 0 ||
+                                      hak_guard_rate() != 0);
             }
         }
         done |= good;
@@ -436,6 +438,22 @@ static PyObject *py_profile_start(PyObject *self, PyObject *args)
     return begun ? PyLong_FromSize_t(rate) : PyErr_NoMemory();
 }
 
+static PyObject *py_guard(PyObject *self, PyObject *arg)
+{
+    Py_ssize_t rate = PyLong_AsSsize_t(arg);
+    size_t before;
+    bool good;
+
+    (void)self;
+    if (rate < 0) {
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    }
+    haki_lock_take(&lock);
+    good = hak_py_guard((size_t)rate, &before);
+    haki_lock_drop(&lock);
+    return good ? PyLong_FromSize_t(before) : PyErr_NoMemory();
+}
+
 static PyObject *py_profile_stop(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -540,6 +558,7 @@ static PyMethodDef functions[] = {
     {"finish", py_finish, METH_O, "runs an object's finalizer"},
     {"limit_served", py_limit_served, METH_O, "of blocks of ours, or None"},
     {"limit_memory", py_limit_memory, METH_O, "of all domains, or None"},
+    {"guard", py_guard, METH_O, "a guarded block each so many bytes"},
     {"profile_start", py_profile_start, METH_VARARGS,
      "a sample each so many bytes"},
     {"profile_stop", py_profile_stop, METH_NOARGS, "as often as it started"},

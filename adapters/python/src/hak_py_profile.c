@@ -257,18 +257,36 @@ void hak_py_profile_frames(bool wanted)
     }
 }
 
-/* The rate, at once for who calls: the GIL's heap, or the thread's. */
-static bool set_rate(size_t rate)
+/* What was switched holds at once for who calls: the GIL's heap, or the thread's. */
+static void take_part(void)
 {
     struct hak_heap *heap = hak_py_heap();
 
-    if (!haki_profile_set(rate)) {
-        return false;
-    }
     heap = heap != NULL ? heap : haki_thread_own();
     if (heap != NULL) {
         haki_embed_draw(heap);
     }
+}
+
+static bool set_rate(size_t rate)
+{
+    if (!haki_profile_set(rate)) {
+        return false;
+    }
+    take_part();
+    return true;
+}
+
+bool hak_py_guard(size_t rate, size_t *before)
+{
+    *before = hak_guard_rate();
+    hak_py_profile_frames(true);
+    if (rate == 0) {
+        hak_guard_stop();
+    } else if (hak_guard_start(rate) != 0) {
+        return false;
+    }
+    take_part();
     return true;
 }
 

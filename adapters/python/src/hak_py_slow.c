@@ -96,7 +96,8 @@ static void count_out(const void *p)
 
 static void *gil_tiny(struct hak_heap *heap, size_t size)
 {
-    void *p = haki_embed_alloc(heap, hak_py_class(size));
+    void *p = haki_guarded_fit(haki_embed_alloc(heap, hak_py_class(size)),
+                               HAK_LANE_ALIGN, size);
 
     now_and_then(heap);
     if (HAK_UNLIKELY(haki_embed_refills(heap) % SAMPLE_EVERY == 0)) {
@@ -108,7 +109,9 @@ static void *gil_tiny(struct hak_heap *heap, size_t size)
 static void *gil_large(struct hak_heap *heap, size_t size, bool *zero)
 {
     enum hak_reason reason;
-    void *p = haki_large_alloc(heap, HAK_LANE_ALIGN, size, zero, &reason);
+    void *p = haki_guarded_fit(haki_large_alloc(heap, HAK_LANE_ALIGN, size,
+                                                zero, &reason),
+                               HAK_LANE_ALIGN, size);
 
     if (HAK_UNLIKELY(size >= SAMPLE_LARGE)) {
         hak_py_sample();

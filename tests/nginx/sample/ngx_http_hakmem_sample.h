@@ -68,6 +68,8 @@ ngx_int_t ngx_http_hakmem_sample_check(ngx_http_request_t *r,
     ngx_http_hakmem_text_t *text);
 ngx_int_t ngx_http_hakmem_sample_master(ngx_http_request_t *r,
     ngx_http_hakmem_text_t *text);
+ngx_int_t ngx_http_hakmem_sample_misuse(ngx_http_request_t *r,
+    ngx_http_hakmem_text_t *text);
 ngx_int_t ngx_http_hakmem_sample_leak(ngx_http_request_t *r,
     ngx_http_hakmem_text_t *text);
 ngx_int_t ngx_http_hakmem_sample_cache(ngx_http_request_t *r,

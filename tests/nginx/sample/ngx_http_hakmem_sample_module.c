@@ -15,6 +15,7 @@
  *     leave    n objects made and left to the end of the request
  *     check    what hakmem_ngx.h promises
  *     master   a pool that was made in the master
+ *     misuse   writes where it may not: kind=free|beyond
  *     leak, cache, fragment, truth
  *              what a profile has to find, see ngx_http_hakmem_sample_plant.c
  */
@@ -66,6 +67,7 @@ static ngx_http_hakmem_sample_name_t  ngx_http_hakmem_sample_names[] = {
     { "leave", ngx_http_hakmem_sample_leave },
     { "check", ngx_http_hakmem_sample_check },
     { "master", ngx_http_hakmem_sample_master },
+    { "misuse", ngx_http_hakmem_sample_misuse },
     { "leak", ngx_http_hakmem_sample_leak },
     { "cache", ngx_http_hakmem_sample_cache },
     { "fragment", ngx_http_hakmem_sample_fragment },
