@@ -6,6 +6,7 @@ import pty
 import select
 import signal
 import struct
+import sys
 import subprocess
 import termios
 import time
@@ -44,6 +45,18 @@ class Once(Planted):
                       env=self.env)
         rows = [int(line.split()[0]) for line in done.stdout.splitlines()[2:]]
         self.assertEqual(rows, sorted(rows))
+
+    def test_words_that_steer(self):
+        """A command's line ends and escapes don't break the table."""
+        child = self.program([sys.executable, "-c", "kept = ['x' * 100 + str(n)"
+                              " for n in range(400000)]\nprint('up',"
+                              " flush=True)\nimport time # \x1b[2J\n"
+                              "time.sleep(100)"], PYTHONMALLOC="malloc")
+        done = hakmem("top", "--once", "-d", "0.1", env=self.env)
+        found = [line for line in done.stdout.splitlines()
+                 if f" {child.pid} " in line]
+        self.assertEqual(len(found), 1, done.stdout)
+        self.assertIn("?print('up', flush=True)?import time # ?[2J?", found[0])
 
     def test_one(self):
         child = self.planted("cache")
