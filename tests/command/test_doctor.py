@@ -100,6 +100,8 @@ class Planting(Planted):
         child.send_signal(signal.SIGSTOP)
         done = hakmem("doctor", "-s", "0.5", str(child.pid), env=self.env)
         self.assertIn("s old: it sleeps", done.stdout)
+        self.assertIn("were in use when it last looked at itself", done.stdout)
+        self.assertIn("may be missing", done.stdout)
         self.assertEqual(done.returncode, 0)
         child.send_signal(signal.SIGCONT)
 

@@ -169,7 +169,8 @@ def _leak(looks, rise):
     return Finding(
         "leak", text, "find who makes them: hakmem profile PID tells who"
         " allocates what is not freed; in nginx look at /hakmem. A cache that"
-        " is still filling looks alike: look again later, and bound it", True)
+        " is still filling looks the same: look again later, and bound it",
+        True)
 
 
 # ---- on HAKMEM --------------------------------------------------------------------
@@ -267,6 +268,13 @@ def _level(looks):
     """Nothing grows: whether that is a cache at work or a program at rest."""
     first, last = looks[0].values, looks[-1].values
     made = allocs(last) - allocs(first)
+    if made == 0 and not looks[-1].fresh:
+        return Finding("idle", f"level: {size(live(last))} were in use when it"
+                       " last looked at itself; it has called for nothing new"
+                       " since, and what it has freed since may be missing"
+                       " here",
+                       "if it freed much before it fell asleep, look again"
+                       " when it works", False)
     if made == 0:
         return Finding("idle", f"level: {size(live(last))} in use, and nothing"
                        " was allocated meanwhile", "", False)
