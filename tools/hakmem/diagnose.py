@@ -21,6 +21,7 @@ SHARE = 0.25      # of what is resident: fragmentation, retention, kept
 GROWTH = 0.01     # of what is in use, within the time, and at least GROWTH_LEAST
 GROWTH_LEAST = 512 * 1024
 CHANCE = 0.25     # of how far it goes up and down in half of the time
+NO_MORE = 4       # times GROWTH where blocks do not become more
 ELSEWHERE = 0.5   # of what is resident, and at least ELSEWHERE_LEAST: a remark
 ELSEWHERE_LEAST = 32 * MB
 LANES = ("tiny", "pool", "ace", "huge")
@@ -139,6 +140,17 @@ def grows(points):
     rise = trend(points)
     base = min(points) if points else 0
     return rise if rise >= max(GROWTH_LEAST, GROWTH * base) else 0
+
+
+def leaks(looks):
+    """The same of what is in use. Blocks that become no more are others of chance
+    sizes, as a cache replaces its entries, unless they grow a lot."""
+    points = [live(look.values) for look in looks]
+    rise = grows(points)
+    if rise and not trend([count(look.values) for look in looks]) and \
+            rise < NO_MORE * max(GROWTH_LEAST, GROWTH * min(points)):
+        return 0
+    return rise
 
 
 def rate(rise, seconds):
@@ -301,7 +313,7 @@ def on_hakmem(looks, settings=None):
     """Findings, the worst first; never none."""
     found = []
     looks = since_fresh(looks)
-    rise = grows([live(look.values) for look in looks])
+    rise = leaks(looks)
     if rise:
         found.append(_leak(looks, rise))
     found += [one for one in (_fragmentation(looks),
