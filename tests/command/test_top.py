@@ -116,7 +116,7 @@ class Terminal(Planted):
 
     def until(self, what, text):
         """Waits until that is so of the screen's text."""
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 60
         while time.monotonic() < limit:
             self.assertTrue(self.read(), self.text())
             if what(self.text()):
@@ -140,11 +140,17 @@ class Terminal(Planted):
         self.status = os.waitstatus_to_exitcode(status)
         self.assertEqual(self.status, 0)
 
-    def first(self, child):
-        """The process is in the first row."""
-        self.until(lambda shown: [line.split()[0] for line in
-                                  shown.splitlines()[4:5] if line.strip()]
-                   == [str(child.pid)], f"{child.pid} is not the first")
+    @staticmethod
+    def rows(shown):
+        return [line.split()[0] for line in shown.splitlines()[4:]
+                if line.strip()]
+
+    def first(self, child, other):
+        """One is above the other; strangers' processes may be anywhere."""
+        both = [str(child.pid), str(other.pid)]
+        self.until(lambda shown: [pid for pid in self.rows(shown)
+                                  if pid in both] == both,
+                   f"{child.pid} is not above {other.pid}")
 
     def test_keys(self):
         cache, fragment = self.planted("cache"), self.planted("fragment")
@@ -152,13 +158,13 @@ class Terminal(Planted):
         self.shows("processes on HAKMEM")
         self.shows("IN USE")
         self.type("F")
-        self.first(fragment)
+        self.first(fragment, cache)
         self.type("U")
-        self.first(cache)
+        self.first(cache, fragment)
         self.type("R")
-        self.first(fragment)
+        self.first(fragment, cache)
         self.type("N")
-        self.first(min(cache, fragment, key=lambda child: child.pid))
+        self.first(*sorted((cache, fragment), key=lambda child: child.pid))
         self.type("h")
         self.shows("sort by resident memory")
         self.type("q")
@@ -167,7 +173,9 @@ class Terminal(Planted):
         self.shows("every 0.2 s")
         self.type("dx\r")
         self.shows("not a number of seconds")
-        self.type("F\r")
+        self.type("F")
+        self.first(fragment, cache)
+        self.type("j" * self.rows(self.text()).index(str(fragment.pid)) + "\r")
         self.shows(f"process {fragment.pid}, HAKMEM")
         self.shows("up to 1 KB")
         self.type("\x1b")
