@@ -291,7 +291,7 @@ class Files(Case):
         self.says(PROGRAM, env={"HAKMEM_PROFILE_RATE": "4K",
                                 "HAKMEM_PYTHON_PROFILE":
                                 os.path.join(self.place, "a.html")})
-        self.assertIn(b"4096", self.file("a.html"))
+        self.assertIn(b"4 KB", self.file("a.html"))
 
     def test_bad_environment(self):
         result = python(PROGRAM, env={"HAKMEM_PYTHON_PROFILE": "x.svg"})
