@@ -186,8 +186,8 @@ Test(guarded, more_memory_guards_more)
     for (int i = 0; i < 1000; i++) {
         guarded += haki_guarded_covers(hak_malloc(10));
     }
-    /* On pages of 64 KB slots are four times as long, and fewer have a place. */
-    cr_assert_geq(guarded, guards_larger() < 16 ? 600 : 400, "%zu", guarded);
+    /* The most memory is 16 MB: 256 pages of 64 KB, less what is known of them. */
+    cr_assert_geq(guarded, guards_larger() < 16 ? 600 : 200, "%zu", guarded);
 }
 
 /* ---- chance -------------------------------------------------------------------------- */

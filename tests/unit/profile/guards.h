@@ -41,12 +41,14 @@ UNIT size_t guards_larger(void)
     return (size_t)sysconf(_SC_PAGESIZE) / 4096;
 }
 
-/* HAKMEM_GUARD_MEMORY for as many blocks as so much is for on pages of 4 KB. */
+/* HAKMEM_GUARD_MEMORY for as many blocks as so much is for on pages of 4 KB, or the
+ * most that it may be. */
 UNIT void guards_set_memory(size_t bytes)
 {
     char text[32];
 
-    snprintf(text, sizeof(text), "%zuK", bytes / 1024 * guards_larger());
+    bytes = haki_min(bytes * guards_larger(), 16 * HAK_MIB);
+    snprintf(text, sizeof(text), "%zuK", bytes / 1024);
     NEED(setenv("HAKMEM_GUARD_MEMORY", text, 1) == 0);
 }
 
