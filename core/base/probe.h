@@ -15,6 +15,11 @@
 #endif
 #endif
 
+/* In the file that has probes: sdt.h's macros expand to what ISO C has not. */
+#if defined(HAK_PROBES) && defined(__clang__)
+#pragma clang diagnostic ignored "-Wgnu-zero-variadic-macro-arguments"
+#endif
+
 #ifdef HAK_PROBES
 #define HAK_PROBE4(name, a, b, c, d) DTRACE_PROBE4(hakmem, name, a, b, c, d)
 #else

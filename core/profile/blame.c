@@ -248,7 +248,7 @@ static void blame_bytes(size_t n)
     blame_put(n == 1 ? " byte" : " bytes");
 }
 
-/* "byte 8 of", "3 bytes behind the end of" or "1 byte before" the block. */
+/* "byte 8 of", "3 bytes past the end of" or "1 byte before" the block. */
 static void blame_where(const struct hak_guarded *slot, uintptr_t at)
 {
     if (at < slot->p) {
@@ -256,7 +256,7 @@ static void blame_where(const struct hak_guarded *slot, uintptr_t at)
         blame_put(" before");
     } else if (at >= slot->p + slot->size) {
         blame_bytes(at - (slot->p + slot->size) + 1);
-        blame_put(" behind the end of");
+        blame_put(" past the end of");
     } else {
         blame_put("byte ");
         blame_number(at - slot->p, 10);

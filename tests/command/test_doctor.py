@@ -100,6 +100,8 @@ class Planting(Planted):
         child.send_signal(signal.SIGSTOP)
         done = hakmem("doctor", "-s", "0.5", str(child.pid), env=self.env)
         self.assertIn("s old: it sleeps", done.stdout)
+        self.assertIn("were in use when it last looked at itself", done.stdout)
+        self.assertIn("may be missing", done.stdout)
         self.assertEqual(done.returncode, 0)
         child.send_signal(signal.SIGCONT)
 
@@ -189,6 +191,21 @@ class Trend(unittest.TestCase):
                                   enumerate(saw)]), 10 * mb)
         # One step is a step and no slope, when it comes late or early.
         self.assertEqual(grows([10 * mb] * 13 + [30 * mb] * 3), 0)
+
+    def leaks(self, step, more):
+        """60,000 blocks in 55 MB, by `step` bytes and `more` blocks a look."""
+        return diagnose.leaks([
+            diagnose.Look(i, {"tiny_live_bytes": 55 * self.MB + i * step,
+                              "tiny_allocs": 99000 + 500 * i + more * i,
+                              "tiny_frees": 39000 + 500 * i}, True, 0, 0, 0)
+            for i in range(16)])
+
+    def test_others_are_no_leak(self):
+        """As many blocks as before, of sizes that chance made larger."""
+        self.assertEqual(self.leaks(40 << 10, 0), 0)
+        self.assertGreater(self.leaks(40 << 10, 1), 600 << 10)
+        # One that grows and grows.
+        self.assertGreater(self.leaks(1 << 20, 0), 15 << 20)
 
 
 if __name__ == "__main__":

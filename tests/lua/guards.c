@@ -138,7 +138,7 @@ Test(guards, a_library_in_c_is_reported_by_lines)
     }
     char *report = report_of(&beyond);
     cr_expect(strstr(report, "write beyond a block"), "%s", report);
-    cr_expect(strstr(report, "1 byte behind the end"), "%s", report);
+    cr_expect(strstr(report, "1 byte past the end"), "%s", report);
     expect_in(report, "  allocated by", " x.lua:3 ");
     expect_in(report, "  touched by", " x.lua:10 ");
     free(report);

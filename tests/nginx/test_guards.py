@@ -39,7 +39,7 @@ class Guards(Pool):
 
     def test_beyond(self):
         """Seen at the touch or at the free, as chance has it."""
-        self.assertIn(self.misused("beyond", "1 byte behind the end of a block"
+        self.assertIn(self.misused("beyond", "1 byte past the end of a block"
                                    " of 112 bytes"),
                       (["allocated", "touched"], ["allocated", "freed"]))
 

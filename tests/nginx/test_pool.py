@@ -275,7 +275,7 @@ class Valgrind(Pool):
                          "/master", "/idle?server=hakmem&n=50"):
                 self.figures(nginx, path)
             nginx.stop()
-        return nginx.find("pages are 16 KB")
+        return nginx.find("pages are 32 KB")
 
     def test_memcheck(self):
         self.assertEqual(self.valgrind(), [])

@@ -11,7 +11,7 @@ SIZES = [0, 1, 8, 15, 16, 17, 31, 32, 100, 127, 128, 129, 255, 256, 500, 512,
          30000, 53248, 53249, 100000, 1 << 20, (2 << 20) - 1, 2 << 20, 3 << 20]
 
 
-# Says that pages have 16 KB.
+# Says that pages have 32 KB.
 PAGES = os.environ.get("PAGES", "")
 
 STRIPES = bytes(i * 7 % 251 for i in range(251))

@@ -127,7 +127,7 @@ class Guards(Case):
                    self.TOUCHED)
 
     def test_beside(self):
-        self.check("over", signal.SIGSEGV, "1 byte behind the end of a block "
+        self.check("over", signal.SIGSEGV, "1 byte past the end of a block "
                    "of 112 bytes", self.MADE, self.TOUCHED)
         self.check("under", signal.SIGSEGV, "1 byte before a block of 112",
                    self.MADE, self.TOUCHED)

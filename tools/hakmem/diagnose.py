@@ -21,6 +21,7 @@ SHARE = 0.25      # of what is resident: fragmentation, retention, kept
 GROWTH = 0.01     # of what is in use, within the time, and at least GROWTH_LEAST
 GROWTH_LEAST = 512 * 1024
 CHANCE = 0.25     # of how far it goes up and down in half of the time
+NO_MORE = 4       # times GROWTH where blocks do not become more
 ELSEWHERE = 0.5   # of what is resident, and at least ELSEWHERE_LEAST: a remark
 ELSEWHERE_LEAST = 32 * MB
 LANES = ("tiny", "pool", "ace", "huge")
@@ -141,6 +142,17 @@ def grows(points):
     return rise if rise >= max(GROWTH_LEAST, GROWTH * base) else 0
 
 
+def leaks(looks):
+    """The same of what is in use. Blocks that become no more are others of chance
+    sizes, as a cache replaces its entries, unless they grow a lot."""
+    points = [live(look.values) for look in looks]
+    rise = grows(points)
+    if rise and not trend([count(look.values) for look in looks]) and \
+            rise < NO_MORE * max(GROWTH_LEAST, GROWTH * min(points)):
+        return 0
+    return rise
+
+
 def rate(rise, seconds):
     """In words."""
     return f"{size(rise / seconds * 60)} a minute"
@@ -169,7 +181,8 @@ def _leak(looks, rise):
     return Finding(
         "leak", text, "find who makes them: hakmem profile PID tells who"
         " allocates what is not freed; in nginx look at /hakmem. A cache that"
-        " is still filling looks alike: look again later, and bound it", True)
+        " is still filling looks the same: look again later, and bound it",
+        True)
 
 
 # ---- on HAKMEM --------------------------------------------------------------------
@@ -267,6 +280,13 @@ def _level(looks):
     """Nothing grows: whether that is a cache at work or a program at rest."""
     first, last = looks[0].values, looks[-1].values
     made = allocs(last) - allocs(first)
+    if made == 0 and not looks[-1].fresh:
+        return Finding("idle", f"level: {size(live(last))} were in use when it"
+                       " last looked at itself; it has called for nothing new"
+                       " since, and what it has freed since may be missing"
+                       " here",
+                       "if it freed much before it fell asleep, look again"
+                       " when it works", False)
     if made == 0:
         return Finding("idle", f"level: {size(live(last))} in use, and nothing"
                        " was allocated meanwhile", "", False)
@@ -293,7 +313,7 @@ def on_hakmem(looks, settings=None):
     """Findings, the worst first; never none."""
     found = []
     looks = since_fresh(looks)
-    rise = grows([live(look.values) for look in looks])
+    rise = leaks(looks)
     if rise:
         found.append(_leak(looks, rise))
     found += [one for one in (_fragmentation(looks),

@@ -18,9 +18,14 @@ def _read(pid, name):
         return file.read()
 
 
+def shown(text):
+    """A text of somebody else's for a line of ours: nothing that steers."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def name_of(pid):
     try:
-        return _read(pid, "comm").rstrip("\n")
+        return shown(_read(pid, "comm").rstrip("\n"))
     except OSError:
         return "?"
 
@@ -30,7 +35,7 @@ def command_of(pid):
         words = _read(pid, "cmdline").rstrip("\0").split("\0")
     except OSError:
         words = []
-    return " ".join(words) or f"[{name_of(pid)}]"
+    return shown(" ".join(words)) or f"[{name_of(pid)}]"
 
 
 def ticks_of(pid):

@@ -73,7 +73,7 @@ Test(fault, a_touch_is_reported_and_ends_the_program_by_the_same_signal)
             guards_expect(touch_it, &touch, SIGSEGV,
                           GUARDS_WORDS(WORD(touch.write),
                                        " beyond a block at 0x",
-                                       "1 byte behind the end of a block of",
+                                       "1 byte past the end of a block of",
                                        "touches+0x"));
         }
         touch.how = 2;

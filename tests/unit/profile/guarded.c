@@ -431,14 +431,14 @@ Test(guarded, misuse_is_reported_and_ends_the_program)
                                    "  freed by thread"));
         guards_expect(write_behind, &some[i], SIGABRT,
                       GUARDS_WORDS("write beyond a block, found at its free",
-                                   "1 byte behind the end of a block of"));
+                                   "1 byte past the end of a block of"));
         guards_expect(realloc_freed, &some[i], SIGABRT,
                       GUARDS_WORDS("hak_realloc(0x", "free already"));
     }
     if (!HAK_HARD) {
         guards_expect(write_into_slack, &some[1], SIGABRT,
                       GUARDS_WORDS("write beyond a block, found at its free",
-                                   "1 byte behind the end of a block of 100"));
+                                   "1 byte past the end of a block of 100"));
     }
 }
 

@@ -40,7 +40,9 @@ Test(options, defaults)
     cr_assert_null(haki_option_profile());
     cr_assert_eq(haki_option(HAK_OPT_profile_rate), 0);
     cr_assert_eq(haki_option(HAK_OPT_share_stats), 1);
-    cr_assert_eq((int)HAK_OPTIONS, 16, "a new option: test its default here");
+    cr_assert_eq(haki_option(HAK_OPT_guard_rate), 0);
+    cr_assert_eq(haki_option(HAK_OPT_guard_memory), 512 * HAK_KIB);
+    cr_assert_eq((int)HAK_OPTIONS, 18, "a new option: test its default here");
 }
 
 /* One setting and the value that must come of it. */

@@ -94,9 +94,10 @@ Test(cool, no_superslab_is_opened_for_it)
 
 /* ---- packed slabs ---------------------------------------------------------- */
 
-Test(cool, a_packed_slab_grows_by_a_page_and_then_by_8_kb_at_once)
+Test(cool, a_packed_slab_grows_by_a_page_and_from_36_kb_on_by_8_kb)
 {
-    static const size_t steps[] = {4096, 8192, 12288, 20480, 28672, 36864};
+    static const size_t steps[] = {4096,  8192,  12288, 16384, 20480, 24576,
+                                   28672, 32768, 36864, 45056, 53248};
     hak_heap *heap = hak_heap_new(NULL);
     size_t at = 0;
 

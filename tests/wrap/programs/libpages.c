@@ -312,6 +312,9 @@ unsigned long getauxval(unsigned long type)
 {
     static unsigned long (*real)(unsigned long);
 
+    if (type == AT_PAGESZ) {
+        nours = 0; /* a library of ours that was opened just now */
+    }
     if (type == AT_PAGESZ && !SPARED) {
         return page_size();
     }
