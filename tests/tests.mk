@@ -30,7 +30,8 @@ PAGES_TESTS := $(addprefix $(BUILD)/tests/,$(addprefix unit/, \
     together/stress together/stress_lanes together/fault_lanes together/pairs \
     together/meet together/meet_locks tiny/remote tiny/tiny tiny/tiny_back \
     api/sized api/seal_fork api/seal_threads range/superslabs range/slabs \
-    heap/lend upkeep/background profile/written) \
+    heap/lend heap/resident upkeep/background profile/written \
+    profile/guarded profile/fault) \
     fuzz/replay $(if $(HAVE_LUA),lua/scripts lua/limit lua/programs lua/threads lua/on_limit))
 .PHONY: check-pages
 check-pages: build-tests ## test: on kernels with pages of 16 and 64 KB

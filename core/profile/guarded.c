@@ -12,11 +12,7 @@
 #include "profile/fault.h"
 #include "profile/records.h"
 
-#define GUARDED_GAP (16 * HAK_KIB)
-#define GUARDED_STRIDE (GUARDED_GAP + HAK_GUARDED_MOST)
-
-/* A slot for so much of the memory that they may take; and what records take. */
-#define GUARDED_PER_SLOT ((size_t)4096)
+/* What records take of the memory that guards may. */
 #define GUARDED_SPARED (4 * HAK_PAGE)
 
 struct hak_guarded_area haki_guarded_area;
@@ -31,17 +27,28 @@ static uint32_t guarded_pages_most;
 
 /* ---- places ------------------------------------------------------------------- */
 
+/* Access is denied to the machine's pages: gap and data are at least one of these. */
+static size_t guarded_room(void)
+{
+    return haki_max(HAK_GUARDED_MOST, haki_range.page);
+}
+
+static size_t guarded_stride(void)
+{
+    return 2 * guarded_room();
+}
+
 static char *guarded_data(const struct hak_guarded *slot)
 {
     return (char *)atomic_load(&haki_guarded_area.at) +
-           (size_t)(slot - guarded_slots) * GUARDED_STRIDE + GUARDED_GAP;
+           (size_t)(slot - guarded_slots) * guarded_stride() + guarded_room();
 }
 
 /* The pages that a live one has: their beginning and bytes. */
 static char *guarded_pages_of(const struct hak_guarded *slot, size_t *bytes)
 {
     *bytes = slot->pages * HAK_PAGE;
-    return guarded_data(slot) + (slot->at_end ? HAK_GUARDED_MOST - *bytes : 0);
+    return guarded_data(slot) + (slot->at_end ? guarded_room() - *bytes : 0);
 }
 
 /* The slot with this number if it was ever used, else NULL. */
@@ -57,21 +64,22 @@ static struct hak_guarded *guarded_slot_of(const void *p)
 {
     size_t offset = (uintptr_t)p - atomic_load(&haki_guarded_area.at);
 
-    return offset % GUARDED_STRIDE >= GUARDED_GAP
-               ? guarded_slot(offset / GUARDED_STRIDE)
+    return offset % guarded_stride() >= guarded_room()
+               ? guarded_slot(offset / guarded_stride())
                : NULL;
 }
 
 struct hak_guarded *haki_guarded_near(const void *p)
 {
     size_t offset = (uintptr_t)p - atomic_load(&haki_guarded_area.at);
-    size_t i = offset / GUARDED_STRIDE, before = i;
+    size_t i = offset / guarded_stride(), rest = offset % guarded_stride();
     struct hak_guarded *slot = guarded_slot(i), *other;
 
-    if (offset % GUARDED_STRIDE < GUARDED_GAP) { /* between two: the nearer */
+    if (rest < guarded_room()) { /* between two: the nearer */
         other = i > 0 ? guarded_slot(i - 1) : NULL;
-        before = offset % GUARDED_STRIDE < GUARDED_GAP / 2;
-        slot = (before && other != NULL) || slot == NULL ? other : slot;
+        slot = (rest < guarded_room() / 2 && other != NULL) || slot == NULL
+                   ? other
+                   : slot;
     }
     return slot;
 }
@@ -167,21 +175,21 @@ static void guarded_close(struct hak_guarded *slot, char *from, size_t bytes)
 static void guarded_tidy(struct hak_guarded *slot)
 {
     if (slot->untidy) {
-        guarded_close(slot, guarded_data(slot), HAK_GUARDED_MOST);
+        guarded_close(slot, guarded_data(slot), guarded_room());
     }
 }
 
 bool haki_guarded_begin(size_t memory)
 {
-    size_t bytes, own, slots = memory / GUARDED_PER_SLOT;
+    size_t bytes, own, slots = memory / haki_range.page;
     char *at = haki_samples_guarded(&bytes);
 
     HAK_HELD(&haki_records.lock);
     if (guarded_slots != NULL) {
         return true;
     }
-    slots = haki_min(slots, bytes / GUARDED_STRIDE - 1);
-    bytes = haki_round_up((slots + 1) * GUARDED_STRIDE, HAK_SLAB_SIZE);
+    slots = haki_min(slots, bytes / guarded_stride() - 1);
+    bytes = haki_round_up((slots + 1) * guarded_stride(), HAK_SLAB_SIZE);
     own = haki_round_up(slots * sizeof(struct hak_guarded), HAK_PAGE);
     guarded_slots = haki_os_map(own);
     if (guarded_slots == NULL) {
@@ -205,7 +213,7 @@ bool haki_guarded_begin(size_t memory)
 
 static uint32_t guarded_pages_for(size_t bytes)
 {
-    return (uint32_t)(haki_round_up(bytes, HAK_PAGE) / HAK_PAGE);
+    return (uint32_t)(haki_round_up(bytes, haki_range.page) / HAK_PAGE);
 }
 
 bool haki_guarded_has_room(size_t bytes)
@@ -387,7 +395,7 @@ void haki_guarded_mend_begin(void)
 void haki_guarded_mend_take(const void *p, uint32_t record)
 {
     size_t offset = (uintptr_t)p - atomic_load(&haki_guarded_area.at);
-    struct hak_guarded *slot = &guarded_slots[offset / GUARDED_STRIDE];
+    struct hak_guarded *slot = &guarded_slots[offset / guarded_stride()];
 
     slot->p = (uintptr_t)p;
     slot->record = record;

@@ -16,7 +16,8 @@
  *     never used --take--> live --give--> freed, no access --the oldest first--> live
  *
  * The side is drawn; a touch beyond it is a fault (fault.h), one on the other side is
- * seen by the canary when the block is freed. A block's size is what was asked for,
+ * seen by the canary when the block is freed. A live one has whole pages of the machine's,
+ * and on those of 64 KB gap and data are as large. A block's size is what was asked for,
  * where whoever serves the request tells that (haki_guarded_fit), else its class's.
  *
  * Bounds: HAKMEM_GUARD_MEMORY for the pages of live ones and the slots' own memory. A

@@ -35,8 +35,28 @@
         }                                                                      \
     } while (0)
 
+/* The machine's page in pages of 4 KB. */
+UNIT size_t guards_larger(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE) / 4096;
+}
+
+/* HAKMEM_GUARD_MEMORY for as many blocks as so much is for on pages of 4 KB, or the
+ * most that it may be. */
+UNIT void guards_set_memory(size_t bytes)
+{
+    char text[32];
+
+    bytes = haki_min(bytes * guards_larger(), 16 * HAK_MIB);
+    snprintf(text, sizeof(text), "%zuK", bytes / 1024);
+    NEED(setenv("HAKMEM_GUARD_MEMORY", text, 1) == 0);
+}
+
 UNIT void guards_on(void)
 {
+    if (guards_larger() > 1 && getenv("HAKMEM_GUARD_MEMORY") == NULL) {
+        guards_set_memory(512 * (size_t)1024);
+    }
     NEED(hak_guard_start(1) == 0);
 }
 
