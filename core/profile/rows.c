@@ -41,6 +41,12 @@ static int64_t rows_leb(struct rows_reader *in, bool sign)
     return (int64_t)value;
 }
 
+/* A number that the table has divided by `factor`; a damaged one may wrap around. */
+static int64_t rows_factored(struct rows_reader *in, int64_t factor)
+{
+    return (int64_t)((uint64_t)rows_leb(in, false) * (uint64_t)factor);
+}
+
 static void rows_skip(struct rows_reader *in, uint64_t n)
 {
     rows_bytes(in, (size_t)n);
@@ -123,8 +129,7 @@ static void rows_other(struct rows_program *program, unsigned op)
         break;
     case 0x05: /* offset_extended */
         n = (uint64_t)rows_leb(in, false);
-        rows_set(program, n, HAK_ROW_SAVED,
-                 rows_leb(in, false) * program->data);
+        rows_set(program, n, HAK_ROW_SAVED, rows_factored(in, program->data));
         break;
     case 0x06: /* restore_extended */
         rows_restore(program, (uint64_t)rows_leb(in, false));
@@ -170,7 +175,7 @@ static bool rows_run(struct rows_program *program)
         case 1: program->at += low * (uint64_t)program->code; break;
         case 2:
             rows_set(program, low, HAK_ROW_SAVED,
-                     rows_leb(in, false) * program->data);
+                     rows_factored(in, program->data));
             break;
         case 3: rows_restore(program, low); break;
         default: rows_other(program, op);
@@ -205,6 +210,9 @@ static bool rows_read_cie(struct rows_program *program,
     data = in->at + 1;
     rows_skip(in, (uint64_t)rows_leb(in, false));
     for (text++; *text != '\0' && !in->bad; text++) {
+        if (data >= in->end) {
+            return false;
+        }
         if (*text == 'R' && *data++ == 0x1b) { /* 4 bytes, from here */
             continue;
         }
