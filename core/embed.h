@@ -522,14 +522,7 @@ HAK_INLINE void haki_embed_set_frames(struct hak_heap *heap,
  */
 HAK_INLINE void haki_embed_draw(struct hak_heap *heap)
 {
-    haki_tiny_busy(&heap->tiny, true);
-    haki_tiny_draw_round(&heap->tiny);
-    haki_tiny_busy(&heap->tiny, false);
-    if (heap->pool != NULL) {
-        haki_pool_busy(heap->pool, true);
-        haki_pool_draw_round(heap->pool);
-        haki_pool_busy(heap->pool, false);
-    }
+    haki_heap_draw(heap);
 }
 
 /* ---- the process --------------------------------------------------------------- */

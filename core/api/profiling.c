@@ -17,6 +17,7 @@
 
 #include "api/stats.h"
 #include "base/msg.h"
+#include "heap/thread.h"
 #include "profile/view.h"
 #include "settings/options.h"
 
@@ -38,9 +39,22 @@ static const struct {
 
 #define ENDINGS (sizeof(profiling_endings) / sizeof(profiling_endings[0]))
 
+/* What was switched on holds for who calls at once, not only when a bin is empty; what
+ * is returned is errno's usual. */
+static int profiling_take_part(bool done)
+{
+    struct hak_heap *heap = done ? haki_thread_own() : NULL;
+
+    if (heap != NULL) {
+        haki_heap_draw(heap);
+    }
+    return done ? 0 : -1;
+}
+
 int hak_profile_start(size_t rate)
 {
-    return haki_profile_set(rate != 0 ? rate : HAK_PROFILE_RATE) ? 0 : -1;
+    return profiling_take_part(haki_profile_set(rate != 0 ? rate
+                                                          : HAK_PROFILE_RATE));
 }
 
 void hak_profile_stop(void)
@@ -62,10 +76,8 @@ size_t hak_profile_rate(void)
 
 int hak_guard_start(size_t rate)
 {
-    return haki_profile_set_guards(rate != 0 ? rate : HAK_GUARD_RATE,
-                                   haki_option(HAK_OPT_guard_memory))
-               ? 0
-               : -1;
+    return profiling_take_part(haki_profile_set_guards(
+        rate != 0 ? rate : HAK_GUARD_RATE, haki_option(HAK_OPT_guard_memory)));
 }
 
 void hak_guard_stop(void)
@@ -269,8 +281,7 @@ static void profiling_begin_guards(void)
                       ? haki_option(HAK_OPT_guard_rate)
                       : 0;
 
-    if (rate != 0 &&
-        !haki_profile_set_guards(rate, haki_option(HAK_OPT_guard_memory))) {
+    if (rate != 0 && hak_guard_start(rate) != 0) {
         haki_warn("HAKMEM_GUARD_RATE: there is no memory for guards");
     }
 }
@@ -294,7 +305,7 @@ __attribute__((constructor)) static void profiling_begin(void)
     if (getcwd(profiling_folder, sizeof(profiling_folder)) == NULL) {
         profiling_folder[0] = '\0';
     }
-    if (!haki_profile_set(rate != 0 ? rate : HAK_PROFILE_RATE)) {
+    if (hak_profile_start(rate) != 0) {
         haki_warn("HAKMEM_PROFILE: there is no memory for a profile");
     }
 }

@@ -313,4 +313,17 @@ struct hak_class_counts {
 void haki_heap_add_classes(const struct hak_heap *heap,
                            struct hak_class_counts *classes);
 
+/* All its bins draw anew, as of a profile that has just been switched; for its user. */
+HAK_INLINE void haki_heap_draw(struct hak_heap *heap)
+{
+    haki_tiny_busy(&heap->tiny, true);
+    haki_tiny_draw_round(&heap->tiny);
+    haki_tiny_busy(&heap->tiny, false);
+    if (heap->pool != NULL) {
+        haki_pool_busy(heap->pool, true);
+        haki_pool_draw_round(heap->pool);
+        haki_pool_busy(heap->pool, false);
+    }
+}
+
 #endif /* HAK_HEAP_H */

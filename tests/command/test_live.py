@@ -276,16 +276,32 @@ class Harmless(Asking):
     def test_another_user_by_now(self):
         self.refused("hd", "if (setgid(12345) || setuid(12345)) return 8;", 13)
 
-    @unittest.skipIf(os.geteuid() != 0, "needs root, to mount")
-    def test_full_file_system(self):
+    def small(self, size):
+        """Pages are where there is room for so much."""
         small = tempfile.mkdtemp(dir=self.folder)
         if subprocess.run(["mount", "-t", "tmpfs", "-o",
-                           "size=16k,mode=700", "none", small],
+                           f"size={size},mode=700", "none", small],
                           stderr=subprocess.DEVNULL,
                           check=False).returncode != 0:
             self.skipTest("no mount here")
         self.addCleanup(subprocess.run, ["umount", "-l", small], check=False)
         os.environ["XDG_RUNTIME_DIR"] = self.runtime = small
+        return small
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root, to mount")
+    def test_file_system_without_room_for_a_second(self):
+        self.small("12k")
+        child = self.start([grower(self, "hf")])
+        done = self.hakmem("profile", "-s", "0.3", "-o",
+                           self.path("hf.txt"), str(child.pid))
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn(" could not tell the last of what it sampled (No space"
+                      " left on device): this is of an earlier moment\n",
+                      done.stderr)
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root, to mount")
+    def test_full_file_system(self):
+        small = self.small("16k")
         child = self.start([grower(self, "he")])
         try:
             with open(os.path.join(small, "all"), "wb") as file:

@@ -315,6 +315,9 @@ def sampled(pid, chosen):
                      f" {why}")
     if ended:
         say(f"process {pid} has ended; this is what it held a moment before")
+    elif errors:
+        say(f"process {pid} could not tell the last of what it sampled"
+            f" ({os.strerror(errors[0])}): this is of an earlier moment")
     try:
         return live.profile_of(pid, command_line, data, watch.code)
     except ValueError as error:

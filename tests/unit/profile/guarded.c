@@ -86,6 +86,21 @@ Test(guarded, the_family_works_on_them)
     unit_expect_none_live();
 }
 
+Test(guarded, they_begin_with_the_next_request)
+{
+    char *p = NULL;
+
+    for (int i = 0; i < 10; i++) { /* its bin is full of blocks */
+        hak_free(p);
+        p = hak_malloc(40);
+    }
+    hak_free(p);
+    cr_assert_eq(hak_guard_start(1), 0);
+    p = hak_malloc(40);
+    cr_assert(haki_guarded_covers(p));
+    hak_free(p);
+}
+
 Test(guarded, a_larger_block_is_not_guarded)
 {
     guards_on();
