@@ -40,9 +40,10 @@ static uint32_t live_switch(struct hak_live *live, struct hak_share *page,
         haki_profile_end_lent();
         return HAK_LIVE_NONE;
     }
-    if (atomic_load(&haki_profile.until) != NULL) {
+    if (atomic_load(&haki_profile.until) == &page->sample_until) {
         return HAK_LIVE_ON;
     }
+    haki_profile_end_lent(); /* a parent's, which ends when that likes */
     live->began = 0;
     if (atomic_load(&haki_profile.rate) != 0) {
         return HAK_LIVE_OTHERS;

@@ -36,7 +36,8 @@
  *   killed, the         its last file, at most a second older, is there for who holds
  *   process             the page; the name goes with the next who makes a page
  *   fork                a child has no page of its parent's; it samples as its parent did
- *                       until sample_until, which it can still read
+ *                       until sample_until, which it can still read, or its own
+ *                       page's first order
  *   exec                its page is gone (CLOEXEC, the mapping), and so is the profile
  *   its own profile     is not touched, but written as well: HAK_LIVE_OTHERS. If it
  *                       switches one on or off (hak_profile_start) that holds

@@ -210,6 +210,46 @@ class Asked(Asking):
         self.assertEqual(live.File(asker.data).pid, child.pid)
         self.finish(child)
 
+    def test_a_child_of_one_that_samples(self):
+        """It samples for who asks it, whatever its parent is told."""
+        file = self.compiled("m", f"#define _GNU_SOURCE\n{PRELUDE}\n{GROWS}" r"""
+            static void part(void)
+            {
+                churn(); usleep(1000);
+                for (int i = 0; i < 5; i++) { grows(); passes(); }
+            }
+            int main(void)
+            {
+                int pid; char c, text[20];
+                hold(44); fcntl(0, F_SETFL, O_NONBLOCK); say("up\n");
+                while (read(0, &c, 1) != 1) part();
+                fcntl(0, F_SETFL, 0);
+                pid = fork();
+                if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                while (pid == 0) part();
+                sprintf(text, "%d\n", pid); say(text);
+                wait_for_input(); kill(pid, SIGKILL); return 0;
+            }""", "-Wno-unused-result", "-Wno-unused-function", "-fno-builtin")
+        child = self.start([file])
+        parent = self.asker(child)
+        self.ordered(parent, 8192)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        pid = int(child.stdout.readline())
+        self.assertTrue(until(lambda: share.pages(pid)))
+        asker = live.Asker(self.of(pid))
+        self.addCleanup(asker.end)
+        parent.renew(LONG)
+        self.ordered(asker, 4096)
+        parent.renew(0)
+        time.sleep(0.1)
+        self.assertTrue(until(asker.look))
+        files = asker.files
+        self.assertTrue(until(lambda: asker.look() and
+                              asker.files != files, 20), asker.state())
+        self.assertEqual(asker.state(), live.ON)
+        self.finish(child)
+
     def test_threads_and_orders(self):
         file = program(self, "j", r"""
             pthread_t thread;
