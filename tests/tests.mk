@@ -9,8 +9,10 @@ $(BUILD)/testing/tests/%.o $(BUILD)/testing/adapters/%.o: FLAGS += \
     $(if $(findstring clang,$(CC)),-Wno-gnu-zero-variadic-macro-arguments)
 
 # A program per file; tests/support is linked into all of them.
+# Sanitizers and valgrind have SIGSEGV for themselves, or report what a guard is for.
 UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
-    $(if $(filter 1,$(HARDENED)),,tests/unit/guard/%.c), \
+    $(if $(filter 1,$(HARDENED)),,tests/unit/guard/%.c) \
+    $(if $(filter asan tsan valgrind,$(VARIANT)),tests/unit/profile/fault.c), \
     $(sort $(wildcard tests/unit/*.c tests/unit/*/*.c))))
 TESTS += $(UNIT_TESTS)
 $(eval $(call criterion,$(UNIT_TESTS),$(BUILD)/libhakmem_testing.a))

@@ -35,7 +35,8 @@ lua: $(LUA_MODULE) ## use: build the Lua module
 # A program per file in tests/lua. Some are of the stock interpreter alone, which has no
 # sanitizer.
 LUA_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
-    $(if $(filter asan tsan,$(VARIANT)),tests/lua/profile_module.c), \
+    $(if $(filter asan tsan,$(VARIANT)),tests/lua/profile_module.c) \
+    $(if $(filter asan tsan valgrind,$(VARIANT)),tests/lua/guards.c), \
     $(wildcard tests/lua/*.c)))
 TESTS += $(LUA_TESTS)
 $(eval $(call criterion,$(LUA_TESTS),$(BUILD)/libhakmem_lua_testing.a,$(LUA_LIBS)))
