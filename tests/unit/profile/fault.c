@@ -311,22 +311,26 @@ static void chains(int number, siginfo_t *info, void *context)
     }
 }
 
-/* A handler that has found ours and calls it: the end is by the signal. */
-static void handler_that_chains(void *arg)
+/* A handler set after ours, which it finds, sees a touch after a free. */
+static void touch_with(const struct sigaction *action)
 {
-    struct sigaction action;
     char *p;
 
-    (void)arg;
     guards_on();
     hak_free(guards_block(100));
-    memset(&action, 0, sizeof(action));
-    action.sa_sigaction = chains;
-    action.sa_flags = SA_SIGINFO;
-    NEED(sigaction(SIGSEGV, &action, &found) == 0);
+    NEED(sigaction(SIGSEGV, action, &found) == 0);
     p = guards_block(100);
     hak_free(p);
     touches(unit_pointer(p), true);
+}
+
+/* One that calls what it found: the end is by the signal. */
+static void handler_that_chains(void *arg)
+{
+    struct sigaction action = {.sa_sigaction = chains, .sa_flags = SA_SIGINFO};
+
+    (void)arg;
+    touch_with(&action);
 }
 
 /* As Python's faulthandler: puts back what it found, and raises. */
@@ -340,19 +344,10 @@ static void restores(int number)
 
 static void handler_that_restores(void *arg)
 {
-    struct sigaction action;
-    char *p;
+    struct sigaction action = {.sa_handler = restores, .sa_flags = SA_NODEFER};
 
     (void)arg;
-    guards_on();
-    hak_free(guards_block(100));
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = restores;
-    action.sa_flags = SA_NODEFER;
-    NEED(sigaction(SIGSEGV, &action, &found) == 0);
-    p = guards_block(100);
-    hak_free(p);
-    touches(unit_pointer(p), true);
+    touch_with(&action);
 }
 
 Test(fault, the_programs_handler_comes_after_the_report)
