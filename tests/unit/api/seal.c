@@ -56,7 +56,7 @@ static void seal_world(void)
     hak_heap_seal(world.heap);
 }
 
-Test(seal, a_heap_made_by_hand_is_sealed)
+Test(seal, an_explicit_heap_is_sealed)
 {
     world.heap = hak_heap_new(NULL);
     nothing_is_allocated(&world, seal_world);

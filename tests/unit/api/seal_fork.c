@@ -136,7 +136,7 @@ Test(seal_fork, sealing_a_child_writes_to_no_page)
     expect_child(pid);
 }
 
-Test(seal_fork, heaps_made_by_hand_are_sealed_in_a_child_if_they_ask_for_it)
+Test(seal_fork, explicit_heaps_are_sealed_in_a_child_if_they_ask_for_it)
 {
     hak_heap *other = hak_heap_new(NULL);
     void *p = hak_heap_malloc(other, 100);

@@ -194,7 +194,7 @@ static void heap_free_then_realloc(void *arg)
     NEED(hak_heap_realloc(call->heap, call->p, 1) == arg);
 }
 
-Test(hard, a_tiny_block_of_a_heap_made_by_hand)
+Test(hard, a_tiny_block_of_an_explicit_heap)
 {
     for (int i = 0; i < TINY_SIZES; i++) {
         struct call call = {NULL, hak_heap_new(NULL)};
@@ -291,7 +291,7 @@ Test(hard, a_pool_block)
     }
 }
 
-Test(hard, a_pool_block_of_a_heap_made_by_hand)
+Test(hard, a_pool_block_of_an_explicit_heap)
 {
     struct call call = {NULL, hak_heap_new(NULL)};
 

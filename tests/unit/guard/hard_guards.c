@@ -243,7 +243,7 @@ Test(hard_guards, a_large_block_s_pages_stay_untouched)
 }
 
 /* Blocks of explicit heaps are what they are in other builds. */
-Test(hard_guards, heaps_made_by_hand_have_no_guards)
+Test(hard_guards, explicit_heaps_have_no_guards)
 {
     static const size_t asked[] = {100, 2000, 60000, 3000000};
     hak_heap *heap = hak_heap_new(NULL);

@@ -247,7 +247,7 @@ Test(thread, who_adopts_a_heap_owns_its_blocks)
 }
 
 /* An explicit heap becomes the thread's, with its blocks. */
-Test(thread, a_heap_made_by_hand_is_adopted)
+Test(thread, an_explicit_heap_is_adopted)
 {
     static char *blocks[LEFT];
     struct hak_heap *made = hak_heap_new(NULL), *before;

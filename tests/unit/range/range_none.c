@@ -169,7 +169,7 @@ static void run_heaps_without_range(void *arg)
     use_heap();
 }
 
-Test(range_none, without_a_range_heaps_made_by_hand_work_too)
+Test(range_none, without_a_range_explicit_heaps_work_too)
 {
     for (unsigned n = 1; n <= INIT_CALLS; n++) {
         unit_expect_said(run_heaps_without_range, &n, NO_RANGE);

@@ -439,7 +439,7 @@ static void *free_one(void *arg)
     return NULL;
 }
 
-Test(remote, a_heap_made_by_hand_gets_its_blocks_at_once)
+Test(remote, an_explicit_heap_gets_its_blocks_at_once)
 {
     hak_heap *heap = hak_heap_new(NULL);
     void *blocks[20];
