@@ -123,6 +123,7 @@ HAK_INLINE bool haki_pool_must_draw(const struct hak_pool *pool, int64_t until)
                atomic_load_explicit(&haki_profile.round, memory_order_relaxed);
 }
 void haki_pool_draw_round(struct hak_pool *pool);
+void haki_pool_draw_first(struct hak_pool *pool, unsigned class);
 void haki_pool_draw_never(struct hak_pool *pool);
 void *haki_pool_pop_drawn(struct hak_pool *pool, unsigned class);
 

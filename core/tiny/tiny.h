@@ -238,6 +238,9 @@ HAK_INLINE bool haki_tiny_must_draw(const struct hak_tiny *tiny, int64_t until)
 /* All bins draw anew; the caller marks itself as busy. */
 void haki_tiny_draw_round(struct hak_tiny *tiny);
 
+/* Blocks of the class come out of slabs, and none was: draws, if nothing has yet. */
+void haki_tiny_draw_first(struct hak_tiny *tiny, unsigned class);
+
 /* From here on it counts as without a profile, until its next slow path. */
 void haki_tiny_draw_never(struct hak_tiny *tiny);
 

@@ -86,6 +86,9 @@ HAK_INLINE uint32_t haki_bin_note(struct hak_tiny *tiny, unsigned class)
 HAK_INLINE void haki_tiny_take(struct hak_tiny *tiny, unsigned class,
                                int64_t blocks)
 {
+    if (HAK_UNLIKELY(tiny->sampled) && tiny->taken[class] == 0) {
+        haki_tiny_draw_first(tiny, class);
+    }
     tiny->taken[class] += blocks;
     HAK_ASSERT(tiny->taken[class] >= 0);
     haki_keep_taken(&tiny->allow, blocks * haki_tiny_size[class]);
