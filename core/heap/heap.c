@@ -536,17 +536,23 @@ void haki_heap_rest(struct hak_heap *heap)
 
 /*
  * Gives back the pages of the slot that most heaps never touch: long stacks of
- * Pool's bins, what a seal has put aside.
+ * Pool's bins, what a seal has put aside. The one for a profile, while there is one,
+ * is cleared, and stays for the next heap as the kept ones do.
  */
 static void heap_drop_far_pages(struct hak_heap *heap)
 {
     const struct hak_pool *pool = heap->pool;
+    bool was_sampled = haki_heap_was_sampled(heap);
+    bool profiled =
+        atomic_load_explicit(&haki_profile.draw, memory_order_relaxed) != 0;
 
     if (heap->tiny.nstale > 0 || heap->tiny.nsealed > 0 ||
-        haki_heap_was_sampled(heap) ||
+        (was_sampled && !profiled) ||
         (pool != NULL && pool->places != HAK_POOL_STACK_SHORT)) {
         haki_os_purge((char *)heap + HAK_HEAP_KEPT * HAK_PAGE,
                       HAK_HEAP_SLOT - HAK_HEAP_KEPT * HAK_PAGE);
+    } else if (was_sampled) {
+        memset(haki_tiny_sampling(&heap->tiny), 0, sizeof(struct hak_sampling));
     }
 }
 
