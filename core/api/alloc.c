@@ -173,6 +173,12 @@ void *hak_aligned_alloc(size_t alignment, size_t size)
         errno = EINVAL;
         return NULL;
     }
+    if (alignment > HAK_LANE_ALIGN) {
+        p = haki_hot_take(haki_hot_need(alignment, size), size);
+        if (HAK_LIKELY(p != NULL)) {
+            return p;
+        }
+    }
     p = haki_lane_alloc(alignment, size, false, &reason);
     return p != NULL ? p : alloc_from_system(alignment, size, reason);
 }

@@ -40,16 +40,42 @@ HAK_INLINE void *haki_hot_pool(size_t need, size_t size)
                           haki_pool_classes[class].block, size);
 }
 
-/* A Tiny or Pool block. NULL: a larger size, an empty bin, or no heap yet. */
-HAK_INLINE void *haki_hot_malloc(size_t size)
+/*
+ * A Tiny or Pool block, `need` as above. NULL: a larger size, an empty bin, or no
+ * heap yet.
+ */
+HAK_INLINE void *haki_hot_take(size_t need, size_t size)
 {
-    size_t need = haki_hard_grow(size);
-
     if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
         return haki_hot_tiny(need, size);
     }
     return HAK_LIKELY(need <= HAK_LANE_POOL_MAX) ? haki_hot_pool(need, size)
                                                  : NULL;
+}
+
+HAK_INLINE void *haki_hot_malloc(size_t size)
+{
+    return haki_hot_take(haki_hard_grow(size), size);
+}
+
+/*
+ * What to ask a bin for so that its blocks are aligned to `alignment`, more than
+ * HAK_LANE_ALIGN: the next multiple, as a block is as aligned as its size.
+ * SIZE_MAX, which no bin serves: that is not so of its class, which is rare, or
+ * neither Tiny nor Pool has it, or `alignment` is no power of two.
+ */
+HAK_INLINE size_t haki_hot_need(size_t alignment, size_t size)
+{
+    size_t need = haki_round_up(haki_hard_grow(size), alignment), block;
+
+    if (HAK_UNLIKELY(alignment > HAK_PAGE || !haki_is_pow2(alignment) ||
+                     size > HAK_LANE_POOL_MAX || need > HAK_LANE_POOL_MAX)) {
+        return SIZE_MAX;
+    }
+    block = need <= HAK_LANE_TINY_MAX
+                ? haki_tiny_size[haki_tiny_class_16[haki_tiny_index(need)]]
+                : haki_pool_classes[haki_pool_class_for(need)].block;
+    return HAK_LIKELY((block & (alignment - 1)) == 0) ? need : SIZE_MAX;
 }
 
 /* haki_hot_free for a Pool block of the thread's own heap. */

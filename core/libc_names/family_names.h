@@ -218,8 +218,13 @@ HAK_INLINE void *family_aligned(size_t alignment, size_t size)
 /* Also memalign. */
 void *HAK_FAMILY(aligned_alloc)(size_t alignment, size_t size)
 {
-    return alignment <= HAK_LANE_ALIGN ? haki_family_malloc(size)
-                                       : family_aligned(alignment, size);
+    void *p;
+
+    if (alignment <= HAK_LANE_ALIGN) {
+        return haki_family_malloc(size);
+    }
+    p = haki_policy_take_aligned(alignment, size);
+    return HAK_LIKELY(p != NULL) ? p : family_aligned(alignment, size);
 }
 
 static HAK_NOINLINE int family_posix_memalign_slow(void **out, size_t alignment,
@@ -246,7 +251,8 @@ int HAK_FAMILY(posix_memalign)(void **out, size_t alignment, size_t size)
     void *p =
         HAK_LIKELY(alignment == HAK_LANE_ALIGN) || alignment == sizeof(void *)
             ? haki_policy_take(size)
-            : NULL;
+        : alignment > HAK_LANE_ALIGN ? haki_policy_take_aligned(alignment, size)
+                                     : NULL;
 
     if (HAK_UNLIKELY(p == NULL)) {
         return family_posix_memalign_slow(out, alignment, size);
