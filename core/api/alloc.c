@@ -82,6 +82,10 @@ static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
     if (p == NULL || (asked == 0 && haki_hot_run_free(p))) {
         return;
     }
+    if (asked == 0 && haki_range_covers(p) && haki_hot_may_join(p) &&
+        haki_hot_join(p)) {
+        return;
+    }
     if (asked != 0 && asked > haki_lane_any_usable(p, caller)) {
         haki_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
                    asked, haki_lane_any_usable(p, caller));

@@ -78,6 +78,33 @@ HAK_INLINE size_t haki_hot_need(size_t alignment, size_t size)
     return HAK_LIKELY((block & (alignment - 1)) == 0) ? need : SIZE_MAX;
 }
 
+/*
+ * Whether p, which the range covers, is in a slab of Tiny blocks of one size:
+ * then haki_hot_join may serve where haki_hot_free could not.
+ */
+HAK_INLINE bool haki_hot_may_join(const void *p)
+{
+    uint32_t tag = haki_range_tag_of(p);
+
+    return !HAK_HARD && tag != 0 && HAK_TAG_CLASS(tag) < HAK_TAG_TINY_END;
+}
+
+/*
+ * Frees such a block of another heap if this thread has others on their way
+ * there, and room for it with them. False: nothing was done. Not to be
+ * interrupted by another one in the same thread.
+ */
+HAK_INLINE bool haki_hot_join(void *p)
+{
+    struct hak_tiny *tiny = &haki_thread_self()->tiny;
+    uint32_t tag = haki_range_tag_of(p);
+    const struct hak_bin *bin = haki_tiny_bin(tiny, HAK_TAG_CLASS(tag));
+
+    return HAK_LIKELY(tiny->id != 0) &&
+           HAK_LIKELY(haki_tiny_is_start((uintptr_t)p, bin->magic)) &&
+           haki_remote_join(tiny, p, tag);
+}
+
 /* haki_hot_free for a Pool block of the thread's own heap. */
 HAK_INLINE bool haki_hot_pool_free(struct hak_heap *heap, void *p,
                                    unsigned class)

@@ -130,9 +130,24 @@ static HAK_NOINLINE void family_free_rest(void *p)
     }
 }
 
+/* A Tiny block, unless it can't go the short way to another thread's heap. */
+HAK_INLINE bool family_free_join(void *p)
+{
+    bool joined = false;
+
+    if (haki_hot_may_join(p)) {
+        if (HAK_UNLIKELY(!haki_policy_enter_free(p))) {
+            return true;
+        }
+        joined = haki_hot_join(p);
+        haki_policy_leave();
+    }
+    return joined;
+}
+
 void haki_family_free_slow(void *p)
 {
-    if (HAK_UNLIKELY(!haki_hot_run_free(p))) {
+    if (HAK_UNLIKELY(!family_free_join(p) && !haki_hot_run_free(p))) {
         family_free_rest(p);
     }
 }

@@ -428,6 +428,28 @@ HAK_INLINE void haki_tiny_refuse(const void *p)
     }
 }
 
+/*
+ * haki_remote_free for the start of a Tiny block with this tag, if the outbox has
+ * others for the same heap and isn't full with this one. False: nothing was done.
+ */
+HAK_INLINE bool haki_remote_join(struct hak_tiny *self, struct hak_block *block,
+                                 uint32_t tag)
+{
+    uint32_t id = tag >> HAK_TAG_CLASS_BITS; /* if it is sealed, nobody's */
+    struct hak_outbox *box = haki_tiny_outbox(self, id % HAK_OUTBOXES);
+
+    if (HAK_UNLIKELY(box->id != id || box->count - 1 >= HAK_OUTBOX_MOST - 2)) {
+        return false;
+    }
+    haki_tiny_refuse(block);
+    haki_tiny_busy(self, true);
+    haki_link_set(block, box->head);
+    box->head = block;
+    box->count++;
+    haki_tiny_busy(self, false);
+    return true;
+}
+
 /* Pushes a block; false: it is time for haki_tiny_look. */
 HAK_INLINE bool haki_bin_push(struct hak_bin *bin, void *p)
 {
