@@ -157,6 +157,10 @@ void *hak_realloc(void *p, size_t size)
         return hak_malloc(size);
     }
     if (HAK_LIKELY(haki_range_owns(p))) {
+        moved = haki_hot_realloc(p, size);
+        if (HAK_LIKELY(moved != NULL)) {
+            return moved;
+        }
         moved = haki_lane_realloc(p, size, &reason, "hak_realloc");
         return moved != NULL ? moved : alloc_move_to_system(p, size, reason);
     }

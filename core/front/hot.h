@@ -7,6 +7,8 @@
 #ifndef HAK_HOT_H
 #define HAK_HOT_H
 
+#include <string.h>
+
 #include "front/hard_lane.h"
 #include "front/large.h"
 #include "front/lane.h"
@@ -154,6 +156,49 @@ HAK_INLINE bool haki_hot_free_covered(void *p, size_t asked)
 HAK_INLINE bool haki_hot_free(void *p, size_t asked)
 {
     return HAK_LIKELY(haki_range_covers(p)) && haki_hot_free_covered(p, asked);
+}
+
+/*
+ * realloc of p, which the range covers, to `size` bytes, at least 1: for a Tiny
+ * or Pool block of the thread's own heap that stays where it is, or moves to
+ * where a bin has a block. NULL: none of this, and nothing was done. Not in the
+ * hardened build, where guards must be looked at.
+ */
+HAK_INLINE void *haki_hot_realloc(void *p, size_t size)
+{
+    struct hak_heap *heap = haki_thread_self();
+    uint32_t byte = haki_range_tag_of(p) ^ heap->tiny.tag;
+    unsigned class = byte / HAK_TAG_TINY;
+    size_t old;
+    void *to;
+
+    if (byte < HAK_TAG_TINY_END) {
+        old = haki_tiny_size[class];
+        if (HAK_HARD ||
+            HAK_UNLIKELY(!haki_tiny_is_start((uintptr_t)p,
+                                             haki_tiny_magic[class]))) {
+            return NULL;
+        }
+    } else {
+        class = byte - HAK_TAG_POOL;
+        if (HAK_HARD || class >= HAK_POOL_CLASSES ||
+            HAK_UNLIKELY(!haki_pool_is_used(p, class))) {
+            return NULL;
+        }
+        old = haki_pool_classes[class].block;
+    }
+    if (haki_fits_as_is(old, size)) {
+        return p;
+    }
+    to = haki_hot_malloc(size);
+    if (HAK_UNLIKELY(to == NULL)) {
+        return NULL;
+    }
+    old = haki_min(old, size);
+    __asm__("" : "+r"(old)); /* keeps gcc from inlining a slow copy loop */
+    memcpy(to, p, old);
+    (void)haki_hot_free_covered(p, 0);
+    return to;
 }
 
 /*

@@ -194,7 +194,20 @@ static void *family_resize(void *p, size_t size)
     return moved;
 }
 
-void *HAK_FAMILY(realloc)(void *p, size_t size)
+/* Resizes it without the guards and the lanes' slow paths, if that can be. */
+HAK_INLINE void *family_resize_hot(void *p, size_t size)
+{
+    void *moved = haki_policy_serves(HAK_LANE_ALIGN, size)
+                      ? haki_hot_realloc(p, size)
+                      : NULL;
+
+    if (HAK_LIKELY(moved != NULL)) {
+        haki_policy_served(size);
+    }
+    return moved;
+}
+
+static HAK_NOINLINE void *family_realloc_slow(void *p, size_t size)
 {
     if (p == NULL) {
         return haki_family_malloc(size);
@@ -206,6 +219,15 @@ void *HAK_FAMILY(realloc)(void *p, size_t size)
     return HAK_LIKELY(haki_range_owns(p))
                ? family_resize(p, size)
                : haki_policy_realloc_foreign(p, size);
+}
+
+void *HAK_FAMILY(realloc)(void *p, size_t size)
+{
+    void *moved = HAK_LIKELY(haki_range_covers(p)) && HAK_LIKELY(size != 0)
+                      ? family_resize_hot(p, size)
+                      : NULL;
+
+    return HAK_LIKELY(moved != NULL) ? moved : family_realloc_slow(p, size);
 }
 
 void *HAK_FAMILY(reallocarray)(void *p, size_t count, size_t size)
