@@ -12,6 +12,7 @@
 #include "front/hard_lane.h"
 #include "front/large.h"
 #include "front/lane.h"
+#include "heap/outspan.h"
 #include "heap/thread.h"
 #include "upkeep/look.h"
 
@@ -81,14 +82,15 @@ HAK_INLINE size_t haki_hot_need(size_t alignment, size_t size)
 }
 
 /*
- * Whether p, which the range covers, is in a slab of Tiny blocks of one size:
- * then haki_hot_join may serve where haki_hot_free could not.
+ * Whether p, which the range covers, is in a slab of Tiny blocks of one size or
+ * a span of Pool's: then haki_hot_join may serve where haki_hot_free could not.
  */
 HAK_INLINE bool haki_hot_may_join(const void *p)
 {
     uint32_t tag = haki_range_tag_of(p);
 
-    return !HAK_HARD && tag != 0 && HAK_TAG_CLASS(tag) < HAK_TAG_TINY_END;
+    return !HAK_HARD && tag != 0 &&
+           HAK_TAG_CLASS(tag) < HAK_TAG_POOL + HAK_POOL_CLASSES;
 }
 
 /*
@@ -98,13 +100,18 @@ HAK_INLINE bool haki_hot_may_join(const void *p)
  */
 HAK_INLINE bool haki_hot_join(void *p)
 {
-    struct hak_tiny *tiny = &haki_thread_self()->tiny;
-    uint32_t tag = haki_range_tag_of(p);
-    const struct hak_bin *bin = haki_tiny_bin(tiny, HAK_TAG_CLASS(tag));
+    struct hak_heap *heap = haki_thread_self();
+    uint32_t tag = haki_range_tag_of(p), byte = HAK_TAG_CLASS(tag);
 
-    return HAK_LIKELY(tiny->id != 0) &&
-           HAK_LIKELY(haki_tiny_is_start((uintptr_t)p, bin->magic)) &&
-           haki_remote_join(tiny, p, tag);
+    if (HAK_UNLIKELY(heap->tiny.id == 0)) {
+        return false;
+    }
+    if (byte >= HAK_TAG_POOL) {
+        return haki_outspan_join(heap, p, byte - HAK_TAG_POOL);
+    }
+    return HAK_LIKELY(haki_tiny_is_start(
+               (uintptr_t)p, haki_tiny_bin(&heap->tiny, byte)->magic)) &&
+           haki_remote_join(&heap->tiny, p, tag);
 }
 
 /* haki_hot_free for a Pool block of the thread's own heap. */

@@ -188,14 +188,12 @@ HAK_INLINE struct hak_unit *haki_tiny_units(const struct hak_tiny *tiny)
     return (struct hak_unit *)(void *)((char *)(uintptr_t)tiny + HAK_UNITS_AT);
 }
 
-_Static_assert(HAK_OUTBOXES * sizeof(struct hak_outbox) <=
-                   HAK_UNITS_NEAR * sizeof(struct hak_unit),
-               "outboxes fit in the maps' place");
-
 /*
- * In their place a thread's heap, which is not packed, has its outboxes. An explicit
- * one has none: its user frees what belongs to other heaps as a thread.
+ * In their place a thread's heap, which is not packed, has its outboxes, and behind
+ * these what the heap has for the same purpose (heap.h): HAK_OUTBOXES_BYTES. An explicit one has none: its user frees what belongs to other heaps as a
+ * thread.
  */
+#define HAK_OUTBOXES_BYTES (HAK_UNITS_NEAR * sizeof(struct hak_unit))
 HAK_INLINE struct hak_outbox *haki_tiny_outbox(const struct hak_tiny *tiny,
                                                unsigned i)
 {
