@@ -10,12 +10,15 @@ BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
 BENCH_MALLOC := $(BUILD)/bench/bench_malloc
 
 .PHONY: bench bench-insn
-# BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'.
-bench: ## bench: malloc beside four other allocators: time, memory, faults, a picture
+# BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'. PEERS: a folder
+# with the sources of other allocators (bench/peers), in the place of Debian's.
+PEERS :=
+bench: ## bench: malloc beside other allocators: time, memory, faults, a picture
 	@.ci/install-deps bench
-	@$(MAKE) lib $(BENCHES) $(BENCH_MALLOC)
+	@$(MAKE) lib $(BUILD)/bench/bench_random_mixed_system $(BENCH_MALLOC)
+	$(if $(PEERS),@bench/peers $(PEERS))
 	@$(MAKE) HARDENED=1 BUILD=$(BUILD)-hardened lib
-	@$(PYTHON) bench/bench.py --build $(BUILD) $(BENCH_ARGS)
+	@$(PYTHON) bench/bench.py --build $(BUILD) $(PEERS:%=--peers %) $(BENCH_ARGS)
 
 bench-insn: ## bench: instructions per operation (callgrind), loop subtracted
 	@.ci/install-deps bench
