@@ -123,6 +123,9 @@ void haki_os_name(void *addr, size_t size, const char *name);
 /* Nanoseconds of a clock that only goes forward. */
 uint64_t haki_os_clock(void);
 
+/* Nanoseconds of processor time that the process has used: a system call. */
+uint64_t haki_os_cpu_time(void);
+
 /*
  * Moves the pages of `size` bytes at `from` to `to`, where nothing is mapped,
  * leaving zeroed, usable memory behind; nothing is copied. False: the kernel

@@ -462,12 +462,22 @@ void haki_os_name(void *addr, size_t size, const char *name)
     errno = saved;
 }
 
+static uint64_t os_clock_of(clockid_t clock)
+{
+    struct timespec now = {0, 0};
+
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 uint64_t haki_os_clock(void)
 {
-    struct timespec now;
+    return os_clock_of(CLOCK_MONOTONIC);
+}
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+uint64_t haki_os_cpu_time(void)
+{
+    return os_clock_of(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 /*
