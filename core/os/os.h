@@ -259,6 +259,9 @@ enum hak_os_kind {
 };
 void haki_os_test_kinds(unsigned kinds);
 
+/* As if the process had been started with a filter of system calls, or not. */
+void haki_os_test_filtered(bool filtered);
+
 /* How many calls that can be refused were made since haki_os_test_refuse. */
 unsigned haki_os_test_calls(void);
 #endif
