@@ -96,6 +96,14 @@ bool haki_os_purge(void *addr, size_t size);
  * changed. */
 bool haki_os_protect(void *addr, size_t size, bool open);
 
+/* Locks pages in memory as mlockall would, where that is allowed; unlocks them. False:
+ * refused. */
+void haki_os_lock(void *addr, size_t size);
+bool haki_os_unlock(void *addr, size_t size);
+
+/* Before the next two, at the process's start: os_ask.c says why. */
+void haki_os_ask_begin(void);
+
 /* Whether anything is mapped at p, any address. */
 bool haki_os_is_mapped(const void *p);
 

@@ -90,9 +90,6 @@ static bool os_refused(unsigned kind)
 /* Guesses lie this many times the size apart. */
 #define GUESSES 8
 
-/* Pages that haki_os_resident looks at, at most. */
-#define OS_ASK_MOST 128
-
 /* Mappings without a hint stay away from this. */
 #define GUESS_ABOVE (4 * HAK_GIB)
 
@@ -149,35 +146,12 @@ static char *os_guess_place(size_t size, unsigned guess)
     return (char *)(here / 2 > far ? here - far : here + GUESS_ABOVE);
 }
 
-/*
- * Whether the process was started with a filter of system calls: asked for at its start,
- * since one that it makes for itself may forbid the question.
- */
-static atomic_int os_filtered; /* 1: no, 2: yes */
-static bool os_is_filtered(void)
-{
-    int answer = atomic_load_explicit(&os_filtered, memory_order_relaxed);
-
-    if (HAK_UNLIKELY(answer == 0)) {
-        answer = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) > 0 ? 2 : 1;
-        atomic_store_explicit(&os_filtered, answer, memory_order_relaxed);
-    }
-    return answer == 2;
-}
-
-#ifdef HAK_TESTING
-void haki_os_test_filtered(bool filtered)
-{
-    atomic_store(&os_filtered, filtered ? 2 : 1);
-}
-#endif
-
 void *haki_os_place(size_t size, size_t align, unsigned guess)
 {
     int saved = errno;
     char *place = NULL;
 
-    (void)os_is_filtered();
+    haki_os_ask_begin();
     if (!REFUSED(PLACE)) {
         place = os_look(PLACE_ROOM * size + align);
         if (place != NULL) {
@@ -320,66 +294,22 @@ bool haki_os_protect(void *addr, size_t size, bool open)
     return done;
 }
 
-/*
- * With MS_ASYNC msync writes nothing, but says ENOMEM where nothing is mapped; and filters
- * that allow files and memory allow it, as systemd's @system-service does, which kills at
- * mincore. (valgrind reports msync as an error.) The bare call: the C library's is a
- * cancellation point.
- */
-bool haki_os_is_mapped(const void *p)
+/* The system calls themselves: sanitizers make nothing of the functions. */
+void haki_os_lock(void *addr, size_t size)
 {
-    uintptr_t at = os_page_of((uintptr_t)p);
     int saved = errno;
-    unsigned char page;
-    bool mapped = (os_is_filtered() ? syscall(SYS_msync, at, 1L, (long)MS_ASYNC)
-                                    : mincore((void *)at, 1, &page)) == 0 ||
-                  errno != ENOMEM;
 
+    (void)syscall(SYS_mlock, addr, size);
     errno = saved;
-    return mapped;
 }
 
-/* What a machine's page has in /proc/self/pagemap if it is in memory. */
-#define OS_PRESENT (UINT64_C(1) << 63)
-
-/* The same from a file, where mincore might kill; pages that it can't tell are 0. */
-static void os_pagemap(uintptr_t first, size_t count, unsigned char *pages)
+bool haki_os_unlock(void *addr, size_t size)
 {
-    uint64_t entry[OS_ASK_MOST];
-    long got = 0, fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap",
-                               O_RDONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        got = syscall(SYS_pread64, fd, entry, count * sizeof(*entry),
-                      (long)(first / haki_os_page_size() * sizeof(*entry)));
-        syscall(SYS_close, fd);
-    }
-    for (size_t i = 0; i < count; i++) {
-        bool told = got >= (long)((i + 1) * sizeof(*entry));
-
-        pages[i] = told && (entry[i] & OS_PRESENT) != 0;
-    }
-}
-
-size_t haki_os_resident(void *addr, size_t size)
-{
-    unsigned char pages[OS_ASK_MOST];
-    uintptr_t at = (uintptr_t)addr, first = os_page_of(at);
-    uintptr_t end = at + haki_min(size, sizeof(pages) * HAK_PAGE);
-    size_t page = haki_os_page_size(), bytes = 0;
     int saved = errno;
-    bool told = true;
+    bool done = syscall(SYS_munlock, addr, size) == 0;
 
-    if (os_is_filtered()) {
-        os_pagemap(first, (end - first + page - 1) / page, pages);
-    } else {
-        told = mincore((void *)first, end - first, pages) == 0;
-    }
-    for (; told && at < end; at += HAK_PAGE) {
-        bytes += pages[(at - first) / page] & 1 ? HAK_PAGE : 0;
-    }
     errno = saved;
-    return bytes;
+    return done;
 }
 
 /* ---- dropping and moving pages ------------------------------------------- */

@@ -211,6 +211,10 @@ def details(row):
                 f" {words.size(limit) if limit else 'none'}, near it"
                 f" {values.get('pressure_events', 0)} times, refused"
                 f" {values.get('limit_refused', 0)}")
+    if values.get("guards", 0) or values.get("guards_missed", 0):
+        said.append(f"guards {words.number(values['guards'])} blocks, missed"
+                    f" {words.number(values['guards_missed'])} for want of"
+                    " room (HAKMEM_GUARD_MEMORY)")
     if not row.fresh:
         said.append(f"figures of {row.age:.0f} s ago: it sleeps, or allocates"
                     " nothing new")

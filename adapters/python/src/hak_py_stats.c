@@ -211,6 +211,8 @@ PyObject *hak_py_stats(bool classes)
         good && put(dict, "live_bytes", PyLong_FromSize_t(hak_py_live())) &&
         put(dict, "peak_bytes", number(atomic_load(&hak_py.peak))) &&
         put(dict, "blocks", number(blocks_of(&stats))) &&
+        put(dict, "guards", number(stats.guards)) &&
+        put(dict, "guards_missed", number(stats.guards_missed)) &&
         put_held(dict, &stats) && put_limit(dict) &&
         put(dict, "lanes",
             PyUnicode_FromString(hak_py.most > HAK_LANE_TINY_MAX ? "all"
