@@ -13,7 +13,8 @@
  *
  * LuaJIT is what 5.1 is, by the same binary interface: one module serves both, and
  * what differs is asked at run time (hak_lua_is_jit). It runs compiled code whose frames
- * nobody sees from outside, so samples there have C frames alone. Its own allocator is
+ * nobody sees from outside, so samples there have one frame alone. It crashes where a new
+ * state is refused memory, so a limit begins after that. Its own allocator is
  * an arena for each state that ends with the state, if the state still uses it then:
  * hak_lua_end_arena ends it for one that was switched.
  *

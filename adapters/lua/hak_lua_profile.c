@@ -25,7 +25,8 @@
  * that is read of Lua's structures: hak_lua_inside.c, other/inside.c.
  *
  * LuaJIT's compiled code keeps its calls to itself, so that a walk from within could
- * follow what is no longer there: samples of its states have C frames alone.
+ * follow what is no longer there, and libgcc's unwinder aborts where it meets such code.
+ * Samples of LuaJIT's states have one frame, JIT_FRAME.
  *
  * Which thread. lua_Alloc is not told. The main thread is known; who resumes another
  * one is a C function that has it as an argument or an upvalue (coroutine.resume,
@@ -46,6 +47,8 @@
 
 /* The frame of a stack that is being resized. */
 #define STACK_FRAME "[stack of a Lua thread]"
+
+#define JIT_FRAME "LuaJIT"
 
 /* So many threads, each resumed by the one before, are told, the last ones. */
 #define THREADS 32u
@@ -222,7 +225,13 @@ static unsigned lua_frames(struct hak_heap *heap, struct hak_frame *frames,
     struct chain chain = {.count = 0};
     unsigned n = 0, left;
 
-    if (main == NULL || hak_lua_is_jit()) {
+    if (hak_lua_is_jit()) {
+        memset(frames, 0, sizeof(*frames));
+        frames->function = name_of(JIT_FRAME);
+        *below = 0;
+        return 1;
+    }
+    if (main == NULL) {
         return 0;
     }
     find_chain(lua, main, &chain);

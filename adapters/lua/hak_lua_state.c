@@ -245,6 +245,26 @@ static void set_warnings(lua_State *L)
 }
 #endif
 
+/* A state on the heap. LuaJIT crashes where that is refused in the middle of it. */
+static lua_State *make_state(struct hak_lua_heap *lua)
+{
+    size_t limit = lua->limit;
+    lua_State *L;
+
+    if (hak_lua_is_jit()) {
+        hak_lua_heap_limit(lua, 0);
+    }
+    L = hak_lua_make(hak_lua_alloc, lua);
+    if (L != NULL && hak_lua_live(lua) > limit) {
+        lua_close(L);
+        L = NULL;
+    }
+    if (hak_lua_is_jit()) {
+        hak_lua_heap_limit(lua, limit == SIZE_MAX ? 0 : limit);
+    }
+    return L;
+}
+
 lua_State *hak_lua_newstate(const hak_lua_config *config)
 {
     struct hak_lua_heap *lua = hak_lua_heap_new(config);
@@ -253,7 +273,7 @@ lua_State *hak_lua_newstate(const hak_lua_config *config)
     if (lua == NULL) {
         return NULL;
     }
-    L = hak_lua_make(hak_lua_alloc, lua);
+    L = make_state(lua);
     if (L == NULL) {
         hak_lua_heap_delete(lua);
         return NULL;

@@ -32,7 +32,16 @@ static inline bool lt_is_jit(void)
 }
 #endif
 
-enum { LT_LAYOUT, LT_TYPES, LT_COLLECTS, LT_FRAMES, LT_54, LT_53, LT_52 };
+enum {
+    LT_LAYOUT,
+    LT_TYPES,
+    LT_COLLECTS,
+    LT_FRAMES,
+    LT_54,
+    LT_53,
+    LT_52,
+    LT_NOT_55
+};
 
 /* Skips the test if this Lua lacks it. */
 #define lt_needs(what)                                                         \
@@ -60,8 +69,14 @@ static inline const char *lt_lacks(int what)
     case LT_FRAMES:
         return lt_is_jit() ? "LuaJIT's calls can't be followed from within"
                            : NULL;
-    case LT_54: return LT_LUA < 504 ? "a feature of Lua 5.4" : NULL;
-    case LT_53: return LT_LUA < 503 ? "a feature of Lua 5.3" : NULL;
+    case LT_54: return LT_LUA != 504 ? "what Lua 5.4 alone has so" : NULL;
+    case LT_53:
+        return LT_LUA < 503 ? "Lua 5.2 does not collect while the collector is "
+                              "stopped, and lua_close crashes at a limit"
+                            : NULL;
+    case LT_NOT_55:
+        return LT_LUA == 505 ? "Lua 5.5 counts no external strings, and warns"
+                             : NULL;
     default: return LT_LUA < 502 ? "a feature of Lua 5.2" : NULL;
     }
 }

@@ -299,7 +299,7 @@ Test(versions, every_block_is_a_sample)
 Test(versions, require_in_a_stock_interpreter)
 {
     const char *program = getenv("LUA"),
-               *folder = getenv("HAKMEM_LUA_MODULE_DIR");
+               *folder = getenv("HAKMEM_TEST_LUA_MODULE_DIR");
     char command[1024];
 
     snprintf(command, sizeof command,
