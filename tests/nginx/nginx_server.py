@@ -89,6 +89,14 @@ def configured():
                           check=True).stderr
 
 
+def early_log(path):
+    """Words for where what is said before the configuration is read goes: nginx
+    1.19.5 and later."""
+    version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", configured())
+    older = version and tuple(map(int, version.groups())) < (1, 19, 5)
+    return [] if older else ["-e", path]
+
+
 def compiled_in(name):
     """Whether a module is a part of the program; for what nginx brings
     itself and for directories called by the module's name."""
@@ -356,8 +364,8 @@ class Server:
         self.write("nginx.conf", self.text())
 
     def arguments(self):
-        return [NGINX, "-p", f"{self.prefix}/", "-c", "nginx.conf", "-e",
-                "error.log"]
+        return [NGINX, "-p", f"{self.prefix}/", "-c", "nginx.conf",
+                *early_log("error.log")]
 
     def environment(self):
         kept = {name: value for name, value in os.environ.items()
@@ -369,7 +377,7 @@ class Server:
         self.configure()
         done = subprocess.run(
             [*self.command, NGINX, "-t", "-p", f"{self.prefix}/", "-c",
-             "nginx.conf", "-e", "stderr"], env=self.environment(),
+             "nginx.conf", *early_log("stderr")], env=self.environment(),
             capture_output=True, text=True, errors="replace", check=False)
         return done.returncode, done.stderr
 
