@@ -94,10 +94,10 @@ check-onefile: ## test: hakmem.c, the core as one file, with gcc and clang
 	@tests/onefile/run.sh
 
 .PHONY: check-install
-check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles; the lints
+check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles; the lints; tables of versions
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
 	    LIBS='$(LIBS)' SHARED='$(SHARED)' \
-	    tests/sum.sh tests/install.sh tests/build.sh tests/lints.sh
+	    tests/sum.sh tests/install.sh tests/build.sh tests/lints.sh tests/where.sh
 
 .PHONY: check-dist
 check-dist: ## test: the release archive builds by itself; projects use it by CMake
