@@ -539,6 +539,7 @@ Test(guarded, a_report_names_functions)
 {
     static size_t size = 100;
 
+    unit_need_names();
     guards_expect(free_twice, &size, SIGABRT,
                   GUARDS_WORDS("free_twice+0x", "frees_it+0x"));
 }
@@ -561,6 +562,7 @@ static void use_after_heap_delete(void *arg)
 
 Test(guarded, a_block_of_a_deleted_heap_is_one_that_is_free)
 {
+    unit_need_names();
     guards_expect(use_after_heap_delete, NULL, SIGABRT,
                   GUARDS_WORDS("free already", "  freed by thread",
                                "use_after_heap_delete"));
