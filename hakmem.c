@@ -97,6 +97,7 @@
 #include "core/heap/haste.c"
 #include "core/heap/heap.c"
 #include "core/heap/lend.c"
+#include "core/heap/outspan.c"
 #include "core/heap/resident.c"
 #include "core/heap/thread.c"
 #include "core/heap/thread_idle.c"

@@ -6,6 +6,7 @@
 #include "ace/ace.h"
 #include "huge/huge.h"
 #include "heap/lend.h"
+#include "heap/outspan.h"
 #include "os/lock.h"
 #include "base/msg.h"
 #include "settings/options.h"
@@ -115,11 +116,12 @@ static bool thread_tell_parked(struct hak_heap *heap)
 
 void haki_thread_send(struct hak_heap *heap)
 {
-    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+    for (unsigned i = 0; i < HAK_OUTBOXES + HAK_OUTSPANS; i++) {
         uint32_t sent;
 
         haki_tiny_busy(&heap->tiny, true);
-        sent = haki_remote_send(&heap->tiny, i);
+        sent = i < HAK_OUTBOXES ? haki_remote_send(&heap->tiny, i)
+                                : haki_outspan_send(heap, i - HAK_OUTBOXES);
         haki_tiny_busy(&heap->tiny, false);
         if (sent != 0) {
             thread_tell_parked(haki_range_heap(sent));

@@ -202,6 +202,40 @@ bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
     return true;
 }
 
+HAK_RACY_READER bool haki_pool_is_taken(const void *p)
+{
+    unsigned class = haki_pool_class_at(p);
+    const struct hak_slab *span = haki_range_slab(haki_pool_span(p));
+
+    return haki_pool_state(p) == HAK_POOL_USED &&
+           (atomic_load_explicit(&span->remote, memory_order_relaxed) &
+            haki_pool_bit(p, class)) == 0;
+}
+
+HAK_RACY_READER bool haki_pool_remote_put(struct hak_pool *owner,
+                                          uint32_t number, uint64_t bits)
+{
+    struct hak_slab *span = haki_range_slab(number);
+    uint64_t old, wrong;
+
+    wrong = bits & ~*(const volatile uint64_t *)&span->ready;
+    wrong |= bits & *(const volatile uint64_t *)&span->bits;
+    old = atomic_fetch_or_explicit(&span->remote, bits, memory_order_acq_rel);
+    wrong |= old & bits;
+    if (HAK_UNLIKELY(wrong != 0)) {
+        uint64_t bit = wrong & (0 - wrong);
+
+        haki_pool_misuse(haki_range_slab_start(number) +
+                             (size_t)__builtin_ctzll(wrong) * span->block,
+                         (old & bit) != 0 ? HAK_POOL_FREE
+                                          : haki_span_state(span, bit));
+    }
+    if (old == 0) {
+        haki_slab_tell(&owner->inbox, number);
+    }
+    return old == 0;
+}
+
 /* The blocks that are known to be free. */
 static uint64_t pool_free_bits(const struct hak_slab *span)
 {
