@@ -107,6 +107,9 @@ void haki_os_ask_begin(void);
 /* Whether anything is mapped at p, any address. */
 bool haki_os_is_mapped(const void *p);
 
+/* Whether the word at p, a multiple of 4, can be read: any address, no fault. */
+bool haki_os_can_read(const void *p);
+
 /* How many of the bytes are resident; `size` is at most 128 pages. */
 size_t haki_os_resident(void *addr, size_t size);
 
