@@ -207,7 +207,8 @@ build-tests: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: build what `make check` runs
 	@:
 
 check: build-tests ## test: run the tests of VARIANT, installing nothing
-	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
+	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) \
+	    --again $(or $(HAKMEM_TEST_AGAIN),0) $(TESTS)
 
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)

@@ -25,6 +25,7 @@
 #include "core/os/cgroup.c"
 #include "core/os/lock.c"
 #include "core/os/os_linux.c"
+#include "core/os/os_ask.c"
 #include "core/os/os_thread.c"
 #include "core/os/shared.c"
 #include "core/settings/options.c"

@@ -39,7 +39,7 @@ PAGES_TESTS := $(addprefix $(BUILD)/tests/,$(addprefix unit/, \
 check-pages: build-tests ## test: on kernels with pages of 16 and 64 KB
 	@for kb in 16 64; do echo "pages of $$kb KB"; TEST_PAGE_KB=$$kb \
 	    LD_PRELOAD=$(abspath $(OTHER_PAGES)) $(PYTHON) tests/run.py --build $(BUILD) \
-	    --variant $(VARIANT) $(PAGES_TESTS) || exit 1; done
+	    --variant $(VARIANT) --again $(or $(HAKMEM_TEST_AGAIN),0) $(PAGES_TESTS) || exit 1; done
 
 $(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
 	$(SAY) CC $@

@@ -17,7 +17,7 @@ PROGRAMS := tests/wrap/programs
 
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
-    $(addprefix plain/,alone back behaviour pages owns misuse cancels sized forks forks_atfork \
+    $(addprefix plain/,alone filtered back behaviour pages owns misuse cancels sized forks forks_atfork \
         opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
         opener ownmalloc debugs plugins_nopie handles_nopie forkstorm forkstorm_core refused limited \
         libearly.so libatfork.so libopened.so libcxx.so \
