@@ -234,10 +234,13 @@ HAK_RACY_READER bool haki_pool_is_taken(const void *p)
 {
     unsigned class = haki_pool_class_at(p);
     const struct hak_slab *span = haki_range_slab(haki_pool_span(p));
+    uint32_t index = haki_pool_index(haki_pool_offset(p), class);
+    uint64_t bit = (uint64_t)1 << (index & 63);
 
-    return haki_pool_state(p) == HAK_POOL_USED &&
-           (atomic_load_explicit(&span->remote, memory_order_relaxed) &
-            haki_pool_bit(p, class)) == 0;
+    return index < haki_pool_tables.count[class] &&
+           haki_span_state(span, bit) == HAK_POOL_USED &&
+           (atomic_load_explicit(&span->remote, memory_order_relaxed) & bit) ==
+               0;
 }
 
 HAK_RACY_READER bool haki_pool_remote_put(struct hak_pool *owner,
