@@ -84,17 +84,21 @@ bool haki_outspan_free(struct hak_heap *heap, uint32_t id, void *p)
     uint32_t most = OUTSPAN_BYTES / haki_pool_classes[class].block;
     uint32_t number = haki_pool_span(p), sent;
     const struct hak_outspan *box;
+    uint64_t bit;
 
     if (!outspan_may_wait(heap, outspan_heap(id), most)) {
         return outspan_at_once(id, p);
     }
+    if (!haki_pool_is_taken(p)) {
+        return false;
+    }
     box = haki_heap_outspan(heap, i);
-    if (!haki_pool_is_taken(p) ||
-        (box->span == number && (box->bits & haki_pool_bit(p, class)) != 0)) {
-        return false; /* the second: it is in the box already */
+    bit = haki_pool_bit(p, class);
+    if (box->span == number && (box->bits & bit) != 0) {
+        return false; /* it is in the box already */
     }
     haki_tiny_busy(&heap->tiny, true);
-    sent = outspan_collect(heap, i, number, haki_pool_bit(p, class), most);
+    sent = outspan_collect(heap, i, number, bit, most);
     haki_tiny_busy(&heap->tiny, false);
     haki_heap_sent(sent);
     return true;

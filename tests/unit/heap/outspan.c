@@ -10,7 +10,8 @@
 
 TestSuite(outspan, .timeout = 300);
 
-enum { SIZE = 4096, MANY = 40 };
+/* A page each, with the hardened build's guards. */
+enum { SIZE = 4096 - 64, BLOCK = 4096, MANY = 40 };
 
 static char *blocks[MANY];
 static struct hak_heap *owner;
@@ -60,7 +61,7 @@ static void *free_in_batches(void *arg)
         most = haki_max(most, held_count());
     }
     NEED(HAK_HARD ? most == 0 : most > 4);
-    NEED(most * SIZE <= 64 * HAK_KIB);
+    NEED(most * BLOCK <= 64 * HAK_KIB);
     hak_free(hak_malloc(3000)); /* a heap of one's own changes nothing */
     haki_thread_send(haki_self);
     NEED(held_count() == 0 && sent_count() == MANY);
@@ -73,7 +74,7 @@ Test(outspan, blocks_are_sent_in_batches)
     unit_in_thread(free_in_batches, NULL);
     haki_pool_collect(owner->pool);
     cr_assert_eq(owner->pool->remote_frees, MANY);
-    cr_assert_eq(owner->pool->remote_bytes, MANY * SIZE);
+    cr_assert_eq(owner->pool->remote_bytes, MANY * BLOCK);
     pool_check(owner->pool);
 }
 
@@ -224,6 +225,9 @@ Test(outspan, an_adopted_heap_s_boxes_reach_their_owner_in_the_child)
     UNIT_SKIP_IF_GCC_TSAN();
     pthread_t thread;
 
+    if (HAK_HARD) { /* nothing is held back: the heap ends */
+        return;
+    }
     make_blocks(SIZE);
     pthread_barrier_init(&barrier, NULL, 2);
     thread = unit_start(fill_boxes, NULL);
