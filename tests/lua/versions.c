@@ -253,9 +253,11 @@ Test(versions, a_profile_has_lines_of_lua)
                                "coroutine.wrap(function() outer() end)()\n";
     lua_State *L = with_module(hak_lua_newstate(NULL));
     static char text[1 << 20];
-    char path[] = "/tmp/hakmem-versions-XXXXXX.txt";
+    char path[512];
 
     lt_needs(LT_FRAMES);
+    snprintf(path, sizeof path, "%s/hakmem-versions-XXXXXX.txt",
+             getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
     cr_assert(close(mkstemps(path, 4)) == 0);
     lua_pushstring(L, path);
     lua_setglobal(L, "path");
