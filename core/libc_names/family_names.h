@@ -145,10 +145,17 @@ HAK_INLINE bool family_free_join(void *p)
     return joined;
 }
 
+static HAK_NOINLINE void family_free_other(void *p)
+{
+    if (HAK_UNLIKELY(!family_free_join(p))) {
+        family_free_rest(p);
+    }
+}
+
 void haki_family_free_slow(void *p)
 {
-    if (HAK_UNLIKELY(!family_free_join(p) && !haki_hot_run_free(p))) {
-        family_free_rest(p);
+    if (HAK_UNLIKELY(!haki_hot_run_free(p))) {
+        family_free_other(p);
     }
 }
 
