@@ -134,7 +134,14 @@ BESIDE = $(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$1
 $(foreach list,TESTS LIBS SHARED INSTALL HEADERS PACKAGES PACKAGE_SED TEST_NEEDS CHECKS \
     DEMOS FLAGS_ALSO LEFT_OUT,$(eval $(list) :=))
 ALL := lib
-SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c))
+# criterion, or where it is missing `plain`, which has the part that our tests use.
+TEST_LIBRARY ?= $(if $(shell printf '\043include <criterion/criterion.h>\n' | \
+    $(CC) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1),criterion,plain)
+TEST_LIBRARY := $(TEST_LIBRARY)
+TEST_PLAIN := $(if $(filter plain,$(TEST_LIBRARY)),$(BUILD)/testing/tests/support/plain/criterion.o)
+TEST_LINK := $(if $(TEST_PLAIN),,-lcriterion)
+FLAGS_ALSO += $(filter plain,$(TEST_LIBRARY))
+SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c)) $(TEST_PLAIN)
 OTHER_PAGES := $(BUILD)/tests/libpages.so
 STAMP := $(BUILD)/flags
 DEPS := lint ci
@@ -148,7 +155,7 @@ define criterion
 $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 	$$(SAY) LINK $$@
 	@rm -f $$(@D) 2>/dev/null; mkdir -p $$(@D)
-	$$(Q)$$(LINK) -o $$@ $$(filter %.o %.a,$$^) $(3) -lcriterion -lm -ldl
+	$$(Q)$$(LINK) -o $$@ $$(filter %.o %.a,$$^) $(3) $(TEST_LINK) -lm -ldl
 endef
 
 include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) \
@@ -207,7 +214,8 @@ build-tests: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: build what `make check` runs
 	@:
 
 check: build-tests ## test: run the tests of VARIANT, installing nothing
-	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) $(TESTS)
+	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) \
+	    --again $(or $(HAKMEM_TEST_AGAIN),0) $(TESTS)
 
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)

@@ -98,7 +98,7 @@ $(OTHER_TESTS): $(LUA_DIR)/tests/lua/%: $(LUA_DIR)/testing/tests/lua/%.o $(SUPPO
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -o $@ $(filter-out $(OTHER_LIBS),$(filter %.o %.a,$^)) \
-	    $(OTHER_LIBS) -lcriterion -lm -ldl
+	    $(OTHER_LIBS) $(TEST_LINK) -lm -ldl
 
 # ---- goals ---------------------------------------------------------------------------
 

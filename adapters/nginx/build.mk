@@ -18,7 +18,7 @@ $(NGINX_LIB): $(CORE_OBJECTS) $(NGINX:%.c=$(BUILD)/obj/%.o)
 
 .PHONY: nginx
 nginx: $(NGINX_MODULE) ## use: build the module for NGINX_SRC, Debian's nginx if not set
-	@:
+	@echo "the module is for $$(adapters/nginx/which.sh '$(NGINX_SRC)') ($(NGINX_SRC))"
 
 $(NGINX_MODULE): export CC := $(CC)
 $(NGINX_MODULE): export HAKMEM_NGINX_CC_OPT = $(strip $(filter -fsanitize=%,$(FLAGS)) $(CFLAGS))
