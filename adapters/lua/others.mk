@@ -119,6 +119,7 @@ endif
 
 # Those that are at hand; 5.5 where LUA_SRC has it.
 check-luas: ## test: tests/lua on every Lua that is at hand; 5.5: LUA_SRC=its sources
+	@.ci/install-deps luas
 	@bad=0; for lua in 5.1 5.2 5.3 luajit; do \
 	    if pkg-config --exists "$$(echo "lua$$lua" | sed 's/lualuajit/luajit/')"; then \
 	        echo "Lua $$lua"; $(MAKE) check-lua LUA="$$lua" LUA_SRC= || bad=1; \

@@ -6,7 +6,7 @@ NGINX_SRC ?= /usr/share/nginx/src
 NGINX_DIR := $(BUILD)/nginx
 NGINX_LIB := $(BUILD)/libhakmem_nginx.a
 NGINX_MODULE := $(NGINX_DIR)/objs/ngx_http_hakmem_module.so
-NGINX := $(wildcard adapters/nginx/patch/*.c) adapters/nginx/pool/blocks.c \
+NGINX := $(wildcard adapters/nginx/patch/*.c) adapters/nginx/lua/vm.c adapters/nginx/pool/blocks.c \
     adapters/nginx/profile/frames.c
 
 HEADERS += include/hakmem_ngx.h

@@ -4,6 +4,8 @@
  *
  * Obeys: what module.c does.
  */
+#include <limits.h>
+
 #include "lua_test.h"
 
 #define MB ((size_t)1 << 20)
@@ -253,11 +255,12 @@ Test(versions, a_profile_has_lines_of_lua)
                                "coroutine.wrap(function() outer() end)()\n";
     lua_State *L = with_module(hak_lua_newstate(NULL));
     static char text[1 << 20];
-    char path[512];
+    const char *folder = getenv("TMPDIR");
+    char path[PATH_MAX];
 
     lt_needs(LT_FRAMES);
     snprintf(path, sizeof path, "%s/hakmem-versions-XXXXXX.txt",
-             getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
+             folder != NULL ? folder : P_tmpdir);
     cr_assert(close(mkstemps(path, 4)) == 0);
     lua_pushstring(L, path);
     lua_setglobal(L, "path");
