@@ -243,14 +243,20 @@ HAK_RACY_READER bool haki_pool_is_taken(const void *p)
                0;
 }
 
-HAK_RACY_READER bool haki_pool_remote_put(struct hak_pool *owner,
-                                          uint32_t number, uint64_t bits)
+/* Which of the blocks are not taken, as far as another thread than the owner sees. */
+static HAK_RACY_READER uint64_t pool_not_taken(const struct hak_slab *span,
+                                               uint64_t bits)
+{
+    return bits & (~*(const volatile uint64_t *)&span->ready |
+                   *(const volatile uint64_t *)&span->bits);
+}
+
+bool haki_pool_remote_put(struct hak_pool *owner, uint32_t number,
+                          uint64_t bits)
 {
     struct hak_slab *span = haki_range_slab(number);
-    uint64_t old, wrong;
+    uint64_t old, wrong = pool_not_taken(span, bits);
 
-    wrong = bits & ~*(const volatile uint64_t *)&span->ready;
-    wrong |= bits & *(const volatile uint64_t *)&span->bits;
     old = atomic_fetch_or_explicit(&span->remote, bits, memory_order_acq_rel);
     wrong |= old & bits;
     if (HAK_UNLIKELY(wrong != 0)) {
