@@ -25,8 +25,7 @@
  * that is read of Lua's structures: hak_lua_inside.c, other/inside.c.
  *
  * LuaJIT's compiled code keeps its calls to itself, so that a walk from within could
- * follow what is no longer there, and libgcc's unwinder aborts where it meets such code.
- * Samples of LuaJIT's states have one frame, JIT_FRAME.
+ * follow what is no longer there, and C frames end at such code. Samples of LuaJIT's states have one frame, JIT_FRAME.
  *
  * Which thread. lua_Alloc is not told. The main thread is known; who resumes another
  * one is a C function that has it as an argument or an upvalue (coroutine.resume,

@@ -11,6 +11,28 @@
 #include "os/os.h"
 #include "profile/rows.h"
 
+/* struct dl_find_object of glibc, whose headers need not be there; with room for those
+ * of other processors. */
+struct recipes_object {
+    uint64_t flags;
+    uintptr_t from, to;
+    void *link_map;
+    const unsigned char *index; /* .eh_frame_hdr */
+    uint64_t reserved[9];
+};
+typedef int (*recipes_finder)(void *address, struct recipes_object *object);
+
+static _Atomic(recipes_finder) recipes_find;
+
+bool haki_recipes_outside(uintptr_t pc)
+{
+    struct recipes_object object;
+    recipes_finder find =
+        atomic_load_explicit(&recipes_find, memory_order_acquire);
+
+    return find != NULL && find((void *)(pc - 1), &object) != 0;
+}
+
 #if HAK_RECIPES
 
 /* ---- the table of recipes ------------------------------------------------------ */
@@ -80,18 +102,6 @@ static void recipes_store(uintptr_t pc, uint64_t recipe, uint64_t check)
 
 /* ---- objects ------------------------------------------------------------------- */
 
-/* struct dl_find_object of glibc, whose headers need not be there. */
-struct recipes_object {
-    uint64_t flags;
-    uintptr_t from, to;
-    void *link_map;
-    const unsigned char *index; /* .eh_frame_hdr */
-    uint64_t reserved[7];
-};
-typedef int (*recipes_finder)(void *address, struct recipes_object *object);
-
-static _Atomic(recipes_finder) recipes_find;
-
 /* Where objects begin that stay as long as this code does: its own, the program, the C
  * library. */
 #define RECIPES_STAY 3
@@ -156,8 +166,11 @@ static bool recipes_object(struct hak_walk *walk, uintptr_t at)
 
     walk->bytes = walk->count = 0;
     walk->cie = NULL;
-    if (find == NULL || find((void *)at, &object) != 0 ||
-        object.index == NULL ||
+    if (find == NULL) {
+        return false;
+    }
+    walk->outside = find((void *)at, &object) != 0;
+    if (walk->outside || object.index == NULL ||
         memcmp(object.index, usual, sizeof(usual)) != 0) {
         return false;
     }
@@ -391,7 +404,7 @@ bool haki_recipes_step(struct hak_walk *walk)
 
 void haki_recipes_begin(void *find)
 {
-    (void)find;
+    atomic_store(&recipes_find, (recipes_finder)(uintptr_t)find);
 }
 
 bool haki_recipes_step(struct hak_walk *walk)

@@ -22,7 +22,10 @@
  *     that fails this is damaged or its table lies: the walk is lost and ends there,
  *     and libgcc, which would believe it, is not asked (but it is where a frame before has
  *     no recipe, and then believes all tables, as exceptions do);
- *   - of tables nothing outside of their object is read.
+ *   - of tables nothing outside of their object is read;
+ *   - in memory of no object (compilers' code, made at run time) the walk ends, and libgcc
+ *     is not asked either: it aborts where such code has registered half a table, as
+ *     LuaJIT's has.
  * Builds with HAK_DEBUG compare each walk with libgcc's.
  *
  * No lock, no allocation; any thread, also in signal handlers. The table is of a fixed
@@ -50,13 +53,17 @@ struct hak_walk {
     uint64_t cie_check;
     uintptr_t page; /* of the stack: one that was read, its first address */
     bool lost;      /* the frame's end can't be where its table says */
+    bool outside;   /* its code is in no object */
 };
 
 /* `find` is _dl_find_object. */
 void haki_recipes_begin(void *find);
 
+/* Whether what returns to pc was called by code in no object. */
+bool haki_recipes_outside(uintptr_t pc);
+
 /* The frame becomes its caller's; pc == 0: there is none. False: that is not known, or
- * the walk is lost. */
+ * the walk is lost, or outside. */
 bool haki_recipes_step(struct hak_walk *walk);
 
 /* The frame of the function that has this. */

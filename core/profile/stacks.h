@@ -12,7 +12,8 @@
  * profile starts, so that nothing depends on it, and used only with a C library that
  * finds tables without a lock (_dl_find_object, glibc 2.35): others hold the loader's
  * lock meanwhile, and whoever has that may be waiting for a thread that is in malloc.
- * Without the unwinder a stack has no C frames.
+ * Without the unwinder a stack has no C frames. A frame in memory of no object, which a
+ * compiler has made at run time, is the last.
  *
  * Bounds: HAK_STACKS_MOST stacks, HAK_STACK_WORDS words in all, HAK_NAMES_MOST names
  * of HAK_NAME_BYTES bytes in all. What finds no place there is the stack 0.

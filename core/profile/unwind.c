@@ -75,7 +75,10 @@ static int unwind_note(struct _Unwind_Context *context, void *arg)
 {
     struct unwind_walk *walk = arg;
 
-    return unwind_take(walk, walk->get(context)) ? UNWIND_GO_ON : UNWIND_STOP;
+    uintptr_t pc = walk->get(context);
+
+    return unwind_take(walk, pc) && !haki_recipes_outside(pc) ? UNWIND_GO_ON
+                                                              : UNWIND_STOP;
 }
 
 void haki_unwind_begin(void)
@@ -102,8 +105,8 @@ void haki_unwind_begin(void)
         struct unwind_walk walk = {.get = (unwind_get_pc)(uintptr_t)get};
 
         /* Once here: the first walk may initialise something. */
-        ((unwind_backtrace)(uintptr_t)run)(unwind_note, &walk);
         haki_recipes_begin(find);
+        ((unwind_backtrace)(uintptr_t)run)(unwind_note, &walk);
         atomic_store(&unwind_pc, (unwind_get_pc)(uintptr_t)get);
         atomic_store(&unwind_run, (unwind_backtrace)(uintptr_t)run);
     }
@@ -148,7 +151,7 @@ static HAK_NOINLINE bool unwind_quick(struct unwind_walk *walk)
     do {
         if (!haki_recipes_step(&at)) {
             walk->lost = at.lost;
-            return at.lost;
+            return at.lost || at.outside;
         }
     } while (unwind_take(walk, at.pc));
     return true;

@@ -140,6 +140,23 @@ class Lua(Case):
                 self.assertRegex(text, "hakmem_lua_limit.* directive, it (must "
                                  "be|takes) \"off\", or a size of at least 1m")
 
+    def test_wrong_word(self):
+        for value, wrong in (("many soft=2m", "many"), ("9m soft=0", "soft=0")):
+            nginx = nginx_server.Server(
+                LUA, f"hakmem_lua_limit {value};", modules=LUA_MODULES,
+                start=False)
+            self.addCleanup(nginx.destroy)
+            self.assertIn(f'invalid value "{wrong}" in "hakmem_lua_limit"',
+                          nginx.test()[1])
+
+    def test_without_lua(self):
+        for main in ("", "hakmem_mode preload;"):
+            nginx = nginx_server.Server(
+                SITE, f"hakmem_lua_limit 8m; {main}", start=False,
+                modules=LUA_MODULES if main else ())
+            self.addCleanup(nginx.destroy)
+            self.assertIn("hakmem_lua_limit has no effect", nginx.test()[1])
+
 
 if __name__ == "__main__":
     unittest.main()

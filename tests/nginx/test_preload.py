@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 from nginx_case import Case, FILES
-from nginx_server import Load, NGINX, Server, loaded, until
+from nginx_server import Load, NGINX, Server, early_log, loaded, until
 from test_status import PAGES, exposition, page
 
 LIBRARY = pathlib.Path(os.environ.get("HAKMEM_BUILD", ".")) / "libhakmem.so"
@@ -205,7 +205,7 @@ class Descriptors(Preload):
             ["sh", "-c", 'exec 3<"$0" && exec "$@"',
              str(nginx.prefix / "nginx.conf"), NGINX, "-t", "-p",
              f"{nginx.prefix}/", "-c", "/dev/fd/3",
-             *nginx_server.early_log("stderr")],
+             *early_log("stderr")],
             env=nginx.environment(), capture_output=True, text=True,
             check=False)
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -93,6 +93,15 @@ static void vm_speed(struct vm *vm, int speed)
     }
 }
 
+/* As before, where that may be done: it is not running. */
+static void vm_calm(struct vm *vm)
+{
+    if (vm->stepmul >= 0) {
+        vm->library.gc(vm->L, GC_SETSTEPMUL, vm->stepmul);
+        vm->stepmul = -1;
+    }
+}
+
 static void vm_hurry(struct vm *vm)
 {
     if (vm->live >= vm->hurried) {
@@ -113,6 +122,7 @@ static void vm_stop(lua_State *L, void *event)
     vm->library.sethook(L, vm->hook, vm->mask, vm->count);
     vm->stopping = false;
     vm->library.gc(L, GC_COLLECT, 0);
+    vm_calm(vm);
     if (vm->live > limit - limit / SHARE) {
         vm->refusals++;
         vm->library.pushstring(L, "not enough memory");
@@ -393,6 +403,18 @@ bool hak_ngx_vm_wanted(size_t least)
     return vm_grown(least) != NULL;
 }
 
+/* Those as well that have nothing to collect. */
+static void vm_calm_all(void)
+{
+    pthread_mutex_lock(&lock);
+    for (struct vm *vm = all; vm != NULL; vm = vm->next) {
+        if (vm->is_main && vm->L != NULL) {
+            vm_calm(vm);
+        }
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 size_t hak_ngx_vm_collect(size_t least)
 {
     size_t freed = 0, before;
@@ -401,15 +423,12 @@ size_t hak_ngx_vm_collect(size_t least)
     while ((vm = vm_grown(least)) != NULL) {
         before = vm->live;
         vm->library.gc(vm->L, GC_COLLECT, 0);
-        if (vm->stepmul >= 0) {
-            vm->library.gc(vm->L, GC_SETSTEPMUL, vm->stepmul);
-            vm->stepmul = -1;
-        }
         vm->hurried = 0;
         vm->low = vm->live;
         freed += before > vm->live ? before - vm->live : 0;
         collections++;
         hak_heap_trim(vm->heap);
     }
+    vm_calm_all();
     return freed;
 }

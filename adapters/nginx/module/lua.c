@@ -31,6 +31,7 @@ static void ngx_hakmem_lua_collect(ngx_log_t *log, size_t least);
 static ngx_event_t  ngx_hakmem_lua_event;
 static uint64_t     ngx_hakmem_lua_calls;
 static uint64_t     ngx_hakmem_lua_refusals;
+static ngx_uint_t   ngx_hakmem_lua_modules;       /* that make VMs of ours */
 
 
 char *
@@ -40,6 +41,7 @@ ngx_hakmem_lua_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     ngx_str_t   soft;
     ngx_str_t  *value = cf->args->elts;
+    ngx_str_t  *wrong = &value[1];
 
     if (hcf->lua_limit != NGX_CONF_UNSET_SIZE) {
         return "is duplicate";
@@ -59,6 +61,8 @@ ngx_hakmem_lua_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     if (cf->args->nelts == 3) {
+
+        wrong = &value[2];
 
         if (ngx_strncmp(value[2].data, "soft=", 5) != 0) {
             goto invalid;
@@ -80,8 +84,7 @@ invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid value \"%V\" in \"%V\" directive, it must "
-                       "be %s", &value[cf->args->nelts - 1], &value[0],
-                       NGX_HAKMEM_VALID_LUA);
+                       "be %s", wrong, &value[0], NGX_HAKMEM_VALID_LUA);
 
     return NGX_CONF_ERROR;
 }
@@ -113,13 +116,13 @@ ngx_hakmem_lua_begin(ngx_hakmem_conf_t *hcf)
     hak_ngx_vm_on_need(ngx_hakmem_lua_need);
 
     if (ngx_process != NGX_PROCESS_SIGNALLER) {
-        (void) hak_ngx_vm_patch();
+        ngx_hakmem_lua_modules = hak_ngx_vm_patch();
     }
 }
 
 
 void
-ngx_hakmem_lua_init(ngx_hakmem_conf_t *hcf)
+ngx_hakmem_lua_init(ngx_hakmem_conf_t *hcf, ngx_log_t *log)
 {
     ngx_conf_init_size_value(hcf->lua_limit, 0);
     ngx_conf_init_size_value(hcf->lua_soft, hcf->lua_limit / 4 * 3);
@@ -127,6 +130,18 @@ ngx_hakmem_lua_init(ngx_hakmem_conf_t *hcf)
     ngx_hakmem_worker.lua_limit = hcf->lua_limit;
 
     hak_ngx_vm_limit(hcf->lua_soft, hcf->lua_limit);
+
+    if (hcf->lua_limit != 0 && hcf->enable
+        && (ngx_hakmem_lua_modules == 0 || hcf->mode == NGX_HAKMEM_PRELOAD)
+        && ngx_process != NGX_PROCESS_SIGNALLER)
+    {
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "hakmem: hakmem_lua_limit has no effect: %s",
+                      hcf->mode == NGX_HAKMEM_PRELOAD
+                          ? "\"hakmem_mode preload\" leaves Lua's VMs alone"
+                          : "no Lua module is loaded that makes its VM by "
+                            "LuaJIT's library (load ngx_http_lua_module)");
+    }
 }
 
 

@@ -178,7 +178,7 @@ ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf)
     ngx_conf_init_uint_value(hcf->lanes, HAK_NGX_ALL);
     ngx_conf_init_msec_value(hcf->trim, NGX_HAKMEM_TRIM);
     ngx_conf_init_size_value(hcf->limit, 0);
-    ngx_hakmem_lua_init(hcf);
+    ngx_hakmem_lua_init(hcf, cycle->log);
 
     ngx_hakmem_file_watch(&ngx_hakmem_module);
 

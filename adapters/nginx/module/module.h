@@ -180,7 +180,7 @@ void ngx_hakmem_trim_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
 
 char *ngx_hakmem_lua_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 void ngx_hakmem_lua_begin(ngx_hakmem_conf_t *hcf);
-void ngx_hakmem_lua_init(ngx_hakmem_conf_t *hcf);
+void ngx_hakmem_lua_init(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
 ngx_uint_t ngx_hakmem_lua_look(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
 
 

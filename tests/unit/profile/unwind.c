@@ -340,20 +340,90 @@ static unsigned calls_walk(void)
     return frames;
 }
 
-/* push rbp; mov rbp, rsp; call rdi; pop rbp; ret */
-Test(unwind, code_without_tables_is_left_to_libgcc)
+/* A page of code. */
+static void *page_of_code(void)
 {
+    /* push rbp; mov rbp, rsp; call rdi; pop rbp; ret */
     static const unsigned char code[] = {0x55, 0x48, 0x89, 0xe5,
                                          0xff, 0xd7, 0x5d, 0xc3};
     void *memory = mmap(NULL, HAK_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    unsigned (*run)(unsigned (*)(void));
 
-    begin();
     NEED(memory != MAP_FAILED);
     memcpy(memory, code, sizeof(code));
-    run = (unsigned (*)(unsigned (*)(void)))(uintptr_t)memory;
-    cr_assert_eq(run(calls_walk), UINT_MAX);
+    return memory;
+}
+
+static unsigned (*run_code(void *page))(unsigned (*)(void))
+{
+    return (unsigned (*)(unsigned (*)(void)))(uintptr_t)page;
+}
+
+/* walk, calls_walk and the code, both ways. */
+static void expect_last(void *code)
+{
+    unsigned frames = run_code(code)(calls_walk);
+
+    cr_assert(frames == 2 || frames == 3, "%u frames", frames);
+}
+
+Test(unwind, code_of_no_object_is_the_last_frame)
+{
+    begin();
+    expect_last(page_of_code());
+}
+
+/* ---- half a table, as LuaJIT registers: who catches is told, no frame's end --------- */
+
+extern void __register_frame(void *table);
+static unsigned char table[64];
+
+static size_t table_word(size_t at, uint32_t word)
+{
+    memcpy(table + at, &word, sizeof(word));
+    return at + sizeof(word);
+}
+
+static void register_half_a_table(void *code)
+{
+    uint64_t range[2] = {(uintptr_t)code, HAK_PAGE};
+    size_t at = table_word(0, 12);
+
+    at = table_word(at, 0); /* a CIE: version 1, "", 1, -8, rip; DW_CFA_nop */
+    memcpy(table + at, "\1\0\1\x78\x10\0\0\0", 8);
+    at = table_word(at + 8, 20);
+    at = table_word(at, (uint32_t)at); /* an FDE of it */
+    memcpy(table + at, range, sizeof(range));
+    table_word(at + sizeof(range), 0); /* the end of the table */
+    __register_frame(table);
+}
+
+Test(unwind, half_a_table_is_not_followed)
+{
+    void *code = page_of_code();
+
+    begin();
+    register_half_a_table(code);
+    expect_last(code);
+}
+
+/* libgcc walks, since a signal's frame has no recipe, and stops there as well. */
+static unsigned raises_in_code(void)
+{
+    raises(SIGUSR1);
+    return 0;
+}
+
+Test(unwind, nor_behind_a_signal_handler)
+{
+    struct sigaction action = {.sa_handler = handler};
+    void *code = page_of_code();
+
+    begin();
+    register_half_a_table(code);
+    NEED(sigaction(SIGUSR1, &action, NULL) == 0);
+    cr_assert_eq(run_code(code)(raises_in_code), 0);
+    cr_assert_eq(seen_in_handler, UINT_MAX);
 }
 #endif
 
