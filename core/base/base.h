@@ -65,6 +65,18 @@
 #endif
 
 /*
+ * Between two writes of a thread that another one's fork may cut off: the compiler
+ * keeps them in program order, and that is enough on any processor. A forked child
+ * sees exactly what the thread wrote up to some instruction: fork ends when no
+ * processor has the old translations any more and what was written through them is
+ * complete, and a write that comes after one that faults is not made.
+ */
+static inline __attribute__((always_inline)) void haki_step(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/*
  * Orders earlier writes before later ones, in all builds. gcc's thread
  * sanitizer executes the fence but warns that it does not understand it. Ours
  * order writes for a forked child, which the sanitizer does not check.

@@ -122,14 +122,10 @@ extern HAK_HIDDEN __thread struct hak_lock_self haki_lock_self
 extern HAK_HIDDEN _Atomic(struct hak_process *) haki_process;
 extern HAK_HIDDEN atomic_bool haki_lock_entered; /* see above */
 
-/*
- * Stands between two writes where a ghost must not have made only the second
- * one: the compiler keeps them in program order. A child sees exactly what a
- * ghost wrote up to some instruction.
- */
+/* Stands between two writes where a ghost must not have made only the second. */
 HAK_INLINE void haki_lock_step(void)
 {
-    __asm__ volatile("" ::: "memory");
+    haki_step();
 }
 
 /* No cancellation point; errno is kept. */

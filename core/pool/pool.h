@@ -358,7 +358,8 @@ HAK_INLINE bool haki_pool_push(struct hak_pool *pool, unsigned class, void *p)
     haki_pool_note(p, class, true);
     *top = p;
     /* Last: another thread may fork, and copy the bin, at any instruction. */
-    __atomic_store_n(&pool->top[class], top + 1, __ATOMIC_RELEASE);
+    haki_step();
+    __atomic_store_n(&pool->top[class], top + 1, __ATOMIC_RELAXED);
     return --pool->left[class] >= 0;
 }
 
