@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs Criterion test programs and sums up what they say.
 
-    tests/run.py --build DIR [--variant NAME] [--limit SECONDS] PROGRAM...
+    tests/run.py --build DIR [--variant NAME] [--limit SECONDS]
+                 [--under COMMAND] PROGRAM...
 
 Every program's summary is printed, with what was skipped; what it said too if
 it failed. The last line is "N passed, N failed". The exit status is 1 if
@@ -21,6 +22,11 @@ asan, tsan, ubsan
           SIZE_MAX needs allocator_may_return_null. The thread sanitizer also
           needs tests/support/criterion_tsan.c, and no address randomisation
           where the kernel's is wider than it copes with (setarch -R).
+
+--under, an emulator of another processor with its options: the programs are
+those of PLAIN=1 (tests/support/plain), and what they run is run by it too.
+qemu's tables are as large as what a program maps, even with no access: hence
+HAKMEM_RANGE.
 
 The programs see: HAKMEM_BUILD (the build directory), HAKMEM_TEST_DIR (where
 the Lua scripts are), HAKMEM_TEST_SCALE (valgrind: 20; see lua_test.h),
@@ -58,6 +64,15 @@ SANITIZERS = {
     "tsan": ("TSAN_OPTIONS", "allocator_may_return_null=1:halt_on_error=1:"
              "die_after_fork=0:second_deadlock_stack=1"),
 }
+
+
+def emulated(env, under):
+    """What the programs shall see under an emulator."""
+    env["HAKMEM_TEST_UNDER"] = under
+    env["HAKMEM_RANGE"] = "1G"
+    env.setdefault("HAKMEM_TEST_SCALE", "20")
+    env.setdefault("HAKMEM_TEST_SLOW", "10") # tests/support/plain
+    env.setdefault("HAKMEM_TEST_STRIDE", "397")
 
 
 def environment(build, variant, logs):
@@ -148,7 +163,7 @@ def indented(text):
                    if not line.startswith(("[RUN ]", "[PASS]", "[SKIP]")))
 
 
-def run_program(program, build, variant, limit):
+def run_program(program, build, variant, limit, under):
     """Runs one program; returns (passed, failed, what to print)."""
     name = os.path.relpath(program, build / "tests")
     if name.startswith(".."): # of an adapter's folder
@@ -160,8 +175,11 @@ def run_program(program, build, variant, limit):
     with tempfile.TemporaryDirectory() as logs, \
             tempfile.TemporaryFile("w+", errors="replace") as output:
         start = time.monotonic()
-        status = run(prefix(variant, logs) + command,
-                     environment(build, variant, logs), limit, output)
+        env = environment(build, variant, logs)
+        if under:
+            emulated(env, under)
+        status = run(prefix(variant, logs) + under.split() + command, env,
+                     limit, output)
         spent = time.monotonic() - start
         output.seek(0)
         text = output.read()
@@ -202,6 +220,8 @@ def main():
     # More than a test's own, which names it.
     parser.add_argument("--limit", type=float, default=600,
                         help="seconds for each program (valgrind: 4 times)")
+    parser.add_argument("--under", default="", metavar="COMMAND",
+                        help="an emulator, with its options")
     parser.add_argument("programs", nargs="*")
     args = parser.parse_args()
     if args.variant == "valgrind":
@@ -217,7 +237,8 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for good, bad, lines in pool.map(
                 lambda program: run_program(program, build, args.variant,
-                                            args.limit), args.programs):
+                                            args.limit, args.under),
+                args.programs):
             passed += good
             failed += bad
             print(lines, end="", flush=True)

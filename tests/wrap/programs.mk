@@ -40,10 +40,11 @@ TESTS += $(WRAP_TESTS)
 WRAP_PROGRAMS += $(OTHER_PAGES)
 TEST_NEEDS += $(WRAP_PROGRAMS)
 
-$(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o
+$(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o \
+    $(filter %/plain.o,$(SUPPORT))
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -o $@ $< -lcriterion
+	$(Q)$(LINK) -o $@ $^ $(CRITERION)
 
 HOW_plain :=
 HOW_shared := -L$(BUILD) -lhakmem -Wl,-rpath,$(abspath $(BUILD))

@@ -143,7 +143,7 @@ pid_t _Fork(void) __attribute__((weak));
 
 static pid_t bare_fork(void)
 {
-    return _Fork != NULL ? _Fork() : (pid_t)syscall(SYS_fork);
+    return _Fork != NULL ? _Fork() : unit_bare_fork();
 }
 
 static pid_t clone_fork(void)

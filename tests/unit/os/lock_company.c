@@ -266,7 +266,7 @@ Test(lock_company, a_child_takes_over_what_a_stranger_held)
     thread = unit_start(holding_stranger, NULL);
     pthread_barrier_wait(&barrier);
     for (int handled = 0; handled < 2; handled++) {
-        pid_t pid = (pid_t)syscall(SYS_fork);
+        pid_t pid = unit_bare_fork();
 
         if (pid == 0) {
             take_over(handled);
