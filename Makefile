@@ -68,7 +68,6 @@ BUILD ?= build/$(VARIANT)$(if $(filter 1,$(HARDENED)),-hardened)
 PROCESSOR := $(firstword $(subst -, ,$(CROSS)))
 # Runs its programs; 16 GB of addresses, of which qemu has tables.
 UNDER ?= $(if $(CROSS),qemu-$(PROCESSOR)-static -R 16G -L /usr/$(CROSS))
-PLAIN ?= $(if $(CROSS)$(filter musl%,$(CC)),1,0)
 
 # make's own default for CC is cc, which a bare Debian may lack.
 ifeq ($(origin CC),default)
@@ -154,12 +153,18 @@ BESIDE = $(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$1
 $(foreach list,TESTS LIBS SHARED INSTALL HEADERS PACKAGES PACKAGE_SED TEST_NEEDS CHECKS \
     DEMOS FLAGS_ALSO LEFT_OUT,$(eval $(list) :=))
 ALL := lib
-# PLAIN=1: the tests without Criterion.
-SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c \
-    $(if $(filter 1,$(PLAIN)),tests/support/plain/*.c)))
+# criterion, or where it is missing `plain`, which has the part that our tests use. A
+# compiler for another processor may find this one's headers.
+TEST_LIBRARY ?= $(if $(CROSS),plain,$(if $(shell \
+    printf '\043include <criterion/criterion.h>\n' | \
+    $(CC) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1),criterion,plain))
+TEST_LIBRARY := $(TEST_LIBRARY)
+TEST_PLAIN := $(if $(filter plain,$(TEST_LIBRARY)),$(BUILD)/testing/tests/support/plain/criterion.o)
+TEST_LINK := $(if $(TEST_PLAIN),,-lcriterion)
+FLAGS_ALSO += $(filter plain,$(TEST_LIBRARY))
+SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c)) $(TEST_PLAIN)
 # Under an emulator tests are as slow as under valgrind, and see as little.
 TESTING := $(if $(CROSS),-DHAK_SMALL_RANGE=1)
-CRITERION := $(if $(filter 1,$(PLAIN)),,-lcriterion)
 OTHER_PAGES := $(BUILD)/tests/libpages.so
 STAMP := $(BUILD)/flags
 DEPS := lint ci
@@ -173,7 +178,7 @@ define criterion
 $(1): $(BUILD)/%: $(BUILD)/testing/%.o $(SUPPORT) $(2)
 	$$(SAY) LINK $$@
 	@rm -f $$(@D) 2>/dev/null; mkdir -p $$(@D)
-	$$(Q)$$(LINK) -o $$@ $$(filter %.o %.a,$$^) $(3) $(CRITERION) -lm -ldl
+	$$(Q)$$(LINK) -o $$@ $$(filter %.o %.a,$$^) $(3) $(TEST_LINK) -lm -ldl
 endef
 
 include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) \
@@ -233,7 +238,7 @@ build-tests: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: build what `make check` runs
 
 check: build-tests ## test: run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) \
-	    $(if $(UNDER),--under '$(UNDER)') $(TESTS)
+	    --again $(or $(HAKMEM_TEST_AGAIN),0) $(if $(UNDER),--under '$(UNDER)') $(TESTS)
 
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)

@@ -9,18 +9,33 @@ BENCHES := $(MIXED:%=$(BUILD)/bench/bench_random_mixed_%)
 # One program for every allocator that is preloaded.
 BENCH_MALLOC := $(BUILD)/bench/bench_malloc
 
-.PHONY: bench bench-insn
-# BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'.
-bench: ## bench: malloc beside four other allocators: time, memory, faults, a picture
+.PHONY: bench bench-insn check-insn
+# BENCH_ARGS goes to bench.py: BENCH_ARGS='--quick --rows pool'. PEERS: a folder
+# with the sources of other allocators (bench/peers), in the place of Debian's.
+PEERS :=
+bench: ## bench: malloc beside other allocators: time, memory, faults, a picture
 	@.ci/install-deps bench
-	@$(MAKE) lib $(BENCHES) $(BENCH_MALLOC)
+	@$(MAKE) lib $(BUILD)/bench/bench_random_mixed_system $(BENCH_MALLOC)
+	$(if $(PEERS),@bench/peers $(PEERS))
 	@$(MAKE) HARDENED=1 BUILD=$(BUILD)-hardened lib
-	@$(PYTHON) bench/bench.py --build $(BUILD) $(BENCH_ARGS)
+	@$(PYTHON) bench/bench.py --build $(BUILD) $(PEERS:%=--peers %) $(BENCH_ARGS)
 
 bench-insn: ## bench: instructions per operation (callgrind), loop subtracted
 	@.ci/install-deps bench
 	@$(MAKE) $(BENCHES)
 	@$(PYTHON) bench/insn.py --build $(BUILD)
+	@$(MAKE) check-insn
+
+# BENCH_ARGS=--write: a change is meant to count differently.
+STILL_CLOCK := $(BUILD)/bench/still_clock.so
+$(BUILD)/obj/bench/still_clock.o: FLAGS += -fPIC
+$(STILL_CLOCK): $(BUILD)/obj/bench/still_clock.o
+	$(SAY) LINK $@
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -o $@ $^
+
+check-insn: $(BUILD)/libhakmem.so $(BENCH_MALLOC) $(STILL_CLOCK) ## check: no row takes more instructions than bench/insn.csv says
+	@$(PYTHON) bench/insn_check.py --build $(BUILD) --cc '$(CC)' $(BENCH_ARGS)
 
 # Workers of a server that forks: calls of malloc and free stay calls.
 BENCH_FORK := $(BUILD)/bench/bench_fork

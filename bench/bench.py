@@ -2,16 +2,18 @@
 """Every benchmark row on every allocator, side by side.
 
     bench/bench.py [--build DIR] [--rows REGEX] [--rounds N] [--quick]
-                   [--peer NAME=LIBRARY]...
+                   [--peers DIR] [--peer NAME=LIBRARY]...
 
-The rows are those of bench_malloc, run under LD_PRELOAD, and random_mixed's,
-linked to each allocator (not to one that --peer names). A round runs every row
-once on every allocator, in random order. Ratios are taken within a round
-and the median of the rounds is printed, so that a slow minute of the machine
-hits both sides. "again" is HAKMEM a second time: what it is off from 1.00 is
-noise. Rows of one thread are pinned to one processor. Prints tables, means
-and the rows where HAKMEM is behind; writes every run to DIR/bench/bench.csv
-and a picture to DIR/bench/bench.svg.
+The rows are those of bench_malloc and random_mixed's, run under LD_PRELOAD.
+Peers are Debian's, or what bench/peers has built in --peers, or what --peer
+names; a line says which. The machine's memory is touched first. A round runs
+every row once on every allocator, in random order. Ratios are taken within a
+round and the median of the rounds is printed, so that a slow minute of the
+machine hits both sides. "again" is HAKMEM a second time: what it is off from
+1.00 is noise. Rows of one thread are pinned to one processor. Prints tables
+and what follows from them: means, rows won and lost; writes every run to
+DIR/bench/bench.csv, the table in Markdown to DIR/bench/bench.md and a picture
+to DIR/bench/bench.svg.
 """
 import argparse
 import dataclasses
@@ -36,26 +38,31 @@ QUICK = 5  # --quick divides the work by this
 SECONDS_MAX = 120  # a run that takes longer has failed
 
 REPORT = re.compile(r"^ops=\d+ ns_per_op=([\d.]+) peak_kb=(\d+)"
-                    r" minor_faults=(\d+)$", re.M)
+                    r" minor_faults=(\d+)(?: p99_ns=(\d+) p999_ns=(\d+))?$",
+                    re.M)
 PEAK = re.compile(r"^Peak = (\d+) KB, minor faults = (\d+)$", re.M)
 THROUGHPUT = re.compile(r"^Throughput = (\d+) ops/s$", re.M)
 
 
 @dataclasses.dataclass(frozen=True)
 class Allocator:
-    """How a program gets it: a library to preload, a name it is linked by.
+    """A library to preload; none: glibc itself.
 
-    An empty library is glibc itself; None: it has no runs of that kind.
+    built: where bench/peers leaves it, below a folder of the peer's name; a peer
+    without a Debian library is there only if it was built.
     """
     name: str
-    preload: str | None
-    linked: str | None
+    preload: str
+    built: str = ""
 
 
-PEERS = [Allocator("glibc", "", "system"),
-         Allocator("mimalloc", "libmimalloc.so.2", "mimalloc"),
-         Allocator("jemalloc", "libjemalloc.so.2", "jemalloc"),
-         Allocator("tcmalloc", "libtcmalloc_minimal.so.4", "tcmalloc")]
+PEERS = [Allocator("glibc", ""),
+         Allocator("mimalloc", "libmimalloc.so.2", "out/libmimalloc.so"),
+         Allocator("jemalloc", "libjemalloc.so.2", "lib/libjemalloc.so.2"),
+         Allocator("tcmalloc", "libtcmalloc_minimal.so.4",
+                   ".libs/libtcmalloc_minimal.so"),
+         Allocator("snmalloc", "", "out/libsnmallocshim.so"),
+         Allocator("rpmalloc", "", "out/librpmalloc.so")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +73,23 @@ class Row:
     slots: int = 0
     mode: str = ""
 
-    def command(self, build, allocator, divisor):
-        """(command, library to preload), or None if it does not exist."""
+    def command(self, build, divisor):
+        """What to run, with the allocator preloaded."""
         if self.slots:
-            return None if allocator.linked is None else (
-                [program(build, allocator.linked),
-                 str(SETTINGS[self.slots] // divisor), str(self.slots),
-                 str(SEED), self.mode], "")
-        return None if allocator.preload is None else (
-            [str(build / "bench" / "bench_malloc"), self.name,
-             str(divisor)], allocator.preload)
+            return [program(build, "system"),
+                    str(SETTINGS[self.slots] // divisor), str(self.slots),
+                    str(SEED), self.mode]
+        return [str(build / "bench" / "bench_malloc"), self.name, str(divisor)]
 
     def figures(self, output):
-        """What a run printed: ns, peak, faults. None: not the lines."""
+        """What a run printed, as Run has it. None: not the lines."""
         if not self.slots:
             found = REPORT.search(output)
-            return found and (float(found[1]), int(found[2]), int(found[3]))
+            return found and (float(found[1]), *map(int, found.group(2, 3)),
+                              *(int(p or 0) for p in found.group(4, 5)))
         peak, speed = PEAK.search(output), THROUGHPUT.search(output)
         return peak and speed and (1e9 / int(speed[1]), int(peak[1]),
-                                   int(peak[2]))
+                                   int(peak[2]), 0, 0)
 
 
 def machine():
@@ -164,19 +169,41 @@ def check_preload(build, allocator):
 
 
 def peers(args):
-    """PEERS, with the libraries of --peer in the place of Debian's.
+    """The peers to run: of --peer, of --peers, Debian's; in this order."""
+    given, found = dict(args.peer), []
+    for peer in PEERS:
+        built = args.peers and args.peers / peer.name / peer.built
+        if peer.name in given:
+            preload = given[peer.name]
+        elif peer.built and built and built.exists():
+            preload = str(built.resolve())
+        else:
+            preload = peer.preload
+        if preload or peer.name == "glibc":
+            found.append(dataclasses.replace(peer, preload=preload))
+    return found
 
-    A library given by hand has no rows of random_mixed, which is linked.
-    """
-    given = dict(args.peer)
-    return [Allocator(peer.name, given[peer.name], None)
-            if peer.name in given else peer for peer in PEERS]
+
+def provenance(peer):
+    """Which build of a peer runs: its library, and its folder's commit."""
+    if not peer.preload:
+        return f"{peer.name}: {' '.join(platform.libc_ver())}"
+    if "/" not in peer.preload:
+        return f"{peer.name}: {peer.preload}, the system's"
+    folder = pathlib.Path(peer.preload).parent
+    try:
+        tag = subprocess.run(["git", "describe", "--tags", "--always"],
+                             cwd=folder, check=True, capture_output=True,
+                             text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        tag = "no git"
+    return f"{peer.name}: {peer.preload} ({tag})"
 
 
 def peer_library(text):
     """NAME=LIBRARY of the command line."""
     name, _, library = text.partition("=")
-    known = [peer.name for peer in PEERS if peer.preload]
+    known = [peer.name for peer in PEERS if peer.built]
     if name not in known:
         raise argparse.ArgumentTypeError(
             f"'{text}' is not NAME=LIBRARY with NAME one of"
@@ -186,18 +213,28 @@ def peer_library(text):
     return name, os.path.abspath(library)
 
 
+def peers_folder(text):
+    """The folder of --peers."""
+    folder = pathlib.Path(text)
+    if not any((folder / peer.name / peer.built).exists()
+               for peer in PEERS if peer.built):
+        raise argparse.ArgumentTypeError(
+            f"no peer is built in '{text}'; run 'bench/peers {text}'")
+    return folder.resolve()
+
+
 def allocators(args):
     """Whom to run: ours, the peers, ours again, ours hardened."""
     ours = args.ours or args.build / "libhakmem.so"
-    preload = str(ours.resolve()) if ours.exists() else None
-    if preload is None:
-        print(f"there is no {ours}: rows of bench_malloc run without hakmem")
-    found = [Allocator("hakmem", preload, "hakmem"), *peers(args),
-             Allocator("again", preload, "hakmem")]
+    if not ours.exists():
+        sys.exit(f"bench.py: there is no {ours}; run 'make bench'")
+    preload = str(ours.resolve())
+    found = [Allocator("hakmem", preload), *peers(args),
+             Allocator("again", preload)]
     hardened = args.hardened or args.build.with_name(
         args.build.name + "-hardened") / "libhakmem.so"
     if hardened.exists():
-        found.append(Allocator("hardened", str(hardened.resolve()), None))
+        found.append(Allocator("hardened", str(hardened.resolve())))
     else:
         print(f"there is no {hardened}: no hardened hakmem")
     for allocator in found:
@@ -230,6 +267,7 @@ def measure(args, rows, whom):
     What failed once is not run again, and its runs are left out.
     """
     runs, failed = [], {}
+    bench_malloc(args.build, "warm")
     processors = os.sched_getaffinity(0)
     for turn in range(args.rounds):
         began = time.monotonic()
@@ -237,11 +275,11 @@ def measure(args, rows, whom):
             pin(processors, row.threads)
             # What ran before decides which pages the machine has at hand.
             for allocator in random.sample(whom, len(whom)):
-                given = row.command(args.build, allocator, args.divisor)
-                if given is None or (row.name, allocator.name) in failed:
+                if (row.name, allocator.name) in failed:
                     continue
-                figures = run(row, *given)
-                by_hand = f"LD_PRELOAD={given[1]} {shlex.join(given[0])}"
+                command = row.command(args.build, args.divisor)
+                figures = run(row, command, allocator.preload)
+                by_hand = f"LD_PRELOAD={allocator.preload} {shlex.join(command)}"
                 if isinstance(figures, str):
                     failed[row.name, allocator.name] = (
                         f"{row.name} on {allocator.name}: {figures}; by hand:"
@@ -273,10 +311,12 @@ def arguments():
     parser.add_argument("--rows", type=pattern, default=re.compile(""),
                         metavar="REGEX", help="only rows whose name matches")
     parser.add_argument("--rounds", type=int, default=5,
-                        help="at least 5; default 5")
+                        help="default 5; fewer show whether rows run at all")
     parser.add_argument("--quick", dest="divisor", action="store_const",
                         const=QUICK, default=1,
                         help=f"a {QUICK}th of the work; more noise")
+    parser.add_argument("--peers", type=peers_folder, metavar="DIR",
+                        help="peers that bench/peers has built there")
     parser.add_argument("--peer", action="append", default=[],
                         type=peer_library, metavar="NAME=LIBRARY",
                         help="in the place of Debian's library of that name")
@@ -287,13 +327,12 @@ def arguments():
                         help="its hardened build; default"
                         " BUILD-hardened/libhakmem.so")
     args = parser.parse_args()
-    if args.rounds < 5:
-        parser.error("--rounds must be 5 or more, or medians mean little")
+    if args.rounds < 1:
+        parser.error("--rounds must be 1 or more; a table needs 5")
     args.build = args.build.resolve()
-    for name in [peer.linked for peer in PEERS] + ["hakmem"]:
-        if not os.path.exists(program(args.build, name)):
-            sys.exit(f"bench.py: no {program(args.build, name)}; run"
-                     " 'make bench'")
+    if not os.path.exists(program(args.build, "system")):
+        sys.exit(f"bench.py: no {program(args.build, 'system')}; run"
+                 " 'make bench'")
     return args
 
 
@@ -308,14 +347,17 @@ def main():
         sys.exit(f"bench.py: no row matches '{args.rows.pattern}'; there are "
                  + " ".join(row.name for row in known))
     whom = allocators(args)
+    named = [peer for peer in whom
+             if peer.name not in ("hakmem", "again", "hardened")]
+    head += [provenance(peer) for peer in named]
+    print("\n".join(head[3:]), flush=True)
     runs, failed = measure(args, rows, whom)
-    report = bench_report.Report(
-        runs, [row.name for row in rows if not row.slots],
-        [row.name for row in rows if row.slots],
-        [peer.name for peer in PEERS])
+    report = bench_report.Report(runs, [row.name for row in rows],
+                                 [peer.name for peer in named])
     report.print_all()
     directory = args.build / "bench"
     bench_report.write_csv(directory / "bench.csv", runs, head)
+    report.write_markdown(directory / "bench.md", head)
     report.draw(directory / "bench.svg", head)
     print(f"\nmedians of {args.rounds} rounds; every run:"
           f" {directory / 'bench.csv'}")

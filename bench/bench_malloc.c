@@ -6,6 +6,7 @@
  *     bench_malloc list            prints "NAME THREADS" for every row
  *     bench_malloc who             prints the library that malloc comes from
  *     bench_malloc start           what the row cold measures, once
+ *     bench_malloc warm            touches much memory, so that the machine has it
  *
  * The work of a row is fixed: its operations, sizes and seeds are the table
  * below. An operation is one block allocated and freed, except in the realloc
@@ -13,10 +14,11 @@
  *
  *     ops=N ns_per_op=X peak_kb=N minor_faults=N
  *
- * bench.py runs it for every allocator. Here: the table, the meter, arguments.
+ * to which the latency rows add p99_ns=X p999_ns=X. bench.py runs it for every allocator. Here: the table, the meter, arguments.
  */
 #include "bench_malloc.h"
 #include <dlfcn.h>
+#include <unistd.h>
 
 #define TINY 16, 1024
 #define POOL 1025, 52 * KB
@@ -52,6 +54,25 @@ static const struct row rows[] = {
     {"mixed-2-threads", run_mixed_threads, 2, LIFO, 40000000, 4096, TINY},
     {"server", run_server, 2, LIFO, 20000000, 4096, 16, 1000},
     {"cold", run_cold, 1, LIFO, 300, 1000, 16, 256},
+    {"wave-cold", run_batch, 1, FIFO, 1000000, 1000000, 16, 400},
+    {"strings", run_strings, 1, LIFO, 3000000, 2000, 16, 4 * KB},
+    {"phases", run_phases, 1, LIFO, 1500000, 20000, 16, 4 * KB},
+    {"trees", run_trees, 1, LIFO, 20000000, 16, 24, 24},
+    {"aligned-64", run_aligned, 1, LIFO, 10000000, 4096, TINY},
+    {"skewed", run_skewed, 1, LIFO, 10000000, 4096, 16, 16 * KB},
+    {"calloc-small", run_calloc_small, 1, LIFO, 10000000, 4096, TINY},
+    {"batch-random-16k", run_batch, 1, RANDOM, 3000000, 1000, KB, 16 * KB},
+    {"pool-4096-written", run_written, 1, LIFO, 500000, 4096, KB, 16 * KB},
+    {"ace-64-written", run_written, 1, LIFO, 4000, 64, ACE},
+    {"huge-8-written", run_written, 1, LIFO, 400, 8, HUGE},
+    {"exchange", run_exchange, 2, FIFO, 10000000, 1024, 16, 1024},
+    {"exchange-8k", run_exchange, 2, FIFO, 4000000, 512, KB, 8 * KB},
+    {"short-threads", run_short_threads, 2, LIFO, 10000, 100, 16, 512},
+    {"mixed-8-threads", run_mixed_threads, 8, LIFO, 20000000, 4096, TINY},
+    {"mixed-64-threads", run_mixed_threads, 64, LIFO, 20000000, 1024, TINY},
+    {"latency-tiny", run_latency, 1, LIFO, 5000000, 4096, TINY},
+    {"latency-pool", run_latency, 1, LIFO, 2000000, 1024, POOL},
+    {"latency-ace", run_latency, 1, LIFO, 200000, 64, ACE},
 };
 
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -63,6 +84,7 @@ static struct {
     const struct row *row;
     double seconds;
     long faults;
+    double p99, p999; /* of the latency rows */
 } meter;
 
 /* run_cold's work is that of its children, hence both in the next two. */
@@ -94,6 +116,12 @@ void meter_end(void)
 {
     meter.seconds = time_taken() - meter.seconds;
     meter.faults = all_faults() - meter.faults;
+}
+
+void meter_percentiles(double p99, double p999)
+{
+    meter.p99 = p99;
+    meter.p999 = p999;
 }
 
 _Noreturn void fail(const char *what)
@@ -147,9 +175,37 @@ static void run(struct row row, uint64_t divisor)
     }
     meter.row = &row;
     row.run(&row);
-    printf("ops=%llu ns_per_op=%.4f peak_kb=%ld minor_faults=%ld\n",
+    printf("ops=%llu ns_per_op=%.4f peak_kb=%ld minor_faults=%ld",
            (unsigned long long)row.ops, meter.seconds * 1e9 / (double)row.ops,
            bench_peak_kb(), meter.faults);
+    if (meter.p99 > 0)
+        printf(" p99_ns=%.0f p999_ns=%.0f", meter.p99, meter.p999);
+    putchar('\n');
+}
+
+/* The part of the free memory that `warm` touches, and the most of it. */
+#define WARM_PART 2
+#define WARM_MOST (1024 * MB)
+
+/*
+ * Touches memory, in huge pages where there are any: what the hypervisor has not
+ * backed yet would cost whoever runs first.
+ */
+static void warm(void)
+{
+    uint64_t bytes = (uint64_t)sysconf(_SC_AVPHYS_PAGES) *
+                     (uint64_t)sysconf(_SC_PAGESIZE) / WARM_PART;
+    char *memory;
+
+    bytes = bytes > WARM_MOST ? WARM_MOST : bytes;
+    memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        fail("no memory to warm");
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    for (uint64_t at = 0; at < bytes; at += 4 * KB)
+        memory[at] = 1;
+    munmap(memory, bytes);
 }
 
 int main(int argc, char **argv)
@@ -164,6 +220,8 @@ int main(int argc, char **argv)
         list();
     else if (strcmp(argv[1], "who") == 0)
         who();
+    else if (strcmp(argv[1], "warm") == 0)
+        warm();
     else if (strcmp(argv[1], "start") == 0)
         run_start(row_named("cold"));
     else

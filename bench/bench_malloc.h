@@ -33,6 +33,16 @@ void run_queue(const struct row *row);
 void run_mixed_threads(const struct row *row);
 void run_server(const struct row *row);
 void run_cold(const struct row *row);
+void run_exchange(const struct row *row);
+void run_short_threads(const struct row *row);
+void run_strings(const struct row *row);
+void run_phases(const struct row *row);
+void run_trees(const struct row *row);
+void run_aligned(const struct row *row);
+void run_skewed(const struct row *row);
+void run_written(const struct row *row);
+void run_calloc_small(const struct row *row);
+void run_latency(const struct row *row);
 
 /*
  * What the processes of run_cold do: allocate row->slots blocks without freeing
@@ -45,6 +55,9 @@ void run_start(const struct row *row);
  */
 void meter_begin(void);
 void meter_end(void);
+
+/* What one operation in 100, and in 1,000, takes longer than: nanoseconds. */
+void meter_percentiles(double p99, double p999);
 
 /* Ends the program with a message: what failed in which row. */
 _Noreturn void fail(const char *what);

@@ -1,6 +1,7 @@
 /*
  * bench_malloc_threads.c - rows of several threads: one allocates and another
- * frees, each for itself, and a server whose threads come and go.
+ * frees, two exchange blocks, each for itself, a server whose threads come and
+ * go, threads that do little.
  */
 #include "bench_malloc.h"
 #include <pthread.h>
@@ -14,7 +15,7 @@
 /* The queue tells the other side of this many blocks at once. */
 #define PARCEL 16
 
-#define THREADS_MAX 16
+#define THREADS_MAX 64
 
 static void start(pthread_t *thread, void *(*run)(void *), void *arg,
                   bool detached)
@@ -101,6 +102,55 @@ void run_queue(const struct row *row)
     meter_end();
 }
 
+/* ---- two that exchange ----------------------------------------------------- */
+
+/* Batches change hands: each side frees what the other allocated. */
+struct exchange {
+    const struct row *row;
+    void **slots[2];
+    pthread_barrier_t *barrier;
+};
+
+static void exchange(const struct exchange *with, unsigned side)
+{
+    const struct row *row = with->row;
+    uint64_t state = bench_first_state(30 + side);
+
+    for (uint64_t turn = 0; turn < row->ops / 2 / row->slots; turn++) {
+        void **made = with->slots[(side + turn) % 2];
+
+        for (uint64_t i = 0; i < row->slots; i++) {
+            uint64_t r = bench_next(&state);
+
+            free(made[i]);
+            made[i] = new_block(size_of(row, r), r);
+        }
+        pthread_barrier_wait(with->barrier);
+    }
+}
+
+static void *exchange_other(void *arg)
+{
+    exchange(arg, 1);
+    return NULL;
+}
+
+void run_exchange(const struct row *row)
+{
+    pthread_barrier_t barrier;
+    struct exchange with = {row, {new_slots(row), new_slots(row)}, &barrier};
+    pthread_t other;
+
+    pthread_barrier_init(&barrier, NULL, 2);
+    meter_begin();
+    start(&other, exchange_other, &with, false);
+    exchange(&with, 0);
+    pthread_join(other, NULL);
+    meter_end();
+    free_slots(row, with.slots[0]);
+    free_slots(row, with.slots[1]);
+}
+
 /* ---- each for itself ------------------------------------------------------ */
 
 struct worker {
@@ -182,4 +232,38 @@ void run_server(const struct row *row)
     meter_end();
     for (unsigned i = 0; i < row->threads; i++)
         free_slots(row, workers[i].slots);
+}
+
+/* ---- threads that do little --------------------------------------------------- */
+
+/* row->slots blocks are allocated and freed, a few of them alive at a time. */
+static void *do_little(void *arg)
+{
+    const struct row *row = arg;
+    uint64_t state = bench_first_state(31);
+    void *few[8] = {NULL};
+
+    for (uint64_t i = 0; i < row->slots; i++) {
+        uint64_t r = bench_next(&state);
+
+        free(few[i % 8]);
+        few[i % 8] = new_block(size_of(row, r), r);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        free(few[i]);
+    return NULL;
+}
+
+/* An operation is a whole thread. */
+void run_short_threads(const struct row *row)
+{
+    struct row rest = *row;
+    pthread_t thread;
+
+    meter_begin();
+    for (uint64_t i = 0; i < row->ops; i++) {
+        start(&thread, do_little, &rest, false);
+        pthread_join(thread, NULL);
+    }
+    meter_end();
 }

@@ -6,9 +6,10 @@ import math
 import statistics
 import subprocess
 
-BEHIND = 1.03  # above it a row counts as slower than the best peer
+NOISE = 0.03  # so far from the best peer a row is neither won nor lost
 COLOURS = {"glibc": "#999999", "mimalloc": "#0072b2", "jemalloc": "#e69f00",
-           "tcmalloc": "#009e73", "hakmem": "#d55e00"}
+           "tcmalloc": "#009e73", "hakmem": "#d55e00",
+           "snmalloc": "#cc79a7", "rpmalloc": "#56b4e9"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Run:
     ns_per_op: float
     peak_kb: int
     minor_faults: int
+    p99_ns: int  # 0: the row does not time single operations
+    p999_ns: int
     command: str
 
 
@@ -30,11 +33,12 @@ def write_csv(path, runs, head):
             file.write(f"# {line}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["row", "round", "allocator", "ns_per_op", "peak_kb",
-                         "minor_faults", "command"])
+                         "minor_faults", "p99_ns", "p999_ns", "command"])
         for run in runs:
             writer.writerow([run.row, run.turn, run.allocator,
                              f"{run.ns_per_op:.4f}", run.peak_kb,
-                             run.minor_faults, run.command])
+                             run.minor_faults, run.p99_ns, run.p999_ns,
+                             run.command])
 
 
 def geometric_mean(values):
@@ -55,11 +59,10 @@ def figure_text(value):
 
 
 class Report:
-    """The figures of rows (preloaded), others (linked) and peers by name."""
+    """The figures of rows and peers by name."""
 
-    def __init__(self, runs, rows, others, peers):
+    def __init__(self, runs, rows, peers):
         self.rows = rows
-        self.others = others
         self.peers = peers
         self.runs = collections.defaultdict(dict)
         for run in runs:
@@ -96,14 +99,14 @@ class Report:
         return self.ratio(row, "hakmem", self.best(row))
 
     def mean(self, ratio):
-        """The geometric mean over the rows of bench_malloc."""
+        """The geometric mean over all rows of the table."""
         return geometric_mean(ratio(row) for row in self.rows)
 
-    def table(self, title, columns):
+    def table(self, title, columns, rows=None):
         """Prints a table; columns: {heading: function of a row, a text}."""
         print(f"\n{title}")
         print(f"  {'':<22}" + "".join(f"{name:>10}" for name in columns))
-        for row in self.rows + self.others:
+        for row in rows or self.rows:
             print(f"  {row:<22}" + "".join(f"{cell(row):>10}"
                                            for cell in columns.values()))
 
@@ -122,7 +125,7 @@ class Report:
     def print_times(self):
         """Times, and ours to each peer's."""
         self.table("nanoseconds per operation", self.figures("ns_per_op"))
-        if not any(self.to_best(row) for row in self.rows + self.others):
+        if not any(self.to_best(row) for row in self.rows):
             return
         columns = {name: lambda row, name=name:
                    text(self.ratio(row, "hakmem", name))
@@ -150,42 +153,93 @@ class Report:
         self.table("peak resident memory, to glibc's", columns)
         self.table("minor page faults", self.figures("minor_faults"))
 
-    def print_means(self):
-        """Geometric means over the rows of bench_malloc; who is behind."""
-        ran = sum(self.to_best(row) is not None for row in self.rows)
-        if not ran:
-            return
-        print(f"\ngeometric means of {ran} rows of bench_malloc"
-              + (f"; {len(self.rows) - ran} more have no figures of hakmem"
-                 if ran < len(self.rows) else ""))
-        for name in self.peers:
-            print(f"  time to {name + chr(39) + 's':<22}"
-                  + text(self.mean(lambda row, name=name:
-                                   self.ratio(row, "hakmem", name))))
-        print(f"  {'time to the best peer':<30}"
-              + text(self.mean(self.to_best)))
-        print(f"  {'time to hakmem again':<30}" + text(
-            self.mean(lambda row: self.ratio(row, "hakmem", "again"))))
+    def print_latencies(self):
+        """What one operation in 100, in 1,000, takes longer than."""
+        rows = [row for row in self.rows if self.median(row, "hakmem",
+                                                        "p99_ns")]
+        names = ["hakmem", *self.peers] + ["hardened"] * self.hardened
+        for figure, what in [("p99_ns", "p99"), ("p999_ns", "p99.9")]:
+            if rows:
+                self.table(f"{what} of an operation, ns",
+                           {name: lambda row, name=name: figure_text(
+                               self.median(row, name, figure))
+                            for name in names}, rows)
+
+    def standing(self, row):
+        """1: won against the row's best peer; -1: lost; 0: neither."""
+        ratio = self.to_best(row)
+        if ratio is None or abs(ratio - 1) <= NOISE:
+            return 0
+        return 1 if ratio < 1 else -1
+
+    def summary(self):
+        """What follows from the table: (what, text) lines."""
+        ran = [row for row in self.rows if self.to_best(row) is not None]
+        won, lost = (sum(self.standing(row) == side for row in ran)
+                     for side in (1, -1))
+        lines = [(f"time to {name}'s", text(self.mean(
+            lambda row, name=name: self.ratio(row, "hakmem", name))))
+            for name in self.peers]
+        lines += [("time to the row's best peer", text(self.mean(self.to_best))),
+                  ("time to hakmem again", text(self.mean(
+                      lambda row: self.ratio(row, "hakmem", "again"))))]
         if self.hardened:
-            print(f"  {'hardened, time to hakmem':<30}" + text(self.mean(
-                lambda row: self.ratio(row, "hardened", "hakmem"))))
-        for name in self.figures("peak_kb"):
-            if name != "glibc":
-                print(f"  {name + ', peak to glibc':<30}" + text(self.mean(
-                    lambda row, name=name:
-                    self.ratio(row, name, "glibc", "peak_kb"))))
-        behind = [row for row in self.rows + self.others
-                  if (self.to_best(row) or 0) > BEHIND]
-        print(f"\nrows more than {BEHIND - 1:.0%} behind the best peer:"
-              + ("" if behind else " none"))
-        for row in behind:
-            print(f"  {row:<22}{self.to_best(row):.2f} of {self.best(row)}"
-                  f" ({self.spread(row)})")
+            lines.append(("hardened, time to hakmem", text(self.mean(
+                lambda row: self.ratio(row, "hardened", "hakmem")))))
+        lines += [(f"{name}, peak to glibc's", text(self.mean(
+            lambda row, name=name: self.ratio(row, name, "glibc",
+                                              "peak_kb"))))
+            for name in self.figures("peak_kb") if name != "glibc"]
+        lines.append((f"of {len(ran)} rows, to the best peer",
+                      f"{won} won, {lost} lost, {len(ran) - won - lost} within"
+                      f" {NOISE:.0%}"))
+        return lines
+
+    def lost(self):
+        """The rows lost, the worst first: (row, text)."""
+        rows = [row for row in self.rows if self.standing(row) < 0]
+        return [(row, f"{self.to_best(row):.2f} of {self.best(row)}"
+                 f" ({self.spread(row)})")
+                for row in sorted(rows, key=self.to_best, reverse=True)]
+
+    def print_means(self):
+        """Geometric means over the rows of the table; who is behind."""
+        if not any(self.to_best(row) for row in self.rows):
+            return
+        print("\ngeometric means over the rows above")
+        for what, value in self.summary():
+            print(f"  {what:<32}{value}")
+        print(f"\nrows more than {NOISE:.0%} behind the best peer:"
+              + ("" if self.lost() else " none"))
+        for row, value in self.lost():
+            print(f"  {row:<22}{value}")
 
     def print_all(self):
         self.print_times()
         self.print_memory()
+        self.print_latencies()
         self.print_means()
+
+    def write_markdown(self, path, head):
+        """The same for docs/BENCHMARKS.md: lost rows first, summary, table."""
+        names = ["hakmem", *self.peers] + ["hardened"] * self.hardened
+        lines = [*(f"    {line}" for line in head), "", "| row lost | to the"
+                 " best peer |", "|---|---|"]
+        lines += [f"| {row} | {value} |" for row, value in self.lost()]
+        lines += ["", "| over all rows | |", "|---|---|"]
+        lines += [f"| {what} | {value} |" for what, value in self.summary()]
+        lines += ["", "| row | " + " | ".join(names)
+                  + " | to the best (from..to) | peak MB: "
+                  + " / ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
+        for row in self.rows:
+            peaks = [self.median(row, name, "peak_kb") for name in names]
+            lines.append(" | ".join([
+                f"| {row}", *(figure_text(self.median(row, name, "ns_per_op"))
+                              for name in names),
+                f"{text(self.to_best(row))} ({self.spread(row)})",
+                " / ".join(text(peak and peak / 1024, ".1f")
+                           for peak in peaks) + " |"]))
+        path.write_text("\n".join([*lines, ""]))
 
     # ---- the picture --------------------------------------------------------
 
@@ -239,7 +293,7 @@ class Report:
             "set grid x linecolor rgb '#cccccc'",
             "set border 1",
             "set key outside bottom center horizontal samplen 1.5 width -1",
-            "set lmargin 17",
+            "set lmargin 24",
             "set rmargin 3",
             *stripes,
             "set arrow from 1, graph 0 to 1, graph 1 nohead front",

@@ -429,7 +429,8 @@ HAK_API int hak_profile_write_fd(int fd, int format, unsigned flags);
 
 /*
  * Guards blocks: `rate` bytes a guarded one on the average, 0 is HAK_GUARD_RATE, 1 each
- * for which there is room (HAKMEM_GUARD_MEMORY, 512 KB). A profile may be on as well; its
+ * for which there is room (HAKMEM_GUARD_MEMORY, 512 KB); hak_stats counts those that were
+ * due and had none, guards_missed. A profile may be on as well; its
  * samples are others. A handler of SIGSEGV is set, which lets the program's own happen
  * after a report, whenever that was set. Any thread; heaps of others take part as with
  * hak_profile_start. Returns 0, or -1 with ENOMEM.

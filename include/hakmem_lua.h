@@ -1,5 +1,5 @@
 /*
- * hakmem_lua.h - HAKMEM for Lua 5.4.
+ * hakmem_lua.h - HAKMEM for Lua 5.1 to 5.5 and LuaJIT.
  *
  * The simplest way: lua_State *L = lua_newstate(hak_lua_alloc, NULL). The best
  * way, a heap for each state, with a limit:

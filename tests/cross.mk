@@ -1,5 +1,5 @@
 # Other processors, under qemu's emulation of user programs, and musl. Their tests are
-# those of TESTS, with tests/support/plain in place of Criterion.
+# those of TESTS, with TEST_LIBRARY=plain.
 
 ifneq ($(CROSS),)
 # What reads the machine's files, or runs other programs of this processor; what does not

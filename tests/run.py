@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """Runs Criterion test programs and sums up what they say.
 
-    tests/run.py --build DIR [--variant NAME] [--limit SECONDS]
-                 [--under COMMAND] PROGRAM...
+    tests/run.py --build DIR [--variant NAME] [--limit SECONDS] [--again N]
+        [--under COMMAND] PROGRAM...
 
 Every program's summary is printed, with what was skipped; what it said too if
 it failed. The last line is "N passed, N failed". The exit status is 1 if
 anything failed, if a program ran no test at all, or if there was no program.
+
+With --again N a program of which a test's assertion did not hold (no crash,
+no report of a checker, no time limit) is run N times more, alone on the
+machine. If it passes each time it counts as passed, and a line that begins
+with "unsteady:" names it, after what it said when it failed.
 
 What the variants need, with Debian's Criterion 2.4.1 (a process per test):
 
@@ -24,7 +29,7 @@ asan, tsan, ubsan
           where the kernel's is wider than it copes with (setarch -R).
 
 --under, an emulator of another processor with its options: the programs are
-those of PLAIN=1 (tests/support/plain), and what they run is run by it too.
+those of TEST_LIBRARY=plain, and what they run is run by it too.
 qemu's tables are as large as what a program maps, even with no access: hence
 HAKMEM_RANGE.
 
@@ -71,7 +76,7 @@ def emulated(env, under):
     env["HAKMEM_TEST_UNDER"] = under
     env["HAKMEM_RANGE"] = "1G"
     env.setdefault("HAKMEM_TEST_SCALE", "20")
-    env.setdefault("HAKMEM_TEST_SLOW", "10") # tests/support/plain
+    env.setdefault("HAKMEM_TEST_SLOW", "10") # criterion.c
     env.setdefault("HAKMEM_TEST_STRIDE", "397")
 
 
@@ -164,7 +169,8 @@ def indented(text):
 
 
 def run_program(program, build, variant, limit, under):
-    """Runs one program; returns (passed, failed, what to print)."""
+    """Runs one program; returns (passed, failed, what to print, whether
+    assertions are all that failed)."""
     name = os.path.relpath(program, build / "tests")
     if name.startswith(".."): # of an adapter's folder
         name = os.path.relpath(program, build)
@@ -192,11 +198,13 @@ def run_program(program, build, variant, limit, under):
     failed = tested - passed
     said = summary[0] if summary else "no summary"
     why = ""
+    asserted = failed > 0 and not found and status is not None \
+        and summary[4] == "0"
     if status is None:
         why = f"stopped after {limit} s"
     elif not summary:
         why = f"ended with status {status}, without a summary"
-    elif tested == 0:
+    elif tested == 0 and not SKIPPED.search(text):
         why = "no test ran"
     elif status != 0 and failed == 0:
         why = f"ended with status {status} after its tests"
@@ -210,7 +218,18 @@ def run_program(program, build, variant, limit, under):
         lines += f"    skipped: {skipped}\n"
     if failed:
         lines += indented(text) + indented(found)
-    return passed, failed, lines
+    return passed, failed, lines, asserted
+
+
+def passes_alone(times, *of_program):
+    """Whether a program passes that many times: (tests passed, all did)."""
+    passed = 0
+    for _ in range(times):
+        passed, failed, lines, _ = run_program(*of_program)
+        print(lines, end="", flush=True)
+        if failed:
+            return 0, False
+    return passed, True
 
 
 def main():
@@ -220,6 +239,9 @@ def main():
     # More than a test's own, which names it.
     parser.add_argument("--limit", type=float, default=600,
                         help="seconds for each program (valgrind: 4 times)")
+    parser.add_argument("--again", type=int, default=0, metavar="N",
+                        help="how often a program is run alone if an"
+                        " assertion of its failed (0: it has failed)")
     parser.add_argument("--under", default="", metavar="COMMAND",
                         help="an emulator, with its options")
     parser.add_argument("programs", nargs="*")
@@ -234,14 +256,28 @@ def main():
     workers = min(4, os.cpu_count() or 1)
     build = args.build.resolve()
     passed = failed = 0
+    doubtful = []
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for good, bad, lines in pool.map(
-                lambda program: run_program(program, build, args.variant,
-                                            args.limit, args.under),
-                args.programs):
-            passed += good
-            failed += bad
+        for program, (good, bad, lines, asserted) in zip(
+                args.programs, pool.map(
+                    lambda program: run_program(program, build, args.variant,
+                                                args.limit, args.under),
+                    args.programs)):
             print(lines, end="", flush=True)
+            if asserted and args.again > 0:
+                doubtful.append((program, good, bad))
+            else:
+                passed += good
+                failed += bad
+    for program, good, bad in doubtful:
+        now, steady = passes_alone(args.again, program, build, args.variant,
+                                   args.limit, args.under)
+        passed += now if steady else good
+        failed += 0 if steady else bad
+        if steady:
+            print(f"unsteady: {os.path.relpath(program, build)} failed"
+                  f" {bad} of {good + bad} tests beside others, none in"
+                  f" {args.again} runs alone")
     if not args.programs:
         print("tests/run.py: there is no test program", file=sys.stderr)
         failed = 1

@@ -5,8 +5,7 @@ DEPS += test fuzz preload musl cmake
 
 # clang's -Wpedantic finds fault with Criterion's assertions.
 $(BUILD)/testing/tests/%.o $(BUILD)/testing/adapters/%.o: FLAGS += \
-    $(if $(filter 1,$(PLAIN)),-isystem tests/support/plain) \
-    -Itests -Itests/unit -Itests/support \
+    -Itests -Itests/unit -Itests/support $(if $(TEST_PLAIN),-Itests/support/plain) \
     $(if $(findstring clang,$(CC)),-Wno-gnu-zero-variadic-macro-arguments)
 
 # A program per file; tests/support is linked into all of them.
@@ -40,7 +39,7 @@ PAGES_TESTS := $(addprefix $(BUILD)/tests/,$(addprefix unit/, \
 check-pages: build-tests ## test: on kernels with pages of 16 and 64 KB
 	@for kb in 16 64; do echo "pages of $$kb KB"; TEST_PAGE_KB=$$kb \
 	    LD_PRELOAD=$(abspath $(OTHER_PAGES)) $(PYTHON) tests/run.py --build $(BUILD) \
-	    --variant $(VARIANT) $(PAGES_TESTS) || exit 1; done
+	    --variant $(VARIANT) --again $(or $(HAKMEM_TEST_AGAIN),0) $(PAGES_TESTS) || exit 1; done
 
 $(OTHER_PAGES): tests/wrap/programs/libpages.c $(STAMP)
 	$(SAY) CC $@
@@ -86,10 +85,10 @@ check-onefile: ## test: hakmem.c, the core as one file, with gcc and clang
 	@tests/onefile/run.sh
 
 .PHONY: check-install
-check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles; the lints
+check-install: $(ALL) docs-if ## test: install and uninstall, in a directory of their own; the makefiles; the lints; tables of versions
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CC='$(CC)' LUA_LIBS='$(LUA_LIBS)' \
 	    LIBS='$(LIBS)' SHARED='$(SHARED)' \
-	    tests/sum.sh tests/install.sh tests/build.sh tests/lints.sh
+	    tests/sum.sh tests/install.sh tests/build.sh tests/lints.sh tests/where.sh
 
 .PHONY: check-dist
 check-dist: ## test: the release archive builds by itself; projects use it by CMake
@@ -97,3 +96,16 @@ check-dist: ## test: the release archive builds by itself; projects use it by CM
 	@$(MAKE) dist
 	@MAKE='$(MAKE)' CC='$(CC)' ARCHIVE='$(BUILD)/hakmem-$(VERSION).tar.xz' \
 	    tests/cmake/run.sh
+
+# DEBIANS="bullseye trixie", COMPILERS=gcc, TESTS="unit/tiny/tiny": some alone.
+.PHONY: check-debians
+check-debians: ## test: core and Lua built and tested in Debian 11, 12 and 13, gcc and clang (root, slow)
+	@.ci/install-deps chroot
+	@COMPILERS='$(COMPILERS)' TESTS='$(if $(filter command line,$(origin TESTS)),$(TESTS))' \
+	    tests/debians.sh $(call BESIDE,debians) $(DEBIANS)
+
+# EVERYWHERE="nginx debians": some rows alone. NGINX_SRC: source trees for check-nginxes.
+.PHONY: check-everywhere
+check-everywhere: ## test: every machine and version that can be tried here, as one table (hours)
+	@MAKE='$(MAKE)' NGINX_SRC='$(filter-out /usr/share/nginx/src,$(NGINX_SRC))' \
+	    $(PYTHON) tests/everywhere.py $(EVERYWHERE)

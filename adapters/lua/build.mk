@@ -4,7 +4,7 @@
 #   LUADIR                where Lua looks for modules
 #   LUA_PACKAGE           pkg-config's name of it, for hakmem_lua.pc
 #
-# Without lua.h all of it is left out.
+# Without lua.h all of it is left out. Other versions of Lua: others.mk.
 
 # For another processor or C library: Lua's own sources, where they have been fetched
 # (`make lua-source`), or Debian's headers.
@@ -33,6 +33,12 @@ LUA_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard adapters/lua/*.c))
 HAVE_LUA := $(shell printf '\043include <lua.h>\n' | \
     $(CC) $(LUA_CFLAGS) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1)
 
+# Which Lua; not what some environment has of that name.
+ifneq ($(filter command file override,$(firstword $(origin LUA))),)
+else
+LUA := 5.4
+endif
+
 .PHONY: lua bench-lua demo-lua check-lua-sampled
 ifeq ($(HAVE_LUA),1)
 
@@ -43,7 +49,7 @@ PACKAGES += adapters/lua/hakmem_lua.pc.in
 INSTALL += 755:$(LUA_MODULE):$(LUADIR)/
 DEMOS += demo-lua
 
-lua: $(LUA_MODULE) ## use: build the Lua module
+lua: $(if $(filter 5.4,$(LUA)),$(LUA_MODULE),lua-other) ## use: build the Lua module, for LUA=5.1|5.2|5.3|5.4|5.5|luajit
 	@:
 
 # A program per file in tests/lua. Some are of the stock interpreter alone, which has no
@@ -63,7 +69,8 @@ check-lua-sampled: $(BUILD)/tests/lua/scripts ## test: Lua's scripts, each block
 else
 
 LEFT_OUT += $(call left_out,the Lua adapter,no lua.h,liblua5.4-dev)
-lua: ; @$(call without,the Lua module,no lua.h,liblua5.4-dev)
+lua: $(if $(filter 5.4,$(LUA)),,lua-other)
+	@$(if $(filter 5.4,$(LUA)),$(call without,the Lua module,no lua.h,liblua5.4-dev),:)
 
 endif
 
@@ -132,3 +139,5 @@ demo-lua:
 	@$(MAKE) lib lua $(BENCH_LUA)
 	@HAKMEM_BUILD=$(BUILD) $(PYTHON) bench/lua_report.py --quick
 	$(call demo_profile,lua,lua5.4)
+
+include adapters/lua/others.mk

@@ -11,6 +11,9 @@
  *               same request once more; any other request means that it has
  *               given it up and raised an error (luaL_Buffer does that at
  *               once).
+ *               Lua 5.1 and LuaJIT do not collect, and raise an error at once: there
+ *               this strain is never entered, and a callback is told that there was
+ *               a collection.
  *     OPEN      a request was finally refused: up to wall + reserve is
  *               admitted.
  *
@@ -131,8 +134,9 @@ static bool judge(struct hak_lua_heap *lua, const void *ptr, size_t nsize,
                   size_t more)
 {
     struct hak_lua_bounds *bounds = lua->bounds;
-    bool again = bounds->strain == REFUSED;
-    bool told = again && bounds->final; /* the callback has refused it */
+    bool again = bounds->strain == REFUSED || !HAK_LUA_COLLECTS;
+    /* The callback has refused it. */
+    bool told = bounds->strain == REFUSED && bounds->final;
 
     bounds->final = false;
     if (!told && !bounds->asking && ask(lua, more, again)) {

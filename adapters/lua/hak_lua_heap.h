@@ -28,8 +28,9 @@
 #include <hakmem_lua.h>
 
 #include "embed.h"
+#include "hak_lua_compat.h"
 
-/* Lua's tags (LUA_TSTRING 4 .. LUA_TPROTO 10) fit; a power of two. */
+/* Lua's tags (LUA_TSTRING 4 .. LUA_TPROTO 10) fit; a power of two. 0: not told. */
 #define HAK_LUA_TAGS 16
 
 struct hak_lua_heap {
@@ -50,10 +51,12 @@ struct hak_lua_heap {
     lua_Alloc fallback;
     void *fallback_ud;
     struct hak_lua_bounds *bounds; /* reserve and soft limit, or NULL */
-    const void *main; /* switched states: the main thread, or where it was */
-    bool gone;        /* its block has been freed: live blocks are leaks */
-    bool closing;     /* hak_lua_close ends the heap */
-    lua_State *made;  /* main thread if made by hak_lua_newstate; or NULL */
+    /* switched states: the main thread, or where it was; HAK_LUA_NOT_TOLD */
+    const void *main;
+    bool gone;       /* its block has been freed: live blocks are leaks */
+    bool closing;    /* hak_lua_close ends the heap */
+    bool arena;      /* the fallback is LuaJIT's own, an arena of the state */
+    lua_State *made; /* main thread if made by hak_lua_newstate; or NULL */
     uint64_t larger_allocs, larger_frees;
     uint64_t fallback_large, fallback_memory, foreign, refused;
     uint64_t type_count[HAK_LUA_TAGS];
@@ -64,6 +67,10 @@ struct hak_lua_heap {
     struct hak_lua_run *run; /* hak_lua_resume's, the innermost; or NULL */
     _Atomic(const void *) mark; /* hak_lua_each's: this is a Lua heap in use */
 };
+
+/* `main` of a state that a coroutine of Lua 5.1 has switched: its end is when nothing
+ * is live. */
+#define HAK_LUA_NOT_TOLD ((const void *)-1)
 
 /* A thread that hak_lua_resume runs, on that function's own stack. */
 struct hak_lua_run {
@@ -135,12 +142,41 @@ void *hak_lua_large_resize(struct hak_lua_heap *lua, void *p, size_t osize,
 /* From here on samples have Lua's frames; the main thread is known. */
 void hak_lua_profile_begin(struct hak_lua_heap *lua);
 
+/* ---- hak_lua_inside.c, other/inside.c: what Lua's structures tell it ------------- */
+
+/*
+ * Whether the block that is being resized is, or may be, the stack of thread L, whose
+ * last call this is.
+ */
+bool hak_lua_inside_is_moving(const struct hak_lua_heap *lua, lua_State *L,
+                              const lua_Debug *last);
+
+/*
+ * If a constructor of the last call, a Lua function, makes its table, notes there where
+ * the call is; what was noted, to be put back, or NULL.
+ */
+const void *hak_lua_inside_note(const struct hak_lua_heap *lua, lua_State *L,
+                                const lua_Debug *last);
+void hak_lua_inside_put_back(const lua_Debug *last, const void *noted);
+
+/* The address of a C function that is called; NULL: that is not what is there. */
+void *hak_lua_inside_c_function(const lua_Debug *call);
+
+/* ---- hak_lua_arena.c: LuaJIT's own allocator ------------------------------------- */
+
+/* Whether f is that. */
+bool hak_lua_is_arena(lua_Alloc f);
+
+/* Ends the arena `ud`, whose state is gone. */
+void hak_lua_end_arena(lua_Alloc f, void *ud);
+
 /* The main thread of the state that uses the heap, or NULL: not known, or gone. */
 HAK_INLINE lua_State *hak_lua_main(const struct hak_lua_heap *lua)
 {
     const void *main = lua->made != NULL ? lua->made : lua->main;
 
-    return lua->gone ? NULL : (lua_State *)(uintptr_t)main;
+    return lua->gone || main == HAK_LUA_NOT_TOLD ? NULL
+                                                 : (lua_State *)(uintptr_t)main;
 }
 
 /* ---- hak_lua_bounds.c: the limits ----------------------------------------- */

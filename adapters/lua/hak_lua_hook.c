@@ -21,7 +21,6 @@
  * Tested by tests/lua/on_limit.c and tests/lua/module.c.
  */
 #include <errno.h>
-#include <lauxlib.h>
 #include <string.h>
 
 #include "hak_lua_heap.h"
@@ -39,10 +38,10 @@ struct saved {
     int mask, count;
 };
 
-/* A full userdata, with the function as its user value. */
+/* A full userdata. */
 struct watch {
     hak_lua_heap *heap;
-    lua_State *main;
+    lua_State *main;       /* NULL: not told */
     size_t soft;           /* 0: none is set */
     struct saved saved[2]; /* the main thread's, a coroutine's */
     int stepmul;           /* the collector's former one; -1: not changed */
@@ -52,8 +51,8 @@ struct watch {
     bool sentinel; /* a sentinel exists */
 };
 
-/* Its address is the watch's key in the registry. */
-static const char key;
+/* Their addresses are keys in the registry: the watch's, the function's. */
+static const char key, function_key;
 
 static struct watch *watch_of(lua_State *L)
 {
@@ -100,12 +99,24 @@ static void put_all_back(lua_State *L, struct watch *watch)
         lua_sethook(L, NULL, 0, 0);
     }
     if (watch->stepmul >= 0) {
-        lua_gc(L, LUA_GCSETSTEPMUL, watch->stepmul);
+        hak_lua_collector_speed(L, watch->stepmul);
         watch->stepmul = -1;
     }
 }
 
 /* ---- inside lua_Alloc ---------------------------------------------------- */
+
+/* The collector is due now, and does nearly a whole cycle at once. */
+static void hurry(struct watch *watch)
+{
+    int before;
+
+    if (hak_lua_collector_runs(watch->main)) {
+        before = hak_lua_collector_speed(watch->main, QUICK);
+        watch->stepmul = watch->stepmul >= 0 ? watch->stepmul : before;
+        lua_gc(watch->main, LUA_GCRESTART, 0);
+    }
+}
 
 static size_t soft_limit_met(void *arg, hak_lua_heap *heap,
                              const hak_lua_need *need)
@@ -115,12 +126,9 @@ static size_t soft_limit_met(void *arg, hak_lua_heap *heap,
     (void)heap;
     (void)need;
     watch->due = true;
-    set_hook(watch->main, &watch->saved[0]);
-    if (lua_gc(watch->main, LUA_GCISRUNNING) == 1) {
-        int before = lua_gc(watch->main, LUA_GCSETSTEPMUL, QUICK);
-
-        watch->stepmul = watch->stepmul >= 0 ? watch->stepmul : before;
-        lua_gc(watch->main, LUA_GCRESTART);
+    if (watch->main != NULL) {
+        set_hook(watch->main, &watch->saved[0]);
+        hurry(watch);
     }
     return HAK_LUA_NO_LIMIT; /* until the function has been called */
 }
@@ -158,7 +166,7 @@ static void obey(lua_State *L, struct watch *watch, bool collected)
 {
     if (lua_type(L, -1) == LUA_TNUMBER) {
         int whole;
-        lua_Integer limit = lua_tointegerx(L, -1, &whole);
+        lua_Integer limit = hak_lua_whole(L, -1, &whole);
 
         if (!whole || limit < 0) {
             luaL_error(L,
@@ -199,7 +207,7 @@ static int ask(lua_State *L)
         size_t soft = watch->soft;
 
         lua_settop(L, 1);
-        lua_getiuservalue(L, 1, 1);
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &function_key);
         lua_pushinteger(L, (lua_Integer)live_of(watch));
         lua_pushinteger(L, (lua_Integer)soft);
         lua_pushboolean(L, collected);
@@ -208,7 +216,7 @@ static int ask(lua_State *L)
             obey(L, watch, collected);
         }
         if (watch->soft == soft) {
-            lua_gc(L, LUA_GCCOLLECT);
+            lua_gc(L, LUA_GCCOLLECT, 0);
             collected = true;
         }
     }
@@ -222,7 +230,7 @@ static int make_sentinel(lua_State *L)
 {
     struct watch *watch = watch_of(L);
 
-    lua_newuserdatauv(L, 0, 0);
+    hak_lua_userdata(L, 0);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, at_cycle);
     lua_setfield(L, -2, "__gc");
@@ -317,7 +325,7 @@ static int l_on_limit(lua_State *L)
         return luaL_error(L, "hakmem.on_limit: %s", strerror(errno));
     }
     lua_settop(L, 2); /* the function, or whatever stands for none */
-    lua_setiuservalue(L, lua_upvalueindex(1), 1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &function_key);
     lua_pushinteger(L, (lua_Integer)before);
     return 1;
 }
@@ -348,13 +356,11 @@ static void push_watch(lua_State *L, hak_lua_heap *heap)
         return;
     }
     lua_pop(L, 1);
-    watch = lua_newuserdatauv(L, sizeof(*watch), 1);
+    watch = hak_lua_userdata(L, sizeof(*watch));
     memset(watch, 0, sizeof(*watch));
     watch->heap = heap;
     watch->stepmul = -1;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-    watch->main = lua_tothread(L, -1);
-    lua_pop(L, 1);
+    watch->main = hak_lua_main_thread(L);
 }
 
 void hak_lua_hook_open(lua_State *L, hak_lua_heap *heap)

@@ -8,7 +8,6 @@
  * Tested by tests/lua/module.c and tests/lua/switch.c.
  */
 #include <errno.h>
-#include <lauxlib.h>
 #include <string.h>
 
 #include "hak_lua_heap.h"

@@ -17,7 +17,6 @@
  * Tested by tests/lua/profile_module.c.
  */
 #include <errno.h>
-#include <lauxlib.h>
 #include <string.h>
 
 #include "hak_lua_heap.h"
@@ -92,6 +91,15 @@ static bool write_to(lua_State *L, int arg, unsigned flags)
     return false;
 }
 
+/* As luaL_fileresult. */
+static int push_failure(lua_State *L, int error, const char *path)
+{
+    hak_lua_pushfail(L);
+    lua_pushfstring(L, "%s: %s", path, strerror(error));
+    lua_pushinteger(L, error);
+    return 3;
+}
+
 /* p:write(path, ["allocated"], ["blocks"], ["grown"]) -> true; nil, message, errno */
 static int l_write(lua_State *L)
 {
@@ -102,7 +110,7 @@ static int l_write(lua_State *L)
         lua_pushboolean(L, 1);
         return 1;
     }
-    return luaL_fileresult(L, 0, lua_tostring(L, 2));
+    return push_failure(L, errno, lua_tostring(L, 2));
 }
 
 /* ---- hakmem.profile ---------------------------------------------------------- */
@@ -125,11 +133,12 @@ static size_t check_rate(lua_State *L, int arg)
             luaL_argerror(L, arg, "the only option of a profile is rate");
         }
     }
-    if (lua_getfield(L, arg, "rate") == LUA_TNIL) {
+    lua_getfield(L, arg, "rate");
+    if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
         return 0;
     }
-    rate = lua_tointegerx(L, -1, &whole);
+    rate = hak_lua_whole(L, -1, &whole);
     lua_pop(L, 1);
     luaL_argcheck(L, whole && rate > 0, arg,
                   "rate is a number of bytes: one sample in so many");
@@ -139,7 +148,7 @@ static size_t check_rate(lua_State *L, int arg)
 /* Pushes a profile that has begun. */
 static struct profile *push_profile(lua_State *L, size_t rate)
 {
-    struct profile *profile = lua_newuserdatauv(L, sizeof(*profile), 0);
+    struct profile *profile = hak_lua_userdata(L, sizeof(*profile));
 
     profile->on = false;
     luaL_setmetatable(L, TYPE);
@@ -152,7 +161,7 @@ static struct profile *push_profile(lua_State *L, size_t rate)
 }
 
 /* What follows the call of f: 1 its profile, 2 f's path, and what f returned. */
-static int finish_call(lua_State *L, int status, lua_KContext context)
+static int finish_call(lua_State *L, int status, hak_lua_context context)
 {
     (void)context;
     stop(lua_touserdata(L, 1));
@@ -178,10 +187,10 @@ static int profile_call(lua_State *L)
     push_profile(L, rate);
     lua_replace(L, 3);
     lua_pushvalue(L, 1);
-    lua_copy(L, 3, 1);
+    lua_pushvalue(L, 3);
+    lua_replace(L, 1);
     lua_replace(L, 3); /* profile, path, f, its arguments */
-    return finish_call(L, lua_pcallk(L, given, LUA_MULTRET, 0, 0, finish_call),
-                       0);
+    return finish_call(L, HAK_LUA_PCALLK(L, given, finish_call), 0);
 }
 
 /* hakmem.profile([options]) -> a profile */
@@ -226,7 +235,7 @@ static void push_end(lua_State *L)
 {
     static const char end_key;
 
-    lua_newuserdatauv(L, 0, 0);
+    hak_lua_userdata(L, 0);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, l_end);
     lua_setfield(L, -2, "__gc");

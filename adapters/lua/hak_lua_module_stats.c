@@ -4,7 +4,6 @@
  * Tested by tests/lua/module.c and tests/lua/types.c.
  */
 #include <errno.h>
-#include <lauxlib.h>
 #include <string.h>
 
 #include "hak_lua_heap.h"
@@ -88,7 +87,7 @@ int hak_lua_l_types(lua_State *L)
     hak_lua_types types = {.size = sizeof(types)};
 
     if (hak_lua_count_types(L, &types) != 0) {
-        luaL_pushfail(L);
+        hak_lua_pushfail(L);
         lua_pushfstring(L, "hakmem.types: %s",
                         errno == ENOTSUP
                             ? "this build of Lua is not laid out as 5.4.1 to "
@@ -121,7 +120,7 @@ static int add_heap(void *ud, const hak_lua_heap *heap, const char *name,
     lua_pushboolean(L, heap == heap_of(L));
     lua_setfield(L, -2, "current");
     set_figures(L, heap, stats);
-    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_rawseti(L, -2, (int)lua_rawlen(L, -2) + 1);
     return 0;
 }
 

@@ -4,17 +4,12 @@
  * Tested by tests/lua/state.c and tests/lua/switch.c.
  */
 #include <errno.h>
-#include <lauxlib.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "hak_lua_heap.h"
-
-#if LUA_VERSION_NUM != 504
-#error "this adapter is for Lua 5.4 (lua_newstate has other arguments in 5.5)"
-#endif
 
 HAK_STATS_AT_END(state);
 
@@ -89,6 +84,9 @@ static struct hak_lua_heap *new_heap(const hak_lua_config *config)
 static void end(struct hak_lua_heap *lua)
 {
     hak_lua_list_drop(lua);
+    if (lua->arena && lua->gone) {
+        hak_lua_end_arena(lua->fallback, lua->fallback_ud);
+    }
     free(lua->bounds);
     haki_inside_heap_delete(hak_lua_core(lua));
 }
@@ -136,7 +134,9 @@ static const char when_closed[] =
 void hak_lua_heap_freed(struct hak_lua_heap *lua, const void *ptr, size_t osize)
 {
     if (!lua->gone) {
-        if ((uintptr_t)lua->main - (uintptr_t)ptr >= osize) {
+        if (lua->main == HAK_LUA_NOT_TOLD
+                ? hak_lua_live(lua) != 0
+                : (uintptr_t)lua->main - (uintptr_t)ptr >= osize) {
             return;
         }
         lua->gone = true;
@@ -190,6 +190,7 @@ static int panic(lua_State *L)
     return 0;
 }
 
+#if HAK_LUA_WARNS
 /*
  * warn() as luaL_newstate sets it up: off at first, switched by "@on" and
  * "@off"; a message in pieces (`more`) is one line. The userdata is the state;
@@ -233,6 +234,37 @@ static void warn_on(void *ud, const char *text, int more)
     }
 }
 
+static void set_warnings(lua_State *L)
+{
+    lua_setwarnf(L, HAK_LUA_WARNS > 1 ? warn_on : warn_off, L);
+}
+#else
+static void set_warnings(lua_State *L)
+{
+    (void)L;
+}
+#endif
+
+/* A state on the heap. LuaJIT crashes where that is refused in the middle of it. */
+static lua_State *make_state(struct hak_lua_heap *lua)
+{
+    size_t limit = lua->limit;
+    lua_State *L;
+
+    if (hak_lua_is_jit()) {
+        hak_lua_heap_limit(lua, 0);
+    }
+    L = hak_lua_make(hak_lua_alloc, lua);
+    if (L != NULL && hak_lua_live(lua) > limit) {
+        lua_close(L);
+        L = NULL;
+    }
+    if (hak_lua_is_jit()) {
+        hak_lua_heap_limit(lua, limit == SIZE_MAX ? 0 : limit);
+    }
+    return L;
+}
+
 lua_State *hak_lua_newstate(const hak_lua_config *config)
 {
     struct hak_lua_heap *lua = hak_lua_heap_new(config);
@@ -241,7 +273,7 @@ lua_State *hak_lua_newstate(const hak_lua_config *config)
     if (lua == NULL) {
         return NULL;
     }
-    L = lua_newstate(hak_lua_alloc, lua);
+    L = make_state(lua);
     if (L == NULL) {
         hak_lua_heap_delete(lua);
         return NULL;
@@ -249,7 +281,7 @@ lua_State *hak_lua_newstate(const hak_lua_config *config)
     lua->made = L;
     hak_lua_profile_begin(lua);
     lua_atpanic(L, panic);
-    lua_setwarnf(L, warn_off, L);
+    set_warnings(L);
     return L;
 }
 
@@ -258,16 +290,6 @@ hak_lua_heap *hak_lua_heap_of(lua_State *L)
     void *ud;
 
     return lua_getallocf(L, &ud) == hak_lua_alloc ? ud : NULL;
-}
-
-static lua_State *main_thread(lua_State *L)
-{
-    lua_State *found;
-
-    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-    found = lua_tothread(L, -1);
-    lua_pop(L, 1);
-    return found;
 }
 
 /* Its address is a key in the registry. */
@@ -281,7 +303,7 @@ static char switched_key;
  */
 static HAK_RACY_READER struct hak_lua_heap *heap_beneath(lua_State *L)
 {
-    const lua_State *of = lua_checkstack(L, 1) ? main_thread(L) : NULL;
+    const lua_State *of = lua_checkstack(L, 1) ? hak_lua_main_thread(L) : NULL;
     struct hak_heap *heap;
 
     if (of == NULL) {
@@ -309,8 +331,10 @@ static int note_switch(lua_State *L)
 
 static bool was_switched(lua_State *L)
 {
-    bool was = lua_rawgetp(L, LUA_REGISTRYINDEX, &switched_key) != LUA_TNIL;
+    bool was;
 
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &switched_key);
+    was = !lua_isnil(L, -1);
     lua_pop(L, 1);
     return was;
 }
@@ -351,10 +375,14 @@ hak_lua_heap *hak_lua_switch(lua_State *L, const hak_lua_config *config)
         errno = ENOMEM;
         return NULL;
     }
-    lua->main = main_thread(L);
+    lua->main = hak_lua_main_thread(L);
+    if (lua->main == NULL) {
+        lua->main = HAK_LUA_NOT_TOLD;
+    }
+    lua->arena = hak_lua_is_arena(lua->fallback);
     /* Counts what the state already has and leaves no headroom. */
-    lua->peak =
-        (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (size_t)lua_gc(L, LUA_GCCOUNTB);
+    lua->peak = (size_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 +
+                (size_t)lua_gc(L, LUA_GCCOUNTB, 0);
     lua->headroom -= (int64_t)lua->peak;
     hak_lua_set_gate(lua);
     lua_setallocf(L, hak_lua_alloc, lua);
@@ -376,5 +404,8 @@ void hak_lua_close(lua_State *L)
         hak_lua_profile_end();
     }
     lua_close(L);
+    if (lua != NULL) {
+        lua->gone = true;
+    }
     hak_lua_heap_delete(lua);
 }

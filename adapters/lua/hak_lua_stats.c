@@ -24,12 +24,18 @@ static bool is_listed(const struct hak_lua_heap *lua)
 
 /* ---- one heap ----------------------------------------------------------- */
 
-/* Lua's tag 4 (string) .. 10 (prototype), or one that is not an object's. */
-static unsigned type_of_tag(unsigned tag)
+/* Of one of Lua's tags, which may be one that is not an object's. */
+static unsigned type_of_tag(int tag)
 {
-    bool object = tag >= LUA_TSTRING && tag < LUA_TSTRING + HAK_LUA_TYPES - 1;
-
-    return object ? tag - LUA_TSTRING + HAK_LUA_STRING : HAK_LUA_OTHER;
+    if (tag == HAK_LUA_TAG_UPVALUE) {
+        return HAK_LUA_UPVALUE;
+    }
+    if (tag == HAK_LUA_TAG_PROTOTYPE) {
+        return HAK_LUA_PROTOTYPE;
+    }
+    return tag >= HAK_LUA_TAG_FIRST && tag <= LUA_TTHREAD
+               ? (unsigned)(tag - LUA_TSTRING) + HAK_LUA_STRING
+               : HAK_LUA_OTHER;
 }
 
 /*
@@ -71,7 +77,7 @@ static HAK_RACY_READER void read_counters(const struct hak_lua_heap *lua,
     stats->limit_refusals = lua->refused;
     stats->calls = stats->tiny + stats->large + stats->fallback_large +
                    stats->fallback_memory + stats->foreign_frees;
-    for (unsigned tag = 0; tag < HAK_LUA_TAGS; tag++) {
+    for (int tag = 0; tag < HAK_LUA_TAGS; tag++) {
         stats->type_count[type_of_tag(tag)] += lua->type_count[tag];
         stats->type_bytes[type_of_tag(tag)] += lua->type_bytes[tag];
     }

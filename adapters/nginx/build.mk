@@ -6,7 +6,7 @@ NGINX_SRC ?= /usr/share/nginx/src
 NGINX_DIR := $(BUILD)/nginx
 NGINX_LIB := $(BUILD)/libhakmem_nginx.a
 NGINX_MODULE := $(NGINX_DIR)/objs/ngx_http_hakmem_module.so
-NGINX := $(wildcard adapters/nginx/patch/*.c) adapters/nginx/pool/blocks.c \
+NGINX := $(wildcard adapters/nginx/patch/*.c) adapters/nginx/lua/vm.c adapters/nginx/pool/blocks.c \
     adapters/nginx/profile/frames.c
 
 HEADERS += include/hakmem_ngx.h
@@ -18,7 +18,7 @@ $(NGINX_LIB): $(CORE_OBJECTS) $(NGINX:%.c=$(BUILD)/obj/%.o)
 
 .PHONY: nginx
 nginx: $(NGINX_MODULE) ## use: build the module for NGINX_SRC, Debian's nginx if not set
-	@:
+	@echo "the module is for $$(adapters/nginx/which.sh '$(NGINX_SRC)') ($(NGINX_SRC))"
 
 $(NGINX_MODULE): export CC := $(CC)
 $(NGINX_MODULE): export HAKMEM_NGINX_CC_OPT = $(strip $(filter -fsanitize=%,$(FLAGS)) $(CFLAGS))

@@ -96,6 +96,13 @@ check-nginx-valgrind: nginx ## test: the same module under valgrind, requests of
 check-nginx-profile: nginx ## test: 20 profiles of a planted leak, 1 GB of allocations each
 	@$(MAKE) check-nginx NGINX_TESTS=profile_check
 
+# NGINX_SRC="DIRECTORY...": source trees of nginx, Angie or freenginx; minutes each.
+.PHONY: check-nginxes
+check-nginxes: $(NGINX_LIB) $(SHARED:%=$(BUILD)/%) ## test: the module in every nginx of NGINX_SRC="DIRECTORY..."
+	@CC='$(CC)' MAKE='$(MAKE)' BUILD='$(BUILD)' NGINX_TESTS='$(NGINX_TESTS)' \
+	    tests/nginx/nginxes.sh $(BUILD)/nginxes $(filter-out \
+	    /usr/share/nginx/src,$(NGINX_SRC))
+
 # An nginx with other people's modules compiled in, which takes minutes to
 # build. NGINX_STATIC: how, as tests/nginx/static/build.sh names it, or several.
 NGINX_STATIC ?= plain

@@ -22,7 +22,7 @@ DEPS += python
 DEPS_test += python
 DEPS_demo += python
 
-.PHONY: python wheel wheels check-python check-python-loans check-python-profile check-python-suite \
+.PHONY: python wheel wheels check-python check-pythons check-python-loans check-python-profile check-python-suite \
     check-python-suite-quick check-python-install bench-python bench-python-run \
     check-python-trixie check-python-testing test-python test-python-suite \
     demo-python python-headers
@@ -64,7 +64,11 @@ check-python: python $(OTHER_PAGES) $(SHARED:%=$(BUILD)/%) ## test: test hakmem_
 	@PYTHONPATH=$(abspath $(PYTHON_DIR)) PAGES=$(abspath $(OTHER_PAGES)) \
 	    LIBRARY=$(abspath $(BUILD)/libhakmem.so) \
 	    LUA_MODULE=$(abspath $(BUILD)/lua/hakmem.so) $(PYTHON) -m unittest discover \
-	    -s tests/python $(if $(filter 1,$(V)),-v)
+	    -s tests/python $(if $(filter 1,$(V)),-v) $(PYTHON_TESTS:%=-p '%.py')
+
+check-pythons: ## test: the same under each Python found, or PYTHONS (minutes each)
+	@.ci/install-deps python
+	@MAKE='$(MAKE)' PYTHON_TESTS='$(PYTHON_TESTS)' tests/python/pythons.sh $(PYTHONS)
 
 check-python-loans: ## test: the GIL's heap lent at every moment, for 20 s
 	@$(MAKE) python PYTHON=$(PYTHON) BUILD=$(BUILD)/loans \

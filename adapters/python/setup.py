@@ -81,8 +81,10 @@ setup(
         depends=[relative(path) for path in TOP.glob("core/**/*.[hdi]*")],
         define_macros=[("_GNU_SOURCE", ""),
                        ("HAK_VERSION_STRING", f'"{VERSION}"')],
+        # oldest.h: the wheel runs on older systems than this one.
         extra_compile_args=["-std=gnu11", "-O2", "-fvisibility=hidden",
-                            "-ftls-model=initial-exec", "-pthread"],
+                            "-ftls-model=initial-exec", "-pthread",
+                            "-include", "base/oldest.h"],
         extra_link_args=["-pthread", "-Wl,-z,nodelete", "-Wl,--strip-debug",
                          "-Wl,--version-script=src/module.map"],
     )],

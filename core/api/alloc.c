@@ -82,6 +82,10 @@ static HAK_NOINLINE void alloc_free_slow(void *p, size_t asked,
     if (p == NULL || (asked == 0 && haki_hot_run_free(p))) {
         return;
     }
+    if (asked == 0 && haki_range_covers(p) && haki_hot_may_join(p) &&
+        haki_hot_join(p)) {
+        return;
+    }
     if (asked != 0 && asked > haki_lane_any_usable(p, caller)) {
         haki_fatal("%s(%p, %zu): the block has only %zu bytes", caller, p,
                    asked, haki_lane_any_usable(p, caller));
@@ -153,6 +157,10 @@ void *hak_realloc(void *p, size_t size)
         return hak_malloc(size);
     }
     if (HAK_LIKELY(haki_range_owns(p))) {
+        moved = haki_hot_realloc(p, size);
+        if (HAK_LIKELY(moved != NULL)) {
+            return moved;
+        }
         moved = haki_lane_realloc(p, size, &reason, "hak_realloc");
         return moved != NULL ? moved : alloc_move_to_system(p, size, reason);
     }
@@ -172,6 +180,12 @@ void *hak_aligned_alloc(size_t alignment, size_t size)
     if (!haki_is_pow2(alignment)) {
         errno = EINVAL;
         return NULL;
+    }
+    if (alignment > HAK_LANE_ALIGN) {
+        p = haki_hot_take(haki_hot_need(alignment, size), size);
+        if (HAK_LIKELY(p != NULL)) {
+            return p;
+        }
     }
     p = haki_lane_alloc(alignment, size, false, &reason);
     return p != NULL ? p : alloc_from_system(alignment, size, reason);

@@ -10,6 +10,7 @@
 #include "heap/thread.h"
 #include "huge/huge.h"
 #include "os/os.h"
+#include "profile/profile.h"
 #include "upkeep/look.h"
 
 /* ---- kinds ----------------------------------------------------------------- */
@@ -108,7 +109,7 @@ HAK_RACY_READER void haki_embed_held(const struct hak_heap *heap,
 size_t haki_embed_live(const struct hak_heap *heap)
 {
     struct hak_lane_counts ace = {0}, huge = {0};
-    size_t live = 0;
+    size_t live = haki_profile_live_bytes();
 
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
         live += haki_tiny_live(&heap->tiny, c) * haki_tiny_size[c];

@@ -60,7 +60,8 @@ void haki_embed_held(const struct hak_heap *heap, struct hak_embed_held *held);
 
 /*
  * Bytes in blocks in use: the heap's own in Tiny and Pool, everybody's in ACE
- * and Huge. For a heap that owns nearly all blocks of the process.
+ * and Huge, and everybody's that are samples or guarded. For a heap that owns nearly
+ * all blocks of the process.
  */
 size_t haki_embed_live(const struct hak_heap *heap);
 

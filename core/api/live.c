@@ -189,9 +189,10 @@ static void live_plan(struct hak_live *live, struct hak_share *page,
 {
     uint64_t took = (haki_os_clock() - from) / MS * LIVE_COST;
     uint32_t left = live_left(page), now = haki_os_tick();
+    uint32_t watched = haki_share_watched(page);
 
     atomic_store(&haki_look_watched,
-                 left != 0 ? haki_some_time(now + left) : 0);
+                 watched != 0 ? haki_some_time(now + watched) : 0);
     atomic_store(&live->due,
                  left != 0
                      ? haki_some_time(

@@ -17,6 +17,7 @@
 #include "profile/profile.h"
 #include "range/pressure.h"
 #include "settings/options.h"
+#include "upkeep/background.h"
 #include "upkeep/look.h"
 
 #define LEAST_HELD (2 * HAK_MIB) /* below: no page */
@@ -25,6 +26,9 @@
 #define EVERY 1000               /* between two that nobody has asked for */
 #define COST 1000                /* times what one takes, as well */
 #define CHANGED (4 * HAK_MIB)    /* held more or less than then: sooner */
+#define MS 1000000               /* nanoseconds */
+#define WATCH_MOST                                                             \
+    120000 /* milliseconds; who watches for longer says so again */
 
 /* In a page that is wiped in a child. All zero: nothing has been tried. */
 struct share_state {
@@ -90,7 +94,7 @@ static void share_set_classes(struct hak_share *page)
 }
 
 /* A reader that has seen an even number twice, and the same, has read a whole. */
-static void share_write_page(struct hak_share *page)
+static void share_write_page(struct hak_share *page, bool leaving)
 {
     hak_stats_t stats = {.size = sizeof(stats)};
     uint32_t asked = atomic_load_explicit(&page->asked, memory_order_acquire);
@@ -101,10 +105,13 @@ static void share_write_page(struct hak_share *page)
     atomic_store_explicit(&page->sequence, sequence | 1, memory_order_relaxed);
     haki_fence_release();
     share_set_values(page, &stats);
-    if (asked != atomic_load_explicit(&page->answered, memory_order_relaxed)) {
+    if (asked != atomic_load_explicit(&page->answered, memory_order_relaxed) ||
+        (leaving && asked != 0)) {
         share_set_classes(page);
     }
     atomic_store_explicit(&page->written, haki_os_clock(),
+                          memory_order_relaxed);
+    atomic_store_explicit(&page->rest_cpu, leaving ? haki_os_cpu_time() : 0,
                           memory_order_relaxed);
     atomic_store_explicit(&page->answered, asked, memory_order_relaxed);
     atomic_store_explicit(&page->sequence, (sequence | 1) + 1,
@@ -112,7 +119,7 @@ static void share_write_page(struct hak_share *page)
     haki_look_answer(asked);
 }
 
-static void share_write(struct share_state *state, uint32_t now)
+static void share_write(struct share_state *state, uint32_t now, bool leaving)
 {
     struct hak_share *page = atomic_load(&state->page);
     uint64_t from = haki_os_clock();
@@ -121,8 +128,8 @@ static void share_write(struct share_state *state, uint32_t now)
     if (page == NULL || atomic_exchange(&state->writing, true)) {
         return;
     }
-    share_write_page(page);
-    took = (haki_os_clock() - from) / 1000000 * COST;
+    share_write_page(page, leaving);
+    took = (haki_os_clock() - from) / MS * COST;
     atomic_store(&state->pause,
                  (uint32_t)haki_min(haki_max(took, EVERY), UINT32_MAX / 4));
     atomic_store(&state->held, haki_limit_used());
@@ -169,7 +176,7 @@ static void share_make(struct share_state *state, uint32_t now)
     page = state->file.memory;
     share_head(page);
     atomic_store(&state->page, page);
-    share_write(state, now);
+    share_write(state, now, false);
     haki_look_ask_at(&page->asked);
     /* Readers look for it, and ask from then on; what they see is complete. */
     haki_fence_release();
@@ -216,6 +223,28 @@ static bool share_is_fresh(const struct share_state *state, uint32_t now)
     return age < pause && (pause > EVERY || change < CHANGED);
 }
 
+uint32_t haki_share_watched(const struct hak_share *page)
+{
+    uint64_t until = haki_max(atomic_load(&page->sample_until),
+                              atomic_load(&page->watch_until));
+    uint64_t now = haki_os_clock();
+
+    return until > now ? (uint32_t)haki_min((until - now) / MS + 1, WATCH_MOST)
+                       : 0;
+}
+
+/* Somebody has asked: the background thread answers from now on. */
+static void share_heed(const struct hak_share *page)
+{
+    uint32_t left = haki_share_watched(page);
+
+    atomic_store(&haki_look_watched,
+                 left != 0 ? haki_some_time(haki_os_tick() + left) : 0);
+    if (left != 0) {
+        haki_background_start();
+    }
+}
+
 /* There is no page (yet). */
 static void share_look_without(struct share_state *state, uint32_t now)
 {
@@ -250,9 +279,11 @@ static void share_look(uint32_t now, bool leaving)
         haki_live_look(&state->live, page, &state->file, now);
     }
     asked = atomic_load(&page->asked); /* once: readers go on asking */
-    if (leaving || asked != atomic_load(&page->answered) ||
-        !share_is_fresh(state, now)) {
-        share_write(state, now);
+    if (asked != atomic_load(&page->answered)) {
+        share_heed(page);
+        share_write(state, now, false);
+    } else if (leaving || !share_is_fresh(state, now)) {
+        share_write(state, now, leaving);
     } else {
         haki_look_answer(asked);
     }

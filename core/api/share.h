@@ -18,7 +18,13 @@
  *               and by the background thread before it ends. So one finds a program that
  *               has grown or freed much and then sleeps as it is.
  *   observed    A reader adds 1 to `asked`: slow paths compare that word with what
- *               they have answered, and the next one writes the page.
+ *               they have answered, and the next one writes the page. While
+ *               `watch_until` is to come the background thread answers as well, from
+ *               that first answer on: also for a program that sleeps then, or whose
+ *               blocks all go through bins.
+ *   at rest     What the background thread writes before it ends says with how much
+ *               processor time (`rest_cpu`) that was: as long as the process has used
+ *               no more, it has changed nothing since.
  *   gone        At exit the file's name. In a forked child the whole: where the page
  *               is stands in memory that the kernel wipes there, by whatever call it
  *               came to be, so it can't write into its parent's. What it inherits of
@@ -99,13 +105,20 @@ struct hak_share {
     _Atomic(uint32_t) sample_files; /* how many were written */
     /* const: offset of `class`, and how many there are */
     uint32_t classes_at, classes;
+    _Atomic(uint64_t)
+        watch_until; /* CLOCK_MONOTONIC, nanoseconds; by readers, who raise it */
+    _Atomic(uint64_t)
+        rest_cpu; /* with `written`: CLOCK_PROCESS_CPUTIME_ID then; 0: unknown */
     _Atomic(uint64_t) values[HAK_SHARE_FIELDS];
     char names[HAK_SHARE_NAMES];
-    /* By size, in bytes: only where somebody has asked. */
+    /* By size, in bytes: where somebody has asked, then and at rest. */
     struct hak_share_class class[HAK_CLASSES];
 };
 
 #define HAK_SHARE_BYTES haki_round_up(sizeof(struct hak_share), HAK_PAGE)
+
+/* Until when somebody watches or samples: milliseconds from now, 0: nobody. */
+uint32_t haki_share_watched(const struct hak_share *page);
 
 #ifdef HAK_TESTING
 /* Tests only: the page, NULL: there is none (yet); the file's path. */

@@ -11,6 +11,7 @@
 
 #include "ace/ace.h"
 #include "huge/huge.h"
+#include "profile/guarded.h"
 #include "profile/profile.h"
 #include "range/pressure.h"
 #include "heap/thread.h"
@@ -253,6 +254,12 @@ static void stats_add_pressure(hak_stats_t *stats)
     stats->limit_refusals += counts.refusals;
 }
 
+static void stats_add_guards(hak_stats_t *stats)
+{
+    stats->guards = atomic_load(&haki_guarded_count.made);
+    stats->guards_missed = atomic_load(&haki_guarded_count.missed);
+}
+
 int hak_stats(hak_stats_t *stats)
 {
     hak_stats_t all = {.version = HAK_STATS_VERSION};
@@ -268,6 +275,7 @@ int hak_stats(hak_stats_t *stats)
     stats_add_fallbacks(&all);
     stats_add_range(&all);
     stats_add_pressure(&all);
+    stats_add_guards(&all);
     all.size = size;
     memcpy(stats, &all, size);
     return 0;

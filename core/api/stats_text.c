@@ -247,6 +247,10 @@ static HAK_COLD void stats_add_system(struct stats_text *text,
                stats->fallback_exited);
     stats_tell(text, "others   %n foreign frees, %n refused by a limit\n",
                stats->foreign_frees, stats->limit_refusals);
+    if (stats->guards + stats->guards_missed != 0) {
+        stats_tell(text, "guards   %n blocks guarded, %n missed: no room\n",
+                   stats->guards, stats->guards_missed);
+    }
 }
 
 /* Weak: a static program need not have it. */

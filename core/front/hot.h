@@ -7,9 +7,12 @@
 #ifndef HAK_HOT_H
 #define HAK_HOT_H
 
+#include <string.h>
+
 #include "front/hard_lane.h"
 #include "front/large.h"
 #include "front/lane.h"
+#include "heap/outspan.h"
 #include "heap/thread.h"
 #include "upkeep/look.h"
 
@@ -40,16 +43,75 @@ HAK_INLINE void *haki_hot_pool(size_t need, size_t size)
                           haki_pool_classes[class].block, size);
 }
 
-/* A Tiny or Pool block. NULL: a larger size, an empty bin, or no heap yet. */
-HAK_INLINE void *haki_hot_malloc(size_t size)
+/*
+ * A Tiny or Pool block, `need` as above. NULL: a larger size, an empty bin, or no
+ * heap yet.
+ */
+HAK_INLINE void *haki_hot_take(size_t need, size_t size)
 {
-    size_t need = haki_hard_grow(size);
-
     if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {
         return haki_hot_tiny(need, size);
     }
     return HAK_LIKELY(need <= HAK_LANE_POOL_MAX) ? haki_hot_pool(need, size)
                                                  : NULL;
+}
+
+HAK_INLINE void *haki_hot_malloc(size_t size)
+{
+    return haki_hot_take(haki_hard_grow(size), size);
+}
+
+/*
+ * What to ask a bin for so that its blocks are aligned to `alignment`, more than
+ * HAK_LANE_ALIGN: the next multiple, as a block is as aligned as its size.
+ * SIZE_MAX, which no bin serves: that is not so of its class, which is rare, or
+ * neither Tiny nor Pool has it, or `alignment` is no power of two.
+ */
+HAK_INLINE size_t haki_hot_need(size_t alignment, size_t size)
+{
+    size_t need = haki_round_up(haki_hard_grow(size), alignment), block;
+
+    if (HAK_UNLIKELY(alignment > HAK_PAGE || !haki_is_pow2(alignment) ||
+                     size > HAK_LANE_POOL_MAX || need > HAK_LANE_POOL_MAX)) {
+        return SIZE_MAX;
+    }
+    block = need <= HAK_LANE_TINY_MAX
+                ? haki_tiny_size[haki_tiny_class_16[haki_tiny_index(need)]]
+                : haki_pool_classes[haki_pool_class_for(need)].block;
+    return HAK_LIKELY((block & (alignment - 1)) == 0) ? need : SIZE_MAX;
+}
+
+/*
+ * Whether p, which the range covers, is in a slab of Tiny blocks of one size or
+ * a span of Pool's: then haki_hot_join may serve where haki_hot_free could not.
+ */
+HAK_INLINE bool haki_hot_may_join(const void *p)
+{
+    uint32_t tag = haki_range_tag_of(p);
+
+    return !HAK_HARD && tag != 0 &&
+           HAK_TAG_CLASS(tag) < HAK_TAG_POOL + HAK_POOL_CLASSES;
+}
+
+/*
+ * Frees such a block of another heap if this thread has others on their way
+ * there, and room for it with them. False: nothing was done. Not to be
+ * interrupted by another one in the same thread.
+ */
+HAK_INLINE bool haki_hot_join(void *p)
+{
+    struct hak_heap *heap = haki_thread_self();
+    uint32_t tag = haki_range_tag_of(p), byte = HAK_TAG_CLASS(tag);
+
+    if (HAK_UNLIKELY(heap->tiny.id == 0)) {
+        return false;
+    }
+    if (byte >= HAK_TAG_POOL) {
+        return haki_outspan_join(heap, p, byte - HAK_TAG_POOL);
+    }
+    return HAK_LIKELY(haki_tiny_is_start(
+               (uintptr_t)p, haki_tiny_bin(&heap->tiny, byte)->magic)) &&
+           haki_remote_join(&heap->tiny, p, tag);
 }
 
 /* haki_hot_free for a Pool block of the thread's own heap. */
@@ -101,6 +163,49 @@ HAK_INLINE bool haki_hot_free_covered(void *p, size_t asked)
 HAK_INLINE bool haki_hot_free(void *p, size_t asked)
 {
     return HAK_LIKELY(haki_range_covers(p)) && haki_hot_free_covered(p, asked);
+}
+
+/*
+ * realloc of p, which the range covers, to `size` bytes, at least 1: for a Tiny
+ * or Pool block of the thread's own heap that stays where it is, or moves to
+ * where a bin has a block. NULL: none of this, and nothing was done. Not in the
+ * hardened build, where guards must be looked at.
+ */
+HAK_INLINE void *haki_hot_realloc(void *p, size_t size)
+{
+    struct hak_heap *heap = haki_thread_self();
+    uint32_t byte = haki_range_tag_of(p) ^ heap->tiny.tag;
+    unsigned class = byte / HAK_TAG_TINY;
+    size_t old;
+    void *to;
+
+    if (byte < HAK_TAG_TINY_END) {
+        old = haki_tiny_size[class];
+        if (HAK_HARD ||
+            HAK_UNLIKELY(!haki_tiny_is_start((uintptr_t)p,
+                                             haki_tiny_magic[class]))) {
+            return NULL;
+        }
+    } else {
+        class = byte - HAK_TAG_POOL;
+        if (HAK_HARD || class >= HAK_POOL_CLASSES ||
+            HAK_UNLIKELY(!haki_pool_is_used(p, class))) {
+            return NULL;
+        }
+        old = haki_pool_classes[class].block;
+    }
+    if (haki_fits_as_is(old, size)) {
+        return p;
+    }
+    to = haki_hot_malloc(size);
+    if (HAK_UNLIKELY(to == NULL)) {
+        return NULL;
+    }
+    old = haki_min(old, size);
+    __asm__("" : "+r"(old)); /* keeps gcc from inlining a slow copy loop */
+    memcpy(to, p, old);
+    (void)haki_hot_free_covered(p, 0);
+    return to;
 }
 
 /*

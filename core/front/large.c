@@ -11,6 +11,7 @@
 #include "front/lane.h"
 #include "front/large.h"
 #include "heap/account.h"
+#include "heap/outspan.h"
 #include "os/os.h"
 #include "upkeep/relief.h"
 #include "heap/thread.h"
@@ -329,22 +330,6 @@ static bool large_pool_free(struct hak_heap *heap, void *p)
     return true;
 }
 
-/* Frees a Pool block of another heap. */
-static bool large_pool_remote_free(uint32_t id, void *p)
-{
-    struct hak_heap *owner = haki_range_heap(id);
-    bool told;
-
-    if (!haki_pool_remote_free(owner->pool, p, &told)) {
-        return false;
-    }
-    if (told) {
-        haki_range_count_sent(HAK_SLAB_SIZE);
-        haki_heap_sent(id);
-    }
-    return true;
-}
-
 /* Frees a block of more than 1024 B in a packed slab. */
 static bool large_packed_free(struct hak_heap *heap, void *p, uint32_t tag)
 {
@@ -382,7 +367,7 @@ bool haki_large_free(struct hak_heap *heap, void *p)
         }
         return large_pool_free(heap, p);
     }
-    return large_pool_remote_free(HAK_TAG_HEAP(tag), p);
+    return haki_outspan_free(heap, HAK_TAG_HEAP(tag), p);
 }
 
 size_t haki_large_charged(const void *p, size_t usable)

@@ -441,15 +441,26 @@ static void heap_remember(const struct hak_heap *heap)
     }
 }
 
+/* Whether it holds nothing for other heaps, as only a ghost's may when it ended. */
+static bool heap_has_sent(const struct hak_heap *heap)
+{
+    uint64_t held = 0;
+
+    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+        held |= haki_tiny_outbox(&heap->tiny, i)->count;
+    }
+    for (unsigned i = 0; i < HAK_OUTSPANS; i++) {
+        held |= haki_heap_outspan(heap, i)->bits;
+    }
+    return held == 0;
+}
+
 bool haki_heap_is_empty(const struct hak_heap *heap)
 {
     const struct hak_tiny *tiny = &heap->tiny;
 
-    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
-        if (haki_tiny_outbox(tiny, i)->count !=
-            0) { /* a ghost's: for whoever adopts it */
-            return false;
-        }
+    if (!heap_has_sent(heap)) { /* for whoever adopts it */
+        return false;
     }
     return tiny->all == HAK_NO_SLAB &&
            (heap->pool == NULL ||
@@ -487,6 +498,9 @@ HAK_RACY_READER uint64_t haki_heap_use(const struct hak_heap *heap)
     }
     for (unsigned i = 0; !tiny->accounted && i < HAK_OUTBOXES; i++) {
         sum = 3 * sum + haki_tiny_outbox(tiny, i)->count;
+    }
+    for (unsigned i = 0; !tiny->accounted && i < HAK_OUTSPANS; i++) {
+        sum = 3 * sum + haki_heap_outspan(heap, i)->bits;
     }
     sum = 3 * sum + (uintptr_t)atomic_load(&tiny->inbox);
     sum = 3 * sum + atomic_load(&tiny->sealed_inbox);
@@ -536,17 +550,23 @@ void haki_heap_rest(struct hak_heap *heap)
 
 /*
  * Gives back the pages of the slot that most heaps never touch: long stacks of
- * Pool's bins, what a seal has put aside.
+ * Pool's bins, what a seal has put aside. The one for a profile, while there is one,
+ * is cleared, and stays for the next heap as the kept ones do.
  */
 static void heap_drop_far_pages(struct hak_heap *heap)
 {
     const struct hak_pool *pool = heap->pool;
+    bool was_sampled = haki_heap_was_sampled(heap);
+    bool profiled =
+        atomic_load_explicit(&haki_profile.draw, memory_order_relaxed) != 0;
 
     if (heap->tiny.nstale > 0 || heap->tiny.nsealed > 0 ||
-        haki_heap_was_sampled(heap) ||
+        (was_sampled && !profiled) ||
         (pool != NULL && pool->places != HAK_POOL_STACK_SHORT)) {
         haki_os_purge((char *)heap + HAK_HEAP_KEPT * HAK_PAGE,
                       HAK_HEAP_SLOT - HAK_HEAP_KEPT * HAK_PAGE);
+    } else if (was_sampled) {
+        memset(haki_tiny_sampling(&heap->tiny), 0, sizeof(struct hak_sampling));
     }
 }
 

@@ -85,6 +85,31 @@ struct hak_heap {
     };
 };
 
+/* Blocks of a span of another heap, on their way back there: outspan.h. */
+struct hak_outspan {
+    uint32_t span; /* its first slab */
+    uint32_t left; /* how many more there is room for */
+    uint64_t bits;
+};
+#define HAK_OUTSPANS 32
+#define HAK_OUTSPANS_AT                                                        \
+    (HAK_UNITS_AT + HAK_OUTBOXES * sizeof(struct hak_outbox))
+
+_Static_assert(HAK_OUTSPANS_AT + HAK_OUTSPANS * sizeof(struct hak_outspan) <=
+                   HAK_UNITS_AT + HAK_OUTBOXES_BYTES,
+               "they fit behind the outboxes");
+_Static_assert(HAK_OUTSPANS_AT % 8 == 0, "aligned");
+
+/* Of a thread's heap, as haki_tiny_outbox. */
+HAK_INLINE struct hak_outspan *haki_heap_outspan(const struct hak_heap *heap,
+                                                 unsigned i)
+{
+    HAK_ASSERT(!heap->tiny.accounted && !heap->tiny.packed);
+    return (struct hak_outspan *)(void *)((char *)(uintptr_t)heap +
+                                          HAK_OUTSPANS_AT) +
+           i;
+}
+
 #define HAK_HEAP_EXTRA_AT ((sizeof(struct hak_heap) + 63) & ~(size_t)63)
 #define HAK_HEAP_EXTRA (HAK_UNITS_AT - HAK_HEAP_EXTRA_AT)
 

@@ -6,6 +6,7 @@
 #include "ace/ace.h"
 #include "huge/huge.h"
 #include "heap/lend.h"
+#include "heap/outspan.h"
 #include "os/lock.h"
 #include "base/msg.h"
 #include "settings/options.h"
@@ -39,6 +40,16 @@ static uint32_t thread_parked; /* first parked heap's id */
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 static bool thread_usable; /* the key exists: after `thread_once` */
+
+#if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 34)
+/*
+ * Of such a glibc a program without shared libraries has only what it names, and
+ * libgcc takes one with pthread_key_create for one that has these, too.
+ */
+static void (*const thread_needed[])(void) __attribute__((used)) = {
+    (void (*)(void))pthread_mutex_lock, (void (*)(void))pthread_mutex_unlock,
+    (void (*)(void))pthread_getspecific, (void (*)(void))pthread_once};
+#endif
 static atomic_bool thread_closed;
 static atomic_bool thread_seal_forks; /* as if HAKMEM_SEAL_FORK=1 */
 
@@ -115,11 +126,12 @@ static bool thread_tell_parked(struct hak_heap *heap)
 
 void haki_thread_send(struct hak_heap *heap)
 {
-    for (unsigned i = 0; i < HAK_OUTBOXES; i++) {
+    for (unsigned i = 0; i < HAK_OUTBOXES + HAK_OUTSPANS; i++) {
         uint32_t sent;
 
         haki_tiny_busy(&heap->tiny, true);
-        sent = haki_remote_send(&heap->tiny, i);
+        sent = i < HAK_OUTBOXES ? haki_remote_send(&heap->tiny, i)
+                                : haki_outspan_send(heap, i - HAK_OUTBOXES);
         haki_tiny_busy(&heap->tiny, false);
         if (sent != 0) {
             thread_tell_parked(haki_range_heap(sent));

@@ -19,8 +19,9 @@
  * functions, inline where speed matters, and a macro:
  *
  *   HAK_FAMILY(name)                      the name that malloc and the others have
- *   void *haki_policy_take(size)          a block from a bin of the thread, counted;
- *                                         NULL: none there, or not a bin's size
+ *   void *haki_policy_take_for(need, size)  a block for `size` bytes from the bin
+ *                                         for `need` (hot.h), counted; NULL: none
+ *                                         there, or not a bin's size
  *   bool haki_policy_serves(alignment, size)   whether the lanes serve such blocks
  *   bool haki_policy_enter(size, &reason)  before the lanes are used; false: they
  *                                         may not be, and the reason is set
@@ -60,6 +61,17 @@ HAK_HOT HAK_NOINLINE void haki_family_free_slow(void *p);
 HAK_NOINLINE void haki_family_free_foreign(void *p);
 
 /* ---- the hot paths ------------------------------------------------------- */
+
+HAK_INLINE void *haki_policy_take(size_t size)
+{
+    return haki_policy_take_for(haki_hard_grow(size), size);
+}
+
+/* The same, aligned to more than HAK_LANE_ALIGN. */
+HAK_INLINE void *haki_policy_take_aligned(size_t alignment, size_t size)
+{
+    return haki_policy_take_for(haki_hot_need(alignment, size), size);
+}
 
 HAK_INLINE void *haki_family_malloc(size_t size)
 {

@@ -130,10 +130,32 @@ static HAK_NOINLINE void family_free_rest(void *p)
     }
 }
 
+/* A Tiny block, unless it can't go the short way to another thread's heap. */
+HAK_INLINE bool family_free_join(void *p)
+{
+    bool joined = false;
+
+    if (haki_hot_may_join(p)) {
+        if (HAK_UNLIKELY(!haki_policy_enter_free(p))) {
+            return true;
+        }
+        joined = haki_hot_join(p);
+        haki_policy_leave();
+    }
+    return joined;
+}
+
+static HAK_NOINLINE void family_free_other(void *p)
+{
+    if (HAK_UNLIKELY(!family_free_join(p))) {
+        family_free_rest(p);
+    }
+}
+
 void haki_family_free_slow(void *p)
 {
     if (HAK_UNLIKELY(!haki_hot_run_free(p))) {
-        family_free_rest(p);
+        family_free_other(p);
     }
 }
 
@@ -179,7 +201,20 @@ static void *family_resize(void *p, size_t size)
     return moved;
 }
 
-void *HAK_FAMILY(realloc)(void *p, size_t size)
+/* Resizes it without the guards and the lanes' slow paths, if that can be. */
+HAK_INLINE void *family_resize_hot(void *p, size_t size)
+{
+    void *moved = haki_policy_serves(HAK_LANE_ALIGN, size)
+                      ? haki_hot_realloc(p, size)
+                      : NULL;
+
+    if (HAK_LIKELY(moved != NULL)) {
+        haki_policy_served(size);
+    }
+    return moved;
+}
+
+static HAK_NOINLINE void *family_realloc_slow(void *p, size_t size)
 {
     if (p == NULL) {
         return haki_family_malloc(size);
@@ -191,6 +226,15 @@ void *HAK_FAMILY(realloc)(void *p, size_t size)
     return HAK_LIKELY(haki_range_owns(p))
                ? family_resize(p, size)
                : haki_policy_realloc_foreign(p, size);
+}
+
+void *HAK_FAMILY(realloc)(void *p, size_t size)
+{
+    void *moved = HAK_LIKELY(haki_range_covers(p)) && HAK_LIKELY(size != 0)
+                      ? family_resize_hot(p, size)
+                      : NULL;
+
+    return HAK_LIKELY(moved != NULL) ? moved : family_realloc_slow(p, size);
 }
 
 void *HAK_FAMILY(reallocarray)(void *p, size_t count, size_t size)
@@ -218,8 +262,13 @@ HAK_INLINE void *family_aligned(size_t alignment, size_t size)
 /* Also memalign. */
 void *HAK_FAMILY(aligned_alloc)(size_t alignment, size_t size)
 {
-    return alignment <= HAK_LANE_ALIGN ? haki_family_malloc(size)
-                                       : family_aligned(alignment, size);
+    void *p;
+
+    if (alignment <= HAK_LANE_ALIGN) {
+        return haki_family_malloc(size);
+    }
+    p = haki_policy_take_aligned(alignment, size);
+    return HAK_LIKELY(p != NULL) ? p : family_aligned(alignment, size);
 }
 
 static HAK_NOINLINE int family_posix_memalign_slow(void **out, size_t alignment,
@@ -246,7 +295,8 @@ int HAK_FAMILY(posix_memalign)(void **out, size_t alignment, size_t size)
     void *p =
         HAK_LIKELY(alignment == HAK_LANE_ALIGN) || alignment == sizeof(void *)
             ? haki_policy_take(size)
-            : NULL;
+        : alignment > HAK_LANE_ALIGN ? haki_policy_take_aligned(alignment, size)
+                                     : NULL;
 
     if (HAK_UNLIKELY(p == NULL)) {
         return family_posix_memalign_slow(out, alignment, size);

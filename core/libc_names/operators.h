@@ -47,11 +47,18 @@ haki_operator_next(hak_function *first, const char *name, hak_function *self)
 /* A block for the aligned forms; NULL: no memory, or not a power of two. */
 HAK_INLINE void *operator_block(size_t size, size_t alignment)
 {
+    void *p;
+
     if (!haki_is_pow2(alignment) || alignment > PTRDIFF_MAX ||
         size > PTRDIFF_MAX - alignment) {
         return NULL;
     }
-    return haki_family_alloc(haki_max(alignment, HAK_LANE_ALIGN), size, false);
+    p = alignment > HAK_LANE_ALIGN ? haki_policy_take_aligned(alignment, size)
+                                   : NULL;
+    return HAK_LIKELY(p != NULL)
+               ? p
+               : haki_family_alloc(haki_max(alignment, HAK_LANE_ALIGN), size,
+                                   false);
 }
 
 /*

@@ -56,9 +56,9 @@ void haki_wrap_defer(void *p);
 
 #define HAK_FAMILY(name) name
 
-HAK_INLINE void *haki_policy_take(size_t size)
+HAK_INLINE void *haki_policy_take_for(size_t need, size_t size)
 {
-    return haki_hot_malloc(size);
+    return haki_hot_take(need, size);
 }
 
 HAK_INLINE bool haki_policy_serves(size_t alignment, size_t size)

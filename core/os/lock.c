@@ -3,6 +3,7 @@
  */
 #include "os/lock.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -13,7 +14,17 @@
 #include "os/os.h"
 
 /* Set by the C library while no second thread was started; glibc 2.32. */
+#ifdef HAKI_OLDEST_GLIBC
+static const char *lock_single; /* where it is, NULL: nowhere */
+
+__attribute__((constructor)) static void lock_find_single(void)
+{
+    lock_single = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
+}
+#else
 extern char __libc_single_threaded __attribute__((weak));
+#define lock_single (&__libc_single_threaded)
+#endif
 
 /* The number of a process while one of its threads is drawing it. */
 #define DRAWING UINT64_MAX
@@ -98,7 +109,7 @@ static bool lock_is_only(void)
         return true;
     }
 #endif
-    return &__libc_single_threaded != NULL && __libc_single_threaded != 0;
+    return lock_single != NULL && *lock_single != 0;
 }
 
 static bool lock_is_single(void)

@@ -96,8 +96,19 @@ bool haki_os_purge(void *addr, size_t size);
  * changed. */
 bool haki_os_protect(void *addr, size_t size, bool open);
 
+/* Locks pages in memory as mlockall would, where that is allowed; unlocks them. False:
+ * refused. */
+void haki_os_lock(void *addr, size_t size);
+bool haki_os_unlock(void *addr, size_t size);
+
+/* Before the next two, at the process's start: os_ask.c says why. */
+void haki_os_ask_begin(void);
+
 /* Whether anything is mapped at p, any address. */
 bool haki_os_is_mapped(const void *p);
+
+/* Whether the word at p, a multiple of 4, can be read: any address, no fault. */
+bool haki_os_can_read(const void *p);
 
 /* How many of the bytes are resident; `size` is at most 128 pages. */
 size_t haki_os_resident(void *addr, size_t size);
@@ -122,6 +133,9 @@ void haki_os_name(void *addr, size_t size, const char *name);
 
 /* Nanoseconds of a clock that only goes forward. */
 uint64_t haki_os_clock(void);
+
+/* Nanoseconds of processor time that the process has used: a system call. */
+uint64_t haki_os_cpu_time(void);
 
 /*
  * Moves the pages of `size` bytes at `from` to `to`, where nothing is mapped,
@@ -255,6 +269,9 @@ enum hak_os_kind {
     HAK_OS_ALL = 255
 };
 void haki_os_test_kinds(unsigned kinds);
+
+/* As if the process had been started with a filter of system calls, or not. */
+void haki_os_test_filtered(bool filtered);
 
 /* How many calls that can be refused were made since haki_os_test_refuse. */
 unsigned haki_os_test_calls(void);

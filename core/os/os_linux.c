@@ -152,6 +152,7 @@ void *haki_os_place(size_t size, size_t align, unsigned guess)
     int saved = errno;
     char *place = NULL;
 
+    haki_os_ask_begin();
     if (!REFUSED(PLACE)) {
         place = os_look(PLACE_ROOM * size + align);
         if (place != NULL) {
@@ -294,33 +295,22 @@ bool haki_os_protect(void *addr, size_t size, bool open)
     return done;
 }
 
-bool haki_os_is_mapped(const void *p)
+/* The system calls themselves: sanitizers make nothing of the functions. */
+void haki_os_lock(void *addr, size_t size)
 {
-    unsigned char page;
     int saved = errno;
-    bool mapped = mincore((void *)os_page_of((uintptr_t)p), 1, &page) == 0 ||
-                  errno != ENOMEM;
 
+    (void)syscall(SYS_mlock, addr, size);
     errno = saved;
-    return mapped;
 }
 
-size_t haki_os_resident(void *addr, size_t size)
+bool haki_os_unlock(void *addr, size_t size)
 {
-    unsigned char pages[128];
-    uintptr_t at = (uintptr_t)addr, first = os_page_of(at);
-    uintptr_t end = at + haki_min(size, sizeof(pages) * HAK_PAGE);
     int saved = errno;
-    size_t bytes = 0;
+    bool done = syscall(SYS_munlock, addr, size) == 0;
 
-    if (mincore((void *)first, end - first, pages) == 0) {
-        for (; at < end; at += HAK_PAGE) {
-            bytes +=
-                pages[(at - first) / haki_os_page_size()] & 1 ? HAK_PAGE : 0;
-        }
-    }
     errno = saved;
-    return bytes;
+    return done;
 }
 
 /* ---- dropping and moving pages ------------------------------------------- */
@@ -476,12 +466,22 @@ void haki_os_name(void *addr, size_t size, const char *name)
     errno = saved;
 }
 
+static uint64_t os_clock_of(clockid_t clock)
+{
+    struct timespec now = {0, 0};
+
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 uint64_t haki_os_clock(void)
 {
-    struct timespec now;
+    return os_clock_of(CLOCK_MONOTONIC);
+}
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+uint64_t haki_os_cpu_time(void)
+{
+    return os_clock_of(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 /*

@@ -10,10 +10,10 @@
  *     span --bits cleared--> bin --pop--> user --push--> bin --bits set--> span
  *     span with all bits set --a few are kept--> range
  *
- * A block that another thread frees sets its bit in the span's `remote` word;
- * whoever sets the first one puts the span into the owner's inbox, a list
- * linked by inbox_next. So a span's remote frees are taken in with one
- * exchange, however many there are, and the sender holds nothing back.
+ * Blocks that another thread frees set their bits in the span's `remote` word,
+ * many at once (heap/outspan.h); whoever sets the first ones puts the span into
+ * the owner's inbox, a list linked by inbox_next. So a span's remote frees are
+ * taken in with one exchange, however many there are.
  *
  * Invariants, for each class of a heap:
  *   - the stack begins with a NULL; taken = blocks in the bin, in use and in
@@ -123,6 +123,7 @@ HAK_INLINE bool haki_pool_must_draw(const struct hak_pool *pool, int64_t until)
                atomic_load_explicit(&haki_profile.round, memory_order_relaxed);
 }
 void haki_pool_draw_round(struct hak_pool *pool);
+void haki_pool_draw_first(struct hak_pool *pool, unsigned class);
 void haki_pool_draw_never(struct hak_pool *pool);
 void *haki_pool_pop_drawn(struct hak_pool *pool, unsigned class);
 
@@ -160,6 +161,18 @@ void haki_pool_tick(struct hak_pool *pool);
  * such block of a span and its heap was told, see haki_heap_sent.
  */
 bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told);
+
+/*
+ * Whether p, as above, is a block in use or in a bin that is not on its way back.
+ */
+bool haki_pool_is_taken(const void *p);
+
+/*
+ * Frees the blocks `bits` of a span of another thread's pool; fatal if one is not
+ * taken. True: they are the span's first such blocks and its heap was told.
+ */
+bool haki_pool_remote_put(struct hak_pool *owner, uint32_t number,
+                          uint64_t bits);
 
 /* Takes in what other threads freed. */
 void haki_pool_collect(struct hak_pool *pool);

@@ -26,19 +26,38 @@ HAK_NOINLINE void haki_stack_grant(struct hak_pool *pool, unsigned class)
 
 static void pool_give_empty(struct hak_pool *pool);
 
-static size_t pool_bin_bytes(const struct hak_pool *pool, unsigned class)
+/* The bins that have blocks, and how many bytes each. */
+struct pool_filled {
+    unsigned n;
+    uint8_t class[HAK_POOL_CLASSES];
+    uint32_t bytes[HAK_POOL_CLASSES];
+};
+
+/* Notes what all bins hold. */
+static void pool_note_all(struct hak_pool *pool, struct pool_filled *filled)
 {
-    return (size_t)haki_stack_count(pool, class) *
-           haki_pool_classes[class].block;
+    unsigned n = 0;
+
+    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
+        uint32_t count = (uint32_t)haki_stack_count(pool, c);
+
+        if (count != pool->shelves[c].seen) {
+            haki_stack_note(pool, c);
+        }
+        filled->class[n] = (uint8_t)c;
+        filled->bytes[n] = count * haki_pool_classes[c].block;
+        n += count > 0;
+    }
+    filled->n = n;
 }
 
 /*
  * How many bytes each bin may hold so that together they hold at most `most`:
  * bins that hold less leave the rest to the others.
  */
-static size_t pool_level(const struct hak_pool *pool, size_t most)
+static size_t pool_level(const struct pool_filled *filled, size_t most)
 {
-    unsigned all = HAK_POOL_CLASSES, before;
+    unsigned all = filled->n, before;
     size_t bytes = most / all;
 
     do {
@@ -46,8 +65,8 @@ static size_t pool_level(const struct hak_pool *pool, size_t most)
         unsigned full = 0;
 
         before = all;
-        for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-            size_t has = pool_bin_bytes(pool, c);
+        for (unsigned i = 0; i < filled->n; i++) {
+            size_t has = filled->bytes[i];
 
             full += has > bytes;
             left -= has > bytes ? 0 : has;
@@ -59,11 +78,12 @@ static size_t pool_level(const struct hak_pool *pool, size_t most)
 }
 
 /* As in tiny_back.c: empties the fullest bins until Pool's share is met. */
-static void pool_shed(struct hak_pool *pool)
+static void pool_shed(struct hak_pool *pool, const struct pool_filled *filled)
 {
     struct hak_allowance *allow = pool->allow;
     int64_t before = allow->kept[HAK_KEEPS_POOL];
     int64_t most = haki_may_keep(allow), others = haki_kept(allow) - before;
+    bool watched;
     size_t each;
 
     most -= (int64_t)haki_min((size_t)others, (size_t)most / 2);
@@ -72,14 +92,21 @@ static void pool_shed(struct hak_pool *pool)
     if (before <= most) {
         return;
     }
-    each = pool_level(pool, (size_t)most);
-    HAK_ASSERT(each <= (size_t)most);
-    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        int32_t keep = (int32_t)haki_stack_blocks(each, c);
+    watched = haki_is_watched(allow);
+    each = pool_level(filled, (size_t)most);
+    HAK_ASSERT(filled->n > 0 && each <= (size_t)most);
+    for (unsigned i = 0; i < filled->n; i++) {
+        unsigned c = filled->class[i];
 
-        if (haki_stack_count(pool, c) > keep) {
-            haki_stack_flush(pool, c, haki_stack_count(pool, c) - keep);
-            haki_stack_grant(pool, c);
+        if (filled->bytes[i] > each) {
+            haki_stack_flush(pool, c,
+                             haki_stack_count(pool, c) -
+                                 (int32_t)haki_stack_blocks(each, c));
+            if (watched) {
+                haki_stack_grant(pool, c);
+            } else {
+                haki_stack_note(pool, c); /* its next look comes no later */
+            }
         }
     }
     if (before > allow->kept[HAK_KEEPS_POOL]) {
@@ -90,11 +117,11 @@ static void pool_shed(struct hak_pool *pool)
 /* Notes what all bins hold, and gives some back if that is too much. */
 static void pool_shed_surplus(struct hak_pool *pool)
 {
-    for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        haki_stack_note(pool, c);
-    }
+    struct pool_filled filled;
+
+    pool_note_all(pool, &filled);
     if (haki_kept(pool->allow) > haki_may_keep(pool->allow)) {
-        pool_shed(pool);
+        pool_shed(pool, &filled);
     }
 }
 
@@ -119,7 +146,8 @@ void haki_pool_shed(struct hak_pool *pool)
 /* Nothing may be kept: empties the bin that grew. */
 static void pool_give_class(struct hak_pool *pool, unsigned class)
 {
-    size_t bytes = pool_bin_bytes(pool, class);
+    size_t bytes =
+        (size_t)haki_stack_count(pool, class) * haki_pool_classes[class].block;
 
     haki_stack_flush(pool, class, haki_stack_count(pool, class));
     haki_stack_grant(pool, class);
@@ -200,6 +228,43 @@ bool haki_pool_remote_free(struct hak_pool *owner, void *p, bool *told)
         *told = true;
     }
     return true;
+}
+
+HAK_RACY_READER bool haki_pool_is_taken(const void *p)
+{
+    unsigned class = haki_pool_class_at(p);
+    const struct hak_slab *span = haki_range_slab(haki_pool_span(p));
+    uint32_t index = haki_pool_index(haki_pool_offset(p), class);
+    uint64_t bit = (uint64_t)1 << (index & 63);
+
+    return index < haki_pool_tables.count[class] &&
+           haki_span_state(span, bit) == HAK_POOL_USED &&
+           (atomic_load_explicit(&span->remote, memory_order_relaxed) & bit) ==
+               0;
+}
+
+HAK_RACY_READER bool haki_pool_remote_put(struct hak_pool *owner,
+                                          uint32_t number, uint64_t bits)
+{
+    struct hak_slab *span = haki_range_slab(number);
+    uint64_t old, wrong;
+
+    wrong = bits & ~*(const volatile uint64_t *)&span->ready;
+    wrong |= bits & *(const volatile uint64_t *)&span->bits;
+    old = atomic_fetch_or_explicit(&span->remote, bits, memory_order_acq_rel);
+    wrong |= old & bits;
+    if (HAK_UNLIKELY(wrong != 0)) {
+        uint64_t bit = wrong & (0 - wrong);
+
+        haki_pool_misuse(haki_range_slab_start(number) +
+                             (size_t)__builtin_ctzll(wrong) * span->block,
+                         (old & bit) != 0 ? HAK_POOL_FREE
+                                          : haki_span_state(span, bit));
+    }
+    if (old == 0) {
+        haki_slab_tell(&owner->inbox, number);
+    }
+    return old == 0;
 }
 
 /* The blocks that are known to be free. */

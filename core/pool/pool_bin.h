@@ -91,6 +91,9 @@ HAK_INLINE bool haki_stack_note(struct hak_pool *pool, unsigned class)
 /* n blocks of the class come out of spans, or, if negative, go back. */
 HAK_INLINE void haki_pool_take(struct hak_pool *pool, unsigned class, int64_t n)
 {
+    if (HAK_UNLIKELY(pool->sampled) && pool->shelves[class].taken == 0) {
+        haki_pool_draw_first(pool, class);
+    }
     pool->shelves[class].taken += n;
     HAK_ASSERT(pool->shelves[class].taken >= 0);
     haki_keep_taken(pool->allow, n * haki_pool_classes[class].block);

@@ -15,7 +15,7 @@ static int64_t *pool_draw_at(struct hak_pool *pool, unsigned class)
     return &pool->sampling->at[HAK_SAMPLING_POOL + class];
 }
 
-/* The bin's next sample. */
+/* The bin's next sample; as in tiny_draw.c only for a class with blocks out of spans. */
 static void pool_draw(struct hak_pool *pool, unsigned class)
 {
     int64_t pops = (int64_t)haki_pool_pops(pool, class);
@@ -24,6 +24,24 @@ static void pool_draw(struct hak_pool *pool, unsigned class)
 
     *pool_draw_at(pool, class) = pops + until;
     pool->until[class] = until;
+}
+
+void haki_pool_draw_first(struct hak_pool *pool, unsigned class)
+{
+    if (*pool_draw_at(pool, class) == HAK_NEVER) {
+        pool_draw(pool, class);
+    }
+}
+
+/* The class is not drawn for any more. */
+static void pool_undraw(struct hak_pool *pool, unsigned class)
+{
+    if (*pool_draw_at(pool, class) != HAK_NEVER) {
+        int64_t pops = (int64_t)haki_pool_pops(pool, class);
+
+        *pool_draw_at(pool, class) = HAK_NEVER;
+        pool->until[class] = HAK_NEVER - pops;
+    }
 }
 
 void haki_pool_draw_never(struct hak_pool *pool)
@@ -48,7 +66,11 @@ static void pool_draw_begin(struct hak_pool *pool)
     }
     pool->sampling->random = haki_sample_seed();
     for (unsigned c = 0; c < HAK_POOL_CLASSES; c++) {
-        pool_draw(pool, c);
+        if (pool->shelves[c].taken != 0) {
+            pool_draw(pool, c);
+        } else {
+            pool_undraw(pool, c);
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 #define GUARDED_SPARED (4 * HAK_PAGE)
 
 struct hak_guarded_area haki_guarded_area;
+struct hak_guarded_count haki_guarded_count;
 
 /* Under the profile's lock; but the first two, once they are set. */
 static struct hak_guarded *guarded_slots;
@@ -24,6 +25,7 @@ static uint32_t guarded_high;                /* slots that were ever used */
 static uint32_t guarded_first, guarded_last; /* freed ones, the oldest first */
 static _Atomic(uint32_t) guarded_pages;
 static uint32_t guarded_pages_most;
+static bool guarded_locked; /* the program locks its memory: pages did not go */
 
 /* ---- places ------------------------------------------------------------------- */
 
@@ -164,10 +166,20 @@ static struct hak_guarded *guarded_next(void)
     return NULL;
 }
 
+/* Pages go although they may be locked: nobody has secrets or haste there. */
+static bool guarded_drop(char *from, size_t bytes)
+{
+    if (haki_os_purge(from, bytes)) {
+        return true;
+    }
+    guarded_locked = true;
+    return haki_os_unlock(from, bytes) && haki_os_purge(from, bytes);
+}
+
 /* Nothing of the slot can be touched, and it has no page. */
 static void guarded_close(struct hak_guarded *slot, char *from, size_t bytes)
 {
-    bool gone = haki_os_purge(from, bytes);
+    bool gone = guarded_drop(from, bytes);
 
     slot->untidy = !haki_os_protect(from, bytes, false) || !gone;
 }
@@ -201,6 +213,7 @@ bool haki_guarded_begin(size_t memory)
         return false;
     }
     haki_os_name(guarded_slots, own, "hakmem guards");
+    (void)guarded_drop(at, bytes); /* locked ones are made with their pages */
     guarded_first = HAK_GUARDED_NONE;
     guarded_count = (uint32_t)slots;
     guarded_pages_most =
@@ -251,6 +264,9 @@ static bool guarded_open(struct hak_guarded *slot, size_t bytes, bool at_end)
     if (!haki_os_protect(from, all, true)) {
         return false;
     }
+    if (guarded_locked) {
+        haki_os_lock(from, all);
+    }
     slot->p = (uintptr_t)(at_end ? from + all - bytes : from);
     memset((void *)slot->p, 0, bytes);
     guarded_paint_around(slot);
@@ -282,6 +298,7 @@ void *haki_guarded_take(size_t bytes, uint32_t record, bool at_end,
     slot->untidy = false;
     slot->state = HAK_GUARDED_LIVE;
     atomic_store(&guarded_pages, atomic_load(&guarded_pages) + slot->pages);
+    atomic_fetch_add(&haki_guarded_count.made, 1);
     return (void *)slot->p;
 }
 

@@ -21,7 +21,8 @@
  * where whoever serves the request tells that (haki_guarded_fit), else its class's.
  *
  * Bounds: HAKMEM_GUARD_MEMORY for the pages of live ones and the slots' own memory. A
- * freed one keeps no page. (The names of a runtime's functions come on top, profile.h.)
+ * freed one keeps no page: where the program has locked its memory (mlockall) they are
+ * unlocked for that, and locked again with the next block. (The names of a runtime's functions come on top, profile.h.)
  *
  * Invariants, under the profile's lock:
  *   - a slot is live exactly if a live record has its block, and then `record` is that;
@@ -96,6 +97,12 @@ const void *haki_guarded_around(const void *p, uint32_t *record, size_t *size);
 void haki_guarded_mend_begin(void);
 void haki_guarded_mend_take(const void *p, uint32_t record);
 void haki_guarded_mend_end(void);
+
+/* Since the start: blocks that were guarded; that were due and had no room. */
+struct hak_guarded_count {
+    _Atomic(uint64_t) made, missed;
+};
+extern HAK_HIDDEN struct hak_guarded_count haki_guarded_count;
 
 /* Bytes of pages of live ones. */
 size_t haki_guarded_held(void);

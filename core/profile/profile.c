@@ -378,6 +378,13 @@ void haki_profile_counts(struct hak_profile_counts *counts)
     haki_lock_drop(&haki_records.lock);
 }
 
+HAK_RACY_READER size_t haki_profile_live_bytes(void)
+{
+    const volatile uint64_t *live = haki_records.counts.live_bytes;
+
+    return live[0] + live[1];
+}
+
 size_t haki_profile_bytes(void)
 {
     const struct hak_stacks *stacks;

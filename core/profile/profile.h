@@ -234,6 +234,9 @@ struct hak_profile_counts {
 };
 void haki_profile_counts(struct hak_profile_counts *counts);
 
+/* Bytes in blocks in samples' slabs and guarded ones; without the lock, a moment old. */
+size_t haki_profile_live_bytes(void);
+
 /* Bytes that samples and all about them have in memory, as far as known. No statistic
  * has them. */
 size_t haki_profile_bytes(void);

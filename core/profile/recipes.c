@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 
+#include "os/os.h"
 #include "profile/rows.h"
 
 #if HAK_RECIPES
@@ -96,6 +97,9 @@ static _Atomic(recipes_finder) recipes_find;
 #define RECIPES_STAY 3
 static _Atomic(uintptr_t) recipes_stay[RECIPES_STAY];
 
+/* Above the main thread's frames: bytes that the kernel gave the process. */
+static _Atomic(uintptr_t) recipes_main_top;
+
 void haki_recipes_begin(void *find)
 {
     const uintptr_t inside[RECIPES_STAY] = {(uintptr_t)haki_recipes_begin,
@@ -109,6 +113,7 @@ void haki_recipes_begin(void *find)
             atomic_store(&recipes_stay[i], object.from);
         }
     }
+    atomic_store(&recipes_main_top, getauxval(AT_RANDOM));
     atomic_store(&recipes_find, run);
 }
 
@@ -129,6 +134,15 @@ static int32_t recipes_index(const struct hak_walk *walk, uint32_t place,
 {
     return (int32_t)haki_row_u32(walk->index + 12 + 8 * (size_t)place +
                                  4 * which);
+}
+
+/* Whether so many bytes of table lie in the object. */
+static bool recipes_is_inside(const struct hak_walk *walk,
+                              const unsigned char *at, size_t bytes)
+{
+    uintptr_t offset = (uintptr_t)at - walk->from;
+
+    return offset < walk->bytes && bytes <= walk->bytes - offset;
 }
 
 /* The object at that address, whose index must be as linkers make it: version 1,
@@ -152,11 +166,24 @@ static bool recipes_object(struct hak_walk *walk, uintptr_t at)
     walk->bytes = object.to - object.from;
     walk->index = object.index;
     walk->count = haki_row_u32(object.index + 8);
-    return walk->count < RECIPES_PLACES;
+    if (walk->count >= RECIPES_PLACES ||
+        !recipes_is_inside(walk, walk->index, 12 + 8 * (size_t)walk->count)) {
+        walk->count = 0;
+        return false;
+    }
+    return true;
+}
+
+#define RECIPES_LONGEST 4096u
+static bool recipes_is_entry(const struct hak_walk *walk,
+                             const unsigned char *at)
+{
+    return recipes_is_inside(walk, at, 8) &&
+           haki_row_u32(at) <= RECIPES_LONGEST &&
+           recipes_is_inside(walk, at, 4 + (size_t)haki_row_u32(at));
 }
 
 /* The FDE at that place and its CIE; false: they are not as usual. */
-#define RECIPES_LONGEST 4096u
 static bool recipes_entries(const struct hak_walk *walk, uint32_t place,
                             const unsigned char **fde,
                             const unsigned char **cie)
@@ -165,9 +192,11 @@ static bool recipes_entries(const struct hak_walk *walk, uint32_t place,
         return false;
     }
     *fde = walk->index + recipes_index(walk, place, 1);
+    if (!recipes_is_entry(walk, *fde)) {
+        return false;
+    }
     *cie = *fde + 4 - haki_row_u32(*fde + 4);
-    return haki_row_u32(*fde) <= RECIPES_LONGEST &&
-           haki_row_u32(*cie) <= RECIPES_LONGEST;
+    return recipes_is_entry(walk, *cie);
 }
 
 /* The product of both, 128 bits folded. */
@@ -289,6 +318,41 @@ static bool recipes_recollect(struct hak_walk *walk, uint64_t *word)
              check == learned));
 }
 
+/* What lies above all frames of a stack where sp is: the C library has a thread's pointer
+ * at the end of its stack, and other stacks (coroutines') are all above or all below it.
+ */
+static uintptr_t recipes_top(uintptr_t sp)
+{
+    uintptr_t thread, top = atomic_load(&recipes_main_top);
+
+    __asm__("movq %%fs:0, %0" : "=r"(thread));
+    return thread > sp ? thread : top > sp ? top : UINTPTR_MAX;
+}
+
+/* Whether a word of the stack can be read. */
+static bool recipes_can_read(struct hak_walk *walk, uintptr_t at)
+{
+    uintptr_t page = at & ~(uintptr_t)(HAK_PAGE - 1);
+
+    if (page != walk->page && !haki_os_can_read((void *)at)) {
+        return false;
+    }
+    walk->page = page;
+    return true;
+}
+
+/* Whether the frame may end there, and have saved rbp so far below that. */
+static bool recipes_can_end(struct hak_walk *walk, uintptr_t cfa, uint32_t bp)
+{
+    if (walk->page == 0) { /* its function runs */
+        walk->page = walk->sp & ~(uintptr_t)(HAK_PAGE - 1);
+    }
+    return cfa % 8 == 0 && cfa >= walk->sp + 8 && bp <= cfa - walk->sp &&
+           cfa <= recipes_top(walk->sp) &&
+           (bp == 0 || recipes_can_read(walk, cfa - bp)) &&
+           recipes_can_read(walk, cfa - 8);
+}
+
 bool haki_recipes_step(struct hak_walk *walk)
 {
     uintptr_t at = walk->pc - 1, cfa;
@@ -308,8 +372,11 @@ bool haki_recipes_step(struct hak_walk *walk)
         return true;
     }
     cfa = (recipe.kind == RECIPE_SP ? walk->sp : walk->bp) + recipe.cfa;
-    if (cfa % 8 != 0 || cfa < walk->sp + 8 || cfa - walk->sp >= RECIPES_CFA ||
-        recipe.bp > cfa - walk->sp) {
+    if (!recipes_can_end(walk, cfa, recipe.bp)) {
+        walk->lost = true;
+        return false;
+    }
+    if (cfa - walk->sp >= RECIPES_CFA) {
         return false;
     }
     walk->pc = *(const uintptr_t *)(cfa - 8);

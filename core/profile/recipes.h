@@ -15,7 +15,14 @@
  *     have the same bytes of table in the same place, unless it can't be unloaded: other
  *     code may be there after a dlclose;
  *   - of the stack only words between a frame's stack pointer and its end are read, and
- *     ends only go up.
+ *     ends only go up, no higher than what lies above all frames of the thread (its
+ *     thread pointer; of the main thread what the kernel put there), whatever tables and
+ *     rbp say. A word on another page than the one before is read if the kernel says
+ *     that it can be: that holds on any stack, a coroutine's or a signal's too. A frame
+ *     that fails this is damaged or its table lies: the walk is lost and ends there,
+ *     and libgcc, which would believe it, is not asked (but it is where a frame before has
+ *     no recipe, and then believes all tables, as exceptions do);
+ *   - of tables nothing outside of their object is read.
  * Builds with HAK_DEBUG compare each walk with libgcc's.
  *
  * No lock, no allocation; any thread, also in signal handlers. The table is of a fixed
@@ -41,12 +48,15 @@ struct hak_walk {
     bool stays;     /* it is loaded as long as our code is */
     const unsigned char *cie;
     uint64_t cie_check;
+    uintptr_t page; /* of the stack: one that was read, its first address */
+    bool lost;      /* the frame's end can't be where its table says */
 };
 
 /* `find` is _dl_find_object. */
 void haki_recipes_begin(void *find);
 
-/* The frame becomes its caller's; pc == 0: there is none. False: that is not known. */
+/* The frame becomes its caller's; pc == 0: there is none. False: that is not known, or
+ * the walk is lost. */
 bool haki_recipes_step(struct hak_walk *walk);
 
 /* The frame of the function that has this. */

@@ -203,14 +203,26 @@ static void *records_add(void *p, size_t bytes, unsigned drawn,
     return p;
 }
 
+static void records_miss_guard(void)
+{
+    atomic_fetch_add_explicit(&haki_guarded_count.missed, 1,
+                              memory_order_relaxed);
+}
+
 /* What a block is that may be a sample; it stays where it is if p is not NULL. */
 static unsigned records_drawn(const void *p, size_t bytes,
                               const struct hak_sampler *who)
 {
     unsigned drawn = haki_profile_drawn(bytes, who->random);
 
-    return p != NULL || !haki_guarded_has_room(bytes) ? drawn & HAK_DRAWN_SAMPLE
-                                                      : drawn;
+    if (p != NULL || bytes > HAK_GUARDED_MOST) {
+        return drawn & HAK_DRAWN_SAMPLE;
+    }
+    if ((drawn & HAK_DRAWN_GUARD) != 0 && !haki_guarded_has_room(bytes)) {
+        records_miss_guard();
+        return drawn & HAK_DRAWN_SAMPLE;
+    }
+    return drawn;
 }
 
 static HAK_NOINLINE void *records_sample(void *p, size_t bytes,
@@ -231,6 +243,9 @@ static HAK_NOINLINE void *records_sample(void *p, size_t bytes,
                          (drawn & HAK_DRAWN_SAMPLE) != 0 ? HAK_STACK_PCS
                                                          : HAK_GUARDED_PCS);
     p = records_add(p, bytes, drawn, who, &words);
+    if ((drawn & HAK_DRAWN_GUARD) != 0 && !haki_guarded_covers(p)) {
+        records_miss_guard();
+    }
     if (p != NULL && who->live != NULL) {
         atomic_fetch_add_explicit(who->live, 1, memory_order_relaxed);
     }

@@ -5,7 +5,7 @@
  * in batches, each with one compare-and-swap; the owner takes its whole inbox
  * with one exchange (haki_tiny_collect). There is no lock.
  *
- * An outbox holds at most BATCH blocks and is sent when full, when another
+ * An outbox holds at most HAK_OUTBOX_MOST blocks and is sent when full, when another
  * owner needs its place, at the thread's end and by hak_trim. Nothing is held
  * back for an explicit heap (`sent_at_once`), which may be deleted at any time.
  */
@@ -13,8 +13,6 @@
 #include "range/slots.h"
 #include "tiny/remote.h"
 #include "tiny/tiny.h"
-
-#define BATCH 64
 
 /* Puts the list head..tail into owner's inbox. */
 static void remote_push(struct hak_tiny *owner, struct hak_block *head,
@@ -36,7 +34,7 @@ uint32_t haki_remote_send(struct hak_tiny *self, unsigned i)
     struct hak_outbox *box = haki_tiny_outbox(self, i);
     uint32_t id = box->id;
 
-    HAK_ASSERT(box->count <= BATCH && (box->count == 0 || id != 0));
+    HAK_ASSERT(box->count <= HAK_OUTBOX_MOST && (box->count == 0 || id != 0));
     HAK_ASSERT((box->count == 0) == (box->head == NULL));
     if (box->count > 0) {
         /* Counted as if all were as large as the last. */
@@ -69,7 +67,7 @@ static uint32_t remote_collect(struct hak_tiny *self, uint32_t id,
     if (box->count++ == 0) {
         box->tail = block;
     }
-    return box->count < BATCH ? sent : haki_remote_send(self, i);
+    return box->count < HAK_OUTBOX_MOST ? sent : haki_remote_send(self, i);
 }
 
 uint32_t haki_remote_free(struct hak_tiny *self, void *p, uint32_t tag)

@@ -19,6 +19,7 @@ struct hak_outbox {
 };
 
 #define HAK_OUTBOXES 4
+#define HAK_OUTBOX_MOST 64 /* blocks; then it is sent */
 
 /*
  * Frees p, a block of the heap that `tag` names, from a thread

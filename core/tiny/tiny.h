@@ -188,14 +188,12 @@ HAK_INLINE struct hak_unit *haki_tiny_units(const struct hak_tiny *tiny)
     return (struct hak_unit *)(void *)((char *)(uintptr_t)tiny + HAK_UNITS_AT);
 }
 
-_Static_assert(HAK_OUTBOXES * sizeof(struct hak_outbox) <=
-                   HAK_UNITS_NEAR * sizeof(struct hak_unit),
-               "outboxes fit in the maps' place");
-
 /*
- * In their place a thread's heap, which is not packed, has its outboxes. An explicit
- * one has none: its user frees what belongs to other heaps as a thread.
+ * In their place a thread's heap, which is not packed, has its outboxes, and behind
+ * these what the heap has for the same purpose (heap.h): HAK_OUTBOXES_BYTES. An explicit one has none: its user frees what belongs to other heaps as a
+ * thread.
  */
+#define HAK_OUTBOXES_BYTES (HAK_UNITS_NEAR * sizeof(struct hak_unit))
 HAK_INLINE struct hak_outbox *haki_tiny_outbox(const struct hak_tiny *tiny,
                                                unsigned i)
 {
@@ -237,6 +235,9 @@ HAK_INLINE bool haki_tiny_must_draw(const struct hak_tiny *tiny, int64_t until)
 
 /* All bins draw anew; the caller marks itself as busy. */
 void haki_tiny_draw_round(struct hak_tiny *tiny);
+
+/* Blocks of the class come out of slabs, and none was: draws, if nothing has yet. */
+void haki_tiny_draw_first(struct hak_tiny *tiny, unsigned class);
 
 /* From here on it counts as without a profile, until its next slow path. */
 void haki_tiny_draw_never(struct hak_tiny *tiny);
@@ -426,6 +427,28 @@ HAK_INLINE void haki_tiny_refuse(const void *p)
         }
         haki_link_refuse(p);
     }
+}
+
+/*
+ * haki_remote_free for the start of a Tiny block with this tag, if the outbox has
+ * others for the same heap and isn't full with this one. False: nothing was done.
+ */
+HAK_INLINE bool haki_remote_join(struct hak_tiny *self, struct hak_block *block,
+                                 uint32_t tag)
+{
+    uint32_t id = tag >> HAK_TAG_CLASS_BITS; /* if it is sealed, nobody's */
+    struct hak_outbox *box = haki_tiny_outbox(self, id % HAK_OUTBOXES);
+
+    if (HAK_UNLIKELY(box->id != id || box->count - 1 >= HAK_OUTBOX_MOST - 2)) {
+        return false;
+    }
+    haki_tiny_refuse(block);
+    haki_tiny_busy(self, true);
+    haki_link_set(block, box->head);
+    box->head = block;
+    box->count++;
+    haki_tiny_busy(self, false);
+    return true;
 }
 
 /* Pushes a block; false: it is time for haki_tiny_look. */

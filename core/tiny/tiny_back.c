@@ -355,27 +355,30 @@ void haki_tiny_tick_within(struct hak_tiny *tiny)
 }
 
 /*
- * What one haki_tiny_collect has taken in, noted when it is at its end: `kept`
- * bytes into spare lists, at most `room`, and `gave` into slabs.
+ * What one haki_tiny_collect has taken in, noted when it is at its end: `frees`
+ * blocks of `bytes` bytes, `kept` bytes of them into spare lists, at most `room`
+ * and `each` in a class, and `gave` into slabs.
  */
 struct tiny_intake {
     int64_t room, kept;
-    size_t gave;
+    size_t each, gave;
+    uint64_t frees, bytes;
 };
 
 /*
  * Takes in a block that another thread freed: into the spare list, where the
  * next refill finds it, or, if that is full, into its slab.
  */
-static void tiny_take_in(struct hak_tiny *tiny, struct tiny_intake *intake,
-                         unsigned class, struct hak_block *block)
+HAK_INLINE void tiny_take_in(struct hak_tiny *tiny, struct tiny_intake *intake,
+                             unsigned class, struct hak_block *block)
 {
     struct hak_shelf *shelf = &tiny->shelves[class];
     size_t size = haki_tiny_size[class];
 
-    tiny->remote_bytes += size;
+    intake->bytes += size;
     if (HAK_UNLIKELY(intake->kept > intake->room) ||
-        shelf->spare_count >= (uint32_t)haki_bin_budget(tiny, class)) {
+        (HAK_UNLIKELY(shelf->spare_count * size >= intake->each) &&
+         shelf->spare_count >= haki_bin_blocks(tiny))) {
         haki_tiny_slab_put(tiny, block);
         intake->gave += size;
         return;
@@ -387,11 +390,20 @@ static void tiny_take_in(struct hak_tiny *tiny, struct tiny_intake *intake,
     intake->kept += (int64_t)size;
 }
 
-/* The same for a block larger than Tiny's classes, or of a sealed slab. */
-static void tiny_take_in_other(struct hak_tiny *tiny, unsigned class,
-                               struct hak_block *block)
+/* The same for a block of a packed slab or a sealed one. */
+static HAK_NOINLINE void tiny_take_in_other(struct hak_tiny *tiny,
+                                            struct tiny_intake *intake,
+                                            struct hak_block *block,
+                                            uint32_t tag)
 {
-    tiny->remote_bytes += haki_tiny_bytes_of(block, haki_range_tag_of(block));
+    unsigned class = haki_tiny_class_at_tag(block, tag);
+
+    HAK_CHECK(HAK_TAG_HEAP(tag) == tiny->id);
+    if (class != HAK_TINY_LARGER && (tag & HAK_TAG_SEALED) == 0) {
+        tiny_take_in(tiny, intake, class, block);
+        return;
+    }
+    intake->bytes += haki_tiny_bytes_of(block, tag);
     if (class == HAK_TINY_LARGER) {
         haki_tiny_larger_put(tiny, block);
     } else {
@@ -401,25 +413,25 @@ static void tiny_take_in_other(struct hak_tiny *tiny, unsigned class,
 
 static void tiny_take_in_list(struct hak_tiny *tiny, struct hak_block *list)
 {
-    struct tiny_intake intake = {
-        haki_may_keep(&tiny->allow) - haki_kept(&tiny->allow), 0, 0};
+    struct tiny_intake intake = {.room = haki_may_keep(&tiny->allow) -
+                                         haki_kept(&tiny->allow),
+                                 .each = haki_bin_bytes(tiny)};
 
     while (list != NULL) {
         struct hak_block *next = haki_link_get(list);
         uint32_t tag = haki_range_tag_of(list);
-        unsigned class = haki_tiny_class_at_tag(list, tag);
+        unsigned class = (tag ^ tiny->tag) / HAK_TAG_TINY;
 
-        HAK_CHECK(HAK_TAG_HEAP(tag) == tiny->id);
-        tiny->remote_frees++;
-        if (HAK_UNLIKELY(class == HAK_TINY_LARGER) ||
-            (HAK_UNLIKELY(tiny->nsealed > 0) &&
-             haki_range_sealed(haki_range_offset(list)))) {
-            tiny_take_in_other(tiny, class, list);
-        } else {
+        intake.frees++;
+        if (HAK_LIKELY(class < HAK_TINY_CLASSES)) {
             tiny_take_in(tiny, &intake, class, list);
+        } else {
+            tiny_take_in_other(tiny, &intake, list, tag);
         }
         list = next;
     }
+    tiny->remote_frees += intake.frees;
+    tiny->remote_bytes += intake.bytes;
     haki_keep_note(&tiny->allow, HAK_KEEPS_TINY, intake.kept);
     if (intake.gave > 0) {
         haki_keep_gave(&tiny->allow, intake.gave);

@@ -44,16 +44,22 @@ HAK_INLINE size_t haki_bin_blocks(const struct hak_tiny *tiny)
     return tiny->packed ? HAK_BIN_BLOCKS_PACKED : HAK_BIN_BLOCKS;
 }
 
-HAK_INLINE int32_t haki_bin_budget(const struct hak_tiny *tiny, unsigned class)
+/* What a bin of any class may hold, in bytes. */
+HAK_INLINE size_t haki_bin_bytes(const struct hak_tiny *tiny)
 {
     size_t held =
         tiny->packed ? (size_t)tiny->allow.slabs : tiny->nslabs * HAK_SLAB_SIZE;
     size_t least = tiny->packed
                        ? haki_max(HAK_BIN_LEAST_PACKED, tiny->allow.extra / 4)
                        : HAK_BIN_LEAST;
-    size_t bytes = haki_min(haki_max(held >> tiny->share, least), HAK_BIN_MOST);
+
+    return haki_min(haki_max(held >> tiny->share, least), HAK_BIN_MOST);
+}
+
+HAK_INLINE int32_t haki_bin_budget(const struct hak_tiny *tiny, unsigned class)
+{
     /* bytes / block size, by multiplication: this runs for every new heap. */
-    size_t blocks = bytes * haki_tiny_magic[class] >> 32;
+    size_t blocks = haki_bin_bytes(tiny) * haki_tiny_magic[class] >> 32;
 
     return (int32_t)haki_max(blocks, haki_bin_blocks(tiny));
 }
@@ -86,6 +92,9 @@ HAK_INLINE uint32_t haki_bin_note(struct hak_tiny *tiny, unsigned class)
 HAK_INLINE void haki_tiny_take(struct hak_tiny *tiny, unsigned class,
                                int64_t blocks)
 {
+    if (HAK_UNLIKELY(tiny->sampled) && tiny->taken[class] == 0) {
+        haki_tiny_draw_first(tiny, class);
+    }
     tiny->taken[class] += blocks;
     HAK_ASSERT(tiny->taken[class] >= 0);
     haki_keep_taken(&tiny->allow, blocks * haki_tiny_size[class]);

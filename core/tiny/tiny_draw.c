@@ -16,7 +16,10 @@ _Static_assert(HAK_SAMPLING_AT + HAK_PAGE + HAK_PAGE <= HAK_HEAP_SLOT &&
                    sizeof(struct hak_sampling) <= HAK_PAGE,
                "the slot's last page is the seal's");
 
-/* The bin's next sample. */
+/*
+ * The bin's next sample. A class none of whose blocks is out of slabs is not drawn for:
+ * haki_tiny_take does so when the first one is. Most heaps use few of the classes.
+ */
 static void tiny_draw(struct hak_tiny *tiny, unsigned class)
 {
     struct hak_sampling *sampling = haki_tiny_sampling(tiny);
@@ -25,6 +28,26 @@ static void tiny_draw(struct hak_tiny *tiny, unsigned class)
 
     sampling->at[class] = pops + until;
     tiny->bins[class].until = until;
+}
+
+void haki_tiny_draw_first(struct hak_tiny *tiny, unsigned class)
+{
+    if (haki_tiny_sampling(tiny)->at[class] == HAK_NEVER) {
+        tiny_draw(tiny, class);
+    }
+}
+
+/* The class is not drawn for any more. */
+static void tiny_undraw(struct hak_tiny *tiny, unsigned class)
+{
+    struct hak_sampling *sampling = haki_tiny_sampling(tiny);
+
+    if (sampling->at[class] != HAK_NEVER) {
+        int64_t pops = (int64_t)haki_bin_pops(tiny, class);
+
+        sampling->at[class] = HAK_NEVER;
+        tiny->bins[class].until = HAK_NEVER - pops;
+    }
 }
 
 void haki_tiny_draw_never(struct hak_tiny *tiny)
@@ -52,7 +75,11 @@ static void tiny_draw_begin(struct hak_tiny *tiny, size_t rate)
     }
     sampling->random = haki_sample_seed();
     for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
-        tiny_draw(tiny, c);
+        if (tiny->taken[c] != 0) {
+            tiny_draw(tiny, c);
+        } else {
+            tiny_undraw(tiny, c);
+        }
     }
     haki_tiny_sampling(tiny)->until_larger =
         haki_draw_bytes(rate, &sampling->random);

@@ -22,10 +22,10 @@ class Planted(Case):
         cls.addClassCleanup(shutil.rmtree, cls.runtime, True)
         cls.env = {"XDG_RUNTIME_DIR": cls.runtime}
 
-    def program(self, words, **env):
+    def program(self, words, stdin=None, **env):
         """A process, up."""
         child = subprocess.Popen(
-            words, stdout=subprocess.PIPE,
+            words, stdin=stdin, stdout=subprocess.PIPE,
             env={**PLAIN, "LD_PRELOAD": LIBRARY, **self.env, **env})
         self.addCleanup(self.stop, child)
         self.assertEqual(child.stdout.readline(), b"up\n")

@@ -142,6 +142,35 @@ class Pages(Shown):
             self.assertGreater(found.values["tiny_allocs"], last)
             last = found.values["tiny_allocs"]
 
+    def test_goes_on_answering(self):
+        """It has answered once: then also what only bins see, and asleep."""
+        child = self.start([program(self, "ba", r"""
+            static char *blocks[64];
+            int flags = fcntl(0, F_GETFL);
+            char c;
+            hold(44);
+            for (int i = 0; i < 64; i++) blocks[i] = malloc(96);
+            fcntl(0, F_SETFL, flags | O_NONBLOCK);
+            say("up\n");
+            while (read(0, &c, 1) != 1) { churn(); usleep(1000); }
+            fcntl(0, F_SETFL, flags);
+            say("quiet\n"); wait_for_input();
+            for (int i = 0; i < 50; i++) free(blocks[i]);
+            say("freed\n"); wait_for_input(); _exit(0);""")])
+        page = self.of(child.pid)
+        self.assertTrue(share.ask([page], 60, 100)[0].fresh)
+        for step in (b"quiet\n", b"freed\n"):
+            child.stdin.write(b"x" if step == b"quiet\n" else b"\n")
+            child.stdin.flush()
+            self.assertEqual(child.stdout.readline(), step)
+            found = share.ask([page], 60, 100)[0]
+            self.assertTrue(found.fresh, step)
+            if step == b"quiet\n":
+                before = found.values
+        self.assertGreaterEqual(before["tiny_live_bytes"] -
+                                found.values["tiny_live_bytes"], 50 * 96)
+        self.finish(child)
+
     def test_short_or_small_programs_show_nothing(self):
         self.finish(self.start([program(self, "c", 'hold(10); say("up\\n");'
                                         " wait_for_input(); return 0;")]))

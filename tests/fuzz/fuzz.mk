@@ -9,7 +9,7 @@ $(REPLAY): $(patsubst %,$(BUILD)/testing/tests/fuzz/%.o,replay $(FUZZ_PARTS)) \
     $(SUPPORT) $(BUILD)/libhakmem_core.a
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -o $@ $^ $(CRITERION) -lm -ldl
+	$(Q)$(LINK) -o $@ $^ $(TEST_LINK) -lm -ldl
 
 # With VARIANT=fuzz or fuzzasan.
 FUZZER := $(BUILD)/fuzz/ops

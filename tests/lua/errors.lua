@@ -129,7 +129,8 @@ for i = 1, times(200) do
         end})
         error("inner", 0)
     end)
-    assert(not fine and value == "outer")
+    -- Before 5.4.3 the first error was the one that stayed.
+    assert(not fine and (value == "outer" or value == "inner"))
     add(#value)
 end
 

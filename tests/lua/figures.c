@@ -53,6 +53,7 @@ static void check_type(hak_lua_heap *heap, size_t tag, int type)
 
 Test(figures, types_by_tag)
 {
+    lt_needs(LT_54);
     hak_lua_heap *heap = new_heap(0);
     check_type(heap, LUA_TSTRING, HAK_LUA_STRING);
     check_type(heap, LUA_TTABLE, HAK_LUA_TABLE);
@@ -75,6 +76,7 @@ Test(figures, types_by_tag)
 /* A large object has a type as well; one that was refused hasn't. */
 Test(figures, types_large_and_refused)
 {
+    lt_needs(LT_TYPES);
     hak_lua_heap *heap = new_heap(10000);
     void *ptr = hak_lua_alloc(heap, NULL, LUA_TSTRING, 9000);
     cr_assert(ptr);
@@ -192,6 +194,7 @@ Test(figures, stats_wrong_size)
 /* A program that knows the fields of 0.1 alone gets these and no more. */
 Test(figures, stats_of_an_older_size)
 {
+    lt_needs(LT_TYPES);
     hak_lua_heap *heap = new_heap(0);
     hak_lua_stats stats;
     memset(&stats, 0x5a, sizeof stats);

@@ -208,6 +208,7 @@ Test(limit, patterns)
 
 Test(limit, load)
 {
+    lt_needs(LT_52);
     squeeze("local parts = {}\n"
             "for i = 1, 60 do\n"
             "    parts[i] = 'local function f' .. i ..\n"
@@ -239,6 +240,7 @@ Test(limit, sort)
 
 Test(limit, metatables_and_closing)
 {
+    lt_needs(LT_54);
     squeeze("local mt = {}\n"
             "mt.__index = function(t, k) return k .. '!' end\n"
             "mt.__add = function(a, b) return setmetatable({}, mt) end\n"
@@ -254,6 +256,7 @@ Test(limit, metatables_and_closing)
 
 Test(limit, varargs)
 {
+    lt_needs(LT_52);
     squeeze("local t = {}\n"
             "for i = 1, 600 do t[i] = i end\n"
             "local function f(...) return select('#', ...), {...} end\n"
@@ -281,6 +284,7 @@ Test(limit, large_blocks)
 
 Test(limit, require_and_userdata)
 {
+    lt_needs(LT_52);
     squeeze("local keep = {}\n"
             "for i = 1, 30 do\n"
             "    package.preload['m' .. i] = function(n) return {n} end\n"
@@ -336,6 +340,7 @@ static lua_State *open_with_room(void)
 
 Test(limit, pcall_in_lua)
 {
+    lt_needs(LT_54);
     lua_State *L = open_with_room();
     lt_run(L, "local function hog()\n"
               "    local t = {}\n"
@@ -385,6 +390,7 @@ Test(limit, inside_coroutines)
  */
 Test(limit, emergency_collection)
 {
+    lt_needs(LT_53);
     lua_State *L = open_with_room();
     hak_lua_heap *heap = hak_lua_heap_of(L);
     lt_run(L, "cache = setmetatable({}, {__mode = 'v'})\n"
@@ -409,6 +415,7 @@ Test(limit, emergency_collection)
 /* Finalizers that fail for want of memory are no end of the world. */
 Test(limit, in_finalizers)
 {
+    lt_needs(LT_54);
     lua_State *L = open_with_room();
     lt_run(L, "local tried = 0\n"
               "for i = 1, 50 do\n"
@@ -427,6 +434,7 @@ Test(limit, in_finalizers)
 /* A limit below what is live: reading goes on, growing fails, freeing helps. */
 Test(limit, below_live)
 {
+    lt_needs(LT_53);
     lua_State *L = lt_open(LT_HEAP);
     hak_lua_heap *heap = hak_lua_heap_of(L);
     lt_run(L, "t = {} for i = 1, 1000 do t[i] = {i} end\n"
@@ -456,6 +464,7 @@ Test(limit, below_live)
  */
 Test(limit, close_at_the_limit)
 {
+    lt_needs(LT_NOT_55);
     lt_text text = {0};
     lt_stderr capture = lt_stderr_begin();
     for (size_t room = 0; room < 3000; room += 100) {

@@ -3,7 +3,7 @@
  * code and scripts with captured output, figures, scaling.
  *
  * Who uses it: every file in tests/lua. Black box: it knows hakmem_lua.h and
- * stock Lua 5.4 only.
+ * stock Lua only (what is not as in 5.4 is in compat.h).
  *
  * Obeys: HAKMEM_TEST_SCALE (a divisor for the amount of work; unset: 1, under
  * a sanitizer 20), HAKMEM_TEST_DIR (where the scripts are; unset: tests/lua).
@@ -24,6 +24,8 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "compat.h"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||     \

@@ -138,16 +138,19 @@ static unsigned step(void)
 
 Test(oom, one_call_on_a_heap)
 {
+    lt_needs(LT_NOT_55);
     fail_each(LT_HEAP, false, step());
 }
 
 Test(oom, all_calls_on_a_heap)
 {
+    lt_needs(LT_NOT_55);
     fail_each(LT_HEAP, true, step());
 }
 
 Test(oom, all_calls_with_tiny_alone)
 {
+    lt_needs(LT_NOT_55);
     fail_each(LT_TINY, true, step());
 }
 

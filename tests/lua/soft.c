@@ -64,6 +64,7 @@ static int report_after(size_t reserve)
 
 Test(soft, an_error_can_be_reported_from_the_reserve)
 {
+    lt_needs(LT_53);
     cr_expect_eq(report_after(0), LUA_ERRMEM, "the limit is not tight enough");
     cr_expect_eq(report_after(32 << 10), LUA_OK);
 }
@@ -71,6 +72,7 @@ Test(soft, an_error_can_be_reported_from_the_reserve)
 /* Nothing goes beyond limit + reserve, whatever a script catches. */
 Test(soft, the_reserve_has_an_end)
 {
+    lt_needs(LT_NOT_55);
     lua_State *L = open_limited(200000, 50000);
     cr_assert_eq(try(L,
                      "K = {}\n"
@@ -148,6 +150,7 @@ static int finalized(size_t room, size_t reserve)
 
 Test(soft, finalizers_of_a_close_have_the_reserve)
 {
+    lt_needs(LT_53);
     cr_expect_lt(finalized(0, 0), 50);
     cr_expect_eq(finalized(0, 1 << 20), 50);
     cr_expect_lt(finalized(100000, 0), 50);
@@ -186,6 +189,7 @@ static lua_State *open_soft(script *s, size_t soft, size_t limit)
 
 Test(soft, a_callback_may_raise_the_limit)
 {
+    lt_needs(LT_COLLECTS);
     script s = {.answers = {200000, 400000, HAK_LUA_NO_LIMIT}};
     lua_State *L = open_soft(&s, 100000, 0);
     lt_run(L, "T = {} for i = 1, 20000 do T[i] = {i} end");
@@ -213,6 +217,7 @@ Test(soft, the_hard_limit_holds_whatever_a_callback_says)
 
 Test(soft, a_callback_may_ask_for_a_collection)
 {
+    lt_needs(LT_53);
     script s = {.answers = {HAK_LUA_COLLECT}};
     lua_State *L = open_soft(&s, 100000, 0);
     lua_gc(L, LUA_GCSTOP);
@@ -296,6 +301,7 @@ Test(soft, a_callback_may_change_the_limits)
 /* Every lane's sizes, and growth in place, come to the callback. */
 Test(soft, large_blocks_too)
 {
+    lt_needs(LT_53);
     script s = {.answers = {HAK_LUA_NO_LIMIT}};
     lua_State *L = open_soft(&s, 1 << 20, 0);
     lt_run(L, "assert(#('x'):rep(3 << 20) == 3 << 20)");
@@ -313,6 +319,7 @@ Test(soft, large_blocks_too)
 
 Test(soft, bad_arguments)
 {
+    lt_needs(LT_COLLECTS);
     int calls = 0;
     hak_lua_heap *heap = hak_lua_heap_new(NULL);
     errno = 0;

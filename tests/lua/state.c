@@ -58,6 +58,7 @@ static const char script_of_points[] =
 
 Test(state, live_is_what_lua_counts)
 {
+    lt_needs(LT_54);
     lua_State *L = hak_lua_newstate(NULL);
     hak_lua_heap *heap = hak_lua_heap_of(L);
     cr_assert(heap);
@@ -76,6 +77,7 @@ Test(state, live_is_what_lua_counts)
 
 Test(state, types_are_counted)
 {
+    lt_needs(LT_54);
     lua_State *L = lt_open(LT_HEAP);
     hak_lua_heap *heap = hak_lua_heap_of(L);
     hak_lua_stats before = lt_stats(heap);
@@ -121,6 +123,7 @@ Test(state, heap_of)
 /* A heap made first, handed to lua_newstate, deleted last. */
 Test(state, heap_of_the_caller)
 {
+    lt_needs(LT_NOT_55);
     hak_lua_heap *heap = hak_lua_heap_new(NULL);
     for (int i = 0; i < 20; i++) {
         lua_State *L = lua_newstate(hak_lua_alloc, heap);
@@ -187,6 +190,7 @@ static void expect_same_panic(void (*run)(lt_mode), const char *part)
 
 Test(state, panic)
 {
+    lt_needs(LT_54);
     expect_same_panic(panic_string, "boom at the top");
     expect_same_panic(panic_table, "error object is not a string");
 }
@@ -214,6 +218,7 @@ static void warnings(lt_mode mode, lt_text *text)
 
 Test(state, warnings)
 {
+    lt_needs(LT_54);
     lt_text ours = {0}, stock = {0};
     warnings(LT_HEAP, &ours);
     warnings(LT_STOCK, &stock);

@@ -113,6 +113,7 @@ static const char after_code[] =
 
 Test(switching, running_state)
 {
+    lt_needs(LT_52);
     checker c;
     lua_State *L = open_checked(&c);
     lt_run(L, before_code);
@@ -208,6 +209,7 @@ static int switch_here(lua_State *L)
 /* In a coroutine that dies before the state does. */
 Test(switching, in_a_coroutine)
 {
+    lt_needs(LT_52);
     checker c;
     lua_State *L = open_checked(&c);
     lua_register(L, "switch", switch_here);
@@ -224,6 +226,7 @@ Test(switching, in_a_coroutine)
 /* From every kind of state there is, to both lanes, ended in both ways. */
 Test(switching, from_each_allocator)
 {
+    lt_needs(LT_52);
     for (int mode = LT_STOCK; mode < LT_MODES; mode++)
         for (int round = 0; round < 20; round++) {
             lua_State *L = lt_open((lt_mode)mode);
@@ -263,6 +266,7 @@ static void *on_another_heap(void *ud, void *ptr, size_t osize, size_t nsize)
 
 Test(switching, from_an_allocator_on_hakmem)
 {
+    lt_needs(LT_52);
     checker c = {0};
     lua_State *L = lua_newstate(on_hakmem, &c);
     cr_assert(L);
@@ -276,6 +280,7 @@ Test(switching, from_an_allocator_on_hakmem)
 
 Test(switching, from_an_allocator_on_another_heap)
 {
+    lt_needs(LT_52);
     hak_lua_heap *heap = hak_lua_heap_new(NULL);
     void *ud[] = {heap};
     lua_State *L = lua_newstate(on_another_heap, ud);
@@ -313,6 +318,7 @@ static void *large_on_hakmem(void *ud, void *ptr, size_t osize, size_t nsize)
 
 Test(switching, from_an_allocator_with_large_blocks_on_hakmem)
 {
+    lt_needs(LT_52);
     for (int lanes = HAK_LUA_LANES_TINY; lanes <= HAK_LUA_LANES_ALL; lanes++) {
         checker c = {0};
         lua_State *L = lua_newstate(large_on_hakmem, &c);
@@ -333,6 +339,7 @@ Test(switching, from_an_allocator_with_large_blocks_on_hakmem)
 
 Test(switching, nothing_is_said)
 {
+    lt_needs(LT_52);
     lt_text text = {0};
     lt_stderr capture = lt_stderr_begin();
     for (int i = 0; i < 10; i++) {
@@ -363,6 +370,7 @@ Test(switching, bad_config)
 
 Test(switching, with_a_limit)
 {
+    lt_needs(LT_52);
     checker c;
     lua_State *L = open_checked(&c);
     lt_run(L, before_code);
@@ -390,6 +398,7 @@ Test(switching, with_a_limit)
  */
 Test(switching, old_allocator_runs_dry)
 {
+    lt_needs(LT_54);
     checker c;
     lua_State *L = open_checked(&c);
     lt_run(L, before_code);
@@ -410,6 +419,7 @@ Test(switching, old_allocator_runs_dry)
 /* With all lanes nobody needs it. */
 Test(switching, all_lanes_need_no_old_allocator)
 {
+    lt_needs(LT_52);
     checker c;
     lua_State *L = open_checked(&c);
     lt_run(L, before_code);
@@ -487,6 +497,7 @@ static void leave_blocks(void (*close)(lua_State *L), size_t size)
 
 Test(switching, a_block_left_is_said_by_lua_close)
 {
+    lt_needs(LT_52);
     leave_blocks(lua_close, 777);
     leave_blocks(lua_close, 100000);
     leave_blocks(lua_close, 16);
@@ -494,6 +505,7 @@ Test(switching, a_block_left_is_said_by_lua_close)
 
 Test(switching, a_block_left_is_said_by_hak_lua_close)
 {
+    lt_needs(LT_52);
     leave_blocks(hak_lua_close, 777);
     leave_blocks(hak_lua_close, 100000);
 }
@@ -594,6 +606,7 @@ void haki_os_test_refuse(unsigned n, bool forever);
 /* The module says so once; the state stays where it is, the script runs. */
 Test(switching, module_without_a_heap)
 {
+    lt_needs(LT_54);
     checker c;
     lua_State *L = open_checked(&c);
     lt_text text = {0};
@@ -629,6 +642,7 @@ Test(switching, module_without_a_heap)
 
 Test(switching, module_on_a_heap_of_ours)
 {
+    lt_needs(LT_53);
     lua_State *L = lt_open(LT_HEAP);
     hak_lua_heap *heap = hak_lua_heap_of(L);
     luaL_requiref(L, "hakmem", luaopen_hakmem, 1);
@@ -647,6 +661,7 @@ Test(switching, module_on_a_heap_of_ours)
 
 Test(switching, module_on_the_thread_heap)
 {
+    lt_needs(LT_52);
     lua_State *L = lt_open(LT_THREAD);
     lt_run(L, before_code);
     luaL_requiref(L, "hakmem", luaopen_hakmem, 1);

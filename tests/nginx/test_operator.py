@@ -359,7 +359,7 @@ class Replaced(Case):
         nginx.command = ["env", "-C", str(nginx.prefix.parent)]
         nginx.arguments = lambda: [
             nginx_server.NGINX, "-p", f"{nginx.prefix.name}/", "-c",
-            "nginx.conf", "-e", "error.log"]
+            "nginx.conf", *nginx_server.early_log("error.log")]
         nginx.start()
         self.assertEqual(page(nginx)["code_on_disk"], "same")
         (nginx.prefix / "module.so").unlink()

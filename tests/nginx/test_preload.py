@@ -204,7 +204,8 @@ class Descriptors(Preload):
         done = subprocess.run(
             ["sh", "-c", 'exec 3<"$0" && exec "$@"',
              str(nginx.prefix / "nginx.conf"), NGINX, "-t", "-p",
-             f"{nginx.prefix}/", "-c", "/dev/fd/3", "-e", "stderr"],
+             f"{nginx.prefix}/", "-c", "/dev/fd/3",
+             *nginx_server.early_log("stderr")],
             env=nginx.environment(), capture_output=True, text=True,
             check=False)
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -280,10 +280,14 @@ class Page(ProfileCase):
         seen = set()
 
         def both():
-            status, _, body = nginx.get(f"/heap?format=pprof&worker={one}")
+            status, headers, body = nginx.get(
+                f"/heap?format=pprof&worker={one}",
+                headers={"Connection": "keep-alive"})
             self.assertIn(status, (200, 409))
             if status == 409:
                 self.assertIn(f"worker {other} took", body.decode())
+                self.assertIn(f"hakmem profile {one}", body.decode())
+                self.assertEqual(headers.get("Connection"), "close")
             seen.add(status)
             return 200 in seen
         until(30, "the worker took a request", both, step=0)

@@ -191,7 +191,7 @@ class ServingObjects(Serving):
     """The same with libssl, zlib and PCRE on it, as far as they are there."""
 
     main = ("thread_pool default threads=4;"
-            " hakmem_objects libssl libz libpcre2-8;")
+            f" hakmem_objects libssl libz {nginx_server.pcre()};")
 
 
 if __name__ == "__main__":

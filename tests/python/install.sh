@@ -66,12 +66,17 @@ archive_is_good() {
     ! grep -E '^/|\.\.|\.o$|\.so$|\.pyc$' "$dir/list"
 }
 
-# names_glibc PYTHON: the wheel's name has the newest glibc that its object asks for.
+# names_glibc PYTHON: the wheel's name has the newest glibc that its object asks for,
+# 2.28 at most, whatever it was built with.
 names_glibc() {
     rm -rf "$dir/wheel"
     "$1" -m zipfile -e "$wheel" "$dir/wheel" || return 1
     newest=$(objdump -T "$dir"/wheel/hakmem_py/*.so | grep -o 'GLIBC_2\.[0-9]*' |
         sed 's/.*\.//' | sort -n | tail -n 1)
+    [ "${newest:-99}" -le 28 ] || {
+        objdump -T "$dir"/wheel/hakmem_py/*.so | grep -E 'GLIBC_2\.(29|[3-9].)'
+        return 1
+    }
     case $wheel in
     *-manylinux_2_"${newest:-none}"_*.whl) ;;
     *)

@@ -166,6 +166,39 @@ class Guards(Case):
             print("fine")
         """, env={"HAKMEM_GUARD_RATE": "1000"})
 
+    def test_the_peak_has_them_too(self):
+        """And what is sampled: it is never below what is in use."""
+        for env in ({"HAKMEM_GUARD_RATE": "1"},
+                    {"HAKMEM_GUARD_RATE": "1", "HAKMEM_GUARD_MEMORY": "8M"},
+                    {"HAKMEM_PROFILE": os.path.join(self.place.name, "p.json"),
+                     "HAKMEM_PROFILE_RATE": "2000"}):
+            self.says("""
+                import hakmem_py
+                kept = []
+                for i in range(300):
+                    kept.append(bytes(100 + i))
+                    found = hakmem_py.stats()
+                    assert found["peak_bytes"] >= found["live_bytes"], found
+                most = found["live_bytes"]
+                del kept, found
+                assert hakmem_py.stats()["peak_bytes"] >= most
+                print("fine")
+            """, env=env)
+
+    def test_what_found_no_room(self):
+        self.says("""
+            import hakmem_py
+            before = hakmem_py.stats()
+            assert before["guards"] == before["guards_missed"] == 0
+            hakmem_py.guard(1)
+            kept = [bytes(100 + i) for i in range(2000)]
+            hakmem_py.guard(0)
+            found = hakmem_py.stats()
+            assert 50 <= found["guards"] <= 2000, found
+            assert found["guards_missed"] >= 1000, found
+            print("fine")
+        """)
+
     def test_a_program_with_all_that_fit(self):
         self.says("""
             import json, re, threading

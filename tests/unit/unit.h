@@ -12,6 +12,7 @@
 #ifndef UNIT_H
 #define UNIT_H
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -88,6 +89,14 @@ __attribute__((constructor)) static void unit_no_background(void)
             cr_skip("gcc's tsan knows no threads of a child");                 \
         }                                                                      \
     } while (0)
+
+/* Names of C functions are found by it: glibc 2.35. */
+UNIT void unit_need_names(void)
+{
+    if (dlsym(RTLD_DEFAULT, "_dl_find_object") == NULL) {
+        cr_skip("this C library has no _dl_find_object");
+    }
+}
 
 #define UNIT_SKIP_IF_WATCHED(why)                                              \
     do {                                                                       \

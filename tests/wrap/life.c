@@ -42,6 +42,30 @@ Test(life, alone_where_programs_count_on_it)
     wrap_expect(&how, "well\n", "", wrap_program("plain/alone"));
 }
 
+/* ---- a filter of system calls -------------------------------------------- */
+
+/* systemd's @system-service, from the start: with samples and guards as well. */
+Test(life, serves_under_a_filter_of_system_calls)
+{
+    int fd;
+    const char *file = wrap_temporary(&fd);
+    char *profile, *set;
+    struct wrap_how watched = {
+        .preload = true,
+        .env = {"HAKMEM_PROFILE_RATE=65536", "HAKMEM_GUARD_RATE=65536"}};
+
+    close(fd);
+    cr_assert_gt(asprintf(&profile, "%s.json", file), 0);
+    cr_assert_gt(asprintf(&set, "HAKMEM_PROFILE=%s", profile), 0);
+    watched.env[2] = set;
+    wrap_expect(&alone, "well\n", "", wrap_program("plain/filtered"));
+    wrap_expect(&preloaded, "well\n", "", wrap_program("plain/filtered"));
+    wrap_expect(&watched, "well\n", "", wrap_program("plain/filtered"));
+    cr_assert_eq(access(profile, R_OK), 0);
+    unlink(profile);
+    unlink(file);
+}
+
 /* ---- no range ----------------------------------------------------------- */
 
 #define OTHER_PAGES                                                            \

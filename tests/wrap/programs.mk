@@ -17,7 +17,7 @@ PROGRAMS := tests/wrap/programs
 
 WRAP_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/wrap/*.c))
 WRAP_PROGRAMS := $(addprefix $(BUILD)/$(PROGRAMS)/, \
-    $(addprefix plain/,alone back behaviour pages owns misuse cancels sized forks forks_atfork \
+    $(addprefix plain/,alone filtered back behaviour pages owns misuse cancels sized forks forks_atfork \
         opens opens_cxx cxx early plugins handles libcnames libcnames_wraps \
         opener ownmalloc debugs plugins_nopie handles_nopie forkstorm forkstorm_core refused limited \
         libearly.so libatfork.so libopened.so libcxx.so \
@@ -40,11 +40,10 @@ TESTS += $(WRAP_TESTS)
 WRAP_PROGRAMS += $(OTHER_PAGES)
 TEST_NEEDS += $(WRAP_PROGRAMS)
 
-$(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o \
-    $(filter %/plain.o,$(SUPPORT))
+$(WRAP_TESTS): $(BUILD)/tests/%: $(BUILD)/testing/tests/%.o $(TEST_PLAIN)
 	$(SAY) LINK $@
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -o $@ $^ $(CRITERION)
+	$(Q)$(LINK) -o $@ $^ $(TEST_LINK)
 
 HOW_plain :=
 HOW_shared := -L$(BUILD) -lhakmem -Wl,-rpath,$(abspath $(BUILD))
@@ -67,34 +66,36 @@ PROGRAM_LTO := -O2 -fbuiltin -flto
 PROGRAM_KIND = $(if $(filter %_lto,$(@F)),$(PROGRAM_LTO))$(if $(filter \
     %_shared,$(@F)),-DPROGRAM_NO_MALLOC)
 
-# $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last.
+# $(1): plain, shared, archive or static. What a target's PROGRAM_LIBS names comes last,
+# but for what has dlsym and timer_create before glibc 2.34.
+PROGRAM_DL := -ldl -lrt
 define program_rules
 $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAMP) \
     $(NEEDS_$(1))
 	$$(SAY) CC $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_C) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
+	$$(Q)$(PROGRAM_C) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS) $(PROGRAM_DL)
 
 $(BUILD)/$(PROGRAMS)/$(1)/%: $(PROGRAMS)/%.cc $(STAMP) $(NEEDS_$(1))
 	$$(SAY) CXX $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS)
+	$$(Q)$(PROGRAM_CXX) -o $$@ $$< $(HOW_$(1)) $$(PROGRAM_LIBS) $(PROGRAM_DL)
 
 $(addprefix $(BUILD)/$(PROGRAMS)/$(1)/links,_lto _shared): \
     $(PROGRAMS)/links.c $(PROGRAMS)/program.h $(STAMP) $(NEEDS_$(1))
 	$$(SAY) CC $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_C) $$(PROGRAM_KIND) -o $$@ $$< $(HOW_$(1))
+	$$(Q)$(PROGRAM_C) $$(PROGRAM_KIND) -o $$@ $$< $(HOW_$(1)) $(PROGRAM_DL)
 
 $(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.c $(PROGRAMS)/program.h $(STAMP)
 	$$(SAY) CC $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_C) -shared -o $$@ $$< $$(PROGRAM_LIBS)
+	$$(Q)$(PROGRAM_C) -shared -o $$@ $$< $$(PROGRAM_LIBS) $(PROGRAM_DL)
 
 $(BUILD)/$(PROGRAMS)/$(1)/lib%.so: $(PROGRAMS)/lib%.cc $(STAMP)
 	$$(SAY) CXX $$@
 	@mkdir -p $$(@D)
-	$$(Q)$(PROGRAM_CXX) -shared -o $$@ $$< $$(PROGRAM_LIBS)
+	$$(Q)$(PROGRAM_CXX) -shared -o $$@ $$< $$(PROGRAM_LIBS) $(PROGRAM_DL)
 
 endef
 $(foreach how,plain shared archive static,$(eval $(call program_rules,$(how))))
@@ -118,18 +119,19 @@ $(addprefix $(BUILD)/$(PROGRAMS)/plain/,libprivate.so libouter.so \
     inner/libinner.so): $(PROGRAMS)/libplugin.c $(PROGRAMS)/program.h $(STAMP)
 	$(SAY) CC $@
 	@mkdir -p $(@D)
-	$(Q)$(PROGRAM_C) -shared -o $@ $< $(PLUGIN_$(patsubst lib%.so,%,$(@F)))
+	$(Q)$(PROGRAM_C) -shared -o $@ $< $(PLUGIN_$(patsubst lib%.so,%,$(@F))) \
+	    $(PROGRAM_DL)
 
 $(BUILD)/$(PROGRAMS)/plain/libcnames_wraps: $(PROGRAMS)/libcnames.c \
     $(PROGRAMS)/program.h $(STAMP)
 	$(SAY) CC $@
-	$(Q)$(PROGRAM_C) -DPROGRAM_WRAPS -o $@ $<
+	$(Q)$(PROGRAM_C) -DPROGRAM_WRAPS -o $@ $< $(PROGRAM_DL)
 
 # The same sources once more, linked otherwise.
 $(BUILD)/$(PROGRAMS)/plain/forks_atfork: $(PROGRAMS)/forks.c \
     $(PROGRAMS)/program.h $(STAMP) $(BUILD)/$(PROGRAMS)/plain/libatfork.so
 	$(SAY) CC $@
-	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(PROGRAM_BESIDE) -latfork
+	$(Q)$(PROGRAM_C) -o $@ $< -Wl,--no-as-needed $(PROGRAM_BESIDE) -latfork $(PROGRAM_DL)
 
 # Not position independent, and malloc's address is taken: it is an entry of the
 # program's linkage table then.
@@ -137,7 +139,7 @@ $(BUILD)/$(PROGRAMS)/plain/%_nopie: $(PROGRAMS)/%.c $(PROGRAMS)/program.h $(STAM
 	$(SAY) CC $@
 	@mkdir -p $(@D)
 	$(Q)$(PROGRAM_C) -fno-pic -fno-pie -no-pie -DPROGRAM_NAMES_MALLOC=1 -o $@ \
-	    $< $(PROGRAM_LIBS)
+	    $< $(PROGRAM_LIBS) $(PROGRAM_DL)
 
 # Programs and libraries with a core of their own, and copies of what there is.
 PROGRAM_CORE = $(LUA_CFLAGS) $(BUILD)/libhakmem_lua.a $(LUA_LIBS) -lm -ldl \
@@ -174,7 +176,7 @@ $(BUILD)/$(PROGRAMS)/plain/forkstorm_core: $(PROGRAMS)/forkstorm.c \
     $(BUILD)/$(PROGRAMS)/plain/libhandlers.so
 	$(SAY) CC $@
 	$(Q)$(PROGRAM_C) -o $@ $< -Wl,-u,hak_malloc $(BUILD)/libhakmem_core.a \
-	    -Wl,--no-as-needed $(PROGRAM_BESIDE) -lhandlers \
+	    -Wl,--no-as-needed $(PROGRAM_BESIDE) -lhandlers $(PROGRAM_DL) \
 	    $(filter -fsanitize=%,$(FLAGS))
 
 # Half an hour of it, by hand; STORM_MODES: see forkstorm.c.
@@ -189,6 +191,6 @@ $(BUILD)/$(PROGRAMS)/archive/cxx_static_runtime: $(PROGRAMS)/cxx.cc \
     $(STAMP) $(NEEDS_archive)
 	$(SAY) CXX $@
 	@mkdir -p $(@D)
-	$(Q)$(PROGRAM_CXX) -static-libstdc++ -static-libgcc -o $@ $< $(HOW_archive)
+	$(Q)$(PROGRAM_CXX) -static-libstdc++ -static-libgcc -o $@ $< $(HOW_archive) $(PROGRAM_DL)
 
 endif

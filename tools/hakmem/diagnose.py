@@ -33,9 +33,10 @@ SIZES = {"tiny": "up to 1 KB", "pool": "1 to 52 KB", "ace": "52 KB to 2 MB",
 # `classes`: share.Class of all copies.
 Look = collections.namedtuple("Look", "at values fresh rss anonymous cpu classes",
                               defaults=((),))
-# kind: leak growth fragmentation retention kept level ...; text: what holds what;
+# kind: leak growth fragmentation retention kept level stale ...; text: what holds what;
 # advice: what to do; bad: it counts for the exit status.
 Finding = collections.namedtuple("Finding", "kind text advice bad")
+STALE = "stale"   # the figures are those of before: nothing is known of now
 
 
 # ---- sums ---------------------------------------------------------------------
@@ -280,13 +281,14 @@ def _level(looks):
     """Nothing grows: whether that is a cache at work or a program at rest."""
     first, last = looks[0].values, looks[-1].values
     made = allocs(last) - allocs(first)
-    if made == 0 and not looks[-1].fresh:
-        return Finding("idle", f"level: {size(live(last))} were in use when it"
-                       " last looked at itself; it has called for nothing new"
-                       " since, and what it has freed since may be missing"
-                       " here",
-                       "if it freed much before it fell asleep, look again"
-                       " when it works", False)
+    if not looks[-1].fresh:
+        return Finding(STALE, f"can't be told: {size(live(last))} were in use"
+                       " when it last looked at itself; it has called for"
+                       " nothing new since, and what it has freed since may be"
+                       " missing here",
+                       "look while it works (a request, a key pressed): from"
+                       " the first memory that it asks for on it answers",
+                       False)
     if made == 0:
         return Finding("idle", f"level: {size(live(last))} in use, and nothing"
                        " was allocated meanwhile", "", False)
@@ -316,10 +318,12 @@ def on_hakmem(looks, settings=None):
     rise = leaks(looks)
     if rise:
         found.append(_leak(looks, rise))
+    elif not looks[-1].fresh:
+        found.append(_level(looks))
     found += [one for one in (_fragmentation(looks),
                               _retention(looks, settings), _kept(looks),
                               _growth_elsewhere(looks)) if one is not None]
-    if not rise:
+    if not rise and looks[-1].fresh:
         found.append(_level(looks))
     other = _elsewhere(looks)
     return found + ([other] if other is not None else [])

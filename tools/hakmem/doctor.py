@@ -7,6 +7,7 @@ from hakmem import diagnose, processes, share, words
 from hakmem.options import Failed, Help, Option, parse, seconds
 
 LOOKS = 16  # within the time
+PATIENCE, LAST_PATIENCE = 0.15, 2.0  # seconds that an answer may take
 FINE, FOUND, UNKNOWN = 0, 1, 2
 
 HELP = Help(
@@ -14,7 +15,8 @@ HELP = Help(
 Looks at a running process several times within some seconds and says what
 holds its memory and what to do about it: a leak, a cache, free memory that is
 kept (retention), fragmentation. It is neither stopped nor restarted. The exit
-status is 0: fine, 1: something was found, 2: it can't be told.""", (
+status is 0: fine, 1: something was found, 2: it can't be told, as of a process
+that sleeps and so shows figures of before.""", (
         Option("-s --seconds", "SECONDS", "for how long; default 8. A slow"
                " leak needs longer", check=seconds(0.5, 86400), initial=8.0),
         Option("--json", None, "print figures and findings as JSON"),
@@ -36,9 +38,10 @@ def total(found):
     return sums
 
 
-def look(pid, pages):
-    """A diagnose.Look; Failed: the process has gone."""
-    found = share.ask(pages, 0.1)
+def look(pid, pages, patience, pause):
+    """A diagnose.Look, the next one in `pause` seconds; Failed: the process has
+    gone."""
+    found = share.ask(pages, patience, share.WATCHED + 2 * pause)
     resident, cpu = processes.resident_of(pid), processes.ticks_of(pid)
     if resident is None or cpu is None:
         raise gone(pid)
@@ -58,7 +61,9 @@ def looks_of(pid, pages, duration):
         wait = began + duration * at / (LOOKS - 1) - time.monotonic()
         if wait > 0:
             time.sleep(wait)
-        found.append(look(pid, pages))
+        # The last one is what counts: a busy machine may answer late.
+        found.append(look(pid, pages, PATIENCE if i < LOOKS - 1 else
+                          LAST_PATIENCE, duration / (LOOKS - 1)))
     return found
 
 
@@ -145,7 +150,8 @@ def as_json(pid, looks, memory, findings):
 def status_of(findings):
     if any(one.bad for one in findings):
         return FOUND
-    return UNKNOWN if any(one.kind == "unknown" for one in findings) else FINE
+    return UNKNOWN if any(one.kind in ("unknown", diagnose.STALE)
+                          for one in findings) else FINE
 
 
 def remarks_on(pid, pages, looks):

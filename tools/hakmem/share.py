@@ -15,6 +15,7 @@ import time
 from hakmem.options import Failed
 
 MAGIC, VERSION = b"HAKSHARE", 1
+CPU_CLOCK = 2  # of a process: the kernel's CPUCLOCK_SCHED
 HEAD = struct.Struct("=8sIIIIIIQQQ16s")
 ASKED_AT = HEAD.size
 # asked, sampling; sequence, answered, written
@@ -22,7 +23,8 @@ LIVE = struct.Struct("=IIIIQ")
 MOST = 1 << 20  # no page is larger
 NAME = re.compile(r"([1-9]\d*)(\.[0-9a-f]+)+$")
 
-# pid; library: the file of the core; values by name; age in seconds.
+# pid; library: the file of the core; values by name; age in seconds; fresh: they are
+# of now: the process has answered, or used no processor time since it wrote them.
 # classes: Class for each size of the lanes Tiny and Pool, or ().
 Figures = collections.namedtuple("Figures", "pid library version values age"
                                  " fresh classes")
@@ -31,6 +33,11 @@ Class = collections.namedtuple("Class", "allocs live kept slabs block")
 CLASS = struct.Struct("=QQQII")
 CLASSES = struct.Struct("=II")
 CLASSES_AT = ASKED_AT + LIVE.size + 32  # behind a profile's words (live)
+WATCH = struct.Struct("=QQ")  # watch_until, rest_cpu
+WATCH_AT = CLASSES_AT + CLASSES.size
+WATCHED = 5.0        # seconds that a process goes on answering
+WATCHED_MOST = 120.0
+AT_REST = 150_000    # nanoseconds: in so much a thread ends, and no program works
 
 
 def folders():
@@ -89,6 +96,27 @@ class Page:
 
     def live(self):
         return LIVE.unpack_from(self.map, ASKED_AT)
+
+    def watch(self, seconds):
+        """From its next answer on it also answers while it sleeps, for so long."""
+        if self.values_at < WATCH_AT + WATCH.size:
+            return
+        now = time.monotonic_ns()
+        until = now + int(min(seconds, WATCHED_MOST) * 1e9)
+        others = WATCH.unpack_from(self.map, WATCH_AT)[0]
+        if not until < others <= now + WATCHED_MOST * 1e9:
+            self.store("Q", WATCH_AT, until)
+
+    def is_at_rest(self):
+        """Whether the process has used no time since it wrote its figures."""
+        if self.values_at < WATCH_AT + WATCH.size:
+            return False
+        rest = WATCH.unpack_from(self.map, WATCH_AT)[1]
+        try:
+            used = time.clock_gettime_ns(~self.pid << 3 | CPU_CLOCK)
+        except (OSError, OverflowError):
+            return False
+        return rest != 0 and 0 <= used - rest < AT_REST
 
     def ask(self):
         """Asks for fresh figures; the number to wait for."""
@@ -223,20 +251,25 @@ def pages(pid=None):
 # ---- figures ----------------------------------------------------------------------
 
 def figures(page, number=None):
-    """A page's Figures; fresh: they answer that question."""
+    """A page's Figures; they are fresh if they answer that question."""
     values, written, answered = page.read()
+    fresh = (number is not None and answered == number) or page.is_at_rest()
     return Figures(page.pid, _library(page, _maps(page.pid)), page.version,
                    values, max(0.0, time.monotonic() - written),
-                   number is not None and answered == number,
+                   fresh,
                    page.classes() if number is not None else ())
 
 
-def ask(opened, seconds=0.25):
-    """Asks all pages and waits for answers; Figures, in their order."""
+def ask(opened, seconds=0.25, watched=WATCHED):
+    """Asks all pages and waits for answers; Figures, in their order. What comes after
+    that is answered as well for `watched` seconds, if this is."""
+    for page in opened:
+        page.watch(watched)
     numbers = [page.ask() for page in opened]
     until = time.monotonic() + seconds
     for page, number in zip(opened, numbers):
-        page.wait(number, max(0.0, until - time.monotonic()))
+        if not page.is_at_rest():
+            page.wait(number, max(0.0, until - time.monotonic()))
     return [figures(page, number) for page, number in zip(opened, numbers)]
 
 

@@ -46,8 +46,8 @@ SIZES = 8  # that are shown of a process
 class Sampler:
     """Looks at all processes, or one, and remembers for the rates."""
 
-    def __init__(self, pid=None):
-        self.pid, self.last = pid, {}
+    def __init__(self, pid=None, delay=1.0):
+        self.pid, self.last, self.delay = pid, {}, delay
         if pid is not None:
             share.pages_of(pid)
 
@@ -77,7 +77,7 @@ class Sampler:
         """Rows, in the order of their numbers."""
         pages = share.pages(self.pid)
         found = collections.defaultdict(list)
-        for figures in share.ask(pages, 0.1):
+        for figures in share.ask(pages, 0.1, share.WATCHED + 2 * self.delay):
             found[figures.pid].append(figures)
         for page in pages:
             page.close()
@@ -139,7 +139,9 @@ def header():
 
 def line(row):
     return "".join(cell(row, key).rjust(width)
-                   for key, _, width, _ in COLUMNS) + "  " + row.command
+                   for key, _, width, _ in COLUMNS) + "  " + (
+                       "" if row.fresh else f"({row.age:.0f} s ago) ") + \
+        row.command
 
 
 def summary(rows):
@@ -209,6 +211,10 @@ def details(row):
                 f" {words.size(limit) if limit else 'none'}, near it"
                 f" {values.get('pressure_events', 0)} times, refused"
                 f" {values.get('limit_refused', 0)}")
+    if values.get("guards", 0) or values.get("guards_missed", 0):
+        said.append(f"guards {words.number(values['guards'])} blocks, missed"
+                    f" {words.number(values['guards_missed'])} for want of"
+                    " room (HAKMEM_GUARD_MEMORY)")
     if not row.fresh:
         said.append(f"figures of {row.age:.0f} s ago: it sleeps, or allocates"
                     " nothing new")
@@ -269,7 +275,8 @@ def main(arguments):
     chosen, rest = parsed
     if len(rest) > 1:
         raise Failed("top: it takes one process's number, or none", 2)
-    sampler = Sampler(share.need_pid("top", rest[0]) if rest else None)
+    sampler = Sampler(share.need_pid("top", rest[0]) if rest else None,
+                      chosen["delay"])
     if chosen["once"] or chosen["json"]:
         return once(sampler, chosen)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

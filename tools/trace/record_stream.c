@@ -12,10 +12,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/single_threaded.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+/* glibc has it from 2.32 on; elsewhere it is as if there were other threads. */
+extern char __libc_single_threaded __attribute__((weak));
 
 enum {
     SPINS = 100,           /* tries before a thread sleeps */
@@ -77,12 +79,18 @@ static void lock_slow(atomic_int *word)
     errno = saved;
 }
 
+/* The flag changes in no call of ours. */
+static inline int is_alone(void)
+{
+    return &__libc_single_threaded != NULL && __libc_single_threaded != 0;
+}
+
 static inline void lock(atomic_int *word)
 {
     int expected = 0;
 
-    /* With one thread plain words do; the flag changes in no call of ours. */
-    if (__libc_single_threaded) {
+    /* With one thread plain words do. */
+    if (is_alone()) {
         atomic_store_explicit(word, 1, memory_order_relaxed);
     } else if (UNLIKELY(!atomic_compare_exchange_strong_explicit(
                    word, &expected, 1, memory_order_acquire,
@@ -93,7 +101,7 @@ static inline void lock(atomic_int *word)
 
 static inline void unlock(atomic_int *word)
 {
-    if (__libc_single_threaded) {
+    if (is_alone()) {
         atomic_store_explicit(word, 0, memory_order_relaxed);
     } else if (UNLIKELY(atomic_exchange_explicit(word, 0,
                                                  memory_order_release) == 2)) {

@@ -85,6 +85,13 @@ static ngx_command_t  ngx_hakmem_commands[] = {
       0,
       NULL },
 
+    { ngx_string("hakmem_lua_limit"),
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_ANY,
+      ngx_hakmem_lua_limit,
+      0,
+      0,
+      NULL },
+
     { ngx_string("hakmem_profile_rate"),
       NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_ANY,
       ngx_hakmem_profile_rate,
@@ -148,6 +155,8 @@ ngx_hakmem_create_conf(ngx_cycle_t *cycle)
     hcf->lanes = NGX_CONF_UNSET_UINT;
     hcf->trim = NGX_CONF_UNSET_MSEC;
     hcf->limit = NGX_CONF_UNSET_SIZE;
+    hcf->lua_limit = NGX_CONF_UNSET_SIZE;
+    hcf->lua_soft = NGX_CONF_UNSET_SIZE;
     hcf->profile_rate = NGX_CONF_UNSET_SIZE;
 
     ngx_hakmem_master_begin();
@@ -169,6 +178,7 @@ ngx_hakmem_init_conf(ngx_cycle_t *cycle, void *conf)
     ngx_conf_init_uint_value(hcf->lanes, HAK_NGX_ALL);
     ngx_conf_init_msec_value(hcf->trim, NGX_HAKMEM_TRIM);
     ngx_conf_init_size_value(hcf->limit, 0);
+    ngx_hakmem_lua_init(hcf);
 
     ngx_hakmem_file_watch(&ngx_hakmem_module);
 

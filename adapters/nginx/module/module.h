@@ -26,6 +26,8 @@ typedef struct {
     ngx_uint_t       lanes;              /* hak_ngx_lanes */
     ngx_msec_t       trim;               /* 0: off */
     size_t           limit;              /* 0: none */
+    size_t           lua_limit;          /* 0: none */
+    size_t           lua_soft;           /* unset: three quarters of it */
     size_t           profile_rate;       /* 0: off; unset: as it was found */
     ngx_uint_t       profile_requests;   /* unsigned  profile_requests:1; */
     ngx_array_t     *objects;            /* of ngx_hakmem_object_t */
@@ -67,6 +69,7 @@ typedef struct {
     uint64_t             trims;          /* times idle memory was given back */
     uint64_t             trimmed;        /* bytes of ours that went back */
     uint64_t             limit_hits;     /* times it was over hakmem_limit */
+    size_t               lua_limit;      /* of its Lua VM, 0: none */
 } ngx_hakmem_worker_t;
 
 
@@ -166,6 +169,19 @@ void ngx_hakmem_trim_start(void);
 ngx_msec_t ngx_hakmem_trim_interval(ngx_hakmem_conf_t *hcf);
 ngx_uint_t ngx_hakmem_trim_look(ngx_hakmem_conf_t *hcf);
 void ngx_hakmem_trim_limit(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
+
+
+/*
+ * lua.c: the directive hakmem_lua_limit; the heaps of Lua's VMs, from before
+ * http{}'s other modules make them, and with the limit at the end of the
+ * configuration; and a look at them from the worker's timer, which returns
+ * whether there should be another one
+ */
+
+char *ngx_hakmem_lua_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+void ngx_hakmem_lua_begin(ngx_hakmem_conf_t *hcf);
+void ngx_hakmem_lua_init(ngx_hakmem_conf_t *hcf);
+ngx_uint_t ngx_hakmem_lua_look(ngx_hakmem_conf_t *hcf, ngx_log_t *log);
 
 
 /* preload.c: the directive, and what a start and a worker do about it */

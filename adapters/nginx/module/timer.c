@@ -144,7 +144,8 @@ ngx_hakmem_tick(ngx_cycle_t *cycle)
         }
     }
 
-    due = ngx_hakmem_trims(cycle) ? ngx_hakmem_trim_look(hcf) : 0;
+    due = ngx_hakmem_lua_look(hcf, cycle->log);
+    due |= ngx_hakmem_trims(cycle) ? ngx_hakmem_trim_look(hcf) : 0;
 
     if (hcf->limit) {
         ngx_hakmem_trim_limit(hcf, cycle->log);

@@ -30,6 +30,25 @@
 #define NGX_HAKMEM_EXITING_MIN  (64 * 1024)
 #define NGX_HAKMEM_QUIET        2000          /* calls in a second */
 
+/* glibc before 2.33: numbers of 32 bits, which wrap; musl has none */
+
+#if !defined(__GLIBC__)
+#define ngx_hakmem_mallinfo()   ((ngx_hakmem_mallinfo_t) { 0, 0 })
+#define ngx_hakmem_wide_t       size_t
+typedef struct {
+    size_t               uordblks;
+    size_t               fordblks;
+} ngx_hakmem_mallinfo_t;
+#elif __GLIBC_PREREQ(2, 33)
+#define ngx_hakmem_mallinfo     mallinfo2
+#define ngx_hakmem_wide_t       size_t
+typedef struct mallinfo2        ngx_hakmem_mallinfo_t;
+#else
+#define ngx_hakmem_mallinfo     mallinfo
+#define ngx_hakmem_wide_t       unsigned
+typedef struct mallinfo         ngx_hakmem_mallinfo_t;
+#endif
+
 
 /* of one allocator */
 
@@ -194,15 +213,15 @@ ngx_hakmem_sample_own(ngx_hakmem_sample_t *sample)
 static void
 ngx_hakmem_sample_libc(ngx_hakmem_sample_t *sample)
 {
-    struct mallinfo2  info;
+    ngx_hakmem_mallinfo_t  info;
 
     ngx_memzero(sample, sizeof(ngx_hakmem_sample_t));
 
     if (!ngx_hakmem_is_preloaded()) {
-        info = mallinfo2();
+        info = ngx_hakmem_mallinfo();
 
-        sample->used = info.uordblks;
-        sample->idle = info.fordblks;
+        sample->used = (size_t) (ngx_hakmem_wide_t) info.uordblks;
+        sample->idle = (size_t) (ngx_hakmem_wide_t) info.fordblks;
     }
 }
 

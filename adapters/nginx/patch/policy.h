@@ -48,9 +48,8 @@ HAK_INLINE void hak_ngx_count(size_t asked, bool large, bool memory,
 
 #define HAK_FAMILY(name) hak_ngx_##name
 
-HAK_INLINE void *haki_policy_take(size_t size)
+HAK_INLINE void *haki_policy_take_for(size_t need, size_t size)
 {
-    size_t need = haki_hard_grow(size);
     void *p;
 
     if (HAK_LIKELY(need <= HAK_LANE_TINY_MAX)) {

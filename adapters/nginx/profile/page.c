@@ -161,7 +161,10 @@ ngx_http_hakmem_profile_handler(ngx_http_request_t *r)
 }
 
 
-/* nginx gives a connection to whichever worker takes it first */
+/*
+ * nginx gives a connection to whichever worker takes it first, and what it
+ * then asks for on that comes to the same one: so it is closed
+ */
 
 static ngx_int_t
 ngx_http_hakmem_other_worker(ngx_http_request_t *r, ngx_hakmem_wish_t *wish)
@@ -171,10 +174,13 @@ ngx_http_hakmem_other_worker(ngx_http_request_t *r, ngx_hakmem_wish_t *wish)
     for (i = 0; i < ngx_last_process; i++) {
 
         if (ngx_processes[i].pid == wish->worker) {
+            r->keepalive = 0;
+
             return ngx_http_hakmem_say(r, NGX_HTTP_CONFLICT,
                                        "worker %P took this request, not %i: "
-                                       "ask again, on another connection",
-                                       ngx_pid, wish->worker);
+                                       "ask again, or run \"hakmem profile "
+                                       "%i\" as the workers' user",
+                                       ngx_pid, wish->worker, wish->worker);
         }
     }
 

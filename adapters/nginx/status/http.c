@@ -274,6 +274,10 @@ ngx_http_hakmem_add_variables(ngx_conf_t *cf)
 {
     ngx_http_variable_t  *var, *v;
 
+    /* all modules are loaded, and Lua's VM is made after this */
+
+    ngx_hakmem_lua_begin(ngx_hakmem_get_conf(cf->cycle));
+
     for (v = ngx_http_hakmem_vars; v->name.len; v++) {
         var = ngx_http_add_variable(cf, &v->name, v->flags);
         if (var == NULL) {

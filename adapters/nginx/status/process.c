@@ -6,6 +6,7 @@
 
 
 #include <status/status.h>
+#include <lua/vm.h>
 #include <patch/patch.h>
 
 
@@ -35,6 +36,8 @@ ngx_hakmem_gather(ngx_atomic_uint_t *stats)
     hak_ngx_stats               own;
     hak_stats_t                *s = &core;
     hak_ngx_stats              *n = &own;
+    hak_ngx_vm_stats            lua;
+    hak_ngx_vm_stats           *l = &lua;
     const ngx_hakmem_worker_t  *w = &ngx_hakmem_worker;
 
     ngx_memzero(s, sizeof(hak_stats_t));
@@ -45,6 +48,8 @@ ngx_hakmem_gather(ngx_atomic_uint_t *stats)
     (void) ngx_hakmem_stats(s);
 
     hak_ngx_get_stats(n);
+
+    hak_ngx_vm_get_stats(l);
 
     if (ngx_hakmem_resident(&rss, &shared) != NGX_OK) {
         rss = 0;

@@ -167,7 +167,9 @@ def guard(rate=128 * 2**20):
     allocated and freed, by lines of Python too; then what faulthandler or the process
     do about SIGSEGV. A block that is freed twice, and what was written around one,
     end the process in the same way by abort(). For all of the process; any thread may
-    call it. Returns the rate that was. ValueError, TypeError: a bad rate; MemoryError.
+    call it. stats() has `guards`, blocks that were guarded, and `guards_missed`, those
+    that were due and for which there was no room (HAKMEM_GUARD_MEMORY). Returns the
+    rate that was. ValueError, TypeError: a bad rate; MemoryError.
     """
     if rate is None:
         raise TypeError("hakmem_py.guard(None): must be a whole number of bytes")

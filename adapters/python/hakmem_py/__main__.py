@@ -80,6 +80,9 @@ def print_stats():
                  f" {found['held_bytes'] / 2**20:.1f}, resident"
                  f" {found['resident_bytes'] / 2**20:.1f}, purged"
                  f" {found['purged_bytes'] / 2**20:.1f}")
+    if found["guards"] or found["guards_missed"]:
+        lines.append(f"guards: {found['guards']} blocks guarded,"
+                     f" {found['guards_missed']} missed: no room")
     if found["limit"] is not None:
         lines.append(f"limit of {found['limit_of']}:"
                      f" {found['limit'] / 2**20:.1f} MB")

@@ -330,8 +330,9 @@ bool hak_py_set_limit(size_t limit, bool whole);
 /* Bytes of our blocks in use, in all domains. */
 size_t hak_py_live(void);
 
-/* Raises the peak if necessary. */
+/* Raises the peak if necessary: to what is in use now; to what was found so. */
 void hak_py_sample(void);
+void hak_py_raise_peak(size_t live);
 
 /* ---- hak_py_site.c: where in a domain ------------------------------------- */
 

@@ -387,14 +387,19 @@ size_t hak_py_live(void)
            stats.ace_live_bytes + stats.huge_live_bytes;
 }
 
-void hak_py_sample(void)
+void hak_py_raise_peak(size_t live)
 {
-    struct hak_heap *heap = hak_py_heap();
-    bool quick = heap != NULL && !hak_py.domains[HAK_PY_RAW].on;
-    size_t live = quick ? haki_embed_live(heap) : hak_py_live();
     size_t peak = atomic_load_explicit(&hak_py.peak, memory_order_relaxed);
 
     while (live > peak &&
            !atomic_compare_exchange_weak(&hak_py.peak, &peak, live)) {
     }
+}
+
+void hak_py_sample(void)
+{
+    struct hak_heap *heap = hak_py_heap();
+    bool quick = heap != NULL && !hak_py.domains[HAK_PY_RAW].on;
+
+    hak_py_raise_peak(quick ? haki_embed_live(heap) : hak_py_live());
 }

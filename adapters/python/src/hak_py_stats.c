@@ -198,19 +198,22 @@ PyObject *hak_py_stats(bool classes)
     PyObject *dict = PyDict_New();
     unsigned enabled = hak_py_enabled();
     bool good = dict != NULL;
+    size_t live = hak_py_live();
 
+    hak_py_raise_peak(live);
     hak_stats(&stats);
     count_heaps(&counted, &stats);
-    hak_py_sample();
     for (unsigned i = HAK_PY_DOMAINS; good && i-- > 0;) {
         good = put(dict, names[i],
                    domain_dict(&hak_py.domains[i], &counted,
                                (enabled >> i & 1) != 0));
     }
     good =
-        good && put(dict, "live_bytes", PyLong_FromSize_t(hak_py_live())) &&
+        good && put(dict, "live_bytes", PyLong_FromSize_t(live)) &&
         put(dict, "peak_bytes", number(atomic_load(&hak_py.peak))) &&
         put(dict, "blocks", number(blocks_of(&stats))) &&
+        put(dict, "guards", number(stats.guards)) &&
+        put(dict, "guards_missed", number(stats.guards_missed)) &&
         put_held(dict, &stats) && put_limit(dict) &&
         put(dict, "lanes",
             PyUnicode_FromString(hak_py.most > HAK_LANE_TINY_MAX ? "all"

@@ -3,6 +3,7 @@
  * lane.h names, and realloc, calloc, alignment and explicit heaps work in
  * all of them and from each into each. Contents are checked throughout.
  */
+#include "front/hot.h"
 #include "front/lane.h"
 #include "heap/thread.h"
 #include "unit.h"
@@ -365,4 +366,45 @@ Test(lanes, every_alignment_and_size)
     }
     check_all_free();
     check_nothing_held();
+}
+
+/* Alignments up to a page of sizes up to Pool's, from bins that have blocks. */
+Test(lanes, aligned_blocks_from_warm_bins)
+{
+    enum { AT_ONCE = 4 };
+    void *p[AT_ONCE];
+
+    for (size_t align = 32; align <= HAK_PAGE; align *= 2) {
+        for (size_t size = 0; size <= HAK_LANE_POOL_MAX;
+             size += size < 2048 ? 24 : 1000) {
+            size_t need = haki_hot_need(align, size);
+
+            cr_assert(need == SIZE_MAX || need >= size);
+            for (int round = 0; round < 2; round++) {
+                for (int i = 0; i < AT_ONCE; i++) {
+                    p[i] = hak_aligned_alloc(align, size);
+                    cr_assert_eq((uintptr_t)p[i] % align, 0,
+                                 "%zu aligned to %zu", size, align);
+                    cr_assert_geq(hak_usable_size(p[i]), size);
+                    unit_fill(p[i], size, (unsigned)i);
+                }
+                for (int i = 0; i < AT_ONCE; i++) {
+                    cr_assert(unit_filled(p[i], size, (unsigned)i));
+                    hak_free_sized(p[i], size);
+                }
+            }
+        }
+    }
+    check_all_free();
+}
+
+Test(lanes, what_no_bin_has_aligned)
+{
+    cr_assert_eq(haki_hot_need(48, 100), SIZE_MAX);
+    cr_assert_eq(haki_hot_need(2 * HAK_PAGE, 100), SIZE_MAX);
+    cr_assert_eq(haki_hot_need(64, HAK_LANE_POOL_MAX + 1), SIZE_MAX);
+    cr_assert_eq(haki_hot_need(64, SIZE_MAX), SIZE_MAX);
+    cr_assert_eq(haki_hot_need(64, PTRDIFF_MAX), SIZE_MAX);
+    cr_assert_eq(haki_hot_need(64, 65 - HAK_GUARD_BYTES), 128);
+    cr_assert_eq(haki_hot_need(HAK_PAGE, 1), HAK_PAGE);
 }

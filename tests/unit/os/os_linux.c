@@ -137,6 +137,50 @@ Test(os, under_a_limit_a_place_is_a_guess_and_claims_are_refused)
 
 /* ---- pages come and go ----------------------------------------------------- */
 
+/* Where a filter may kill at mincore the same comes from a file. */
+Test(os, resident_pages_are_found_in_either_way)
+{
+    enum { PAGES = 100 };
+    size_t page = haki_os_page_size(), all = PAGES * page;
+    char *p = haki_os_map(all);
+
+    haki_os_want_small(p, all);
+    for (int i = 0; i < PAGES; i += 3) {
+        p[i * page] = 1;
+    }
+    for (int filtered = 0; filtered < 2; filtered++) {
+        haki_os_test_filtered(filtered != 0);
+        for (int i = 0; i < PAGES; i++) {
+            cr_assert_eq(haki_os_resident(p + i * page, HAK_PAGE),
+                         i % 3 == 0 ? HAK_PAGE : 0, "%d %d", filtered, i);
+        }
+        cr_assert_eq(haki_os_resident(p, 30 * page), 10 * page);
+    }
+    haki_os_test_filtered(false);
+    haki_os_unmap(p, all);
+}
+
+Test(os, what_is_mapped_is_told)
+{
+    size_t page = haki_os_page_size();
+    char *p = haki_os_map(3 * page);
+
+    haki_os_unmap(p + page, page);
+    for (int filtered = 0; filtered < 2; filtered++) {
+        haki_os_test_filtered(filtered != 0);
+        cr_assert(haki_os_is_mapped(p) && haki_os_is_mapped(p + page - 1));
+        cr_assert_not(haki_os_is_mapped(p + page));
+        cr_assert_not(haki_os_is_mapped(p + 2 * page - 1));
+        cr_assert(haki_os_is_mapped(p + 2 * page));
+        cr_assert(haki_os_protect(p, page, false));
+        cr_assert(haki_os_is_mapped(p));
+        cr_assert_not(haki_os_is_mapped(NULL));
+        cr_assert_not(haki_os_is_mapped((void *)(UINTPTR_MAX - 100)));
+        cr_assert(haki_os_protect(p, page, true));
+    }
+    haki_os_test_filtered(false);
+}
+
 Test(os, populate_makes_pages_resident_and_purge_drops_them)
 {
     char *p = haki_os_map(16 * HAK_PAGE);

@@ -54,6 +54,7 @@ Test(fault, a_touch_is_reported_and_ends_the_program_by_the_same_signal)
     static const size_t sizes[] = {16, 96, 1024, 4096, 16384};
     struct touch touch;
 
+    unit_need_names();
     GUARDS_NEED_SIGSEGV();
     GUARDS_SKIP_IF_HARD();
     for (size_t i = 0; i < 10; i++) {
@@ -147,6 +148,7 @@ static void touch_calloced(void *arg)
 
 Test(fault, from_another_thread_a_child_after_realloc_and_calloc)
 {
+    unit_need_names();
     GUARDS_NEED_SIGSEGV();
     guards_expect(touch_in_thread, NULL, SIGSEGV,
                   GUARDS_WORDS(" after free", "touch_in_thread",

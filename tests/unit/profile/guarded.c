@@ -3,6 +3,7 @@
  * what is bounded, how often they come, and misuse that no fault shows.
  */
 #include <math.h>
+#include <sys/syscall.h>
 
 #include "api/inside.h"
 #include "guards.h"
@@ -176,6 +177,82 @@ Test(guarded, memory_is_bounded_and_slots_are_used_again)
         }
     }
     unit_expect_none_live();
+}
+
+Test(guarded, what_found_no_room_is_counted)
+{
+    enum { BLOCKS = 300 };
+    static void *p[BLOCKS];
+    hak_stats_t before = {.size = sizeof(before)}, after = before;
+    size_t guarded = 0;
+
+    GUARDS_SKIP_IF_HARD();
+    guards_on();
+    hak_free(guards_block(100));
+    cr_assert_eq(hak_stats(&before), 0);
+    cr_assert_geq(before.guards, 1);
+    cr_assert_eq(before.guards_missed, 0);
+    for (size_t i = 0; i < BLOCKS; i++) {
+        p[i] = hak_malloc(100);
+        guarded += haki_guarded_covers(p[i]);
+    }
+    cr_assert_eq(hak_stats(&after), 0);
+    cr_assert_eq(after.guards - before.guards, guarded);
+    cr_assert_eq(after.guards_missed, BLOCKS - guarded);
+    cr_assert_gt(after.guards_missed, 0);
+    for (size_t i = 0; i < BLOCKS; i++) {
+        hak_free(p[i]);
+    }
+    hak_free(hak_malloc(HAK_GUARDED_MOST + 1)); /* it is never due */
+    hak_guard_stop();
+    cr_assert_eq(hak_stats(&before), 0);
+    cr_assert_eq(before.guards_missed, after.guards_missed);
+}
+
+static size_t area_resident(void)
+{
+    return unit_resident((void *)atomic_load(&haki_guarded_area.at),
+                         atomic_load(&haki_guarded_area.bytes));
+}
+
+/* Guards switched on before the program locks its memory, or after. */
+static void locks_all(bool before)
+{
+    GUARDS_SKIP_IF_HARD();
+    if (guards_larger() > 1) {
+        cr_skip("it counts pages of 4 KB");
+    }
+    guards_set_memory(128 * KIB);
+    if (before) {
+        guards_on();
+        hak_free(guards_block(100));
+    }
+    /* Sanitizers make nothing of the function. */
+    if (syscall(SYS_mlockall, MCL_CURRENT | MCL_FUTURE) != 0) {
+        cr_skip("so much may not be locked here");
+    }
+    if (!before) {
+        guards_on();
+    }
+    for (int i = 0; i < 200; i++) {
+        char *p = guards_block(4000);
+
+        memset(p, 1, 4000);
+        cr_assert_eq(area_resident(), 1);
+        hak_free(p);
+        cr_assert_eq(area_resident(), 0, "%d", i);
+    }
+    syscall(SYS_munlockall);
+}
+
+Test(guarded, freed_ones_keep_no_page_where_memory_is_locked)
+{
+    locks_all(true);
+}
+
+Test(guarded, nor_do_those_made_after_that)
+{
+    locks_all(false);
 }
 
 Test(guarded, what_was_freed_is_out_of_reach_for_a_while)
@@ -463,6 +540,7 @@ Test(guarded, a_report_names_functions)
 {
     static size_t size = 100;
 
+    unit_need_names();
     guards_expect(free_twice, &size, SIGABRT,
                   GUARDS_WORDS("free_twice+0x", "frees_it+0x"));
 }
@@ -485,6 +563,7 @@ static void use_after_heap_delete(void *arg)
 
 Test(guarded, a_block_of_a_deleted_heap_is_one_that_is_free)
 {
+    unit_need_names();
     guards_expect(use_after_heap_delete, NULL, SIGABRT,
                   GUARDS_WORDS("free already", "  freed by thread",
                                "use_after_heap_delete"));

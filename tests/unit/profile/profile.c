@@ -316,6 +316,48 @@ Test(profile, a_sample_counts_in_its_heap)
     cr_assert_eq(live_records(), 0);
 }
 
+Test(profile, a_heap_draws_for_the_classes_that_it_uses)
+{
+    hak_heap *heap;
+    unsigned drawn = 0;
+
+    on(512 * KIB);
+    heap = hak_heap_new(NULL);
+    NEED(hak_heap_malloc(heap, 16) != NULL);
+    NEED(hak_heap_malloc(heap, 700) != NULL);
+    cr_assert(heap->tiny.sampled);
+    for (unsigned c = 0; c < HAK_TINY_CLASSES; c++) {
+        bool is_drawn = haki_tiny_sampling(&heap->tiny)->at[c] != HAK_NEVER;
+
+        cr_assert_eq(is_drawn, heap->tiny.taken[c] != 0);
+        drawn += is_drawn;
+    }
+    cr_assert_eq(drawn, 2);
+    hak_heap_delete(heap);
+}
+
+Test(profile, a_deleted_heaps_counts_are_not_the_next_ones)
+{
+    hak_heap_config config = {.size = sizeof(config), .limit = 256 * KIB};
+    void *p[200] = {NULL};
+    pthread_t thread;
+
+    on(1);
+    for (int round = 0; round < 3; round++) {
+        hak_heap *heap = hak_heap_new(&config);
+
+        for (int i = 0; i < 100; i++) {
+            p[i] = hak_heap_malloc(heap, 100);
+            NEED(p[i] != NULL);
+        }
+        cr_assert_geq(hak_heap_live(heap), 100 * 100);
+        cr_assert_eq(pthread_create(&thread, NULL, free_all, p), 0);
+        pthread_join(thread, NULL);
+        hak_heap_delete(heap);
+        cr_assert_eq(live_records(), 0);
+    }
+}
+
 Test(profile, a_deleted_heap_frees_its_samples_and_no_others)
 {
     hak_heap *one, *two;

@@ -9,7 +9,7 @@
 #include "profile/symbols.h"
 #include "unit.h"
 
-TestSuite(symbols, .timeout = 120);
+TestSuite(symbols, .init = unit_need_names, .timeout = 120);
 
 static struct hak_symbols symbols;
 

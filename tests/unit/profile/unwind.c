@@ -13,7 +13,7 @@
 #include "profile/recipes.h"
 #include "unit.h"
 
-TestSuite(unwind, .timeout = 120);
+TestSuite(unwind, .init = unit_need_names, .timeout = 120);
 
 /* Both ways, from one place. 0: they differ; else how many frames by recipes, or
  * UINT_MAX if there is one without. */

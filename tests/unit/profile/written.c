@@ -61,6 +61,7 @@ Test(written, what_is_written_names_who_asked)
     static const char *const endings[] = {".txt", ".json", ".html", ".pb.gz"};
     void *p;
 
+    unit_need_names();
     cr_assert_eq(hak_profile_start(1), 0);
     p = asks_for_it(12345);
     for (size_t i = 0; i < 4; i++) {
@@ -144,6 +145,7 @@ Test(written, collapsed_stacks_are_lines_once)
     char *path = file_named(".txt"), *text, *line;
     void *kept[2];
 
+    unit_need_names();
     on(1);
     for (int i = 0; i < 2; i++) {
         kept[i] = asks_twice(i);
@@ -239,6 +241,7 @@ Test(written, two_that_take_turns_have_equal_shares)
 {
     static const size_t sizes[] = {48, 1000, 6000, 70000};
 
+    unit_need_names();
     for (size_t i = 0; i < 4; i++) {
         size_t rate = haki_max(4 * KIB, sizes[i] / 2);
         size_t n = unit_scale(haki_min(32 * MIB / sizes[i], 100000), 200);
@@ -294,6 +297,7 @@ Test(written, a_leak_and_a_cache_are_told_apart)
     double live;
     char *text;
 
+    unit_need_names();
     haki_profile_test_seed(5);
     NEED(haki_profile_set(HAK_PROFILE_RATE));
     while (all > 4000) {
@@ -340,6 +344,7 @@ Test(written, frames_with_other_files_are_others_and_c_has_its_name)
     char *path = file_named(".txt"), *text;
     void *blocks[3];
 
+    unit_need_names();
     cr_assert_eq(hak_profile_start(1), 0);
     haki_profile_set_frames(same_but_for_the_file, NULL);
     for (int i = 0; i < 3; i++) {

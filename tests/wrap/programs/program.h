@@ -19,6 +19,11 @@
 
 #define PROGRAM __attribute__((unused)) static
 
+/* glibc before 2.33 has the one with narrow numbers alone. */
+#if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 33)
+#define mallinfo2 mallinfo
+#endif
+
 /* A program that is not position independent then has an address for them. */
 #ifdef PROGRAM_NAMES_MALLOC
 void *(*volatile program_malloc)(size_t) = malloc;

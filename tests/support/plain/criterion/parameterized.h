@@ -1,24 +1,24 @@
 /*
- * parameterized.h - tests that run once for each parameter; see criterion.h.
+ * parameterized.h - tests that run once for each of several parameters; see
+ * criterion.h.
  */
 #ifndef PLAIN_PARAMETERIZED_H
 #define PLAIN_PARAMETERIZED_H
+
 #pragma GCC system_header
 
 #include <criterion/criterion.h>
 
-#define ParameterizedTestParameters(suite_, name_)                             \
-    static struct plain_params suite_##_##name_##_params(void)
-#define cr_make_param_array(type, array, count_, ...)                          \
-    ((struct plain_params){(char *)(array), sizeof(type), count_})
-
-#define PLAIN_WITH(param_, suite_, name_, ...)                                 \
-    static void suite_##_##name_##_with(param_);                               \
-    PLAIN_TEST(suite_, name_, suite_##_##name_##_params, __VA_ARGS__)          \
-    {                                                                          \
-        suite_##_##name_##_with(plain_param);                                  \
-    }                                                                          \
-    static void suite_##_##name_##_with(param_)
-#define ParameterizedTest(...) PLAIN_WITH(__VA_ARGS__, .last = 0)
+#define cr_make_param_array(type, array, count)                                \
+    ((struct criterion_test_params){sizeof(type), (array), (count)})
+#define ParameterizedTestParameters(s, n)                                      \
+    static struct criterion_test_params s##_##n##_cr_params(void)
+#define ParameterizedTest(param, s, n, ...)                                    \
+    static void s##_##n##_cr_test(param);                                      \
+    CR_REGISTER(cr_test_##s##_##n, .suite = #s, .name = #n,                    \
+                .run = (void (*)(void))s##_##n##_cr_test,                      \
+                .params = s##_##n##_cr_params,                                 \
+                .options = {.line = __LINE__, __VA_ARGS__});                   \
+    static void s##_##n##_cr_test(param)
 
 #endif
