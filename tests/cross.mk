@@ -2,10 +2,8 @@
 # those of TESTS, with TEST_LIBRARY=plain.
 
 ifneq ($(CROSS),)
-# What reads the machine's files, or runs other programs of this processor; what does not
-# end under qemu (lock: not yet understood).
+# What reads the machine's files, or runs other programs of this processor.
 TESTS := $(filter-out $(addprefix $(BUILD)/tests/,unit/os/cgroup unit/range/container \
-    unit/os/lock unit/os/lock_company \
     wrap/% nginxunit/%),$(TESTS))
 TEST_NEEDS := $(PLUGGED)
 # Minutes each when emulated.
