@@ -64,8 +64,9 @@ HAK_INLINE void *haki_hot_malloc(size_t size)
 /*
  * What to ask a bin for so that its blocks are aligned to `alignment`, more than
  * HAK_LANE_ALIGN: the next multiple, as a block is as aligned as its size.
- * SIZE_MAX, which no bin serves: that is not so of its class, which is rare, or
- * neither Tiny nor Pool has it, or `alignment` is no power of two.
+ * SIZE_MAX, which no bin serves, if neither Tiny nor Pool has such a block, if
+ * its class has blocks of another multiple (rare), or if `alignment` is no power
+ * of two.
  */
 HAK_INLINE size_t haki_hot_need(size_t alignment, size_t size)
 {

@@ -6,9 +6,9 @@
  * A thread's heap has some boxes, each for blocks of one span of another heap;
  * a class always uses the same one. Until a box is sent, nothing is written to
  * the span's descriptor, which its owner works with. It is sent with one atomic
- * operation when it has 32 KB, when a block of another span needs
- * its place, and with the outboxes of Tiny (haki_thread_send). As with those,
- * nothing is held back for an explicit heap (`sent_at_once`).
+ * operation when it has 64 KB, when a block of another span needs its place,
+ * and with the outboxes of Tiny (haki_thread_send). As with those, nothing is
+ * held back for an explicit heap (`sent_at_once`), nor for a parked one.
  *
  * Invariants of a box: left != 0 only if bits != 0, and bits != 0 only if the
  * span is Pool's and these of its blocks are taken. Otherwise it is all zero.

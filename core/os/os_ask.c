@@ -70,7 +70,7 @@ bool haki_os_is_mapped(const void *p)
     return mapped;
 }
 
-/* The kernel reads what a wait is for, says EFAULT if it can't, and waits for no time. */
+/* A futex wait reads the word first: EFAULT if it can't. The wait itself takes no time. */
 bool haki_os_can_read(const void *p)
 {
     static const struct timespec none = {0, 0};
@@ -86,7 +86,8 @@ bool haki_os_can_read(const void *p)
 /* What a machine's page has in /proc/self/pagemap if it is in memory. */
 #define OS_PRESENT (UINT64_C(1) << 63)
 
-/* The same from a file, where mincore might kill; pages that it can't tell are 0. */
+/* What mincore would say, from a file, where calling it might kill the process. Pages
+ * that the file does not tell of are 0. */
 static void os_pagemap(uintptr_t first, size_t count, unsigned char *pages)
 {
     uint64_t entry[OS_ASK_MOST];

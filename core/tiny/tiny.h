@@ -189,9 +189,9 @@ HAK_INLINE struct hak_unit *haki_tiny_units(const struct hak_tiny *tiny)
 }
 
 /*
- * In their place a thread's heap, which is not packed, has its outboxes, and behind
- * these what the heap has for the same purpose (heap.h): HAK_OUTBOXES_BYTES. An explicit one has none: its user frees what belongs to other heaps as a
- * thread.
+ * In their place, HAK_OUTBOXES_BYTES, a thread's heap, which is not packed, has its
+ * outboxes, and behind them Pool's boxes for other threads' blocks (heap.h). An explicit
+ * heap has none: its user frees what belongs to other heaps as a thread.
  */
 #define HAK_OUTBOXES_BYTES (HAK_UNITS_NEAR * sizeof(struct hak_unit))
 HAK_INLINE struct hak_outbox *haki_tiny_outbox(const struct hak_tiny *tiny,
