@@ -38,7 +38,6 @@
 
 VARIANT ?= release
 HARDENED ?= 0
-BUILD ?= build/$(VARIANT)$(if $(filter 1,$(HARDENED)),-hardened)
 WERROR ?= 0
 V ?= 0
 PYTHON ?= python3
@@ -49,6 +48,26 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+
+# CROSS=aarch64-linux-gnu: for another processor; MUSL=1: for another C library. Either
+# has a compiler, and a directory, of its own, and Criterion is not there for it.
+CROSS ?=
+MUSL ?= 0
+ifneq ($(CROSS),)
+CC := $(CROSS)-gcc
+CXX := $(CROSS)-g++
+AR := $(CROSS)-ar
+LD := $(CROSS)-ld
+BUILD ?= build/$(CROSS)$(if $(filter release,$(VARIANT)),,-$(VARIANT))
+else ifeq ($(MUSL),1)
+CC := musl-gcc
+BUILD ?= build/musl
+endif
+BUILD ?= build/$(VARIANT)$(if $(filter 1,$(HARDENED)),-hardened)
+# Its first word: aarch64. Empty: this machine's.
+PROCESSOR := $(firstword $(subst -, ,$(CROSS)))
+# Runs its programs; 16 GB of addresses, of which qemu has tables.
+UNDER ?= $(if $(CROSS),qemu-$(PROCESSOR)-static -R 16G -L /usr/$(CROSS))
 
 # make's own default for CC is cc, which a bare Debian may lack.
 ifeq ($(origin CC),default)
@@ -134,14 +153,18 @@ BESIDE = $(if $(filter file,$(origin BUILD)),build/,$(BUILD)-)$1
 $(foreach list,TESTS LIBS SHARED INSTALL HEADERS PACKAGES PACKAGE_SED TEST_NEEDS CHECKS \
     DEMOS FLAGS_ALSO LEFT_OUT,$(eval $(list) :=))
 ALL := lib
-# criterion, or where it is missing `plain`, which has the part that our tests use.
-TEST_LIBRARY ?= $(if $(shell printf '\043include <criterion/criterion.h>\n' | \
-    $(CC) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1),criterion,plain)
+# criterion, or where it is missing `plain`, which has the part that our tests use. A
+# compiler for another processor may find this one's headers.
+TEST_LIBRARY ?= $(if $(CROSS),plain,$(if $(shell \
+    printf '\043include <criterion/criterion.h>\n' | \
+    $(CC) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1),criterion,plain))
 TEST_LIBRARY := $(TEST_LIBRARY)
 TEST_PLAIN := $(if $(filter plain,$(TEST_LIBRARY)),$(BUILD)/testing/tests/support/plain/criterion.o)
 TEST_LINK := $(if $(TEST_PLAIN),,-lcriterion)
 FLAGS_ALSO += $(filter plain,$(TEST_LIBRARY))
 SUPPORT := $(patsubst %.c,$(BUILD)/testing/%.o,$(wildcard tests/support/*.c)) $(TEST_PLAIN)
+# Under an emulator tests are as slow as under valgrind, and see as little.
+TESTING := $(if $(CROSS),-DHAK_SMALL_RANGE=1)
 OTHER_PAGES := $(BUILD)/tests/libpages.so
 STAMP := $(BUILD)/flags
 DEPS := lint ci
@@ -160,7 +183,7 @@ endef
 
 include core/core.mk tools/tools.mk $(wildcard tools/*/build.mk) \
     $(sort $(wildcard adapters/*/build.mk)) tests/tests.mk bench/bench.mk docs/docs.mk \
-    .ci/upkeep.mk packaging/packaging.mk $(wildcard examples/build.mk)
+    .ci/upkeep.mk packaging/packaging.mk $(wildcard examples/build.mk) tests/cross.mk
 
 # Everything compiled depends on this file, which changes when a flag does.
 FLAGS_NOW := $(strip $(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) $(FLAGS_ALSO))
@@ -186,7 +209,7 @@ $(BUILD)/obj/%.o: %.c $(STAMP)
 $(BUILD)/testing/%.o: %.c $(STAMP)
 	$(SAY) CC "$< (testing)"
 	@mkdir -p $(@D)
-	$(Q)$(COMPILE) -DHAK_TESTING=1 -c $< -o $@
+	$(Q)$(COMPILE) -DHAK_TESTING=1 $(TESTING) -c $< -o $@
 
 # nodelete: threads end in it when it would be gone. -ldl: before glibc 2.34
 # dlsym is there.
@@ -215,7 +238,7 @@ build-tests: $(ALL) $(TESTS) $(TEST_NEEDS) ## test: build what `make check` runs
 
 check: build-tests ## test: run the tests of VARIANT, installing nothing
 	@$(PYTHON) tests/run.py --build $(BUILD) --variant $(VARIANT) \
-	    --again $(or $(HAKMEM_TEST_AGAIN),0) $(TESTS)
+	    --again $(or $(HAKMEM_TEST_AGAIN),0) $(if $(UNDER),--under '$(UNDER)') $(TESTS)
 
 check-asan check-ubsan check-tsan check-valgrind: check-%: ## test: the same in that variant
 	@$(MAKE) check VARIANT=$* BUILD=$(call BESIDE,$*)

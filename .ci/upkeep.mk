@@ -10,11 +10,16 @@ lint: lint-deps ## upkeep: all lints; lint-NAME for one of them
 lint-deps:
 	@.ci/install-deps lint
 
+.PHONY: lint-hot
+lint-hot: lib
+	@.ci/lint-hot && echo "lint-hot: ok"
+
 $(LINTS:%=lint-%): lint-%: lint-deps
 	@.ci/lint-$* && echo "lint-$*: ok"
 
 lint-symbols: all
-lint-symbols: export BUILD_DIR = $(BUILD)
+lint-symbols lint-hot: export BUILD_DIR = $(BUILD)
+lint-hot: export OBJDUMP = $(if $(CROSS),$(CROSS)-)objdump
 lint-format format: export CLANG_FORMAT := $(CLANG_FORMAT)
 
 format: ## upkeep: rewrite the C files in the project's style

@@ -2,7 +2,7 @@
 """Runs Criterion test programs and sums up what they say.
 
     tests/run.py --build DIR [--variant NAME] [--limit SECONDS] [--again N]
-        PROGRAM...
+        [--under COMMAND] PROGRAM...
 
 Every program's summary is printed, with what was skipped; what it said too if
 it failed. The last line is "N passed, N failed". The exit status is 1 if
@@ -27,6 +27,11 @@ asan, tsan, ubsan
           SIZE_MAX needs allocator_may_return_null. The thread sanitizer also
           needs tests/support/criterion_tsan.c, and no address randomisation
           where the kernel's is wider than it copes with (setarch -R).
+
+--under, an emulator of another processor with its options: the programs are
+those of TEST_LIBRARY=plain, and what they run is run by it too.
+qemu's tables are as large as what a program maps, even with no access: hence
+HAKMEM_RANGE.
 
 The programs see: HAKMEM_BUILD (the build directory), HAKMEM_TEST_DIR (where
 the Lua scripts are), HAKMEM_TEST_SCALE (valgrind: 20; see lua_test.h),
@@ -64,6 +69,15 @@ SANITIZERS = {
     "tsan": ("TSAN_OPTIONS", "allocator_may_return_null=1:halt_on_error=1:"
              "die_after_fork=0:second_deadlock_stack=1"),
 }
+
+
+def emulated(env, under):
+    """What the programs shall see under an emulator."""
+    env["HAKMEM_TEST_UNDER"] = under
+    env["HAKMEM_RANGE"] = "1G"
+    env.setdefault("HAKMEM_TEST_SCALE", "20")
+    env.setdefault("HAKMEM_TEST_SLOW", "10") # criterion.c
+    env.setdefault("HAKMEM_TEST_STRIDE", "397")
 
 
 def environment(build, variant, logs):
@@ -154,7 +168,7 @@ def indented(text):
                    if not line.startswith(("[RUN ]", "[PASS]", "[SKIP]")))
 
 
-def run_program(program, build, variant, limit):
+def run_program(program, build, variant, limit, under):
     """Runs one program; returns (passed, failed, what to print, whether
     assertions are all that failed)."""
     name = os.path.relpath(program, build / "tests")
@@ -167,8 +181,11 @@ def run_program(program, build, variant, limit):
     with tempfile.TemporaryDirectory() as logs, \
             tempfile.TemporaryFile("w+", errors="replace") as output:
         start = time.monotonic()
-        status = run(prefix(variant, logs) + command,
-                     environment(build, variant, logs), limit, output)
+        env = environment(build, variant, logs)
+        if under:
+            emulated(env, under)
+        status = run(prefix(variant, logs) + under.split() + command, env,
+                     limit, output)
         spent = time.monotonic() - start
         output.seek(0)
         text = output.read()
@@ -225,6 +242,8 @@ def main():
     parser.add_argument("--again", type=int, default=0, metavar="N",
                         help="how often a program is run alone if an"
                         " assertion of its failed (0: it has failed)")
+    parser.add_argument("--under", default="", metavar="COMMAND",
+                        help="an emulator, with its options")
     parser.add_argument("programs", nargs="*")
     args = parser.parse_args()
     if args.variant == "valgrind":
@@ -242,7 +261,8 @@ def main():
         for program, (good, bad, lines, asserted) in zip(
                 args.programs, pool.map(
                     lambda program: run_program(program, build, args.variant,
-                                                args.limit), args.programs)):
+                                                args.limit, args.under),
+                    args.programs)):
             print(lines, end="", flush=True)
             if asserted and args.again > 0:
                 doubtful.append((program, good, bad))
@@ -251,7 +271,7 @@ def main():
                 failed += bad
     for program, good, bad in doubtful:
         now, steady = passes_alone(args.again, program, build, args.variant,
-                                   args.limit)
+                                   args.limit, args.under)
         passed += now if steady else good
         failed += 0 if steady else bad
         if steady:

@@ -80,15 +80,6 @@ check-model: ## test: who works on a sleeping thread's heap, who has a lock, as 
 	@.ci/install-deps model
 	@CC='$(CC)' tests/model/run.sh $(BUILD)
 
-# Debian's Lua has a header among glibc's.
-MUSL_LUA = -I/usr/include/lua5.4 -idirafter \
-    /usr/include/$(shell gcc -print-multiarch 2>/dev/null)
-.PHONY: check-musl
-check-musl: ## test: the libraries and the Lua adapter built with musl-gcc
-	@.ci/install-deps musl
-	@$(MAKE) lib lua CC=musl-gcc BUILD=$(call BESIDE,musl) LUA_CFLAGS='$(MUSL_LUA)'
-	@tests/musl/run.sh $(call BESIDE,musl) '$(MUSL_LUA)'
-
 .PHONY: check-onefile
 check-onefile: ## test: hakmem.c, the core as one file, with gcc and clang
 	@tests/onefile/run.sh

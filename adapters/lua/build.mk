@@ -6,6 +6,20 @@
 #
 # Without lua.h all of it is left out. Other versions of Lua: others.mk.
 
+# For another processor or C library: Lua's own sources, where they have been fetched
+# (`make lua-source`), or Debian's headers.
+LUA_SOURCE := build/sources/lua5.4
+ifneq ($(CROSS)$(filter musl%,$(CC)),)
+ifneq ($(wildcard $(LUA_SOURCE)/lua5.4-deb-multiarch.h),)
+LUA_CFLAGS ?= -I$(LUA_SOURCE)/src -I$(LUA_SOURCE)
+LUA_LIBS ?= -L$(BUILD)/stock -llua -Wl,-rpath,$(abspath $(BUILD)/stock)
+LUA_BUILT := $(BUILD)/stock/liblua.so
+else
+LUA_CFLAGS ?= -I/usr/include/lua5.4 -idirafter \
+    /usr/include/$(shell gcc -print-multiarch 2>/dev/null)
+endif
+endif
+
 LUA_CFLAGS ?= $(shell pkg-config --cflags lua5.4 2>/dev/null || \
     echo -I/usr/include/lua5.4)
 LUA_LIBS ?= $(shell pkg-config --libs lua5.4 2>/dev/null || echo -llua5.4)
@@ -47,6 +61,8 @@ LUA_TESTS := $(patsubst %.c,$(BUILD)/%,$(filter-out \
 TESTS += $(LUA_TESTS)
 $(eval $(call criterion,$(LUA_TESTS),$(BUILD)/libhakmem_lua_testing.a,$(LUA_LIBS)))
 
+$(LUA_TESTS): $(LUA_BUILT)
+
 check-lua-sampled: $(BUILD)/tests/lua/scripts ## test: Lua's scripts, each block a sample (slow)
 	@HAKMEM_PROFILE_RATE=1 HAKMEM_TEST_SCALE=20 $<
 
@@ -80,6 +96,29 @@ LUA_PACKAGE ?= $(shell for name in lua5.4 lua-5.4 lua54 lua; do \
     pkg-config --exists "$$name >= 5.4" "$$name < 5.5" 2>/dev/null && \
     echo $$name && break; done)
 PACKAGE_SED += $(if $(LUA_PACKAGE),-e 's|@LUA@|$(LUA_PACKAGE)|',-e /@LUA@/d)
+
+# ---- Lua itself, of its sources ------------------------------------------------
+
+.PHONY: lua-source
+lua-source: ## test: fetch Lua's sources, for check-aarch64, check-riscv64, check-musl
+	@[ -f $(LUA_SOURCE)/lua5.4-deb-multiarch.h ] || { \
+	    tests/nginx/static/sources.sh build/sources lua5.4 && \
+	    echo '#define DEB_HOST_MULTIARCH "none"' >$(LUA_SOURCE)/lua5.4-deb-multiarch.h; }
+
+STOCK_LUA := $(patsubst $(LUA_SOURCE)/src/%.c,$(BUILD)/stock/%.o,$(filter-out \
+    %/luac.c,$(wildcard $(LUA_SOURCE)/src/*.c)))
+$(STOCK_LUA): $(BUILD)/stock/%.o: $(LUA_SOURCE)/src/%.c $(STAMP)
+	$(SAY) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O2 -fPIC -std=gnu99 -DLUA_COMPAT_5_3 -DLUA_USE_POSIX -DLUA_USE_DLOPEN \
+	    -I$(LUA_SOURCE) -c $< -o $@
+$(BUILD)/stock/liblua.a: $(filter-out %/lua.o,$(STOCK_LUA))
+$(BUILD)/stock/liblua.so: $(filter-out %/lua.o,$(STOCK_LUA))
+	$(SAY) LINK $@
+	$(Q)$(CC) -shared -Wl,-soname,$(@F) -o $@ $^ -lm -ldl
+$(BUILD)/stock/lua5.4: $(BUILD)/stock/lua.o $(BUILD)/stock/liblua.so
+	$(SAY) LINK $@
+	$(Q)$(CC) -rdynamic -o $@ $< $(LUA_LIBS) -lm -ldl
 
 # ---- benchmarks ---------------------------------------------------------------
 

@@ -2,7 +2,8 @@
  * wrap_test.h - runs a program with and without libhakmem.so and records its
  * output. Included by every tests/wrap/NAME.c.
  *
- * Obeys: HAKMEM_BUILD (the build directory, set by tests/run.py).
+ * Obeys: HAKMEM_BUILD (the build directory), HAKMEM_TEST_UNDER (an emulator, with
+ * its options, that runs each program); both set by tests/run.py.
  */
 #ifndef WRAP_TEST_H
 #define WRAP_TEST_H
@@ -21,6 +22,8 @@
 #include <unistd.h>
 
 #include <criterion/criterion.h>
+
+#include "contents.h"
 
 #ifndef WRAP_SANITIZED
 #define WRAP_SANITIZED 0
@@ -86,8 +89,31 @@ WRAP char *wrap_text(int fd)
 
     cr_assert(text != NULL && pread(fd, text, (size_t)length, 0) == length);
     text[length] = '\0';
+    contents_cut_emulator(text);
     close(fd);
     return text;
+}
+
+/* In the child: an emulator, if there is one, becomes the command. */
+WRAP void wrap_under(const char *const *command)
+{
+    const char *under = getenv("HAKMEM_TEST_UNDER");
+    char *words[3 * WRAP_MOST], *text = under != NULL ? strdup(under) : NULL;
+    int count = 0;
+
+    if (text == NULL) {
+        return;
+    }
+    for (char *word = strtok(text, " "); word != NULL && count < 2 * WRAP_MOST;
+         word = strtok(NULL, " ")) {
+        words[count++] = word;
+    }
+    for (int i = 0; command[i] != NULL && count < 3 * WRAP_MOST - 1; i++) {
+        words[count++] = (char *)(uintptr_t)command[i];
+    }
+    words[count] = NULL;
+    execvp(words[0], words);
+    _exit(127);
 }
 
 /* In the child. */
@@ -122,6 +148,7 @@ WRAP _Noreturn void wrap_exec(const struct wrap_how *how,
     if (how->no_stderr) {
         close(STDERR_FILENO);
     }
+    wrap_under(command);
     execvp(command[0], (char *const *)(uintptr_t)command);
     _exit(127);
 }

@@ -4,8 +4,8 @@
 
 TRACE_RECORD := $(BUILD)/libhakmem_record.so
 TRACE_REPLAY := $(BUILD)/hakmem-replay
-HAVE_ZSTD := $(shell printf '\043include <zstd.h>\n' | \
-    $(CC) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1)
+HAVE_ZSTD := $(if $(CROSS),,$(shell printf '\043include <zstd.h>\n' | \
+    $(CC) $(CFLAGS) -E - >/dev/null 2>&1 && echo 1))
 # Without an archive of it the shared library does.
 ZSTD_LIBS ?= $(if $(filter /%,$(shell $(CC) -print-file-name=libzstd.a)),-l:libzstd.a,-lzstd)
 FLAGS_ALSO += $(ZSTD_LIBS)

@@ -1,8 +1,10 @@
 #!/bin/sh
-# sources.sh - fetches what a static nginx is built of, from Debian's archive.
+# sources.sh - fetches what a static nginx is built of, from Debian's archive, or
+# other sources.
 #
-#     sources.sh FOLDER
+#     sources.sh FOLDER [PACKAGE]
 #
+# With a PACKAGE that one is fetched, as FOLDER/PACKAGE, and nothing else. Without:
 # FOLDER/nginx is then Debian's nginx with its patches, FOLDER/MODULE each
 # module that is compiled into it, under the name that its .so has in Debian. The
 # machine's own repositories are asked for their sources: deb-src lines need
@@ -80,6 +82,17 @@ apt-get indextargets --format '$(REPO_URI) $(RELEASE)' \
 [ -s ours ] || echo 'http://deb.debian.org/debian bookworm' >ours
 ask_of apt ours || fail "no list of sources from $(sed 1q ours)"
 
+finish() {
+    rm -rf "$folder/fetched" "$folder/old_nginx" "$folder/apt" "$folder/old"
+    mv "$folder/taken" "$folder/versions"
+    cat "$folder/versions"
+}
+
+if [ $# -eq 2 ]; then
+    take "$2" "$2" || fail "no source of $2"
+    finish
+    exit
+fi
 while read -r package module; do
     take "$package" "$module" || {
         [ "$module" = ngx_http_auth_pam_module ] && pam_of_old
@@ -91,6 +104,4 @@ libnginx-mod-http-lua ngx_http_lua_module
 libnginx-mod-http-modsecurity ngx_http_modsecurity_module
 libnginx-mod-http-auth-pam ngx_http_auth_pam_module
 LIST
-rm -rf "$folder/fetched" "$folder/old_nginx" "$folder/apt" "$folder/old"
-mv "$folder/taken" "$folder/versions"
-cat "$folder/versions"
+finish

@@ -3,6 +3,9 @@
  *
  *     PROGRAM [--jobs=N] [--filter=SUITE/NAME]      others are ignored
  *
+ * Obeys: HAKMEM_TEST_UNDER (an emulator, with its options, that runs each test),
+ * HAKMEM_TEST_SLOW (a test may take so many times as long as it says).
+ *
  * Prints, as Criterion does, [PASS], [FAIL] or [SKIP] for each test and a line of
  * sums. Each test is this program once more, `PROGRAM --run NUMBER PARAMETER`, whose
  * end of a pipe gets a byte for every assertion that failed, or 's' for a test that
@@ -18,7 +21,8 @@
 
 extern const struct cr_test *const __start_cr_tests[], *const __stop_cr_tests[];
 
-enum { SAYS = 199, JOBS = 16 }; /* the pipe's descriptor; the most at once */
+/* The pipe's descriptor; the most at once; the most words of an emulator. */
+enum { SAYS = 199, JOBS = 16, UNDER_WORDS = 16 };
 
 static struct job {
     pid_t pid; /* 0: none */
@@ -29,6 +33,7 @@ static struct job {
 
 static int tested, passing, failing, crashing;
 static const char *running = "";
+static char *program;
 
 static void say(char what)
 {
@@ -188,6 +193,34 @@ static struct job *place(int count, bool all)
     }
 }
 
+/* How many times as long as it says a test may take. */
+static double slow(void)
+{
+    const char *text = getenv("HAKMEM_TEST_SLOW");
+
+    return text != NULL && atof(text) > 0 ? atof(text) : 1;
+}
+
+/* In a new process: becomes this program once more, an emulator's where it runs it,
+ * which can't be started by the name that the kernel has for itself. */
+static void become(char *one, char *other)
+{
+    const char *under = getenv("HAKMEM_TEST_UNDER");
+    char *words[UNDER_WORDS + 5], *text = under != NULL ? strdup(under) : NULL;
+    int count = 0;
+
+    for (char *word = text != NULL ? strtok(text, " ") : NULL;
+         word != NULL && count < UNDER_WORDS; word = strtok(NULL, " ")) {
+        words[count++] = word;
+    }
+    words[count] = count > 0 ? program : "test";
+    words[count + 1] = "--run";
+    words[count + 2] = one;
+    words[count + 3] = other;
+    words[count + 4] = NULL;
+    execvp(count > 0 ? words[0] : "/proc/self/exe", words);
+}
+
 static void start(struct job *job, const struct cr_test *test, size_t number,
                   size_t parameter)
 {
@@ -211,16 +244,14 @@ static void start(struct job *job, const struct cr_test *test, size_t number,
         exit(3);
     }
     if (job->pid == 0) {
-        char *words[] = {"test", "--run", one, other, NULL};
-
         dup2(ends[1], SAYS);
-        execv("/proc/self/exe", words);
+        become(one, other);
         _exit(3);
     }
     close(ends[1]);
     job->from = ends[0];
     job->test = test;
-    job->end = limit == 0 ? 0 : now() + limit;
+    job->end = limit == 0 ? 0 : now() + limit * slow();
 }
 
 static bool is_wanted(const struct cr_test *test, const char *filter)
@@ -253,6 +284,7 @@ int main(int argc, char **argv)
             most = atoi(argv[i] + 7);
         }
     }
+    program = argv[0];
     most = most < 1 ? 1 : most > JOBS ? JOBS : most;
     for (size_t i = 0; i < count; i++) {
         const struct cr_test *test = __start_cr_tests[i];

@@ -12,6 +12,11 @@
 
 TestSuite(lock, .timeout = 300);
 
+/* qemu 7.2 answers MADV_WIPEONFORK with success and does nothing: a child that no
+ * handler of fork's prepares waits for ghosts for ever. */
+#define SKIP_WITHOUT_WIPING()                                                  \
+    UNIT_SKIP_IF_EMULATED("qemu does not wipe at a fork")
+
 static atomic_int mended;
 
 static void mend(void)
@@ -143,7 +148,7 @@ pid_t _Fork(void) __attribute__((weak));
 
 static pid_t bare_fork(void)
 {
-    return _Fork != NULL ? _Fork() : (pid_t)syscall(SYS_fork);
+    return _Fork != NULL ? _Fork() : unit_bare_fork();
 }
 
 static pid_t clone_fork(void)
@@ -172,7 +177,10 @@ static pid_t (*const forks[])(void) = {fork, bare_fork, clone_fork};
 
 Test(lock, a_child_takes_over_what_a_ghost_holds)
 {
-    pthread_t holder = start_holder();
+    pthread_t holder;
+
+    SKIP_WITHOUT_WIPING();
+    holder = start_holder();
 
     for (int i = 0; i < 3; i++) {
         pid_t pid = forks[i]();
@@ -188,7 +196,10 @@ Test(lock, a_child_takes_over_what_a_ghost_holds)
 
 Test(lock, so_does_a_child_of_a_child)
 {
-    pthread_t holder = start_holder();
+    pthread_t holder;
+
+    SKIP_WITHOUT_WIPING();
+    holder = start_holder();
 
     for (int i = 0; i < 9; i++) {
         pid_t pid = forks[i % 3]();
@@ -226,8 +237,11 @@ static void *fork_unnumbered(void *arg)
 
 Test(lock, so_does_a_child_of_a_thread_that_never_took_one)
 {
-    pthread_t holder = start_holder();
+    pthread_t holder;
     pid_t pid;
+
+    SKIP_WITHOUT_WIPING();
+    holder = start_holder();
 
     unit_in_thread(fork_unnumbered, &pid);
     expect_well(pid);
@@ -258,6 +272,7 @@ Test(lock, one_thread_of_many_takes_over)
 {
     pthread_t holder;
 
+    SKIP_WITHOUT_WIPING();
     UNIT_SKIP_IF_GCC_TSAN();
     holder = start_holder();
 
@@ -323,6 +338,7 @@ Test(lock, a_lock_taken_in_a_child_is_nobody_s_to_take_over)
 {
     pthread_t holder;
 
+    SKIP_WITHOUT_WIPING();
     UNIT_SKIP_IF_GCC_TSAN();
     holder = start_holder();
 
@@ -404,6 +420,7 @@ Test(lock, who_waits_goes_on_in_the_child)
                                .sa_flags = SA_RESTART};
     pthread_t me = pthread_self(), holder, other;
 
+    SKIP_WITHOUT_WIPING();
     NEED(sigaction(SIGUSR1, &action, NULL) == 0);
     holder = start_holder();
     other = unit_start(signal_and_end, &me);

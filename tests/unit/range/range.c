@@ -16,7 +16,7 @@ TestSuite(range, .timeout = 300);
 
 Test(range, nothing_is_owned_before_the_first_use)
 {
-    int here;
+    int here = 0;
 
     cr_assert_eq(haki_range.size, 0);
     cr_assert_not(hak_owns(&here));
