@@ -135,11 +135,13 @@ class Pages(Shown):
             self, "b", 'hold(44); say("up\\n");'
             " for (;;) { churn(); usleep(1000); }")])
         page = self.of(child.pid)
-        last = 0
-        for _ in range(20):
-            found = share.ask([page], 5)[0]
+        last = grown = 0
+        # Two answers may come while the program waits for a processor.
+        while grown < 20:
+            found = share.ask([page], 60)[0]
             self.assertTrue(found.fresh)
-            self.assertGreater(found.values["tiny_allocs"], last)
+            self.assertGreaterEqual(found.values["tiny_allocs"], last)
+            grown += found.values["tiny_allocs"] > last
             last = found.values["tiny_allocs"]
 
     def test_goes_on_answering(self):

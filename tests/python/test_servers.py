@@ -198,8 +198,11 @@ def uwsgi_is_for_this_python():
 @unittest.skipUnless(uwsgi_is_for_this_python(),
                      "there is no uwsgi for this Python")
 class UWSGI(Server):
+    # A worker that is told to end while it starts does not hear it: after so many
+    # seconds (else 60) the master kills it.
     COMMAND = ["uwsgi", "--plugin", "python3", "--master", "--die-on-term",
-               "--processes", "2", "--need-app", "--http-socket"]
+               "--worker-reload-mercy", "2", "--processes", "2", "--need-app",
+               "--http-socket"]
 
     def test_workers_share(self):
         self.write("wsgi.py", WSGI)
