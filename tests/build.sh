@@ -74,7 +74,7 @@ check 'and Python' refuses \
 
 # Goals that others make use of, and those that `make help` names in one.
 hidden='force lint-.* .*-run test-.* demo-.* docs-if python-headers fuzz-merge
-preload-libs'
+preload-libs lua-other'
 helped() {
     run_make help >"$dir/help" || return 1
     # shellcheck disable=SC2086  # words

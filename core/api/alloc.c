@@ -159,6 +159,9 @@ void *hak_realloc(void *p, size_t size)
     if (HAK_LIKELY(haki_range_owns(p))) {
         moved = haki_hot_realloc(p, size);
         if (HAK_LIKELY(moved != NULL)) {
+            if (moved != p) {
+                hak_free(p);
+            }
             return moved;
         }
         moved = haki_lane_realloc(p, size, &reason, "hak_realloc");

@@ -169,8 +169,9 @@ HAK_INLINE bool haki_hot_free(void *p, size_t asked)
 /*
  * realloc of p, which the range covers, to `size` bytes, at least 1: for a Tiny
  * or Pool block of the thread's own heap that stays where it is, or moves to
- * where a bin has a block. NULL: none of this, and nothing was done. Not in the
- * hardened build, where guards must be looked at.
+ * where a bin has a block. Then p is still to be freed, as any block: the heap may
+ * have been lent meanwhile (lend.h). NULL: none of this, and nothing was done. Not
+ * in the hardened build, where guards must be looked at.
  */
 HAK_INLINE void *haki_hot_realloc(void *p, size_t size)
 {
@@ -205,7 +206,6 @@ HAK_INLINE void *haki_hot_realloc(void *p, size_t size)
     old = haki_min(old, size);
     __asm__("" : "+r"(old)); /* keeps gcc from inlining a slow copy loop */
     memcpy(to, p, old);
-    (void)haki_hot_free_covered(p, 0);
     return to;
 }
 

@@ -41,7 +41,8 @@ static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 static bool thread_usable; /* the key exists: after `thread_once` */
 
-#if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 34)
+#ifdef __GLIBC__
+#if !__GLIBC_PREREQ(2, 34)
 /*
  * Of such a glibc a program without shared libraries has only what it names, and
  * libgcc takes one with pthread_key_create for one that has these, too.
@@ -49,6 +50,7 @@ static bool thread_usable; /* the key exists: after `thread_once` */
 static void (*const thread_needed[])(void) __attribute__((used)) = {
     (void (*)(void))pthread_mutex_lock, (void (*)(void))pthread_mutex_unlock,
     (void (*)(void))pthread_getspecific, (void (*)(void))pthread_once};
+#endif
 #endif
 static atomic_bool thread_closed;
 static atomic_bool thread_seal_forks; /* as if HAKMEM_SEAL_FORK=1 */

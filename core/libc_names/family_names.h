@@ -210,6 +210,9 @@ HAK_INLINE void *family_resize_hot(void *p, size_t size)
 
     if (HAK_LIKELY(moved != NULL)) {
         haki_policy_served(size);
+        if (moved != p) {
+            haki_family_free(p);
+        }
     }
     return moved;
 }

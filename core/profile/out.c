@@ -43,7 +43,7 @@ static bool out_grow(struct hak_out *out, size_t n)
 
 void haki_out_bytes(struct hak_out *out, const void *bytes, size_t n)
 {
-    if (!out->full && out_grow(out, n)) {
+    if (n > 0 && !out->full && out_grow(out, n)) {
         memcpy(out->at + out->used, bytes, n);
         out->used += n;
     }

@@ -46,13 +46,14 @@ static struct {
 
 static const char *reason(int error)
 {
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#ifdef __GLIBC__
+#if __GLIBC_PREREQ(2, 32)
     const char *text = strerrordesc_np(error);
 
     return text ? text : "unknown error";
-#else
-    return strerror(error);
 #endif
+#endif
+    return strerror(error);
 }
 
 void record_say(const char *word, ...)

@@ -219,6 +219,7 @@ static size_t area_resident(void)
 static void locks_all(bool before)
 {
     GUARDS_SKIP_IF_HARD();
+    UNIT_SKIP_IF_WATCHED("the checker's memory would be locked as well");
     if (guards_larger() > 1) {
         cr_skip("it counts pages of 4 KB");
     }

@@ -20,8 +20,10 @@
 #define PROGRAM __attribute__((unused)) static
 
 /* glibc before 2.33 has the one with narrow numbers alone. */
-#if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 33)
+#ifdef __GLIBC__
+#if !__GLIBC_PREREQ(2, 33)
 #define mallinfo2 mallinfo
+#endif
 #endif
 
 /* A program that is not position independent then has an address for them. */
