@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -75,7 +74,7 @@ bool haki_os_can_read(const void *p)
 {
     static const struct timespec none = {0, 0};
     int saved = errno;
-    bool can = syscall(SYS_futex, p, (long)(FUTEX_WAIT | FUTEX_PRIVATE_FLAG),
+    bool can = syscall(SYS_futex, p, (long)(HAK_FUTEX_WAIT | HAK_FUTEX_PRIVATE),
                        0x5a5aa5a5L, &none, NULL, 0L) == 0 ||
                errno != EFAULT;
 
