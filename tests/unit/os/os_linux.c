@@ -170,7 +170,8 @@ Test(os, what_is_mapped_is_told)
     UNIT_SKIP_IF_EMULATED("qemu tells of no page that can't be read");
     p = haki_os_map(3 * page);
     haki_os_unmap(p + page, page);
-    for (int filtered = 0; filtered < 2; filtered++) {
+    /* valgrind calls it an error to ask msync of such addresses. */
+    for (int filtered = 0; filtered < (UNIT_WATCHED ? 1 : 2); filtered++) {
         haki_os_test_filtered(filtered != 0);
         cr_assert(haki_os_is_mapped(p) && haki_os_is_mapped(p + page - 1));
         cr_assert_not(haki_os_is_mapped(p + page));
